@@ -1,0 +1,33 @@
+# Language level, warnings, sanitizers and ccache, applied to every target of the project.
+set(CMAKE_CXX_STANDARD 20)
+set(CMAKE_CXX_STANDARD_REQUIRED ON)
+set(CMAKE_CXX_EXTENSIONS OFF)
+set(CMAKE_EXPORT_COMPILE_COMMANDS ON)
+
+set(FERRY_SANITIZER "" CACHE STRING "Empty, or one of: address thread")
+set_property(CACHE FERRY_SANITIZER PROPERTY STRINGS "" address thread)
+set(FERRY_GUEST_BINARIES "" CACHE PATH
+    "Folder with ferry-guest and ferry-workload from another build (sanitizer builds need it)")
+
+add_compile_options(-Wall -Wextra -Wpedantic -Werror -Wno-missing-field-initializers)
+
+# GCC 12 reports uninitialised and dangling objects inside coroutine frames that do not exist
+# (GCC bugs 105562 and 107985 are of this family), so these two stay warnings.
+add_compile_options(-Wno-error=maybe-uninitialized -Wno-error=dangling-pointer)
+
+if(FERRY_SANITIZER STREQUAL "address")
+  add_compile_options(-fsanitize=address,undefined -fno-omit-frame-pointer
+                      -fno-sanitize-recover=undefined)
+  add_link_options(-fsanitize=address,undefined)
+elseif(FERRY_SANITIZER STREQUAL "thread")
+  # Asio's fences are not understood by tsan; GCC warns of that at every use.
+  add_compile_options(-fsanitize=thread -Wno-tsan)
+  add_link_options(-fsanitize=thread)
+elseif(NOT FERRY_SANITIZER STREQUAL "")
+  message(FATAL_ERROR "FERRY_SANITIZER must be empty, address or thread")
+endif()
+
+find_program(CCACHE_PROGRAM ccache)
+if(CCACHE_PROGRAM AND NOT CMAKE_CXX_COMPILER_LAUNCHER)
+  set(CMAKE_CXX_COMPILER_LAUNCHER ${CCACHE_PROGRAM})
+endif()

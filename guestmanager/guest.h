@@ -1,0 +1,90 @@
+#pragma once
+
+#include <cstdint>
+#include <map>
+#include <memory>
+#include <string>
+#include <vector>
+
+#include "absl/status/status.h"
+#include "absl/status/statusor.h"
+#include "bridge/runtime/async.h"
+#include "bridge/transport/transport.h"
+#include "guestmanager/process.h"
+
+// The host's side of one guest: its agent's connection, the processes in it and their stdio.
+namespace ferry::guest {
+
+struct GuestOptions {
+  milliseconds rpc_timeout{300'000};  // of one call to the agent (hcsshim: 5 min)
+  milliseconds shutdown_timeout{30'000};
+  size_t spool_bytes = 1024 * 1024;  // kept per stream of a detached process
+};
+
+// What a migration carries of a guest, and what the destination makes it from again.
+struct GuestState {
+  uint32_t next_port = 0;               // port floor; 0: none
+  int64_t next_message_id = 0;          // message id floor; 0: none
+  std::vector<ProcessState> processes;  // sorted by pid
+};
+
+class GuestConnection;
+class PortAllocator;
+
+// Thread: the executor's only. Calls that need the agent fail with UNAVAILABLE while it is away.
+class Guest : public std::enable_shared_from_this<Guest> {
+ public:
+  // `transport` must outlive the guest, or be closed before it goes away.
+  static std::shared_ptr<Guest> Create(Executor executor, bridge::HostTransport& transport,
+                                       GuestOptions options);
+  ~Guest();
+
+  // Listens on the bridge port. Once listening the agent may dial at any time.
+  absl::Status Listen();
+
+  // Returns when the agent has dialled and the protocol is negotiated. From then on a lost link is
+  // re-established in the background: the agent dials again, the protocol is renegotiated, and
+  // pending waits and streams go on.
+  Task<absl::Status> WaitReady();
+  bool ready() const;
+
+  Task<absl::StatusOr<std::shared_ptr<Process>>> CreateProcess(ProcessSpec spec);
+  // nullptr if there is no such process.
+  std::shared_ptr<Process> Find(uint32_t pid) const;
+  std::vector<std::shared_ptr<Process>> processes() const;
+  // Drops an exited process from the list, and its status from the agent.
+  void Forget(uint32_t pid);
+
+  // Asks the agent to end everything in order (or by force) and power off.
+  Task<absl::Status> Shutdown(bool force);
+  Task<absl::StatusOr<std::string>> GetProperties(const std::string& query_json);
+
+  // Stops taking anything from the guest, so that Save() is the last word; Unfreeze() goes on as if
+  // nothing had been. Writes to the guest are held back meanwhile.
+  void Freeze();
+  void Unfreeze();
+
+  // The state that a destination needs. FAILED_PRECONDITION, naming the process, if one of them
+  // cannot be carried over.
+  absl::StatusOr<GuestState> Save() const;
+
+  // On a destination, before the guest runs: takes over what Save() returned. Every stream listens
+  // again on its port and every wait is adopted; processes can be attached to at once. When the
+  // agent has dialled, waits are asked for anew as well, because an answer may have been lost.
+  absl::Status Restore(const GuestState& state);
+
+  // Ends all waits and streams with `reason`. The guest itself is not touched.
+  void Close(const absl::Status& reason);
+
+  // Called on every change that a restart of the daemon would have to know (a process came, exited,
+  // was forgotten, a port or id was used).
+  void set_on_change(std::function<void()> callback);
+
+ private:
+  Guest(Executor executor, bridge::HostTransport& transport, GuestOptions options);
+
+  struct Impl;
+  std::unique_ptr<Impl> impl_;
+};
+
+}  // namespace ferry::guest

@@ -1,0 +1,155 @@
+#pragma once
+
+#include <chrono>
+#include <cstdint>
+#include <functional>
+#include <memory>
+#include <optional>
+#include <string>
+
+#include "absl/status/status.h"
+#include "absl/status/statusor.h"
+#include "bridge/runtime/async.h"
+#include "bridge/transport/transport.h"
+#include "vmmanager/schema/compute_system.h"
+#include "vmmanager/schema/migration.h"
+
+// The backend port: HCS's verbs on one utility VM. The QEMU backend and the in-memory fake
+// implement it and pass the same conformance suite (backend_conformance.h). A native HCS backend
+// must be able to slot in, so nothing here speaks of QEMU.
+namespace ferry::vm {
+
+// Why a compute system is not running any more.
+struct SystemExit {
+  enum class Cause { kShutdown, kReset, kPanic, kTerminated, kCrashed };
+  Cause cause = Cause::kCrashed;
+  std::string detail;  // for people, e.g. the last lines that the VMM printed
+};
+
+// Progress of the memory transfer, as far as the backend knows it.
+struct TransferProgress {
+  uint64_t pass = 0;
+  uint64_t transferred_bytes = 0;
+  uint64_t remaining_bytes = 0;
+  uint64_t total_bytes = 0;
+  uint64_t bytes_per_second = 0;
+  uint64_t dirty_bytes_per_second = 0;
+};
+
+// What a compute system tells on its own: HCS's live-migration events, exits and run-state changes.
+struct SystemEvent {
+  enum class Kind {
+    kExited,  // exit is set
+    kPaused,
+    kResumed,
+    kMigration,         // migration is set: an HCS live-migration event
+    kTransferProgress,  // progress is set
+  };
+  Kind kind = Kind::kExited;
+  std::chrono::steady_clock::time_point when;  // as exact as the backend can tell
+  SystemExit exit;
+  schema::MigrationEvent migration;
+  TransferProgress progress;
+};
+
+// Where the VM's memory goes to or comes from. Local names only: the session connection carries the
+// bytes between hosts.
+struct MigrationEndpoint {
+  // A Unix stream socket. On the source the backend connects to it, once per channel; on the
+  // destination the backend listens there.
+  std::string unix_path;
+};
+
+// Lets the migration controller take part in the source's switchover.
+struct TransferHooks {
+  // Awaited once the VM is stopped for the switchover and before its last state is sent. An error
+  // calls the switchover off and the VM runs on.
+  std::function<Task<absl::Status>()> on_stopped;
+};
+
+class ComputeSystem {
+ public:
+  virtual ~ComputeSystem() = default;
+
+  virtual const std::string& id() const = 0;
+
+  // Runs a created system. With destination migration options it only gets ready to receive
+  // (kIncoming) and runs no guest code.
+  virtual Task<absl::Status> Start(const schema::StartOptions& options,
+                                   const MigrationEndpoint* endpoint) = 0;
+  virtual Task<absl::Status> Pause() = 0;
+  virtual Task<absl::Status> Resume() = 0;
+
+  // Asks the guest to power off (ACPI); Terminate ends it at once and returns when it has ended.
+  virtual Task<absl::Status> Shutdown() = 0;
+  virtual Task<absl::Status> Terminate() = 0;
+
+  // Writes the whole state to options.save_state_file_path; the system must be paused.
+  virtual Task<absl::Status> Save(const schema::SaveOptions& options) = 0;
+
+  virtual Task<absl::Status> Modify(const schema::ModifySettingRequest& request) = 0;
+  virtual Task<absl::StatusOr<schema::Properties>> GetProperties(
+      const schema::PropertyQuery& query) = 0;
+
+  // The migration verbs, in the order of a migration. Each returns FAILED_PRECONDITION out of
+  // order. Source: Initialize, Start, Transfer, Finalize. Destination: Start (above), Transfer,
+  // Finalize.
+  virtual Task<absl::Status> InitializeLiveMigrationOnSource(
+      const schema::MigrationInitializeOptions& options) = 0;
+  virtual Task<absl::Status> StartLiveMigrationOnSource(
+      const schema::MigrationStartOptions& options, const MigrationEndpoint& endpoint) = 0;
+
+  // Source: moves memory until both sides are stopped and the destination has confirmed that it
+  // loaded everything. Destination: waits for the same. On the source an error means that the guest
+  // runs on there. Progress and phases come as events meanwhile.
+  virtual Task<absl::Status> StartLiveMigrationTransfer(
+      const schema::MigrationTransferOptions& options, TransferHooks hooks) = 0;
+
+  // Stop ends the system here, Resume runs it here. The caller has made sure that only one side
+  // does the latter.
+  virtual Task<absl::Status> FinalizeLiveMigration(
+      const schema::MigrationFinalizedOptions& options) = 0;
+
+  // Calls off a migration that has not been finalized. The source's guest runs on (if it ran); the
+  // destination's system ends. Legal at any time during a migration, also while Transfer runs,
+  // which then returns CANCELLED. Idempotent.
+  virtual Task<absl::Status> CancelLiveMigration(const schema::MigrationCancelOptions& options) = 0;
+
+  // Events in order. One reader; the queue closes after kExited.
+  virtual AsyncQueue<SystemEvent>& events() = 0;
+
+  // The host's end of the guest link; owned by the system and valid as long as it. On a migration's
+  // destination it may be listened on before the guest runs.
+  virtual bridge::HostTransport& guest_transport() = 0;
+
+  // Opaque text from which Backend::Adopt finds the running system again after this process died.
+  virtual std::string adoption_record() const = 0;
+};
+
+// What this host's backend can do; told to users and put into fingerprints.
+struct BackendInfo {
+  std::string name;                // "qemu", "fake"
+  std::string version;             // "7.2.22"
+  std::string accelerator;         // "kvm", "tcg"
+  std::string accelerator_reason;  // for people: why not KVM
+  std::string machine_type;        // versioned default, e.g. "pc-q35-7.2"
+};
+
+class Backend {
+ public:
+  virtual ~Backend() = default;
+
+  virtual const BackendInfo& info() const = 0;
+
+  // Makes a system from its document without running it. `id` is the VM's UUID text.
+  virtual Task<absl::StatusOr<std::unique_ptr<ComputeSystem>>> Create(
+      const std::string& id, const schema::ComputeSystem& document) = 0;
+
+  // Takes over a system that a former process of this daemon left running. NOT_FOUND if it has
+  // ended meanwhile.
+  virtual Task<absl::StatusOr<std::unique_ptr<ComputeSystem>>> Adopt(
+      const std::string& id, const schema::ComputeSystem& document,
+      const std::string& adoption_record) = 0;
+};
+
+}  // namespace ferry::vm

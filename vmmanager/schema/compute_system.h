@@ -1,0 +1,152 @@
+#pragma once
+
+#include <cstdint>
+#include <map>
+#include <optional>
+#include <string>
+#include <string_view>
+#include <vector>
+
+#include "absl/status/statusor.h"
+#include "vmmanager/schema/migration.h"
+
+// The machine document of a utility VM and the options of its verbs, in the shape and with the JSON
+// names of HCS's schema 2 (github.com/microsoft/hcsshim/internal/hcs/schema2). Absent members are
+// omitted from JSON; unset and zero differ. Ferry's own members sit under "Ferry" objects, so that
+// a document without them is plain HCS.
+namespace ferry::schema {
+
+struct Version {
+  int32_t major = 2;
+  int32_t minor = 1;
+  bool operator==(const Version&) const = default;
+};
+
+struct LinuxKernelDirect {
+  std::string kernel_file_path;
+  std::string init_rd_path;
+  std::string kernel_cmd_line;
+  bool operator==(const LinuxKernelDirect&) const = default;
+};
+
+struct Chipset {
+  std::optional<LinuxKernelDirect> linux_kernel_direct;
+  bool operator==(const Chipset&) const = default;
+};
+
+struct Memory {
+  uint64_t size_in_mb = 256;
+  bool operator==(const Memory&) const = default;
+};
+
+struct Processor {
+  uint32_t count = 1;
+  bool operator==(const Processor&) const = default;
+};
+
+struct Topology {
+  Memory memory;
+  Processor processor;
+  bool operator==(const Topology&) const = default;
+};
+
+// One disk. Keyed in Scsi::attachments by its LUN as text, as HCS does.
+struct Attachment {
+  std::string type = "VirtualDisk";
+  std::string path;
+  bool read_only = false;
+  std::string name;              // Ferry: the user's name for it, also the stem of its block node
+  std::string format = "qcow2";  // Ferry: qcow2 or raw
+  bool operator==(const Attachment&) const = default;
+};
+
+struct Scsi {
+  std::map<std::string, Attachment> attachments;
+  bool operator==(const Scsi&) const = default;
+};
+
+struct HvSocketSystemConfig {
+  uint32_t guest_cid = 0;  // Ferry: 0 means the virtio-serial multiplexer, else AF_VSOCK's CID
+  bool operator==(const HvSocketSystemConfig&) const = default;
+};
+
+struct Devices {
+  std::map<std::string, Scsi> scsi;  // by controller number as text
+  std::optional<HvSocketSystemConfig> hv_socket;
+  bool operator==(const Devices&) const = default;
+};
+
+// Ferry: what a machine must have in common with the one it came from, beyond HCS's document.
+struct Platform {
+  std::string machine_type;  // versioned, e.g. "pc-q35-7.2"; empty in a new document = the default
+  std::string cpu_model;     // empty in a new document = the backend's default
+  bool operator==(const Platform&) const = default;
+};
+
+struct VirtualMachine {
+  Chipset chipset;
+  Topology compute_topology;
+  Devices devices;
+  Platform platform;
+  bool operator==(const VirtualMachine&) const = default;
+};
+
+struct ComputeSystem {
+  std::string owner = "ferry";
+  Version schema_version;
+  std::string hosting_system_id;
+  bool should_terminate_on_last_handle_closed = false;
+  VirtualMachine virtual_machine;
+
+  // Set on a migration's destination only, never part of a saved document.
+  std::optional<MigrationInitializeOptions> migration_options;
+  bool operator==(const ComputeSystem&) const = default;
+};
+
+// Options of Start.
+struct StartOptions {
+  std::optional<MigrationInitializeOptions> destination_migration_options;
+};
+
+struct SaveOptions {
+  std::string save_type = "ToFile";
+  std::string save_state_file_path;
+};
+
+struct ModifySettingRequest {
+  std::string resource_path;
+  std::string request_type;  // Add, Remove, Update
+  std::string settings_json;
+};
+
+// GetProperties. kCompatibilityInfo is the query used when a migration's state is saved.
+enum class PropertyType { kBasic, kMemory, kStatistics, kCompatibilityInfo };
+struct PropertyQuery {
+  std::vector<PropertyType> types;
+};
+
+enum class SystemState { kCreated, kRunning, kPaused, kIncoming, kStopped };
+
+struct Properties {
+  std::string id;
+  SystemState state = SystemState::kCreated;
+  std::string runtime_os_type = "Linux";
+  uint64_t memory_size_in_mb = 0;
+  uint64_t uptime_ms = 0;
+  uint64_t vmm_pid = 0;                           // Ferry: the VMM's process id, 0 if none
+  std::optional<std::string> compatibility_info;  // opaque bytes, only on kCompatibilityInfo
+};
+
+// JSON text with HCS's names. Parsing refuses unknown or ill-typed members with INVALID_ARGUMENT
+// naming the member's path, because a document decides what runs.
+std::string ToJson(const ComputeSystem& document);
+absl::StatusOr<ComputeSystem> ComputeSystemFromJson(std::string_view json);
+
+std::string ToJson(const StartOptions& options);
+std::string ToJson(const SaveOptions& options);
+std::string ToJson(const ModifySettingRequest& request);
+std::string ToJson(const PropertyQuery& query);
+std::string ToJson(const Properties& properties);
+std::string_view ToString(SystemState state);
+
+}  // namespace ferry::schema

@@ -1,0 +1,101 @@
+#pragma once
+
+#include <cstdint>
+#include <memory>
+#include <optional>
+#include <string>
+#include <vector>
+
+#include "absl/status/status.h"
+#include "absl/status/statusor.h"
+#include "bridge/runtime/task.h"
+
+// What a host remembers. Every write is durable when its task returns. Domain objects pass through
+// as opaque text or bytes with the few columns that are searched for; their owners encode them.
+namespace ferry::vm {
+
+struct VmRow {
+  std::string id;
+  std::string name;
+  std::string spec_json;        // ferry.v1.VmSpec
+  std::string document_json;    // HCS machine document
+  std::string desired_state;    // "running", "paused", "stopped"
+  std::string adoption_record;  // empty when no VMM process belongs to it
+  uint64_t epoch = 0;           // rises with every change of ownership between hosts
+  uint64_t created_unix_ms = 0;
+  std::string request_id;
+  std::string state_reason;
+  std::string guest_state;  // ferry.state.v1.GuestPayload bytes: processes, ports, ids
+};
+
+// One session, as its controller encodes it; `decided` says that nothing more can happen in it.
+struct SessionRow {
+  std::string id;
+  std::string vm_id;
+  bool is_source = false;
+  bool decided = false;
+  uint64_t created_unix_ms = 0;
+  std::string request_id;
+  std::string session_bytes;  // ferry.v1.Session
+};
+
+// One record of a session's commit protocol. Records are hash-chained over the whole journal, so
+// that a lost or altered one is found.
+struct JournalRecord {
+  uint64_t sequence = 0;  // from 1, without gaps; filled by Append
+  std::string session_id;
+  std::string vm_id;
+  std::string kind;  // e.g. "OPEN", "QUIESCED", "COMMIT", "GRANTED"
+  uint64_t epoch = 0;
+  std::string detail;  // opaque to the store: proofs, digests
+  std::string hash;    // SHA-256 over the previous hash and this record; filled by Append
+};
+
+// Position in the journal, told to the peer so that a rolled-back journal is noticed.
+struct JournalHead {
+  uint64_t sequence = 0;
+  std::string hash;
+};
+
+struct EventRow {
+  uint64_t id = 0;  // filled by AppendEvent
+  uint64_t unix_ms = 0;
+  std::string type;
+  std::string subject;
+  std::vector<std::pair<std::string, std::string>> attributes;
+};
+
+class Store {
+ public:
+  virtual ~Store() = default;
+
+  // A random id made with the store; a wiped or replaced store has another one.
+  virtual const std::string& journal_id() const = 0;
+
+  virtual Task<absl::Status> PutVm(const VmRow& row) = 0;
+  virtual Task<absl::Status> DeleteVm(const std::string& id) = 0;
+  virtual Task<absl::StatusOr<std::vector<VmRow>>> ListVms() = 0;
+
+  virtual Task<absl::Status> PutSession(const SessionRow& row) = 0;
+  virtual Task<absl::Status> DeleteSession(const std::string& id) = 0;
+  virtual Task<absl::StatusOr<std::vector<SessionRow>>> ListSessions() = 0;
+
+  // Appends and returns the record with sequence and hash filled. When this returns an error the
+  // caller must take no step that depends on the record.
+  virtual Task<absl::StatusOr<JournalRecord>> Append(JournalRecord record) = 0;
+  virtual Task<absl::StatusOr<std::vector<JournalRecord>>> ReadJournal(
+      const std::string& session_id) = 0;
+  virtual Task<absl::StatusOr<JournalHead>> Head() = 0;
+  // DATA_LOSS, naming the first bad sequence, if the chain does not verify.
+  virtual Task<absl::Status> VerifyJournal() = 0;
+
+  // Events are numbered without gaps and kept up to a bound; the oldest go first.
+  virtual Task<absl::StatusOr<EventRow>> AppendEvent(EventRow event) = 0;
+  virtual Task<absl::StatusOr<std::vector<EventRow>>> ReadEvents(uint64_t after, size_t limit) = 0;
+};
+
+// Opens (or makes) the SQLite store at `path`, mode 0600, on a thread of its own; tasks resume on
+// the caller's executor. FAILED_PRECONDITION if another process holds it or its version is unknown.
+absl::StatusOr<std::unique_ptr<Store>> OpenSqliteStore(const std::string& path, Executor executor);
+
+}  // namespace ferry::vm
