@@ -1,0 +1,216 @@
+#include "migration/commit/commit_core.h"
+
+#include "bridge/runtime/status_macros.h"
+#include "bridge/runtime/str_cat.h"
+
+namespace ferry::migration {
+namespace {
+
+// What both sides demand of a proof before they look at what it says.
+absl::Status CheckIdentity(const CommitIdentity& identity, const Proof& proof, ProofKind kind) {
+  if (proof.kind != kind) {
+    return absl::InvalidArgumentError(
+        StrCat("expected a proof of ", ToString(kind), ", but got one of ", ToString(proof.kind)));
+  }
+  if (proof.session_id != identity.session_id || proof.vm_id != identity.vm_id ||
+      proof.plan_digest != identity.plan_digest) {
+    return absl::InvalidArgumentError(StrCat("the proof of ", ToString(kind),
+                                             " belongs to session ", proof.session_id, ", not to ",
+                                             identity.session_id));
+  }
+  if (!identity.peer_journal_id.empty() && proof.journal_id != identity.peer_journal_id) {
+    return absl::FailedPreconditionError(
+        StrCat("the proof of ", ToString(kind),
+               " comes from another journal than the one this session was opened with; the "
+               "peer's state was replaced, so its word cannot be trusted"));
+  }
+  return absl::OkStatus();
+}
+
+}  // namespace
+
+std::string_view ToString(SourceRecord record) {
+  switch (record) {
+    case SourceRecord::kNone:
+      return "NONE";
+    case SourceRecord::kOpen:
+      return "OPEN";
+    case SourceRecord::kTransfer:
+      return "TRANSFER";
+    case SourceRecord::kQuiesced:
+      return "QUIESCED";
+    case SourceRecord::kCommit:
+      return "COMMIT";
+    case SourceRecord::kReleased:
+      return "RELEASED";
+    case SourceRecord::kReclaimed:
+      return "RECLAIMED";
+    case SourceRecord::kAbort:
+      return "ABORT";
+  }
+  return "NONE";
+}
+
+std::string_view ToString(DestinationRecord record) {
+  switch (record) {
+    case DestinationRecord::kNone:
+      return "NONE";
+    case DestinationRecord::kImported:
+      return "IMPORTED";
+    case DestinationRecord::kListening:
+      return "LISTENING";
+    case DestinationRecord::kPrepared:
+      return "PREPARED";
+    case DestinationRecord::kGranted:
+      return "GRANTED";
+    case DestinationRecord::kRunning:
+      return "RUNNING";
+    case DestinationRecord::kRefused:
+      return "REFUSED";
+  }
+  return "NONE";
+}
+
+bool SourceCommit::may_execute() const {
+  return record_ != SourceRecord::kCommit && record_ != SourceRecord::kReleased;
+}
+
+bool SourceCommit::past_point_of_no_return() const {
+  return record_ == SourceRecord::kCommit || record_ == SourceRecord::kReleased ||
+         record_ == SourceRecord::kReclaimed;
+}
+
+absl::Status SourceCommit::WrongState(std::string_view wanted) const {
+  return absl::FailedPreconditionError(StrCat("session ", identity_.session_id, " cannot ", wanted,
+                                              ": its last record on the source is ",
+                                              ToString(record_)));
+}
+
+absl::StatusOr<std::optional<SourceStep>> SourceCommit::Open() {
+  if (record_ == SourceRecord::kOpen) return std::nullopt;
+  if (record_ != SourceRecord::kNone) return WrongState("open");
+  return SourceStep{SourceRecord::kOpen, identity_.epoch, std::nullopt};
+}
+
+absl::StatusOr<std::optional<SourceStep>> SourceCommit::BeginTransfer() {
+  if (record_ == SourceRecord::kTransfer) return std::nullopt;
+  if (record_ != SourceRecord::kOpen) return WrongState("begin the transfer");
+  return SourceStep{SourceRecord::kTransfer, identity_.epoch, std::nullopt};
+}
+
+absl::StatusOr<std::optional<SourceStep>> SourceCommit::Quiesce() {
+  if (record_ == SourceRecord::kQuiesced) return std::nullopt;
+  if (record_ != SourceRecord::kTransfer) return WrongState("quiesce");
+  return SourceStep{SourceRecord::kQuiesced, identity_.epoch, std::nullopt};
+}
+
+absl::Status SourceCommit::NotePrepared(const Proof& proof, std::string_view state_digest) {
+  RETURN_IF_ERROR(CheckProof(proof, ProofKind::kPrepared));
+  if (proof.epoch != identity_.epoch) {
+    return absl::FailedPreconditionError(StrCat("the destination voted for epoch ", proof.epoch,
+                                                ", but the VM is at epoch ", identity_.epoch));
+  }
+  if (proof.state_digest != state_digest) {
+    return absl::DataLossError(
+        "the destination holds another state than the one that was sent; it must not run");
+  }
+  prepared_ = true;
+  return absl::OkStatus();
+}
+
+bool SourceCommit::ready_to_commit() const {
+  return record_ == SourceRecord::kQuiesced && prepared_ && transfer_completed_;
+}
+
+absl::StatusOr<std::optional<SourceStep>> SourceCommit::Commit() {
+  if (record_ == SourceRecord::kCommit || record_ == SourceRecord::kReleased) return std::nullopt;
+  if (record_ != SourceRecord::kQuiesced) return WrongState("commit");
+  if (!ready_to_commit()) {
+    return absl::FailedPreconditionError(
+        StrCat("session ", identity_.session_id, " cannot commit: ",
+               transfer_completed_ ? "the destination has not voted yet"
+                                   : "the transfer is not complete"));
+  }
+  return SourceStep{SourceRecord::kCommit, identity_.epoch + 1, ProofKind::kGo};
+}
+
+absl::StatusOr<std::optional<SourceStep>> SourceCommit::Release(const Proof& done) {
+  if (record_ == SourceRecord::kReleased) return std::nullopt;
+  if (record_ != SourceRecord::kCommit) return WrongState("release its copy");
+  RETURN_IF_ERROR(CheckProof(done, ProofKind::kDone));
+  return SourceStep{SourceRecord::kReleased, identity_.epoch + 1, std::nullopt};
+}
+
+absl::StatusOr<std::optional<SourceStep>> SourceCommit::Reclaim(const Proof& refused) {
+  if (record_ == SourceRecord::kReclaimed) return std::nullopt;
+  if (record_ != SourceRecord::kCommit) return WrongState("take the VM back");
+  RETURN_IF_ERROR(CheckProof(refused, ProofKind::kRefused));
+  return SourceStep{SourceRecord::kReclaimed, identity_.epoch + 2, std::nullopt};
+}
+
+absl::StatusOr<std::optional<SourceStep>> SourceCommit::Abort() {
+  if (record_ == SourceRecord::kAbort) return std::nullopt;
+  if (past_point_of_no_return()) {
+    return absl::FailedPreconditionError(
+        StrCat("session ", identity_.session_id, " is past its point of no return (",
+               ToString(record_), "); the destination decides now"));
+  }
+  return SourceStep{SourceRecord::kAbort, identity_.epoch, ProofKind::kAbort};
+}
+
+absl::Status SourceCommit::CheckProof(const Proof& proof, ProofKind kind) const {
+  return CheckIdentity(identity_, proof, kind);
+}
+
+bool DestinationCommit::may_execute() const {
+  return record_ == DestinationRecord::kGranted || record_ == DestinationRecord::kRunning;
+}
+
+absl::Status DestinationCommit::WrongState(std::string_view wanted) const {
+  return absl::FailedPreconditionError(StrCat("session ", identity_.session_id, " cannot ", wanted,
+                                              ": its last record on the destination is ",
+                                              ToString(record_)));
+}
+
+absl::StatusOr<std::optional<DestinationStep>> DestinationCommit::Import() {
+  if (record_ == DestinationRecord::kImported) return std::nullopt;
+  if (record_ != DestinationRecord::kNone) return WrongState("import");
+  return DestinationStep{DestinationRecord::kImported, identity_.epoch, std::nullopt};
+}
+
+absl::StatusOr<std::optional<DestinationStep>> DestinationCommit::Listen() {
+  if (record_ == DestinationRecord::kListening) return std::nullopt;
+  if (record_ != DestinationRecord::kImported) return WrongState("listen");
+  return DestinationStep{DestinationRecord::kListening, identity_.epoch, std::nullopt};
+}
+
+absl::StatusOr<std::optional<DestinationStep>> DestinationCommit::Prepare() {
+  if (record_ == DestinationRecord::kPrepared) return std::nullopt;
+  if (record_ != DestinationRecord::kListening) return WrongState("vote");
+  return DestinationStep{DestinationRecord::kPrepared, identity_.epoch, ProofKind::kPrepared};
+}
+
+absl::StatusOr<std::optional<DestinationStep>> DestinationCommit::Grant(const Proof& go) {
+  if (may_execute()) return std::nullopt;
+  if (record_ != DestinationRecord::kPrepared) return WrongState("run the VM");
+  RETURN_IF_ERROR(CheckIdentity(identity_, go, ProofKind::kGo));
+  if (go.epoch != identity_.epoch + 1) {
+    return absl::FailedPreconditionError(
+        StrCat("the source's GO is for epoch ", go.epoch, ", expected ", identity_.epoch + 1));
+  }
+  return DestinationStep{DestinationRecord::kGranted, identity_.epoch + 1, std::nullopt};
+}
+
+absl::StatusOr<std::optional<DestinationStep>> DestinationCommit::Running() {
+  if (record_ == DestinationRecord::kRunning) return std::nullopt;
+  if (record_ != DestinationRecord::kGranted) return WrongState("report the VM as running");
+  return DestinationStep{DestinationRecord::kRunning, identity_.epoch + 1, ProofKind::kDone};
+}
+
+absl::StatusOr<std::optional<DestinationStep>> DestinationCommit::Refuse() {
+  if (record_ == DestinationRecord::kRefused) return std::nullopt;
+  if (may_execute()) return WrongState("be refused");
+  return DestinationStep{DestinationRecord::kRefused, identity_.epoch, ProofKind::kRefused};
+}
+
+}  // namespace ferry::migration

@@ -1,0 +1,143 @@
+#pragma once
+
+#include <cstdint>
+#include <optional>
+#include <string>
+#include <string_view>
+
+#include "absl/status/status.h"
+#include "absl/status/statusor.h"
+#include "migration/commit/proof.h"
+
+// The commit protocol: at most one host runs a VM, whatever crashes or gets lost.
+//
+//   source                                destination
+//   OPEN                                  IMPORTED
+//   TRANSFER                              LISTENING
+//   QUIESCED   (guest stopped)
+//                 <------ PREPARED -----  PREPARED  (state loaded and verified)
+//   COMMIT
+//                 -------- GO --------->  GRANTED
+//                                         (runs the guest)
+//                 <------- DONE --------  RUNNING
+//   RELEASED   (ends its copy)
+//
+// The source may run the VM unless its last record is COMMIT or RELEASED; after COMMIT only the
+// destination's REFUSED gives it back (RECLAIMED). The destination may run it only with its own
+// GRANTED. Only the destination writes GRANTED and REFUSED, and never both.
+//
+// The cores are pure. A call returns the step to take; the driver makes step.record durable, calls
+// Apply, and only then acts on it. nullopt means that the step was taken before.
+namespace ferry::migration {
+
+// What a session's proofs must agree with.
+struct CommitIdentity {
+  std::string session_id;
+  std::string vm_id;
+  uint64_t epoch = 0;  // the source's when the session opened; COMMIT makes it epoch + 1
+  std::string plan_digest;
+  std::string journal_id;       // own
+  std::string peer_journal_id;  // empty until the peer told it; then every proof must carry it
+};
+
+enum class SourceRecord {
+  kNone,
+  kOpen,
+  kTransfer,
+  kQuiesced,
+  kCommit,
+  kReleased,
+  kReclaimed,
+  kAbort
+};
+enum class DestinationRecord {
+  kNone,
+  kImported,
+  kListening,
+  kPrepared,
+  kGranted,
+  kRunning,
+  kRefused
+};
+
+std::string_view ToString(SourceRecord record);
+std::string_view ToString(DestinationRecord record);
+
+struct SourceStep {
+  SourceRecord record = SourceRecord::kNone;
+  uint64_t epoch = 0;             // of the VM after this record
+  std::optional<ProofKind> send;  // to make and send once the record is durable
+};
+
+class SourceCommit {
+ public:
+  explicit SourceCommit(CommitIdentity identity) : identity_(std::move(identity)) {}
+
+  SourceRecord record() const { return record_; }
+  const CommitIdentity& identity() const { return identity_; }
+
+  // Whether this host may execute the VM.
+  bool may_execute() const;
+  // Whether the past can still be undone by this host alone.
+  bool past_point_of_no_return() const;
+
+  absl::StatusOr<std::optional<SourceStep>> Open();
+  absl::StatusOr<std::optional<SourceStep>> BeginTransfer();
+  absl::StatusOr<std::optional<SourceStep>> Quiesce();
+
+  // The backend confirmed that the destination loaded the state, and the destination's vote. Both
+  // are needed before Commit.
+  void NoteTransferCompleted() { transfer_completed_ = true; }
+  absl::Status NotePrepared(const Proof& proof, std::string_view state_digest);
+  bool ready_to_commit() const;
+
+  absl::StatusOr<std::optional<SourceStep>> Commit();
+  absl::StatusOr<std::optional<SourceStep>> Release(const Proof& done);
+  absl::StatusOr<std::optional<SourceStep>> Reclaim(const Proof& refused);
+  absl::StatusOr<std::optional<SourceStep>> Abort();
+
+  void Apply(const SourceStep& step) { record_ = step.record; }
+
+ private:
+  absl::Status CheckProof(const Proof& proof, ProofKind kind) const;
+  absl::Status WrongState(std::string_view wanted) const;
+
+  CommitIdentity identity_;
+  SourceRecord record_ = SourceRecord::kNone;
+  bool transfer_completed_ = false;
+  bool prepared_ = false;
+};
+
+struct DestinationStep {
+  DestinationRecord record = DestinationRecord::kNone;
+  uint64_t epoch = 0;
+  std::optional<ProofKind> send;
+};
+
+class DestinationCommit {
+ public:
+  explicit DestinationCommit(CommitIdentity identity) : identity_(std::move(identity)) {}
+
+  DestinationRecord record() const { return record_; }
+  const CommitIdentity& identity() const { return identity_; }
+  bool may_execute() const;
+
+  absl::StatusOr<std::optional<DestinationStep>> Import();
+  absl::StatusOr<std::optional<DestinationStep>> Listen();
+  // The whole state is loaded and agrees with the plan.
+  absl::StatusOr<std::optional<DestinationStep>> Prepare();
+  absl::StatusOr<std::optional<DestinationStep>> Grant(const Proof& go);
+  absl::StatusOr<std::optional<DestinationStep>> Running();
+  // Legal until GRANTED; final.
+  absl::StatusOr<std::optional<DestinationStep>> Refuse();
+
+  void Apply(const DestinationStep& step) { record_ = step.record; }
+
+ private:
+  absl::Status WrongState(std::string_view wanted) const;
+
+  CommitIdentity identity_;
+  DestinationRecord record_ = DestinationRecord::kNone;
+};
+
+}  // namespace ferry::migration

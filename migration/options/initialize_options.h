@@ -1,0 +1,21 @@
+#pragma once
+
+#include <optional>
+
+#include "absl/status/statusor.h"
+#include "ferry/v1/migration.pb.h"
+#include "vmmanager/schema/migration.h"
+
+namespace ferry::migration {
+
+// Converts the contract's options into the schema's. Unset and zero stay different; a value out of
+// range is INVALID_ARGUMENT naming the field and its range, never wrapped or clamped. The memory
+// transport must be TCP. The caller adds origin and compatibility data, which no client may set.
+absl::StatusOr<schema::MigrationInitializeOptions> InitializeOptionsFromProto(
+    const v1::InitializeOptions& options);
+
+// FAILED_PRECONDITION, naming every option that both sides must agree on and do not.
+absl::Status CheckOptionsAgree(const schema::MigrationInitializeOptions& source,
+                               const schema::MigrationInitializeOptions& destination);
+
+}  // namespace ferry::migration

@@ -1,0 +1,202 @@
+#include "migration/commit/commit_core.h"
+
+#include <gmock/gmock.h>
+#include <gtest/gtest.h>
+
+namespace ferry::migration {
+namespace {
+
+using ::testing::HasSubstr;
+
+constexpr char kStateDigest[] = "state";
+
+CommitIdentity SourceIdentity() { return {"session", "vm", 4, "plan", "journal-s", "journal-d"}; }
+CommitIdentity DestinationIdentity() {
+  return {"session", "vm", 4, "plan", "journal-d", "journal-s"};
+}
+
+Proof MakeProof(ProofKind kind, uint64_t epoch, const CommitIdentity& writer) {
+  Proof proof;
+  proof.kind = kind;
+  proof.session_id = writer.session_id;
+  proof.vm_id = writer.vm_id;
+  proof.epoch = epoch;
+  proof.plan_digest = writer.plan_digest;
+  proof.state_digest = kStateDigest;
+  proof.journal_id = writer.journal_id;
+  return proof;
+}
+
+Proof FromDestination(ProofKind kind, uint64_t epoch) {
+  return MakeProof(kind, epoch, DestinationIdentity());
+}
+Proof FromSource(ProofKind kind, uint64_t epoch) {
+  return MakeProof(kind, epoch, SourceIdentity());
+}
+
+template <typename Core, typename Step>
+void Take(Core& core, const absl::StatusOr<std::optional<Step>>& step) {
+  ASSERT_TRUE(step.ok()) << step.status();
+  ASSERT_TRUE(step->has_value());
+  core.Apply(**step);
+}
+
+SourceCommit QuiescedSource() {
+  SourceCommit source(SourceIdentity());
+  Take(source, source.Open());
+  Take(source, source.BeginTransfer());
+  Take(source, source.Quiesce());
+  return source;
+}
+
+SourceCommit CommittedSource() {
+  SourceCommit source = QuiescedSource();
+  source.NoteTransferCompleted();
+  EXPECT_TRUE(source.NotePrepared(FromDestination(ProofKind::kPrepared, 4), kStateDigest).ok());
+  Take(source, source.Commit());
+  return source;
+}
+
+DestinationCommit PreparedDestination() {
+  DestinationCommit destination(DestinationIdentity());
+  Take(destination, destination.Import());
+  Take(destination, destination.Listen());
+  Take(destination, destination.Prepare());
+  return destination;
+}
+
+TEST(SourceCommit, MayExecuteUntilCommitOnly) {
+  SourceCommit source(SourceIdentity());
+  EXPECT_TRUE(source.may_execute());
+  source = QuiescedSource();
+  EXPECT_TRUE(source.may_execute());
+  EXPECT_FALSE(source.past_point_of_no_return());
+  source = CommittedSource();
+  EXPECT_FALSE(source.may_execute());
+  EXPECT_TRUE(source.past_point_of_no_return());
+  Take(source, source.Release(FromDestination(ProofKind::kDone, 5)));
+  EXPECT_FALSE(source.may_execute());
+}
+
+TEST(SourceCommit, CommitNeedsVoteAndCompletedTransfer) {
+  SourceCommit source = QuiescedSource();
+  EXPECT_THAT(std::string(source.Commit().status().message()),
+              HasSubstr("the transfer is not complete"));
+  source.NoteTransferCompleted();
+  EXPECT_THAT(std::string(source.Commit().status().message()), HasSubstr("has not voted"));
+  ASSERT_TRUE(source.NotePrepared(FromDestination(ProofKind::kPrepared, 4), kStateDigest).ok());
+  auto step = source.Commit();
+  ASSERT_TRUE(step.ok());
+  EXPECT_EQ((*step)->record, SourceRecord::kCommit);
+  EXPECT_EQ((*step)->epoch, 5u);
+  EXPECT_EQ((*step)->send, ProofKind::kGo);
+}
+
+TEST(SourceCommit, RefusesAVoteForAnotherStateEpochOrJournal) {
+  SourceCommit source = QuiescedSource();
+  EXPECT_EQ(source.NotePrepared(FromDestination(ProofKind::kPrepared, 4), "other").code(),
+            absl::StatusCode::kDataLoss);
+  EXPECT_EQ(source.NotePrepared(FromDestination(ProofKind::kPrepared, 3), kStateDigest).code(),
+            absl::StatusCode::kFailedPrecondition);
+  EXPECT_EQ(source.NotePrepared(FromDestination(ProofKind::kDone, 4), kStateDigest).code(),
+            absl::StatusCode::kInvalidArgument);
+  Proof wiped = FromDestination(ProofKind::kPrepared, 4);
+  wiped.journal_id = "journal-new";
+  EXPECT_THAT(std::string(source.NotePrepared(wiped, kStateDigest).message()),
+              HasSubstr("another journal"));
+  source.NoteTransferCompleted();
+  EXPECT_FALSE(source.ready_to_commit());
+}
+
+TEST(SourceCommit, OnlyRefusedGivesTheVmBackAfterCommit) {
+  SourceCommit source = CommittedSource();
+  EXPECT_EQ(source.Abort().status().code(), absl::StatusCode::kFailedPrecondition);
+  EXPECT_EQ(source.Reclaim(FromDestination(ProofKind::kDone, 5)).status().code(),
+            absl::StatusCode::kInvalidArgument);
+  Proof other_session = FromDestination(ProofKind::kRefused, 4);
+  other_session.session_id = "other";
+  EXPECT_EQ(source.Reclaim(other_session).status().code(), absl::StatusCode::kInvalidArgument);
+  auto step = source.Reclaim(FromDestination(ProofKind::kRefused, 4));
+  ASSERT_TRUE(step.ok());
+  EXPECT_EQ((*step)->epoch, 6u);
+  Take(source, step);
+  EXPECT_TRUE(source.may_execute());
+  EXPECT_EQ(source.Release(FromDestination(ProofKind::kDone, 5)).status().code(),
+            absl::StatusCode::kFailedPrecondition);
+}
+
+TEST(SourceCommit, AbortAndCommitExcludeEachOther) {
+  SourceCommit source = QuiescedSource();
+  source.NoteTransferCompleted();
+  ASSERT_TRUE(source.NotePrepared(FromDestination(ProofKind::kPrepared, 4), kStateDigest).ok());
+  Take(source, source.Abort());
+  EXPECT_TRUE(source.may_execute());
+  EXPECT_EQ(source.Commit().status().code(), absl::StatusCode::kFailedPrecondition);
+}
+
+TEST(SourceCommit, RepeatedCallsTakeNoSecondStep) {
+  SourceCommit source = CommittedSource();
+  EXPECT_EQ(*source.Commit(), std::nullopt);
+  Take(source, source.Release(FromDestination(ProofKind::kDone, 5)));
+  EXPECT_EQ(*source.Release(FromDestination(ProofKind::kDone, 5)), std::nullopt);
+  EXPECT_EQ(*source.Commit(), std::nullopt);
+}
+
+TEST(DestinationCommit, ExecutesOnlyWithGranted) {
+  DestinationCommit destination = PreparedDestination();
+  EXPECT_FALSE(destination.may_execute());
+  EXPECT_EQ(destination.Grant(FromSource(ProofKind::kAbort, 4)).status().code(),
+            absl::StatusCode::kInvalidArgument);
+  EXPECT_EQ(destination.Grant(FromSource(ProofKind::kGo, 4)).status().code(),
+            absl::StatusCode::kFailedPrecondition);
+  Take(destination, destination.Grant(FromSource(ProofKind::kGo, 5)));
+  EXPECT_TRUE(destination.may_execute());
+  auto running = destination.Running();
+  ASSERT_TRUE(running.ok());
+  EXPECT_EQ((*running)->send, ProofKind::kDone);
+}
+
+TEST(DestinationCommit, NeverWritesGrantedAndRefused) {
+  DestinationCommit granted = PreparedDestination();
+  Take(granted, granted.Grant(FromSource(ProofKind::kGo, 5)));
+  EXPECT_EQ(granted.Refuse().status().code(), absl::StatusCode::kFailedPrecondition);
+
+  DestinationCommit refused = PreparedDestination();
+  Take(refused, refused.Refuse());
+  EXPECT_EQ(refused.Grant(FromSource(ProofKind::kGo, 5)).status().code(),
+            absl::StatusCode::kFailedPrecondition);
+  EXPECT_EQ(*refused.Refuse(), std::nullopt);
+}
+
+TEST(DestinationCommit, RefusesGoBeforeItsOwnVote) {
+  DestinationCommit destination(DestinationIdentity());
+  EXPECT_FALSE(destination.Grant(FromSource(ProofKind::kGo, 5)).ok());
+  Take(destination, destination.Import());
+  EXPECT_FALSE(destination.Grant(FromSource(ProofKind::kGo, 5)).ok());
+  Take(destination, destination.Listen());
+  EXPECT_FALSE(destination.Grant(FromSource(ProofKind::kGo, 5)).ok());
+}
+
+TEST(Proof, RoundTrips) {
+  Proof proof = FromSource(ProofKind::kGo, 5);
+  proof.journal_sequence = 17;
+  proof.journal_hash = std::string("\0\x01", 2);
+  proof.detail = "resumed in 3 ms";
+  auto back = DecodeProof(EncodeProof(proof, "key"), "key");
+  ASSERT_TRUE(back.ok()) << back.status();
+  EXPECT_EQ(*back, proof);
+}
+
+TEST(Proof, AnyAlteredOrMissingByteIsRefused) {
+  const std::string bytes = EncodeProof(FromSource(ProofKind::kGo, 5), "key");
+  for (size_t i = 0; i < bytes.size(); ++i) {
+    std::string flipped = bytes;
+    flipped[i] = static_cast<char>(flipped[i] ^ 0x10);
+    EXPECT_FALSE(DecodeProof(flipped, "key").ok()) << i;
+    EXPECT_FALSE(DecodeProof(bytes.substr(0, i), "key").ok()) << i;
+  }
+  EXPECT_EQ(DecodeProof(bytes, "other key").status().code(), absl::StatusCode::kPermissionDenied);
+}
+
+}  // namespace
+}  // namespace ferry::migration
