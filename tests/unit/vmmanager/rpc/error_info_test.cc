@@ -1,0 +1,60 @@
+#include "vmmanager/rpc/error_info.h"
+
+#include <gtest/gtest.h>
+
+#include "vmmanager/rpc/status_conversion.h"
+
+namespace ferry::rpc {
+namespace {
+
+v1::ErrorInfo Info() {
+  v1::ErrorInfo info;
+  info.set_reason("destination_unreachable");
+  info.set_side(v1::ErrorInfo::SIDE_DESTINATION);
+  info.set_phase("prepare");
+  info.set_vm_location("host-a:7700");
+  info.set_retry_is_safe(true);
+  info.set_next_step("Start ferryd on host-b.");
+  return info;
+}
+
+TEST(ErrorInfo, IsKeptAsPayload) {
+  const absl::Status status = WithErrorInfo(absl::UnavailableError("no answer"), Info());
+  EXPECT_EQ(status.code(), absl::StatusCode::kUnavailable);
+  ASSERT_TRUE(GetErrorInfo(status).has_value());
+  EXPECT_EQ(GetErrorInfo(status)->reason(), "destination_unreachable");
+}
+
+TEST(ErrorInfo, IsAbsentFromPlainAndDamagedStatuses) {
+  EXPECT_FALSE(GetErrorInfo(absl::NotFoundError("x")).has_value());
+  absl::Status damaged = absl::NotFoundError("x");
+  damaged.SetPayload(kErrorInfoTypeUrl, absl::Cord("\xff\xff\xff"));
+  EXPECT_FALSE(GetErrorInfo(damaged).has_value());
+}
+
+TEST(StatusConversion, CarriesCodeTextAndPayload) {
+  const absl::Status sent = WithErrorInfo(absl::FailedPreconditionError("it is stopped"), Info());
+  const absl::Status received = FromGrpcStatus(ToGrpcStatus(sent));
+  EXPECT_EQ(received, sent);
+  EXPECT_EQ(GetErrorInfo(received)->vm_location(), "host-a:7700");
+}
+
+TEST(StatusConversion, KeepsOkAndCodesWithoutPayload) {
+  EXPECT_TRUE(FromGrpcStatus(ToGrpcStatus(absl::OkStatus())).ok());
+  EXPECT_EQ(FromGrpcStatus(ToGrpcStatus(absl::AbortedError("later"))), absl::AbortedError("later"));
+}
+
+TEST(StatusConversion, IgnoresUnreadableDetails) {
+  const grpc::Status garbled(grpc::StatusCode::INTERNAL, "text", "\xff\xff");
+  EXPECT_EQ(FromGrpcStatus(garbled), absl::InternalError("text"));
+}
+
+TEST(StatusConversion, BoundsWhatTravelsInTrailers) {
+  const absl::Status huge = WithErrorInfo(absl::InternalError(std::string(100000, 'x')), Info());
+  const grpc::Status sent = ToGrpcStatus(huge);
+  EXPECT_LT(sent.error_message().size() + sent.error_details().size(), 8000u);
+  EXPECT_TRUE(GetErrorInfo(FromGrpcStatus(sent)).has_value());
+}
+
+}  // namespace
+}  // namespace ferry::rpc

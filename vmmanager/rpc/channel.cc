@@ -1,0 +1,143 @@
+#include "vmmanager/rpc/channel.h"
+
+#include <grpcpp/create_channel.h>
+#include <grpcpp/security/credentials.h>
+#include <grpcpp/security/server_credentials.h>
+#include <sys/un.h>
+
+#include <fstream>
+#include <sstream>
+
+#include "absl/strings/match.h"
+#include "absl/strings/numbers.h"
+#include "absl/strings/str_cat.h"
+#include "absl/strings/strip.h"
+#include "bridge/runtime/status_macros.h"
+
+namespace ferry::rpc {
+namespace {
+
+// Keys and certificates are a few KiB; anything large is a mistaken path.
+constexpr std::streamsize kMaxPemBytes = 1 << 20;
+
+absl::Status BadAddress(absl::string_view text, absl::string_view why) {
+  return absl::InvalidArgumentError(
+      absl::StrCat("address \"", text, "\": ", why, "; write unix:/path, host:port or [v6]:port"));
+}
+
+absl::StatusOr<Address> ParseUnix(absl::string_view text, absl::string_view path) {
+  Address address;
+  address.is_unix = true;
+  address.path = std::string(path);
+  if (path.empty() || path[0] != '/') return BadAddress(text, "the socket's path must be absolute");
+  if (path.size() >= sizeof(sockaddr_un::sun_path)) {
+    return BadAddress(text, "a socket's path holds at most 107 bytes");
+  }
+  return address;
+}
+
+absl::StatusOr<std::string> ReadPem(const std::string& path) {
+  std::ifstream file(path, std::ios::binary);
+  if (!file) {
+    return absl::InvalidArgumentError(
+        absl::StrCat("cannot read \"", path, "\"; check the path and its permissions"));
+  }
+  std::string text(kMaxPemBytes, '\0');
+  file.read(text.data(), kMaxPemBytes);
+  text.resize(static_cast<size_t>(file.gcount()));
+  if (!absl::StrContains(text, "-----BEGIN ")) {
+    return absl::InvalidArgumentError(absl::StrCat("\"", path, "\" is not a PEM file"));
+  }
+  return text;
+}
+
+struct Pems {
+  std::string ca, cert, key;
+};
+
+absl::StatusOr<Pems> ReadAll(const TlsFiles& files) {
+  if (files.ca.empty() || files.cert.empty() || files.key.empty()) {
+    return absl::InvalidArgumentError(
+        "TLS needs all three of CA, certificate and key; name them all or none");
+  }
+  Pems pems;
+  ASSIGN_OR_RETURN(pems.ca, ReadPem(files.ca));
+  ASSIGN_OR_RETURN(pems.cert, ReadPem(files.cert));
+  ASSIGN_OR_RETURN(pems.key, ReadPem(files.key));
+  return pems;
+}
+
+}  // namespace
+
+std::string Address::ToString() const {
+  if (is_unix) return absl::StrCat("unix:", path);
+  if (absl::StrContains(host, ':')) return absl::StrCat("[", host, "]:", port);
+  return absl::StrCat(host, ":", port);
+}
+
+absl::StatusOr<Address> ParseAddress(absl::string_view text) {
+  absl::string_view rest = text;
+  if (absl::ConsumePrefix(&rest, "unix://") || absl::ConsumePrefix(&rest, "unix:")) {
+    return ParseUnix(text, rest);
+  }
+  Address address;
+  const size_t colon = rest.rfind(':');
+  if (colon == absl::string_view::npos) return BadAddress(text, "it has no port");
+  absl::string_view host = rest.substr(0, colon);
+  if (absl::ConsumePrefix(&host, "[")) {
+    if (!absl::ConsumeSuffix(&host, "]")) return BadAddress(text, "\"[\" without \"]\"");
+  } else if (absl::StrContains(host, ':')) {
+    return BadAddress(text, "an IPv6 address needs brackets");
+  }
+  if (host.empty() || absl::StrContains(host, '/')) return BadAddress(text, "it has no host");
+  if (!absl::SimpleAtoi(rest.substr(colon + 1), &address.port) || address.port < 0 ||
+      address.port > 65535) {
+    return BadAddress(text, "its port is not a number from 0 to 65535");
+  }
+  address.host = std::string(host);
+  return address;
+}
+
+absl::StatusOr<std::shared_ptr<grpc::ChannelCredentials>> MakeChannelCredentials(
+    const TlsFiles& files) {
+  if (files.empty()) return grpc::InsecureChannelCredentials();
+  ASSIGN_OR_RETURN(const Pems pems, ReadAll(files));
+  grpc::SslCredentialsOptions options;
+  options.pem_root_certs = pems.ca;
+  options.pem_cert_chain = pems.cert;
+  options.pem_private_key = pems.key;
+  return grpc::SslCredentials(options);
+}
+
+absl::StatusOr<std::shared_ptr<grpc::ServerCredentials>> MakeServerCredentials(
+    const TlsFiles& files) {
+  if (files.empty()) return grpc::InsecureServerCredentials();
+  ASSIGN_OR_RETURN(const Pems pems, ReadAll(files));
+  grpc::SslServerCredentialsOptions options(
+      GRPC_SSL_REQUEST_AND_REQUIRE_CLIENT_CERTIFICATE_AND_VERIFY);
+  options.pem_root_certs = pems.ca;
+  options.pem_key_cert_pairs.push_back({pems.key, pems.cert});
+  return grpc::SslServerCredentials(options);
+}
+
+absl::StatusOr<std::shared_ptr<grpc::Channel>> MakeChannel(absl::string_view address,
+                                                           const TlsFiles& files) {
+  ASSIGN_OR_RETURN(const Address parsed, ParseAddress(address));
+  ASSIGN_OR_RETURN(auto credentials, MakeChannelCredentials(parsed.is_unix ? TlsFiles() : files));
+  grpc::ChannelArguments arguments;
+  arguments.SetMaxReceiveMessageSize(kMaxMessageBytes);
+  arguments.SetMaxSendMessageSize(kMaxMessageBytes);
+  arguments.SetInt(GRPC_ARG_ENABLE_HTTP_PROXY, 0);
+  arguments.SetInt(GRPC_ARG_USE_LOCAL_SUBCHANNEL_POOL, 1);
+  arguments.SetInt(GRPC_ARG_KEEPALIVE_TIME_MS, 10000);
+  arguments.SetInt(GRPC_ARG_KEEPALIVE_TIMEOUT_MS, 5000);
+  arguments.SetInt(GRPC_ARG_HTTP2_MAX_PINGS_WITHOUT_DATA, 0);
+  arguments.SetInt(GRPC_ARG_INITIAL_RECONNECT_BACKOFF_MS, 100);
+  arguments.SetInt(GRPC_ARG_MIN_RECONNECT_BACKOFF_MS, 5000);  // also how long one attempt may take
+  arguments.SetInt(GRPC_ARG_MAX_RECONNECT_BACKOFF_MS, 2000);
+  const std::string target =
+      parsed.is_unix ? parsed.ToString() : absl::StrCat("dns:///", parsed.ToString());
+  return grpc::CreateCustomChannel(target, credentials, arguments);
+}
+
+}  // namespace ferry::rpc

@@ -1,0 +1,53 @@
+#pragma once
+
+#include <memory>
+#include <string>
+
+#include "absl/status/statusor.h"
+#include "absl/strings/string_view.h"
+
+namespace grpc {
+class Channel;
+class ChannelCredentials;
+class ServerCredentials;
+}  // namespace grpc
+
+// Addresses and credentials of Ferry's gRPC endpoints.
+namespace ferry::rpc {
+
+inline constexpr int kMaxMessageBytes = 64 << 20;
+
+// "unix:/path", "host:port" or "[v6]:port".
+struct Address {
+  bool is_unix = false;
+  std::string path;  // of a Unix socket
+  std::string host;  // without brackets
+  int port = 0;      // 0 only makes sense for listening
+
+  // As gRPC and people write it.
+  std::string ToString() const;
+};
+
+absl::StatusOr<Address> ParseAddress(absl::string_view text);
+
+// PEM files for mutual TLS. All three or none.
+struct TlsFiles {
+  std::string ca;
+  std::string cert;
+  std::string key;
+
+  bool empty() const { return ca.empty() && cert.empty() && key.empty(); }
+};
+
+// Credentials that verify the other side against `ca`; without files insecure ones.
+absl::StatusOr<std::shared_ptr<grpc::ChannelCredentials>> MakeChannelCredentials(
+    const TlsFiles& files);
+absl::StatusOr<std::shared_ptr<grpc::ServerCredentials>> MakeServerCredentials(
+    const TlsFiles& files);
+
+// A channel of its own (never shared between callers of this function), which connects when first
+// used, ignores proxies, reconnects quickly and notices a dead peer. Unix sockets never use TLS.
+absl::StatusOr<std::shared_ptr<grpc::Channel>> MakeChannel(absl::string_view address,
+                                                           const TlsFiles& files);
+
+}  // namespace ferry::rpc

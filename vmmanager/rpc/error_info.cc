@@ -1,0 +1,28 @@
+#include "vmmanager/rpc/error_info.h"
+
+#include "absl/strings/cord.h"
+
+namespace ferry::rpc {
+
+absl::Status WithErrorInfo(absl::Status status, const v1::ErrorInfo& info) {
+  status.SetPayload(kErrorInfoTypeUrl, absl::Cord(info.SerializeAsString()));
+  return status;
+}
+
+std::optional<v1::ErrorInfo> GetErrorInfo(const absl::Status& status) {
+  const absl::optional<absl::Cord> payload = status.GetPayload(kErrorInfoTypeUrl);
+  if (!payload) return std::nullopt;
+  v1::ErrorInfo info;
+  if (!info.ParseFromString(std::string(*payload))) return std::nullopt;
+  return info;
+}
+
+absl::Status ErrorWithReason(absl::StatusCode code, absl::string_view message,
+                             absl::string_view reason, absl::string_view next_step) {
+  v1::ErrorInfo info;
+  info.set_reason(std::string(reason));
+  info.set_next_step(std::string(next_step));
+  return WithErrorInfo(absl::Status(code, message), info);
+}
+
+}  // namespace ferry::rpc

@@ -1,0 +1,26 @@
+#pragma once
+
+#include <optional>
+#include <string>
+
+#include "absl/status/status.h"
+#include "absl/strings/string_view.h"
+#include "ferry/v1/error.pb.h"
+
+// The typed payload that every error of Ferry's API carries: what a person or a program needs
+// beyond the code and the text.
+namespace ferry::rpc {
+
+inline constexpr char kErrorInfoTypeUrl[] = "type.googleapis.com/ferry.v1.ErrorInfo";
+
+// `status` with `info` as its payload (an older one is replaced). An OK status stays as it is.
+absl::Status WithErrorInfo(absl::Status status, const v1::ErrorInfo& info);
+
+// The payload of `status`, if it has a readable one.
+std::optional<v1::ErrorInfo> GetErrorInfo(const absl::Status& status);
+
+// For the common case: a reason for machines and a next step for people.
+absl::Status ErrorWithReason(absl::StatusCode code, absl::string_view message,
+                             absl::string_view reason, absl::string_view next_step = "");
+
+}  // namespace ferry::rpc

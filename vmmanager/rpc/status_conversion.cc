@@ -1,0 +1,53 @@
+#include "vmmanager/rpc/status_conversion.h"
+
+#include <string>
+
+#include "absl/strings/cord.h"
+#include "ferry/v1/error.pb.h"
+
+namespace ferry::rpc {
+namespace {
+
+// Status and details travel in HTTP/2 trailers, which peers bound (8 KiB by default).
+constexpr size_t kMaxMessageBytes = 2048;
+constexpr size_t kMaxDetailsBytes = 4096;
+
+std::string Shortened(absl::string_view message) {
+  if (message.size() <= kMaxMessageBytes) return std::string(message);
+  return std::string(message.substr(0, kMaxMessageBytes)) + "...";
+}
+
+}  // namespace
+
+grpc::Status ToGrpcStatus(const absl::Status& status) {
+  if (status.ok()) return grpc::Status::OK;
+  const std::string message = Shortened(status.message());
+  v1::RichStatus rich;
+  rich.set_code(static_cast<int>(status.code()));
+  status.ForEachPayload([&rich](absl::string_view type_url, const absl::Cord& payload) {
+    google::protobuf::Any* detail = rich.add_details();
+    detail->set_type_url(std::string(type_url));
+    detail->set_value(std::string(payload));
+  });
+  std::string details;
+  if (rich.details_size() > 0) {
+    rich.set_message(message);
+    details = rich.SerializeAsString();
+    if (details.size() > kMaxDetailsBytes) details.clear();
+  }
+  return grpc::Status(static_cast<grpc::StatusCode>(status.code()), message, details);
+}
+
+absl::Status FromGrpcStatus(const grpc::Status& status) {
+  if (status.ok()) return absl::OkStatus();
+  absl::Status result(static_cast<absl::StatusCode>(status.error_code()), status.error_message());
+  v1::RichStatus rich;
+  if (!status.error_details().empty() && rich.ParseFromString(status.error_details())) {
+    for (const google::protobuf::Any& detail : rich.details()) {
+      result.SetPayload(detail.type_url(), absl::Cord(detail.value()));
+    }
+  }
+  return result;
+}
+
+}  // namespace ferry::rpc
