@@ -17,8 +17,13 @@ void EndTask(std::exception_ptr failure) {
     std::rethrow_exception(failure);
   } catch (const boost::system::system_error& error) {
     if (error.code() != asio::error::operation_aborted) throw;
+  } catch (const asio::multiple_exceptions& both) {
+    // Parallel operations that were cancelled together.
+    EndTask(both.first_exception());
   }
 }
+
+[[noreturn]] void Unwind() { throw boost::system::system_error(asio::error::operation_aborted); }
 
 }  // namespace
 
@@ -28,37 +33,68 @@ void Spawn(Executor executor, Task<void> task) {
 
 Task<void> Delay(milliseconds duration) {
   asio::steady_timer timer(co_await asio::this_coro::executor, duration);
-  boost::system::error_code ignored;
-  co_await timer.async_wait(asio::redirect_error(asio::use_awaitable, ignored));
+  co_await timer.async_wait(asio::use_awaitable);
 }
 
-AsyncEvent::AsyncEvent(Executor executor)
-    : timer_(std::move(executor), asio::steady_timer::time_point::max()) {}
+AsyncEvent::AsyncEvent(Executor executor) : state_(std::make_shared<State>(std::move(executor))) {}
+
+AsyncEvent::~AsyncEvent() { state_->timer.cancel(); }
 
 void AsyncEvent::Set() {
-  set_ = true;
-  timer_.cancel();
+  state_->set = true;
+  ++state_->times_set;
+  state_->timer.cancel();
 }
 
 Task<void> AsyncEvent::Wait() {
-  if (set_) co_return;
+  std::shared_ptr<State> state = state_;
+  if (state->set) co_return;
+  const uint64_t seen = state->times_set;
   boost::system::error_code ignored;
-  co_await timer_.async_wait(asio::redirect_error(asio::use_awaitable, ignored));
+  co_await state->timer.async_wait(asio::redirect_error(asio::use_awaitable, ignored));
+  // Only Set() ends the wait; else the task was cancelled or the event destroyed.
+  if (state->times_set == seen) Unwind();
 }
+
+// A waiter's place in the line. A task that unwinds while it waits leaves the line, and passes the
+// mutex on if it was its turn already.
+class AsyncMutex::Place {
+ public:
+  explicit Place(AsyncMutex* mutex) : mutex_(mutex), turn_(mutex->executor_) {
+    mutex_->waiters_.push_back(&turn_);
+  }
+  Place(const Place&) = delete;
+  Place& operator=(const Place&) = delete;
+  ~Place() {
+    if (taken_) return;
+    if (turn_.is_set()) {
+      mutex_->Unlock();
+    } else {
+      std::erase(mutex_->waiters_, &turn_);
+    }
+  }
+
+  Task<void> Wait() { return turn_.Wait(); }
+
+  Guard Take() {
+    taken_ = true;
+    return Guard(mutex_);
+  }
+
+ private:
+  AsyncMutex* mutex_;
+  AsyncEvent turn_;
+  bool taken_ = false;
+};
 
 Task<AsyncMutex::Guard> AsyncMutex::Lock() {
   if (!locked_) {
     locked_ = true;
     co_return Guard(this);
   }
-  auto turn = std::make_shared<AsyncEvent>(executor_);
-  waiters_.push_back(turn);
-  // A cancelled waiter still takes its turn: Unlock() hands the mutex over by name, and the guard
-  // that is returned gives it back at once when the caller unwinds.
-  co_await asio::this_coro::reset_cancellation_state(asio::disable_cancellation());
-  co_await turn->Wait();
-  co_await asio::this_coro::reset_cancellation_state(asio::enable_terminal_cancellation());
-  co_return Guard(this);
+  Place place(this);
+  co_await place.Wait();
+  co_return place.Take();
 }
 
 void AsyncMutex::Unlock() {
@@ -66,7 +102,7 @@ void AsyncMutex::Unlock() {
     locked_ = false;
     return;
   }
-  std::shared_ptr<AsyncEvent> next = std::move(waiters_.front());
+  AsyncEvent* next = waiters_.front();
   waiters_.pop_front();
   next->Set();
 }
@@ -78,7 +114,7 @@ Task<absl::Status> WithDeadline(milliseconds limit, const char* what, Task<absl:
     if (result.index() == 0) co_return std::get<0>(std::move(result));
   } catch (const asio::multiple_exceptions&) {
     // Both sides were cancelled from outside: unwind as a plain cancelled task does.
-    throw boost::system::system_error(asio::error::operation_aborted);
+    Unwind();
   }
   co_return absl::DeadlineExceededError(
       absl::StrCat(what, " gave no answer within ", limit.count(), " ms"));
@@ -122,7 +158,17 @@ Task<void> TaskScope::CancelAndJoin() {
   std::shared_ptr<State> state = state_;
   state->closed = true;
   Cancel();
+
+  // Note a cancellation of the caller, but act on it only when nothing runs any more.
+  const bool throws = co_await asio::this_coro::throw_if_cancelled();
+  co_await asio::this_coro::throw_if_cancelled(false);
+  co_await asio::this_coro::reset_cancellation_state(asio::enable_terminal_cancellation(),
+                                                     asio::disable_cancellation());
   co_await state->idle.Wait();
+  const auto cancelled = (co_await asio::this_coro::cancellation_state).cancelled();
+  co_await asio::this_coro::reset_cancellation_state(asio::enable_terminal_cancellation());
+  co_await asio::this_coro::throw_if_cancelled(throws);
+  if (cancelled != asio::cancellation_type::none) Unwind();
 }
 
 }  // namespace ferry

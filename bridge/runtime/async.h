@@ -9,6 +9,7 @@
 #include <boost/asio/steady_timer.hpp>
 #include <boost/asio/use_awaitable.hpp>
 #include <chrono>
+#include <cstdint>
 #include <deque>
 #include <exception>
 #include <memory>
@@ -36,20 +37,30 @@ void Spawn(Executor executor, Task<void> task);
 Task<void> Delay(milliseconds duration);
 
 // A latch that any number of tasks can wait for; Set() wakes all of them, Reset() arms it again.
+// Destroying it unwinds those who still wait as if they were cancelled.
 class AsyncEvent {
  public:
   explicit AsyncEvent(Executor executor);
+  ~AsyncEvent();
+  AsyncEvent(const AsyncEvent&) = delete;
+  AsyncEvent& operator=(const AsyncEvent&) = delete;
 
   void Set();
-  void Reset() { set_ = false; }
-  bool is_set() const { return set_; }
+  void Reset() { state_->set = false; }
+  bool is_set() const { return state_->set; }
 
-  // Returns once the event is set (at once if it is).
+  // Returns once the event is set (at once if it is), also if it was reset in the meantime.
   Task<void> Wait();
 
  private:
-  asio::steady_timer timer_;
-  bool set_ = false;
+  struct State {
+    explicit State(Executor executor)
+        : timer(std::move(executor), asio::steady_timer::time_point::max()) {}
+    asio::steady_timer timer;
+    bool set = false;
+    uint64_t times_set = 0;
+  };
+  std::shared_ptr<State> state_;  // shared with the waiters, who may be resumed after us
 };
 
 // An unbounded first-in first-out queue for one or more readers. Producers that must be held back
@@ -92,7 +103,8 @@ class AsyncQueue {
   bool closed_ = false;
 };
 
-// Mutual exclusion between tasks across their suspension points; waiters get it in order.
+// Mutual exclusion between tasks across their suspension points; waiters get it in order. A waiter
+// that is cancelled leaves the line.
 class AsyncMutex {
  public:
   explicit AsyncMutex(Executor executor) : executor_(executor) {}
@@ -119,11 +131,13 @@ class AsyncMutex {
   bool locked() const { return locked_; }
 
  private:
+  class Place;
+
   void Unlock();
 
   Executor executor_;
   bool locked_ = false;
-  std::deque<std::shared_ptr<AsyncEvent>> waiters_;
+  std::deque<AsyncEvent*> waiters_;  // each in the frame of its Lock()
 };
 
 // Runs `task`, at most for `limit`; then it is cancelled and DEADLINE_EXCEEDED says what was late.
@@ -158,7 +172,8 @@ class TaskScope {
   // Cancels what runs, without waiting.
   void Cancel();
 
-  // Cancels what runs and returns when all of it has ended. Not to be called from a task inside.
+  // Cancels what runs and returns when all of it has ended, even if the caller is cancelled
+  // meanwhile (it unwinds afterwards). Not to be called from a task inside.
   Task<void> CancelAndJoin();
 
  private:
