@@ -1,0 +1,1 @@
+"""Two Ferry hosts on one machine, for the end-to-end tests and the demo."""

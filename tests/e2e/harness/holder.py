@@ -1,0 +1,42 @@
+"""First process of a host's namespaces: makes its mounts private, then reaps orphans.
+
+Usage: holder.py PRIVATE_FOLDER
+Run by namespaces.py under unshare. Mounts a file system of its own on PRIVATE_FOLDER and /run and
+makes every other one read-only, so that two hosts share nothing that either can write to.
+"""
+import os
+import subprocess
+import sys
+import time
+
+# Device nodes and the kernel's own files are no storage.
+KEPT_WRITABLE = ("/proc", "/sys", "/dev")
+
+
+def mount(*arguments, check=True):
+    subprocess.run(["mount", *arguments], check=check, stderr=None if check else subprocess.DEVNULL)
+
+
+def mount_points():
+    with open("/proc/self/mountinfo") as table:
+        return [line.split()[4].encode().decode("unicode_escape") for line in table]
+
+
+def main():
+    private = sys.argv[1]
+    for point in mount_points():
+        if not any(point == kept or point.startswith(kept + "/") for kept in KEPT_WRITABLE):
+            mount("-o", "remount,bind,ro", point, check=False)
+    for folder in (private, "/run"):
+        mount("-t", "tmpfs", "-o", "mode=0755", "ferry-host", folder)
+    mount("-t", "proc", "proc", "/proc")
+    print("ready", flush=True)
+    while True:
+        try:
+            os.wait()
+        except ChildProcessError:
+            time.sleep(0.2)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,204 @@
+"""Hosts, each with a ferryd of its own, and the pair of them that a migration needs."""
+import os
+import pathlib
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+import tempfile
+import time
+
+from . import namespaces
+from .ctl import Ctl
+
+ROOT = pathlib.Path(__file__).resolve().parents[3]
+PORT = 7717
+START_DEADLINE = 60  # seconds, on the host's clock
+
+
+def build_folder():
+    return pathlib.Path(os.environ.get("FERRY_BUILD", ROOT / "build/dev"))
+
+
+class Host:
+    """One ferryd with a state folder of its own, in namespaces of its own where there are any."""
+
+    def __init__(self, name, folder, address, namespace=None):
+        self.name = name
+        self.folder = pathlib.Path(folder)
+        self.address = address
+        self.namespace = namespace
+        self.state = self.folder / f"state-{name}"
+        self.socket = self.folder / f"{name}.sock"
+        self.log = self.folder / f"{name}.log"
+        self._daemon = None
+        self.ctl = Ctl(self)
+
+    def wrap(self, command, client=False):
+        command = [str(word) for word in command]
+        return self.namespace.wrap(command, client) if self.namespace else command
+
+    def run(self, command, **options):
+        options.setdefault("timeout", 120)
+        return subprocess.run(self.wrap(command), **options)
+
+    def outside(self, path):
+        return self.namespace.outside(path) if self.namespace else pathlib.Path(path)
+
+    def start(self):
+        """Starts ferryd and returns when it answers."""
+        build = build_folder()
+        command = [build / "bin/ferryd", "--state-dir", self.state, "--socket", self.socket,
+                   "--listen", self.address, "--insecure-tcp", "--advertise", self.address,
+                   "--kernel", build / "guest/vmlinuz", "--initrd", build / "guest/initrd.img",
+                   "--log-level", "debug"]
+        # The shell says under which id the daemon runs inside, where alone it can be signalled.
+        script = 'echo $$ >"$1"; log=$2; shift 2; exec "$@" >>"$log" 2>&1'
+        self._daemon = subprocess.Popen(
+            self.wrap(["/bin/sh", "-c", script, "sh", self._pid_file(), self.log, *command]),
+            stdin=subprocess.DEVNULL, start_new_session=True)
+        deadline = time.monotonic() + START_DEADLINE
+        while True:
+            answer = self.ctl.run("host", timeout=30)
+            if answer.returncode == 0:
+                return
+            if self._daemon.poll() is not None:
+                raise RuntimeError(f"ferryd on {self.name} ended with {self._daemon.returncode} "
+                                   f"while starting:\n{self.log_tail()}")
+            if time.monotonic() > deadline:
+                raise RuntimeError(f"ferryd on {self.name} does not answer: {answer.stderr}\n"
+                                   f"{self.log_tail()}")
+            time.sleep(0.05)
+
+    def _pid_file(self):
+        return self.folder / f"{self.name}.pid"
+
+    def signal_daemon(self, number):
+        pid = int(self.outside(self._pid_file()).read_text())
+        self.signal_process(pid, number)
+
+    def signal_process(self, pid, number):
+        """Signals a process by its id on this host (such as a VM's `vmm_pid`)."""
+        self.run(["kill", f"-{int(number)}", str(pid)], check=True)
+
+    def kill(self):
+        """Ends ferryd as a crash would; its VMs go on."""
+        self.signal_daemon(signal.SIGKILL)
+        self._daemon.wait(30)
+
+    def stop(self):
+        """Ends ferryd in order and returns its exit status."""
+        if self._daemon.poll() is None:
+            self.signal_daemon(signal.SIGTERM)
+        return self._daemon.wait(60)
+
+    def restart(self):
+        self.stop()
+        self.start()
+
+    def processes(self, word):
+        """Command lines of the processes on this host that contain `word` and belong to it."""
+        found = []
+        proc = self.outside("/proc")
+        for entry in proc.iterdir():
+            try:
+                line = (entry / "cmdline").read_bytes().replace(b"\0", b" ").decode().strip()
+            except (OSError, UnicodeDecodeError):
+                continue
+            if entry.name.isdigit() and word in line and str(self.state) in line:
+                found.append((int(entry.name), line))
+        return found
+
+    def log_tail(self, lines=60):
+        try:
+            return "\n".join(self.outside(self.log).read_text(errors="replace")
+                             .splitlines()[-lines:])
+        except OSError as error:
+            return f"(no log: {error})"
+
+    def close(self):
+        if self._daemon and self._daemon.poll() is None:
+            try:
+                self.kill()
+            except (OSError, ValueError, subprocess.SubprocessError):
+                self._daemon.kill()
+        if self.namespace:
+            self.namespace.close()
+        else:
+            for pid, _ in self.processes("qemu-system"):
+                os.kill(pid, signal.SIGKILL)
+        if self._daemon:
+            self._daemon.wait(30)
+
+
+class Hosts:
+    """Two hosts that share nothing but the wire, or two loopback ports where that is refused."""
+
+    def __init__(self):
+        # Short, for Unix socket addresses end at 107 bytes.
+        self.folder = pathlib.Path(tempfile.mkdtemp(prefix="ferry-", dir="/tmp"))
+        self.isolated = True
+        self._pair = []
+        try:
+            self._make_isolated()
+        except (namespaces.Refused, OSError, subprocess.SubprocessError) as error:
+            self._close_pair()
+            self.isolated = False
+            print(f"namespaces are refused here ({str(error).strip()}): the two hosts are two "
+                  "loopback ports that share the file system", file=sys.stderr)
+            self._make_loopback()
+
+    def _make_isolated(self):
+        spaces = []
+        try:
+            for _ in "ab":
+                spaces.append(namespaces.Namespace(self.folder))
+            namespaces.connect(*spaces, ("10.99.7.1/30", "10.99.7.2/30"))
+        except BaseException:
+            for space in spaces:
+                space.close()
+            raise
+        self._pair = [Host(name, self.folder, f"10.99.7.{number}:{PORT}", space)
+                      for number, (name, space) in enumerate(zip("ab", spaces), start=1)]
+
+    def _make_loopback(self):
+        # Both are bound at once, so that they differ; then ferryd takes them over.
+        sockets = [socket.create_server(("127.0.0.1", 0)) for _ in "ab"]
+        ports = [listener.getsockname()[1] for listener in sockets]
+        for listener in sockets:
+            listener.close()
+        self._pair = [Host(name, self.folder, f"127.0.0.1:{port}")
+                      for name, port in zip("ab", ports)]
+
+    def start(self):
+        for host in self._pair:
+            host.start()
+        return self
+
+    def __iter__(self):
+        return iter(self._pair)
+
+    def __getitem__(self, index):
+        return self._pair[index]
+
+    def other(self, host):
+        return self._pair[1] if host is self._pair[0] else self._pair[0]
+
+    def logs(self):
+        return "\n".join(f"--- ferryd on {host.name}\n{host.log_tail()}" for host in self._pair)
+
+    def _close_pair(self):
+        for host in self._pair:
+            host.close()
+        self._pair = []
+
+    def close(self):
+        self._close_pair()
+        shutil.rmtree(self.folder, ignore_errors=True)
+
+    def __enter__(self):
+        return self
+
+    def __exit__(self, *_):
+        self.close()

@@ -1,0 +1,90 @@
+"""What goes wrong says so, leaves the VM where it was, and leaves nothing behind."""
+import signal
+import time
+
+
+def assert_refused(result, *words):
+    assert result.returncode != 0, result.stdout
+    text = result.stderr.lower()
+    assert all(word.lower() in text for word in words), result.stderr
+
+
+def test_unknown_vm_is_named(two_hosts):
+    ctl = two_hosts[0].ctl
+    for command in (["vm", "start", "nobody"], ["vm", "inspect", "nobody"], ["ps", "nobody"],
+                    ["migrate", "nobody", "--to", two_hosts[1].address]):
+        assert_refused(ctl.run(*command), "nobody")
+    result = ctl.run("exec", "nobody", "--", "true")
+    assert result.returncode == 125
+    assert_refused(result, "nobody")
+
+
+def test_wrong_states_are_refused(two_hosts):
+    ctl = two_hosts[0].ctl
+    ctl.create("idle")
+    assert_refused(ctl.run("vm", "create", "idle"), "idle")
+    assert_refused(ctl.run("vm", "pause", "idle"), "idle")
+    assert_refused(ctl.run("migrate", "idle", "--to", two_hosts[1].address), "idle")
+    result = ctl.run("exec", "idle", "--", "true")
+    assert result.returncode == 125
+    ctl.ok("vm", "delete", "idle")
+    assert ctl.state("idle") == "absent"
+
+
+def test_a_running_vm_is_not_deleted(two_hosts, vm):
+    ctl = two_hosts[0].ctl
+    assert_refused(ctl.run("vm", "delete", vm), vm)
+    assert ctl.state(vm) == "running"
+
+
+def test_unreachable_destination_leaves_the_vm_running(two_hosts, vm):
+    source, destination = two_hosts
+    destination.stop()
+    assert_refused(source.ctl.run("migrate", vm, "--to", destination.address),
+                   destination.address)
+    assert source.ctl.state(vm) == "running"
+    assert source.ctl.exec(vm, "echo", "here").stdout == "here\n"
+
+
+def test_bad_options_are_refused_before_anything_happens(two_hosts, vm):
+    source, destination = two_hosts
+    before = len(source.ctl.sessions())
+    for option in (["--downtime-limit", "soon"], ["--max-bandwidth", "-1"]):
+        result = source.ctl.run("migrate", vm, "--to", destination.address, *option)
+        assert result.returncode != 0
+        assert option[0] in result.stderr or option[1] in result.stderr
+    assert len(source.ctl.sessions()) == before
+    assert source.ctl.state(vm) == "running"
+
+
+def test_qemu_that_dies_is_noticed_and_the_vm_starts_again(two_hosts, vm):
+    host = two_hosts[0]
+    pid = int(host.ctl.vm(vm)["vmm_pid"])
+    with host.ctl.attach("exec", "-i", vm, "--", "cat") as client:
+        client.write(b"up\n")
+        client.wait_until(lambda output: output == b"up\n")
+        host.signal_process(pid, signal.SIGKILL)
+        assert client.wait(60) != 0
+        assert client.errors()
+    deadline = time.monotonic() + 60
+    while host.ctl.state(vm) not in ("failed", "stopped"):
+        assert time.monotonic() < deadline
+        time.sleep(0.1)
+    assert host.processes("qemu-system") == []
+    host.ctl.start(vm)
+    assert host.ctl.exec(vm, "echo", "again").stdout == "again\n"
+
+
+def test_daemon_that_is_told_to_end_ends_in_order(two_hosts, vm):
+    assert two_hosts[0].stop() == 0
+
+
+def test_stopped_vm_leaves_no_process(two_hosts, vm):
+    host = two_hosts[0]
+    host.ctl.ok("vm", "stop", vm)
+    assert host.ctl.state(vm) == "stopped"
+    assert host.processes("qemu-system") == []
+    host.ctl.ok("vm", "start", vm)
+    host.ctl.ok("vm", "stop", "--force", vm)
+    assert host.processes("qemu-system") == []
+    host.ctl.ok("vm", "delete", vm)

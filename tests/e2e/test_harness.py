@@ -1,0 +1,129 @@
+"""The harness itself, with simple programs instead of daemons."""
+import pathlib
+import subprocess
+import sys
+
+import pytest
+
+from harness import ctl, workload
+from harness.stdio import Attached
+
+LISTEN = ("import socket,sys; s=socket.create_server((sys.argv[1], int(sys.argv[2]))); "
+          "print('up', flush=True); c,_=s.accept(); c.sendall(c.recv(100)[::-1])")
+DIAL = ("import socket,sys; s=socket.create_connection((sys.argv[1], int(sys.argv[2])), 20); "
+        "s.sendall(b'ferry'); print(s.recv(100).decode())")
+
+
+def test_hosts_reach_each_other_by_their_addresses(bare_hosts):
+    one, other = bare_hosts
+    address = other.address.split(":")
+    server = subprocess.Popen(other.wrap([sys.executable, "-c", LISTEN, *address], client=True),
+                              stdout=subprocess.PIPE, text=True)
+    try:
+        assert server.stdout.readline() == "up\n"
+        answer = one.run([sys.executable, "-c", DIAL, *address], capture_output=True, text=True)
+        assert answer.stdout == "yrref\n", answer.stderr
+        assert server.wait(20) == 0
+    finally:
+        server.kill()
+        server.wait()
+        server.stdout.close()
+
+
+def test_hosts_share_no_writable_path(bare_hosts):
+    one, other = bare_hosts
+    if not bare_hosts.isolated:
+        return  # Said when the hosts were made; the file system is shared then.
+    one.run(["sh", "-c", f"echo secret > {one.folder}/file; echo x > /run/file"], check=True)
+    assert one.outside(one.folder / "file").read_text() == "secret\n"
+    for path in (one.folder / "file", "/run/file"):
+        assert other.run(["test", "-e", path]).returncode == 1
+    assert not (one.folder / "file").exists()
+    here = pathlib.Path(__file__).parent
+    for folder in ("/var", "/etc", here):
+        refused = one.run(["touch", f"{folder}/ferry-must-not-write"], capture_output=True)
+        assert refused.returncode != 0
+
+
+def test_closing_ends_every_process(bare_hosts):
+    if not bare_hosts.isolated:
+        return
+    host = bare_hosts[0]
+    host.run(["sh", "-c", "setsid sleep 1000 & echo $!"], check=True, stdout=subprocess.DEVNULL)
+    proc = pathlib.Path("/proc") / str(host.namespace.pid)
+    space = (proc / "ns/pid").readlink()
+    host.close()
+    left = [entry for entry in pathlib.Path("/proc").glob("[0-9]*/ns/pid") if _is(entry, space)]
+    assert not left
+
+
+def _is(entry, space):
+    try:
+        return entry.readlink() == space
+    except OSError:
+        return False
+
+
+def test_a_process_is_signalled_by_its_id_on_its_host(bare_hosts):
+    host = bare_hosts[0]
+    process = subprocess.Popen(host.wrap(["sh", "-c", "echo $$; exec sleep 1000"]),
+                               stdout=subprocess.PIPE, text=True)
+    host.signal_process(int(process.stdout.readline()), 9)
+    assert process.wait(20) != 0
+    process.stdout.close()
+
+
+def test_attached_keeps_output_and_status():
+    with Attached(["sh", "-c", "cat; echo done >&2; exit 3"]) as client:
+        client.write(b"x" * 300000)
+        client.close_stdin()
+        assert client.wait() == 3
+        assert client.output() == b"x" * 300000
+        assert client.errors() == "done\n"
+        assert client.written == client.received == 300000
+
+
+def test_attached_says_what_came_when_it_waits_in_vain():
+    with Attached(["sh", "-c", "echo only this"]) as client:
+        with pytest.raises(TimeoutError, match="only this"):
+            client.wait_until(lambda output: b"that" in output, 20)
+
+
+def test_longest_gap_is_the_silence_around_the_window():
+    with Attached(["true"]) as client:
+        client.wait()
+        client._times = [1.0, 1.1, 1.5, 1.6, 9.0]
+        assert client.longest_gap(1.2, 1.3) == pytest.approx(400)
+        assert client.longest_gap(1.55, 1.58) == pytest.approx(100)
+
+
+def test_lost_and_repeated_numbers_are_counted():
+    assert workload.lost_and_repeated([1, 2, 3]) == (0, 0)
+    assert workload.lost_and_repeated([1, 2, 4, 4, 7]) == (3, 1)
+    assert workload.lost_and_repeated([2, 3], first=0) == (2, 0)
+
+
+def test_lines_of_the_workload_are_taken_apart():
+    output = b"tick 0 5000000\necho hi\ntick 1 9000000\ntick 2"
+    assert workload.ticks(output) == [(0, 5000000), (1, 9000000)]
+    assert workload.echoes(output) == [b"hi"]
+    assert workload.longest_tick_gap_ms(workload.ticks(output)) == 4.0
+
+
+def test_a_standing_guest_clock_is_seen():
+    with Attached(["printf", r"tick %d %d\n", "0", "1000000000", "1", "1001000000"]) as client:
+        client.wait()
+        half = len(client.output()) // 2
+        client._ends, client._times = [half, 2 * half], [50.0, 50.031]
+        assert workload.stopped_ms(client, 0, half - 1, samples=1) == pytest.approx(30)
+
+
+def test_damaged_lines_are_counted():
+    assert workload.strange_bytes(b"tick 1 2\necho a\ntick 3 tick 4\nrest") == 14
+
+
+def test_both_json_spellings_are_read():
+    assert ctl.parse_json('{"sessionId": "1", "statistics": {"blackout_ms": 2}}') == {
+        "session_id": "1", "statistics": {"blackout_ms": 2}}
+    assert ctl.parse_json('{"a": 1}\n{"a": 2}\n') == [{"a": 1}, {"a": 2}]
+    assert ctl.number({"transferred_bytes": "12"}, "transferred_bytes") == 12

@@ -1,0 +1,214 @@
+"""Migrations under load, and the ways in which they end early."""
+import json
+import random
+import re
+import threading
+import time
+
+from harness import workload
+from harness.ctl import number
+
+# So slow that a transfer is certain to be under way whenever a test looks.
+SLOW = ("--max-bandwidth", "1000000")
+
+
+def attach_workload(host, vm, *arguments):
+    return host.ctl.attach("exec", "-i", vm, "--", workload.PROGRAM, *arguments)
+
+
+def open_migration(hosts, vm, *options):
+    """Starts a migration that is still transferring when this returns: (ferryctl, session id)."""
+    source, destination = hosts
+    before = {session["session_id"] for session in source.ctl.sessions()}
+    client = source.ctl.attach("migrate", vm, "--to", destination.address, "--json", *options)
+    deadline = time.monotonic() + 60
+    while time.monotonic() < deadline:
+        for session in source.ctl.sessions():
+            moving = number(session.get("progress") or {}, "transferred_bytes") > 0
+            if session["session_id"] not in before and moving:
+                return client, session["session_id"]
+        assert client.running(), client.errors()
+        time.sleep(0.05)
+    client.close()
+    raise TimeoutError("the migration did not begin to transfer")
+
+
+def wait_for_state(host, vm, states, timeout=60):
+    deadline = time.monotonic() + timeout
+    while (state := host.ctl.state(vm)) not in states:
+        assert time.monotonic() < deadline, f"{vm} on {host.name} is {state}, not one of {states}"
+        time.sleep(0.1)
+
+
+def assert_nothing_left(host, vm):
+    """No VM of that name, no QEMU."""
+    wait_for_state(host, vm, ("absent",))
+    assert host.processes("qemu-system") == []
+
+
+def assert_goes_on(client):
+    """The process still prints and answers."""
+    count = len(client.output())
+    client.write(b"still there\n")
+    client.wait_until(lambda output: b"echo still there\n" in output[max(count - 20, 0):])
+
+
+def test_ten_migrations_under_load_lose_and_repeat_nothing(two_hosts, vm):
+    sent = []
+    stop = threading.Event()
+    with attach_workload(two_hosts[0], vm, "tick") as client:
+        client.wait_until(lambda output: b"tick" in output)
+
+        def talk():
+            while not stop.wait(0.005):
+                line = b"line %d %s" % (len(sent), b"." * (len(sent) % 700))
+                sent.append(line)
+                client.write(line + b"\n")
+
+        talker = threading.Thread(target=talk)
+        talker.start()
+        try:
+            host = two_hosts[0]
+            for _ in range(10):
+                host.ctl.migrate(vm, two_hosts.other(host))
+                assert host.ctl.state(vm) in ("absent", "stopped")
+                host = two_hosts.other(host)
+                assert host.ctl.state(vm) == "running"
+                assert client.running(), client.errors()
+        finally:
+            stop.set()
+            talker.join()
+        last = sent[-1]
+        client.wait_until(lambda output: b"echo " + last + b"\n" in output[-200000:])
+        numbers = [tick for tick, _ in workload.ticks(client.output())]
+        assert workload.lost_and_repeated(numbers, first=numbers[0]) == (0, 0)
+        assert numbers == sorted(numbers)
+        assert workload.echoes(client.output()) == sent
+
+
+def test_fifty_megabytes_come_back_identical_over_three_migrations(two_hosts, vm):
+    data = random.Random(1).randbytes(50_000_000)
+    host = two_hosts[0]
+    outstanding = []
+    with host.ctl.attach("exec", "-i", vm, "--", "cat") as client:
+        # The reader is the bottleneck, so that every buffer in both directions stays full.
+        client.pace(1_000_000)
+        done = threading.Event()
+
+        def feed():
+            client.write(data)
+            client.close_stdin()
+            done.set()
+
+        feeder = threading.Thread(target=feed, daemon=True)
+        feeder.start()
+        client.wait_until(lambda output: len(output) > 1_000_000)
+        for _ in range(3):
+            before = client.written - client.received
+            host.ctl.migrate(vm, two_hosts.other(host))
+            outstanding.append(min(before, client.written - client.received))
+            host = two_hosts.other(host)
+        assert not done.is_set(), "all was sent before the last migration ended"
+        client.pace(0)
+        assert client.wait(300) == 0, client.errors()
+        feeder.join(30)
+        assert client.output() == data
+        # More than the client's own two pipes can hold was under way at each blackout.
+        assert min(outstanding) > 2 * 65536, outstanding
+
+
+def test_exit_statuses_from_around_the_blackout_arrive_once(two_hosts, vm):
+    source, destination = two_hosts
+    clients = []
+    try:
+        # Ends spread closely over the whole migration: some fall into the blackout.
+        for index in range(12):
+            clients.append(attach_workload(source, vm, "exit", str(index + 20), "--after-ms",
+                                           str(2500 + index * 150)))
+        source.ctl.migrate(vm, destination)
+        for index, client in enumerate(clients):
+            assert client.wait(60) == index + 20, client.errors()
+    finally:
+        for client in clients:
+            client.close()
+
+
+def test_input_sent_before_the_blackout_decides_the_exit_after_it(two_hosts, vm):
+    source, destination = two_hosts
+    with attach_workload(source, vm, "exit-on-line", "42") as client:
+        # ferryctl prints its phases as JSON lines: the moment to write comes from there.
+        mover = source.ctl.attach("migrate", vm, "--to", destination.address, "--json")
+        with mover:
+            mover.wait_until(lambda output: re.search(rb"(?i)blackout", output)
+                             or not mover.running())
+            client.write(b"now\n")
+            assert mover.wait(120) == 0, mover.errors()
+        assert client.wait(60) == 42, client.errors()
+
+
+def test_cancel_in_mid_transfer_leaves_the_vm_on_its_source(two_hosts, vm):
+    source, destination = two_hosts
+    with attach_workload(source, vm, "tick") as client:
+        client.wait_until(lambda output: b"tick" in output)
+        mover, session = open_migration(two_hosts, vm, *SLOW)
+        with mover:
+            source.ctl.ok("migration", "cancel", session)
+            assert mover.wait(60) != 0
+        wait_for_state(source, vm, ("running",))
+        assert_nothing_left(destination, vm)
+        assert_goes_on(client)
+        # And the next one succeeds.
+        source.ctl.migrate(vm, destination)
+        assert_goes_on(client)
+        numbers = [tick for tick, _ in workload.ticks(client.output())]
+        assert workload.lost_and_repeated(numbers) == (0, 0)
+
+
+def test_destination_killed_in_mid_transfer_leaves_the_vm_on_its_source(two_hosts, vm):
+    source, destination = two_hosts
+    with attach_workload(source, vm, "tick") as client:
+        client.wait_until(lambda output: b"tick" in output)
+        mover, _ = open_migration(two_hosts, vm, *SLOW)
+        with mover:
+            destination.kill()
+            assert mover.wait(90) != 0
+            assert mover.errors() or mover.output()
+        wait_for_state(source, vm, ("running",))
+        assert_goes_on(client)
+        numbers = [tick for tick, _ in workload.ticks(client.output())]
+        assert workload.lost_and_repeated(numbers) == (0, 0)
+
+
+def test_second_migration_and_machine_changes_are_refused_while_one_runs(two_hosts, vm):
+    source, destination = two_hosts
+    mover, session = open_migration(two_hosts, vm, *SLOW)
+    with mover:
+        for refused in (["migrate", vm, "--to", destination.address], ["vm", "delete", vm],
+                        ["vm", "stop", vm], ["vm", "restart", vm]):
+            result = source.ctl.run(*refused, timeout=60)
+            assert result.returncode != 0, refused
+            assert re.search("migrat", result.stderr, re.I), (refused, result.stderr)
+        # What does not change the machine works on.
+        assert source.ctl.exec(vm, "echo", "hello").stdout == "hello\n"
+        assert any(vm_["name"] == vm for vm_ in source.ctl.vms())
+        source.ctl.ok("migration", "cancel", session)
+        mover.wait(60)
+    wait_for_state(source, vm, ("running",))
+
+
+def test_statistics_of_a_migration_are_complete(two_hosts, vm):
+    source, destination = two_hosts
+    session = source.ctl.migrate(vm, destination)
+    numbers = session["statistics"]
+    assert number(numbers, "total_ms") > number(numbers, "blackout_ms") > 0
+    assert number(numbers, "transferred_bytes") > 1_000_000
+    parts = sum(number(numbers, f"blackout_{part}_ms") for part in ("device", "commit", "resume"))
+    assert 0 < parts <= number(numbers, "blackout_ms") + 1
+    assert session.get("vm_location") == destination.address
+
+
+def test_progress_is_json_lines(two_hosts, vm):
+    source, destination = two_hosts
+    result = source.ctl.run("migrate", vm, "--to", destination.address, "--json")
+    assert result.returncode == 0, result.stderr
+    assert [json.loads(line) for line in result.stdout.splitlines()]
