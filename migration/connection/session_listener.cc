@@ -1,0 +1,246 @@
+#include "migration/connection/session_listener.h"
+
+#include <sys/socket.h>
+
+#include <boost/asio/ip/tcp.hpp>
+#include <cerrno>
+#include <map>
+#include <optional>
+#include <utility>
+
+#include "absl/strings/str_cat.h"
+#include "bridge/runtime/async.h"
+#include "bridge/runtime/status_macros.h"
+#include "migration/connection/address.h"
+#include "migration/connection/session_driver.h"
+
+namespace ferry::migration {
+
+using asio::ip::tcp;
+
+// One expected session; shared by its Expectation and the connections being checked.
+class SessionListener::Entry {
+ public:
+  Entry(Executor executor, HandshakeParams p) : params(std::move(p)), arrived(executor) {}
+
+  HandshakeParams params;
+  AsyncEvent arrived;
+  std::shared_ptr<SessionConnection> connection;
+  bool cancelled = false;
+};
+
+class SessionListener::State : public std::enable_shared_from_this<State> {
+ public:
+  State(Executor executor, ListenerOptions options)
+      : executor_(executor), options_(std::move(options)), acceptor_(executor) {}
+
+  absl::Status Open();
+  const std::string& address() const { return address_; }
+  absl::StatusOr<std::shared_ptr<Entry>> Add(HandshakeParams params);
+  void Remove(const std::string& session_id) { entries_.erase(session_id); }
+  void Close();
+  static Task<void> AcceptLoop(std::shared_ptr<State> self);
+
+ private:
+  // Counts a connection as unauthenticated as long as it lives.
+  class Slot {
+   public:
+    explicit Slot(std::shared_ptr<State> state) : state_(std::move(state)) { ++state_->pending_; }
+    Slot(Slot&&) = default;
+    ~Slot() {
+      if (state_) --state_->pending_;
+    }
+
+   private:
+    std::shared_ptr<State> state_;
+  };
+
+  static Task<void> Serve(std::shared_ptr<State> self, UniqueFd fd, Slot slot);
+  std::optional<Refusal> Admit(const Hello& hello, std::shared_ptr<Entry>* entry);
+
+  Executor executor_;
+  ListenerOptions options_;
+  tcp::acceptor acceptor_;
+  std::string address_;
+  std::map<std::string, std::shared_ptr<Entry>> entries_;
+  size_t pending_ = 0;
+  bool closed_ = false;
+};
+
+absl::Status SessionListener::State::Open() {
+  ASSIGN_OR_RETURN(const HostPort address, ParseHostPort(options_.address));
+  const auto failed = [this](const boost::system::error_code& ec) {
+    return absl::UnavailableError(
+        absl::StrCat("cannot accept migrations at ", options_.address, ": ", ec.message()));
+  };
+  boost::system::error_code ec;
+  tcp::resolver resolver(executor_);
+  const auto found = resolver.resolve(address.host, absl::StrCat(address.port),
+                                      tcp::resolver::passive | tcp::resolver::numeric_service, ec);
+  if (ec || found.empty()) return failed(ec);
+  const tcp::endpoint endpoint = found.begin()->endpoint();
+  acceptor_.open(endpoint.protocol(), ec);
+  if (!ec) acceptor_.set_option(tcp::acceptor::reuse_address(true), ec);
+  if (!ec) acceptor_.bind(endpoint, ec);
+  if (!ec) acceptor_.listen(asio::socket_base::max_listen_connections, ec);
+  if (!ec) acceptor_.non_blocking(true, ec);
+  if (ec) return failed(ec);
+  const tcp::endpoint bound = acceptor_.local_endpoint(ec);
+  if (ec) return failed(ec);
+  address_ = FormatHostPort(HostPort{bound.address().to_string(), bound.port()});
+  return absl::OkStatus();
+}
+
+Task<void> SessionListener::State::AcceptLoop(std::shared_ptr<State> self) {
+  // Out of descriptors: accepting again at once would spin.
+  constexpr milliseconds kPauseWhenFull{100};
+  while (!self->closed_) {
+    boost::system::error_code ec;
+    co_await self->acceptor_.async_wait(tcp::acceptor::wait_read,
+                                        asio::redirect_error(asio::use_awaitable, ec));
+    if (self->closed_ || ec) co_return;
+    UniqueFd fd(
+        ::accept4(self->acceptor_.native_handle(), nullptr, nullptr, SOCK_CLOEXEC | SOCK_NONBLOCK));
+    if (!fd.valid() && (errno == EMFILE || errno == ENFILE || errno == ENOMEM)) {
+      co_await Delay(kPauseWhenFull);
+    }
+    if (!fd.valid() || self->pending_ >= self->options_.max_unauthenticated) continue;
+    Spawn(self->executor_, Serve(self, std::move(fd), Slot(self)));
+  }
+}
+
+std::optional<Refusal> SessionListener::State::Admit(const Hello& hello,
+                                                     std::shared_ptr<Entry>* entry) {
+  const auto it = entries_.find(hello.session_id);
+  if (it == entries_.end()) {
+    HandshakeParams nobody;
+    nobody.role = Role::kDestination;
+    nobody.session_id = absl::StrCat("not ", hello.session_id);
+    return CheckHello(hello, nobody);
+  }
+  if (const auto refusal = CheckHello(hello, it->second->params)) return refusal;
+  if (it->second->connection && !it->second->connection->closed()) {
+    return Refusal{RefusalReason::kOccupied, "the session has its connection already"};
+  }
+  *entry = it->second;
+  return std::nullopt;
+}
+
+Task<void> SessionListener::State::Serve(std::shared_ptr<State> self, UniqueFd fd,
+                                         [[maybe_unused]] Slot slot) {
+  std::unique_ptr<ByteStream> stream;
+  if (self->options_.tls) {
+    auto tls = co_await MakeTlsServerStream(std::move(fd), self->options_.tls,
+                                            self->options_.hello_deadline);
+    if (!tls.ok()) co_return;
+    stream = *std::move(tls);
+  } else {
+    auto plain = MakeSocketStream(self->executor_, std::move(fd));
+    if (!plain.ok()) co_return;
+    stream = *std::move(plain);
+  }
+  auto driver = std::make_shared<SessionDriver>(self->executor_, std::move(stream),
+                                                Role::kDestination, self->options_.limits);
+  auto connection = std::make_shared<SessionConnection>(driver);
+  driver->Start();
+  absl::StatusOr<Hello> hello = co_await driver->ReceiveHello(self->options_.hello_deadline);
+  if (!hello.ok()) co_return;
+  std::shared_ptr<Entry> entry;
+  if (const std::optional<Refusal> refusal = self->Admit(*hello, &entry)) {
+    driver->Refuse(*refusal);
+    co_return;
+  }
+  driver->Accept(*hello, entry->params.journal_id);
+  entry->connection = std::move(connection);
+  entry->arrived.Set();
+}
+
+absl::StatusOr<std::shared_ptr<SessionListener::Entry>> SessionListener::State::Add(
+    HandshakeParams params) {
+  if (closed_) return absl::FailedPreconditionError("the session listener is closed");
+  if (params.session_id.empty() || params.token.size() != kSessionTokenSize) {
+    return absl::InvalidArgumentError(
+        absl::StrCat("a session needs an id and a token of ", kSessionTokenSize, " bytes"));
+  }
+  const std::string id = params.session_id;
+  auto entry = std::make_shared<Entry>(executor_, std::move(params));
+  if (!entries_.emplace(id, entry).second) {
+    return absl::AlreadyExistsError(absl::StrCat("session \"", id, "\" is expected already"));
+  }
+  return entry;
+}
+
+void SessionListener::State::Close() {
+  if (closed_) return;
+  closed_ = true;
+  boost::system::error_code ignored;
+  acceptor_.close(ignored);
+  for (auto& [id, entry] : entries_) {
+    entry->cancelled = true;
+    entry->arrived.Set();
+  }
+  entries_.clear();
+}
+
+namespace {
+
+template <typename State, typename Entry>
+class ExpectationImpl final : public SessionListener::Expectation {
+ public:
+  ExpectationImpl(std::shared_ptr<State> state, std::shared_ptr<Entry> entry)
+      : state_(std::move(state)), entry_(std::move(entry)) {}
+  ~ExpectationImpl() override {
+    if (!entry_->cancelled) state_->Remove(entry_->params.session_id);
+    entry_->connection.reset();
+  }
+
+  Task<absl::StatusOr<std::shared_ptr<SessionConnection>>> Wait(
+      std::chrono::milliseconds timeout) override {
+    return WithDeadline(timeout, "the source's session connection", Arrival(entry_));
+  }
+
+ private:
+  static Task<absl::StatusOr<std::shared_ptr<SessionConnection>>> Arrival(
+      std::shared_ptr<Entry> entry) {
+    while (!entry->connection) {
+      if (entry->cancelled) co_return absl::CancelledError("the session listener was closed");
+      entry->arrived.Reset();
+      co_await entry->arrived.Wait();
+    }
+    co_return std::exchange(entry->connection, nullptr);
+  }
+
+  std::shared_ptr<State> state_;
+  std::shared_ptr<Entry> entry_;
+};
+
+}  // namespace
+
+absl::StatusOr<std::unique_ptr<SessionListener>> SessionListener::Listen(Executor executor,
+                                                                         ListenerOptions options) {
+  auto state = std::make_shared<State>(executor, std::move(options));
+  RETURN_IF_ERROR(state->Open());
+  Spawn(executor, State::AcceptLoop(state));
+  return std::unique_ptr<SessionListener>(new SessionListener(std::move(state)));
+}
+
+SessionListener::SessionListener(std::shared_ptr<State> state) : state_(std::move(state)) {}
+
+SessionListener::~SessionListener() { Close(); }
+
+const std::string& SessionListener::address() const { return state_->address(); }
+
+absl::StatusOr<std::unique_ptr<SessionListener::Expectation>> SessionListener::Expect(
+    const std::string& session_id, const std::string& token, const std::string& journal_id) {
+  HandshakeParams params;
+  params.role = Role::kDestination;
+  params.session_id = session_id;
+  params.token = token;
+  params.journal_id = journal_id;
+  ASSIGN_OR_RETURN(std::shared_ptr<Entry> entry, state_->Add(std::move(params)));
+  return std::make_unique<ExpectationImpl<State, Entry>>(state_, std::move(entry));
+}
+
+void SessionListener::Close() { state_->Close(); }
+
+}  // namespace ferry::migration

@@ -1,0 +1,61 @@
+#pragma once
+
+#include <chrono>
+#include <cstddef>
+#include <memory>
+#include <string>
+
+#include "absl/status/status.h"
+#include "absl/status/statusor.h"
+#include "migration/connection/session_connection.h"
+#include "migration/connection/tls_stream.h"
+
+namespace ferry::migration {
+
+struct ListenerOptions {
+  std::string address = "127.0.0.1:0";  // port 0: any free one
+  std::shared_ptr<TlsContext> tls;      // null: plain TCP
+  SessionLimits limits;
+  size_t max_unauthenticated = 16;  // connections that have not said hello yet
+  std::chrono::milliseconds hello_deadline = kHandshakeDeadline;
+};
+
+// Accepts session connections at the destination and gives each to whoever expects it. A
+// connection without a fitting session id and token is refused with the reason.
+class SessionListener {
+ public:
+  // One expected session. While it lives, a source that shows the token is accepted; again only
+  // after the former connection was taken by Wait().
+  class Expectation {
+   public:
+    virtual ~Expectation() = default;
+    // The connection, also if it was made before. DEADLINE_EXCEEDED after `timeout`. One waiter.
+    virtual Task<absl::StatusOr<std::shared_ptr<SessionConnection>>> Wait(
+        std::chrono::milliseconds timeout) = 0;
+  };
+
+  static absl::StatusOr<std::unique_ptr<SessionListener>> Listen(Executor executor,
+                                                                 ListenerOptions options);
+  ~SessionListener();
+  SessionListener(const SessionListener&) = delete;
+  SessionListener& operator=(const SessionListener&) = delete;
+
+  // Where it listens, with the port that was bound.
+  const std::string& address() const;
+
+  // From now on the session may be opened with `token` (kSessionTokenSize random bytes).
+  absl::StatusOr<std::unique_ptr<Expectation>> Expect(const std::string& session_id,
+                                                      const std::string& token,
+                                                      const std::string& journal_id);
+
+  // Stops accepting; waiters get CANCELLED. Connections that were handed out live on.
+  void Close();
+
+ private:
+  class State;
+  class Entry;
+  explicit SessionListener(std::shared_ptr<State> state);
+  std::shared_ptr<State> state_;
+};
+
+}  // namespace ferry::migration

@@ -1,0 +1,152 @@
+#include "migration/connection/tls_stream.h"
+
+#include <openssl/err.h>
+#include <sys/socket.h>
+
+#include <boost/asio/generic/stream_protocol.hpp>
+#include <boost/asio/ssl.hpp>
+#include <boost/asio/write.hpp>
+#include <utility>
+
+#include "absl/strings/str_cat.h"
+#include "bridge/runtime/async.h"
+#include "bridge/runtime/status_macros.h"
+
+namespace ferry::migration {
+
+class TlsContext {
+ public:
+  asio::ssl::context ssl{asio::ssl::context::tlsv13};
+};
+
+namespace {
+
+using Socket = asio::generic::stream_protocol::socket;
+using SslStream = asio::ssl::stream<Socket>;
+
+class TlsStream final : public ByteStream {
+ public:
+  TlsStream(Socket socket, std::shared_ptr<TlsContext> context, std::string peer)
+      : context_(std::move(context)),
+        stream_(std::move(socket), context_->ssl),
+        peer_(std::move(peer)) {}
+
+  // Checked against the certificate during the client's handshake.
+  absl::Status ExpectPeer(const std::string& name) {
+    boost::system::error_code ec;
+    stream_.set_verify_callback(asio::ssl::host_name_verification(name), ec);
+    if (ec) return absl::InternalError(absl::StrCat("TLS set-up: ", ec.message()));
+    return absl::OkStatus();
+  }
+
+  static Task<absl::Status> Handshake(TlsStream* self,
+                                      asio::ssl::stream_base::handshake_type side) {
+    boost::system::error_code ec;
+    co_await self->stream_.async_handshake(side, asio::redirect_error(asio::use_awaitable, ec));
+    if (ec) {
+      co_return absl::UnauthenticatedError(
+          absl::StrCat("TLS with ", self->peer_, ": ", ec.message(),
+                       "; both hosts need certificates that the other one's CA file covers"));
+    }
+    co_return absl::OkStatus();
+  }
+
+  Task<absl::StatusOr<size_t>> ReadSome(std::span<char> buffer) override {
+    boost::system::error_code ec;
+    const auto target = asio::buffer(buffer.data(), buffer.size());
+    const size_t size =
+        co_await stream_.async_read_some(target, asio::redirect_error(asio::use_awaitable, ec));
+    // A stream that was cut is told from one that ended by the connection's own goodbye.
+    if (ec == asio::error::eof || ec == asio::ssl::error::stream_truncated) co_return size_t{0};
+    if (ec)
+      co_return absl::UnavailableError(absl::StrCat("reading from ", peer_, ": ", ec.message()));
+    co_return size;
+  }
+
+  Task<absl::Status> Write(std::string_view header, std::string_view payload) override {
+    boost::system::error_code ec;
+    const std::array<asio::const_buffer, 2> parts = {asio::buffer(header), asio::buffer(payload)};
+    co_await asio::async_write(stream_, parts, asio::redirect_error(asio::use_awaitable, ec));
+    if (ec)
+      co_return absl::UnavailableError(absl::StrCat("writing to ", peer_, ": ", ec.message()));
+    co_return absl::OkStatus();
+  }
+
+  void ShutdownWrite() override {
+    boost::system::error_code ignored;
+    stream_.next_layer().shutdown(Socket::shutdown_send, ignored);
+  }
+
+  void Close() override {
+    boost::system::error_code ignored;
+    stream_.next_layer().close(ignored);
+  }
+
+  std::string peer() const override { return peer_; }
+
+ private:
+  std::shared_ptr<TlsContext> context_;
+  SslStream stream_;
+  std::string peer_;
+};
+
+absl::StatusOr<std::unique_ptr<TlsStream>> MakeStream(Executor executor, UniqueFd fd,
+                                                      std::shared_ptr<TlsContext> context) {
+  RETURN_IF_ERROR(CheckConnectedStream(fd.get()));
+  TuneSocket(fd.get());
+  std::string peer = DescribePeer(fd.get());
+  sockaddr_storage address{};
+  socklen_t size = sizeof address;
+  ::getsockname(fd.get(), reinterpret_cast<sockaddr*>(&address), &size);
+  Socket socket(executor);
+  boost::system::error_code ec;
+  socket.assign(asio::generic::stream_protocol(address.ss_family, 0), fd.get(), ec);
+  if (ec) return absl::InternalError(absl::StrCat("taking over a socket: ", ec.message()));
+  fd.Release();
+  return std::make_unique<TlsStream>(std::move(socket), std::move(context), std::move(peer));
+}
+
+}  // namespace
+
+absl::StatusOr<std::shared_ptr<TlsContext>> LoadTls(const TlsFiles& files) {
+  auto context = std::make_shared<TlsContext>();
+  boost::system::error_code ec;
+  const auto failed = [&ec](const std::string& file) {
+    return absl::InvalidArgumentError(absl::StrCat("TLS: cannot use ", file, ": ", ec.message()));
+  };
+  context->ssl.set_verify_mode(asio::ssl::verify_peer | asio::ssl::verify_fail_if_no_peer_cert, ec);
+  if (ec) return failed("certificate verification");
+  context->ssl.use_certificate_chain_file(files.certificate_chain, ec);
+  if (ec) return failed(files.certificate_chain);
+  context->ssl.use_private_key_file(files.private_key, asio::ssl::context::pem, ec);
+  if (ec) return failed(files.private_key);
+  context->ssl.load_verify_file(files.trusted_ca, ec);
+  if (ec) return failed(files.trusted_ca);
+  return context;
+}
+
+Task<absl::StatusOr<std::unique_ptr<ByteStream>>> MakeTlsClientStream(
+    UniqueFd socket, std::shared_ptr<TlsContext> context, std::string peer_name,
+    std::chrono::milliseconds deadline) {
+  const Executor executor = co_await asio::this_coro::executor;
+  CO_ASSIGN_OR_RETURN(std::unique_ptr<TlsStream> stream,
+                      MakeStream(executor, std::move(socket), std::move(context)));
+  CO_RETURN_IF_ERROR(stream->ExpectPeer(peer_name));
+  CO_RETURN_IF_ERROR(
+      co_await WithDeadline(deadline, "the destination's TLS handshake",
+                            TlsStream::Handshake(stream.get(), asio::ssl::stream_base::client)));
+  co_return stream;
+}
+
+Task<absl::StatusOr<std::unique_ptr<ByteStream>>> MakeTlsServerStream(
+    UniqueFd socket, std::shared_ptr<TlsContext> context, std::chrono::milliseconds deadline) {
+  const Executor executor = co_await asio::this_coro::executor;
+  CO_ASSIGN_OR_RETURN(std::unique_ptr<TlsStream> stream,
+                      MakeStream(executor, std::move(socket), std::move(context)));
+  CO_RETURN_IF_ERROR(
+      co_await WithDeadline(deadline, "the source's TLS handshake",
+                            TlsStream::Handshake(stream.get(), asio::ssl::stream_base::server)));
+  co_return stream;
+}
+
+}  // namespace ferry::migration
