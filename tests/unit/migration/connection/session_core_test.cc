@@ -48,7 +48,7 @@ struct End {
 };
 
 class SessionCoreTest : public testing::Test {
- protected:
+ public:
   void Connect(SessionLimits limits = {}) {
     source_ = std::make_unique<End>(Role::kSource, limits, now_);
     destination_ = std::make_unique<End>(Role::kDestination, limits, now_);

@@ -1,0 +1,321 @@
+#include "migration/connection/session_listener.h"
+
+#include <arpa/inet.h>
+#include <gtest/gtest.h>
+#include <netinet/in.h>
+#include <spawn.h>
+#include <sys/wait.h>
+
+#include <fstream>
+
+#include "migration/connection/address.h"
+#include "migration/connection/dialer.h"
+#include "tests/unit/migration/connection/connection_fixture.h"
+
+extern char** environ;
+
+namespace ferry::migration {
+namespace {
+
+using asio::experimental::awaitable_operators::operator&&;
+
+// Runs the openssl program; true if it succeeded.
+bool OpenSsl(std::vector<std::string> arguments) {
+  arguments.insert(arguments.begin(), "openssl");
+  std::vector<char*> argv;
+  for (auto& argument : arguments) argv.push_back(argument.data());
+  argv.push_back(nullptr);
+  posix_spawn_file_actions_t actions;
+  posix_spawn_file_actions_init(&actions);
+  posix_spawn_file_actions_addopen(&actions, 2, "/dev/null", O_WRONLY, 0);
+  pid_t pid = -1;
+  const int error = ::posix_spawnp(&pid, "openssl", &actions, nullptr, argv.data(), environ);
+  posix_spawn_file_actions_destroy(&actions);
+  int status = -1;
+  return error == 0 && ::waitpid(pid, &status, 0) == pid && WIFEXITED(status) &&
+         WEXITSTATUS(status) == 0;
+}
+
+// A certificate authority of one test with the certificate of one host.
+TlsFiles MakeCertificates(const TempFolder& folder, const std::string& name) {
+  const std::string ca_key = folder / (name + "-ca.key");
+  const std::string request = folder / (name + ".csr");
+  const std::string extensions = folder / (name + ".ext");
+  TlsFiles files;
+  files.trusted_ca = folder / (name + "-ca.pem");
+  files.private_key = folder / (name + ".key");
+  files.certificate_chain = folder / (name + ".pem");
+  std::ofstream(extensions) << "subjectAltName=DNS:localhost,IP:127.0.0.1\n";
+  const std::vector<std::string> curve = {"-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:P-256",
+                                          "-nodes"};
+  std::vector<std::string> ca = {"req",     "-x509", "-subj", "/CN=" + name + " CA",
+                                 "-days",   "2",     "-out",  files.trusted_ca,
+                                 "-keyout", ca_key};
+  ca.insert(ca.end(), curve.begin(), curve.end());
+  std::vector<std::string> host = {"req",   "-subj",   "/CN=" + name,    "-out",
+                                   request, "-keyout", files.private_key};
+  host.insert(host.end(), curve.begin(), curve.end());
+  EXPECT_TRUE(OpenSsl(ca));
+  EXPECT_TRUE(OpenSsl(host));
+  EXPECT_TRUE(OpenSsl({"x509", "-req", "-in", request, "-CA", files.trusted_ca, "-CAkey", ca_key,
+                       "-CAcreateserial", "-days", "2", "-extfile", extensions, "-out",
+                       files.certificate_chain}));
+  return files;
+}
+
+// Its members are public for the coroutines of the tests.
+class SessionListenerTest : public ConnectionFixture {
+ public:
+  void Listen(ListenerOptions options = {}) {
+    auto listener = SessionListener::Listen(context_.get_executor(), std::move(options));
+    ASSERT_TRUE(listener.ok()) << listener.status();
+    listener_ = *std::move(listener);
+    EXPECT_NE(ParseHostPort(listener_->address())->port, 0);
+  }
+
+  std::unique_ptr<SessionListener::Expectation> Expect() {
+    auto expected =
+        listener_->Expect("session-1", Params(Role::kSource).token, "destination-journal");
+    EXPECT_TRUE(expected.ok()) << expected.status();
+    return *std::move(expected);
+  }
+
+  DialOptions To(const std::string& address) const {
+    DialOptions options;
+    options.address = address;
+    options.params = Params(Role::kSource);
+    return options;
+  }
+
+  TempFolder folder_;
+  std::unique_ptr<SessionListener> listener_;
+};
+
+TEST_F(SessionListenerTest, DialReachesWhoExpectsTheSession) {
+  Listen();
+  auto body = [](SessionListenerTest* t) -> Task<void> {
+    auto expected = t->Expect();
+    auto waiting = expected->Wait(milliseconds(10000));
+    auto dialling = Dial(t->To(t->listener_->address()));
+    auto [d, s] = co_await (std::move(waiting) && std::move(dialling));
+    EXPECT_TRUE(d.ok()) << d.status();
+    EXPECT_TRUE(s.ok()) << s.status();
+    EXPECT_EQ((*s)->peer_journal_id(), "destination-journal");
+    EXPECT_EQ((*d)->peer_journal_id(), "source-journal");
+    EXPECT_EQ((*s)->peer(), t->listener_->address());
+    EXPECT_TRUE((*s)->SendMessage(MessageKind::kCut, "hello").ok());
+    const auto message = co_await (*d)->NextMessage();
+    EXPECT_TRUE(message && message->bytes == "hello");
+    t->listener_->Close();
+    EXPECT_TRUE((co_await (*s)->Ping()).ok()) << "handed-out connections outlive the listener";
+  };
+  Run(body(this));
+}
+
+TEST_F(SessionListenerTest, ConnectionMadeBeforeTheWaitIsKept) {
+  Listen();
+  auto body = [](SessionListenerTest* t) -> Task<void> {
+    auto expected = t->Expect();
+    auto s = co_await Dial(t->To(t->listener_->address()));
+    EXPECT_TRUE(s.ok()) << s.status();
+    auto second = co_await Dial(t->To(t->listener_->address()));
+    EXPECT_EQ(second.status().code(), absl::StatusCode::kAlreadyExists) << second.status();
+    auto d = co_await expected->Wait(milliseconds(10000));
+    EXPECT_TRUE(d.ok()) << d.status();
+    t->listener_->Close();
+  };
+  Run(body(this));
+}
+
+TEST_F(SessionListenerTest, StrangersAreRefusedWithTheReason) {
+  Listen();
+  auto body = [](SessionListenerTest* t) -> Task<void> {
+    auto expected = t->Expect();
+    DialOptions wrong_token = t->To(t->listener_->address());
+    wrong_token.params.token[5] ^= 1;
+    DialOptions no_token = t->To(t->listener_->address());
+    no_token.params.token.clear();
+    DialOptions wrong_session = t->To(t->listener_->address());
+    wrong_session.params.session_id = "session-2";
+    auto a = co_await Dial(wrong_token);
+    EXPECT_EQ(a.status().code(), absl::StatusCode::kPermissionDenied) << a.status();
+    auto b = co_await Dial(no_token);
+    EXPECT_EQ(b.status().code(), absl::StatusCode::kPermissionDenied) << b.status();
+    auto c = co_await Dial(wrong_session);
+    EXPECT_EQ(c.status().code(), absl::StatusCode::kNotFound) << c.status();
+    auto nobody = co_await expected->Wait(milliseconds(1));
+    EXPECT_EQ(nobody.status().code(), absl::StatusCode::kDeadlineExceeded);
+    expected.reset();
+    auto d = co_await Dial(t->To(t->listener_->address()));
+    EXPECT_EQ(d.status().code(), absl::StatusCode::kNotFound) << d.status();
+    t->listener_->Close();
+  };
+  Run(body(this));
+}
+
+TEST_F(SessionListenerTest, UnauthenticatedConnectionsAreBounded) {
+  ListenerOptions options;
+  options.max_unauthenticated = 2;
+  options.hello_deadline = milliseconds(300);
+  Listen(options);
+  auto body = [](SessionListenerTest* t) -> Task<void> {
+    auto expected = t->Expect();
+    std::vector<UniqueFd> silent;
+    const uint16_t port = ParseHostPort(t->listener_->address())->port;
+    for (int i = 0; i < 2; ++i) {
+      silent.emplace_back(::socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0));
+      sockaddr_in address{};
+      address.sin_family = AF_INET;
+      address.sin_port = htons(port);
+      address.sin_addr.s_addr = htonl(INADDR_LOOPBACK);
+      EXPECT_EQ(::connect(silent[i].get(), reinterpret_cast<sockaddr*>(&address), sizeof address),
+                0);
+    }
+    auto refused = co_await Dial(t->To(t->listener_->address()));
+    EXPECT_FALSE(refused.ok());
+    // The silent ones are dropped at their deadline, seen as the end of their stream.
+    for (auto& fd : silent) {
+      auto stream = MakeSocketStream(t->context_.get_executor(), std::move(fd));
+      std::vector<char> buffer(4096);
+      while (true) {
+        auto size = co_await (*stream)->ReadSome(buffer);
+        if (!size.ok() || *size == 0) break;
+      }
+      (*stream)->Close();
+    }
+    auto accepted = co_await Dial(t->To(t->listener_->address()));
+    EXPECT_TRUE(accepted.ok()) << accepted.status();
+    t->listener_->Close();
+  };
+  Run(body(this));
+}
+
+TEST_F(SessionListenerTest, ExpectationsAreChecked) {
+  Listen();
+  const std::string token = Params(Role::kSource).token;
+  EXPECT_EQ(listener_->Expect("s", "short", "j").status().code(),
+            absl::StatusCode::kInvalidArgument);
+  EXPECT_EQ(listener_->Expect("", token, "j").status().code(), absl::StatusCode::kInvalidArgument);
+  const auto first = listener_->Expect("s", token, "j");
+  EXPECT_TRUE(first.ok());
+  EXPECT_EQ(listener_->Expect("s", token, "j").status().code(), absl::StatusCode::kAlreadyExists);
+  auto body = [](SessionListenerTest* t, SessionListener::Expectation* expected) -> Task<void> {
+    auto waiting = expected->Wait(milliseconds(10000));
+    auto closing = [](SessionListenerTest* test) -> Task<void> {
+      test->listener_->Close();
+      co_return;
+    };
+    auto close = closing(t);
+    auto result = co_await (std::move(waiting) && std::move(close));
+    EXPECT_EQ(result.status().code(), absl::StatusCode::kCancelled);
+  };
+  Run(body(this, first->get()));
+}
+
+TEST_F(SessionListenerTest, UnreachableDestinationIsUnavailable) {
+  Listen();
+  const std::string address = listener_->address();
+  listener_->Close();
+  auto body = [](SessionListenerTest* t, std::string to) -> Task<void> {
+    auto s = co_await Dial(t->To(to));
+    EXPECT_EQ(s.status().code(), absl::StatusCode::kUnavailable) << s.status();
+    auto bad = co_await Dial(t->To("nonsense"));
+    EXPECT_EQ(bad.status().code(), absl::StatusCode::kInvalidArgument);
+  };
+  Run(body(this, address));
+}
+
+TEST_F(SessionListenerTest, MutualTlsCarriesTheSession) {
+  auto tls = LoadTls(MakeCertificates(folder_, "good"));
+  ASSERT_TRUE(tls.ok()) << tls.status();
+  ListenerOptions options;
+  options.tls = *tls;
+  Listen(options);
+  auto body = [](SessionListenerTest* t, std::shared_ptr<TlsContext> context) -> Task<void> {
+    auto expected = t->Expect();
+    DialOptions dial = t->To(t->listener_->address());
+    dial.tls = context;
+    auto waiting = expected->Wait(milliseconds(20000));
+    auto dialling = Dial(dial);
+    auto [d, s] = co_await (std::move(waiting) && std::move(dialling));
+    EXPECT_TRUE(d.ok()) << d.status();
+    EXPECT_TRUE(s.ok()) << s.status();
+    if (!d.ok() || !s.ok()) co_return;
+    const std::string cut = Noise(5'000'000, 8);
+    EXPECT_TRUE((*s)->SendMessage(MessageKind::kCut, cut).ok());
+    EXPECT_TRUE((*d)->SendMessage(MessageKind::kCut, cut).ok());
+    const auto there = co_await (*d)->NextMessage();
+    const auto back = co_await (*s)->NextMessage();
+    EXPECT_TRUE(there && there->bytes == cut);
+    EXPECT_TRUE(back && back->bytes == cut);
+    (*s)->Close();
+    EXPECT_TRUE((co_await (*d)->WaitClosed()).ok());
+    t->listener_->Close();
+  };
+  Run(body(this, *tls));
+}
+
+TEST_F(SessionListenerTest, CertificateOfAnotherAuthorityIsRefused) {
+  const TlsFiles good = MakeCertificates(folder_, "good");
+  TlsFiles intruder = MakeCertificates(folder_, "other");
+  TlsFiles distrusting = good;
+  distrusting.trusted_ca = intruder.trusted_ca;  // does not trust the server
+  intruder.trusted_ca = good.trusted_ca;         // trusts the server, is not trusted by it
+  auto server = LoadTls(good);
+  auto untrusted = LoadTls(intruder);
+  auto doubter = LoadTls(distrusting);
+  ASSERT_TRUE(server.ok() && untrusted.ok() && doubter.ok());
+  ListenerOptions options;
+  options.tls = *server;
+  Listen(options);
+  auto body = [](SessionListenerTest* t, std::shared_ptr<TlsContext> a,
+                 std::shared_ptr<TlsContext> b) -> Task<void> {
+    auto expected = t->Expect();
+    DialOptions dial = t->To(t->listener_->address());
+    dial.tls = a;
+    EXPECT_FALSE((co_await Dial(dial)).ok());
+    dial.tls = b;
+    auto doubting = co_await Dial(dial);
+    EXPECT_EQ(doubting.status().code(), absl::StatusCode::kUnauthenticated) << doubting.status();
+    dial.tls = nullptr;  // plain TCP to a TLS port
+    dial.deadline = milliseconds(2000);
+    EXPECT_FALSE((co_await Dial(dial)).ok());
+    auto nobody = co_await expected->Wait(milliseconds(1));
+    EXPECT_EQ(nobody.status().code(), absl::StatusCode::kDeadlineExceeded);
+    t->listener_->Close();
+  };
+  Run(body(this, *untrusted, *doubter));
+}
+
+TEST_F(SessionListenerTest, TlsClientThatStopsTalkingIsDroppedAtTheDeadline) {
+  auto tls = LoadTls(MakeCertificates(folder_, "good"));
+  ASSERT_TRUE(tls.ok()) << tls.status();
+  auto body = [](std::shared_ptr<TlsContext> context) -> Task<void> {
+    auto [a, b] = SocketPair();
+    auto stream = co_await MakeTlsServerStream(std::move(a), context, milliseconds(20));
+    EXPECT_EQ(stream.status().code(), absl::StatusCode::kDeadlineExceeded) << stream.status();
+    b.Reset();
+  };
+  Run(body(*tls));
+}
+
+TEST_F(SessionListenerTest, MissingTlsFilesAreNamed) {
+  TlsFiles files{folder_ / "none.pem", folder_ / "none.key", folder_ / "none-ca.pem"};
+  const auto tls = LoadTls(files);
+  EXPECT_EQ(tls.status().code(), absl::StatusCode::kInvalidArgument);
+  EXPECT_NE(tls.status().message().find("none.pem"), absl::string_view::npos);
+}
+
+TEST(AddressTest, HostsAndPortsAreTold) {
+  EXPECT_EQ(ParseHostPort("host.example:7000")->host, "host.example");
+  EXPECT_EQ(ParseHostPort("[::1]:0")->host, "::1");
+  EXPECT_EQ(FormatHostPort(*ParseHostPort("[fe80::1]:65535")), "[fe80::1]:65535");
+  EXPECT_EQ(FormatHostPort(*ParseHostPort("127.0.0.1:80")), "127.0.0.1:80");
+  for (const char* bad : {"", "host", ":1", "host:", "host:65536", "host:-1", "host:1x", "::1:80",
+                          "[::1]", "[::1:80", "ho st:1", "host:000001"}) {
+    EXPECT_EQ(ParseHostPort(bad).status().code(), absl::StatusCode::kInvalidArgument) << bad;
+  }
+}
+
+}  // namespace
+}  // namespace ferry::migration
