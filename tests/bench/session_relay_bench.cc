@@ -11,6 +11,7 @@
 #include <sys/un.h>
 
 #include <algorithm>
+#include <boost/asio/executor_work_guard.hpp>
 #include <boost/asio/io_context.hpp>
 #include <boost/asio/use_future.hpp>
 #include <chrono>
@@ -147,6 +148,7 @@ class Daemon {
       co_return;
     };
     asio::co_spawn(context_, closing(this), asio::use_future).get();
+    work_.reset();
     thread_.join();
   }
 
@@ -169,6 +171,8 @@ class Daemon {
   }
 
   asio::io_context context_{1};
+  // The other daemon's goodbye must not end the thread before the destructor has used it.
+  asio::executor_work_guard<asio::io_context::executor_type> work_{context_.get_executor()};
   std::shared_ptr<SessionConnection> connection_;
   std::future<void> connected_;
   std::thread thread_;
