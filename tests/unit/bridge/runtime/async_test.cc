@@ -26,9 +26,9 @@ struct Trace {
 
 class AsyncTest : public testing::Test {
  protected:
+  std::vector<std::string> log;  // outlives the tasks that the io_context still holds
   asio::io_context io;
   Executor executor = io.get_executor();
-  std::vector<std::string> log;
 };
 
 using Log = std::vector<std::string>;
@@ -288,8 +288,7 @@ TEST_F(AsyncTest, ScopeJoinsAllItsTasks) {
   EXPECT_EQ(log.size(), 3u);
   scope.Spawn(WaitFor(&never, &log, "late"));
   RunReady(io);
-  EXPECT_EQ(log.size(), 4u);
-  EXPECT_EQ(log.back(), "late unwound") << "nothing is started any more";
+  EXPECT_EQ(log.size(), 3u) << "nothing is started any more";
 }
 
 TEST_F(AsyncTest, ScopeWithNothingToDoJoinsAtOnce) {
@@ -337,7 +336,9 @@ TEST_F(AsyncTest, ParallelOperationsCancelledTogetherAreNoFailure) {
   using asio::experimental::awaitable_operators::operator||;
   AsyncEvent never(executor);
   auto both = [](AsyncEvent* never, Log* log) -> Task<void> {
-    co_await (WaitFor(never, log, "a") || WaitFor(never, log, "b"));
+    Task<void> a = WaitFor(never, log, "a");
+    Task<void> b = WaitFor(never, log, "b");
+    co_await (std::move(a) || std::move(b));
   };
   TaskScope scope(executor);
   scope.Spawn(both(&never, &log));

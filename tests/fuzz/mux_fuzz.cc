@@ -1,0 +1,117 @@
+// Feeds the multiplexer raw bytes, and well-formed frames with hostile contents, at both ends.
+
+#include <algorithm>
+#include <cstdint>
+#include <cstdlib>
+#include <string>
+#include <string_view>
+
+#include "bridge/mux/mux_core.h"
+
+namespace ferry::bridge {
+namespace {
+
+void Check(bool holds) {
+  if (!holds) std::abort();
+}
+
+// Consumes the input from its front.
+class Input {
+ public:
+  Input(const uint8_t* data, size_t size) : rest_(reinterpret_cast<const char*>(data), size) {}
+
+  bool empty() const { return rest_.empty(); }
+  uint8_t Byte() {
+    if (rest_.empty()) return 0;
+    uint8_t byte = static_cast<uint8_t>(rest_.front());
+    rest_.remove_prefix(1);
+    return byte;
+  }
+  std::string_view Take(size_t size) {
+    std::string_view taken = rest_.substr(0, size);
+    rest_.remove_prefix(taken.size());
+    return taken;
+  }
+
+ private:
+  std::string_view rest_;
+};
+
+// Lets the application's side answer, read, write and close as the input says.
+void Act(MuxCore& core, Input& input) {
+  for (const MuxEvent& event : core.TakeEvents()) {
+    uint8_t what = input.Byte();
+    if (event.kind == MuxEvent::Kind::kIncoming) {
+      what % 4 == 0 ? core.Close(event.connection) : core.Accept(event.connection);
+    } else if (event.kind == MuxEvent::Kind::kReadable) {
+      char buffer[4096];
+      MuxCore::ReadResult result = core.Read(event.connection, buffer);
+      Check(result.size <= sizeof(buffer));
+      if (what % 8 == 0) core.Close(event.connection);
+    } else if (event.kind == MuxEvent::Kind::kAccepted) {
+      core.Write(event.connection, std::string(what * 300u, 'x')).status().IgnoreError();
+      if (what % 3 == 0) core.CloseWrite(event.connection).IgnoreError();
+    }
+  }
+}
+
+std::string Frame(Input& input, uint32_t epoch, uint32_t sequence) {
+  MuxFrame frame;
+  frame.type = static_cast<MuxFrameType>(input.Byte() % 12);
+  frame.epoch = input.Byte() % 16 == 0 ? input.Byte() : epoch;
+  frame.sequence = input.Byte() % 16 == 0 ? input.Byte() : sequence;
+  frame.connection = input.Byte() % 4;
+  frame.payload = input.Take(input.Byte() % 64);
+  std::string wire;
+  AppendMuxFrame(frame, wire);
+  return wire;
+}
+
+}  // namespace
+}  // namespace ferry::bridge
+
+extern "C" int LLVMFuzzerTestOneInput(const uint8_t* data, size_t size) {
+  using namespace ferry::bridge;  // NOLINT: the entry point must be global
+  Input input(data, size);
+  uint32_t next_epoch = 1;
+  MuxCore host(MuxRole::kHost, [&] { return next_epoch++; });
+  MuxCore guest(MuxRole::kGuest, [] { return 0u; });
+  host.StartEpoch();
+  uint32_t epoch = 0;
+  uint32_t sequence = 0;
+  while (!input.empty()) {
+    if (host.epoch() != epoch) sequence = 0;
+    epoch = host.epoch();
+    switch (input.Byte() % 8) {
+      case 0:
+        host.Receive(input.Take(input.Byte()));
+        break;
+      case 1:
+        guest.Receive(input.Take(input.Byte()));
+        break;
+      case 2:
+        guest.Connect(input.Byte()).status().IgnoreError();
+        break;
+      case 3: {
+        std::string bytes(host.output());
+        host.ConsumeOutput(bytes.size());
+        guest.Receive(bytes);
+        break;
+      }
+      case 4: {
+        std::string bytes(guest.output());
+        guest.ConsumeOutput(bytes.size());
+        host.Receive(bytes);
+        break;
+      }
+      default:
+        host.Receive(Frame(input, epoch, sequence++));
+        break;
+    }
+    Act(host, input);
+    Act(guest, input);
+    Check(host.connection_count() <= kMaxMuxConnections);
+    Check(host.epoch() != 0);
+  }
+  return 0;
+}
