@@ -28,6 +28,7 @@ struct GuestState {
   std::vector<ProcessState> processes;  // sorted by pid
 };
 
+class Container;
 class GuestConnection;
 class PortAllocator;
 
@@ -54,6 +55,9 @@ class Guest : public std::enable_shared_from_this<Guest> {
   std::vector<std::shared_ptr<Process>> processes() const;
   // Drops an exited process from the list, and its status from the agent.
   void Forget(uint32_t pid);
+
+  // Attaches to something that runs in the guest already; nothing is sent. "" is the VM itself.
+  std::shared_ptr<Container> OpenContainer(const std::string& id);
 
   // Asks the agent to end everything in order (or by force) and power off.
   Task<absl::Status> Shutdown(bool force);

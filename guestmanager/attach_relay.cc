@@ -1,0 +1,371 @@
+#include "guestmanager/attach_relay.h"
+
+#include <algorithm>
+#include <boost/asio/post.hpp>
+#include <limits>
+
+#include "absl/strings/str_cat.h"
+
+namespace ferry::guest {
+namespace {
+
+constexpr size_t kSpoolChunk = 64 * 1024;
+
+const char* NameOf(Stream stream) { return stream == Stream::kStderr ? "stderr" : "stdout"; }
+
+}  // namespace
+
+struct AttachRelay::Client {
+  struct Cursor {
+    uint64_t next = 0;   // spooled: the next byte to send
+    uint64_t taken = 0;  // acknowledged by this client
+    bool ended = false;  // it was told of the end
+  };
+
+  AttachSink* sink = nullptr;  // null once the attachment is over
+  bool watch_only = false;
+  std::string id;
+  Cursor out;
+  Cursor err;
+  bool exit_told = false;
+
+  Cursor& cursor(Stream stream) { return stream == Stream::kStderr ? err : out; }
+};
+
+class AttachRelay::Hold : public Attachment {
+ public:
+  Hold(std::shared_ptr<AttachRelay> relay, std::shared_ptr<Client> client, StreamPosition stdin_at)
+      : relay_(std::move(relay)), client_(std::move(client)), stdin_at_(stdin_at) {}
+  ~Hold() override { relay_->Detach(client_); }
+
+  StreamPosition stdin_position() const override { return stdin_at_; }
+
+  absl::Status SendStdin(uint64_t offset, std::string_view data) override {
+    absl::Status status = MayWrite();
+    return status.ok() ? relay_->in_->Send(offset, data) : status;
+  }
+  absl::Status EndStdin(uint64_t offset) override {
+    absl::Status status = MayWrite();
+    return status.ok() ? relay_->in_->End(offset) : status;
+  }
+  void Acknowledge(Stream stream, uint64_t offset, bool end_taken) override {
+    relay_->Acknowledge(client_, stream, offset, end_taken);
+  }
+  void ExitTaken() override {
+    if (client_->sink == nullptr || client_->watch_only || !client_->exit_told) return;
+    // This was all there is; the client's attachment ends without another word.
+    relay_->Detach(client_);
+    if (relay_->on_exit_taken_) relay_->on_exit_taken_();
+  }
+  void OnWritable() override {
+    if (client_->sink != nullptr) relay_->Pump(client_);
+  }
+
+ private:
+  absl::Status MayWrite() const {
+    if (client_->sink == nullptr) return absl::FailedPreconditionError("this attachment is over");
+    if (client_->watch_only) return absl::FailedPreconditionError("a watcher has no stdin");
+    if (!relay_->in_) return absl::FailedPreconditionError("the process has no stdin");
+    return absl::OkStatus();
+  }
+
+  std::shared_ptr<AttachRelay> relay_;
+  std::shared_ptr<Client> client_;
+  StreamPosition stdin_at_;
+};
+
+AttachRelay::AttachRelay(std::shared_ptr<LinkGate> gate, const ProcessState& state,
+                         size_t spool_bytes)
+    : gate_(std::move(gate)), spooled_(state.spec.detached), attachment_id_(state.attachment_id) {
+  if (state.stdin_port != 0) in_ = std::make_unique<InputStream>(gate_, this, state.std_in);
+  auto make = [&](Stream which, uint32_t port, const StreamState& from) {
+    Output made;
+    if (port != 0) made.stream = std::make_unique<OutputStream>(gate_, which, from);
+    const uint64_t start = from.spool.empty() ? from.taken.offset : from.spool_start;
+    made.spool = Spool(spool_bytes, start, from.spool);
+    if (from.ended || port == 0) made.end = from.taken.offset;
+    return made;
+  };
+  out_ = make(Stream::kStdout, state.stdout_port, state.std_out);
+  err_ = make(Stream::kStderr, state.stderr_port, state.std_err);
+  exit_ = state.exit_status;
+}
+
+absl::Status AttachRelay::Listen(const ProcessState& state) {
+  absl::Status status;
+  if (in_) status = in_->Listen(state.stdin_port);
+  if (status.ok() && out_.stream) status = out_.stream->Listen(state.stdout_port);
+  if (status.ok() && err_.stream) status = err_.stream->Listen(state.stderr_port);
+  return status;
+}
+
+void AttachRelay::Start() {
+  if (!spooled_) return;
+  if (out_.stream) out_.stream->SetConsumer(this, out_.spool.end());
+  if (err_.stream) err_.stream->SetConsumer(this, err_.spool.end());
+}
+
+std::shared_ptr<AttachRelay::Client> AttachRelay::interactive() const {
+  for (const std::shared_ptr<Client>& client : clients_) {
+    if (!client->watch_only) return client;
+  }
+  return nullptr;
+}
+
+bool AttachRelay::attached() const { return interactive() != nullptr; }
+
+absl::StatusOr<uint64_t> AttachRelay::StartOf(Stream stream,
+                                              const std::optional<StreamPosition>& wish) const {
+  const Output& from = output(stream);
+  if (!from.stream) return 0;
+  const StreamPosition kept = from.stream->taken();
+  const uint64_t oldest = spooled_ ? from.spool.start() : kept.offset;
+  if (!wish || wish->generation != kept.generation) return oldest;
+  if (wish->offset < oldest) {
+    return absl::OutOfRangeError(absl::StrCat(NameOf(stream), " is kept from offset ", oldest,
+                                              " on, ", wish->offset, " is gone"));
+  }
+  if (spooled_ && wish->offset > from.spool.end()) return from.spool.end();
+  return wish->offset;
+}
+
+absl::StatusOr<std::unique_ptr<Attachment>> AttachRelay::Attach(AttachOptions options,
+                                                                AttachSink& sink) {
+  if (!closed_.ok()) return closed_;
+  if (options.watch_only && !spooled_) {
+    return absl::FailedPreconditionError(
+        "only a detached process can be watched; attach to this one instead");
+  }
+  absl::StatusOr<uint64_t> out = StartOf(Stream::kStdout, options.stdout_position);
+  if (!out.ok()) return out.status();
+  absl::StatusOr<uint64_t> err = StartOf(Stream::kStderr, options.stderr_position);
+  if (!err.ok()) return err.status();
+
+  const bool same = !options.attachment_id.empty() && options.attachment_id == attachment_id_;
+  if (!options.watch_only) {
+    if (std::shared_ptr<Client> old = interactive()) {
+      if (same) {
+        Detach(old);  // the same client comes back: its old end learns nothing
+      } else if (options.steal) {
+        End(old, absl::AbortedError("another client has taken over this process"));
+      } else {
+        return absl::AlreadyExistsError(
+            "another client is attached to this process; use --steal to take over");
+      }
+    }
+    attachment_id_ = options.attachment_id;
+  }
+
+  auto client = std::make_shared<Client>();
+  client->sink = &sink;
+  client->watch_only = options.watch_only;
+  client->id = options.attachment_id;
+  client->out.next = client->out.taken = *out;
+  client->err.next = client->err.taken = *err;
+  clients_.push_back(client);
+
+  StreamPosition stdin_at;
+  if (in_) {
+    stdin_at = in_->taken();
+    // What another client sent is on its way; this one goes on behind it.
+    if (!same) stdin_at.offset = std::max(stdin_at.offset, in_->sent());
+  }
+  if (!spooled_) {
+    if (out_.stream) out_.stream->SetConsumer(this, *out);
+    if (err_.stream) err_.stream->SetConsumer(this, *err);
+  }
+  // The sink is not called before the caller holds the attachment.
+  asio::post(gate_->executor, [weak = weak_from_this(), client] {
+    std::shared_ptr<AttachRelay> self = weak.lock();
+    if (self && client->sink != nullptr) self->Pump(client);
+  });
+  return std::make_unique<Hold>(shared_from_this(), client, stdin_at);
+}
+
+void AttachRelay::Detach(const std::shared_ptr<Client>& client) {
+  client->sink = nullptr;
+  auto found = std::find(clients_.begin(), clients_.end(), client);
+  if (found == clients_.end()) return;
+  clients_.erase(found);
+  if (!spooled_) {
+    if (out_.stream) out_.stream->SetConsumer(nullptr, 0);
+    if (err_.stream) err_.stream->SetConsumer(nullptr, 0);
+  } else {
+    // What only this client protected may be dropped now.
+    if (out_.stream) out_.stream->Wake();
+    if (err_.stream) err_.stream->Wake();
+  }
+}
+
+void AttachRelay::End(const std::shared_ptr<Client>& client, const absl::Status& reason) {
+  AttachSink* sink = client->sink;
+  Detach(client);
+  if (sink != nullptr) sink->OnDetached(reason);
+}
+
+void AttachRelay::SetExit(ExitStatus status) {
+  if (exit_) return;
+  exit_ = status;
+  std::shared_ptr<AttachRelay> self = shared_from_this();
+  if (status.kind == ExitStatus::Kind::kUnknown) {
+    // The agent has forgotten the process, and with it what nobody had read.
+    for (Stream stream : {Stream::kStdout, Stream::kStderr}) {
+      if (output(stream).stream) output(stream).stream->ForceEnd();
+    }
+  }
+  PumpAll();
+}
+
+void AttachRelay::Close(const absl::Status& reason) {
+  if (!closed_.ok()) return;
+  closed_ = reason.ok() ? absl::UnavailableError("the process is no longer served") : reason;
+  std::shared_ptr<AttachRelay> self = shared_from_this();
+  if (in_) in_->Close();
+  if (out_.stream) out_.stream->Close();
+  if (err_.stream) err_.stream->Close();
+  while (!clients_.empty()) End(std::shared_ptr<Client>(clients_.front()), closed_);
+}
+
+void AttachRelay::FillState(ProcessState* state) const {
+  state->attachment_id = attachment_id_;
+  if (in_) state->std_in = {.taken = in_->taken(), .ended = in_->ended()};
+  for (Stream stream : {Stream::kStdout, Stream::kStderr}) {
+    const Output& from = output(stream);
+    if (!from.stream) continue;
+    StreamState& to = stream == Stream::kStdout ? state->std_out : state->std_err;
+    to = {.taken = from.stream->taken(), .ended = from.stream->ended()};
+    if (!spooled_) continue;
+    to.spool_start = from.spool.start();
+    to.spool = from.spool.bytes();
+  }
+}
+
+uint64_t AttachRelay::KeepFrom(Stream stream) const {
+  uint64_t from = std::numeric_limits<uint64_t>::max();
+  for (const std::shared_ptr<Client>& client : clients_) {
+    from = std::min(from, client->cursor(stream).taken);
+  }
+  return from;
+}
+
+bool AttachRelay::ConsumerReady(Stream stream) const {
+  if (spooled_) return output(stream).spool.HasRoom(KeepFrom(stream));
+  std::shared_ptr<Client> client = interactive();
+  return client && client->sink->writable();
+}
+
+void AttachRelay::OnData(Stream stream, StreamPosition position, std::string_view data) {
+  if (!spooled_) {
+    if (std::shared_ptr<Client> client = interactive()) {
+      client->sink->OnOutput(stream, position, data);
+    }
+    return;
+  }
+  output(stream).spool.Append(data, KeepFrom(stream));
+  output(stream).stream->Acknowledge(output(stream).spool.end(), false);
+  PumpAll();
+}
+
+void AttachRelay::OnEnd(Stream stream, uint64_t offset) {
+  output(stream).end = offset;
+  if (spooled_) {
+    output(stream).stream->Acknowledge(offset, true);
+  } else if (std::shared_ptr<Client> client = interactive()) {
+    client->cursor(stream).ended = true;
+    client->sink->OnOutputEnd(stream, offset);
+  }
+  PumpAll();
+}
+
+void AttachRelay::OnDropped(Stream stream, uint64_t from, uint64_t to) {
+  if (spooled_) {
+    output(stream).spool = Spool(kSpoolChunk, to, "");
+  } else if (std::shared_ptr<Client> client = interactive()) {
+    client->sink->OnOutputDropped(stream, from, to);
+  }
+}
+
+void AttachRelay::OnLost(Stream stream, const absl::Status& reason) {
+  const absl::Status lost = absl::UnavailableError(absl::StrCat(
+      "the guest's ", NameOf(stream), " was lost and can't be resumed: ", reason.message()));
+  std::vector<std::shared_ptr<Client>> clients = clients_;
+  for (const std::shared_ptr<Client>& client : clients) End(client, lost);
+}
+
+void AttachRelay::OnTaken(uint64_t offset, bool end_taken) {
+  std::shared_ptr<Client> client = interactive();
+  if (client) client->sink->OnStdinTaken(offset, end_taken);
+}
+
+void AttachRelay::OnRewind(uint64_t offset) {
+  std::shared_ptr<Client> client = interactive();
+  if (client) client->sink->OnStdinRewind(offset);
+}
+
+void AttachRelay::OnReaderGone() {
+  std::shared_ptr<Client> client = interactive();
+  if (client) client->sink->OnStdinClosed();
+}
+
+void AttachRelay::PumpAll() {
+  std::vector<std::shared_ptr<Client>> clients = clients_;
+  for (const std::shared_ptr<Client>& client : clients) {
+    if (client->sink != nullptr) Pump(client);
+  }
+}
+
+// Sends what is there for one attacher and, when it has everything, the exit status.
+void AttachRelay::Pump(const std::shared_ptr<Client>& client) {
+  std::shared_ptr<AttachRelay> self = shared_from_this();
+  for (Stream stream : {Stream::kStdout, Stream::kStderr}) {
+    Output& from = output(stream);
+    if (!from.stream) {
+      client->cursor(stream).ended = true;
+    } else if (spooled_) {
+      PumpSpool(client, stream);
+    } else {
+      if (from.stream->ended() && !client->cursor(stream).ended) {
+        client->cursor(stream).ended = true;
+        client->sink->OnOutputEnd(stream, from.stream->taken().offset);
+      }
+      from.stream->Wake();
+    }
+    if (client->sink == nullptr) return;
+  }
+  if (!exit_ || client->exit_told || !client->out.ended || !client->err.ended) return;
+  client->exit_told = true;
+  client->sink->OnExited(*exit_);
+}
+
+void AttachRelay::PumpSpool(const std::shared_ptr<Client>& client, Stream stream) {
+  Output& from = output(stream);
+  Client::Cursor& cursor = client->cursor(stream);
+  while (client->sink != nullptr && client->sink->writable() && cursor.next < from.spool.end()) {
+    if (cursor.next < from.spool.start()) {
+      const uint64_t gap = cursor.next;
+      cursor.next = cursor.taken = from.spool.start();
+      client->sink->OnOutputDropped(stream, gap, cursor.next);
+      continue;
+    }
+    std::string_view chunk = from.spool.Read(cursor.next, kSpoolChunk);
+    const StreamPosition at{from.stream->taken().generation, cursor.next};
+    cursor.next += chunk.size();
+    client->sink->OnOutput(stream, at, chunk);
+  }
+  if (client->sink == nullptr || cursor.ended || !from.end || cursor.next < *from.end) return;
+  cursor.ended = true;
+  client->sink->OnOutputEnd(stream, *from.end);
+}
+
+void AttachRelay::Acknowledge(const std::shared_ptr<Client>& client, Stream stream, uint64_t offset,
+                              bool end) {
+  Output& to = output(stream);
+  if (client->sink == nullptr || !to.stream) return;
+  if (!spooled_) return to.stream->Acknowledge(offset, end);
+  Client::Cursor& cursor = client->cursor(stream);
+  if (offset < cursor.taken || offset > cursor.next) return;
+  cursor.taken = offset;
+  to.stream->Wake();
+}
+
+}  // namespace ferry::guest

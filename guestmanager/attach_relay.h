@@ -1,0 +1,80 @@
+#pragma once
+
+#include <memory>
+#include <optional>
+#include <string>
+#include <vector>
+
+#include "guestmanager/input_stream.h"
+#include "guestmanager/output_stream.h"
+#include "guestmanager/process.h"
+#include "guestmanager/spool.h"
+
+namespace ferry::guest {
+
+// The one relay between a process's streams and its attachers, for exec and attach alike. A
+// detached process has spools in between, which take its output even when nobody is attached.
+class AttachRelay : public OutputConsumer,
+                    public InputObserver,
+                    public std::enable_shared_from_this<AttachRelay> {
+ public:
+  AttachRelay(std::shared_ptr<LinkGate> gate, const ProcessState& state, size_t spool_bytes);
+
+  // Opens the ports that the state names.
+  absl::Status Listen(const ProcessState& state);
+  void Start();  // detached: begins to spool
+  // The exit status was taken by the interactive attacher.
+  void set_on_exit_taken(std::function<void()> callback) { on_exit_taken_ = std::move(callback); }
+
+  absl::StatusOr<std::unique_ptr<Attachment>> Attach(AttachOptions options, AttachSink& sink);
+  bool attached() const;
+  void SetExit(ExitStatus status);
+  // Ends every attachment; streams are closed for good.
+  void Close(const absl::Status& reason);
+
+  // Adds the streams' positions, the spools and the attacher's id.
+  void FillState(ProcessState* state) const;
+
+  bool ConsumerReady(Stream stream) const override;
+  void OnData(Stream stream, StreamPosition position, std::string_view data) override;
+  void OnEnd(Stream stream, uint64_t offset) override;
+  void OnDropped(Stream stream, uint64_t from, uint64_t to) override;
+  void OnLost(Stream stream, const absl::Status& reason) override;
+  void OnTaken(uint64_t offset, bool end_taken) override;
+  void OnRewind(uint64_t offset) override;
+  void OnReaderGone() override;
+
+ private:
+  struct Client;  // one attacher
+  class Hold;     // its Attachment
+  struct Output {
+    std::unique_ptr<OutputStream> stream;
+    Spool spool{0};
+    std::optional<uint64_t> end;  // of the spooled output
+  };
+
+  Output& output(Stream stream) { return stream == Stream::kStderr ? err_ : out_; }
+  const Output& output(Stream stream) const { return stream == Stream::kStderr ? err_ : out_; }
+  std::shared_ptr<Client> interactive() const;
+  absl::StatusOr<uint64_t> StartOf(Stream stream, const std::optional<StreamPosition>& wish) const;
+  uint64_t KeepFrom(Stream stream) const;
+  void Pump(const std::shared_ptr<Client>& client);
+  void PumpSpool(const std::shared_ptr<Client>& client, Stream stream);
+  void PumpAll();
+  void Acknowledge(const std::shared_ptr<Client>& client, Stream stream, uint64_t offset, bool end);
+  void Detach(const std::shared_ptr<Client>& client);
+  void End(const std::shared_ptr<Client>& client, const absl::Status& reason);
+
+  std::shared_ptr<LinkGate> gate_;
+  bool spooled_;
+  std::string attachment_id_;  // of the last interactive attacher
+  std::unique_ptr<InputStream> in_;
+  Output out_;
+  Output err_;
+  std::optional<ExitStatus> exit_;
+  std::vector<std::shared_ptr<Client>> clients_;
+  std::function<void()> on_exit_taken_;
+  absl::Status closed_;
+};
+
+}  // namespace ferry::guest

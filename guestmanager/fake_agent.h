@@ -1,0 +1,91 @@
+#pragma once
+
+#include <cstdint>
+#include <map>
+#include <memory>
+#include <optional>
+#include <string>
+#include <vector>
+
+#include "bridge/protocol/frame.h"
+#include "bridge/protocol/messages.h"
+#include "bridge/stream/wire.h"
+#include "bridge/transport/fake_host_transport.h"
+
+namespace ferry::guest {
+
+// A guest agent in memory that does what the test says. Its state outlives connections and
+// transports, as a guest's memory outlives a migration.
+class FakeAgent : public std::enable_shared_from_this<FakeAgent> {
+ public:
+  struct Output {
+    uint32_t port = 0;
+    std::string kept;   // not yet acknowledged
+    uint64_t base = 0;  // offset of kept's first byte
+    bool ended = false;
+    bool end_taken = false;
+    int hellos = 0;
+    uint64_t wanted = 0;  // by the last hello of the host
+  };
+  struct Input {
+    uint32_t port = 0;
+    std::string taken;
+    bool ended = false;
+  };
+  struct Process {
+    bridge::ExecuteProcessRequest request;
+    Output out, err;
+    Input in;
+    std::optional<uint32_t> exit_code;
+    std::optional<uint32_t> exit_signal;
+    bool forgotten = false;
+  };
+
+  FakeAgent(Executor executor, bridge::FakeHostTransport& transport)
+      : executor_(executor), transport_(&transport) {}
+
+  bool resumable = true;
+  bool silent = false;       // answers nothing but the negotiation
+  bool answer_waits = true;  // false: exits stay untold
+  uint32_t version = bridge::kProtocolVersion;
+  std::map<uint32_t, Process> processes;
+  std::vector<bridge::Frame> received;
+  std::vector<uint32_t> signals;
+  std::vector<uint32_t> acknowledged;
+
+  // Dials the bridge and all stdio ports (again), on another transport if one is given.
+  void Connect(bridge::FakeHostTransport* transport = nullptr);
+  void Write(uint32_t pid, bool to_stderr, const std::string& data);
+  void EndOutput(uint32_t pid);
+  void Exit(uint32_t pid, uint32_t code, std::optional<uint32_t> signal = std::nullopt);
+  // Raw bytes on the bridge.
+  void SendRaw(const std::string& bytes);
+  void Send(uint32_t type, int64_t id, const std::string& payload);
+  int CountReceived(uint32_t type) const;
+  // Ends everything, so that the test's tasks end.
+  void Stop();
+
+ private:
+  using Shared = std::shared_ptr<FakeAgent>;
+  struct Wire;
+  static Task<void> ServeBridge(Shared self, std::shared_ptr<Wire> wire);
+  static Task<void> WriteLoop(std::shared_ptr<Wire> wire);
+  static Task<void> ServeOutput(Shared self, uint32_t pid, bool to_stderr);
+  static Task<void> ServeInput(Shared self, uint32_t pid);
+  void Handle(const bridge::Frame& frame);
+  void HandleWait(const bridge::Frame& frame);
+  void Execute(const bridge::Frame& frame);
+  void DialStdio(uint32_t pid);
+  std::shared_ptr<Wire> Dial(uint32_t port);
+  void SendOutput(Wire& wire, Output& output, uint64_t from);
+
+  Executor executor_;
+  bridge::FakeHostTransport* transport_;
+  std::shared_ptr<Wire> bridge_;
+  std::map<uint32_t, std::shared_ptr<Wire>> stdio_;  // by port
+  std::vector<std::pair<int64_t, uint32_t>> waits_;  // id, pid
+  uint32_t next_pid_ = 100;
+  bool stopped_ = false;
+};
+
+}  // namespace ferry::guest

@@ -1,0 +1,343 @@
+#include "guestmanager/guest.h"
+
+#include <boost/asio/post.hpp>
+#include <chrono>
+#include <set>
+#include <utility>
+
+#include "absl/strings/str_cat.h"
+#include "absl/strings/str_format.h"
+#include "absl/strings/str_join.h"
+#include "bridge/protocol/messages.h"
+#include "guestmanager/container.h"
+#include "guestmanager/guest_connection.h"
+#include "guestmanager/hosted_process.h"
+#include "guestmanager/link_gate.h"
+#include "guestmanager/port_allocator.h"
+
+namespace ferry::guest {
+namespace {
+
+uint64_t NowUnixMs() {
+  return std::chrono::duration_cast<milliseconds>(
+             std::chrono::system_clock::now().time_since_epoch())
+      .count();
+}
+
+bridge::ExecuteProcessRequest MakeRequest(const ProcessState& state, bool resumable) {
+  bridge::ExecuteProcessRequest request;
+  bridge::ProcessParameters& parameters = request.parameters;
+  parameters.command_args = state.spec.command;
+  parameters.command_line = absl::StrJoin(state.spec.command, " ");
+  parameters.working_directory =
+      state.spec.working_directory.empty() ? "/" : state.spec.working_directory;
+  parameters.environment = state.spec.environment;
+  parameters.emulate_console = state.spec.terminal;
+  parameters.console_rows = state.spec.rows;
+  parameters.console_columns = state.spec.columns;
+  parameters.create_stdin_pipe = state.stdin_port != 0;
+  parameters.create_stdout_pipe = state.stdout_port != 0;
+  parameters.create_stderr_pipe = state.stderr_port != 0;
+  parameters.create_in_utility_vm = true;
+  request.stdio = {.std_in = state.stdin_port,
+                   .std_out = state.stdout_port,
+                   .std_err = state.stderr_port,
+                   .resumable = resumable};
+  return request;
+}
+
+// Closes a process that did not come to life, also when its creation is cancelled.
+struct Undo {
+  std::shared_ptr<HostedProcess> process;
+  ~Undo() {
+    if (process) process->Close(absl::CancelledError("the process was not started"));
+  }
+};
+
+}  // namespace
+
+struct Guest::Impl {
+  Impl(Executor executor, bridge::HostTransport& transport, GuestOptions o)
+      : options(o),
+        gate(std::make_shared<LinkGate>(executor, transport)),
+        connection(std::make_shared<GuestConnection>(gate, o.rpc_timeout)) {}
+
+  HostedProcess::Events ProcessEvents() {
+    return {.changed = [this] { Changed(); }, .exit_taken = [this](uint32_t pid) { Forget(pid); }};
+  }
+
+  // A process whose ports are listened on, not yet known to the guest.
+  absl::StatusOr<std::shared_ptr<HostedProcess>> Prepare(ProcessSpec spec);
+  // Takes the agent's answer to ExecuteProcess.
+  absl::Status Admit(const std::shared_ptr<HostedProcess>& process, const std::string& answer);
+
+  void Changed() {
+    if (on_change) on_change();
+  }
+
+  void OnReady() {
+    // Acknowledgements that a lost link swallowed; repeating one is harmless.
+    std::set<uint32_t> late = std::move(unacknowledged);
+    unacknowledged.clear();
+    for (uint32_t pid : late) AcknowledgeExit(pid);
+    for (auto& [pid, process] : processes) process->Renew();
+  }
+
+  void AcknowledgeExit(uint32_t pid) {
+    if (connection->ready() &&
+        !connection->core().capabilities().guest_defined.acknowledge_exit_supported) {
+      return;
+    }
+    bridge::AcknowledgeExitRequest request;
+    request.process_id = pid;
+    if (!connection->Post(bridge::kAcknowledgeExit, Encode(request))) unacknowledged.insert(pid);
+  }
+
+  void Forget(uint32_t pid) {
+    auto found = processes.find(pid);
+    if (found == processes.end() || !found->second->exit_status()) return;
+    std::shared_ptr<HostedProcess> process = found->second;
+    processes.erase(found);
+    AcknowledgeExit(pid);
+    // Its attachments may be in the middle of a call into it: ended later, by their owner or here.
+    asio::post(gate->executor, [process] {
+      process->Close(absl::NotFoundError("the process has exited and was forgotten"));
+    });
+    Changed();
+  }
+
+  void OnNotification(const bridge::ContainerNotification& notification) {
+    std::string id = notification.container_id;
+    if (id == bridge::kNullGuid) id.clear();
+    // One that nobody opened is no error: it may have ended before it was restored here.
+    auto found = containers.find(id);
+    if (found != containers.end()) found->second->Exited(notification);
+  }
+
+  GuestOptions options;
+  std::shared_ptr<LinkGate> gate;
+  std::shared_ptr<GuestConnection> connection;
+  PortAllocator ports;
+  std::map<uint32_t, std::shared_ptr<HostedProcess>> processes;
+  std::map<std::string, std::shared_ptr<Container>> containers;
+  std::set<uint32_t> unacknowledged;
+  std::function<void()> on_change;
+  bool closed = false;
+};
+
+absl::StatusOr<std::shared_ptr<HostedProcess>> Guest::Impl::Prepare(ProcessSpec spec) {
+  if (spec.command.empty()) return absl::InvalidArgumentError("no command was given");
+  if (!connection->ready()) {
+    return absl::UnavailableError("the guest's agent is not connected; try again when it is");
+  }
+  ProcessState state;
+  state.created_unix_ms = NowUnixMs();
+  std::vector<uint32_t*> wanted{&state.stdout_port};
+  if (spec.has_stdin) wanted.insert(wanted.begin(), &state.stdin_port);
+  if (!spec.terminal) wanted.push_back(&state.stderr_port);
+  for (uint32_t* port : wanted) {
+    absl::StatusOr<uint32_t> allocated = ports.Allocate();
+    if (!allocated.ok()) return allocated.status();
+    *port = *allocated;
+  }
+  Changed();
+  state.spec = std::move(spec);
+  auto process = std::make_shared<HostedProcess>(gate, connection, std::move(state),
+                                                 options.spool_bytes, ProcessEvents());
+  absl::Status status = process->Listen();
+  if (status.ok()) return process;
+  process->Close(status);
+  return status;
+}
+
+absl::Status Guest::Impl::Admit(const std::shared_ptr<HostedProcess>& process,
+                                const std::string& answer) {
+  absl::StatusOr<bridge::ExecuteProcessResponse> response =
+      bridge::Decode<bridge::ExecuteProcessResponse>(answer);
+  if (!response.ok()) return response.status();
+  if (response->result != 0) {
+    return absl::FailedPreconditionError(absl::StrFormat(
+        "the guest could not start %s (0x%08x): %s", process->spec().command.front(),
+        bridge::HResult(response->result), response->error_message));
+  }
+  if (closed) return absl::UnavailableError("the guest is gone");
+  const uint32_t pid = response->process_id;
+  if (pid == 0 || processes.count(pid) != 0) {
+    return absl::InternalError(
+        absl::StrCat("the agent answered with the process id ", pid, ", which is not new"));
+  }
+  processes[pid] = process;
+  process->Started(pid);
+  Changed();
+  return absl::OkStatus();
+}
+
+Guest::Guest(Executor executor, bridge::HostTransport& transport, GuestOptions options)
+    : impl_(std::make_unique<Impl>(std::move(executor), transport, options)) {
+  impl_->containers[""] = std::make_shared<Container>(impl_->gate->executor, "");
+  Impl* impl = impl_.get();
+  impl->connection->set_on_ready([impl] { impl->OnReady(); });
+  impl->connection->core().set_on_notification(
+      [impl](const bridge::ContainerNotification& n) { impl->OnNotification(n); });
+}
+
+std::shared_ptr<Guest> Guest::Create(Executor executor, bridge::HostTransport& transport,
+                                     GuestOptions options) {
+  return std::shared_ptr<Guest>(new Guest(std::move(executor), transport, options));
+}
+
+Guest::~Guest() { Close(absl::UnavailableError("the guest is gone")); }
+
+absl::Status Guest::Listen() { return impl_->connection->Listen(); }
+
+Task<absl::Status> Guest::WaitReady() {
+  std::shared_ptr<GuestConnection> connection = impl_->connection;
+  co_return co_await connection->WaitReady();
+}
+
+bool Guest::ready() const { return impl_->connection->ready(); }
+
+Task<absl::StatusOr<std::shared_ptr<Process>>> Guest::CreateProcess(ProcessSpec spec) {
+  std::shared_ptr<Guest> self = shared_from_this();
+  absl::StatusOr<std::shared_ptr<HostedProcess>> process = impl_->Prepare(std::move(spec));
+  if (!process.ok()) co_return process.status();
+  Undo undo{*process};
+  std::string request =
+      Encode(MakeRequest((*process)->migration_state(), impl_->gate->resumable_stdio));
+  absl::StatusOr<std::string> answer = co_await impl_->connection->Call(
+      bridge::kExecuteProcess, std::move(request), impl_->options.rpc_timeout);
+  if (!answer.ok()) co_return answer.status();
+  absl::Status status = impl_->Admit(*process, *answer);
+  if (!status.ok()) co_return status;
+  undo.process = nullptr;
+  std::shared_ptr<Process> created = *process;
+  co_return created;
+}
+
+std::shared_ptr<Process> Guest::Find(uint32_t pid) const {
+  auto found = impl_->processes.find(pid);
+  return found == impl_->processes.end() ? nullptr : found->second;
+}
+
+std::vector<std::shared_ptr<Process>> Guest::processes() const {
+  std::vector<std::shared_ptr<Process>> all;
+  for (const auto& [pid, process] : impl_->processes) all.push_back(process);
+  return all;
+}
+
+void Guest::Forget(uint32_t pid) { impl_->Forget(pid); }
+
+std::shared_ptr<Container> Guest::OpenContainer(const std::string& id) {
+  const std::string key = id == bridge::kNullGuid ? "" : id;
+  std::shared_ptr<Container>& container = impl_->containers[key];
+  if (!container) container = std::make_shared<Container>(impl_->gate->executor, key);
+  return container;
+}
+
+Task<absl::Status> Guest::Shutdown(bool force) {
+  std::shared_ptr<Guest> self = shared_from_this();
+  const uint32_t type = force ? bridge::kShutdownForced : bridge::kShutdownGraceful;
+  std::string request = Encode(bridge::SimpleRequest{});
+  absl::StatusOr<std::string> answer =
+      co_await impl_->connection->Call(type, std::move(request), impl_->options.shutdown_timeout);
+  if (!answer.ok()) co_return answer.status();
+  absl::StatusOr<bridge::SimpleResponse> response = bridge::Decode<bridge::SimpleResponse>(*answer);
+  if (!response.ok()) co_return response.status();
+  if (response->result == 0) co_return absl::OkStatus();
+  co_return absl::UnknownError(absl::StrFormat("the agent refused to shut down (0x%08x): %s",
+                                               bridge::HResult(response->result),
+                                               response->error_message));
+}
+
+Task<absl::StatusOr<std::string>> Guest::GetProperties(const std::string& query_json) {
+  std::shared_ptr<Guest> self = shared_from_this();
+  bridge::GetPropertiesRequest request;
+  request.query = query_json;
+  absl::StatusOr<std::string> answer = co_await impl_->connection->Call(
+      bridge::kGetProperties, Encode(request), impl_->options.rpc_timeout);
+  if (!answer.ok()) co_return answer.status();
+  absl::StatusOr<bridge::GetPropertiesResponse> response =
+      bridge::Decode<bridge::GetPropertiesResponse>(*answer);
+  if (!response.ok()) co_return response.status();
+  if (response->result == 0) co_return std::move(response->properties);
+  co_return absl::UnknownError(absl::StrFormat("the agent refused the query (0x%08x): %s",
+                                               bridge::HResult(response->result),
+                                               response->error_message));
+}
+
+void Guest::Freeze() {
+  impl_->gate->open.Reset();
+  impl_->gate->transport.PauseReading();
+}
+
+void Guest::Unfreeze() {
+  impl_->gate->transport.ResumeReading();
+  impl_->gate->open.Set();
+}
+
+absl::StatusOr<GuestState> Guest::Save() const {
+  GuestState state;
+  state.next_port = impl_->ports.NextPort();
+  state.next_message_id = impl_->connection->core().next_id();
+  for (const auto& [pid, process] : impl_->processes) {
+    ProcessState one = process->migration_state();
+    if (one.wait_call_id == 0 && !one.exit_status) {
+      return absl::FailedPreconditionError(
+          absl::StrCat("process ", pid, " has no pending wait and can't be carried over"));
+    }
+    if (impl_->gate->capabilities_known.is_set() && !impl_->gate->resumable_stdio &&
+        !one.exit_status) {
+      return absl::FailedPreconditionError(absl::StrCat(
+          "process ", pid, " can't be carried over: its agent does not resume streams"));
+    }
+    state.processes.push_back(std::move(one));
+  }
+  return state;
+}
+
+absl::Status Guest::Restore(const GuestState& state) {
+  std::map<uint32_t, std::shared_ptr<HostedProcess>> restored;
+  absl::Status status;
+  for (const ProcessState& one : state.processes) {
+    if (one.pid == 0 || (one.wait_call_id == 0 && !one.exit_status)) {
+      status = absl::FailedPreconditionError(
+          absl::StrCat("process ", one.pid, " was saved without a wait and can't be taken over"));
+    } else if (impl_->processes.count(one.pid) != 0 || restored.count(one.pid) != 0) {
+      status = absl::AlreadyExistsError(absl::StrCat("process ", one.pid, " is there already"));
+    } else {
+      auto process = std::make_shared<HostedProcess>(
+          impl_->gate, impl_->connection, one, impl_->options.spool_bytes, impl_->ProcessEvents());
+      restored[one.pid] = process;
+      status = process->Listen();
+    }
+    if (status.ok()) continue;
+    for (auto& [pid, process] : restored) process->Close(status);
+    return status;
+  }
+  impl_->ports.SetNextPort(state.next_port);
+  impl_->connection->core().SeedNextId(state.next_message_id);
+  for (auto& [pid, process] : restored) process->Adopt();
+  impl_->processes.merge(restored);
+  if (ready()) impl_->OnReady();
+  return absl::OkStatus();
+}
+
+void Guest::Close(const absl::Status& reason) {
+  if (impl_->closed) return;
+  impl_->closed = true;
+  impl_->on_change = nullptr;
+  impl_->connection->set_on_ready(nullptr);
+  impl_->connection->core().set_on_notification(nullptr);
+  for (auto& [pid, process] : impl_->processes) process->Close(reason);
+  for (auto& [id, container] : impl_->containers) container->Close();
+  impl_->connection->Close(reason);
+  // Tasks that are held back or waiting for the agent see that they are closed, and end.
+  impl_->gate->open.Set();
+  impl_->gate->capabilities_known.Set();
+}
+
+void Guest::set_on_change(std::function<void()> callback) {
+  impl_->on_change = std::move(callback);
+}
+
+}  // namespace ferry::guest

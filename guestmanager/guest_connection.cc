@@ -1,0 +1,199 @@
+#include "guestmanager/guest_connection.h"
+
+#include <utility>
+#include <vector>
+
+#include "absl/strings/str_cat.h"
+#include "absl/strings/str_format.h"
+
+namespace ferry::guest {
+namespace {
+
+struct PendingAnswer {
+  explicit PendingAnswer(Executor executor) : done(std::move(executor)) {}
+  AsyncEvent done;
+  absl::StatusOr<std::string> value = absl::UnknownError("no answer yet");
+};
+
+Task<absl::Status> AwaitAnswer(std::shared_ptr<PendingAnswer> answer) {
+  co_await answer->done.Wait();
+  co_return absl::OkStatus();
+}
+
+}  // namespace
+
+struct GuestConnection::Link {
+  Link(Executor executor, std::unique_ptr<bridge::Connection> c)
+      : connection(std::move(c)), outgoing(executor), negotiation_limit(executor) {}
+
+  void Close() {
+    closed = true;
+    negotiation_limit.cancel();
+    outgoing.Set();
+    connection->Close();
+  }
+
+  std::unique_ptr<bridge::Connection> connection;
+  AsyncEvent outgoing;
+  asio::steady_timer negotiation_limit;
+  bool closed = false;
+};
+
+GuestConnection::GuestConnection(std::shared_ptr<LinkGate> gate, milliseconds rpc_timeout)
+    : gate_(std::move(gate)), rpc_timeout_(rpc_timeout), ready_(gate_->executor) {}
+
+absl::Status GuestConnection::Listen() {
+  absl::StatusOr<std::unique_ptr<bridge::Listener>> listener =
+      gate_->transport.Listen(bridge::kBridgePort);
+  if (!listener.ok()) return listener.status();
+  listener_ = *std::move(listener);
+  Spawn(gate_->executor, AcceptLoop(shared_from_this()));
+  return absl::OkStatus();
+}
+
+Task<void> GuestConnection::AcceptLoop(std::shared_ptr<GuestConnection> self) {
+  std::shared_ptr<bridge::Listener> listener = self->listener_;
+  while (self->closed_.ok()) {
+    absl::StatusOr<std::unique_ptr<bridge::Connection>> connection = co_await listener->Accept();
+    if (!connection.ok()) co_return;
+    if (!self->closed_.ok()) {
+      (*connection)->Close();
+      co_return;
+    }
+    self->Take(*std::move(connection));
+  }
+}
+
+void GuestConnection::Take(std::unique_ptr<bridge::Connection> connection) {
+  if (link_) Break(link_, absl::UnavailableError("the guest's agent has connected anew"));
+  link_ = std::make_shared<Link>(gate_->executor, std::move(connection));
+  core_.Connected();
+  link_->negotiation_limit.expires_after(rpc_timeout_);
+  link_->negotiation_limit.async_wait(
+      [weak = weak_from_this(), link = std::weak_ptr<Link>(link_)](boost::system::error_code ec) {
+        std::shared_ptr<GuestConnection> self = weak.lock();
+        std::shared_ptr<Link> late = link.lock();
+        if (ec || !self || !late) return;
+        self->Break(late, absl::DeadlineExceededError("the agent did not negotiate in time"));
+      });
+  Spawn(gate_->executor, ReadLoop(shared_from_this(), link_));
+  Spawn(gate_->executor, WriteLoop(shared_from_this(), link_));
+  Kick();
+}
+
+Task<void> GuestConnection::ReadLoop(std::shared_ptr<GuestConnection> self,
+                                     std::shared_ptr<Link> link) {
+  std::vector<char> buffer(bridge::kMaxFrameSize);
+  while (!link->closed) {
+    absl::StatusOr<size_t> read = co_await link->connection->Read(buffer);
+    // What arrives while frozen is not taken in: the saved state must stay the last word.
+    co_await self->gate_->open.Wait();
+    if (link->closed) co_return;
+    if (!read.ok()) co_return self->Break(link, read.status());
+    if (*read == 0) {
+      co_return self->Break(link, absl::UnavailableError("the guest's agent hung up"));
+    }
+    const bool was_ready = self->ready();
+    absl::Status status = self->core_.Receive(std::string_view(buffer.data(), *read));
+    if (link->closed) co_return;
+    if (!status.ok()) co_return self->Break(link, status);
+    if (was_ready || !self->ready()) continue;
+    link->negotiation_limit.cancel();
+    self->gate_->resumable_stdio =
+        self->core_.capabilities().guest_defined.resumable_stdio_supported;
+    self->gate_->capabilities_known.Set();
+    self->ready_.Set();
+    if (self->on_ready_) self->on_ready_();
+  }
+}
+
+Task<void> GuestConnection::WriteLoop(std::shared_ptr<GuestConnection> self,
+                                      std::shared_ptr<Link> link) {
+  while (!link->closed) {
+    co_await self->gate_->open.Wait();
+    if (link->closed) co_return;
+    std::optional<std::string> frame = self->core_.TakeFrame();
+    if (!frame) {
+      link->outgoing.Reset();
+      co_await link->outgoing.Wait();
+      continue;
+    }
+    // A frame that was cut by a failure is dropped with its connection, never continued on another.
+    absl::Status status = co_await link->connection->Write(*frame);
+    if (!status.ok()) co_return self->Break(link, status);
+  }
+}
+
+void GuestConnection::Break(const std::shared_ptr<Link>& link, const absl::Status& reason) {
+  if (link->closed) return;
+  link->Close();
+  if (link_ != link) return;
+  link_.reset();
+  ready_.Reset();
+  core_.Disconnected(absl::UnavailableError(absl::StrCat(
+      "the link to the guest was lost: ", reason.message(), "; the call may be repeated")));
+}
+
+void GuestConnection::Kick() {
+  if (link_) link_->outgoing.Set();
+}
+
+Task<absl::Status> GuestConnection::WaitReady() {
+  std::shared_ptr<GuestConnection> self = shared_from_this();
+  while (true) {
+    if (!closed_.ok()) co_return closed_;
+    if (ready()) co_return absl::OkStatus();
+    ready_.Reset();
+    co_await ready_.Wait();
+  }
+}
+
+Task<absl::StatusOr<std::string>> GuestConnection::Call(uint32_t type, std::string payload,
+                                                        milliseconds limit) {
+  std::shared_ptr<GuestConnection> self = shared_from_this();
+  auto answer = std::make_shared<PendingAnswer>(gate_->executor);
+  auto complete = [answer](absl::StatusOr<std::string> value) {
+    answer->value = std::move(value);
+    answer->done.Set();
+  };
+  absl::StatusOr<int64_t> id =
+      core_.Call(type, payload, BridgeClientCore::Kind::kShort, std::move(complete));
+  if (!id.ok()) co_return id.status();
+  std::weak_ptr<Link> sent_on = link_;
+  Kick();
+  absl::Status status = co_await WithDeadline(limit, "the guest's agent", AwaitAnswer(answer));
+  if (!status.ok()) {
+    if (std::shared_ptr<Link> link = sent_on.lock()) Break(link, status);
+    co_return status;
+  }
+  co_return std::move(answer->value);
+}
+
+int64_t GuestConnection::StartWait(const std::string& payload,
+                                   BridgeClientCore::Completion completion) {
+  absl::StatusOr<int64_t> id = core_.Call(bridge::kWaitForProcess, payload,
+                                          BridgeClientCore::Kind::kWait, std::move(completion));
+  Kick();
+  return id.ok() ? *id : 0;
+}
+
+bool GuestConnection::Post(uint32_t type, const std::string& payload) {
+  auto ignore = [](absl::StatusOr<std::string>) {};
+  absl::StatusOr<int64_t> id = core_.Call(type, payload, BridgeClientCore::Kind::kShort, ignore);
+  Kick();
+  return id.ok();
+}
+
+void GuestConnection::Close(const absl::Status& reason) {
+  if (!closed_.ok()) return;
+  closed_ = reason.ok() ? absl::UnavailableError("the guest's connection was closed") : reason;
+  if (listener_) listener_->Close();
+  if (link_) {
+    link_->Close();
+    link_.reset();
+  }
+  core_.Close(closed_);
+  ready_.Set();
+}
+
+}  // namespace ferry::guest

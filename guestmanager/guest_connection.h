@@ -1,0 +1,63 @@
+#pragma once
+
+#include <functional>
+#include <memory>
+#include <string>
+
+#include "absl/status/status.h"
+#include "absl/status/statusor.h"
+#include "bridge/runtime/async.h"
+#include "bridge/transport/transport.h"
+#include "guestmanager/bridge_client_core.h"
+#include "guestmanager/link_gate.h"
+
+namespace ferry::guest {
+
+// Drives BridgeClientCore: listens on the bridge port for as long as the guest lives, serves the
+// newest connection, negotiates on each.
+class GuestConnection : public std::enable_shared_from_this<GuestConnection> {
+ public:
+  GuestConnection(std::shared_ptr<LinkGate> gate, milliseconds rpc_timeout);
+
+  absl::Status Listen();
+  Task<absl::Status> WaitReady();
+  bool ready() const { return core_.negotiated(); }
+
+  // `on_ready` is called after each negotiation. Set both before Listen(), and null before their
+  // owner goes away.
+  void set_on_ready(std::function<void()> on_ready) { on_ready_ = std::move(on_ready); }
+  BridgeClientCore& core() { return core_; }
+  const BridgeClientCore& core() const { return core_; }
+
+  // One call; the answer's JSON text. A call that expires takes the connection down (the agent is
+  // stuck or gone; it dials again). A cancelled caller may leave earlier.
+  Task<absl::StatusOr<std::string>> Call(uint32_t type, std::string payload, milliseconds limit);
+  milliseconds rpc_timeout() const { return rpc_timeout_; }
+
+  // Starts a wait for a process that survives a lost link; its id, or 0 if it can't be sent now.
+  int64_t StartWait(const std::string& payload, BridgeClientCore::Completion completion);
+  // Sends and does not care for the answer. False if it can't be sent now.
+  bool Post(uint32_t type, const std::string& payload);
+
+  void Close(const absl::Status& reason);
+
+ private:
+  struct Link;
+  static Task<void> AcceptLoop(std::shared_ptr<GuestConnection> self);
+  static Task<void> ReadLoop(std::shared_ptr<GuestConnection> self, std::shared_ptr<Link> link);
+  static Task<void> WriteLoop(std::shared_ptr<GuestConnection> self, std::shared_ptr<Link> link);
+  void Take(std::unique_ptr<bridge::Connection> connection);
+  void Break(const std::shared_ptr<Link>& link, const absl::Status& reason);
+  void Kick();
+
+  std::shared_ptr<LinkGate> gate_;
+  milliseconds rpc_timeout_;
+  BridgeClientCore core_;
+  std::function<void()> on_ready_;
+  std::shared_ptr<bridge::Listener> listener_;
+  std::shared_ptr<Link> link_;
+  AsyncEvent ready_;
+  absl::Status closed_;
+};
+
+}  // namespace ferry::guest
