@@ -41,9 +41,9 @@ void ReadAttachment(JsonReader& reader, Attachment& attachment) {
 // make two entries of one.
 void CheckNumberKey(JsonReader& reader, const std::string& key) {
   uint32_t number = 0;
-  if (!absl::SimpleAtoi(key, &number) || absl::StrCat(number) != key) {
+  if (!absl::SimpleAtoi(key, &number) || StrCat(number) != key) {
     reader.Fail(absl::InvalidArgumentError(
-        absl::StrCat(reader.MemberPath(key), " must be keyed by a number such as \"0\"")));
+        StrCat(reader.MemberPath(key), " must be keyed by a number such as \"0\"")));
   }
 }
 

@@ -9,20 +9,20 @@ namespace ferry::schema {
 
 namespace json = boost::json;
 
-absl::StatusOr<json::object> ParseJsonObject(std::string_view text, const char* what) {
+absl::StatusOr<json::object> ParseJsonObject(std::string_view text, std::string_view what) {
   if (text.size() > kMaxJsonBytes) {
-    return absl::InvalidArgumentError(absl::StrCat(
-        what, " has ", text.size(), " bytes of JSON; at most ", kMaxJsonBytes, " are accepted"));
+    return absl::InvalidArgumentError(StrCat(what, " has ", text.size(), " bytes of JSON; at most ",
+                                             kMaxJsonBytes, " are accepted"));
   }
   json::parse_options options;
   options.max_depth = kMaxJsonDepth;
   json::error_code error;
   json::value value = json::parse(json::string_view(text.data(), text.size()), error, {}, options);
   if (error) {
-    return absl::InvalidArgumentError(absl::StrCat(what, " is not valid JSON: ", error.message()));
+    return absl::InvalidArgumentError(StrCat(what, " is not valid JSON: ", error.message()));
   }
   if (!value.is_object()) {
-    return absl::InvalidArgumentError(absl::StrCat(what, " must be a JSON object"));
+    return absl::InvalidArgumentError(StrCat(what, " must be a JSON object"));
   }
   return std::move(value.as_object());
 }
@@ -36,13 +36,13 @@ json::value JsonNumber(double number) {
 }
 
 std::string JsonReader::MemberPath(std::string_view name) const {
-  return path_.empty() ? std::string(name) : absl::StrCat(path_, ".", name);
+  return path_.empty() ? std::string(name) : StrCat(path_, ".", name);
 }
 
 void JsonReader::Fail(absl::Status status) { status_.Update(std::move(status)); }
 
 void JsonReader::Fail(const char* name, const std::string& problem) {
-  Fail(absl::InvalidArgumentError(absl::StrCat(MemberPath(name), " ", problem)));
+  Fail(absl::InvalidArgumentError(StrCat(MemberPath(name), " ", problem)));
 }
 
 const json::value* JsonReader::Member(const char* name) {
@@ -114,8 +114,7 @@ std::optional<uint64_t> JsonReader::ToUnsigned(const json::value& value) {
 
 void JsonReader::FailNumber(const char* name, const json::value& value) {
   if (!value.is_number()) return Fail(name, "must be a whole number");
-  Fail(name,
-       absl::StrCat("is ", json::serialize(value), ", which is not a whole number in its range"));
+  Fail(name, StrCat("is ", json::serialize(value), ", which is not a whole number in its range"));
 }
 
 absl::Status JsonReader::Finish() {

@@ -14,7 +14,7 @@
 
 #include "absl/status/status.h"
 #include "absl/status/statusor.h"
-#include "absl/strings/str_cat.h"
+#include "bridge/runtime/str_cat.h"
 
 // Strict, bounded JSON for what decides which machine runs. Errors are INVALID_ARGUMENT and name
 // the member's path, e.g. "VirtualMachine.ComputeTopology.Memory.SizeInMB".
@@ -24,7 +24,7 @@ inline constexpr size_t kMaxJsonBytes = 1024 * 1024;
 inline constexpr size_t kMaxJsonDepth = 32;
 
 // Parses `text`, which must be one object. `what` names it in errors.
-absl::StatusOr<boost::json::object> ParseJsonObject(std::string_view text, const char* what);
+absl::StatusOr<boost::json::object> ParseJsonObject(std::string_view text, std::string_view what);
 
 // Writes doubles that are whole numbers without an exponent, as other HCS clients do.
 boost::json::value JsonNumber(double number);
@@ -89,7 +89,7 @@ class JsonReader {
     std::string text;
     Read(name, text);
     out = parse(text);
-    if (!out) Fail(name, absl::StrCat("is \"", text, "\", which is not one of its values"));
+    if (!out) Fail(name, StrCat("is \"", text, "\", which is not one of its values"));
   }
 
   void Fail(const char* name, const std::string& problem);

@@ -159,6 +159,11 @@ std::string ToJson(const MigrationFinalizedOptions& options) {
   object["Origin"] = ToText(options.origin);
   object["FinalizedOperation"] =
       options.finalized_operation == MigrationFinalOperation::kResume ? "Resume" : "Stop";
+  if (options.leave_paused) {
+    json::object ferry;
+    ferry["LeavePaused"] = true;
+    object["Ferry"] = std::move(ferry);
+  }
   return json::serialize(object);
 }
 

@@ -63,6 +63,7 @@ struct MigrationTransferOptions {
 struct MigrationFinalizedOptions {
   MigrationOrigin origin = MigrationOrigin::kSource;
   MigrationFinalOperation finalized_operation = MigrationFinalOperation::kResume;
+  bool leave_paused = false;  // Ferry: a guest that was paused before the migration stays so
 };
 
 struct MigrationCancelOptions {

@@ -178,6 +178,9 @@ TEST(MigrationVerbJson, Options) {
   EXPECT_EQ(ToJson(MigrationFinalizedOptions{MigrationOrigin::kDestination,
                                              MigrationFinalOperation::kStop}),
             R"({"Origin":"Destination","FinalizedOperation":"Stop"})");
+  EXPECT_EQ(ToJson(MigrationFinalizedOptions{MigrationOrigin::kSource,
+                                             MigrationFinalOperation::kResume, true}),
+            R"({"Origin":"Source","FinalizedOperation":"Resume","Ferry":{"LeavePaused":true}})");
   EXPECT_EQ(ToJson(MigrationCancelOptions{}), R"({"Origin":"Source"})");
 }
 
