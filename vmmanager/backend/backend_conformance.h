@@ -1,0 +1,38 @@
+#pragma once
+
+#include <functional>
+#include <memory>
+#include <string>
+
+#include "vmmanager/backend/compute_system.h"
+
+namespace ferry::vm {
+
+// What the conformance suite needs to know of the backend that it runs on.
+class BackendFixture {
+ public:
+  virtual ~BackendFixture() = default;
+
+  // The two hosts' backends; may be the same object.
+  virtual Backend& source() = 0;
+  virtual Backend& destination() = 0;
+  virtual schema::ComputeSystem Document() = 0;
+  // A fresh folder for sockets and files, short enough for a socket's path.
+  virtual std::string Folder() = 0;
+  // For one whole case, on the host's clock.
+  virtual milliseconds Deadline() { return milliseconds(60'000); }
+
+  // A number that the guest raises by running. The default knows none; then only run states are
+  // compared.
+  virtual Task<absl::StatusOr<uint64_t>> Progress(ComputeSystem& system);
+  // Makes the guest run for at least one step, or waits for that.
+  virtual Task<void> LetRun(ComputeSystem& system);
+};
+
+using BackendFixtureFactory = std::function<std::unique_ptr<BackendFixture>(Executor)>;
+
+// Registers every case as a GoogleTest of `suite`; to be called from a static initialiser:
+//   const bool kRegistered = RegisterBackendConformance("FakeBackendConformance", MakeFixture);
+bool RegisterBackendConformance(const char* suite, BackendFixtureFactory factory);
+
+}  // namespace ferry::vm

@@ -1,0 +1,189 @@
+#include "vmmanager/backend/fake_backend.h"
+
+#include <fstream>
+#include <utility>
+
+#include "bridge/runtime/status_macros.h"
+#include "bridge/runtime/str_cat.h"
+
+namespace ferry::vm {
+
+using schema::SystemState;
+
+void FakeScript::Block(const std::string& verb) {
+  gates_[verb] = std::make_shared<Gate>(executor_);
+}
+
+void FakeScript::Release(const std::string& verb) {
+  auto found = gates_.find(verb);
+  if (found == gates_.end()) return;
+  found->second->open.Set();
+  gates_.erase(found);
+}
+
+Task<void> FakeScript::WaitBlocked(const std::string& verb) {
+  auto found = gates_.find(verb);
+  if (found == gates_.end()) co_return;
+  std::shared_ptr<Gate> gate = found->second;
+  co_await gate->reached.Wait();
+}
+
+Task<absl::Status> FakeScript::Pass(std::string verb) {
+  if (auto found = gates_.find(verb); found != gates_.end()) {
+    std::shared_ptr<Gate> gate = found->second;
+    gate->reached.Set();
+    co_await gate->open.Wait();
+  }
+  auto failure = failures_.find(verb);
+  if (failure == failures_.end()) co_return absl::OkStatus();
+  absl::Status status = failure->second;
+  failures_.erase(failure);
+  co_return status;
+}
+
+FakeComputeSystem::FakeComputeSystem(Executor executor, std::shared_ptr<FakeScript> script,
+                                     std::shared_ptr<FakeMachine> machine)
+    : executor_(executor),
+      script_(std::move(script)),
+      machine_(std::move(machine)),
+      events_(executor),
+      link_(executor),
+      cancel_(executor),
+      transfer_over_(executor) {
+  transfer_over_.Set();
+}
+
+absl::Status FakeComputeSystem::WrongState(const char* verb) const {
+  return absl::FailedPreconditionError(StrCat("the VM ", machine_->id, " is ",
+                                              schema::ToString(machine_->state), "; it cannot ",
+                                              verb, " now"));
+}
+
+void FakeComputeSystem::Emit(SystemEvent event) {
+  event.when = std::chrono::steady_clock::now();
+  events_.Push(std::move(event));
+}
+
+void FakeComputeSystem::SetRunning(bool running) {
+  machine_->state = running ? SystemState::kRunning : SystemState::kPaused;
+  Emit({.kind = running ? SystemEvent::Kind::kResumed : SystemEvent::Kind::kPaused});
+}
+
+bool FakeComputeSystem::Step(uint64_t steps) {
+  if (machine_->state != SystemState::kRunning) return false;
+  machine_->counter += steps;
+  return true;
+}
+
+void FakeComputeSystem::Exit(SystemExit::Cause cause, std::string detail) {
+  if (std::exchange(exited_, true)) return;
+  machine_->state = SystemState::kStopped;
+  listener_.Reset();
+  link_.Close();
+  cancel_.Set();
+  Emit({.kind = SystemEvent::Kind::kExited, .exit = {cause, std::move(detail)}});
+  events_.Close();
+}
+
+Task<absl::Status> FakeComputeSystem::Pause() {
+  CO_RETURN_IF_ERROR(co_await script_->Pass("Pause"));
+  if (machine_->state == SystemState::kPaused) co_return absl::OkStatus();
+  if (machine_->state != SystemState::kRunning) co_return WrongState("pause");
+  SetRunning(false);
+  co_return absl::OkStatus();
+}
+
+Task<absl::Status> FakeComputeSystem::Resume() {
+  CO_RETURN_IF_ERROR(co_await script_->Pass("Resume"));
+  if (machine_->state == SystemState::kRunning) co_return absl::OkStatus();
+  if (machine_->state != SystemState::kPaused || stage_ == Stage::kTransferred ||
+      stage_ == Stage::kTransferring) {
+    co_return WrongState("resume");
+  }
+  SetRunning(true);
+  co_return absl::OkStatus();
+}
+
+Task<absl::Status> FakeComputeSystem::Shutdown() {
+  CO_RETURN_IF_ERROR(co_await script_->Pass("Shutdown"));
+  if (machine_->state != SystemState::kRunning) co_return WrongState("shut down");
+  Exit(SystemExit::Cause::kShutdown, "the guest powered off");
+  co_return absl::OkStatus();
+}
+
+Task<absl::Status> FakeComputeSystem::Terminate() {
+  CO_RETURN_IF_ERROR(co_await script_->Pass("Terminate"));
+  Exit(SystemExit::Cause::kTerminated, "terminated");
+  co_await transfer_over_.Wait();
+  co_return absl::OkStatus();
+}
+
+Task<absl::Status> FakeComputeSystem::Save(const schema::SaveOptions& options) {
+  CO_RETURN_IF_ERROR(co_await script_->Pass("Save"));
+  if (machine_->state != SystemState::kPaused) co_return WrongState("save");
+  std::ofstream file(options.save_state_file_path, std::ios::binary);
+  file << "fake state " << machine_->counter << "\n";
+  if (!file.flush()) {
+    co_return absl::UnavailableError(
+        StrCat("cannot write the state to ", options.save_state_file_path));
+  }
+  co_return absl::OkStatus();
+}
+
+Task<absl::Status> FakeComputeSystem::Modify(const schema::ModifySettingRequest& request) {
+  CO_RETURN_IF_ERROR(co_await script_->Pass("Modify"));
+  co_return absl::UnimplementedError(StrCat("the fake cannot change ", request.resource_path));
+}
+
+Task<absl::StatusOr<schema::Properties>> FakeComputeSystem::GetProperties(
+    const schema::PropertyQuery& query) {
+  CO_RETURN_IF_ERROR(co_await script_->Pass("GetProperties"));
+  schema::Properties properties;
+  properties.id = machine_->id;
+  properties.state = machine_->state;
+  properties.memory_size_in_mb = machine_->memory_mb;
+  for (schema::PropertyType type : query.types) {
+    if (type == schema::PropertyType::kCompatibilityInfo) properties.compatibility_info = "fake-1";
+  }
+  co_return properties;
+}
+
+FakeBackend::FakeBackend(Executor executor)
+    : executor_(executor), script_(std::make_shared<FakeScript>(executor)) {}
+
+FakeComputeSystem* FakeBackend::Find(const std::string& id) const {
+  auto found = systems_.find(id);
+  return found == systems_.end() ? nullptr : found->second;
+}
+
+std::unique_ptr<ComputeSystem> FakeBackend::Hand(std::shared_ptr<FakeMachine> machine) {
+  auto system = std::make_unique<FakeComputeSystem>(executor_, script_, machine);
+  systems_[machine->id] = system.get();
+  return system;
+}
+
+Task<absl::StatusOr<std::unique_ptr<ComputeSystem>>> FakeBackend::Create(
+    const std::string& id, const schema::ComputeSystem& document) {
+  auto machine = std::make_shared<FakeMachine>();
+  machine->id = id;
+  machine->memory_mb = document.virtual_machine.compute_topology.memory.size_in_mb;
+  CO_RETURN_IF_ERROR(co_await script_->Pass("Create"));
+  machine->token = StrCat("fake:", id, ":", ++made_);
+  machines_[machine->token] = machine;
+  co_return Hand(machine);
+}
+
+Task<absl::StatusOr<std::unique_ptr<ComputeSystem>>> FakeBackend::Adopt(
+    const std::string& id, const schema::ComputeSystem&, const std::string& adoption_record) {
+  std::string wanted = id;
+  std::string record = adoption_record;
+  CO_RETURN_IF_ERROR(co_await script_->Pass("Adopt"));
+  auto found = machines_.find(record);
+  if (found == machines_.end() || found->second->id != wanted ||
+      found->second->state == SystemState::kStopped) {
+    co_return absl::NotFoundError(StrCat("the VM ", wanted, " does not run any more"));
+  }
+  co_return Hand(found->second);
+}
+
+}  // namespace ferry::vm

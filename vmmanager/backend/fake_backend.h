@@ -1,0 +1,147 @@
+#pragma once
+
+#include <cstdint>
+#include <map>
+#include <memory>
+#include <string>
+
+#include "vmmanager/backend/compute_system.h"
+#include "vmmanager/backend/fake_guest_link.h"
+
+namespace ferry::vm {
+
+// What a test scripts into the fake: failures and stops by verb name, e.g. "Start" or "Transfer".
+class FakeScript {
+ public:
+  explicit FakeScript(Executor executor) : executor_(executor) {}
+
+  // The next call of `verb` fails with `status`.
+  void FailNext(const std::string& verb, absl::Status status) { failures_[verb] = status; }
+  // Calls of `verb` wait until Release(verb).
+  void Block(const std::string& verb);
+  void Release(const std::string& verb);
+  // Returns when a call of `verb` is waiting.
+  Task<void> WaitBlocked(const std::string& verb);
+
+  Task<absl::Status> Pass(std::string verb);
+
+  uint64_t pages = 8;        // that a transfer sends
+  uint64_t page_bytes = 64;  // of each
+
+ private:
+  struct Gate {
+    explicit Gate(Executor executor) : open(executor), reached(executor) {}
+    AsyncEvent open;
+    AsyncEvent reached;
+  };
+  Executor executor_;
+  std::map<std::string, absl::Status> failures_;
+  std::map<std::string, std::shared_ptr<Gate>> gates_;
+};
+
+// The machine itself, which outlives its handle as a VMM process outlives its daemon. Its guest is
+// a counter.
+struct FakeMachine {
+  std::string id;
+  std::string token;
+  schema::SystemState state = schema::SystemState::kCreated;
+  uint64_t counter = 0;
+  uint64_t memory_mb = 0;
+};
+
+class FakeComputeSystem final : public ComputeSystem {
+ public:
+  FakeComputeSystem(Executor executor, std::shared_ptr<FakeScript> script,
+                    std::shared_ptr<FakeMachine> machine);
+
+  const std::string& id() const override { return machine_->id; }
+  Task<absl::Status> Start(const schema::StartOptions& options,
+                           const MigrationEndpoint* endpoint) override;
+  Task<absl::Status> Pause() override;
+  Task<absl::Status> Resume() override;
+  Task<absl::Status> Shutdown() override;
+  Task<absl::Status> Terminate() override;
+  Task<absl::Status> Save(const schema::SaveOptions& options) override;
+  Task<absl::Status> Modify(const schema::ModifySettingRequest& request) override;
+  Task<absl::StatusOr<schema::Properties>> GetProperties(
+      const schema::PropertyQuery& query) override;
+  Task<absl::Status> InitializeLiveMigrationOnSource(
+      const schema::MigrationInitializeOptions& options) override;
+  Task<absl::Status> StartLiveMigrationOnSource(const schema::MigrationStartOptions& options,
+                                                const MigrationEndpoint& endpoint) override;
+  Task<absl::Status> StartLiveMigrationTransfer(const schema::MigrationTransferOptions& options,
+                                                TransferHooks hooks) override;
+  Task<absl::Status> FinalizeLiveMigration(
+      const schema::MigrationFinalizedOptions& options) override;
+  Task<absl::Status> CancelLiveMigration(const schema::MigrationCancelOptions& options) override;
+  AsyncQueue<SystemEvent>& events() override { return events_; }
+  bridge::HostTransport& guest_transport() override { return link_; }
+  std::string adoption_record() const override { return machine_->token; }
+
+  // The guest's own doing. Step() is refused (false) unless the guest runs.
+  bool Step(uint64_t steps = 1);
+  uint64_t counter() const { return machine_->counter; }
+  schema::SystemState state() const { return machine_->state; }
+  FakeGuestLink& link() { return link_; }
+  void Exit(SystemExit::Cause cause, std::string detail);
+
+ private:
+  enum class Stage { kNone, kInitialized, kStarted, kTransferring, kTransferred };
+
+  absl::Status WrongState(const char* verb) const;
+  void Tell(schema::MigrationEventName name,
+            schema::MigrationResult result = schema::MigrationResult::kSuccess);
+  void Emit(SystemEvent event);
+  void SetRunning(bool running);
+  Task<absl::Status> TransferOut(TransferHooks hooks);
+  Task<absl::Status> SendMemory(bridge::Connection& channel);
+  Task<absl::Status> SwitchOver(bridge::Connection& channel, TransferHooks& hooks);
+  Task<absl::Status> TransferIn();
+  Task<absl::Status> ReceiveAll(bridge::Connection& channel);
+  Task<absl::Status> RunTransfer(TransferHooks hooks);
+  absl::Status RollBack(absl::Status reason);
+
+  Executor executor_;
+  std::shared_ptr<FakeScript> script_;
+  std::shared_ptr<FakeMachine> machine_;
+  AsyncQueue<SystemEvent> events_;
+  FakeGuestLink link_;
+  Stage stage_ = Stage::kNone;
+  schema::MigrationOrigin origin_ = schema::MigrationOrigin::kSource;
+  std::string unix_path_;
+  UniqueFd listener_;
+  AsyncEvent cancel_;
+  AsyncEvent transfer_over_;
+  bool ran_before_ = false;
+  bool exited_ = false;
+  bool cancelled_ = false;
+};
+
+class FakeBackend final : public Backend {
+ public:
+  explicit FakeBackend(Executor executor);
+
+  const BackendInfo& info() const override { return info_; }
+  Task<absl::StatusOr<std::unique_ptr<ComputeSystem>>> Create(
+      const std::string& id, const schema::ComputeSystem& document) override;
+  Task<absl::StatusOr<std::unique_ptr<ComputeSystem>>> Adopt(
+      const std::string& id, const schema::ComputeSystem& document,
+      const std::string& adoption_record) override;
+
+  FakeScript& script() { return *script_; }
+  BackendInfo& mutable_info() { return info_; }
+  // The newest system of that id, or nullptr; valid as long as its owner keeps it.
+  FakeComputeSystem* Find(const std::string& id) const;
+
+ private:
+  std::unique_ptr<ComputeSystem> Hand(std::shared_ptr<FakeMachine> machine);
+
+  Executor executor_;
+  BackendInfo info_{"fake", "1", "none", "the fake runs no guest code", "fake-1"};
+  std::shared_ptr<FakeScript> script_;
+  std::map<std::string, std::shared_ptr<FakeMachine>> machines_;
+  std::map<std::string, FakeComputeSystem*> systems_;
+  uint64_t made_ = 0;
+};
+
+}  // namespace ferry::vm

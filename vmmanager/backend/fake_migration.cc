@@ -1,0 +1,310 @@
+#include <sys/socket.h>
+#include <sys/un.h>
+#include <unistd.h>
+
+#include <array>
+#include <boost/asio/posix/stream_descriptor.hpp>
+#include <boost/system/system_error.hpp>
+#include <cstring>
+#include <utility>
+
+#include "bridge/runtime/status_macros.h"
+#include "bridge/runtime/str_cat.h"
+#include "bridge/transport/stream_connection.h"
+#include "vmmanager/backend/fake_backend.h"
+
+// The fake's migration verbs. They really move bytes: numbered pages, then the guest's counter, and
+// an answer back when the destination has taken it.
+namespace ferry::vm {
+namespace {
+
+using schema::MigrationEventName;
+using schema::MigrationFinalOperation;
+using schema::MigrationOrigin;
+using schema::MigrationResult;
+using schema::SystemState;
+
+constexpr char kPage = 'P';
+constexpr char kState = 'S';
+constexpr char kTaken = 'A';
+constexpr size_t kHeaderBytes = 17;  // type, two numbers
+
+std::string Header(char type, uint64_t first, uint64_t second) {
+  std::string bytes(kHeaderBytes, type);
+  std::memcpy(&bytes[1], &first, sizeof first);
+  std::memcpy(&bytes[9], &second, sizeof second);
+  return bytes;
+}
+
+Task<absl::Status> ReadFully(bridge::Connection* channel, std::span<char> buffer) {
+  while (!buffer.empty()) {
+    CO_ASSIGN_OR_RETURN(const size_t count, co_await channel->Read(buffer));
+    if (count == 0) co_return absl::AbortedError("the migration stream ended too early");
+    buffer = buffer.subspan(count);
+  }
+  co_return absl::OkStatus();
+}
+
+absl::StatusOr<UniqueFd> OpenSocket(const std::string& path, bool listen) {
+  sockaddr_un address{};
+  address.sun_family = AF_UNIX;
+  if (path.empty() || path.size() >= sizeof address.sun_path) {
+    return absl::InvalidArgumentError(StrCat("not a usable socket path: \"", path, "\""));
+  }
+  std::memcpy(address.sun_path, path.data(), path.size());
+  UniqueFd fd(::socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0));
+  const auto* raw = reinterpret_cast<const sockaddr*>(&address);
+  const int result =
+      listen ? ::bind(fd.get(), raw, sizeof address) : ::connect(fd.get(), raw, sizeof address);
+  if (result != 0 || (listen && ::listen(fd.get(), 4) != 0)) {
+    return absl::UnavailableError(
+        StrCat("cannot ", listen ? "listen on " : "connect to ", path, ": ", std::strerror(errno)));
+  }
+  return fd;
+}
+
+// Runs `task` until it ends or `cancel` is set; then it is dropped and CANCELLED is returned.
+Task<absl::Status> UnlessCancelled(Task<absl::Status> task, AsyncEvent* cancel) {
+  using asio::experimental::awaitable_operators::operator||;
+  if (cancel->is_set()) co_return absl::CancelledError("the migration was cancelled");
+  try {
+    auto result = co_await (std::move(task) || cancel->Wait());
+    if (result.index() == 0) co_return std::get<0>(std::move(result));
+  } catch (const asio::multiple_exceptions&) {
+    throw boost::system::system_error(asio::error::operation_aborted);
+  }
+  co_return absl::CancelledError("the migration was cancelled");
+}
+
+}  // namespace
+
+void FakeComputeSystem::Tell(MigrationEventName name, MigrationResult result) {
+  SystemEvent event{.kind = SystemEvent::Kind::kMigration};
+  event.migration = {origin_, name, result, ""};
+  if (name == MigrationEventName::kBlackoutExited) {
+    event.migration.additional_details_json = R"({"BlackoutDurationMilliseconds":0})";
+  }
+  Emit(std::move(event));
+}
+
+Task<absl::Status> FakeComputeSystem::Start(const schema::StartOptions& options,
+                                            const MigrationEndpoint* endpoint) {
+  const bool incoming = options.destination_migration_options.has_value();
+  const std::string path = endpoint == nullptr ? "" : endpoint->unix_path;
+  CO_RETURN_IF_ERROR(co_await script_->Pass("Start"));
+  if (machine_->state != SystemState::kCreated) co_return WrongState("start");
+  if (!incoming) {
+    SetRunning(true);
+    co_return absl::OkStatus();
+  }
+  CO_ASSIGN_OR_RETURN(listener_, OpenSocket(path, true));
+  unix_path_ = path;
+  origin_ = MigrationOrigin::kDestination;
+  stage_ = Stage::kStarted;
+  machine_->state = SystemState::kIncoming;
+  co_return absl::OkStatus();
+}
+
+Task<absl::Status> FakeComputeSystem::InitializeLiveMigrationOnSource(
+    const schema::MigrationInitializeOptions& options) {
+  const bool wrong_origin = options.origin == MigrationOrigin::kDestination;
+  CO_RETURN_IF_ERROR(co_await script_->Pass("InitializeLiveMigrationOnSource"));
+  const bool alive =
+      machine_->state == SystemState::kRunning || machine_->state == SystemState::kPaused;
+  if (!alive || stage_ != Stage::kNone) co_return WrongState("begin a migration");
+  if (wrong_origin) co_return absl::InvalidArgumentError("Origin must be Source on the source");
+  origin_ = MigrationOrigin::kSource;
+  stage_ = Stage::kInitialized;
+  co_return absl::OkStatus();
+}
+
+Task<absl::Status> FakeComputeSystem::StartLiveMigrationOnSource(
+    const schema::MigrationStartOptions&, const MigrationEndpoint& endpoint) {
+  const std::string path = endpoint.unix_path;
+  CO_RETURN_IF_ERROR(co_await script_->Pass("StartLiveMigrationOnSource"));
+  if (stage_ != Stage::kInitialized || origin_ != MigrationOrigin::kSource) {
+    co_return WrongState("start a migration that was not initialized");
+  }
+  unix_path_ = path;
+  stage_ = Stage::kStarted;
+  Tell(MigrationEventName::kSetupDone);
+  co_return absl::OkStatus();
+}
+
+Task<absl::Status> FakeComputeSystem::StartLiveMigrationTransfer(
+    const schema::MigrationTransferOptions& options, TransferHooks hooks) {
+  if (stage_ != Stage::kStarted || options.origin != origin_) {
+    co_return WrongState("transfer; the migration was not started");
+  }
+  struct SetOnExit {
+    AsyncEvent* event;
+    ~SetOnExit() { event->Set(); }
+  } over{&transfer_over_};
+  transfer_over_.Reset();
+  cancel_.Reset();
+  cancelled_ = false;
+  stage_ = Stage::kTransferring;
+  ran_before_ = machine_->state == SystemState::kRunning;
+  absl::Status status = co_await UnlessCancelled(RunTransfer(std::move(hooks)), &cancel_);
+  if (status.ok()) {
+    stage_ = Stage::kTransferred;
+    if (origin_ == MigrationOrigin::kSource) Tell(MigrationEventName::kOfflineDone);
+    co_return status;
+  }
+  co_return RollBack(status);
+}
+
+Task<absl::Status> FakeComputeSystem::RunTransfer(TransferHooks hooks) {
+  CO_RETURN_IF_ERROR(co_await script_->Pass("Transfer"));
+  if (origin_ == MigrationOrigin::kSource) co_return co_await TransferOut(std::move(hooks));
+  co_return co_await TransferIn();
+}
+
+absl::Status FakeComputeSystem::RollBack(absl::Status reason) {
+  stage_ = Stage::kNone;
+  if (exited_) {
+    return cancelled_ ? reason : absl::AbortedError("the VM ended during its migration");
+  }
+  if (origin_ == MigrationOrigin::kDestination) {
+    stage_ = Stage::kStarted;
+    return reason;
+  }
+  if (ran_before_ && machine_->state == SystemState::kPaused) SetRunning(true);
+  Tell(MigrationEventName::kMigrationFailed, absl::IsCancelled(reason)
+                                                 ? MigrationResult::kMigrationCancelled
+                                                 : MigrationResult::kSourceMigrationFailed);
+  return reason;
+}
+
+Task<absl::Status> FakeComputeSystem::TransferOut(TransferHooks hooks) {
+  CO_ASSIGN_OR_RETURN(UniqueFd fd, OpenSocket(unix_path_, false));
+  bridge::StreamSocketConnection channel(executor_, std::move(fd));
+  CO_RETURN_IF_ERROR(co_await SendMemory(channel));
+  co_return co_await SwitchOver(channel, hooks);
+}
+
+Task<absl::Status> FakeComputeSystem::SendMemory(bridge::Connection& channel) {
+  Tell(MigrationEventName::kTransferInProgress);
+  const uint64_t total = script_->pages * script_->page_bytes;
+  for (uint64_t page = 0; page < script_->pages; ++page) {
+    CO_RETURN_IF_ERROR(co_await script_->Pass("Page"));
+    const std::string bytes =
+        Header(kPage, page, script_->page_bytes) + std::string(script_->page_bytes, 'm');
+    CO_RETURN_IF_ERROR(co_await channel.Write(bytes));
+    const uint64_t sent = (page + 1) * script_->page_bytes;
+    SystemEvent event{.kind = SystemEvent::Kind::kTransferProgress};
+    event.progress = {.pass = 1,
+                      .transferred_bytes = sent,
+                      .remaining_bytes = total - sent,
+                      .total_bytes = total};
+    Emit(std::move(event));
+  }
+  co_return absl::OkStatus();
+}
+
+Task<absl::Status> FakeComputeSystem::SwitchOver(bridge::Connection& channel,
+                                                 TransferHooks& hooks) {
+  Tell(MigrationEventName::kBlackoutStarted);
+  if (ran_before_) SetRunning(false);
+  if (hooks.on_stopped) CO_RETURN_IF_ERROR(co_await hooks.on_stopped());
+  CO_RETURN_IF_ERROR(co_await script_->Pass("SwitchOver"));
+  const std::string state = Header(kState, machine_->counter, script_->pages);
+  CO_RETURN_IF_ERROR(co_await channel.Write(state));
+  char answer = 0;
+  std::span<char> buffer(&answer, 1);
+  CO_RETURN_IF_ERROR(co_await ReadFully(&channel, buffer));
+  if (answer != kTaken) co_return absl::AbortedError("the destination refused the state");
+  co_return absl::OkStatus();
+}
+
+Task<absl::Status> FakeComputeSystem::TransferIn() {
+  asio::posix::stream_descriptor listener(executor_, ::dup(listener_.get()));
+  boost::system::error_code error;
+  co_await listener.async_wait(asio::posix::stream_descriptor::wait_read,
+                               asio::redirect_error(asio::use_awaitable, error));
+  UniqueFd fd(::accept4(listener_.get(), nullptr, nullptr, SOCK_CLOEXEC | SOCK_NONBLOCK));
+  if (error || !fd.valid()) co_return absl::UnavailableError("no source connected");
+  bridge::StreamSocketConnection channel(executor_, std::move(fd));
+  co_return co_await ReceiveAll(channel);
+}
+
+Task<absl::Status> FakeComputeSystem::ReceiveAll(bridge::Connection& channel) {
+  constexpr uint64_t kMaxPage = 1 << 20;
+  uint64_t next_page = 0;
+  while (true) {
+    std::array<char, kHeaderBytes> header;
+    CO_RETURN_IF_ERROR(co_await ReadFully(&channel, header));
+    uint64_t first = 0;
+    uint64_t second = 0;
+    std::memcpy(&first, &header[1], sizeof first);
+    std::memcpy(&second, &header[9], sizeof second);
+    if (header[0] == kPage && first == next_page && second <= kMaxPage) {
+      std::string page(second, '\0');
+      CO_RETURN_IF_ERROR(co_await ReadFully(&channel, page));
+      ++next_page;
+      CO_RETURN_IF_ERROR(co_await script_->Pass("ReceivePage"));
+      continue;
+    }
+    if (header[0] != kState || second != next_page) {
+      co_return absl::DataLossError("the migration stream is damaged");
+    }
+    CO_RETURN_IF_ERROR(co_await script_->Pass("Load"));
+    machine_->counter = first;
+    machine_->state = SystemState::kPaused;
+    const std::string taken(1, kTaken);
+    co_return co_await channel.Write(taken);
+  }
+}
+
+Task<absl::Status> FakeComputeSystem::FinalizeLiveMigration(
+    const schema::MigrationFinalizedOptions& options) {
+  const schema::MigrationFinalizedOptions wanted = options;
+  CO_RETURN_IF_ERROR(co_await script_->Pass("FinalizeLiveMigration"));
+  const bool stop = wanted.finalized_operation == MigrationFinalOperation::kStop;
+  const bool source = origin_ == MigrationOrigin::kSource;
+  const bool needs_transfer = source == stop;  // else it gives the migration up
+  if (stage_ == Stage::kNone || stage_ == Stage::kTransferring || wanted.origin != origin_ ||
+      (needs_transfer && stage_ != Stage::kTransferred)) {
+    co_return WrongState("finalize the migration so");
+  }
+  const bool transferred = std::exchange(stage_, Stage::kNone) == Stage::kTransferred;
+  if (stop) {
+    if (source) Tell(MigrationEventName::kMigrationDone);
+    Exit(SystemExit::Cause::kTerminated, "the migration was finalized");
+    co_return absl::OkStatus();
+  }
+  if (source) {
+    if (transferred && ran_before_ && !wanted.leave_paused) SetRunning(true);
+    Tell(MigrationEventName::kMigrationRecoveryDone);
+    co_return absl::OkStatus();
+  }
+  link_.Reset();
+  listener_.Reset();
+  if (!wanted.leave_paused) SetRunning(true);
+  Tell(MigrationEventName::kBlackoutExited);
+  Tell(MigrationEventName::kMigrationDone);
+  co_return absl::OkStatus();
+}
+
+Task<absl::Status> FakeComputeSystem::CancelLiveMigration(const schema::MigrationCancelOptions&) {
+  CO_RETURN_IF_ERROR(co_await script_->Pass("CancelLiveMigration"));
+  if (stage_ == Stage::kNone) co_return absl::OkStatus();
+  cancelled_ = true;
+  if (origin_ == MigrationOrigin::kDestination) {
+    Exit(SystemExit::Cause::kTerminated, "the migration was cancelled");
+    co_await transfer_over_.Wait();
+    stage_ = Stage::kNone;
+    co_return absl::OkStatus();
+  }
+  if (stage_ == Stage::kTransferring) {
+    cancel_.Set();
+    co_await transfer_over_.Wait();
+    co_return absl::OkStatus();
+  }
+  const bool transferred = std::exchange(stage_, Stage::kNone) == Stage::kTransferred;
+  if (transferred && ran_before_) SetRunning(true);
+  Tell(MigrationEventName::kMigrationFailed, MigrationResult::kMigrationCancelled);
+  co_return absl::OkStatus();
+}
+
+}  // namespace ferry::vm
