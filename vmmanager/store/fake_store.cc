@@ -1,0 +1,101 @@
+#include "vmmanager/store/fake_store.h"
+
+#include <utility>
+
+#include "bridge/runtime/status_macros.h"
+#include "vmmanager/store/journal_chain.h"
+
+namespace ferry::vm {
+
+FakeStore::FakeStore(std::string journal_id) : journal_id_(std::move(journal_id)) {}
+
+absl::Status FakeStore::TakeFailure() {
+  return std::exchange(failure_, std::nullopt).value_or(absl::OkStatus());
+}
+
+JournalHead FakeStore::head() const {
+  if (journal_.empty()) return {};
+  return {journal_.back().sequence, journal_.back().hash};
+}
+
+Task<absl::Status> FakeStore::PutVm(const VmRow& row) {
+  CO_RETURN_IF_ERROR(TakeFailure());
+  vms_[row.id] = row;
+  co_return absl::OkStatus();
+}
+
+Task<absl::Status> FakeStore::DeleteVm(const std::string& id) {
+  CO_RETURN_IF_ERROR(TakeFailure());
+  vms_.erase(id);
+  co_return absl::OkStatus();
+}
+
+Task<absl::StatusOr<std::vector<VmRow>>> FakeStore::ListVms() {
+  std::vector<VmRow> rows;
+  for (const auto& [id, row] : vms_) rows.push_back(row);
+  co_return rows;
+}
+
+Task<absl::Status> FakeStore::PutSession(const SessionRow& row) {
+  CO_RETURN_IF_ERROR(TakeFailure());
+  sessions_[row.id] = row;
+  co_return absl::OkStatus();
+}
+
+Task<absl::Status> FakeStore::DeleteSession(const std::string& id) {
+  CO_RETURN_IF_ERROR(TakeFailure());
+  sessions_.erase(id);
+  co_return absl::OkStatus();
+}
+
+Task<absl::StatusOr<std::vector<SessionRow>>> FakeStore::ListSessions() {
+  std::vector<SessionRow> rows;
+  for (const auto& [id, row] : sessions_) rows.push_back(row);
+  co_return rows;
+}
+
+Task<absl::StatusOr<JournalRecord>> FakeStore::Append(JournalRecord record) {
+  CO_RETURN_IF_ERROR(TakeFailure());
+  const JournalHead last = head();
+  record.sequence = last.sequence + 1;
+  record.hash = ChainHash(last.hash, record);
+  journal_.push_back(record);
+  co_return record;
+}
+
+Task<absl::StatusOr<std::vector<JournalRecord>>> FakeStore::ReadJournal(
+    const std::string& session_id) {
+  std::vector<JournalRecord> records;
+  for (const JournalRecord& record : journal_) {
+    if (record.session_id == session_id) records.push_back(record);
+  }
+  co_return records;
+}
+
+Task<absl::StatusOr<JournalHead>> FakeStore::Head() { co_return head(); }
+
+Task<absl::Status> FakeStore::VerifyJournal() {
+  JournalHead last;
+  for (const JournalRecord& record : journal_) {
+    CO_RETURN_IF_ERROR(CheckFollows(last, record));
+    last = {record.sequence, record.hash};
+  }
+  co_return absl::OkStatus();
+}
+
+Task<absl::StatusOr<EventRow>> FakeStore::AppendEvent(EventRow event) {
+  CO_RETURN_IF_ERROR(TakeFailure());
+  event.id = events_.size() + 1;
+  events_.push_back(event);
+  co_return event;
+}
+
+Task<absl::StatusOr<std::vector<EventRow>>> FakeStore::ReadEvents(uint64_t after, size_t limit) {
+  std::vector<EventRow> events;
+  for (const EventRow& event : events_) {
+    if (event.id > after && events.size() < limit) events.push_back(event);
+  }
+  co_return events;
+}
+
+}  // namespace ferry::vm

@@ -1,0 +1,47 @@
+#pragma once
+
+#include <map>
+#include <optional>
+#include <string>
+#include <vector>
+
+#include "vmmanager/store/store.h"
+
+namespace ferry::vm {
+
+// A store in memory. FailNext makes one later write fail, as a full disk would.
+class FakeStore final : public Store {
+ public:
+  explicit FakeStore(std::string journal_id = "fake-journal");
+
+  void FailNext(absl::Status status) { failure_ = std::move(status); }
+  std::vector<JournalRecord>& journal() { return journal_; }
+
+  const std::string& journal_id() const override { return journal_id_; }
+  Task<absl::Status> PutVm(const VmRow& row) override;
+  Task<absl::Status> DeleteVm(const std::string& id) override;
+  Task<absl::StatusOr<std::vector<VmRow>>> ListVms() override;
+  Task<absl::Status> PutSession(const SessionRow& row) override;
+  Task<absl::Status> DeleteSession(const std::string& id) override;
+  Task<absl::StatusOr<std::vector<SessionRow>>> ListSessions() override;
+  Task<absl::StatusOr<JournalRecord>> Append(JournalRecord record) override;
+  Task<absl::StatusOr<std::vector<JournalRecord>>> ReadJournal(
+      const std::string& session_id) override;
+  Task<absl::StatusOr<JournalHead>> Head() override;
+  Task<absl::Status> VerifyJournal() override;
+  Task<absl::StatusOr<EventRow>> AppendEvent(EventRow event) override;
+  Task<absl::StatusOr<std::vector<EventRow>>> ReadEvents(uint64_t after, size_t limit) override;
+
+ private:
+  absl::Status TakeFailure();
+  JournalHead head() const;
+
+  std::string journal_id_;
+  std::optional<absl::Status> failure_;
+  std::map<std::string, VmRow> vms_;
+  std::map<std::string, SessionRow> sessions_;
+  std::vector<JournalRecord> journal_;
+  std::vector<EventRow> events_;
+};
+
+}  // namespace ferry::vm

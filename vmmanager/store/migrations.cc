@@ -1,0 +1,60 @@
+#include "vmmanager/store/migrations.h"
+
+#include "bridge/runtime/status_macros.h"
+#include "bridge/runtime/str_cat.h"
+#include "vmmanager/store/journal_chain.h"
+
+namespace ferry::vm {
+namespace {
+
+constexpr char kTables[] = R"sql(
+CREATE TABLE vms (
+  id TEXT PRIMARY KEY, name BLOB NOT NULL, spec_json BLOB NOT NULL, document_json BLOB NOT NULL,
+  desired_state BLOB NOT NULL, adoption_record BLOB NOT NULL, epoch INTEGER NOT NULL,
+  created_unix_ms INTEGER NOT NULL, request_id BLOB NOT NULL, state_reason BLOB NOT NULL,
+  guest_state BLOB NOT NULL) WITHOUT ROWID;
+CREATE TABLE sessions (
+  id TEXT PRIMARY KEY, vm_id BLOB NOT NULL, is_source INTEGER NOT NULL, decided INTEGER NOT NULL,
+  created_unix_ms INTEGER NOT NULL, request_id BLOB NOT NULL, session_bytes BLOB NOT NULL)
+  WITHOUT ROWID;
+CREATE TABLE journal (
+  sequence INTEGER PRIMARY KEY, session_id TEXT NOT NULL, vm_id BLOB NOT NULL, kind BLOB NOT NULL,
+  epoch INTEGER NOT NULL, detail BLOB NOT NULL, hash BLOB NOT NULL);
+CREATE INDEX journal_by_session ON journal (session_id, sequence);
+CREATE TABLE events (
+  id INTEGER PRIMARY KEY, unix_ms INTEGER NOT NULL, type BLOB NOT NULL, subject BLOB NOT NULL,
+  attributes BLOB NOT NULL);
+)sql";
+
+}  // namespace
+
+absl::StatusOr<std::string> MigrateStore(SqliteConnection& connection) {
+  SqliteTransaction transaction(connection);
+  RETURN_IF_ERROR(transaction.Begin());
+  RETURN_IF_ERROR(connection.Execute(
+      "CREATE TABLE IF NOT EXISTS store (version INTEGER NOT NULL, journal_id BLOB NOT NULL)"));
+  std::string journal_id;
+  {
+    ASSIGN_OR_RETURN(SqliteStatement read,
+                     connection.Prepare("SELECT version, journal_id FROM store"));
+    ASSIGN_OR_RETURN(const bool found, read.Step());
+    if (found) {
+      if (read.Number(0) != kStoreVersion) {
+        return absl::FailedPreconditionError(
+            StrCat("the store has version ", read.Number(0), " but this ferryd knows up to ",
+                   kStoreVersion, "; run the newer ferryd, or move the store away"));
+      }
+      journal_id = read.Text(1);
+    }
+  }
+  if (journal_id.empty()) {
+    journal_id = MakeJournalId();
+    RETURN_IF_ERROR(connection.Execute(kTables));
+    ASSIGN_OR_RETURN(SqliteStatement write, connection.Prepare("INSERT INTO store VALUES (?, ?)"));
+    RETURN_IF_ERROR(write.Bind(kStoreVersion).Bind(journal_id).Run());
+  }
+  RETURN_IF_ERROR(transaction.Commit());
+  return journal_id;
+}
+
+}  // namespace ferry::vm

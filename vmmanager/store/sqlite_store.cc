@@ -1,0 +1,315 @@
+#include <fcntl.h>
+#include <sys/stat.h>
+
+#include <algorithm>
+#include <boost/asio/associated_executor.hpp>
+#include <boost/asio/async_result.hpp>
+#include <boost/asio/post.hpp>
+#include <boost/asio/prefer.hpp>
+#include <boost/asio/thread_pool.hpp>
+#include <boost/asio/use_awaitable.hpp>
+#include <cerrno>
+#include <cstring>
+#include <functional>
+#include <optional>
+#include <utility>
+
+#include "bridge/runtime/status_macros.h"
+#include "bridge/runtime/str_cat.h"
+#include "bridge/runtime/unique_fd.h"
+#include "vmmanager/store/journal_chain.h"
+#include "vmmanager/store/migrations.h"
+#include "vmmanager/store/sqlite.h"
+#include "vmmanager/store/store.h"
+
+namespace ferry::vm {
+namespace {
+
+constexpr uint64_t kMaxEvents = 10'000;
+
+std::string EncodeAttributes(const EventRow& event) {
+  std::string bytes;
+  for (const auto& [name, value] : event.attributes) {
+    bytes += StrCat(name.size(), ":", value.size(), ":", name, value);
+  }
+  return bytes;
+}
+
+bool TakeLength(std::string_view& bytes, size_t& length) {
+  length = 0;
+  size_t digits = 0;
+  while (digits < bytes.size() && digits < 9 && bytes[digits] >= '0' && bytes[digits] <= '9') {
+    length = length * 10 + (bytes[digits++] - '0');
+  }
+  if (digits == 0 || digits == bytes.size() || bytes[digits] != ':') return false;
+  bytes.remove_prefix(digits + 1);
+  return true;
+}
+
+absl::Status DecodeAttributes(std::string_view bytes, EventRow& event) {
+  while (!bytes.empty()) {
+    size_t name = 0;
+    size_t value = 0;
+    if (!TakeLength(bytes, name) || !TakeLength(bytes, value) || bytes.size() < name ||
+        bytes.size() - name < value) {
+      return absl::DataLossError(StrCat("event ", event.id, " of the store is damaged"));
+    }
+    event.attributes.emplace_back(bytes.substr(0, name), bytes.substr(name, value));
+    bytes.remove_prefix(name + value);
+  }
+  return absl::OkStatus();
+}
+
+// The store's work proper, on its thread.
+class Database {
+ public:
+  explicit Database(std::unique_ptr<SqliteConnection> connection)
+      : connection_(std::move(connection)) {}
+
+  absl::Status PutVm(const VmRow& row) {
+    ASSIGN_OR_RETURN(SqliteStatement put,
+                     connection_->Prepare("INSERT OR REPLACE INTO vms VALUES "
+                                          "(?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)"));
+    put.BindText(row.id).Bind(row.name).Bind(row.spec_json).Bind(row.document_json);
+    put.Bind(row.desired_state).Bind(row.adoption_record).Bind(row.epoch);
+    put.Bind(row.created_unix_ms).Bind(row.request_id).Bind(row.state_reason);
+    return put.Bind(row.guest_state).Run();
+  }
+
+  absl::StatusOr<std::vector<VmRow>> ListVms() {
+    ASSIGN_OR_RETURN(SqliteStatement read, connection_->Prepare("SELECT * FROM vms ORDER BY id"));
+    std::vector<VmRow> rows;
+    while (true) {
+      ASSIGN_OR_RETURN(const bool found, read.Step());
+      if (!found) return rows;
+      rows.push_back({read.Text(0), read.Text(1), read.Text(2), read.Text(3), read.Text(4),
+                      read.Text(5), read.Number(6), read.Number(7), read.Text(8), read.Text(9),
+                      read.Text(10)});
+    }
+  }
+
+  absl::Status Delete(const char* table, const std::string& id) {
+    ASSIGN_OR_RETURN(SqliteStatement remove,
+                     connection_->Prepare(StrCat("DELETE FROM ", table, " WHERE id = ?")));
+    return remove.BindText(id).Run();
+  }
+
+  absl::Status PutSession(const SessionRow& row) {
+    ASSIGN_OR_RETURN(
+        SqliteStatement put,
+        connection_->Prepare("INSERT OR REPLACE INTO sessions VALUES (?, ?, ?, ?, ?, ?, ?)"));
+    put.BindText(row.id).Bind(row.vm_id).Bind(uint64_t{row.is_source}).Bind(uint64_t{row.decided});
+    return put.Bind(row.created_unix_ms).Bind(row.request_id).Bind(row.session_bytes).Run();
+  }
+
+  absl::StatusOr<std::vector<SessionRow>> ListSessions() {
+    ASSIGN_OR_RETURN(SqliteStatement read,
+                     connection_->Prepare("SELECT * FROM sessions ORDER BY created_unix_ms, id"));
+    std::vector<SessionRow> rows;
+    while (true) {
+      ASSIGN_OR_RETURN(const bool found, read.Step());
+      if (!found) return rows;
+      rows.push_back({read.Text(0), read.Text(1), read.Number(2) != 0, read.Number(3) != 0,
+                      read.Number(4), read.Text(5), read.Text(6)});
+    }
+  }
+
+  absl::StatusOr<JournalRecord> Append(JournalRecord record) {
+    SqliteTransaction transaction(*connection_);
+    RETURN_IF_ERROR(transaction.Begin());
+    ASSIGN_OR_RETURN(const JournalHead head, Head());
+    record.sequence = head.sequence + 1;
+    record.hash = ChainHash(head.hash, record);
+    {
+      ASSIGN_OR_RETURN(SqliteStatement insert,
+                       connection_->Prepare("INSERT INTO journal VALUES (?, ?, ?, ?, ?, ?, ?)"));
+      insert.Bind(record.sequence).BindText(record.session_id).Bind(record.vm_id);
+      insert.Bind(record.kind).Bind(record.epoch).Bind(record.detail).Bind(record.hash);
+      RETURN_IF_ERROR(insert.Run());
+    }
+    RETURN_IF_ERROR(transaction.Commit());
+    return record;
+  }
+
+  absl::StatusOr<JournalHead> Head() {
+    ASSIGN_OR_RETURN(
+        SqliteStatement read,
+        connection_->Prepare("SELECT sequence, hash FROM journal ORDER BY sequence DESC LIMIT 1"));
+    ASSIGN_OR_RETURN(const bool found, read.Step());
+    if (!found) return JournalHead{};
+    return JournalHead{read.Number(0), read.Text(1)};
+  }
+
+  absl::StatusOr<std::vector<JournalRecord>> ReadJournal(const std::string& session_id) {
+    ASSIGN_OR_RETURN(
+        SqliteStatement read,
+        connection_->Prepare("SELECT * FROM journal WHERE session_id = ? ORDER BY sequence"));
+    read.BindText(session_id);
+    std::vector<JournalRecord> records;
+    while (true) {
+      ASSIGN_OR_RETURN(const bool found, read.Step());
+      if (!found) return records;
+      records.push_back(ToRecord(read));
+    }
+  }
+
+  absl::Status VerifyJournal() {
+    ASSIGN_OR_RETURN(SqliteStatement read,
+                     connection_->Prepare("SELECT * FROM journal ORDER BY sequence"));
+    JournalHead head;
+    while (true) {
+      ASSIGN_OR_RETURN(const bool found, read.Step());
+      if (!found) return absl::OkStatus();
+      const JournalRecord record = ToRecord(read);
+      RETURN_IF_ERROR(CheckFollows(head, record));
+      head = {record.sequence, record.hash};
+    }
+  }
+
+  absl::StatusOr<EventRow> AppendEvent(EventRow event) {
+    SqliteTransaction transaction(*connection_);
+    RETURN_IF_ERROR(transaction.Begin());
+    {
+      ASSIGN_OR_RETURN(SqliteStatement newest,
+                       connection_->Prepare("SELECT IFNULL(MAX(id), 0) + 1 FROM events"));
+      RETURN_IF_ERROR(newest.Step().status());
+      event.id = newest.Number(0);
+      ASSIGN_OR_RETURN(SqliteStatement insert,
+                       connection_->Prepare("INSERT INTO events VALUES (?, ?, ?, ?, ?)"));
+      insert.Bind(event.id).Bind(event.unix_ms).Bind(event.type).Bind(event.subject);
+      RETURN_IF_ERROR(insert.Bind(EncodeAttributes(event)).Run());
+      if (event.id > kMaxEvents) {
+        ASSIGN_OR_RETURN(SqliteStatement trim,
+                         connection_->Prepare("DELETE FROM events WHERE id <= ?"));
+        RETURN_IF_ERROR(trim.Bind(event.id - kMaxEvents).Run());
+      }
+    }
+    RETURN_IF_ERROR(transaction.Commit());
+    return event;
+  }
+
+  absl::StatusOr<std::vector<EventRow>> ReadEvents(uint64_t after, size_t limit) {
+    // SQLite's numbers are signed; nothing is stored beyond them.
+    if (after > INT64_MAX) return std::vector<EventRow>{};
+    ASSIGN_OR_RETURN(SqliteStatement read,
+                     connection_->Prepare("SELECT * FROM events WHERE id > ? ORDER BY id LIMIT ?"));
+    read.Bind(after).Bind(uint64_t{std::min<size_t>(limit, kMaxEvents)});
+    std::vector<EventRow> events;
+    while (true) {
+      ASSIGN_OR_RETURN(const bool found, read.Step());
+      if (!found) return events;
+      EventRow event{read.Number(0), read.Number(1), read.Text(2), read.Text(3), {}};
+      RETURN_IF_ERROR(DecodeAttributes(read.Text(4), event));
+      events.push_back(std::move(event));
+    }
+  }
+
+ private:
+  static JournalRecord ToRecord(const SqliteStatement& read) {
+    return {read.Number(0), read.Text(1), read.Text(2), read.Text(3),
+            read.Number(4), read.Text(5), read.Text(6)};
+  }
+
+  std::unique_ptr<SqliteConnection> connection_;
+};
+
+class SqliteStore final : public Store {
+ public:
+  SqliteStore(std::unique_ptr<SqliteConnection> connection, std::string journal_id)
+      : database_(std::move(connection)), journal_id_(std::move(journal_id)), thread_(1) {}
+  ~SqliteStore() override { thread_.join(); }
+
+  const std::string& journal_id() const override { return journal_id_; }
+
+  Task<absl::Status> PutVm(const VmRow& row) override {
+    return Run<absl::Status>([this, row] { return database_.PutVm(row); });
+  }
+  Task<absl::Status> DeleteVm(const std::string& id) override {
+    return Run<absl::Status>([this, id] { return database_.Delete("vms", id); });
+  }
+  Task<absl::StatusOr<std::vector<VmRow>>> ListVms() override {
+    return Run<absl::StatusOr<std::vector<VmRow>>>([this] { return database_.ListVms(); });
+  }
+  Task<absl::Status> PutSession(const SessionRow& row) override {
+    return Run<absl::Status>([this, row] { return database_.PutSession(row); });
+  }
+  Task<absl::Status> DeleteSession(const std::string& id) override {
+    return Run<absl::Status>([this, id] { return database_.Delete("sessions", id); });
+  }
+  Task<absl::StatusOr<std::vector<SessionRow>>> ListSessions() override {
+    return Run<absl::StatusOr<std::vector<SessionRow>>>(
+        [this] { return database_.ListSessions(); });
+  }
+  Task<absl::StatusOr<JournalRecord>> Append(JournalRecord record) override {
+    return Run<absl::StatusOr<JournalRecord>>(
+        [this, record = std::move(record)] { return database_.Append(record); });
+  }
+  Task<absl::StatusOr<std::vector<JournalRecord>>> ReadJournal(
+      const std::string& session_id) override {
+    return Run<absl::StatusOr<std::vector<JournalRecord>>>(
+        [this, session_id] { return database_.ReadJournal(session_id); });
+  }
+  Task<absl::StatusOr<JournalHead>> Head() override {
+    return Run<absl::StatusOr<JournalHead>>([this] { return database_.Head(); });
+  }
+  Task<absl::Status> VerifyJournal() override {
+    return Run<absl::Status>([this] { return database_.VerifyJournal(); });
+  }
+  Task<absl::StatusOr<EventRow>> AppendEvent(EventRow event) override {
+    return Run<absl::StatusOr<EventRow>>(
+        [this, event = std::move(event)] { return database_.AppendEvent(event); });
+  }
+  Task<absl::StatusOr<std::vector<EventRow>>> ReadEvents(uint64_t after, size_t limit) override {
+    return Run<absl::StatusOr<std::vector<EventRow>>>(
+        [this, after, limit] { return database_.ReadEvents(after, limit); });
+  }
+
+ private:
+  // Runs `work` on the store's thread and goes on here. It is not called off when the task is
+  // cancelled: what was asked for is written, and the task unwinds afterwards.
+  template <typename T>
+  Task<T> Run(std::function<T()> work) {
+    auto result = std::make_shared<std::optional<T>>();
+    auto start = [this, work = std::move(work), result](auto handler) mutable {
+      auto executor = asio::prefer(asio::get_associated_executor(handler),
+                                   asio::execution::outstanding_work.tracked);
+      auto job = [work = std::move(work), result, executor,
+                  handler = std::move(handler)]() mutable {
+        result->emplace(work());
+        asio::post(executor, std::move(handler));
+      };
+      asio::post(thread_, std::move(job));
+    };
+    co_await asio::async_initiate<const asio::use_awaitable_t<>, void()>(std::move(start),
+                                                                         asio::use_awaitable);
+    co_return **std::move(result);
+  }
+
+  Database database_;
+  std::string journal_id_;
+  asio::thread_pool thread_;
+};
+
+// The file is ours alone before SQLite sees it. An existing one is not opened here: closing it
+// again would drop the locks that this process may hold on it.
+absl::Status MakeFile(const std::string& path) {
+  UniqueFd made(::open(path.c_str(), O_RDWR | O_CREAT | O_EXCL | O_CLOEXEC, 0600));
+  if (made.valid()) return absl::OkStatus();
+  if (errno == EEXIST && ::chmod(path.c_str(), 0600) == 0) return absl::OkStatus();
+  return absl::UnavailableError(StrCat("cannot use the store ", path, ": ", std::strerror(errno)));
+}
+
+}  // namespace
+
+absl::StatusOr<std::unique_ptr<Store>> OpenSqliteStore(const std::string& path, Executor) {
+  RETURN_IF_ERROR(MakeFile(path));
+  ASSIGN_OR_RETURN(std::unique_ptr<SqliteConnection> connection, SqliteConnection::Open(path));
+  for (const char* pragma :
+       {"PRAGMA locking_mode=EXCLUSIVE", "PRAGMA journal_mode=WAL", "PRAGMA synchronous=FULL"}) {
+    RETURN_IF_ERROR(connection->Execute(pragma));
+  }
+  ASSIGN_OR_RETURN(std::string journal_id, MigrateStore(*connection));
+  return std::make_unique<SqliteStore>(std::move(connection), std::move(journal_id));
+}
+
+}  // namespace ferry::vm
