@@ -1,0 +1,140 @@
+#include "vmmanager/qemu/qemu_command_line.h"
+
+#include <gmock/gmock.h>
+#include <gtest/gtest.h>
+
+namespace ferry::vm {
+namespace {
+
+using ::testing::Contains;
+using ::testing::HasSubstr;
+using ::testing::Not;
+using ::testing::StartsWith;
+
+constexpr char kId[] = "11111111-2222-3333-4444-555555555555";
+
+CommandLineContext Context() {
+  CommandLineContext context;
+  context.binary = "/usr/bin/qemu-system-x86_64";
+  context.accelerator = "tcg";
+  context.default_machine = "pc-q35-7.2";
+  context.console_path = "/run/vm/console.log";
+  return context;
+}
+
+std::string After(const std::vector<std::string>& words, const std::string& option) {
+  for (size_t i = 0; i + 1 < words.size(); ++i) {
+    if (words[i] == option) return words[i + 1];
+  }
+  return "(absent)";
+}
+
+TEST(QemuCommandLineTest, ConfinesAndPinsTheMachine) {
+  schema::VirtualMachine machine;
+  machine.compute_topology.memory.size_in_mb = 384;
+  machine.compute_topology.processor.count = 2;
+  const auto words = *BuildCommandLine(kId, machine, Context());
+  EXPECT_EQ(words[0], "/usr/bin/qemu-system-x86_64");
+  EXPECT_EQ(After(words, "-machine"), "pc-q35-7.2");
+  EXPECT_EQ(After(words, "-uuid"), kId);
+  EXPECT_EQ(After(words, "-cpu"), "max");
+  EXPECT_EQ(After(words, "-m"), "384M");
+  EXPECT_EQ(After(words, "-smp"), "2");
+  EXPECT_EQ(After(words, "-sandbox"),
+            "on,obsolete=deny,elevateprivileges=deny,spawn=deny,resourcecontrol=deny");
+  EXPECT_EQ(After(words, "-action"), "shutdown=pause,panic=pause");
+  for (const char* option : {"-nodefaults", "-no-user-config", "-nographic", "-S"}) {
+    EXPECT_THAT(words, Contains(option));
+  }
+  EXPECT_THAT(words, Not(Contains("-incoming")));
+}
+
+TEST(QemuCommandLineTest, DocumentsPlatformWinsOverTheHosts) {
+  schema::VirtualMachine machine;
+  machine.platform = {.machine_type = "pc-q35-6.2", .cpu_model = "Nehalem"};
+  auto context = Context();
+  context.accelerator = "kvm";
+  const auto words = *BuildCommandLine(kId, machine, context);
+  EXPECT_EQ(After(words, "-machine"), "pc-q35-6.2");
+  EXPECT_EQ(After(words, "-cpu"), "Nehalem");
+  machine.platform = {};
+  EXPECT_EQ(After(*BuildCommandLine(kId, machine, context), "-cpu"), "host");
+}
+
+TEST(QemuCommandLineTest, BootsTheDocumentsKernel) {
+  schema::VirtualMachine machine;
+  machine.chipset.linux_kernel_direct = {"/k/vmlinuz", "/k/initrd", "a=b"};
+  const auto words = *BuildCommandLine(kId, machine, Context());
+  EXPECT_EQ(After(words, "-kernel"), "/k/vmlinuz");
+  EXPECT_EQ(After(words, "-initrd"), "/k/initrd");
+  EXPECT_EQ(After(words, "-append"), "console=ttyS0 quiet a=b");
+}
+
+TEST(QemuCommandLineTest, LinksTheGuestBySerialPortOrByVsock) {
+  schema::VirtualMachine machine;
+  const auto serial = *BuildCommandLine(kId, machine, Context());
+  EXPECT_THAT(serial, Contains(HasSubstr("name=ferry.bridge")));
+  EXPECT_THAT(serial, Contains("socket,id=bridge0,fd=12,server=on,wait=off"));
+  machine.devices.hv_socket = schema::HvSocketSystemConfig{7};
+  const auto vsock = *BuildCommandLine(kId, machine, Context());
+  EXPECT_THAT(vsock, Contains("vhost-vsock-pci,id=vsock0,guest-cid=7,bus=pcie.0,addr=0x5"));
+  EXPECT_THAT(vsock, Not(Contains(HasSubstr("ferry.bridge"))));
+}
+
+TEST(QemuCommandLineTest, DisksHaveStableNamesAndEscapedPaths) {
+  schema::VirtualMachine machine;
+  machine.devices.scsi["1"].attachments["3"] = {
+      .path = "/d/a,b.img", .read_only = true, .name = "data", .format = "raw"};
+  const auto words = *BuildCommandLine(kId, machine, Context());
+  EXPECT_THAT(words, Contains("driver=file,node-name=disk-data-file,read-only=on,"
+                              "filename=/d/a,,b.img"));
+  EXPECT_THAT(words, Contains("driver=raw,node-name=disk-data-fmt,read-only=on,"
+                              "file=disk-data-file"));
+  EXPECT_THAT(words, Contains("scsi-hd,id=disk-data,bus=scsi1.0,scsi-id=0,lun=3,"
+                              "drive=disk-data-fmt"));
+  EXPECT_THAT(words, Contains("virtio-scsi-pci,id=scsi0,bus=pcie.0,addr=0x8"));
+  EXPECT_THAT(words, Contains("virtio-scsi-pci,id=scsi1,bus=pcie.0,addr=0x9"));
+}
+
+TEST(QemuCommandLineTest, DiskStemsAreValidAndDistinct) {
+  const schema::Attachment unnamed{.path = "/d"};
+  EXPECT_EQ(DiskStem("0", "2", unnamed), "disk-0-2");
+  const schema::Attachment strange{.path = "/d", .name = "my disk,evil=on"};
+  const schema::Attachment similar{.path = "/d", .name = "my disk;evil=on"};
+  EXPECT_EQ(DiskStem("0", "1", strange).find_first_of(" ,="), std::string::npos);
+  EXPECT_NE(DiskStem("0", "1", strange), DiskStem("0", "2", similar));
+  const schema::Attachment longer{.path = "/d", .name = std::string(300, 'n')};
+  EXPECT_LE(DiskStem("7", "255", longer).size() + std::string("-file").size(), 31u);
+}
+
+TEST(QemuCommandLineTest, RefusesWhatCannotBeBuilt) {
+  schema::VirtualMachine machine;
+  machine.compute_topology.memory.size_in_mb = 0;
+  EXPECT_TRUE(absl::IsInvalidArgument(BuildCommandLine(kId, machine, Context()).status()));
+  machine = {};
+  machine.compute_topology.processor.count = 0;
+  EXPECT_TRUE(absl::IsInvalidArgument(BuildCommandLine(kId, machine, Context()).status()));
+  for (const auto& [controller, lun] : std::vector<std::pair<std::string, std::string>>{
+           {"8", "0"}, {"x", "0"}, {"0", "256"}, {"0", "-1"}, {"0", "01"}, {"", "0"}}) {
+    machine = {};
+    machine.devices.scsi[controller].attachments[lun].path = "/d";
+    EXPECT_TRUE(absl::IsInvalidArgument(BuildCommandLine(kId, machine, Context()).status()))
+        << controller << "/" << lun;
+  }
+  machine = {};
+  machine.devices.scsi["0"].attachments["0"] = {.path = "/d", .format = "vmdk"};
+  EXPECT_TRUE(absl::IsInvalidArgument(BuildCommandLine(kId, machine, Context()).status()));
+  machine = {};
+  machine.devices.scsi["0"].attachments["0"] = {.path = "/a", .name = "same"};
+  machine.devices.scsi["0"].attachments["1"] = {.path = "/b", .name = "same"};
+  EXPECT_TRUE(absl::IsInvalidArgument(BuildCommandLine(kId, machine, Context()).status()));
+}
+
+TEST(QemuCommandLineTest, DestinationDefersItsStream) {
+  auto context = Context();
+  context.incoming = true;
+  EXPECT_EQ(After(*BuildCommandLine(kId, {}, context), "-incoming"), "defer");
+}
+
+}  // namespace
+}  // namespace ferry::vm

@@ -1,0 +1,130 @@
+#include "vmmanager/qemu/qemu_migration_settings.h"
+
+#include <gtest/gtest.h>
+
+#include <boost/json/parse.hpp>
+
+namespace ferry::vm {
+namespace {
+
+namespace json = boost::json;
+
+QemuCapabilities AllCapabilities() {
+  QemuCapabilities qemu;
+  qemu.migration = {
+      "events",        "return-path", "pause-before-switchover", "late-block-activate",
+      "validate-uuid", "multifd",     "auto-converge",           "background-snapshot"};
+  return qemu;
+}
+
+bool IsOn(const json::object& arguments, const char* name) {
+  for (const json::value& item : arguments.at("capabilities").as_array()) {
+    if (item.at("capability").as_string() == name) return item.at("state").as_bool();
+  }
+  ADD_FAILURE() << name << " is not named";
+  return false;
+}
+
+TEST(MigrationSettingsTest, AlwaysConfirmsAndPausesBeforeTheSwitchover) {
+  const json::object set = CapabilitiesFor({}, AllCapabilities());
+  for (const char* name : {"events", "return-path", "pause-before-switchover",
+                           "late-block-activate", "validate-uuid"}) {
+    EXPECT_TRUE(IsOn(set, name)) << name;
+  }
+  for (const char* name : {"multifd", "auto-converge", "background-snapshot"}) {
+    EXPECT_FALSE(IsOn(set, name)) << name;
+  }
+}
+
+TEST(MigrationSettingsTest, NamesNothingThatQemuLacks) {
+  QemuCapabilities qemu;
+  qemu.migration = {"events"};
+  EXPECT_EQ(CapabilitiesFor({}, qemu).at("capabilities").as_array().size(), 1u);
+}
+
+TEST(MigrationSettingsTest, JobsWithoutPeerUseEventsOnly) {
+  const json::object set = PlainCapabilities(AllCapabilities());
+  EXPECT_TRUE(IsOn(set, "events"));
+  EXPECT_FALSE(IsOn(set, "return-path"));
+}
+
+TEST(MigrationSettingsTest, WorkersTurnOnMultifd) {
+  schema::MigrationInitializeOptions options;
+  options.compression_settings = schema::MigrationCompressionSettings{3};
+  EXPECT_TRUE(IsOn(CapabilitiesFor(options, AllCapabilities()), "multifd"));
+  const json::object parameters = ParametersFor(options);
+  EXPECT_EQ(parameters.at("multifd-channels").to_number<int>(), 3);
+  EXPECT_EQ(parameters.at("multifd-compression").as_string(), "zstd");
+}
+
+TEST(MigrationSettingsTest, LimitsAreAlwaysExplicit) {
+  const json::object unlimited = ParametersFor({});
+  EXPECT_GE(unlimited.at("max-bandwidth").to_number<uint64_t>(), 10'000'000'000u);
+  EXPECT_EQ(unlimited.at("downtime-limit").to_number<int>(), 20);
+  schema::MigrationInitializeOptions options;
+  options.max_bandwidth = 1'000'000;
+  options.memory_transfer_throttle_params.emplace().target_blackout_transfer_time = 7;
+  EXPECT_EQ(ParametersFor(options).at("max-bandwidth").to_number<uint64_t>(), 1'000'000u);
+  EXPECT_EQ(ParametersFor(options).at("downtime-limit").to_number<int>(), 7);
+}
+
+TEST(MigrationSettingsTest, ThrottlesOnlyWhenAsked) {
+  schema::MigrationInitializeOptions options;
+  auto& params = options.memory_transfer_throttle_params.emplace();
+  EXPECT_FALSE(IsOn(CapabilitiesFor(options, AllCapabilities()), "auto-converge"));
+  params.minimum_throttle_percentage = 0;
+  params.throttling_scale = 100;
+  EXPECT_TRUE(IsOn(CapabilitiesFor(options, AllCapabilities()), "auto-converge"));
+  EXPECT_EQ(ParametersFor(options).at("cpu-throttle-initial").to_number<int>(), 1);
+  EXPECT_EQ(ParametersFor(options).at("cpu-throttle-increment").to_number<int>(), 99);
+  params.skip_throttling = true;
+  EXPECT_FALSE(IsOn(CapabilitiesFor(options, AllCapabilities()), "auto-converge"));
+}
+
+TEST(DowntimePolicyTest, RisesInSmallStepsToACeiling) {
+  const DowntimePolicy policy = DowntimePolicyOf({});
+  EXPECT_EQ(policy.LimitAt(1), 20u);
+  EXPECT_EQ(policy.LimitAt(kPatientPasses), 20u);
+  EXPECT_EQ(policy.LimitAt(kPatientPasses + 1), 30u);
+  EXPECT_EQ(policy.LimitAt(kPatientPasses + 2), 40u);
+  EXPECT_EQ(policy.LimitAt(1'000'000), 200u);
+}
+
+TEST(DowntimePolicyTest, MaximumPassesForceTheSwitchover) {
+  schema::MigrationInitializeOptions options;
+  auto& params = options.memory_transfer_throttle_params.emplace();
+  params.maximum_number_of_brownout_transfer_passes = 3;
+  EXPECT_EQ(DowntimePolicyOf(options).LimitAt(2), 20u);
+  EXPECT_EQ(DowntimePolicyOf(options).LimitAt(3), 2'000'000u);
+  params.blackout_time_threshold_for_cancelling_migration = 50;
+  options.cancel_if_blackout_threshold_exceeds = true;
+  EXPECT_EQ(DowntimePolicyOf(options).LimitAt(3), 50u);
+  EXPECT_EQ(DowntimePolicyOf(options).LimitAt(100), 50u);
+}
+
+TEST(MigrationReportTest, ReadsWhatQemuSays) {
+  const MigrationReport report = ParseMigrationReport(json::parse(
+      R"({"status": "active", "ram": {"transferred": 10, "remaining": 20, "total": 30,
+          "mbps": 8.0, "dirty-pages-rate": 2, "page-size": 4096, "dirty-sync-count": 3}})"));
+  EXPECT_EQ(report.status, "active");
+  EXPECT_EQ(report.progress.pass, 3u);
+  EXPECT_EQ(report.progress.transferred_bytes, 10u);
+  EXPECT_EQ(report.progress.remaining_bytes, 20u);
+  EXPECT_EQ(report.progress.total_bytes, 30u);
+  EXPECT_EQ(report.progress.bytes_per_second, 1'000'000u);
+  EXPECT_EQ(report.progress.dirty_bytes_per_second, 8192u);
+}
+
+TEST(MigrationReportTest, SurvivesOddAnswers) {
+  for (const char* text : {"{}", "[]", "5", R"({"status": 5, "ram": [], "error-desc": {}})",
+                           R"({"ram": {"transferred": -1, "mbps": "x", "remaining": 1e300}})"}) {
+    const MigrationReport report = ParseMigrationReport(json::parse(text));
+    EXPECT_TRUE(report.status.empty()) << text;
+  }
+  const MigrationReport failed =
+      ParseMigrationReport(json::parse(R"({"status": "failed", "error-desc": "broken"})"));
+  EXPECT_EQ(failed.error, "broken");
+}
+
+}  // namespace
+}  // namespace ferry::vm

@@ -1,0 +1,86 @@
+#include "vmmanager/qemu/qemu_backend.h"
+
+#include <sys/stat.h>
+
+#include <filesystem>
+
+#include "absl/strings/ascii.h"
+#include "absl/strings/str_cat.h"
+#include "bridge/runtime/status_macros.h"
+#include "vmmanager/qemu/accelerator_probe.h"
+#include "vmmanager/qemu/qemu_command_line.h"
+#include "vmmanager/qemu/qemu_compute_system.h"
+
+namespace ferry::vm {
+namespace {
+
+absl::Status CheckId(const std::string& id) {
+  constexpr size_t kUuidText = 36;
+  bool valid = id.size() == kUuidText;
+  for (size_t i = 0; valid && i < id.size(); ++i) {
+    const bool dash = i == 8 || i == 13 || i == 18 || i == 23;
+    valid = dash ? id[i] == '-' : absl::ascii_isxdigit(static_cast<unsigned char>(id[i]));
+  }
+  if (valid) return absl::OkStatus();
+  return absl::InvalidArgumentError(absl::StrCat("the VM's id '", id, "' is not a UUID"));
+}
+
+absl::Status CheckDocument(const QemuHost& host, const std::string& id,
+                           const schema::ComputeSystem& document) {
+  RETURN_IF_ERROR(CheckId(id));
+  CommandLineContext context;
+  context.accelerator = host.info.accelerator;
+  context.default_machine = host.info.machine_type;
+  RETURN_IF_ERROR(BuildCommandLine(id, document.virtual_machine, context).status());
+  const std::string machine = MachineTypeOf(document.virtual_machine, host.info.machine_type);
+  if (!host.capabilities.machine_types.contains(machine)) {
+    return absl::FailedPreconditionError(
+        absl::StrCat("QEMU ", host.info.version, " on this host lacks the machine type ", machine));
+  }
+  return absl::OkStatus();
+}
+
+}  // namespace
+
+Task<absl::StatusOr<std::unique_ptr<QemuBackend>>> QemuBackend::Open(Executor executor,
+                                                                     QemuBackendConfig config) {
+  std::error_code error;
+  std::filesystem::create_directories(config.state_dir, error);
+  if (error || ::chmod(config.state_dir.c_str(), config.qemu_uid ? 0711 : 0700) != 0) {
+    co_return absl::FailedPreconditionError(
+        absl::StrCat("cannot use the state folder '", config.state_dir, "'"));
+  }
+  if (!config.make_link) {
+    co_return absl::InvalidArgumentError("the QEMU backend needs a guest link factory");
+  }
+  auto host = std::make_shared<QemuHost>(executor, std::move(config));
+  CO_ASSIGN_OR_RETURN(host->capabilities, co_await ProbeCapabilities(host->config.binary));
+  CO_ASSIGN_OR_RETURN(const AcceleratorChoice choice,
+                      co_await ProbeAccelerator(host->config.binary, host->config.state_dir,
+                                                host->config.allow_kvm));
+  host->info = {.name = "qemu",
+                .version = host->capabilities.version,
+                .accelerator = choice.accelerator,
+                .accelerator_reason = choice.reason,
+                .machine_type = host->capabilities.machine_type};
+  co_return std::unique_ptr<QemuBackend>(new QemuBackend(std::move(host)));
+}
+
+const BackendInfo& QemuBackend::info() const { return host_->info; }
+
+Task<absl::StatusOr<std::unique_ptr<ComputeSystem>>> QemuBackend::Create(
+    const std::string& id, const schema::ComputeSystem& document) {
+  CO_RETURN_IF_ERROR(CheckDocument(*host_, id, document));
+  co_return std::make_unique<QemuComputeSystem>(host_, id, document);
+}
+
+Task<absl::StatusOr<std::unique_ptr<ComputeSystem>>> QemuBackend::Adopt(
+    const std::string& id, const schema::ComputeSystem& document,
+    const std::string& adoption_record) {
+  CO_RETURN_IF_ERROR(CheckId(id));
+  auto system = std::make_unique<QemuComputeSystem>(host_, id, document);
+  CO_RETURN_IF_ERROR(co_await system->Adopt(adoption_record));
+  co_return system;
+}
+
+}  // namespace ferry::vm

@@ -1,0 +1,49 @@
+#pragma once
+
+#include <sys/types.h>
+
+#include <memory>
+#include <optional>
+#include <string>
+#include <vector>
+
+#include "absl/status/statusor.h"
+#include "bridge/runtime/async.h"
+#include "vmmanager/backend/compute_system.h"
+#include "vmmanager/qemu/guest_link.h"
+
+namespace ferry::vm {
+
+struct QemuBackendConfig {
+  std::string binary = "/usr/bin/qemu-system-x86_64";
+  std::string state_dir;          // holds a 0700 folder for each running VM
+  bool allow_kvm = true;          // false: software emulation without measuring
+  std::optional<uid_t> qemu_uid;  // QEMU runs as this user instead of the daemon's
+  std::optional<gid_t> qemu_gid;
+  std::string cgroup_parent;  // cgroup v2 folder; each QEMU gets a child of it if that is possible
+  std::vector<std::string> extra_arguments;  // appended to each command line; for firmware tests
+  GuestLinkFactory make_link;
+};
+
+struct QemuHost;
+
+// Runs utility VMs with QEMU.
+class QemuBackend : public Backend {
+ public:
+  // Probes the binary and the accelerator.
+  static Task<absl::StatusOr<std::unique_ptr<QemuBackend>>> Open(Executor executor,
+                                                                 QemuBackendConfig config);
+
+  const BackendInfo& info() const override;
+  Task<absl::StatusOr<std::unique_ptr<ComputeSystem>>> Create(
+      const std::string& id, const schema::ComputeSystem& document) override;
+  Task<absl::StatusOr<std::unique_ptr<ComputeSystem>>> Adopt(
+      const std::string& id, const schema::ComputeSystem& document,
+      const std::string& adoption_record) override;
+
+ private:
+  explicit QemuBackend(std::shared_ptr<const QemuHost> host) : host_(std::move(host)) {}
+  std::shared_ptr<const QemuHost> host_;
+};
+
+}  // namespace ferry::vm

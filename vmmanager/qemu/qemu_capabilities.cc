@@ -1,0 +1,136 @@
+#include "vmmanager/qemu/qemu_capabilities.h"
+
+#include <sys/socket.h>
+
+#include <array>
+#include <boost/json/array.hpp>
+
+#include "absl/strings/str_cat.h"
+#include "bridge/runtime/status_macros.h"
+#include "vmmanager/qemu/qemu_process.h"
+#include "vmmanager/qemu/qmp_client.h"
+
+namespace ferry::vm {
+namespace {
+
+namespace json = boost::json;
+
+constexpr milliseconds kGreetingDeadline{20'000};
+constexpr int kMonitorFd = 10;
+
+std::string Text(const json::object& object, const char* key) {
+  const json::value* value = object.if_contains(key);
+  const json::string* text = value == nullptr ? nullptr : value->if_string();
+  return text == nullptr ? std::string() : std::string(text->data(), text->size());
+}
+
+// The texts under `key` of a list of objects.
+std::set<std::string> Names(const json::value& list, const char* key) {
+  std::set<std::string> names;
+  if (const json::array* items = list.if_array()) {
+    for (const json::value& item : *items) {
+      if (const json::object* object = item.if_object()) names.insert(Text(*object, key));
+    }
+  }
+  return names;
+}
+
+std::string VersionOf(const json::value& reply) {
+  const json::object* root = reply.if_object();
+  const json::value* qemu = root == nullptr ? nullptr : root->if_contains("qemu");
+  const json::object* numbers = qemu == nullptr ? nullptr : qemu->if_object();
+  if (numbers == nullptr) return "unknown";
+  std::string version;
+  for (const char* part : {"major", "minor", "micro"}) {
+    const json::value* number = numbers->if_contains(part);
+    const int64_t* digits = number == nullptr ? nullptr : number->if_int64();
+    absl::StrAppend(&version, version.empty() ? "" : ".", digits == nullptr ? 0 : *digits);
+  }
+  return version;
+}
+
+absl::Status CheckNeeds(const std::string& binary, const QemuCapabilities& found) {
+  for (const char* name : {"events", "return-path", "pause-before-switchover",
+                           "late-block-activate", "validate-uuid"}) {
+    if (!found.migration.contains(name)) {
+      return absl::FailedPreconditionError(
+          absl::StrCat(binary, " ", found.version, " lacks the migration capability ", name));
+    }
+  }
+  for (const char* name : {"virtio-serial-pci", "virtio-scsi-pci", "virtio-rng-pci", "scsi-hd"}) {
+    if (!found.devices.contains(name)) {
+      return absl::FailedPreconditionError(
+          absl::StrCat(binary, " ", found.version, " lacks the device ", name));
+    }
+  }
+  if (found.machine_type.empty()) {
+    return absl::FailedPreconditionError(absl::StrCat(binary, " lacks the machine type q35"));
+  }
+  return absl::OkStatus();
+}
+
+Task<absl::StatusOr<QemuCapabilities>> Ask(QmpClient* qmp) {
+  CO_RETURN_IF_ERROR(co_await qmp->WaitReady(kGreetingDeadline));
+  QemuCapabilities found;
+  CO_ASSIGN_OR_RETURN(const json::value version, co_await qmp->Execute("query-version"));
+  found.version = VersionOf(version);
+  CO_ASSIGN_OR_RETURN(const json::value machines, co_await qmp->Execute("query-machines"));
+  found.machine_types = Names(machines, "name");
+  if (const json::array* items = machines.if_array()) {
+    for (const json::value& item : *items) {
+      const json::object* machine = item.if_object();
+      if (machine != nullptr && Text(*machine, "alias") == "q35") {
+        found.machine_type = Text(*machine, "name");
+      }
+    }
+  }
+  CO_ASSIGN_OR_RETURN(const json::value capabilities,
+                      co_await qmp->Execute("query-migrate-capabilities"));
+  found.migration = Names(capabilities, "capability");
+  json::object implements = {{"implements", "device"}};
+  CO_ASSIGN_OR_RETURN(const json::value devices,
+                      co_await qmp->Execute("qom-list-types", std::move(implements)));
+  found.devices = Names(devices, "name");
+  co_return found;
+}
+
+}  // namespace
+
+Task<absl::StatusOr<QemuCapabilities>> ProbeCapabilities(std::string binary) {
+  const Executor executor = co_await asio::this_coro::executor;
+  std::array<int, 2> ends{};
+  if (::socketpair(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0, ends.data()) != 0) {
+    co_return absl::ErrnoToStatus(errno, "cannot make a socket pair");
+  }
+  UniqueFd ours(ends[0]);
+  UniqueFd theirs(ends[1]);
+  LaunchSpec spec;
+  spec.argv = {binary,
+               "-machine",
+               "none",
+               "-nodefaults",
+               "-no-user-config",
+               "-display",
+               "none",
+               "-S",
+               "-chardev",
+               absl::StrCat("socket,id=qmp0,fd=", kMonitorFd),
+               "-mon",
+               "chardev=qmp0,mode=control"};
+  spec.descriptors[kMonitorFd] = theirs.get();
+  CO_ASSIGN_OR_RETURN(std::unique_ptr<QemuProcess> process, QemuProcess::Launch(executor, spec));
+  theirs.Reset();
+  struct KillOnExit {
+    QemuProcess* process;
+    ~KillOnExit() { process->Kill(); }
+  } kill{process.get()};
+  QmpClient qmp(executor, std::move(ours));
+  absl::StatusOr<QemuCapabilities> found = co_await Ask(&qmp);
+  process->Kill();
+  co_await process->WaitEnd();
+  CO_RETURN_IF_ERROR(found.status());
+  CO_RETURN_IF_ERROR(CheckNeeds(binary, *found));
+  co_return found;
+}
+
+}  // namespace ferry::vm

@@ -1,0 +1,193 @@
+#include "vmmanager/qemu/qemu_command_line.h"
+
+#include <set>
+
+#include "absl/strings/ascii.h"
+#include "absl/strings/numbers.h"
+#include "absl/strings/str_cat.h"
+#include "absl/strings/str_replace.h"
+#include "bridge/runtime/status_macros.h"
+
+namespace ferry::vm {
+namespace {
+
+using Words = std::vector<std::string>;
+
+// Slots on the root bus. They are part of what a migration's two sides must agree on: never move
+// one, only add.
+constexpr int kSerialSlot = 4;
+constexpr int kVsockSlot = 5;
+constexpr int kRngSlot = 6;
+constexpr uint32_t kFirstScsiSlot = 8;
+
+constexpr size_t kMaxNodeStem = 20;  // QEMU allows node names of 31 characters
+
+void Append(Words& words, std::initializer_list<std::string> more) {
+  words.insert(words.end(), more);
+}
+
+std::string OnBus(const std::string& device, int slot) {
+  return absl::StrCat(device, ",bus=pcie.0,addr=0x", absl::Hex(slot));
+}
+
+std::string ListeningSocket(const std::string& id, int fd) {
+  return absl::StrCat("socket,id=", id, ",fd=", fd, ",server=on,wait=off");
+}
+
+void AddMachine(Words& words, const std::string& id, const schema::VirtualMachine& machine,
+                const CommandLineContext& context) {
+  Append(words, {"-name", absl::StrCat("guest=", id), "-uuid", id});
+  Append(words, {"-machine", EscapeOption(MachineTypeOf(machine, context.default_machine))});
+  Append(words, {"-accel", context.accelerator});
+  Append(words, {"-cpu", CpuModelOf(machine, context.accelerator)});
+  Append(words, {"-m", absl::StrCat(machine.compute_topology.memory.size_in_mb, "M")});
+  Append(words, {"-smp", absl::StrCat(machine.compute_topology.processor.count)});
+  Append(words, {"-nodefaults", "-no-user-config", "-nographic", "-display", "none"});
+  Append(words, {"-vga", "none", "-S"});
+  Append(words,
+         {"-sandbox", "on,obsolete=deny,elevateprivileges=deny,spawn=deny,resourcecontrol=deny"});
+  Append(words, {"-action", "shutdown=pause,panic=pause"});
+}
+
+void AddKernel(Words& words, const schema::VirtualMachine& machine) {
+  const auto& kernel = machine.chipset.linux_kernel_direct;
+  if (!kernel) return;
+  Append(words, {"-kernel", kernel->kernel_file_path});
+  if (!kernel->init_rd_path.empty()) Append(words, {"-initrd", kernel->init_rd_path});
+  std::string line = "console=ttyS0 quiet";
+  if (!kernel->kernel_cmd_line.empty()) absl::StrAppend(&line, " ", kernel->kernel_cmd_line);
+  Append(words, {"-append", line});
+}
+
+void AddMonitors(Words& words, const CommandLineContext& context) {
+  Append(words, {"-chardev", ListeningSocket("qmp0", kQmpFd)});
+  Append(words, {"-mon", "chardev=qmp0,mode=control"});
+  Append(words, {"-chardev", ListeningSocket("qmp1", kSpareQmpFd)});
+  Append(words, {"-mon", "chardev=qmp1,mode=control"});
+  Append(words, {"-chardev", absl::StrCat("file,id=console0,append=on,path=",
+                                          EscapeOption(context.console_path))});
+  Append(words, {"-serial", "chardev:console0"});
+}
+
+void AddGuestLink(Words& words, const schema::VirtualMachine& machine) {
+  const auto& socket = machine.devices.hv_socket;
+  if (socket && socket->guest_cid != 0) {
+    const std::string device =
+        absl::StrCat("vhost-vsock-pci,id=vsock0,guest-cid=", socket->guest_cid);
+    Append(words, {"-device", OnBus(device, kVsockSlot)});
+    return;
+  }
+  Append(words, {"-chardev", ListeningSocket("bridge0", kBridgeFd)});
+  Append(words, {"-device", OnBus("virtio-serial-pci,id=serial0,max_ports=2", kSerialSlot)});
+  Append(words, {"-device", absl::StrCat("virtserialport,id=bridgeport0,bus=serial0.0,nr=1,",
+                                         "chardev=bridge0,name=", kBridgePortName)});
+}
+
+absl::Status AddDisk(Words& words, std::set<std::string>& stems, const std::string& controller,
+                     const std::string& lun_text, const schema::Attachment& disk) {
+  ASSIGN_OR_RETURN(const uint32_t lun, ParseSlot(lun_text, kMaxLuns, "Devices.Scsi LUN"));
+  if (disk.path.empty()) {
+    return absl::InvalidArgumentError(
+        absl::StrCat("the disk at Scsi/", controller, "/", lun_text, " has no Path"));
+  }
+  if (disk.format != "qcow2" && disk.format != "raw") {
+    return absl::InvalidArgumentError(absl::StrCat("the disk ", disk.path, " has the format '",
+                                                   disk.format, "'; qcow2 and raw are possible"));
+  }
+  const std::string stem = DiskStem(controller, lun_text, disk);
+  if (!stems.insert(stem).second) {
+    return absl::InvalidArgumentError(
+        absl::StrCat("two disks are named '", disk.name, "'; give each its own name"));
+  }
+  const std::string read_only = disk.read_only ? "on" : "off";
+  Append(words, {"-blockdev", absl::StrCat("driver=file,node-name=", stem, "-file,read-only=",
+                                           read_only, ",filename=", EscapeOption(disk.path))});
+  Append(words, {"-blockdev", absl::StrCat("driver=", disk.format, ",node-name=", stem,
+                                           "-fmt,read-only=", read_only, ",file=", stem, "-file")});
+  Append(words, {"-device", absl::StrCat("scsi-hd,id=", stem, ",bus=scsi", controller,
+                                         ".0,scsi-id=0,lun=", lun, ",drive=", stem, "-fmt")});
+  return absl::OkStatus();
+}
+
+absl::Status AddDisks(Words& words, const schema::VirtualMachine& machine) {
+  // Controller 0 is always there: disks can be added to it later, controllers can't.
+  std::set<uint32_t> controllers = {0};
+  for (const auto& [controller, scsi] : machine.devices.scsi) {
+    ASSIGN_OR_RETURN(const uint32_t number,
+                     ParseSlot(controller, kMaxControllers, "Devices.Scsi controller"));
+    controllers.insert(number);
+  }
+  for (const uint32_t number : controllers) {
+    Append(words, {"-device", OnBus(absl::StrCat("virtio-scsi-pci,id=scsi", number),
+                                    static_cast<int>(kFirstScsiSlot + number))});
+  }
+  std::set<std::string> stems;
+  for (const auto& [controller, scsi] : machine.devices.scsi) {
+    for (const auto& [lun, disk] : scsi.attachments) {
+      RETURN_IF_ERROR(AddDisk(words, stems, controller, lun, disk));
+    }
+  }
+  return absl::OkStatus();
+}
+
+}  // namespace
+
+std::string EscapeOption(const std::string& value) {
+  return absl::StrReplaceAll(value, {{",", ",,"}});
+}
+
+std::string MachineTypeOf(const schema::VirtualMachine& machine, const std::string& fallback) {
+  return machine.platform.machine_type.empty() ? fallback : machine.platform.machine_type;
+}
+
+std::string CpuModelOf(const schema::VirtualMachine& machine, const std::string& accelerator) {
+  if (!machine.platform.cpu_model.empty()) return machine.platform.cpu_model;
+  return accelerator == "kvm" ? "host" : "max";
+}
+
+absl::StatusOr<uint32_t> ParseSlot(const std::string& text, uint32_t limit, const char* what) {
+  uint32_t number = 0;
+  if (!absl::SimpleAtoi(text, &number) || number >= limit || absl::StrCat(number) != text) {
+    return absl::InvalidArgumentError(
+        absl::StrCat(what, " '", text, "' must be a number from 0 to ", limit - 1));
+  }
+  return number;
+}
+
+std::string DiskStem(const std::string& controller, const std::string& lun,
+                     const schema::Attachment& disk) {
+  const std::string place = absl::StrCat(controller, "-", lun);
+  if (disk.name.empty()) return absl::StrCat("disk-", place);
+  std::string stem = "disk-";
+  bool changed = disk.name.size() > kMaxNodeStem - stem.size();
+  for (const char c : disk.name.substr(0, kMaxNodeStem - stem.size())) {
+    const bool plain = absl::ascii_isalnum(static_cast<unsigned char>(c)) || c == '-' || c == '_';
+    stem += plain ? c : '_';
+    changed = changed || !plain;
+  }
+  // A name that had to be changed gets its place too, so that two such names stay different.
+  return changed ? absl::StrCat(stem.substr(0, kMaxNodeStem - 6), ".", place) : stem;
+}
+
+absl::StatusOr<std::vector<std::string>> BuildCommandLine(const std::string& id,
+                                                          const schema::VirtualMachine& machine,
+                                                          const CommandLineContext& context) {
+  if (machine.compute_topology.memory.size_in_mb == 0) {
+    return absl::InvalidArgumentError("ComputeTopology.Memory.SizeInMB must be at least 1");
+  }
+  if (machine.compute_topology.processor.count == 0) {
+    return absl::InvalidArgumentError("ComputeTopology.Processor.Count must be at least 1");
+  }
+  Words words = {context.binary};
+  AddMachine(words, id, machine, context);
+  AddKernel(words, machine);
+  AddMonitors(words, context);
+  AddGuestLink(words, machine);
+  Append(words, {"-device", OnBus("virtio-rng-pci,id=rng0", kRngSlot)});
+  RETURN_IF_ERROR(AddDisks(words, machine));
+  if (context.incoming) Append(words, {"-incoming", "defer"});
+  words.insert(words.end(), context.extra_arguments.begin(), context.extra_arguments.end());
+  return words;
+}
+
+}  // namespace ferry::vm

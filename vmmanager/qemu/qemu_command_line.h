@@ -1,0 +1,55 @@
+#pragma once
+
+#include <cstdint>
+#include <map>
+#include <string>
+#include <vector>
+
+#include "absl/status/statusor.h"
+#include "vmmanager/schema/compute_system.h"
+
+// From a machine document to QEMU's command line, as pure data.
+namespace ferry::vm {
+
+// Numbers under which QEMU inherits its listening sockets.
+inline constexpr int kQmpFd = 10;
+inline constexpr int kSpareQmpFd = 11;
+inline constexpr int kBridgeFd = 12;
+
+// Name of the virtio-serial port that the guest agent opens.
+inline constexpr char kBridgePortName[] = "ferry.bridge";
+
+// What the host adds to the document.
+struct CommandLineContext {
+  std::string binary;
+  std::string accelerator;      // "tcg" or "kvm"
+  std::string default_machine;  // versioned
+  std::string console_path;     // serial console log
+  bool incoming = false;        // a migration's destination
+  std::vector<std::string> extra_arguments;
+};
+
+// The machine type and CPU model that a document gets on this host.
+std::string MachineTypeOf(const schema::VirtualMachine& machine, const std::string& fallback);
+std::string CpuModelOf(const schema::VirtualMachine& machine, const std::string& accelerator);
+
+// INVALID_ARGUMENT names the member of the document that cannot be built.
+absl::StatusOr<std::vector<std::string>> BuildCommandLine(const std::string& id,
+                                                          const schema::VirtualMachine& machine,
+                                                          const CommandLineContext& context);
+
+// Stem of a disk's block node names and device id: derived from its name (or its place if it has
+// none), the same on every host, valid for QEMU.
+std::string DiskStem(const std::string& controller, const std::string& lun,
+                     const schema::Attachment& disk);
+
+// A value inside a QEMU option list: commas are doubled.
+std::string EscapeOption(const std::string& value);
+
+// Controller numbers are 0 to 7, LUNs 0 to 255; INVALID_ARGUMENT names `what` otherwise.
+absl::StatusOr<uint32_t> ParseSlot(const std::string& text, uint32_t limit, const char* what);
+
+inline constexpr uint32_t kMaxControllers = 8;
+inline constexpr uint32_t kMaxLuns = 256;
+
+}  // namespace ferry::vm

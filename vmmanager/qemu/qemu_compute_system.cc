@@ -1,0 +1,195 @@
+#include "vmmanager/qemu/qemu_compute_system.h"
+
+#include <boost/json/serialize.hpp>
+
+#include "absl/strings/str_cat.h"
+#include "bridge/runtime/status_macros.h"
+#include "vmmanager/qemu/qemu_command_line.h"
+#include "vmmanager/qemu/qemu_disks.h"
+
+namespace ferry::vm {
+namespace {
+
+namespace json = boost::json;
+using schema::SystemState;
+
+uint32_t GuestCidOf(const schema::ComputeSystem& document) {
+  const auto& socket = document.virtual_machine.devices.hv_socket;
+  return socket ? socket->guest_cid : 0;
+}
+
+std::string CompatibilityOf(QemuMachine& machine) {
+  const BackendInfo& info = machine.host().info;
+  const schema::VirtualMachine& vm = machine.document().virtual_machine;
+  const json::object fields = {{"QemuVersion", info.version},
+                               {"MachineType", MachineTypeOf(vm, info.machine_type)},
+                               {"Accelerator", info.accelerator},
+                               {"CpuModel", CpuModelOf(vm, info.accelerator)}};
+  return json::serialize(fields);
+}
+
+}  // namespace
+
+QemuComputeSystem::QemuComputeSystem(std::shared_ptr<const QemuHost> host, const std::string& id,
+                                     const schema::ComputeSystem& document) {
+  std::unique_ptr<GuestLink> link = host->config.make_link(host->executor, GuestCidOf(document));
+  auto machine = std::make_shared<QemuMachine>(host, id, document, std::move(link));
+  parts_ = std::make_shared<Parts>(std::move(machine));
+}
+
+QemuComputeSystem::~QemuComputeSystem() { parts_->machine->Detach(); }
+
+const std::string& QemuComputeSystem::id() const { return parts_->machine->id(); }
+
+Task<absl::Status> QemuComputeSystem::Adopt(std::string record) {
+  std::shared_ptr<Parts> parts = parts_;
+  CO_RETURN_IF_ERROR(co_await parts->machine->Adopt(std::move(record)));
+  co_return co_await parts->migration.Recover();
+}
+
+Task<absl::Status> QemuComputeSystem::Start(const schema::StartOptions& options,
+                                            const MigrationEndpoint* endpoint) {
+  std::shared_ptr<Parts> parts = parts_;
+  const auto destination = options.destination_migration_options;
+  if (parts->machine->state() != SystemState::kCreated) {
+    co_return parts->machine->WrongState("start it");
+  }
+  if (destination && endpoint == nullptr) {
+    co_return absl::InvalidArgumentError("a migration's destination needs an endpoint");
+  }
+  const MigrationEndpoint where = endpoint == nullptr ? MigrationEndpoint{} : *endpoint;
+  CO_RETURN_IF_ERROR(co_await parts->machine->Launch(destination.has_value()));
+  absl::Status status;
+  if (destination) {
+    status = co_await parts->migration.Listen(*destination, where);
+  } else {
+    status = co_await parts->machine->RunGuest();
+  }
+  if (status.ok()) co_return status;
+  // A system that could not start leaves nothing behind.
+  absl::Status ignored = co_await parts->machine->End(SystemExit::Cause::kTerminated);
+  co_return parts->machine->WithLastWords(status);
+}
+
+Task<absl::Status> QemuComputeSystem::Pause() {
+  std::shared_ptr<Parts> parts = parts_;
+  if (parts->machine->state() == SystemState::kPaused) {
+    parts->migration.NoteUserPause();
+    co_return absl::OkStatus();
+  }
+  if (parts->machine->state() != SystemState::kRunning) {
+    co_return parts->machine->WrongState("pause it");
+  }
+  parts->migration.NoteUserPause();
+  CO_RETURN_IF_ERROR((co_await parts->machine->Command("stop")).status());
+  parts->machine->set_state(SystemState::kPaused);
+  co_return absl::OkStatus();
+}
+
+Task<absl::Status> QemuComputeSystem::Resume() {
+  std::shared_ptr<Parts> parts = parts_;
+  if (parts->machine->state() == SystemState::kRunning) co_return absl::OkStatus();
+  if (parts->machine->state() != SystemState::kPaused) {
+    co_return parts->machine->WrongState("resume it");
+  }
+  if (parts->migration.active()) {
+    co_return absl::FailedPreconditionError(
+        "cannot resume the VM while it is being migrated; finish or cancel the migration first");
+  }
+  co_return co_await parts->machine->RunGuest();
+}
+
+Task<absl::Status> QemuComputeSystem::Shutdown() {
+  std::shared_ptr<Parts> parts = parts_;
+  if (parts->machine->state() != SystemState::kRunning) {
+    co_return parts->machine->WrongState("shut it down");
+  }
+  co_return (co_await parts->machine->Command("system_powerdown")).status();
+}
+
+Task<absl::Status> QemuComputeSystem::Terminate() {
+  std::shared_ptr<Parts> parts = parts_;
+  co_return co_await parts->machine->End(SystemExit::Cause::kTerminated);
+}
+
+Task<absl::Status> QemuComputeSystem::Save(const schema::SaveOptions& options) {
+  std::shared_ptr<Parts> parts = parts_;
+  if (parts->migration.active()) {
+    co_return absl::FailedPreconditionError("cannot save the VM while it is being migrated");
+  }
+  co_return co_await SaveToFile(parts->machine, options);
+}
+
+Task<absl::Status> QemuComputeSystem::Modify(const schema::ModifySettingRequest& request) {
+  std::shared_ptr<Parts> parts = parts_;
+  if (parts->migration.active()) {
+    co_return absl::FailedPreconditionError(
+        "cannot change the VM's devices while it is being migrated");
+  }
+  co_return co_await ModifyDisks(parts->machine, request);
+}
+
+Task<absl::StatusOr<schema::Properties>> QemuComputeSystem::GetProperties(
+    const schema::PropertyQuery& query) {
+  QemuMachine& machine = *parts_->machine;
+  schema::Properties properties;
+  properties.id = machine.id();
+  properties.state = machine.state();
+  properties.memory_size_in_mb =
+      machine.document().virtual_machine.compute_topology.memory.size_in_mb;
+  const bool alive =
+      machine.state() != SystemState::kCreated && machine.state() != SystemState::kStopped;
+  if (alive) {
+    const auto up = std::chrono::steady_clock::now() - machine.started();
+    properties.uptime_ms =
+        static_cast<uint64_t>(std::chrono::duration_cast<milliseconds>(up).count());
+    properties.vmm_pid = static_cast<uint64_t>(machine.pid());
+  }
+  for (const schema::PropertyType type : query.types) {
+    if (type == schema::PropertyType::kCompatibilityInfo) {
+      properties.compatibility_info = CompatibilityOf(machine);
+    }
+  }
+  co_return properties;
+}
+
+Task<absl::Status> QemuComputeSystem::InitializeLiveMigrationOnSource(
+    const schema::MigrationInitializeOptions& options) {
+  std::shared_ptr<Parts> parts = parts_;
+  co_return co_await parts->migration.Initialize(options);
+}
+
+Task<absl::Status> QemuComputeSystem::StartLiveMigrationOnSource(
+    const schema::MigrationStartOptions&, const MigrationEndpoint& endpoint) {
+  std::shared_ptr<Parts> parts = parts_;
+  co_return co_await parts->migration.Start(endpoint);
+}
+
+Task<absl::Status> QemuComputeSystem::StartLiveMigrationTransfer(
+    const schema::MigrationTransferOptions& options, TransferHooks hooks) {
+  std::shared_ptr<Parts> parts = parts_;
+  co_return co_await parts->migration.Transfer(options, std::move(hooks));
+}
+
+Task<absl::Status> QemuComputeSystem::FinalizeLiveMigration(
+    const schema::MigrationFinalizedOptions& options) {
+  std::shared_ptr<Parts> parts = parts_;
+  co_return co_await parts->migration.Finalize(options);
+}
+
+Task<absl::Status> QemuComputeSystem::CancelLiveMigration(const schema::MigrationCancelOptions&) {
+  std::shared_ptr<Parts> parts = parts_;
+  co_return co_await parts->migration.Cancel();
+}
+
+AsyncQueue<SystemEvent>& QemuComputeSystem::events() { return parts_->machine->events(); }
+
+bridge::HostTransport& QemuComputeSystem::guest_transport() {
+  return parts_->machine->link().transport();
+}
+
+std::string QemuComputeSystem::adoption_record() const {
+  return parts_->machine->adoption_record();
+}
+
+}  // namespace ferry::vm

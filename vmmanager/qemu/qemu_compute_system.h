@@ -1,0 +1,57 @@
+#pragma once
+
+#include <memory>
+#include <string>
+
+#include "vmmanager/backend/compute_system.h"
+#include "vmmanager/qemu/qemu_machine.h"
+#include "vmmanager/qemu/qemu_migration.h"
+
+namespace ferry::vm {
+
+// HCS's verbs on one QEMU. Destroying it leaves QEMU running, to be adopted later; what runs is
+// ended by Terminate.
+class QemuComputeSystem : public ComputeSystem {
+ public:
+  QemuComputeSystem(std::shared_ptr<const QemuHost> host, const std::string& id,
+                    const schema::ComputeSystem& document);
+  ~QemuComputeSystem() override;
+
+  // Takes over a running QEMU; see Backend::Adopt.
+  Task<absl::Status> Adopt(std::string record);
+
+  const std::string& id() const override;
+  Task<absl::Status> Start(const schema::StartOptions& options,
+                           const MigrationEndpoint* endpoint) override;
+  Task<absl::Status> Pause() override;
+  Task<absl::Status> Resume() override;
+  Task<absl::Status> Shutdown() override;
+  Task<absl::Status> Terminate() override;
+  Task<absl::Status> Save(const schema::SaveOptions& options) override;
+  Task<absl::Status> Modify(const schema::ModifySettingRequest& request) override;
+  Task<absl::StatusOr<schema::Properties>> GetProperties(
+      const schema::PropertyQuery& query) override;
+  Task<absl::Status> InitializeLiveMigrationOnSource(
+      const schema::MigrationInitializeOptions& options) override;
+  Task<absl::Status> StartLiveMigrationOnSource(const schema::MigrationStartOptions& options,
+                                                const MigrationEndpoint& endpoint) override;
+  Task<absl::Status> StartLiveMigrationTransfer(const schema::MigrationTransferOptions& options,
+                                                TransferHooks hooks) override;
+  Task<absl::Status> FinalizeLiveMigration(
+      const schema::MigrationFinalizedOptions& options) override;
+  Task<absl::Status> CancelLiveMigration(const schema::MigrationCancelOptions& options) override;
+  AsyncQueue<SystemEvent>& events() override;
+  bridge::HostTransport& guest_transport() override;
+  std::string adoption_record() const override;
+
+ private:
+  // The machine with its migration. Running calls hold it, so it may outlive this object.
+  struct Parts : std::enable_shared_from_this<Parts> {
+    Parts(std::shared_ptr<QemuMachine> m) : machine(std::move(m)), migration(*machine) {}
+    std::shared_ptr<QemuMachine> machine;
+    QemuMigration migration;
+  };
+  std::shared_ptr<Parts> parts_;
+};
+
+}  // namespace ferry::vm

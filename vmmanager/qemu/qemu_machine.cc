@@ -1,0 +1,371 @@
+#include "vmmanager/qemu/qemu_machine.h"
+
+#include <sys/stat.h>
+#include <unistd.h>
+
+#include <boost/json/parse.hpp>
+#include <boost/json/serialize.hpp>
+#include <cstdlib>
+#include <filesystem>
+
+#include "absl/strings/ascii.h"
+#include "absl/strings/str_cat.h"
+#include "bridge/runtime/status_macros.h"
+#include "vmmanager/qemu/qemu_command_line.h"
+#include "vmmanager/qemu/unix_socket.h"
+
+namespace ferry::vm {
+namespace {
+
+namespace json = boost::json;
+using schema::SystemState;
+using Cause = SystemExit::Cause;
+
+constexpr milliseconds kGreetingDeadline{30'000};
+constexpr milliseconds kQuitDeadline{1'000};
+constexpr milliseconds kEndDeadline{2'000};
+constexpr milliseconds kKillDeadline{10'000};
+constexpr milliseconds kUnplugDeadline{10'000};
+constexpr size_t kLastWordsBytes = 1024;
+constexpr char kQmpName[] = "qmp";
+constexpr char kSpareQmpName[] = "qmp-spare";
+constexpr char kBridgeName[] = "bridge";
+constexpr char kConsoleName[] = "console.log";
+constexpr char kStderrName[] = "qemu.log";
+
+std::string TextAt(const json::object& object, const char* key) {
+  const json::value* value = object.if_contains(key);
+  const json::string* text = value == nullptr ? nullptr : value->if_string();
+  return text == nullptr ? std::string() : std::string(text->data(), text->size());
+}
+
+uint64_t NumberAt(const json::object& object, const char* key) {
+  const json::value* value = object.if_contains(key);
+  boost::system::error_code error;
+  const uint64_t number = value == nullptr ? 0 : value->to_number<uint64_t>(error);
+  return error ? 0 : number;
+}
+
+// The cause that a SHUTDOWN event's reason stands for.
+Cause CauseOf(const std::string& reason) {
+  if (reason == "guest-shutdown") return Cause::kShutdown;
+  if (reason == "guest-reset" || reason == "subsystem-reset") return Cause::kReset;
+  if (reason == "guest-panic") return Cause::kPanic;
+  return Cause::kTerminated;
+}
+
+SystemState StateOf(const std::string& run_state) {
+  if (run_state == "running") return SystemState::kRunning;
+  return run_state == "inmigrate" ? SystemState::kIncoming : SystemState::kPaused;
+}
+
+Task<absl::Status> WaitFor(AsyncEvent* event) {
+  co_await event->Wait();
+  co_return absl::OkStatus();
+}
+
+}  // namespace
+
+QemuMachine::QemuMachine(std::shared_ptr<const QemuHost> host, std::string id,
+                         schema::ComputeSystem document, std::unique_ptr<GuestLink> link)
+    : host_(std::move(host)),
+      id_(std::move(id)),
+      document_(std::move(document)),
+      link_(std::move(link)),
+      events_(host_->executor),
+      ended_(host_->executor),
+      device_deleted_(host_->executor) {}
+
+absl::Status QemuMachine::MakeFolder() {
+  constexpr size_t kShortId = 8;
+  std::string pattern =
+      absl::StrCat(host_->config.state_dir, "/", id_.substr(0, kShortId), ".XXXXXX");
+  if (::mkdtemp(pattern.data()) == nullptr) {  // mode 0700
+    return absl::ErrnoToStatus(errno, absl::StrCat("cannot make the VM's folder ", pattern));
+  }
+  folder_ = pattern;
+  const auto& config = host_->config;
+  const uid_t uid = config.qemu_uid.value_or(static_cast<uid_t>(-1));
+  const gid_t gid = config.qemu_gid.value_or(static_cast<gid_t>(-1));
+  if (::chown(folder_.c_str(), uid, gid) != 0) {
+    return absl::ErrnoToStatus(errno, absl::StrCat("cannot give ", folder_, " to QEMU's user"));
+  }
+  ASSIGN_OR_RETURN(folder_fd_, OpenFolder(folder_));
+  return absl::OkStatus();
+}
+
+absl::Status QemuMachine::StartProcess(bool incoming) {
+  CommandLineContext context;
+  context.binary = host_->config.binary;
+  context.accelerator = host_->info.accelerator;
+  context.default_machine = host_->info.machine_type;
+  context.console_path = absl::StrCat(folder_, "/", kConsoleName);
+  context.incoming = incoming;
+  context.extra_arguments = host_->config.extra_arguments;
+  LaunchSpec spec;
+  ASSIGN_OR_RETURN(spec.argv, BuildCommandLine(id_, document_.virtual_machine, context));
+  // The sockets listen before QEMU runs, so a connection never has to be tried twice.
+  ASSIGN_OR_RETURN(const UniqueFd qmp, ListenUnix(folder_fd_.get(), kQmpName));
+  ASSIGN_OR_RETURN(const UniqueFd spare, ListenUnix(folder_fd_.get(), kSpareQmpName));
+  ASSIGN_OR_RETURN(const UniqueFd bridge, ListenUnix(folder_fd_.get(), kBridgeName));
+  spec.descriptors = {{kQmpFd, qmp.get()}, {kSpareQmpFd, spare.get()}, {kBridgeFd, bridge.get()}};
+  spec.stderr_path = absl::StrCat(folder_, "/", kStderrName);
+  spec.uid = host_->config.qemu_uid;
+  spec.gid = host_->config.qemu_gid;
+  if (!host_->config.cgroup_parent.empty()) {
+    spec.cgroup = absl::StrCat(host_->config.cgroup_parent, "/", id_);
+  }
+  ASSIGN_OR_RETURN(process_, QemuProcess::Launch(host_->executor, spec));
+  started_ = std::chrono::steady_clock::now();
+  return absl::OkStatus();
+}
+
+absl::Status QemuMachine::ConnectMonitor() {
+  ASSIGN_OR_RETURN(UniqueFd socket, ConnectUnix(folder_fd_.get(), kQmpName));
+  qmp_ = std::make_shared<QmpClient>(host_->executor, std::move(socket));
+  ferry::Spawn(host_->executor, WatchProcess(shared_from_this()));
+  return absl::OkStatus();
+}
+
+absl::Status QemuMachine::AttachLink() {
+  const auto& socket = document_.virtual_machine.devices.hv_socket;
+  if (socket && socket->guest_cid != 0) return absl::OkStatus();
+  ASSIGN_OR_RETURN(UniqueFd stream, ConnectUnix(folder_fd_.get(), kBridgeName));
+  link_->Attach(std::move(stream));
+  return absl::OkStatus();
+}
+
+Task<absl::Status> QemuMachine::Launch(bool incoming) {
+  std::shared_ptr<QemuMachine> self = shared_from_this();
+  absl::Status status = MakeFolder();
+  if (status.ok()) status = StartProcess(incoming);
+  if (status.ok()) status = ConnectMonitor();
+  if (!status.ok()) {
+    if (process_) process_->Kill();
+    HandleEnd(ProcessEnd{});
+    co_return status;
+  }
+  // Nothing but Launch hears of events until the guest is allowed to run.
+  status = co_await qmp_->WaitReady(kGreetingDeadline);
+  if (status.ok()) status = AttachLink();
+  if (!status.ok()) {
+    const absl::Status told =
+        absl::Status(status.code(), absl::StrCat("QEMU did not start: ", status.message()));
+    process_->Kill();
+    absl::Status ended = co_await WithDeadline(kKillDeadline, "QEMU's end", WaitFor(&ended_));
+    co_return WithLastWords(told);
+  }
+  ferry::Spawn(host_->executor, PumpEvents(self, qmp_));
+  co_return absl::OkStatus();
+}
+
+std::string QemuMachine::adoption_record() const {
+  if (!process_) return {};
+  const json::object record = {{"pid", process_->pid()},
+                               {"start_time", process_->start_time()},
+                               {"boot_id", BootId()},
+                               {"folder", folder_}};
+  return json::serialize(record);
+}
+
+Task<absl::Status> QemuMachine::Adopt(std::string record) {
+  std::shared_ptr<QemuMachine> self = shared_from_this();
+  boost::system::error_code error;
+  const json::value value = json::parse(record, error);
+  const json::object* fields = error ? nullptr : value.if_object();
+  if (fields == nullptr) {
+    co_return absl::InvalidArgumentError("the adoption record of the VM cannot be read");
+  }
+  if (TextAt(*fields, "boot_id") != BootId()) {
+    co_return absl::NotFoundError("the host has been restarted since the VM ran");
+  }
+  CO_ASSIGN_OR_RETURN(
+      process_, QemuProcess::Adopt(host_->executor, static_cast<pid_t>(NumberAt(*fields, "pid")),
+                                   NumberAt(*fields, "start_time")));
+  folder_ = TextAt(*fields, "folder");
+  CO_ASSIGN_OR_RETURN(folder_fd_, OpenFolder(folder_));
+  CO_RETURN_IF_ERROR(ConnectMonitor());
+  CO_RETURN_IF_ERROR(co_await qmp_->WaitReady(kGreetingDeadline));
+  CO_ASSIGN_OR_RETURN(const json::value uuid, co_await qmp_->Execute("query-uuid"));
+  const json::object* uuid_fields = uuid.if_object();
+  const std::string found = uuid_fields == nullptr ? "" : TextAt(*uuid_fields, "UUID");
+  if (absl::AsciiStrToLower(found) != absl::AsciiStrToLower(id_)) {
+    Detach();
+    co_return absl::NotFoundError(absl::StrCat("the process runs the VM ", found, ", not ", id_));
+  }
+  CO_RETURN_IF_ERROR(AttachLink());
+  started_ = std::chrono::steady_clock::now();
+  CO_ASSIGN_OR_RETURN(const std::string run_state, co_await RunState());
+  state_ = StateOf(run_state);
+  ferry::Spawn(host_->executor, PumpEvents(self, qmp_));
+  // -action keeps QEMU there after the guest has ended, so that the cause can still be read.
+  if (run_state == "shutdown") ferry::Spawn(host_->executor, EndLater(self, Cause::kShutdown));
+  if (run_state == "guest-panicked") ferry::Spawn(host_->executor, EndLater(self, Cause::kPanic));
+  co_return absl::OkStatus();
+}
+
+Task<absl::StatusOr<json::value>> QemuMachine::Command(std::string command, json::object arguments,
+                                                       QmpCallOptions options) {
+  std::shared_ptr<QmpClient> qmp = qmp_;
+  if (!qmp) co_return WrongState(command.c_str());
+  co_return co_await qmp->Execute(std::move(command), std::move(arguments), options);
+}
+
+Task<absl::StatusOr<std::string>> QemuMachine::RunState() {
+  CO_ASSIGN_OR_RETURN(const json::value status, co_await Command("query-status"));
+  const json::object* fields = status.if_object();
+  co_return fields == nullptr ? std::string() : TextAt(*fields, "status");
+}
+
+Task<absl::Status> QemuMachine::RunGuest() {
+  std::shared_ptr<QemuMachine> self = shared_from_this();
+  CO_RETURN_IF_ERROR((co_await Command("cont")).status());
+  CO_ASSIGN_OR_RETURN(const std::string run_state, co_await RunState());
+  if (run_state != "running") {
+    co_return absl::InternalError(
+        absl::StrCat("QEMU took the order to run the guest but is in the state ", run_state));
+  }
+  state_ = SystemState::kRunning;
+  co_return absl::OkStatus();
+}
+
+Task<absl::Status> QemuMachine::RemoveDevice(std::string device) {
+  std::shared_ptr<QemuMachine> self = shared_from_this();
+  deleted_devices_.erase(device);
+  json::object arguments = {{"id", device}};
+  CO_RETURN_IF_ERROR((co_await Command("device_del", std::move(arguments))).status());
+  co_return co_await WithDeadline(kUnplugDeadline, "the removal of a device",
+                                  AwaitDeleted(std::move(device)));
+}
+
+Task<absl::Status> QemuMachine::AwaitDeleted(std::string device) {
+  while (deleted_devices_.erase(device) == 0) {
+    device_deleted_.Reset();
+    co_await device_deleted_.Wait();
+  }
+  co_return absl::OkStatus();
+}
+
+Task<absl::Status> QemuMachine::End(Cause cause) {
+  std::shared_ptr<QemuMachine> self = shared_from_this();
+  if (!cause_) cause_ = cause;
+  if (state_ == SystemState::kCreated) HandleEnd(ProcessEnd{});
+  if (ended_.is_set()) co_return absl::OkStatus();
+  const QmpCallOptions quick{.deadline = kQuitDeadline};
+  json::object none;
+  absl::Status asked = (co_await Command("quit", std::move(none), quick)).status();
+  absl::Status ended;
+  if (asked.ok()) ended = co_await WithDeadline(kEndDeadline, "QEMU's end", WaitFor(&ended_));
+  if (!ended_.is_set()) {
+    process_->Kill();
+    ended = co_await WithDeadline(kKillDeadline, "QEMU's end after SIGKILL", WaitFor(&ended_));
+  }
+  co_return ended;
+}
+
+void QemuMachine::Detach() {
+  detached_ = true;
+  if (qmp_) qmp_->Close();
+  if (process_) process_->Release();
+  link_->transport().Close();
+  observer_ = nullptr;
+}
+
+Task<void> QemuMachine::PumpEvents(std::shared_ptr<QemuMachine> self,
+                                   std::shared_ptr<QmpClient> qmp) {
+  while (true) {
+    std::optional<QmpEvent> event = co_await qmp->events().Pop();
+    if (!event || self->detached_) co_return;
+    self->HandleEvent(*event);
+  }
+}
+
+Task<void> QemuMachine::WatchProcess(std::shared_ptr<QemuMachine> self) {
+  const ProcessEnd end = co_await self->process_->WaitEnd();
+  if (!self->detached_) self->HandleEnd(end);
+}
+
+Task<void> QemuMachine::EndLater(std::shared_ptr<QemuMachine> self, Cause cause) {
+  absl::Status ignored = co_await self->End(cause);
+}
+
+void QemuMachine::HandleEvent(const QmpEvent& event) {
+  const auto when = SteadyTimeOf(event.wall_time, std::chrono::system_clock::now(),
+                                 std::chrono::steady_clock::now());
+  if (event.name == "STOP" || event.name == "RESUME") {
+    const bool running = event.name == "RESUME";
+    state_ = running ? SystemState::kRunning : SystemState::kPaused;
+    if (observer_ != nullptr && observer_->OnRunState(running, when)) return;
+    Emit(
+        {.kind = running ? SystemEvent::Kind::kResumed : SystemEvent::Kind::kPaused, .when = when});
+  } else if (event.name == "MIGRATION" || event.name == "MIGRATION_PASS") {
+    if (observer_ != nullptr) observer_->OnMigrationEvent(event, when);
+  } else if (event.name == "DEVICE_DELETED") {
+    deleted_devices_.insert(TextAt(event.data, "device"));
+    device_deleted_.Set();
+  } else if (event.name == "SHUTDOWN" || event.name == "GUEST_PANICKED") {
+    const Cause cause =
+        event.name == "SHUTDOWN" ? CauseOf(TextAt(event.data, "reason")) : Cause::kPanic;
+    ferry::Spawn(host_->executor, EndLater(shared_from_this(), cause));
+  }
+}
+
+void QemuMachine::HandleEnd(const ProcessEnd& end) {
+  if (ended_.is_set()) return;
+  SystemEvent event{.kind = SystemEvent::Kind::kExited, .when = std::chrono::steady_clock::now()};
+  event.exit.cause = cause_.value_or(Cause::kCrashed);
+  last_words_ = LastWords();
+  if (event.exit.cause == Cause::kCrashed) {
+    event.exit.detail = absl::StrCat("QEMU ", end.ToString());
+  }
+  if (event.exit.cause == Cause::kCrashed || event.exit.cause == Cause::kPanic) {
+    absl::StrAppend(&event.exit.detail, event.exit.detail.empty() ? "" : "\n", last_words_);
+  }
+  state_ = SystemState::kStopped;
+  ended_.Set();
+  if (observer_ != nullptr) observer_->OnExit();
+  if (qmp_) qmp_->Close();
+  link_->transport().Close();
+  std::error_code ignored;
+  if (!folder_.empty()) std::filesystem::remove_all(folder_, ignored);
+  if (!host_->config.cgroup_parent.empty()) {
+    ::rmdir(absl::StrCat(host_->config.cgroup_parent, "/", id_).c_str());
+  }
+  Emit(std::move(event));
+  events_.Close();
+}
+
+void QemuMachine::Emit(SystemEvent event) { events_.Push(std::move(event)); }
+
+void QemuMachine::EmitMigration(schema::MigrationOrigin origin, schema::MigrationEventName name,
+                                schema::MigrationResult result,
+                                std::chrono::steady_clock::time_point when) {
+  SystemEvent event{.kind = SystemEvent::Kind::kMigration, .when = when};
+  event.migration.origin = origin;
+  event.migration.event = name;
+  event.migration.result = result;
+  Emit(std::move(event));
+}
+
+absl::Status QemuMachine::WrongState(const char* verb) const {
+  return absl::FailedPreconditionError(absl::StrCat("cannot ", verb, ": the VM ", id_, " is ",
+                                                    std::string(schema::ToString(state_))));
+}
+
+std::string QemuMachine::LastWords() const {
+  if (folder_.empty()) return {};
+  std::string words = FileTail(absl::StrCat(folder_, "/", kStderrName), kLastWordsBytes);
+  const std::string console = FileTail(absl::StrCat(folder_, "/", kConsoleName), kLastWordsBytes);
+  if (!console.empty()) {
+    absl::StrAppend(&words, words.empty() ? "" : "\n", "last console output: ", console);
+  }
+  return words;
+}
+
+absl::Status QemuMachine::WithLastWords(absl::Status status) const {
+  const std::string words = ended_.is_set() ? last_words_ : LastWords();
+  if (status.ok() || words.empty()) return status;
+  return absl::Status(status.code(), absl::StrCat(status.message(), "; QEMU said: ", words));
+}
+
+}  // namespace ferry::vm

@@ -1,0 +1,132 @@
+#pragma once
+
+#include <boost/json/object.hpp>
+#include <boost/json/value.hpp>
+#include <chrono>
+#include <memory>
+#include <optional>
+#include <set>
+#include <string>
+
+#include "absl/status/status.h"
+#include "absl/status/statusor.h"
+#include "bridge/runtime/async.h"
+#include "vmmanager/backend/compute_system.h"
+#include "vmmanager/qemu/guest_link.h"
+#include "vmmanager/qemu/qemu_backend.h"
+#include "vmmanager/qemu/qemu_capabilities.h"
+#include "vmmanager/qemu/qemu_process.h"
+#include "vmmanager/qemu/qmp_client.h"
+
+namespace ferry::vm {
+
+// What all systems of one backend share.
+struct QemuHost {
+  QemuHost(Executor e, QemuBackendConfig c) : executor(std::move(e)), config(std::move(c)) {}
+  Executor executor;
+  QemuBackendConfig config;
+  BackendInfo info;
+  QemuCapabilities capabilities;
+};
+
+// Hears of what QEMU tells about migrations.
+class MigrationObserver {
+ public:
+  virtual ~MigrationObserver() = default;
+  // True if the change of run state belongs to a migration and is no news of its own.
+  virtual bool OnRunState(bool running, std::chrono::steady_clock::time_point when) = 0;
+  virtual void OnMigrationEvent(const QmpEvent& event,
+                                std::chrono::steady_clock::time_point when) = 0;
+  virtual void OnExit() = 0;
+};
+
+// One QEMU process with its monitor, its folder and its guest link: started, adopted, supervised.
+// Its tasks keep it alive; Detach() lets them end and leaves QEMU running.
+class QemuMachine : public std::enable_shared_from_this<QemuMachine> {
+ public:
+  QemuMachine(std::shared_ptr<const QemuHost> host, std::string id, schema::ComputeSystem document,
+              std::unique_ptr<GuestLink> link);
+
+  // Launches QEMU up to an answering monitor; no guest code runs yet.
+  Task<absl::Status> Launch(bool incoming);
+
+  // Takes over the QEMU of an adoption record.
+  Task<absl::Status> Adopt(std::string record);
+  std::string adoption_record() const;
+
+  // Runs a QMP command.
+  Task<absl::StatusOr<boost::json::value>> Command(
+      std::string command, boost::json::object arguments = boost::json::object(),
+      QmpCallOptions options = QmpCallOptions());
+  // QEMU's run state, e.g. "running", "paused", "postmigrate".
+  Task<absl::StatusOr<std::string>> RunState();
+
+  // Lets the guest run and makes sure that it does.
+  Task<absl::Status> RunGuest();
+
+  // Removes a device by its id and returns once QEMU has let go of all that it used.
+  Task<absl::Status> RemoveDevice(std::string device);
+
+  // Ends QEMU: asked in order first, then killed. Returns when it has ended. The first cause that
+  // was named is reported.
+  Task<absl::Status> End(SystemExit::Cause cause);
+
+  void Detach();
+
+  void Emit(SystemEvent event);
+  void EmitMigration(schema::MigrationOrigin origin, schema::MigrationEventName name,
+                     schema::MigrationResult result,
+                     std::chrono::steady_clock::time_point when = std::chrono::steady_clock::now());
+
+  const std::string& id() const { return id_; }
+  const QemuHost& host() const { return *host_; }
+  schema::ComputeSystem& document() { return document_; }
+  schema::SystemState state() const { return state_; }
+  void set_state(schema::SystemState state) { state_ = state; }
+  void set_observer(MigrationObserver* observer) { observer_ = observer; }
+  AsyncQueue<SystemEvent>& events() { return events_; }
+  GuestLink& link() { return *link_; }
+  pid_t pid() const { return process_ ? process_->pid() : 0; }
+  std::chrono::steady_clock::time_point started() const { return started_; }
+
+  // FAILED_PRECONDITION that names the verb and the state.
+  absl::Status WrongState(const char* verb) const;
+
+  // `status` with what QEMU printed last, if it printed anything.
+  absl::Status WithLastWords(absl::Status status) const;
+
+ private:
+  static Task<void> PumpEvents(std::shared_ptr<QemuMachine> self, std::shared_ptr<QmpClient> qmp);
+  static Task<void> WatchProcess(std::shared_ptr<QemuMachine> self);
+  static Task<void> EndLater(std::shared_ptr<QemuMachine> self, SystemExit::Cause cause);
+
+  Task<absl::Status> AwaitDeleted(std::string device);
+  absl::Status MakeFolder();
+  absl::Status StartProcess(bool incoming);
+  absl::Status ConnectMonitor();
+  absl::Status AttachLink();
+  void HandleEvent(const QmpEvent& event);
+  void HandleEnd(const ProcessEnd& end);
+  std::string LastWords() const;
+
+  std::shared_ptr<const QemuHost> host_;
+  const std::string id_;
+  schema::ComputeSystem document_;
+  std::unique_ptr<GuestLink> link_;
+  schema::SystemState state_ = schema::SystemState::kCreated;
+  std::string folder_;
+  UniqueFd folder_fd_;
+  std::unique_ptr<QemuProcess> process_;
+  std::shared_ptr<QmpClient> qmp_;
+  AsyncQueue<SystemEvent> events_;
+  AsyncEvent ended_;
+  AsyncEvent device_deleted_;
+  std::set<std::string> deleted_devices_;
+  MigrationObserver* observer_ = nullptr;
+  std::optional<SystemExit::Cause> cause_;
+  std::chrono::steady_clock::time_point started_{};
+  std::string last_words_;  // kept when the folder goes
+  bool detached_ = false;
+};
+
+}  // namespace ferry::vm

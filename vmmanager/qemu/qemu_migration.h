@@ -1,0 +1,92 @@
+#pragma once
+
+#include <chrono>
+#include <optional>
+#include <string>
+
+#include "vmmanager/qemu/qemu_machine.h"
+#include "vmmanager/qemu/qemu_migration_settings.h"
+
+namespace ferry::vm {
+
+// The migration verbs on one QEMU, as source or as destination. Calls hold the machine alive.
+class QemuMigration : public MigrationObserver {
+ public:
+  explicit QemuMigration(QemuMachine& machine);
+  ~QemuMigration() override;
+
+  // Gets a QEMU that was started with -incoming ready to receive at the endpoint.
+  Task<absl::Status> Listen(schema::MigrationInitializeOptions options, MigrationEndpoint endpoint);
+
+  Task<absl::Status> Initialize(schema::MigrationInitializeOptions options);
+  Task<absl::Status> Start(MigrationEndpoint endpoint);
+  Task<absl::Status> Transfer(schema::MigrationTransferOptions options, TransferHooks hooks);
+  Task<absl::Status> Finalize(schema::MigrationFinalizedOptions options);
+  Task<absl::Status> Cancel();
+
+  // Finds out where the migration of an adopted QEMU stands.
+  Task<absl::Status> Recover();
+
+  // The user pauses the guest: its stop is no blackout, and it stays paused on both sides.
+  void NoteUserPause();
+  bool active() const { return stage_ != Stage::kNone; }
+
+  bool OnRunState(bool running, std::chrono::steady_clock::time_point when) override;
+  void OnMigrationEvent(const QmpEvent& event, std::chrono::steady_clock::time_point when) override;
+  void OnExit() override;
+
+ private:
+  using Origin = schema::MigrationOrigin;
+  enum class Stage { kNone, kInitialized, kStarted, kTransferring, kTransferred };
+
+  // What Transfer reacts to.
+  struct Signal {
+    enum class Kind { kStatus, kPass, kSample, kExited, kCancel };
+    Kind kind = Kind::kSample;
+    std::string status;
+    uint64_t pass = 0;
+    std::chrono::steady_clock::time_point when{};
+  };
+
+  static Task<void> Sample(std::shared_ptr<AsyncQueue<Signal>> signals);
+  Task<absl::Status> Configure();
+  Task<absl::Status> TransferOut(TransferHooks hooks);
+  Task<absl::Status> DriveOut(TransferHooks& hooks);
+  Task<absl::Status> React(const Signal& signal, TransferHooks& hooks);
+  Task<absl::Status> TransferIn();
+  Task<absl::Status> SwitchOver(TransferHooks& hooks, std::chrono::steady_clock::time_point when);
+  Task<absl::Status> RunHook(TransferHooks& hooks);
+  Task<absl::Status> Abort(absl::Status reason);
+  Task<absl::Status> StopStream();
+  Task<absl::Status> AwaitStreamEnd();
+  Task<absl::Status> RunOnHere();
+  Task<absl::Status> FailureOf(const std::string& status);
+  Task<void> OnPass(uint64_t pass);
+  Task<void> ReportProgress();
+  Task<absl::Status> FinalizeSource(schema::MigrationFinalOperation operation);
+  Task<absl::Status> FinalizeDestination(const schema::MigrationFinalizedOptions& options);
+  Task<void> ResetSettings();
+  void Tell(schema::MigrationEventName name,
+            schema::MigrationResult result = schema::MigrationResult::kSuccess,
+            std::chrono::steady_clock::time_point when = std::chrono::steady_clock::now());
+  void TellBlackout(std::chrono::steady_clock::time_point when);
+  bool StreamOver() const;
+
+  QemuMachine& machine_;
+  Stage stage_ = Stage::kNone;
+  Origin origin_ = Origin::kSource;
+  schema::MigrationInitializeOptions options_;
+  MigrationEndpoint endpoint_;
+  bool ran_before_ = false;
+  bool user_paused_ = false;
+  bool blackout_told_ = false;
+  bool cancelled_ = false;
+  std::string status_;  // of this run, from events only
+  std::optional<std::chrono::steady_clock::time_point> resumed_at_;
+  std::shared_ptr<AsyncQueue<Signal>> signals_;
+  AsyncEvent cancel_;
+  AsyncEvent transfer_over_;
+  AsyncEvent resumed_;
+};
+
+}  // namespace ferry::vm

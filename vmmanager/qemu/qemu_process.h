@@ -1,0 +1,80 @@
+#pragma once
+
+#include <sys/types.h>
+
+#include <chrono>
+#include <cstdint>
+#include <map>
+#include <memory>
+#include <optional>
+#include <string>
+#include <vector>
+
+#include "absl/status/status.h"
+#include "absl/status/statusor.h"
+#include "bridge/runtime/async.h"
+#include "bridge/runtime/unique_fd.h"
+
+// Starting and supervising QEMU processes that outlive the daemon.
+namespace ferry::vm {
+
+struct LaunchSpec {
+  std::vector<std::string> argv;   // argv[0] is the absolute path of the program
+  std::string stderr_path;         // stdout and stderr are appended here; empty discards them
+  std::map<int, int> descriptors;  // number in the program to a descriptor of ours
+  std::optional<uid_t> uid;        // drop to this user and group before exec
+  std::optional<gid_t> gid;
+  std::string cgroup;  // folder of a cgroup (v2) made for the process; empty: ours
+};
+
+// How a process ended, as far as that can be known.
+struct ProcessEnd {
+  bool known = false;  // false: it was not our child, so its status went to somebody else
+  int exit_code = -1;  // valid if it exited by itself
+  int signal = 0;      // not 0 if a signal ended it
+  std::string ToString() const;
+};
+
+// One process, held by a pidfd so that its number can never be mistaken for another's.
+class QemuProcess {
+ public:
+  // Starts a process in a session of its own, tied to nothing of ours.
+  static absl::StatusOr<std::unique_ptr<QemuProcess>> Launch(Executor executor,
+                                                             const LaunchSpec& spec);
+
+  // Takes hold of a running process; NOT_FOUND unless `pid` still is the one that started at
+  // `start_time`.
+  static absl::StatusOr<std::unique_ptr<QemuProcess>> Adopt(Executor executor, pid_t pid,
+                                                            uint64_t start_time);
+
+  // Destroying it leaves the process running.
+  ~QemuProcess();
+
+  pid_t pid() const;
+  uint64_t start_time() const;  // clock ticks since boot, from /proc
+
+  // Returns when the process has ended. One waiter.
+  Task<ProcessEnd> WaitEnd();
+
+  // SIGKILL; harmless when it has ended.
+  void Kill();
+
+  // Lets go of the process, which runs on; a pending WaitEnd() returns an unknown end.
+  void Release();
+
+ private:
+  struct State;
+  explicit QemuProcess(std::shared_ptr<State> state) : state_(std::move(state)) {}
+  std::shared_ptr<State> state_;
+};
+
+// Field 22 of /proc/PID/stat; NOT_FOUND if there is no such process or it is only a zombie.
+absl::StatusOr<uint64_t> ProcessStartTime(pid_t pid);
+
+// The kernel's identity of this boot.
+std::string BootId();
+
+// The last bytes of a text file, cut at a line, trimmed; empty if it cannot be read.
+std::string FileTail(const std::string& path, size_t max_bytes);
+
+}  // namespace ferry::vm

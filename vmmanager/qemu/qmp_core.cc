@@ -1,0 +1,221 @@
+#include "vmmanager/qemu/qmp_core.h"
+
+#include <algorithm>
+#include <boost/json/array.hpp>
+#include <boost/json/parse.hpp>
+#include <boost/json/serialize.hpp>
+#include <utility>
+
+#include "absl/strings/match.h"
+#include "absl/strings/str_cat.h"
+#include "bridge/runtime/status_macros.h"
+
+namespace ferry::vm {
+namespace {
+
+namespace json = boost::json;
+
+constexpr uint64_t kNegotiationId = 0;
+
+json::string_view View(std::string_view text) { return {text.data(), text.size()}; }
+
+const json::object* ObjectAt(const json::object& parent, const char* key) {
+  const json::value* value = parent.if_contains(key);
+  return value == nullptr ? nullptr : value->if_object();
+}
+
+std::string TextAt(const json::object& parent, const char* key) {
+  const json::value* value = parent.if_contains(key);
+  const json::string* text = value == nullptr ? nullptr : value->if_string();
+  return text == nullptr ? std::string() : std::string(text->data(), text->size());
+}
+
+bool OffersOutOfBand(const json::object& greeting) {
+  const json::value* list = greeting.if_contains("capabilities");
+  const json::array* capabilities = list == nullptr ? nullptr : list->if_array();
+  if (capabilities == nullptr) return false;
+  return std::any_of(capabilities->begin(), capabilities->end(), [](const json::value& item) {
+    const json::string* text = item.if_string();
+    return text != nullptr && *text == "oob";
+  });
+}
+
+// Whether any text in `value` asks QEMU to run a program as a migration channel.
+bool RunsProgram(const json::value& value) {
+  if (const json::string* text = value.if_string()) {
+    return absl::StartsWithIgnoreCase(absl::string_view(text->data(), text->size()), "exec:");
+  }
+  if (const json::array* items = value.if_array()) {
+    return std::any_of(items->begin(), items->end(), RunsProgram);
+  }
+  if (const json::object* members = value.if_object()) {
+    return std::any_of(members->begin(), members->end(), [](const auto& member) {
+      const json::string* text = member.value().if_string();
+      const bool transport = member.key() == "transport" && text != nullptr && *text == "exec";
+      return transport || RunsProgram(member.value());
+    });
+  }
+  return false;
+}
+
+absl::Status ErrorOf(const std::string& command, const json::object& error) {
+  const std::string kind = TextAt(error, "class");
+  const std::string text = absl::StrCat("QEMU refused ", command, ": ", TextAt(error, "desc"));
+  if (kind == "CommandNotFound") return absl::UnimplementedError(text);
+  if (kind == "DeviceNotFound") return absl::NotFoundError(text);
+  return absl::FailedPreconditionError(text);
+}
+
+}  // namespace
+
+std::chrono::steady_clock::time_point SteadyTimeOf(
+    std::chrono::microseconds wall_time, std::chrono::system_clock::time_point wall_now,
+    std::chrono::steady_clock::time_point steady_now) {
+  const auto age = wall_now.time_since_epoch() - wall_time;
+  if (age < age.zero()) return steady_now;
+  return steady_now - std::chrono::duration_cast<std::chrono::steady_clock::duration>(age);
+}
+
+QmpCore::QmpCore(size_t max_message_bytes) : max_message_bytes_(max_message_bytes) {}
+
+absl::Status QmpCore::Feed(std::string_view bytes) {
+  if (failed()) return failure_;
+  while (!bytes.empty()) {
+    const size_t end = bytes.find('\n');
+    const std::string_view piece = bytes.substr(0, end);
+    if (partial_.size() + piece.size() > max_message_bytes_) {
+      Fail(absl::ResourceExhaustedError(
+          absl::StrCat("QEMU sent a QMP message of more than ", max_message_bytes_, " bytes")));
+      return failure_;
+    }
+    partial_.append(piece);
+    if (end == std::string_view::npos) break;
+    bytes.remove_prefix(end + 1);
+    const std::string line = std::exchange(partial_, {});
+    absl::Status handled = HandleLine(line);
+    if (!handled.ok()) {
+      Fail(handled);
+      return handled;
+    }
+  }
+  return absl::OkStatus();
+}
+
+absl::StatusOr<uint64_t> QmpCore::Submit(std::string_view command, json::object arguments,
+                                         QmpLane lane) {
+  if (failed()) return failure_;
+  if (!ready()) return absl::FailedPreconditionError("QMP is not negotiated yet");
+  if (command == "human-monitor-command") {
+    return absl::InvalidArgumentError("human-monitor-command is not used: it hides its errors");
+  }
+  const json::value probe = arguments;
+  if (RunsProgram(probe)) {
+    return absl::InvalidArgumentError(
+        absl::StrCat("refused to send ", std::string(command), " with an exec: address"));
+  }
+  const uint64_t id = next_id_++;
+  pending_.emplace(id, std::string(command));
+  const bool jump = lane == QmpLane::kOutOfBand && out_of_band_;
+  Send(jump ? "exec-oob" : "execute", command, std::move(arguments), id);
+  return id;
+}
+
+void QmpCore::Fail(absl::Status reason) {
+  if (failed()) return;
+  state_ = State::kFailed;
+  failure_ = std::move(reason);
+  for (const auto& [id, command] : pending_) {
+    replies_.push_back(
+        {id, absl::Status(failure_.code(), absl::StrCat(command, ": ", failure_.message()))});
+  }
+  pending_.clear();
+}
+
+absl::Status QmpCore::HandleLine(std::string_view line) {
+  if (line.find_first_not_of(" \t\r") == std::string_view::npos) return absl::OkStatus();
+  boost::system::error_code error;
+  const json::value value = json::parse(View(line), error);
+  const json::object* message = error ? nullptr : value.if_object();
+  if (message == nullptr) {
+    return absl::DataLossError(
+        absl::StrCat("QEMU sent something that is not QMP: ", std::string(line.substr(0, 80))));
+  }
+  if (state_ == State::kGreeting) {
+    const json::object* greeting = ObjectAt(*message, "QMP");
+    if (greeting == nullptr) return absl::DataLossError("QEMU sent no QMP greeting");
+    return HandleGreeting(*greeting);
+  }
+  if (message->contains("event")) return HandleEvent(*message);
+  return HandleReply(*message);
+}
+
+absl::Status QmpCore::HandleGreeting(const json::object& greeting) {
+  out_of_band_ = OffersOutOfBand(greeting);
+  json::object arguments;
+  if (out_of_band_) arguments["enable"] = json::array({"oob"});
+  state_ = State::kNegotiating;
+  Send("execute", "qmp_capabilities", std::move(arguments), kNegotiationId);
+  return absl::OkStatus();
+}
+
+absl::Status QmpCore::HandleReply(const json::object& message) {
+  const json::value* result = message.if_contains("return");
+  const json::object* error = ObjectAt(message, "error");
+  if (result == nullptr && error == nullptr) {
+    return absl::DataLossError("QEMU sent a QMP message that is neither an answer nor an event");
+  }
+  const json::value* id_value = message.if_contains("id");
+  boost::system::error_code not_a_number;
+  const uint64_t id =
+      id_value == nullptr ? kNegotiationId : id_value->to_number<uint64_t>(not_a_number);
+  if (id_value == nullptr || not_a_number) {
+    // Without an id QEMU complains about bytes that it could not parse: nobody can be told.
+    return absl::DataLossError(absl::StrCat("QEMU answered without an id: ",
+                                            error == nullptr ? "" : TextAt(*error, "desc")));
+  }
+  if (id == kNegotiationId && state_ == State::kNegotiating) {
+    if (error != nullptr) return ErrorOf("qmp_capabilities", *error);
+    state_ = State::kReady;
+    return absl::OkStatus();
+  }
+  const auto found = pending_.find(id);
+  if (found == pending_.end()) return absl::OkStatus();
+  const std::string command = std::move(found->second);
+  pending_.erase(found);
+  if (error != nullptr) {
+    replies_.push_back({id, ErrorOf(command, *error)});
+  } else {
+    replies_.push_back({id, *result});
+  }
+  return absl::OkStatus();
+}
+
+absl::Status QmpCore::HandleEvent(const json::object& message) {
+  QmpEvent event;
+  event.name = TextAt(message, "event");
+  if (event.name.empty()) return absl::DataLossError("QEMU sent an event without a name");
+  if (const json::object* data = ObjectAt(message, "data")) event.data = *data;
+  if (const json::object* stamp = ObjectAt(message, "timestamp")) {
+    boost::system::error_code ignored;
+    const json::value* seconds = stamp->if_contains("seconds");
+    const json::value* micros = stamp->if_contains("microseconds");
+    if (seconds != nullptr && micros != nullptr) {
+      event.wall_time = std::chrono::seconds(seconds->to_number<int64_t>(ignored)) +
+                        std::chrono::microseconds(micros->to_number<int64_t>(ignored));
+    }
+  }
+  events_.push_back(std::move(event));
+  return absl::OkStatus();
+}
+
+void QmpCore::Send(std::string_view verb, std::string_view command, json::object arguments,
+                   uint64_t id) {
+  json::object message;
+  message[View(verb)] = View(command);
+  if (!arguments.empty()) message["arguments"] = std::move(arguments);
+  message["id"] = id;
+  output_ += json::serialize(message);
+  output_ += '\n';
+}
+
+}  // namespace ferry::vm
