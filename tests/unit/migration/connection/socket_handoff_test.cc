@@ -132,10 +132,9 @@ TEST_F(SocketHandoffTest, OnlyOneConnectedStreamSocketIsTaken) {
   Run(body(this));
 }
 
-TEST_F(SocketHandoffTest, UnclaimedSocketsAreBoundedAndExpire) {
+TEST_F(SocketHandoffTest, UnclaimedSocketsAreBounded) {
   HandoffOptions options;
   options.max_unclaimed = 1;
-  options.lifetime = milliseconds(200);
   Listen(options);
   auto body = [](SocketHandoffTest* t) -> Task<void> {
     auto [a, b] = SocketPair();
@@ -143,13 +142,28 @@ TEST_F(SocketHandoffTest, UnclaimedSocketsAreBoundedAndExpire) {
     auto first = co_await HandOverSocket(t->path(), std::move(b), kPatience);
     EXPECT_TRUE(first.ok()) << first.status();
     auto second = co_await HandOverSocket(t->path(), std::move(d), kPatience);
-    EXPECT_FALSE(second.ok());
-    // The daemon closes the unclaimed socket when its time is over.
+    EXPECT_EQ(second.status().code(), absl::StatusCode::kFailedPrecondition) << second.status();
+    EXPECT_TRUE(t->handoff_->Redeem(*first).ok());
+    auto third = co_await HandOverSocket(t->path(), std::move(c), kPatience);
+    EXPECT_TRUE(third.ok()) << third.status();
+    t->handoff_->Close();
+  };
+  Run(body(this));
+}
+
+TEST_F(SocketHandoffTest, UnclaimedSocketIsClosedWhenItsTimeIsOver) {
+  HandoffOptions options;
+  options.lifetime = milliseconds(20);
+  Listen(options);
+  auto body = [](SocketHandoffTest* t) -> Task<void> {
+    auto [a, b] = SocketPair();
+    auto ticket = co_await HandOverSocket(t->path(), std::move(b), kPatience);
+    EXPECT_TRUE(ticket.ok()) << ticket.status();
     auto stream = MakeSocketStream(t->context_.get_executor(), std::move(a));
     std::vector<char> buffer(16);
     auto size = co_await (*stream)->ReadSome(buffer);
     EXPECT_TRUE(size.ok() && *size == 0);
-    EXPECT_EQ(t->handoff_->Redeem(*first).status().code(), absl::StatusCode::kNotFound);
+    EXPECT_EQ(t->handoff_->Redeem(*ticket).status().code(), absl::StatusCode::kNotFound);
     t->handoff_->Close();
   };
   Run(body(this));
