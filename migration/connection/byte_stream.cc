@@ -1,6 +1,7 @@
 #include "migration/connection/byte_stream.h"
 
 #include <arpa/inet.h>
+#include <fcntl.h>
 #include <netinet/in.h>
 #include <netinet/tcp.h>
 #include <sys/socket.h>
@@ -106,6 +107,8 @@ std::string DescribePeer(int fd) {
 }
 
 void TuneSocket(int fd) {
+  // A VMM that inherited the socket would keep it open after the daemon has died.
+  ::fcntl(fd, F_SETFD, FD_CLOEXEC);
   const int on = 1;
   ::setsockopt(fd, IPPROTO_TCP, TCP_NODELAY, &on, sizeof on);
   const int unsent = 256 * 1024;

@@ -44,7 +44,7 @@ absl::Status CheckConnectedStream(int fd);
 // "host:port" or "[v6]:port" of the peer.
 std::string DescribePeer(int fd);
 
-// Sets the options above; not an error where the family does not have them.
+// Sets the options above, and close-on-exec; not an error where the family does not have them.
 void TuneSocket(int fd);
 
 }  // namespace ferry::migration

@@ -1,5 +1,6 @@
 #include "migration/connection/channel_relay.h"
 
+#include <fcntl.h>
 #include <sys/socket.h>
 #include <sys/un.h>
 
@@ -64,6 +65,7 @@ Task<void> ChannelRelay::Connect(Self self, std::string path) {
 }
 
 void ChannelRelay::StartPumps() {
+  ::fcntl(socket_.native_handle(), F_SETFD, FD_CLOEXEC);
   boost::system::error_code ignored;
   socket_.non_blocking(true, ignored);
   connected_ = true;

@@ -1,5 +1,6 @@
 #include "migration/connection/session_driver.h"
 
+#include <fcntl.h>
 #include <unistd.h>
 
 #include <utility>
@@ -251,6 +252,7 @@ absl::Status SessionDriver::RelayFromListener(const std::string& path) {
   acceptor_.emplace(executor_);
   boost::system::error_code ec;
   acceptor_->open(endpoint.protocol(), ec);
+  if (!ec) ::fcntl(acceptor_->native_handle(), F_SETFD, FD_CLOEXEC);
   if (!ec) acceptor_->bind(endpoint, ec);
   if (!ec) listen_path_ = path;
   if (!ec) acceptor_->listen(asio::socket_base::max_listen_connections, ec);

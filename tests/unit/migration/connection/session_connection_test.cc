@@ -1,5 +1,6 @@
 #include "migration/connection/session_connection.h"
 
+#include <fcntl.h>
 #include <gtest/gtest.h>
 
 #include <boost/asio/local/connect_pair.hpp>
@@ -356,6 +357,15 @@ TEST_F(SessionConnectionTest, CloseRemovesTheListenerAndItsPath) {
     t->destination_->Close();
   };
   Run(body(this));
+}
+
+TEST_F(SessionConnectionTest, SocketsAreNotInheritedByPrograms) {
+  auto [a, b] = SocketPair();
+  const int fd = a.get();
+  ::fcntl(fd, F_SETFD, 0);
+  const auto stream = MakeSocketStream(context_.get_executor(), std::move(a));
+  ASSERT_TRUE(stream.ok()) << stream.status();
+  EXPECT_EQ(::fcntl(fd, F_GETFD) & FD_CLOEXEC, FD_CLOEXEC);
 }
 
 TEST_F(SessionConnectionTest, HandshakeOverWhatIsNoStreamSocketIsRefused) {
