@@ -324,9 +324,9 @@ void AttachRelay::Pump(const std::shared_ptr<Client>& client) {
     } else if (spooled_) {
       PumpSpool(client, stream);
     } else {
-      if (from.stream->ended() && !client->cursor(stream).ended) {
+      if (from.stream->over() && !client->cursor(stream).ended) {
         client->cursor(stream).ended = true;
-        client->sink->OnOutputEnd(stream, from.stream->taken().offset);
+        client->sink->OnOutputEnd(stream, from.stream->end_offset());
       }
       from.stream->Wake();
     }

@@ -249,10 +249,10 @@ Task<absl::Status> Guest::Shutdown(bool force) {
                                                response->error_message));
 }
 
-Task<absl::StatusOr<std::string>> Guest::GetProperties(const std::string& query_json) {
+Task<absl::StatusOr<std::string>> Guest::GetProperties(std::string query_json) {
   std::shared_ptr<Guest> self = shared_from_this();
   bridge::GetPropertiesRequest request;
-  request.query = query_json;
+  request.query = std::move(query_json);
   absl::StatusOr<std::string> answer = co_await impl_->connection->Call(
       bridge::kGetProperties, Encode(request), impl_->options.rpc_timeout);
   if (!answer.ok()) co_return answer.status();

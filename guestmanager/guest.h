@@ -61,7 +61,7 @@ class Guest : public std::enable_shared_from_this<Guest> {
 
   // Asks the agent to end everything in order (or by force) and power off.
   Task<absl::Status> Shutdown(bool force);
-  Task<absl::StatusOr<std::string>> GetProperties(const std::string& query_json);
+  Task<absl::StatusOr<std::string>> GetProperties(std::string query_json);
 
   // Stops taking anything from the guest, so that Save() is the last word; Unfreeze() goes on as if
   // nothing had been. Writes to the guest are held back meanwhile.

@@ -16,6 +16,11 @@ OutputStream::OutputStream(std::shared_ptr<LinkGate> gate, Stream which, const S
 void OutputStream::SetConsumer(OutputConsumer* consumer, uint64_t offset) {
   consumer_ = consumer;
   if (consumer == nullptr) return;
+  if (stream_->plain() || plain_ended_) {
+    // A plain peer can't go back: the consumer gets what comes.
+    stream_->Wake();
+    return;
+  }
   if (offset != next_ || (end_seen_ && !end_taken_)) {
     // The connection has run ahead for somebody else; a new one begins where this one stands.
     next_ = offset;
@@ -99,7 +104,10 @@ void OutputStream::DeliverEnd() {
 
 void OutputStream::OnPlainData(std::string_view data) { Deliver(data); }
 
-void OutputStream::OnPlainEnd() { DeliverEnd(); }
+void OutputStream::OnPlainEnd() {
+  plain_ended_ = true;
+  DeliverEnd();
+}
 
 void OutputStream::OnPlainLost(const absl::Status& reason) {
   if (consumer_ != nullptr) consumer_->OnLost(which_, reason);

@@ -29,6 +29,9 @@ class OutputStream : public StdioStream::Owner {
   absl::Status Listen(uint32_t port) { return stream_->Listen(port); }
   StreamPosition taken() const { return {generation_, taken_}; }
   bool ended() const { return end_taken_; }
+  // The end is known here and nobody will tell it again; it lies at end_offset().
+  bool over() const { return end_taken_ || plain_ended_; }
+  uint64_t end_offset() const { return end_taken_ ? taken_ : next_; }
 
   // From `offset` on everything goes to `consumer`; nullptr: to nobody.
   void SetConsumer(OutputConsumer* consumer, uint64_t offset);
@@ -58,6 +61,7 @@ class OutputStream : public StdioStream::Owner {
   bool end_taken_;
   uint64_t next_;          // the next byte for the consumer
   bool end_seen_ = false;  // the consumer was told that next_ is the end
+  bool plain_ended_ = false;
   OutputConsumer* consumer_ = nullptr;
   std::shared_ptr<StdioStream> stream_;
 };

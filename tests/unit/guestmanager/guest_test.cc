@@ -65,6 +65,7 @@ class GuestTest : public ::testing::Test {
 
   std::shared_ptr<Guest> Make(FakeHostTransport& transport) {
     GuestOptions options;
+    options.rpc_timeout = rpc_timeout_;
     options.spool_bytes = 1000;
     std::shared_ptr<Guest> guest = Guest::Create(io_.get_executor(), transport, options);
     EXPECT_TRUE(guest->Listen().ok());
@@ -124,7 +125,17 @@ class GuestTest : public ::testing::Test {
     Settle();
   }
 
+  // Runs until `done`; the limit only ends a test that hangs.
+  bool RunUntil(const std::function<bool()>& done) {
+    io_.restart();
+    while (!done()) {
+      if (io_.run_one_for(std::chrono::seconds(30)) == 0) return false;
+    }
+    return true;
+  }
+
   asio::io_context io_;
+  milliseconds rpc_timeout_{300'000};
   std::unique_ptr<FakeHostTransport> transport_;
   std::unique_ptr<FakeHostTransport> moved_transport_;
   std::shared_ptr<FakeAgent> agent_;
@@ -174,6 +185,41 @@ TEST_F(GuestTest, CallRoundTrip) {
   EXPECT_EQ(***answer, R"({"echo":true})");
   auto shutdown = Start(guest_->Shutdown(false));
   EXPECT_TRUE((*shutdown)->ok());
+}
+
+TEST_F(GuestTest, ExpiredCallTakesTheConnectionDown) {
+  rpc_timeout_ = milliseconds(10);
+  guest_->Close(absl::UnavailableError("made anew"));
+  Settle();
+  guest_ = Make(*transport_);
+  Ready();
+  agent_->silent = true;
+  auto answer = Start(guest_->GetProperties("{}"));
+  ASSERT_TRUE(RunUntil([&] { return answer->has_value(); }));
+  EXPECT_TRUE(absl::IsDeadlineExceeded((*answer)->status()));
+  EXPECT_FALSE(guest_->ready());
+  agent_->Connect();
+  EXPECT_TRUE(RunUntil([&] { return guest_->ready(); }));
+}
+
+TEST_F(GuestTest, CancelledCallerLeavesAndTheConnectionStays) {
+  Ready();
+  agent_->silent = true;
+  asio::cancellation_signal cancel;
+  bool ended = false;
+  asio::co_spawn(
+      io_, guest_->GetProperties("{}"),
+      asio::bind_cancellation_slot(
+          cancel.slot(), [&](std::exception_ptr, absl::StatusOr<std::string>) { ended = true; }));
+  Settle();
+  EXPECT_FALSE(ended);
+  cancel.emit(asio::cancellation_type::terminal);
+  Settle();
+  EXPECT_TRUE(ended);
+  agent_->silent = false;
+  auto answer = Start(guest_->GetProperties("{}"));
+  ASSERT_TRUE(answer->has_value());
+  EXPECT_TRUE((*answer)->ok());
 }
 
 TEST_F(GuestTest, LostLinkFailsShortCallsAndKeepsWaits) {
@@ -457,6 +503,22 @@ TEST_F(GuestTest, PlainPeerWorksWithoutResuming) {
   Settle();
   ASSERT_TRUE(sink.detached);
   EXPECT_TRUE(absl::IsUnavailable(*sink.detached));
+}
+
+TEST_F(GuestTest, PlainPeersEndIsToldToALaterAttacherToo) {
+  agent_->resumable = false;
+  Ready();
+  auto process = Exec();
+  TestSink first, second;
+  auto attachment = Attach(*process, first);
+  agent_->EndOutput(process->pid());
+  Settle();
+  EXPECT_EQ(first.ends, 2);
+  attachment = nullptr;
+  agent_->Exit(process->pid(), 1);
+  attachment = Attach(*process, second);
+  EXPECT_EQ(second.ends, 2);
+  EXPECT_EQ(second.exited, (ExitStatus{ExitStatus::Kind::kCode, 1}));
 }
 
 TEST_F(GuestTest, SavedStateContinuesElsewhereByteExact) {
