@@ -1,0 +1,113 @@
+#include "tools/ferryctl/attach_route.h"
+
+#include <gtest/gtest.h>
+
+namespace ferry::ctl {
+namespace {
+
+using std::chrono::milliseconds;
+
+const absl::Status kNotFound = absl::NotFoundError("no such VM");
+const absl::Status kAway = absl::UnavailableError("no answer");
+
+AttachRoute OpenAtA() {
+  AttachRoute route("a");
+  route.OnOpened();
+  return route;
+}
+
+TEST(AttachRoute, TheFirstRefusalStands) {
+  AttachRoute route("a");
+  EXPECT_EQ(route.target(), "a");
+  route.OnRefused(kNotFound);
+  EXPECT_TRUE(route.hopeless());
+}
+
+TEST(AttachRoute, ABreakWithoutMigrationComesBackToTheSameHost) {
+  AttachRoute route = OpenAtA();
+  route.OnBroken();
+  EXPECT_EQ(route.target(), "a");
+  EXPECT_EQ(route.delay(), milliseconds(0));
+  route.OnRefused(kAway);
+  EXPECT_EQ(route.target(), "a");
+  EXPECT_GT(route.delay(), milliseconds(0));
+  EXPECT_FALSE(route.hopeless());
+}
+
+TEST(AttachRoute, MovedGoesToTheDestinationAndBackIfItIsNotThere) {
+  AttachRoute route = OpenAtA();
+  route.OnMoved("b");
+  EXPECT_EQ(route.target(), "b");
+  route.OnRefused(kNotFound);
+  EXPECT_EQ(route.target(), "a");
+  route.OnRefused(kNotFound);
+  EXPECT_EQ(route.target(), "b");
+  route.OnOpened();
+  EXPECT_EQ(route.target(), "b");
+  EXPECT_EQ(route.delay(), milliseconds(0));
+}
+
+TEST(AttachRoute, ABreakInAMigrationTriesTheDestinationFirst) {
+  AttachRoute route = OpenAtA();
+  route.OnMigrationOpened("b");
+  EXPECT_EQ(route.target(), "a");
+  route.OnBroken();
+  EXPECT_EQ(route.target(), "b");
+}
+
+TEST(AttachRoute, AMigrationCalledOffIsForgotten) {
+  AttachRoute route = OpenAtA();
+  route.OnMigrationOpened("b");
+  route.OnMigrationClosed();
+  route.OnBroken();
+  EXPECT_EQ(route.target(), "a");
+}
+
+TEST(AttachRoute, FollowsForEverAndTheLastAddressesWin) {
+  AttachRoute route = OpenAtA();
+  for (int i = 0; i < 5; ++i) {
+    route.OnMoved("b");
+    route.OnOpened();
+    EXPECT_EQ(route.target(), "b");
+    route.OnMoved("a");
+    route.OnOpened();
+    EXPECT_EQ(route.target(), "a");
+  }
+  route.OnMoved("c");
+  EXPECT_EQ(route.Candidates(), (std::vector<std::string>{"c", "a", "b"}));
+}
+
+TEST(AttachRoute, DelaysGrowAndEnd) {
+  AttachRoute route = OpenAtA();
+  route.OnBroken();
+  milliseconds last(0);
+  for (int i = 0; i < 20; ++i) {
+    route.OnRefused(kAway);
+    EXPECT_GE(route.delay(), last);
+    last = route.delay();
+  }
+  EXPECT_EQ(last, milliseconds(1000));
+  EXPECT_FALSE(route.hopeless());
+}
+
+TEST(AttachRoute, GoneEverywhereIsGone) {
+  AttachRoute route = OpenAtA();
+  route.OnMoved("b");
+  int tries = 0;
+  while (!route.hopeless() && tries < 100) {
+    route.OnRefused(kNotFound);
+    ++tries;
+  }
+  EXPECT_GT(tries, 4);
+  EXPECT_LT(tries, 100);
+}
+
+TEST(AttachRoute, AnotherAttacherIsFinal) {
+  AttachRoute route = OpenAtA();
+  route.OnBroken();
+  route.OnRefused(absl::AlreadyExistsError("another client is attached"));
+  EXPECT_TRUE(route.hopeless());
+}
+
+}  // namespace
+}  // namespace ferry::ctl

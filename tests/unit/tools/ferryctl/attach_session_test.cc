@@ -1,0 +1,252 @@
+#include "tools/ferryctl/attach_session.h"
+
+#include <fcntl.h>
+#include <gtest/gtest.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+#include <boost/asio/io_context.hpp>
+#include <csignal>
+#include <cstdlib>
+#include <random>
+
+#include "bridge/runtime/unique_fd.h"
+#include "tools/ferryctl/fake_daemon.h"
+
+namespace ferry::ctl {
+namespace {
+
+using StepKind = FakeProcess::Step::Kind;
+
+std::string RandomBytes(size_t size) {
+  std::mt19937_64 random(42);
+  std::string bytes(size, '\0');
+  for (char& byte : bytes) byte = static_cast<char>(random());
+  return bytes;
+}
+
+class AttachSessionTest : public testing::Test {
+ public:
+  AttachSessionTest() {
+    std::signal(SIGPIPE, SIG_IGN);
+    char pattern[] = "/tmp/ferry-attach-XXXXXX";
+    folder = ::mkdtemp(pattern);
+    a = std::make_unique<FakeDaemon>(io.get_executor(), folder + "/a.sock", &process);
+    b = std::make_unique<FakeDaemon>(io.get_executor(), folder + "/b.sock", &process);
+    a->SetPeer(b->address());
+    b->SetPeer(a->address());
+    process.home = a->address();
+    output = UniqueFd(::open(Path("out").c_str(), O_RDWR | O_CREAT | O_TRUNC | O_CLOEXEC, 0600));
+    config.address = a->address();
+    config.vm = "web";
+    config.process_id = 7;
+    config.stdout_fd = output.get();
+  }
+  ~AttachSessionTest() override {
+    for (const char* name : {"a.sock", "b.sock", "in", "out"}) ::unlink(Path(name).c_str());
+    ::rmdir(folder.c_str());
+  }
+
+  std::string Path(const std::string& name) const { return folder + "/" + name; }
+
+  // A regular file as stdin, which epoll would refuse.
+  void InputFile(const std::string& bytes) {
+    input = UniqueFd(::open(Path("in").c_str(), O_RDWR | O_CREAT | O_TRUNC | O_CLOEXEC, 0600));
+    ASSERT_EQ(::write(input.get(), bytes.data(), bytes.size()), static_cast<ssize_t>(bytes.size()));
+    ::lseek(input.get(), 0, SEEK_SET);
+    config.stdin_fd = input.get();
+  }
+
+  std::string Written() const {
+    std::string bytes(1 << 24, '\0');
+    const ssize_t got = ::pread(output.get(), bytes.data(), bytes.size(), 0);
+    bytes.resize(got < 0 ? 0 : static_cast<size_t>(got));
+    return bytes;
+  }
+
+  AttachOutcome Run() {
+    Spawn(io.get_executor(), RunAndStop(this));
+    io.run();
+    EXPECT_TRUE(finished);
+    return outcome;
+  }
+
+  static Task<void> RunAndStop(AttachSessionTest* self) {
+    {
+      AttachSession session(self->io.get_executor(), self->config);
+      self->outcome = co_await session.Run();
+      self->connections = session.connections();
+    }
+    co_await self->a->Shutdown();
+    co_await self->b->Shutdown();
+    self->finished = true;
+  }
+
+  // Runs all of `bytes` through the process under `script` and compares.
+  void ExpectExact(const std::string& bytes, std::deque<FakeProcess::Step> script) {
+    process.script = std::move(script);
+    process.exit_code = 7;
+    InputFile(bytes);
+    Run();
+    ASSERT_TRUE(outcome.exit_status.has_value()) << outcome.error;
+    EXPECT_EQ(outcome.exit_status->code(), 7u);
+    EXPECT_TRUE(process.script.empty());
+    EXPECT_TRUE(process.exit_taken);
+    EXPECT_EQ(process.received.size(), bytes.size());
+    EXPECT_TRUE(process.received == bytes) << "the process read something else";
+    EXPECT_TRUE(Written() == bytes) << "the client wrote something else";
+  }
+
+  asio::io_context io;
+  std::string folder;
+  FakeProcess process;
+  std::unique_ptr<FakeDaemon> a, b;
+  UniqueFd input, output;
+  AttachConfig config;
+  AttachOutcome outcome;
+  int connections = 0;
+  bool finished = false;
+};
+
+TEST_F(AttachSessionTest, CarriesBothDirectionsAndTheExitStatus) {
+  ExpectExact("hello, process\n", {});
+  EXPECT_EQ(connections, 1);
+}
+
+TEST_F(AttachSessionTest, EmptyInputEndsTheProcess) { ExpectExact("", {}); }
+
+TEST_F(AttachSessionTest, IsExactOverForcedBreaks) {
+  ExpectExact(RandomBytes(4 << 20), {{1000, StepKind::kBreak},
+                                     {65536, StepKind::kBreak},
+                                     {65537, StepKind::kBreak},
+                                     {2000000, StepKind::kBreak},
+                                     {3000001, StepKind::kBreak}});
+  EXPECT_EQ(connections, 6);
+  EXPECT_GT(process.unacknowledged_breaks, 0);
+}
+
+TEST_F(AttachSessionTest, FollowsTheProcessThereAndBackManyTimes) {
+  std::deque<FakeProcess::Step> script;
+  for (uint64_t i = 1; i <= 10; ++i) script.push_back({i * 300001, StepKind::kMove});
+  ExpectExact(RandomBytes(4 << 20), script);
+  EXPECT_EQ(connections, 11);
+  EXPECT_EQ(outcome.address, a->address());
+}
+
+TEST_F(AttachSessionTest, ASourceThatDiesAfterAnnouncingTheMoveIsFollowed) {
+  ExpectExact(RandomBytes(1 << 20),
+              {{400000, StepKind::kSilentMove}, {800000, StepKind::kSilentMove}});
+  EXPECT_EQ(connections, 3);
+}
+
+TEST_F(AttachSessionTest, ComesBackWhenTheMoveIsCalledOff) {
+  ExpectExact(RandomBytes(1 << 20), {{300000, StepKind::kCalledOff}, {600000, StepKind::kMove}});
+  EXPECT_EQ(outcome.address, b->address());
+}
+
+TEST_F(AttachSessionTest, SendsAgainAfterARewindAndAsksAgainAfterAGap) {
+  ExpectExact(RandomBytes(1 << 20),
+              {{200000, StepKind::kRewind}, {500000, StepKind::kGap}, {700000, StepKind::kRewind}});
+  EXPECT_GT(connections, 1);
+}
+
+TEST_F(AttachSessionTest, SurvivesARestartOfTheDaemon) {
+  InputFile("first ");
+  int ends[2];
+  ASSERT_EQ(::pipe2(ends, O_CLOEXEC), 0);
+  UniqueFd read_end(ends[0]);
+  UniqueFd write_end(ends[1]);
+  config.stdin_fd = read_end.get();
+  ASSERT_EQ(::write(write_end.get(), "before ", 7), 7);
+  auto restart = [](AttachSessionTest* self, UniqueFd* input_end) -> Task<void> {
+    while (self->process.taken < 7) co_await Delay(milliseconds(1));
+    co_await self->a->Shutdown();
+    self->a->Restart();
+    (void)!::write(input_end->get(), "after", 5);
+    input_end->Reset();
+  };
+  Spawn(io.get_executor(), restart(this, &write_end));
+  Run();
+  ASSERT_TRUE(outcome.exit_status.has_value()) << outcome.error;
+  EXPECT_EQ(Written(), "before after");
+}
+
+TEST_F(AttachSessionTest, AnUnknownVmFailsAtOnce) {
+  process.home = "elsewhere";
+  InputFile("");
+  Run();
+  EXPECT_FALSE(outcome.exit_status.has_value());
+  EXPECT_EQ(outcome.error.code(), absl::StatusCode::kNotFound);
+}
+
+TEST_F(AttachSessionTest, ASecondAttacherIsRefusedUnlessItSteals) {
+  process.attachment_id = "somebody";
+  InputFile("");
+  Run();
+  EXPECT_EQ(outcome.error.code(), absl::StatusCode::kAlreadyExists);
+}
+
+TEST_F(AttachSessionTest, StealingTakesOver) {
+  process.attachment_id = "somebody";
+  config.steal = true;
+  ExpectExact("mine", {});
+}
+
+TEST_F(AttachSessionTest, AProcessThatIsGoneEverywhereIsReportedWithWhereItLooked) {
+  process.script = {{4, StepKind::kMove}};
+  b->SetPeer("");
+  InputFile("1234");
+  // It vanishes on the way: neither host has it.
+  a->SetPeer(b->address());
+  auto vanish = [](AttachSessionTest* self) -> Task<void> {
+    self->b->gate().Reset();
+    while (self->process.home != self->b->address()) co_await Delay(milliseconds(1));
+    self->process.home = "nowhere";
+    self->b->gate().Set();
+  };
+  Spawn(io.get_executor(), vanish(this));
+  Run();
+  EXPECT_EQ(outcome.error.code(), absl::StatusCode::kNotFound);
+  EXPECT_NE(outcome.error.message().find(a->address()), absl::string_view::npos);
+  EXPECT_NE(outcome.error.message().find(b->address()), absl::string_view::npos);
+}
+
+TEST_F(AttachSessionTest, AReaderThatLeavesEndsTheClientQuietly) {
+  int ends[2];
+  ASSERT_EQ(::pipe2(ends, O_CLOEXEC), 0);
+  UniqueFd write_end(ends[1]);
+  ::close(ends[0]);
+  config.stdout_fd = write_end.get();
+  InputFile("nobody reads this");
+  Run();
+  EXPECT_TRUE(outcome.output_closed);
+  EXPECT_FALSE(outcome.exit_status.has_value());
+}
+
+TEST_F(AttachSessionTest, CtrlCReachesTheProcessAndASecondDetaches) {
+  config.handle_signals = true;
+  int ends[2];
+  ASSERT_EQ(::pipe2(ends, O_CLOEXEC), 0);
+  UniqueFd read_end(ends[0]);
+  UniqueFd write_end(ends[1]);
+  config.stdin_fd = read_end.get();
+  auto interrupt = [](AttachSessionTest* self) -> Task<void> {
+    while (self->process.opens == 0) co_await Delay(milliseconds(1));
+    while (self->process.last_signal == 0) {
+      // Until the client has seen that it is open, a first one would already detach it.
+      co_await Delay(milliseconds(50));
+      ::kill(::getpid(), SIGINT);
+      for (int i = 0; i < 100 && self->process.last_signal == 0; ++i) {
+        co_await Delay(milliseconds(1));
+      }
+    }
+    ::kill(::getpid(), SIGINT);
+  };
+  Spawn(io.get_executor(), interrupt(this));
+  Run();
+  EXPECT_EQ(process.last_signal, static_cast<uint32_t>(SIGINT));
+  EXPECT_TRUE(outcome.interrupted);
+}
+
+}  // namespace
+}  // namespace ferry::ctl

@@ -1,0 +1,120 @@
+#include "tools/ferryctl/output.h"
+
+#include <gtest/gtest.h>
+
+#include "tools/ferryctl/progress.h"
+
+namespace ferry::ctl {
+namespace {
+
+TEST(Table, AlignsColumnsWithoutTrailingBlanks) {
+  Table table({"NAME", "STATE"});
+  table.Add({"a-long-name", "running"});
+  table.Add({"b", "stopped"});
+  EXPECT_EQ(table.ToString(),
+            "NAME          STATE\n"
+            "a-long-name   running\n"
+            "b             stopped\n");
+}
+
+TEST(VmTable, ShowsTheList) {
+  v1::ListVmsResponse response;
+  v1::Vm* vm = response.add_vms();
+  vm->set_name("web");
+  vm->set_id("id-1");
+  vm->set_state(v1::VM_STATE_MIGRATING_OUT);
+  vm->mutable_spec()->set_memory_mb(256);
+  vm->mutable_spec()->set_cpus(2);
+  EXPECT_EQ(VmTable(response),
+            "NAME   STATE           MEMORY    CPUS   PROCESSES   UPTIME   ID\n"
+            "web    migrating-out   256 MiB   2      0           -        id-1\n");
+}
+
+TEST(ProcessTable, ShowsHowProcessesEndedAndTamesGuestText) {
+  v1::ListProcessesResponse response;
+  v1::Process* process = response.add_processes();
+  process->set_id(12);
+  process->mutable_spec()->add_command("evil\x1b[2J");
+  process->mutable_exit_status()->set_signal(9);
+  const std::string text = ProcessTable(response);
+  EXPECT_NE(text.find("killed (signal 9)"), std::string::npos);
+  EXPECT_EQ(text.find('\x1b'), std::string::npos);
+}
+
+TEST(ToJson, KeepsProtoNamesAndDefaults) {
+  v1::Vm vm;
+  vm.set_state_reason("x");
+  const std::string line = ToJson(vm, false);
+  EXPECT_NE(line.find("\"state_reason\":\"x\""), std::string::npos);
+  EXPECT_NE(line.find("\"processes\":0"), std::string::npos);
+  EXPECT_EQ(line.find('\n'), line.size() - 1);
+}
+
+TEST(MigrationSummary, NamesEverythingMeasured) {
+  v1::Session session;
+  session.set_vm_name("web");
+  session.set_session_id("s-1");
+  session.set_state(v1::SESSION_STATE_FINALIZED);
+  session.set_destination("host-b:7700");
+  session.set_vm_location("host-b:7700");
+  session.mutable_statistics()->set_total_ms(2500);
+  session.mutable_statistics()->set_blackout_ms(12);
+  session.mutable_statistics()->set_blackout_device_ms(8);
+  session.mutable_statistics()->set_blackout_commit_ms(3);
+  session.mutable_statistics()->set_blackout_resume_ms(1);
+  session.mutable_statistics()->set_transferred_bytes(100 << 20);
+  session.mutable_statistics()->set_memory_passes(4);
+  const std::string text = MigrationSummary(session);
+  for (const char* part : {"Moved web to host-b:7700.", "2.5 s", "12 ms (device state 8.0 ms",
+                           "100 MiB", "host-b:7700", "s-1", "4"}) {
+    EXPECT_NE(text.find(part), std::string::npos) << part << " in\n" << text;
+  }
+}
+
+v1::Progress SomeProgress() {
+  v1::Progress progress;
+  progress.set_pass(3);
+  progress.set_remaining_bytes(10 << 20);
+  progress.set_total_bytes(256 << 20);
+  progress.set_bytes_per_second(100 << 20);
+  progress.set_dirty_bytes_per_second(5 << 20);
+  return progress;
+}
+
+TEST(Progress, ShowsAnEtaOnlyWhileConverging) {
+  v1::Progress progress = SomeProgress();
+  progress.set_eta_ms(1500);
+  EXPECT_NE(ProgressLine(progress).find("not converging"), std::string::npos);
+  EXPECT_EQ(ProgressLine(progress).find("1.5 s"), std::string::npos);
+  progress.set_converging(true);
+  EXPECT_NE(ProgressLine(progress).find("1.5 s"), std::string::npos);
+  EXPECT_EQ(ProgressLines(progress).size(), 2u);
+}
+
+// What a view prints into a temporary file.
+std::string Shown(ProgressMode mode, int repeats) {
+  std::FILE* file = std::tmpfile();
+  ProgressView view(mode, file);
+  v1::NotificationsResponse response;
+  *response.mutable_notification()->mutable_progress() = SomeProgress();
+  for (int i = 0; i < repeats; ++i) view.Show(response);
+  view.Clear();
+  std::string text(4096, '\0');
+  std::rewind(file);
+  text.resize(std::fread(text.data(), 1, text.size(), file));
+  std::fclose(file);
+  return text;
+}
+
+TEST(ProgressView, RedrawsOnATerminalAndThinsOutInAPipe) {
+  const std::string terminal = Shown(ProgressMode::kTerminal, 2);
+  EXPECT_NE(terminal.find("\x1b[1A\x1b[2K"), std::string::npos);
+  const std::string pipe = Shown(ProgressMode::kPipe, 5);
+  EXPECT_EQ(pipe.find('\x1b'), std::string::npos);
+  EXPECT_EQ(std::count(pipe.begin(), pipe.end(), '\n'), 1);
+  const std::string json = Shown(ProgressMode::kJson, 3);
+  EXPECT_EQ(std::count(json.begin(), json.end(), '\n'), 3);
+}
+
+}  // namespace
+}  // namespace ferry::ctl

@@ -1,0 +1,106 @@
+#include "tools/ferryctl/command.h"
+
+#include <grpcpp/channel.h>
+
+#include <boost/asio/io_context.hpp>
+#include <cstdlib>
+#include <random>
+
+#include "absl/strings/str_cat.h"
+#include "bridge/runtime/status_macros.h"
+#include "tools/ferryctl/errors.h"
+#include "tools/ferryctl/exit_codes.h"
+
+namespace ferry::ctl {
+namespace {
+
+constexpr char kDefaultHost[] = "unix:/run/ferry/ferryd.sock";
+constexpr char kVersion[] = "0.1.0";
+
+Task<void> RunAction(const Command* command, Client* client, int* exit_code) {
+  *exit_code = co_await command->action(client);
+}
+
+void AddGlobalOptions(CLI::App* app, GlobalOptions* options) {
+  options->host = kDefaultHost;
+  app->add_option("--host", options->host, "The daemon: unix:/path, host:port or [v6]:port")
+      ->envname("FERRY_HOST")
+      ->capture_default_str();
+  app->add_option("--output,-o", options->output, "How to print")
+      ->check(CLI::IsMember({"table", "json"}))
+      ->capture_default_str();
+  app->add_option("--tls-ca", options->tls.ca, "PEM file of the CA")->envname("FERRY_TLS_CA");
+  app->add_option("--tls-cert", options->tls.cert, "PEM file of this client's certificate")
+      ->envname("FERRY_TLS_CERT");
+  app->add_option("--tls-key", options->tls.key, "PEM file of its key")->envname("FERRY_TLS_KEY");
+}
+
+int RunCommand(const Command& command) {
+  asio::io_context io(1);
+  Client client(io.get_executor(), command.options);
+  const absl::Status connected = client.Connect();
+  if (!connected.ok()) {
+    const int code = Fail(client, "connecting", connected);
+    return command.failure_code != 0 ? command.failure_code : code;
+  }
+  int exit_code = kInternal;
+  Spawn(io.get_executor(), RunAction(&command, &client, &exit_code));
+  io.run();
+  return exit_code;
+}
+
+}  // namespace
+
+Client::Client(Executor e, const GlobalOptions& o) : executor(std::move(e)), options(o) {}
+
+absl::Status Client::Connect() {
+  ASSIGN_OR_RETURN(const std::shared_ptr<grpc::Channel> channel,
+                   rpc::MakeChannel(options.host, options.tls));
+  vms = v1::VmService::NewStub(channel);
+  guests = v1::GuestService::NewStub(channel);
+  hosts = v1::HostService::NewStub(channel);
+  migrations = v1::MigrationService::NewStub(channel);
+  return absl::OkStatus();
+}
+
+int Fail(const Client& client, const std::string& doing, const absl::Status& status) {
+  std::fputs(ErrorText(doing, status, client.options.host).c_str(), stderr);
+  return ExitCodeFor(status);
+}
+
+std::string NewRequestId() {
+  std::random_device random;
+  std::string id;
+  for (int i = 0; i < 4; ++i) absl::StrAppend(&id, absl::Hex(random(), absl::kZeroPad8));
+  return id;
+}
+
+int RunFerryctl(int argc, const char* const* argv) {
+  Command command;
+  CLI::App app("Runs utility VMs on Ferry hosts and moves them between hosts.", "ferryctl");
+  app.require_subcommand(1);
+  app.fallthrough();
+  AddGlobalOptions(&app, &command.options);
+  AddVmCommands(&app, &command);
+  AddProcessCommands(&app, &command);
+  AddMigrateCommand(&app, &command);
+  AddMigrationCommands(&app, &command);
+  AddEventsCommand(&app, &command);
+  AddHostCommand(&app, &command);
+  bool version = false;
+  app.add_subcommand("version", "Print ferryctl's version")->callback([&version] {
+    version = true;
+  });
+  try {
+    app.parse(argc, argv);
+  } catch (const CLI::ParseError& error) {
+    return app.exit(error) == 0 ? kOk : kUsage;
+  }
+  if (version) {
+    std::printf("ferryctl %s\n", kVersion);
+    return kOk;
+  }
+  return RunCommand(command);
+}
+
+}  // namespace ferry::ctl

@@ -1,0 +1,89 @@
+#pragma once
+
+#include <CLI/CLI.hpp>
+#include <cstdio>
+#include <functional>
+#include <memory>
+#include <string>
+
+#include "bridge/runtime/async.h"
+#include "ferry/v1/guest.grpc.pb.h"
+#include "ferry/v1/host.grpc.pb.h"
+#include "ferry/v1/migration.grpc.pb.h"
+#include "ferry/v1/vm.grpc.pb.h"
+#include "tools/ferryctl/output.h"
+#include "vmmanager/rpc/channel.h"
+#include "vmmanager/rpc/client_call.h"
+
+// What all of ferryctl's commands share.
+namespace ferry::ctl {
+
+struct GlobalOptions {
+  std::string host;
+  rpc::TlsFiles tls;
+  std::string output = "table";
+
+  OutputFormat format() const {
+    return output == "json" ? OutputFormat::kJson : OutputFormat::kTable;
+  }
+};
+
+// The connection to one daemon.
+class Client {
+ public:
+  Client(Executor executor, const GlobalOptions& options);
+  absl::Status Connect();
+
+  const Executor executor;
+  const GlobalOptions options;
+  std::unique_ptr<v1::VmService::Stub> vms;
+  std::unique_ptr<v1::GuestService::Stub> guests;
+  std::unique_ptr<v1::HostService::Stub> hosts;
+  std::unique_ptr<v1::MigrationService::Stub> migrations;
+};
+
+// A parsed command line: what is to be done, and with which status it exits if that cannot even
+// begin.
+struct Command {
+  GlobalOptions options;
+  std::function<Task<int>(Client*)> action;
+  int failure_code = 0;  // 0: by the error
+};
+
+inline constexpr milliseconds kCallTimeout(30000);
+inline constexpr milliseconds kLongTimeout(300000);  // boot, orderly shutdown
+
+// Each adds its commands to `app`; parsing fills `command`.
+void AddVmCommands(CLI::App* app, Command* command);
+void AddProcessCommands(CLI::App* app, Command* command);
+void AddMigrateCommand(CLI::App* app, Command* command);
+void AddMigrationCommands(CLI::App* app, Command* command);
+void AddEventsCommand(CLI::App* app, Command* command);
+void AddHostCommand(CLI::App* app, Command* command);
+
+// Parses and runs one command line; returns the exit status.
+int RunFerryctl(int argc, const char* const* argv);
+
+// Tells the person on stderr and returns the exit status.
+int Fail(const Client& client, const std::string& doing, const absl::Status& status);
+
+// A random id that makes a repeated request harmless.
+std::string NewRequestId();
+
+// A unary call whose answer is printed: as JSON, or as `table` makes of it.
+template <typename Async, typename Request, typename Response>
+Task<int> CallAndPrint(Client* client, std::type_identity_t<Async>* async,
+                       void (Async::*method)(grpc::ClientContext*, const Request*, Response*,
+                                             std::function<void(grpc::Status)>),
+                       std::type_identity_t<Request> request, milliseconds timeout,
+                       std::string doing, std::string (*table)(const Response&)) {
+  absl::StatusOr<Response> response =
+      co_await rpc::CallUnary<Async>(async, method, std::move(request), timeout);
+  if (!response.ok()) co_return Fail(*client, doing, response.status());
+  const std::string text =
+      client->options.format() == OutputFormat::kJson ? ToJson(*response, true) : table(*response);
+  std::fputs(text.c_str(), stdout);
+  co_return 0;
+}
+
+}  // namespace ferry::ctl

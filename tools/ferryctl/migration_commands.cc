@@ -1,0 +1,79 @@
+#include <string>
+
+#include "absl/strings/str_cat.h"
+#include "tools/ferryctl/command.h"
+#include "tools/ferryctl/migration_watch.h"
+
+// `ferryctl migration list | show | watch | cancel`.
+namespace ferry::ctl {
+namespace {
+
+using MigrationAsync = v1::MigrationService::StubInterface::async_interface;
+
+std::string Requested(const v1::CancelResponse&) {
+  return "Cancel requested; see how it ends with: ferryctl migration watch ID\n";
+}
+
+std::string ShowText(const v1::Session& session) {
+  return session.statistics().total_ms() > 0
+             ? absl::StrCat(SessionDetails(session), "\n", MigrationSummary(session))
+             : SessionDetails(session);
+}
+
+Task<int> Watch(Client* client, std::string id) {
+  const bool json = client->options.format() == OutputFormat::kJson;
+  ProgressView view = MakeProgressView(json);
+  absl::StatusOr<v1::Session> session = co_await WatchSession(client, id, &view);
+  co_return Conclude(*client, absl::StrCat("watching migration ", id), session, &view, json);
+}
+
+}  // namespace
+
+void AddMigrationCommands(CLI::App* app, Command* command) {
+  CLI::App* migration = app->add_subcommand("migration", "Look at migrations, and cancel them");
+  migration->require_subcommand(1);
+  migration->fallthrough();
+
+  auto vm = std::make_shared<std::string>();
+  CLI::App* list = migration->add_subcommand("list", "List migrations");
+  list->add_option("--vm", *vm, "Only of this VM");
+  list->callback([=] {
+    command->action = [=](Client* client) {
+      v1::ListSessionsRequest request;
+      request.set_vm(*vm);
+      return CallAndPrint(client, client->migrations->async(), &MigrationAsync::ListSessions,
+                          std::move(request), kCallTimeout, "listing migrations", &SessionTable);
+    };
+  });
+
+  auto id = std::make_shared<std::string>();
+  CLI::App* show = migration->add_subcommand("show", "Show one migration");
+  show->add_option("id", *id, "The session's id")->required();
+  show->callback([=] {
+    command->action = [=](Client* client) {
+      v1::GetSessionRequest request;
+      request.set_session_id(*id);
+      return CallAndPrint(client, client->migrations->async(), &MigrationAsync::GetSession,
+                          std::move(request), kCallTimeout, absl::StrCat("showing migration ", *id),
+                          &ShowText);
+    };
+  });
+
+  CLI::App* watch = migration->add_subcommand("watch", "Follow a migration to its end");
+  watch->add_option("id", *id, "The session's id")->required();
+  watch->callback([=] { command->action = [=](Client* client) { return Watch(client, *id); }; });
+
+  CLI::App* cancel = migration->add_subcommand("cancel", "Call a migration off");
+  cancel->add_option("id", *id, "The session's id")->required();
+  cancel->callback([=] {
+    command->action = [=](Client* client) {
+      v1::CancelRequest request;
+      request.set_session_id(*id);
+      return CallAndPrint(client, client->migrations->async(), &MigrationAsync::Cancel,
+                          std::move(request), kCallTimeout,
+                          absl::StrCat("cancelling migration ", *id), &Requested);
+    };
+  });
+}
+
+}  // namespace ferry::ctl

@@ -1,0 +1,205 @@
+#include "tools/ferryctl/output.h"
+
+#include <google/protobuf/util/json_util.h>
+
+#include <algorithm>
+
+#include "absl/strings/ascii.h"
+#include "absl/strings/str_cat.h"
+#include "absl/strings/str_format.h"
+#include "absl/strings/str_join.h"
+#include "absl/strings/str_replace.h"
+#include "tools/ferryctl/units.h"
+
+namespace ferry::ctl {
+namespace {
+
+std::string Word(const std::string& enum_name, absl::string_view prefix) {
+  return absl::StrReplaceAll(absl::AsciiStrToLower(enum_name.substr(prefix.size())), {{"_", "-"}});
+}
+
+std::string Line(absl::string_view name, absl::string_view value) {
+  return absl::StrFormat("%-16s %s\n", absl::StrCat(name, ":"), value);
+}
+
+std::string OrDash(const std::string& text) { return text.empty() ? "-" : text; }
+
+// Guest-made text must not steer the terminal that shows it.
+std::string Printable(absl::string_view text) {
+  std::string clean;
+  for (const char c : text) clean += absl::ascii_iscntrl(static_cast<unsigned char>(c)) ? '?' : c;
+  return clean;
+}
+
+}  // namespace
+
+std::string Table::ToString() const {
+  std::vector<size_t> widths;
+  for (const auto& row : rows_) {
+    if (row.size() > widths.size()) widths.resize(row.size(), 0);
+    for (size_t i = 0; i < row.size(); ++i) widths[i] = std::max(widths[i], row[i].size());
+  }
+  std::string text;
+  for (const auto& row : rows_) {
+    std::string line;
+    for (size_t i = 0; i < row.size(); ++i) {
+      absl::StrAppend(&line, row[i]);
+      if (i + 1 < row.size()) line.append(widths[i] - row[i].size() + 3, ' ');
+    }
+    absl::StrAppend(&text, line, "\n");
+  }
+  return text;
+}
+
+std::string ToJson(const google::protobuf::Message& message, bool pretty) {
+  google::protobuf::util::JsonPrintOptions options;
+  options.preserve_proto_field_names = true;
+  options.always_print_primitive_fields = true;
+  options.add_whitespace = pretty;
+  std::string text;
+  if (!google::protobuf::util::MessageToJsonString(message, &text, options).ok()) return "{}\n";
+  if (text.empty() || text.back() != '\n') text += '\n';
+  return text;
+}
+
+std::string VmStateName(v1::VmState state) {
+  if (!v1::VmState_IsValid(state)) return "unknown";
+  return Word(v1::VmState_Name(state), "VM_STATE_");
+}
+
+std::string SessionStateName(v1::SessionState state) {
+  if (!v1::SessionState_IsValid(state)) return "unknown";
+  return Word(v1::SessionState_Name(state), "SESSION_STATE_");
+}
+
+std::string ExitText(const v1::ExitStatus& status) {
+  switch (status.kind_case()) {
+    case v1::ExitStatus::kCode:
+      return absl::StrCat("exited (", status.code(), ")");
+    case v1::ExitStatus::kSignal:
+      return absl::StrCat("killed (signal ", status.signal(), ")");
+    default:
+      return "exited (status unknown)";
+  }
+}
+
+std::string VmTable(const v1::ListVmsResponse& response) {
+  Table table({"NAME", "STATE", "MEMORY", "CPUS", "PROCESSES", "UPTIME", "ID"});
+  for (const v1::Vm& vm : response.vms()) {
+    table.Add({vm.name(), VmStateName(vm.state()), FormatSize(vm.spec().memory_mb() << 20),
+               absl::StrCat(vm.spec().cpus()), absl::StrCat(vm.processes()),
+               vm.uptime_ms() == 0 ? "-" : FormatAge(vm.uptime_ms()), vm.id()});
+  }
+  return table.ToString();
+}
+
+std::string VmDetails(const v1::Vm& vm) {
+  std::string text = absl::StrCat(Line("Name", vm.name()), Line("Id", vm.id()),
+                                  Line("State", VmStateName(vm.state())));
+  if (!vm.state_reason().empty()) absl::StrAppend(&text, Line("Reason", vm.state_reason()));
+  absl::StrAppend(&text, Line("Memory", FormatSize(vm.spec().memory_mb() << 20)),
+                  Line("CPUs", absl::StrCat(vm.spec().cpus())),
+                  Line("Machine", OrDash(vm.machine_type())),
+                  Line("Accelerator", OrDash(vm.accelerator())),
+                  Line("Processes", absl::StrCat(vm.processes())),
+                  Line("Created", FormatTime(vm.created_unix_ms())));
+  if (vm.uptime_ms() != 0) absl::StrAppend(&text, Line("Uptime", FormatAge(vm.uptime_ms())));
+  if (vm.vmm_pid() != 0) absl::StrAppend(&text, Line("VMM pid", absl::StrCat(vm.vmm_pid())));
+  if (!vm.session_id().empty()) absl::StrAppend(&text, Line("Migration", vm.session_id()));
+  for (const v1::DiskSpec& disk : vm.spec().disks()) {
+    absl::StrAppend(&text, Line("Disk", absl::StrCat(disk.name(), " ", disk.file(), " ",
+                                                     disk.read_only() ? "(read only)" : "")));
+  }
+  return text;
+}
+
+std::string ProcessTable(const v1::ListProcessesResponse& response) {
+  Table table({"PROCESS", "STATE", "ATTACHED", "CREATED", "COMMAND"});
+  for (const v1::Process& process : response.processes()) {
+    table.Add({absl::StrCat(process.id()),
+               process.running() ? "running" : ExitText(process.exit_status()),
+               process.attached() ? "yes" : "no", FormatTime(process.created_unix_ms()),
+               Printable(absl::StrJoin(process.spec().command(), " "))});
+  }
+  return table.ToString();
+}
+
+std::string SessionTable(const v1::ListSessionsResponse& response) {
+  Table table({"SESSION", "VM", "STATE", "FROM", "TO", "TOTAL", "BLACKOUT", "VM RUNS ON"});
+  for (const v1::Session& session : response.sessions()) {
+    const bool measured = session.statistics().total_ms() > 0;
+    table.Add({session.session_id(), session.vm_name(), SessionStateName(session.state()),
+               OrDash(session.source()), OrDash(session.destination()),
+               measured ? FormatMs(session.statistics().total_ms()) : "-",
+               measured ? FormatMs(session.statistics().blackout_ms()) : "-",
+               OrDash(session.vm_location())});
+  }
+  return table.ToString();
+}
+
+std::string SessionDetails(const v1::Session& session) {
+  std::string text = absl::StrCat(
+      Line("Session", session.session_id()),
+      Line("VM", absl::StrCat(session.vm_name(), " (", session.vm_id(), ")")),
+      Line("State", SessionStateName(session.state())), Line("From", OrDash(session.source())),
+      Line("To", OrDash(session.destination())), Line("VM runs on", OrDash(session.vm_location())));
+  if (!session.error().empty()) absl::StrAppend(&text, Line("Error", session.error()));
+  if (!session.commit_record().empty()) {
+    absl::StrAppend(&text, Line("Commit record", session.commit_record()));
+  }
+  absl::StrAppend(&text, Line("Started", FormatTime(session.created_unix_ms())),
+                  Line("Ended", FormatTime(session.ended_unix_ms())));
+  return text;
+}
+
+std::string HostDetails(const v1::Host& host) {
+  return absl::StrCat(
+      Line("Version", host.version()), Line("API", absl::StrCat("v", host.api_version())),
+      Line("Address", OrDash(host.advertised_address())),
+      Line("Backend", absl::StrCat(host.backend(), " ", host.backend_version())),
+      Line("Machine", OrDash(host.machine_type())),
+      Line("Accelerator",
+           host.accelerator_reason().empty()
+               ? host.accelerator()
+               : absl::StrCat(host.accelerator(), " (", host.accelerator_reason(), ")")),
+      Line("Guest link", OrDash(host.guest_link())), Line("Journal", OrDash(host.journal_id())));
+}
+
+std::string EventLine(const v1::Event& event) {
+  std::vector<std::string> attributes;
+  for (const auto& [key, value] : event.attributes()) {
+    attributes.push_back(absl::StrCat(key, "=", Printable(value)));
+  }
+  std::sort(attributes.begin(), attributes.end());
+  return absl::StrFormat("%-6d %s  %-24s %s  %s\n", event.id(), FormatTime(event.unix_ms()),
+                         event.type(), event.subject(), absl::StrJoin(attributes, " "));
+}
+
+std::string MigrationSummary(const v1::Session& session) {
+  const v1::Statistics& s = session.statistics();
+  std::string text;
+  if (session.state() == v1::SESSION_STATE_FINALIZED) {
+    text = absl::StrCat("Moved ", session.vm_name(), " to ", session.destination(), ".\n");
+  } else {
+    text = absl::StrCat("Migration of ", session.vm_name(), " ", SessionStateName(session.state()),
+                        ".\n");
+    if (!session.error().empty()) absl::StrAppend(&text, Line("  Reason", session.error()));
+  }
+  if (s.total_ms() > 0) {
+    absl::StrAppend(&text, Line("  Total", FormatMs(s.total_ms())));
+    if (s.blackout_ms() > 0) {
+      absl::StrAppend(&text,
+                      Line("  Blackout", absl::StrCat(FormatMs(s.blackout_ms()), " (device state ",
+                                                      FormatMs(s.blackout_device_ms()), ", commit ",
+                                                      FormatMs(s.blackout_commit_ms()), ", resume ",
+                                                      FormatMs(s.blackout_resume_ms()), ")")));
+    }
+    absl::StrAppend(&text, Line("  Sent", FormatSize(s.transferred_bytes())),
+                    Line("  Memory passes", absl::StrCat(s.memory_passes())));
+  }
+  absl::StrAppend(&text, Line("  VM runs on", OrDash(session.vm_location())),
+                  Line("  Session", session.session_id()));
+  return text;
+}
+
+}  // namespace ferry::ctl

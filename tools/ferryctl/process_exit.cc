@@ -1,0 +1,38 @@
+#include "tools/ferryctl/process_exit.h"
+
+#include "absl/strings/str_cat.h"
+#include "tools/ferryctl/errors.h"
+#include "tools/ferryctl/exit_codes.h"
+
+namespace ferry::ctl {
+
+int ExitCodeFor(const AttachOutcome& outcome) {
+  if (outcome.exit_status) {
+    switch (outcome.exit_status->kind_case()) {
+      case v1::ExitStatus::kCode:
+        return static_cast<int>(outcome.exit_status->code() & 0xff);
+      case v1::ExitStatus::kSignal:
+        return static_cast<int>(128 + (outcome.exit_status->signal() & 0x7f));
+      default:
+        return kExecFailed;
+    }
+  }
+  return outcome.interrupted ? 130 : kExecFailed;
+}
+
+std::string OutcomeText(const AttachOutcome& outcome, const std::string& vm, uint32_t process) {
+  if (outcome.exit_status) {
+    const auto kind = outcome.exit_status->kind_case();
+    if (kind == v1::ExitStatus::kCode || kind == v1::ExitStatus::kSignal) return "";
+    return "Error: the process ended, but nobody held its exit status\n";
+  }
+  if (outcome.output_closed) return "";
+  if (outcome.interrupted) {
+    return absl::StrCat("Detached; the process goes on. Attach again with: ferryctl --host ",
+                        outcome.address, " attach ", vm, " ", process, "\n");
+  }
+  return ErrorText(absl::StrCat("attaching to process ", process, " of VM ", vm), outcome.error,
+                   outcome.address);
+}
+
+}  // namespace ferry::ctl

@@ -1,0 +1,115 @@
+#include "tools/ferryctl/progress.h"
+
+#include "absl/strings/str_cat.h"
+#include "tools/ferryctl/output.h"
+#include "tools/ferryctl/units.h"
+
+namespace ferry::ctl {
+namespace {
+
+std::string Rate(uint64_t bytes_per_second) {
+  return absl::StrCat(FormatSize(bytes_per_second), "/s");
+}
+
+std::string Verdict(const v1::Progress& progress) {
+  if (!progress.converging()) return "not converging";
+  if (!progress.has_eta_ms()) return "converging";
+  return absl::StrCat("converging, about ", FormatMs(static_cast<double>(progress.eta_ms())),
+                      " to go");
+}
+
+const char* PhaseWords(v1::MigrationPhase phase) {
+  switch (phase) {
+    case v1::MIGRATION_PHASE_SETUP_DONE:
+      return "set up";
+    case v1::MIGRATION_PHASE_TRANSFER_IN_PROGRESS:
+      return "memory is moving";
+    case v1::MIGRATION_PHASE_BLACKOUT_STARTED:
+      return "VM stopped for the switch";
+    case v1::MIGRATION_PHASE_OFFLINE_DONE:
+      return "VM let go";
+    case v1::MIGRATION_PHASE_BLACKOUT_EXITED:
+      return "VM runs again";
+    case v1::MIGRATION_PHASE_DONE:
+      return "done";
+    case v1::MIGRATION_PHASE_RECOVERY_DONE:
+      return "recovered";
+    case v1::MIGRATION_PHASE_FAILED:
+      return "failed";
+    default:
+      return "";
+  }
+}
+
+}  // namespace
+
+std::vector<std::string> ProgressLines(const v1::Progress& progress) {
+  return {absl::StrCat("Pass ", progress.pass(), ", ", FormatSize(progress.remaining_bytes()),
+                       " of ", FormatSize(progress.total_bytes()), " remaining, ",
+                       FormatSize(progress.transferred_bytes()), " sent"),
+          absl::StrCat(Rate(progress.bytes_per_second()), ", dirtied ",
+                       Rate(progress.dirty_bytes_per_second()), ", ", Verdict(progress))};
+}
+
+std::string ProgressLine(const v1::Progress& progress) {
+  return absl::StrCat("pass ", progress.pass(), ", remaining ",
+                      FormatSize(progress.remaining_bytes()), ", ",
+                      Rate(progress.bytes_per_second()), ", dirty ",
+                      Rate(progress.dirty_bytes_per_second()), ", ", Verdict(progress));
+}
+
+std::string PhaseText(const v1::Notification& notification) {
+  if (notification.has_progress()) return "";
+  std::string text =
+      notification.origin() == v1::MIGRATION_ORIGIN_DESTINATION ? "destination: " : "source: ";
+  absl::StrAppend(&text, PhaseWords(notification.phase()));
+  if (notification.has_blackout_exited()) {
+    absl::StrAppend(&text, " after ",
+                    notification.blackout_exited().blackout_duration_milliseconds(), " ms");
+  }
+  if (!notification.message().empty()) absl::StrAppend(&text, ": ", notification.message());
+  return text;
+}
+
+void ProgressView::Show(const v1::NotificationsResponse& response) {
+  if (mode_ == ProgressMode::kJson) {
+    std::fputs(ToJson(response, false).c_str(), out_);
+    std::fflush(out_);
+    return;
+  }
+  const v1::Notification& notification = response.notification();
+  if (!notification.has_progress()) {
+    Say(PhaseText(notification));
+    return;
+  }
+  if (mode_ == ProgressMode::kTerminal) {
+    Clear();
+    for (const std::string& line : ProgressLines(notification.progress())) {
+      std::fprintf(out_, "%s\n", line.c_str());
+      ++drawn_;
+    }
+  } else {
+    const auto now = std::chrono::steady_clock::now();
+    if (last_line_ != std::chrono::steady_clock::time_point() &&
+        now - last_line_ < std::chrono::seconds(1)) {
+      return;
+    }
+    last_line_ = now;
+    std::fprintf(out_, "%s\n", ProgressLine(notification.progress()).c_str());
+  }
+  std::fflush(out_);
+}
+
+void ProgressView::Say(const std::string& text) {
+  if (mode_ == ProgressMode::kJson) return;
+  Clear();
+  std::fprintf(out_, "%s\n", text.c_str());
+  std::fflush(out_);
+}
+
+void ProgressView::Clear() {
+  // Up a line and erase it, for each that was drawn.
+  for (; drawn_ > 0; --drawn_) std::fputs("\x1b[1A\x1b[2K", out_);
+}
+
+}  // namespace ferry::ctl
