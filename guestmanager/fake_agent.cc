@@ -264,8 +264,8 @@ Task<void> FakeAgent::ServeInput(Shared self, uint32_t pid) {
         input.taken.append((*frame)->payload);
       }
       if ((*frame)->type == StreamFrameType::kEof) input.ended = true;
-      if ((*frame)->type == StreamFrameType::kHello) continue;
-      wire->queue.Push(bridge::EncodeAck(input.taken.size(), input.ended));
+      const size_t lag = std::min(self->ack_lag, input.taken.size());
+      wire->queue.Push(bridge::EncodeAck(input.taken.size() - lag, input.ended));
     }
   }
   wire->Close();

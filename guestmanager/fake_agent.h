@@ -46,6 +46,7 @@ class FakeAgent : public std::enable_shared_from_this<FakeAgent> {
 
   bool resumable = true;
   bool silent = false;       // answers nothing but the negotiation
+  size_t ack_lag = 0;        // stdin bytes received that the process has not taken
   bool answer_waits = true;  // false: exits stay untold
   uint32_t version = bridge::kProtocolVersion;
   std::map<uint32_t, Process> processes;

@@ -1,5 +1,7 @@
 #include "guestmanager/input_stream.h"
 
+#include <algorithm>
+
 #include "absl/strings/str_cat.h"
 
 namespace ferry::guest {
@@ -75,7 +77,7 @@ absl::Status InputStream::OnPeerHello(const bridge::StreamHello& hello) {
   }
   synchronised_ = true;
   before_plain_.clear();
-  taken_ = hello.offset;
+  // The guest holds everything below hello.offset; what the process took of it comes as an ack.
   const bool moved = sent_ != hello.offset;
   if (moved) {
     sent_ = hello.offset;
@@ -92,11 +94,11 @@ absl::Status InputStream::OnFrame(const bridge::StreamFrame& frame) {
   if (frame.type != bridge::StreamFrameType::kAck) {
     return absl::InvalidArgumentError("stdin carries acknowledgements to the host only");
   }
-  if (frame.offset < taken_ || frame.offset > sent_) {
+  if (frame.offset > sent_) {
     return absl::InvalidArgumentError(
         absl::StrCat("the guest acknowledges stdin up to ", frame.offset, " of ", sent_));
   }
-  taken_ = frame.offset;
+  taken_ = std::max(taken_, frame.offset);
   const bool end_flag = (frame.flags & bridge::kFlagEofTaken) != 0;
   if (end_flag) end_taken_ = true;
   const bool in_order = end_flag && end_ == frame.offset;

@@ -397,6 +397,27 @@ TEST_F(GuestTest, StdinRewindsToWhatTheGuestTook) {
   EXPECT_TRUE(absl::IsInvalidArgument(attachment->SendStdin(9, "x")));
 }
 
+TEST_F(GuestTest, StdinTheGuestHoldsIsNeitherTakenNorSentAgain) {
+  Ready();
+  auto process = Exec();
+  TestSink sink;
+  auto attachment = Attach(*process, sink);
+  agent_->ack_lag = 2;
+  ASSERT_TRUE(attachment->SendStdin(0, "abcde").ok());
+  Settle();
+  EXPECT_EQ(sink.taken, 3u);
+  transport_->Break();
+  agent_->Connect();
+  Settle();
+  EXPECT_EQ(sink.taken, 3u);
+  EXPECT_TRUE(sink.rewinds.empty());
+  agent_->ack_lag = 0;
+  ASSERT_TRUE(attachment->SendStdin(5, "f").ok());
+  Settle();
+  EXPECT_EQ(agent_->processes[process->pid()].in.taken, "abcdef");
+  EXPECT_EQ(sink.taken, 6u);
+}
+
 TEST_F(GuestTest, StdinRunsAtMostOneWindowAhead) {
   Ready();
   auto process = Exec();
