@@ -1,0 +1,158 @@
+#include <gtest/gtest.h>
+#include <sys/stat.h>
+
+#include <boost/asio/io_context.hpp>
+#include <cstdlib>
+#include <filesystem>
+#include <utility>
+
+#include "bridge/runtime/async.h"
+#include "vmmanager/store/sqlite.h"
+#include "vmmanager/store/store.h"
+
+namespace ferry::vm {
+namespace {
+
+template <typename T>
+Task<void> Into(Task<T> task, std::optional<T>* out) {
+  out->emplace(co_await std::move(task));
+}
+
+class SqliteStoreTest : public testing::Test {
+ protected:
+  SqliteStoreTest() {
+    char name[] = "/tmp/ferry-store-XXXXXX";
+    folder_ = ::mkdtemp(name);
+    path_ = folder_ + "/ferry.db";
+    Reopen();
+  }
+  ~SqliteStoreTest() override {
+    store_.reset();
+    std::filesystem::remove_all(folder_);
+  }
+  void Reopen() {
+    store_.reset();
+    auto opened = OpenSqliteStore(path_, io_.get_executor());
+    ASSERT_TRUE(opened.ok()) << opened.status();
+    store_ = *std::move(opened);
+  }
+  template <typename T>
+  T Await(Task<T> task) {
+    std::optional<T> result;
+    Spawn(io_.get_executor(), Into(std::move(task), &result));
+    io_.restart();
+    io_.run();
+    return *std::move(result);
+  }
+  void AppendThree() {
+    for (const char* kind : {"OPEN", "QUIESCED", "COMMIT"}) {
+      JournalRecord record{0, "s", "v", kind, 4, "d", ""};
+      ASSERT_TRUE(Await(store_->Append(record)).ok());
+    }
+  }
+  // Changes the closed store behind its back.
+  void Tamper(const std::string& sql) {
+    store_.reset();
+    auto connection = SqliteConnection::Open(path_);
+    ASSERT_TRUE(connection.ok());
+    ASSERT_TRUE((*connection)->Execute(sql).ok()) << sql;
+  }
+
+  asio::io_context io_;
+  std::string folder_;
+  std::string path_;
+  std::unique_ptr<Store> store_;
+};
+
+TEST_F(SqliteStoreTest, RowsSurviveAReopen) {
+  const std::string odd("\0\xff'", 3);
+  const VmRow vm{"id", "n", "{}", "[]", "running", "a", 5, 6, "r", "why", odd};
+  const SessionRow session{"s", "id", true, true, 9, "r", odd};
+  for (int i = 0; i < 2; ++i) {
+    ASSERT_TRUE(Await(store_->PutVm(vm)).ok());
+    ASSERT_TRUE(Await(store_->PutSession(session)).ok());
+  }
+  const std::string journal_id = store_->journal_id();
+  Reopen();
+  EXPECT_EQ(store_->journal_id(), journal_id);
+  auto vms = Await(store_->ListVms());
+  ASSERT_EQ(vms->size(), 1u);
+  EXPECT_EQ(vms->front().guest_state, odd);
+  EXPECT_EQ(vms->front().epoch, 5u);
+  auto sessions = Await(store_->ListSessions());
+  ASSERT_EQ(sessions->size(), 1u);
+  EXPECT_TRUE(sessions->front().is_source && sessions->front().decided);
+  EXPECT_EQ(sessions->front().session_bytes, odd);
+  EXPECT_TRUE(Await(store_->DeleteVm("id")).ok());
+  EXPECT_TRUE(Await(store_->DeleteSession("s")).ok());
+  EXPECT_TRUE(Await(store_->ListVms())->empty());
+  EXPECT_TRUE(Await(store_->ListSessions())->empty());
+}
+
+TEST_F(SqliteStoreTest, TheFileIsPrivateAndHeldAlone) {
+  struct stat info {};
+  ASSERT_EQ(::stat(path_.c_str(), &info), 0);
+  EXPECT_EQ(info.st_mode & 0777, 0600u);
+  EXPECT_EQ(OpenSqliteStore(path_, io_.get_executor()).status().code(),
+            absl::StatusCode::kFailedPrecondition);
+}
+
+TEST_F(SqliteStoreTest, ANewerVersionIsRefused) {
+  Tamper("UPDATE store SET version = 2");
+  EXPECT_EQ(OpenSqliteStore(path_, io_.get_executor()).status().code(),
+            absl::StatusCode::kFailedPrecondition);
+}
+
+TEST_F(SqliteStoreTest, EveryAlteredColumnIsFound) {
+  AppendThree();
+  EXPECT_TRUE(Await(store_->VerifyJournal()).ok());
+  for (const char* column : {"session_id", "vm_id", "kind", "epoch", "detail", "hash"}) {
+    store_.reset();
+    std::filesystem::remove(path_);
+    Reopen();
+    AppendThree();
+    Tamper(std::string("UPDATE journal SET ") + column + " = 99 WHERE sequence = 2");
+    Reopen();
+    EXPECT_EQ(Await(store_->VerifyJournal()).code(), absl::StatusCode::kDataLoss) << column;
+  }
+}
+
+TEST_F(SqliteStoreTest, MissingRecordsAreFound) {
+  AppendThree();
+  Tamper("DELETE FROM journal WHERE sequence = 3");
+  Reopen();
+  EXPECT_TRUE(Await(store_->VerifyJournal()).ok());
+  EXPECT_EQ(Await(store_->Head())->sequence, 2u);  // which the peer remembers otherwise
+  Tamper("DELETE FROM journal WHERE sequence = 1");
+  Reopen();
+  EXPECT_EQ(Await(store_->VerifyJournal()).code(), absl::StatusCode::kDataLoss);
+}
+
+TEST_F(SqliteStoreTest, ConcurrentAppendsLeaveNoGap) {
+  std::vector<std::optional<absl::StatusOr<JournalRecord>>> results(50);
+  for (auto& result : results) {
+    JournalRecord record{0, "s", "v", "K", 1, "", ""};
+    Spawn(io_.get_executor(), Into(store_->Append(record), &result));
+  }
+  io_.restart();
+  io_.run();
+  EXPECT_EQ(Await(store_->Head())->sequence, 50u);
+  EXPECT_EQ(Await(store_->ReadJournal("s"))->size(), 50u);
+  EXPECT_TRUE(Await(store_->VerifyJournal()).ok());
+}
+
+TEST_F(SqliteStoreTest, EventsAreNumberedAndBounded) {
+  Tamper("INSERT INTO events VALUES (1, 1, 't', 's', ''), (10000, 1, 't', 's', '')");
+  Reopen();
+  EventRow event{0, 7, "type", "subject", {{"a", "b:1"}, {"", ""}}};
+  auto written = Await(store_->AppendEvent(event));
+  ASSERT_TRUE(written.ok()) << written.status();
+  EXPECT_EQ(written->id, 10001u);
+  auto events = Await(store_->ReadEvents(0, 100));
+  ASSERT_EQ(events->size(), 2u);
+  EXPECT_EQ(events->back().attributes, event.attributes);
+  EXPECT_EQ(Await(store_->ReadEvents(0, 1))->size(), 1u);
+}
+
+}  // namespace
+}  // namespace ferry::vm
