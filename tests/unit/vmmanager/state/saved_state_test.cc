@@ -1,0 +1,157 @@
+#include "vmmanager/state/saved_state.h"
+
+#include <gtest/gtest.h>
+
+#include <functional>
+
+#include "vmmanager/schema/compute_system.h"
+#include "vmmanager/state/envelope.h"
+
+namespace ferry::vm {
+namespace {
+
+using absl::StatusCode;
+
+PlanState MakePlan() {
+  PlanState plan;
+  plan.session_id = "session-1";
+  plan.source_address = "10.0.0.1:7000";
+  plan.vm.set_schema_version(kStateSchemaVersion);
+  plan.vm.set_vm_id("vm-1");
+  plan.vm.set_hcs_document_json(schema::ToJson(schema::ComputeSystem{}));
+  state::v1::Fingerprint& fingerprint = *plan.vm.mutable_fingerprint();
+  fingerprint.set_cpus(1);
+  fingerprint.set_memory_mb(256);
+  fingerprint.add_devices("disk0");
+  return plan;
+}
+
+guest::GuestState MakeGuest() {
+  guest::GuestState state;
+  state.next_port = bridge::kFirstStdioPort + 10;
+  state.next_message_id = 20;
+  guest::ProcessState process;
+  process.pid = 7;
+  process.spec.command = {"cat", "-v"};
+  process.spec.environment = {{"A", "b"}};
+  process.stdout_port = bridge::kFirstStdioPort + 1;
+  process.stderr_port = bridge::kFirstStdioPort + 2;
+  process.wait_call_id = 5;
+  process.std_out = {{2, 1000}, true, 998, "ab"};
+  process.exit_status = {guest::ExitStatus::Kind::kSignal, 9};
+  state.processes.push_back(process);
+  return state;
+}
+
+class SavedStateTest : public testing::Test {
+ protected:
+  std::string plan_ = *EncodePlan(MakePlan());
+  std::string cut_ =
+      *EncodeCut({"session-1", "vm-1", PlanDigest(plan_), MakeGuest(), "mux", true, 42});
+};
+
+TEST_F(SavedStateTest, BothPartsRoundTrip) {
+  auto plan = DecodePlan(plan_);
+  ASSERT_TRUE(plan.ok()) << plan.status();
+  EXPECT_EQ(plan->vm.SerializeAsString(), MakePlan().vm.SerializeAsString());
+  auto cut = DecodeCut(cut_, plan_);
+  ASSERT_TRUE(cut.ok()) << cut.status();
+  EXPECT_TRUE(cut->paused_by_user);
+  EXPECT_EQ(cut->memory_stream_xxh3, 42u);
+  EXPECT_EQ(cut->guest_link, "mux");
+  ASSERT_EQ(cut->guest.processes.size(), 1u);
+  const guest::ProcessState& process = cut->guest.processes[0];
+  EXPECT_EQ(process.exit_status, MakeGuest().processes[0].exit_status);
+  EXPECT_EQ(process.std_out.spool, "ab");
+  EXPECT_EQ(process.std_out.taken, (guest::StreamPosition{2, 1000}));
+  EXPECT_EQ(process.spec.environment.at("A"), "b");
+  EXPECT_EQ(process.wait_call_id, 5);
+}
+
+TEST_F(SavedStateTest, EveryFlippedByteAndTruncationIsRefused) {
+  for (size_t i = 0; i < plan_.size(); ++i) {
+    std::string flipped = plan_;
+    flipped[i] ^= 1;
+    EXPECT_FALSE(DecodePlan(flipped).ok()) << i;
+    EXPECT_FALSE(DecodePlan(plan_.substr(0, i)).ok()) << i;
+  }
+  for (size_t i = 0; i < cut_.size(); ++i) {
+    std::string flipped = cut_;
+    flipped[i] ^= 0x80;
+    EXPECT_FALSE(DecodeCut(flipped, plan_).ok()) << i;
+    EXPECT_FALSE(DecodeCut(cut_.substr(0, i), plan_).ok()) << i;
+  }
+  EXPECT_EQ(DecodePlan("hello").status().code(), StatusCode::kInvalidArgument);
+  EXPECT_EQ(DecodePlan(cut_).status().code(), StatusCode::kFailedPrecondition);
+}
+
+TEST_F(SavedStateTest, UnknownContent) {
+  state::v1::Plan message;
+  ASSERT_TRUE(message.ParseFromString(Open(StateKind::kPlan, plan_)->message));
+  auto with = [&](const std::function<void(state::v1::Plan&)>& change) {
+    state::v1::Plan changed = message;
+    change(changed);
+    return DecodePlan(Seal(StateKind::kPlan, changed.SerializeAsString())).status().code();
+  };
+  auto add = [](google::protobuf::Message& m, int number) {
+    m.GetReflection()->MutableUnknownFields(&m)->AddVarint(number, 1);
+  };
+  EXPECT_EQ(with([&](auto& p) { add(p, 999); }), StatusCode::kFailedPrecondition);
+  EXPECT_EQ(with([&](auto& p) { add(p, 1000); }), StatusCode::kOk);
+  EXPECT_EQ(with([&](auto& p) { p.set_schema_version(2); }), StatusCode::kFailedPrecondition);
+  EXPECT_EQ(with([&](auto& p) { p.clear_vm(); }), StatusCode::kInvalidArgument);
+  EXPECT_EQ(with([&](auto& p) { p.mutable_vm()->set_type_url("a/b"); }),
+            StatusCode::kInvalidArgument);
+  EXPECT_EQ(with([&](auto& p) { p.mutable_vm()->set_value("\xff"); }),
+            StatusCode::kInvalidArgument);
+  const StateSection later{77, false, "x"};
+  auto opened = Open(StateKind::kPlan, Seal(StateKind::kPlan, "m", {later}));
+  ASSERT_TRUE(opened.ok());
+  EXPECT_EQ(opened->unknown_optional, std::vector<StateSection>{later});
+  EXPECT_EQ(Open(StateKind::kPlan, Seal(StateKind::kPlan, "m", {{78, true, "x"}})).status().code(),
+            StatusCode::kFailedPrecondition);
+}
+
+TEST_F(SavedStateTest, ACutOfAnotherPlanIsRefused) {
+  PlanState other = MakePlan();
+  other.source_address = "elsewhere";
+  EXPECT_EQ(DecodeCut(cut_, *EncodePlan(other)).status().code(), StatusCode::kFailedPrecondition);
+}
+
+TEST_F(SavedStateTest, GuestBounds) {
+  using guest::GuestState;
+  const std::vector<std::function<void(GuestState&)>> breaks = {
+      [](GuestState& g) { g.processes[0].pid = 0; },
+      [](GuestState& g) { g.processes.push_back(g.processes[0]); },
+      [](GuestState& g) { g.processes[0].wait_call_id = 0; },
+      [](GuestState& g) { g.processes[0].wait_call_id = 20; },
+      [](GuestState& g) { g.processes[0].stdout_port = 0; },
+      [](GuestState& g) { g.processes[0].stdout_port = 109; },
+      [](GuestState& g) { g.processes[0].stdout_port = g.processes[0].stderr_port; },
+      [](GuestState& g) { g.processes[0].stdin_port = bridge::kFirstStdioPort; },
+      [](GuestState& g) { g.processes[0].stderr_port = g.next_port; },
+      [](GuestState& g) { g.processes[0].std_out.spool.assign(kMaxSpoolBytes + 1, 's'); },
+      [](GuestState& g) { g.processes[0].std_out.spool_start = UINT64_MAX; },
+      [](GuestState& g) { g.next_message_id = -1; },
+      [](GuestState& g) { g.processes.resize(kMaxProcesses + 1); },
+  };
+  for (size_t i = 0; i < breaks.size(); ++i) {
+    GuestState state = MakeGuest();
+    breaks[i](state);
+    EXPECT_EQ(EncodeGuest(state).status().code(), StatusCode::kInvalidArgument) << i;
+  }
+}
+
+TEST(Fingerprint, EveryDifferenceIsListed) {
+  const state::v1::Fingerprint source = MakePlan().vm.fingerprint();
+  state::v1::Fingerprint destination = source;
+  EXPECT_TRUE(CheckFingerprint(source, destination).ok());
+  destination.set_memory_mb(512);
+  destination.add_devices("disk1");
+  const std::string text(CheckFingerprint(source, destination).message());
+  EXPECT_NE(text.find("memory_mb: source 256, destination 512"), std::string::npos) << text;
+  EXPECT_NE(text.find("device 1"), std::string::npos) << text;
+}
+
+}  // namespace
+}  // namespace ferry::vm

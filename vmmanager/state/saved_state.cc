@@ -1,0 +1,189 @@
+#include "vmmanager/state/saved_state.h"
+
+#include <algorithm>
+#include <utility>
+#include <vector>
+
+#include "vmmanager/schema/compute_system.h"
+#include "vmmanager/state/any_payload.h"
+#include "vmmanager/state/envelope.h"
+#include "vmmanager/state/guest_payload.h"
+
+namespace ferry::vm {
+namespace {
+
+constexpr size_t kSha256Bytes = 32;
+constexpr size_t kMaxTextBytes = 4096;
+constexpr size_t kMaxBlobBytes = 1024 * 1024;
+constexpr int kMaxDevices = 1024;
+
+absl::Status Need(bool good, std::string_view problem) {
+  if (good) return absl::OkStatus();
+  return absl::InvalidArgumentError(StrCat("the saved state is not valid: ", problem));
+}
+
+bool IsText(const std::string& text) { return !text.empty() && text.size() <= kMaxTextBytes; }
+
+absl::Status CheckVm(const state::v1::VmPayload& vm) {
+  RETURN_IF_ERROR(Need(IsText(vm.vm_id()), "it names no VM"));
+  RETURN_IF_ERROR(Need(vm.vm_name().size() <= kMaxTextBytes, "the VM's name is too long"));
+  RETURN_IF_ERROR(Need(vm.has_fingerprint(), "it has no fingerprint"));
+  RETURN_IF_ERROR(
+      Need(vm.compat_info().size() <= kMaxBlobBytes && vm.spec_json().size() <= kMaxBlobBytes,
+           "a part of the VM's description is too large"));
+  const state::v1::Fingerprint& fingerprint = vm.fingerprint();
+  RETURN_IF_ERROR(Need(fingerprint.cpus() != 0, "its fingerprint has no CPUs"));
+  RETURN_IF_ERROR(Need(fingerprint.memory_mb() != 0, "its fingerprint has no memory"));
+  RETURN_IF_ERROR(Need(fingerprint.devices_size() <= kMaxDevices, "it has too many devices"));
+  for (const std::string* digest : {&fingerprint.kernel_sha256(), &fingerprint.initrd_sha256()}) {
+    RETURN_IF_ERROR(Need(digest->empty() || digest->size() == kSha256Bytes,
+                         "an image's digest has the wrong length"));
+  }
+  return schema::ComputeSystemFromJson(vm.hcs_document_json()).status();
+}
+
+absl::Status CheckPlan(const PlanState& plan) {
+  RETURN_IF_ERROR(Need(IsText(plan.session_id), "it names no session"));
+  RETURN_IF_ERROR(Need(plan.source_address.size() <= kMaxTextBytes, "an address is too long"));
+  RETURN_IF_ERROR(
+      Need(plan.source_journal_id.size() <= kMaxTextBytes, "the journal's id is too long"));
+  return CheckVm(plan.vm);
+}
+
+absl::Status CheckCut(const CutState& cut) {
+  RETURN_IF_ERROR(Need(IsText(cut.session_id), "it names no session"));
+  RETURN_IF_ERROR(Need(IsText(cut.vm_id), "it names no VM"));
+  RETURN_IF_ERROR(Need(cut.guest_link.size() <= kMaxTextBytes, "the guest link is too long"));
+  return Need(cut.plan_sha256.size() == kSha256Bytes, "the plan's digest has the wrong length");
+}
+
+std::string Text(const std::string& value) { return StrCat("\"", value, "\""); }
+std::string Text(uint64_t value) { return StrCat(value); }
+
+class Differences {
+ public:
+  template <typename T>
+  void Compare(const char* name, const T& source, const T& destination) {
+    if (source == destination) return;
+    list_.push_back(StrCat(name, ": source ", Text(source), ", destination ", Text(destination)));
+  }
+  absl::Status Result() const {
+    if (list_.empty()) return absl::OkStatus();
+    std::string text;
+    for (const std::string& item : list_) text += StrCat(text.empty() ? "" : "; ", item);
+    return absl::FailedPreconditionError(
+        StrCat("the hosts' machines differ, so the VM cannot move: ", text));
+  }
+
+ private:
+  std::vector<std::string> list_;
+};
+
+}  // namespace
+
+absl::StatusOr<std::string> EncodePlan(const PlanState& plan) {
+  RETURN_IF_ERROR(CheckPlan(plan));
+  state::v1::VmPayload vm = plan.vm;
+  vm.set_schema_version(kStateSchemaVersion);
+  state::v1::Plan message;
+  message.set_schema_version(kStateSchemaVersion);
+  message.set_session_id(plan.session_id);
+  message.mutable_vm()->PackFrom(vm);
+  message.set_source_address(plan.source_address);
+  message.set_source_journal_id(plan.source_journal_id);
+  return Seal(StateKind::kPlan, message.SerializeAsString());
+}
+
+absl::StatusOr<PlanState> DecodePlan(std::string_view envelope) {
+  ASSIGN_OR_RETURN(const OpenedState opened, Open(StateKind::kPlan, envelope));
+  state::v1::Plan message;
+  RETURN_IF_ERROR(ParsePayload(opened.message, message));
+  PlanState plan;
+  plan.session_id = message.session_id();
+  plan.source_address = message.source_address();
+  plan.source_journal_id = message.source_journal_id();
+  RETURN_IF_ERROR(UnpackPayload(message.vm(), plan.vm));
+  RETURN_IF_ERROR(CheckPlan(plan));
+  return plan;
+}
+
+absl::StatusOr<std::string> EncodeCut(const CutState& cut) {
+  RETURN_IF_ERROR(CheckCut(cut));
+  ASSIGN_OR_RETURN(state::v1::GuestPayload guest, ToPayload(cut.guest));
+  guest.set_guest_link(cut.guest_link);
+  state::v1::Cut message;
+  message.set_schema_version(kStateSchemaVersion);
+  message.set_session_id(cut.session_id);
+  message.set_vm_id(cut.vm_id);
+  message.set_plan_sha256(cut.plan_sha256);
+  message.mutable_guest()->PackFrom(guest);
+  message.set_paused_by_user(cut.paused_by_user);
+  message.set_memory_stream_xxh3(cut.memory_stream_xxh3);
+  return Seal(StateKind::kCut, message.SerializeAsString());
+}
+
+absl::StatusOr<CutState> DecodeCut(std::string_view envelope, std::string_view plan_envelope) {
+  ASSIGN_OR_RETURN(const OpenedState opened, Open(StateKind::kCut, envelope));
+  state::v1::Cut message;
+  RETURN_IF_ERROR(ParsePayload(opened.message, message));
+  state::v1::GuestPayload guest;
+  RETURN_IF_ERROR(UnpackPayload(message.guest(), guest));
+  CutState cut;
+  cut.session_id = message.session_id();
+  cut.vm_id = message.vm_id();
+  cut.plan_sha256 = message.plan_sha256();
+  cut.guest_link = guest.guest_link();
+  cut.paused_by_user = message.paused_by_user();
+  cut.memory_stream_xxh3 = message.memory_stream_xxh3();
+  RETURN_IF_ERROR(CheckCut(cut));
+  ASSIGN_OR_RETURN(cut.guest, FromPayload(guest));
+  ASSIGN_OR_RETURN(const PlanState plan, DecodePlan(plan_envelope));
+  if (cut.plan_sha256 != PlanDigest(plan_envelope) || cut.session_id != plan.session_id ||
+      cut.vm_id != plan.vm.vm_id()) {
+    return absl::FailedPreconditionError(
+        StrCat("the cut of session ", cut.session_id, " does not belong to the plan of session ",
+               plan.session_id, "; both must come from one export"));
+  }
+  return cut;
+}
+
+std::string PlanDigest(std::string_view plan_envelope) { return Sha256(plan_envelope); }
+
+absl::StatusOr<std::string> EncodeGuest(const guest::GuestState& state) {
+  ASSIGN_OR_RETURN(const state::v1::GuestPayload payload, ToPayload(state));
+  return payload.SerializeAsString();
+}
+
+absl::StatusOr<guest::GuestState> DecodeGuest(std::string_view bytes) {
+  state::v1::GuestPayload payload;
+  RETURN_IF_ERROR(ParsePayload(bytes, payload));
+  return FromPayload(payload);
+}
+
+absl::Status CheckFingerprint(const state::v1::Fingerprint& source,
+                              const state::v1::Fingerprint& destination) {
+  Differences differences;
+  differences.Compare("backend", source.backend(), destination.backend());
+  differences.Compare("backend_version", source.backend_version(), destination.backend_version());
+  differences.Compare("accelerator", source.accelerator(), destination.accelerator());
+  differences.Compare("machine_type", source.machine_type(), destination.machine_type());
+  differences.Compare("cpu_model", source.cpu_model(), destination.cpu_model());
+  differences.Compare<uint64_t>("cpus", source.cpus(), destination.cpus());
+  differences.Compare<uint64_t>("memory_mb", source.memory_mb(), destination.memory_mb());
+  differences.Compare("kernel_sha256", ToHex(source.kernel_sha256()),
+                      ToHex(destination.kernel_sha256()));
+  differences.Compare("initrd_sha256", ToHex(source.initrd_sha256()),
+                      ToHex(destination.initrd_sha256()));
+  differences.Compare("kernel_cmd_line", source.kernel_cmd_line(), destination.kernel_cmd_line());
+  const int count = std::max(source.devices_size(), destination.devices_size());
+  for (int i = 0; i < count; ++i) {
+    const std::string none = "none";
+    differences.Compare(StrCat("device ", i).c_str(),
+                        i < source.devices_size() ? source.devices(i) : none,
+                        i < destination.devices_size() ? destination.devices(i) : none);
+  }
+  differences.Compare("guest_link", source.guest_link(), destination.guest_link());
+  return differences.Result();
+}
+
+}  // namespace ferry::vm

@@ -1,0 +1,57 @@
+#pragma once
+
+#include <cstdint>
+#include <string>
+#include <string_view>
+
+#include "absl/status/status.h"
+#include "absl/status/statusor.h"
+#include "ferry/state/v1/saved_state.pb.h"
+#include "guestmanager/guest.h"
+
+// The saved state's two parts: made, checked and taken apart. Whatever is not exactly understood is
+// refused whole: INVALID_ARGUMENT for malformed or out-of-range content, FAILED_PRECONDITION for
+// another version or unknown critical fields, DATA_LOSS for damage.
+namespace ferry::vm {
+
+inline constexpr uint32_t kStateSchemaVersion = 1;
+inline constexpr size_t kMaxProcesses = 4096;
+inline constexpr size_t kMaxSpoolBytes = 16 * 1024 * 1024;
+
+struct PlanState {
+  std::string session_id;
+  std::string source_address;
+  std::string source_journal_id;
+  state::v1::VmPayload vm;  // schema_version is filled by EncodePlan
+};
+
+struct CutState {
+  std::string session_id;
+  std::string vm_id;
+  std::string plan_sha256;  // PlanDigest of the plan's envelope
+  guest::GuestState guest;
+  std::string guest_link;
+  bool paused_by_user = false;
+  uint64_t memory_stream_xxh3 = 0;
+};
+
+// To and from the sealed envelope.
+absl::StatusOr<std::string> EncodePlan(const PlanState& plan);
+absl::StatusOr<PlanState> DecodePlan(std::string_view envelope);
+absl::StatusOr<std::string> EncodeCut(const CutState& cut);
+// `plan_envelope` is the plan that the cut must belong to.
+absl::StatusOr<CutState> DecodeCut(std::string_view envelope, std::string_view plan_envelope);
+std::string PlanDigest(std::string_view plan_envelope);
+
+// GuestPayload bytes without an envelope, for the host's own store.
+absl::StatusOr<std::string> EncodeGuest(const guest::GuestState& state);
+absl::StatusOr<guest::GuestState> DecodeGuest(std::string_view bytes);
+
+// FAILED_PRECONDITION listing every field in which the destination differs from the source.
+absl::Status CheckFingerprint(const state::v1::Fingerprint& source,
+                              const state::v1::Fingerprint& destination);
+
+std::string ProcessSpecToJson(const guest::ProcessSpec& spec);
+absl::StatusOr<guest::ProcessSpec> ProcessSpecFromJson(std::string_view json);
+
+}  // namespace ferry::vm
