@@ -22,6 +22,8 @@ std::string DefaultNextStep(const absl::Status& status, absl::string_view host) 
     case absl::StatusCode::kPermissionDenied:
     case absl::StatusCode::kUnauthenticated:
       return "Check --tls-ca, --tls-cert and --tls-key.";
+    case absl::StatusCode::kUnimplemented:
+      return absl::StrCat("The daemon at ", host, " does not offer this; it may be older.");
     default:
       return "";
   }
@@ -35,7 +37,10 @@ std::string ErrorText(absl::string_view doing, const absl::Status& status, absl:
   if (status.code() == absl::StatusCode::kUnavailable && info.reason().empty()) {
     text = absl::StrCat("Error: ", doing, " failed: no answer from ", host, "\n");
   } else {
-    text = absl::StrCat("Error: ", doing, " failed: ", status.message(), "\n");
+    text = absl::StrCat("Error: ", doing, " failed: ",
+                        status.message().empty() ? absl::StatusCodeToString(status.code())
+                                                 : std::string(status.message()),
+                        "\n");
   }
   if (!info.phase().empty()) {
     absl::StrAppend(&text, "  In step:  ", info.phase());

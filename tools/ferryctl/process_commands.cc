@@ -75,7 +75,11 @@ Task<int> Exec(Client* client, std::shared_ptr<ExecArguments> arguments) {
   co_return co_await Attach(client, arguments->vm, process->id(), false);
 }
 
-void CheckExec(const ExecArguments& arguments) {
+void CheckExec(ExecArguments* parsed) {
+  // The parser hands everything after the VM on, so that the command's options stay its own.
+  if (parsed->command.front() == "--") parsed->command.erase(parsed->command.begin());
+  const ExecArguments& arguments = *parsed;
+  if (arguments.command.empty()) throw CLI::RequiredError("command");
   if (arguments.detached && (arguments.interactive || arguments.terminal)) {
     throw CLI::ValidationError("-d", "a detached process has no -i and no -t");
   }
@@ -99,7 +103,7 @@ void AddExec(CLI::App* app, Command* command) {
       ->required();
   sub->positionals_at_end();
   sub->callback([=] {
-    CheckExec(*arguments);
+    CheckExec(arguments.get());
     command->failure_code = kExecFailed;
     command->action = [=](Client* client) { return Exec(client, arguments); };
   });
