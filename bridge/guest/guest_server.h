@@ -1,0 +1,85 @@
+#pragma once
+
+#include <cstdint>
+#include <functional>
+#include <map>
+#include <memory>
+#include <string>
+
+#include "bridge/guest/bridge_outbox.h"
+#include "bridge/guest/guest_process.h"
+#include "bridge/protocol/frame.h"
+#include "bridge/protocol/messages.h"
+#include "bridge/runtime/async.h"
+#include "bridge/transport/transport.h"
+
+namespace ferry::bridge {
+
+// The guest's end of the bridge: dials the host, answers its requests, and dials again whenever the
+// connection is lost. Processes, their streams and pending waits outlive connections.
+class GuestServer : public std::enable_shared_from_this<GuestServer> {
+ public:
+  struct Options {
+    // After ShutdownGraceful's SIGTERM, before SIGKILL.
+    milliseconds shutdown_grace{5'000};
+    std::function<void(const std::string&)> log;
+  };
+
+  enum class End { kShutdownGraceful, kShutdownForced };
+
+  // `transport` must outlive the server.
+  GuestServer(Executor executor, GuestTransport& transport, Options options);
+  ~GuestServer();
+
+  // Serves until the host asks the VM itself to shut down; then all processes are gone.
+  Task<End> Run();
+
+  // Says that a container has exited; held until the protocol is negotiated.
+  void NotifyContainerExit(const ContainerNotification& notification);
+
+  // True for pids whose exit status is still owed to the host.
+  bool Owns(uint32_t pid) const { return processes_.contains(pid); }
+
+ private:
+  static constexpr size_t kMaxRequests = 4096;
+
+  // One connection's view: whether it is the current one is known by its number.
+  using LinkNumber = uint64_t;
+
+  Task<void> Serve(std::shared_ptr<Connection> connection);
+  Task<absl::Status> ReadRequests(Connection& connection);
+  Task<void> WriteAnswers(std::shared_ptr<GuestServer> self, std::shared_ptr<Connection> connection,
+                          LinkNumber link);
+  absl::Status OnFrame(Frame frame);
+  void OnNegotiate(const Frame& frame);
+  Task<void> Handle(std::shared_ptr<GuestServer> self, Frame frame);
+
+  Task<std::string> Answer(const Frame& frame, const RequestBase& base);
+  Task<std::string> OnExecute(const Frame& frame);
+  Task<std::string> OnWait(const Frame& frame);
+  Task<std::string> OnShutdown(const RequestBase& base, bool force);
+  std::string OnCreate(const Frame& frame, const RequestBase& base);
+  std::string OnSignal(const Frame& frame);
+  std::string OnResize(const Frame& frame);
+  std::string OnGetProperties(const Frame& frame);
+  std::string OnAcknowledgeExit(const Frame& frame);
+  std::string OnListProcesses(const RequestBase& base);
+
+  std::shared_ptr<GuestProcess> Find(uint32_t pid) const;
+  Task<void> EndProcesses(bool force);
+  Task<void> Farewell(std::shared_ptr<GuestServer> self);
+  void Post(uint32_t type, int64_t id, const std::string& text, bool direct);
+
+  const Executor executor_;
+  GuestTransport& transport_;
+  const Options options_;
+  BridgeOutbox outbox_;
+  std::map<uint32_t, std::shared_ptr<GuestProcess>> processes_;
+  LinkNumber link_ = 0;
+  size_t requests_ = 0;
+  std::optional<End> end_;  // asked for
+  std::shared_ptr<Connection> connection_;
+  TaskScope scope_;
+};
+
+}  // namespace ferry::bridge

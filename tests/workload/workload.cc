@@ -1,0 +1,277 @@
+// What runs inside test VMs: small jobs with output that shows every lost, repeated or torn byte.
+#include <errno.h>
+#include <poll.h>
+#include <signal.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/ioctl.h>
+#include <sys/stat.h>
+#include <time.h>
+#include <unistd.h>
+
+#include <algorithm>
+#include <charconv>
+#include <cstdint>
+#include <map>
+#include <string>
+#include <string_view>
+#include <vector>
+
+namespace {
+
+constexpr char kHelp[] =
+    R"(usage: ferry-workload COMMAND [OPTION VALUE]...
+
+  tick [--interval-us N]        prints "tick NUMBER NANOSECONDS" (from 0, rising by one; monotonic
+                                clock) every N microseconds (default 500), and answers each line of
+                                its input with "echo LINE"; lines are never torn. Ends with its
+                                input (exit code 0), unless that is /dev/null
+  cat [--rate BYTES_PER_S] [--in-flight BYTES]
+                                copies input to output, at most at this rate; reads up to BYTES
+                                (default 65536) ahead of what it has written
+  exit CODE [--after-ms N]      exits with CODE after N milliseconds
+  exit-on-line CODE             exits with CODE when it has read a line
+  dirty --mb N [--rate MBPS]    writes to N MiB of memory over and over, and prints "dirty ROUND"
+  random --bytes N [--seed S]   prints N pseudo-random bytes that S determines
+  flood [--lines N]             prints "flood NUMBER" lines at full speed
+  tty                           prints "tty YES|NO ROWS COLUMNS", and again when the size changes
+
+Wrong usage exits with 2.
+)";
+
+constexpr uint64_t kSecond = 1'000'000'000;
+
+struct Arguments {
+  std::vector<std::string> plain;
+  std::map<std::string, uint64_t> options;
+
+  uint64_t Get(const std::string& name, uint64_t otherwise) const {
+    const auto it = options.find(name);
+    return it == options.end() ? otherwise : it->second;
+  }
+};
+
+[[noreturn]] void Usage(const std::string& why) {
+  fprintf(stderr, "ferry-workload: %s\n%s", why.c_str(), kHelp);
+  exit(2);
+}
+
+uint64_t Number(std::string_view text) {
+  uint64_t value = 0;
+  const auto [end, error] = std::from_chars(text.data(), text.data() + text.size(), value);
+  if (error != std::errc() || end != text.data() + text.size()) {
+    Usage("'" + std::string(text) + "' is not a whole number");
+  }
+  return value;
+}
+
+Arguments Parse(int argc, char** argv, const std::vector<std::string>& known, size_t plain) {
+  Arguments arguments;
+  for (int i = 2; i < argc; ++i) {
+    const std::string word = argv[i];
+    if (word.rfind("--", 0) != 0) {
+      arguments.plain.push_back(word);
+      continue;
+    }
+    if (std::find(known.begin(), known.end(), word) == known.end()) Usage("unknown option " + word);
+    if (++i == argc) Usage(word + " needs a value");
+    arguments.options[word] = Number(argv[i]);
+  }
+  if (arguments.plain.size() != plain) Usage("wrong number of arguments");
+  return arguments;
+}
+
+uint64_t Now() {
+  struct timespec time;
+  clock_gettime(CLOCK_MONOTONIC, &time);
+  return static_cast<uint64_t>(time.tv_sec) * kSecond + static_cast<uint64_t>(time.tv_nsec);
+}
+
+// Exits quietly when nobody reads any more.
+void Write(std::string_view data) {
+  while (!data.empty()) {
+    const ssize_t count = write(STDOUT_FILENO, data.data(), data.size());
+    if (count < 0 && errno == EINTR) continue;
+    if (count <= 0) exit(1);
+    data.remove_prefix(static_cast<size_t>(count));
+  }
+}
+
+// Waits for input, at most until `deadline`. True if there is some (or its end).
+bool AwaitInput(uint64_t deadline) {
+  const uint64_t now = Now();
+  const uint64_t left = deadline > now ? deadline - now : 0;
+  const struct timespec limit = {static_cast<time_t>(left / kSecond),
+                                 static_cast<long>(left % kSecond)};
+  struct pollfd input = {STDIN_FILENO, POLLIN, 0};
+  return ppoll(&input, 1, &limit, nullptr) > 0;
+}
+
+void SleepUntil(uint64_t deadline) {
+  const struct timespec time = {static_cast<time_t>(deadline / kSecond),
+                                static_cast<long>(deadline % kSecond)};
+  while (clock_nanosleep(CLOCK_MONOTONIC, TIMER_ABSTIME, &time, nullptr) == EINTR) {
+  }
+}
+
+// False if there is none to come: /dev/null.
+bool HasInput() {
+  struct stat info;
+  return fstat(STDIN_FILENO, &info) == 0 && (!S_ISCHR(info.st_mode) || isatty(STDIN_FILENO) != 0);
+}
+
+int Tick(const Arguments& arguments) {
+  const uint64_t interval = arguments.Get("--interval-us", 500) * 1000;
+  bool input_open = HasInput();
+  std::string partial;
+  uint64_t next = Now();
+  for (uint64_t number = 0;; ++number) {
+    Write("tick " + std::to_string(number) + " " + std::to_string(Now()) + "\n");
+    // After a pause the ticks go on at their pace; they do not catch up.
+    next = std::max(next + interval, Now());
+    while (Now() < next) {
+      if (!input_open) {
+        SleepUntil(next);
+        continue;
+      }
+      if (!AwaitInput(next)) continue;
+      char buffer[65536];
+      const ssize_t count = read(STDIN_FILENO, buffer, sizeof(buffer));
+      if (count <= 0) return 0;
+      partial.append(buffer, static_cast<size_t>(count));
+      for (size_t end; (end = partial.find('\n')) != std::string::npos;) {
+        Write("echo " + partial.substr(0, end + 1));
+        partial.erase(0, end + 1);
+      }
+    }
+  }
+}
+
+int Cat(const Arguments& arguments) {
+  const uint64_t rate = arguments.Get("--rate", 0);
+  const size_t ahead = std::max<size_t>(1, arguments.Get("--in-flight", 65536));
+  std::string buffer(ahead, '\0');
+  uint64_t next = Now();
+  while (true) {
+    const ssize_t count = read(STDIN_FILENO, buffer.data(), buffer.size());
+    if (count < 0 && errno == EINTR) continue;
+    if (count <= 0) return count < 0 ? 1 : 0;
+    std::string_view rest(buffer.data(), static_cast<size_t>(count));
+    // In small pieces, so that the pace is even.
+    const size_t piece = rate == 0 ? rest.size() : std::max<size_t>(1, rate / 100);
+    while (!rest.empty()) {
+      const std::string_view part = rest.substr(0, piece);
+      Write(part);
+      rest.remove_prefix(part.size());
+      if (rate == 0) continue;
+      next = std::max(next, Now()) + part.size() * kSecond / rate;
+      SleepUntil(next);
+    }
+  }
+}
+
+int Exit(const Arguments& arguments) {
+  SleepUntil(Now() + arguments.Get("--after-ms", 0) * 1'000'000);
+  return static_cast<int>(Number(arguments.plain[0]) & 0xFF);
+}
+
+int ExitOnLine(const Arguments& arguments) {
+  const int code = static_cast<int>(Number(arguments.plain[0]) & 0xFF);
+  char byte = 0;
+  while (byte != '\n') {
+    if (read(STDIN_FILENO, &byte, 1) != 1) return 1;
+  }
+  return code;
+}
+
+int Dirty(const Arguments& arguments) {
+  constexpr size_t kPage = 4096;
+  const size_t megabytes = arguments.Get("--mb", 0);
+  const uint64_t rate = arguments.Get("--rate", 0);
+  if (megabytes == 0) Usage("dirty needs --mb");
+  std::vector<char> memory(megabytes << 20);
+  uint64_t next = Now();
+  for (uint64_t round = 0;; ++round) {
+    for (size_t offset = 0; offset < memory.size(); offset += kPage) {
+      const_cast<volatile char&>(memory[offset]) = static_cast<char>(round + offset / kPage);
+      if (rate == 0 || (offset & 0xFFFFF) != 0) continue;
+      next = std::max(next, Now()) + kSecond / rate;
+      SleepUntil(next);
+    }
+    Write("dirty " + std::to_string(round) + "\n");
+  }
+}
+
+int Random(const Arguments& arguments) {
+  uint64_t left = arguments.Get("--bytes", 0);
+  uint64_t state = arguments.Get("--seed", 1);
+  std::string buffer;
+  while (left > 0) {
+    buffer.clear();
+    while (buffer.size() < 65536) {
+      // splitmix64
+      uint64_t value = state += 0x9E3779B97F4A7C15;
+      value = (value ^ (value >> 30)) * 0xBF58476D1CE4E5B9;
+      value = (value ^ (value >> 27)) * 0x94D049BB133111EB;
+      value ^= value >> 31;
+      for (int shift = 0; shift < 64; shift += 8)
+        buffer.push_back(static_cast<char>(value >> shift));
+    }
+    const size_t count = std::min<uint64_t>(left, buffer.size());
+    Write(std::string_view(buffer).substr(0, count));
+    left -= count;
+  }
+  return 0;
+}
+
+int Flood(const Arguments& arguments) {
+  const uint64_t lines = arguments.Get("--lines", UINT64_MAX);
+  std::string buffer;
+  for (uint64_t number = 0; number < lines; ++number) {
+    buffer += "flood " + std::to_string(number) + "\n";
+    if (buffer.size() < 32768) continue;
+    Write(buffer);
+    buffer.clear();
+  }
+  Write(buffer);
+  return 0;
+}
+
+int Tty() {
+  sigset_t changes;
+  sigemptyset(&changes);
+  sigaddset(&changes, SIGWINCH);
+  sigprocmask(SIG_BLOCK, &changes, nullptr);
+  while (true) {
+    struct winsize size = {};
+    ioctl(STDOUT_FILENO, TIOCGWINSZ, &size);
+    Write(std::string("tty ") + (isatty(STDIN_FILENO) ? "YES" : "NO") + " " +
+          std::to_string(size.ws_row) + " " + std::to_string(size.ws_col) + "\n");
+    if (!isatty(STDIN_FILENO)) return 0;
+    int number = 0;
+    sigwait(&changes, &number);
+  }
+}
+
+}  // namespace
+
+int main(int argc, char** argv) {
+  const std::string command = argc > 1 ? argv[1] : "";
+  if (command == "--help") {
+    fputs(kHelp, stdout);
+    return 0;
+  }
+  if (command == "tick") return Tick(Parse(argc, argv, {"--interval-us"}, 0));
+  if (command == "cat") return Cat(Parse(argc, argv, {"--rate", "--in-flight"}, 0));
+  if (command == "exit") return Exit(Parse(argc, argv, {"--after-ms"}, 1));
+  if (command == "exit-on-line") return ExitOnLine(Parse(argc, argv, {}, 1));
+  if (command == "dirty") return Dirty(Parse(argc, argv, {"--mb", "--rate"}, 0));
+  if (command == "random") return Random(Parse(argc, argv, {"--bytes", "--seed"}, 0));
+  if (command == "flood") return Flood(Parse(argc, argv, {"--lines"}, 0));
+  if (command == "tty") {
+    Parse(argc, argv, {}, 0);
+    return Tty();
+  }
+  Usage(command.empty() ? "no command" : "unknown command '" + command + "'");
+}

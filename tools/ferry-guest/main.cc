@@ -1,0 +1,118 @@
+#include <errno.h>
+#include <signal.h>
+#include <string.h>
+#include <sys/socket.h>
+#include <sys/un.h>
+#include <unistd.h>
+
+#include <boost/asio/io_context.hpp>
+#include <boost/asio/signal_set.hpp>
+#include <memory>
+#include <string>
+
+#include "absl/strings/str_cat.h"
+#include "bridge/guest/guest_server.h"
+#include "bridge/guest/orphan_reaper.h"
+#include "bridge/mux/serial_guest_transport.h"
+#include "bridge/runtime/async.h"
+#include "bridge/transport/vsock.h"
+#include "tools/ferry-guest/init.h"
+
+// The guest agent. As process 1 it is the guest's init as well; otherwise it serves the host at the
+// other end of a Unix socket, for tests without a VM.
+namespace ferry {
+namespace {
+
+constexpr char kPortName[] = "ferry.bridge";
+constexpr char kUsage[] =
+    "usage: ferry-guest --socket PATH\n"
+    "Serves the host at the other end of the Unix socket PATH, which carries the same multiplexer\n"
+    "as a virtio-serial port. Without arguments, as process 1 of a guest, it is the guest's "
+    "init.\n";
+
+absl::StatusOr<UniqueFd> ConnectTo(const std::string& path) {
+  struct sockaddr_un address = {};
+  address.sun_family = AF_UNIX;
+  if (path.size() >= sizeof(address.sun_path)) {
+    return absl::InvalidArgumentError(absl::StrCat("socket path '", path, "' is too long"));
+  }
+  memcpy(address.sun_path, path.data(), path.size());
+  UniqueFd fd(socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0));
+  if (connect(fd.get(), reinterpret_cast<struct sockaddr*>(&address), sizeof(address)) != 0) {
+    return absl::ErrnoToStatus(errno, absl::StrCat("cannot connect to ", path));
+  }
+  return fd;
+}
+
+Task<void> RunServer(std::shared_ptr<bridge::GuestServer> server, asio::io_context* io) {
+  Say("ready");
+  co_await server->Run();
+  io->stop();
+}
+
+// Ends when the host asks for it, or on SIGTERM and SIGINT.
+void Serve(asio::io_context& io, bridge::GuestTransport& transport, bool init) {
+  bridge::GuestServer::Options options;
+  options.log = Say;
+  auto server =
+      std::make_shared<bridge::GuestServer>(io.get_executor(), transport, std::move(options));
+  asio::signal_set stop(io);
+  if (init) {
+    Spawn(io.get_executor(), bridge::ReapOrphans([weak = std::weak_ptr(server)](uint32_t pid) {
+            const auto live = weak.lock();
+            return live != nullptr && live->Owns(pid);
+          }));
+  } else {
+    stop.add(SIGTERM);
+    stop.add(SIGINT);
+    stop.async_wait([&io](const boost::system::error_code& error, int) {
+      if (!error) io.stop();
+    });
+  }
+  Spawn(io.get_executor(), RunServer(std::move(server), &io));
+  io.run();
+}
+
+absl::Status RunAsInit() {
+  if (absl::Status status = PrepareRoot(); !status.ok()) return status;
+  LoadModules();
+  asio::io_context io(1);
+  if (KernelArgument("ferry.link=vsock")) {
+    bridge::VsockGuestTransport transport(io.get_executor());
+    Serve(io, transport, true);
+    PowerOff();
+  }
+  absl::StatusOr<UniqueFd> port = OpenVirtioPort(kPortName);
+  if (!port.ok()) return port.status();
+  bridge::SerialGuestTransport transport(io.get_executor(), *std::move(port));
+  Serve(io, transport, true);
+  PowerOff();
+}
+
+absl::Status RunOnSocket(const std::string& path) {
+  absl::StatusOr<UniqueFd> socket = ConnectTo(path);
+  if (!socket.ok()) return socket.status();
+  asio::io_context io(1);
+  bridge::SerialGuestTransport transport(io.get_executor(), *std::move(socket));
+  Serve(io, transport, false);
+  return absl::OkStatus();
+}
+
+int Main(int argc, char** argv) {
+  // A process may close its stdin at any time.
+  signal(SIGPIPE, SIG_IGN);
+  const bool init = getpid() == 1;
+  if (!init && (argc != 3 || std::string(argv[1]) != "--socket")) {
+    fputs(kUsage, stderr);
+    return 2;
+  }
+  const absl::Status status = init ? RunAsInit() : RunOnSocket(argv[2]);
+  if (status.ok()) return 0;
+  Say(std::string(status.message()));
+  return 1;
+}
+
+}  // namespace
+}  // namespace ferry
+
+int main(int argc, char** argv) { return ferry::Main(argc, argv); }
