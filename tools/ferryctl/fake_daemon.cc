@@ -15,7 +15,11 @@ constexpr size_t kPiece = 50000;
 }  // namespace
 
 FakeDaemon::FakeDaemon(Executor executor, std::string socket_path, FakeProcess* process)
-    : executor_(executor), path_(std::move(socket_path)), process_(process), gate_(executor) {
+    : executor_(executor),
+      path_(std::move(socket_path)),
+      process_(process),
+      gate_(executor),
+      changed_(executor) {
   gate_.Set();
   Restart();
 }
@@ -26,6 +30,11 @@ void FakeDaemon::Restart() {
   auto server = rpc::Server::Start(options, {this});
   if (!server.ok()) std::abort();
   server_ = *std::move(server);
+}
+
+Task<void> FakeDaemon::WaitForChange() {
+  changed_.Reset();
+  co_await changed_.Wait();
 }
 
 Task<void> FakeDaemon::Shutdown() {
@@ -39,6 +48,7 @@ grpc::ServerUnaryReactor* FakeDaemon::SignalProcess(grpc::CallbackServerContext*
   auto handler =
       [this](const v1::SignalProcessRequest& r) -> Task<absl::StatusOr<v1::SignalProcessResponse>> {
     process_->last_signal = r.signal();
+    changed_.Set();
     v1::SignalProcessResponse answer;
     answer.set_delivered(true);
     co_return answer;
@@ -76,6 +86,7 @@ Task<absl::Status> FakeDaemon::Serve(std::shared_ptr<Stream> stream) {
 
   while (std::optional<v1::AttachRequest> request = co_await stream->Read()) {
     bool over = false;
+    changed_.Set();
     if (request->has_stdin_data()) {
       const absl::Status status = OnData(stream.get(), request->stdin_data(), &over);
       if (over) co_return status;

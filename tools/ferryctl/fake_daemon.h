@@ -55,6 +55,8 @@ class FakeDaemon final : public v1::GuestService::CallbackService {
   void Restart();
   // Holds every Attach back before it opens while reset.
   AsyncEvent& gate() { return gate_; }
+  // Returns after something more has happened to the process here.
+  Task<void> WaitForChange();
 
   grpc::ServerBidiReactor<v1::AttachRequest, v1::AttachResponse>* Attach(
       grpc::CallbackServerContext* context) override;
@@ -76,6 +78,7 @@ class FakeDaemon final : public v1::GuestService::CallbackService {
   FakeProcess* const process_;
   std::string peer_;
   AsyncEvent gate_;
+  AsyncEvent changed_;
   uint64_t sent_ = 0;  // output, on the connection that is open
   bool skip_one_ = false;
   std::unique_ptr<rpc::Server> server_;

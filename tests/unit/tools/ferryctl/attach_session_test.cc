@@ -159,7 +159,7 @@ TEST_F(AttachSessionTest, SurvivesARestartOfTheDaemon) {
   config.stdin_fd = read_end.get();
   ASSERT_EQ(::write(write_end.get(), "before ", 7), 7);
   auto restart = [](AttachSessionTest* self, UniqueFd* input_end) -> Task<void> {
-    while (self->process.taken < 7) co_await Delay(milliseconds(1));
+    while (self->process.taken < 7) co_await self->a->WaitForChange();
     co_await self->a->Shutdown();
     self->a->Restart();
     (void)!::write(input_end->get(), "after", 5);
@@ -200,7 +200,7 @@ TEST_F(AttachSessionTest, AProcessThatIsGoneEverywhereIsReportedWithWhereItLooke
   a->SetPeer(b->address());
   auto vanish = [](AttachSessionTest* self) -> Task<void> {
     self->b->gate().Reset();
-    while (self->process.home != self->b->address()) co_await Delay(milliseconds(1));
+    while (self->process.home != self->b->address()) co_await self->a->WaitForChange();
     self->process.home = "nowhere";
     self->b->gate().Set();
   };
@@ -225,21 +225,17 @@ TEST_F(AttachSessionTest, AReaderThatLeavesEndsTheClientQuietly) {
 
 TEST_F(AttachSessionTest, CtrlCReachesTheProcessAndASecondDetaches) {
   config.handle_signals = true;
+  process.output = "ready";
   int ends[2];
   ASSERT_EQ(::pipe2(ends, O_CLOEXEC), 0);
   UniqueFd read_end(ends[0]);
   UniqueFd write_end(ends[1]);
   config.stdin_fd = read_end.get();
   auto interrupt = [](AttachSessionTest* self) -> Task<void> {
-    while (self->process.opens == 0) co_await Delay(milliseconds(1));
-    while (self->process.last_signal == 0) {
-      // Until the client has seen that it is open, a first one would already detach it.
-      co_await Delay(milliseconds(50));
-      ::kill(::getpid(), SIGINT);
-      for (int i = 0; i < 100 && self->process.last_signal == 0; ++i) {
-        co_await Delay(milliseconds(1));
-      }
-    }
+    // An acknowledgement says that the client has seen the attachment open.
+    while (self->process.acked == 0) co_await self->a->WaitForChange();
+    ::kill(::getpid(), SIGINT);
+    while (self->process.last_signal == 0) co_await self->a->WaitForChange();
     ::kill(::getpid(), SIGINT);
   };
   Spawn(io.get_executor(), interrupt(this));
