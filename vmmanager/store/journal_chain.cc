@@ -5,6 +5,7 @@
 
 #include <memory>
 
+#include "absl/strings/escaping.h"
 #include "bridge/runtime/str_cat.h"
 
 namespace ferry::vm {
@@ -49,10 +50,13 @@ absl::Status CheckFollows(const JournalHead& head, const JournalRecord& record) 
   return absl::OkStatus();
 }
 
-std::string MakeJournalId() {
+absl::StatusOr<std::string> MakeJournalId() {
   std::string id(16, '\0');
-  RAND_bytes(reinterpret_cast<unsigned char*>(id.data()), static_cast<int>(id.size()));
-  return id;
+  // Two stores of one id would take each other's proofs.
+  if (RAND_bytes(reinterpret_cast<unsigned char*>(id.data()), static_cast<int>(id.size())) != 1) {
+    return absl::UnavailableError("the system gives no random numbers for a new journal's id");
+  }
+  return absl::BytesToHexString(id);
 }
 
 }  // namespace ferry::vm

@@ -4,6 +4,7 @@
 #include <vector>
 
 #include "absl/status/status.h"
+#include "absl/status/statusor.h"
 #include "vmmanager/store/store.h"
 
 // The journal's hash chain, the same for every store.
@@ -15,7 +16,7 @@ std::string ChainHash(const std::string& previous_hash, const JournalRecord& rec
 // DATA_LOSS, naming the first bad sequence, unless `record` follows `head`.
 absl::Status CheckFollows(const JournalHead& head, const JournalRecord& record);
 
-// Random bytes for a journal's id.
-std::string MakeJournalId();
+// A new journal's id: random, in hex, because it travels in text fields.
+absl::StatusOr<std::string> MakeJournalId();
 
 }  // namespace ferry::vm

@@ -26,11 +26,25 @@ CREATE TABLE events (
   attributes BLOB NOT NULL);
 )sql";
 
+// FAILED_PRECONDITION if there are tables, but not those of a store: nothing is added to a file
+// that belongs to another program.
+absl::Status CheckOurs(SqliteConnection& connection) {
+  ASSIGN_OR_RETURN(SqliteStatement count,
+                   connection.Prepare("SELECT (SELECT COUNT(*) FROM sqlite_schema), "
+                                      "(SELECT COUNT(*) FROM pragma_table_info('store') "
+                                      "WHERE name IN ('version', 'journal_id'))"));
+  RETURN_IF_ERROR(count.Step().status());
+  if (count.Number(0) == 0 || count.Number(1) == 2) return absl::OkStatus();
+  return absl::FailedPreconditionError(
+      "the store's file belongs to another program; move it away or use another path");
+}
+
 }  // namespace
 
 absl::StatusOr<std::string> MigrateStore(SqliteConnection& connection) {
   SqliteTransaction transaction(connection);
   RETURN_IF_ERROR(transaction.Begin());
+  RETURN_IF_ERROR(CheckOurs(connection));
   RETURN_IF_ERROR(connection.Execute(
       "CREATE TABLE IF NOT EXISTS store (version INTEGER NOT NULL, journal_id BLOB NOT NULL)"));
   std::string journal_id;
@@ -48,7 +62,7 @@ absl::StatusOr<std::string> MigrateStore(SqliteConnection& connection) {
     }
   }
   if (journal_id.empty()) {
-    journal_id = MakeJournalId();
+    ASSIGN_OR_RETURN(journal_id, MakeJournalId());
     RETURN_IF_ERROR(connection.Execute(kTables));
     ASSIGN_OR_RETURN(SqliteStatement write, connection.Prepare("INSERT INTO store VALUES (?, ?)"));
     RETURN_IF_ERROR(write.Bind(kStoreVersion).Bind(journal_id).Run());

@@ -2,20 +2,33 @@
 
 #include <sqlite3.h>
 
+#include <cerrno>
+#include <cstring>
+
 #include "bridge/runtime/status_macros.h"
 #include "bridge/runtime/str_cat.h"
 
 namespace ferry::vm {
 namespace {
 
+// To be called right after a call that began with errno 0. SQLite tells only a full disk from other
+// write errors; a quota or a limit on the file's size is the same to whoever has to make room.
 absl::Status ToStatus(sqlite3* database, int result) {
-  const std::string text = StrCat("the store: ", sqlite3_errmsg(database));
+  const int error = errno;
+  const char* path = sqlite3_db_filename(database, "main");
+  std::string text =
+      StrCat("the store ", path == nullptr ? "" : path, ": ", sqlite3_errmsg(database));
+  if ((result & 0xff) == SQLITE_IOERR && error != 0) {
+    text += StrCat(" (", std::strerror(error), ")");
+    if (error == ENOSPC || error == EDQUOT || error == EFBIG) result = SQLITE_FULL;
+  }
   switch (result & 0xff) {
     case SQLITE_FULL:
       return absl::ResourceExhaustedError(StrCat(text, "; free space on its disk"));
     case SQLITE_BUSY:
     case SQLITE_LOCKED:
-      return absl::FailedPreconditionError(StrCat(text, "; another process holds it"));
+      return absl::FailedPreconditionError(
+          StrCat(text, "; another process holds it; stop that one or use another store"));
     case SQLITE_CORRUPT:
     case SQLITE_NOTADB:
       return absl::DataLossError(text);
@@ -59,6 +72,7 @@ SqliteStatement& SqliteStatement::Bind(uint64_t value) {
 
 absl::StatusOr<bool> SqliteStatement::Step() {
   if (bind_error_ != SQLITE_OK) return ToStatus(database_, bind_error_);
+  errno = 0;
   const int result = sqlite3_step(statement_.get());
   if (result == SQLITE_ROW) return true;
   if (result == SQLITE_DONE) return false;
@@ -82,6 +96,7 @@ void SqliteConnection::Close::operator()(sqlite3* database) const { sqlite3_clos
 
 absl::StatusOr<std::unique_ptr<SqliteConnection>> SqliteConnection::Open(const std::string& path) {
   sqlite3* database = nullptr;
+  errno = 0;
   const int result = sqlite3_open_v2(path.c_str(), &database, SQLITE_OPEN_READWRITE, nullptr);
   std::unique_ptr<SqliteConnection> connection(new SqliteConnection(database));
   if (result != SQLITE_OK) return ToStatus(database, result);
@@ -90,6 +105,7 @@ absl::StatusOr<std::unique_ptr<SqliteConnection>> SqliteConnection::Open(const s
 
 absl::StatusOr<SqliteStatement> SqliteConnection::Prepare(const std::string& sql) {
   sqlite3_stmt* statement = nullptr;
+  errno = 0;
   const int result = sqlite3_prepare_v2(database_.get(), sql.data(), static_cast<int>(sql.size()),
                                         &statement, nullptr);
   if (result != SQLITE_OK) return ToStatus(database_.get(), result);
@@ -97,6 +113,7 @@ absl::StatusOr<SqliteStatement> SqliteConnection::Prepare(const std::string& sql
 }
 
 absl::Status SqliteConnection::Execute(const std::string& sql) {
+  errno = 0;
   const int result = sqlite3_exec(database_.get(), sql.c_str(), nullptr, nullptr, nullptr);
   return result == SQLITE_OK ? absl::OkStatus() : ToStatus(database_.get(), result);
 }

@@ -10,10 +10,12 @@
 #include <boost/asio/use_awaitable.hpp>
 #include <cerrno>
 #include <cstring>
+#include <filesystem>
 #include <functional>
 #include <optional>
 #include <utility>
 
+#include "absl/strings/match.h"
 #include "bridge/runtime/status_macros.h"
 #include "bridge/runtime/str_cat.h"
 #include "bridge/runtime/unique_fd.h"
@@ -290,13 +292,33 @@ class SqliteStore final : public Store {
   asio::thread_pool thread_;
 };
 
+// Makes a new file's name durable: SQLite does that only for files that it makes itself.
+absl::Status SyncFolder(const std::string& path) {
+  const std::string parent = std::filesystem::path(path).parent_path().string();
+  const std::string folder = parent.empty() ? "." : parent;
+  UniqueFd fd(::open(folder.c_str(), O_RDONLY | O_DIRECTORY | O_CLOEXEC));
+  if (fd.valid() && ::fsync(fd.get()) == 0) return absl::OkStatus();
+  return absl::UnavailableError(
+      StrCat("cannot sync the store's folder ", folder, ": ", std::strerror(errno)));
+}
+
 // The file is ours alone before SQLite sees it. An existing one is not opened here: closing it
 // again would drop the locks that this process may hold on it.
 absl::Status MakeFile(const std::string& path) {
   UniqueFd made(::open(path.c_str(), O_RDWR | O_CREAT | O_EXCL | O_CLOEXEC, 0600));
-  if (made.valid()) return absl::OkStatus();
+  if (made.valid()) return SyncFolder(path);
   if (errno == EEXIST && ::chmod(path.c_str(), 0600) == 0) return absl::OkStatus();
-  return absl::UnavailableError(StrCat("cannot use the store ", path, ": ", std::strerror(errno)));
+  const std::string text = StrCat("cannot use the store ", path, ": ", std::strerror(errno));
+  if (errno == ENOENT || errno == ENOTDIR) {
+    return absl::NotFoundError(StrCat(text, "; make its folder first"));
+  }
+  return absl::UnavailableError(text);
+}
+
+// A status of the tables, with the path that they do not know.
+absl::Status WithPath(const absl::Status& status, const std::string& path) {
+  if (absl::StrContains(status.message(), path)) return status;
+  return absl::Status(status.code(), StrCat("store ", path, ": ", status.message()));
 }
 
 }  // namespace
@@ -308,8 +330,9 @@ absl::StatusOr<std::unique_ptr<Store>> OpenSqliteStore(const std::string& path, 
        {"PRAGMA locking_mode=EXCLUSIVE", "PRAGMA journal_mode=WAL", "PRAGMA synchronous=FULL"}) {
     RETURN_IF_ERROR(connection->Execute(pragma));
   }
-  ASSIGN_OR_RETURN(std::string journal_id, MigrateStore(*connection));
-  return std::make_unique<SqliteStore>(std::move(connection), std::move(journal_id));
+  absl::StatusOr<std::string> journal_id = MigrateStore(*connection);
+  if (!journal_id.ok()) return WithPath(journal_id.status(), path);
+  return std::make_unique<SqliteStore>(std::move(connection), *std::move(journal_id));
 }
 
 }  // namespace ferry::vm
