@@ -205,7 +205,6 @@ Task<absl::Status> QemuMigration::React(const Signal& signal, TransferHooks& hoo
     case Signal::Kind::kCancel:
       co_return absl::CancelledError("the migration was cancelled");
     case Signal::Kind::kStatus:
-      if (signal.status == "active") Tell(MigrationEventName::kTransferInProgress);
       if (signal.status == "pre-switchover") {
         co_return co_await SwitchOver(hooks, signal.when);
       }
@@ -491,6 +490,10 @@ void QemuMigration::OnMigrationEvent(const QmpEvent& event,
     if (text == nullptr) return;
     signal.status.assign(text->data(), text->size());
     status_ = signal.status;
+    // Told here, so that it comes before the blackout however late Transfer reads its signals.
+    if (status_ == "active" && origin_ == Origin::kSource && stage_ == Stage::kTransferring) {
+      Tell(MigrationEventName::kTransferInProgress, MigrationResult::kSuccess, when);
+    }
   }
   signals_->Push(std::move(signal));
 }
