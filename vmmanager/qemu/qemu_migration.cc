@@ -34,8 +34,7 @@ QemuMigration::QemuMigration(QemuMachine& machine)
     : machine_(machine),
       signals_(std::make_shared<AsyncQueue<Signal>>(machine.host().executor)),
       cancel_(machine.host().executor),
-      transfer_over_(machine.host().executor),
-      resumed_(machine.host().executor) {
+      transfer_over_(machine.host().executor) {
   transfer_over_.Set();
   machine_.set_observer(this);
 }
@@ -168,7 +167,7 @@ Task<absl::Status> QemuMigration::TransferOut(TransferHooks hooks) {
   co_await sampling.CancelAndJoin();
   if (!status.ok()) co_return co_await Abort(status);
 
-  CO_ASSIGN_OR_RETURN(const std::string run_state, co_await machine_.RunState());
+  CO_ASSIGN_OR_RETURN(const std::string run_state, co_await SettledRunState());
   if (run_state != "postmigrate") {
     absl::Status odd =
         absl::InternalError(absl::StrCat("the state has been sent but the source is ", run_state));
@@ -309,15 +308,23 @@ Task<absl::Status> QemuMigration::AwaitStreamEnd() {
   co_return absl::OkStatus();
 }
 
+// QEMU tells of a stream's end a moment before it leaves finish-migrate, and has no event for that.
+Task<absl::StatusOr<std::string>> QemuMigration::SettledRunState() {
+  const auto deadline = std::chrono::steady_clock::now() + kCancelDeadline;
+  while (true) {
+    CO_ASSIGN_OR_RETURN(std::string run_state, co_await machine_.RunState());
+    if (run_state != "finish-migrate" || std::chrono::steady_clock::now() > deadline) {
+      co_return run_state;
+    }
+    co_await Delay(milliseconds(1));
+  }
+}
+
 Task<absl::Status> QemuMigration::RunOnHere() {
   if (machine_.state() == SystemState::kStopped) co_return machine_.WrongState("run on");
   if (user_paused_ || !ran_before_) co_return absl::OkStatus();
-  CO_ASSIGN_OR_RETURN(const std::string run_state, co_await machine_.RunState());
-  if (run_state == "finish-migrate") {
-    // QEMU lets the guest run by itself in a moment, and until then refuses to be told.
-    absl::Status ignored =
-        co_await WithDeadline(kCancelDeadline, "the guest's resumption", WaitFor(&resumed_));
-  }
+  // QEMU may let the guest run by itself in a moment, and until then refuses to be told.
+  CO_RETURN_IF_ERROR((co_await SettledRunState()).status());
   co_return co_await machine_.RunGuest();
 }
 
@@ -463,9 +470,7 @@ void QemuMigration::NoteUserPause() { user_paused_ = true; }
 
 bool QemuMigration::OnRunState(bool running, std::chrono::steady_clock::time_point when) {
   if (stage_ == Stage::kNone) return false;
-  if (!running) resumed_.Reset();
   if (running) {
-    resumed_.Set();
     resumed_at_ = when;
     return stage_ == Stage::kTransferring || stage_ == Stage::kTransferred;
   }

@@ -59,6 +59,7 @@ class QemuMigration : public MigrationObserver {
   Task<absl::Status> Abort(absl::Status reason);
   Task<absl::Status> StopStream();
   Task<absl::Status> AwaitStreamEnd();
+  Task<absl::StatusOr<std::string>> SettledRunState();
   Task<absl::Status> RunOnHere();
   Task<absl::Status> FailureOf(const std::string& status);
   Task<void> OnPass(uint64_t pass);
@@ -86,7 +87,6 @@ class QemuMigration : public MigrationObserver {
   std::shared_ptr<AsyncQueue<Signal>> signals_;
   AsyncEvent cancel_;
   AsyncEvent transfer_over_;
-  AsyncEvent resumed_;
 };
 
 }  // namespace ferry::vm
