@@ -12,9 +12,9 @@ set(FERRY_GUEST_BINARIES "" CACHE PATH
 add_compile_options(-Wall -Wextra -Wpedantic -Werror -Wno-missing-field-initializers)
 
 # GCC 12 reports uninitialised, dangling and wrongly freed objects inside coroutine frames that do
-# not exist (GCC bugs 105562 and 107985 are of this family), so these stay warnings.
-add_compile_options(-Wno-error=maybe-uninitialized -Wno-error=dangling-pointer
-                    -Wno-error=mismatched-new-delete)
+# not exist (GCC bugs 105562 and 107985 are of this family), so these are off.
+add_compile_options(-Wno-maybe-uninitialized -Wno-dangling-pointer
+                    -Wno-mismatched-new-delete)
 
 if(FERRY_SANITIZER STREQUAL "address")
   add_compile_options(-fsanitize=address,undefined -fno-omit-frame-pointer

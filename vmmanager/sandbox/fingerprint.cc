@@ -1,0 +1,65 @@
+#include "vmmanager/sandbox/fingerprint.h"
+
+#include <sys/stat.h>
+
+#include <cerrno>
+#include <cstring>
+
+#include "absl/status/status.h"
+#include "absl/strings/str_cat.h"
+#include "bridge/runtime/status_macros.h"
+#include "vmmanager/state/envelope.h"
+
+namespace ferry::vm {
+
+absl::StatusOr<std::string> ImageDigests::Get(const std::string& path) {
+  struct stat info {};
+  if (::stat(path.c_str(), &info) != 0) {
+    return absl::NotFoundError(
+        absl::StrCat("cannot read guest image ", path, ": ", std::strerror(errno)));
+  }
+  Known now;
+  now.size = static_cast<uint64_t>(info.st_size);
+  now.inode = info.st_ino;
+  now.changed_ns = info.st_ctim.tv_sec * 1'000'000'000 + info.st_ctim.tv_nsec;
+  const auto it = known_.find(path);
+  if (it != known_.end() && it->second.size == now.size && it->second.inode == now.inode &&
+      it->second.changed_ns == now.changed_ns) {
+    return it->second.sha256;
+  }
+  ASSIGN_OR_RETURN(now.sha256, FileSha256(path));
+  known_[path] = now;
+  return now.sha256;
+}
+
+absl::StatusOr<state::v1::Fingerprint> MakeFingerprint(const schema::ComputeSystem& document,
+                                                       const BackendInfo& backend,
+                                                       ImageDigests& digests) {
+  const schema::VirtualMachine& machine = document.virtual_machine;
+  state::v1::Fingerprint fingerprint;
+  fingerprint.set_backend(backend.name);
+  fingerprint.set_backend_version(backend.version);
+  fingerprint.set_accelerator(backend.accelerator);
+  fingerprint.set_machine_type(machine.platform.machine_type);
+  fingerprint.set_cpu_model(machine.platform.cpu_model);
+  fingerprint.set_cpus(machine.compute_topology.processor.count);
+  fingerprint.set_memory_mb(machine.compute_topology.memory.size_in_mb);
+  if (machine.chipset.linux_kernel_direct.has_value()) {
+    const schema::LinuxKernelDirect& boot = *machine.chipset.linux_kernel_direct;
+    ASSIGN_OR_RETURN(*fingerprint.mutable_kernel_sha256(), digests.Get(boot.kernel_file_path));
+    ASSIGN_OR_RETURN(*fingerprint.mutable_initrd_sha256(), digests.Get(boot.init_rd_path));
+    fingerprint.set_kernel_cmd_line(boot.kernel_cmd_line);
+  }
+  for (const auto& [controller, scsi] : machine.devices.scsi) {
+    for (const auto& [lun, disk] : scsi.attachments) {
+      fingerprint.add_devices(absl::StrCat("scsi ", controller, ":", lun, " ", disk.name, " ",
+                                           disk.format, disk.read_only ? " ro" : " rw"));
+    }
+  }
+  const bool vsock =
+      machine.devices.hv_socket.has_value() && machine.devices.hv_socket->guest_cid != 0;
+  fingerprint.set_guest_link(vsock ? "vsock" : "virtio-serial");
+  return fingerprint;
+}
+
+}  // namespace ferry::vm

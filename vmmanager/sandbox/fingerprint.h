@@ -1,0 +1,34 @@
+#pragma once
+
+#include <map>
+#include <string>
+
+#include "absl/status/statusor.h"
+#include "ferry/state/v1/saved_state.pb.h"
+#include "vmmanager/backend/compute_system.h"
+#include "vmmanager/schema/compute_system.h"
+
+namespace ferry::vm {
+
+// SHA-256 of guest image files, remembered until a file changes. Hashing blocks for some 50 ms per
+// image the first time.
+class ImageDigests {
+ public:
+  absl::StatusOr<std::string> Get(const std::string& path);
+
+ private:
+  struct Known {
+    uint64_t size = 0;
+    uint64_t inode = 0;
+    int64_t changed_ns = 0;
+    std::string sha256;
+  };
+  std::map<std::string, Known> known_;
+};
+
+// What the two hosts of a migration must agree on for this machine.
+absl::StatusOr<state::v1::Fingerprint> MakeFingerprint(const schema::ComputeSystem& document,
+                                                       const BackendInfo& backend,
+                                                       ImageDigests& digests);
+
+}  // namespace ferry::vm

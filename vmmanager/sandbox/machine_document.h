@@ -1,0 +1,21 @@
+#pragma once
+
+#include <string>
+
+#include "absl/status/statusor.h"
+#include "ferry/v1/vm.pb.h"
+#include "vmmanager/backend/compute_system.h"
+#include "vmmanager/sandbox/host_settings.h"
+#include "vmmanager/schema/compute_system.h"
+
+namespace ferry::vm {
+
+// Fills in the defaults of a VM's specification and refuses what cannot be: INVALID_ARGUMENT names
+// the member, its value and what is allowed.
+absl::StatusOr<v1::VmSpec> CompleteSpec(const v1::VmSpec& spec);
+
+// The machine document of a completed specification on this host.
+schema::ComputeSystem BuildDocument(const v1::VmSpec& spec, const HostSettings& host,
+                                    const BackendInfo& backend);
+
+}  // namespace ferry::vm

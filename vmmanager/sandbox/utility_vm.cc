@@ -1,0 +1,399 @@
+#include "vmmanager/sandbox/utility_vm.h"
+
+#include <spdlog/spdlog.h>
+
+#include "absl/strings/str_cat.h"
+#include "bridge/runtime/status_macros.h"
+#include "vmmanager/state/saved_state.h"
+
+namespace ferry::vm {
+namespace {
+
+constexpr milliseconds kExitLimit{10'000};
+
+std::string ExitText(const SystemExit& exit) {
+  const char* cause = "ended unexpectedly";
+  switch (exit.cause) {
+    case SystemExit::Cause::kShutdown:
+      cause = "shut down";
+      break;
+    case SystemExit::Cause::kReset:
+      cause = "reset";
+      break;
+    case SystemExit::Cause::kPanic:
+      cause = "panicked";
+      break;
+    case SystemExit::Cause::kTerminated:
+      cause = "was stopped";
+      break;
+    case SystemExit::Cause::kCrashed:
+      break;
+  }
+  return exit.detail.empty() ? cause : absl::StrCat(cause, ": ", exit.detail);
+}
+
+}  // namespace
+
+UtilityVm::UtilityVm(SandboxDeps deps, VmRow row, v1::VmSpec spec, schema::ComputeSystem document)
+    : deps_(deps),
+      row_(std::move(row)),
+      spec_(std::move(spec)),
+      document_(std::move(document)),
+      operation_(deps.executor),
+      exited_(deps.executor),
+      changed_(deps.executor) {
+  exited_.Set();
+}
+
+UtilityVm::~UtilityVm() = default;
+
+v1::VmState UtilityVm::state() const {
+  switch (phase_) {
+    case Phase::kStopped:
+    case Phase::kGone:
+      return v1::VM_STATE_STOPPED;
+    case Phase::kStarting:
+      return v1::VM_STATE_STARTING;
+    case Phase::kUp:
+      if (notice_.has_value()) return v1::VM_STATE_MIGRATING_OUT;
+      return paused_ ? v1::VM_STATE_PAUSED : v1::VM_STATE_RUNNING;
+    case Phase::kStopping:
+      return v1::VM_STATE_STOPPING;
+    case Phase::kIncoming:
+      return v1::VM_STATE_INCOMING;
+    case Phase::kInDoubt:
+      return v1::VM_STATE_IN_DOUBT;
+    case Phase::kFailed:
+      return v1::VM_STATE_FAILED;
+  }
+  return v1::VM_STATE_UNSPECIFIED;
+}
+
+v1::Vm UtilityVm::Describe(bool with_document) const {
+  v1::Vm vm;
+  vm.set_id(row_.id);
+  vm.set_name(row_.name);
+  vm.set_state(state());
+  *vm.mutable_spec() = spec_;
+  vm.set_machine_type(document_.virtual_machine.platform.machine_type);
+  vm.set_accelerator(deps_.backend.info().accelerator);
+  vm.set_state_reason(row_.state_reason);
+  vm.set_created_unix_ms(row_.created_unix_ms);
+  if (notice_.has_value()) vm.set_session_id(notice_->session_id);
+  if (!incoming_session_.empty()) vm.set_session_id(incoming_session_);
+  if (guest_ != nullptr) {
+    uint32_t running = 0;
+    for (const auto& process : guest_->processes()) {
+      if (!process->exit_status().has_value()) ++running;
+    }
+    vm.set_processes(running);
+  }
+  if (with_document) vm.set_machine_document_json(schema::ToJson(document_));
+  return vm;
+}
+
+absl::Status UtilityVm::Refuse(const std::string& operation) const {
+  return absl::FailedPreconditionError(
+      absl::StrCat("VM ", row_.name, " cannot be ", operation, ": it is ",
+                   absl::string_view(v1::VmState_Name(state())).substr(sizeof("VM_STATE_") - 1)));
+}
+
+absl::Status UtilityVm::RefuseIfMigrating(const std::string& operation) const {
+  const std::string& session = notice_.has_value() ? notice_->session_id : incoming_session_;
+  if (session.empty()) return absl::OkStatus();
+  return absl::FailedPreconditionError(absl::StrCat(
+      "VM ", row_.name, " cannot be ", operation, " while migration ", session,
+      " is under way; wait for it (ferryctl migration watch ", session, ") or cancel it first"));
+}
+
+void UtilityVm::SetPhase(Phase phase, std::string reason) {
+  phase_ = phase;
+  row_.state_reason = std::move(reason);
+  Pulse();
+}
+
+void UtilityVm::Pulse() {
+  changed_.Set();
+  changed_.Reset();
+}
+
+Task<absl::Status> UtilityVm::Start() {
+  auto self = shared_from_this();
+  AsyncMutex::Guard lock = co_await operation_.Lock();
+  if (phase_ == Phase::kUp && !paused_) co_return absl::OkStatus();
+  CO_RETURN_IF_ERROR(RefuseIfMigrating("started"));
+  if (phase_ != Phase::kStopped && phase_ != Phase::kFailed) co_return Refuse("started");
+  SetPhase(Phase::kStarting);
+  deps_.events.Publish("vm.starting", row_.id, {{"name", row_.name}});
+  absl::Status booted = co_await Boot();
+  if (!booted.ok()) {
+    if (system_ != nullptr) {
+      std::shared_ptr<ComputeSystem> system = system_;
+      absl::Status ended = co_await system->Terminate();
+      if (!ended.ok()) spdlog::warn("vm {}: {}", row_.name, ended.ToString());
+      (void)co_await AwaitExit(kExitLimit);
+    }
+    SetPhase(Phase::kFailed, std::string(booted.message()));
+    deps_.events.Publish("vm.start_failed", row_.id, {{"error", std::string(booted.message())}});
+    (void)co_await Persist();
+    co_return booted;
+  }
+  SetPhase(Phase::kUp);
+  paused_ = false;
+  row_.desired_state = "running";
+  deps_.events.Publish("vm.started", row_.id, {{"name", row_.name}});
+  co_return co_await Persist();
+}
+
+Task<absl::Status> UtilityVm::Boot() {
+  auto system = co_await deps_.backend.Create(row_.id, document_);
+  if (!system.ok()) co_return system.status();
+  system_ = *std::move(system);
+  StartPump();
+  MakeGuest();
+  CO_RETURN_IF_ERROR(guest_->Listen());
+  const schema::StartOptions options;
+  CO_RETURN_IF_ERROR(co_await system_->Start(options, nullptr));
+  row_.adoption_record = system_->adoption_record();
+  CO_RETURN_IF_ERROR(co_await Persist());
+
+  // Whichever comes first: the agent is ready, the system ends, or patience does.
+  using asio::experimental::awaitable_operators::operator||;
+  std::shared_ptr<guest::Guest> guest = guest_;
+  auto first = co_await (
+      WithDeadline(deps_.settings.boot_timeout, "the guest's agent", guest->WaitReady()) ||
+      exited_.Wait());
+  if (first.index() == 1) {
+    co_return absl::UnavailableError(
+        absl::StrCat("VM ", row_.name, " ", last_exit_ ? ExitText(*last_exit_) : "ended",
+                     " before its agent was ready; check the guest image, and its console log"));
+  }
+  co_return std::get<0>(first);
+}
+
+void UtilityVm::MakeGuest() {
+  guest::GuestOptions options;
+  guest_ = guest::Guest::Create(deps_.executor, system_->guest_transport(), options);
+  std::weak_ptr<UtilityVm> weak = weak_from_this();
+  guest_->set_on_change([weak] {
+    if (auto self = weak.lock()) self->PersistSoon();
+  });
+}
+
+void UtilityVm::StartPump() {
+  exited_.Reset();
+  last_exit_.reset();
+  Spawn(deps_.executor, PumpEvents(shared_from_this(), system_));
+}
+
+Task<void> UtilityVm::PumpEvents(std::shared_ptr<UtilityVm> self,
+                                 std::shared_ptr<ComputeSystem> system) {
+  while (auto event = co_await system->events().Pop()) self->OnEvent(*event);
+  if (self->system_ == system && !self->last_exit_.has_value()) {
+    self->OnExit(SystemExit{SystemExit::Cause::kCrashed, "its supervision ended"});
+  }
+}
+
+void UtilityVm::OnEvent(const SystemEvent& event) {
+  if (event_tap_) event_tap_(event);
+  if (event.kind == SystemEvent::Kind::kExited) OnExit(event.exit);
+}
+
+void UtilityVm::OnExit(const SystemExit& exit) {
+  last_exit_ = exit;
+  spdlog::info("vm {}: {}", row_.name, ExitText(exit));
+  if (guest_ != nullptr) {
+    guest_->Close(absl::UnavailableError(absl::StrCat("VM ", row_.name, " ", ExitText(exit))));
+    guest_.reset();
+  }
+  row_.adoption_record.clear();
+  row_.guest_state.clear();
+  system_.reset();
+  paused_ = false;
+  if (phase_ == Phase::kUp || phase_ == Phase::kStopping) {
+    const bool crashed =
+        exit.cause == SystemExit::Cause::kCrashed || exit.cause == SystemExit::Cause::kPanic;
+    SetPhase(crashed ? Phase::kFailed : Phase::kStopped, ExitText(exit));
+    row_.desired_state = "stopped";
+    deps_.events.Publish("vm.stopped", row_.id,
+                         {{"name", row_.name}, {"reason", row_.state_reason}});
+    PersistSoon();
+  }
+  frozen_ = false;
+  exited_.Set();
+  Pulse();
+}
+
+Task<absl::Status> UtilityVm::AwaitExit(milliseconds limit) {
+  auto wait = [](AsyncEvent* event) -> Task<absl::Status> {
+    co_await event->Wait();
+    co_return absl::OkStatus();
+  };
+  co_return co_await WithDeadline(limit, "the end of the VM", wait(&exited_));
+}
+
+Task<absl::Status> UtilityVm::Stop(bool force, milliseconds timeout) {
+  auto self = shared_from_this();
+  AsyncMutex::Guard lock = co_await operation_.Lock();
+  CO_RETURN_IF_ERROR(RefuseIfMigrating("stopped"));
+  if (phase_ == Phase::kStopped || phase_ == Phase::kFailed) co_return absl::OkStatus();
+  if (phase_ != Phase::kUp) co_return Refuse("stopped");
+  if (!force && paused_) {
+    co_return absl::FailedPreconditionError(
+        absl::StrCat("VM ", row_.name,
+                     " is paused, so it cannot shut down in order; resume it, or use --force"));
+  }
+  SetPhase(Phase::kStopping);
+  std::shared_ptr<ComputeSystem> system = system_;
+  std::shared_ptr<guest::Guest> guest = guest_;
+  if (force) {
+    CO_RETURN_IF_ERROR(co_await system->Terminate());
+    co_return co_await AwaitExit(kExitLimit);
+  }
+  absl::Status asked = co_await guest->Shutdown(false);
+  absl::Status ended = absl::OkStatus();
+  if (!exited_.is_set()) ended = co_await AwaitExit(timeout);
+  if (ended.ok()) co_return ended;
+  SetPhase(Phase::kUp);
+  co_return absl::DeadlineExceededError(
+      absl::StrCat("VM ", row_.name, " did not shut down within ", timeout.count(), " ms",
+                   asked.ok() ? "" : absl::StrCat(" (its agent: ", asked.message(), ")"),
+                   "; it still runs. Try again, or end it with --force"));
+}
+
+Task<absl::Status> UtilityVm::Pause() {
+  auto self = shared_from_this();
+  AsyncMutex::Guard lock = co_await operation_.Lock();
+  if (phase_ != Phase::kUp) co_return Refuse("paused");
+  if (paused_) co_return absl::OkStatus();
+  std::shared_ptr<ComputeSystem> system = system_;
+  CO_RETURN_IF_ERROR(co_await system->Pause());
+  paused_ = true;
+  row_.desired_state = "paused";
+  deps_.events.Publish("vm.paused", row_.id);
+  co_return co_await Persist();
+}
+
+Task<absl::Status> UtilityVm::Resume() {
+  auto self = shared_from_this();
+  AsyncMutex::Guard lock = co_await operation_.Lock();
+  // Resuming waits for a migration's outcome: the source must not run what may run elsewhere.
+  while (notice_.has_value() && phase_ != Phase::kGone) co_await changed_.Wait();
+  if (phase_ != Phase::kUp) co_return Refuse("resumed");
+  if (!paused_) co_return absl::OkStatus();
+  std::shared_ptr<ComputeSystem> system = system_;
+  CO_RETURN_IF_ERROR(co_await system->Resume());
+  paused_ = false;
+  row_.desired_state = "running";
+  deps_.events.Publish("vm.resumed", row_.id);
+  co_return co_await Persist();
+}
+
+Task<absl::StatusOr<schema::Properties>> UtilityVm::GetProperties(
+    const schema::PropertyQuery& query) {
+  std::shared_ptr<ComputeSystem> system = system_;
+  if (system == nullptr) co_return Refuse("asked for its properties");
+  schema::PropertyQuery own = query;
+  co_return co_await system->GetProperties(own);
+}
+
+Task<absl::StatusOr<std::shared_ptr<guest::Guest>>> UtilityVm::UsableGuest() {
+  auto self = shared_from_this();
+  while (phase_ == Phase::kIncoming || phase_ == Phase::kInDoubt ||
+         (phase_ == Phase::kUp && frozen_)) {
+    co_await changed_.Wait();
+  }
+  if (phase_ == Phase::kGone) {
+    co_return absl::FailedPreconditionError(
+        absl::StrCat("VM ", row_.name, " moved to ",
+                     notice_ ? notice_->destination : "another host", "; go on there"));
+  }
+  if (phase_ != Phase::kUp || guest_ == nullptr) co_return Refuse("used");
+  co_return guest_;
+}
+
+Task<absl::Status> UtilityVm::Adopt() {
+  auto self = shared_from_this();
+  AsyncMutex::Guard lock = co_await operation_.Lock();
+  auto system = co_await deps_.backend.Adopt(row_.id, document_, row_.adoption_record);
+  if (!system.ok()) {
+    row_.adoption_record.clear();
+    row_.guest_state.clear();
+    row_.desired_state = "stopped";
+    SetPhase(Phase::kStopped,
+             absl::StrCat("it ended while the daemon was away: ", system.status().message()));
+    (void)co_await Persist();
+    co_return system.status();
+  }
+  system_ = *std::move(system);
+  StartPump();
+  MakeGuest();
+  if (!row_.guest_state.empty()) {
+    auto state = DecodeGuest(row_.guest_state);
+    if (state.ok()) {
+      CO_RETURN_IF_ERROR(guest_->Restore(*state));
+    } else {
+      spdlog::error("vm {}: its processes are not known any more: {}", row_.name,
+                    state.status().ToString());
+    }
+  }
+  CO_RETURN_IF_ERROR(guest_->Listen());
+  paused_ = row_.desired_state == "paused";
+  SetPhase(Phase::kUp);
+  deps_.events.Publish("vm.adopted", row_.id, {{"name", row_.name}});
+  if (!paused_) Spawn(deps_.executor, AwaitAgent(self));
+  co_return absl::OkStatus();
+}
+
+Task<void> UtilityVm::AwaitAgent(std::shared_ptr<UtilityVm> self) {
+  std::shared_ptr<guest::Guest> guest = self->guest_;
+  absl::Status ready = co_await WithDeadline(self->deps_.settings.boot_timeout, "the guest's agent",
+                                             guest->WaitReady());
+  if (!ready.ok()) {
+    spdlog::warn("vm {}: {}", self->row_.name, ready.ToString());
+    self->deps_.events.Publish("vm.agent_lost", self->row_.id,
+                               {{"error", std::string(ready.message())}});
+  }
+}
+
+void UtilityVm::Detach() {
+  if (guest_ == nullptr) return;
+  guest_->set_on_change(nullptr);
+  guest_->Close(absl::UnavailableError("the daemon stops; the VM runs on"));
+  guest_.reset();
+}
+
+Task<absl::Status> UtilityVm::Persist() {
+  if (phase_ == Phase::kGone) co_return absl::OkStatus();
+  if (guest_ != nullptr) {
+    auto state = guest_->Save();
+    // A process that cannot be carried over only lacks its record after a restart.
+    auto encoded = state.ok() ? EncodeGuest(*state) : state.status();
+    if (encoded.ok()) row_.guest_state = *std::move(encoded);
+  }
+  VmRow row = row_;
+  co_return co_await deps_.store.PutVm(row);
+}
+
+void UtilityVm::PersistSoon() {
+  if (persist_pending_) return;
+  persist_pending_ = true;
+  Spawn(deps_.executor, PersistLater(shared_from_this()));
+}
+
+Task<void> UtilityVm::PersistLater(std::shared_ptr<UtilityVm> self) {
+  // Let whatever changes now finish first, so that a burst of changes is one write.
+  co_await asio::post(self->deps_.executor, asio::use_awaitable);
+  self->persist_pending_ = false;
+  absl::Status stored = co_await self->Persist();
+  if (!stored.ok()) spdlog::error("vm {}: {}", self->row_.name, stored.ToString());
+}
+
+void UtilityVm::Notify(MigrationNotice notice) {
+  const std::set<MigrationObserver*> observers = observers_;
+  for (MigrationObserver* observer : observers) {
+    if (observers_.contains(observer)) observer->OnNotice(notice);
+  }
+}
+
+}  // namespace ferry::vm

@@ -1,0 +1,162 @@
+#pragma once
+
+#include <functional>
+#include <memory>
+#include <optional>
+#include <set>
+#include <string>
+
+#include "absl/status/status.h"
+#include "absl/status/statusor.h"
+#include "bridge/runtime/async.h"
+#include "ferry/v1/common.pb.h"
+#include "ferry/v1/vm.pb.h"
+#include "guestmanager/guest.h"
+#include "vmmanager/backend/compute_system.h"
+#include "vmmanager/sandbox/event_log.h"
+#include "vmmanager/sandbox/host_settings.h"
+#include "vmmanager/sandbox/migration_hold.h"
+#include "vmmanager/store/store.h"
+
+namespace ferry::vm {
+
+// What every VM of a host works with. All must outlive the VMs.
+struct SandboxDeps {
+  Executor executor;
+  Backend& backend;
+  Store& store;
+  EventLog& events;
+  const HostSettings& settings;
+};
+
+// One utility VM: its compute system, its guest, and what may be done to it when.
+//
+//   STOPPED -> STARTING -> RUNNING <-> PAUSED -> STOPPING -> STOPPED
+//   INCOMING -> RUNNING or PAUSED          (a migration's destination)
+//   RUNNING/PAUSED -> MIGRATING_OUT -> back, or IN_DOUBT -> gone   (its source)
+//
+// Operations are serialised by a lock of the VM; what a state does not allow fails with
+// FAILED_PRECONDITION. Thread: the executor's only.
+class UtilityVm : public std::enable_shared_from_this<UtilityVm> {
+ public:
+  UtilityVm(SandboxDeps deps, VmRow row, v1::VmSpec spec, schema::ComputeSystem document);
+  ~UtilityVm();
+
+  const std::string& id() const { return row_.id; }
+  const std::string& name() const { return row_.name; }
+  const v1::VmSpec& spec() const { return spec_; }
+  const schema::ComputeSystem& document() const { return document_; }
+  uint64_t epoch() const { return row_.epoch; }
+  const std::string& spec_json() const { return row_.spec_json; }
+  const std::string& request_id() const { return row_.request_id; }
+  v1::VmState state() const;
+  bool paused_by_user() const { return paused_; }
+  v1::Vm Describe(bool with_document) const;
+  // Whether a former daemon process may have left its system running.
+  bool has_adoption_record() const { return !row_.adoption_record.empty(); }
+
+  // Life cycle. Each returns when it has taken effect; repeated calls succeed.
+  Task<absl::Status> Start();
+  Task<absl::Status> Stop(bool force, milliseconds timeout);
+  Task<absl::Status> Pause();
+  Task<absl::Status> Resume();
+  Task<absl::StatusOr<schema::Properties>> GetProperties(const schema::PropertyQuery& query);
+
+  // The guest of a VM that runs here. While a switchover decides where it runs, this waits for the
+  // outcome; FAILED_PRECONDITION, with the VM's new home, if it moved.
+  Task<absl::StatusOr<std::shared_ptr<guest::Guest>>> UsableGuest();
+  // The guest without waiting, nullptr if there is none.
+  std::shared_ptr<guest::Guest> guest() const { return guest_; }
+
+  void AddObserver(MigrationObserver* observer) { observers_.insert(observer); }
+  void RemoveObserver(MigrationObserver* observer) { observers_.erase(observer); }
+  // The open session's notice, for a client that attaches while it is open.
+  std::optional<MigrationNotice> current_notice() const { return notice_; }
+
+  // Takes over the system that a former daemon process left running, if it still does.
+  Task<absl::Status> Adopt();
+
+  // Ends the guest connection and lets go of the system without ending it (the daemon stops).
+  void Detach();
+
+  // --- A migration's source ---
+
+  // Marks the VM as being migrated: what would change the machine is refused from here on.
+  // ALREADY_EXISTS, naming the session, if a migration holds it; FAILED_PRECONDITION if it does not
+  // run.
+  absl::Status OpenMigration(const std::string& session_id, const std::string& destination);
+  // nullptr once it has ended.
+  std::shared_ptr<ComputeSystem> system() const { return system_; }
+  // Sees every event of the system while a migration is on.
+  void set_event_tap(std::function<void(const SystemEvent&)> tap) { event_tap_ = std::move(tap); }
+  // The switchover: nothing is taken from the guest any more until it is decided.
+  void FreezeGuest();
+  // It was called off.
+  void UnfreezeGuest();
+  // The source gave the VM up: it does not run here unless Reclaim follows.
+  void MarkInDoubt();
+  // Tells attached clients where to go on.
+  void AnnounceMove();
+  // It runs here again, as before; `epoch` is raised after a reclaim.
+  void ReturnFromMigration(uint64_t epoch);
+  // It runs at the destination: ends what is left here. The registry forgets it afterwards.
+  Task<absl::Status> Relinquish();
+
+  // --- A migration's destination ---
+
+  // Makes the system ready to receive. The VM is INCOMING until RunIncoming or Discard.
+  Task<absl::Status> PrepareIncoming(const std::string& session_id,
+                                     const schema::MigrationInitializeOptions& options,
+                                     const MigrationEndpoint& endpoint);
+  absl::Status RestoreGuest(const guest::GuestState& state);
+  // Runs it here (or leaves it paused), once the commit protocol granted it.
+  Task<absl::Status> RunIncoming(uint64_t epoch, bool paused);
+  // Ends what was prepared.
+  Task<void> Discard(const absl::Status& reason);
+
+  // Writes the VM's row; called by the registry and after every change.
+  Task<absl::Status> Persist();
+
+ private:
+  enum class Phase { kStopped, kStarting, kUp, kStopping, kIncoming, kInDoubt, kGone, kFailed };
+
+  absl::Status Refuse(const std::string& operation) const;
+  absl::Status RefuseIfMigrating(const std::string& operation) const;
+  Task<absl::Status> Boot();
+  void MakeGuest();
+  void StartPump();
+  static Task<void> PumpEvents(std::shared_ptr<UtilityVm> self,
+                               std::shared_ptr<ComputeSystem> system);
+  void OnEvent(const SystemEvent& event);
+  void OnExit(const SystemExit& exit);
+  Task<absl::Status> AwaitExit(milliseconds limit);
+  void PersistSoon();
+  static Task<void> PersistLater(std::shared_ptr<UtilityVm> self);
+  static Task<void> AwaitAgent(std::shared_ptr<UtilityVm> self);
+  void Notify(MigrationNotice notice);
+  void SetPhase(Phase phase, std::string reason = "");
+  void Pulse();
+
+  SandboxDeps deps_;
+  VmRow row_;
+  v1::VmSpec spec_;
+  schema::ComputeSystem document_;
+
+  Phase phase_ = Phase::kStopped;
+  bool paused_ = false;
+  std::shared_ptr<ComputeSystem> system_;
+  std::shared_ptr<guest::Guest> guest_;
+  std::optional<SystemExit> last_exit_;
+  AsyncMutex operation_;
+  AsyncEvent exited_;    // the system is gone
+  AsyncEvent changed_;   // pulsed when phase, hold or freeze changed
+  bool frozen_ = false;  // a switchover is being decided
+  bool persist_pending_ = false;
+
+  std::optional<MigrationNotice> notice_;  // the open migration, on the source
+  std::string incoming_session_;           // on the destination
+  std::set<MigrationObserver*> observers_;
+  std::function<void(const SystemEvent&)> event_tap_;
+};
+
+}  // namespace ferry::vm

@@ -1,0 +1,150 @@
+// The part of UtilityVm that serves migrations, on their source and on their destination.
+#include <spdlog/spdlog.h>
+
+#include "absl/strings/str_cat.h"
+#include "bridge/runtime/status_macros.h"
+#include "vmmanager/sandbox/utility_vm.h"
+
+namespace ferry::vm {
+
+absl::Status UtilityVm::OpenMigration(const std::string& session_id,
+                                      const std::string& destination) {
+  if (notice_.has_value() || !incoming_session_.empty()) {
+    return absl::AlreadyExistsError(absl::StrCat(
+        "VM ", row_.name, " is already being migrated by session ",
+        notice_ ? notice_->session_id : incoming_session_, "; wait for it or cancel it first"));
+  }
+  if (phase_ != Phase::kUp) return Refuse("migrated");
+  if (operation_.locked()) {
+    return absl::FailedPreconditionError(absl::StrCat(
+        "VM ", row_.name, " cannot be migrated: another operation is under way; try again"));
+  }
+  notice_ = MigrationNotice{MigrationNotice::Kind::kOpened, session_id, destination};
+  Notify(*notice_);
+  return absl::OkStatus();
+}
+
+void UtilityVm::FreezeGuest() {
+  frozen_ = true;
+  if (guest_ != nullptr) guest_->Freeze();
+}
+
+void UtilityVm::UnfreezeGuest() {
+  if (!std::exchange(frozen_, false)) return;
+  if (guest_ != nullptr) guest_->Unfreeze();
+  Pulse();
+}
+
+void UtilityVm::MarkInDoubt() {
+  SetPhase(Phase::kInDoubt, absl::StrCat("it was handed over to ", notice_->destination,
+                                         "; waiting for that host's answer"));
+}
+
+void UtilityVm::AnnounceMove() {
+  MigrationNotice moved = *notice_;
+  moved.kind = MigrationNotice::Kind::kMoved;
+  Notify(moved);
+}
+
+void UtilityVm::ReturnFromMigration(uint64_t epoch) {
+  if (!notice_.has_value()) return;
+  MigrationNotice closed = *std::exchange(notice_, std::nullopt);
+  closed.kind = MigrationNotice::Kind::kClosed;
+  event_tap_ = nullptr;
+  row_.epoch = epoch;
+  if (phase_ == Phase::kInDoubt) SetPhase(Phase::kUp);
+  UnfreezeGuest();
+  Pulse();
+  Notify(closed);
+  PersistSoon();
+}
+
+Task<absl::Status> UtilityVm::Relinquish() {
+  auto self = shared_from_this();
+  SetPhase(Phase::kGone, absl::StrCat("it moved to ", notice_->destination));
+  event_tap_ = nullptr;
+  if (guest_ != nullptr) {
+    guest_->set_on_change(nullptr);
+    guest_->Close(absl::UnavailableError(row_.state_reason));
+    guest_.reset();
+  }
+  std::shared_ptr<ComputeSystem> system = system_;
+  if (system == nullptr) co_return absl::OkStatus();
+  const schema::MigrationFinalizedOptions options{schema::MigrationOrigin::kSource,
+                                                  schema::MigrationFinalOperation::kStop};
+  absl::Status ended = co_await system->FinalizeLiveMigration(options);
+  if (!ended.ok() && !exited_.is_set()) ended = co_await system->Terminate();
+  co_return ended;
+}
+
+Task<absl::Status> UtilityVm::PrepareIncoming(const std::string& session_id,
+                                              const schema::MigrationInitializeOptions& options,
+                                              const MigrationEndpoint& endpoint) {
+  auto self = shared_from_this();
+  AsyncMutex::Guard lock = co_await operation_.Lock();
+  if (phase_ != Phase::kStopped) co_return Refuse("prepared for a migration");
+  incoming_session_ = session_id;
+  SetPhase(Phase::kIncoming);
+  row_.desired_state = "incoming";
+  schema::ComputeSystem document = document_;
+  document.migration_options = options;
+  auto system = co_await deps_.backend.Create(row_.id, document);
+  if (!system.ok()) co_return system.status();
+  system_ = *std::move(system);
+  StartPump();
+  MakeGuest();
+  schema::StartOptions start;
+  start.destination_migration_options = options;
+  CO_RETURN_IF_ERROR(co_await system_->Start(start, &endpoint));
+  row_.adoption_record = system_->adoption_record();
+  co_return co_await Persist();
+}
+
+absl::Status UtilityVm::RestoreGuest(const guest::GuestState& state) {
+  if (phase_ != Phase::kIncoming || guest_ == nullptr) return Refuse("restored");
+  RETURN_IF_ERROR(guest_->Restore(state));
+  return guest_->Listen();
+}
+
+Task<absl::Status> UtilityVm::RunIncoming(uint64_t epoch, bool paused) {
+  auto self = shared_from_this();
+  if (phase_ == Phase::kUp) co_return absl::OkStatus();
+  if (phase_ != Phase::kIncoming || system_ == nullptr) co_return Refuse("run");
+  row_.epoch = epoch;
+  row_.desired_state = paused ? "paused" : "running";
+  std::shared_ptr<ComputeSystem> system = system_;
+  schema::MigrationFinalizedOptions options;
+  options.origin = schema::MigrationOrigin::kDestination;
+  options.finalized_operation = schema::MigrationFinalOperation::kResume;
+  options.leave_paused = paused;
+  CO_RETURN_IF_ERROR(co_await system->FinalizeLiveMigration(options));
+  paused_ = paused;
+  incoming_session_.clear();
+  event_tap_ = nullptr;
+  SetPhase(Phase::kUp);
+  deps_.events.Publish("vm.arrived", row_.id, {{"name", row_.name}});
+  PersistSoon();
+  if (!paused) Spawn(deps_.executor, AwaitAgent(self));
+  co_return absl::OkStatus();
+}
+
+Task<void> UtilityVm::Discard(const absl::Status& reason) {
+  auto self = shared_from_this();
+  const absl::Status why = reason;
+  SetPhase(Phase::kGone, std::string(why.message()));
+  event_tap_ = nullptr;
+  if (guest_ != nullptr) {
+    guest_->set_on_change(nullptr);
+    guest_->Close(why);
+    guest_.reset();
+  }
+  std::shared_ptr<ComputeSystem> system = system_;
+  if (system != nullptr) {
+    const schema::MigrationCancelOptions options{schema::MigrationOrigin::kDestination};
+    absl::Status cancelled = co_await system->CancelLiveMigration(options);
+    if (!cancelled.ok() && !exited_.is_set()) cancelled = co_await system->Terminate();
+    if (!cancelled.ok()) spdlog::warn("vm {}: {}", row_.name, cancelled.ToString());
+  }
+}
+
+}  // namespace ferry::vm

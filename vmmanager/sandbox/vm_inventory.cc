@@ -1,0 +1,159 @@
+#include "vmmanager/sandbox/vm_inventory.h"
+
+#include <google/protobuf/util/json_util.h>
+#include <spdlog/spdlog.h>
+
+#include <boost/uuid/random_generator.hpp>
+#include <boost/uuid/uuid_io.hpp>
+#include <chrono>
+
+#include "absl/strings/str_cat.h"
+#include "bridge/runtime/status_macros.h"
+#include "vmmanager/sandbox/machine_document.h"
+
+namespace ferry::vm {
+namespace {
+
+constexpr size_t kDepartedKept = 1024;
+
+uint64_t NowUnixMs() {
+  const auto now = std::chrono::system_clock::now().time_since_epoch();
+  return static_cast<uint64_t>(std::chrono::duration_cast<milliseconds>(now).count());
+}
+
+}  // namespace
+
+Task<absl::Status> VmInventory::Load() {
+  auto rows = co_await deps_.store.ListVms();
+  if (!rows.ok()) co_return rows.status();
+  for (VmRow& row : *rows) {
+    v1::VmSpec spec;
+    auto parsed = google::protobuf::util::JsonStringToMessage(row.spec_json, &spec);
+    auto document = schema::ComputeSystemFromJson(row.document_json);
+    if (!parsed.ok() || !document.ok()) {
+      spdlog::error("vm {} has an unreadable record and is left alone: {}", row.id,
+                    document.status().ToString());
+      continue;
+    }
+    const std::string id = row.id;
+    vms_[id] = std::make_shared<UtilityVm>(deps_, std::move(row), spec, *std::move(document));
+  }
+  co_await AdoptAll();
+  co_return absl::OkStatus();
+}
+
+Task<void> VmInventory::AdoptAll() {
+  for (const auto& vm : List()) {
+    if (!vm->has_adoption_record()) continue;
+    absl::Status adopted = co_await vm->Adopt();
+    if (!adopted.ok()) spdlog::warn("vm {}: {}", vm->name(), adopted.ToString());
+  }
+}
+
+Task<absl::StatusOr<std::shared_ptr<UtilityVm>>> VmInventory::Create(
+    const v1::CreateVmRequest& request) {
+  CO_ASSIGN_OR_RETURN(const v1::VmSpec spec, CompleteSpec(request.spec()));
+  if (auto existing = FindByName(spec.name())) {
+    if (!request.request_id().empty() && existing->request_id() == request.request_id()) {
+      co_return existing;
+    }
+    co_return absl::AlreadyExistsError(absl::StrCat(
+        "a VM named ", spec.name(), " exists; choose another name, or delete that one first"));
+  }
+  const schema::ComputeSystem document = BuildDocument(spec, deps_.settings, deps_.backend.info());
+  VmRow row;
+  row.id = boost::uuids::to_string(boost::uuids::random_generator()());
+  row.name = spec.name();
+  if (!google::protobuf::util::MessageToJsonString(spec, &row.spec_json).ok()) {
+    co_return absl::InternalError("the VM's specification could not be written as JSON");
+  }
+  row.document_json = schema::ToJson(document);
+  row.desired_state = "stopped";
+  row.epoch = 1;
+  row.created_unix_ms = NowUnixMs();
+  row.request_id = request.request_id();
+  auto vm = std::make_shared<UtilityVm>(deps_, row, spec, document);
+  vms_[row.id] = vm;
+  absl::Status stored = co_await vm->Persist();
+  if (!stored.ok()) {
+    vms_.erase(row.id);
+    co_return stored;
+  }
+  deps_.events.Publish("vm.created", row.id, {{"name", row.name}});
+  co_return vm;
+}
+
+std::shared_ptr<UtilityVm> VmInventory::FindByName(const std::string& name) const {
+  for (const auto& [id, vm] : vms_) {
+    if (vm->name() == name) return vm;
+  }
+  return nullptr;
+}
+
+absl::StatusOr<std::shared_ptr<UtilityVm>> VmInventory::Find(const std::string& vm) const {
+  if (auto it = vms_.find(vm); it != vms_.end()) return it->second;
+  if (auto found = FindByName(vm)) return found;
+  if (auto it = departed_.find(vm); it != departed_.end()) {
+    return absl::NotFoundError(
+        absl::StrCat("VM ", vm, " moved to ", it->second, "; ask there (--host ", it->second, ")"));
+  }
+  return absl::NotFoundError(absl::StrCat("there is no VM \"", vm,
+                                          "\" on this host; ferryctl list shows those there are"));
+}
+
+std::vector<std::shared_ptr<UtilityVm>> VmInventory::List() const {
+  std::vector<std::shared_ptr<UtilityVm>> list;
+  list.reserve(vms_.size());
+  for (const auto& [id, vm] : vms_) list.push_back(vm);
+  return list;
+}
+
+Task<absl::Status> VmInventory::Delete(std::shared_ptr<UtilityVm> vm) {
+  const v1::VmState state = vm->state();
+  if (state != v1::VM_STATE_STOPPED && state != v1::VM_STATE_FAILED) {
+    co_return absl::FailedPreconditionError(absl::StrCat(
+        "VM ", vm->name(), " is not stopped; stop it first (ferryctl stop ", vm->name(), ")"));
+  }
+  CO_RETURN_IF_ERROR(co_await deps_.store.DeleteVm(vm->id()));
+  vms_.erase(vm->id());
+  deps_.events.Publish("vm.deleted", vm->id(), {{"name", vm->name()}});
+  co_return absl::OkStatus();
+}
+
+absl::StatusOr<std::shared_ptr<UtilityVm>> VmInventory::AddIncoming(
+    VmRow row, v1::VmSpec spec, schema::ComputeSystem document) {
+  if (vms_.contains(row.id)) {
+    return absl::AlreadyExistsError(
+        absl::StrCat("VM ", row.id, " (", row.name, ") is already on this host"));
+  }
+  if (FindByName(row.name) != nullptr) {
+    return absl::AlreadyExistsError(absl::StrCat("this host has another VM named ", row.name,
+                                                 "; rename or delete it before migrating here"));
+  }
+  departed_.erase(row.id);
+  departed_.erase(row.name);
+  const std::string id = row.id;
+  auto vm =
+      std::make_shared<UtilityVm>(deps_, std::move(row), std::move(spec), std::move(document));
+  vms_[id] = vm;
+  return vm;
+}
+
+Task<absl::Status> VmInventory::Forget(std::string id, std::string moved_to) {
+  auto it = vms_.find(id);
+  if (it == vms_.end()) co_return absl::OkStatus();
+  const std::string name = it->second->name();
+  vms_.erase(it);
+  if (!moved_to.empty()) {
+    if (departed_.size() >= kDepartedKept) departed_.clear();
+    departed_[id] = moved_to;
+    departed_[name] = moved_to;
+  }
+  co_return co_await deps_.store.DeleteVm(id);
+}
+
+void VmInventory::Detach() {
+  for (const auto& [id, vm] : vms_) vm->Detach();
+}
+
+}  // namespace ferry::vm

@@ -1,0 +1,54 @@
+#pragma once
+
+#include <map>
+#include <memory>
+#include <string>
+#include <vector>
+
+#include "absl/status/status.h"
+#include "absl/status/statusor.h"
+#include "ferry/v1/vm.pb.h"
+#include "vmmanager/sandbox/utility_vm.h"
+
+namespace ferry::vm {
+
+// The utility VMs of this host, by name and by id. Thread: the executor's only.
+class VmInventory {
+ public:
+  explicit VmInventory(SandboxDeps deps) : deps_(deps) {}
+
+  const SandboxDeps& deps() const { return deps_; }
+
+  // Reads the store and takes over what a former daemon left running. A VM that cannot be taken
+  // over is listed as stopped, with the reason.
+  Task<absl::Status> Load();
+
+  // ALREADY_EXISTS if the name is taken, unless the same request made it.
+  Task<absl::StatusOr<std::shared_ptr<UtilityVm>>> Create(const v1::CreateVmRequest& request);
+
+  // By id or name; NOT_FOUND says where it went if it moved away.
+  absl::StatusOr<std::shared_ptr<UtilityVm>> Find(const std::string& vm) const;
+  std::vector<std::shared_ptr<UtilityVm>> List() const;
+
+  // Forgets a stopped VM.
+  Task<absl::Status> Delete(std::shared_ptr<UtilityVm> vm);
+
+  // A VM that a migration brings; ALREADY_EXISTS if its id or name is taken here.
+  absl::StatusOr<std::shared_ptr<UtilityVm>> AddIncoming(VmRow row, v1::VmSpec spec,
+                                                         schema::ComputeSystem document);
+  // Drops a VM that left, or one that never arrived; `moved_to` is told to whoever looks for it.
+  Task<absl::Status> Forget(std::string id, std::string moved_to);
+
+  // Lets go of all VMs; they run on.
+  void Detach();
+
+ private:
+  std::shared_ptr<UtilityVm> FindByName(const std::string& name) const;
+  Task<void> AdoptAll();
+
+  SandboxDeps deps_;
+  std::map<std::string, std::shared_ptr<UtilityVm>> vms_;  // by id
+  std::map<std::string, std::string> departed_;            // id and name -> new host
+};
+
+}  // namespace ferry::vm
