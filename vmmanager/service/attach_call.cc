@@ -1,0 +1,247 @@
+#include "vmmanager/service/attach_call.h"
+
+#include "absl/strings/str_cat.h"
+#include "bridge/runtime/status_macros.h"
+#include "vmmanager/service/process_conversion.h"
+
+namespace ferry::vm {
+namespace {
+
+guest::AttachOptions ToOptions(const v1::AttachRequest::Open& open) {
+  guest::AttachOptions options;
+  options.steal = open.steal();
+  options.watch_only = open.no_stdin();
+  options.attachment_id = open.attachment_id();
+  if (open.has_stdout_position()) {
+    options.stdout_position =
+        guest::StreamPosition{open.stdout_position().generation(), open.stdout_position().offset()};
+  }
+  if (open.has_stderr_position()) {
+    options.stderr_position =
+        guest::StreamPosition{open.stderr_position().generation(), open.stderr_position().offset()};
+  }
+  return options;
+}
+
+}  // namespace
+
+AttachCall::~AttachCall() {
+  if (vm_ != nullptr) vm_->RemoveObserver(this);
+}
+
+Task<absl::Status> AttachCall::Run() {
+  auto first = co_await stream_->Read();
+  if (!first.has_value()) co_return absl::OkStatus();
+  if (!first->has_open()) {
+    co_return absl::InvalidArgumentError("the first message of an Attach call must be `open`");
+  }
+  const v1::AttachRequest::Open open = first->open();
+  absl::Status status = co_await Open(open);
+  if (status.ok()) {
+    TaskScope tasks(inventory_.deps().executor);
+    tasks.Spawn(ReadRequests());
+    tasks.Spawn(WatchWritable());
+    co_await over_.Wait();
+    co_await tasks.CancelAndJoin();
+    status = outcome_;
+  }
+  attachment_.reset();
+  if (vm_ != nullptr) vm_->RemoveObserver(this);
+  co_return status;
+}
+
+Task<absl::Status> AttachCall::Open(const v1::AttachRequest::Open& open) {
+  auto vm = inventory_.Find(open.vm());
+  if (!vm.ok()) co_return vm.status();
+  vm_ = *vm;
+  using asio::experimental::awaitable_operators::operator||;
+  std::shared_ptr<UtilityVm> found = vm_;
+  std::shared_ptr<AttachStream> stream = stream_;
+  auto first = co_await (found->UsableGuest() || stream->WaitGone());
+  if (first.index() == 1) co_return absl::CancelledError("the client is gone");
+  auto guest = std::get<0>(std::move(first));
+  if (!guest.ok()) {
+    // A VM that was expected here and did not come is not here: the client looks elsewhere.
+    if (inventory_.Find(open.vm()).ok()) co_return guest.status();
+    co_return absl::NotFoundError(guest.status().message());
+  }
+  process_ = (*guest)->Find(open.process_id());
+  if (process_ == nullptr) {
+    co_return absl::NotFoundError(absl::StrCat("VM ", vm_->name(), " has no process ",
+                                               open.process_id(), "; ferryctl ps ", vm_->name(),
+                                               " shows those there are"));
+  }
+  auto attachment = process_->Attach(ToOptions(open), *this);
+  if (!attachment.ok()) co_return attachment.status();
+  attachment_ = *std::move(attachment);
+  if (!opened_) SendOpened();
+  vm_->AddObserver(this);
+  if (auto notice = vm_->current_notice()) SendNotice(*notice);
+  co_return absl::OkStatus();
+}
+
+void AttachCall::SendOpened() {
+  opened_ = true;
+  v1::AttachResponse response;
+  v1::AttachResponse::Opened* opened = response.mutable_opened();
+  *opened->mutable_process() = ToProto(vm_->id(), *process_);
+  if (attachment_ != nullptr) {
+    const guest::StreamPosition position = attachment_->stdin_position();
+    opened->set_stdin_offset(position.offset);
+    opened->set_stdin_generation(position.generation);
+  }
+  opened->set_host(inventory_.deps().settings.advertised_address);
+  stream_->Write(std::move(response));
+}
+
+// Ends when the client has said all it wants to, or is gone.
+Task<void> AttachCall::ReadRequests() {
+  absl::Status status = absl::OkStatus();
+  while (status.ok() && !exit_taken_) {
+    auto request = co_await stream_->Read();
+    if (!request.has_value()) break;
+    const v1::AttachRequest message = *std::move(request);
+    status = co_await Handle(message);
+  }
+  End(status);
+}
+
+Task<absl::Status> AttachCall::Handle(const v1::AttachRequest& request) {
+  switch (request.message_case()) {
+    case v1::AttachRequest::kStdinData:
+      co_return attachment_->SendStdin(request.stdin_data().offset(), request.stdin_data().data());
+    case v1::AttachRequest::kStdinEnd:
+      co_return attachment_->EndStdin(request.stdin_end().offset());
+    case v1::AttachRequest::kAck:
+      attachment_->Acknowledge(ToStream(request.ack().stream()), request.ack().offset(),
+                               request.ack().end_taken());
+      co_return absl::OkStatus();
+    case v1::AttachRequest::kResize: {
+      // A resize that the switchover catches is not worth ending the call for.
+      auto guest = co_await vm_->UsableGuest();
+      if (!guest.ok()) co_return absl::OkStatus();
+      std::shared_ptr<guest::Process> process = process_;
+      (void)co_await process->ResizeConsole(request.resize().rows(), request.resize().columns());
+      co_return absl::OkStatus();
+    }
+    case v1::AttachRequest::kExitTaken:
+      attachment_->ExitTaken();
+      exit_taken_ = true;
+      co_return absl::OkStatus();
+    case v1::AttachRequest::kOpen:
+      co_return absl::InvalidArgumentError("an Attach call is opened once");
+    case v1::AttachRequest::MESSAGE_NOT_SET:
+      break;
+  }
+  co_return absl::InvalidArgumentError("an Attach message of an unknown kind; upgrade ferryd");
+}
+
+bool AttachCall::writable() const {
+  const bool writable = stream_->writable();
+  if (!writable) stalled_.Set();
+  return writable;
+}
+
+Task<void> AttachCall::WatchWritable() {
+  bool there = true;
+  while (there) {
+    co_await stalled_.Wait();
+    stalled_.Reset();
+    there = co_await stream_->WaitWritable();
+    if (there) attachment_->OnWritable();
+  }
+  End(absl::CancelledError("the client is gone"));
+}
+
+void AttachCall::End(const absl::Status& outcome) {
+  if (over_.is_set()) return;
+  outcome_ = outcome;
+  over_.Set();
+}
+
+void AttachCall::OnOutput(guest::Stream stream, guest::StreamPosition position,
+                          std::string_view data) {
+  if (!opened_) SendOpened();
+  v1::AttachResponse response;
+  v1::AttachResponse::Output* output = response.mutable_output();
+  output->set_stream(ToProto(stream));
+  output->set_generation(position.generation);
+  output->set_offset(position.offset);
+  output->set_data(data.data(), data.size());
+  stream_->Write(std::move(response));
+}
+
+void AttachCall::OnOutputEnd(guest::Stream stream, uint64_t offset) {
+  if (!opened_) SendOpened();
+  v1::AttachResponse response;
+  response.mutable_output_end()->set_stream(ToProto(stream));
+  response.mutable_output_end()->set_offset(offset);
+  stream_->Write(std::move(response));
+}
+
+void AttachCall::OnOutputDropped(guest::Stream stream, uint64_t from, uint64_t to) {
+  if (!opened_) SendOpened();
+  v1::AttachResponse response;
+  response.mutable_output_dropped()->set_stream(ToProto(stream));
+  response.mutable_output_dropped()->set_from(from);
+  response.mutable_output_dropped()->set_to(to);
+  stream_->Write(std::move(response));
+}
+
+void AttachCall::OnStdinTaken(uint64_t offset, bool end_taken) {
+  v1::AttachResponse response;
+  response.mutable_stdin_taken()->set_offset(offset);
+  response.mutable_stdin_taken()->set_end_taken(end_taken);
+  stream_->Write(std::move(response));
+}
+
+void AttachCall::OnStdinRewind(uint64_t offset) {
+  v1::AttachResponse response;
+  response.mutable_stdin_rewind()->set_offset(offset);
+  stream_->Write(std::move(response));
+}
+
+void AttachCall::OnStdinClosed() {
+  v1::AttachResponse response;
+  response.mutable_stdin_closed();
+  stream_->Write(std::move(response));
+}
+
+void AttachCall::OnExited(guest::ExitStatus status) {
+  if (!opened_) SendOpened();
+  v1::AttachResponse response;
+  *response.mutable_exited() = ToProto(status);
+  stream_->Write(std::move(response));
+}
+
+void AttachCall::OnDetached(const absl::Status& reason) {
+  // UNAVAILABLE is no decision against the client: it sees the call break and comes back.
+  if (!absl::IsUnavailable(reason)) {
+    v1::AttachResponse response;
+    response.mutable_detached()->set_reason(std::string(reason.message()));
+    stream_->Write(std::move(response));
+  }
+  End(reason);
+}
+
+void AttachCall::OnNotice(const MigrationNotice& notice) { SendNotice(notice); }
+
+void AttachCall::SendNotice(const MigrationNotice& notice) {
+  v1::AttachResponse response;
+  switch (notice.kind) {
+    case MigrationNotice::Kind::kOpened:
+      response.mutable_migration_opened()->set_session_id(notice.session_id);
+      response.mutable_migration_opened()->set_destination(notice.destination);
+      break;
+    case MigrationNotice::Kind::kMoved:
+      response.mutable_moved()->set_session_id(notice.session_id);
+      response.mutable_moved()->set_destination(notice.destination);
+      break;
+    case MigrationNotice::Kind::kClosed:
+      response.mutable_migration_closed()->set_session_id(notice.session_id);
+      break;
+  }
+  stream_->Write(std::move(response));
+}
+
+}  // namespace ferry::vm

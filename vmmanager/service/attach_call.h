@@ -1,0 +1,65 @@
+#pragma once
+
+#include <memory>
+#include <string>
+
+#include "ferry/v1/guest.grpc.pb.h"
+#include "guestmanager/process.h"
+#include "vmmanager/rpc/stream_reactor.h"
+#include "vmmanager/sandbox/vm_inventory.h"
+
+namespace ferry::vm {
+
+using AttachStream = rpc::BidiStream<v1::AttachRequest, v1::AttachResponse>;
+
+// One Attach call: the bridge between its gRPC stream and the process's relay. It holds no stdio
+// bytes of its own beyond what gRPC has queued.
+class AttachCall final : public guest::AttachSink, public MigrationObserver {
+ public:
+  AttachCall(VmInventory& inventory, std::shared_ptr<AttachStream> stream)
+      : inventory_(inventory),
+        stream_(std::move(stream)),
+        stalled_(inventory.deps().executor),
+        over_(inventory.deps().executor) {}
+  ~AttachCall() override;
+
+  // The whole conversation; returns how the call ends.
+  Task<absl::Status> Run();
+
+  // guest::AttachSink
+  bool writable() const override;
+  void OnOutput(guest::Stream stream, guest::StreamPosition position,
+                std::string_view data) override;
+  void OnOutputEnd(guest::Stream stream, uint64_t offset) override;
+  void OnOutputDropped(guest::Stream stream, uint64_t from, uint64_t to) override;
+  void OnStdinTaken(uint64_t offset, bool end_taken) override;
+  void OnStdinRewind(uint64_t offset) override;
+  void OnStdinClosed() override;
+  void OnExited(guest::ExitStatus status) override;
+  void OnDetached(const absl::Status& reason) override;
+
+  // MigrationObserver
+  void OnNotice(const MigrationNotice& notice) override;
+
+ private:
+  Task<absl::Status> Open(const v1::AttachRequest::Open& open);
+  Task<void> ReadRequests();
+  Task<void> WatchWritable();
+  void End(const absl::Status& outcome);
+  Task<absl::Status> Handle(const v1::AttachRequest& request);
+  void SendOpened();
+  void SendNotice(const MigrationNotice& notice);
+
+  VmInventory& inventory_;
+  std::shared_ptr<AttachStream> stream_;
+  std::shared_ptr<UtilityVm> vm_;
+  std::shared_ptr<guest::Process> process_;
+  std::unique_ptr<guest::Attachment> attachment_;
+  mutable AsyncEvent stalled_;  // the relay was told to wait
+  AsyncEvent over_;
+  absl::Status outcome_;
+  bool opened_ = false;
+  bool exit_taken_ = false;
+};
+
+}  // namespace ferry::vm

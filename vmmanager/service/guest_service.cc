@@ -1,0 +1,104 @@
+#include "vmmanager/service/guest_service.h"
+
+#include "absl/strings/str_cat.h"
+#include "bridge/runtime/status_macros.h"
+#include "vmmanager/rpc/stream_reactor.h"
+#include "vmmanager/rpc/unary_reactor.h"
+#include "vmmanager/service/attach_call.h"
+#include "vmmanager/service/process_conversion.h"
+
+namespace ferry::vm {
+namespace {
+
+constexpr uint32_t kMaxSignal = 64;
+
+}  // namespace
+
+Task<absl::StatusOr<std::shared_ptr<guest::Guest>>> GuestService::FindGuest(const std::string& vm) {
+  auto found = inventory_.Find(vm);
+  if (!found.ok()) co_return found.status();
+  std::shared_ptr<UtilityVm> utility_vm = *found;
+  co_return co_await utility_vm->UsableGuest();
+}
+
+grpc::ServerUnaryReactor* GuestService::CreateProcess(grpc::CallbackServerContext* context,
+                                                      const v1::CreateProcessRequest* request,
+                                                      v1::Process* response) {
+  return rpc::ServeUnary(
+      context, executor(), request, response,
+      [this](const v1::CreateProcessRequest& create) -> Task<absl::StatusOr<v1::Process>> {
+        CO_ASSIGN_OR_RETURN(guest::ProcessSpec spec, ToSpec(create.spec()));
+        auto vm = inventory_.Find(create.vm());
+        if (!vm.ok()) co_return vm.status();
+        auto guest = co_await (*vm)->UsableGuest();
+        if (!guest.ok()) co_return guest.status();
+        if ((*vm)->paused_by_user()) {
+          co_return absl::FailedPreconditionError(absl::StrCat(
+              "VM ", (*vm)->name(), " is paused; resume it before running something in it"));
+        }
+        auto process = co_await (*guest)->CreateProcess(std::move(spec));
+        if (!process.ok()) co_return process.status();
+        inventory_.deps().events.Publish("process.created", (*vm)->id(),
+                                         {{"process", absl::StrCat((*process)->pid())}});
+        co_return ToProto((*vm)->id(), **process);
+      });
+}
+
+grpc::ServerUnaryReactor* GuestService::ListProcesses(grpc::CallbackServerContext* context,
+                                                      const v1::ListProcessesRequest* request,
+                                                      v1::ListProcessesResponse* response) {
+  return rpc::ServeUnary(
+      context, executor(), request, response,
+      [this](
+          const v1::ListProcessesRequest& list) -> Task<absl::StatusOr<v1::ListProcessesResponse>> {
+        auto vm = inventory_.Find(list.vm());
+        if (!vm.ok()) co_return vm.status();
+        auto guest = co_await (*vm)->UsableGuest();
+        if (!guest.ok()) co_return guest.status();
+        v1::ListProcessesResponse processes;
+        for (const auto& process : (*guest)->processes()) {
+          *processes.add_processes() = ToProto((*vm)->id(), *process);
+        }
+        co_return processes;
+      },
+      rpc::OnCallerGone::kCancel);
+}
+
+grpc::ServerUnaryReactor* GuestService::SignalProcess(grpc::CallbackServerContext* context,
+                                                      const v1::SignalProcessRequest* request,
+                                                      v1::SignalProcessResponse* response) {
+  return rpc::ServeUnary(context, executor(), request, response,
+                         [this](const v1::SignalProcessRequest& signal)
+                             -> Task<absl::StatusOr<v1::SignalProcessResponse>> {
+                           if (signal.signal() > kMaxSignal) {
+                             co_return absl::InvalidArgumentError(absl::StrCat(
+                                 "signal is ", signal.signal(), "; use 0 to ", kMaxSignal));
+                           }
+                           auto guest = co_await FindGuest(signal.vm());
+                           if (!guest.ok()) co_return guest.status();
+                           auto process = (*guest)->Find(signal.process_id());
+                           if (process == nullptr) {
+                             co_return absl::NotFoundError(absl::StrCat(
+                                 "VM ", signal.vm(), " has no process ", signal.process_id(),
+                                 "; ferryctl ps ", signal.vm(), " shows those there are"));
+                           }
+                           auto delivered = co_await process->Signal(signal.signal());
+                           if (!delivered.ok()) co_return delivered.status();
+                           v1::SignalProcessResponse result;
+                           result.set_delivered(*delivered);
+                           co_return result;
+                         });
+}
+
+grpc::ServerBidiReactor<v1::AttachRequest, v1::AttachResponse>* GuestService::Attach(
+    grpc::CallbackServerContext* context) {
+  return rpc::ServeBidi<v1::AttachRequest, v1::AttachResponse>(
+      context, executor(),
+      [this](std::shared_ptr<AttachStream> stream) -> Task<absl::Status> {
+        AttachCall call(inventory_, std::move(stream));
+        co_return co_await call.Run();
+      },
+      rpc::OnCallerGone::kRunToEnd);
+}
+
+}  // namespace ferry::vm

@@ -1,0 +1,31 @@
+#pragma once
+
+#include "ferry/v1/guest.grpc.pb.h"
+#include "vmmanager/sandbox/vm_inventory.h"
+
+namespace ferry::vm {
+
+// ferry.v1.GuestService: processes in the host's VMs and their stdio.
+class GuestService final : public v1::GuestService::CallbackService {
+ public:
+  explicit GuestService(VmInventory& inventory) : inventory_(inventory) {}
+
+  grpc::ServerUnaryReactor* CreateProcess(grpc::CallbackServerContext*,
+                                          const v1::CreateProcessRequest*, v1::Process*) override;
+  grpc::ServerUnaryReactor* ListProcesses(grpc::CallbackServerContext*,
+                                          const v1::ListProcessesRequest*,
+                                          v1::ListProcessesResponse*) override;
+  grpc::ServerUnaryReactor* SignalProcess(grpc::CallbackServerContext*,
+                                          const v1::SignalProcessRequest*,
+                                          v1::SignalProcessResponse*) override;
+  grpc::ServerBidiReactor<v1::AttachRequest, v1::AttachResponse>* Attach(
+      grpc::CallbackServerContext*) override;
+
+ private:
+  const Executor& executor() const { return inventory_.deps().executor; }
+  Task<absl::StatusOr<std::shared_ptr<guest::Guest>>> FindGuest(const std::string& vm);
+
+  VmInventory& inventory_;
+};
+
+}  // namespace ferry::vm

@@ -1,0 +1,22 @@
+#pragma once
+
+#include <string>
+
+#include "absl/status/statusor.h"
+#include "ferry/v1/guest.pb.h"
+#include "guestmanager/process.h"
+
+// ferry.v1's process messages and guestmanager's structs.
+namespace ferry::vm {
+
+// INVALID_ARGUMENT names the member that cannot be.
+absl::StatusOr<guest::ProcessSpec> ToSpec(const v1::ProcessSpec& spec);
+
+v1::ExitStatus ToProto(const guest::ExitStatus& status);
+v1::Process ToProto(const std::string& vm_id, const guest::Process& process);
+
+v1::StdioStream ToProto(guest::Stream stream);
+// kStdin for everything that is no output stream.
+guest::Stream ToStream(v1::StdioStream stream);
+
+}  // namespace ferry::vm

@@ -1,0 +1,176 @@
+#include "vmmanager/service/vm_service.h"
+
+#include "absl/strings/str_cat.h"
+#include "bridge/runtime/status_macros.h"
+#include "vmmanager/rpc/unary_reactor.h"
+
+namespace ferry::vm {
+namespace {
+
+constexpr milliseconds kStopTimeout{30'000};
+
+absl::StatusOr<schema::PropertyQuery> ToQuery(const v1::GetPropertiesRequest& request) {
+  schema::PropertyQuery query;
+  for (const std::string& type : request.types()) {
+    if (type == "Basic") {
+      query.types.push_back(schema::PropertyType::kBasic);
+    } else if (type == "Memory") {
+      query.types.push_back(schema::PropertyType::kMemory);
+    } else if (type == "Statistics") {
+      query.types.push_back(schema::PropertyType::kStatistics);
+    } else if (type == "CompatibilityInfo") {
+      query.types.push_back(schema::PropertyType::kCompatibilityInfo);
+    } else {
+      return absl::InvalidArgumentError(absl::StrCat(
+          "property type is \"", type, "\"; use Basic, Memory, Statistics or CompatibilityInfo"));
+    }
+  }
+  if (query.types.empty()) query.types.push_back(schema::PropertyType::kBasic);
+  return query;
+}
+
+}  // namespace
+
+grpc::ServerUnaryReactor* VmService::CreateVm(grpc::CallbackServerContext* context,
+                                              const v1::CreateVmRequest* request,
+                                              v1::Vm* response) {
+  return rpc::ServeUnary(context, executor(), request, response,
+                         [this](const v1::CreateVmRequest& create) -> Task<absl::StatusOr<v1::Vm>> {
+                           auto vm = co_await inventory_.Create(create);
+                           if (!vm.ok()) co_return vm.status();
+                           co_return (*vm)->Describe(true);
+                         });
+}
+
+grpc::ServerUnaryReactor* VmService::GetVm(grpc::CallbackServerContext* context,
+                                           const v1::VmRef* request, v1::Vm* response) {
+  return rpc::ServeUnary(
+      context, executor(), request, response,
+      [this](const v1::VmRef& ref) -> Task<absl::StatusOr<v1::Vm>> {
+        co_return co_await Describe(ref);
+      },
+      rpc::OnCallerGone::kCancel);
+}
+
+Task<absl::StatusOr<v1::Vm>> VmService::Describe(const v1::VmRef& request) {
+  auto vm = inventory_.Find(request.vm());
+  if (!vm.ok()) co_return vm.status();
+  v1::Vm description = (*vm)->Describe(true);
+  const v1::VmState state = (*vm)->state();
+  if (state == v1::VM_STATE_RUNNING || state == v1::VM_STATE_PAUSED) {
+    schema::PropertyQuery query;
+    query.types = {schema::PropertyType::kBasic};
+    auto properties = co_await (*vm)->GetProperties(query);
+    if (properties.ok()) {
+      description.set_uptime_ms(properties->uptime_ms);
+      description.set_vmm_pid(properties->vmm_pid);
+    }
+  }
+  co_return description;
+}
+
+grpc::ServerUnaryReactor* VmService::ListVms(grpc::CallbackServerContext* context,
+                                             const v1::ListVmsRequest* request,
+                                             v1::ListVmsResponse* response) {
+  return rpc::ServeUnary(
+      context, executor(), request, response,
+      [this](const v1::ListVmsRequest&) -> Task<absl::StatusOr<v1::ListVmsResponse>> {
+        v1::ListVmsResponse list;
+        for (const auto& vm : inventory_.List()) *list.add_vms() = vm->Describe(false);
+        co_return list;
+      },
+      rpc::OnCallerGone::kCancel);
+}
+
+grpc::ServerUnaryReactor* VmService::StartVm(grpc::CallbackServerContext* context,
+                                             const v1::StartVmRequest* request, v1::Vm* response) {
+  return rpc::ServeUnary(context, executor(), request, response,
+                         [this](const v1::StartVmRequest& start) -> Task<absl::StatusOr<v1::Vm>> {
+                           auto vm = inventory_.Find(start.vm());
+                           if (!vm.ok()) co_return vm.status();
+                           CO_RETURN_IF_ERROR(co_await (*vm)->Start());
+                           co_return (*vm)->Describe(true);
+                         });
+}
+
+Task<absl::StatusOr<v1::Vm>> VmService::Stop(const v1::StopVmRequest& request, bool start_again) {
+  auto vm = inventory_.Find(request.vm());
+  if (!vm.ok()) co_return vm.status();
+  const milliseconds timeout =
+      request.timeout_ms() == 0 ? kStopTimeout : milliseconds(request.timeout_ms());
+  CO_RETURN_IF_ERROR(co_await (*vm)->Stop(request.force(), timeout));
+  if (start_again) CO_RETURN_IF_ERROR(co_await (*vm)->Start());
+  co_return (*vm)->Describe(true);
+}
+
+grpc::ServerUnaryReactor* VmService::StopVm(grpc::CallbackServerContext* context,
+                                            const v1::StopVmRequest* request, v1::Vm* response) {
+  return rpc::ServeUnary(context, executor(), request, response,
+                         [this](const v1::StopVmRequest& stop) -> Task<absl::StatusOr<v1::Vm>> {
+                           co_return co_await Stop(stop, false);
+                         });
+}
+
+grpc::ServerUnaryReactor* VmService::RestartVm(grpc::CallbackServerContext* context,
+                                               const v1::StopVmRequest* request, v1::Vm* response) {
+  return rpc::ServeUnary(context, executor(), request, response,
+                         [this](const v1::StopVmRequest& stop) -> Task<absl::StatusOr<v1::Vm>> {
+                           co_return co_await Stop(stop, true);
+                         });
+}
+
+grpc::ServerUnaryReactor* VmService::PauseVm(grpc::CallbackServerContext* context,
+                                             const v1::VmRef* request, v1::Vm* response) {
+  return rpc::ServeUnary(context, executor(), request, response,
+                         [this](const v1::VmRef& ref) -> Task<absl::StatusOr<v1::Vm>> {
+                           auto vm = inventory_.Find(ref.vm());
+                           if (!vm.ok()) co_return vm.status();
+                           CO_RETURN_IF_ERROR(co_await (*vm)->Pause());
+                           co_return (*vm)->Describe(true);
+                         });
+}
+
+grpc::ServerUnaryReactor* VmService::ResumeVm(grpc::CallbackServerContext* context,
+                                              const v1::VmRef* request, v1::Vm* response) {
+  return rpc::ServeUnary(context, executor(), request, response,
+                         [this](const v1::VmRef& ref) -> Task<absl::StatusOr<v1::Vm>> {
+                           auto vm = inventory_.Find(ref.vm());
+                           if (!vm.ok()) co_return vm.status();
+                           CO_RETURN_IF_ERROR(co_await (*vm)->Resume());
+                           co_return (*vm)->Describe(true);
+                         });
+}
+
+grpc::ServerUnaryReactor* VmService::DeleteVm(grpc::CallbackServerContext* context,
+                                              const v1::VmRef* request,
+                                              v1::DeleteVmResponse* response) {
+  return rpc::ServeUnary(
+      context, executor(), request, response,
+      [this](const v1::VmRef& ref) -> Task<absl::StatusOr<v1::DeleteVmResponse>> {
+        auto vm = inventory_.Find(ref.vm());
+        if (!vm.ok()) co_return vm.status();
+        CO_RETURN_IF_ERROR(co_await inventory_.Delete(*vm));
+        co_return v1::DeleteVmResponse();
+      });
+}
+
+grpc::ServerUnaryReactor* VmService::GetProperties(grpc::CallbackServerContext* context,
+                                                   const v1::GetPropertiesRequest* request,
+                                                   v1::GetPropertiesResponse* response) {
+  return rpc::ServeUnary(
+      context, executor(), request, response,
+      [this](
+          const v1::GetPropertiesRequest& get) -> Task<absl::StatusOr<v1::GetPropertiesResponse>> {
+        CO_ASSIGN_OR_RETURN(const schema::PropertyQuery query, ToQuery(get));
+        auto vm = inventory_.Find(get.vm());
+        if (!vm.ok()) co_return vm.status();
+        auto properties = co_await (*vm)->GetProperties(query);
+        if (!properties.ok()) co_return properties.status();
+        v1::GetPropertiesResponse result;
+        result.set_properties_json(schema::ToJson(*properties));
+        co_return result;
+      },
+      rpc::OnCallerGone::kCancel);
+}
+
+}  // namespace ferry::vm
