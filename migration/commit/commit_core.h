@@ -73,6 +73,9 @@ class SourceCommit {
  public:
   explicit SourceCommit(CommitIdentity identity) : identity_(std::move(identity)) {}
 
+  // The destination's journal, once it told which one it writes.
+  void set_peer_journal_id(std::string id) { identity_.peer_journal_id = std::move(id); }
+
   SourceRecord record() const { return record_; }
   const CommitIdentity& identity() const { return identity_; }
 

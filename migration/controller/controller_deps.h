@@ -1,0 +1,31 @@
+#pragma once
+
+#include <memory>
+#include <string>
+
+#include "migration/connection/session_listener.h"
+#include "migration/connection/socket_handoff.h"
+#include "migration/connection/tls_stream.h"
+#include "migration/controller/peer_client.h"
+#include "vmmanager/sandbox/fingerprint.h"
+#include "vmmanager/sandbox/vm_inventory.h"
+
+namespace ferry::migration {
+
+// What the sessions of a host work with. All must outlive the sessions.
+struct ControllerDeps {
+  vm::VmInventory& inventory;
+  vm::ImageDigests& digests;
+  SessionListener& listener;
+  SocketHandoff& handoff;
+  PeerFactory make_peer;
+  std::shared_ptr<TlsContext> tls;  // null: plain TCP
+  std::string runtime_dir;          // 0700, short; for the sessions' private sockets
+
+  const Executor& executor() const { return inventory.deps().executor; }
+  vm::Store& store() const { return inventory.deps().store; }
+  vm::EventLog& events() const { return inventory.deps().events; }
+  const std::string& own_address() const { return inventory.deps().settings.advertised_address; }
+};
+
+}  // namespace ferry::migration

@@ -1,0 +1,278 @@
+#include "migration/controller/destination_session.h"
+
+#include <google/protobuf/util/json_util.h>
+#include <openssl/rand.h>
+#include <spdlog/spdlog.h>
+#include <sys/stat.h>
+
+#include <cerrno>
+#include <cstring>
+
+#include "absl/strings/str_cat.h"
+#include "bridge/runtime/status_macros.h"
+#include "migration/options/initialize_options.h"
+#include "vmmanager/rpc/error_info.h"
+#include "vmmanager/state/envelope.h"
+
+namespace ferry::migration {
+
+Task<absl::Status> DestinationSession::TakeStep(
+    absl::StatusOr<std::optional<DestinationStep>> step) {
+  if (!step.ok()) co_return step.status();
+  if (!step->has_value()) co_return absl::OkStatus();
+  const DestinationStep taken = **step;
+  CO_RETURN_IF_ERROR(co_await Journal(ToString(taken.record), taken.epoch, ""));
+  core_->Apply(taken);
+  co_return absl::OkStatus();
+}
+
+Task<absl::Status> DestinationSession::Import(v1::ImportSandboxRequest request) {
+  auto keep = self();
+  CO_ASSIGN_OR_RETURN(const vm::PlanState plan, vm::DecodePlan(request.config()));
+  if (plan.session_id != id()) {
+    co_return absl::InvalidArgumentError(
+        absl::StrCat("the config was exported for session ", plan.session_id, ", not for ", id()));
+  }
+  if (!request.sandbox_id().empty() && request.sandbox_id() != plan.vm.vm_id()) {
+    co_return absl::InvalidArgumentError(
+        absl::StrCat("sandbox_id is ", request.sandbox_id(), ", but the config holds VM ",
+                     plan.vm.vm_id(), "; a VM keeps its id, so leave sandbox_id out"));
+  }
+  CO_ASSIGN_OR_RETURN(const schema::ComputeSystem document, LocalDocument(plan.vm));
+  CO_ASSIGN_OR_RETURN(
+      const state::v1::Fingerprint here,
+      vm::MakeFingerprint(document, deps_.inventory.deps().backend.info(), deps_.digests));
+  CO_RETURN_IF_ERROR(Explain(vm::CheckFingerprint(plan.vm.fingerprint(), here), "import",
+                             "make the hosts agree, or choose another destination"));
+  v1::VmSpec spec;
+  if (!google::protobuf::util::JsonStringToMessage(plan.vm.spec_json(), &spec).ok()) {
+    co_return absl::InvalidArgumentError("the config's VM specification cannot be read");
+  }
+  vm::VmRow row;
+  row.id = plan.vm.vm_id();
+  row.name = plan.vm.vm_name();
+  row.spec_json = plan.vm.spec_json();
+  row.document_json = schema::ToJson(document);
+  row.epoch = plan.vm.epoch();
+  row.created_unix_ms = info_.created_unix_ms();
+  CO_ASSIGN_OR_RETURN(vm_, deps_.inventory.AddIncoming(std::move(row), spec, document));
+
+  sealed_plan_ = request.config();
+  plan_digest_ = vm::PlanDigest(sealed_plan_);
+  CommitIdentity identity;
+  identity.session_id = id();
+  identity.vm_id = plan.vm.vm_id();
+  identity.epoch = plan.vm.epoch();
+  identity.plan_digest = plan_digest_;
+  identity.journal_id = deps_.store().journal_id();
+  identity.peer_journal_id = plan.source_journal_id;
+  core_ = std::make_unique<DestinationCommit>(std::move(identity));
+  info_.set_vm_id(plan.vm.vm_id());
+  info_.set_vm_name(plan.vm.vm_name());
+  info_.set_source(plan.source_address);
+  info_.set_destination(deps_.own_address());
+  info_.set_vm_location(plan.source_address);
+  absl::Status imported = co_await TakeStep(core_->Import());
+  if (imported.ok()) imported = Enter(SessionCall::kImport).status();
+  if (!imported.ok()) (void)co_await deps_.inventory.Forget(plan.vm.vm_id(), "");
+  Store();
+  co_return imported;
+}
+
+// The guest image is found by its content: at the source's path, or as this host's default.
+absl::StatusOr<schema::ComputeSystem> DestinationSession::LocalDocument(
+    const state::v1::VmPayload& vm) {
+  ASSIGN_OR_RETURN(schema::ComputeSystem document,
+                   schema::ComputeSystemFromJson(vm.hcs_document_json()));
+  auto& boot = document.virtual_machine.chipset.linux_kernel_direct;
+  if (!boot.has_value()) return document;
+  const vm::HostSettings& settings = deps_.inventory.deps().settings;
+  auto kernel = deps_.digests.Get(boot->kernel_file_path);
+  if (!kernel.ok() || *kernel != vm.fingerprint().kernel_sha256()) {
+    boot->kernel_file_path = settings.kernel;
+  }
+  auto initrd = deps_.digests.Get(boot->init_rd_path);
+  if (!initrd.ok() || *initrd != vm.fingerprint().initrd_sha256()) {
+    boot->init_rd_path = settings.initrd;
+  }
+  return document;
+}
+
+absl::StatusOr<std::string> DestinationSession::MakeSocketPath() {
+  const std::string dir = absl::StrCat(deps_.runtime_dir, "/", id().substr(0, 8), "-in");
+  if (::mkdir(dir.c_str(), 0700) != 0 && errno != EEXIST) {
+    return absl::UnavailableError(
+        absl::StrCat("cannot make folder ", dir, ": ", std::strerror(errno)));
+  }
+  socket_dir_ = dir;
+  return dir + "/m";
+}
+
+Task<absl::StatusOr<v1::PrepareSandboxResponse>> DestinationSession::Prepare(
+    v1::InitializeOptions options) {
+  auto keep = self();
+  CO_ASSIGN_OR_RETURN(schema::MigrationInitializeOptions converted,
+                      InitializeOptionsFromProto(options));
+  converted.origin = schema::MigrationOrigin::kDestination;
+  auto legal = Apply(info_.state(), SessionCall::kPrepareDestination);
+  if (!legal.ok()) co_return legal.status();
+  CO_ASSIGN_OR_RETURN(incoming_path_, MakeSocketPath());
+  vm::MigrationEndpoint endpoint;
+  endpoint.unix_path = incoming_path_;
+  absl::Status prepared = co_await vm_->PrepareIncoming(id(), converted, endpoint);
+  std::string token(kSessionTokenSize, '\0');
+  if (prepared.ok() && RAND_bytes(reinterpret_cast<unsigned char*>(token.data()),
+                                  static_cast<int>(token.size())) != 1) {
+    prepared = absl::InternalError("no random numbers for the session's token");
+  }
+  if (prepared.ok()) {
+    auto expectation = deps_.listener.Expect(id(), token, deps_.store().journal_id());
+    prepared = expectation.status();
+    if (expectation.ok()) expectation_ = *std::move(expectation);
+  }
+  if (prepared.ok()) prepared = co_await TakeStep(core_->Listen());
+  if (prepared.ok()) prepared = Enter(SessionCall::kPrepareDestination).status();
+  if (!prepared.ok()) {
+    (void)co_await Refuse(std::string(prepared.message()));
+    co_return Explain(prepared, "prepare", "the VM runs on at its source");
+  }
+  std::weak_ptr<DestinationSession> weak = keep;
+  vm_->set_event_tap([weak](const vm::SystemEvent& event) {
+    if (auto session = weak.lock()) session->OnSystemEvent(event);
+  });
+  Store();
+  v1::PrepareSandboxResponse response;
+  response.set_session_address(deps_.listener.address());
+  response.set_session_token(token);
+  co_return response;
+}
+
+Task<absl::StatusOr<std::string>> DestinationSession::Finalize(v1::FinalizeAction action,
+                                                               std::string proof) {
+  auto keep = self();
+  switch (action) {
+    case v1::FINALIZE_ACTION_STOP:
+      co_return co_await Refuse(info_.error().empty() ? "stopped by its caller" : info_.error());
+    case v1::FINALIZE_ACTION_RESUME: {
+      if (core_ == nullptr) {
+        co_return absl::FailedPreconditionError(absl::StrCat("session ", id(), " holds no VM"));
+      }
+      if (proof.empty() && !core_->may_execute()) {
+        co_return Explain(absl::FailedPreconditionError(
+                              absl::StrCat("session ", id(), " cannot run VM ", info_.vm_name(),
+                                           " without the source's GO proof")),
+                          "finalize",
+                          "finalize the source with STOP and pass on the proof that it returns");
+      }
+      Proof go;
+      if (!proof.empty()) {
+        auto decoded = DecodeProof(proof, plan_digest_);
+        if (!decoded.ok()) co_return decoded.status();
+        go = *std::move(decoded);
+      }
+      co_return co_await Run(std::move(go));
+    }
+    default:
+      co_return absl::InvalidArgumentError("finalize needs an action: STOP or RESUME");
+  }
+}
+
+Task<absl::Status> DestinationSession::Cancel(std::string reason) {
+  auto keep = self();
+  if (core_ != nullptr && core_->may_execute()) {
+    co_return Explain(
+        rpc::ErrorWithReason(absl::StatusCode::kFailedPrecondition,
+                             absl::StrCat("VM ", info_.vm_name(),
+                                          " runs here already; the migration cannot be cancelled"),
+                             "past_point_of_no_return"),
+        "cancel", "");
+  }
+  auto entered = Enter(SessionCall::kCancel);
+  if (!entered.ok()) co_return entered.status();
+  if (entered->repeated) co_return absl::OkStatus();
+  info_.set_error(reason.empty() ? "cancelled" : reason);
+  auto refused = co_await Refuse(info_.error());
+  if (!refused.ok()) co_return refused.status();
+  (void)Enter(SessionCall::kCancelDone);
+  Store();
+  co_return absl::OkStatus();
+}
+
+Task<absl::StatusOr<std::string>> DestinationSession::Run(Proof go) {
+  auto keep = self();
+  const auto go_received = Clock::now();
+  auto step = core_->Grant(go);
+  if (!step.ok()) {
+    co_return Explain(step.status(), "commit",
+                      refused_proof_.empty() ? "" : "finalize with STOP for the REFUSED proof");
+  }
+  if (!step->has_value() && running_) co_return done_proof_;
+  const uint64_t epoch = core_->identity().epoch + 1;
+  CO_RETURN_IF_ERROR(co_await TakeStep(std::move(step)));
+  absl::Status ran = co_await vm_->RunIncoming(epoch, cut_->paused_by_user);
+  if (!ran.ok()) {
+    info_.set_error(std::string(ran.message()));
+    co_return Explain(ran, "resume", "try again: the VM may run only here now");
+  }
+  running_ = true;
+  info_.set_vm_location(deps_.own_address());
+  const auto resumed = resumed_at_ > go_received ? resumed_at_ : Clock::now();
+  double before_go = 0;
+  (void)std::sscanf(go.detail.c_str(), "%lf", &before_go);
+  const double way =
+      connection_ != nullptr && connection_->rtt()
+          ? std::chrono::duration<double, std::milli>(*connection_->rtt()).count() / 2
+          : 0;
+  const double resume = way + MillisecondsBetween(go_received, resumed);
+  CO_RETURN_IF_ERROR(co_await TakeStep(core_->Running()));
+  done_proof_ = MakeProof(ProofKind::kDone, epoch, absl::StrCat(before_go + resume, " ", resume));
+  if (connection_ != nullptr) (void)connection_->SendMessage(MessageKind::kProof, done_proof_);
+  v1::Notification exited;
+  exited.set_origin(origin());
+  exited.set_phase(v1::MIGRATION_PHASE_BLACKOUT_EXITED);
+  exited.set_state(v1::MIGRATION_PHASE_STATE_SUCCESS);
+  exited.mutable_blackout_exited()->set_blackout_duration_milliseconds(
+      static_cast<uint64_t>(before_go + resume + 0.5));
+  exited.mutable_blackout_exited()->mutable_blackout_stop_timestamp()->set_seconds(
+      std::chrono::system_clock::to_time_t(std::chrono::system_clock::now()));
+  notifier_.Publish(exited);
+  info_.mutable_statistics()->set_blackout_ms(before_go + resume);
+  info_.mutable_statistics()->set_blackout_resume_ms(resume);
+  (void)Enter(SessionCall::kFinalizeDone);
+  if (!socket_dir_.empty()) ::rmdir(socket_dir_.c_str());
+  End(v1::MIGRATION_PHASE_DONE, v1::MIGRATION_PHASE_STATE_SUCCESS,
+      absl::StrCat("VM ", info_.vm_name(), " runs here"));
+  co_return done_proof_;
+}
+
+Task<absl::StatusOr<std::string>> DestinationSession::Refuse(std::string why) {
+  auto keep = self();
+  if (core_ == nullptr) co_return std::string();
+  auto step = core_->Refuse();
+  if (!step.ok()) co_return Explain(step.status(), "finalize", "");
+  if (!step->has_value()) co_return refused_proof_;
+  expectation_.reset();
+  CO_RETURN_IF_ERROR(co_await TakeStep(std::move(step)));
+  refused_proof_ = MakeProof(ProofKind::kRefused, core_->identity().epoch, why);
+  if (connection_ != nullptr) (void)connection_->SendMessage(MessageKind::kProof, refused_proof_);
+  cut_arrived_.Set();
+  const absl::Status reason = absl::NotFoundError(
+      absl::StrCat("VM ", info_.vm_name(), " does not come to this host: ", why));
+  co_await vm_->Discard(reason);
+  absl::Status forgotten = co_await deps_.inventory.Forget(info_.vm_id(), "");
+  if (!forgotten.ok()) spdlog::error("session {}: {}", id(), forgotten.ToString());
+  if (!incoming_path_.empty()) ::unlink(incoming_path_.c_str());
+  if (!socket_dir_.empty()) ::rmdir(socket_dir_.c_str());
+  if (info_.error().empty()) info_.set_error(why);
+  if (info_.state() != v1::SESSION_STATE_CANCELLING) {
+    (void)Enter(SessionCall::kTransferFailed);
+    (void)Enter(SessionCall::kFinalizeDone);
+  }
+  End(v1::MIGRATION_PHASE_DONE,
+      info_.state() == v1::SESSION_STATE_CANCELLING ? v1::MIGRATION_PHASE_STATE_CANCELLED
+                                                    : v1::MIGRATION_PHASE_STATE_DESTINATION_FAILED,
+      info_.error());
+  co_return refused_proof_;
+}
+
+}  // namespace ferry::migration

@@ -1,0 +1,146 @@
+// The destination's transfer task: from the session connection to its vote.
+#include <spdlog/spdlog.h>
+
+#include "absl/strings/str_cat.h"
+#include "bridge/runtime/status_macros.h"
+#include "migration/controller/destination_session.h"
+#include "vmmanager/state/envelope.h"
+
+namespace ferry::migration {
+namespace {
+
+constexpr uint32_t kDefaultSocketTimeoutS = 600;
+constexpr milliseconds kCutLimit{10'000};
+// How long a vote stands without a word from the source before it is taken back.
+constexpr milliseconds kDecisionLimit{60'000};
+
+}  // namespace
+
+Task<absl::Status> DestinationSession::Transfer(v1::TransferSandboxRequest request) {
+  auto keep = self();
+  auto entered = Enter(SessionCall::kTransfer);
+  if (!entered.ok()) co_return entered.status();
+  if (entered->repeated) co_return absl::OkStatus();
+  transfer_ended_.Reset();
+  Spawn(deps_.executor(), RunTransfer(keep, std::move(request)));
+  co_return absl::OkStatus();
+}
+
+Task<void> DestinationSession::RunTransfer(Self self, v1::TransferSandboxRequest request) {
+  absl::Status status = co_await self->Receive(request);
+  if (status.ok()) status = co_await self->Vote();
+  self->transfer_ended_.Set();
+  if (status.ok()) co_return;
+  auto entered = self->Enter(SessionCall::kTransferFailed);
+  if (!entered.ok() || entered->repeated) co_return;
+  self->info_.set_error(std::string(status.message()));
+  auto refused = co_await self->Refuse(std::string(status.message()));
+  if (!refused.ok()) {
+    spdlog::error("session {}: {}", self->id(), refused.status().ToString());
+  }
+}
+
+Task<absl::Status> DestinationSession::Receive(const v1::TransferSandboxRequest& request) {
+  const milliseconds timeout =
+      std::chrono::seconds(request.timeout() == 0 ? kDefaultSocketTimeoutS : request.timeout());
+  if (connection_ == nullptr) {
+    using asio::experimental::awaitable_operators::operator||;
+    auto first = co_await (expectation_->Wait(timeout) || connected_.Wait());
+    if (first.index() == 0) {
+      auto connection = std::get<0>(std::move(first));
+      if (!connection.ok()) co_return connection.status();
+      ConnectionArrived(*std::move(connection));
+    }
+  }
+  expectation_.reset();
+  if (connection_ == nullptr || info_.state() != v1::SESSION_STATE_TRANSFERRING) {
+    co_return absl::CancelledError("the session ended before the source connected");
+  }
+  Spawn(deps_.executor(), ReadMessages(self(), connection_));
+  CO_RETURN_IF_ERROR(connection_->RelayToPath(incoming_path_));
+  std::shared_ptr<vm::ComputeSystem> system = vm_->system();
+  if (system == nullptr) co_return absl::UnavailableError("the VM ended while it was awaited");
+  const schema::MigrationTransferOptions options{schema::MigrationOrigin::kDestination};
+  const vm::TransferHooks hooks;
+  co_return co_await system->StartLiveMigrationTransfer(options, hooks);
+}
+
+// The whole state is here: check it, make it the guest's, and only then promise to run it.
+Task<absl::Status> DestinationSession::Vote() {
+  auto wait = [](AsyncEvent* event) -> Task<absl::Status> {
+    co_await event->Wait();
+    co_return absl::OkStatus();
+  };
+  CO_RETURN_IF_ERROR(co_await WithDeadline(kCutLimit, "the cut", wait(&cut_arrived_)));
+  if (sealed_cut_.empty()) co_return absl::DataLossError("the source's cut did not arrive");
+  CO_ASSIGN_OR_RETURN(cut_, vm::DecodeCut(sealed_cut_, sealed_plan_));
+  if (cut_->session_id != id() || cut_->vm_id != info_.vm_id()) {
+    co_return absl::DataLossError("the cut belongs to another plan than the one imported here");
+  }
+  state_digest_ = vm::Sha256(sealed_cut_);
+  CO_RETURN_IF_ERROR(vm_->RestoreGuest(cut_->guest));
+  CO_RETURN_IF_ERROR(co_await TakeStep(core_->Prepare()));
+  auto entered = Enter(SessionCall::kTransferDone);
+  if (!entered.ok()) co_return entered.status();
+  co_return connection_->SendMessage(MessageKind::kProof,
+                                     MakeProof(ProofKind::kPrepared, core_->identity().epoch, ""));
+}
+
+Task<void> DestinationSession::ReadMessages(Self self,
+                                            std::shared_ptr<SessionConnection> connection) {
+  while (auto message = co_await connection->NextMessage()) {
+    if (message->kind == MessageKind::kCut) {
+      self->sealed_cut_ = std::move(message->bytes);
+      self->cut_arrived_.Set();
+    } else if (message->kind == MessageKind::kProof) {
+      co_await self->HandleProof(std::move(message->bytes));
+    }
+  }
+  self->cut_arrived_.Set();
+  if (self->running_ || self->info_.done()) co_return;
+  if (self->core_->record() != DestinationRecord::kPrepared) {
+    // Before the vote nothing was promised. The transfer task may be the one to notice, and ends
+    // the session then; otherwise this does.
+    if (self->transfer_ended_.is_set()) (void)co_await self->Refuse("the source went away");
+    co_return;
+  }
+  // After the vote only the source knows; it may still bring its GO another way.
+  co_await Delay(kDecisionLimit);
+  if (!self->running_ && !self->core_->may_execute() && !self->info_.done()) {
+    (void)co_await self->Refuse("the source gave no word after the vote");
+  }
+}
+
+Task<void> DestinationSession::HandleProof(std::string bytes) {
+  auto proof = DecodeProof(bytes, plan_digest_);
+  if (!proof.ok()) {
+    spdlog::warn("session {}: {}", id(), proof.status().ToString());
+    co_return;
+  }
+  const Proof decoded = *std::move(proof);
+  absl::Status status = absl::OkStatus();
+  if (decoded.kind == ProofKind::kGo) {
+    auto ran = co_await Run(decoded);
+    status = ran.status();
+  } else if (decoded.kind == ProofKind::kAbort) {
+    if (!core_->may_execute()) {
+      auto refused = co_await Refuse(decoded.detail.empty() ? "called off" : decoded.detail);
+      status = refused.status();
+    }
+  } else {
+    status = absl::InvalidArgumentError("a proof that only the destination can give");
+  }
+  if (!status.ok()) spdlog::warn("session {}: {}", id(), status.ToString());
+}
+
+void DestinationSession::OnSystemEvent(const vm::SystemEvent& event) {
+  if (event.kind != vm::SystemEvent::Kind::kMigration) return;
+  if (event.migration.event == schema::MigrationEventName::kBlackoutExited) {
+    // Published with its details once they are known.
+    resumed_at_ = event.when;
+  } else {
+    notifier_.Publish(ToNotification(event.migration, origin()));
+  }
+}
+
+}  // namespace ferry::migration

@@ -1,0 +1,186 @@
+#include "migration/controller/migration_session.h"
+
+#include <spdlog/spdlog.h>
+
+#include "absl/strings/str_cat.h"
+#include "bridge/runtime/status_macros.h"
+#include "bridge/runtime/str_cat.h"
+#include "vmmanager/rpc/error_info.h"
+
+namespace ferry::migration {
+namespace {
+
+uint64_t NowUnixMs() {
+  const auto now = std::chrono::system_clock::now().time_since_epoch();
+  return static_cast<uint64_t>(std::chrono::duration_cast<milliseconds>(now).count());
+}
+
+}  // namespace
+
+MigrationSession::MigrationSession(const ControllerDeps& deps, std::string session_id,
+                                   v1::MigrationOrigin origin)
+    : deps_(deps),
+      notifier_(deps.executor()),
+      connected_(deps.executor()),
+      transfer_ended_(deps.executor()) {
+  info_.set_session_id(std::move(session_id));
+  info_.set_origin(origin);
+  info_.set_state(v1::SESSION_STATE_IDLE);
+  info_.set_created_unix_ms(NowUnixMs());
+  transfer_ended_.Set();
+}
+
+v1::Session MigrationSession::Describe() const {
+  v1::Session session = info_;
+  session.set_last_message_id(notifier_.last_id());
+  return session;
+}
+
+absl::StatusOr<Transition> MigrationSession::Enter(SessionCall call) {
+  auto transition = Apply(info_.state(), call);
+  if (!transition.ok()) {
+    return absl::Status(transition.status().code(),
+                        absl::StrCat("session ", id(), ": ", transition.status().message()));
+  }
+  info_.set_state(transition->next);
+  return *transition;
+}
+
+Task<absl::Status> MigrationSession::AdoptSocket(std::string ticket) {
+  auto self = shared_from_this();
+  if (connection_ != nullptr) {
+    co_return absl::AlreadyExistsError(absl::StrCat("session ", id(), " has its connection"));
+  }
+  auto allowed = Apply(info_.state(), SessionCall::kSocketArrived);
+  if (!allowed.ok()) co_return allowed.status();
+  auto socket = deps_.handoff.Redeem(ticket);
+  if (!socket.ok()) co_return socket.status();
+  HandshakeParams params;
+  params.role = role();
+  params.session_id = id();
+  params.journal_id = deps_.store().journal_id();
+  // Source and destination shake hands with each other, so neither call can wait for it.
+  Spawn(deps_.executor(), ShakeHands(self, *std::move(socket), std::move(params)));
+  co_return absl::OkStatus();
+}
+
+Task<void> MigrationSession::ShakeHands(std::shared_ptr<MigrationSession> self, UniqueFd socket,
+                                        HandshakeParams params) {
+  auto connection = co_await SessionConnection::Handshake(std::move(socket), std::move(params));
+  if (connection.ok()) {
+    self->ConnectionArrived(*std::move(connection));
+  } else {
+    spdlog::warn("session {}: the handed-over socket is of no use: {}", self->id(),
+                 connection.status().ToString());
+  }
+}
+
+void MigrationSession::ConnectionArrived(std::shared_ptr<SessionConnection> connection) {
+  if (connection_ != nullptr) return;
+  auto transition = Enter(SessionCall::kSocketArrived);
+  if (!transition.ok()) {
+    connection->Close();
+    return;
+  }
+  connection_ = std::move(connection);
+  connected_.Set();
+}
+
+absl::Status MigrationSession::CheckCleanup() const {
+  if (CanCleanUp(info_.state(), origin())) return absl::OkStatus();
+  return absl::FailedPreconditionError(
+      StrCat("session ", id(), " cannot be cleaned up while it is ", ToString(info_.state()),
+             "; cancel or finalize it first"));
+}
+
+Task<absl::Status> MigrationSession::Journal(std::string_view record, uint64_t epoch,
+                                             std::string detail) {
+  auto self = shared_from_this();
+  vm::JournalRecord entry;
+  entry.session_id = id();
+  entry.vm_id = info_.vm_id();
+  entry.kind = std::string(record);
+  entry.epoch = epoch;
+  entry.detail = std::move(detail);
+  auto stored = co_await deps_.store().Append(std::move(entry));
+  if (!stored.ok()) co_return stored.status();
+  head_ = *std::move(stored);
+  info_.set_commit_record(head_.kind);
+  co_return absl::OkStatus();
+}
+
+std::string MigrationSession::MakeProof(ProofKind kind, uint64_t epoch, std::string detail) const {
+  Proof proof;
+  proof.kind = kind;
+  proof.session_id = id();
+  proof.vm_id = info_.vm_id();
+  proof.epoch = epoch;
+  proof.plan_digest = plan_digest_;
+  proof.state_digest = state_digest_;
+  proof.journal_id = deps_.store().journal_id();
+  proof.journal_sequence = head_.sequence;
+  proof.journal_hash = head_.hash;
+  proof.detail = std::move(detail);
+  return EncodeProof(proof, plan_digest_);
+}
+
+void MigrationSession::Publish(v1::MigrationPhase phase, v1::MigrationPhaseState state,
+                               const std::string& message) {
+  v1::Notification notification;
+  notification.set_origin(origin());
+  notification.set_phase(phase);
+  notification.set_state(state);
+  notification.set_message(message);
+  notifier_.Publish(notification);
+}
+
+void MigrationSession::End(v1::MigrationPhase phase, v1::MigrationPhaseState state,
+                           const std::string& message) {
+  if (info_.done()) return;
+  info_.set_done(true);
+  info_.set_ended_unix_ms(NowUnixMs());
+  Publish(phase, state, message);
+  notifier_.Close();
+  if (connection_ != nullptr) connection_->Close();
+  deps_.events().Publish(
+      state == v1::MIGRATION_PHASE_STATE_SUCCESS && phase == v1::MIGRATION_PHASE_DONE
+          ? "migration.done"
+          : "migration.ended",
+      id(), {{"vm", info_.vm_name()}, {"location", info_.vm_location()}, {"message", message}});
+  Store();
+}
+
+void MigrationSession::Store() { Spawn(deps_.executor(), StoreLater(shared_from_this())); }
+
+Task<void> MigrationSession::StoreLater(std::shared_ptr<MigrationSession> self) {
+  vm::SessionRow row;
+  row.id = self->id();
+  row.vm_id = self->info_.vm_id();
+  row.is_source = self->origin() == v1::MIGRATION_ORIGIN_SOURCE;
+  row.decided = self->info_.done();
+  row.created_unix_ms = self->info_.created_unix_ms();
+  row.request_id = self->request_id_;
+  row.session_bytes = self->Describe().SerializeAsString();
+  absl::Status stored = co_await self->deps_.store().PutSession(row);
+  if (!stored.ok()) spdlog::error("session {}: {}", self->id(), stored.ToString());
+}
+
+absl::Status MigrationSession::Explain(const absl::Status& status, const std::string& phase,
+                                       const std::string& next_step) const {
+  if (status.ok()) return status;
+  v1::ErrorInfo info;
+  if (auto known = rpc::GetErrorInfo(status)) info = *known;
+  info.set_side(origin() == v1::MIGRATION_ORIGIN_SOURCE ? v1::ErrorInfo::SIDE_SOURCE
+                                                        : v1::ErrorInfo::SIDE_DESTINATION);
+  if (info.phase().empty()) info.set_phase(phase);
+  if (info.vm_location().empty()) info.set_vm_location(info_.vm_location());
+  if (info.next_step().empty()) info.set_next_step(next_step);
+  info.set_session_id(id());
+  return rpc::WithErrorInfo(status, info);
+}
+
+double MigrationSession::MillisecondsBetween(Clock::time_point from, Clock::time_point to) {
+  return std::chrono::duration<double, std::milli>(to - from).count();
+}
+
+}  // namespace ferry::migration

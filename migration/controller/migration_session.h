@@ -1,0 +1,90 @@
+#pragma once
+
+#include <chrono>
+#include <memory>
+#include <optional>
+#include <string>
+
+#include "absl/status/status.h"
+#include "absl/status/statusor.h"
+#include "bridge/runtime/unique_fd.h"
+#include "ferry/v1/migration.pb.h"
+#include "migration/commit/commit_core.h"
+#include "migration/connection/session_connection.h"
+#include "migration/controller/controller_deps.h"
+#include "migration/session/notifier.h"
+#include "migration/session/session_state.h"
+#include "vmmanager/sandbox/utility_vm.h"
+
+namespace ferry::migration {
+
+// What both sides of a migration have in common: identity, state, notifications, the journal, the
+// connection to the other side. Thread: the executor's only.
+class MigrationSession : public std::enable_shared_from_this<MigrationSession> {
+ public:
+  using Clock = std::chrono::steady_clock;
+
+  virtual ~MigrationSession() = default;
+
+  const std::string& id() const { return info_.session_id(); }
+  v1::MigrationOrigin origin() const { return info_.origin(); }
+  v1::SessionState state() const { return info_.state(); }
+  const std::string& request_id() const { return request_id_; }
+  Notifier& notifier() { return notifier_; }
+
+  // The session as clients see it.
+  v1::Session Describe() const;
+
+  // The contract's calls; each fails with FAILED_PRECONDITION where it is not legal.
+  virtual Task<absl::Status> Transfer(v1::TransferSandboxRequest request) = 0;
+  virtual Task<absl::StatusOr<std::string>> Finalize(v1::FinalizeAction action,
+                                                     std::string proof) = 0;
+  virtual Task<absl::Status> Cancel(std::string reason) = 0;
+  // A connected socket that was handed over, in place of the one the daemons make.
+  Task<absl::Status> AdoptSocket(std::string ticket);
+  absl::Status CheckCleanup() const;
+
+ protected:
+  MigrationSession(const ControllerDeps& deps, std::string session_id, v1::MigrationOrigin origin);
+
+  // Applies a call to the state; FAILED_PRECONDITION names the session too.
+  absl::StatusOr<Transition> Enter(SessionCall call);
+
+  // Makes a commit record durable. The head of the journal is remembered for proofs.
+  Task<absl::Status> Journal(std::string_view record, uint64_t epoch, std::string detail);
+  std::string MakeProof(ProofKind kind, uint64_t epoch, std::string detail) const;
+
+  // Ends the session for its subscribers: stores it and publishes what became of it.
+  void End(v1::MigrationPhase phase, v1::MigrationPhaseState state, const std::string& message);
+  void Publish(v1::MigrationPhase phase, v1::MigrationPhaseState state,
+               const std::string& message = "");
+  void Store();
+  static Task<void> StoreLater(std::shared_ptr<MigrationSession> self);
+
+  static Task<void> ShakeHands(std::shared_ptr<MigrationSession> self, UniqueFd socket,
+                               HandshakeParams params);
+  // The connection, by whichever way it comes first: handed over, or made by the daemons.
+  void ConnectionArrived(std::shared_ptr<SessionConnection> connection);
+  virtual Role role() const = 0;
+
+  // Adds to an error where the VM runs and what to do next.
+  absl::Status Explain(const absl::Status& status, const std::string& phase,
+                       const std::string& next_step) const;
+
+  static double MillisecondsBetween(Clock::time_point from, Clock::time_point to);
+
+  const ControllerDeps& deps_;
+  std::string request_id_;
+  v1::Session info_;
+  Notifier notifier_;
+  std::string plan_digest_;
+  std::string state_digest_;
+  vm::JournalRecord head_;
+  std::shared_ptr<SessionConnection> connection_;
+  AsyncEvent connected_;
+  AsyncEvent transfer_ended_;  // set while no transfer task runs
+  std::shared_ptr<vm::UtilityVm> vm_;
+  Clock::time_point created_ = Clock::now();
+};
+
+}  // namespace ferry::migration

@@ -1,0 +1,126 @@
+#include "migration/controller/orchestrator.h"
+
+#include <spdlog/spdlog.h>
+
+#include "absl/strings/str_cat.h"
+#include "bridge/runtime/status_macros.h"
+#include "vmmanager/rpc/error_info.h"
+
+namespace ferry::migration {
+namespace {
+
+// How long the destination's word is waited for before it is asked again.
+constexpr milliseconds kReleaseLimit{5'000};
+constexpr milliseconds kAskAgain{500};
+
+}  // namespace
+
+Task<absl::Status> Orchestrator::Start(std::shared_ptr<SourceSession> session,
+                                       v1::MigrateRequest request) {
+  auto peer = deps_.make_peer(request.destination());
+  if (!peer.ok()) co_return peer.status();
+  auto run = std::make_shared<Run>();
+  run->session = std::move(session);
+  run->peer = *std::move(peer);
+  run->request = std::move(request);
+  run->session->set_commit_when_ready();
+  run->session->set_request_id(run->request.request_id());
+  v1::InitializeOptions options = run->request.options();
+  options.set_memory_transport(v1::MEMORY_TRANSPORT_TCP);
+  *run->request.mutable_options() = options;
+  auto plan = co_await run->session->PrepareAndExport(run->request.vm(), run->request.destination(),
+                                                      options);
+  if (!plan.ok()) co_return plan.status();
+  run->plan = *std::move(plan);
+  Spawn(deps_.executor(), RunToEnd(run, &deps_));
+  co_return absl::OkStatus();
+}
+
+Task<void> Orchestrator::RunToEnd(std::shared_ptr<Run> run, const ControllerDeps* deps) {
+  absl::Status outcome = co_await Drive(run);
+  if (outcome.ok()) {
+    co_await SettleInDoubt(run);
+    co_await CleanUpPeer(run, outcome);
+    co_return;
+  }
+  spdlog::warn("session {}: {}", run->session->id(), outcome.ToString());
+  (void)deps;
+  run->session->NoteError(outcome);
+  // The source runs on: undo what was prepared, on both sides.
+  (void)co_await run->session->Cancel(std::string(outcome.message()));
+  co_await CleanUpPeer(run, outcome);
+  (void)co_await run->session->Finalize(v1::FINALIZE_ACTION_RESUME, "");
+}
+
+Task<absl::Status> Orchestrator::Drive(std::shared_ptr<Run> run) {
+  const std::string id = run->session->id();
+  v1::ImportSandboxRequest import;
+  import.set_session_id(id);
+  import.set_config(std::move(run->plan));
+  CO_RETURN_IF_ERROR(co_await run->peer->Import(std::move(import)));
+
+  v1::PrepareSandboxRequest prepare;
+  prepare.set_session_id(id);
+  *prepare.mutable_init_options() = run->request.options();
+  auto prepared = co_await run->peer->Prepare(std::move(prepare));
+  if (!prepared.ok()) co_return prepared.status();
+
+  v1::TransferSandboxRequest receive;
+  receive.set_session_id(id);
+  CO_RETURN_IF_ERROR(co_await run->peer->Transfer(receive));
+  v1::TransferSandboxRequest transfer;
+  transfer.set_session_id(id);
+  transfer.set_session_address(prepared->session_address());
+  transfer.set_session_token(prepared->session_token());
+  CO_RETURN_IF_ERROR(co_await run->session->Transfer(std::move(transfer)));
+  CO_RETURN_IF_ERROR(co_await run->session->AwaitTransfer());
+  co_return co_await run->session->AwaitCommit();
+}
+
+// After COMMIT only the destination's word counts, whichever way it comes: over the session
+// connection, or as the answer to the GO proof that is offered again.
+Task<void> Orchestrator::SettleInDoubt(std::shared_ptr<Run> run) {
+  while (!co_await run->session->AwaitRelease(kReleaseLimit)) {
+    v1::FinalizeSandboxRequest go;
+    go.set_session_id(run->session->id());
+    go.set_action(v1::FINALIZE_ACTION_RESUME);
+    go.set_proof(run->session->go_proof());
+    auto done = co_await run->peer->Finalize(go);
+    if (done.ok()) {
+      (void)co_await run->session->Finalize(v1::FINALIZE_ACTION_STOP, done->proof());
+      continue;
+    }
+    if (absl::IsFailedPrecondition(done.status())) {
+      // It will not run it: only its REFUSED proof gives the VM back.
+      v1::FinalizeSandboxRequest stop;
+      stop.set_session_id(run->session->id());
+      stop.set_action(v1::FINALIZE_ACTION_STOP);
+      auto refused = co_await run->peer->Finalize(stop);
+      if (refused.ok()) {
+        (void)co_await run->session->Finalize(v1::FINALIZE_ACTION_RESUME, refused->proof());
+        continue;
+      }
+    }
+    spdlog::warn("session {}: in doubt, {} does not answer: {}", run->session->id(),
+                 run->request.destination(), done.status().ToString());
+    co_await Delay(kAskAgain);
+  }
+}
+
+Task<void> Orchestrator::CleanUpPeer(std::shared_ptr<Run> run, const absl::Status& outcome) {
+  const bool failed = !outcome.ok();
+  if (failed) {
+    v1::CancelRequest cancel;
+    cancel.set_session_id(run->session->id());
+    (void)co_await run->peer->Cancel(cancel);
+  }
+  v1::CleanupRequest cleanup;
+  cleanup.set_session_id(run->session->id());
+  absl::Status cleaned = co_await run->peer->Cleanup(cleanup);
+  if (!cleaned.ok() && !absl::IsNotFound(cleaned)) {
+    spdlog::info("session {}: the destination keeps its record: {}", run->session->id(),
+                 cleaned.ToString());
+  }
+}
+
+}  // namespace ferry::migration

@@ -1,0 +1,32 @@
+#pragma once
+
+#include <functional>
+#include <memory>
+#include <string>
+
+#include "absl/status/status.h"
+#include "absl/status/statusor.h"
+#include "bridge/runtime/task.h"
+#include "ferry/v1/migration.pb.h"
+
+namespace ferry::migration {
+
+// The other host's MigrationService, as the orchestrator needs it.
+class PeerClient {
+ public:
+  virtual ~PeerClient() = default;
+  virtual Task<absl::Status> Import(v1::ImportSandboxRequest request) = 0;
+  virtual Task<absl::StatusOr<v1::PrepareSandboxResponse>> Prepare(
+      v1::PrepareSandboxRequest request) = 0;
+  virtual Task<absl::Status> Transfer(v1::TransferSandboxRequest request) = 0;
+  virtual Task<absl::StatusOr<v1::FinalizeSandboxResponse>> Finalize(
+      v1::FinalizeSandboxRequest request) = 0;
+  virtual Task<absl::Status> Cancel(v1::CancelRequest request) = 0;
+  virtual Task<absl::Status> Cleanup(v1::CleanupRequest request) = 0;
+};
+
+// Makes a client for a daemon's address; INVALID_ARGUMENT if it is no address.
+using PeerFactory =
+    std::function<absl::StatusOr<std::shared_ptr<PeerClient>>(const std::string& address)>;
+
+}  // namespace ferry::migration

@@ -1,0 +1,173 @@
+#include "migration/controller/session_registry.h"
+
+#include <spdlog/spdlog.h>
+
+#include <algorithm>
+#include <boost/uuid/random_generator.hpp>
+#include <boost/uuid/uuid_io.hpp>
+
+#include "absl/strings/str_cat.h"
+#include "bridge/runtime/status_macros.h"
+#include "vmmanager/rpc/error_info.h"
+
+namespace ferry::migration {
+namespace {
+
+constexpr size_t kMaxSessionId = 128;
+constexpr size_t kRecordsKept = 1000;
+
+}  // namespace
+
+Task<absl::Status> SessionRegistry::Load() {
+  auto rows = co_await deps_.store().ListSessions();
+  if (!rows.ok()) co_return rows.status();
+  for (const vm::SessionRow& row : *rows) {
+    v1::Session session;
+    if (!session.ParseFromString(row.session_bytes)) continue;
+    if (!session.done()) {
+      session.set_done(true);
+      session.set_error("the daemon stopped while this session was under way");
+    }
+    records_[row.id] = session;
+  }
+  while (records_.size() > kRecordsKept) {
+    auto oldest = std::min_element(records_.begin(), records_.end(), [](auto& a, auto& b) {
+      return a.second.created_unix_ms() < b.second.created_unix_ms();
+    });
+    const std::string id = oldest->first;
+    records_.erase(oldest);
+    CO_RETURN_IF_ERROR(co_await deps_.store().DeleteSession(id));
+  }
+  co_return absl::OkStatus();
+}
+
+absl::Status SessionRegistry::CheckNew(const std::string& session_id) const {
+  if (session_id.empty() || session_id.size() > kMaxSessionId) {
+    return absl::InvalidArgumentError(absl::StrCat("session_id must have 1 to ", kMaxSessionId,
+                                                   " bytes; a UUID is a good choice"));
+  }
+  if (sessions_.contains(session_id) || records_.contains(session_id)) {
+    return absl::AlreadyExistsError(
+        absl::StrCat("session ", session_id, " exists; choose another id"));
+  }
+  return absl::OkStatus();
+}
+
+Task<absl::StatusOr<v1::Session>> SessionRegistry::Migrate(v1::MigrateRequest request) {
+  if (!request.request_id().empty()) {
+    for (const auto& [id, session] : sessions_) {
+      if (session->request_id() == request.request_id()) co_return session->Describe();
+    }
+  }
+  if (request.destination().empty()) {
+    co_return absl::InvalidArgumentError("no destination given; name the other host's ferryd");
+  }
+  if (request.destination() == deps_.own_address()) {
+    co_return absl::InvalidArgumentError(
+        absl::StrCat("the VM is on ", request.destination(), " already; choose another host"));
+  }
+  const std::string id = boost::uuids::to_string(boost::uuids::random_generator()());
+  auto session = std::make_shared<SourceSession>(deps_, id);
+  sessions_[id] = session;
+  absl::Status started = co_await orchestrator_.Start(session, std::move(request));
+  if (!started.ok()) {
+    sessions_.erase(id);
+    co_return started;
+  }
+  co_return session->Describe();
+}
+
+Task<absl::StatusOr<std::string>> SessionRegistry::PrepareAndExport(
+    v1::PrepareAndExportSandboxRequest request) {
+  CO_RETURN_IF_ERROR(CheckNew(request.session_id()));
+  auto session = std::make_shared<SourceSession>(deps_, request.session_id());
+  sessions_[request.session_id()] = session;
+  auto plan =
+      co_await session->PrepareAndExport(request.vm(), request.destination(), request.options());
+  if (!plan.ok()) sessions_.erase(request.session_id());
+  co_return plan;
+}
+
+Task<absl::Status> SessionRegistry::Import(v1::ImportSandboxRequest request) {
+  CO_RETURN_IF_ERROR(CheckNew(request.session_id()));
+  const std::string id = request.session_id();
+  auto session = std::make_shared<DestinationSession>(deps_, id);
+  sessions_[id] = session;
+  absl::Status imported = co_await session->Import(std::move(request));
+  if (!imported.ok()) sessions_.erase(id);
+  co_return imported;
+}
+
+Task<absl::StatusOr<v1::PrepareSandboxResponse>> SessionRegistry::Prepare(
+    v1::PrepareSandboxRequest request) {
+  CO_ASSIGN_OR_RETURN(std::shared_ptr<MigrationSession> session, Find(request.session_id()));
+  auto destination = std::dynamic_pointer_cast<DestinationSession>(session);
+  if (destination == nullptr) {
+    co_return absl::FailedPreconditionError(absl::StrCat(
+        "this host is the source of session ", request.session_id(), "; prepare the destination"));
+  }
+  co_return co_await destination->Prepare(request.init_options());
+}
+
+Task<absl::Status> SessionRegistry::Cleanup(std::string session_id) {
+  auto it = sessions_.find(session_id);
+  if (it == sessions_.end()) {
+    if (records_.contains(session_id)) co_return absl::OkStatus();
+    co_return Find(session_id).status();
+  }
+  std::shared_ptr<MigrationSession> session = it->second;
+  CO_RETURN_IF_ERROR(session->CheckCleanup());
+  session->notifier().Close();
+  records_[session_id] = session->Describe();
+  sessions_.erase(it);
+  co_return absl::OkStatus();
+}
+
+absl::StatusOr<std::shared_ptr<MigrationSession>> SessionRegistry::Find(
+    const std::string& session_id) const {
+  auto it = sessions_.find(session_id);
+  if (it != sessions_.end()) return it->second;
+  return absl::NotFoundError(records_.contains(session_id)
+                                 ? absl::StrCat("session ", session_id,
+                                                " has ended; ferryctl migration show ", session_id,
+                                                " tells how")
+                                 : absl::StrCat("this host has no migration session ", session_id,
+                                                "; ferryctl migration list shows those there are"));
+}
+
+absl::StatusOr<v1::Session> SessionRegistry::Describe(const std::string& session_id) const {
+  if (auto it = sessions_.find(session_id); it != sessions_.end()) return it->second->Describe();
+  if (auto it = records_.find(session_id); it != records_.end()) return it->second;
+  return Find(session_id).status();
+}
+
+std::vector<v1::Session> SessionRegistry::List(const std::string& vm) const {
+  std::vector<v1::Session> list;
+  auto add = [&](const v1::Session& session) {
+    if (vm.empty() || vm == session.vm_id() || vm == session.vm_name()) list.push_back(session);
+  };
+  for (const auto& [id, session] : sessions_) add(session->Describe());
+  for (const auto& [id, record] : records_) add(record);
+  std::sort(list.begin(), list.end(), [](const v1::Session& a, const v1::Session& b) {
+    return a.created_unix_ms() < b.created_unix_ms();
+  });
+  return list;
+}
+
+Task<void> SessionRegistry::Shutdown() {
+  const auto sessions = sessions_;
+  for (const auto& [id, session] : sessions) {
+    if (session->Describe().done()) continue;
+    absl::Status cancelled = co_await session->Cancel("the daemon stops");
+    if (cancelled.ok()) {
+      (void)co_await session->Finalize(session->origin() == v1::MIGRATION_ORIGIN_SOURCE
+                                           ? v1::FINALIZE_ACTION_RESUME
+                                           : v1::FINALIZE_ACTION_STOP,
+                                       "");
+    } else {
+      spdlog::warn("session {}: {}", id, cancelled.ToString());
+    }
+  }
+}
+
+}  // namespace ferry::migration

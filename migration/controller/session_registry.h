@@ -1,0 +1,53 @@
+#pragma once
+
+#include <map>
+#include <memory>
+#include <string>
+#include <vector>
+
+#include "absl/status/status.h"
+#include "absl/status/statusor.h"
+#include "migration/controller/controller_deps.h"
+#include "migration/controller/destination_session.h"
+#include "migration/controller/orchestrator.h"
+#include "migration/controller/source_session.h"
+
+namespace ferry::migration {
+
+// The migration sessions of this host: those under way, and what is known of ended ones. Thread:
+// the executor's only.
+class SessionRegistry {
+ public:
+  explicit SessionRegistry(const ControllerDeps& deps) : deps_(deps), orchestrator_(deps) {}
+
+  // Reads what is known of ended sessions.
+  Task<absl::Status> Load();
+
+  // The one-call migration. The same request id returns the same session.
+  Task<absl::StatusOr<v1::Session>> Migrate(v1::MigrateRequest request);
+
+  Task<absl::StatusOr<std::string>> PrepareAndExport(v1::PrepareAndExportSandboxRequest request);
+  Task<absl::Status> Import(v1::ImportSandboxRequest request);
+  Task<absl::StatusOr<v1::PrepareSandboxResponse>> Prepare(v1::PrepareSandboxRequest request);
+  // Forgets an ended session of the caller's; its record stays.
+  Task<absl::Status> Cleanup(std::string session_id);
+
+  // NOT_FOUND if this host has no such session, or only the record of it.
+  absl::StatusOr<std::shared_ptr<MigrationSession>> Find(const std::string& session_id) const;
+  // A session or the record of one.
+  absl::StatusOr<v1::Session> Describe(const std::string& session_id) const;
+  std::vector<v1::Session> List(const std::string& vm) const;
+
+  // Calls off every migration that can still be called off (the daemon stops).
+  Task<void> Shutdown();
+
+ private:
+  absl::Status CheckNew(const std::string& session_id) const;
+
+  const ControllerDeps& deps_;
+  Orchestrator orchestrator_;
+  std::map<std::string, std::shared_ptr<MigrationSession>> sessions_;
+  std::map<std::string, v1::Session> records_;
+};
+
+}  // namespace ferry::migration

@@ -1,0 +1,92 @@
+#pragma once
+
+#include <memory>
+#include <string>
+
+#include "migration/controller/migration_session.h"
+#include "vmmanager/schema/migration.h"
+
+namespace ferry::migration {
+
+// The source's side of one migration.
+class SourceSession final : public MigrationSession {
+ public:
+  SourceSession(const ControllerDeps& deps, std::string session_id)
+      : MigrationSession(deps, std::move(session_id), v1::MIGRATION_ORIGIN_SOURCE),
+        vote_settled_(deps.executor()),
+        commit_settled_(deps.executor()),
+        released_(deps.executor()) {}
+
+  // Makes the VM ready and returns the sealed plan. The VM runs on and stays usable.
+  Task<absl::StatusOr<std::string>> PrepareAndExport(std::string vm, std::string destination,
+                                                     v1::InitializeOptions options);
+
+  Task<absl::Status> Transfer(v1::TransferSandboxRequest request) override;
+  Task<absl::StatusOr<std::string>> Finalize(v1::FinalizeAction action, std::string proof) override;
+  Task<absl::Status> Cancel(std::string reason) override;
+
+  // Whoever runs the whole migration wants the commit as soon as the destination has voted, with
+  // the proofs going over the session connection.
+  void set_commit_when_ready() { commit_when_ready_ = true; }
+  void set_request_id(std::string request_id) { request_id_ = std::move(request_id); }
+
+  // Returns when the memory has moved and the destination has voted, or with why not.
+  Task<absl::Status> AwaitTransfer();
+  // Returns when the commit that follows the vote is decided; an error means that the VM runs on
+  // here.
+  Task<absl::Status> AwaitCommit();
+  // A failure outside this session's own steps, for its record.
+  void NoteError(const absl::Status& status);
+  // After COMMIT: returns when the destination's DONE or REFUSED has taken effect here. False if it
+  // did not come within `limit`.
+  Task<bool> AwaitRelease(milliseconds limit);
+
+  bool committed() const { return core_ && core_->record() == SourceRecord::kCommit; }
+  const std::string& go_proof() const { return go_proof_; }
+
+ protected:
+  Role role() const override { return Role::kSource; }
+
+ private:
+  using Self = std::shared_ptr<SourceSession>;
+  Self self() { return std::static_pointer_cast<SourceSession>(shared_from_this()); }
+
+  Task<absl::StatusOr<std::string>> Export();
+  absl::StatusOr<std::string> MakeSocketPath();
+  absl::StatusOr<std::string> MakePlan(const std::string& compat_info);
+  Task<absl::Status> TakeStep(absl::StatusOr<std::optional<SourceStep>> step);
+
+  static Task<void> RunTransfer(Self self, v1::TransferSandboxRequest request);
+  Task<absl::Status> Connect(const v1::TransferSandboxRequest& request);
+  Task<absl::Status> MoveMemory();
+  Task<absl::Status> OnStopped();
+  static Task<void> ReadMessages(Self self, std::shared_ptr<SessionConnection> connection);
+  Task<void> HandleProof(std::string bytes);
+  void OnSystemEvent(const vm::SystemEvent& event);
+  void OnProgress(const vm::TransferProgress& progress);
+  void FinishTransfer(const absl::Status& status);
+
+  Task<absl::StatusOr<std::string>> Commit();
+  Task<absl::Status> Release(const Proof& done);
+  Task<absl::Status> Reclaim(const Proof& refused);
+  Task<absl::Status> RunHereAgain();
+  Task<absl::Status> RollBack(const std::string& why);
+
+  schema::MigrationInitializeOptions options_;
+  std::unique_ptr<SourceCommit> core_;
+  std::string go_proof_;
+  bool commit_when_ready_ = false;
+  bool commit_started_ = false;
+  absl::Status transfer_status_;
+  std::string socket_dir_;
+  AsyncEvent vote_settled_;    // the vote arrived, or there will be none
+  AsyncEvent commit_settled_;  // the commit that follows it took place, or failed
+  absl::Status commit_status_;
+  AsyncEvent released_;
+
+  Clock::time_point stopped_at_;
+  Clock::time_point voted_at_;
+  bool voted_ = false;
+};
+
+}  // namespace ferry::migration

@@ -1,0 +1,261 @@
+// The source's transfer task: from the session connection to the destination's vote.
+#include <spdlog/spdlog.h>
+#include <sys/stat.h>
+
+#include <cerrno>
+#include <cstring>
+
+#include "absl/strings/str_cat.h"
+#include "bridge/runtime/status_macros.h"
+#include "migration/connection/dialer.h"
+#include "migration/controller/source_session.h"
+#include "vmmanager/state/envelope.h"
+#include "vmmanager/state/saved_state.h"
+
+namespace ferry::migration {
+namespace {
+
+constexpr uint32_t kDefaultSocketTimeoutS = 600;
+// How long the destination may take to load and verify the state and to vote.
+constexpr milliseconds kVoteLimit{30'000};
+
+// HCS's session number: the first four bytes, big-endian, of the id's SHA-256.
+uint32_t SessionNumber(const std::string& session_id) {
+  const std::string digest = vm::Sha256(session_id);
+  uint32_t number = 0;
+  for (int i = 0; i < 4; ++i) number = number << 8 | static_cast<uint8_t>(digest[i]);
+  return number;
+}
+
+}  // namespace
+
+Task<absl::Status> SourceSession::Transfer(v1::TransferSandboxRequest request) {
+  auto keep = self();
+  auto entered = Enter(SessionCall::kTransfer);
+  if (!entered.ok()) co_return entered.status();
+  if (entered->repeated) co_return absl::OkStatus();
+  transfer_ended_.Reset();
+  Spawn(deps_.executor(), RunTransfer(keep, std::move(request)));
+  co_return absl::OkStatus();
+}
+
+Task<void> SourceSession::RunTransfer(Self self, v1::TransferSandboxRequest request) {
+  absl::Status status = co_await self->Connect(request);
+  if (status.ok()) status = co_await self->MoveMemory();
+  self->FinishTransfer(status);
+  if (status.ok() && self->commit_when_ready_) {
+    auto committed = co_await self->Commit();
+    self->commit_status_ = committed.status();
+  }
+  self->commit_settled_.Set();
+}
+
+Task<absl::Status> SourceSession::Connect(const v1::TransferSandboxRequest& request) {
+  const milliseconds timeout =
+      std::chrono::seconds(request.timeout() == 0 ? kDefaultSocketTimeoutS : request.timeout());
+  if (connection_ == nullptr && !request.session_address().empty()) {
+    DialOptions dial;
+    dial.address = request.session_address();
+    dial.tls = deps_.tls;
+    dial.params.role = Role::kSource;
+    dial.params.session_id = id();
+    dial.params.token = request.session_token();
+    dial.params.journal_id = deps_.store().journal_id();
+    auto connection = co_await Dial(std::move(dial));
+    if (!connection.ok()) co_return connection.status();
+    ConnectionArrived(*std::move(connection));
+  }
+  auto wait = [](AsyncEvent* event) -> Task<absl::Status> {
+    co_await event->Wait();
+    co_return absl::OkStatus();
+  };
+  CO_RETURN_IF_ERROR(co_await WithDeadline(timeout, "the session connection", wait(&connected_)));
+  if (info_.state() != v1::SESSION_STATE_TRANSFERRING) {
+    co_return absl::CancelledError(info_.error());
+  }
+  core_->set_peer_journal_id(connection_->peer_journal_id());
+  Spawn(deps_.executor(), ReadMessages(self(), connection_));
+  co_return absl::OkStatus();
+}
+
+Task<absl::Status> SourceSession::MoveMemory() {
+  std::shared_ptr<vm::ComputeSystem> system = vm_->system();
+  if (system == nullptr) co_return absl::UnavailableError("the VM has ended");
+  CO_RETURN_IF_ERROR(co_await TakeStep(core_->BeginTransfer()));
+  CO_ASSIGN_OR_RETURN(const std::string path, MakeSocketPath());
+  CO_RETURN_IF_ERROR(connection_->RelayFromListener(path));
+
+  Self keep = self();
+  std::weak_ptr<SourceSession> weak = keep;
+  vm_->set_event_tap([weak](const vm::SystemEvent& event) {
+    if (auto session = weak.lock()) session->OnSystemEvent(event);
+  });
+  vm::MigrationEndpoint endpoint;
+  endpoint.unix_path = path;
+  schema::MigrationStartOptions start;
+  start.session_id = SessionNumber(id());
+  CO_RETURN_IF_ERROR(co_await system->StartLiveMigrationOnSource(start, endpoint));
+  info_.mutable_statistics()->set_setup_ms(MillisecondsBetween(created_, Clock::now()));
+
+  vm::TransferHooks hooks;
+  hooks.on_stopped = [weak]() -> Task<absl::Status> {
+    auto session = weak.lock();
+    if (session == nullptr) co_return absl::CancelledError("the session is gone");
+    co_return co_await session->OnStopped();
+  };
+  const schema::MigrationTransferOptions transfer{schema::MigrationOrigin::kSource};
+  CO_RETURN_IF_ERROR(co_await system->StartLiveMigrationTransfer(transfer, hooks));
+  core_->NoteTransferCompleted();
+
+  auto wait = [](AsyncEvent* event) -> Task<absl::Status> {
+    co_await event->Wait();
+    co_return absl::OkStatus();
+  };
+  absl::Status voted =
+      co_await WithDeadline(kVoteLimit, "the destination's vote", wait(&vote_settled_));
+  if (voted.ok() && !voted_) voted = absl::AbortedError("the destination did not vote");
+  if (!voted.ok()) {
+    // The guest is stopped and its state lies at the destination, which has no leave to run it.
+    absl::Status resumed = co_await RunHereAgain();
+    if (!resumed.ok()) spdlog::error("session {}: {}", id(), resumed.ToString());
+  }
+  co_return voted;
+}
+
+absl::StatusOr<std::string> SourceSession::MakeSocketPath() {
+  const std::string dir = absl::StrCat(deps_.runtime_dir, "/", id().substr(0, 8), "-out");
+  if (::mkdir(dir.c_str(), 0700) != 0 && errno != EEXIST) {
+    return absl::UnavailableError(
+        absl::StrCat("cannot make folder ", dir, ": ", std::strerror(errno)));
+  }
+  socket_dir_ = dir;
+  return dir + "/m";
+}
+
+Task<absl::Status> SourceSession::OnStopped() {
+  auto keep = self();
+  if (info_.state() != v1::SESSION_STATE_TRANSFERRING) {
+    co_return absl::CancelledError(info_.error());
+  }
+  vm_->FreezeGuest();
+  auto guest_state = vm_->guest()->Save();
+  if (!guest_state.ok()) co_return guest_state.status();
+  vm::CutState cut;
+  cut.session_id = id();
+  cut.vm_id = vm_->id();
+  cut.plan_sha256 = plan_digest_;
+  cut.guest_link = "virtio-serial";
+  cut.guest = *std::move(guest_state);
+  cut.paused_by_user = vm_->paused_by_user();
+  CO_ASSIGN_OR_RETURN(std::string sealed, vm::EncodeCut(cut));
+  state_digest_ = vm::Sha256(sealed);
+  CO_RETURN_IF_ERROR(connection_->SendMessage(MessageKind::kCut, std::move(sealed)));
+  co_return co_await TakeStep(core_->Quiesce());
+}
+
+void SourceSession::OnSystemEvent(const vm::SystemEvent& event) {
+  switch (event.kind) {
+    case vm::SystemEvent::Kind::kTransferProgress:
+      OnProgress(event.progress);
+      break;
+    case vm::SystemEvent::Kind::kMigration:
+      if (event.migration.event == schema::MigrationEventName::kBlackoutStarted) {
+        stopped_at_ = event.when;
+      }
+      notifier_.Publish(ToNotification(event.migration, origin()));
+      break;
+    default:
+      break;
+  }
+}
+
+void SourceSession::OnProgress(const vm::TransferProgress& from) {
+  v1::Progress* to = info_.mutable_progress();
+  to->set_pass(from.pass);
+  to->set_transferred_bytes(from.transferred_bytes);
+  to->set_remaining_bytes(from.remaining_bytes);
+  to->set_total_bytes(from.total_bytes);
+  to->set_bytes_per_second(from.bytes_per_second);
+  to->set_dirty_bytes_per_second(from.dirty_bytes_per_second);
+  to->set_converging(from.bytes_per_second > from.dirty_bytes_per_second);
+  to->clear_eta_ms();
+  if (to->converging()) {
+    const uint64_t net = from.bytes_per_second - from.dirty_bytes_per_second;
+    to->set_eta_ms(from.remaining_bytes * 1000 / net);
+  }
+  info_.mutable_statistics()->set_memory_passes(from.pass);
+  v1::Notification notification;
+  notification.set_origin(origin());
+  notification.set_phase(v1::MIGRATION_PHASE_TRANSFER_IN_PROGRESS);
+  notification.set_state(v1::MIGRATION_PHASE_STATE_SUCCESS);
+  *notification.mutable_progress() = *to;
+  notifier_.Publish(notification);
+}
+
+Task<void> SourceSession::ReadMessages(Self self, std::shared_ptr<SessionConnection> connection) {
+  while (auto message = co_await connection->NextMessage()) {
+    if (message->kind == MessageKind::kProof) co_await self->HandleProof(message->bytes);
+  }
+  // Without the connection no vote can come any more; after COMMIT the proofs find another way.
+  self->vote_settled_.Set();
+}
+
+Task<void> SourceSession::HandleProof(std::string bytes) {
+  auto proof = DecodeProof(bytes, plan_digest_);
+  if (!proof.ok()) {
+    spdlog::warn("session {}: {}", id(), proof.status().ToString());
+    co_return;
+  }
+  const Proof decoded = *std::move(proof);
+  absl::Status status = absl::OkStatus();
+  switch (decoded.kind) {
+    case ProofKind::kPrepared:
+      status = core_->NotePrepared(decoded, state_digest_);
+      voted_ = status.ok();
+      voted_at_ = Clock::now();
+      vote_settled_.Set();
+      break;
+    case ProofKind::kDone:
+      status = co_await Release(decoded);
+      break;
+    case ProofKind::kRefused:
+      if (core_->record() == SourceRecord::kCommit) {
+        status = co_await Reclaim(decoded);
+      } else {
+        info_.set_error(absl::StrCat("the destination refused: ", decoded.detail));
+        vote_settled_.Set();
+        std::shared_ptr<vm::ComputeSystem> system = vm_->system();
+        if (system != nullptr && !transfer_ended_.is_set()) {
+          const schema::MigrationCancelOptions options{schema::MigrationOrigin::kSource};
+          status = co_await system->CancelLiveMigration(options);
+        }
+      }
+      break;
+    default:
+      status = absl::InvalidArgumentError("a proof that only the source can give");
+  }
+  if (!status.ok()) spdlog::warn("session {}: {}", id(), status.ToString());
+}
+
+void SourceSession::FinishTransfer(const absl::Status& status) {
+  if (!socket_dir_.empty()) ::rmdir(socket_dir_.c_str());
+  if (status.ok()) {
+    transfer_status_ = status;
+    (void)Enter(SessionCall::kTransferDone);
+  } else {
+    // A reason that the destination gave says more than the broken stream it left.
+    const std::string reason =
+        info_.error().empty() ? std::string(status.message()) : info_.error();
+    transfer_status_ = absl::Status(status.code(), reason);
+    auto entered = Enter(SessionCall::kTransferFailed);
+    vm_->UnfreezeGuest();
+    if (entered.ok() && !entered->repeated) {
+      info_.set_error(reason);
+      Publish(v1::MIGRATION_PHASE_FAILED, v1::MIGRATION_PHASE_STATE_SOURCE_FAILED, reason);
+      Store();
+    }
+  }
+  transfer_ended_.Set();
+}
+
+}  // namespace ferry::migration

@@ -1,0 +1,185 @@
+#include "migration/service/migration_service.h"
+
+#include "bridge/runtime/status_macros.h"
+#include "vmmanager/rpc/stream_reactor.h"
+#include "vmmanager/rpc/unary_reactor.h"
+
+namespace ferry::migration {
+namespace {
+
+using NotificationStream = rpc::ServerStream<v1::NotificationsResponse>;
+
+Task<absl::Status> SendNotifications(std::shared_ptr<MigrationSession> session, uint32_t last_seen,
+                                     std::shared_ptr<NotificationStream> stream) {
+  while (auto message = co_await session->notifier().Next(last_seen)) {
+    last_seen = message->message_id();
+    if (!co_await stream->WaitWritable()) co_return absl::OkStatus();
+    stream->Write(*std::move(message));
+  }
+  co_return absl::OkStatus();
+}
+
+}  // namespace
+
+grpc::ServerUnaryReactor* MigrationService::Migrate(grpc::CallbackServerContext* context,
+                                                    const v1::MigrateRequest* request,
+                                                    v1::Session* response) {
+  return rpc::ServeUnary(
+      context, executor_, request, response,
+      [this](const v1::MigrateRequest& migrate) -> Task<absl::StatusOr<v1::Session>> {
+        v1::MigrateRequest own = migrate;
+        co_return co_await sessions_.Migrate(std::move(own));
+      });
+}
+
+grpc::ServerUnaryReactor* MigrationService::PrepareAndExportSandbox(
+    grpc::CallbackServerContext* context, const v1::PrepareAndExportSandboxRequest* request,
+    v1::PrepareAndExportSandboxResponse* response) {
+  return rpc::ServeUnary(context, executor_, request, response,
+                         [this](const v1::PrepareAndExportSandboxRequest& prepare)
+                             -> Task<absl::StatusOr<v1::PrepareAndExportSandboxResponse>> {
+                           v1::PrepareAndExportSandboxRequest own = prepare;
+                           auto plan = co_await sessions_.PrepareAndExport(std::move(own));
+                           if (!plan.ok()) co_return plan.status();
+                           v1::PrepareAndExportSandboxResponse result;
+                           result.set_config(*std::move(plan));
+                           co_return result;
+                         });
+}
+
+grpc::ServerUnaryReactor* MigrationService::ImportSandbox(grpc::CallbackServerContext* context,
+                                                          const v1::ImportSandboxRequest* request,
+                                                          v1::ImportSandboxResponse* response) {
+  return rpc::ServeUnary(context, executor_, request, response,
+                         [this](const v1::ImportSandboxRequest& import)
+                             -> Task<absl::StatusOr<v1::ImportSandboxResponse>> {
+                           v1::ImportSandboxRequest own = import;
+                           CO_RETURN_IF_ERROR(co_await sessions_.Import(std::move(own)));
+                           co_return v1::ImportSandboxResponse();
+                         });
+}
+
+grpc::ServerUnaryReactor* MigrationService::PrepareSandbox(grpc::CallbackServerContext* context,
+                                                           const v1::PrepareSandboxRequest* request,
+                                                           v1::PrepareSandboxResponse* response) {
+  return rpc::ServeUnary(context, executor_, request, response,
+                         [this](const v1::PrepareSandboxRequest& prepare)
+                             -> Task<absl::StatusOr<v1::PrepareSandboxResponse>> {
+                           v1::PrepareSandboxRequest own = prepare;
+                           co_return co_await sessions_.Prepare(std::move(own));
+                         });
+}
+
+grpc::ServerUnaryReactor* MigrationService::TransferSandbox(
+    grpc::CallbackServerContext* context, const v1::TransferSandboxRequest* request,
+    v1::TransferSandboxResponse* response) {
+  return rpc::ServeUnary(context, executor_, request, response,
+                         [this](const v1::TransferSandboxRequest& transfer)
+                             -> Task<absl::StatusOr<v1::TransferSandboxResponse>> {
+                           auto session = sessions_.Find(transfer.session_id());
+                           if (!session.ok()) co_return session.status();
+                           v1::TransferSandboxRequest own = transfer;
+                           CO_RETURN_IF_ERROR(co_await (*session)->Transfer(std::move(own)));
+                           co_return v1::TransferSandboxResponse();
+                         });
+}
+
+grpc::ServerUnaryReactor* MigrationService::FinalizeSandbox(
+    grpc::CallbackServerContext* context, const v1::FinalizeSandboxRequest* request,
+    v1::FinalizeSandboxResponse* response) {
+  return rpc::ServeUnary(context, executor_, request, response,
+                         [this](const v1::FinalizeSandboxRequest& finalize)
+                             -> Task<absl::StatusOr<v1::FinalizeSandboxResponse>> {
+                           auto session = sessions_.Find(finalize.session_id());
+                           if (!session.ok()) co_return session.status();
+                           std::string given = finalize.proof();
+                           auto proof =
+                               co_await (*session)->Finalize(finalize.action(), std::move(given));
+                           if (!proof.ok()) co_return proof.status();
+                           v1::FinalizeSandboxResponse result;
+                           result.set_proof(*std::move(proof));
+                           co_return result;
+                         });
+}
+
+grpc::ServerWriteReactor<v1::NotificationsResponse>* MigrationService::Notifications(
+    grpc::CallbackServerContext* context, const v1::NotificationsRequest* request) {
+  return rpc::ServeStream<v1::NotificationsResponse>(
+      context, executor_, request,
+      [this](const v1::NotificationsRequest& subscribe,
+             std::shared_ptr<NotificationStream> stream) -> Task<absl::Status> {
+        auto session = sessions_.Find(subscribe.session_id());
+        if (!session.ok()) co_return session.status();
+        co_return co_await SendNotifications(*session, subscribe.after_message_id(),
+                                             std::move(stream));
+      });
+}
+
+grpc::ServerUnaryReactor* MigrationService::CreateDuplicateSocket(
+    grpc::CallbackServerContext* context, const v1::CreateDuplicateSocketRequest* request,
+    v1::CreateDuplicateSocketResponse* response) {
+  return rpc::ServeUnary(context, executor_, request, response,
+                         [this](const v1::CreateDuplicateSocketRequest& duplicate)
+                             -> Task<absl::StatusOr<v1::CreateDuplicateSocketResponse>> {
+                           auto session = sessions_.Find(duplicate.session_id());
+                           if (!session.ok()) co_return session.status();
+                           std::string ticket = duplicate.protocol_info();
+                           CO_RETURN_IF_ERROR(co_await (*session)->AdoptSocket(std::move(ticket)));
+                           co_return v1::CreateDuplicateSocketResponse();
+                         });
+}
+
+grpc::ServerUnaryReactor* MigrationService::Cancel(grpc::CallbackServerContext* context,
+                                                   const v1::CancelRequest* request,
+                                                   v1::CancelResponse* response) {
+  return rpc::ServeUnary(
+      context, executor_, request, response,
+      [this](const v1::CancelRequest& cancel) -> Task<absl::StatusOr<v1::CancelResponse>> {
+        auto session = sessions_.Find(cancel.session_id());
+        if (!session.ok()) co_return session.status();
+        std::string reason = "cancelled on request";
+        CO_RETURN_IF_ERROR(co_await (*session)->Cancel(std::move(reason)));
+        co_return v1::CancelResponse();
+      });
+}
+
+grpc::ServerUnaryReactor* MigrationService::Cleanup(grpc::CallbackServerContext* context,
+                                                    const v1::CleanupRequest* request,
+                                                    v1::CleanupResponse* response) {
+  return rpc::ServeUnary(
+      context, executor_, request, response,
+      [this](const v1::CleanupRequest& cleanup) -> Task<absl::StatusOr<v1::CleanupResponse>> {
+        std::string id = cleanup.session_id();
+        CO_RETURN_IF_ERROR(co_await sessions_.Cleanup(std::move(id)));
+        co_return v1::CleanupResponse();
+      });
+}
+
+grpc::ServerUnaryReactor* MigrationService::GetSession(grpc::CallbackServerContext* context,
+                                                       const v1::GetSessionRequest* request,
+                                                       v1::Session* response) {
+  return rpc::ServeUnary(
+      context, executor_, request, response,
+      [this](const v1::GetSessionRequest& get) -> Task<absl::StatusOr<v1::Session>> {
+        co_return sessions_.Describe(get.session_id());
+      },
+      rpc::OnCallerGone::kCancel);
+}
+
+grpc::ServerUnaryReactor* MigrationService::ListSessions(grpc::CallbackServerContext* context,
+                                                         const v1::ListSessionsRequest* request,
+                                                         v1::ListSessionsResponse* response) {
+  return rpc::ServeUnary(
+      context, executor_, request, response,
+      [this](
+          const v1::ListSessionsRequest& list) -> Task<absl::StatusOr<v1::ListSessionsResponse>> {
+        v1::ListSessionsResponse result;
+        for (v1::Session& session : sessions_.List(list.vm())) {
+          *result.add_sessions() = std::move(session);
+        }
+        co_return result;
+      },
+      rpc::OnCallerGone::kCancel);
+}
+
+}  // namespace ferry::migration

@@ -1,0 +1,51 @@
+#pragma once
+
+#include "ferry/v1/migration.grpc.pb.h"
+#include "migration/controller/session_registry.h"
+
+namespace ferry::migration {
+
+// ferry.v1.MigrationService over the host's sessions: translates, and posts to the executor.
+class MigrationService final : public v1::MigrationService::CallbackService {
+ public:
+  MigrationService(SessionRegistry& sessions, Executor executor)
+      : sessions_(sessions), executor_(std::move(executor)) {}
+
+  grpc::ServerUnaryReactor* Migrate(grpc::CallbackServerContext*, const v1::MigrateRequest*,
+                                    v1::Session*) override;
+  grpc::ServerUnaryReactor* PrepareAndExportSandbox(grpc::CallbackServerContext*,
+                                                    const v1::PrepareAndExportSandboxRequest*,
+                                                    v1::PrepareAndExportSandboxResponse*) override;
+  grpc::ServerUnaryReactor* ImportSandbox(grpc::CallbackServerContext*,
+                                          const v1::ImportSandboxRequest*,
+                                          v1::ImportSandboxResponse*) override;
+  grpc::ServerUnaryReactor* PrepareSandbox(grpc::CallbackServerContext*,
+                                           const v1::PrepareSandboxRequest*,
+                                           v1::PrepareSandboxResponse*) override;
+  grpc::ServerUnaryReactor* TransferSandbox(grpc::CallbackServerContext*,
+                                            const v1::TransferSandboxRequest*,
+                                            v1::TransferSandboxResponse*) override;
+  grpc::ServerUnaryReactor* FinalizeSandbox(grpc::CallbackServerContext*,
+                                            const v1::FinalizeSandboxRequest*,
+                                            v1::FinalizeSandboxResponse*) override;
+  grpc::ServerWriteReactor<v1::NotificationsResponse>* Notifications(
+      grpc::CallbackServerContext*, const v1::NotificationsRequest*) override;
+  grpc::ServerUnaryReactor* CreateDuplicateSocket(grpc::CallbackServerContext*,
+                                                  const v1::CreateDuplicateSocketRequest*,
+                                                  v1::CreateDuplicateSocketResponse*) override;
+  grpc::ServerUnaryReactor* Cancel(grpc::CallbackServerContext*, const v1::CancelRequest*,
+                                   v1::CancelResponse*) override;
+  grpc::ServerUnaryReactor* Cleanup(grpc::CallbackServerContext*, const v1::CleanupRequest*,
+                                    v1::CleanupResponse*) override;
+  grpc::ServerUnaryReactor* GetSession(grpc::CallbackServerContext*, const v1::GetSessionRequest*,
+                                       v1::Session*) override;
+  grpc::ServerUnaryReactor* ListSessions(grpc::CallbackServerContext*,
+                                         const v1::ListSessionsRequest*,
+                                         v1::ListSessionsResponse*) override;
+
+ private:
+  SessionRegistry& sessions_;
+  const Executor executor_;
+};
+
+}  // namespace ferry::migration
