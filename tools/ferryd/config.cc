@@ -1,0 +1,116 @@
+#include "tools/ferryd/config.h"
+
+#include <yaml-cpp/yaml.h>
+
+#include <CLI/CLI.hpp>
+
+#include "absl/strings/str_cat.h"
+#include "bridge/runtime/status_macros.h"
+
+namespace ferry::tools {
+namespace {
+
+// Gives CLI11 the values of a YAML file; unknown keys are errors, as unknown flags are.
+class YamlConfig final : public CLI::Config {
+ public:
+  std::string to_config(const CLI::App*, bool, bool, std::string) const override { return {}; }
+
+  std::vector<CLI::ConfigItem> from_config(std::istream& input) const override {
+    std::vector<CLI::ConfigItem> items;
+    YAML::Node root;
+    try {
+      root = YAML::Load(input);
+    } catch (const YAML::Exception& error) {
+      throw CLI::FileError(absl::StrCat("the configuration file is no YAML: ", error.what()));
+    }
+    if (root.IsNull()) return items;
+    if (!root.IsMap()) throw CLI::FileError("the configuration file must hold `name: value` lines");
+    for (const auto& entry : root) {
+      CLI::ConfigItem item;
+      item.name = entry.first.as<std::string>();
+      if (entry.second.IsSequence()) {
+        for (const auto& value : entry.second) item.inputs.push_back(value.as<std::string>());
+      } else if (entry.second.IsScalar()) {
+        item.inputs.push_back(entry.second.as<std::string>());
+      } else {
+        throw CLI::FileError(absl::StrCat("`", item.name, "` must be a value or a list of values"));
+      }
+      items.push_back(std::move(item));
+    }
+    return items;
+  }
+};
+
+void AddFlags(CLI::App& app, FerrydConfig& config) {
+  app.config_formatter(std::make_shared<YamlConfig>());
+  app.set_config("--config", "", "Configuration file (YAML; names as the flags)");
+  app.allow_config_extras(false);
+  app.add_option("--state-dir", config.state_dir, "Folder for all state of this host")
+      ->capture_default_str();
+  app.add_option("--socket", config.socket,
+                 "Unix socket of the API (default: in the state folder)");
+  app.add_option("--listen", config.listen, "TCP address of the API, HOST:PORT (repeatable)");
+  app.add_flag("--insecure-tcp", config.insecure_tcp,
+               "Serve TCP without certificates: whoever connects may do everything");
+  app.add_option("--tls-ca", config.tls.ca,
+                 "Certificates that peers and clients must be signed by");
+  app.add_option("--tls-cert", config.tls.cert, "This host's certificate chain");
+  app.add_option("--tls-key", config.tls.key, "This host's private key");
+  app.add_option(
+      "--advertise", config.advertise,
+      "Address under which clients and peers reach this daemon (default: first --listen)");
+  app.add_option("--migration-listen", config.migration_listen,
+                 "Address where migrations arrive (default: any port of the advertised host)");
+  app.add_option("--kernel", config.kernel, "Kernel of VMs that name none");
+  app.add_option("--initrd", config.initrd, "Initial RAM disk of VMs that name none");
+  app.add_option("--kernel-args", config.kernel_args, "Appended to every kernel command line");
+  app.add_option("--qemu", config.qemu, "QEMU binary")->capture_default_str();
+  app.add_option("--qemu-user", config.qemu_user, "Run QEMU as this user");
+  app.add_flag("--no-kvm", config.no_kvm, "Use software emulation without measuring KVM");
+  app.add_option("--log-level", config.log_level, "trace, debug, info, warn or error")
+      ->capture_default_str()
+      ->check(CLI::IsMember({"trace", "debug", "info", "warn", "error"}));
+}
+
+absl::Status Check(const FerrydConfig& config) {
+  if (!config.tls.empty() &&
+      (config.tls.ca.empty() || config.tls.cert.empty() || config.tls.key.empty())) {
+    return absl::InvalidArgumentError(
+        "--tls-ca, --tls-cert and --tls-key go together; give all three or none");
+  }
+  if (!config.listen.empty() && config.tls.empty() && !config.insecure_tcp) {
+    return absl::InvalidArgumentError(
+        "--listen serves TCP, which needs certificates (--tls-ca, --tls-cert, --tls-key); on a "
+        "network where everyone may do everything, --insecure-tcp does without");
+  }
+  if (config.state_dir.empty() || config.state_dir[0] != '/') {
+    return absl::InvalidArgumentError(
+        absl::StrCat("--state-dir is \"", config.state_dir, "\"; give an absolute path"));
+  }
+  return absl::OkStatus();
+}
+
+}  // namespace
+
+absl::StatusOr<FerrydConfig> ParseCommandLine(int argc, char** argv, int* exit_code) {
+  FerrydConfig config;
+  CLI::App app("ferryd keeps the utility VMs of this host and moves them to others", "ferryd");
+  app.set_version_flag("--version", FERRY_VERSION);
+  AddFlags(app, config);
+  try {
+    app.parse(argc, argv);
+  } catch (const CLI::ParseError& error) {
+    const int code = app.exit(error);
+    *exit_code = code == 0 ? 0 : 2;
+    return absl::CancelledError("");
+  }
+  RETURN_IF_ERROR(Check(config));
+  if (config.socket.empty()) config.socket = config.state_dir + "/ferryd.sock";
+  if (config.advertise.empty()) {
+    config.advertise =
+        config.listen.empty() ? absl::StrCat("unix:", config.socket) : config.listen.front();
+  }
+  return config;
+}
+
+}  // namespace ferry::tools

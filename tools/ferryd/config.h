@@ -1,0 +1,34 @@
+#pragma once
+
+#include <string>
+#include <vector>
+
+#include "absl/status/statusor.h"
+#include "vmmanager/rpc/channel.h"
+
+namespace ferry::tools {
+
+// What an administrator says about a host. A configuration file (YAML, the flags' names) gives the
+// values; flags win over it.
+struct FerrydConfig {
+  std::string state_dir = "/var/lib/ferry";
+  std::string socket;               // empty: <state_dir>/ferryd.sock
+  std::vector<std::string> listen;  // TCP, "host:port"
+  bool insecure_tcp = false;        // TCP without certificates: anyone who connects is trusted
+  rpc::TlsFiles tls;
+  std::string advertise;         // how clients and peers reach this daemon
+  std::string migration_listen;  // where migrations arrive; empty: any port of the first `listen`
+  std::string kernel;            // default guest image
+  std::string initrd;
+  std::string kernel_args;
+  std::string qemu = "/usr/bin/qemu-system-x86_64";
+  std::string qemu_user;  // QEMU runs as this user; empty: the daemon's
+  bool no_kvm = false;
+  std::string log_level = "info";
+};
+
+// Parses the command line. Prints help or usage errors itself; `exit_code` is set when the program
+// is to end right away.
+absl::StatusOr<FerrydConfig> ParseCommandLine(int argc, char** argv, int* exit_code);
+
+}  // namespace ferry::tools

@@ -1,0 +1,191 @@
+#include "tools/ferryd/daemon.h"
+
+#include <pwd.h>
+#include <spdlog/spdlog.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+#include <cerrno>
+#include <cstring>
+#include <filesystem>
+
+#include "absl/strings/str_cat.h"
+#include "bridge/runtime/status_macros.h"
+#include "migration/controller/session_registry.h"
+#include "migration/service/grpc_peer_client.h"
+#include "migration/service/migration_service.h"
+#include "vmmanager/qemu/qemu_backend.h"
+#include "vmmanager/qemu/serial_guest_link.h"
+#include "vmmanager/rpc/server.h"
+#include "vmmanager/service/guest_service.h"
+#include "vmmanager/service/host_service.h"
+#include "vmmanager/service/vm_service.h"
+
+namespace ferry::tools {
+namespace {
+
+constexpr milliseconds kCallGrace{2'000};
+
+absl::Status MakeFolder(const std::string& path) {
+  std::error_code error;
+  std::filesystem::create_directories(path, error);
+  if (error) {
+    return absl::UnavailableError(absl::StrCat("cannot make folder ", path, ": ", error.message()));
+  }
+  if (::chmod(path.c_str(), 0700) != 0) {
+    return absl::PermissionDeniedError(
+        absl::StrCat("cannot close folder ", path, " to others: ", std::strerror(errno)));
+  }
+  return absl::OkStatus();
+}
+
+// The host part of "host:port"; migrations arrive there, on a port of their own.
+std::string SameHostAnyPort(const std::string& address) {
+  const size_t colon = address.rfind(':');
+  if (address.starts_with("unix:") || colon == std::string::npos) return "127.0.0.1:0";
+  return address.substr(0, colon) + ":0";
+}
+
+}  // namespace
+
+// In the order of their making; destroyed in the opposite one.
+struct Daemon::Parts {
+  std::unique_ptr<vm::Store> store;
+  std::unique_ptr<vm::EventLog> events;
+  std::unique_ptr<vm::Backend> backend;
+  vm::HostSettings settings;
+  std::unique_ptr<vm::VmInventory> inventory;
+  vm::ImageDigests digests;
+  std::unique_ptr<migration::SessionListener> listener;
+  std::unique_ptr<migration::SocketHandoff> handoff;
+  std::unique_ptr<migration::ControllerDeps> deps;
+  std::unique_ptr<migration::SessionRegistry> sessions;
+  std::unique_ptr<vm::VmService> vm_service;
+  std::unique_ptr<vm::GuestService> guest_service;
+  std::unique_ptr<vm::HostService> host_service;
+  std::unique_ptr<migration::MigrationService> migration_service;
+  std::unique_ptr<rpc::Server> server;
+};
+
+Daemon::Daemon(Executor executor, FerrydConfig config)
+    : executor_(std::move(executor)),
+      config_(std::move(config)),
+      parts_(std::make_unique<Parts>()) {}
+
+Daemon::~Daemon() = default;
+
+absl::Status Daemon::PrepareFolders() {
+  RETURN_IF_ERROR(MakeFolder(config_.state_dir));
+  RETURN_IF_ERROR(MakeFolder(config_.state_dir + "/vm"));
+  RETURN_IF_ERROR(MakeFolder(config_.state_dir + "/mig"));
+  return absl::OkStatus();
+}
+
+Task<absl::Status> Daemon::Start() {
+  CO_RETURN_IF_ERROR(PrepareFolders());
+  CO_ASSIGN_OR_RETURN(parts_->store,
+                      vm::OpenSqliteStore(config_.state_dir + "/ferry.db", executor_));
+  absl::Status intact = co_await parts_->store->VerifyJournal();
+  if (!intact.ok()) co_return intact;
+  parts_->events = std::make_unique<vm::EventLog>(executor_, *parts_->store);
+  CO_RETURN_IF_ERROR(co_await OpenBackend());
+
+  parts_->settings.advertised_address = config_.advertise;
+  parts_->settings.kernel = config_.kernel;
+  parts_->settings.initrd = config_.initrd;
+  parts_->settings.kernel_args = config_.kernel_args;
+  const vm::SandboxDeps sandbox{executor_, *parts_->backend, *parts_->store, *parts_->events,
+                                parts_->settings};
+  parts_->inventory = std::make_unique<vm::VmInventory>(sandbox);
+  CO_RETURN_IF_ERROR(co_await parts_->inventory->Load());
+  CO_RETURN_IF_ERROR(OpenMigration());
+  CO_RETURN_IF_ERROR(co_await parts_->sessions->Load());
+  CO_RETURN_IF_ERROR(Serve());
+  parts_->events->Publish("host.started", parts_->store->journal_id(),
+                          {{"address", config_.advertise}});
+  spdlog::info("serving {}{}{}", config_.socket, config_.listen.empty() ? "" : " and ",
+               config_.listen.empty() ? "" : config_.listen.front());
+  co_return absl::OkStatus();
+}
+
+Task<absl::Status> Daemon::OpenBackend() {
+  vm::QemuBackendConfig qemu;
+  qemu.binary = config_.qemu;
+  qemu.state_dir = config_.state_dir + "/vm";
+  qemu.allow_kvm = !config_.no_kvm;
+  qemu.make_link = [](Executor executor, uint32_t) -> std::unique_ptr<vm::GuestLink> {
+    return std::make_unique<vm::SerialGuestLink>(std::move(executor));
+  };
+  if (!config_.qemu_user.empty()) {
+    const passwd* user = ::getpwnam(config_.qemu_user.c_str());
+    if (user == nullptr) {
+      co_return absl::InvalidArgumentError(
+          absl::StrCat("--qemu-user is ", config_.qemu_user, ", but there is no such user"));
+    }
+    qemu.qemu_uid = user->pw_uid;
+    qemu.qemu_gid = user->pw_gid;
+  }
+  auto backend = co_await vm::QemuBackend::Open(executor_, std::move(qemu));
+  if (!backend.ok()) co_return backend.status();
+  parts_->backend = *std::move(backend);
+  const vm::BackendInfo& info = parts_->backend->info();
+  spdlog::info("{} {} with {} ({}), machine {}", info.name, info.version, info.accelerator,
+               info.accelerator_reason, info.machine_type);
+  co_return absl::OkStatus();
+}
+
+absl::Status Daemon::OpenMigration() {
+  std::shared_ptr<migration::TlsContext> tls;
+  if (!config_.tls.empty()) {
+    const migration::TlsFiles files{config_.tls.cert, config_.tls.key, config_.tls.ca};
+    ASSIGN_OR_RETURN(tls, migration::LoadTls(files));
+  }
+  migration::ListenerOptions listen;
+  listen.address = config_.migration_listen.empty() ? SameHostAnyPort(config_.advertise)
+                                                    : config_.migration_listen;
+  listen.tls = tls;
+  ASSIGN_OR_RETURN(parts_->listener, migration::SessionListener::Listen(executor_, listen));
+  migration::HandoffOptions handoff;
+  handoff.path = config_.state_dir + "/handoff.sock";
+  // A daemon that crashed leaves its socket; that no other one runs is sure, for we hold the store.
+  ::unlink(handoff.path.c_str());
+  ASSIGN_OR_RETURN(parts_->handoff, migration::SocketHandoff::Listen(executor_, handoff));
+  auto make_peer = [tls_files = config_.tls](const std::string& address) {
+    return migration::MakeGrpcPeerClient(address, tls_files);
+  };
+  parts_->deps = std::make_unique<migration::ControllerDeps>(
+      migration::ControllerDeps{*parts_->inventory, parts_->digests, *parts_->listener,
+                                *parts_->handoff, make_peer, tls, config_.state_dir + "/mig"});
+  parts_->sessions = std::make_unique<migration::SessionRegistry>(*parts_->deps);
+  return absl::OkStatus();
+}
+
+absl::Status Daemon::Serve() {
+  parts_->vm_service = std::make_unique<vm::VmService>(*parts_->inventory);
+  parts_->guest_service = std::make_unique<vm::GuestService>(*parts_->inventory);
+  parts_->host_service = std::make_unique<vm::HostService>(*parts_->inventory, FERRY_VERSION);
+  parts_->migration_service =
+      std::make_unique<migration::MigrationService>(*parts_->sessions, executor_);
+  rpc::ServerOptions options;
+  options.unix_socket = config_.socket;
+  options.tcp_addresses = config_.listen;
+  options.tls = config_.tls;
+  options.insecure_tcp = config_.insecure_tcp;
+  const std::vector<grpc::Service*> services{parts_->vm_service.get(), parts_->guest_service.get(),
+                                             parts_->host_service.get(),
+                                             parts_->migration_service.get()};
+  ASSIGN_OR_RETURN(parts_->server, rpc::Server::Start(options, services));
+  return absl::OkStatus();
+}
+
+Task<void> Daemon::Stop() {
+  spdlog::info("stopping; VMs run on");
+  if (parts_->sessions) co_await parts_->sessions->Shutdown();
+  if (parts_->inventory) parts_->inventory->Detach();
+  if (parts_->server) co_await parts_->server->Shutdown(kCallGrace);
+  if (parts_->listener) parts_->listener->Close();
+  if (parts_->handoff) parts_->handoff->Close();
+  if (parts_->events) co_await parts_->events->Close();
+}
+
+}  // namespace ferry::tools

@@ -1,0 +1,35 @@
+#pragma once
+
+#include <memory>
+
+#include "absl/status/status.h"
+#include "bridge/runtime/async.h"
+#include "tools/ferryd/config.h"
+
+namespace ferry::tools {
+
+// The daemon: makes every collaborator in order, serves until told to stop, and lets go of them in
+// the opposite order. VMs run on when it ends.
+class Daemon {
+ public:
+  Daemon(Executor executor, FerrydConfig config);
+  ~Daemon();
+
+  // Returns when it serves, or why it cannot.
+  Task<absl::Status> Start();
+  // Calls migrations off, ends calls, and detaches from the VMs.
+  Task<void> Stop();
+
+ private:
+  absl::Status PrepareFolders();
+  Task<absl::Status> OpenBackend();
+  absl::Status OpenMigration();
+  absl::Status Serve();
+
+  struct Parts;
+  Executor executor_;
+  FerrydConfig config_;
+  std::unique_ptr<Parts> parts_;
+};
+
+}  // namespace ferry::tools
