@@ -228,12 +228,16 @@ void AttachRelay::Close(const absl::Status& reason) {
 
 void AttachRelay::FillState(ProcessState* state) const {
   state->attachment_id = attachment_id_;
-  if (in_) state->std_in = {.taken = in_->taken(), .ended = in_->ended()};
+  if (in_) {
+    state->std_in = {.taken = in_->taken(), .ended = in_->ended()};
+    state->std_in.in_flight = in_->in_flight();
+  }
   for (Stream stream : {Stream::kStdout, Stream::kStderr}) {
     const Output& from = output(stream);
     if (!from.stream) continue;
     StreamState& to = stream == Stream::kStdout ? state->std_out : state->std_err;
     to = {.taken = from.stream->taken(), .ended = from.stream->ended()};
+    to.in_flight = from.stream->in_flight();
     if (!spooled_) continue;
     to.spool_start = from.spool.start();
     to.spool = from.spool.bytes();

@@ -29,6 +29,8 @@ class InputStream : public StdioStream::Owner {
   StreamPosition taken() const { return {generation_, taken_}; }
   bool ended() const { return end_taken_; }
   uint64_t sent() const { return sent_; }
+  // Passed on to the guest and not taken by the process yet, in bytes.
+  uint64_t in_flight() const { return sent_ > taken_ ? sent_ - taken_ : 0; }
 
   absl::Status Send(uint64_t offset, std::string_view data);
   absl::Status End(uint64_t offset);

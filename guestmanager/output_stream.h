@@ -33,6 +33,9 @@ class OutputStream : public StdioStream::Owner {
   bool over() const { return end_taken_ || plain_ended_; }
   uint64_t end_offset() const { return end_taken_ ? taken_ : next_; }
 
+  // Given to the consumer and not acknowledged yet, in bytes.
+  uint64_t in_flight() const { return next_ > taken_ ? next_ - taken_ : 0; }
+
   // From `offset` on everything goes to `consumer`; nullptr: to nobody.
   void SetConsumer(OutputConsumer* consumer, uint64_t offset);
   void Wake() { stream_->Wake(); }

@@ -47,6 +47,7 @@ struct StreamState {
   bool ended = false;        // its end was taken too
   uint64_t spool_start = 0;  // offset of spool's first byte
   std::string spool;         // output of a detached process that is kept on the host
+  uint64_t in_flight = 0;    // passed through here and not taken yet; measured, not carried
 };
 
 // What a migration carries of a process. The zero value (no ports, no wait) says that it has no

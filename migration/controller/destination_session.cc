@@ -84,6 +84,10 @@ absl::StatusOr<schema::ComputeSystem> DestinationSession::LocalDocument(
     const state::v1::VmPayload& vm) {
   ASSIGN_OR_RETURN(schema::ComputeSystem document,
                    schema::ComputeSystemFromJson(vm.hcs_document_json()));
+  auto& socket = document.virtual_machine.devices.hv_socket;
+  if (socket.has_value() && socket->guest_cid != 0) {
+    socket->guest_cid = deps_.inventory.FreeGuestCid();
+  }
   auto& boot = document.virtual_machine.chipset.linux_kernel_direct;
   if (!boot.has_value()) return document;
   const vm::HostSettings& settings = deps_.inventory.deps().settings;

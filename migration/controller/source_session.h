@@ -62,6 +62,7 @@ class SourceSession final : public MigrationSession {
   Task<absl::Status> OnStopped();
   static Task<void> ReadMessages(Self self, std::shared_ptr<SessionConnection> connection);
   Task<void> HandleProof(std::string bytes);
+  void NoteInFlight(const guest::GuestState& state);
   void OnSystemEvent(const vm::SystemEvent& event);
   void OnProgress(const vm::TransferProgress& progress);
   void FinishTransfer(const absl::Status& status);

@@ -140,17 +140,29 @@ Task<absl::Status> SourceSession::OnStopped() {
   vm_->FreezeGuest();
   auto guest_state = vm_->guest()->Save();
   if (!guest_state.ok()) co_return guest_state.status();
+  NoteInFlight(*guest_state);
   vm::CutState cut;
   cut.session_id = id();
   cut.vm_id = vm_->id();
   cut.plan_sha256 = plan_digest_;
-  cut.guest_link = "virtio-serial";
+  cut.guest_link = vm_->guest_link();
   cut.guest = *std::move(guest_state);
   cut.paused_by_user = vm_->paused_by_user();
   CO_ASSIGN_OR_RETURN(std::string sealed, vm::EncodeCut(cut));
   state_digest_ = vm::Sha256(sealed);
   CO_RETURN_IF_ERROR(connection_->SendMessage(MessageKind::kCut, std::move(sealed)));
   co_return co_await TakeStep(core_->Quiesce());
+}
+
+void SourceSession::NoteInFlight(const guest::GuestState& state) {
+  uint64_t input = 0;
+  uint64_t output = 0;
+  for (const guest::ProcessState& process : state.processes) {
+    input += process.std_in.in_flight;
+    output += process.std_out.in_flight + process.std_err.in_flight;
+  }
+  info_.mutable_statistics()->set_unacknowledged_stdin_bytes(input);
+  info_.mutable_statistics()->set_unacknowledged_output_bytes(output);
 }
 
 void SourceSession::OnSystemEvent(const vm::SystemEvent& event) {

@@ -67,6 +67,10 @@ void AddFlags(CLI::App& app, FerrydConfig& config) {
   app.add_option("--qemu", config.qemu, "QEMU binary")->capture_default_str();
   app.add_option("--qemu-user", config.qemu_user, "Run QEMU as this user");
   app.add_flag("--no-kvm", config.no_kvm, "Use software emulation without measuring KVM");
+  app.add_option("--guest-link", config.guest_link,
+                 "How to reach agents: vsock, virtio-serial, or auto (vsock where the host has it)")
+      ->capture_default_str()
+      ->check(CLI::IsMember({"auto", "vsock", "virtio-serial"}));
   app.add_option("--log-level", config.log_level, "trace, debug, info, warn or error")
       ->capture_default_str()
       ->check(CLI::IsMember({"trace", "debug", "info", "warn", "error"}));

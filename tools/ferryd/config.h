@@ -24,6 +24,7 @@ struct FerrydConfig {
   std::string qemu = "/usr/bin/qemu-system-x86_64";
   std::string qemu_user;  // QEMU runs as this user; empty: the daemon's
   bool no_kvm = false;
+  std::string guest_link = "auto";  // auto, vsock or virtio-serial
   std::string log_level = "info";
 };
 

@@ -11,11 +11,13 @@
 
 #include "absl/strings/str_cat.h"
 #include "bridge/runtime/status_macros.h"
+#include "bridge/transport/vsock.h"
 #include "migration/controller/session_registry.h"
 #include "migration/service/grpc_peer_client.h"
 #include "migration/service/migration_service.h"
 #include "vmmanager/qemu/qemu_backend.h"
 #include "vmmanager/qemu/serial_guest_link.h"
+#include "vmmanager/qemu/vsock_guest_link.h"
 #include "vmmanager/rpc/server.h"
 #include "vmmanager/service/guest_service.h"
 #include "vmmanager/service/host_service.h"
@@ -52,6 +54,7 @@ std::string SameHostAnyPort(const std::string& address) {
 struct Daemon::Parts {
   std::unique_ptr<vm::Store> store;
   std::unique_ptr<vm::EventLog> events;
+  std::shared_ptr<bridge::VsockPortRegistry> vsock_ports;
   std::unique_ptr<vm::Backend> backend;
   vm::HostSettings settings;
   std::unique_ptr<vm::VmInventory> inventory;
@@ -94,6 +97,8 @@ Task<absl::Status> Daemon::Start() {
   parts_->settings.kernel = config_.kernel;
   parts_->settings.initrd = config_.initrd;
   parts_->settings.kernel_args = config_.kernel_args;
+  parts_->settings.use_vsock =
+      config_.guest_link == "vsock" || (config_.guest_link == "auto" && bridge::VsockAvailable());
   const vm::SandboxDeps sandbox{executor_, *parts_->backend, *parts_->store, *parts_->events,
                                 parts_->settings};
   parts_->inventory = std::make_unique<vm::VmInventory>(sandbox);
@@ -113,7 +118,15 @@ Task<absl::Status> Daemon::OpenBackend() {
   qemu.binary = config_.qemu;
   qemu.state_dir = config_.state_dir + "/vm";
   qemu.allow_kvm = !config_.no_kvm;
-  qemu.make_link = [](Executor executor, uint32_t) -> std::unique_ptr<vm::GuestLink> {
+  parts_->vsock_ports =
+      std::make_shared<bridge::VsockPortRegistry>(executor_, bridge::MakeVsockSockets());
+  qemu.make_link = [ports = parts_->vsock_ports](Executor executor,
+                                                 uint32_t cid) -> std::unique_ptr<vm::GuestLink> {
+    if (cid != 0) {
+      auto transport = ports->MakeTransport(cid);
+      if (transport.ok()) return std::make_unique<vm::VsockGuestLink>(*std::move(transport));
+      spdlog::error("no vsock link for context id {}: {}", cid, transport.status().ToString());
+    }
     return std::make_unique<vm::SerialGuestLink>(std::move(executor));
   };
   if (!config_.qemu_user.empty()) {

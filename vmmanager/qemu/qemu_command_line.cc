@@ -56,6 +56,8 @@ void AddKernel(Words& words, const schema::VirtualMachine& machine) {
   if (!kernel->init_rd_path.empty()) Append(words, {"-initrd", kernel->init_rd_path});
   std::string line = "console=ttyS0 quiet";
   if (!kernel->kernel_cmd_line.empty()) absl::StrAppend(&line, " ", kernel->kernel_cmd_line);
+  const auto& socket = machine.devices.hv_socket;
+  if (socket && socket->guest_cid != 0) line += " ferry.link=vsock";
   Append(words, {"-append", line});
 }
 

@@ -89,7 +89,7 @@ absl::StatusOr<v1::VmSpec> CompleteSpec(const v1::VmSpec& given) {
 }
 
 schema::ComputeSystem BuildDocument(const v1::VmSpec& spec, const HostSettings& host,
-                                    const BackendInfo& backend) {
+                                    const BackendInfo& backend, uint32_t guest_cid) {
   schema::ComputeSystem document;
   schema::VirtualMachine& machine = document.virtual_machine;
   schema::LinuxKernelDirect& boot = machine.chipset.linux_kernel_direct.emplace();
@@ -110,6 +110,7 @@ schema::ComputeSystem BuildDocument(const v1::VmSpec& spec, const HostSettings& 
     attachment.name = disk.name();
     attachment.format = disk.format();
   }
+  if (guest_cid != 0) machine.devices.hv_socket.emplace().guest_cid = guest_cid;
   machine.platform.machine_type = backend.machine_type;
   return document;
 }

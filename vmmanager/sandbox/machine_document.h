@@ -14,8 +14,9 @@ namespace ferry::vm {
 // the member, its value and what is allowed.
 absl::StatusOr<v1::VmSpec> CompleteSpec(const v1::VmSpec& spec);
 
-// The machine document of a completed specification on this host.
+// The machine document of a completed specification on this host. `guest_cid` is 0 for a guest link
+// over virtio-serial.
 schema::ComputeSystem BuildDocument(const v1::VmSpec& spec, const HostSettings& host,
-                                    const BackendInfo& backend);
+                                    const BackendInfo& backend, uint32_t guest_cid);
 
 }  // namespace ferry::vm

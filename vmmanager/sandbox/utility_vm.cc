@@ -47,6 +47,11 @@ UtilityVm::UtilityVm(SandboxDeps deps, VmRow row, v1::VmSpec spec, schema::Compu
 
 UtilityVm::~UtilityVm() = default;
 
+uint32_t UtilityVm::guest_cid() const {
+  const auto& socket = document_.virtual_machine.devices.hv_socket;
+  return socket.has_value() ? socket->guest_cid : 0;
+}
+
 v1::VmState UtilityVm::state() const {
   switch (phase_) {
     case Phase::kStopped:

@@ -47,6 +47,9 @@ class UtilityVm : public std::enable_shared_from_this<UtilityVm> {
   const v1::VmSpec& spec() const { return spec_; }
   const schema::ComputeSystem& document() const { return document_; }
   uint64_t epoch() const { return row_.epoch; }
+  // 0 for a guest link over virtio-serial.
+  uint32_t guest_cid() const;
+  std::string guest_link() const { return guest_cid() == 0 ? "virtio-serial" : "vsock"; }
   const std::string& spec_json() const { return row_.spec_json; }
   const std::string& request_id() const { return row_.request_id; }
   v1::VmState state() const;

@@ -6,6 +6,8 @@
 #include <boost/uuid/random_generator.hpp>
 #include <boost/uuid/uuid_io.hpp>
 #include <chrono>
+#include <random>
+#include <set>
 
 #include "absl/strings/str_cat.h"
 #include "bridge/runtime/status_macros.h"
@@ -15,6 +17,10 @@ namespace ferry::vm {
 namespace {
 
 constexpr size_t kDepartedKept = 1024;
+
+// AF_VSOCK reserves 0 to 2 and the highest one.
+constexpr uint32_t kFirstGuestCid = 1024;
+constexpr uint32_t kLastGuestCid = 0x7fffffff;
 
 uint64_t NowUnixMs() {
   const auto now = std::chrono::system_clock::now().time_since_epoch();
@@ -60,7 +66,8 @@ Task<absl::StatusOr<std::shared_ptr<UtilityVm>>> VmInventory::Create(
     co_return absl::AlreadyExistsError(absl::StrCat(
         "a VM named ", spec.name(), " exists; choose another name, or delete that one first"));
   }
-  const schema::ComputeSystem document = BuildDocument(spec, deps_.settings, deps_.backend.info());
+  const schema::ComputeSystem document = BuildDocument(
+      spec, deps_.settings, deps_.backend.info(), deps_.settings.use_vsock ? FreeGuestCid() : 0);
   VmRow row;
   row.id = boost::uuids::to_string(boost::uuids::random_generator()());
   row.name = spec.name();
@@ -137,6 +144,16 @@ absl::StatusOr<std::shared_ptr<UtilityVm>> VmInventory::AddIncoming(
       std::make_shared<UtilityVm>(deps_, std::move(row), std::move(spec), std::move(document));
   vms_[id] = vm;
   return vm;
+}
+
+uint32_t VmInventory::FreeGuestCid() const {
+  std::set<uint32_t> taken;
+  for (const auto& [id, vm] : vms_) taken.insert(vm->guest_cid());
+  std::random_device random;
+  std::uniform_int_distribution<uint32_t> any(kFirstGuestCid, kLastGuestCid);
+  uint32_t cid = any(random);
+  while (taken.contains(cid)) cid = any(random);
+  return cid;
 }
 
 Task<absl::Status> VmInventory::Forget(std::string id, std::string moved_to) {

@@ -36,6 +36,10 @@ class VmInventory {
   // A VM that a migration brings; ALREADY_EXISTS if its id or name is taken here.
   absl::StatusOr<std::shared_ptr<UtilityVm>> AddIncoming(VmRow row, v1::VmSpec spec,
                                                          schema::ComputeSystem document);
+  // A context id for AF_VSOCK that no VM of this host has; chosen at random, so that the daemons of
+  // one kernel do not meet.
+  uint32_t FreeGuestCid() const;
+
   // Drops a VM that left, or one that never arrived; `moved_to` is told to whoever looks for it.
   Task<absl::Status> Forget(std::string id, std::string moved_to);
 
