@@ -25,7 +25,7 @@ struct FakeAgent::Wire {
 
 std::shared_ptr<FakeAgent::Wire> FakeAgent::Dial(uint32_t port) {
   if (stopped_) return nullptr;
-  absl::StatusOr<std::unique_ptr<bridge::Connection>> connection = transport_->Dial(port);
+  absl::StatusOr<std::unique_ptr<bridge::Connection>> connection = dialer_(port);
   if (!connection.ok()) return nullptr;
   auto wire = std::make_shared<Wire>(executor_, *std::move(connection));
   Spawn(executor_, WriteLoop(wire));
@@ -47,7 +47,14 @@ Task<void> FakeAgent::WriteLoop(std::shared_ptr<Wire> wire) {
 }
 
 void FakeAgent::Connect(bridge::FakeHostTransport* transport) {
-  if (transport != nullptr) transport_ = transport;
+  if (transport != nullptr) {
+    dialer_ = [transport](uint32_t port) { return transport->Dial(port); };
+  }
+  ConnectTo(dialer_);
+}
+
+void FakeAgent::ConnectTo(Dialer dialer) {
+  dialer_ = std::move(dialer);
   if (bridge_) bridge_->Close();
   bridge_ = Dial(bridge::kBridgePort);
   if (bridge_) Spawn(executor_, ServeBridge(shared_from_this(), bridge_));
@@ -129,6 +136,9 @@ void FakeAgent::Handle(const Frame& frame) {
     return Send(answer, frame.id, Encode(response));
   }
   Send(answer, frame.id, Encode(bridge::SimpleResponse{}));
+  const bool shutdown =
+      frame.type == bridge::kShutdownGraceful || frame.type == bridge::kShutdownForced;
+  if (shutdown && on_shutdown) on_shutdown();
 }
 
 void FakeAgent::Execute(const Frame& frame) {

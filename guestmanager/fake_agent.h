@@ -1,6 +1,7 @@
 #pragma once
 
 #include <cstdint>
+#include <functional>
 #include <map>
 #include <memory>
 #include <optional>
@@ -41,8 +42,12 @@ class FakeAgent : public std::enable_shared_from_this<FakeAgent> {
     bool forgotten = false;
   };
 
+  // Connects to a port of the host.
+  using Dialer = std::function<absl::StatusOr<std::unique_ptr<bridge::Connection>>(uint32_t)>;
+
+  FakeAgent(Executor executor, Dialer dialer) : executor_(executor), dialer_(std::move(dialer)) {}
   FakeAgent(Executor executor, bridge::FakeHostTransport& transport)
-      : executor_(executor), transport_(&transport) {}
+      : FakeAgent(executor, [&transport](uint32_t port) { return transport.Dial(port); }) {}
 
   bool resumable = true;
   bool silent = false;       // answers nothing but the negotiation
@@ -53,9 +58,11 @@ class FakeAgent : public std::enable_shared_from_this<FakeAgent> {
   std::vector<bridge::Frame> received;
   std::vector<uint32_t> signals;
   std::vector<uint32_t> acknowledged;
+  std::function<void()> on_shutdown;  // the host asked for it; nullptr: the guest does not end
 
   // Dials the bridge and all stdio ports (again), on another transport if one is given.
   void Connect(bridge::FakeHostTransport* transport = nullptr);
+  void ConnectTo(Dialer dialer);
   void Write(uint32_t pid, bool to_stderr, const std::string& data);
   void EndOutput(uint32_t pid);
   void Exit(uint32_t pid, uint32_t code, std::optional<uint32_t> signal = std::nullopt);
@@ -81,7 +88,7 @@ class FakeAgent : public std::enable_shared_from_this<FakeAgent> {
   void SendOutput(Wire& wire, Output& output, uint64_t from);
 
   Executor executor_;
-  bridge::FakeHostTransport* transport_;
+  Dialer dialer_;
   std::shared_ptr<Wire> bridge_;
   std::map<uint32_t, std::shared_ptr<Wire>> stdio_;  // by port
   std::vector<std::pair<int64_t, uint32_t>> waits_;  // id, pid

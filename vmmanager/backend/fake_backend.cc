@@ -67,6 +67,9 @@ void FakeComputeSystem::Emit(SystemEvent event) {
 void FakeComputeSystem::SetRunning(bool running) {
   machine_->state = running ? SystemState::kRunning : SystemState::kPaused;
   Emit({.kind = running ? SystemEvent::Kind::kResumed : SystemEvent::Kind::kPaused});
+  if (running && !std::exchange(guest_ran_, true) && script_->on_first_run) {
+    script_->on_first_run(*this);
+  }
 }
 
 bool FakeComputeSystem::Step(uint64_t steps) {

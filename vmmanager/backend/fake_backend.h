@@ -1,6 +1,7 @@
 #pragma once
 
 #include <cstdint>
+#include <functional>
 #include <map>
 #include <memory>
 #include <string>
@@ -9,6 +10,8 @@
 #include "vmmanager/backend/fake_guest_link.h"
 
 namespace ferry::vm {
+
+class FakeComputeSystem;
 
 // What a test scripts into the fake: failures and stops by verb name, e.g. "Start" or "Transfer".
 class FakeScript {
@@ -27,6 +30,8 @@ class FakeScript {
 
   uint64_t pages = 8;        // that a transfer sends
   uint64_t page_bytes = 64;  // of each
+  // A system runs its guest for the first time, so that the guest can dial its host.
+  std::function<void(FakeComputeSystem&)> on_first_run;
 
  private:
   struct Gate {
@@ -115,6 +120,7 @@ class FakeComputeSystem final : public ComputeSystem {
   bool ran_before_ = false;
   bool exited_ = false;
   bool cancelled_ = false;
+  bool guest_ran_ = false;
 };
 
 class FakeBackend final : public Backend {

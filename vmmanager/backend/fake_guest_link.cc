@@ -68,6 +68,14 @@ std::unique_ptr<bridge::GuestTransport> FakeGuestLink::MakeGuestEnd() {
   return std::make_unique<GuestEnd>(*this);
 }
 
+FakeGuestLink::Dialer FakeGuestLink::MakeDialer() {
+  return [this, alive = std::weak_ptr<bool>(alive_)](
+             uint32_t port) -> absl::StatusOr<std::unique_ptr<bridge::Connection>> {
+    if (alive.expired()) return absl::UnavailableError("the guest link is gone");
+    return Dial(port);
+  };
+}
+
 void FakeGuestLink::Reset() {
   for (const std::weak_ptr<bridge::StreamSocket>& weak : std::exchange(sockets_, {})) {
     if (auto socket = weak.lock()) bridge::CloseStreamSocket(*socket);

@@ -1,6 +1,7 @@
 #pragma once
 
 #include <cstdint>
+#include <functional>
 #include <map>
 #include <memory>
 #include <vector>
@@ -26,6 +27,10 @@ class FakeGuestLink final : public bridge::HostTransport {
 
   std::unique_ptr<bridge::GuestTransport> MakeGuestEnd();
 
+  // Dials as the guest does; refused once the link is gone.
+  using Dialer = std::function<absl::StatusOr<std::unique_ptr<bridge::Connection>>(uint32_t)>;
+  Dialer MakeDialer();
+
   // Resets every connection, as a migration does; the guest may dial again at once.
   void Reset();
 
@@ -40,6 +45,7 @@ class FakeGuestLink final : public bridge::HostTransport {
   std::shared_ptr<AsyncEvent> link_changed_;
   uint64_t links_ = 1;
   bool closed_ = false;
+  std::shared_ptr<bool> alive_ = std::make_shared<bool>(true);
 };
 
 }  // namespace ferry::vm

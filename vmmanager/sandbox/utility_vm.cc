@@ -252,8 +252,10 @@ Task<absl::Status> UtilityVm::Stop(bool force, milliseconds timeout) {
   std::shared_ptr<ComputeSystem> system = system_;
   std::shared_ptr<guest::Guest> guest = guest_;
   if (force) {
-    CO_RETURN_IF_ERROR(co_await system->Terminate());
-    co_return co_await AwaitExit(kExitLimit);
+    absl::Status ended = co_await system->Terminate();
+    if (ended.ok()) ended = co_await AwaitExit(kExitLimit);
+    if (!ended.ok() && phase_ == Phase::kStopping) SetPhase(Phase::kUp);
+    co_return ended;
   }
   absl::Status asked = co_await guest->Shutdown(false);
   absl::Status ended = absl::OkStatus();

@@ -55,6 +55,7 @@ Task<absl::StatusOr<std::vector<SessionRow>>> FakeStore::ListSessions() {
 }
 
 Task<absl::StatusOr<JournalRecord>> FakeStore::Append(JournalRecord record) {
+  if (before_append) CO_RETURN_IF_ERROR(co_await before_append(record));
   CO_RETURN_IF_ERROR(TakeFailure());
   const JournalHead last = head();
   record.sequence = last.sequence + 1;

@@ -1,5 +1,6 @@
 #pragma once
 
+#include <functional>
 #include <map>
 #include <optional>
 #include <string>
@@ -15,6 +16,8 @@ class FakeStore final : public Store {
   explicit FakeStore(std::string journal_id = "fake-journal");
 
   void FailNext(absl::Status status) { failure_ = std::move(status); }
+  // Runs before each record is appended: to wait there, or to fail.
+  std::function<Task<absl::Status>(JournalRecord)> before_append;
   std::vector<JournalRecord>& journal() { return journal_; }
 
   const std::string& journal_id() const override { return journal_id_; }

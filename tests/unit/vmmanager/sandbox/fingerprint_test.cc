@@ -1,0 +1,114 @@
+#include "vmmanager/sandbox/fingerprint.h"
+
+#include <gmock/gmock.h>
+
+#include <filesystem>
+#include <fstream>
+#include <functional>
+
+#include "tests/unit/bridge/task_test.h"
+#include "vmmanager/state/saved_state.h"
+
+namespace ferry::vm {
+namespace {
+
+using ::testing::HasSubstr;
+
+class FingerprintTest : public ::testing::Test {
+ protected:
+  FingerprintTest() {
+    Write("kernel", "a kernel");
+    Write("initrd", "an initramfs");
+    auto& boot = document_.virtual_machine.chipset.linux_kernel_direct.emplace();
+    boot.kernel_file_path = Path("kernel");
+    boot.init_rd_path = Path("initrd");
+    boot.kernel_cmd_line = "quiet";
+    document_.virtual_machine.compute_topology.memory.size_in_mb = 256;
+    document_.virtual_machine.compute_topology.processor.count = 2;
+    document_.virtual_machine.platform.machine_type = "fake-1";
+  }
+
+  std::string Path(const std::string& name) const { return folder_.path() + "/" + name; }
+  void Write(const std::string& name, const std::string& text) {
+    std::ofstream(Path(name)) << text;
+  }
+
+  TestFolder folder_;
+  schema::ComputeSystem document_;
+  BackendInfo backend_{"fake", "1", "none", "", "fake-1"};
+  ImageDigests digests_;
+};
+
+TEST_F(FingerprintTest, SameMachineAgrees) {
+  ImageDigests other;
+  auto a = MakeFingerprint(document_, backend_, digests_);
+  auto b = MakeFingerprint(document_, backend_, other);
+  ASSERT_TRUE(a.ok()) << a.status();
+  EXPECT_TRUE(CheckFingerprint(*a, *b).ok());
+}
+
+TEST_F(FingerprintTest, DifferencesAreFound) {
+  const auto source = *MakeFingerprint(document_, backend_, digests_);
+  using Change = std::function<void(schema::ComputeSystem&, BackendInfo&)>;
+  const Change changes[] = {
+      [](auto&, auto& b) { b.name = "other"; },
+      [](auto&, auto& b) { b.accelerator = "kvm"; },
+      [](auto& d, auto&) { d.virtual_machine.platform.machine_type = "fake-2"; },
+      [](auto& d, auto&) { d.virtual_machine.compute_topology.processor.count = 3; },
+      [](auto& d, auto&) { d.virtual_machine.compute_topology.memory.size_in_mb = 512; },
+      [](auto& d, auto&) {
+        d.virtual_machine.chipset.linux_kernel_direct->kernel_cmd_line = "loud";
+      },
+      [this](auto& d, auto&) {
+        Write("kernel-2", "another kernel");
+        d.virtual_machine.chipset.linux_kernel_direct->kernel_file_path = Path("kernel-2");
+      },
+      [this](auto& d, auto&) {
+        d.virtual_machine.chipset.linux_kernel_direct->init_rd_path = Path("kernel");
+      },
+      [](auto& d, auto&) { d.virtual_machine.devices.scsi["0"].attachments["0"].name = "data"; },
+      [](auto& d, auto&) { d.virtual_machine.devices.hv_socket.emplace().guest_cid = 5; },
+  };
+  int index = 0;
+  for (const Change& change : changes) {
+    schema::ComputeSystem document = document_;
+    BackendInfo backend = backend_;
+    change(document, backend);
+    auto here = MakeFingerprint(document, backend, digests_);
+    ASSERT_TRUE(here.ok()) << here.status();
+    EXPECT_EQ(CheckFingerprint(source, *here).code(), absl::StatusCode::kFailedPrecondition)
+        << "change " << index;
+    ++index;
+  }
+}
+
+TEST_F(FingerprintTest, ImagesAgreeByContentNotByPath) {
+  const auto source = *MakeFingerprint(document_, backend_, digests_);
+  Write("copy", "a kernel");
+  document_.virtual_machine.chipset.linux_kernel_direct->kernel_file_path = Path("copy");
+  EXPECT_TRUE(CheckFingerprint(source, *MakeFingerprint(document_, backend_, digests_)).ok());
+}
+
+TEST_F(FingerprintTest, MissingImageIsNamed) {
+  document_.virtual_machine.chipset.linux_kernel_direct->init_rd_path = Path("nowhere");
+  const absl::Status status = MakeFingerprint(document_, backend_, digests_).status();
+  EXPECT_EQ(status.code(), absl::StatusCode::kNotFound);
+  EXPECT_THAT(status.message(), HasSubstr(Path("nowhere")));
+}
+
+TEST_F(FingerprintTest, DigestIsRememberedUntilTheFileChanges) {
+  const std::string first = *digests_.Get(Path("kernel"));
+  EXPECT_EQ(*digests_.Get(Path("kernel")), first);
+  Write("kernel", "a kernel of another size");
+  const std::string second = *digests_.Get(Path("kernel"));
+  EXPECT_NE(second, first);
+  // Another file of the same size put in its place.
+  Write("next", "a kernel of Another size");
+  std::filesystem::rename(Path("next"), Path("kernel"));
+  EXPECT_NE(*digests_.Get(Path("kernel")), second);
+  std::filesystem::remove(Path("kernel"));
+  EXPECT_EQ(digests_.Get(Path("kernel")).status().code(), absl::StatusCode::kNotFound);
+}
+
+}  // namespace
+}  // namespace ferry::vm

@@ -1,0 +1,248 @@
+#include "vmmanager/sandbox/vm_inventory.h"
+
+#include <functional>
+
+#include "tests/unit/vmmanager/sandbox/sandbox_fixture.h"
+
+namespace ferry::vm {
+namespace {
+
+class VmInventoryTest : public SandboxTest {};
+
+TEST_F(VmInventoryTest, FillsInDefaults) {
+  auto vm = Create("web");
+  EXPECT_EQ(vm->spec().memory_mb(), 256u);
+  EXPECT_EQ(vm->spec().cpus(), 1u);
+  EXPECT_EQ(vm->epoch(), 1u);
+  const v1::Vm described = vm->Describe(true);
+  EXPECT_EQ(described.machine_type(), "fake-1");
+  EXPECT_THAT(described.machine_document_json(), HasSubstr(host_.settings.kernel));
+  EXPECT_TRUE(vm->Describe(false).machine_document_json().empty());
+}
+
+struct Refusal {
+  const char* member;
+  const char* rule;
+  std::function<void(v1::VmSpec&)> spoil;
+};
+
+TEST_F(VmInventoryTest, RefusalsNameTheMemberAndTheRule) {
+  auto disk = [](v1::VmSpec& spec, std::string name, std::string file, std::string format) {
+    v1::DiskSpec* added = spec.add_disks();
+    added->set_name(name);
+    added->set_file(file);
+    added->set_format(format);
+  };
+  const Refusal refusals[] = {
+      {"name is \"\"", "at most 64", [](v1::VmSpec& s) { s.clear_name(); }},
+      {"name is \"-x\"", "first a letter", [](v1::VmSpec& s) { s.set_name("-x"); }},
+      {"name is \"a/b\"", "letters, digits", [](v1::VmSpec& s) { s.set_name("a/b"); }},
+      {"name is", "at most 64", [](v1::VmSpec& s) { s.set_name(std::string(65, 'a')); }},
+      {"memory is 63", "64 to", [](v1::VmSpec& s) { s.set_memory_mb(63); }},
+      {"memory is 1048577", "1048576", [](v1::VmSpec& s) { s.set_memory_mb(1048577); }},
+      {"cpus is 256", "1 to 255", [](v1::VmSpec& s) { s.set_cpus(256); }},
+      {"65 disks", "at most 64",
+       [&](v1::VmSpec& s) {
+         for (int i = 0; i < 65; ++i) disk(s, "d" + std::to_string(i), "/d", "raw");
+       }},
+      {"disk format is \"vhd\"", "qcow2 or raw", [&](v1::VmSpec& s) { disk(s, "d", "/d", "vhd"); }},
+      {"disk name is \"\"", "letters", [&](v1::VmSpec& s) { disk(s, "", "/d", "raw"); }},
+      {"two disks are named \"d\"", "its own name",
+       [&](v1::VmSpec& s) {
+         disk(s, "d", "/d", "raw");
+         disk(s, "d", "/e", "raw");
+       }},
+      {"disk d has no file", "file=", [&](v1::VmSpec& s) { disk(s, "d", "", "raw"); }},
+      {"file of disk d is \"d.img\"", "absolute",
+       [&](v1::VmSpec& s) { disk(s, "d", "d.img", "raw"); }},
+      {"kernel is \"k\"", "absolute", [](v1::VmSpec& s) { s.set_kernel("k"); }},
+      {"initrd is \"i\"", "absolute", [](v1::VmSpec& s) { s.set_initrd("i"); }},
+      {"kernel_args", "at most 2048",
+       [](v1::VmSpec& s) { s.set_kernel_args(std::string(2049, 'a')); }},
+  };
+  for (const Refusal& refusal : refusals) {
+    v1::CreateVmRequest request;
+    request.mutable_spec()->set_name("web");
+    refusal.spoil(*request.mutable_spec());
+    const absl::Status status = Await(host_.inventory->Create(request)).status();
+    EXPECT_EQ(status.code(), absl::StatusCode::kInvalidArgument) << refusal.member;
+    EXPECT_THAT(std::string(status.message()), HasSubstr(refusal.member));
+    EXPECT_THAT(std::string(status.message()), HasSubstr(refusal.rule));
+  }
+  EXPECT_TRUE(host_.inventory->List().empty());
+  EXPECT_TRUE(EventTypes().empty());
+}
+
+TEST_F(VmInventoryTest, DocumentCarriesDisksAndKernelArguments) {
+  v1::CreateVmRequest request;
+  request.mutable_spec()->set_name("web");
+  request.mutable_spec()->set_kernel_args("debug");
+  v1::DiskSpec* disk = request.mutable_spec()->add_disks();
+  disk->set_name("data");
+  disk->set_file("/images/data.qcow2");
+  disk->set_read_only(true);
+  auto vm = *Await(host_.inventory->Create(request));
+  const schema::VirtualMachine& machine = vm->document().virtual_machine;
+  EXPECT_EQ(machine.chipset.linux_kernel_direct->kernel_cmd_line, "quiet debug");
+  const schema::Attachment& attachment = machine.devices.scsi.at("0").attachments.at("0");
+  EXPECT_EQ(attachment.path, "/images/data.qcow2");
+  EXPECT_EQ(attachment.format, "qcow2");
+  EXPECT_TRUE(attachment.read_only);
+}
+
+TEST_F(VmInventoryTest, NameIsTakenUnlessTheSameRequestMadeIt) {
+  v1::CreateVmRequest request;
+  request.mutable_spec()->set_name("web");
+  request.set_request_id("r1");
+  auto first = *Await(host_.inventory->Create(request));
+  EXPECT_EQ(*Await(host_.inventory->Create(request)), first);
+  request.set_request_id("r2");
+  auto second = Await(host_.inventory->Create(request));
+  EXPECT_EQ(second.status().code(), absl::StatusCode::kAlreadyExists);
+  EXPECT_THAT(second.status().message(), HasSubstr("web"));
+  EXPECT_EQ(host_.inventory->List().size(), 1u);
+}
+
+TEST_F(VmInventoryTest, CreateThatCannotBeStoredLeavesNothing) {
+  host_.store.FailNext(absl::ResourceExhaustedError("the disk is full"));
+  v1::CreateVmRequest request;
+  request.mutable_spec()->set_name("web");
+  EXPECT_EQ(Await(host_.inventory->Create(request)).status().code(),
+            absl::StatusCode::kResourceExhausted);
+  EXPECT_TRUE(host_.inventory->List().empty());
+  EXPECT_NE(Create("web"), nullptr);
+}
+
+TEST_F(VmInventoryTest, FindsByNameAndByIdAndHelpsOtherwise) {
+  auto vm = Create("web");
+  EXPECT_EQ(*host_.inventory->Find("web"), vm);
+  EXPECT_EQ(*host_.inventory->Find(vm->id()), vm);
+  const absl::Status unknown = host_.inventory->Find("db").status();
+  EXPECT_EQ(unknown.code(), absl::StatusCode::kNotFound);
+  EXPECT_THAT(unknown.message(), HasSubstr("\"db\""));
+}
+
+TEST_F(VmInventoryTest, DepartedVmIsLookedForElsewhere) {
+  auto vm = Create("web");
+  const std::string id = vm->id();
+  ASSERT_TRUE(Await(host_.inventory->Forget(id, "host-b:1")).ok());
+  for (const std::string& key : {id, std::string("web")}) {
+    const absl::Status status = host_.inventory->Find(key).status();
+    EXPECT_EQ(status.code(), absl::StatusCode::kNotFound);
+    EXPECT_THAT(status.message(), HasSubstr("moved to host-b:1"));
+    EXPECT_THAT(status.message(), HasSubstr("--host host-b:1"));
+  }
+  auto again = Create("web");
+  EXPECT_EQ(*host_.inventory->Find("web"), again);
+}
+
+TEST_F(VmInventoryTest, ArrivalMustNotClash) {
+  auto vm = Create("web");
+  VmRow row;
+  row.id = vm->id();
+  row.name = "other";
+  EXPECT_EQ(host_.inventory->AddIncoming(row, {}, {}).status().code(),
+            absl::StatusCode::kAlreadyExists);
+  row.id = "another-id";
+  row.name = "web";
+  const absl::Status clash = host_.inventory->AddIncoming(row, {}, {}).status();
+  EXPECT_EQ(clash.code(), absl::StatusCode::kAlreadyExists);
+  EXPECT_THAT(clash.message(), HasSubstr("named web"));
+  row.name = "new";
+  ASSERT_TRUE(host_.inventory->AddIncoming(row, {}, {}).ok());
+  EXPECT_TRUE(host_.inventory->Find("another-id").ok());
+}
+
+TEST_F(VmInventoryTest, DeleteNeedsAStoppedVm) {
+  auto vm = Boot();
+  const absl::Status running = Await(host_.inventory->Delete(vm));
+  EXPECT_EQ(running.code(), absl::StatusCode::kFailedPrecondition);
+  EXPECT_THAT(running.message(), HasSubstr("ferryctl stop web"));
+  ASSERT_TRUE(Await(vm->Stop(true, milliseconds(1000))).ok());
+  ASSERT_TRUE(Await(host_.inventory->Delete(vm)).ok());
+  EXPECT_TRUE(host_.inventory->List().empty());
+  EXPECT_EQ(Row(vm->id()).id, "");
+}
+
+TEST_F(VmInventoryTest, DeletedVmIsNotWrittenToTheStoreAgain) {
+  auto vm = Boot();
+  ASSERT_TRUE(Await(vm->Stop(false, milliseconds(60'000))).ok());
+  ASSERT_TRUE(Await(host_.inventory->Delete(vm)).ok());
+  Settle();
+  EXPECT_EQ(Row(vm->id()).id, "");
+}
+
+TEST_F(VmInventoryTest, RestartFindsVmsAsTheyWere) {
+  auto stopped = Create("stopped");
+  auto vm = Boot("running");
+  auto paused = Boot("paused");
+  ASSERT_TRUE(Await(paused->Pause()).ok());
+  host_.System(*vm)->Step(5);
+  RestartDaemon();
+  EXPECT_EQ((*host_.inventory->Find("stopped"))->state(), v1::VM_STATE_STOPPED);
+  auto again = *host_.inventory->Find("running");
+  EXPECT_NE(again, vm);
+  EXPECT_EQ(again->id(), vm->id());
+  EXPECT_EQ(again->spec().memory_mb(), 256u);
+  EXPECT_EQ(again->state(), v1::VM_STATE_RUNNING);
+  EXPECT_EQ(host_.System(*again)->counter(), 5u);
+  auto still_paused = *host_.inventory->Find("paused");
+  EXPECT_EQ(still_paused->state(), v1::VM_STATE_PAUSED);
+  EXPECT_TRUE(Await(still_paused->Resume()).ok());
+  EXPECT_TRUE(Await(again->Stop(false, milliseconds(60'000))).ok());
+}
+
+TEST_F(VmInventoryTest, RestartKeepsProcesses) {
+  auto vm = Boot();
+  guest::ProcessSpec spec;
+  spec.command = {"sleep", "100"};
+  auto process = *Await((*Await(vm->UsableGuest()))->CreateProcess(spec));
+  Settle();
+  RestartDaemon();
+  auto again = *host_.inventory->Find("web");
+  auto guest = *Await(again->UsableGuest());
+  auto found = guest->Find(process->pid());
+  ASSERT_NE(found, nullptr);
+  EXPECT_EQ(found->spec().command, spec.command);
+  EXPECT_EQ(again->Describe(false).processes(), 1u);
+  Settle();
+  guests_.Agent(vm->id()).Exit(process->pid(), 7);
+  auto exit = Await(found->Wait());
+  ASSERT_TRUE(exit.ok()) << exit.status();
+  EXPECT_EQ(exit->value, 7u);
+}
+
+TEST_F(VmInventoryTest, VmThatEndedWhileTheDaemonWasAwayIsStoppedWithTheReason) {
+  auto vm = Boot();
+  host_.backend.script().FailNext("Adopt", absl::NotFoundError("no such process"));
+  RestartDaemon();
+  auto again = *host_.inventory->Find("web");
+  EXPECT_EQ(again->state(), v1::VM_STATE_STOPPED);
+  EXPECT_THAT(again->Describe(false).state_reason(), HasSubstr("ended while the daemon was away"));
+  EXPECT_TRUE(Row(vm->id()).adoption_record.empty());
+  EXPECT_TRUE(Await(again->Start()).ok());
+}
+
+TEST_F(VmInventoryTest, UnreadableRowIsLeftAlone) {
+  Create("good");
+  VmRow row;
+  row.id = "bad";
+  row.name = "bad";
+  row.spec_json = "{";
+  ASSERT_TRUE(Await(host_.store.PutVm(row)).ok());
+  RestartDaemon();
+  EXPECT_EQ(host_.inventory->List().size(), 1u);
+  EXPECT_EQ(Row("bad").spec_json, "{");
+}
+
+TEST_F(VmInventoryTest, GuestContextIdsDoNotClash) {
+  host_.settings.use_vsock = true;
+  auto a = Create("a");
+  auto b = Create("b");
+  EXPECT_GE(a->guest_cid(), 1024u);
+  EXPECT_NE(a->guest_cid(), b->guest_cid());
+  EXPECT_EQ(a->guest_link(), "vsock");
+}
+
+}  // namespace
+}  // namespace ferry::vm

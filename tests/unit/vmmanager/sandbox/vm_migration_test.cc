@@ -1,0 +1,161 @@
+// What a VM does for its migrations.
+#include <algorithm>
+
+#include "tests/unit/vmmanager/sandbox/sandbox_fixture.h"
+
+namespace ferry::vm {
+namespace {
+
+class VmMigrationTest : public SandboxTest {
+ protected:
+  std::shared_ptr<UtilityVm> Incoming() {
+    auto vm = Create("incoming");
+    const schema::MigrationInitializeOptions options;
+    MigrationEndpoint endpoint;
+    endpoint.unix_path = folder_.path() + "/in";
+    EXPECT_TRUE(Await(vm->PrepareIncoming("session-1", options, endpoint)).ok());
+    return vm;
+  }
+};
+
+TEST_F(VmMigrationTest, OneMigrationHoldsIt) {
+  auto vm = Boot();
+  ASSERT_TRUE(vm->OpenMigration("session-1", "host-b:1").ok());
+  EXPECT_EQ(vm->state(), v1::VM_STATE_MIGRATING_OUT);
+  EXPECT_EQ(vm->Describe(false).session_id(), "session-1");
+  const absl::Status second = vm->OpenMigration("session-2", "host-c:1");
+  EXPECT_EQ(second.code(), absl::StatusCode::kAlreadyExists);
+  EXPECT_THAT(second.message(), HasSubstr("session-1"));
+  vm->ReturnFromMigration(1);
+  EXPECT_TRUE(vm->OpenMigration("session-2", "host-c:1").ok());
+}
+
+TEST_F(VmMigrationTest, IsRefusedDuringAnotherOperation) {
+  auto vm = Boot();
+  host_.backend.script().Block("Pause");
+  auto paused = Begin(vm->Pause());
+  Await(host_.backend.script().WaitBlocked("Pause"));
+  EXPECT_EQ(vm->OpenMigration("session-1", "host-b:1").code(),
+            absl::StatusCode::kFailedPrecondition);
+  host_.backend.script().Release("Pause");
+  EXPECT_TRUE(Finish(paused).ok());
+  EXPECT_TRUE(vm->OpenMigration("session-1", "host-b:1").ok());
+}
+
+TEST_F(VmMigrationTest, ObserversAreToldOpenedMovedAndClosed) {
+  auto vm = Boot();
+  RecordingObserver observer;
+  vm->AddObserver(&observer);
+  EXPECT_FALSE(vm->current_notice().has_value());
+  ASSERT_TRUE(vm->OpenMigration("session-1", "host-b:1").ok());
+  ASSERT_TRUE(vm->current_notice().has_value());
+  vm->AnnounceMove();
+  vm->ReturnFromMigration(1);
+  vm->RemoveObserver(&observer);
+  ASSERT_TRUE(vm->OpenMigration("session-2", "host-b:1").ok());
+  ASSERT_EQ(observer.notices.size(), 3u);
+  EXPECT_EQ(observer.notices[0].kind, MigrationNotice::Kind::kOpened);
+  EXPECT_EQ(observer.notices[1].kind, MigrationNotice::Kind::kMoved);
+  EXPECT_EQ(observer.notices[1].destination, "host-b:1");
+  EXPECT_EQ(observer.notices[2].kind, MigrationNotice::Kind::kClosed);
+  EXPECT_EQ(observer.notices[2].session_id, "session-1");
+}
+
+TEST_F(VmMigrationTest, GuestIsWaitedForThroughAFreeze) {
+  auto vm = Boot();
+  ASSERT_TRUE(vm->OpenMigration("session-1", "host-b:1").ok());
+  EXPECT_TRUE(Await(vm->UsableGuest()).ok());
+  vm->FreezeGuest();
+  auto guest = Begin(vm->UsableGuest());
+  Settle();
+  EXPECT_FALSE(guest->has_value());
+  vm->UnfreezeGuest();
+  EXPECT_EQ(*Finish(guest), vm->guest());
+}
+
+TEST_F(VmMigrationTest, GuestIsWaitedForWhileInDoubtAndComesBackWithAReclaim) {
+  auto vm = Boot();
+  ASSERT_TRUE(vm->OpenMigration("session-1", "host-b:1").ok());
+  vm->FreezeGuest();
+  vm->MarkInDoubt();
+  EXPECT_EQ(vm->state(), v1::VM_STATE_IN_DOUBT);
+  EXPECT_THAT(vm->Describe(false).state_reason(), HasSubstr("host-b:1"));
+  auto guest = Begin(vm->UsableGuest());
+  Settle();
+  EXPECT_FALSE(guest->has_value());
+  vm->ReturnFromMigration(3);
+  EXPECT_TRUE(Finish(guest).ok());
+  EXPECT_EQ(vm->state(), v1::VM_STATE_RUNNING);
+  EXPECT_EQ(vm->epoch(), 3u);
+  Settle();
+  EXPECT_EQ(Row(vm->id()).epoch, 3u);
+}
+
+TEST_F(VmMigrationTest, GuestThatMovedNamesItsNewHome) {
+  auto vm = Boot();
+  ASSERT_TRUE(vm->OpenMigration("session-1", "host-b:1").ok());
+  vm->FreezeGuest();
+  vm->MarkInDoubt();
+  auto guest = Begin(vm->UsableGuest());
+  Settle();
+  (void)Await(vm->Relinquish());
+  const absl::Status status = Finish(guest).status();
+  EXPECT_EQ(status.code(), absl::StatusCode::kFailedPrecondition);
+  EXPECT_THAT(status.message(), HasSubstr("moved to host-b:1"));
+  EXPECT_EQ(Await(vm->UsableGuest()).status(), status);
+  Settle();
+  EXPECT_EQ(vm->system(), nullptr);
+}
+
+TEST_F(VmMigrationTest, RelinquishedVmIsNotWrittenToTheStoreAgain) {
+  auto vm = Boot();
+  ASSERT_TRUE(vm->OpenMigration("session-1", "host-b:1").ok());
+  vm->MarkInDoubt();
+  (void)Await(vm->Relinquish());
+  ASSERT_TRUE(Await(host_.inventory->Forget(vm->id(), "host-b:1")).ok());
+  Settle();
+  EXPECT_EQ(Row(vm->id()).id, "");
+}
+
+TEST_F(VmMigrationTest, IncomingVmWaitsForItsTurn) {
+  auto vm = Incoming();
+  EXPECT_EQ(vm->state(), v1::VM_STATE_INCOMING);
+  EXPECT_EQ(vm->Describe(false).session_id(), "session-1");
+  auto guest = Begin(vm->UsableGuest());
+  Settle();
+  EXPECT_FALSE(guest->has_value());
+  Await(vm->Discard(absl::CancelledError("called off")));
+  EXPECT_FALSE(Finish(guest).ok());
+  Settle();
+  EXPECT_EQ(vm->system(), nullptr);
+}
+
+TEST_F(VmMigrationTest, IncomingVmCanBePreparedOnce) {
+  auto vm = Incoming();
+  const schema::MigrationInitializeOptions options;
+  const MigrationEndpoint endpoint;
+  EXPECT_EQ(Await(vm->PrepareIncoming("session-2", options, endpoint)).code(),
+            absl::StatusCode::kFailedPrecondition);
+}
+
+TEST_F(VmMigrationTest, GuestIsRestoredOnlyBeforeItRuns) {
+  auto vm = Boot();
+  EXPECT_EQ(vm->RestoreGuest({}).code(), absl::StatusCode::kFailedPrecondition);
+}
+
+TEST_F(VmMigrationTest, CrashWhileAMigrationHoldsItIsTold) {
+  auto vm = Boot();
+  ASSERT_TRUE(vm->OpenMigration("session-1", "host-b:1").ok());
+  int exits = 0;
+  vm->set_event_tap([&](const SystemEvent& event) {
+    if (event.kind == SystemEvent::Kind::kExited) ++exits;
+  });
+  host_.System(*vm)->Exit(SystemExit::Cause::kCrashed, "");
+  Settle();
+  EXPECT_EQ(exits, 1);
+  EXPECT_EQ(vm->state(), v1::VM_STATE_FAILED);
+  EXPECT_FALSE(Await(vm->UsableGuest()).ok());
+}
+
+}  // namespace
+}  // namespace ferry::vm
