@@ -3,6 +3,7 @@
 #include <xxhash.h>
 
 #include <algorithm>
+#include <bit>
 #include <cstring>
 
 namespace ferry::bridge {
@@ -37,7 +38,44 @@ uint32_t Checksum(const char* header, std::string_view payload) {
   return static_cast<uint32_t>(XXH3_64bits(input, sizeof(input)));
 }
 
-// Writes COBS blocks to a buffer of sufficient size, by whole runs.
+// COBS is done by words: blocks may be as short as one byte, and memory that a guest sends is often
+// zero altogether, where each byte is a block of its own.
+static_assert(std::endian::native == std::endian::little);
+
+uint64_t LoadWord(const char* in) {
+  uint64_t word;
+  std::memcpy(&word, in, sizeof(word));
+  return word;
+}
+
+// How many bytes from `data` on are `value`.
+size_t RunOf(char value, const char* data, const char* end) {
+  const uint64_t pattern = static_cast<unsigned char>(value) * 0x0101010101010101u;
+  const char* at = data;
+  while (end - at >= 8) {
+    const uint64_t difference = LoadWord(at) ^ pattern;
+    if (difference != 0) return static_cast<size_t>(at - data) + std::countr_zero(difference) / 8;
+    at += 8;
+  }
+  while (at < end && *at == value) ++at;
+  return static_cast<size_t>(at - data);
+}
+
+// Copies up to `size` bytes and stops before the first zero; returns how many that were. `out` has
+// room for all of them.
+size_t CopyUntilZero(const char* data, size_t size, char* out) {
+  size_t done = 0;
+  for (; done + 8 <= size; done += 8) {
+    const uint64_t word = LoadWord(data + done);
+    std::memcpy(out + done, &word, sizeof(word));
+    const uint64_t zeros = (word - 0x0101010101010101u) & ~word & 0x8080808080808080u;
+    if (zeros != 0) return done + static_cast<size_t>(std::countr_zero(zeros)) / 8;
+  }
+  for (; done < size && data[done] != 0; ++done) out[done] = data[done];
+  return done;
+}
+
+// Writes COBS blocks to a buffer of sufficient size.
 class CobsWriter {
  public:
   explicit CobsWriter(char* out) : code_(out), out_(out + 1) {}
@@ -46,23 +84,18 @@ class CobsWriter {
     const char* end = data + size;
     while (data < end) {
       if (*data == 0) {
+        const size_t zeros = RunOf(0, data, end);
         CloseBlock();
-        ++data;
+        AppendEmptyBlocks(zeros - 1);
+        data += zeros;
         continue;
       }
-      size_t room = std::min(kMaxBlock - Run(), static_cast<size_t>(end - data));
-      const void* zero = std::memchr(data, 0, room);
-      size_t run = zero == nullptr ? room : static_cast<const char*>(zero) - data;
-      std::memcpy(out_, data, run);
+      const size_t room = std::min(kMaxBlock - Run(), static_cast<size_t>(end - data));
+      const size_t run = CopyUntilZero(data, room, out_);
       out_ += run;
       data += run;
-      if (Run() == kMaxBlock) {
-        // A full block stands for no zero, so one that follows in the data is coded by the next.
-        CloseBlock();
-      } else if (zero != nullptr) {
-        CloseBlock();
-        ++data;
-      }
+      // A full block stands for no zero, so one that follows in the data is coded by the next.
+      if (Run() == kMaxBlock) CloseBlock();
     }
   }
 
@@ -80,6 +113,13 @@ class CobsWriter {
     code_ = out_++;
   }
 
+  // The open block is empty, and so are the next ones: a zero each.
+  void AppendEmptyBlocks(size_t count) {
+    std::memset(code_, 1, count);
+    code_ += count;
+    out_ = code_ + 1;
+  }
+
   char* code_;  // where the open block's length goes
   char* out_;
 };
@@ -90,9 +130,24 @@ std::optional<size_t> CobsDecode(std::string_view in, char* out) {
   const char* data = in.data();
   const char* end = data + in.size();
   while (data < end) {
-    size_t code = static_cast<unsigned char>(*data);
-    if (code == 0 || code > static_cast<size_t>(end - data)) return std::nullopt;
-    std::memcpy(out, data + 1, code - 1);
+    const size_t code = static_cast<unsigned char>(*data);
+    if (code == 1) {
+      // Empty blocks: a zero each, but none after the last block of all.
+      const size_t blocks = RunOf(1, data, end);
+      data += blocks;
+      const size_t zeros = data < end ? blocks : blocks - 1;
+      std::memset(out, 0, zeros);
+      out += zeros;
+      continue;
+    }
+    const size_t left = static_cast<size_t>(end - data);
+    if (code == 0 || code > left) return std::nullopt;
+    if (code <= 9 && left >= 9) {
+      // Never beyond `out`, which is no further on than `data` is in its equally long buffer.
+      std::memcpy(out, data + 1, 8);
+    } else {
+      std::memcpy(out, data + 1, code - 1);
+    }
     out += code - 1;
     data += code;
     if (code != kMaxBlock + 1 && data < end) *out++ = 0;

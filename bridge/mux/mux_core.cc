@@ -31,6 +31,9 @@ uint16_t ParseVersion(std::string_view payload) {
                                static_cast<unsigned char>(payload[1]) << 8);
 }
 
+// The memory that a buffer takes beyond the object itself.
+size_t HeldBy(const std::string& buffer) { return buffer.capacity() - std::string().capacity(); }
+
 absl::Status GoneError(uint32_t connection) {
   return absl::NotFoundError(absl::StrCat("connection ", connection, " is gone"));
 }
@@ -115,6 +118,7 @@ void MuxCore::LoseEpoch() {
 
 void MuxCore::DropConnections() {
   streams_.clear();
+  buffered_ = 0;
   // News of them must not be taken for news of the next epoch's connections of the same numbers.
   std::erase_if(events_, [](const MuxEvent& event) {
     return event.kind != MuxEvent::Kind::kLinkUp && event.kind != MuxEvent::Kind::kLinkDown;
@@ -243,7 +247,34 @@ void MuxCore::OnData(uint32_t connection, Stream& stream, std::string_view paylo
     stream.received.erase(0, stream.received_head);
     stream.received_head = 0;
   }
+  const size_t before = stream.received.capacity();
   stream.received.append(payload);
+  buffered_ += stream.received.capacity() - before;
+  if (buffered_ > kMaxMuxBuffered) BoundBuffers();
+}
+
+void MuxCore::ReleaseBuffer(Stream& stream) {
+  buffered_ -= HeldBy(stream.received);
+  std::string().swap(stream.received);
+  stream.received_head = 0;
+}
+
+void MuxCore::BoundBuffers() {
+  for (auto& [connection, stream] : streams_) {
+    if (stream.received_head == stream.received.size()) ReleaseBuffer(stream);
+  }
+  while (buffered_ > kMaxMuxBuffered) {
+    auto& [connection, stream] =
+        *std::max_element(streams_.begin(), streams_.end(), [](const auto& a, const auto& b) {
+          return HeldBy(a.second.received) < HeldBy(b.second.received);
+        });
+    ReleaseBuffer(stream);
+    // What was dropped must not pass for the end.
+    stream.fin_received = false;
+    if (stream.reset) continue;
+    Send(MuxFrameType::kReset, connection, {});
+    OnReset(connection, stream);
+  }
 }
 
 void MuxCore::OnCredit(uint32_t connection, Stream& stream, std::string_view payload) {
@@ -348,6 +379,7 @@ void MuxCore::Close(uint32_t connection) {
   if (stream == nullptr) return;
   bool in_order = stream->fin_sent && stream->fin_received;
   if (!in_order && !stream->reset) Send(MuxFrameType::kReset, connection, {});
+  ReleaseBuffer(*stream);
   streams_.erase(connection);
 }
 

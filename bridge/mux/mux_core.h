@@ -19,6 +19,10 @@ namespace ferry::bridge {
 inline constexpr size_t kMuxWindow = 256 * 1024;
 inline constexpr size_t kMaxMuxConnections = 1024;
 
+// What one end holds at most for the consumers of all its connections together. Beyond this the
+// connections that hold most are reset: their consumers are stuck, and the peer makes use of it.
+inline constexpr size_t kMaxMuxBuffered = 32 * 1024 * 1024;
+
 enum class MuxRole { kHost, kGuest };
 
 // Something that happened to the link or to one connection.
@@ -97,6 +101,9 @@ class MuxCore {
 
   size_t connection_count() const { return streams_.size(); }
 
+  // Memory that received data takes.
+  size_t buffered() const { return buffered_; }
+
  private:
   enum class Phase { kDown, kOffered, kUp };  // kOffered: the host waits for the guest's answer
 
@@ -124,6 +131,10 @@ class MuxCore {
   void OnFin(uint32_t connection, Stream& stream);
   void OnReset(uint32_t connection, Stream& stream);
 
+  // Lets go of what is held for a connection's consumer.
+  void ReleaseBuffer(Stream& stream);
+  void BoundBuffers();
+
   void GoUp();
   // Bytes were lost or the peer broke the rules: nothing of this epoch can be trusted any more.
   void LoseEpoch();
@@ -145,6 +156,7 @@ class MuxCore {
   uint32_t receive_sequence_ = 0;
   uint32_t next_connection_ = 1;
   std::map<uint32_t, Stream> streams_;
+  size_t buffered_ = 0;
   MuxFrameDecoder decoder_;
   std::string output_;
   size_t output_head_ = 0;

@@ -91,6 +91,18 @@ TEST(MuxFrameTest, RoundTripsAZeroAtEveryPlaceAroundAFullBlock) {
   }
 }
 
+TEST(MuxFrameTest, RoundTripsRunsOfZerosOfEveryLengthAtEveryPlace) {
+  for (size_t before = 0; before < 20; ++before) {
+    for (size_t zeros = 0; zeros < 40; ++zeros) {
+      for (size_t after : {0, 1, 7, 8, 9, 253, 254, 255}) {
+        // Also ones, which are what empty blocks look like when encoded.
+        ExpectRoundTrip(std::string(before, 1) + std::string(zeros, 0) + std::string(after, 1));
+      }
+    }
+  }
+  ExpectRoundTrip(std::string(kMaxMuxPayload, '\0'));
+}
+
 TEST(MuxFrameTest, DecodesWhateverThePieces) {
   std::string wire;
   for (uint32_t i = 0; i < 5; ++i) wire += Encode(RandomBytes(300 * i, i, true), i);

@@ -385,6 +385,83 @@ TEST_F(MuxCoreTest, RefusesMoreConnectionsThanTheLimit) {
   EXPECT_FALSE(host.output().empty()) << "the rest was reset";
 }
 
+TEST_F(MuxCoreTest, BoundsWhatAllConnectionsTogetherMakeItHold) {
+  Establish();
+  const std::string chunk(kMaxMuxPayload, 'x');
+  std::vector<uint32_t> ids;
+  for (uint32_t i = 0; i < 400; ++i) ids.push_back(Open(i));
+  const uint32_t bridge = Open(1000);
+  host.TakeEvents();
+  for (uint32_t id : ids) {
+    for (size_t sent = 0; sent < kMuxWindow; sent += chunk.size()) {
+      const absl::StatusOr<size_t> ignored = guest.Write(id, chunk);
+      Carry();
+      ASSERT_LE(host.buffered(), kMaxMuxBuffered);
+    }
+    ASSERT_TRUE(guest.Write(bridge, "served").ok());
+    Carry();
+    ASSERT_EQ(ReadAll(host, bridge), "served") << "who reads is not to suffer";
+  }
+  EXPECT_TRUE(host.established());
+  const std::vector<Kind> kinds = Kinds(host);
+  const auto resets = std::count(kinds.begin(), kinds.end(), Kind::kReset);
+  EXPECT_GT(resets, 0);
+  int gone = 0;
+  for (uint32_t id : ids) {
+    char byte;
+    const MuxCore::ReadResult read = host.Read(id, std::span<char>(&byte, 1));
+    EXPECT_FALSE(read.ended);
+    if (read.reset) ++gone;
+  }
+  EXPECT_EQ(gone, resets);
+  guest.TakeEvents();
+  for (uint32_t id : ids) host.Close(id);
+  host.Close(bridge);
+  EXPECT_EQ(host.buffered(), 0u);
+}
+
+TEST_F(MuxCoreTest, WhatWasReadCountsNoLonger) {
+  Establish();
+  const std::string chunk(kMaxMuxPayload, 'x');
+  std::vector<uint32_t> ids;
+  for (uint32_t i = 0; i < 400; ++i) ids.push_back(Open(i));
+  host.TakeEvents();
+  for (uint32_t id : ids) {
+    for (size_t sent = 0; sent < kMuxWindow; sent += chunk.size()) {
+      ASSERT_EQ(guest.Write(id, chunk).value_or(0), chunk.size());
+    }
+    Carry();
+    ASSERT_EQ(ReadAll(host, id).size(), kMuxWindow);
+    ASSERT_LE(host.buffered(), kMaxMuxBuffered);
+  }
+  for (const MuxEvent& event : host.TakeEvents()) EXPECT_NE(event.kind, Kind::kReset);
+}
+
+TEST_F(MuxCoreTest, DroppedDataIsNoEnd) {
+  Establish();
+  const std::string chunk(kMaxMuxPayload, 'x');
+  std::vector<uint32_t> ids;
+  for (uint32_t i = 0; i < 200; ++i) {
+    ids.push_back(Open(i));
+    for (size_t sent = 0; sent < kMuxWindow; sent += chunk.size()) {
+      const absl::StatusOr<size_t> ignored = guest.Write(ids.back(), chunk);
+    }
+    const absl::Status ignored = guest.CloseWrite(ids.back());
+    Carry();
+  }
+  int whole = 0;
+  for (uint32_t id : ids) {
+    const size_t size = ReadAll(host, id).size();
+    char byte;
+    const MuxCore::ReadResult last = host.Read(id, std::span<char>(&byte, 1));
+    EXPECT_NE(last.ended, last.reset);
+    EXPECT_EQ(size, last.ended ? kMuxWindow : 0u);
+    whole += last.ended;
+  }
+  EXPECT_GT(whole, 0);
+  EXPECT_LT(whole, 200);
+}
+
 TEST_F(MuxCoreTest, StopsReadingFromAPeerThatTakesNoAnswers) {
   Establish();
   const std::string port("\5\0\0\0", 4);
