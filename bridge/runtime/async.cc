@@ -1,6 +1,7 @@
 #include "bridge/runtime/async.h"
 
 #include <boost/asio/error.hpp>
+#include <boost/asio/post.hpp>
 #include <boost/system/system_error.hpp>
 #include <list>
 
@@ -125,7 +126,26 @@ struct TaskScope::State {
 
   Executor executor;
   AsyncEvent idle;
-  std::list<asio::cancellation_signal> signals;
+  struct Running {
+    asio::cancellation_signal signal;
+    bool cancelled = false;
+    bool ended = false;
+  };
+
+  void Ended(std::shared_ptr<State> self, std::list<Running>::iterator task) {
+    task->ended = true;
+    if (--running == 0) idle.Set();
+    if (!task->cancelled) {
+      tasks.erase(task);
+      return;
+    }
+    // Outside of the event loop Asio queues a cancellation, with a pointer into the signal: the
+    // task may end before it gets there.
+    asio::post(executor, [self = std::move(self), task] { self->tasks.erase(task); });
+  }
+
+  std::list<Running> tasks;
+  size_t running = 0;
   bool closed = false;
 };
 
@@ -136,21 +156,22 @@ TaskScope::~TaskScope() { Cancel(); }
 void TaskScope::Spawn(Task<void> task) {
   if (state_->closed) return;
   state_->idle.Reset();
-  auto signal = state_->signals.emplace(state_->signals.end());
-  auto done = [state = state_, signal](std::exception_ptr failure) {
-    state->signals.erase(signal);
-    if (state->signals.empty()) state->idle.Set();
+  ++state_->running;
+  auto running = state_->tasks.emplace(state_->tasks.end());
+  auto done = [state = state_, running](std::exception_ptr failure) {
+    state->Ended(state, running);
     EndTask(failure);
   };
   asio::co_spawn(state_->executor, std::move(task),
-                 asio::bind_cancellation_slot(signal->slot(), std::move(done)));
+                 asio::bind_cancellation_slot(running->signal.slot(), std::move(done)));
 }
 
 void TaskScope::Cancel() {
-  // Emitting may end a task at once and so change the list; its nodes stay valid until erased.
-  for (auto it = state_->signals.begin(); it != state_->signals.end();) {
-    auto current = it++;
-    current->emit(asio::cancellation_type::terminal);
+  // Emitting may end a task at once; what was cancelled stays in the list until the loop goes on.
+  for (State::Running& task : state_->tasks) {
+    if (task.ended) continue;
+    task.cancelled = true;
+    task.signal.emit(asio::cancellation_type::terminal);
   }
 }
 

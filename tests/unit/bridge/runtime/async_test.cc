@@ -73,6 +73,24 @@ TEST_F(AsyncTest, CancelledWaitUnwindsInsteadOfReturning) {
   EXPECT_EQ(log, (Log{"a unwound"}));
 }
 
+TEST_F(AsyncTest, ACancellationFromOutsideTheLoopMayComeTooLateOrTwice) {
+  AsyncEvent event(executor);
+  {
+    TaskScope scope(executor);
+    scope.Spawn(WaitFor(&event, &log, "a"));
+    scope.Spawn(WaitFor(&event, &log, "b"));
+    RunReady(io);
+    event.Set();
+    scope.Cancel();
+    scope.Cancel();
+    io.restart();
+    io.poll_one();
+    scope.Cancel();
+  }
+  RunReady(io);
+  EXPECT_EQ(log.size(), 2u);
+}
+
 TEST_F(AsyncTest, DestroyedEventUnwindsItsWaiters) {
   auto event = std::make_unique<AsyncEvent>(executor);
   Spawn(executor, WaitFor(event.get(), &log, "a"));
