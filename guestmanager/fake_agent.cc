@@ -130,6 +130,14 @@ void FakeAgent::Handle(const Frame& frame) {
     auto request = bridge::Decode<bridge::AcknowledgeExitRequest>(frame.payload);
     acknowledged.push_back(request->process_id);
   }
+  if (frame.type == bridge::kListProcesses) {
+    bridge::ListProcessesResponse response;
+    for (const auto& [pid, process] : processes) {
+      if (process.forgotten || std::count(acknowledged.begin(), acknowledged.end(), pid)) continue;
+      response.processes.push_back({pid, process.exit_code.has_value()});
+    }
+    return Send(answer, frame.id, Encode(response));
+  }
   if (frame.type == bridge::kGetProperties) {
     bridge::GetPropertiesResponse response;
     response.properties = R"({"echo":true})";

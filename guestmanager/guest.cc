@@ -14,6 +14,7 @@
 #include "guestmanager/hosted_process.h"
 #include "guestmanager/link_gate.h"
 #include "guestmanager/port_allocator.h"
+#include "guestmanager/stray_processes.h"
 
 namespace ferry::guest {
 namespace {
@@ -60,7 +61,9 @@ struct Guest::Impl {
   Impl(Executor executor, bridge::HostTransport& transport, GuestOptions o)
       : options(o),
         gate(std::make_shared<LinkGate>(executor, transport)),
-        connection(std::make_shared<GuestConnection>(gate, o.rpc_timeout)) {}
+        connection(std::make_shared<GuestConnection>(gate, o.rpc_timeout)),
+        strays(connection, {.knows = [this](uint32_t pid) { return processes.count(pid) != 0; },
+                            .acknowledge_exit = [this](uint32_t pid) { AcknowledgeExit(pid); }}) {}
 
   HostedProcess::Events ProcessEvents() {
     return {.changed = [this] { Changed(); }, .exit_taken = [this](uint32_t pid) { Forget(pid); }};
@@ -81,6 +84,7 @@ struct Guest::Impl {
     unacknowledged.clear();
     for (uint32_t pid : late) AcknowledgeExit(pid);
     for (auto& [pid, process] : processes) process->Renew();
+    strays.OnReady();
   }
 
   void AcknowledgeExit(uint32_t pid) {
@@ -121,6 +125,7 @@ struct Guest::Impl {
   std::map<uint32_t, std::shared_ptr<HostedProcess>> processes;
   std::map<std::string, std::shared_ptr<Container>> containers;
   std::set<uint32_t> unacknowledged;
+  StrayProcesses strays;
   std::function<void()> on_change;
   bool closed = false;
 };
@@ -202,11 +207,13 @@ Task<absl::StatusOr<std::shared_ptr<Process>>> Guest::CreateProcess(ProcessSpec 
   absl::StatusOr<std::shared_ptr<HostedProcess>> process = impl_->Prepare(std::move(spec));
   if (!process.ok()) co_return process.status();
   Undo undo{*process};
+  StrayProcesses::Execution execution(impl_->strays);
   std::string request =
       Encode(MakeRequest((*process)->migration_state(), impl_->gate->resumable_stdio));
   absl::StatusOr<std::string> answer = co_await impl_->connection->Call(
       bridge::kExecuteProcess, std::move(request), impl_->options.rpc_timeout);
   if (!answer.ok()) co_return answer.status();
+  execution.Answered();
   absl::Status status = impl_->Admit(*process, *answer);
   if (!status.ok()) co_return status;
   undo.process = nullptr;
@@ -319,6 +326,8 @@ absl::Status Guest::Restore(const GuestState& state) {
   for (auto& [pid, process] : restored) process->Adopt();
   impl_->processes.merge(restored);
   if (ready()) impl_->OnReady();
+  // What the source was starting at the cut is not among them, and its caller was told so.
+  impl_->strays.Suspect();
   return absl::OkStatus();
 }
 

@@ -49,6 +49,8 @@ class Guest : public std::enable_shared_from_this<Guest> {
   Task<absl::Status> WaitReady();
   bool ready() const;
 
+  // If the answer is lost with the link the caller gets UNAVAILABLE, and what may run nevertheless
+  // is killed once the agent is back.
   Task<absl::StatusOr<std::shared_ptr<Process>>> CreateProcess(ProcessSpec spec);
   // nullptr if there is no such process.
   std::shared_ptr<Process> Find(uint32_t pid) const;

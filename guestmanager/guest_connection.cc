@@ -177,11 +177,16 @@ int64_t GuestConnection::StartWait(const std::string& payload,
   return id.ok() ? *id : 0;
 }
 
-bool GuestConnection::Post(uint32_t type, const std::string& payload) {
-  auto ignore = [](absl::StatusOr<std::string>) {};
-  absl::StatusOr<int64_t> id = core_.Call(type, payload, BridgeClientCore::Kind::kShort, ignore);
+bool GuestConnection::Send(uint32_t type, const std::string& payload,
+                           BridgeClientCore::Completion completion) {
+  absl::StatusOr<int64_t> id =
+      core_.Call(type, payload, BridgeClientCore::Kind::kShort, std::move(completion));
   Kick();
   return id.ok();
+}
+
+bool GuestConnection::Post(uint32_t type, const std::string& payload) {
+  return Send(type, payload, [](absl::StatusOr<std::string>) {});
 }
 
 void GuestConnection::Close(const absl::Status& reason) {

@@ -36,6 +36,8 @@ class GuestConnection : public std::enable_shared_from_this<GuestConnection> {
 
   // Starts a wait for a process that survives a lost link; its id, or 0 if it can't be sent now.
   int64_t StartWait(const std::string& payload, BridgeClientCore::Completion completion);
+  // Sends; the completion tells the answer, or that there is none. False if it can't be sent now.
+  bool Send(uint32_t type, const std::string& payload, BridgeClientCore::Completion completion);
   // Sends and does not care for the answer. False if it can't be sent now.
   bool Post(uint32_t type, const std::string& payload);
 

@@ -18,11 +18,10 @@ Capabilities OwnCapabilities() {
   Capabilities capabilities;
   capabilities.supported_schema_versions.push_back(SchemaVersion{2, 1});
   capabilities.runtime_os_type = "Linux";
+  // Only what is answered: hosts send nothing else. Namespaces, stack dumps and the deletion of a
+  // container's state come with containers.
   GuestDefinedCapabilities& defined = capabilities.guest_defined;
-  defined.namespace_add_request_supported = true;
   defined.signal_process_supported = true;
-  defined.dump_stacks_supported = true;
-  defined.delete_container_state_supported = true;
   defined.resumable_stdio_supported = true;
   defined.acknowledge_exit_supported = true;
   return capabilities;
@@ -45,6 +44,18 @@ class Unwritten {
   std::string frame_;
 };
 
+// Cancels what a cancelled Run() leaves behind: requests that wait hold the server.
+class CancelOnExit {
+ public:
+  explicit CancelOnExit(TaskScope& scope) : scope_(scope) {}
+  CancelOnExit(const CancelOnExit&) = delete;
+  CancelOnExit& operator=(const CancelOnExit&) = delete;
+  ~CancelOnExit() { scope_.Cancel(); }
+
+ private:
+  TaskScope& scope_;
+};
+
 Task<absl::Status> AwaitEvent(AsyncEvent* event) {
   co_await event->Wait();
   co_return absl::OkStatus();
@@ -65,6 +76,7 @@ GuestServer::~GuestServer() {
 
 Task<GuestServer::End> GuestServer::Run() {
   const std::shared_ptr<GuestServer> self = shared_from_this();
+  const CancelOnExit cancel(scope_);
   Redial redial(transport_);
   while (!end_.has_value()) {
     absl::StatusOr<std::unique_ptr<Connection>> connection = co_await transport_.Dial(kBridgePort);

@@ -293,7 +293,8 @@ Task<absl::StatusOr<std::unique_ptr<Connection>>> MuxLink::Dial(uint32_t port) {
 
 Task<uint64_t> MuxLink::WaitForLink(uint64_t seen) {
   std::shared_ptr<MuxLink> self = shared_from_this();
-  while (!shut_down_ && (!core_.established() || times_up_ == seen)) {
+  // After Shutdown() there is none any more; whoever dialled on would find no rest.
+  while (!core_.established() || times_up_ == seen) {
     link_changed_.Reset();
     co_await link_changed_.Wait();
   }

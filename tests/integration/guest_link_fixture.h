@@ -63,6 +63,7 @@ class GuestLinkTest : public testing::Test {
       co_await line->Stop();
     };
     RunTask(io_, end(agent_.get(), line_.get()));
+    RunReady(io_);
     server_.reset();
     port_->Close();
     RunReady(io_);

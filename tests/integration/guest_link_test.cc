@@ -43,6 +43,10 @@ void AwaitZombie(uint32_t pid) {
   EXPECT_EQ(waitid(P_PID, pid, &info, WEXITED | WNOWAIT), 0);
 }
 
+Task<void> Start(Guest* guest, ProcessSpec spec, std::optional<absl::Status>* status) {
+  *status = (co_await guest->CreateProcess(spec)).status();
+}
+
 TEST_F(GuestLinkTest, EveryByteOnceBothWaysOverTwentySwaps) {
   ProcessSpec spec;
   spec.command = {"/bin/cat"};
@@ -240,6 +244,58 @@ TEST_F(GuestLinkTest, ACutLinkOfTheSameHostLosesNothing) {
   ASSERT_TRUE(RunUntil([&] { return client->exited.has_value(); }));
   EXPECT_TRUE(client->out == data);
   EXPECT_EQ(*client->exited, Code(0));
+}
+
+TEST_F(GuestLinkTest, AProcessWhoseStartWasLostWithTheLinkIsEnded) {
+  const auto process = ExecShell("exec sleep 1000");
+  line_->Hold(true);
+  ProcessSpec spec;
+  spec.command = {"/bin/sleep", "1000"};
+  std::optional<absl::Status> status;
+  Spawn(io_.get_executor(), Start(&guest(), spec, &status));
+  ASSERT_TRUE(RunUntil([] { return bridge::ListChildren().size() == 2; }));
+  EXPECT_FALSE(status.has_value());
+  Replug();
+  line_->Hold(false);
+  ASSERT_TRUE(RunUntil([&] { return status.has_value(); }));
+  EXPECT_TRUE(absl::IsUnavailable(*status)) << *status;
+  ASSERT_TRUE(RunUntil([] { return bridge::ListChildren().size() == 1; }));
+  EXPECT_EQ(bridge::ListChildren().front(), static_cast<pid_t>(process->pid()));
+  EXPECT_EQ(guest().processes().size(), 1u);
+}
+
+TEST_F(GuestLinkTest, AProcessThatTheSourceWasStartingIsEndedAtTheDestination) {
+  const uint32_t pid = ExecShell("exec sleep 1000")->pid();
+  line_->Hold(true);
+  ProcessSpec spec;
+  spec.command = {"/bin/sleep", "1000"};
+  std::optional<absl::Status> status;
+  Spawn(io_.get_executor(), Start(&guest(), spec, &status));
+  ASSERT_TRUE(RunUntil([] { return bridge::ListChildren().size() == 2; }));
+  Migrate();
+  line_->Hold(false);
+  ASSERT_TRUE(RunUntil([&] { return status.has_value(); }));
+  EXPECT_FALSE(status->ok());
+  ASSERT_TRUE(RunUntil([] { return bridge::ListChildren().size() == 1; }));
+  EXPECT_EQ(bridge::ListChildren().front(), static_cast<pid_t>(pid));
+}
+
+TEST_F(GuestLinkTest, AProcessWhoseCallerLeftIsEnded) {
+  const auto process = ExecShell("exec sleep 1000");
+  line_->Hold(true);
+  ProcessSpec spec;
+  spec.command = {"/bin/sleep", "1000"};
+  std::optional<absl::Status> status;
+  TaskScope caller(io_.get_executor());
+  caller.Spawn(Start(&guest(), spec, &status));
+  ASSERT_TRUE(RunUntil([] { return bridge::ListChildren().size() == 2; }));
+  RunTask(io_, caller.CancelAndJoin());
+  line_->Hold(false);
+  ASSERT_TRUE(RunUntil([] { return bridge::ListChildren().size() == 1; }));
+  EXPECT_EQ(bridge::ListChildren().front(), static_cast<pid_t>(process->pid()));
+  // The link was never lost, and others may start what they like.
+  EXPECT_NE(ExecShell("exec sleep 1000"), nullptr);
+  EXPECT_EQ(guest().processes().size(), 2u);
 }
 
 }  // namespace
