@@ -1,5 +1,6 @@
 #pragma once
 
+#include <chrono>
 #include <memory>
 #include <string>
 
@@ -12,6 +13,15 @@
 
 namespace ferry::migration {
 
+// How long the two sides of a migration wait for each other.
+struct ControllerLimits {
+  milliseconds cut{10'000};       // destination: from the memory's end to the cut
+  milliseconds vote{30'000};      // source: until the destination has loaded and verified all
+  milliseconds decision{60'000};  // destination: how long a vote stands without a word
+  milliseconds release{5'000};    // source: for DONE, before the destination is asked again
+  milliseconds ask_again{500};    // between two such questions
+};
+
 // What the sessions of a host work with. All must outlive the sessions.
 struct ControllerDeps {
   vm::VmInventory& inventory;
@@ -21,6 +31,7 @@ struct ControllerDeps {
   PeerFactory make_peer;
   std::shared_ptr<TlsContext> tls;  // null: plain TCP
   std::string runtime_dir;          // 0700, short; for the sessions' private sockets
+  ControllerLimits limits = {};
 
   const Executor& executor() const { return inventory.deps().executor; }
   vm::Store& store() const { return inventory.deps().store; }

@@ -3,10 +3,8 @@
 #include <google/protobuf/util/json_util.h>
 #include <openssl/rand.h>
 #include <spdlog/spdlog.h>
-#include <sys/stat.h>
 
-#include <cerrno>
-#include <cstring>
+#include <cstdio>
 
 #include "absl/strings/str_cat.h"
 #include "bridge/runtime/status_macros.h"
@@ -102,22 +100,13 @@ absl::StatusOr<schema::ComputeSystem> DestinationSession::LocalDocument(
   return document;
 }
 
-absl::StatusOr<std::string> DestinationSession::MakeSocketPath() {
-  const std::string dir = absl::StrCat(deps_.runtime_dir, "/", id().substr(0, 8), "-in");
-  if (::mkdir(dir.c_str(), 0700) != 0 && errno != EEXIST) {
-    return absl::UnavailableError(
-        absl::StrCat("cannot make folder ", dir, ": ", std::strerror(errno)));
-  }
-  socket_dir_ = dir;
-  return dir + "/m";
-}
-
 Task<absl::StatusOr<v1::PrepareSandboxResponse>> DestinationSession::Prepare(
     v1::InitializeOptions options) {
   auto keep = self();
   CO_ASSIGN_OR_RETURN(schema::MigrationInitializeOptions converted,
                       InitializeOptionsFromProto(options));
   converted.origin = schema::MigrationOrigin::kDestination;
+  AsyncMutex::Guard lock = co_await deciding_.Lock();
   auto legal = Apply(info_.state(), SessionCall::kPrepareDestination);
   if (!legal.ok()) co_return legal.status();
   CO_ASSIGN_OR_RETURN(incoming_path_, MakeSocketPath());
@@ -137,7 +126,7 @@ Task<absl::StatusOr<v1::PrepareSandboxResponse>> DestinationSession::Prepare(
   if (prepared.ok()) prepared = co_await TakeStep(core_->Listen());
   if (prepared.ok()) prepared = Enter(SessionCall::kPrepareDestination).status();
   if (!prepared.ok()) {
-    (void)co_await Refuse(std::string(prepared.message()));
+    (void)co_await RefuseNow(std::string(prepared.message()));
     co_return Explain(prepared, "prepare", "the VM runs on at its source");
   }
   std::weak_ptr<DestinationSession> weak = keep;
@@ -155,8 +144,11 @@ Task<absl::StatusOr<std::string>> DestinationSession::Finalize(v1::FinalizeActio
                                                                std::string proof) {
   auto keep = self();
   switch (action) {
-    case v1::FINALIZE_ACTION_STOP:
-      co_return co_await Refuse(info_.error().empty() ? "stopped by its caller" : info_.error());
+    case v1::FINALIZE_ACTION_STOP: {
+      std::string why = info_.error();
+      if (why.empty()) why = "stopped by its caller";
+      co_return co_await Refuse(std::move(why));
+    }
     case v1::FINALIZE_ACTION_RESUME: {
       if (core_ == nullptr) {
         co_return absl::FailedPreconditionError(absl::StrCat("session ", id(), " holds no VM"));
@@ -205,6 +197,7 @@ Task<absl::Status> DestinationSession::Cancel(std::string reason) {
 Task<absl::StatusOr<std::string>> DestinationSession::Run(Proof go) {
   auto keep = self();
   const auto go_received = Clock::now();
+  AsyncMutex::Guard lock = co_await deciding_.Lock();
   auto step = core_->Grant(go);
   if (!step.ok()) {
     co_return Explain(step.status(), "commit",
@@ -218,7 +211,6 @@ Task<absl::StatusOr<std::string>> DestinationSession::Run(Proof go) {
     info_.set_error(std::string(ran.message()));
     co_return Explain(ran, "resume", "try again: the VM may run only here now");
   }
-  running_ = true;
   info_.set_vm_location(deps_.own_address());
   const auto resumed = resumed_at_ > go_received ? resumed_at_ : Clock::now();
   double before_go = 0;
@@ -230,6 +222,7 @@ Task<absl::StatusOr<std::string>> DestinationSession::Run(Proof go) {
   const double resume = way + MillisecondsBetween(go_received, resumed);
   CO_RETURN_IF_ERROR(co_await TakeStep(core_->Running()));
   done_proof_ = MakeProof(ProofKind::kDone, epoch, absl::StrCat(before_go + resume, " ", resume));
+  running_ = true;
   if (connection_ != nullptr) (void)connection_->SendMessage(MessageKind::kProof, done_proof_);
   v1::Notification exited;
   exited.set_origin(origin());
@@ -243,7 +236,6 @@ Task<absl::StatusOr<std::string>> DestinationSession::Run(Proof go) {
   info_.mutable_statistics()->set_blackout_ms(before_go + resume);
   info_.mutable_statistics()->set_blackout_resume_ms(resume);
   (void)Enter(SessionCall::kFinalizeDone);
-  if (!socket_dir_.empty()) ::rmdir(socket_dir_.c_str());
   End(v1::MIGRATION_PHASE_DONE, v1::MIGRATION_PHASE_STATE_SUCCESS,
       absl::StrCat("VM ", info_.vm_name(), " runs here"));
   co_return done_proof_;
@@ -251,12 +243,20 @@ Task<absl::StatusOr<std::string>> DestinationSession::Run(Proof go) {
 
 Task<absl::StatusOr<std::string>> DestinationSession::Refuse(std::string why) {
   auto keep = self();
+  AsyncMutex::Guard lock = co_await deciding_.Lock();
+  co_return co_await RefuseNow(std::move(why));
+}
+
+Task<absl::StatusOr<std::string>> DestinationSession::RefuseNow(std::string why) {
+  auto keep = self();
   if (core_ == nullptr) co_return std::string();
   auto step = core_->Refuse();
   if (!step.ok()) co_return Explain(step.status(), "finalize", "");
   if (!step->has_value()) co_return refused_proof_;
-  expectation_.reset();
   CO_RETURN_IF_ERROR(co_await TakeStep(std::move(step)));
+  // A transfer that waits for the connection wakes up, and lets go of the expectation itself.
+  connected_.Set();
+  if (transfer_ended_.is_set()) expectation_.reset();
   refused_proof_ = MakeProof(ProofKind::kRefused, core_->identity().epoch, why);
   if (connection_ != nullptr) (void)connection_->SendMessage(MessageKind::kProof, refused_proof_);
   cut_arrived_.Set();
@@ -265,8 +265,6 @@ Task<absl::StatusOr<std::string>> DestinationSession::Refuse(std::string why) {
   co_await vm_->Discard(reason);
   absl::Status forgotten = co_await deps_.inventory.Forget(info_.vm_id(), "");
   if (!forgotten.ok()) spdlog::error("session {}: {}", id(), forgotten.ToString());
-  if (!incoming_path_.empty()) ::unlink(incoming_path_.c_str());
-  if (!socket_dir_.empty()) ::rmdir(socket_dir_.c_str());
   if (info_.error().empty()) info_.set_error(why);
   if (info_.state() != v1::SESSION_STATE_CANCELLING) {
     (void)Enter(SessionCall::kTransferFailed);

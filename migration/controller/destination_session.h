@@ -36,7 +36,6 @@ class DestinationSession final : public MigrationSession {
 
   absl::StatusOr<schema::ComputeSystem> LocalDocument(const state::v1::VmPayload& vm);
   Task<absl::Status> TakeStep(absl::StatusOr<std::optional<DestinationStep>> step);
-  absl::StatusOr<std::string> MakeSocketPath();
 
   static Task<void> RunTransfer(Self self, v1::TransferSandboxRequest request);
   Task<absl::Status> Receive(const v1::TransferSandboxRequest& request);
@@ -47,18 +46,19 @@ class DestinationSession final : public MigrationSession {
 
   Task<absl::StatusOr<std::string>> Run(Proof go);
   Task<absl::StatusOr<std::string>> Refuse(std::string why);
+  // The same while deciding_ is held.
+  Task<absl::StatusOr<std::string>> RefuseNow(std::string why);
 
   std::unique_ptr<DestinationCommit> core_;
   std::unique_ptr<SessionListener::Expectation> expectation_;
   std::string incoming_path_;
-  std::string socket_dir_;
   std::string sealed_plan_;
   std::string sealed_cut_;
   std::optional<vm::CutState> cut_;
   AsyncEvent cut_arrived_;  // or it never will
   std::string done_proof_;
   std::string refused_proof_;
-  bool running_ = false;
+  bool running_ = false;  // DONE is made
   Clock::time_point resumed_at_;
 };
 

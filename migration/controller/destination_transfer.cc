@@ -10,9 +10,6 @@ namespace ferry::migration {
 namespace {
 
 constexpr uint32_t kDefaultSocketTimeoutS = 600;
-constexpr milliseconds kCutLimit{10'000};
-// How long a vote stands without a word from the source before it is taken back.
-constexpr milliseconds kDecisionLimit{60'000};
 
 }  // namespace
 
@@ -71,13 +68,17 @@ Task<absl::Status> DestinationSession::Vote() {
     co_await event->Wait();
     co_return absl::OkStatus();
   };
-  CO_RETURN_IF_ERROR(co_await WithDeadline(kCutLimit, "the cut", wait(&cut_arrived_)));
+  CO_RETURN_IF_ERROR(co_await WithDeadline(deps_.limits.cut, "the cut", wait(&cut_arrived_)));
   if (sealed_cut_.empty()) co_return absl::DataLossError("the source's cut did not arrive");
   CO_ASSIGN_OR_RETURN(cut_, vm::DecodeCut(sealed_cut_, sealed_plan_));
   if (cut_->session_id != id() || cut_->vm_id != info_.vm_id()) {
     co_return absl::DataLossError("the cut belongs to another plan than the one imported here");
   }
   state_digest_ = vm::Sha256(sealed_cut_);
+  AsyncMutex::Guard lock = co_await deciding_.Lock();
+  if (core_->record() == DestinationRecord::kRefused) {
+    co_return absl::CancelledError("the session ended before the vote");
+  }
   CO_RETURN_IF_ERROR(vm_->RestoreGuest(cut_->guest));
   CO_RETURN_IF_ERROR(co_await TakeStep(core_->Prepare()));
   auto entered = Enter(SessionCall::kTransferDone);
@@ -105,7 +106,7 @@ Task<void> DestinationSession::ReadMessages(Self self,
     co_return;
   }
   // After the vote only the source knows; it may still bring its GO another way.
-  co_await Delay(kDecisionLimit);
+  co_await Delay(self->deps_.limits.decision);
   if (!self->running_ && !self->core_->may_execute() && !self->info_.done()) {
     (void)co_await self->Refuse("the source gave no word after the vote");
   }
@@ -124,7 +125,9 @@ Task<void> DestinationSession::HandleProof(std::string bytes) {
     status = ran.status();
   } else if (decoded.kind == ProofKind::kAbort) {
     if (!core_->may_execute()) {
-      auto refused = co_await Refuse(decoded.detail.empty() ? "called off" : decoded.detail);
+      std::string why = decoded.detail;
+      if (why.empty()) why = "called off";
+      auto refused = co_await Refuse(std::move(why));
       status = refused.status();
     }
   } else {

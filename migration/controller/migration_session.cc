@@ -1,11 +1,18 @@
 #include "migration/controller/migration_session.h"
 
 #include <spdlog/spdlog.h>
+#include <sys/stat.h>
+#include <unistd.h>
 
+#include <cerrno>
+#include <cstring>
+
+#include "absl/strings/escaping.h"
 #include "absl/strings/str_cat.h"
 #include "bridge/runtime/status_macros.h"
 #include "bridge/runtime/str_cat.h"
 #include "vmmanager/rpc/error_info.h"
+#include "vmmanager/state/envelope.h"
 
 namespace ferry::migration {
 namespace {
@@ -22,7 +29,8 @@ MigrationSession::MigrationSession(const ControllerDeps& deps, std::string sessi
     : deps_(deps),
       notifier_(deps.executor()),
       connected_(deps.executor()),
-      transfer_ended_(deps.executor()) {
+      transfer_ended_(deps.executor()),
+      deciding_(deps.executor()) {
   info_.set_session_id(std::move(session_id));
   info_.set_origin(origin);
   info_.set_state(v1::SESSION_STATE_IDLE);
@@ -73,6 +81,27 @@ Task<void> MigrationSession::ShakeHands(std::shared_ptr<MigrationSession> self, 
     spdlog::warn("session {}: the handed-over socket is of no use: {}", self->id(),
                  connection.status().ToString());
   }
+}
+
+// The id is the caller's choice, so the folder is named after its digest: of one length, without
+// separators, and another one for another id.
+absl::StatusOr<std::string> MigrationSession::MakeSocketPath() {
+  const std::string name = absl::BytesToHexString(vm::Sha256(id()).substr(0, 8));
+  const char* side = origin() == v1::MIGRATION_ORIGIN_SOURCE ? "-out" : "-in";
+  const std::string dir = absl::StrCat(deps_.runtime_dir, "/", name, side);
+  if (::mkdir(dir.c_str(), 0700) != 0 && errno != EEXIST) {
+    return absl::UnavailableError(
+        absl::StrCat("cannot make folder ", dir, ": ", std::strerror(errno)));
+  }
+  socket_dir_ = dir;
+  return dir + "/m";
+}
+
+void MigrationSession::RemoveSocketPath() {
+  if (socket_dir_.empty()) return;
+  ::unlink((socket_dir_ + "/m").c_str());
+  ::rmdir(socket_dir_.c_str());
+  socket_dir_.clear();
 }
 
 void MigrationSession::ConnectionArrived(std::shared_ptr<SessionConnection> connection) {
@@ -142,6 +171,7 @@ void MigrationSession::End(v1::MigrationPhase phase, v1::MigrationPhaseState sta
   Publish(phase, state, message);
   notifier_.Close();
   if (connection_ != nullptr) connection_->Close();
+  RemoveSocketPath();
   deps_.events().Publish(
       state == v1::MIGRATION_PHASE_STATE_SUCCESS && phase == v1::MIGRATION_PHASE_DONE
           ? "migration.done"

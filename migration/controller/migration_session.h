@@ -63,6 +63,10 @@ class MigrationSession : public std::enable_shared_from_this<MigrationSession> {
 
   static Task<void> ShakeHands(std::shared_ptr<MigrationSession> self, UniqueFd socket,
                                HandshakeParams params);
+  // A path for a Unix socket in a folder of this session's own, and the end of both.
+  absl::StatusOr<std::string> MakeSocketPath();
+  void RemoveSocketPath();
+
   // The connection, by whichever way it comes first: handed over, or made by the daemons.
   void ConnectionArrived(std::shared_ptr<SessionConnection> connection);
   virtual Role role() const = 0;
@@ -83,6 +87,10 @@ class MigrationSession : public std::enable_shared_from_this<MigrationSession> {
   std::shared_ptr<SessionConnection> connection_;
   AsyncEvent connected_;
   AsyncEvent transfer_ended_;  // set while no transfer task runs
+  // Held while this side makes up its mind: a record of the commit protocol follows from those
+  // before it, so nothing may come between looking at them, writing the next and acting on it.
+  AsyncMutex deciding_;
+  std::string socket_dir_;
   std::shared_ptr<vm::UtilityVm> vm_;
   Clock::time_point created_ = Clock::now();
 };

@@ -7,14 +7,6 @@
 #include "vmmanager/rpc/error_info.h"
 
 namespace ferry::migration {
-namespace {
-
-// How long the destination's word is waited for before it is asked again.
-constexpr milliseconds kReleaseLimit{5'000};
-constexpr milliseconds kAskAgain{500};
-
-}  // namespace
-
 Task<absl::Status> Orchestrator::Start(std::shared_ptr<SourceSession> session,
                                        v1::MigrateRequest request) {
   auto peer = deps_.make_peer(request.destination());
@@ -39,12 +31,11 @@ Task<absl::Status> Orchestrator::Start(std::shared_ptr<SourceSession> session,
 Task<void> Orchestrator::RunToEnd(std::shared_ptr<Run> run, const ControllerDeps* deps) {
   absl::Status outcome = co_await Drive(run);
   if (outcome.ok()) {
-    co_await SettleInDoubt(run);
+    co_await SettleInDoubt(run, deps->limits);
     co_await CleanUpPeer(run, outcome);
     co_return;
   }
   spdlog::warn("session {}: {}", run->session->id(), outcome.ToString());
-  (void)deps;
   run->session->NoteError(outcome);
   // The source runs on: undo what was prepared, on both sides.
   (void)co_await run->session->Cancel(std::string(outcome.message()));
@@ -79,8 +70,8 @@ Task<absl::Status> Orchestrator::Drive(std::shared_ptr<Run> run) {
 
 // After COMMIT only the destination's word counts, whichever way it comes: over the session
 // connection, or as the answer to the GO proof that is offered again.
-Task<void> Orchestrator::SettleInDoubt(std::shared_ptr<Run> run) {
-  while (!co_await run->session->AwaitRelease(kReleaseLimit)) {
+Task<void> Orchestrator::SettleInDoubt(std::shared_ptr<Run> run, ControllerLimits limits) {
+  while (!co_await run->session->AwaitRelease(limits.release)) {
     v1::FinalizeSandboxRequest go;
     go.set_session_id(run->session->id());
     go.set_action(v1::FINALIZE_ACTION_RESUME);
@@ -103,7 +94,7 @@ Task<void> Orchestrator::SettleInDoubt(std::shared_ptr<Run> run) {
     }
     spdlog::warn("session {}: in doubt, {} does not answer: {}", run->session->id(),
                  run->request.destination(), done.status().ToString());
-    co_await Delay(kAskAgain);
+    co_await Delay(limits.ask_again);
   }
 }
 

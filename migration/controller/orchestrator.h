@@ -28,7 +28,7 @@ class Orchestrator {
 
   static Task<void> RunToEnd(std::shared_ptr<Run> run, const ControllerDeps* deps);
   static Task<absl::Status> Drive(std::shared_ptr<Run> run);
-  static Task<void> SettleInDoubt(std::shared_ptr<Run> run);
+  static Task<void> SettleInDoubt(std::shared_ptr<Run> run, ControllerLimits limits);
   static Task<void> CleanUpPeer(std::shared_ptr<Run> run, const absl::Status& outcome);
 
   const ControllerDeps& deps_;

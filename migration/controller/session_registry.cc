@@ -158,7 +158,8 @@ Task<void> SessionRegistry::Shutdown() {
   const auto sessions = sessions_;
   for (const auto& [id, session] : sessions) {
     if (session->Describe().done()) continue;
-    absl::Status cancelled = co_await session->Cancel("the daemon stops");
+    std::string reason = "the daemon stops";
+    absl::Status cancelled = co_await session->Cancel(std::move(reason));
     if (cancelled.ok()) {
       (void)co_await session->Finalize(session->origin() == v1::MIGRATION_ORIGIN_SOURCE
                                            ? v1::FINALIZE_ACTION_RESUME

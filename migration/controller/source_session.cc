@@ -30,6 +30,7 @@ Task<absl::StatusOr<std::string>> SourceSession::PrepareAndExport(std::string vm
                                                                   std::string destination,
                                                                   v1::InitializeOptions options) {
   auto keep = self();
+  AsyncMutex::Guard lock = co_await deciding_.Lock();
   CO_ASSIGN_OR_RETURN(options_, InitializeOptionsFromProto(options));
   options_.origin = schema::MigrationOrigin::kSource;
   CO_ASSIGN_OR_RETURN(vm_, deps_.inventory.Find(vm));
@@ -107,6 +108,12 @@ Task<absl::StatusOr<std::string>> SourceSession::Finalize(v1::FinalizeAction act
   if (action == v1::FINALIZE_ACTION_UNSPECIFIED) {
     co_return absl::InvalidArgumentError("finalize needs an action: STOP or RESUME");
   }
+  AsyncMutex::Guard lock = co_await deciding_.Lock();
+  co_return co_await Decide(action, std::move(proof));
+}
+
+Task<absl::StatusOr<std::string>> SourceSession::Decide(v1::FinalizeAction action,
+                                                        std::string proof) {
   if (action == v1::FINALIZE_ACTION_STOP) {
     if (proof.empty()) co_return co_await Commit();
     auto done = DecodeProof(proof, plan_digest_);
@@ -144,7 +151,8 @@ Task<absl::StatusOr<std::string>> SourceSession::Finalize(v1::FinalizeAction act
   auto legal = Apply(info_.state(), SessionCall::kFinalize);
   if (!legal.ok()) co_return legal.status();
   if (legal->repeated) co_return std::string();
-  absl::Status back = co_await RollBack("rolled back by its caller");
+  const std::string why = "rolled back by its caller";
+  absl::Status back = co_await RollBack(why);
   if (!back.ok()) co_return back;
   co_return std::string();
 }
@@ -166,6 +174,13 @@ Task<absl::Status> SourceSession::RollBack(const std::string& why) {
     // The state lies at the destination, which has not been granted it.
     absl::Status resumed = co_await RunHereAgain();
     if (!resumed.ok()) co_return Explain(resumed, "roll back", "try again");
+  } else if (std::shared_ptr<vm::ComputeSystem> system = vm_->system()) {
+    // Leaves the migration, so that another one can begin.
+    const schema::MigrationCancelOptions options{schema::MigrationOrigin::kSource};
+    absl::Status left = co_await system->CancelLiveMigration(options);
+    if (!left.ok()) co_return Explain(left, "roll back", "try again");
+  } else {
+    info_.set_vm_location("nowhere");
   }
   if (core_ != nullptr && core_->record() != SourceRecord::kAbort) {
     absl::Status aborted = co_await TakeStep(core_->Abort());
@@ -185,16 +200,20 @@ Task<absl::Status> SourceSession::RollBack(const std::string& why) {
   co_return absl::OkStatus();
 }
 
+absl::Status SourceSession::TooLateToCancel() const {
+  return Explain(
+      rpc::ErrorWithReason(
+          absl::StatusCode::kFailedPrecondition,
+          absl::StrCat("session ", id(), " is past its point of no return and cannot be cancelled"),
+          "past_point_of_no_return"),
+      "cancel", "wait for its outcome");
+}
+
 Task<absl::Status> SourceSession::Cancel(std::string reason) {
   auto keep = self();
-  if (commit_started_ || (core_ != nullptr && core_->past_point_of_no_return())) {
-    co_return Explain(rpc::ErrorWithReason(
-                          absl::StatusCode::kFailedPrecondition,
-                          absl::StrCat("session ", id(),
-                                       " is past its point of no return and cannot be cancelled"),
-                          "past_point_of_no_return"),
-                      "cancel", "wait for its outcome");
-  }
+  if (commit_started_) co_return TooLateToCancel();
+  AsyncMutex::Guard lock = co_await deciding_.Lock();
+  if (core_ != nullptr && core_->past_point_of_no_return()) co_return TooLateToCancel();
   auto entered = Enter(SessionCall::kCancel);
   if (!entered.ok()) co_return entered.status();
   if (entered->repeated) co_return absl::OkStatus();
@@ -204,19 +223,26 @@ Task<absl::Status> SourceSession::Cancel(std::string reason) {
     const schema::MigrationCancelOptions options{schema::MigrationOrigin::kSource};
     absl::Status cancelled = co_await system->CancelLiveMigration(options);
     if (!cancelled.ok()) {
-      (void)Enter(SessionCall::kTransferFailed);
+      (void)Enter(SessionCall::kCancelFailed);
       co_return Explain(cancelled, "cancel", "try again");
     }
   }
   vote_settled_.Set();
+  connected_.Set();
   auto wait = [](AsyncEvent* event) -> Task<absl::Status> {
     co_await event->Wait();
     co_return absl::OkStatus();
   };
-  CO_RETURN_IF_ERROR(co_await WithDeadline(kCancelLimit, "the transfer", wait(&transfer_ended_)));
+  absl::Status over = co_await WithDeadline(kCancelLimit, "the transfer", wait(&transfer_ended_));
+  if (!over.ok()) {
+    (void)Enter(SessionCall::kCancelFailed);
+    co_return Explain(over, "cancel", "try again");
+  }
   vm_->UnfreezeGuest();
   if (core_ != nullptr) {
-    CO_RETURN_IF_ERROR(co_await TakeStep(core_->Abort()));
+    // Without COMMIT the VM belongs here, also if ABORT cannot be written.
+    absl::Status aborted = co_await TakeStep(core_->Abort());
+    if (!aborted.ok()) spdlog::warn("session {}: {}", id(), aborted.ToString());
     if (connection_ != nullptr) {
       (void)connection_->SendMessage(MessageKind::kProof,
                                      MakeProof(ProofKind::kAbort, vm_->epoch(), info_.error()));

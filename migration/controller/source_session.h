@@ -52,7 +52,6 @@ class SourceSession final : public MigrationSession {
   Self self() { return std::static_pointer_cast<SourceSession>(shared_from_this()); }
 
   Task<absl::StatusOr<std::string>> Export();
-  absl::StatusOr<std::string> MakeSocketPath();
   absl::StatusOr<std::string> MakePlan(const std::string& compat_info);
   Task<absl::Status> TakeStep(absl::StatusOr<std::optional<SourceStep>> step);
 
@@ -67,7 +66,10 @@ class SourceSession final : public MigrationSession {
   void OnProgress(const vm::TransferProgress& progress);
   void FinishTransfer(const absl::Status& status);
 
+  // The decisions; deciding_ is held.
+  Task<absl::StatusOr<std::string>> Decide(v1::FinalizeAction action, std::string proof);
   Task<absl::StatusOr<std::string>> Commit();
+  absl::Status TooLateToCancel() const;
   Task<absl::Status> Release(const Proof& done);
   Task<absl::Status> Reclaim(const Proof& refused);
   Task<absl::Status> RunHereAgain();
@@ -79,7 +81,6 @@ class SourceSession final : public MigrationSession {
   bool commit_when_ready_ = false;
   bool commit_started_ = false;
   absl::Status transfer_status_;
-  std::string socket_dir_;
   AsyncEvent vote_settled_;    // the vote arrived, or there will be none
   AsyncEvent commit_settled_;  // the commit that follows it took place, or failed
   absl::Status commit_status_;

@@ -1,9 +1,5 @@
 // The source's transfer task: from the session connection to the destination's vote.
 #include <spdlog/spdlog.h>
-#include <sys/stat.h>
-
-#include <cerrno>
-#include <cstring>
 
 #include "absl/strings/str_cat.h"
 #include "bridge/runtime/status_macros.h"
@@ -16,8 +12,6 @@ namespace ferry::migration {
 namespace {
 
 constexpr uint32_t kDefaultSocketTimeoutS = 600;
-// How long the destination may take to load and verify the state and to vote.
-constexpr milliseconds kVoteLimit{30'000};
 
 // HCS's session number: the first four bytes, big-endian, of the id's SHA-256.
 uint32_t SessionNumber(const std::string& session_id) {
@@ -44,6 +38,7 @@ Task<void> SourceSession::RunTransfer(Self self, v1::TransferSandboxRequest requ
   if (status.ok()) status = co_await self->MoveMemory();
   self->FinishTransfer(status);
   if (status.ok() && self->commit_when_ready_) {
+    AsyncMutex::Guard lock = co_await self->deciding_.Lock();
     auto committed = co_await self->Commit();
     self->commit_status_ = committed.status();
   }
@@ -112,7 +107,7 @@ Task<absl::Status> SourceSession::MoveMemory() {
     co_return absl::OkStatus();
   };
   absl::Status voted =
-      co_await WithDeadline(kVoteLimit, "the destination's vote", wait(&vote_settled_));
+      co_await WithDeadline(deps_.limits.vote, "the destination's vote", wait(&vote_settled_));
   if (voted.ok() && !voted_) voted = absl::AbortedError("the destination did not vote");
   if (!voted.ok()) {
     // The guest is stopped and its state lies at the destination, which has no leave to run it.
@@ -120,16 +115,6 @@ Task<absl::Status> SourceSession::MoveMemory() {
     if (!resumed.ok()) spdlog::error("session {}: {}", id(), resumed.ToString());
   }
   co_return voted;
-}
-
-absl::StatusOr<std::string> SourceSession::MakeSocketPath() {
-  const std::string dir = absl::StrCat(deps_.runtime_dir, "/", id().substr(0, 8), "-out");
-  if (::mkdir(dir.c_str(), 0700) != 0 && errno != EEXIST) {
-    return absl::UnavailableError(
-        absl::StrCat("cannot make folder ", dir, ": ", std::strerror(errno)));
-  }
-  socket_dir_ = dir;
-  return dir + "/m";
 }
 
 Task<absl::Status> SourceSession::OnStopped() {
@@ -227,17 +212,20 @@ Task<void> SourceSession::HandleProof(std::string bytes) {
       voted_at_ = Clock::now();
       vote_settled_.Set();
       break;
-    case ProofKind::kDone:
+    case ProofKind::kDone: {
+      AsyncMutex::Guard lock = co_await deciding_.Lock();
       status = co_await Release(decoded);
       break;
+    }
     case ProofKind::kRefused:
-      if (core_->record() == SourceRecord::kCommit) {
+      if (commit_started_) {
+        AsyncMutex::Guard lock = co_await deciding_.Lock();
         status = co_await Reclaim(decoded);
-      } else {
+      } else if (!transfer_ended_.is_set()) {
         info_.set_error(absl::StrCat("the destination refused: ", decoded.detail));
         vote_settled_.Set();
         std::shared_ptr<vm::ComputeSystem> system = vm_->system();
-        if (system != nullptr && !transfer_ended_.is_set()) {
+        if (system != nullptr) {
           const schema::MigrationCancelOptions options{schema::MigrationOrigin::kSource};
           status = co_await system->CancelLiveMigration(options);
         }
@@ -250,7 +238,6 @@ Task<void> SourceSession::HandleProof(std::string bytes) {
 }
 
 void SourceSession::FinishTransfer(const absl::Status& status) {
-  if (!socket_dir_.empty()) ::rmdir(socket_dir_.c_str());
   if (status.ok()) {
     transfer_status_ = status;
     (void)Enter(SessionCall::kTransferDone);

@@ -79,6 +79,7 @@ constexpr Rule kRules[] = {
 
     {SessionCall::kCancelDone, kCancelling, {kCancelled}},
     {SessionCall::kCancelDone, kCancelled, {kCancelled, true}},
+    {SessionCall::kCancelFailed, kCancelling, {kFailed}},
 
     // Which action is right in which state is the controller's to say; it knows where the VM is.
     {SessionCall::kFinalize, kSourcePrepared, {kSourcePrepared}},
@@ -139,6 +140,8 @@ std::string_view ToString(SessionCall call) {
       return "Cancel";
     case SessionCall::kCancelDone:
       return "completing Cancel";
+    case SessionCall::kCancelFailed:
+      return "failing Cancel";
     case SessionCall::kFinalize:
       return "Finalize";
     case SessionCall::kFinalizeDone:

@@ -28,6 +28,7 @@ enum class SessionCall {
   kTransferFailed,
   kCancel,
   kCancelDone,
+  kCancelFailed,  // it may be tried again
   kFinalize,
   kFinalizeDone,
 };

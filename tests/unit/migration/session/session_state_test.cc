@@ -59,6 +59,9 @@ TEST(SessionState, CancelWinsOverARunningTransfer) {
 TEST(SessionState, AFailedSessionCanAlwaysBeFinalizedOrCancelled) {
   EXPECT_EQ(*Follow(v1::SESSION_STATE_FAILED, {SessionCall::kFinalize, SessionCall::kFinalizeDone}),
             v1::SESSION_STATE_FINALIZED);
+  EXPECT_EQ(*Follow(v1::SESSION_STATE_TRANSFERRING,
+                    {SessionCall::kCancel, SessionCall::kCancelFailed, SessionCall::kCancel}),
+            v1::SESSION_STATE_CANCELLING);
   EXPECT_EQ(*Follow(v1::SESSION_STATE_FAILED, {SessionCall::kCancel, SessionCall::kCancelDone}),
             v1::SESSION_STATE_CANCELLED);
 }

@@ -1,0 +1,61 @@
+#include "migration/controller/fake_peer_client.h"
+
+#include <utility>
+
+#include "bridge/runtime/status_macros.h"
+
+namespace ferry::migration {
+
+Task<absl::Status> FakePeerClient::Import(v1::ImportSandboxRequest request) {
+  CO_RETURN_IF_ERROR(co_await script_->Pass("Import"));
+  CO_RETURN_IF_ERROR(co_await peer_.Import(std::move(request)));
+  co_return co_await script_->Pass("Import answer");
+}
+
+Task<absl::StatusOr<v1::PrepareSandboxResponse>> FakePeerClient::Prepare(
+    v1::PrepareSandboxRequest request) {
+  CO_RETURN_IF_ERROR(co_await script_->Pass("Prepare"));
+  auto response = co_await peer_.Prepare(std::move(request));
+  if (!response.ok()) co_return response.status();
+  CO_RETURN_IF_ERROR(co_await script_->Pass("Prepare answer"));
+  if (on_prepared_) on_prepared_(*response);
+  co_return response;
+}
+
+Task<absl::Status> FakePeerClient::Transfer(v1::TransferSandboxRequest request) {
+  CO_RETURN_IF_ERROR(co_await script_->Pass("Transfer"));
+  auto session = peer_.Find(request.session_id());
+  if (!session.ok()) co_return session.status();
+  CO_RETURN_IF_ERROR(co_await (*session)->Transfer(std::move(request)));
+  co_return co_await script_->Pass("Transfer answer");
+}
+
+Task<absl::StatusOr<v1::FinalizeSandboxResponse>> FakePeerClient::Finalize(
+    v1::FinalizeSandboxRequest request) {
+  CO_RETURN_IF_ERROR(co_await script_->Pass("Finalize"));
+  auto session = peer_.Find(request.session_id());
+  if (!session.ok()) co_return session.status();
+  auto proof = co_await (*session)->Finalize(request.action(), request.proof());
+  if (!proof.ok()) co_return proof.status();
+  CO_RETURN_IF_ERROR(co_await script_->Pass("Finalize answer"));
+  v1::FinalizeSandboxResponse response;
+  response.set_proof(*std::move(proof));
+  co_return response;
+}
+
+Task<absl::Status> FakePeerClient::Cancel(v1::CancelRequest request) {
+  CO_RETURN_IF_ERROR(co_await script_->Pass("Cancel"));
+  auto session = peer_.Find(request.session_id());
+  if (!session.ok()) co_return session.status();
+  std::string reason = "cancelled by the source";
+  CO_RETURN_IF_ERROR(co_await (*session)->Cancel(std::move(reason)));
+  co_return co_await script_->Pass("Cancel answer");
+}
+
+Task<absl::Status> FakePeerClient::Cleanup(v1::CleanupRequest request) {
+  CO_RETURN_IF_ERROR(co_await script_->Pass("Cleanup"));
+  CO_RETURN_IF_ERROR(co_await peer_.Cleanup(request.session_id()));
+  co_return co_await script_->Pass("Cleanup answer");
+}
+
+}  // namespace ferry::migration

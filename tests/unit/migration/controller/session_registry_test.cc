@@ -1,0 +1,156 @@
+#include "migration/controller/session_registry.h"
+
+#include "tests/unit/migration/controller/driven_fixture.h"
+
+namespace ferry::migration {
+namespace {
+
+class SessionRegistryTest : public DrivenTest {};
+
+TEST_F(SessionRegistryTest, SecondSessionOfTheVmIsRefused) {
+  auto vm = Boot();
+  ASSERT_TRUE(Export("s1").ok());
+  const absl::Status second = Export("s2").status();
+  EXPECT_EQ(second.code(), absl::StatusCode::kAlreadyExists);
+  EXPECT_THAT(second.message(), HasSubstr("s1"));
+  EXPECT_EQ(a_.sessions->Find("s2").status().code(), absl::StatusCode::kNotFound);
+  EXPECT_TRUE(Resume(a_, "s1").ok());
+  EXPECT_TRUE(Export("s2").ok());
+}
+
+TEST_F(SessionRegistryTest, SessionIdsAreCheckedAndUsedOnce) {
+  Boot();
+  EXPECT_EQ(Export("").status().code(), absl::StatusCode::kInvalidArgument);
+  EXPECT_EQ(Export(std::string(129, 's')).status().code(), absl::StatusCode::kInvalidArgument);
+  auto plan = Export("s1");
+  ASSERT_TRUE(plan.ok());
+  EXPECT_EQ(Export("s1").status().code(), absl::StatusCode::kAlreadyExists);
+  ASSERT_TRUE(Import("s1", *plan).ok());
+  EXPECT_EQ(Import("s1", *plan).code(), absl::StatusCode::kAlreadyExists);
+  EXPECT_TRUE(Resume(a_, "s1").ok());
+  EXPECT_TRUE(Cleanup(a_, "s1").ok());
+  EXPECT_EQ(Export("s1").status().code(), absl::StatusCode::kAlreadyExists);
+}
+
+TEST_F(SessionRegistryTest, AnyIdStaysInsideTheRuntimeFolder) {
+  auto vm = Boot();
+  const std::string id = "../../../evil";
+  StartTransfer(id);
+  Until([&] { return State(a_, id) == v1::SESSION_STATE_TRANSFER_COMPLETED; });
+  ASSERT_TRUE(Resume(b_, id, *Stop(a_, id)).ok());
+  Wait(a_, id);
+  ExpectMoved(vm, 2);
+}
+
+TEST_F(SessionRegistryTest, SessionsWithLikeIdsDoNotMeet) {
+  auto one = Boot("one");
+  auto two = Boot("two");
+  a_.host.backend.script().Block("Transfer");
+  StartTransfer("session-1", "one");
+  StartTransfer("session-2", "two");
+  a_.host.backend.script().Release("Transfer");
+  for (const char* id : {"session-1", "session-2"}) {
+    Until([&] { return State(a_, id) == v1::SESSION_STATE_TRANSFER_COMPLETED; });
+    ASSERT_TRUE(Resume(b_, id, *Stop(a_, id)).ok());
+    Wait(a_, id);
+  }
+  ExpectMoved(one, 2);
+  ExpectMoved(two, 2);
+}
+
+TEST_F(SessionRegistryTest, ImportIsAllOrNothing) {
+  Boot();
+  auto plan = Export("s1");
+  ASSERT_TRUE(plan.ok());
+  EXPECT_EQ(Import("s2", *plan).code(), absl::StatusCode::kInvalidArgument);
+  for (size_t size = 0; size < plan->size(); size += 11) {
+    EXPECT_FALSE(Import("s1", plan->substr(0, size)).ok()) << size;
+    std::string flipped = *plan;
+    flipped[size] ^= 4;
+    EXPECT_FALSE(Import("s1", flipped).ok()) << size;
+  }
+  ExpectEmpty(b_);
+  EXPECT_TRUE(b_.sessions->List("").empty());
+  EXPECT_TRUE(b_.host.store.journal().empty());
+  EXPECT_TRUE(Import("s1", *plan).ok());
+}
+
+TEST_F(SessionRegistryTest, VmKeepsItsId) {
+  auto vm = Boot();
+  auto plan = Export("s1");
+  v1::ImportSandboxRequest request;
+  request.set_session_id("s1");
+  request.set_config(*plan);
+  request.set_sandbox_id("another");
+  EXPECT_EQ(Await(b_.sessions->Import(request)).code(), absl::StatusCode::kInvalidArgument);
+  request.set_sandbox_id(vm->id());
+  EXPECT_TRUE(Await(b_.sessions->Import(request)).ok());
+}
+
+TEST_F(SessionRegistryTest, BadOptionsChangeNothing) {
+  auto vm = Boot();
+  v1::PrepareAndExportSandboxRequest request;
+  request.set_session_id("s1");
+  request.set_vm("web");
+  EXPECT_EQ(Await(a_.sessions->PrepareAndExport(request)).status().code(),
+            absl::StatusCode::kInvalidArgument);
+  EXPECT_EQ(vm->state(), v1::VM_STATE_RUNNING);
+  auto plan = Export("s1");
+  ASSERT_TRUE(plan.ok()) << plan.status();
+  ASSERT_TRUE(Import("s1", *plan).ok());
+  v1::PrepareSandboxRequest prepare;
+  prepare.set_session_id("s1");
+  EXPECT_EQ(Await(b_.sessions->Prepare(prepare)).status().code(),
+            absl::StatusCode::kInvalidArgument);
+  EXPECT_EQ(State(b_, "s1"), v1::SESSION_STATE_DESTINATION_IMPORTED);
+  EXPECT_TRUE(Prepare(b_, "s1").ok());
+}
+
+TEST_F(SessionRegistryTest, UnknownSessionsAreNamed) {
+  EXPECT_EQ(a_.sessions->Find("s1").status().code(), absl::StatusCode::kNotFound);
+  EXPECT_EQ(a_.sessions->Describe("s1").status().code(), absl::StatusCode::kNotFound);
+  EXPECT_EQ(Cleanup(a_, "s1").code(), absl::StatusCode::kNotFound);
+  EXPECT_EQ(Prepare(a_, "s1").status().code(), absl::StatusCode::kNotFound);
+}
+
+TEST_F(SessionRegistryTest, CleanupLeavesTheRecord) {
+  Boot();
+  ASSERT_TRUE(Export("s1").ok());
+  EXPECT_EQ(Cleanup(a_, "s1").code(), absl::StatusCode::kFailedPrecondition);
+  ASSERT_TRUE(Resume(a_, "s1").ok());
+  auto session = Session(a_, "s1");
+  EXPECT_TRUE(Cleanup(a_, "s1").ok());
+  EXPECT_TRUE(Cleanup(a_, "s1").ok());
+  EXPECT_EQ(a_.sessions->Find("s1").status().code(), absl::StatusCode::kNotFound);
+  EXPECT_EQ(State(a_, "s1"), v1::SESSION_STATE_FINALIZED);
+  EXPECT_EQ(a_.sessions->List("web").size(), 1u);
+  EXPECT_TRUE(a_.sessions->List("other").empty());
+  EXPECT_TRUE(session->notifier().closed());
+}
+
+TEST_F(SessionRegistryTest, RestartedDaemonListsSessionsAsRecords) {
+  Boot();
+  const std::string done = Migrate();
+  Wait(a_, done);
+  Boot("other");
+  ASSERT_TRUE(Export("s1", "other").ok());
+  Settle();
+  SessionRegistry restarted(*a_.deps);
+  ASSERT_TRUE(Await(restarted.Load()).ok());
+  ASSERT_EQ(restarted.List("").size(), 2u);
+  auto finished = restarted.Describe(done);
+  ASSERT_TRUE(finished.ok());
+  EXPECT_EQ(finished->vm_location(), "host-b:1");
+  EXPECT_EQ(finished->error(), "");
+  auto cut_off = restarted.Describe("s1");
+  ASSERT_TRUE(cut_off.ok());
+  EXPECT_TRUE(cut_off->done());
+  EXPECT_THAT(cut_off->error(), HasSubstr("daemon stopped"));
+  const absl::Status record_only = restarted.Find("s1").status();
+  EXPECT_EQ(record_only.code(), absl::StatusCode::kNotFound);
+  EXPECT_THAT(record_only.message(), HasSubstr("has ended"));
+  EXPECT_TRUE(Await(restarted.Cleanup("s1")).ok());
+}
+
+}  // namespace
+}  // namespace ferry::migration
