@@ -102,6 +102,27 @@ TEST_F(FailureTest, TransferThatFails) {
   ExpectFails(vm, "a page cannot be read");
 }
 
+TEST_F(FailureTest, IsToldToSubscribersOfBothSides) {
+  Boot();
+  b_.host.backend.script().FailNext("Load", absl::DataLossError("an unknown device"));
+  peer_->Block("Cleanup");
+  const std::string id = Migrate();
+  Await(peer_->WaitBlocked("Cleanup"));
+  auto told = [&](MigrationHost& host, v1::MigrationPhaseState state) {
+    for (const auto& message : Notifications(host, id)) {
+      const v1::Notification& notification = message.notification();
+      if (notification.state() != state) continue;
+      EXPECT_THAT(notification.message(), HasSubstr("an unknown device"));
+      return true;
+    }
+    return false;
+  };
+  EXPECT_TRUE(told(a_, v1::MIGRATION_PHASE_STATE_SOURCE_FAILED));
+  EXPECT_TRUE(told(b_, v1::MIGRATION_PHASE_STATE_DESTINATION_FAILED));
+  peer_->Release("Cleanup");
+  Wait(a_, id);
+}
+
 TEST_F(FailureTest, StateThatDoesNotLoad) {
   auto vm = Boot();
   b_.host.backend.script().FailNext("Load", absl::DataLossError("an unknown device"));
