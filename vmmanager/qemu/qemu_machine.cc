@@ -147,6 +147,9 @@ Task<absl::Status> QemuMachine::Launch(bool incoming) {
   }
   // Nothing but Launch hears of events until the guest is allowed to run.
   status = co_await qmp_->WaitReady(kGreetingDeadline);
+  // QEMU 7.2 hands bytes that wait on the port to the guest while it is still loading the port's
+  // queues, and corrupts them ("input:id N is not a head"). So nothing is sent before OpenLink().
+  if (incoming) link_->transport().PauseReading();
   if (status.ok()) status = AttachLink();
   if (!status.ok()) {
     const absl::Status told =
@@ -158,6 +161,8 @@ Task<absl::Status> QemuMachine::Launch(bool incoming) {
   ferry::Spawn(host_->executor, PumpEvents(self, qmp_));
   co_return absl::OkStatus();
 }
+
+void QemuMachine::OpenLink() { link_->transport().ResumeReading(); }
 
 std::string QemuMachine::adoption_record() const {
   if (!process_) return {};

@@ -55,7 +55,7 @@ Task<absl::Status> QemuMigration::Configure() {
   json::object capabilities = CapabilitiesFor(options_, machine_.host().capabilities);
   CO_RETURN_IF_ERROR(
       (co_await machine_.Command("migrate-set-capabilities", std::move(capabilities))).status());
-  json::object parameters = ParametersFor(options_);
+  json::object parameters = ParametersFor(options_, machine_.accelerator());
   co_return (co_await machine_.Command("migrate-set-parameters", std::move(parameters))).status();
 }
 
@@ -64,7 +64,7 @@ Task<void> QemuMigration::ResetSettings() {
   json::object capabilities = PlainCapabilities(machine_.host().capabilities);
   absl::Status ignored =
       (co_await machine_.Command("migrate-set-capabilities", std::move(capabilities))).status();
-  json::object parameters = ParametersFor({});
+  json::object parameters = ParametersFor({}, machine_.accelerator());
   ignored = (co_await machine_.Command("migrate-set-parameters", std::move(parameters))).status();
 }
 
@@ -330,7 +330,7 @@ Task<absl::Status> QemuMigration::RunOnHere() {
 
 Task<void> QemuMigration::OnPass(uint64_t pass) {
   co_await ReportProgress();
-  const DowntimePolicy policy = DowntimePolicyOf(options_);
+  const DowntimePolicy policy = DowntimePolicyOf(options_, machine_.accelerator());
   if (pass == 0 || policy.LimitAt(pass) == policy.LimitAt(pass - 1)) co_return;
   json::object parameters = {{"downtime-limit", policy.LimitAt(pass)}};
   absl::Status ignored =
@@ -405,6 +405,7 @@ Task<absl::Status> QemuMigration::FinalizeDestination(
     co_return absl::FailedPreconditionError("the destination does not hold the VM's state yet");
   }
   resumed_at_.reset();
+  machine_.OpenLink();
   if (!options.leave_paused) CO_RETURN_IF_ERROR(co_await machine_.RunGuest());
   stage_ = Stage::kNone;
   Tell(MigrationEventName::kBlackoutExited, MigrationResult::kSuccess,

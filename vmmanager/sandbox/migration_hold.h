@@ -17,9 +17,9 @@ struct MigrationNotice {
 };
 
 // Gets the notices of one VM for as long as it is registered (UtilityVm::AddObserver).
-class MigrationObserver {
+class MoveObserver {
  public:
-  virtual ~MigrationObserver() = default;
+  virtual ~MoveObserver() = default;
   virtual void OnNotice(const MigrationNotice& notice) = 0;
 };
 

@@ -397,8 +397,8 @@ Task<void> UtilityVm::PersistLater(std::shared_ptr<UtilityVm> self) {
 }
 
 void UtilityVm::Notify(MigrationNotice notice) {
-  const std::set<MigrationObserver*> observers = observers_;
-  for (MigrationObserver* observer : observers) {
+  const std::set<MoveObserver*> observers = observers_;
+  for (MoveObserver* observer : observers) {
     if (observers_.contains(observer)) observer->OnNotice(notice);
   }
 }

@@ -71,8 +71,8 @@ class UtilityVm : public std::enable_shared_from_this<UtilityVm> {
   // The guest without waiting, nullptr if there is none.
   std::shared_ptr<guest::Guest> guest() const { return guest_; }
 
-  void AddObserver(MigrationObserver* observer) { observers_.insert(observer); }
-  void RemoveObserver(MigrationObserver* observer) { observers_.erase(observer); }
+  void AddObserver(MoveObserver* observer) { observers_.insert(observer); }
+  void RemoveObserver(MoveObserver* observer) { observers_.erase(observer); }
   // The open session's notice, for a client that attaches while it is open.
   std::optional<MigrationNotice> current_notice() const { return notice_; }
 
@@ -158,7 +158,7 @@ class UtilityVm : public std::enable_shared_from_this<UtilityVm> {
 
   std::optional<MigrationNotice> notice_;  // the open migration, on the source
   std::string incoming_session_;           // on the destination
-  std::set<MigrationObserver*> observers_;
+  std::set<MoveObserver*> observers_;
   std::function<void(const SystemEvent&)> event_tap_;
 };
 

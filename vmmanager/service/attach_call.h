@@ -14,7 +14,7 @@ using AttachStream = rpc::BidiStream<v1::AttachRequest, v1::AttachResponse>;
 
 // One Attach call: the bridge between its gRPC stream and the process's relay. It holds no stdio
 // bytes of its own beyond what gRPC has queued.
-class AttachCall final : public guest::AttachSink, public MigrationObserver {
+class AttachCall final : public guest::AttachSink, public MoveObserver {
  public:
   AttachCall(VmInventory& inventory, std::shared_ptr<AttachStream> stream)
       : inventory_(inventory),
@@ -38,7 +38,7 @@ class AttachCall final : public guest::AttachSink, public MigrationObserver {
   void OnExited(guest::ExitStatus status) override;
   void OnDetached(const absl::Status& reason) override;
 
-  // MigrationObserver
+  // MoveObserver
   void OnNotice(const MigrationNotice& notice) override;
 
  private:

@@ -141,6 +141,18 @@ TEST_F(SerialTransportTest, HelloSentBeforeTheGuestOpensThePortIsEnough) {
   RunTask(io, task(&late));
 }
 
+TEST_F(SerialTransportTest, PausedItSendsNothingOverANewLinkUntilItResumes) {
+  auto [host_fd, guest_fd] = SocketPair();
+  host->PauseReading();
+  host->AttachLink(std::move(host_fd));
+  RunReady(io);
+  char byte = 0;
+  EXPECT_EQ(::recv(guest_fd.get(), &byte, 1, MSG_DONTWAIT | MSG_PEEK), -1);
+  host->ResumeReading();
+  RunReady(io);
+  EXPECT_EQ(::recv(guest_fd.get(), &byte, 1, MSG_DONTWAIT | MSG_PEEK), 1);
+}
+
 TEST_F(SerialTransportTest, ARefusedPortIsUnavailable) {
   auto task = [](SerialGuestTransport* guest) -> Task<void> {
     co_await guest->WaitForLink(0);
