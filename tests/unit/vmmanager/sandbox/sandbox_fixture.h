@@ -14,7 +14,7 @@ namespace ferry::vm {
 
 using ::testing::HasSubstr;
 
-struct RecordingObserver final : MigrationObserver {
+struct RecordingObserver final : MoveObserver {
   void OnNotice(const MigrationNotice& notice) override { notices.push_back(notice); }
   std::vector<MigrationNotice> notices;
 };
