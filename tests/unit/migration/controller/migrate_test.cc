@@ -189,7 +189,7 @@ TEST_F(MigrateTest, SecondMigrationOfTheVmIsRefused) {
 }
 
 TEST_F(MigrateTest, AttachedClientsAreToldWhereToGo) {
-  struct Recorder final : vm::MigrationObserver {
+  struct Recorder final : vm::MoveObserver {
     void OnNotice(const vm::MigrationNotice& notice) override { kinds.push_back(notice.kind); }
     std::vector<vm::MigrationNotice::Kind> kinds;
   } recorder;
