@@ -16,17 +16,66 @@ ROOT = pathlib.Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT / "tests/e2e"))
 
 from harness import workload  # noqa: E402
-from harness.ctl import CtlError, number  # noqa: E402
+from harness.ctl import CtlError, number, parse_json  # noqa: E402
 from harness.host import Hosts  # noqa: E402
 
 VM = "demo"
 BLACKOUT_PARTS = ("device", "commit", "resume")
+PHASES = {
+    "SETUP_DONE": "both sides are ready",
+    "BLACKOUT_STARTED": "the VM stands",
+    "OFFLINE_DONE": "its state is complete on the other host",
+    "DONE": "the VM runs there",
+}
+BAR = 24
 started = time.monotonic()
 
 
-def say(text):
-    seconds = time.monotonic() - started
-    print(f"[{seconds:6.1f}s] {text}", file=sys.stderr, flush=True)
+def say(text=""):
+    if text:
+        text = f"[{time.monotonic() - started:5.1f} s]  {text}"
+    print(text, file=sys.stderr, flush=True)
+
+
+class ProgressLine:
+    """How far the memory is: one line that is drawn over on a terminal, some lines elsewhere."""
+
+    def __init__(self):
+        self._terminal = sys.stderr.isatty()
+        self._drawn = False
+        self._next = 0.0
+
+    def show(self, notification):
+        progress = notification.get("progress")
+        if progress:
+            self._draw(progress)
+            return
+        phase = PHASES.get(notification.get("phase", "").replace("MIGRATION_PHASE_", ""))
+        if phase:
+            self._clear()
+            print(f"           {phase}", file=sys.stderr, flush=True)
+
+    def _draw(self, progress):
+        if not self._terminal and time.monotonic() < self._next:
+            return
+        self._next = time.monotonic() + 1
+        total = number(progress, "total_bytes") or 1
+        done = max(0.0, 1 - number(progress, "remaining_bytes") / total)
+        filled = round(done * BAR)
+        eta = number(progress, "eta_ms")
+        text = (f"           pass {number(progress, 'pass'):.0f}  "
+                f"[{'#' * filled}{'.' * (BAR - filled)}]  "
+                f"{number(progress, 'remaining_bytes') / 1e6:6.1f} MB left  "
+                f"{number(progress, 'bytes_per_second') / 1e6:6.1f} MB/s"
+                + (f"  {eta / 1000:.1f} s to go" if progress.get("converging") and eta else ""))
+        self._clear()
+        print(text, end="" if self._terminal else "\n", file=sys.stderr, flush=True)
+        self._drawn = self._terminal
+
+    def _clear(self):
+        if self._drawn:
+            print("\r\x1b[2K", end="", file=sys.stderr)
+        self._drawn = False
 
 
 class Talker:
@@ -52,11 +101,16 @@ class Talker:
 
 def migrate(source, destination, client):
     """Runs one migration, showing its progress, and returns what was measured."""
-    say(f"migrating {VM} from host {source.name} to host {destination.name}")
+    say()
+    say(f"migrating VM {VM} from host {source.name} to host {destination.name}")
     sessions = {session["session_id"] for session in source.ctl.sessions()}
     before, since = client.received, time.monotonic()
-    subprocess.run(source.ctl.command("migrate", VM, "--to", destination.address), check=True,
-                   stdin=subprocess.DEVNULL, stdout=sys.stderr, timeout=300)
+    line = ProgressLine()
+    with source.ctl.attach("migrate", VM, "--to", destination.address, "--json") as mover:
+        for message in mover.lines(timeout=300):
+            line.show(parse_json(message).get("notification") or {})
+        if mover.wait() != 0:
+            raise CtlError(mover.errors() or mover.output().decode(errors="replace"))
     until = time.monotonic()
     # A little more of the stream, so that the gap is closed and the clocks can be compared.
     after = client.received
@@ -76,8 +130,8 @@ def migrate(source, destination, client):
         "tick_gap_ms": round(workload.longest_tick_gap_ms(ticks), 3),
         "transferred_bytes": int(number(statistics, "transferred_bytes")),
         "memory_passes": int(number(statistics, "memory_passes")),
-        "lost_lines": lost,
-        "duplicated_lines": repeated,
+        "lost_bytes": lost * line_length(client.output()),
+        "duplicated_bytes": repeated * line_length(client.output()),
         "vm_runs_on": session.get("vm_location", ""),
     }
     for part in BLACKOUT_PARTS:
@@ -85,23 +139,33 @@ def migrate(source, destination, client):
     return result
 
 
+def line_length(output):
+    return max(len(match[0]) + 1 for match in workload.TICK.finditer(output))
+
+
 def show(result):
     parts = ", ".join(f"{part} {result[f'blackout_{part}_ms']:.1f}" for part in BLACKOUT_PARTS)
-    say(f"  total            {result['total_ms']:10.1f} ms")
-    say(f"  blackout         {result['blackout_ms']:10.1f} ms ({parts})")
-    say(f"  by guest's clock {result['guest_clock_stopped_ms']:10.1f} ms")
-    say(f"  stdio gap        {result['stdio_gap_ms']:10.1f} ms")
-    say(f"  sent             {result['transferred_bytes'] / 1e6:10.1f} MB "
-        f"in {result['memory_passes']} passes")
-    say(f"  lines            {result['lost_lines']} lost, {result['duplicated_lines']} repeated")
-    say(f"  the VM runs on   {result['vm_runs_on']} (host {result['to']})")
+    rows = [
+        ("total", f"{result['total_ms']:.1f}", "ms"),
+        ("blackout", f"{result['blackout_ms']:.1f}", f"ms   ({parts})"),
+        ("by the guest's clock", f"{result['guest_clock_stopped_ms']:.1f}", "ms"),
+        ("stdio gap", f"{result['stdio_gap_ms']:.1f}", "ms   as the reader saw it"),
+        ("sent", f"{result['transferred_bytes'] / 1e6:.1f}",
+         f"MB   in {result['memory_passes']} passes"),
+        ("lost", f"{result['lost_bytes']}", "bytes"),
+        ("duplicated", f"{result['duplicated_bytes']}", "bytes"),
+    ]
+    for name, value, unit in rows:
+        print(f"           {name:<22}{value:>9} {unit}", file=sys.stderr)
+    print(f"           {'the VM runs on':<22}{'host ' + result['to']:>9}, {result['vm_runs_on']}",
+          file=sys.stderr, flush=True)
 
 
 def compare(output, sent):
     """(lost bytes, duplicated bytes) over both directions."""
     ticks = [tick for tick, _ in workload.ticks(output)]
     lost_ticks, repeated_ticks = workload.lost_and_repeated(ticks, first=ticks[0])
-    length = max(len(match[0]) + 1 for match in workload.TICK.finditer(output))
+    length = line_length(output)
     lost, repeated = lost_ticks * length, repeated_ticks * length
     echoed = workload.echoes(output)
     counts = {}
@@ -145,6 +209,7 @@ def demo(hosts, rounds):
         status = end_process(client)
         lost, duplicated = compare(client.output(), talker.sent)
         received, written = client.received, client.written
+    say()
     say(f"process ended with status {status}; {received} bytes read, {written} bytes written, "
         f"{lost} lost, {duplicated} duplicated")
     return {

@@ -183,6 +183,10 @@ Task<absl::Status> DestinationSession::Cancel(std::string reason) {
                              "past_point_of_no_return"),
         "cancel", "");
   }
+  // The source's own abort may have come first; what was asked for is so.
+  if (core_ != nullptr && core_->record() == DestinationRecord::kRefused) {
+    co_return absl::OkStatus();
+  }
   auto entered = Enter(SessionCall::kCancel);
   if (!entered.ok()) co_return entered.status();
   if (entered->repeated) co_return absl::OkStatus();

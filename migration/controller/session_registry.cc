@@ -161,10 +161,10 @@ Task<void> SessionRegistry::Shutdown() {
     std::string reason = "the daemon stops";
     absl::Status cancelled = co_await session->Cancel(std::move(reason));
     if (cancelled.ok()) {
-      (void)co_await session->Finalize(session->origin() == v1::MIGRATION_ORIGIN_SOURCE
-                                           ? v1::FINALIZE_ACTION_RESUME
-                                           : v1::FINALIZE_ACTION_STOP,
-                                       "");
+      const v1::FinalizeAction action = session->origin() == v1::MIGRATION_ORIGIN_SOURCE
+                                            ? v1::FINALIZE_ACTION_RESUME
+                                            : v1::FINALIZE_ACTION_STOP;
+      (void)co_await session->Finalize(action, "");
     } else {
       spdlog::warn("session {}: {}", id, cancelled.ToString());
     }

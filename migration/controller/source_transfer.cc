@@ -156,6 +156,8 @@ void SourceSession::OnSystemEvent(const vm::SystemEvent& event) {
       OnProgress(event.progress);
       break;
     case vm::SystemEvent::Kind::kMigration:
+      // Published once the destination has voted, when the session can be finalized.
+      if (event.migration.event == schema::MigrationEventName::kOfflineDone) break;
       if (event.migration.event == schema::MigrationEventName::kBlackoutStarted) {
         stopped_at_ = event.when;
       }
@@ -240,7 +242,10 @@ Task<void> SourceSession::HandleProof(std::string bytes) {
 void SourceSession::FinishTransfer(const absl::Status& status) {
   if (status.ok()) {
     transfer_status_ = status;
-    (void)Enter(SessionCall::kTransferDone);
+    auto entered = Enter(SessionCall::kTransferDone);
+    if (entered.ok() && !entered->repeated) {
+      Publish(v1::MIGRATION_PHASE_OFFLINE_DONE, v1::MIGRATION_PHASE_STATE_SUCCESS);
+    }
   } else {
     // A reason that the destination gave says more than the broken stream it left.
     const std::string reason =

@@ -16,7 +16,7 @@ _names = itertools.count(1)
 def pytest_runtest_makereport(item, call):
     outcome = yield
     report = outcome.get_result()
-    hosts = item.funcargs.get("two_hosts") if hasattr(item, "funcargs") else None
+    hosts = item.funcargs.get("bare_hosts") if hasattr(item, "funcargs") else None
     if report.failed and hosts:
         report.sections.append(("daemons", hosts.logs()))
 

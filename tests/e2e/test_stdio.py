@@ -36,7 +36,7 @@ def test_large_output_arrives_whole_before_the_status(two_hosts, vm):
 
 def test_detached_process_is_listed_attached_to_and_killed(two_hosts, vm):
     ctl = two_hosts[0].ctl
-    process = ctl.ok("exec", "-d", vm, "--", "sh", "-c", "echo early; exec cat").strip()
+    process = ctl.ok("exec", "-d", "-i", vm, "--", "sh", "-c", "echo early; exec cat").strip()
     assert process in [str(entry.get("id")) for entry in ctl.processes(vm)]
     with ctl.attach("attach", vm, process) as client:
         client.wait_until(lambda output: output == b"early\n")
@@ -48,7 +48,8 @@ def test_detached_process_is_listed_attached_to_and_killed(two_hosts, vm):
 
 def test_detached_process_keeps_its_output_across_a_migration(two_hosts, vm):
     source, destination = two_hosts
-    process = source.ctl.ok("exec", "-d", vm, "--", "sh", "-c", "echo before; exec cat").strip()
+    process = source.ctl.ok("exec", "-d", "-i", vm, "--", "sh", "-c",
+                            "echo before; exec cat").strip()
     source.ctl.migrate(vm, destination)
     with destination.ctl.attach("attach", vm, process) as client:
         client.wait_until(lambda output: output == b"before\n")
@@ -60,7 +61,7 @@ def test_detached_process_keeps_its_output_across_a_migration(two_hosts, vm):
 
 def test_second_attacher_is_refused_unless_it_steals(two_hosts, vm):
     ctl = two_hosts[0].ctl
-    process = ctl.ok("exec", "-d", vm, "--", "cat").strip()
+    process = ctl.ok("exec", "-d", "-i", vm, "--", "cat").strip()
     with ctl.attach("attach", vm, process) as first:
         first.write(b"one\n")
         first.wait_until(lambda output: output == b"one\n")

@@ -46,9 +46,10 @@ v1::AttachRequest AttachCore::Open() {
   open->set_no_stdin(no_stdin_);
   if (stdout_.known) SetPosition(stdout_, open->mutable_stdout_position());
   if (stderr_.known) SetPosition(stderr_, open->mutable_stderr_position());
-  // The new connection may know less than we once told: acknowledge again.
+  // The new connection may know less than we once told: acknowledge all of it again. The guest may
+  // wait for just that with its window full.
   for (Output* output : {&stdout_, &stderr_}) {
-    output->acked = std::min(output->acked, output->written);
+    output->acked = 0;
     output->end_acked = false;
   }
   return request;

@@ -57,8 +57,11 @@ std::string ErrorText(absl::string_view doing, const absl::Status& status, absl:
   }
   if (!info.session_id().empty()) absl::StrAppend(&text, "  Session:  ", info.session_id(), "\n");
   if (info.retry_is_safe()) absl::StrAppend(&text, "  Retry:    safe\n");
-  const std::string next =
-      info.next_step().empty() ? DefaultNextStep(status, host) : info.next_step();
+  std::string next = info.next_step();
+  const bool answered = !info.reason().empty();
+  if (next.empty() && !(answered && absl::IsUnavailable(status))) {
+    next = DefaultNextStep(status, host);
+  }
   if (!next.empty()) absl::StrAppend(&text, "  Next:     ", next, "\n");
   return text;
 }
@@ -91,17 +94,21 @@ int ExitCodeFor(const absl::Status& status) {
   }
 }
 
+bool Moved(const v1::Session& session) {
+  // A session is finalized as well when the VM was given back to its source; then it says why.
+  return session.state() == v1::SESSION_STATE_FINALIZED &&
+         (session.error().empty() || session.vm_location() == session.destination());
+}
+
 int ExitCodeFor(const v1::Session& session) {
   if (InDoubt(session.vm_location())) return kNeedsPerson;
-  switch (session.state()) {
-    case v1::SESSION_STATE_FINALIZED:
-      return kOk;
-    case v1::SESSION_STATE_CANCELLED:
-      // The policy's own cancellation names the blackout threshold that it kept.
-      return absl::StrContains(session.error(), "threshold") ? kTimedOut : kCancelled;
-    default:
-      return session.vm_location() == "nowhere" ? kNeedsPerson : kMigrationFailed;
-  }
+  if (Moved(session)) return kOk;
+  if (session.vm_location() == "nowhere") return kNeedsPerson;
+  // The policy's own cancellation names the blackout threshold that it kept.
+  if (absl::StrContains(session.error(), "threshold")) return kTimedOut;
+  const bool cancelled = session.state() == v1::SESSION_STATE_CANCELLED ||
+                         absl::StartsWith(session.error(), "cancelled");
+  return cancelled ? kCancelled : kMigrationFailed;
 }
 
 }  // namespace ferry::ctl

@@ -15,6 +15,9 @@ std::string ErrorText(absl::string_view doing, const absl::Status& status, absl:
 
 int ExitCodeFor(const absl::Status& status);
 
+// Whether the session ended with its VM at the destination.
+bool Moved(const v1::Session& session);
+
 // How a finished migration ends `ferryctl migrate` and `migration watch`.
 int ExitCodeFor(const v1::Session& session);
 

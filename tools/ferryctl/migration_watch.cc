@@ -3,6 +3,7 @@
 #include <chrono>
 
 #include "tools/ferryctl/errors.h"
+#include "tools/ferryctl/exit_codes.h"
 #include "tools/ferryctl/terminal.h"
 #include "vmmanager/rpc/client_stream.h"
 
@@ -70,8 +71,13 @@ int Conclude(const Client& client, const std::string& doing,
              const absl::StatusOr<v1::Session>& session, ProgressView* view, bool json) {
   view->Clear();
   if (!session.ok()) return Fail(client, doing, session.status());
-  std::fputs((json ? ToJson(*session, false) : MigrationSummary(*session)).c_str(), stdout);
-  return ExitCodeFor(*session);
+  const int code = ExitCodeFor(*session);
+  if (json) {
+    std::fputs(ToJson(*session, false).c_str(), stdout);
+  } else {
+    std::fputs(MigrationSummary(*session).c_str(), code == kOk ? stdout : stderr);
+  }
+  return code;
 }
 
 }  // namespace ferry::ctl

@@ -9,6 +9,8 @@
 #include "absl/strings/str_format.h"
 #include "absl/strings/str_join.h"
 #include "absl/strings/str_replace.h"
+#include "tools/ferryctl/errors.h"
+#include "tools/ferryctl/exit_codes.h"
 #include "tools/ferryctl/units.h"
 
 namespace ferry::ctl {
@@ -178,10 +180,11 @@ std::string EventLine(const v1::Event& event) {
 std::string MigrationSummary(const v1::Session& session) {
   const v1::Statistics& s = session.statistics();
   std::string text;
-  if (session.state() == v1::SESSION_STATE_FINALIZED) {
+  if (Moved(session)) {
     text = absl::StrCat("Moved ", session.vm_name(), " to ", session.destination(), ".\n");
   } else {
-    text = absl::StrCat("Migration of ", session.vm_name(), " ", SessionStateName(session.state()),
+    const bool cancelled = ExitCodeFor(session) == kCancelled;
+    text = absl::StrCat("Migration of ", session.vm_name(), cancelled ? " cancelled" : " failed",
                         ".\n");
     if (!session.error().empty()) absl::StrAppend(&text, Line("  Reason", session.error()));
   }

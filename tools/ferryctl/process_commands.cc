@@ -80,9 +80,6 @@ void CheckExec(ExecArguments* parsed) {
   if (parsed->command.front() == "--") parsed->command.erase(parsed->command.begin());
   const ExecArguments& arguments = *parsed;
   if (arguments.command.empty()) throw CLI::RequiredError("command");
-  if (arguments.detached && (arguments.interactive || arguments.terminal)) {
-    throw CLI::ValidationError("-d", "a detached process has no -i and no -t");
-  }
   for (const std::string& pair : arguments.environment) {
     if (pair.find('=') == std::string::npos || pair[0] == '=') {
       throw CLI::ValidationError("-e", "\"" + pair + "\" is not of the form KEY=VALUE");

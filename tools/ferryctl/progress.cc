@@ -27,7 +27,7 @@ const char* PhaseWords(v1::MigrationPhase phase) {
     case v1::MIGRATION_PHASE_BLACKOUT_STARTED:
       return "VM stopped for the switch";
     case v1::MIGRATION_PHASE_OFFLINE_DONE:
-      return "VM let go";
+      return "state is complete at the destination";
     case v1::MIGRATION_PHASE_BLACKOUT_EXITED:
       return "VM runs again";
     case v1::MIGRATION_PHASE_DONE:

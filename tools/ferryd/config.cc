@@ -63,7 +63,16 @@ void AddFlags(CLI::App& app, FerrydConfig& config) {
                  "Address where migrations arrive (default: any port of the advertised host)");
   app.add_option("--kernel", config.kernel, "Kernel of VMs that name none");
   app.add_option("--initrd", config.initrd, "Initial RAM disk of VMs that name none");
-  app.add_option("--kernel-args", config.kernel_args, "Appended to every kernel command line");
+  app.add_option("--kernel-args", config.kernel_args, "Appended to every kernel command line")
+      ->capture_default_str();
+  app.add_option_function<double>(
+         "--boot-timeout",
+         [&config](const double& seconds) {
+           config.boot_timeout = milliseconds(static_cast<int64_t>(seconds * 1000));
+         },
+         "Seconds that a VM may take until its agent is ready")
+      ->check(CLI::Range(0.1, 86'400.0))
+      ->default_str(absl::StrCat(config.boot_timeout.count() / 1000));
   app.add_option("--qemu", config.qemu, "QEMU binary")->capture_default_str();
   app.add_option("--qemu-user", config.qemu_user, "Run QEMU as this user");
   app.add_flag("--no-kvm", config.no_kvm, "Use software emulation without measuring KVM");

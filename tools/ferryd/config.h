@@ -5,6 +5,7 @@
 
 #include "absl/status/statusor.h"
 #include "vmmanager/rpc/channel.h"
+#include "vmmanager/sandbox/host_settings.h"
 
 namespace ferry::tools {
 
@@ -20,7 +21,8 @@ struct FerrydConfig {
   std::string migration_listen;  // where migrations arrive; empty: any port of the first `listen`
   std::string kernel;            // default guest image
   std::string initrd;
-  std::string kernel_args;
+  std::string kernel_args = vm::kDefaultKernelArgs;
+  milliseconds boot_timeout = vm::HostSettings().boot_timeout;
   std::string qemu = "/usr/bin/qemu-system-x86_64";
   std::string qemu_user;  // QEMU runs as this user; empty: the daemon's
   bool no_kvm = false;

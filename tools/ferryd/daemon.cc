@@ -99,6 +99,7 @@ Task<absl::Status> Daemon::Start() {
   parts_->settings.kernel_args = config_.kernel_args;
   parts_->settings.use_vsock =
       config_.guest_link == "vsock" || (config_.guest_link == "auto" && bridge::VsockAvailable());
+  parts_->settings.boot_timeout = config_.boot_timeout;
   const vm::SandboxDeps sandbox{executor_, *parts_->backend, *parts_->store, *parts_->events,
                                 parts_->settings};
   parts_->inventory = std::make_unique<vm::VmInventory>(sandbox);
@@ -194,7 +195,7 @@ absl::Status Daemon::Serve() {
 Task<void> Daemon::Stop() {
   spdlog::info("stopping; VMs run on");
   if (parts_->sessions) co_await parts_->sessions->Shutdown();
-  if (parts_->inventory) parts_->inventory->Detach();
+  if (parts_->inventory) co_await parts_->inventory->Detach();
   if (parts_->server) co_await parts_->server->Shutdown(kCallGrace);
   if (parts_->listener) parts_->listener->Close();
   if (parts_->handoff) parts_->handoff->Close();

@@ -49,8 +49,6 @@ class QemuMachine : public std::enable_shared_from_this<QemuMachine> {
 
   // Launches QEMU up to an answering monitor; no guest code runs yet.
   Task<absl::Status> Launch(bool incoming);
-  // "kvm" or "tcg".
-  const std::string& accelerator() const { return host_->info.accelerator; }
   // Lets the guest link of an incoming machine speak; until its state is loaded it must not.
   void OpenLink();
 

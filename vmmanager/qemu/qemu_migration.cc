@@ -55,7 +55,7 @@ Task<absl::Status> QemuMigration::Configure() {
   json::object capabilities = CapabilitiesFor(options_, machine_.host().capabilities);
   CO_RETURN_IF_ERROR(
       (co_await machine_.Command("migrate-set-capabilities", std::move(capabilities))).status());
-  json::object parameters = ParametersFor(options_, machine_.accelerator());
+  json::object parameters = ParametersFor(options_);
   co_return (co_await machine_.Command("migrate-set-parameters", std::move(parameters))).status();
 }
 
@@ -64,7 +64,7 @@ Task<void> QemuMigration::ResetSettings() {
   json::object capabilities = PlainCapabilities(machine_.host().capabilities);
   absl::Status ignored =
       (co_await machine_.Command("migrate-set-capabilities", std::move(capabilities))).status();
-  json::object parameters = ParametersFor({}, machine_.accelerator());
+  json::object parameters = ParametersFor({});
   ignored = (co_await machine_.Command("migrate-set-parameters", std::move(parameters))).status();
 }
 
@@ -330,7 +330,7 @@ Task<absl::Status> QemuMigration::RunOnHere() {
 
 Task<void> QemuMigration::OnPass(uint64_t pass) {
   co_await ReportProgress();
-  const DowntimePolicy policy = DowntimePolicyOf(options_, machine_.accelerator());
+  const DowntimePolicy policy = DowntimePolicyOf(options_);
   if (pass == 0 || policy.LimitAt(pass) == policy.LimitAt(pass - 1)) co_return;
   json::object parameters = {{"downtime-limit", policy.LimitAt(pass)}};
   absl::Status ignored =

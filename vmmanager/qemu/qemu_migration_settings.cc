@@ -80,7 +80,6 @@ void ReadRam(const json::object& ram, TransferProgress& progress) {
 }  // namespace
 
 uint32_t DowntimePolicy::LimitAt(uint64_t pass) const {
-  if (single_pass) return 0;
   const bool force = maximum_passes > 0 && pass >= maximum_passes;
   if (force) return never_above_ceiling ? ceiling_ms : kForcedDowntimeMs;
   if (pass <= kPatientPasses) return first_ms;
@@ -89,10 +88,8 @@ uint32_t DowntimePolicy::LimitAt(uint64_t pass) const {
   return static_cast<uint32_t>(std::min<uint64_t>(raised, std::max(ceiling_ms, first_ms)));
 }
 
-DowntimePolicy DowntimePolicyOf(const schema::MigrationInitializeOptions& options,
-                                const std::string& accelerator) {
+DowntimePolicy DowntimePolicyOf(const schema::MigrationInitializeOptions& options) {
   DowntimePolicy policy;
-  policy.single_pass = accelerator == "tcg";
   if (const auto& params = options.memory_transfer_throttle_params) {
     policy.first_ms = params->target_blackout_transfer_time.value_or(policy.first_ms);
     policy.first_ms = std::min(policy.first_ms, kForcedDowntimeMs);
@@ -121,12 +118,11 @@ json::object PlainCapabilities(const QemuCapabilities& qemu) {
   return CapabilityList({"events"}, qemu);
 }
 
-json::object ParametersFor(const schema::MigrationInitializeOptions& options,
-                           const std::string& accelerator) {
+json::object ParametersFor(const schema::MigrationInitializeOptions& options) {
   const uint64_t bandwidth = options.max_bandwidth.value_or(0);
   json::object parameters = {
       {"max-bandwidth", bandwidth == 0 ? kUnlimitedBandwidth : bandwidth},
-      {"downtime-limit", DowntimePolicyOf(options, accelerator).LimitAt(1)},
+      {"downtime-limit", DowntimePolicyOf(options).first_ms},
   };
   if (Workers(options) > 0) {
     parameters["multifd-channels"] = Workers(options);

@@ -21,27 +21,19 @@ struct DowntimePolicy {
   uint32_t ceiling_ms = 200;
   uint32_t maximum_passes = 0;  // 0: never forced
   bool never_above_ceiling = false;
-  bool single_pass = false;  // the limit stays zero, see DowntimePolicyOf
 
   // The limit that holds when `pass` begins; passes count from 1.
   uint32_t LimitAt(uint64_t pass) const;
 };
 inline constexpr uint64_t kPatientPasses = 5;
 
-// Under software emulation QEMU 7.2 loses pages: a guest that runs while its dirty pages are being
-// collected a second time may write some that are never sent (two QEMUs on one host, memory
-// compared after `completed`: up to 94 pages differed, in every fourth migration). A limit of zero
-// makes it collect them once at the start and once more when the guest is stopped, and both are
-// exact. So emulated guests move in a single pass, whatever the options ask of the switchover.
-DowntimePolicy DowntimePolicyOf(const schema::MigrationInitializeOptions& options,
-                                const std::string& accelerator);
+DowntimePolicy DowntimePolicyOf(const schema::MigrationInitializeOptions& options);
 
 // Arguments of migrate-set-capabilities and migrate-set-parameters. Every capability that Ferry
 // ever sets is named each time, on or off, so that no job inherits another one's.
 boost::json::object CapabilitiesFor(const schema::MigrationInitializeOptions& options,
                                     const QemuCapabilities& qemu);
-boost::json::object ParametersFor(const schema::MigrationInitializeOptions& options,
-                                  const std::string& accelerator);
+boost::json::object ParametersFor(const schema::MigrationInitializeOptions& options);
 
 // The same for a job that is not a migration (save), and after each job.
 boost::json::object PlainCapabilities(const QemuCapabilities& qemu);

@@ -60,7 +60,7 @@ Task<absl::Status> SaveToFile(std::shared_ptr<QemuMachine> machine, schema::Save
   json::object plain = PlainCapabilities(machine->host().capabilities);
   CO_RETURN_IF_ERROR(
       (co_await machine->Command("migrate-set-capabilities", std::move(plain))).status());
-  json::object parameters = ParametersFor({}, machine->accelerator());
+  json::object parameters = ParametersFor({});
   CO_RETURN_IF_ERROR(
       (co_await machine->Command("migrate-set-parameters", std::move(parameters))).status());
   QmpCallOptions with_file;

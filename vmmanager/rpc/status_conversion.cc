@@ -2,8 +2,10 @@
 
 #include <string>
 
+#include "absl/strings/ascii.h"
 #include "absl/strings/cord.h"
 #include "ferry/v1/error.pb.h"
+#include "vmmanager/rpc/error_info.h"
 
 namespace ferry::rpc {
 namespace {
@@ -17,10 +19,19 @@ std::string Shortened(absl::string_view message) {
   return std::string(message.substr(0, kMaxMessageBytes)) + "...";
 }
 
+// With a reason it is the daemon's own answer; a broken connection gives the same codes without.
+absl::Status WithReason(const absl::Status& status) {
+  v1::ErrorInfo info = GetErrorInfo(status).value_or(v1::ErrorInfo());
+  if (!info.reason().empty()) return status;
+  info.set_reason(absl::AsciiStrToLower(absl::StatusCodeToString(status.code())));
+  return WithErrorInfo(status, info);
+}
+
 }  // namespace
 
-grpc::Status ToGrpcStatus(const absl::Status& status) {
-  if (status.ok()) return grpc::Status::OK;
+grpc::Status ToGrpcStatus(const absl::Status& given) {
+  if (given.ok()) return grpc::Status::OK;
+  const absl::Status status = WithReason(given);
   const std::string message = Shortened(status.message());
   v1::RichStatus rich;
   rich.set_code(static_cast<int>(status.code()));

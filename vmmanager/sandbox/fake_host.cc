@@ -62,7 +62,7 @@ Task<absl::StatusOr<std::shared_ptr<UtilityVm>>> FakeHost::Boot(std::string name
 }
 
 Task<absl::Status> FakeHost::Restart() {
-  inventory->Detach();
+  co_await inventory->Detach();
   former_.push_back(std::move(inventory));
   inventory = std::make_unique<VmInventory>(deps());
   co_return co_await inventory->Load();

@@ -363,9 +363,15 @@ Task<void> UtilityVm::AwaitAgent(std::shared_ptr<UtilityVm> self) {
   }
 }
 
-void UtilityVm::Detach() {
-  if (guest_ == nullptr) return;
+Task<void> UtilityVm::Detach() {
+  auto self = shared_from_this();
+  if (guest_ == nullptr) co_return;
   guest_->set_on_change(nullptr);
+  // From here on nothing is taken from the guest that the record lacks; the guest keeps the rest.
+  guest_->Freeze();
+  absl::Status stored = co_await Persist();
+  if (!stored.ok()) spdlog::error("vm {}: {}", row_.name, stored.ToString());
+  if (guest_ == nullptr) co_return;
   guest_->Close(absl::UnavailableError("the daemon stops; the VM runs on"));
   guest_.reset();
 }

@@ -58,6 +58,9 @@ class UtilityVm : public std::enable_shared_from_this<UtilityVm> {
   // Whether a former daemon process may have left its system running.
   bool has_adoption_record() const { return !row_.adoption_record.empty(); }
 
+  // FAILED_PRECONDITION, naming the session, while a migration holds the VM.
+  absl::Status RefuseIfMigrating(const std::string& operation) const;
+
   // Life cycle. Each returns when it has taken effect; repeated calls succeed.
   Task<absl::Status> Start();
   Task<absl::Status> Stop(bool force, milliseconds timeout);
@@ -79,8 +82,9 @@ class UtilityVm : public std::enable_shared_from_this<UtilityVm> {
   // Takes over the system that a former daemon process left running, if it still does.
   Task<absl::Status> Adopt();
 
-  // Ends the guest connection and lets go of the system without ending it (the daemon stops).
-  void Detach();
+  // Records where the guest's streams stand, ends the guest connection and lets go of the system
+  // without ending it (the daemon stops).
+  Task<void> Detach();
 
   // --- A migration's source ---
 
@@ -124,7 +128,6 @@ class UtilityVm : public std::enable_shared_from_this<UtilityVm> {
   enum class Phase { kStopped, kStarting, kUp, kStopping, kIncoming, kInDoubt, kGone, kFailed };
 
   absl::Status Refuse(const std::string& operation) const;
-  absl::Status RefuseIfMigrating(const std::string& operation) const;
   Task<absl::Status> Boot();
   void MakeGuest();
   void StartPump();

@@ -116,6 +116,7 @@ std::vector<std::shared_ptr<UtilityVm>> VmInventory::List() const {
 }
 
 Task<absl::Status> VmInventory::Delete(std::shared_ptr<UtilityVm> vm) {
+  CO_RETURN_IF_ERROR(vm->RefuseIfMigrating("deleted"));
   const v1::VmState state = vm->state();
   if (state != v1::VM_STATE_STOPPED && state != v1::VM_STATE_FAILED) {
     co_return absl::FailedPreconditionError(absl::StrCat(
@@ -169,8 +170,8 @@ Task<absl::Status> VmInventory::Forget(std::string id, std::string moved_to) {
   co_return co_await deps_.store.DeleteVm(id);
 }
 
-void VmInventory::Detach() {
-  for (const auto& [id, vm] : vms_) vm->Detach();
+Task<void> VmInventory::Detach() {
+  for (const auto& vm : List()) co_await vm->Detach();
 }
 
 }  // namespace ferry::vm

@@ -44,7 +44,7 @@ class VmInventory {
   Task<absl::Status> Forget(std::string id, std::string moved_to);
 
   // Lets go of all VMs; they run on.
-  void Detach();
+  Task<void> Detach();
 
  private:
   std::shared_ptr<UtilityVm> FindByName(const std::string& name) const;

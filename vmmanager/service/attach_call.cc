@@ -61,9 +61,14 @@ Task<absl::Status> AttachCall::Open(const v1::AttachRequest::Open& open) {
   if (first.index() == 1) co_return absl::CancelledError("the client is gone");
   auto guest = std::get<0>(std::move(first));
   if (!guest.ok()) {
-    // A VM that was expected here and did not come is not here: the client looks elsewhere.
-    if (inventory_.Find(open.vm()).ok()) co_return guest.status();
-    co_return absl::NotFoundError(guest.status().message());
+    // A VM that was expected here and did not come is not here, and with a VM that ended its
+    // processes are gone: the client looks elsewhere.
+    const v1::VmState state = vm_->state();
+    const bool ended = state == v1::VM_STATE_STOPPED || state == v1::VM_STATE_FAILED;
+    if (!ended && inventory_.Find(open.vm()).ok()) co_return guest.status();
+    const std::string reason = vm_->Describe(false).state_reason();
+    co_return absl::NotFoundError(absl::StrCat(guest.status().message(), reason.empty() ? "" : " (",
+                                               reason, reason.empty() ? "" : ")"));
   }
   process_ = (*guest)->Find(open.process_id());
   if (process_ == nullptr) {

@@ -11,6 +11,12 @@ namespace ferry::vm {
 namespace {
 
 constexpr uint32_t kMaxSignal = 64;
+// The agent dials again within milliseconds after a migration or a restart of the daemon.
+constexpr milliseconds kAgentLimit{15'000};
+
+Task<absl::Status> AwaitAgent(std::shared_ptr<guest::Guest> guest) {
+  co_return co_await WithDeadline(kAgentLimit, "the guest's agent", guest->WaitReady());
+}
 
 }  // namespace
 
@@ -36,6 +42,7 @@ grpc::ServerUnaryReactor* GuestService::CreateProcess(grpc::CallbackServerContex
           co_return absl::FailedPreconditionError(absl::StrCat(
               "VM ", (*vm)->name(), " is paused; resume it before running something in it"));
         }
+        CO_RETURN_IF_ERROR(co_await AwaitAgent(*guest));
         auto process = co_await (*guest)->CreateProcess(std::move(spec));
         if (!process.ok()) co_return process.status();
         inventory_.deps().events.Publish("process.created", (*vm)->id(),
@@ -82,6 +89,7 @@ grpc::ServerUnaryReactor* GuestService::SignalProcess(grpc::CallbackServerContex
                                  "VM ", signal.vm(), " has no process ", signal.process_id(),
                                  "; ferryctl ps ", signal.vm(), " shows those there are"));
                            }
+                           CO_RETURN_IF_ERROR(co_await AwaitAgent(*guest));
                            auto delivered = co_await process->Signal(signal.signal());
                            if (!delivered.ok()) co_return delivered.status();
                            v1::SignalProcessResponse result;

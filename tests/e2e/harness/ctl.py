@@ -44,11 +44,13 @@ def number(message, key):
 class Ctl:
     def __init__(self, host):
         self._host = host
+        self.security = []  # --tls-* flags
+        self.address = f"unix:{host.socket}"
 
     def command(self, *arguments, json_output=False):
         output = ["--output", "json"] if json_output else []
-        return self._host.wrap([ferryctl(), "--host", f"unix:{self._host.socket}", *output,
-                                *arguments], client=True)
+        return self._host.wrap([ferryctl(), "--host", self.address,
+                                *self.security, *output, *arguments], client=True)
 
     def run(self, *arguments, timeout=180, **options):
         """The finished process, whatever its status."""

@@ -32,6 +32,8 @@ class Host:
         self.state = self.folder / f"state-{name}"
         self.socket = self.folder / f"{name}.sock"
         self.log = self.folder / f"{name}.log"
+        self.security = ["--insecure-tcp"]
+        self.flags = []  # more of ferryd's, for its next start
         self._daemon = None
         self.ctl = Ctl(self)
 
@@ -46,17 +48,20 @@ class Host:
     def outside(self, path):
         return self.namespace.outside(path) if self.namespace else pathlib.Path(path)
 
+    def daemon_command(self):
+        build = build_folder()
+        return [build / "bin/ferryd", "--state-dir", self.state, "--socket", self.socket,
+                "--listen", self.address, *self.security, "--advertise", self.address,
+                "--kernel", build / "guest/vmlinuz", "--initrd", build / "guest/initrd.img",
+                "--log-level", "debug", *self.flags]
+
     def start(self):
         """Starts ferryd and returns when it answers."""
-        build = build_folder()
-        command = [build / "bin/ferryd", "--state-dir", self.state, "--socket", self.socket,
-                   "--listen", self.address, "--insecure-tcp", "--advertise", self.address,
-                   "--kernel", build / "guest/vmlinuz", "--initrd", build / "guest/initrd.img",
-                   "--log-level", "debug"]
         # The shell says under which id the daemon runs inside, where alone it can be signalled.
         script = 'echo $$ >"$1"; log=$2; shift 2; exec "$@" >>"$log" 2>&1'
         self._daemon = subprocess.Popen(
-            self.wrap(["/bin/sh", "-c", script, "sh", self._pid_file(), self.log, *command]),
+            self.wrap(["/bin/sh", "-c", script, "sh", self._pid_file(), self.log,
+                       *self.daemon_command()]),
             stdin=subprocess.DEVNULL, start_new_session=True)
         deadline = time.monotonic() + START_DEADLINE
         while True:

@@ -87,6 +87,20 @@ class Attached:
                                        f"{bytes(self._errors[-500:])!r}")
                 self._changed.wait(min(left, 1))
 
+    def lines(self, timeout=60):
+        """Whole lines of the output as they come, until it ends."""
+        deadline = time.monotonic() + timeout
+        start = 0
+        while True:
+            with self._changed:
+                while (end := self._output.find(b"\n", start)) < 0 and self._ended < 2:
+                    if not self._changed.wait(max(deadline - time.monotonic(), 0)):
+                        raise TimeoutError(f"no end within {timeout} s")
+                if end < 0:
+                    return
+                line, start = bytes(self._output[start:end]), end + 1
+            yield line
+
     def arrival(self, offset):
         """When the byte at `offset` of the output came, on this machine's monotonic clock."""
         with self._changed:

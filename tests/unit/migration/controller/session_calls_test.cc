@@ -35,7 +35,7 @@ constexpr Row kRows[] = {
     {kDestination, v1::SESSION_STATE_TRANSFERRING, kOk, kOk, kNo, kOk, kHas, kNo},
     {kDestination, v1::SESSION_STATE_TRANSFER_COMPLETED, kOk, kOk, kNo, kOk, kHas, kNo},
     {kDestination, v1::SESSION_STATE_CANCELLED, kNo, kOk, kNo, kOk, kNo, kOk},
-    {kDestination, v1::SESSION_STATE_FINALIZED, kNo, kOk, kNo, kNo, kNo, kOk},
+    {kDestination, v1::SESSION_STATE_FINALIZED, kNo, kOk, kNo, kOk, kNo, kOk},
 };
 
 class SessionCallsTest : public DrivenTest, public ::testing::WithParamInterface<Row> {

@@ -168,6 +168,17 @@ TEST_F(AttachCoreTest, KeepsInputUntilItIsTakenAndSendsTheRestAgain) {
   EXPECT_EQ(SentStdin(), "4:ef end:6 ");
 }
 
+TEST_F(AttachCoreTest, AcknowledgesAgainWhereItGoesOn) {
+  Connect();
+  Receive(Output(0, "abc"));
+  ASSERT_EQ(core.TakeRequests(true).size(), 1u);
+  Connect();  // to a host that never heard of it
+  ASSERT_TRUE(core.ack_pending());
+  const auto requests = core.TakeRequests(true);
+  ASSERT_EQ(requests.size(), 1u);
+  EXPECT_EQ(requests[0].ack().offset(), 3u);
+}
+
 TEST_F(AttachCoreTest, RewindSendsAgain) {
   Connect();
   core.AddStdin("abcdef");

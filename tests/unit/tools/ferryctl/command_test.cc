@@ -24,7 +24,6 @@ TEST(RunFerryctl, WrongUsageIsTwo) {
   EXPECT_EQ(Ferryctl({"migrate", "web", "--to", "nowhere"}), kUsage);
   EXPECT_EQ(Ferryctl({"migrate", "web", "--to", "b:1", "--downtime-limit", "10"}), kUsage);
   EXPECT_EQ(Ferryctl({"kill", "-s", "WHAT", "web", "1"}), kUsage);
-  EXPECT_EQ(Ferryctl({"exec", "-d", "-i", "web", "--", "sh"}), kUsage);
 }
 
 TEST(RunFerryctl, HelpAndVersionAreFine) {

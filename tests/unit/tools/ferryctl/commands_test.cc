@@ -153,6 +153,12 @@ TEST_F(CommandsTest, ExecPassesTheCommandUntouched) {
   EXPECT_FALSE(spec.has_stdin());
 }
 
+TEST_F(CommandsTest, DetachedProcessKeepsItsStdinIfAsked) {
+  EXPECT_EQ(Ferryctl({"exec", "-d", "-i", "web", "--", "cat"}), kOk);
+  EXPECT_TRUE(guests_.created.spec().detached());
+  EXPECT_TRUE(guests_.created.spec().has_stdin());
+}
+
 TEST_F(CommandsTest, ExecWorksWithoutTheSeparatorToo) {
   EXPECT_EQ(Ferryctl({"exec", "-d", "web", "ls", "-l", "--", "x"}), kOk);
   const auto& command = guests_.created.spec().command();

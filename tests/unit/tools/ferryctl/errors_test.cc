@@ -55,9 +55,18 @@ TEST(ExitCodes, FollowTheStatus) {
 
 TEST(ExitCodes, FollowTheSession) {
   v1::Session session;
-  session.set_vm_location("host-a:1");
+  session.set_source("host-a:1");
+  session.set_destination("host-b:1");
+  session.set_vm_location("host-b:1");
   session.set_state(v1::SESSION_STATE_FINALIZED);
   EXPECT_EQ(ExitCodeFor(session), kOk);
+  // Finalized as well: the source took it back.
+  session.set_vm_location("host-a:1");
+  session.set_error("the destination cannot be reached");
+  EXPECT_EQ(ExitCodeFor(session), kMigrationFailed);
+  session.set_error("cancelled on request");
+  EXPECT_EQ(ExitCodeFor(session), kCancelled);
+  session.clear_error();
   session.set_state(v1::SESSION_STATE_FAILED);
   EXPECT_EQ(ExitCodeFor(session), kMigrationFailed);
   session.set_state(v1::SESSION_STATE_CANCELLED);

@@ -38,11 +38,11 @@ TEST(QemuCommandLineTest, ConfinesAndPinsTheMachine) {
   EXPECT_EQ(After(words, "-machine"), "pc-q35-7.2");
   EXPECT_EQ(After(words, "-uuid"), kId);
   EXPECT_EQ(After(words, "-cpu"), "max");
-  EXPECT_EQ(After(words, "-m"), "384M");
+  EXPECT_EQ(After(words, "-m"), "393224K");  // 384 MiB and two pages
   EXPECT_EQ(After(words, "-smp"), "2");
   EXPECT_EQ(After(words, "-sandbox"),
             "on,obsolete=deny,elevateprivileges=deny,spawn=deny,resourcecontrol=deny");
-  EXPECT_EQ(After(words, "-action"), "shutdown=pause,panic=pause");
+  EXPECT_EQ(After(words, "-action"), "reboot=shutdown,shutdown=pause,panic=pause");
   for (const char* option : {"-nodefaults", "-no-user-config", "-nographic", "-S"}) {
     EXPECT_THAT(words, Contains(option));
   }

@@ -52,20 +52,20 @@ TEST(MigrationSettingsTest, WorkersTurnOnMultifd) {
   schema::MigrationInitializeOptions options;
   options.compression_settings = schema::MigrationCompressionSettings{3};
   EXPECT_TRUE(IsOn(CapabilitiesFor(options, AllCapabilities()), "multifd"));
-  const json::object parameters = ParametersFor(options, "kvm");
+  const json::object parameters = ParametersFor(options);
   EXPECT_EQ(parameters.at("multifd-channels").to_number<int>(), 3);
   EXPECT_EQ(parameters.at("multifd-compression").as_string(), "zstd");
 }
 
 TEST(MigrationSettingsTest, LimitsAreAlwaysExplicit) {
-  const json::object unlimited = ParametersFor({}, "kvm");
+  const json::object unlimited = ParametersFor({});
   EXPECT_GE(unlimited.at("max-bandwidth").to_number<uint64_t>(), 10'000'000'000u);
   EXPECT_EQ(unlimited.at("downtime-limit").to_number<int>(), 20);
   schema::MigrationInitializeOptions options;
   options.max_bandwidth = 1'000'000;
   options.memory_transfer_throttle_params.emplace().target_blackout_transfer_time = 7;
-  EXPECT_EQ(ParametersFor(options, "kvm").at("max-bandwidth").to_number<uint64_t>(), 1'000'000u);
-  EXPECT_EQ(ParametersFor(options, "kvm").at("downtime-limit").to_number<int>(), 7);
+  EXPECT_EQ(ParametersFor(options).at("max-bandwidth").to_number<uint64_t>(), 1'000'000u);
+  EXPECT_EQ(ParametersFor(options).at("downtime-limit").to_number<int>(), 7);
 }
 
 TEST(MigrationSettingsTest, ThrottlesOnlyWhenAsked) {
@@ -75,14 +75,14 @@ TEST(MigrationSettingsTest, ThrottlesOnlyWhenAsked) {
   params.minimum_throttle_percentage = 0;
   params.throttling_scale = 100;
   EXPECT_TRUE(IsOn(CapabilitiesFor(options, AllCapabilities()), "auto-converge"));
-  EXPECT_EQ(ParametersFor(options, "kvm").at("cpu-throttle-initial").to_number<int>(), 1);
-  EXPECT_EQ(ParametersFor(options, "kvm").at("cpu-throttle-increment").to_number<int>(), 99);
+  EXPECT_EQ(ParametersFor(options).at("cpu-throttle-initial").to_number<int>(), 1);
+  EXPECT_EQ(ParametersFor(options).at("cpu-throttle-increment").to_number<int>(), 99);
   params.skip_throttling = true;
   EXPECT_FALSE(IsOn(CapabilitiesFor(options, AllCapabilities()), "auto-converge"));
 }
 
 TEST(DowntimePolicyTest, RisesInSmallStepsToACeiling) {
-  const DowntimePolicy policy = DowntimePolicyOf({}, "kvm");
+  const DowntimePolicy policy = DowntimePolicyOf({});
   EXPECT_EQ(policy.LimitAt(1), 20u);
   EXPECT_EQ(policy.LimitAt(kPatientPasses), 20u);
   EXPECT_EQ(policy.LimitAt(kPatientPasses + 1), 30u);
@@ -90,26 +90,16 @@ TEST(DowntimePolicyTest, RisesInSmallStepsToACeiling) {
   EXPECT_EQ(policy.LimitAt(1'000'000), 200u);
 }
 
-TEST(DowntimePolicyTest, EmulatedGuestsMoveInASinglePass) {
-  schema::MigrationInitializeOptions options;
-  options.memory_transfer_throttle_params.emplace().target_blackout_transfer_time = 50;
-  options.memory_transfer_throttle_params->maximum_number_of_brownout_transfer_passes = 3;
-  EXPECT_EQ(ParametersFor(options, "tcg").at("downtime-limit").to_number<int>(), 0);
-  for (uint64_t pass : {1, 3, 100}) {
-    EXPECT_EQ(DowntimePolicyOf(options, "tcg").LimitAt(pass), 0u);
-  }
-}
-
 TEST(DowntimePolicyTest, MaximumPassesForceTheSwitchover) {
   schema::MigrationInitializeOptions options;
   auto& params = options.memory_transfer_throttle_params.emplace();
   params.maximum_number_of_brownout_transfer_passes = 3;
-  EXPECT_EQ(DowntimePolicyOf(options, "kvm").LimitAt(2), 20u);
-  EXPECT_EQ(DowntimePolicyOf(options, "kvm").LimitAt(3), 2'000'000u);
+  EXPECT_EQ(DowntimePolicyOf(options).LimitAt(2), 20u);
+  EXPECT_EQ(DowntimePolicyOf(options).LimitAt(3), 2'000'000u);
   params.blackout_time_threshold_for_cancelling_migration = 50;
   options.cancel_if_blackout_threshold_exceeds = true;
-  EXPECT_EQ(DowntimePolicyOf(options, "kvm").LimitAt(3), 50u);
-  EXPECT_EQ(DowntimePolicyOf(options, "kvm").LimitAt(100), 50u);
+  EXPECT_EQ(DowntimePolicyOf(options).LimitAt(3), 50u);
+  EXPECT_EQ(DowntimePolicyOf(options).LimitAt(100), 50u);
 }
 
 TEST(MigrationReportTest, ReadsWhatQemuSays) {

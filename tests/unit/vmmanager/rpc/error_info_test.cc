@@ -39,9 +39,13 @@ TEST(StatusConversion, CarriesCodeTextAndPayload) {
   EXPECT_EQ(GetErrorInfo(received)->vm_location(), "host-a:7700");
 }
 
-TEST(StatusConversion, KeepsOkAndCodesWithoutPayload) {
+TEST(StatusConversion, GivesEveryErrorAReason) {
   EXPECT_TRUE(FromGrpcStatus(ToGrpcStatus(absl::OkStatus())).ok());
-  EXPECT_EQ(FromGrpcStatus(ToGrpcStatus(absl::AbortedError("later"))), absl::AbortedError("later"));
+  const absl::Status received = FromGrpcStatus(ToGrpcStatus(absl::AbortedError("later")));
+  EXPECT_EQ(received.code(), absl::StatusCode::kAborted);
+  EXPECT_EQ(received.message(), "later");
+  ASSERT_TRUE(GetErrorInfo(received).has_value());
+  EXPECT_EQ(GetErrorInfo(received)->reason(), "aborted");
 }
 
 TEST(StatusConversion, IgnoresUnreadableDetails) {

@@ -1,0 +1,138 @@
+"""A gRPC client of one host's daemon, as an orchestrator would have it."""
+import json
+import socket
+import subprocess
+import sys
+
+import grpc
+
+from .host import build_folder
+
+sys.path.insert(0, str(build_folder() / "proto_py"))
+
+from ferry.v1 import error_pb2, migration_pb2, migration_pb2_grpc  # noqa: E402
+
+# Opens a socket in the network that it runs in and hands it to whoever holds the other end.
+OPEN_SOCKET = ("import socket; s = socket.socket(); "
+               "socket.send_fds(socket.socket(fileno=0), [b'x'], [s.fileno()])")
+
+
+class Rpc:
+    """Calls of the MigrationService with the message types in `pb`."""
+
+    pb = migration_pb2
+    DEADLINE = 60
+
+    def __init__(self, host):
+        self._host = host
+        self._channel = grpc.insecure_channel(f"unix:{host.outside(host.socket)}")
+        self._stub = migration_pb2_grpc.MigrationServiceStub(self._channel)
+
+    def close(self):
+        self._channel.close()
+
+    def __enter__(self):
+        return self
+
+    def __exit__(self, *_):
+        self.close()
+
+    def export(self, session, vm, destination="", **options):
+        init = self.pb.InitializeOptions(memory_transport=self.pb.MEMORY_TRANSPORT_TCP, **options)
+        request = self.pb.PrepareAndExportSandboxRequest(session_id=session, vm=vm, options=init,
+                                                         destination=destination)
+        return self._stub.PrepareAndExportSandbox(request, timeout=self.DEADLINE).config
+
+    def import_sandbox(self, session, config):
+        self._stub.ImportSandbox(self.pb.ImportSandboxRequest(session_id=session, config=config),
+                                 timeout=self.DEADLINE)
+
+    def prepare(self, session, **options):
+        init = self.pb.InitializeOptions(memory_transport=self.pb.MEMORY_TRANSPORT_TCP, **options)
+        return self._stub.PrepareSandbox(
+            self.pb.PrepareSandboxRequest(session_id=session, init_options=init),
+            timeout=self.DEADLINE)
+
+    def transfer(self, session, prepared=None):
+        request = self.pb.TransferSandboxRequest(session_id=session, timeout=60)
+        if prepared is not None:
+            request.session_address = prepared.session_address
+            request.session_token = prepared.session_token
+        self._stub.TransferSandbox(request, timeout=self.DEADLINE)
+
+    def stop(self, session, proof=b""):
+        return self._finalize(session, self.pb.FINALIZE_ACTION_STOP, proof)
+
+    def resume(self, session, proof=b""):
+        return self._finalize(session, self.pb.FINALIZE_ACTION_RESUME, proof)
+
+    def _finalize(self, session, action, proof):
+        request = self.pb.FinalizeSandboxRequest(session_id=session, action=action, proof=proof)
+        return self._stub.FinalizeSandbox(request, timeout=self.DEADLINE).proof
+
+    def cancel(self, session):
+        self._stub.Cancel(self.pb.CancelRequest(session_id=session), timeout=self.DEADLINE)
+
+    def cleanup(self, session):
+        self._stub.Cleanup(self.pb.CleanupRequest(session_id=session), timeout=self.DEADLINE)
+
+    def session(self, session):
+        return self._stub.GetSession(self.pb.GetSessionRequest(session_id=session),
+                                     timeout=self.DEADLINE)
+
+    def give_socket(self, session, connected):
+        """Hands a connected socket to the daemon and from there to the session."""
+        with socket.socket(socket.AF_UNIX) as door:
+            door.settimeout(self.DEADLINE)
+            door.connect(str(self._host.outside(self._host.state / "handoff.sock")))
+            socket.send_fds(door, [b'{"version":1}\n'], [connected.fileno()])
+            answer = json.loads(door.makefile().readline())
+        self.redeem(session, answer["ticket"])
+
+    def redeem(self, session, ticket):
+        request = self.pb.CreateDuplicateSocketRequest(session_id=session,
+                                                       protocol_info=ticket.encode())
+        self._stub.CreateDuplicateSocket(request, timeout=self.DEADLINE)
+
+    def notifications(self, session, after=0):
+        """The session's notifications as they come; ends when the session does."""
+        request = self.pb.NotificationsRequest(session_id=session, after_message_id=after)
+        return self._stub.Notifications(request, timeout=self.DEADLINE)
+
+
+def error_info(error):
+    """Ferry's details of a failed call, None if it has none."""
+    for key, value in error.trailing_metadata() or ():
+        if key == "grpc-status-details-bin":
+            status = error_pb2.RichStatus.FromString(value)
+            for detail in status.details:
+                info = error_pb2.ErrorInfo()
+                if detail.Unpack(info):
+                    return info
+    return None
+
+
+def socket_in(host):
+    """A TCP socket that lives in the host's network, in our hands."""
+    ours, theirs = socket.socketpair()
+    with ours, theirs:
+        subprocess.run(host.wrap([sys.executable, "-c", OPEN_SOCKET], client=True), stdin=theirs,
+                       check=True, timeout=30)
+        _, descriptors, _, _ = socket.recv_fds(ours, 1, 1)
+    return socket.socket(fileno=descriptors[0])
+
+
+def connected_pair(one, other):
+    """Both ends of a TCP connection between two hosts."""
+    address = other.address.split(":")[0]
+    with socket_in(other) as listener:
+        listener.bind((address, 0))
+        listener.listen(1)
+        listener.settimeout(30)
+        near = socket_in(one)
+        near.settimeout(30)
+        near.connect(listener.getsockname())
+        far, _ = listener.accept()
+    for end in (near, far):
+        end.setblocking(True)
+    return near, far

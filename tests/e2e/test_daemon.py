@@ -1,0 +1,125 @@
+"""VMs and the clients attached to them outlive their daemon; a start that fails says why."""
+import signal
+
+from harness import workload
+from harness.host import Host
+
+
+def assert_survives(hosts, vm, end):
+    """Ends the first host's daemon by `end`, starts it again, and finds all as it was."""
+    host = hosts[0]
+    pid = host.ctl.vm(vm)["vmm_pid"]
+    detached = host.ctl.ok("exec", "-d", "-i", vm, "--", "sh", "-c", "echo early; exec cat").strip()
+    with host.ctl.attach("exec", "-i", vm, "--", workload.PROGRAM, "tick") as client:
+        client.wait_until(lambda output: b"tick" in output)
+        end()
+        # The VM runs on without a daemon.
+        assert [found for found, _ in host.processes("qemu-system")] == [int(pid)]
+        client.write(b"said while nobody listened\n")
+        host.start()
+        assert host.ctl.state(vm) == "running"
+        assert host.ctl.vm(vm)["vmm_pid"] == pid
+        client.wait_until(lambda output: b"echo said while nobody listened\n" in output)
+        assert {str(entry["id"]) for entry in host.ctl.processes(vm)} >= {detached}
+        with host.ctl.attach("attach", vm, detached) as attached:
+            attached.write(b"late\n")
+            attached.wait_until(lambda output: output == b"early\nlate\n")
+            attached.close_stdin()
+            assert attached.wait() == 0
+        # And it moves on as if nothing had been.
+        host.ctl.migrate(vm, hosts[1])
+        client.write(b"there\n")
+        client.wait_until(lambda output: b"echo there\n" in output)
+        numbers = [number for number, _ in workload.ticks(client.output())]
+        assert workload.lost_and_repeated(numbers, first=numbers[0]) == (0, 0)
+        client.close_stdin()
+        assert client.wait() == 0, client.errors()
+
+
+def test_a_daemon_that_was_ended_takes_its_vms_over_again(two_hosts, vm):
+    assert_survives(two_hosts, vm, two_hosts[0].stop)
+
+
+def test_a_daemon_that_was_killed_takes_its_vms_over_again(two_hosts, vm):
+    assert_survives(two_hosts, vm, two_hosts[0].kill)
+
+
+def test_exit_without_a_daemon_reaches_the_client(two_hosts, vm):
+    host = two_hosts[0]
+    command = f"echo up; exec {workload.PROGRAM} exit 43 --after-ms 1500"
+    with host.ctl.attach("exec", "-i", vm, "--", "sh", "-c", command) as client:
+        client.wait_until(lambda output: output == b"up\n")
+        host.kill()
+        host.start()
+        assert client.wait() == 43, client.errors()
+
+
+def test_a_paused_vm_stays_paused_without_its_daemon(two_hosts, vm):
+    host = two_hosts[0]
+    host.ctl.ok("vm", "pause", vm)
+    host.restart()
+    assert host.ctl.state(vm) == "paused"
+    host.ctl.ok("vm", "resume", vm)
+    answer = host.ctl.exec(vm, "echo", "here")
+    assert answer.stdout == "here\n", answer.stderr
+
+
+def test_qemu_that_died_without_a_daemon_is_noticed(two_hosts, vm):
+    host = two_hosts[0]
+    pid = int(host.ctl.vm(vm)["vmm_pid"])
+    host.stop()
+    host.signal_process(pid, signal.SIGKILL)
+    host.start()
+    assert host.ctl.state(vm) in ("stopped", "failed")
+    assert host.ctl.vm(vm)["state_reason"]
+    host.ctl.start(vm)
+    assert host.ctl.exec(vm, "echo", "again").stdout == "again\n"
+
+
+def run_ferryd(host):
+    """Runs a daemon that is expected to end at once, beside the host's own."""
+    return host.run(host.daemon_command(), capture_output=True, text=True, timeout=60)
+
+
+def test_a_port_in_use_is_named(two_hosts):
+    host = two_hosts[0]
+    other = Host("c", host.folder, host.address, host.namespace)
+    ended = run_ferryd(other)
+    assert ended.returncode == 1
+    assert host.address in ended.stderr
+    assert not other.outside(other.socket).exists()
+    assert host.ctl.vms() == []  # the first one is not disturbed
+
+
+def test_a_second_daemon_on_the_same_state_is_refused(two_hosts):
+    host = two_hosts[0]
+    ended = run_ferryd(host)
+    assert ended.returncode == 1
+    assert str(host.state) in ended.stderr or str(host.socket) in ended.stderr
+    assert host.ctl.vms() == []
+    assert host.stop() == 0
+
+
+def test_an_agent_that_never_answers_ends_the_start_in_time(bare_hosts):
+    host = bare_hosts[0]
+    host.flags = ["--kernel-args", "rdinit=/bin/sleep -- 1000", "--boot-timeout", "6"]
+    host.start()
+    host.ctl.create("mute")
+    failed = host.ctl.run("vm", "start", "mute")
+    assert failed.returncode != 0
+    assert "agent" in failed.stderr
+    assert host.ctl.state("mute") == "failed"
+    assert host.processes("qemu-system") == []
+    host.ctl.ok("vm", "delete", "mute")
+
+
+def test_a_guest_that_panics_at_boot_ends_the_start_at_once(bare_hosts):
+    host = bare_hosts[0]
+    host.flags = ["--kernel-args", "panic=-1 rdinit=/no/such/init root=/dev/no"]
+    host.start()
+    host.ctl.create("broken")
+    failed = host.ctl.run("vm", "start", "broken")
+    assert failed.returncode != 0
+    assert "before its agent was ready" in failed.stderr
+    assert host.ctl.state("broken") == "failed"
+    assert host.processes("qemu-system") == []
