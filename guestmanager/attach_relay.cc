@@ -5,9 +5,15 @@
 #include <limits>
 
 #include "absl/strings/str_cat.h"
+#include "bridge/stream/wire.h"
 
 namespace ferry::guest {
 namespace {
+
+// Output on its way to the attached client, in bytes. It stays well below the client's window for
+// stdin: what was taken of stdin is told behind it, and a client with a slow reader would otherwise
+// never hear of it in time to send more.
+constexpr uint64_t kOutputOnItsWay = bridge::kStreamWindow / 2;
 
 constexpr size_t kSpoolChunk = 64 * 1024;
 
@@ -255,7 +261,7 @@ uint64_t AttachRelay::KeepFrom(Stream stream) const {
 bool AttachRelay::ConsumerReady(Stream stream) const {
   if (spooled_) return output(stream).spool.HasRoom(KeepFrom(stream));
   std::shared_ptr<Client> client = interactive();
-  return client && client->sink->writable();
+  return client && client->sink->writable() && output(stream).stream->in_flight() < kOutputOnItsWay;
 }
 
 void AttachRelay::OnData(Stream stream, StreamPosition position, std::string_view data) {
@@ -365,7 +371,11 @@ void AttachRelay::Acknowledge(const std::shared_ptr<Client>& client, Stream stre
                               bool end) {
   Output& to = output(stream);
   if (client->sink == nullptr || !to.stream) return;
-  if (!spooled_) return to.stream->Acknowledge(offset, end);
+  if (!spooled_) {
+    to.stream->Acknowledge(offset, end);
+    to.stream->Wake();
+    return;
+  }
   Client::Cursor& cursor = client->cursor(stream);
   if (offset < cursor.taken || offset > cursor.next) return;
   cursor.taken = offset;
