@@ -147,8 +147,8 @@ Task<absl::Status> QemuMachine::Launch(bool incoming) {
   }
   // Nothing but Launch hears of events until the guest is allowed to run.
   status = co_await qmp_->WaitReady(kGreetingDeadline);
-  // QEMU 7.2 hands bytes that wait on the port to the guest while it is still loading the port's
-  // queues, and corrupts them ("input:id N is not a head"). So nothing is sent before OpenLink().
+  // A precaution: nothing visibly keeps QEMU 7.2 from handing bytes that wait on the port to a
+  // guest whose queues it is still loading. So nothing is sent before OpenLink().
   if (incoming) link_->transport().PauseReading();
   if (status.ok()) status = AttachLink();
   if (!status.ok()) {
