@@ -63,10 +63,11 @@ class ProgressLine:
         done = max(0.0, 1 - number(progress, "remaining_bytes") / total)
         filled = round(done * BAR)
         eta = number(progress, "eta_ms")
+        rate = number(progress, "bytes_per_second")
         text = (f"           pass {number(progress, 'pass'):.0f}  "
                 f"[{'#' * filled}{'.' * (BAR - filled)}]  "
-                f"{number(progress, 'remaining_bytes') / 1e6:6.1f} MB left  "
-                f"{number(progress, 'bytes_per_second') / 1e6:6.1f} MB/s"
+                f"{number(progress, 'remaining_bytes') / 1e6:6.1f} MB left"
+                + (f"  {rate / 1e6:6.1f} MB/s" if rate else "")
                 + (f"  {eta / 1000:.1f} s to go" if progress.get("converging") and eta else ""))
         self._clear()
         print(text, end="" if self._terminal else "\n", file=sys.stderr, flush=True)

@@ -5,6 +5,7 @@
 #include "bridge/runtime/status_macros.h"
 #include "migration/connection/dialer.h"
 #include "migration/controller/source_session.h"
+#include "migration/controller/transfer_progress.h"
 #include "vmmanager/state/envelope.h"
 #include "vmmanager/state/saved_state.h"
 
@@ -169,25 +170,13 @@ void SourceSession::OnSystemEvent(const vm::SystemEvent& event) {
 }
 
 void SourceSession::OnProgress(const vm::TransferProgress& from) {
-  v1::Progress* to = info_.mutable_progress();
-  to->set_pass(from.pass);
-  to->set_transferred_bytes(from.transferred_bytes);
-  to->set_remaining_bytes(from.remaining_bytes);
-  to->set_total_bytes(from.total_bytes);
-  to->set_bytes_per_second(from.bytes_per_second);
-  to->set_dirty_bytes_per_second(from.dirty_bytes_per_second);
-  to->set_converging(from.bytes_per_second > from.dirty_bytes_per_second);
-  to->clear_eta_ms();
-  if (to->converging()) {
-    const uint64_t net = from.bytes_per_second - from.dirty_bytes_per_second;
-    to->set_eta_ms(from.remaining_bytes * 1000 / net);
-  }
+  *info_.mutable_progress() = ToProgress(from, info_.progress());
   info_.mutable_statistics()->set_memory_passes(from.pass);
   v1::Notification notification;
   notification.set_origin(origin());
   notification.set_phase(v1::MIGRATION_PHASE_TRANSFER_IN_PROGRESS);
   notification.set_state(v1::MIGRATION_PHASE_STATE_SUCCESS);
-  *notification.mutable_progress() = *to;
+  *notification.mutable_progress() = info_.progress();
   notifier_.Publish(notification);
 }
 

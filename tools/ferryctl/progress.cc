@@ -1,6 +1,7 @@
 #include "tools/ferryctl/progress.h"
 
 #include "absl/strings/str_cat.h"
+#include "absl/strings/str_join.h"
 #include "tools/ferryctl/output.h"
 #include "tools/ferryctl/units.h"
 
@@ -11,11 +12,20 @@ std::string Rate(uint64_t bytes_per_second) {
   return absl::StrCat(FormatSize(bytes_per_second), "/s");
 }
 
-std::string Verdict(const v1::Progress& progress) {
-  if (!progress.converging()) return "not converging";
-  if (!progress.has_eta_ms()) return "converging";
-  return absl::StrCat("converging, about ", FormatMs(static_cast<double>(progress.eta_ms())),
-                      " to go");
+// How fast it goes and whether it will end: what is known of it, which may be nothing.
+std::vector<std::string> Pace(const v1::Progress& progress, const char* dirty) {
+  std::vector<std::string> parts;
+  if (progress.has_bytes_per_second()) parts.push_back(Rate(progress.bytes_per_second()));
+  if (progress.has_dirty_bytes_per_second()) {
+    parts.push_back(absl::StrCat(dirty, " ", Rate(progress.dirty_bytes_per_second())));
+  }
+  if (!progress.has_converging()) return parts;
+  parts.push_back(progress.converging() ? "converging" : "not converging");
+  if (progress.converging() && progress.has_eta_ms()) {
+    parts.push_back(
+        absl::StrCat("about ", FormatMs(static_cast<double>(progress.eta_ms())), " to go"));
+  }
+  return parts;
 }
 
 const char* PhaseWords(v1::MigrationPhase phase) {
@@ -44,18 +54,18 @@ const char* PhaseWords(v1::MigrationPhase phase) {
 }  // namespace
 
 std::vector<std::string> ProgressLines(const v1::Progress& progress) {
+  const std::string pace = absl::StrJoin(Pace(progress, "dirtied"), ", ");
   return {absl::StrCat("Pass ", progress.pass(), ", ", FormatSize(progress.remaining_bytes()),
                        " of ", FormatSize(progress.total_bytes()), " remaining, ",
                        FormatSize(progress.transferred_bytes()), " sent"),
-          absl::StrCat(Rate(progress.bytes_per_second()), ", dirtied ",
-                       Rate(progress.dirty_bytes_per_second()), ", ", Verdict(progress))};
+          pace.empty() ? "its speed is not known yet" : pace};
 }
 
 std::string ProgressLine(const v1::Progress& progress) {
-  return absl::StrCat("pass ", progress.pass(), ", remaining ",
-                      FormatSize(progress.remaining_bytes()), ", ",
-                      Rate(progress.bytes_per_second()), ", dirty ",
-                      Rate(progress.dirty_bytes_per_second()), ", ", Verdict(progress));
+  std::vector<std::string> parts = Pace(progress, "dirty");
+  parts.insert(parts.begin(), absl::StrCat("pass ", progress.pass(), ", remaining ",
+                                           FormatSize(progress.remaining_bytes())));
+  return absl::StrJoin(parts, ", ");
 }
 
 std::string PhaseText(const v1::Notification& notification) {

@@ -84,11 +84,25 @@ v1::Progress SomeProgress() {
 TEST(Progress, ShowsAnEtaOnlyWhileConverging) {
   v1::Progress progress = SomeProgress();
   progress.set_eta_ms(1500);
+  progress.set_converging(false);
   EXPECT_NE(ProgressLine(progress).find("not converging"), std::string::npos);
   EXPECT_EQ(ProgressLine(progress).find("1.5 s"), std::string::npos);
   progress.set_converging(true);
   EXPECT_NE(ProgressLine(progress).find("1.5 s"), std::string::npos);
   EXPECT_EQ(ProgressLines(progress).size(), 2u);
+}
+
+TEST(Progress, SaysNothingOfWhatIsNotKnownYet) {
+  v1::Progress progress;
+  progress.set_pass(1);
+  progress.set_remaining_bytes(255 << 20);
+  progress.set_total_bytes(256 << 20);
+  EXPECT_EQ(ProgressLine(progress), "pass 1, remaining 255 MiB");
+  EXPECT_EQ(ProgressLines(progress).size(), 2u);
+  EXPECT_EQ(ToJson(progress, false).find("converging"), std::string::npos);
+  EXPECT_EQ(ToJson(progress, false).find("per_second"), std::string::npos);
+  progress.set_bytes_per_second(100 << 20);
+  EXPECT_EQ(ProgressLine(progress), "pass 1, remaining 255 MiB, 100 MiB/s");
 }
 
 // What a view prints into a temporary file.

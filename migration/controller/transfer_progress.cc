@@ -1,0 +1,28 @@
+#include "migration/controller/transfer_progress.h"
+
+namespace ferry::migration {
+
+v1::Progress ToProgress(const vm::TransferProgress& now, const v1::Progress& before) {
+  constexpr uint64_t kFirstPass = 1;
+  constexpr uint64_t kMsPerSecond = 1000;
+  v1::Progress to;
+  to.set_pass(now.pass);
+  to.set_transferred_bytes(now.transferred_bytes);
+  to.set_remaining_bytes(now.remaining_bytes);
+  to.set_total_bytes(now.total_bytes);
+  if (now.bytes_per_second > 0 || before.has_bytes_per_second()) {
+    to.set_bytes_per_second(now.bytes_per_second);
+  }
+  if (now.dirty_bytes_per_second > 0 || now.pass > kFirstPass) {
+    to.set_dirty_bytes_per_second(now.dirty_bytes_per_second);
+  }
+  if (!to.has_bytes_per_second() || !to.has_dirty_bytes_per_second()) return to;
+  to.set_converging(now.bytes_per_second > now.dirty_bytes_per_second);
+  if (to.converging()) {
+    const uint64_t net = now.bytes_per_second - now.dirty_bytes_per_second;
+    to.set_eta_ms(now.remaining_bytes * kMsPerSecond / net);
+  }
+  return to;
+}
+
+}  // namespace ferry::migration

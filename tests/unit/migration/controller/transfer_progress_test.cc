@@ -1,0 +1,72 @@
+#include "migration/controller/transfer_progress.h"
+
+#include <gtest/gtest.h>
+
+namespace ferry::migration {
+namespace {
+
+vm::TransferProgress FirstPass() {
+  vm::TransferProgress progress;
+  progress.pass = 1;
+  progress.remaining_bytes = 200'000'000;
+  progress.total_bytes = 256'000'000;
+  return progress;
+}
+
+TEST(ToProgress, KnowsNoRatesAndGivesNoVerdictAtFirst) {
+  const v1::Progress progress = ToProgress(FirstPass(), {});
+  EXPECT_EQ(progress.remaining_bytes(), 200'000'000u);
+  EXPECT_FALSE(progress.has_bytes_per_second());
+  EXPECT_FALSE(progress.has_dirty_bytes_per_second());
+  EXPECT_FALSE(progress.has_converging());
+  EXPECT_FALSE(progress.has_eta_ms());
+}
+
+TEST(ToProgress, GivesNoVerdictBeforeTheFirstPassHasShownWhatIsDirtied) {
+  vm::TransferProgress now = FirstPass();
+  now.bytes_per_second = 100'000'000;
+  const v1::Progress progress = ToProgress(now, {});
+  EXPECT_EQ(progress.bytes_per_second(), 100'000'000u);
+  EXPECT_FALSE(progress.has_dirty_bytes_per_second());
+  EXPECT_FALSE(progress.has_converging());
+}
+
+TEST(ToProgress, TellsWhenItWillEndOnceBothRatesAreKnown) {
+  vm::TransferProgress now = FirstPass();
+  now.pass = 2;
+  now.bytes_per_second = 100'000'000;
+  now.dirty_bytes_per_second = 20'000'000;
+  v1::Progress progress = ToProgress(now, {});
+  EXPECT_TRUE(progress.converging());
+  EXPECT_EQ(progress.eta_ms(), 2500u);
+
+  now.dirty_bytes_per_second = 100'000'000;
+  progress = ToProgress(now, {});
+  EXPECT_TRUE(progress.has_converging());
+  EXPECT_FALSE(progress.converging());
+  EXPECT_FALSE(progress.has_eta_ms());
+}
+
+TEST(ToProgress, CallsAGuestThatWritesNothingConverging) {
+  vm::TransferProgress now = FirstPass();
+  now.pass = 2;
+  now.bytes_per_second = 100'000'000;
+  const v1::Progress progress = ToProgress(now, {});
+  EXPECT_EQ(progress.dirty_bytes_per_second(), 0u);
+  EXPECT_TRUE(progress.converging());
+}
+
+TEST(ToProgress, ReportsATransferThatCameToAHalt) {
+  vm::TransferProgress now = FirstPass();
+  now.pass = 2;
+  now.bytes_per_second = 100'000'000;
+  const v1::Progress before = ToProgress(now, {});
+  now.bytes_per_second = 0;
+  const v1::Progress halted = ToProgress(now, before);
+  EXPECT_TRUE(halted.has_bytes_per_second());
+  EXPECT_TRUE(halted.has_converging());
+  EXPECT_FALSE(halted.converging());
+}
+
+}  // namespace
+}  // namespace ferry::migration
