@@ -71,13 +71,69 @@ std::string_view ToString(DestinationRecord record) {
   return "NONE";
 }
 
+std::optional<SourceRecord> SourceRecordFrom(std::string_view text) {
+  for (int i = 0; i <= static_cast<int>(SourceRecord::kAbort); ++i) {
+    if (ToString(static_cast<SourceRecord>(i)) == text) return static_cast<SourceRecord>(i);
+  }
+  return std::nullopt;
+}
+
+std::optional<DestinationRecord> DestinationRecordFrom(std::string_view text) {
+  for (int i = 0; i <= static_cast<int>(DestinationRecord::kRefused); ++i) {
+    const auto record = static_cast<DestinationRecord>(i);
+    if (ToString(record) == text) return record;
+  }
+  return std::nullopt;
+}
+
+void SourceCommit::Restore(SourceRecord last, JournalTrust trust) {
+  record_ = last;
+  transfer_completed_ = false;
+  prepared_ = false;
+  const bool before_commit = last == SourceRecord::kOpen || last == SourceRecord::kTransfer ||
+                             last == SourceRecord::kQuiesced;
+  in_doubt_ = trust == JournalTrust::kMayLackRecords && before_commit;
+}
+
+SourceRecovery SourceCommit::Recover() const {
+  switch (record_) {
+    case SourceRecord::kNone:
+      return {};
+    case SourceRecord::kOpen:
+    case SourceRecord::kTransfer:
+    case SourceRecord::kQuiesced:
+      if (in_doubt_) return {std::nullopt, CopyEffect::kHold, word()};
+      return {*Abort(), CopyEffect::kRun, ProofKind::kAbort};
+    case SourceRecord::kCommit:
+      return {std::nullopt, CopyEffect::kHold, word()};
+    case SourceRecord::kReleased:
+      return {std::nullopt, CopyEffect::kEnd, std::nullopt};
+    case SourceRecord::kReclaimed:
+      return {std::nullopt, CopyEffect::kRun, std::nullopt};
+    case SourceRecord::kAbort:
+      return {std::nullopt, CopyEffect::kRun, word()};
+  }
+  return {};
+}
+
 bool SourceCommit::may_execute() const {
-  return record_ != SourceRecord::kCommit && record_ != SourceRecord::kReleased;
+  return !in_doubt_ && record_ != SourceRecord::kCommit && record_ != SourceRecord::kReleased;
 }
 
 bool SourceCommit::past_point_of_no_return() const {
-  return record_ == SourceRecord::kCommit || record_ == SourceRecord::kReleased ||
+  return in_doubt_ || record_ == SourceRecord::kCommit || record_ == SourceRecord::kReleased ||
          record_ == SourceRecord::kReclaimed;
+}
+
+std::optional<ProofKind> SourceCommit::word() const {
+  if (record_ == SourceRecord::kCommit) return ProofKind::kGo;
+  if (record_ == SourceRecord::kAbort || in_doubt_) return ProofKind::kAbort;
+  return std::nullopt;
+}
+
+void SourceCommit::Apply(const SourceStep& step) {
+  record_ = step.record;
+  in_doubt_ = false;
 }
 
 absl::Status SourceCommit::WrongState(std::string_view wanted) const {
@@ -131,35 +187,87 @@ absl::StatusOr<std::optional<SourceStep>> SourceCommit::Commit() {
                transfer_completed_ ? "the destination has not voted yet"
                                    : "the transfer is not complete"));
   }
-  return SourceStep{SourceRecord::kCommit, identity_.epoch + 1, ProofKind::kGo};
+  return SourceStep{SourceRecord::kCommit, identity_.epoch + 1, ProofKind::kGo, CopyEffect::kHold};
 }
 
 absl::StatusOr<std::optional<SourceStep>> SourceCommit::Release(const Proof& done) {
   if (record_ == SourceRecord::kReleased) return std::nullopt;
-  if (record_ != SourceRecord::kCommit) return WrongState("release its copy");
+  if (record_ != SourceRecord::kCommit && !in_doubt_) return WrongState("release its copy");
   RETURN_IF_ERROR(CheckProof(done, ProofKind::kDone));
-  return SourceStep{SourceRecord::kReleased, identity_.epoch + 1, std::nullopt};
+  return SourceStep{SourceRecord::kReleased, identity_.epoch + 1, std::nullopt, CopyEffect::kEnd};
 }
 
 absl::StatusOr<std::optional<SourceStep>> SourceCommit::Reclaim(const Proof& refused) {
   if (record_ == SourceRecord::kReclaimed) return std::nullopt;
-  if (record_ != SourceRecord::kCommit) return WrongState("take the VM back");
+  if (record_ != SourceRecord::kCommit && !in_doubt_) return WrongState("take the VM back");
   RETURN_IF_ERROR(CheckProof(refused, ProofKind::kRefused));
-  return SourceStep{SourceRecord::kReclaimed, identity_.epoch + 2, std::nullopt};
+  return SourceStep{SourceRecord::kReclaimed, identity_.epoch + 2, std::nullopt, CopyEffect::kRun};
 }
 
-absl::StatusOr<std::optional<SourceStep>> SourceCommit::Abort() {
+absl::StatusOr<std::optional<SourceStep>> SourceCommit::Abort() const {
   if (record_ == SourceRecord::kAbort) return std::nullopt;
   if (past_point_of_no_return()) {
     return absl::FailedPreconditionError(
         StrCat("session ", identity_.session_id, " is past its point of no return (",
                ToString(record_), "); the destination decides now"));
   }
-  return SourceStep{SourceRecord::kAbort, identity_.epoch, ProofKind::kAbort};
+  return SourceStep{SourceRecord::kAbort, identity_.epoch, ProofKind::kAbort, CopyEffect::kRun};
+}
+
+absl::StatusOr<std::optional<SourceStep>> SourceCommit::OnRefused(const Proof& refused) {
+  if (past_point_of_no_return()) return Reclaim(refused);
+  RETURN_IF_ERROR(CheckProof(refused, ProofKind::kRefused));
+  return Abort();
 }
 
 absl::Status SourceCommit::CheckProof(const Proof& proof, ProofKind kind) const {
   return CheckIdentity(identity_, proof, kind);
+}
+
+void DestinationCommit::Restore(DestinationRecord last, JournalTrust trust, Copy copy) {
+  record_ = last;
+  copy_ = copy;
+  const bool before_grant = last == DestinationRecord::kImported ||
+                            last == DestinationRecord::kListening ||
+                            last == DestinationRecord::kPrepared;
+  if (before_grant && copy == Copy::kRuns) record_ = DestinationRecord::kGranted;
+  in_doubt_ = trust == JournalTrust::kMayLackRecords && before_grant && copy != Copy::kRuns;
+}
+
+DestinationRecovery DestinationCommit::Recover() const {
+  switch (record_) {
+    case DestinationRecord::kNone:
+      return {};
+    case DestinationRecord::kImported:
+    case DestinationRecord::kListening:
+      if (in_doubt_) return {std::nullopt, CopyEffect::kHold};
+      return {*Refuse(), CopyEffect::kEnd};
+    case DestinationRecord::kPrepared:
+      if (in_doubt_ || copy_ != Copy::kGone) return {std::nullopt, CopyEffect::kHold};
+      return {*Refuse(), CopyEffect::kEnd};
+    case DestinationRecord::kGranted:
+      return {std::nullopt, CopyEffect::kRun};
+    case DestinationRecord::kRunning:
+      return {std::nullopt, CopyEffect::kRun};
+    case DestinationRecord::kRefused:
+      return {std::nullopt, CopyEffect::kEnd};
+  }
+  return {};
+}
+
+bool DestinationCommit::may_refuse_alone() const { return !may_execute() && !in_doubt_; }
+
+std::optional<ProofKind> DestinationCommit::word() const {
+  switch (record_) {
+    case DestinationRecord::kPrepared:
+      return ProofKind::kPrepared;
+    case DestinationRecord::kRunning:
+      return ProofKind::kDone;
+    case DestinationRecord::kRefused:
+      return ProofKind::kRefused;
+    default:
+      return std::nullopt;
+  }
 }
 
 bool DestinationCommit::may_execute() const {
@@ -198,7 +306,8 @@ absl::StatusOr<std::optional<DestinationStep>> DestinationCommit::Grant(const Pr
     return absl::FailedPreconditionError(
         StrCat("the source's GO is for epoch ", go.epoch, ", expected ", identity_.epoch + 1));
   }
-  return DestinationStep{DestinationRecord::kGranted, identity_.epoch + 1, std::nullopt};
+  return DestinationStep{DestinationRecord::kGranted, identity_.epoch + 1, std::nullopt,
+                         CopyEffect::kRun};
 }
 
 absl::StatusOr<std::optional<DestinationStep>> DestinationCommit::Running() {
@@ -207,10 +316,25 @@ absl::StatusOr<std::optional<DestinationStep>> DestinationCommit::Running() {
   return DestinationStep{DestinationRecord::kRunning, identity_.epoch + 1, ProofKind::kDone};
 }
 
-absl::StatusOr<std::optional<DestinationStep>> DestinationCommit::Refuse() {
+absl::StatusOr<std::optional<DestinationStep>> DestinationCommit::Refuse() const {
   if (record_ == DestinationRecord::kRefused) return std::nullopt;
   if (may_execute()) return WrongState("be refused");
-  return DestinationStep{DestinationRecord::kRefused, identity_.epoch, ProofKind::kRefused};
+  if (in_doubt_) {
+    return absl::FailedPreconditionError(
+        StrCat("session ", identity_.session_id,
+               " cannot be refused by this host alone: its journal may have lost that the VM was "
+               "granted to it; only the source's word can settle it"));
+  }
+  return DestinationStep{DestinationRecord::kRefused, identity_.epoch, ProofKind::kRefused,
+                         CopyEffect::kEnd};
+}
+
+absl::StatusOr<std::optional<DestinationStep>> DestinationCommit::OnAbort(const Proof& abort) {
+  RETURN_IF_ERROR(CheckIdentity(identity_, abort, ProofKind::kAbort));
+  if (record_ == DestinationRecord::kRefused) return std::nullopt;
+  if (may_execute()) return WrongState("be refused");
+  return DestinationStep{DestinationRecord::kRefused, identity_.epoch, ProofKind::kRefused,
+                         CopyEffect::kEnd};
 }
 
 }  // namespace ferry::migration

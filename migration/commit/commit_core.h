@@ -62,16 +62,46 @@ enum class DestinationRecord {
 
 std::string_view ToString(SourceRecord record);
 std::string_view ToString(DestinationRecord record);
+// As the journal spells them; nullopt for anything else.
+std::optional<SourceRecord> SourceRecordFrom(std::string_view text);
+std::optional<DestinationRecord> DestinationRecordFrom(std::string_view text);
+
+// What becomes of this host's copy of the VM.
+enum class CopyEffect {
+  kNone,
+  kRun,   // it runs (or stays paused, if its user paused it)
+  kHold,  // it must not run until the other side's word is there
+  kEnd,
+};
+
+// Whether the journal may lack records that were durable once: its newest ones were damaged, or it
+// was put back to an earlier state.
+enum class JournalTrust { kWhole, kMayLackRecords };
 
 struct SourceStep {
   SourceRecord record = SourceRecord::kNone;
   uint64_t epoch = 0;             // of the VM after this record
   std::optional<ProofKind> send;  // to make and send once the record is durable
+  CopyEffect copy = CopyEffect::kNone;
+};
+
+// What a restarted daemon has to do about a session.
+struct SourceRecovery {
+  std::optional<SourceStep> step;  // to take first
+  CopyEffect copy = CopyEffect::kNone;
+  // To be offered to the destination until it has answered with DONE or REFUSED.
+  std::optional<ProofKind> offer;
 };
 
 class SourceCommit {
  public:
   explicit SourceCommit(CommitIdentity identity) : identity_(std::move(identity)) {}
+
+  // Goes on from the last durable record after a restart. What was known beside the records (the
+  // vote, the end of the transfer) is gone, so a session that had not committed cannot commit any
+  // more.
+  void Restore(SourceRecord last, JournalTrust trust);
+  SourceRecovery Recover() const;
 
   // The destination's journal, once it told which one it writes.
   void set_peer_journal_id(std::string id) { identity_.peer_journal_id = std::move(id); }
@@ -81,8 +111,10 @@ class SourceCommit {
 
   // Whether this host may execute the VM.
   bool may_execute() const;
-  // Whether the past can still be undone by this host alone.
+  // Whether the destination has to be asked before this host may go back.
   bool past_point_of_no_return() const;
+  // What the destination is told whenever it asks or is asked; nullopt while nothing is decided.
+  std::optional<ProofKind> word() const;
 
   absl::StatusOr<std::optional<SourceStep>> Open();
   absl::StatusOr<std::optional<SourceStep>> BeginTransfer();
@@ -97,9 +129,11 @@ class SourceCommit {
   absl::StatusOr<std::optional<SourceStep>> Commit();
   absl::StatusOr<std::optional<SourceStep>> Release(const Proof& done);
   absl::StatusOr<std::optional<SourceStep>> Reclaim(const Proof& refused);
-  absl::StatusOr<std::optional<SourceStep>> Abort();
+  absl::StatusOr<std::optional<SourceStep>> Abort() const;
+  // The destination's REFUSED: takes the VM back after COMMIT, calls the session off before it.
+  absl::StatusOr<std::optional<SourceStep>> OnRefused(const Proof& refused);
 
-  void Apply(const SourceStep& step) { record_ = step.record; }
+  void Apply(const SourceStep& step);
 
  private:
   absl::Status CheckProof(const Proof& proof, ProofKind kind) const;
@@ -109,21 +143,38 @@ class SourceCommit {
   SourceRecord record_ = SourceRecord::kNone;
   bool transfer_completed_ = false;
   bool prepared_ = false;
+  bool in_doubt_ = false;  // a COMMIT may have been written and lost
 };
 
 struct DestinationStep {
   DestinationRecord record = DestinationRecord::kNone;
   uint64_t epoch = 0;
   std::optional<ProofKind> send;
+  CopyEffect copy = CopyEffect::kNone;
+};
+
+struct DestinationRecovery {
+  std::optional<DestinationStep> step;  // to take first
+  CopyEffect copy = CopyEffect::kNone;
 };
 
 class DestinationCommit {
  public:
   explicit DestinationCommit(CommitIdentity identity) : identity_(std::move(identity)) {}
 
+  // As on the source. `copy` tells what the VM does now: one that runs was granted, whatever the
+  // journal says.
+  enum class Copy { kGone, kWaits, kRuns };
+  void Restore(DestinationRecord last, JournalTrust trust, Copy copy);
+  DestinationRecovery Recover() const;
+
   DestinationRecord record() const { return record_; }
   const CommitIdentity& identity() const { return identity_; }
   bool may_execute() const;
+  // Whether this host may end the session without the source's word.
+  bool may_refuse_alone() const;
+  // What the source is told whenever it asks; nullopt while there is nothing to tell.
+  std::optional<ProofKind> word() const;
 
   absl::StatusOr<std::optional<DestinationStep>> Import();
   absl::StatusOr<std::optional<DestinationStep>> Listen();
@@ -132,7 +183,9 @@ class DestinationCommit {
   absl::StatusOr<std::optional<DestinationStep>> Grant(const Proof& go);
   absl::StatusOr<std::optional<DestinationStep>> Running();
   // Legal until GRANTED; final.
-  absl::StatusOr<std::optional<DestinationStep>> Refuse();
+  absl::StatusOr<std::optional<DestinationStep>> Refuse() const;
+  // The source's ABORT: it has not committed, or wants to take the VM back.
+  absl::StatusOr<std::optional<DestinationStep>> OnAbort(const Proof& abort);
 
   void Apply(const DestinationStep& step) { record_ = step.record; }
 
@@ -141,6 +194,8 @@ class DestinationCommit {
 
   CommitIdentity identity_;
   DestinationRecord record_ = DestinationRecord::kNone;
+  Copy copy_ = Copy::kWaits;
+  bool in_doubt_ = false;  // a GRANTED may have been written and lost
 };
 
 }  // namespace ferry::migration

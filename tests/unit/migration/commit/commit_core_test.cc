@@ -198,5 +198,134 @@ TEST(Proof, AnyAlteredOrMissingByteIsRefused) {
   EXPECT_EQ(DecodeProof(bytes, "other key").status().code(), absl::StatusCode::kPermissionDenied);
 }
 
+SourceCommit RestoredSource(SourceRecord last, JournalTrust trust = JournalTrust::kWhole) {
+  SourceCommit source(SourceIdentity());
+  source.Restore(last, trust);
+  return source;
+}
+
+DestinationCommit RestoredDestination(
+    DestinationRecord last, JournalTrust trust = JournalTrust::kWhole,
+    DestinationCommit::Copy copy = DestinationCommit::Copy::kWaits) {
+  DestinationCommit destination(DestinationIdentity());
+  destination.Restore(last, trust, copy);
+  return destination;
+}
+
+TEST(SourceRecovery, CallsOffWhatWasNotCommitted) {
+  for (const auto last : {SourceRecord::kOpen, SourceRecord::kTransfer, SourceRecord::kQuiesced}) {
+    const SourceRecovery recovery = RestoredSource(last).Recover();
+    ASSERT_TRUE(recovery.step.has_value()) << ToString(last);
+    EXPECT_EQ(recovery.step->record, SourceRecord::kAbort);
+    EXPECT_EQ(recovery.copy, CopyEffect::kRun);
+    EXPECT_EQ(recovery.offer, ProofKind::kAbort);
+  }
+}
+
+TEST(SourceRecovery, CannotCommitWithoutTheVoteItForgot) {
+  SourceCommit source = RestoredSource(SourceRecord::kQuiesced);
+  EXPECT_FALSE(source.ready_to_commit());
+  EXPECT_FALSE(source.Commit().ok());
+}
+
+TEST(SourceRecovery, HoldsAndOffersGoAfterCommit) {
+  SourceCommit source = RestoredSource(SourceRecord::kCommit);
+  const SourceRecovery recovery = source.Recover();
+  EXPECT_FALSE(recovery.step.has_value());
+  EXPECT_EQ(recovery.copy, CopyEffect::kHold);
+  EXPECT_EQ(recovery.offer, ProofKind::kGo);
+  EXPECT_FALSE(source.may_execute());
+}
+
+TEST(SourceRecovery, FinishesWhatWasDecided) {
+  EXPECT_EQ(RestoredSource(SourceRecord::kReleased).Recover().copy, CopyEffect::kEnd);
+  EXPECT_EQ(RestoredSource(SourceRecord::kReclaimed).Recover().copy, CopyEffect::kRun);
+  EXPECT_EQ(RestoredSource(SourceRecord::kAbort).Recover().copy, CopyEffect::kRun);
+  EXPECT_EQ(RestoredSource(SourceRecord::kNone).Recover().copy, CopyEffect::kNone);
+}
+
+TEST(SourceRecovery, AsksBeforeItRunsWhenItsJournalMayLackCommit) {
+  SourceCommit source = RestoredSource(SourceRecord::kQuiesced, JournalTrust::kMayLackRecords);
+  EXPECT_FALSE(source.may_execute());
+  EXPECT_EQ(source.Recover().copy, CopyEffect::kHold);
+  EXPECT_EQ(source.Recover().offer, ProofKind::kAbort);
+  EXPECT_FALSE(source.Abort().ok());
+  SourceCommit released = source;
+  Take(released, released.Release(FromDestination(ProofKind::kDone, 5)));
+  EXPECT_FALSE(released.may_execute());
+  Take(source, source.OnRefused(FromDestination(ProofKind::kRefused, 4)));
+  EXPECT_EQ(source.record(), SourceRecord::kReclaimed);
+  EXPECT_TRUE(source.may_execute());
+}
+
+TEST(SourceCommit, RefusedEndsTheSessionBeforeCommitAndReclaimsAfterIt) {
+  SourceCommit before = QuiescedSource();
+  Take(before, before.OnRefused(FromDestination(ProofKind::kRefused, 4)));
+  EXPECT_EQ(before.record(), SourceRecord::kAbort);
+  SourceCommit after = CommittedSource();
+  Take(after, after.OnRefused(FromDestination(ProofKind::kRefused, 4)));
+  EXPECT_EQ(after.record(), SourceRecord::kReclaimed);
+}
+
+TEST(DestinationRecovery, RefusesWhatItHadNotVotedFor) {
+  for (const auto last : {DestinationRecord::kImported, DestinationRecord::kListening}) {
+    const DestinationRecovery recovery = RestoredDestination(last).Recover();
+    ASSERT_TRUE(recovery.step.has_value()) << ToString(last);
+    EXPECT_EQ(recovery.step->record, DestinationRecord::kRefused);
+    EXPECT_EQ(recovery.copy, CopyEffect::kEnd);
+  }
+}
+
+TEST(DestinationRecovery, KeepsItsVoteWhileTheCopyLives) {
+  DestinationCommit destination = RestoredDestination(DestinationRecord::kPrepared);
+  EXPECT_FALSE(destination.Recover().step.has_value());
+  EXPECT_EQ(destination.Recover().copy, CopyEffect::kHold);
+  EXPECT_EQ(destination.word(), ProofKind::kPrepared);
+  destination = RestoredDestination(DestinationRecord::kPrepared, JournalTrust::kWhole,
+                                    DestinationCommit::Copy::kGone);
+  EXPECT_EQ(destination.Recover().step->record, DestinationRecord::kRefused);
+}
+
+TEST(DestinationRecovery, RunsWhatWasGranted) {
+  DestinationCommit destination = RestoredDestination(DestinationRecord::kGranted);
+  EXPECT_EQ(destination.Recover().copy, CopyEffect::kRun);
+  Take(destination, destination.Running());
+  EXPECT_EQ(destination.word(), ProofKind::kDone);
+  EXPECT_EQ(RestoredDestination(DestinationRecord::kRefused).word(), ProofKind::kRefused);
+}
+
+TEST(DestinationRecovery, TakesARunningCopyForGranted) {
+  const DestinationCommit destination = RestoredDestination(
+      DestinationRecord::kPrepared, JournalTrust::kMayLackRecords, DestinationCommit::Copy::kRuns);
+  EXPECT_EQ(destination.record(), DestinationRecord::kGranted);
+  EXPECT_TRUE(destination.may_execute());
+}
+
+TEST(DestinationRecovery, RefusesOnlyOnTheSourcesWordWhenItsJournalMayLackGranted) {
+  DestinationCommit destination =
+      RestoredDestination(DestinationRecord::kPrepared, JournalTrust::kMayLackRecords);
+  EXPECT_FALSE(destination.may_refuse_alone());
+  EXPECT_FALSE(destination.Refuse().ok());
+  EXPECT_EQ(destination.Recover().copy, CopyEffect::kHold);
+  DestinationCommit granted = destination;
+  Take(granted, granted.Grant(FromSource(ProofKind::kGo, 5)));
+  EXPECT_TRUE(granted.may_execute());
+  Take(destination, destination.OnAbort(FromSource(ProofKind::kAbort, 4)));
+  EXPECT_EQ(destination.record(), DestinationRecord::kRefused);
+}
+
+TEST(CommitRecords, AreReadAsTheyAreWritten) {
+  for (int i = 0; i <= static_cast<int>(SourceRecord::kAbort); ++i) {
+    const auto record = static_cast<SourceRecord>(i);
+    EXPECT_EQ(SourceRecordFrom(ToString(record)), record);
+  }
+  for (int i = 0; i <= static_cast<int>(DestinationRecord::kRefused); ++i) {
+    const auto record = static_cast<DestinationRecord>(i);
+    EXPECT_EQ(DestinationRecordFrom(ToString(record)), record);
+  }
+  EXPECT_EQ(SourceRecordFrom("GRANTED"), std::nullopt);
+  EXPECT_EQ(DestinationRecordFrom(""), std::nullopt);
+}
+
 }  // namespace
 }  // namespace ferry::migration

@@ -1,0 +1,714 @@
+#include "tests/unit/migration/commit/commit_model.h"
+
+#include <unordered_map>
+#include <unordered_set>
+
+#include "bridge/runtime/str_cat.h"
+
+namespace ferry::migration::model {
+namespace {
+
+constexpr uint8_t kKnowsVote = 1;
+constexpr uint8_t kKnowsTransfer = 2;
+
+constexpr char kSource[] = "source";
+constexpr char kDestination[] = "destination";
+constexpr char kHost[] = "host";
+
+std::string JournalOf(int host) { return host == 0 ? "journal-a" : "journal-b"; }
+
+CommitIdentity IdentityOf(int session, int own_host) {
+  CommitIdentity identity;
+  identity.session_id = session == 0 ? "s0" : "s1";
+  identity.vm_id = "vm";
+  identity.epoch = 1 + 2 * static_cast<uint64_t>(session);
+  identity.plan_digest = session == 0 ? "p0" : "p1";
+  identity.journal_id = JournalOf(own_host);
+  identity.peer_journal_id = JournalOf(1 - own_host);
+  return identity;
+}
+
+// The steps of one world, made by one side after the other.
+class Explorer {
+ public:
+  Explorer(const World& world, const Faults& faults, Mistake mistake)
+      : world_(world), faults_(faults), mistake_(mistake) {}
+
+  std::vector<Step> All() {
+    for (int s = 0; s < 2; ++s) {
+      Begin(s);
+      const Session& session = world_.sessions[s];
+      if (!session.begun) continue;
+      if (world_.up[session.source_host]) Source(s);
+      if (world_.up[1 - session.source_host]) Destination(s);
+      BreakStream(s);
+      LoseMessages(s);
+    }
+    for (int host = 0; host < 2; ++host) CrashAndRestart(host);
+    return std::move(steps_);
+  }
+
+ private:
+  void Add(Step::Label label, const World& world, bool fault = false) {
+    if (!(world == world_)) steps_.push_back({label, world, fault});
+  }
+
+  // --- The cores, as their drivers hold them ---
+
+  SourceCommit SourceCore(int s) const {
+    const Session& session = world_.sessions[s];
+    SourceCommit core(IdentityOf(s, session.source_host));
+    core.Restore(static_cast<SourceRecord>(session.source_record),
+                 session.source_damaged ? JournalTrust::kMayLackRecords : JournalTrust::kWhole);
+    if (session.source_knows & kKnowsTransfer) core.NoteTransferCompleted();
+    if (session.source_knows & kKnowsVote) {
+      (void)core.NotePrepared(MakeProof(s, ProofKind::kPrepared, false), "state");
+    }
+    return core;
+  }
+
+  DestinationCommit DestinationCore(int s) const {
+    const Session& session = world_.sessions[s];
+    DestinationCommit core(IdentityOf(s, 1 - session.source_host));
+    const Copy copy = world_.copies[s + 1];
+    core.Restore(static_cast<DestinationRecord>(session.destination_record),
+                 session.destination_damaged ? JournalTrust::kMayLackRecords : JournalTrust::kWhole,
+                 copy == Copy::kRunning                       ? DestinationCommit::Copy::kRuns
+                 : copy == Copy::kGone || copy == Copy::kNone ? DestinationCommit::Copy::kGone
+                                                              : DestinationCommit::Copy::kWaits);
+    return core;
+  }
+
+  Proof MakeProof(int s, ProofKind kind, bool from_source) const {
+    const int source = world_.sessions[s].source_host;
+    const CommitIdentity writer = IdentityOf(s, from_source ? source : 1 - source);
+    Proof proof;
+    proof.kind = kind;
+    proof.session_id = writer.session_id;
+    proof.vm_id = writer.vm_id;
+    const bool moved = kind == ProofKind::kGo || kind == ProofKind::kDone;
+    proof.epoch = writer.epoch + (moved ? 1 : 0);
+    proof.plan_digest = writer.plan_digest;
+    proof.state_digest = "state";
+    proof.journal_id = writer.journal_id;
+    return proof;
+  }
+
+  static uint8_t MessageOf(ProofKind kind) {
+    switch (kind) {
+      case ProofKind::kPrepared:
+        return Message::kPrepared;
+      case ProofKind::kGo:
+        return Message::kGo;
+      case ProofKind::kRefused:
+        return Message::kRefused;
+      case ProofKind::kDone:
+        return Message::kDone;
+      case ProofKind::kAbort:
+        return Message::kAbort;
+    }
+    return 0;
+  }
+
+  // --- The source ---
+
+  Copy& SourceCopy(World& world, int s) const {
+    return world.copies[world_.sessions[s].source_copy];
+  }
+
+  // A record becomes durable; what follows from it is another step, so that a crash fits between.
+  void TakeSource(int s, const char* what, World world,
+                  const absl::StatusOr<std::optional<SourceStep>>& step) {
+    if (!step.ok() || !step->has_value()) return;
+    Session& session = world.sessions[s];
+    session.source_record = static_cast<uint8_t>((*step)->record);
+    session.source_effect = 1;
+    session.source_damaged = 0;
+    Add({kSource, s, what, ToString((*step)->record)}, world);
+  }
+
+  void ApplySource(World& world, int s, CopyEffect effect, std::optional<ProofKind> send) const {
+    Copy& copy = SourceCopy(world, s);
+    if (effect == CopyEffect::kRun && copy == Copy::kPaused) copy = Copy::kRunning;
+    // Running it here ends whatever the VMM was still sending.
+    Stream& stream = world.sessions[s].stream;
+    if (effect == CopyEffect::kRun && stream == Stream::kActive) stream = Stream::kBroken;
+    if (effect == CopyEffect::kEnd) copy = Copy::kGone;
+    if (send) world.sessions[s].messages |= MessageOf(*send);
+  }
+
+  void SourceEffect(int s) {
+    World next = world_;
+    Session& session = next.sessions[s];
+    session.source_effect = 0;
+    const auto record = static_cast<SourceRecord>(session.source_record);
+    // What the record means is what a restarted daemon would do about it.
+    const SourceRecovery meaning = SourceCore(s).Recover();
+    if (record == SourceRecord::kTransfer) {
+      session.stream = Stream::kActive;
+    } else if (record == SourceRecord::kOpen) {
+      session.messages |= Message::kImport;
+    } else if (record != SourceRecord::kQuiesced) {
+      ApplySource(next, s, meaning.copy, meaning.offer);
+    }
+    Add({kSource, s, "acts on", ToString(record)}, next);
+  }
+
+  void Source(int s) {
+    const Session& session = world_.sessions[s];
+    if (session.source_effect) return SourceEffect(s);
+    SourceCommit core = SourceCore(s);
+    const auto record = core.record();
+
+    // The guest is stopped first; the record says so.
+    if (record == SourceRecord::kTransfer && session.stream == Stream::kActive) {
+      World next = world_;
+      if (SourceCopy(next, s) == Copy::kRunning) SourceCopy(next, s) = Copy::kPaused;
+      TakeSource(s, "stops the guest and writes", next, core.Quiesce());
+    }
+    if (record == SourceRecord::kQuiesced && session.stream == Stream::kComplete &&
+        !session.source_damaged) {
+      World next = world_;
+      next.sessions[s].source_knows |= kKnowsTransfer;
+      Add({kSource, s, "sees the transfer complete"}, next);
+    }
+    if (core.ready_to_commit()) TakeSource(s, "writes", world_, core.Commit());
+    // Cancelled, out of patience, or the connection broke.
+    if (!core.past_point_of_no_return() && record != SourceRecord::kNone) {
+      TakeSource(s, "gives up and writes", world_, core.Abort());
+    }
+    if (mistake_ == Mistake::kResumeAfterTimeout && record == SourceRecord::kCommit) {
+      World next = world_;
+      ApplySource(next, s, CopyEffect::kRun, std::nullopt);
+      Add({kSource, s, "runs out of patience"}, next);
+    }
+    // Asks again for as long as there is no answer.
+    const bool asks =
+        mistake_ != Mistake::kOfferOnce && (core.past_point_of_no_return() || !Refused(s));
+    if (auto word = core.word(); word && asks) {
+      World next = world_;
+      next.sessions[s].messages |= MessageOf(*word);
+      Add({kSource, s, "offers", ToString(*word)}, next);
+    }
+    Deliver(s, Message::kReady, "READY", [&](World next) {
+      TakeSource(s, "hears READY and writes", next, core.BeginTransfer());
+    });
+    Deliver(s, Message::kPrepared, "PREPARED", [&](World next) {
+      const bool noted = core.NotePrepared(MakeProof(s, ProofKind::kPrepared, false), "state").ok();
+      if (noted && record == SourceRecord::kQuiesced && !session.source_damaged) {
+        next.sessions[s].source_knows |= kKnowsVote;
+      }
+      Add({kSource, s, "hears PREPARED"}, next);
+    });
+    Deliver(s, Message::kDone, "DONE", [&](World next) {
+      Add({kSource, s, "hears DONE"}, next);
+      TakeSource(s, "hears DONE and writes", next,
+                 core.Release(MakeProof(s, ProofKind::kDone, false)));
+    });
+    Deliver(s, Message::kRefused, "REFUSED", [&](World next) {
+      Add({kSource, s, "hears REFUSED"}, next);
+      TakeSource(s, "hears REFUSED and writes", next,
+                 core.OnRefused(MakeProof(s, ProofKind::kRefused, false)));
+    });
+  }
+
+  bool Refused(int s) const {
+    return world_.sessions[s].destination_record ==
+           static_cast<uint8_t>(DestinationRecord::kRefused);
+  }
+
+  // --- The destination ---
+
+  void TakeDestination(int s, const char* what, World world,
+                       const absl::StatusOr<std::optional<DestinationStep>>& step) {
+    if (!step.ok() || !step->has_value()) return;
+    Session& session = world.sessions[s];
+    if (mistake_ == Mistake::kTellRefusedTooEarly &&
+        (*step)->record == DestinationRecord::kRefused) {
+      World early = world;
+      early.sessions[s].messages |= Message::kRefused;
+      Add({kDestination, s, "says REFUSED first"}, early);
+    }
+    session.destination_record = static_cast<uint8_t>((*step)->record);
+    session.destination_effect = 1;
+    session.destination_damaged = 0;
+    Add({kDestination, s, what, ToString((*step)->record)}, world);
+  }
+
+  void ApplyDestination(World& world, int s, CopyEffect effect) const {
+    Copy& copy = world.copies[s + 1];
+    Session& session = world.sessions[s];
+    if (effect == CopyEffect::kRun && (copy == Copy::kLoaded || copy == Copy::kPaused)) {
+      copy = Copy::kRunning;
+    }
+    if (effect == CopyEffect::kEnd && copy != Copy::kNone) copy = Copy::kGone;
+    if (effect == CopyEffect::kEnd && session.stream == Stream::kActive) {
+      session.stream = Stream::kBroken;
+    }
+  }
+
+  void DestinationEffect(int s) {
+    World next = world_;
+    Session& session = next.sessions[s];
+    session.destination_effect = 0;
+    DestinationCommit core = DestinationCore(s);
+    if (core.record() == DestinationRecord::kListening) {
+      next.copies[s + 1] = Copy::kLoading;
+      session.messages |= Message::kReady;
+    } else if (core.record() != DestinationRecord::kImported) {
+      ApplyDestination(next, s, core.Recover().copy);
+      if (auto word = core.word()) session.messages |= MessageOf(*word);
+    }
+    Add({kDestination, s, "acts on", ToString(core.record())}, next);
+  }
+
+  void Destination(int s) {
+    const Session& session = world_.sessions[s];
+    if (session.destination_effect) return DestinationEffect(s);
+    DestinationCommit core = DestinationCore(s);
+    const auto record = core.record();
+
+    if (record == DestinationRecord::kImported && world_.copies[s + 1] == Copy::kNone) {
+      TakeDestination(s, "writes", world_, core.Listen());
+    }
+    if (world_.copies[s + 1] == Copy::kLoading && session.stream == Stream::kActive &&
+        session.source_record == static_cast<uint8_t>(SourceRecord::kQuiesced) &&
+        world_.up[session.source_host]) {
+      World next = world_;
+      next.copies[s + 1] = Copy::kLoaded;
+      next.sessions[s].stream = Stream::kComplete;
+      Add({kDestination, s, "has the state"}, next);
+    }
+    if (record == DestinationRecord::kListening && world_.copies[s + 1] == Copy::kLoaded &&
+        !session.destination_damaged) {
+      TakeDestination(s, "writes", world_, core.Prepare());
+    }
+    if (record == DestinationRecord::kGranted && world_.copies[s + 1] == Copy::kRunning) {
+      TakeDestination(s, "writes", world_, core.Running());
+    }
+    if (record != DestinationRecord::kNone && core.may_refuse_alone()) {
+      TakeDestination(s, "gives up and writes", world_, core.Refuse());
+    }
+    Deliver(s, Message::kImport, "IMPORT", [&](World next) {
+      Add({kDestination, s, "hears IMPORT"}, next);
+      if (HasVm(1 - session.source_host, s)) return;
+      TakeDestination(s, "hears IMPORT and writes", next, core.Import());
+    });
+    Deliver(s, Message::kGo, "GO", [&](World next) {
+      auto grant = core.Grant(MakeProof(s, ProofKind::kGo, true));
+      if (grant.ok()) {
+        if (auto word = core.word()) next.sessions[s].messages |= MessageOf(*word);
+        Add({kDestination, s, "hears GO"}, next);
+        TakeDestination(s, "hears GO and writes", next, grant);
+      } else {
+        Answer(s, "hears GO and answers", next, core, core.Refuse());
+      }
+    });
+    Deliver(s, Message::kAbort, "ABORT", [&](World next) {
+      Answer(s, "hears ABORT and answers", next, core,
+             core.OnAbort(MakeProof(s, ProofKind::kAbort, true)));
+    });
+  }
+
+  // What cannot be done is answered with what was done before.
+  void Answer(int s, const char* heard, World next, const DestinationCommit& core,
+              const absl::StatusOr<std::optional<DestinationStep>>& refuse) {
+    if (refuse.ok() && refuse->has_value()) {
+      return TakeDestination(s, heard, next, refuse);
+    }
+    if (auto word = core.word(); word && word != ProofKind::kPrepared) {
+      next.sessions[s].messages |= MessageOf(*word);
+    }
+    Add({kDestination, s, heard}, next);
+  }
+
+  // Whether this host still has a copy of the VM from before, which keeps another from coming.
+  bool HasVm(int host, int session) const {
+    if (session == 0) return false;
+    const Session& former = world_.sessions[0];
+    const Copy source = world_.copies[former.source_copy];
+    const Copy destination = world_.copies[1];
+    const Copy here = former.source_host == host ? source : destination;
+    return here != Copy::kGone && here != Copy::kNone;
+  }
+
+  // --- The world ---
+
+  void Begin(int s) {
+    if (world_.sessions[s].begun) return;
+    World next = world_;
+    Session& session = next.sessions[s];
+    if (s == 1) {
+      const Session& former = world_.sessions[0];
+      if (!former.begun) return;
+      const bool moved =
+          former.destination_record == static_cast<uint8_t>(DestinationRecord::kRunning) &&
+          !former.destination_effect;
+      const auto source = static_cast<SourceRecord>(former.source_record);
+      const bool stayed = (source == SourceRecord::kAbort || source == SourceRecord::kReclaimed) &&
+                          !former.source_effect;
+      if (!moved && !stayed) return;
+      session.source_host = moved ? 1 - former.source_host : former.source_host;
+      session.source_copy = moved ? 1 : former.source_copy;
+      if (world_.copies[session.source_copy] != Copy::kRunning) return;
+    }
+    if (!world_.up[session.source_host]) return;
+    session.begun = 1;
+    world_.sessions[s] = session;  // so that the core speaks for the right host
+    TakeSource(s, "writes", next, SourceCore(s).Open());
+    world_.sessions[s] = {};
+  }
+
+  // A source's VMM that loses its stream before the end lets the guest run on by itself.
+  void BreakStream(int s) {
+    if (world_.sessions[s].stream != Stream::kActive) return;
+    World next = world_;
+    next.sessions[s].stream = Stream::kBroken;
+    if (SourceCopy(next, s) == Copy::kPaused) SourceCopy(next, s) = Copy::kRunning;
+    if (next.copies[s + 1] == Copy::kLoading) next.copies[s + 1] = Copy::kGone;
+    const bool fault = world_.up[0] && world_.up[1];
+    Add({kSource, s, "loses its stream"}, next, fault);
+  }
+
+  void Deliver(int s, Message message, const char* name,
+               const std::function<void(const World&)>& handle) {
+    if (!(world_.sessions[s].messages & message)) return;
+    World next = world_;
+    next.sessions[s].messages &= static_cast<uint8_t>(~message);
+    handle(next);
+    if (world_.doubled >= faults_.doubled_messages) return;
+    World doubled = world_;
+    ++doubled.doubled;
+    const size_t before = steps_.size();
+    handle(doubled);
+    for (size_t i = before; i < steps_.size(); ++i) {
+      steps_[i].fault = true;
+      steps_[i].label.again = name;
+    }
+  }
+
+  void LoseMessages(int s) {
+    if (world_.lost >= faults_.lost_messages) return;
+    for (uint8_t bit = 1; bit <= Message::kAbort; bit = static_cast<uint8_t>(bit << 1)) {
+      if (!(world_.sessions[s].messages & bit)) continue;
+      World next = world_;
+      ++next.lost;
+      next.sessions[s].messages &= static_cast<uint8_t>(~bit);
+      Add({"session", s, "loses a message"}, next, true);
+    }
+  }
+
+  void CrashAndRestart(int host) {
+    if (!world_.up[host]) {
+      World next = world_;
+      next.up[host] = 1;
+      for (int s = 0; s < 2; ++s) Recover(next, host, s);
+      return Add({kHost, host, "is back"}, next);
+    }
+    if (world_.crashes[host] >= faults_.crashes_per_host) return;
+    World next = world_;
+    ++next.crashes[host];
+    next.up[host] = 0;
+    for (Session& session : next.sessions) {
+      if (!session.begun) continue;
+      if (session.source_host == host) session.source_knows = session.source_effect = 0;
+      if (session.source_host != host) session.destination_effect = 0;
+    }
+    Add({kHost, host, "crashes"}, next, true);
+    if (world_.damaged < faults_.damaged_journals) Damage(next, host);
+  }
+
+  // The newest record of a journal is lost in the crash.
+  void Damage(World crashed, int host) {
+    ++crashed.damaged;
+    for (int s = 0; s < 2; ++s) {
+      const Session& session = world_.sessions[s];
+      if (!session.begun) continue;
+      World next = crashed;
+      const bool noticed = mistake_ != Mistake::kTrustDamagedJournal;
+      if (session.source_host == host &&
+          session.source_record == static_cast<uint8_t>(SourceRecord::kCommit)) {
+        next.sessions[s].source_record = static_cast<uint8_t>(SourceRecord::kQuiesced);
+        next.sessions[s].source_damaged = noticed;
+        Add({kHost, host, "crashes and loses COMMIT"}, next, true);
+      }
+      if (session.source_host != host &&
+          session.destination_record == static_cast<uint8_t>(DestinationRecord::kGranted)) {
+        next.sessions[s].destination_record = static_cast<uint8_t>(DestinationRecord::kPrepared);
+        next.sessions[s].destination_damaged = noticed;
+        Add({kHost, host, "crashes and loses GRANTED"}, next, true);
+      }
+    }
+  }
+
+  // What a daemon does on start about a session of its journal. Only the newest session of a VM
+  // has a say: what an older one meant is undone by what came after it.
+  void Recover(World& world, int host, int s) {
+    Session& session = world.sessions[s];
+    if (!session.begun) return;
+    const Session& newer = world.sessions[1];
+    if (s == 0 && newer.begun && newer.source_host == host) return;
+    if (session.source_host == host) {
+      SourceCommit core = SourceCore(s);
+      if (mistake_ == Mistake::kForgetCommit && core.record() == SourceRecord::kCommit) {
+        core.Restore(SourceRecord::kQuiesced, JournalTrust::kWhole);
+      }
+      const SourceRecovery recovery = core.Recover();
+      if (recovery.step) {
+        session.source_record = static_cast<uint8_t>(recovery.step->record);
+        session.source_effect = 1;
+      } else if (session.source_record != 0) {
+        ApplySource(world, s, recovery.copy, recovery.offer);
+      }
+      return;
+    }
+    DestinationCommit core = DestinationCore(s);
+    const DestinationRecovery recovery = core.Recover();
+    if (session.destination_record == 0) return;
+    // A copy that runs was granted; that is written down again.
+    session.destination_record = static_cast<uint8_t>(core.record());
+    if (recovery.step) {
+      session.destination_record = static_cast<uint8_t>(recovery.step->record);
+      session.destination_effect = 1;
+    } else {
+      const bool hasty = mistake_ == Mistake::kRunBeforeGrantIsKnown &&
+                         core.record() == DestinationRecord::kPrepared;
+      ApplyDestination(world, s, hasty ? CopyEffect::kRun : recovery.copy);
+    }
+  }
+
+  World world_;
+  const Faults faults_;
+  const Mistake mistake_;
+  std::vector<Step> steps_;
+};
+
+bool Over(const World& world, int s) {
+  const Session& session = world.sessions[s];
+  if (session.source_effect || session.destination_effect) return false;
+  const auto source = static_cast<SourceRecord>(session.source_record);
+  const auto destination = static_cast<DestinationRecord>(session.destination_record);
+  const Copy there = world.copies[s + 1];
+  if (source == SourceRecord::kReleased) {
+    return destination == DestinationRecord::kRunning &&
+           world.copies[session.source_copy] == Copy::kGone;
+  }
+  if (source != SourceRecord::kAbort && source != SourceRecord::kReclaimed) return false;
+  return (destination == DestinationRecord::kRefused && there != Copy::kLoaded &&
+          there != Copy::kLoading) ||
+         destination == DestinationRecord::kNone;
+}
+
+int Running(const World& world) {
+  int running = 0;
+  for (const Copy copy : world.copies) running += copy == Copy::kRunning;
+  return running;
+}
+
+// Puts numbers into a word and takes them out again, in the same order.
+class Packer {
+ public:
+  explicit Packer(uint64_t word = 0) : word_(word) {}
+  template <typename T>
+  void Put(T value, int bits) {
+    word_ |= static_cast<uint64_t>(value) << at_;
+    at_ += bits;
+  }
+  template <typename T>
+  void Take(T& value, int bits) {
+    value = static_cast<T>(word_ >> at_ & ((uint64_t{1} << bits) - 1));
+    at_ += bits;
+  }
+  uint64_t word() const { return word_; }
+
+ private:
+  uint64_t word_;
+  int at_ = 0;
+};
+
+template <typename World, typename Visit>
+void ForSituation(World& world, const Visit& visit) {
+  for (auto& session : world.sessions) {
+    visit(session.begun, 1);
+    visit(session.source_host, 1);
+    visit(session.source_copy, 1);
+    visit(session.source_record, 3);
+    visit(session.destination_record, 3);
+    visit(session.source_effect, 1);
+    visit(session.destination_effect, 1);
+    visit(session.source_knows, 2);
+    visit(session.source_damaged, 1);
+    visit(session.destination_damaged, 1);
+    visit(session.stream, 2);
+    visit(session.messages, 7);
+  }
+  for (auto& copy : world.copies) visit(copy, 3);
+  for (auto& up : world.up) visit(up, 1);
+}
+
+template <typename World, typename Visit>
+void ForSpent(World& world, const Visit& visit) {
+  for (auto& crashes : world.crashes) visit(crashes, 2);
+  visit(world.lost, 2);
+  visit(world.doubled, 2);
+  visit(world.damaged, 1);
+}
+
+// Whether whoever spent `a` could still do all that whoever spent `b` can.
+bool NoMoreThan(uint16_t a, uint16_t b) {
+  const World less = Unpack(0, a);
+  const World more = Unpack(0, b);
+  return less.crashes[0] <= more.crashes[0] && less.crashes[1] <= more.crashes[1] &&
+         less.lost <= more.lost && less.doubled <= more.doubled && less.damaged <= more.damaged;
+}
+
+// All worlds found so far, how each was reached, and which lead where without a fault. Worlds with
+// few faults come first, so that a situation seen before is rarely looked at again.
+class Search {
+ public:
+  Search(const Faults& faults, Mistake mistake) : faults_(faults), mistake_(mistake) {}
+
+  Verdict Run() {
+    Visit(World{}, 0, false);
+    for (size_t faults = 0; faults < waiting_.size(); ++faults) {
+      for (size_t i = 0; i < waiting_[faults].size(); ++i) {
+        const uint32_t at = waiting_[faults][i];
+        const World world = Unpack(nodes_[at].situation, nodes_[at].spent);
+        if (std::string wrong = BrokenInvariant(world); !wrong.empty()) return Found(wrong, at);
+        for (const Step& step : Successors(world, faults_, mistake_)) {
+          Visit(step.world, at, step.fault);
+        }
+      }
+    }
+    return CheckSettles();
+  }
+
+ private:
+  struct Node {
+    uint64_t situation = 0;
+    uint32_t from = 0;
+    uint16_t spent = 0;
+  };
+  // A situation, by the faults that were spent to get there.
+  struct Seen {
+    uint32_t first = 0;
+    std::vector<uint16_t> spent;
+    std::vector<uint32_t> calmly_from;
+  };
+
+  void Visit(const World& world, uint32_t from, bool fault) {
+    const uint64_t situation = Situation(world);
+    const uint16_t spent = Spent(world);
+    Seen& seen = seen_[situation];
+    if (!fault && !nodes_.empty()) seen.calmly_from.push_back(from);
+    for (const uint16_t known : seen.spent) {
+      if (NoMoreThan(known, spent)) return;
+    }
+    const auto at = static_cast<uint32_t>(nodes_.size());
+    if (seen.spent.empty()) seen.first = at;
+    seen.spent.push_back(spent);
+    nodes_.push_back({situation, from, spent});
+    const size_t faults =
+        world.crashes[0] + world.crashes[1] + world.lost + world.doubled + world.damaged;
+    if (waiting_.size() <= faults) waiting_.resize(faults + 1);
+    waiting_[faults].push_back(at);
+  }
+
+  // Backwards from the settled worlds: what is not reached can never be settled. The faults that
+  // were spent do not matter once nothing fails any more.
+  Verdict CheckSettles() {
+    std::unordered_set<uint64_t> settles;
+    std::vector<uint64_t> todo;
+    for (const auto& [situation, seen] : seen_) {
+      if (!IsSettled(Unpack(situation, 0))) continue;
+      settles.insert(situation);
+      todo.push_back(situation);
+    }
+    while (!todo.empty()) {
+      const uint64_t at = todo.back();
+      todo.pop_back();
+      for (const uint32_t before : seen_[at].calmly_from) {
+        const uint64_t situation = nodes_[before].situation;
+        if (settles.insert(situation).second) todo.push_back(situation);
+      }
+    }
+    for (const auto& [situation, seen] : seen_) {
+      if (!settles.contains(situation)) return Found("this can never be settled", seen.first);
+    }
+    return {"", {}, nodes_.size()};
+  }
+
+  Verdict Found(const std::string& violation, uint32_t at) const {
+    Verdict verdict{violation, {}, nodes_.size()};
+    for (; at != 0; at = nodes_[at].from) {
+      const Node& node = nodes_[at];
+      const Node& before = nodes_[node.from];
+      for (const Step& step :
+           Successors(Unpack(before.situation, before.spent), faults_, mistake_)) {
+        if (!(step.world == Unpack(node.situation, node.spent))) continue;
+        verdict.trace.insert(verdict.trace.begin(), step.label.Text());
+        break;
+      }
+    }
+    return verdict;
+  }
+
+  const Faults faults_;
+  const Mistake mistake_;
+  std::vector<Node> nodes_;
+  std::vector<std::vector<uint32_t>> waiting_;
+  std::unordered_map<uint64_t, Seen> seen_;
+};
+
+}  // namespace
+
+std::vector<Step> Successors(const World& world, const Faults& faults, Mistake mistake) {
+  return Explorer(world, faults, mistake).All();
+}
+
+std::string Step::Label::Text() const {
+  return StrCat(who, " ", number, ": ", does, record.empty() ? "" : " ", record,
+                again == nullptr ? "" : " (it comes again: ", again == nullptr ? "" : again,
+                again == nullptr ? "" : ")");
+}
+
+uint64_t Situation(const World& world) {
+  Packer packer;
+  ForSituation(world, [&](const auto& value, int bits) { packer.Put(value, bits); });
+  return packer.word();
+}
+
+uint16_t Spent(const World& world) {
+  Packer packer;
+  ForSpent(world, [&](const auto& value, int bits) { packer.Put(value, bits); });
+  return static_cast<uint16_t>(packer.word());
+}
+
+World Unpack(uint64_t situation, uint16_t spent) {
+  World world;
+  Packer all(situation);
+  ForSituation(world, [&](auto& value, int bits) { all.Take(value, bits); });
+  Packer faults(spent);
+  ForSpent(world, [&](auto& value, int bits) { faults.Take(value, bits); });
+  return world;
+}
+
+std::string BrokenInvariant(const World& world) {
+  if (Running(world) > 1) return "two copies of the VM run";
+  for (const Copy copy : world.copies) {
+    if (copy == Copy::kRunning || copy == Copy::kPaused || copy == Copy::kLoaded) return "";
+  }
+  return "no copy of the VM is left";
+}
+
+bool IsSettled(const World& world) {
+  if (!world.up[0] || !world.up[1] || Running(world) != 1) return false;
+  for (int s = 0; s < 2; ++s) {
+    if (world.sessions[s].begun && !Over(world, s)) return false;
+  }
+  return true;
+}
+
+Verdict Check(const Faults& faults, Mistake mistake) { return Search(faults, mistake).Run(); }
+
+}  // namespace ferry::migration::model

@@ -1,0 +1,57 @@
+#include "tests/unit/migration/commit/commit_model.h"
+
+#include <gmock/gmock.h>
+#include <gtest/gtest.h>
+
+
+#include "absl/strings/str_join.h"
+
+namespace ferry::migration::model {
+namespace {
+
+constexpr Faults kEverything{2, 2, 2, 1};
+
+void ExpectHolds(const Faults& faults) {
+  const Verdict verdict = Check(faults, Mistake::kNone);
+  EXPECT_EQ(verdict.violation, "") << absl::StrJoin(verdict.trace, "\n");
+}
+
+void ExpectFound(Mistake mistake) {
+  const Verdict verdict = Check(kEverything, mistake);
+  EXPECT_EQ(verdict.violation, "two copies of the VM run");
+  EXPECT_FALSE(verdict.trace.empty());
+}
+
+TEST(CommitModel, HoldsWithoutFaults) { ExpectHolds({}); }
+TEST(CommitModel, HoldsWithCrashes) { ExpectHolds({2, 0, 0, 0}); }
+TEST(CommitModel, HoldsWithLostAndDoubledMessages) { ExpectHolds({0, 2, 2, 0}); }
+TEST(CommitModel, HoldsWithDamagedJournals) { ExpectHolds({1, 0, 0, 1}); }
+TEST(CommitModel, HoldsWithEverythingAtOnce) { ExpectHolds(kEverything); }
+
+TEST(CommitModel, FindsASourceThatResumesAfterCommit) { ExpectFound(Mistake::kResumeAfterTimeout); }
+TEST(CommitModel, FindsASourceThatForgetsItsCommit) { ExpectFound(Mistake::kForgetCommit); }
+TEST(CommitModel, FindsARefusalThatIsNotDurable) { ExpectFound(Mistake::kTellRefusedTooEarly); }
+TEST(CommitModel, FindsADamagedJournalThatIsTrusted) { ExpectFound(Mistake::kTrustDamagedJournal); }
+TEST(CommitModel, FindsADestinationThatRunsUngranted) {
+  ExpectFound(Mistake::kRunBeforeGrantIsKnown);
+}
+
+TEST(CommitModel, FindsASourceThatStopsAsking) {
+  const Verdict verdict = Check(kEverything, Mistake::kOfferOnce);
+  EXPECT_EQ(verdict.violation, "this can never be settled");
+}
+
+// The checker remembers worlds as numbers only.
+TEST(CommitModel, WorldsSurviveBeingPacked) {
+  std::vector<World> worlds{World{}};
+  for (size_t i = 0; i < worlds.size() && worlds.size() < 20'000; ++i) {
+    const World world = worlds[i];
+    ASSERT_EQ(Unpack(Situation(world), Spent(world)), world);
+    for (const Step& step : Successors(world, kEverything, Mistake::kNone)) {
+      worlds.push_back(step.world);
+    }
+  }
+}
+
+}  // namespace
+}  // namespace ferry::migration::model
