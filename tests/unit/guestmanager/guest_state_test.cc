@@ -1,0 +1,117 @@
+#include "tests/unit/guestmanager/guest_fixture.h"
+
+namespace ferry::guest {
+namespace {
+
+TEST_F(GuestTest, SavedStateContinuesElsewhereByteExact) {
+  Ready();
+  auto process = Exec();
+  const uint32_t pid = process->pid();
+  TestSink before;
+  auto attachment = Attach(*process, before, {.attachment_id = "a"});
+  ASSERT_TRUE(attachment->SendStdin(0, "abc").ok());
+  agent_->Write(pid, false, "12345");
+  Settle();
+  attachment->Acknowledge(Stream::kStdout, 2, false);
+  Migrate();
+  EXPECT_TRUE(before.detached);
+  process = moved_->Find(pid);
+  ASSERT_TRUE(process);
+  EXPECT_TRUE(moved_transport_->listening(bridge::kFirstStdioPort));
+  TestSink after;
+  AttachOptions options{.attachment_id = "a"};
+  options.stdout_position = StreamPosition{0, 5};
+  auto again = Attach(*process, after, options);  // before the agent has dialled
+  EXPECT_EQ(again->stdin_position().offset, 3u);
+  agent_->Write(pid, false, "678");
+  agent_->Connect(moved_transport_.get());
+  Settle();
+  EXPECT_EQ(after.out, "678");
+  ASSERT_TRUE(again->SendStdin(3, "def").ok());
+  Settle();
+  EXPECT_EQ(agent_->processes[pid].in.taken, "abcdef");
+  agent_->EndOutput(pid);
+  agent_->Exit(pid, 5);
+  Settle();
+  EXPECT_EQ(after.exited, (ExitStatus{ExitStatus::Kind::kCode, 5}));
+}
+
+TEST_F(GuestTest, ExitDuringTheBlackoutIsAskedForAnew) {
+  Ready();
+  const uint32_t pid = Exec()->pid();
+  Migrate();
+  agent_->Exit(pid, 4);  // its answer is lost with the link
+  agent_->Connect(moved_transport_.get());
+  Settle();
+  EXPECT_EQ(moved_->Find(pid)->exit_status(), (ExitStatus{ExitStatus::Kind::kCode, 4}));
+}
+
+TEST_F(GuestTest, ForgottenProcessIsUnknownNeverZero) {
+  Ready();
+  const uint32_t pid = Exec()->pid();
+  TestSink sink;
+  Migrate();
+  auto attachment = Attach(*moved_->Find(pid), sink);
+  agent_->processes.erase(pid);
+  agent_->Connect(moved_transport_.get());
+  Settle();
+  ASSERT_TRUE(sink.exited);
+  EXPECT_EQ(sink.exited->kind, ExitStatus::Kind::kUnknown);
+}
+
+TEST_F(GuestTest, AdoptedWaitIsAnsweredUnderItsOldId) {
+  Ready();
+  const uint32_t pid = Exec()->pid();
+  const int64_t id = guest_->Save()->processes[0].wait_call_id;
+  EXPECT_NE(id, 0);
+  Migrate();
+  agent_->silent = true;
+  agent_->Connect(moved_transport_.get());
+  Settle();
+  bridge::WaitForProcessResponse response;
+  response.exit_code = 6;
+  agent_->Send(bridge::ResponseType(bridge::kWaitForProcess), id, Encode(response));
+  Settle();
+  EXPECT_EQ(moved_->Find(pid)->exit_status(), (ExitStatus{ExitStatus::Kind::kCode, 6}));
+}
+
+TEST_F(GuestTest, RestoreRefusesAProcessWithoutWait) {
+  GuestState state;
+  state.processes.emplace_back();
+  state.processes[0].pid = 42;
+  absl::Status status = guest_->Restore(state);
+  EXPECT_TRUE(absl::IsFailedPrecondition(status));
+  EXPECT_NE(status.message().find("42"), absl::string_view::npos);
+}
+
+TEST_F(GuestTest, FloorsTravel) {
+  Ready();
+  Exec();
+  auto saved = guest_->Save();
+  EXPECT_EQ(saved->next_port, bridge::kFirstStdioPort + 3);
+  Migrate();
+  EXPECT_EQ(moved_->Save()->next_port, saved->next_port);
+  EXPECT_GE(moved_->Save()->next_message_id, saved->next_message_id);
+}
+
+TEST_F(GuestTest, FreezeHoldsBothDirectionsAndUnfreezeGoesOn) {
+  Ready();
+  auto process = Exec();
+  TestSink sink;
+  auto attachment = Attach(*process, sink);
+  guest_->Freeze();
+  EXPECT_TRUE(transport_->paused());
+  ASSERT_TRUE(attachment->SendStdin(0, "x").ok());
+  agent_->Write(process->pid(), false, "y");
+  Settle();
+  EXPECT_EQ(sink.out, "");
+  EXPECT_EQ(agent_->processes[process->pid()].in.taken, "");
+  EXPECT_EQ(guest_->Save()->processes[0].std_in.taken.offset, 0u);
+  guest_->Unfreeze();
+  Settle();
+  EXPECT_EQ(sink.out, "y");
+  EXPECT_EQ(agent_->processes[process->pid()].in.taken, "x");
+}
+
+}  // namespace
+}  // namespace ferry::guest
