@@ -1,8 +1,11 @@
 #include "guestmanager/attach_relay.h"
 
+#include <spdlog/spdlog.h>
+
 #include <algorithm>
 #include <boost/asio/post.hpp>
 #include <limits>
+#include <utility>
 
 #include "absl/strings/str_cat.h"
 #include "bridge/stream/wire.h"
@@ -16,6 +19,7 @@ namespace {
 constexpr uint64_t kOutputOnItsWay = bridge::kStreamWindow / 2;
 
 constexpr size_t kSpoolChunk = 64 * 1024;
+constexpr milliseconds kKeepAgain{1'000};
 
 const char* NameOf(Stream stream) { return stream == Stream::kStderr ? "stderr" : "stdout"; }
 
@@ -81,14 +85,15 @@ class AttachRelay::Hold : public Attachment {
 };
 
 AttachRelay::AttachRelay(std::shared_ptr<LinkGate> gate, const ProcessState& state,
-                         size_t spool_bytes)
+                         const SpoolSettings& spool)
     : gate_(std::move(gate)), spooled_(state.spec.detached), attachment_id_(state.attachment_id) {
   if (state.stdin_port != 0) in_ = std::make_unique<InputStream>(gate_, this, state.std_in);
   auto make = [&](Stream which, uint32_t port, const StreamState& from) {
     Output made;
     if (port != 0) made.stream = std::make_unique<OutputStream>(gate_, which, from);
     const uint64_t start = from.spool.empty() ? from.taken.offset : from.spool_start;
-    made.spool = Spool(spool_bytes, start, from.spool);
+    made.spool = Spool(spool.capacity, start, from.spool);
+    if (spooled_ && port != 0) made.file = SpoolFile(spool.PathOf(port), spool.capacity);
     if (from.ended || port == 0) made.end = from.taken.offset;
     return made;
   };
@@ -107,8 +112,17 @@ absl::Status AttachRelay::Listen(const ProcessState& state) {
 
 void AttachRelay::Start() {
   if (!spooled_) return;
-  if (out_.stream) out_.stream->SetConsumer(this, out_.spool.end());
-  if (err_.stream) err_.stream->SetConsumer(this, err_.spool.end());
+  for (Stream stream : {Stream::kStdout, Stream::kStderr}) {
+    Output& from = output(stream);
+    if (!from.stream) continue;
+    from.stream->SetConsumer(this, from.spool.end());
+    KeepAndAcknowledge(stream);
+  }
+}
+
+void AttachRelay::Forget() {
+  out_.file.Remove();
+  err_.file.Remove();
 }
 
 std::shared_ptr<AttachRelay::Client> AttachRelay::interactive() const {
@@ -258,10 +272,36 @@ uint64_t AttachRelay::KeepFrom(Stream stream) const {
   return from;
 }
 
+// What the spool holds is acknowledged once its file holds it too. Until then the guest keeps it,
+// and nothing more is asked for.
+void AttachRelay::KeepAndAcknowledge(Stream stream) {
+  Output& to = output(stream);
+  absl::Status kept = to.file.Update(to.spool, to.end.has_value());
+  if (kept.ok()) {
+    to.behind = false;
+    to.stream->Acknowledge(to.spool.end(), to.end.has_value());
+    return;
+  }
+  if (std::exchange(to.behind, true)) return;
+  spdlog::error("the output of a detached process waits in its guest until it can be kept: {}",
+                kept.ToString());
+  Spawn(gate_->executor, KeepLater(shared_from_this(), stream));
+}
+
+// Nothing tells that a disk has room again.
+Task<void> AttachRelay::KeepLater(std::shared_ptr<AttachRelay> self, Stream stream) {
+  while (self->closed_.ok() && self->output(stream).behind) {
+    co_await Delay(kKeepAgain);
+    self->KeepAndAcknowledge(stream);
+  }
+  if (self->closed_.ok()) self->output(stream).stream->Wake();
+}
+
 bool AttachRelay::ConsumerReady(Stream stream) const {
-  if (spooled_) return output(stream).spool.HasRoom(KeepFrom(stream));
+  const Output& to = output(stream);
+  if (spooled_) return !to.behind && to.spool.HasRoom(KeepFrom(stream));
   std::shared_ptr<Client> client = interactive();
-  return client && client->sink->writable() && output(stream).stream->in_flight() < kOutputOnItsWay;
+  return client && client->sink->writable() && to.stream->in_flight() < kOutputOnItsWay;
 }
 
 void AttachRelay::OnData(Stream stream, StreamPosition position, std::string_view data) {
@@ -272,14 +312,14 @@ void AttachRelay::OnData(Stream stream, StreamPosition position, std::string_vie
     return;
   }
   output(stream).spool.Append(data, KeepFrom(stream));
-  output(stream).stream->Acknowledge(output(stream).spool.end(), false);
+  KeepAndAcknowledge(stream);
   PumpAll();
 }
 
 void AttachRelay::OnEnd(Stream stream, uint64_t offset) {
   output(stream).end = offset;
   if (spooled_) {
-    output(stream).stream->Acknowledge(offset, true);
+    KeepAndAcknowledge(stream);
   } else if (std::shared_ptr<Client> client = interactive()) {
     client->cursor(stream).ended = true;
     client->sink->OnOutputEnd(stream, offset);
@@ -289,7 +329,7 @@ void AttachRelay::OnEnd(Stream stream, uint64_t offset) {
 
 void AttachRelay::OnDropped(Stream stream, uint64_t from, uint64_t to) {
   if (spooled_) {
-    output(stream).spool = Spool(kSpoolChunk, to, "");
+    output(stream).spool = Spool(output(stream).spool.capacity(), to, "");
   } else if (std::shared_ptr<Client> client = interactive()) {
     client->sink->OnOutputDropped(stream, from, to);
   }

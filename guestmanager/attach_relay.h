@@ -9,6 +9,7 @@
 #include "guestmanager/output_stream.h"
 #include "guestmanager/process.h"
 #include "guestmanager/spool.h"
+#include "guestmanager/spool_file.h"
 
 namespace ferry::guest {
 
@@ -18,7 +19,8 @@ class AttachRelay : public OutputConsumer,
                     public InputObserver,
                     public std::enable_shared_from_this<AttachRelay> {
  public:
-  AttachRelay(std::shared_ptr<LinkGate> gate, const ProcessState& state, size_t spool_bytes);
+  AttachRelay(std::shared_ptr<LinkGate> gate, const ProcessState& state,
+              const SpoolSettings& spool);
 
   // Opens the ports that the state names.
   absl::Status Listen(const ProcessState& state);
@@ -29,6 +31,8 @@ class AttachRelay : public OutputConsumer,
   absl::StatusOr<std::unique_ptr<Attachment>> Attach(AttachOptions options, AttachSink& sink);
   bool attached() const;
   void SetExit(ExitStatus status);
+  // Removes what is kept of the output; the process and its streams are over.
+  void Forget();
   // Ends every attachment; streams are closed for good.
   void Close(const absl::Status& reason);
 
@@ -50,6 +54,8 @@ class AttachRelay : public OutputConsumer,
   struct Output {
     std::unique_ptr<OutputStream> stream;
     Spool spool{0};
+    SpoolFile file{"", 0};
+    bool behind = false;          // the file could not be written, and will be tried again
     std::optional<uint64_t> end;  // of the spooled output
   };
 
@@ -58,6 +64,8 @@ class AttachRelay : public OutputConsumer,
   std::shared_ptr<Client> interactive() const;
   absl::StatusOr<uint64_t> StartOf(Stream stream, const std::optional<StreamPosition>& wish) const;
   uint64_t KeepFrom(Stream stream) const;
+  void KeepAndAcknowledge(Stream stream);
+  static Task<void> KeepLater(std::shared_ptr<AttachRelay> self, Stream stream);
   void Pump(const std::shared_ptr<Client>& client);
   void PumpSpool(const std::shared_ptr<Client>& client, Stream stream);
   void PumpAll();

@@ -1,5 +1,7 @@
 #include "guestmanager/guest.h"
 
+#include <spdlog/spdlog.h>
+
 #include <boost/asio/post.hpp>
 #include <chrono>
 #include <set>
@@ -47,11 +49,34 @@ bridge::ExecuteProcessRequest MakeRequest(const ProcessState& state, bool resuma
   return request;
 }
 
+// What the files hold is newer than a record that a daemon wrote before it was killed.
+void RecoverSpools(const SpoolSettings& settings, ProcessState* process) {
+  if (settings.folder.empty() || !process->spec.detached) return;
+  for (auto [port, stream] : {std::pair(process->stdout_port, &process->std_out),
+                              std::pair(process->stderr_port, &process->std_err)}) {
+    if (port == 0) continue;
+    absl::StatusOr<SpoolFile::Content> content = SpoolFile::Read(settings.PathOf(port));
+    if (!content.ok()) {
+      // A process that a migration brings has none yet.
+      if (!absl::IsNotFound(content.status())) spdlog::error("{}", content.status().ToString());
+      continue;
+    }
+    const uint64_t end = content->start + content->bytes.size();
+    if (end < stream->taken.offset) continue;
+    stream->taken.offset = end;
+    stream->ended = stream->ended || content->ended;
+    stream->spool_start = content->start;
+    stream->spool = std::move(content->bytes);
+  }
+}
+
 // Closes a process that did not come to life, also when its creation is cancelled.
 struct Undo {
   std::shared_ptr<HostedProcess> process;
   ~Undo() {
-    if (process) process->Close(absl::CancelledError("the process was not started"));
+    if (!process) return;
+    process->Forget();
+    process->Close(absl::CancelledError("the process was not started"));
   }
 };
 
@@ -102,6 +127,7 @@ struct Guest::Impl {
     if (found == processes.end() || !found->second->exit_status()) return;
     std::shared_ptr<HostedProcess> process = found->second;
     processes.erase(found);
+    process->Forget();
     AcknowledgeExit(pid);
     // Its attachments may be in the middle of a call into it: ended later, by their owner or here.
     asio::post(gate->executor, [process] {
@@ -147,8 +173,8 @@ absl::StatusOr<std::shared_ptr<HostedProcess>> Guest::Impl::Prepare(ProcessSpec 
   }
   Changed();
   state.spec = std::move(spec);
-  auto process = std::make_shared<HostedProcess>(gate, connection, std::move(state),
-                                                 options.spool_bytes, ProcessEvents());
+  auto process = std::make_shared<HostedProcess>(gate, connection, std::move(state), options.spool,
+                                                 ProcessEvents());
   absl::Status status = process->Listen();
   if (status.ok()) return process;
   process->Close(status);
@@ -305,15 +331,16 @@ absl::StatusOr<GuestState> Guest::Save() const {
 absl::Status Guest::Restore(const GuestState& state) {
   std::map<uint32_t, std::shared_ptr<HostedProcess>> restored;
   absl::Status status;
-  for (const ProcessState& one : state.processes) {
+  for (ProcessState one : state.processes) {
     if (one.pid == 0 || (one.wait_call_id == 0 && !one.exit_status)) {
       status = absl::FailedPreconditionError(
           absl::StrCat("process ", one.pid, " was saved without a wait and can't be taken over"));
     } else if (impl_->processes.count(one.pid) != 0 || restored.count(one.pid) != 0) {
       status = absl::AlreadyExistsError(absl::StrCat("process ", one.pid, " is there already"));
     } else {
-      auto process = std::make_shared<HostedProcess>(
-          impl_->gate, impl_->connection, one, impl_->options.spool_bytes, impl_->ProcessEvents());
+      RecoverSpools(impl_->options.spool, &one);
+      auto process = std::make_shared<HostedProcess>(impl_->gate, impl_->connection, one,
+                                                     impl_->options.spool, impl_->ProcessEvents());
       restored[one.pid] = process;
       status = process->Listen();
     }

@@ -11,6 +11,7 @@
 #include "bridge/runtime/async.h"
 #include "bridge/transport/transport.h"
 #include "guestmanager/process.h"
+#include "guestmanager/spool_file.h"
 
 // The host's side of one guest: its agent's connection, the processes in it and their stdio.
 namespace ferry::guest {
@@ -18,7 +19,7 @@ namespace ferry::guest {
 struct GuestOptions {
   milliseconds rpc_timeout{300'000};  // of one call to the agent (hcsshim: 5 min)
   milliseconds shutdown_timeout{30'000};
-  size_t spool_bytes = 1024 * 1024;  // kept per stream of a detached process
+  SpoolSettings spool;
 };
 
 // What a migration carries of a guest, and what the destination makes it from again.

@@ -19,10 +19,10 @@ absl::Status Refused(const char* what, const bridge::ResponseBase& response) {
 
 HostedProcess::HostedProcess(std::shared_ptr<LinkGate> gate,
                              std::shared_ptr<GuestConnection> connection, ProcessState state,
-                             size_t spool_bytes, Events events)
+                             const SpoolSettings& spool, Events events)
     : connection_(std::move(connection)),
       state_(std::move(state)),
-      relay_(std::make_shared<AttachRelay>(gate, state_, spool_bytes)),
+      relay_(std::make_shared<AttachRelay>(gate, state_, spool)),
       events_(std::move(events)),
       exited_(gate->executor) {
   if (state_.exit_status) exited_.Set();

@@ -18,7 +18,7 @@ class HostedProcess : public Process, public std::enable_shared_from_this<Hosted
   };
 
   HostedProcess(std::shared_ptr<LinkGate> gate, std::shared_ptr<GuestConnection> connection,
-                ProcessState state, size_t spool_bytes, Events events);
+                ProcessState state, const SpoolSettings& spool, Events events);
 
   // Listens on the state's ports; before the guest can dial them.
   absl::Status Listen();
@@ -29,6 +29,8 @@ class HostedProcess : public Process, public std::enable_shared_from_this<Hosted
   // The agent is (again) there: asks for the exit anew, because an answer may have been lost.
   void Renew();
   void Close(const absl::Status& reason);
+  // Nobody will ask for it again: removes what is kept of its output.
+  void Forget() { relay_->Forget(); }
 
   uint32_t pid() const override { return state_.pid; }
   const ProcessSpec& spec() const override { return state_.spec; }

@@ -14,6 +14,7 @@ class Spool {
   Spool(size_t capacity, uint64_t start, std::string bytes)
       : capacity_(capacity), start_(start), bytes_(std::move(bytes)) {}
 
+  size_t capacity() const { return capacity_; }
   uint64_t start() const { return start_; }
   uint64_t end() const { return start_ + bytes_.size(); }
 

@@ -44,6 +44,30 @@ def test_a_daemon_that_was_killed_takes_its_vms_over_again(two_hosts, vm):
     assert_survives(two_hosts, vm, two_hosts[0].kill)
 
 
+def test_a_killed_daemon_loses_nothing_of_a_detached_process(two_hosts, vm):
+    host, other = two_hosts
+    process = host.ctl.ok("exec", "-d", "-i", vm, "--", workload.PROGRAM, "tick", "--interval-us",
+                          "5000").strip()  # so that the spool holds all of it
+    seen = 0
+    for _ in range(3):
+        # Seen by a client means taken from the guest.
+        with host.ctl.attach("attach", vm, process) as client:
+            client.wait_until(lambda output: len(workload.ticks(output)) > seen + 100)
+            seen = len(workload.ticks(client.output()))
+            host.kill()
+        host.start()
+    host.ctl.migrate(vm, other)
+    with other.ctl.attach("attach", vm, process) as client:
+        client.close_stdin()
+        assert client.wait() == 0, client.errors()
+        output = client.output()
+    numbers = [number for number, _ in workload.ticks(output)]
+    assert len(numbers) > seen
+    assert workload.lost_and_repeated(numbers, first=0) == (0, 0)
+    assert workload.strange_bytes(output) == 0
+    assert list(host.outside(host.state / "spool").iterdir()) == []
+
+
 def test_exit_without_a_daemon_reaches_the_client(two_hosts, vm):
     host = two_hosts[0]
     command = f"echo up; exec {workload.PROGRAM} exit 43 --after-ms 1500"

@@ -76,7 +76,7 @@ class GuestLinkTest : public testing::Test {
   void AddHost(const GuestState* state) {
     auto host = std::make_unique<HostSide>(io_.get_executor());
     GuestOptions options;
-    options.spool_bytes = 64 * 1024;
+    options.spool.capacity = 64 * 1024;
     host->guest = Guest::Create(io_.get_executor(), host->transport, options);
     EXPECT_TRUE(host->guest->Listen().ok());
     if (state != nullptr) {

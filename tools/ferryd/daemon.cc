@@ -81,6 +81,7 @@ absl::Status Daemon::PrepareFolders() {
   RETURN_IF_ERROR(MakeFolder(config_.state_dir));
   RETURN_IF_ERROR(MakeFolder(config_.state_dir + "/vm"));
   RETURN_IF_ERROR(MakeFolder(config_.state_dir + "/mig"));
+  RETURN_IF_ERROR(MakeFolder(config_.state_dir + "/spool"));
   return absl::OkStatus();
 }
 
@@ -100,6 +101,7 @@ Task<absl::Status> Daemon::Start() {
   parts_->settings.use_vsock =
       config_.guest_link == "vsock" || (config_.guest_link == "auto" && bridge::VsockAvailable());
   parts_->settings.boot_timeout = config_.boot_timeout;
+  parts_->settings.spool_folder = config_.state_dir + "/spool";
   const vm::SandboxDeps sandbox{executor_, *parts_->backend, *parts_->store, *parts_->events,
                                 parts_->settings};
   parts_->inventory = std::make_unique<vm::VmInventory>(sandbox);

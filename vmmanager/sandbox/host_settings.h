@@ -17,7 +17,9 @@ struct HostSettings {
   std::string kernel;              // the default guest image
   std::string initrd;
   std::string kernel_args = kDefaultKernelArgs;  // appended to every VM's command line
-  bool use_vsock = false;              // AF_VSOCK instead of the virtio-serial multiplexer
+  std::string
+      spool_folder;        // has a folder per VM with its detached processes' output; may be empty
+  bool use_vsock = false;  // AF_VSOCK instead of the virtio-serial multiplexer
   milliseconds boot_timeout{180'000};  // until the agent is ready; generous, because TCG is slow
 };
 

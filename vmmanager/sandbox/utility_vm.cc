@@ -2,6 +2,8 @@
 
 #include <spdlog/spdlog.h>
 
+#include <filesystem>
+
 #include "absl/strings/str_cat.h"
 #include "bridge/runtime/status_macros.h"
 #include "vmmanager/state/saved_state.h"
@@ -155,7 +157,7 @@ Task<absl::Status> UtilityVm::Boot() {
   if (!system.ok()) co_return system.status();
   system_ = *std::move(system);
   StartPump();
-  MakeGuest();
+  MakeGuest(Spools::kNew);
   CO_RETURN_IF_ERROR(guest_->Listen());
   const schema::StartOptions options;
   CO_RETURN_IF_ERROR(co_await system_->Start(options, nullptr));
@@ -176,8 +178,27 @@ Task<absl::Status> UtilityVm::Boot() {
   co_return std::get<0>(first);
 }
 
-void UtilityVm::MakeGuest() {
+std::string UtilityVm::SpoolFolder() const {
+  const std::string& all = deps_.settings.spool_folder;
+  return all.empty() ? all : absl::StrCat(all, "/", row_.id);
+}
+
+void UtilityVm::RemoveSpools() {
+  std::error_code ignored;
+  if (const std::string folder = SpoolFolder(); !folder.empty()) {
+    std::filesystem::remove_all(folder, ignored);
+  }
+}
+
+void UtilityVm::MakeGuest(Spools spools) {
   guest::GuestOptions options;
+  options.spool.folder = SpoolFolder();
+  if (spools == Spools::kNew) RemoveSpools();
+  // Where this fails, so does each attempt to keep something, and says so.
+  std::error_code ignored;
+  if (!options.spool.folder.empty()) {
+    std::filesystem::create_directories(options.spool.folder, ignored);
+  }
   guest_ = guest::Guest::Create(deps_.executor, system_->guest_transport(), options);
   std::weak_ptr<UtilityVm> weak = weak_from_this();
   guest_->set_on_change([weak] {
@@ -213,6 +234,7 @@ void UtilityVm::OnExit(const SystemExit& exit) {
   }
   row_.adoption_record.clear();
   row_.guest_state.clear();
+  RemoveSpools();
   system_.reset();
   paused_ = false;
   if (phase_ == Phase::kUp || phase_ == Phase::kStopping) {
@@ -326,6 +348,7 @@ Task<absl::Status> UtilityVm::Adopt() {
   if (!system.ok()) {
     row_.adoption_record.clear();
     row_.guest_state.clear();
+    RemoveSpools();
     row_.desired_state = "stopped";
     SetPhase(Phase::kStopped,
              absl::StrCat("it ended while the daemon was away: ", system.status().message()));
@@ -334,7 +357,7 @@ Task<absl::Status> UtilityVm::Adopt() {
   }
   system_ = *std::move(system);
   StartPump();
-  MakeGuest();
+  MakeGuest(Spools::kKept);
   if (!row_.guest_state.empty()) {
     auto state = DecodeGuest(row_.guest_state);
     if (state.ok()) {
@@ -380,6 +403,13 @@ Task<absl::Status> UtilityVm::Persist() {
   if (phase_ == Phase::kGone) co_return absl::OkStatus();
   if (guest_ != nullptr) {
     auto state = guest_->Save();
+    if (state.ok() && !deps_.settings.spool_folder.empty()) {
+      // The files are newer at any time.
+      for (guest::ProcessState& process : state->processes) {
+        process.std_out.spool.clear();
+        process.std_err.spool.clear();
+      }
+    }
     // A process that cannot be carried over only lacks its record after a restart.
     auto encoded = state.ok() ? EncodeGuest(*state) : state.status();
     if (encoded.ok()) row_.guest_state = *std::move(encoded);

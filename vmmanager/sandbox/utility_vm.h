@@ -129,7 +129,11 @@ class UtilityVm : public std::enable_shared_from_this<UtilityVm> {
 
   absl::Status Refuse(const std::string& operation) const;
   Task<absl::Status> Boot();
-  void MakeGuest();
+  enum class Spools { kNew, kKept };
+  void MakeGuest(Spools spools);
+  // The folder for the output of its detached processes; empty if it is not to be kept.
+  std::string SpoolFolder() const;
+  void RemoveSpools();
   void StartPump();
   static Task<void> PumpEvents(std::shared_ptr<UtilityVm> self,
                                std::shared_ptr<ComputeSystem> system);

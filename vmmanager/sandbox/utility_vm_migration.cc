@@ -92,7 +92,7 @@ Task<absl::Status> UtilityVm::PrepareIncoming(const std::string& session_id,
   if (!system.ok()) co_return system.status();
   system_ = *std::move(system);
   StartPump();
-  MakeGuest();
+  MakeGuest(Spools::kNew);
   schema::StartOptions start;
   start.destination_migration_options = options;
   CO_RETURN_IF_ERROR(co_await system_->Start(start, &endpoint));

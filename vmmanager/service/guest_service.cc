@@ -45,6 +45,8 @@ grpc::ServerUnaryReactor* GuestService::CreateProcess(grpc::CallbackServerContex
         CO_RETURN_IF_ERROR(co_await AwaitAgent(*guest));
         auto process = co_await (*guest)->CreateProcess(std::move(spec));
         if (!process.ok()) co_return process.status();
+        // From the answer on the caller may count on finding it again.
+        CO_RETURN_IF_ERROR(co_await (*vm)->Persist());
         inventory_.deps().events.Publish("process.created", (*vm)->id(),
                                          {{"process", absl::StrCat((*process)->pid())}});
         co_return ToProto((*vm)->id(), **process);

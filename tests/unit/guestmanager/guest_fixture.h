@@ -72,7 +72,7 @@ class GuestTest : public ::testing::Test {
   std::shared_ptr<Guest> Make(FakeHostTransport& transport) {
     GuestOptions options;
     options.rpc_timeout = rpc_timeout_;
-    options.spool_bytes = 1000;
+    options.spool = {.capacity = 1000, .folder = spool_folder_};
     std::shared_ptr<Guest> guest = Guest::Create(io_.get_executor(), transport, options);
     EXPECT_TRUE(guest->Listen().ok());
     return guest;
@@ -142,6 +142,7 @@ class GuestTest : public ::testing::Test {
 
   asio::io_context io_;
   milliseconds rpc_timeout_{300'000};
+  std::string spool_folder_;
   std::unique_ptr<FakeHostTransport> transport_;
   std::unique_ptr<FakeHostTransport> moved_transport_;
   std::shared_ptr<FakeAgent> agent_;

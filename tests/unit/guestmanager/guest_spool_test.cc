@@ -1,3 +1,5 @@
+#include <filesystem>
+
 #include "tests/unit/guestmanager/guest_fixture.h"
 
 namespace ferry::guest {
@@ -24,6 +26,7 @@ TEST_F(GuestTest, DetachedProcessIsSpooledAndWatched) {
   Settle();
   EXPECT_EQ(one.out.size(), 1500u);
   agent_->EndOutput(process->pid());
+  agent_->EndOutput(process->pid());
   agent_->Exit(process->pid(), 0);
   Settle();
   EXPECT_EQ(two.exited, (ExitStatus{ExitStatus::Kind::kCode, 0}));
@@ -38,6 +41,118 @@ TEST_F(GuestTest, SpoolMovesWithTheState) {
   TestSink sink;
   auto attachment = Attach(*moved_->Find(pid), sink);
   EXPECT_EQ(sink.out, "spooled");
+}
+
+// The spools are kept in files, and the daemon dies without a word.
+class KilledDaemonTest : public GuestTest {
+ protected:
+  void SetUp() override {
+    std::string pattern = ::testing::TempDir() + "ferry-spools-XXXXXX";
+    spool_folder_ = ::mkdtemp(pattern.data());
+    GuestTest::SetUp();
+    Ready();
+  }
+  void TearDown() override {
+    GuestTest::TearDown();
+    std::filesystem::remove_all(spool_folder_);
+  }
+
+  // What the store has of the guest: positions, without the bytes that the files hold.
+  GuestState Record() {
+    auto state = guest_->Save();
+    EXPECT_TRUE(state.ok()) << state.status();
+    for (ProcessState& process : state->processes) {
+      process.std_out.spool.clear();
+      process.std_err.spool.clear();
+    }
+    return *state;
+  }
+
+  // Another daemon takes over from a record that may be old.
+  void Takeover(const GuestState& record) {
+    guest_->Close(absl::UnavailableError("killed"));
+    transport_->Break();
+    guest_.reset();
+    Settle();
+    transport_ = std::make_unique<FakeHostTransport>(io_.get_executor());
+    guest_ = Make(*transport_);
+    ASSERT_TRUE(guest_->Restore(record).ok());
+    agent_->Connect(transport_.get());
+    Settle();
+  }
+
+  size_t Files() const {
+    const std::filesystem::directory_iterator all(spool_folder_);
+    return static_cast<size_t>(std::distance(begin(all), end(all)));
+  }
+};
+
+TEST_F(KilledDaemonTest, TakesOverAllThatWasAcknowledged) {
+  const uint32_t pid = Exec(/*detached=*/true)->pid();
+  const GuestState record = Record();
+  std::string all;
+  for (int death = 0; death < 3; ++death) {
+    const std::string line = "before death " + std::to_string(death) + "\n";
+    all += line;
+    agent_->Write(pid, false, line);
+    Settle();
+    ASSERT_EQ(agent_->processes[pid].out.kept, "");  // it was acknowledged
+    Takeover(record);
+  }
+  TestSink sink;
+  auto attachment = Attach(*guest_->Find(pid), sink);
+  EXPECT_EQ(sink.out, all);
+  EXPECT_EQ(sink.dropped, 0u);
+}
+
+TEST_F(KilledDaemonTest, KnowsAnEndThatTheRecordLacks) {
+  const uint32_t pid = Exec(/*detached=*/true)->pid();
+  const GuestState record = Record();
+  agent_->Write(pid, false, "last words");
+  agent_->EndOutput(pid);
+  agent_->Exit(pid, 3);
+  Settle();
+  ASSERT_TRUE(agent_->processes[pid].out.end_taken);
+  Takeover(record);
+  TestSink sink;
+  auto attachment = Attach(*guest_->Find(pid), sink);
+  EXPECT_EQ(sink.out, "last words");
+  EXPECT_EQ(sink.ends, 2);
+  ASSERT_TRUE(sink.exited);
+  EXPECT_EQ(sink.exited->value, 3u);
+}
+
+TEST_F(KilledDaemonTest, WhatCannotBeKeptStaysInTheGuest) {
+  const uint32_t pid = Exec(/*detached=*/true)->pid();
+  agent_->Write(pid, false, "kept");
+  Settle();
+  // A full disk: the file can neither grow nor be replaced.
+  const GuestState record = Record();
+  std::filesystem::remove_all(spool_folder_);
+  agent_->Write(pid, false, std::string(2000, 'x'));
+  agent_->Write(pid, false, "and more");
+  Settle();
+  EXPECT_EQ(agent_->processes[pid].out.kept.size(), 2008u);
+  std::filesystem::create_directory(spool_folder_);
+  EXPECT_TRUE(RunUntil([&] { return agent_->processes[pid].out.kept.empty(); }));
+}
+
+TEST_F(KilledDaemonTest, FilesGoWithTheirProcess) {
+  auto process = Exec(/*detached=*/true);
+  EXPECT_EQ(Files(), 2u);
+  agent_->EndOutput(process->pid());
+  agent_->Exit(process->pid(), 0);
+  Settle();
+  TestSink sink;
+  auto attachment = Attach(*process, sink);
+  attachment->ExitTaken();
+  Settle();
+  EXPECT_EQ(Files(), 0u);
+}
+
+TEST_F(KilledDaemonTest, AnAttachedProcessHasNoFiles) {
+  Exec();
+  EXPECT_EQ(Files(), 0u);
 }
 
 }  // namespace
