@@ -153,6 +153,7 @@ struct Guest::Impl {
   std::set<uint32_t> unacknowledged;
   StrayProcesses strays;
   std::function<void()> on_change;
+  uint64_t started_unix_ms = NowUnixMs();
   bool closed = false;
 };
 
@@ -227,6 +228,8 @@ Task<absl::Status> Guest::WaitReady() {
 }
 
 bool Guest::ready() const { return impl_->connection->ready(); }
+
+uint64_t Guest::started_unix_ms() const { return impl_->started_unix_ms; }
 
 Task<absl::StatusOr<std::shared_ptr<Process>>> Guest::CreateProcess(ProcessSpec spec) {
   std::shared_ptr<Guest> self = shared_from_this();
@@ -312,6 +315,7 @@ absl::StatusOr<GuestState> Guest::Save() const {
   GuestState state;
   state.next_port = impl_->ports.NextPort();
   state.next_message_id = impl_->connection->core().next_id();
+  state.started_unix_ms = impl_->started_unix_ms;
   for (const auto& [pid, process] : impl_->processes) {
     ProcessState one = process->migration_state();
     if (one.wait_call_id == 0 && !one.exit_status) {
@@ -348,6 +352,7 @@ absl::Status Guest::Restore(const GuestState& state) {
     for (auto& [pid, process] : restored) process->Close(status);
     return status;
   }
+  if (state.started_unix_ms != 0) impl_->started_unix_ms = state.started_unix_ms;
   impl_->ports.SetNextPort(state.next_port);
   impl_->connection->core().SeedNextId(state.next_message_id);
   for (auto& [pid, process] : restored) process->Adopt();

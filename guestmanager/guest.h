@@ -27,6 +27,7 @@ struct GuestState {
   uint32_t next_port = 0;               // port floor; 0: none
   int64_t next_message_id = 0;          // message id floor; 0: none
   std::vector<ProcessState> processes;  // sorted by pid
+  uint64_t started_unix_ms = 0;         // 0: not known
 };
 
 class Container;
@@ -49,6 +50,9 @@ class Guest : public std::enable_shared_from_this<Guest> {
   // pending waits and streams go on.
   Task<absl::Status> WaitReady();
   bool ready() const;
+
+  // When the guest began to run, by the clock of the host that began it.
+  uint64_t started_unix_ms() const;
 
   // If the answer is lost with the link the caller gets UNAVAILABLE, and what may run nevertheless
   // is killed once the agent is back.

@@ -2,7 +2,12 @@
 import signal
 
 from harness import workload
+from harness.ctl import number
 from harness.host import Host
+
+
+def uptime_ms(host, vm):
+    return number(next(entry for entry in host.ctl.vms() if entry["name"] == vm), "uptime_ms")
 
 
 def assert_survives(hosts, vm, end):
@@ -12,6 +17,8 @@ def assert_survives(hosts, vm, end):
     detached = host.ctl.ok("exec", "-d", "-i", vm, "--", "sh", "-c", "echo early; exec cat").strip()
     with host.ctl.attach("exec", "-i", vm, "--", workload.PROGRAM, "tick") as client:
         client.wait_until(lambda output: b"tick" in output)
+        uptime = uptime_ms(host, vm)
+        assert uptime > 0
         end()
         # The VM runs on without a daemon.
         assert [found for found, _ in host.processes("qemu-system")] == [int(pid)]
@@ -19,6 +26,7 @@ def assert_survives(hosts, vm, end):
         host.start()
         assert host.ctl.state(vm) == "running"
         assert host.ctl.vm(vm)["vmm_pid"] == pid
+        assert uptime_ms(host, vm) >= uptime
         client.wait_until(lambda output: b"echo said while nobody listened\n" in output)
         assert {str(entry["id"]) for entry in host.ctl.processes(vm)} >= {detached}
         with host.ctl.attach("attach", vm, detached) as attached:
@@ -28,6 +36,7 @@ def assert_survives(hosts, vm, end):
             assert attached.wait() == 0
         # And it moves on as if nothing had been.
         host.ctl.migrate(vm, hosts[1])
+        assert uptime_ms(hosts[1], vm) >= uptime
         client.write(b"there\n")
         client.wait_until(lambda output: b"echo there\n" in output)
         numbers = [number for number, _ in workload.ticks(client.output())]

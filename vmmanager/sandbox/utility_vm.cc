@@ -2,6 +2,7 @@
 
 #include <spdlog/spdlog.h>
 
+#include <chrono>
 #include <filesystem>
 
 #include "absl/strings/str_cat.h"
@@ -12,6 +13,11 @@ namespace ferry::vm {
 namespace {
 
 constexpr milliseconds kExitLimit{10'000};
+
+uint64_t NowUnixMs() {
+  const auto now = std::chrono::system_clock::now().time_since_epoch();
+  return static_cast<uint64_t>(std::chrono::duration_cast<milliseconds>(now).count());
+}
 
 std::string ExitText(const SystemExit& exit) {
   const char* cause = "ended unexpectedly";
@@ -94,6 +100,10 @@ v1::Vm UtilityVm::Describe(bool with_document) const {
       if (!process->exit_status().has_value()) ++running;
     }
     vm.set_processes(running);
+    // The clocks of two hosts may differ; 0 would say that it does not run.
+    const uint64_t now = NowUnixMs();
+    const uint64_t started = guest_->started_unix_ms();
+    if (phase_ == Phase::kUp) vm.set_uptime_ms(now > started ? now - started : 1);
   }
   if (with_document) vm.set_machine_document_json(schema::ToJson(document_));
   return vm;

@@ -61,10 +61,7 @@ Task<absl::StatusOr<v1::Vm>> VmService::Describe(const v1::VmRef& request) {
     schema::PropertyQuery query;
     query.types = {schema::PropertyType::kBasic};
     auto properties = co_await (*vm)->GetProperties(query);
-    if (properties.ok()) {
-      description.set_uptime_ms(properties->uptime_ms);
-      description.set_vmm_pid(properties->vmm_pid);
-    }
+    if (properties.ok()) description.set_vmm_pid(properties->vmm_pid);
   }
   co_return description;
 }

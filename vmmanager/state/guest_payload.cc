@@ -158,6 +158,7 @@ absl::StatusOr<state::v1::GuestPayload> ToPayload(const GuestState& state) {
   payload.set_schema_version(kStateSchemaVersion);
   payload.set_next_port(state.next_port);
   payload.set_bridge_next_id(state.next_message_id);
+  payload.set_started_unix_ms(state.started_unix_ms);
   for (const ProcessState& process : state.processes) {
     payload.add_processes()->PackFrom(ProcessToPayload(process));
   }
@@ -168,6 +169,7 @@ absl::StatusOr<GuestState> FromPayload(const state::v1::GuestPayload& payload) {
   GuestState state;
   state.next_port = payload.next_port();
   state.next_message_id = payload.bridge_next_id();
+  state.started_unix_ms = payload.started_unix_ms();
   if (static_cast<size_t>(payload.processes_size()) > kMaxProcesses) {
     return absl::InvalidArgumentError(StrCat("the saved state holds ", payload.processes_size(),
                                              " processes; the limit is ", kMaxProcesses));

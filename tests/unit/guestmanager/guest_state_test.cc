@@ -94,6 +94,18 @@ TEST_F(GuestTest, FloorsTravel) {
   EXPECT_GE(moved_->Save()->next_message_id, saved->next_message_id);
 }
 
+TEST_F(GuestTest, TheTimeOfItsBootTravels) {
+  Ready();
+  auto state = guest_->Save();
+  EXPECT_GT(state->started_unix_ms, 0u);
+  state->started_unix_ms = 4711;
+  moved_transport_ = std::make_unique<FakeHostTransport>(io_.get_executor());
+  moved_ = Make(*moved_transport_);
+  ASSERT_TRUE(moved_->Restore(*state).ok());
+  EXPECT_EQ(moved_->started_unix_ms(), 4711u);
+  EXPECT_EQ(moved_->Save()->started_unix_ms, 4711u);
+}
+
 TEST_F(GuestTest, FreezeHoldsBothDirectionsAndUnfreezeGoesOn) {
   Ready();
   auto process = Exec();

@@ -212,6 +212,20 @@ TEST_F(VmInventoryTest, RestartKeepsProcesses) {
   EXPECT_EQ(exit->value, 7u);
 }
 
+TEST_F(VmInventoryTest, UptimeIsSinceTheGuestsBoot) {
+  auto stopped = Create("stopped");
+  EXPECT_EQ(stopped->Describe(false).uptime_ms(), 0u);
+  auto vm = Boot();
+  EXPECT_GT(vm->Describe(false).uptime_ms(), 0u);
+  const uint64_t started = vm->guest()->started_unix_ms();
+  RestartDaemon();
+  auto again = *host_.inventory->Find(vm->id());
+  EXPECT_EQ(again->guest()->started_unix_ms(), started);
+  EXPECT_GT(again->Describe(false).uptime_ms(), 0u);
+  ASSERT_TRUE(Await(again->Stop(true, milliseconds(60'000))).ok());
+  EXPECT_EQ(again->Describe(false).uptime_ms(), 0u);
+}
+
 TEST_F(VmInventoryTest, VmThatEndedWhileTheDaemonWasAwayIsStoppedWithTheReason) {
   auto vm = Boot();
   host_.backend.script().FailNext("Adopt", absl::NotFoundError("no such process"));

@@ -30,6 +30,7 @@ guest::GuestState MakeGuest() {
   guest::GuestState state;
   state.next_port = bridge::kFirstStdioPort + 10;
   state.next_message_id = 20;
+  state.started_unix_ms = 1'700'000'000'000;
   guest::ProcessState process;
   process.pid = 7;
   process.spec.command = {"cat", "-v"};
@@ -59,6 +60,7 @@ TEST_F(SavedStateTest, BothPartsRoundTrip) {
   EXPECT_TRUE(cut->paused_by_user);
   EXPECT_EQ(cut->memory_stream_xxh3, 42u);
   EXPECT_EQ(cut->guest_link, "mux");
+  EXPECT_EQ(cut->guest.started_unix_ms, MakeGuest().started_unix_ms);
   ASSERT_EQ(cut->guest.processes.size(), 1u);
   const guest::ProcessState& process = cut->guest.processes[0];
   EXPECT_EQ(process.exit_status, MakeGuest().processes[0].exit_status);
