@@ -12,6 +12,7 @@
 #include "absl/strings/str_join.h"
 #include "bridge/protocol/messages.h"
 #include "guestmanager/container.h"
+#include "guestmanager/create_requests.h"
 #include "guestmanager/guest_connection.h"
 #include "guestmanager/hosted_process.h"
 #include "guestmanager/link_gate.h"
@@ -87,6 +88,7 @@ struct Guest::Impl {
       : options(o),
         gate(std::make_shared<LinkGate>(executor, transport)),
         connection(std::make_shared<GuestConnection>(gate, o.rpc_timeout)),
+        requests(executor),
         strays(connection, {.knows = [this](uint32_t pid) { return processes.count(pid) != 0; },
                             .acknowledge_exit = [this](uint32_t pid) { AcknowledgeExit(pid); }}) {}
 
@@ -95,7 +97,9 @@ struct Guest::Impl {
   }
 
   // A process whose ports are listened on, not yet known to the guest.
-  absl::StatusOr<std::shared_ptr<HostedProcess>> Prepare(ProcessSpec spec);
+  absl::StatusOr<std::shared_ptr<HostedProcess>> Prepare(ProcessSpec spec, std::string request_id);
+  // The process of an earlier call with this id, once that has settled; nullptr if there was none.
+  Task<absl::StatusOr<std::shared_ptr<Process>>> MadeBefore(std::string request_id);
   // Takes the agent's answer to ExecuteProcess.
   absl::Status Admit(const std::shared_ptr<HostedProcess>& process, const std::string& answer);
 
@@ -150,6 +154,7 @@ struct Guest::Impl {
   PortAllocator ports;
   std::map<uint32_t, std::shared_ptr<HostedProcess>> processes;
   std::map<std::string, std::shared_ptr<Container>> containers;
+  CreateRequests requests;
   std::set<uint32_t> unacknowledged;
   StrayProcesses strays;
   std::function<void()> on_change;
@@ -157,13 +162,31 @@ struct Guest::Impl {
   bool closed = false;
 };
 
-absl::StatusOr<std::shared_ptr<HostedProcess>> Guest::Impl::Prepare(ProcessSpec spec) {
+Task<absl::StatusOr<std::shared_ptr<Process>>> Guest::Impl::MadeBefore(std::string request_id) {
+  while (std::shared_ptr<CreateRequests::Entry> earlier = requests.Find(request_id)) {
+    co_await earlier->settled.Wait();
+    if (earlier->pid == 0) continue;
+    auto found = processes.find(earlier->pid);
+    if (found == processes.end() || found->second->request_id() != request_id) {
+      co_return absl::FailedPreconditionError(
+          absl::StrCat("this request made process ", earlier->pid,
+                       ", which has exited and was forgotten; use another request_id"));
+    }
+    std::shared_ptr<Process> process = found->second;
+    co_return process;
+  }
+  co_return std::shared_ptr<Process>();
+}
+
+absl::StatusOr<std::shared_ptr<HostedProcess>> Guest::Impl::Prepare(ProcessSpec spec,
+                                                                    std::string request_id) {
   if (spec.command.empty()) return absl::InvalidArgumentError("no command was given");
   if (!connection->ready()) {
     return absl::UnavailableError("the guest's agent is not connected; try again when it is");
   }
   ProcessState state;
   state.created_unix_ms = NowUnixMs();
+  state.request_id = std::move(request_id);
   std::vector<uint32_t*> wanted{&state.stdout_port};
   if (spec.has_stdin) wanted.insert(wanted.begin(), &state.stdin_port);
   if (!spec.terminal) wanted.push_back(&state.stderr_port);
@@ -231,9 +254,14 @@ bool Guest::ready() const { return impl_->connection->ready(); }
 
 uint64_t Guest::started_unix_ms() const { return impl_->started_unix_ms; }
 
-Task<absl::StatusOr<std::shared_ptr<Process>>> Guest::CreateProcess(ProcessSpec spec) {
+Task<absl::StatusOr<std::shared_ptr<Process>>> Guest::CreateProcess(ProcessSpec spec,
+                                                                    std::string request_id) {
   std::shared_ptr<Guest> self = shared_from_this();
-  absl::StatusOr<std::shared_ptr<HostedProcess>> process = impl_->Prepare(std::move(spec));
+  absl::StatusOr<std::shared_ptr<Process>> earlier = co_await impl_->MadeBefore(request_id);
+  if (!earlier.ok() || *earlier != nullptr) co_return earlier;
+  CreateRequests::Making making(impl_->requests, request_id);
+  absl::StatusOr<std::shared_ptr<HostedProcess>> process =
+      impl_->Prepare(std::move(spec), std::move(request_id));
   if (!process.ok()) co_return process.status();
   Undo undo{*process};
   StrayProcesses::Execution execution(impl_->strays);
@@ -246,6 +274,7 @@ Task<absl::StatusOr<std::shared_ptr<Process>>> Guest::CreateProcess(ProcessSpec 
   absl::Status status = impl_->Admit(*process, *answer);
   if (!status.ok()) co_return status;
   undo.process = nullptr;
+  making.Made((*process)->pid());
   std::shared_ptr<Process> created = *process;
   co_return created;
 }
@@ -355,7 +384,10 @@ absl::Status Guest::Restore(const GuestState& state) {
   if (state.started_unix_ms != 0) impl_->started_unix_ms = state.started_unix_ms;
   impl_->ports.SetNextPort(state.next_port);
   impl_->connection->core().SeedNextId(state.next_message_id);
-  for (auto& [pid, process] : restored) process->Adopt();
+  for (auto& [pid, process] : restored) {
+    impl_->requests.Restore(process->request_id(), pid);
+    process->Adopt();
+  }
   impl_->processes.merge(restored);
   if (ready()) impl_->OnReady();
   // What the source was starting at the cut is not among them, and its caller was told so.

@@ -56,7 +56,10 @@ class Guest : public std::enable_shared_from_this<Guest> {
 
   // If the answer is lost with the link the caller gets UNAVAILABLE, and what may run nevertheless
   // is killed once the agent is back.
-  Task<absl::StatusOr<std::shared_ptr<Process>>> CreateProcess(ProcessSpec spec);
+  // A repeated call with the same `request_id` returns the process that the first one made (or is
+  // making); FAILED_PRECONDITION if that has exited and was forgotten.
+  Task<absl::StatusOr<std::shared_ptr<Process>>> CreateProcess(ProcessSpec spec,
+                                                               std::string request_id = "");
   // nullptr if there is no such process.
   std::shared_ptr<Process> Find(uint32_t pid) const;
   std::vector<std::shared_ptr<Process>> processes() const;

@@ -34,6 +34,7 @@ class HostedProcess : public Process, public std::enable_shared_from_this<Hosted
 
   uint32_t pid() const override { return state_.pid; }
   const ProcessSpec& spec() const override { return state_.spec; }
+  const std::string& request_id() const { return state_.request_id; }
   uint64_t created_unix_ms() const override { return state_.created_unix_ms; }
   std::optional<ExitStatus> exit_status() const override { return state_.exit_status; }
   bool attached() const override { return relay_->attached(); }

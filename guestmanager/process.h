@@ -66,6 +66,7 @@ struct ProcessState {
   std::optional<ExitStatus> exit_status;
   uint64_t created_unix_ms = 0;
   std::string attachment_id;
+  std::string request_id;  // of the call that made it; may be empty
 };
 
 // Where a client stands when it attaches.

@@ -11,11 +11,18 @@ namespace ferry::vm {
 namespace {
 
 constexpr uint32_t kMaxSignal = 64;
+constexpr size_t kMaxRequestId = 128;
 // The agent dials again within milliseconds after a migration or a restart of the daemon.
 constexpr milliseconds kAgentLimit{15'000};
 
 Task<absl::Status> AwaitAgent(std::shared_ptr<guest::Guest> guest) {
   co_return co_await WithDeadline(kAgentLimit, "the guest's agent", guest->WaitReady());
+}
+
+absl::Status CheckRequestId(const std::string& id) {
+  if (id.size() <= kMaxRequestId) return absl::OkStatus();
+  return absl::InvalidArgumentError(absl::StrCat("request_id must have at most ", kMaxRequestId,
+                                                 " bytes; a UUID is a good choice"));
 }
 
 }  // namespace
@@ -34,6 +41,7 @@ grpc::ServerUnaryReactor* GuestService::CreateProcess(grpc::CallbackServerContex
       context, executor(), request, response,
       [this](const v1::CreateProcessRequest& create) -> Task<absl::StatusOr<v1::Process>> {
         CO_ASSIGN_OR_RETURN(guest::ProcessSpec spec, ToSpec(create.spec()));
+        CO_RETURN_IF_ERROR(CheckRequestId(create.request_id()));
         auto vm = inventory_.Find(create.vm());
         if (!vm.ok()) co_return vm.status();
         auto guest = co_await (*vm)->UsableGuest();
@@ -43,7 +51,8 @@ grpc::ServerUnaryReactor* GuestService::CreateProcess(grpc::CallbackServerContex
               "VM ", (*vm)->name(), " is paused; resume it before running something in it"));
         }
         CO_RETURN_IF_ERROR(co_await AwaitAgent(*guest));
-        auto process = co_await (*guest)->CreateProcess(std::move(spec));
+        std::string request_id = create.request_id();
+        auto process = co_await (*guest)->CreateProcess(std::move(spec), std::move(request_id));
         if (!process.ok()) co_return process.status();
         // From the answer on the caller may count on finding it again.
         CO_RETURN_IF_ERROR(co_await (*vm)->Persist());

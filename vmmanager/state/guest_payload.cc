@@ -42,7 +42,8 @@ absl::Status CheckProcess(const ProcessState& process) {
   if (process.pid == 0) return Bad(process, "it has no process id");
   if (process.wait_call_id <= 0) return Bad(process, "it has no outstanding wait");
   if (process.spec.command.empty()) return Bad(process, "it has no command");
-  if (process.container_id.size() > kMaxIdBytes || process.attachment_id.size() > kMaxIdBytes) {
+  if (process.container_id.size() > kMaxIdBytes || process.attachment_id.size() > kMaxIdBytes ||
+      process.request_id.size() > kMaxIdBytes) {
     return Bad(process, "an id of it is too long");
   }
   const bool has_stderr = !process.spec.terminal;
@@ -121,6 +122,7 @@ state::v1::ProcessPayload ProcessToPayload(const ProcessState& process) {
   }
   payload.set_created_unix_ms(process.created_unix_ms);
   payload.set_attachment_id(process.attachment_id);
+  payload.set_request_id(process.request_id);
   return payload;
 }
 
@@ -147,6 +149,7 @@ absl::StatusOr<ProcessState> ProcessFromPayload(const state::v1::ProcessPayload&
   }
   process.created_unix_ms = payload.created_unix_ms();
   process.attachment_id = payload.attachment_id();
+  process.request_id = payload.request_id();
   return process;
 }
 

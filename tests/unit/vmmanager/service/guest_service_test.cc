@@ -31,6 +31,22 @@ TEST_F(GuestServiceTest, RunsListsAndSignalsProcesses) {
   EXPECT_FALSE(Signal(process.id(), 15)->delivered());
 }
 
+TEST_F(GuestServiceTest, TheSameRequestMakesOneProcess) {
+  BootWithProcess();
+  v1::CreateProcessRequest request;
+  request.set_vm("web");
+  request.mutable_spec()->add_command("cat");
+  request.set_request_id("twice");
+  auto first = Call(processes_->async(), &GuestAsync::CreateProcess, request);
+  ASSERT_TRUE(first.ok()) << first.status();
+  EXPECT_EQ(Call(processes_->async(), &GuestAsync::CreateProcess, request)->id(), first->id());
+  request.set_request_id("once more");
+  EXPECT_NE(Call(processes_->async(), &GuestAsync::CreateProcess, request)->id(), first->id());
+  request.set_request_id(std::string(129, 'x'));
+  EXPECT_EQ(Call(processes_->async(), &GuestAsync::CreateProcess, request).status().code(),
+            absl::StatusCode::kInvalidArgument);
+}
+
 TEST_F(GuestServiceTest, RefusalsKeepTheirCodes) {
   EXPECT_EQ(Exec({"cat"}).status().code(), absl::StatusCode::kNotFound);
   ASSERT_TRUE(Create("web").ok());

@@ -38,6 +38,7 @@ guest::GuestState MakeGuest() {
   process.stdout_port = bridge::kFirstStdioPort + 1;
   process.stderr_port = bridge::kFirstStdioPort + 2;
   process.wait_call_id = 5;
+  process.request_id = "the call that made it";
   process.std_out = {{2, 1000}, true, 998, "ab"};
   process.exit_status = {guest::ExitStatus::Kind::kSignal, 9};
   state.processes.push_back(process);
@@ -68,6 +69,7 @@ TEST_F(SavedStateTest, BothPartsRoundTrip) {
   EXPECT_EQ(process.std_out.taken, (guest::StreamPosition{2, 1000}));
   EXPECT_EQ(process.spec.environment.at("A"), "b");
   EXPECT_EQ(process.wait_call_id, 5);
+  EXPECT_EQ(process.request_id, "the call that made it");
 }
 
 TEST_F(SavedStateTest, EveryFlippedByteAndTruncationIsRefused) {
