@@ -382,6 +382,12 @@ absl::Status Guest::Restore(const GuestState& state) {
     return status;
   }
   if (state.started_unix_ms != 0) impl_->started_unix_ms = state.started_unix_ms;
+  if (!restored.empty()) {
+    // Processes are saved only of an agent that resumes streams, and it is the same agent: they
+    // need not wait until it has negotiated again.
+    impl_->gate->resumable_stdio = true;
+    impl_->gate->capabilities_known.Set();
+  }
   impl_->ports.SetNextPort(state.next_port);
   impl_->connection->core().SeedNextId(state.next_message_id);
   for (auto& [pid, process] : restored) {

@@ -16,7 +16,7 @@ struct LinkGate {
   Executor executor;
   bridge::HostTransport& transport;
   AsyncEvent open;                // reset while the guest is frozen
-  AsyncEvent capabilities_known;  // set for good by the first negotiation
+  AsyncEvent capabilities_known;  // set for good: negotiated, or restored
   bool resumable_stdio = false;
 };
 

@@ -106,6 +106,8 @@ Task<void> GuestServer::Serve(std::shared_ptr<Connection> connection) {
   ++link_;
   connection_ = nullptr;
   connection->Close();
+  // The writer sees that its link is over and ends by itself, which is quicker than to unwind it.
+  outbox_.work().Set();
   co_await scope.CancelAndJoin();
   outbox_.OnDisconnect();
 }

@@ -21,8 +21,10 @@ Task<void> ResumableLink::Run(std::shared_ptr<void> keep) {
 Task<void> ResumableLink::Serve(std::shared_ptr<void> keep,
                                 std::shared_ptr<Connection> connection) {
   TaskScope scope(co_await asio::this_coro::executor);
+  reading_ = true;
   scope.Spawn(WriteAll(keep, connection));
   const absl::Status status = co_await ReadAll(*connection);
+  reading_ = false;
   if (status.ok()) end_.OnPeerClosed();
   // In order when all is said, so that the host can tell it from a loss.
   if (end_.over() && !end_.said_all()) {
@@ -30,6 +32,9 @@ Task<void> ResumableLink::Serve(std::shared_ptr<void> keep,
   } else {
     connection->Close();
   }
+  // The writer ends by itself: unwinding it would be the slowest part of a relink, in a guest whose
+  // code an emulator has yet to translate.
+  wake_.Set();
   co_await scope.CancelAndJoin();
 }
 
@@ -57,6 +62,7 @@ Task<void> ResumableLink::WriteAll([[maybe_unused]] std::shared_ptr<void> keep,
                                    std::shared_ptr<Connection> connection) {
   absl::Status status = co_await connection->Write(EncodeHello(end_.MakeHello()));
   while (status.ok()) {
+    if (!reading_) co_return;  // the reader has ended the connection as it must be ended
     std::optional<std::string> bytes = end_.NextBytes();
     if (bytes.has_value()) {
       status = co_await connection->Write(*bytes);

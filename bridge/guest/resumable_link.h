@@ -50,6 +50,7 @@ class ResumableLink {
   ResumableEnd& end_;
   Redial redial_;
   AsyncEvent wake_;
+  bool reading_ = false;  // the present connection is not over
 };
 
 }  // namespace ferry::bridge

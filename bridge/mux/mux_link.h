@@ -52,6 +52,9 @@ class MuxLink final : public LinkIoHandler, public std::enable_shared_from_this<
   Task<absl::StatusOr<std::unique_ptr<Connection>>> Dial(uint32_t port);
   Task<uint64_t> WaitForLink(uint64_t seen);
 
+  // How often the link has come up; 0 while it is down.
+  uint64_t links() const { return core_.established() ? times_up_ : 0; }
+
   bool established() const { return core_.established(); }
   void set_on_link_lost(std::function<void()> callback) { on_link_lost_ = std::move(callback); }
 

@@ -19,6 +19,8 @@ Task<absl::StatusOr<std::unique_ptr<Connection>>> SerialGuestTransport::Dial(uin
 
 Task<uint64_t> SerialGuestTransport::WaitForLink(uint64_t seen) { return link_->WaitForLink(seen); }
 
+uint64_t SerialGuestTransport::links() const { return link_->links(); }
+
 void SerialGuestTransport::Close() { link_->Shutdown(); }
 
 }  // namespace ferry::bridge

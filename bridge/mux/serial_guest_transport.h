@@ -22,6 +22,7 @@ class SerialGuestTransport final : public GuestTransport {
 
   Task<absl::StatusOr<std::unique_ptr<Connection>>> Dial(uint32_t port) override;
   Task<uint64_t> WaitForLink(uint64_t seen) override;
+  uint64_t links() const override;
 
   // Resets all connections and closes the port. Idempotent.
   void Close();

@@ -20,6 +20,7 @@ class FakeGuestTransport : public GuestTransport {
 
   Task<absl::StatusOr<std::unique_ptr<Connection>>> Dial(uint32_t port) override;
   Task<uint64_t> WaitForLink(uint64_t seen) override;
+  uint64_t links() const override { return up_ ? link_count_ : 0; }
 
   // The host's end of the next connection that the guest dials to `port`.
   Task<std::unique_ptr<Connection>> Accept(uint32_t port);

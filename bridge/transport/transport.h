@@ -80,6 +80,9 @@ class GuestTransport {
   // that the guest dials within milliseconds after a migration instead of at its next try. A
   // transport that cannot know (vsock) returns after a short delay.
   virtual Task<uint64_t> WaitForLink(uint64_t seen) = 0;
+
+  // The same count while the link is up; 0 while it is down, or where that cannot be known.
+  virtual uint64_t links() const { return 0; }
 };
 
 }  // namespace ferry::bridge

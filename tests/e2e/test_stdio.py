@@ -73,3 +73,11 @@ def test_second_attacher_is_refused_unless_it_steals(two_hosts, vm):
             second.wait_until(lambda output: b"two\n" in output)
             assert first.wait() == 125
             assert first.errors()
+
+
+def test_the_agent_goes_before_what_it_serves(two_hosts, vm):
+    def niceness(process):
+        stat = two_hosts[0].ctl.exec(vm, "cat", f"/proc/{process}/stat").stdout
+        return int(stat.rpartition(")")[2].split()[16])
+    assert niceness(1) == -20
+    assert niceness("self") == 0

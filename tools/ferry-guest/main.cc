@@ -1,6 +1,8 @@
 #include <errno.h>
+#include <sched.h>
 #include <signal.h>
 #include <string.h>
+#include <sys/resource.h>
 #include <sys/socket.h>
 #include <sys/un.h>
 #include <unistd.h>
@@ -73,7 +75,19 @@ void Serve(asio::io_context& io, bridge::GuestTransport& transport, bool init) {
   io.run();
 }
 
+// Before what it serves: a busy process must not keep the agent from passing on its output. What
+// the agent starts has the ordinary priority again.
+void PreferAgent() {
+  constexpr int kUrgent = -20;
+  const struct sched_param plain = {};
+  if (sched_setscheduler(0, SCHED_OTHER | SCHED_RESET_ON_FORK, &plain) != 0 ||
+      setpriority(PRIO_PROCESS, 0, kUrgent) != 0) {
+    Say("the agent keeps the ordinary priority");
+  }
+}
+
 absl::Status RunAsInit() {
+  PreferAgent();
   if (absl::Status status = PrepareRoot(); !status.ok()) return status;
   LoadModules();
   asio::io_context io(1);

@@ -75,6 +75,29 @@ TEST_F(GuestTest, AdoptedWaitIsAnsweredUnderItsOldId) {
   EXPECT_EQ(moved_->Find(pid)->exit_status(), (ExitStatus{ExitStatus::Kind::kCode, 6}));
 }
 
+TEST_F(GuestTest, RestoredStreamsGoOnBeforeTheAgentHasNegotiatedAgain) {
+  Ready();
+  auto process = Exec();
+  TestSink before;
+  auto attachment = Attach(*process, before);
+  agent_->Write(process->pid(), false, "abc");
+  Settle();
+  attachment->Acknowledge(Stream::kStdout, 3, false);
+  Settle();
+  Migrate();
+  TestSink after;
+  auto moved = Attach(*moved_->Find(process->pid()), after);
+  agent_->Write(process->pid(), false, "def");
+  agent_->ConnectTo([this](uint32_t port) -> absl::StatusOr<std::unique_ptr<bridge::Connection>> {
+    if (port == bridge::kBridgePort) return absl::UnavailableError("not yet");
+    return moved_transport_->Dial(port);
+  });
+  Settle();
+  EXPECT_FALSE(moved_->ready());
+  EXPECT_EQ(after.first, 3u);
+  EXPECT_EQ(after.out, "def");
+}
+
 TEST_F(GuestTest, RestoreRefusesAProcessWithoutWait) {
   GuestState state;
   state.processes.emplace_back();

@@ -153,6 +153,15 @@ TEST_F(SerialTransportTest, PausedItSendsNothingOverANewLinkUntilItResumes) {
   EXPECT_EQ(::recv(guest_fd.get(), &byte, 1, MSG_DONTWAIT | MSG_PEEK), 1);
 }
 
+TEST_F(SerialTransportTest, CountsTheLinksAndKnowsThatThereIsNone) {
+  EXPECT_EQ(guest->links(), 0u);
+  const Ends ends = OpenNow();
+  EXPECT_EQ(guest->links(), 1u);
+  host->DetachLink();
+  RunReady(io);
+  EXPECT_EQ(guest->links(), 0u);
+}
+
 TEST_F(SerialTransportTest, ARefusedPortIsUnavailable) {
   auto task = [](SerialGuestTransport* guest) -> Task<void> {
     co_await guest->WaitForLink(0);
