@@ -10,6 +10,11 @@
 #include "absl/strings/str_cat.h"
 
 namespace ferry::migration {
+namespace {
+
+constexpr int kSendBuffer = 1024 * 1024;
+
+}  // namespace
 
 absl::Status CheckUnixPath(const std::string& path) {
   if (path.empty() || path.size() >= sizeof(sockaddr_un::sun_path)) {
@@ -68,6 +73,10 @@ void ChannelRelay::StartPumps() {
   ::fcntl(socket_.native_handle(), F_SETFD, FD_CLOEXEC);
   boost::system::error_code ignored;
   socket_.non_blocking(true, ignored);
+  // Room for what the peer may send ahead, where the kernel grants it: what the socket takes at
+  // once is not copied here a second time, and the VMM is woken for more at a time.
+  const int window = kSendBuffer;
+  ::setsockopt(socket_.native_handle(), SOL_SOCKET, SO_SNDBUF, &window, sizeof window);
   connected_ = true;
   for (auto& buffer : buffers_) buffer.resize(kMaxBulkPayload);
   Spawn(executor_, PumpOut(shared_from_this()));
