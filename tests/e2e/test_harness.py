@@ -110,12 +110,28 @@ def test_lines_of_the_workload_are_taken_apart():
     assert workload.longest_tick_gap_ms(workload.ticks(output)) == 4.0
 
 
-def test_a_standing_guest_clock_is_seen():
+def test_ticks_are_stamped_with_their_arrival():
     with Attached(["printf", r"tick %d %d\n", "0", "1000000000", "1", "1001000000"]) as client:
         client.wait()
-        half = len(client.output()) // 2
-        client._ends, client._times = [half, 2 * half], [50.0, 50.031]
-        assert workload.stopped_ms(client, 0, half - 1, samples=1) == pytest.approx(30)
+        length = len(client.output())
+        client._ends, client._times = [length // 2, length], [50.0, 50.031]
+        assert workload.timed_ticks(client, 0, length) == [(50.0, 1.0), (50.031, 1.001)]
+        assert workload.timed_ticks(client, 5, length) == [(50.031, 1.001)]
+
+
+def test_a_standing_guest_clock_is_seen_through_late_lines():
+    def run(start, clock):
+        # A tick each millisecond; all but one in ten are late by up to 20 ms.
+        return [(start + n / 1000 + 0.002 + (n % 10) * 0.002, clock + n / 1000)
+                for n in range(1000)]
+
+    before = run(100, 7)
+    value, uncertainty = workload.stopped_ms(before, run(103.03, 10))
+    assert value == pytest.approx(30, abs=0.01)
+    assert uncertainty == pytest.approx(1, abs=0.1)
+    value, uncertainty = workload.stopped_ms(before, run(103, 10))
+    assert value == pytest.approx(0, abs=0.01)
+    assert workload.stopped_ms(before, before[:100]) == (None, None)
 
 
 def test_damaged_lines_are_counted():

@@ -4,12 +4,14 @@
 numbers that rise by one and the guest's monotonic clock, and answers each line of its input with
 "echo LINE".
 """
-import itertools
 import re
+import statistics
 
 PROGRAM = "/bin/ferry-workload"
 TICK = re.compile(rb"^tick (\d+) (\d+)$", re.M)
 ECHO = re.compile(rb"^echo (.*)$", re.M)
+BIN_SECONDS = 0.05
+MIN_BINS = 5
 
 
 def whole_lines(output):
@@ -21,20 +23,44 @@ def ticks(output):
     return [(int(number), int(clock)) for number, clock in TICK.findall(whole_lines(output))]
 
 
-def stopped_ms(client, before, after, samples=100):
-    """How long the guest's clock stood still between two offsets of the output.
+def timed_ticks(client, start, end):
+    """(arrival here, guest's clock), in seconds, of the whole tick lines between two offsets."""
+    output = client.output()[:end]
+    if start > 0:
+        start = output.find(b"\n", start) + 1
+    return [(client.arrival(match.end()), int(match[2]) / 1e9)
+            for match in TICK.finditer(output, start)]
 
-    The guest's clock stands while the VM does, ours does not: so the difference between the two
-    grows by the blackout. Of some ticks on either side the one that came quickest counts.
+
+def stopped_ms(before, after):
+    """How long the guest's clock stood still between two runs of timed ticks: (ms, uncertainty).
+
+    While the VM runs both clocks run, while it stands only ours does: so the difference between
+    them grows by the time that the VM stood. A line is on its way for a while, a millisecond or
+    tens of them, which adds to the difference. So of every 50 ms only the line that came quickest
+    counts, and of those the median. What they scatter by is the uncertainty, together with the
+    step between two ticks, which bounds how well a line can mark a moment. None, None if a run is
+    too short for that.
     """
-    def offset_between_clocks(start):
-        output = client.output()
-        if start > 0:
-            start = output.find(b"\n", start) + 1
-        matches = itertools.islice(TICK.finditer(output, start), samples)
-        return min((client.arrival(match.end()) - int(match[2]) / 1e9 for match in matches),
-                   default=0.0)
-    return (offset_between_clocks(after) - offset_between_clocks(before)) * 1000
+    sides = [_quickest(run) for run in (before, after)]
+    if min(map(len, sides)) < MIN_BINS:
+        return None, None
+    (low, start, high), (later_low, end, later_high) = map(_quartiles, sides)
+    step = statistics.median(later - earlier for run in (before, after)
+                             for (_, earlier), (_, later) in zip(run, run[1:]))
+    return (end - start) * 1000, (high - low + later_high - later_low + step) * 1000
+
+
+def _quickest(ticks):
+    bins = {}
+    for arrival, clock in ticks:
+        index = int(arrival / BIN_SECONDS)
+        bins[index] = min(bins.get(index, arrival - clock), arrival - clock)
+    return list(bins.values())
+
+
+def _quartiles(values):
+    return statistics.quantiles(values, n=4)
 
 
 def strange_bytes(output):
