@@ -1,0 +1,198 @@
+"""QEMU by itself: the same VM as Ferry's, migrated over TCP by QMP alone."""
+import collections
+import json
+import os
+import pathlib
+import re
+import socket
+import subprocess
+import tempfile
+import time
+
+READY = "ferry-guest: ready"
+DEADLINE = 120  # seconds for anything that QEMU is asked
+
+
+class QmpError(Exception):
+    """QEMU refused a command or went away."""
+
+
+def connect_unix(path):
+    """Connects to a Unix socket, also where its path is longer than an address may be."""
+    folder = os.open(os.path.dirname(path), os.O_PATH | os.O_DIRECTORY)
+    try:
+        connection = socket.socket(socket.AF_UNIX)
+        connection.settimeout(DEADLINE)
+        connection.connect(f"/proc/self/fd/{folder}/{os.path.basename(path)}")
+        return connection
+    finally:
+        os.close(folder)
+
+
+class Qmp:
+    """One QMP monitor: commands one at a time, and when each kind of event came last."""
+
+    def __init__(self, connection):
+        self._socket = connection
+        self._lines = connection.makefile("rb")
+        self._waiting = collections.deque()
+        self.times = {}  # of the last event of each name, by QEMU's clock, in seconds
+        # QEMU may tell of an event before it greets.
+        while "QMP" not in self._next():
+            pass
+        self.command("qmp_capabilities")
+
+    def _next(self):
+        line = self._lines.readline()
+        if not line:
+            raise QmpError("QEMU closed its monitor")
+        message = json.loads(line)
+        if "event" in message:
+            stamp = message["timestamp"]
+            self.times[message["event"]] = stamp["seconds"] + stamp["microseconds"] / 1e6
+        return message
+
+    def command(self, name, **arguments):
+        request = {"execute": name}
+        if arguments:
+            request["arguments"] = {key.replace("_", "-"): value
+                                    for key, value in arguments.items()}
+        self._socket.sendall(json.dumps(request).encode() + b"\n")
+        while True:
+            message = self._next()
+            if "event" in message:
+                self._waiting.append(message)
+            elif "error" in message:
+                raise QmpError(f"{name}: {message['error'].get('desc')}")
+            else:
+                return message["return"]
+
+    def wait(self, event, wanted=lambda data: True):
+        """Returns at the next such event; those before it are passed over."""
+        while True:
+            message = self._waiting.popleft() if self._waiting else self._next()
+            if message.get("event") == event and wanted(message.get("data", {})):
+                return
+
+    def wait_status(self, status):
+        def reached(data):
+            if data["status"] in ("failed", "cancelled") and data["status"] != status:
+                raise QmpError(f"the migration has {data['status']}")
+            return data["status"] == status
+        self.wait("MIGRATION", reached)
+
+    def close(self):
+        self._lines.close()
+        self._socket.close()
+
+
+def plain_command_line(argv, folder, incoming):
+    """Ferry's command line for a QEMU that makes its sockets itself, in `folder`."""
+    words = []
+    for word in argv:
+        handed_over = re.fullmatch(r"socket,id=(\w+),fd=\d+,(.*)", word)
+        if handed_over:
+            name, rest = handed_over.groups()
+            word = f"socket,id={name},path={folder}/{name},{rest}"
+        words.append(re.sub(r"(file,id=console0,.*path=).*", rf"\g<1>{folder}/console.log", word))
+    words = [word for word in words if word not in ("-incoming", "defer")]
+    return words + (["-incoming", "defer"] if incoming else [])
+
+
+class RawVm:
+    """One QEMU process on a host."""
+
+    def __init__(self, host, argv, incoming=False):
+        self.host = host
+        inside = tempfile.mkdtemp(prefix="raw-", dir=host.outside(host.folder))
+        self.folder = host.folder / pathlib.Path(inside).name
+        self._process = subprocess.Popen(
+            ["setpriv", "--pdeathsig", "KILL",
+             *host.wrap(plain_command_line(argv, self.folder, incoming), client=True)],
+            stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE)
+        self.qmp = None
+        try:
+            self.qmp = Qmp(self._connect("qmp0"))
+        except BaseException:
+            self.close()
+            raise
+
+    def _connect(self, name):
+        path = str(self.host.outside(self.folder / name))
+        deadline = time.monotonic() + DEADLINE
+        while True:
+            try:
+                return connect_unix(path)
+            except OSError:
+                if self._process.poll() is not None:
+                    raise QmpError(self._process.stderr.read().decode().strip()) from None
+                if time.monotonic() > deadline:
+                    raise
+                time.sleep(0.001)
+
+    def console(self):
+        return self.host.outside(self.folder / "console.log").read_text(errors="replace")
+
+    def start(self):
+        """Boots the VM and returns when its agent says that it is ready."""
+        self.qmp.command("cont")
+        deadline = time.monotonic() + DEADLINE
+        while READY not in self.console():
+            if self._process.poll() is not None or time.monotonic() > deadline:
+                raise QmpError(f"the VM did not boot: {self.console()[-2000:]}")
+            time.sleep(0.05)
+
+    def close(self):
+        self._process.kill()
+        self._process.wait()
+        self._process.stderr.close()
+        if self.qmp:
+            self.qmp.close()
+
+
+class Settings:
+    """The capabilities and parameters that Ferry has set in its QEMU."""
+
+    def __init__(self, qmp):
+        self.capabilities = qmp.command("query-migrate-capabilities")
+        parameters = qmp.command("query-migrate-parameters")
+        # The others stand at QEMU's own values in both.
+        self.parameters = {name: parameters[name] for name in ("max-bandwidth", "downtime-limit")}
+
+    def apply(self, qmp):
+        qmp.command("migrate-set-capabilities", capabilities=self.capabilities)
+        qmp.command("migrate-set-parameters", **self.parameters)
+
+
+def migrate(vm, destination, argv, settings, uri):
+    """Moves `vm` to a new QEMU on `destination`, which is returned with what was measured (ms).
+
+    Counted as total: from the start of the destination's QEMU until it runs the VM.
+    """
+    started = time.monotonic()
+    there = RawVm(destination, argv, incoming=True)
+    try:
+        for qmp in (vm.qmp, there.qmp):
+            settings.apply(qmp)
+        there.qmp.command("migrate-incoming", uri=uri)
+        set_up = time.monotonic()
+        vm.qmp.command("migrate", uri=uri)
+        vm.qmp.wait_status("pre-switchover")
+        vm.qmp.command("migrate-continue", state="pre-switchover")
+        there.qmp.wait_status("completed")
+        there.qmp.command("cont")
+        there.qmp.wait("RESUME")
+        ended = time.monotonic()
+        report = vm.qmp.command("query-migrate")
+        vm.close()
+    except BaseException:
+        there.close()
+        raise
+    return there, {
+        "blackout_ms": (there.qmp.times["RESUME"] - vm.qmp.times["STOP"]) * 1000,
+        "setup_ms": (set_up - started) * 1000,
+        "transfer_ms": (ended - set_up) * 1000,
+        "total_ms": (ended - started) * 1000,
+        "sent_bytes": report["ram"]["transferred"],
+        "passes": report["ram"]["dirty-sync-count"],
+    }
