@@ -1,50 +1,30 @@
 #include "tools/ferryd/config.h"
 
-#include <yaml-cpp/yaml.h>
-
 #include <CLI/CLI.hpp>
 
 #include "absl/strings/str_cat.h"
 #include "bridge/runtime/status_macros.h"
+#include "tools/ferryd/yaml_config.h"
 
 namespace ferry::tools {
 namespace {
 
-// Gives CLI11 the values of a YAML file; unknown keys are errors, as unknown flags are.
-class YamlConfig final : public CLI::Config {
- public:
-  std::string to_config(const CLI::App*, bool, bool, std::string) const override { return {}; }
-
-  std::vector<CLI::ConfigItem> from_config(std::istream& input) const override {
-    std::vector<CLI::ConfigItem> items;
-    YAML::Node root;
-    try {
-      root = YAML::Load(input);
-    } catch (const YAML::Exception& error) {
-      throw CLI::FileError(absl::StrCat("the configuration file is no YAML: ", error.what()));
-    }
-    if (root.IsNull()) return items;
-    if (!root.IsMap()) throw CLI::FileError("the configuration file must hold `name: value` lines");
-    for (const auto& entry : root) {
-      CLI::ConfigItem item;
-      item.name = entry.first.as<std::string>();
-      if (entry.second.IsSequence()) {
-        for (const auto& value : entry.second) item.inputs.push_back(value.as<std::string>());
-      } else if (entry.second.IsScalar()) {
-        item.inputs.push_back(entry.second.as<std::string>());
-      } else {
-        throw CLI::FileError(absl::StrCat("`", item.name, "` must be a value or a list of values"));
-      }
-      items.push_back(std::move(item));
-    }
-    return items;
-  }
-};
+// `value` must outlive `app`.
+void AddSeconds(CLI::App& app, const std::string& flag, milliseconds& value, double least,
+                const std::string& help) {
+  app.add_option_function<double>(
+         flag,
+         [&value](const double& seconds) {
+           value = milliseconds(static_cast<int64_t>(seconds * 1000));
+         },
+         help)
+      ->check(CLI::Range(least, 86'400.0))
+      ->default_str(absl::StrCat(value.count() / 1000));
+}
 
 void AddFlags(CLI::App& app, FerrydConfig& config) {
-  app.config_formatter(std::make_shared<YamlConfig>());
+  app.config_formatter(MakeYamlConfig(app));
   app.set_config("--config", "", "Configuration file (YAML; names as the flags)");
-  app.allow_config_extras(false);
   app.add_option("--state-dir", config.state_dir, "Folder for all state of this host")
       ->capture_default_str();
   app.add_option("--socket", config.socket,
@@ -65,14 +45,8 @@ void AddFlags(CLI::App& app, FerrydConfig& config) {
   app.add_option("--initrd", config.initrd, "Initial RAM disk of VMs that name none");
   app.add_option("--kernel-args", config.kernel_args, "Appended to every kernel command line")
       ->capture_default_str();
-  app.add_option_function<double>(
-         "--boot-timeout",
-         [&config](const double& seconds) {
-           config.boot_timeout = milliseconds(static_cast<int64_t>(seconds * 1000));
-         },
-         "Seconds that a VM may take until its agent is ready")
-      ->check(CLI::Range(0.1, 86'400.0))
-      ->default_str(absl::StrCat(config.boot_timeout.count() / 1000));
+  AddSeconds(app, "--boot-timeout", config.boot_timeout, 0.1,
+             "Seconds that a VM may take until its agent is ready");
   app.add_option("--qemu", config.qemu, "QEMU binary")->capture_default_str();
   app.add_option("--qemu-user", config.qemu_user, "Run QEMU as this user");
   app.add_flag("--no-kvm", config.no_kvm, "Use software emulation without measuring KVM");
@@ -112,6 +86,9 @@ absl::StatusOr<FerrydConfig> ParseCommandLine(int argc, char** argv, int* exit_c
   AddFlags(app, config);
   try {
     app.parse(argc, argv);
+  } catch (const CLI::FileError& error) {
+    *exit_code = 2;
+    return absl::InvalidArgumentError(error.what());
   } catch (const CLI::ParseError& error) {
     const int code = app.exit(error);
     *exit_code = code == 0 ? 0 : 2;

@@ -1,0 +1,78 @@
+#include "tools/ferryd/config.h"
+
+#include <gmock/gmock.h>
+
+#include <fstream>
+
+namespace ferry::tools {
+namespace {
+
+using ::testing::HasSubstr;
+using ::testing::Not;
+
+absl::StatusOr<FerrydConfig> Parse(std::vector<std::string> words) {
+  words.insert(words.begin(), "ferryd");
+  std::vector<char*> argv;
+  for (std::string& word : words) argv.push_back(word.data());
+  int exit_code = 0;
+  return ParseCommandLine(static_cast<int>(argv.size()), argv.data(), &exit_code);
+}
+
+class ConfigFileTest : public ::testing::Test {
+ protected:
+  ConfigFileTest()
+      : path_(::testing::TempDir() + "ferryd-" + std::to_string(::getpid()) + ".yaml") {}
+  ~ConfigFileTest() override { ::unlink(path_.c_str()); }
+
+  absl::StatusOr<FerrydConfig> ParseFile(const std::string& text,
+                                         std::vector<std::string> more = {}) {
+    std::ofstream(path_) << text;
+    more.insert(more.begin(), {"--config", path_});
+    return Parse(more);
+  }
+  std::string Error(const std::string& text) {
+    auto config = ParseFile(text);
+    EXPECT_TRUE(absl::IsInvalidArgument(config.status())) << config.status();
+    return std::string(config.status().message());
+  }
+
+  std::string path_;
+};
+
+TEST_F(ConfigFileTest, GivesValuesAndFlagsWin) {
+  auto config = ParseFile("state-dir: /srv/a\nlisten:\n  - h:1\n  - h:2\ninsecure-tcp: true\n",
+                          {"--state-dir", "/srv/b"});
+  ASSERT_TRUE(config.ok()) << config.status();
+  EXPECT_EQ(config->state_dir, "/srv/b");
+  EXPECT_EQ(config->listen, (std::vector<std::string>{"h:1", "h:2"}));
+  EXPECT_TRUE(config->insecure_tcp);
+  EXPECT_TRUE(ParseFile("").ok());
+}
+
+TEST_F(ConfigFileTest, UnknownKeyIsNamedWithItsLineAndTheNearest) {
+  EXPECT_EQ(Error("state-dir: /srv/a\n\nsokcet: /tmp/s\n"),
+            path_ + ":3: unknown key `sokcet`; did you mean `socket`?");
+  EXPECT_THAT(Error("state_dir: /srv/a\n"), HasSubstr("did you mean `state-dir`?"));
+  EXPECT_THAT(Error("colour: blue\n"), HasSubstr(":1: unknown key `colour`; ferryd --help"));
+  // Flags of the command line alone.
+  EXPECT_THAT(Error("config: /other\n"), HasSubstr("unknown key `config`"));
+  EXPECT_THAT(Error("help: true\n"), HasSubstr("unknown key `help`"));
+}
+
+TEST_F(ConfigFileTest, OtherMistakesAreNamedWithTheirLine) {
+  EXPECT_THAT(Error("socket: /a\nsocket: /b\n"), HasSubstr(":2: `socket` stands here a second"));
+  EXPECT_THAT(Error("qemu: {a: b}\n"), HasSubstr(":1: `qemu` must have a value"));
+  EXPECT_THAT(Error("qemu:\n"), HasSubstr(":1: `qemu` must have a value"));
+  EXPECT_THAT(Error("listen: [[a]]\n"), HasSubstr(":1: `listen` must have a value"));
+  EXPECT_THAT(Error("- a\n- b\n"), HasSubstr("`name: value` lines"));
+  EXPECT_THAT(Error("socket: [\n"), HasSubstr("no YAML"));
+  EXPECT_THAT(Error("socket: [\n"), Not(HasSubstr("--help")));
+}
+
+TEST_F(ConfigFileTest, AMissingFileIsNamed) {
+  auto config = Parse({"--config", "/no/such/file.yaml"});
+  EXPECT_THAT(config.status().message(), HasSubstr("/no/such/file.yaml"));
+}
+
+}  // namespace
+}  // namespace ferry::tools
