@@ -1,9 +1,12 @@
 """VMs and the clients attached to them outlive their daemon; a start that fails says why."""
 import signal
+import time
+
+import pytest
 
 from harness import workload
-from harness.ctl import number
-from harness.host import Host
+from harness.ctl import ferryctl, number
+from harness.host import START_DEADLINE, Host, build_folder
 
 
 def uptime_ms(host, vm):
@@ -122,6 +125,34 @@ def test_a_port_in_use_is_named(two_hosts):
     assert host.address in ended.stderr
     assert not other.outside(other.socket).exists()
     assert host.ctl.vms() == []  # the first one is not disturbed
+
+
+def test_a_plain_daemon_and_a_plain_client_meet(bare_hosts):
+    if not bare_hosts.isolated:
+        pytest.skip("the defaults are this machine's own folders where namespaces are refused")
+    host = bare_hosts[0]
+    for folder in ("/run", "/var/lib"):
+        host.run(["mount", "-t", "tmpfs", "none", folder], check=True)
+    with host.run_in_background([build_folder() / "bin/ferryd"]) as daemon:
+        def answers():
+            return host.run([ferryctl(), "list"], capture_output=True).returncode == 0
+        deadline = time.monotonic() + START_DEADLINE
+        while not answers():
+            assert daemon.poll() is None and time.monotonic() < deadline
+            time.sleep(0.05)
+        socket = host.outside("/run/ferry/ferryd.sock").stat()
+        assert socket.st_mode & 0o777 == 0o600
+        assert host.outside("/run/ferry").stat().st_mode & 0o777 == 0o755
+
+
+def test_a_mistake_in_the_configuration_is_named(bare_hosts):
+    host = bare_hosts[0]
+    path = host.folder / "ferryd.yaml"
+    host.outside(path).write_text("state-dir: /nowhere\nsokcet: /tmp/s\n")
+    ended = host.run([build_folder() / "bin/ferryd", "--config", path], capture_output=True,
+                     text=True)
+    assert ended.returncode == 2
+    assert ended.stderr == f"ferryd: {path}:2: unknown key `sokcet`; did you mean `socket`?\n"
 
 
 def test_a_second_daemon_on_the_same_state_is_refused(two_hosts):

@@ -14,7 +14,6 @@
 namespace ferry::ctl {
 namespace {
 
-constexpr char kDefaultHost[] = "unix:/run/ferry/ferryd.sock";
 constexpr char kVersion[] = "0.1.0";
 
 Task<void> RunAction(const Command* command, Client* client, int* exit_code) {
@@ -22,7 +21,7 @@ Task<void> RunAction(const Command* command, Client* client, int* exit_code) {
 }
 
 void AddGlobalOptions(CLI::App* app, GlobalOptions* options) {
-  options->host = kDefaultHost;
+  options->host = absl::StrCat("unix:", rpc::kDefaultSocket);
   app->add_option("--host", options->host, "The daemon: unix:/path, host:port or [v6]:port")
       ->envname("FERRY_HOST")
       ->capture_default_str();

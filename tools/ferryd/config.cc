@@ -28,7 +28,8 @@ void AddFlags(CLI::App& app, FerrydConfig& config) {
   app.add_option("--state-dir", config.state_dir, "Folder for all state of this host")
       ->capture_default_str();
   app.add_option("--socket", config.socket,
-                 "Unix socket of the API (default: in the state folder)");
+                 absl::StrCat("Unix socket of the API (default: ", rpc::kDefaultSocket,
+                              ", or in a --state-dir of your own)"));
   app.add_option("--listen", config.listen, "TCP address of the API, HOST:PORT (repeatable)");
   app.add_flag("--insecure-tcp", config.insecure_tcp,
                "Serve TCP without certificates: whoever connects may do everything");
@@ -95,7 +96,11 @@ absl::StatusOr<FerrydConfig> ParseCommandLine(int argc, char** argv, int* exit_c
     return absl::CancelledError("");
   }
   RETURN_IF_ERROR(Check(config));
-  if (config.socket.empty()) config.socket = config.state_dir + "/ferryd.sock";
+  if (config.socket.empty()) {
+    config.socket = config.state_dir == FerrydConfig().state_dir
+                        ? std::string(rpc::kDefaultSocket)
+                        : config.state_dir + "/ferryd.sock";
+  }
   if (config.advertise.empty()) {
     config.advertise =
         config.listen.empty() ? absl::StrCat("unix:", config.socket) : config.listen.front();

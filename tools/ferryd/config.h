@@ -13,7 +13,7 @@ namespace ferry::tools {
 // values; flags win over it.
 struct FerrydConfig {
   std::string state_dir = "/var/lib/ferry";
-  std::string socket;               // empty: <state_dir>/ferryd.sock
+  std::string socket;               // where ferryctl looks, or in a state_dir that was chosen
   std::vector<std::string> listen;  // TCP, "host:port"
   bool insecure_tcp = false;        // TCP without certificates: anyone who connects is trusted
   rpc::TlsFiles tls;

@@ -41,6 +41,18 @@ absl::Status MakeFolder(const std::string& path) {
   return absl::OkStatus();
 }
 
+// Others may look in; who may use a socket is the socket's own affair.
+absl::Status MakeSocketFolder() {
+  const std::string folder = std::filesystem::path(rpc::kDefaultSocket).parent_path();
+  if (::mkdir(folder.c_str(), 0755) != 0) {
+    if (errno == EEXIST) return absl::OkStatus();
+    return absl::ErrnoToStatus(
+        errno, absl::StrCat("cannot make folder ", folder, "; --socket names another place"));
+  }
+  ::chmod(folder.c_str(), 0755);  // the umask is strict
+  return absl::OkStatus();
+}
+
 // The host part of "host:port"; migrations arrive there, on a port of their own.
 std::string SameHostAnyPort(const std::string& address) {
   const size_t colon = address.rfind(':');
@@ -82,6 +94,8 @@ absl::Status Daemon::PrepareFolders() {
   RETURN_IF_ERROR(MakeFolder(config_.state_dir + "/vm"));
   RETURN_IF_ERROR(MakeFolder(config_.state_dir + "/mig"));
   RETURN_IF_ERROR(MakeFolder(config_.state_dir + "/spool"));
+  // An administrator's own choice of a folder must be there; the usual one goes with each boot.
+  if (config_.socket == rpc::kDefaultSocket) return MakeSocketFolder();
   return absl::OkStatus();
 }
 

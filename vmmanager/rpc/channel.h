@@ -17,6 +17,9 @@ namespace ferry::rpc {
 
 inline constexpr int kMaxMessageBytes = 64 << 20;
 
+// Where ferryd serves and its clients look unless told otherwise.
+inline constexpr char kDefaultSocket[] = "/run/ferry/ferryd.sock";
+
 // "unix:/path", "host:port" or "[v6]:port".
 struct Address {
   bool is_unix = false;

@@ -1,4 +1,5 @@
 """Hosts, each with a ferryd of its own, and the pair of them that a migration needs."""
+import contextlib
 import os
 import pathlib
 import shutil
@@ -44,6 +45,16 @@ class Host:
     def run(self, command, **options):
         options.setdefault("timeout", 120)
         return subprocess.run(self.wrap(command), **options)
+
+    @contextlib.contextmanager
+    def run_in_background(self, command):
+        """A process here that ends with the block."""
+        process = subprocess.Popen(self.wrap(command), stdin=subprocess.DEVNULL)
+        try:
+            yield process
+        finally:
+            process.terminate()
+            process.wait(30)
 
     def outside(self, path):
         return self.namespace.outside(path) if self.namespace else pathlib.Path(path)

@@ -39,6 +39,13 @@ class ConfigFileTest : public ::testing::Test {
   std::string path_;
 };
 
+TEST(ConfigTest, APlainDaemonServesWhereAPlainClientLooks) {
+  EXPECT_EQ(Parse({})->socket, rpc::kDefaultSocket);
+  EXPECT_EQ(Parse({})->advertise, std::string("unix:") + rpc::kDefaultSocket);
+  EXPECT_EQ(Parse({"--state-dir", "/srv/ferry"})->socket, "/srv/ferry/ferryd.sock");
+  EXPECT_EQ(Parse({"--socket", "/tmp/s"})->socket, "/tmp/s");
+}
+
 TEST_F(ConfigFileTest, GivesValuesAndFlagsWin) {
   auto config = ParseFile("state-dir: /srv/a\nlisten:\n  - h:1\n  - h:2\ninsecure-tcp: true\n",
                           {"--state-dir", "/srv/b"});
