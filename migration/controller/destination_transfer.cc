@@ -4,6 +4,7 @@
 #include "absl/strings/str_cat.h"
 #include "bridge/runtime/status_macros.h"
 #include "migration/controller/destination_session.h"
+#include "vmmanager/rpc/error_info.h"
 #include "vmmanager/state/envelope.h"
 
 namespace ferry::migration {
@@ -28,6 +29,7 @@ Task<void> DestinationSession::RunTransfer(Self self, v1::TransferSandboxRequest
   if (status.ok()) status = co_await self->Vote();
   self->transfer_ended_.Set();
   if (status.ok()) co_return;
+  self->Conclude(v1::SESSION_OUTCOME_FAILED, rpc::ReasonOf(status));
   auto entered = self->Enter(SessionCall::kTransferFailed);
   if (!entered.ok() || entered->repeated) co_return;
   self->info_.set_error(std::string(status.message()));

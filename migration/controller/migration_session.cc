@@ -51,7 +51,15 @@ absl::StatusOr<Transition> MigrationSession::Enter(SessionCall call) {
                         absl::StrCat("session ", id(), ": ", transition.status().message()));
   }
   info_.set_state(transition->next);
+  const v1::SessionOutcome outcome = OutcomeOf(transition->next);
+  if (outcome != v1::SESSION_OUTCOME_UNSPECIFIED) Conclude(outcome, DefaultReason(outcome));
   return *transition;
+}
+
+void MigrationSession::Conclude(v1::SessionOutcome outcome, const std::string& reason) {
+  if (info_.outcome() != v1::SESSION_OUTCOME_UNSPECIFIED) return;
+  info_.set_outcome(outcome);
+  info_.set_reason(reason);
 }
 
 Task<absl::Status> MigrationSession::AdoptSocket(std::string ticket) {
@@ -166,6 +174,8 @@ void MigrationSession::Publish(v1::MigrationPhase phase, v1::MigrationPhaseState
 void MigrationSession::End(v1::MigrationPhase phase, v1::MigrationPhaseState state,
                            const std::string& message) {
   if (info_.done()) return;
+  const v1::SessionOutcome outcome = OutcomeOfEnd(phase, state);
+  Conclude(outcome, DefaultReason(outcome));
   info_.set_done(true);
   info_.set_ended_unix_ms(NowUnixMs());
   Publish(phase, state, message);

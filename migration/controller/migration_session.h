@@ -13,6 +13,7 @@
 #include "migration/connection/session_connection.h"
 #include "migration/controller/controller_deps.h"
 #include "migration/session/notifier.h"
+#include "migration/session/session_outcome.h"
 #include "migration/session/session_state.h"
 #include "vmmanager/sandbox/utility_vm.h"
 
@@ -49,6 +50,8 @@ class MigrationSession : public std::enable_shared_from_this<MigrationSession> {
 
   // Applies a call to the state; FAILED_PRECONDITION names the session too.
   absl::StatusOr<Transition> Enter(SessionCall call);
+  // How it ends, with a word for machines; only the first verdict counts.
+  void Conclude(v1::SessionOutcome outcome, const std::string& reason);
 
   // Makes a commit record durable. The head of the journal is remembered for proofs.
   Task<absl::Status> Journal(std::string_view record, uint64_t epoch, std::string detail);

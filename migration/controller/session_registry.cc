@@ -27,6 +27,10 @@ Task<absl::Status> SessionRegistry::Load() {
     if (!session.done()) {
       session.set_done(true);
       session.set_error("the daemon stopped while this session was under way");
+      if (session.outcome() == v1::SESSION_OUTCOME_UNSPECIFIED) {
+        session.set_outcome(v1::SESSION_OUTCOME_UNKNOWN);
+        session.set_reason(DefaultReason(v1::SESSION_OUTCOME_UNKNOWN));
+      }
     }
     records_[row.id] = session;
   }

@@ -355,6 +355,7 @@ Task<absl::Status> SourceSession::AwaitCommit() {
 
 void SourceSession::NoteError(const absl::Status& status) {
   if (info_.error().empty()) info_.set_error(std::string(status.message()));
+  Conclude(v1::SESSION_OUTCOME_FAILED, rpc::ReasonOf(status));
 }
 
 Task<bool> SourceSession::AwaitRelease(milliseconds limit) {

@@ -6,6 +6,7 @@
 #include "migration/connection/dialer.h"
 #include "migration/controller/source_session.h"
 #include "migration/controller/transfer_progress.h"
+#include "vmmanager/rpc/error_info.h"
 #include "vmmanager/state/envelope.h"
 #include "vmmanager/state/saved_state.h"
 
@@ -252,3 +253,4 @@ void SourceSession::FinishTransfer(const absl::Status& status) {
 }
 
 }  // namespace ferry::migration
+    Conclude(v1::SESSION_OUTCOME_FAILED, rpc::ReasonOf(status));

@@ -1,6 +1,5 @@
 #include "tools/ferryctl/errors.h"
 
-#include "absl/strings/match.h"
 #include "absl/strings/str_cat.h"
 #include "tools/ferryctl/exit_codes.h"
 #include "vmmanager/rpc/error_info.h"
@@ -104,11 +103,10 @@ int ExitCodeFor(const v1::Session& session) {
   if (InDoubt(session.vm_location())) return kNeedsPerson;
   if (Moved(session)) return kOk;
   if (session.vm_location() == "nowhere") return kNeedsPerson;
-  // The policy's own cancellation names the blackout threshold that it kept.
-  if (absl::StrContains(session.error(), "threshold")) return kTimedOut;
-  const bool cancelled = session.state() == v1::SESSION_STATE_CANCELLED ||
-                         absl::StartsWith(session.error(), "cancelled");
-  return cancelled ? kCancelled : kMigrationFailed;
+  if (session.outcome() == v1::SESSION_OUTCOME_CANCELLED) return kCancelled;
+  const bool late =
+      session.reason() == "deadline_exceeded" || session.reason() == "transfer_stalled";
+  return late ? kTimedOut : kMigrationFailed;
 }
 
 }  // namespace ferry::ctl

@@ -74,6 +74,12 @@ std::string SessionStateName(v1::SessionState state) {
   return Word(v1::SessionState_Name(state), "SESSION_STATE_");
 }
 
+std::string OutcomeName(v1::SessionOutcome outcome) {
+  if (outcome == v1::SESSION_OUTCOME_UNSPECIFIED) return "-";
+  if (!v1::SessionOutcome_IsValid(outcome)) return "unknown";
+  return Word(v1::SessionOutcome_Name(outcome), "SESSION_OUTCOME_");
+}
+
 std::string ExitText(const v1::ExitStatus& status) {
   switch (status.kind_case()) {
     case v1::ExitStatus::kCode:
@@ -127,11 +133,13 @@ std::string ProcessTable(const v1::ListProcessesResponse& response) {
 }
 
 std::string SessionTable(const v1::ListSessionsResponse& response) {
-  Table table({"SESSION", "VM", "STATE", "FROM", "TO", "TOTAL", "BLACKOUT", "VM RUNS ON"});
+  Table table(
+      {"SESSION", "VM", "STATE", "OUTCOME", "FROM", "TO", "TOTAL", "BLACKOUT", "VM RUNS ON"});
   for (const v1::Session& session : response.sessions()) {
     const bool measured = session.statistics().total_ms() > 0;
     table.Add({session.session_id(), session.vm_name(), SessionStateName(session.state()),
-               OrDash(session.source()), OrDash(session.destination()),
+               OutcomeName(session.outcome()), OrDash(session.source()),
+               OrDash(session.destination()),
                measured ? FormatMs(session.statistics().total_ms()) : "-",
                measured ? FormatMs(session.statistics().blackout_ms()) : "-",
                OrDash(session.vm_location())});
@@ -139,12 +147,23 @@ std::string SessionTable(const v1::ListSessionsResponse& response) {
   return table.ToString();
 }
 
+namespace {
+
+std::string OutcomeText(const v1::Session& session) {
+  const std::string name = OutcomeName(session.outcome());
+  const std::string& reason = session.reason();
+  return reason.empty() || reason == name ? name : absl::StrCat(name, " (", reason, ")");
+}
+
+}  // namespace
+
 std::string SessionDetails(const v1::Session& session) {
   std::string text = absl::StrCat(
       Line("Session", session.session_id()),
       Line("VM", absl::StrCat(session.vm_name(), " (", session.vm_id(), ")")),
-      Line("State", SessionStateName(session.state())), Line("From", OrDash(session.source())),
-      Line("To", OrDash(session.destination())), Line("VM runs on", OrDash(session.vm_location())));
+      Line("State", SessionStateName(session.state())), Line("Outcome", OutcomeText(session)),
+      Line("From", OrDash(session.source())), Line("To", OrDash(session.destination())),
+      Line("VM runs on", OrDash(session.vm_location())));
   if (!session.error().empty()) absl::StrAppend(&text, Line("Error", session.error()));
   if (!session.commit_record().empty()) {
     absl::StrAppend(&text, Line("Commit record", session.commit_record()));

@@ -31,6 +31,8 @@ std::string ToJson(const google::protobuf::Message& message, bool pretty);
 
 std::string VmStateName(v1::VmState state);
 std::string SessionStateName(v1::SessionState state);
+// "succeeded" and so on; "-" while it is not decided.
+std::string OutcomeName(v1::SessionOutcome outcome);
 std::string ExitText(const v1::ExitStatus& status);
 
 std::string VmTable(const v1::ListVmsResponse& response);

@@ -1,5 +1,6 @@
 #include "vmmanager/rpc/error_info.h"
 
+#include "absl/strings/ascii.h"
 #include "absl/strings/cord.h"
 
 namespace ferry::rpc {
@@ -23,6 +24,11 @@ absl::Status ErrorWithReason(absl::StatusCode code, absl::string_view message,
   info.set_reason(std::string(reason));
   info.set_next_step(std::string(next_step));
   return WithErrorInfo(absl::Status(code, message), info);
+}
+
+std::string ReasonOf(const absl::Status& status) {
+  if (auto info = GetErrorInfo(status); info && !info->reason().empty()) return info->reason();
+  return absl::AsciiStrToLower(absl::StatusCodeToString(status.code()));
 }
 
 }  // namespace ferry::rpc

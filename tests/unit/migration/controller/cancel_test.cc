@@ -13,6 +13,8 @@ class CancelTest : public ControllerTest {
   }
 
   void ExpectCancelled(const std::shared_ptr<vm::UtilityVm>& vm, const std::string& id) {
+    EXPECT_EQ(Wait(a_, id).outcome(), v1::SESSION_OUTCOME_CANCELLED);
+    EXPECT_EQ(Wait(a_, id).reason(), "cancelled");
     const v1::Session session = Wait(a_, id);
     EXPECT_EQ(session.state(), v1::SESSION_STATE_FINALIZED);
     EXPECT_EQ(session.error(), "changed my mind");

@@ -13,15 +13,20 @@ class FailureTest : public ControllerTest {
   }
 
   void ExpectEnds(const std::shared_ptr<vm::UtilityVm>& vm, const std::string& id,
-                  const std::string& why) {
+                  const std::string& why, v1::SessionOutcome outcome = v1::SESSION_OUTCOME_FAILED) {
     const v1::Session session = Wait(a_, id);
     EXPECT_EQ(session.state(), v1::SESSION_STATE_FINALIZED);
     EXPECT_THAT(session.error(), HasSubstr(why));
+    EXPECT_EQ(session.outcome(), outcome);
+    EXPECT_NE(session.reason(), "");
     EXPECT_EQ(session.vm_location(), "host-a:1");
     for (const std::string& kind : Kinds(a_, id)) EXPECT_NE(kind, "COMMIT");
     ExpectRolledBack(vm);
     wire_.reset();
-    EXPECT_EQ(Wait(a_, Migrate()).vm_location(), "host-b:1");
+    const v1::Session next = Wait(a_, Migrate());
+    EXPECT_EQ(next.vm_location(), "host-b:1");
+    EXPECT_EQ(next.outcome(), v1::SESSION_OUTCOME_SUCCEEDED);
+    EXPECT_EQ(next.reason(), "");
     ExpectMoved(vm, 2);
   }
 };
@@ -264,7 +269,7 @@ TEST_F(FailureTest, AbortThatCannotBeWrittenDoesNotHoldTheVm) {
   Await(a_.host.backend.script().WaitBlocked("Page"));
   EXPECT_TRUE(Await((*a_.sessions->Find(id))->Cancel("changed my mind")).ok());
   a_.host.backend.script().Release("Page");
-  ExpectEnds(vm, id, "changed my mind");
+  ExpectEnds(vm, id, "changed my mind", v1::SESSION_OUTCOME_CANCELLED);
 }
 
 }  // namespace

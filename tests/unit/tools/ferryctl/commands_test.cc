@@ -82,6 +82,8 @@ class MigrationScript final : public v1::MigrationService::CallbackService {
   }
 
   v1::SessionState state = v1::SESSION_STATE_FINALIZED;
+  v1::SessionOutcome outcome = v1::SESSION_OUTCOME_UNSPECIFIED;
+  std::string reason;
   v1::MigrateRequest migrate;
   std::vector<uint32_t> asked_after;
 
@@ -92,6 +94,8 @@ class MigrationScript final : public v1::MigrationService::CallbackService {
     session.set_vm_name("web");
     session.set_vm_location("host-b:7700");
     session.set_state(done ? state : v1::SESSION_STATE_TRANSFERRING);
+    session.set_outcome(outcome);
+    session.set_reason(reason);
     session.set_done(done);
     return session;
   }
@@ -190,7 +194,13 @@ TEST_F(CommandsTest, MigrateInJsonEndsWithTheSession) {
 
 TEST_F(CommandsTest, WatchTellsTheOutcome) {
   migrations_.state = v1::SESSION_STATE_CANCELLED;
+  migrations_.outcome = v1::SESSION_OUTCOME_CANCELLED;
+  migrations_.reason = "cancelled";
   EXPECT_EQ(Ferryctl({"migration", "watch", "s-1"}), kCancelled);
+  migrations_.outcome = v1::SESSION_OUTCOME_FAILED;
+  migrations_.reason = "transfer_stalled";
+  EXPECT_EQ(Ferryctl({"migration", "show", "s-1"}), kOk);
+  EXPECT_NE(printed_.find("failed (transfer_stalled)"), std::string::npos) << printed_;
 }
 
 TEST_F(CommandsTest, AServiceThatIsMissingIsRefused) { EXPECT_EQ(Ferryctl({"list"}), kRefused); }
