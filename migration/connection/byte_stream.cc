@@ -113,6 +113,9 @@ void TuneSocket(int fd) {
   ::setsockopt(fd, IPPROTO_TCP, TCP_NODELAY, &on, sizeof on);
   const int unsent = 256 * 1024;
   ::setsockopt(fd, IPPROTO_TCP, TCP_NOTSENT_LOWAT, &unsent, sizeof unsent);
+  // The session core hears that a peer is silent; this lets the kernel forget such a peer as well.
+  const unsigned int unanswered_ms = 10'000;
+  ::setsockopt(fd, IPPROTO_TCP, TCP_USER_TIMEOUT, &unanswered_ms, sizeof unanswered_ms);
 }
 
 absl::StatusOr<std::unique_ptr<ByteStream>> MakeSocketStream(Executor executor, UniqueFd fd) {

@@ -20,6 +20,7 @@ struct ControllerLimits {
   milliseconds decision{60'000};  // destination: how long a vote stands without a word
   milliseconds release{5'000};    // source: for DONE, before the destination is asked again
   milliseconds ask_again{500};    // between two such questions
+  milliseconds stall{30'000};     // source: how long no byte may move before the cut; 0: for ever
 };
 
 // What the sessions of a host work with. All must outlive the sessions.

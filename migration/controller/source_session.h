@@ -4,6 +4,7 @@
 #include <string>
 
 #include "migration/controller/migration_session.h"
+#include "migration/controller/stall_watchdog.h"
 #include "vmmanager/schema/migration.h"
 
 namespace ferry::migration {
@@ -58,6 +59,8 @@ class SourceSession final : public MigrationSession {
   static Task<void> RunTransfer(Self self, v1::TransferSandboxRequest request);
   Task<absl::Status> Connect(const v1::TransferSandboxRequest& request);
   Task<absl::Status> MoveMemory();
+  void WatchForStall();
+  static Task<void> CallOffStalled(std::weak_ptr<SourceSession> weak);
   Task<absl::Status> OnStopped();
   static Task<void> ReadMessages(Self self, std::shared_ptr<SessionConnection> connection);
   Task<void> HandleProof(std::string bytes);
@@ -81,8 +84,9 @@ class SourceSession final : public MigrationSession {
   bool commit_when_ready_ = false;
   bool commit_started_ = false;
   absl::Status transfer_status_;
-  AsyncEvent vote_settled_;    // the vote arrived, or there will be none
-  AsyncEvent commit_settled_;  // the commit that follows it took place, or failed
+  std::unique_ptr<StallWatchdog> watchdog_;  // while memory moves
+  AsyncEvent vote_settled_;                  // the vote arrived, or there will be none
+  AsyncEvent commit_settled_;                // the commit that follows it took place, or failed
   absl::Status commit_status_;
   AsyncEvent released_;
 

@@ -101,7 +101,24 @@ Task<absl::Status> SourceSession::MoveMemory() {
     co_return co_await session->OnStopped();
   };
   const schema::MigrationTransferOptions transfer{schema::MigrationOrigin::kSource};
-  CO_RETURN_IF_ERROR(co_await system->StartLiveMigrationTransfer(transfer, hooks));
+  WatchForStall();
+  absl::Status moved = co_await system->StartLiveMigrationTransfer(transfer, hooks);
+  const std::unique_ptr<StallWatchdog> watchdog = std::move(watchdog_);
+  if (!moved.ok() && watchdog->stalled()) {
+    co_return rpc::ErrorWithReason(
+        absl::StatusCode::kAborted,
+        absl::StrCat("no byte of the VM moved for ", deps_.limits.stall.count(),
+                     " ms, so the transfer was called off; look whether QEMU and the daemon are "
+                     "well at ",
+                     info_.destination(), ", then try again"),
+        "transfer_stalled");
+  }
+  if (!moved.ok() && connection_->closed()) {
+    // Why the connection ended says more than what the VMM makes of it.
+    const absl::Status lost = co_await connection_->WaitClosed();
+    if (!lost.ok()) co_return rpc::ErrorWithReason(lost.code(), lost.message(), "connection_lost");
+  }
+  CO_RETURN_IF_ERROR(moved);
   core_->NoteTransferCompleted();
 
   auto wait = [](AsyncEvent* event) -> Task<absl::Status> {
@@ -119,8 +136,34 @@ Task<absl::Status> SourceSession::MoveMemory() {
   co_return voted;
 }
 
+void SourceSession::WatchForStall() {
+  StallWatchdog::Transfer transfer;
+  transfer.moved = [connection = connection_] {
+    const SessionStatistics statistics = connection->statistics();
+    return statistics.bulk_bytes_sent + statistics.bulk_bytes_received;
+  };
+  transfer.call_off = [weak = std::weak_ptr<SourceSession>(self())] {
+    return CallOffStalled(weak);
+  };
+  watchdog_ =
+      std::make_unique<StallWatchdog>(deps_.executor(), deps_.limits.stall, std::move(transfer));
+}
+
+Task<void> SourceSession::CallOffStalled(std::weak_ptr<SourceSession> weak) {
+  Self session = weak.lock();
+  if (session == nullptr || session->transfer_ended_.is_set()) co_return;
+  // Whoever waits for the other end to read or write is let go, here and there.
+  session->connection_->ResetChannels("the transfer stalled");
+  std::shared_ptr<vm::ComputeSystem> system = session->vm_->system();
+  if (system == nullptr) co_return;
+  const schema::MigrationCancelOptions options{schema::MigrationOrigin::kSource};
+  absl::Status cancelled = co_await system->CancelLiveMigration(options);
+  if (!cancelled.ok()) spdlog::warn("session {}: {}", session->id(), cancelled.ToString());
+}
+
 Task<absl::Status> SourceSession::OnStopped() {
   auto keep = self();
+  if (watchdog_ != nullptr) watchdog_->Stop();
   if (info_.state() != v1::SESSION_STATE_TRANSFERRING) {
     co_return absl::CancelledError(info_.error());
   }
@@ -241,6 +284,7 @@ void SourceSession::FinishTransfer(const absl::Status& status) {
     const std::string reason =
         info_.error().empty() ? std::string(status.message()) : info_.error();
     transfer_status_ = absl::Status(status.code(), reason);
+    Conclude(v1::SESSION_OUTCOME_FAILED, rpc::ReasonOf(status));
     auto entered = Enter(SessionCall::kTransferFailed);
     vm_->UnfreezeGuest();
     if (entered.ok() && !entered->repeated) {
@@ -253,4 +297,3 @@ void SourceSession::FinishTransfer(const absl::Status& status) {
 }
 
 }  // namespace ferry::migration
-    Conclude(v1::SESSION_OUTCOME_FAILED, rpc::ReasonOf(status));

@@ -48,6 +48,8 @@ void AddFlags(CLI::App& app, FerrydConfig& config) {
       ->capture_default_str();
   AddSeconds(app, "--boot-timeout", config.boot_timeout, 0.1,
              "Seconds that a VM may take until its agent is ready");
+  AddSeconds(app, "--stall-timeout", config.stall_timeout, 0,
+             "Seconds without a byte after which a migration is called off; 0: never");
   app.add_option("--qemu", config.qemu, "QEMU binary")->capture_default_str();
   app.add_option("--qemu-user", config.qemu_user, "Run QEMU as this user");
   app.add_flag("--no-kvm", config.no_kvm, "Use software emulation without measuring KVM");

@@ -23,6 +23,7 @@ struct FerrydConfig {
   std::string initrd;
   std::string kernel_args = vm::kDefaultKernelArgs;
   milliseconds boot_timeout = vm::HostSettings().boot_timeout;
+  milliseconds stall_timeout{30'000};  // of a migration that moves no byte; 0: none
   std::string qemu = "/usr/bin/qemu-system-x86_64";
   std::string qemu_user;  // QEMU runs as this user; empty: the daemon's
   bool no_kvm = false;

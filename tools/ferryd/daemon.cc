@@ -186,6 +186,7 @@ absl::Status Daemon::OpenMigration() {
   parts_->deps = std::make_unique<migration::ControllerDeps>(
       migration::ControllerDeps{*parts_->inventory, parts_->digests, *parts_->listener,
                                 *parts_->handoff, make_peer, tls, config_.state_dir + "/mig"});
+  parts_->deps->limits.stall = config_.stall_timeout;
   parts_->sessions = std::make_unique<migration::SessionRegistry>(*parts_->deps);
   return absl::OkStatus();
 }
