@@ -93,8 +93,9 @@ def plain_command_line(argv, folder, incoming):
         handed_over = re.fullmatch(r"socket,id=(\w+),fd=\d+,(.*)", word)
         if handed_over:
             name, rest = handed_over.groups()
-            word = f"socket,id={name},path={folder}/{name},{rest}"
-        words.append(re.sub(r"(file,id=console0,.*path=).*", rf"\g<1>{folder}/console.log", word))
+            word = (f"file,id={name},path={folder}/console.log" if name == "console0"
+                    else f"socket,id={name},path={folder}/{name},{rest}")
+        words.append(word)
     words = [word for word in words if word not in ("-incoming", "defer")]
     return words + (["-incoming", "defer"] if incoming else [])
 

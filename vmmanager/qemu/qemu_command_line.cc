@@ -73,13 +73,13 @@ void AddKernel(Words& words, const schema::VirtualMachine& machine) {
   Append(words, {"-append", line});
 }
 
-void AddMonitors(Words& words, const CommandLineContext& context) {
+void AddMonitors(Words& words) {
   Append(words, {"-chardev", ListeningSocket("qmp0", kQmpFd)});
   Append(words, {"-mon", "chardev=qmp0,mode=control"});
   Append(words, {"-chardev", ListeningSocket("qmp1", kSpareQmpFd)});
   Append(words, {"-mon", "chardev=qmp1,mode=control"});
-  Append(words, {"-chardev", absl::StrCat("file,id=console0,append=on,path=",
-                                          EscapeOption(context.console_path))});
+  // Without a reader what the guest says is dropped: it never waits for one.
+  Append(words, {"-chardev", ListeningSocket("console0", kConsoleFd)});
   Append(words, {"-serial", "chardev:console0"});
 }
 
@@ -195,7 +195,7 @@ absl::StatusOr<std::vector<std::string>> BuildCommandLine(const std::string& id,
   Words words = {context.binary};
   AddMachine(words, id, machine, context);
   AddKernel(words, machine);
-  AddMonitors(words, context);
+  AddMonitors(words);
   AddGuestLink(words, machine);
   Append(words, {"-device", OnBus("virtio-rng-pci,id=rng0", kRngSlot)});
   RETURN_IF_ERROR(AddDisks(words, machine));

@@ -15,6 +15,7 @@ namespace ferry::vm {
 inline constexpr int kQmpFd = 10;
 inline constexpr int kSpareQmpFd = 11;
 inline constexpr int kBridgeFd = 12;
+inline constexpr int kConsoleFd = 13;
 
 // Name of the virtio-serial port that the guest agent opens.
 inline constexpr char kBridgePortName[] = "ferry.bridge";
@@ -24,7 +25,6 @@ struct CommandLineContext {
   std::string binary;
   std::string accelerator;      // "tcg" or "kvm"
   std::string default_machine;  // versioned
-  std::string console_path;     // serial console log
   bool incoming = false;        // a migration's destination
   std::vector<std::string> extra_arguments;
 };

@@ -30,7 +30,7 @@ constexpr size_t kLastWordsBytes = 1024;
 constexpr char kQmpName[] = "qmp";
 constexpr char kSpareQmpName[] = "qmp-spare";
 constexpr char kBridgeName[] = "bridge";
-constexpr char kConsoleName[] = "console.log";
+constexpr char kConsoleName[] = "console";
 constexpr char kStderrName[] = "qemu.log";
 
 std::string TextAt(const json::object& object, const char* key) {
@@ -99,7 +99,6 @@ absl::Status QemuMachine::StartProcess(bool incoming) {
   context.binary = host_->config.binary;
   context.accelerator = host_->info.accelerator;
   context.default_machine = host_->info.machine_type;
-  context.console_path = absl::StrCat(folder_, "/", kConsoleName);
   context.incoming = incoming;
   context.extra_arguments = host_->config.extra_arguments;
   LaunchSpec spec;
@@ -108,7 +107,11 @@ absl::Status QemuMachine::StartProcess(bool incoming) {
   ASSIGN_OR_RETURN(const UniqueFd qmp, ListenUnix(folder_fd_.get(), kQmpName));
   ASSIGN_OR_RETURN(const UniqueFd spare, ListenUnix(folder_fd_.get(), kSpareQmpName));
   ASSIGN_OR_RETURN(const UniqueFd bridge, ListenUnix(folder_fd_.get(), kBridgeName));
-  spec.descriptors = {{kQmpFd, qmp.get()}, {kSpareQmpFd, spare.get()}, {kBridgeFd, bridge.get()}};
+  ASSIGN_OR_RETURN(const UniqueFd console, ListenUnix(folder_fd_.get(), kConsoleName));
+  spec.descriptors = {{kQmpFd, qmp.get()},
+                      {kSpareQmpFd, spare.get()},
+                      {kBridgeFd, bridge.get()},
+                      {kConsoleFd, console.get()}};
   spec.stderr_path = absl::StrCat(folder_, "/", kStderrName);
   spec.uid = host_->config.qemu_uid;
   spec.gid = host_->config.qemu_gid;
@@ -123,8 +126,17 @@ absl::Status QemuMachine::StartProcess(bool incoming) {
 absl::Status QemuMachine::ConnectMonitor() {
   ASSIGN_OR_RETURN(UniqueFd socket, ConnectUnix(folder_fd_.get(), kQmpName));
   qmp_ = std::make_shared<QmpClient>(host_->executor, std::move(socket));
+  AttachConsole();
   ferry::Spawn(host_->executor, WatchProcess(shared_from_this()));
   return absl::OkStatus();
+}
+
+// A VM can do without a log of its console.
+void QemuMachine::AttachConsole() {
+  absl::StatusOr<UniqueFd> socket = ConnectUnix(folder_fd_.get(), kConsoleName);
+  absl::StatusOr<UniqueFd> folder = OpenFolder(folder_);
+  if (!socket.ok() || !folder.ok()) return;
+  console_ = ConsoleLog::Start(host_->executor, *std::move(socket), *std::move(folder));
 }
 
 absl::Status QemuMachine::AttachLink() {
@@ -272,6 +284,7 @@ void QemuMachine::Detach() {
   detached_ = true;
   if (qmp_) qmp_->Close();
   if (process_) process_->Release();
+  if (console_) console_->Close();
   link_->transport().Close();
   observer_ = nullptr;
 }
@@ -330,6 +343,7 @@ void QemuMachine::HandleEnd(const ProcessEnd& end) {
   ended_.Set();
   if (observer_ != nullptr) observer_->OnExit();
   if (qmp_) qmp_->Close();
+  if (console_) console_->Close();
   link_->transport().Close();
   std::error_code ignored;
   if (!folder_.empty()) std::filesystem::remove_all(folder_, ignored);
@@ -360,7 +374,8 @@ absl::Status QemuMachine::WrongState(const char* verb) const {
 std::string QemuMachine::LastWords() const {
   if (folder_.empty()) return {};
   std::string words = FileTail(absl::StrCat(folder_, "/", kStderrName), kLastWordsBytes);
-  const std::string console = FileTail(absl::StrCat(folder_, "/", kConsoleName), kLastWordsBytes);
+  if (console_) console_->Drain();
+  const std::string console = ConsoleTail(folder_, kLastWordsBytes);
   if (!console.empty()) {
     absl::StrAppend(&words, words.empty() ? "" : "\n", "last console output: ", console);
   }

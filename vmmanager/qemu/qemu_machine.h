@@ -12,6 +12,7 @@
 #include "absl/status/statusor.h"
 #include "bridge/runtime/async.h"
 #include "vmmanager/backend/compute_system.h"
+#include "vmmanager/qemu/console_log.h"
 #include "vmmanager/qemu/guest_link.h"
 #include "vmmanager/qemu/qemu_backend.h"
 #include "vmmanager/qemu/qemu_capabilities.h"
@@ -107,6 +108,7 @@ class QemuMachine : public std::enable_shared_from_this<QemuMachine> {
   absl::Status StartProcess(bool incoming);
   absl::Status ConnectMonitor();
   absl::Status AttachLink();
+  void AttachConsole();
   void HandleEvent(const QmpEvent& event);
   void HandleEnd(const ProcessEnd& end);
   std::string LastWords() const;
@@ -120,6 +122,7 @@ class QemuMachine : public std::enable_shared_from_this<QemuMachine> {
   UniqueFd folder_fd_;
   std::unique_ptr<QemuProcess> process_;
   std::shared_ptr<QmpClient> qmp_;
+  std::shared_ptr<ConsoleLog> console_;  // nullptr: nobody listens
   AsyncQueue<SystemEvent> events_;
   AsyncEvent ended_;
   AsyncEvent device_deleted_;

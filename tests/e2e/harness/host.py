@@ -120,9 +120,10 @@ class Host:
         for entry in proc.iterdir():
             try:
                 line = (entry / "cmdline").read_bytes().replace(b"\0", b" ").decode().strip()
+                errors = os.readlink(entry / "fd/2")  # a VMM's log lies in the state folder
             except (OSError, UnicodeDecodeError):
                 continue
-            if entry.name.isdigit() and word in line and str(self.state) in line:
+            if entry.name.isdigit() and word in line and str(self.state) in f"{line} {errors}":
                 found.append((int(entry.name), line))
         return found
 

@@ -18,7 +18,6 @@ CommandLineContext Context() {
   context.binary = "/usr/bin/qemu-system-x86_64";
   context.accelerator = "tcg";
   context.default_machine = "pc-q35-7.2";
-  context.console_path = "/run/vm/console.log";
   return context;
 }
 
