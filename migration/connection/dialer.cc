@@ -6,8 +6,8 @@
 
 #include "absl/strings/str_cat.h"
 #include "bridge/runtime/async.h"
+#include "bridge/runtime/host_port.h"
 #include "bridge/runtime/status_macros.h"
-#include "migration/connection/address.h"
 
 namespace ferry::migration {
 namespace {

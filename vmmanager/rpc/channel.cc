@@ -12,6 +12,7 @@
 #include "absl/strings/numbers.h"
 #include "absl/strings/str_cat.h"
 #include "absl/strings/strip.h"
+#include "bridge/runtime/host_port.h"
 #include "bridge/runtime/status_macros.h"
 
 namespace ferry::rpc {
@@ -71,8 +72,7 @@ absl::StatusOr<Pems> ReadAll(const TlsFiles& files) {
 
 std::string Address::ToString() const {
   if (is_unix) return absl::StrCat("unix:", path);
-  if (absl::StrContains(host, ':')) return absl::StrCat("[", host, "]:", port);
-  return absl::StrCat(host, ":", port);
+  return FormatHostPort({host, static_cast<uint16_t>(port)});
 }
 
 absl::StatusOr<Address> ParseAddress(absl::string_view text) {
@@ -80,22 +80,11 @@ absl::StatusOr<Address> ParseAddress(absl::string_view text) {
   if (absl::ConsumePrefix(&rest, "unix://") || absl::ConsumePrefix(&rest, "unix:")) {
     return ParseUnix(text, rest);
   }
-  Address address;
-  const size_t colon = rest.rfind(':');
-  if (colon == absl::string_view::npos) return BadAddress(text, "it has no port");
-  absl::string_view host = rest.substr(0, colon);
-  if (absl::ConsumePrefix(&host, "[")) {
-    if (!absl::ConsumeSuffix(&host, "]")) return BadAddress(text, "\"[\" without \"]\"");
-  } else if (absl::StrContains(host, ':')) {
-    return BadAddress(text, "an IPv6 address needs brackets");
+  absl::StatusOr<HostPort> tcp = ParseHostPort(std::string_view(text.data(), text.size()));
+  if (!tcp.ok()) {
+    return absl::InvalidArgumentError(absl::StrCat(tcp.status().message(), " (or unix:/path)"));
   }
-  if (host.empty() || absl::StrContains(host, '/')) return BadAddress(text, "it has no host");
-  if (!absl::SimpleAtoi(rest.substr(colon + 1), &address.port) || address.port < 0 ||
-      address.port > 65535) {
-    return BadAddress(text, "its port is not a number from 0 to 65535");
-  }
-  address.host = std::string(host);
-  return address;
+  return Address{.is_unix = false, .path = "", .host = std::move(tcp->host), .port = tcp->port};
 }
 
 absl::StatusOr<std::shared_ptr<grpc::ChannelCredentials>> MakeChannelCredentials(

@@ -6,7 +6,7 @@
 
 #include "absl/status/statusor.h"
 
-namespace ferry::migration {
+namespace ferry {
 
 struct HostPort {
   std::string host;
@@ -18,4 +18,4 @@ absl::StatusOr<HostPort> ParseHostPort(std::string_view address);
 
 std::string FormatHostPort(const HostPort& address);
 
-}  // namespace ferry::migration
+}  // namespace ferry

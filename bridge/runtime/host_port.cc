@@ -1,11 +1,11 @@
-#include "migration/connection/address.h"
+#include "bridge/runtime/host_port.h"
 
 #include <algorithm>
 
 #include "absl/strings/numbers.h"
 #include "absl/strings/str_cat.h"
 
-namespace ferry::migration {
+namespace ferry {
 
 absl::StatusOr<HostPort> ParseHostPort(std::string_view address) {
   const auto bad = [address](const char* why) {
@@ -44,4 +44,4 @@ std::string FormatHostPort(const HostPort& address) {
   return absl::StrCat(address.host, ":", address.port);
 }
 
-}  // namespace ferry::migration
+}  // namespace ferry
