@@ -126,6 +126,10 @@ void FakeAgent::Handle(const Frame& frame) {
     }
     signals.push_back(request->signal);
   }
+  if (frame.type == bridge::kResizeConsole) {
+    auto request = bridge::Decode<bridge::ResizeConsoleRequest>(frame.payload);
+    sizes.emplace_back(request->height, request->width);
+  }
   if (frame.type == bridge::kAcknowledgeExit) {
     auto request = bridge::Decode<bridge::AcknowledgeExitRequest>(frame.payload);
     acknowledged.push_back(request->process_id);

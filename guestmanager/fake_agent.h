@@ -57,6 +57,7 @@ class FakeAgent : public std::enable_shared_from_this<FakeAgent> {
   std::map<uint32_t, Process> processes;
   std::vector<bridge::Frame> received;
   std::vector<uint32_t> signals;
+  std::vector<std::pair<uint32_t, uint32_t>> sizes;  // rows, columns of consoles
   std::vector<uint32_t> acknowledged;
   std::function<void()> on_shutdown;  // the host asked for it; nullptr: the guest does not end
 

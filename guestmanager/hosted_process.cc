@@ -106,6 +106,10 @@ Task<absl::StatusOr<ExitStatus>> HostedProcess::Wait() {
 Task<absl::StatusOr<bool>> HostedProcess::Signal(uint32_t signal) {
   std::shared_ptr<HostedProcess> self = shared_from_this();
   if (state_.exit_status) co_return false;
+  absl::Status ready =
+      co_await WithDeadline(connection_->rpc_timeout(), "the agent", connection_->WaitReady());
+  if (!ready.ok()) co_return ready;
+  if (state_.exit_status) co_return false;
   bridge::SignalProcessRequest request;
   request.container_id = ContainerId();
   request.process_id = state_.pid;
@@ -123,14 +127,23 @@ Task<absl::StatusOr<bool>> HostedProcess::Signal(uint32_t signal) {
 Task<absl::Status> HostedProcess::ResizeConsole(uint32_t rows, uint32_t columns) {
   std::shared_ptr<HostedProcess> self = shared_from_this();
   if (!state_.spec.terminal) co_return absl::FailedPreconditionError("it has no terminal");
-  if (state_.exit_status) co_return absl::FailedPreconditionError("the process has exited");
-  bridge::ResizeConsoleRequest request;
-  request.container_id = ContainerId();
-  request.process_id = state_.pid;
-  request.height = rows;
-  request.width = columns;
-  absl::StatusOr<std::string> answer = co_await connection_->Call(
-      bridge::kResizeConsole, Encode(request), connection_->rpc_timeout());
+  const uint64_t turn = ++resizes_;
+  absl::StatusOr<std::string> answer;
+  do {
+    // Behind a migration the agent dials again, and clients tell their size before it has.
+    absl::Status ready =
+        co_await WithDeadline(connection_->rpc_timeout(), "the agent", connection_->WaitReady());
+    if (!ready.ok()) co_return ready;
+    if (turn != resizes_) co_return absl::OkStatus();
+    if (state_.exit_status) co_return absl::FailedPreconditionError("the process has exited");
+    bridge::ResizeConsoleRequest request;
+    request.container_id = ContainerId();
+    request.process_id = state_.pid;
+    request.height = rows;
+    request.width = columns;
+    answer = co_await connection_->Call(bridge::kResizeConsole, Encode(request),
+                                        connection_->rpc_timeout());
+  } while (absl::IsUnavailable(answer.status()));
   if (!answer.ok()) co_return answer.status();
   absl::StatusOr<bridge::SimpleResponse> response = bridge::Decode<bridge::SimpleResponse>(*answer);
   if (!response.ok()) co_return response.status();

@@ -57,6 +57,7 @@ class HostedProcess : public Process, public std::enable_shared_from_this<Hosted
   Events events_;
   AsyncEvent exited_;
   int64_t renewed_wait_ = 0;
+  uint64_t resizes_ = 0;  // asked for so far; only the newest matters
   absl::Status closed_;
 };
 

@@ -129,8 +129,9 @@ class Process {
   // Returns when it has exited; UNAVAILABLE when the guest went away for good.
   virtual Task<absl::StatusOr<ExitStatus>> Wait() = 0;
 
-  // False if it had already exited.
+  // False if it had already exited. Waits for an agent that is about to dial again.
   virtual Task<absl::StatusOr<bool>> Signal(uint32_t signal) = 0;
+  // Over lost links too; OK as well if a newer size overtook this one.
   virtual Task<absl::Status> ResizeConsole(uint32_t rows, uint32_t columns) = 0;
 
   // ALREADY_EXISTS if another client is attached interactively and `steal` is not set.

@@ -41,6 +41,7 @@ Task<absl::Status> AttachCall::Run() {
     TaskScope tasks(inventory_.deps().executor);
     tasks.Spawn(ReadRequests());
     tasks.Spawn(WatchWritable());
+    tasks.Spawn(ApplySizes());
     co_await over_.Wait();
     co_await tasks.CancelAndJoin();
     status = outcome_;
@@ -121,14 +122,10 @@ Task<absl::Status> AttachCall::Handle(const v1::AttachRequest& request) {
       attachment_->Acknowledge(ToStream(request.ack().stream()), request.ack().offset(),
                                request.ack().end_taken());
       co_return absl::OkStatus();
-    case v1::AttachRequest::kResize: {
-      // A resize that the switchover catches is not worth ending the call for.
-      auto guest = co_await vm_->UsableGuest();
-      if (!guest.ok()) co_return absl::OkStatus();
-      std::shared_ptr<guest::Process> process = process_;
-      (void)co_await process->ResizeConsole(request.resize().rows(), request.resize().columns());
+    case v1::AttachRequest::kResize:
+      size_ = request.resize();
+      resized_.Set();
       co_return absl::OkStatus();
-    }
     case v1::AttachRequest::kExitTaken:
       attachment_->ExitTaken();
       exit_taken_ = true;
@@ -139,6 +136,20 @@ Task<absl::Status> AttachCall::Handle(const v1::AttachRequest& request) {
       break;
   }
   co_return absl::InvalidArgumentError("an Attach message of an unknown kind; upgrade ferryd");
+}
+
+// Beside the conversation: an agent that is away for a moment must not hold input back.
+Task<void> AttachCall::ApplySizes() {
+  while (true) {
+    co_await resized_.Wait();
+    resized_.Reset();
+    auto guest = co_await vm_->UsableGuest();
+    if (!guest.ok()) co_return;  // the call ends too, or the client tells its size where it went
+    std::shared_ptr<guest::Process> process = process_;
+    const v1::TerminalSize size = size_;
+    absl::Status applied = co_await process->ResizeConsole(size.rows(), size.columns());
+    if (absl::IsDeadlineExceeded(applied)) resized_.Set();
+  }
 }
 
 bool AttachCall::writable() const {

@@ -20,6 +20,7 @@ class AttachCall final : public guest::AttachSink, public MoveObserver {
       : inventory_(inventory),
         stream_(std::move(stream)),
         stalled_(inventory.deps().executor),
+        resized_(inventory.deps().executor),
         over_(inventory.deps().executor) {}
   ~AttachCall() override;
 
@@ -45,6 +46,7 @@ class AttachCall final : public guest::AttachSink, public MoveObserver {
   Task<absl::Status> Open(const v1::AttachRequest::Open& open);
   Task<void> ReadRequests();
   Task<void> WatchWritable();
+  Task<void> ApplySizes();
   void End(const absl::Status& outcome);
   Task<absl::Status> Handle(const v1::AttachRequest& request);
   void SendOpened();
@@ -56,6 +58,8 @@ class AttachCall final : public guest::AttachSink, public MoveObserver {
   std::shared_ptr<guest::Process> process_;
   std::unique_ptr<guest::Attachment> attachment_;
   mutable AsyncEvent stalled_;  // the relay was told to wait
+  AsyncEvent resized_;          // size_ is newer than the terminal's
+  v1::TerminalSize size_;
   AsyncEvent over_;
   absl::Status outcome_;
   bool opened_ = false;

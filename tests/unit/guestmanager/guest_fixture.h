@@ -101,8 +101,10 @@ class GuestTest : public ::testing::Test {
     return result;
   }
 
-  std::shared_ptr<Process> Exec(bool detached = false, bool has_stdin = true) {
+  std::shared_ptr<Process> Exec(bool detached = false, bool has_stdin = true,
+                                bool terminal = false) {
     ProcessSpec spec;
+    spec.terminal = terminal;
     spec.command = {"cat", "-u"};
     spec.has_stdin = has_stdin;
     spec.detached = detached;

@@ -103,6 +103,50 @@ TEST_F(GuestTest, LostLinkFailsShortCallsAndKeepsWaits) {
   EXPECT_EQ(***wait, (ExitStatus{ExitStatus::Kind::kCode, 3}));
 }
 
+TEST_F(GuestTest, ASizeToldWhileTheAgentIsAwayArrivesWhenItIsBack) {
+  Ready();
+  auto process = Exec(false, true, /*terminal=*/true);
+  transport_->Break();
+  Settle();
+  auto first = Start(process->ResizeConsole(30, 100));
+  auto newest = Start(process->ResizeConsole(40, 120));
+  EXPECT_FALSE(newest->has_value());
+  agent_->Connect();
+  Settle();
+  ASSERT_TRUE(first->has_value() && newest->has_value());
+  EXPECT_TRUE((*first)->ok() && (*newest)->ok());
+  EXPECT_EQ(agent_->sizes, (std::vector<std::pair<uint32_t, uint32_t>>{{40, 120}}));
+}
+
+TEST_F(GuestTest, ASizeWhoseAnswerIsLostIsToldAgain) {
+  Ready();
+  auto process = Exec(false, true, /*terminal=*/true);
+  agent_->silent = true;
+  auto resized = Start(process->ResizeConsole(30, 100));
+  EXPECT_FALSE(resized->has_value());
+  agent_->silent = false;
+  transport_->Break();
+  agent_->Connect();
+  Settle();
+  ASSERT_TRUE(resized->has_value());
+  EXPECT_TRUE((*resized)->ok());
+  EXPECT_EQ(agent_->sizes, (std::vector<std::pair<uint32_t, uint32_t>>{{30, 100}}));
+}
+
+TEST_F(GuestTest, ASignalSentWhileTheAgentIsAwayIsDeliveredOnceWhenItIsBack) {
+  Ready();
+  auto process = Exec();
+  transport_->Break();
+  Settle();
+  auto delivered = Start(process->Signal(15));
+  EXPECT_FALSE(delivered->has_value());
+  agent_->Connect();
+  Settle();
+  ASSERT_TRUE(delivered->has_value());
+  EXPECT_TRUE(***delivered);
+  EXPECT_EQ(agent_->signals, std::vector<uint32_t>{15});
+}
+
 TEST_F(GuestTest, CloseEndsWaitsWithItsReason) {
   Ready();
   auto process = Exec();
