@@ -2,6 +2,7 @@
 
 #include <boost/asio/buffer.hpp>
 #include <boost/asio/posix/stream_descriptor.hpp>
+#include <boost/asio/write.hpp>
 #include <deque>
 
 #include "bridge/guest/resumable_link.h"
@@ -120,15 +121,16 @@ class ResumableInput : public StdioStream,
     }
   }
 
-  // A terminal has no end of its own: its reader sees one where the line discipline's character is.
+  // A terminal has no end of its own: its reader sees one where the line discipline's character is,
+  // on a line of its own. The first may only complete a line that was begun.
   Task<void> EndInput() {
     struct termios settings;
     if (terminal_ && tcgetattr(sink_.native_handle(), &settings) == 0 &&
         (settings.c_lflag & ICANON) != 0) {
-      const std::string end(1, static_cast<char>(settings.c_cc[VEOF]));
+      const std::string end(2, static_cast<char>(settings.c_cc[VEOF]));
       boost::system::error_code ignored;
-      co_await sink_.async_write_some(asio::buffer(end),
-                                      asio::redirect_error(asio::use_awaitable, ignored));
+      co_await asio::async_write(sink_, asio::buffer(end),
+                                 asio::redirect_error(asio::use_awaitable, ignored));
     }
     receiver_.EofTaken();
     CloseSink();
