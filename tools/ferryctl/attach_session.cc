@@ -69,13 +69,14 @@ Task<AttachOutcome> AttachSession::Run() {
   if (config_.handle_signals) scope_.Spawn(SignalLoop());
   scope_.Spawn(AckLoop());
   co_await (Follow() || WaitForStop());
-  co_await scope_.CancelAndJoin();
+  // While signals are still ours: one that came later would leave the terminal raw.
   raw_.reset();
+  co_await scope_.CancelAndJoin();
   AttachOutcome outcome;
   if (outcome_) {
     outcome = *std::move(outcome_);
   } else {
-    outcome.interrupted = true;
+    outcome.signal = stop_signal_;
   }
   outcome.address = route_.target();
   co_return outcome;
@@ -206,8 +207,9 @@ void AttachSession::Opened() {
   ++fruitless_;
   if (connections_++ == 0) {
     const v1::ProcessSpec& spec = core_.process().spec();
-    if (spec.terminal() && IsTerminal(config_.stdin_fd)) raw_.emplace(config_.stdin_fd);
     if (spec.has_stdin()) {
+      // Without stdin no key gets through, so Ctrl-C has to stay a signal.
+      if (spec.terminal() && IsTerminal(config_.stdin_fd)) raw_.emplace(config_.stdin_fd);
       stdin_ = std::make_unique<FdThread>(executor_, config_.stdin_fd);
       scope_.Spawn(StdinLoop());
     }
@@ -279,6 +281,9 @@ Task<void> AttachSession::StdinLoop() {
     }
     const FdThread::Result result = co_await stdin_->Read(room);
     if (result.error != 0 || result.data.empty()) {
+      // A raw terminal has no end of input, it only hangs up. The process is not to take that for
+      // a Ctrl-D.
+      if (raw_) co_return StopBy(SIGHUP);
       core_.EndStdin();
       Send(false);
       co_return;
@@ -310,19 +315,21 @@ Task<void> AttachSession::SignalLoop() {
     } else if (signal == SIGINT) {
       co_await Interrupt();
     } else {
-      stop_.Set();
+      StopBy(signal);
     }
   }
+}
+
+void AttachSession::StopBy(int signal) {
+  stop_signal_ = signal;
+  stop_.Set();
 }
 
 Task<void> AttachSession::Interrupt() {
   const auto now = steady_clock::now();
   const bool again = last_interrupt_ && now - *last_interrupt_ < kSecondInterrupt;
   last_interrupt_ = now;
-  if (again || !core_.opened()) {
-    stop_.Set();
-    co_return;
-  }
+  if (again || !core_.opened()) co_return StopBy(SIGINT);
   scope_.Spawn(SendSignal(SIGINT));
 }
 

@@ -39,7 +39,7 @@ struct AttachConfig {
 struct AttachOutcome {
   std::optional<v1::ExitStatus> exit_status;  // the process ended
   absl::Status error;                         // else, unless OK: why the client gave up
-  bool interrupted = false;                   // else: the person detached
+  int signal = 0;                             // else, unless 0: this one detached the client
   bool output_closed = false;                 // else: nobody reads the output any more
   std::string address;                        // where it was attached last
 };
@@ -74,6 +74,7 @@ class AttachSession {
   Task<void> AckLoop();
   Task<void> SignalLoop();
   Task<void> Interrupt();
+  void StopBy(int signal);
   Task<void> SendSignal(uint32_t signal);
   Task<void> WaitForStop();
   absl::StatusOr<std::shared_ptr<grpc::Channel>> ChannelTo(const std::string& address);
@@ -93,6 +94,7 @@ class AttachSession {
   AsyncEvent stdin_room_;
   AsyncEvent ack_wanted_;
   AsyncEvent stop_;
+  int stop_signal_ = 0;
   std::optional<AttachOutcome> outcome_;
   std::chrono::steady_clock::time_point lost_since_;
   std::optional<std::chrono::steady_clock::time_point> last_interrupt_;

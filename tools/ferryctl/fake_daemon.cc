@@ -38,8 +38,9 @@ Task<void> FakeDaemon::WaitForChange() {
 }
 
 Task<void> FakeDaemon::Shutdown() {
-  co_await server_->Shutdown(milliseconds(0));
-  server_.reset();
+  if (std::unique_ptr<rpc::Server> server = std::move(server_)) {
+    co_await server->Shutdown(milliseconds(0));
+  }
 }
 
 grpc::ServerUnaryReactor* FakeDaemon::SignalProcess(grpc::CallbackServerContext* context,
@@ -77,7 +78,9 @@ Task<absl::Status> FakeDaemon::Serve(std::shared_ptr<Stream> stream) {
   sent_ = first->open().has_stdout_position() ? first->open().stdout_position().offset()
                                               : process_->acked;
   v1::AttachResponse response;
-  response.mutable_opened()->mutable_process()->mutable_spec()->set_has_stdin(process_->has_stdin);
+  v1::ProcessSpec* spec = response.mutable_opened()->mutable_process()->mutable_spec();
+  spec->set_has_stdin(process_->has_stdin);
+  spec->set_terminal(process_->terminal);
   response.mutable_opened()->set_stdin_offset(process_->taken);
   response.mutable_opened()->set_stdin_generation(1);
   stream->Write(std::move(response));

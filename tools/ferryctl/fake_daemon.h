@@ -31,6 +31,7 @@ struct FakeProcess {
   std::deque<Step> script;
   uint32_t exit_code = 0;
   bool has_stdin = true;
+  bool terminal = false;
 
   uint64_t taken = 0;    // input
   std::string received;  // all input

@@ -59,6 +59,13 @@ Task<int> Attach(Client* client, std::string vm, uint32_t process, bool steal) {
 }
 
 Task<int> Exec(Client* client, std::shared_ptr<ExecArguments> arguments) {
+  if (arguments->interactive && arguments->terminal && !arguments->detached && !IsTerminal(0)) {
+    std::fputs(
+        "Error: -t together with -i needs a terminal, but stdin is not a terminal\n"
+        "  Next:     leave -t out to pass on a file or a pipe\n",
+        stderr);
+    co_return kExecFailed;
+  }
   absl::StatusOr<v1::Process> process = co_await rpc::CallUnary(
       client->guests->async(), &GuestAsync::CreateProcess, CreateRequest(*arguments), kCallTimeout);
   if (!process.ok()) {

@@ -17,7 +17,7 @@ int ExitCodeFor(const AttachOutcome& outcome) {
         return kExecFailed;
     }
   }
-  return outcome.interrupted ? 130 : kExecFailed;
+  return outcome.signal != 0 ? 128 + outcome.signal : kExecFailed;
 }
 
 std::string OutcomeText(const AttachOutcome& outcome, const std::string& vm, uint32_t process) {
@@ -27,7 +27,7 @@ std::string OutcomeText(const AttachOutcome& outcome, const std::string& vm, uin
     return "Error: the process ended, but nobody held its exit status\n";
   }
   if (outcome.output_closed) return "";
-  if (outcome.interrupted) {
+  if (outcome.signal != 0) {
     return absl::StrCat("Detached; the process goes on. Attach again with: ferryctl --host ",
                         outcome.address, " attach ", vm, " ", process, "\n");
   }

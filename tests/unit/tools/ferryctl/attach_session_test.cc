@@ -2,7 +2,9 @@
 
 #include <fcntl.h>
 #include <gtest/gtest.h>
+#include <pty.h>
 #include <sys/stat.h>
+#include <termios.h>
 #include <unistd.h>
 
 #include <boost/asio/io_context.hpp>
@@ -241,7 +243,75 @@ TEST_F(AttachSessionTest, CtrlCReachesTheProcessAndASecondDetaches) {
   Spawn(io.get_executor(), interrupt(this));
   Run();
   EXPECT_EQ(process.last_signal, static_cast<uint32_t>(SIGINT));
-  EXPECT_TRUE(outcome.interrupted);
+  EXPECT_EQ(outcome.signal, SIGINT);
+}
+
+// A terminal with ferryctl at the one end and a person at the other.
+class AttachTerminalTest : public AttachSessionTest {
+ public:
+  AttachTerminalTest() {
+    int person_end = -1;
+    int our_end = -1;
+    EXPECT_EQ(::openpty(&person_end, &our_end, nullptr, nullptr, nullptr), 0);
+    person = UniqueFd(person_end);
+    input = UniqueFd(our_end);
+    config.stdin_fd = input.get();
+    config.handle_signals = true;
+    process.terminal = true;
+    process.output = "ready";
+  }
+
+  bool Raw() const {
+    termios mode{};
+    ::tcgetattr(input.get(), &mode);
+    return (mode.c_lflag & (ICANON | ECHO | ISIG)) == 0;
+  }
+
+  UniqueFd person;
+  bool was_raw = false;
+};
+
+Task<void> LookThen(AttachTerminalTest* self, void (*then)(AttachTerminalTest*)) {
+  while (self->process.acked == 0) co_await self->a->WaitForChange();
+  self->was_raw = self->Raw();
+  then(self);
+}
+
+TEST_F(AttachTerminalTest, IsRestoredWhenASignalEndsTheClient) {
+  Spawn(io.get_executor(),
+        LookThen(this, [](AttachTerminalTest*) { ::kill(::getpid(), SIGTERM); }));
+  Run();
+  EXPECT_TRUE(was_raw);
+  EXPECT_FALSE(Raw());
+  EXPECT_EQ(outcome.signal, SIGTERM);
+}
+
+TEST_F(AttachTerminalTest, IsRestoredWhenTheDaemonStaysAway) {
+  config.give_up = milliseconds(50);
+  auto leave = [](AttachTerminalTest* self) {
+    Spawn(self->io.get_executor(), self->a->Shutdown());
+  };
+  Spawn(io.get_executor(), LookThen(this, leave));
+  Spawn(io.get_executor(), b->Shutdown());
+  Run();
+  EXPECT_TRUE(was_raw);
+  EXPECT_FALSE(Raw());
+  EXPECT_FALSE(outcome.error.ok());
+}
+
+TEST_F(AttachTerminalTest, IsLeftAloneByAProcessWithoutStdin) {
+  process.has_stdin = false;
+  Spawn(io.get_executor(),
+        LookThen(this, [](AttachTerminalTest*) { ::kill(::getpid(), SIGTERM); }));
+  Run();
+  EXPECT_FALSE(was_raw);
+}
+
+TEST_F(AttachTerminalTest, ThatHangsUpDetachesAndIsNoEndOfInput) {
+  Spawn(io.get_executor(), LookThen(this, [](AttachTerminalTest* self) { self->person.Reset(); }));
+  Run();
+  EXPECT_EQ(outcome.signal, SIGHUP);
+  EXPECT_FALSE(process.stdin_ended);
 }
 
 }  // namespace

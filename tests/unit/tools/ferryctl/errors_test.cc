@@ -2,6 +2,8 @@
 
 #include <gtest/gtest.h>
 
+#include <csignal>
+
 #include "tools/ferryctl/exit_codes.h"
 #include "tools/ferryctl/process_exit.h"
 #include "vmmanager/rpc/error_info.h"
@@ -88,10 +90,10 @@ TEST(ExitCodes, OfAttachedProcesses) {
   outcome.exit_status.emplace().set_unknown(true);
   EXPECT_EQ(ExitCodeFor(outcome), kExecFailed);
   outcome.exit_status.reset();
-  outcome.interrupted = true;
+  outcome.signal = SIGINT;
   EXPECT_EQ(ExitCodeFor(outcome), 130);
   EXPECT_NE(OutcomeText(outcome, "web", 7).find("attach web 7"), std::string::npos);
-  outcome.interrupted = false;
+  outcome.signal = 0;
   outcome.error = absl::UnavailableError("gone");
   EXPECT_EQ(ExitCodeFor(outcome), kExecFailed);
 }
