@@ -7,6 +7,7 @@
 #include <string.h>
 #include <sys/ioctl.h>
 #include <sys/stat.h>
+#include <termios.h>
 #include <time.h>
 #include <unistd.h>
 
@@ -35,6 +36,10 @@ constexpr char kHelp[] =
   dirty --mb N [--rate MBPS]    writes to N MiB of memory over and over, and prints "dirty ROUND"
   random --bytes N [--seed S]   prints N pseudo-random bytes that S determines
   flood [--lines N]             prints "flood NUMBER" lines at full speed
+  keys [--raw 1]                prints "size ROWS COLUMNS MODE" at the start and whenever the size of
+                                its terminal changes, "read HEX" for what it reads, "signal NUMBER"
+                                for SIGHUP, SIGINT and SIGQUIT; MODE is its terminal's, lines or raw.
+                                A 'q' makes it exit with 7, the end of its input with 5
   tty                           prints "tty YES|NO ROWS COLUMNS", and again when the size changes
 
 Wrong usage exits with 2.
@@ -238,6 +243,63 @@ int Flood(const Arguments& arguments) {
   return 0;
 }
 
+volatile sig_atomic_t pending_signals = 0;  // a bit for each number
+
+void NoteSignal(int number) { pending_signals = pending_signals | (1 << number); }
+
+void PrintSize() {
+  struct winsize size = {};
+  struct termios mode = {};
+  ioctl(STDIN_FILENO, TIOCGWINSZ, &size);
+  tcgetattr(STDIN_FILENO, &mode);
+  Write("size " + std::to_string(size.ws_row) + " " + std::to_string(size.ws_col) +
+        ((mode.c_lflag & ICANON) != 0 ? " lines\n" : " raw\n"));
+}
+
+void PrintSignals() {
+  const int pending = pending_signals;
+  pending_signals = 0;
+  for (const int number : {SIGHUP, SIGINT, SIGQUIT}) {
+    if ((pending & (1 << number)) != 0) Write("signal " + std::to_string(number) + "\n");
+  }
+  if ((pending & (1 << SIGWINCH)) != 0) PrintSize();
+}
+
+int Keys(const Arguments& arguments) {
+  if (arguments.Get("--raw", 0) != 0) {
+    struct termios mode = {};
+    tcgetattr(STDIN_FILENO, &mode);
+    cfmakeraw(&mode);
+    tcsetattr(STDIN_FILENO, TCSANOW, &mode);
+  }
+  // Delivered only while waiting, so that none is missed between a look and the wait.
+  sigset_t noted;
+  sigset_t while_waiting;
+  sigemptyset(&noted);
+  for (const int number : {SIGHUP, SIGINT, SIGQUIT, SIGWINCH}) {
+    sigaddset(&noted, number);
+    signal(number, NoteSignal);
+  }
+  sigprocmask(SIG_BLOCK, &noted, &while_waiting);
+  PrintSize();
+  while (true) {
+    PrintSignals();
+    struct pollfd input = {STDIN_FILENO, POLLIN, 0};
+    if (ppoll(&input, 1, nullptr, &while_waiting) <= 0) continue;
+    unsigned char buffer[4096];
+    const ssize_t count = read(STDIN_FILENO, buffer, sizeof(buffer));
+    if (count <= 0) return 5;
+    std::string line = "read ";
+    for (ssize_t i = 0; i < count; ++i) {
+      constexpr char kDigits[] = "0123456789abcdef";
+      line += kDigits[buffer[i] >> 4];
+      line += kDigits[buffer[i] & 15];
+    }
+    Write(line + "\n");
+    if (std::find(buffer, buffer + count, 'q') != buffer + count) return 7;
+  }
+}
+
 int Tty() {
   sigset_t changes;
   sigemptyset(&changes);
@@ -269,6 +331,7 @@ int main(int argc, char** argv) {
   if (command == "dirty") return Dirty(Parse(argc, argv, {"--mb", "--rate"}, 0));
   if (command == "random") return Random(Parse(argc, argv, {"--bytes", "--seed"}, 0));
   if (command == "flood") return Flood(Parse(argc, argv, {"--lines"}, 0));
+  if (command == "keys") return Keys(Parse(argc, argv, {"--raw"}, 0));
   if (command == "tty") {
     Parse(argc, argv, {}, 0);
     return Tty();

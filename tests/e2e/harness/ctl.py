@@ -6,6 +6,7 @@ import re
 import subprocess
 
 from .stdio import Attached
+from .terminal import Terminal
 
 ROOT = pathlib.Path(__file__).resolve().parents[3]
 
@@ -112,6 +113,10 @@ class Ctl:
     def attach(self, *arguments):
         """A running `ferryctl exec -i` (or attach) with its output read and timed."""
         return Attached(self.command(*arguments))
+
+    def terminal(self, *arguments, rows=24, columns=80):
+        """A running ferryctl on a terminal of its own."""
+        return Terminal(self.command(*arguments), rows, columns)
 
     def migrate(self, vm, destination, *options, timeout=180):
         """Migrates and returns the session with its statistics; CtlError if it failed."""
