@@ -257,7 +257,10 @@ Task<void> SourceSession::HandleProof(std::string bytes) {
         AsyncMutex::Guard lock = co_await deciding_.Lock();
         status = co_await Reclaim(decoded);
       } else if (!transfer_ended_.is_set()) {
-        info_.set_error(absl::StrCat("the destination refused: ", decoded.detail));
+        // While we cancel, that is only what the destination sees of it.
+        if (info_.state() != v1::SESSION_STATE_CANCELLING) {
+          info_.set_error(absl::StrCat("the destination refused: ", decoded.detail));
+        }
         vote_settled_.Set();
         std::shared_ptr<vm::ComputeSystem> system = vm_->system();
         if (system != nullptr) {

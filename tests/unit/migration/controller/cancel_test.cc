@@ -103,6 +103,24 @@ TEST_F(CancelTest, OnTheDestinationDuringTheTransfer) {
   ExpectRolledBack(vm);
 }
 
+TEST_F(CancelTest, KeepsItsReasonWhenTheDestinationStumblesOverTheTornStream) {
+  auto vm = Boot();
+  vm::FakeScript& script = a_.host.backend.script();
+  script.Block("Page");
+  const std::string id = Migrate();
+  Await(script.WaitBlocked("Page"));
+  script.Block("CancelLiveMigration");
+  auto here = Begin((*a_.sessions->Find(id))->Cancel("changed my mind"));
+  Await(script.WaitBlocked("CancelLiveMigration"));
+  auto there = Begin((*b_.sessions->Find(id))->Cancel("cannot load this"));
+  EXPECT_TRUE(Finish(there).ok());
+  Settle();
+  script.Release("CancelLiveMigration");
+  script.Release("Page");
+  EXPECT_TRUE(Finish(here).ok());
+  ExpectCancelled(vm, id);
+}
+
 TEST_F(CancelTest, IsRefusedOnceTheCommitBegins) {
   auto vm = Boot();
   AsyncEvent go_on(io_.get_executor());
