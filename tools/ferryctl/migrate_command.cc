@@ -7,6 +7,7 @@
 #include "tools/ferryctl/exit_codes.h"
 #include "tools/ferryctl/migration_watch.h"
 #include "tools/ferryctl/units.h"
+#include "vmmanager/rpc/error_info.h"
 
 // `ferryctl migrate`: starts a migration in the source's daemon and stays with it to its end.
 namespace ferry::ctl {
@@ -18,24 +19,82 @@ struct MigrateArguments {
   std::string vm, destination, downtime_limit, max_bandwidth;
   bool json = false;
   v1::MigrateRequest request;
+  std::string session_id;  // once it has begun
 };
 
-Task<void> CancelOnInterrupt(Client* client, std::string session_id, ProgressView* view) {
-  asio::signal_set signals(client->executor, SIGINT, SIGTERM);
-  while (true) {
-    boost::system::error_code ec;
-    co_await signals.async_wait(asio::redirect_error(asio::use_awaitable, ec));
-    if (ec) co_return;
-    view->Say("Cancelling; waiting for the outcome. The migration may already be past that.");
-    v1::CancelRequest request;
-    request.set_session_id(session_id);
-    absl::StatusOr<v1::CancelResponse> response = co_await rpc::CallUnary(
-        client->migrations->async(), &MigrationAsync::Cancel, request, kCallTimeout);
-    if (!response.ok()) {
-      view->Say(absl::StrCat("It cannot be cancelled: ", response.status().message()));
+// What the person wants who presses Ctrl-C, from before the migration has begun to its end.
+class Interrupts {
+ public:
+  explicit Interrupts(Client* client)
+      : client_(client),
+        signals_(client->executor, SIGINT, SIGTERM, SIGHUP),
+        session_known_(client->executor),
+        left_(client->executor),
+        scope_(client->executor) {}
+
+  void Start() { scope_.Spawn(Listen()); }
+  Task<void> Stop() { return scope_.CancelAndJoin(); }
+
+  // From now on there is something to call off.
+  void OnBegun(const v1::Session& session, ProgressView* view) {
+    session_id_ = session.session_id();
+    view_ = view;
+    session_known_.Set();
+  }
+
+  // Returns when the client is to leave the migration to itself, with the signal that said so.
+  Task<int> WaitLeft() {
+    co_await left_.Wait();
+    co_return left_by_;
+  }
+
+ private:
+  Task<void> Listen() {
+    bool asked = false;
+    while (true) {
+      boost::system::error_code ec;
+      const int signal =
+          co_await signals_.async_wait(asio::redirect_error(asio::use_awaitable, ec));
+      if (ec) co_return;
+      if (signal != SIGINT || asked) {
+        left_by_ = signal;
+        left_.Set();
+        co_return;
+      }
+      asked = true;
+      scope_.Spawn(Cancel());
     }
   }
-}
+
+  Task<void> Cancel() {
+    co_await session_known_.Wait();
+    view_->Warn(
+        "Cancelling; waiting for the outcome. Press Ctrl-C again to leave it to the daemon.");
+    v1::CancelRequest request;
+    request.set_session_id(session_id_);
+    absl::StatusOr<v1::CancelResponse> response = co_await rpc::CallUnary(
+        client_->migrations->async(), &MigrationAsync::Cancel, request, kCallTimeout);
+    if (response.ok()) co_return;
+    const auto info = rpc::GetErrorInfo(response.status());
+    if (info && info->reason() == "past_point_of_no_return") {
+      view_->Warn(
+          "Too late to cancel: the migration is past its point of no return, and the VM goes on at "
+          "the destination. Waiting for the outcome.");
+      co_return;
+    }
+    view_->Warn(absl::StrCat("It could not be cancelled: ", response.status().message(),
+                             ". Waiting for the outcome."));
+  }
+
+  Client* const client_;
+  asio::signal_set signals_;
+  AsyncEvent session_known_;
+  AsyncEvent left_;
+  int left_by_ = 0;
+  std::string session_id_;
+  ProgressView* view_ = nullptr;
+  TaskScope scope_;
+};
 
 // The whole migration may have begun before its answer was lost: the request's id makes asking
 // again harmless.
@@ -49,19 +108,43 @@ Task<absl::StatusOr<v1::Session>> Begin(Client* client, v1::MigrateRequest reque
   co_return session;
 }
 
-Task<int> Migrate(Client* client, std::shared_ptr<MigrateArguments> arguments) {
+Task<int> BeginAndWatch(Client* client, std::shared_ptr<MigrateArguments> arguments,
+                        ProgressView* view, Interrupts* interrupts) {
   const std::string doing = absl::StrCat("migrating VM ", arguments->vm);
-  const bool json = arguments->json || client->options.format() == OutputFormat::kJson;
   absl::StatusOr<v1::Session> begun = co_await Begin(client, arguments->request);
   if (!begun.ok()) co_return Fail(*client, doing, begun.status());
-  ProgressView view = MakeProgressView(json);
-  view.Say(absl::StrCat("Migration ", begun->session_id(), ": ", begun->vm_name(), " to ",
-                        begun->destination()));
-  TaskScope scope(client->executor);
-  scope.Spawn(CancelOnInterrupt(client, begun->session_id(), &view));
-  absl::StatusOr<v1::Session> ended = co_await WatchSession(client, begun->session_id(), &view);
-  co_await scope.CancelAndJoin();
-  co_return Conclude(*client, doing, ended, &view, json);
+  arguments->session_id = begun->session_id();
+  view->Say(absl::StrCat("Migration ", begun->session_id(), ": ", begun->vm_name(), " to ",
+                         begun->destination()));
+  interrupts->OnBegun(*begun, view);
+  absl::StatusOr<v1::Session> ended = co_await WatchSession(client, begun->session_id(), view);
+  co_return Conclude(*client, doing, ended, view, arguments->json);
+}
+
+std::string LeftText(const Client& client, const MigrateArguments& arguments) {
+  if (arguments.session_id.empty()) {
+    return absl::StrCat("Left; ", client.options.host,
+                        " may have begun the migration. Look with: ferryctl --host ",
+                        client.options.host, " migration list --vm ", arguments.vm);
+  }
+  return absl::StrCat(
+      "Left; the migration goes on in the daemon. See how it ends with: ferryctl "
+      "--host ",
+      client.options.host, " migration watch ", arguments.session_id);
+}
+
+Task<int> Migrate(Client* client, std::shared_ptr<MigrateArguments> arguments) {
+  using asio::experimental::awaitable_operators::operator||;
+  arguments->json = arguments->json || client->options.format() == OutputFormat::kJson;
+  ProgressView view = MakeProgressView(arguments->json);
+  Interrupts interrupts(client);
+  interrupts.Start();
+  const auto first =
+      co_await (BeginAndWatch(client, arguments, &view, &interrupts) || interrupts.WaitLeft());
+  co_await interrupts.Stop();
+  if (first.index() == 0) co_return std::get<0>(first);
+  view.Warn(LeftText(*client, *arguments));
+  co_return 128 + std::get<1>(first);
 }
 
 void CheckMigrate(MigrateArguments* arguments) {

@@ -117,6 +117,12 @@ void ProgressView::Say(const std::string& text) {
   std::fflush(out_);
 }
 
+void ProgressView::Warn(const std::string& text) {
+  Clear();
+  std::fflush(out_);
+  std::fprintf(stderr, "%s\n", text.c_str());
+}
+
 void ProgressView::Clear() {
   // Up a line and erase it, for each that was drawn.
   for (; drawn_ > 0; --drawn_) std::fputs("\x1b[1A\x1b[2K", out_);

@@ -31,6 +31,8 @@ class ProgressView {
   void Show(const v1::NotificationsResponse& response);
   // A remark of ferryctl's own; dropped in JSON.
   void Say(const std::string& text);
+  // A remark that a person has to see in every mode; on stderr.
+  void Warn(const std::string& text);
   // Takes the redrawn lines away, before something else is printed.
   void Clear();
 
