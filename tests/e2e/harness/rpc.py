@@ -80,6 +80,13 @@ class Rpc:
         return self._stub.GetSession(self.pb.GetSessionRequest(session_id=session),
                                      timeout=self.DEADLINE)
 
+    def migrate(self, request):
+        return self._stub.Migrate(request, timeout=self.DEADLINE)
+
+    def sessions(self):
+        return self._stub.ListSessions(self.pb.ListSessionsRequest(),
+                                       timeout=self.DEADLINE).sessions
+
     def give_socket(self, session, connected):
         """Hands a connected socket to the daemon and from there to the session."""
         with socket.socket(socket.AF_UNIX) as door:

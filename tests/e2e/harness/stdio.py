@@ -126,6 +126,13 @@ class Attached:
                     raise TimeoutError("ferryctl ended but its output did not")
         return status
 
+    def signal(self, number):
+        self._process.send_signal(number)
+
+    @property
+    def pid(self):
+        return self._process.pid
+
     def running(self):
         return self._process.poll() is None
 
