@@ -19,6 +19,22 @@ namespace ferry::migration {
 
 using asio::ip::tcp;
 
+namespace {
+
+absl::StatusOr<std::string> AdvertisedAddress(const std::string& wish, const std::string& bound,
+                                              uint16_t port) {
+  if (wish.empty()) return bound;
+  // A colon outside of brackets is a port's, for a numeric IPv6 host is written in them.
+  const size_t colon = wish.rfind(':');
+  const bool has_port = colon != std::string::npos && wish.back() != ']';
+  ASSIGN_OR_RETURN(HostPort address,
+                   ParseHostPort(has_port ? wish : absl::StrCat(wish, ":", port)));
+  if (address.port == 0) address.port = port;
+  return FormatHostPort(address);
+}
+
+}  // namespace
+
 // One expected session; shared by its Expectation and the connections being checked.
 class SessionListener::Entry {
  public:
@@ -37,6 +53,7 @@ class SessionListener::State : public std::enable_shared_from_this<State> {
 
   absl::Status Open();
   const std::string& address() const { return address_; }
+  const std::string& bound_address() const { return bound_address_; }
   absl::StatusOr<std::shared_ptr<Entry>> Add(HandshakeParams params);
   void Remove(const std::string& session_id) { entries_.erase(session_id); }
   void Close();
@@ -63,6 +80,7 @@ class SessionListener::State : public std::enable_shared_from_this<State> {
   ListenerOptions options_;
   tcp::acceptor acceptor_;
   std::string address_;
+  std::string bound_address_;
   std::map<std::string, std::shared_ptr<Entry>> entries_;
   size_t pending_ = 0;
   bool closed_ = false;
@@ -89,7 +107,8 @@ absl::Status SessionListener::State::Open() {
   if (ec) return failed(ec);
   const tcp::endpoint bound = acceptor_.local_endpoint(ec);
   if (ec) return failed(ec);
-  address_ = FormatHostPort(HostPort{bound.address().to_string(), bound.port()});
+  bound_address_ = FormatHostPort(HostPort{bound.address().to_string(), bound.port()});
+  ASSIGN_OR_RETURN(address_, AdvertisedAddress(options_.advertised, bound_address_, bound.port()));
   return absl::OkStatus();
 }
 
@@ -231,6 +250,8 @@ SessionListener::SessionListener(std::shared_ptr<State> state) : state_(std::mov
 SessionListener::~SessionListener() { Close(); }
 
 const std::string& SessionListener::address() const { return state_->address(); }
+
+const std::string& SessionListener::bound_address() const { return state_->bound_address(); }
 
 absl::StatusOr<std::unique_ptr<SessionListener::Expectation>> SessionListener::Expect(
     const std::string& session_id, const std::string& token, const std::string& journal_id) {

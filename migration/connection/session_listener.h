@@ -14,7 +14,10 @@ namespace ferry::migration {
 
 struct ListenerOptions {
   std::string address = "127.0.0.1:0";  // port 0: any free one
-  std::shared_ptr<TlsContext> tls;      // null: plain TCP
+  // What sources are told to dial: "host:port", or "host" for the port that was bound. Empty: the
+  // address that was bound, which must be one that they reach.
+  std::string advertised;
+  std::shared_ptr<TlsContext> tls;  // null: plain TCP
   SessionLimits limits;
   size_t max_unauthenticated = 16;  // connections that have not said hello yet
   std::chrono::milliseconds hello_deadline = kHandshakeDeadline;
@@ -40,8 +43,10 @@ class SessionListener {
   SessionListener(const SessionListener&) = delete;
   SessionListener& operator=(const SessionListener&) = delete;
 
-  // Where it listens, with the port that was bound.
+  // Where sources are to dial.
   const std::string& address() const;
+  // Where it listens, as a number, with the port that was bound.
+  const std::string& bound_address() const;
 
   // From now on the session may be opened with `token` (kSessionTokenSize random bytes).
   absl::StatusOr<std::unique_ptr<Expectation>> Expect(const std::string& session_id,

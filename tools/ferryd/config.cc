@@ -2,6 +2,7 @@
 
 #include <CLI/CLI.hpp>
 
+#include "absl/strings/match.h"
 #include "absl/strings/str_cat.h"
 #include "bridge/runtime/status_macros.h"
 #include "tools/ferryd/yaml_config.h"
@@ -40,8 +41,12 @@ void AddFlags(CLI::App& app, FerrydConfig& config) {
   app.add_option(
       "--advertise", config.advertise,
       "Address under which clients and peers reach this daemon (default: first --listen)");
-  app.add_option("--migration-listen", config.migration_listen,
-                 "Address where migrations arrive (default: any port of the advertised host)");
+  app.add_option(
+      "--migration-listen", config.migration_listen,
+      "Address where migrations arrive (default: any port of the first --listen's host)");
+  app.add_option("--migration-advertise", config.migration_advertise,
+                 "HOST or HOST:PORT that sources of migrations are told to dial (default: the host "
+                 "of --migration-listen, or the advertised one if that is a wildcard)");
   app.add_option("--kernel", config.kernel, "Kernel of VMs that name none");
   app.add_option("--initrd", config.initrd, "Initial RAM disk of VMs that name none");
   app.add_option("--kernel-args", config.kernel_args, "Appended to every kernel command line")
@@ -80,6 +85,28 @@ absl::Status Check(const FerrydConfig& config) {
   return absl::OkStatus();
 }
 
+// The host of "host:port", with its brackets if it has them; empty for a Unix socket.
+std::string HostOf(const std::string& address) {
+  const size_t colon = address.rfind(':');
+  if (absl::StartsWith(address, "unix:") || colon == std::string::npos) return "";
+  return address.substr(0, colon);
+}
+
+bool IsWildcard(const std::string& host) { return host == "0.0.0.0" || host == "[::]"; }
+
+// What is listened on and what others are told are two things: a host's own name often stands for
+// its loopback address, and a wildcard is no address at all.
+void CompleteMigrationAddresses(FerrydConfig& config) {
+  const std::string asked = HostOf(config.migration_listen);
+  if (config.migration_listen.empty()) {
+    const std::string host = config.listen.empty() ? "" : HostOf(config.listen.front());
+    config.migration_listen = absl::StrCat(host.empty() ? "127.0.0.1" : host, ":0");
+  }
+  if (!config.migration_advertise.empty()) return;
+  config.migration_advertise =
+      asked.empty() || IsWildcard(asked) ? HostOf(config.advertise) : asked;
+}
+
 }  // namespace
 
 absl::StatusOr<FerrydConfig> ParseCommandLine(int argc, char** argv, int* exit_code) {
@@ -107,6 +134,7 @@ absl::StatusOr<FerrydConfig> ParseCommandLine(int argc, char** argv, int* exit_c
     config.advertise =
         config.listen.empty() ? absl::StrCat("unix:", config.socket) : config.listen.front();
   }
+  CompleteMigrationAddresses(config);
   return config;
 }
 

@@ -17,9 +17,11 @@ struct FerrydConfig {
   std::vector<std::string> listen;  // TCP, "host:port"
   bool insecure_tcp = false;        // TCP without certificates: anyone who connects is trusted
   rpc::TlsFiles tls;
-  std::string advertise;         // how clients and peers reach this daemon
-  std::string migration_listen;  // where migrations arrive; empty: any port of the first `listen`
-  std::string kernel;            // default guest image
+  std::string advertise;  // how clients and peers reach this daemon
+  std::string
+      migration_listen;  // where migrations arrive; empty: any port beside the first `listen`
+  std::string migration_advertise;  // HOST or HOST:PORT that sources dial; empty: see config.cc
+  std::string kernel;               // default guest image
   std::string initrd;
   std::string kernel_args = vm::kDefaultKernelArgs;
   milliseconds boot_timeout = vm::HostSettings().boot_timeout;

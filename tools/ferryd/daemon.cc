@@ -53,11 +53,26 @@ absl::Status MakeSocketFolder() {
   return absl::OkStatus();
 }
 
-// The host part of "host:port"; migrations arrive there, on a port of their own.
-std::string SameHostAnyPort(const std::string& address) {
-  const size_t colon = address.rfind(':');
-  if (address.starts_with("unix:") || colon == std::string::npos) return "127.0.0.1:0";
-  return address.substr(0, colon) + ":0";
+bool IsLoopback(std::string_view address) {
+  return address.starts_with("127.") || address.starts_with("[::1]") ||
+         address.starts_with("localhost");
+}
+
+// On many systems the host's own name stands for its loopback address.
+void WarnIfUnreachable(const migration::SessionListener& listener) {
+  const std::string& told = listener.address();
+  const std::string& bound = listener.bound_address();
+  if (told.starts_with("0.0.0.0:") || told.starts_with("[::]:")) {
+    spdlog::warn(
+        "sources of migrations are told to dial {}, which is no host's address; set "
+        "--advertise or --migration-advertise",
+        told);
+  } else if (IsLoopback(bound) && !IsLoopback(told)) {
+    spdlog::warn(
+        "migrations arrive at {}, which other hosts cannot reach, though they are told to "
+        "dial {}; set --migration-listen 0.0.0.0:PORT",
+        bound, told);
+  }
 }
 
 }  // namespace
@@ -171,10 +186,11 @@ absl::Status Daemon::OpenMigration() {
     ASSIGN_OR_RETURN(tls, migration::LoadTls(files));
   }
   migration::ListenerOptions listen;
-  listen.address = config_.migration_listen.empty() ? SameHostAnyPort(config_.advertise)
-                                                    : config_.migration_listen;
+  listen.address = config_.migration_listen;
+  listen.advertised = config_.migration_advertise;
   listen.tls = tls;
   ASSIGN_OR_RETURN(parts_->listener, migration::SessionListener::Listen(executor_, listen));
+  WarnIfUnreachable(*parts_->listener);
   migration::HandoffOptions handoff;
   handoff.path = config_.state_dir + "/handoff.sock";
   // A daemon that crashed leaves its socket; that no other one runs is sure, for we hold the store.

@@ -28,7 +28,8 @@ class Host:
     def __init__(self, name, folder, address, namespace=None):
         self.name = name
         self.folder = pathlib.Path(folder)
-        self.address = address
+        self.address = address  # where others reach it
+        self.listen = address
         self.namespace = namespace
         self.state = self.folder / f"state-{name}"
         self.socket = self.folder / f"{name}.sock"
@@ -62,7 +63,7 @@ class Host:
     def daemon_command(self):
         build = build_folder()
         return [build / "bin/ferryd", "--state-dir", self.state, "--socket", self.socket,
-                "--listen", self.address, *self.security, "--advertise", self.address,
+                "--listen", self.listen, *self.security, "--advertise", self.address,
                 "--kernel", build / "guest/vmlinuz", "--initrd", build / "guest/initrd.img",
                 "--log-level", "debug", *self.flags]
 

@@ -153,6 +153,33 @@ TEST_F(SessionListenerTest, StrangersAreRefusedWithTheReason) {
   Run(body(this));
 }
 
+TEST_F(SessionListenerTest, TellsSourcesTheAdvertisedAddress) {
+  struct Case {
+    const char* advertised;
+    const char* told;  // a trailing colon: the bound port follows
+  };
+  for (const Case& c : {Case{"", "127.0.0.1:"}, Case{"host-a", "host-a:"},
+                        Case{"host-a:0", "host-a:"}, Case{"host-a:7701", "host-a:7701"},
+                        Case{"2001:db8::1", ""}, Case{"[2001:db8::1]", "[2001:db8::1]:"}}) {
+    ListenerOptions options;
+    options.advertised = c.advertised;
+    auto listener = SessionListener::Listen(context_.get_executor(), options);
+    if (*c.told == '\0') {
+      EXPECT_EQ(listener.status().code(), absl::StatusCode::kInvalidArgument) << c.advertised;
+      continue;
+    }
+    ASSERT_TRUE(listener.ok()) << listener.status();
+    std::string told = c.told;
+    const uint16_t port = ParseHostPort((*listener)->bound_address())->port;
+    EXPECT_NE(port, 0);
+    if (told.back() == ':') told += std::to_string(port);
+    EXPECT_EQ((*listener)->address(), told);
+    EXPECT_EQ(ParseHostPort((*listener)->bound_address())->host, "127.0.0.1");
+    (*listener)->Close();
+  }
+  context_.poll();
+}
+
 UniqueFd ConnectTo(const std::string& listener) {
   UniqueFd fd(::socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0));
   sockaddr_in address{};
