@@ -8,6 +8,7 @@
 #include <map>
 #include <optional>
 #include <utility>
+#include <vector>
 
 #include "absl/strings/str_cat.h"
 #include "bridge/runtime/async.h"
@@ -63,17 +64,26 @@ class SessionListener::State : public std::enable_shared_from_this<State> {
   // Counts a connection as unauthenticated as long as it lives.
   class Slot {
    public:
-    explicit Slot(std::shared_ptr<State> state) : state_(std::move(state)) { ++state_->pending_; }
+    explicit Slot(std::shared_ptr<State> state)
+        : state_(std::move(state)), evicted_(std::make_shared<AsyncEvent>(state_->executor_)) {
+      state_->pending_.push_back(evicted_);
+    }
     Slot(Slot&&) = default;
     ~Slot() {
-      if (state_) --state_->pending_;
+      if (state_) std::erase(state_->pending_, evicted_);
     }
+
+    // Set when the connection must make room.
+    AsyncEvent& evicted() { return *evicted_; }
 
    private:
     std::shared_ptr<State> state_;
+    std::shared_ptr<AsyncEvent> evicted_;
   };
 
+  void MakeRoom();
   static Task<void> Serve(std::shared_ptr<State> self, UniqueFd fd, Slot slot);
+  static Task<absl::Status> Authenticate(std::shared_ptr<State> self, UniqueFd fd);
   std::optional<Refusal> Admit(const Hello& hello, std::shared_ptr<Entry>* entry);
 
   Executor executor_;
@@ -82,7 +92,7 @@ class SessionListener::State : public std::enable_shared_from_this<State> {
   std::string address_;
   std::string bound_address_;
   std::map<std::string, std::shared_ptr<Entry>> entries_;
-  size_t pending_ = 0;
+  std::vector<std::shared_ptr<AsyncEvent>> pending_;  // of each Slot, the oldest first
   bool closed_ = false;
 };
 
@@ -125,8 +135,17 @@ Task<void> SessionListener::State::AcceptLoop(std::shared_ptr<State> self) {
     if (!fd.valid() && (errno == EMFILE || errno == ENFILE || errno == ENOMEM)) {
       co_await Delay(kPauseWhenFull);
     }
-    if (!fd.valid() || self->pending_ >= self->options_.max_unauthenticated) continue;
+    if (!fd.valid()) continue;
+    self->MakeRoom();
     Spawn(self->executor_, Serve(self, std::move(fd), Slot(self)));
+  }
+}
+
+void SessionListener::State::MakeRoom() {
+  while (!pending_.empty() && pending_.size() >= options_.max_unauthenticated) {
+    std::shared_ptr<AsyncEvent> oldest = std::move(pending_.front());
+    pending_.erase(pending_.begin());
+    oldest->Set();
   }
 }
 
@@ -147,17 +166,24 @@ std::optional<Refusal> SessionListener::State::Admit(const Hello& hello,
   return std::nullopt;
 }
 
-Task<void> SessionListener::State::Serve(std::shared_ptr<State> self, UniqueFd fd,
-                                         [[maybe_unused]] Slot slot) {
+Task<void> SessionListener::State::Serve(std::shared_ptr<State> self, UniqueFd fd, Slot slot) {
+  using asio::experimental::awaitable_operators::operator||;
+  auto authenticated = WithDeadline(self->options_.hello_deadline, "the source's hello",
+                                    Authenticate(self, std::move(fd)));
+  (void)co_await (std::move(authenticated) || slot.evicted().Wait());
+}
+
+// Who is refused or says nothing is let go of; there is nobody else to tell.
+Task<absl::Status> SessionListener::State::Authenticate(std::shared_ptr<State> self, UniqueFd fd) {
   std::unique_ptr<ByteStream> stream;
   if (self->options_.tls) {
     auto tls = co_await MakeTlsServerStream(std::move(fd), self->options_.tls,
                                             self->options_.hello_deadline);
-    if (!tls.ok()) co_return;
+    if (!tls.ok()) co_return tls.status();
     stream = *std::move(tls);
   } else {
     auto plain = MakeSocketStream(self->executor_, std::move(fd));
-    if (!plain.ok()) co_return;
+    if (!plain.ok()) co_return plain.status();
     stream = *std::move(plain);
   }
   auto driver = std::make_shared<SessionDriver>(self->executor_, std::move(stream),
@@ -165,15 +191,16 @@ Task<void> SessionListener::State::Serve(std::shared_ptr<State> self, UniqueFd f
   auto connection = std::make_shared<SessionConnection>(driver);
   driver->Start();
   absl::StatusOr<Hello> hello = co_await driver->ReceiveHello(self->options_.hello_deadline);
-  if (!hello.ok()) co_return;
+  if (!hello.ok()) co_return hello.status();
   std::shared_ptr<Entry> entry;
   if (const std::optional<Refusal> refusal = self->Admit(*hello, &entry)) {
     driver->Refuse(*refusal);
-    co_return;
+    co_return absl::OkStatus();
   }
   driver->Accept(*hello, entry->params.journal_id);
   entry->connection = std::move(connection);
   entry->arrived.Set();
+  co_return absl::OkStatus();
 }
 
 absl::StatusOr<std::shared_ptr<SessionListener::Entry>> SessionListener::State::Add(

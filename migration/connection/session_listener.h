@@ -19,8 +19,11 @@ struct ListenerOptions {
   std::string advertised;
   std::shared_ptr<TlsContext> tls;  // null: plain TCP
   SessionLimits limits;
-  size_t max_unauthenticated = 16;  // connections that have not said hello yet
-  std::chrono::milliseconds hello_deadline = kHandshakeDeadline;
+  // Connections that have not said hello yet; one more ends the oldest of them, so that those who
+  // say nothing keep nobody out.
+  size_t max_unauthenticated = 16;
+  std::chrono::milliseconds hello_deadline{
+      5'000};  // from the connection to its hello, TLS included
 };
 
 // Accepts session connections at the destination and gives each to whoever expects it. A
