@@ -22,11 +22,8 @@ namespace ferry::migration {
 
 // What a control message is about; its content is the business of the migration controller.
 enum class MessageKind : uint16_t {
-  kCut = 1,       // the saved state's second part
-  kVote = 2,      // the destination's vote
-  kProof = 3,     // a proof of the commit protocol
-  kProgress = 4,  // for people
-  kCancel = 5,
+  kCut = 1,    // the saved state's second part
+  kProof = 3,  // a proof of the commit protocol
 };
 
 struct SessionMessage {

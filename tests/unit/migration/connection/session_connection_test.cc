@@ -68,11 +68,11 @@ TEST_F(SessionConnectionTest, MessagesGoBothWaysAndCloseIsOrderly) {
     EXPECT_EQ(t->destination_->peer_journal_id(), "source-journal");
     const std::string cut = Noise(3'000'000, 1);
     EXPECT_TRUE(t->source_->SendMessage(MessageKind::kCut, cut).ok());
-    EXPECT_TRUE(t->destination_->SendMessage(MessageKind::kVote, "yes").ok());
+    EXPECT_TRUE(t->destination_->SendMessage(MessageKind::kProof, "yes").ok());
     const auto at_destination = co_await t->destination_->NextMessage();
     EXPECT_TRUE(at_destination && at_destination->bytes == cut);
     const auto at_source = co_await t->source_->NextMessage();
-    EXPECT_TRUE(at_source && at_source->kind == MessageKind::kVote && at_source->bytes == "yes");
+    EXPECT_TRUE(at_source && at_source->kind == MessageKind::kProof && at_source->bytes == "yes");
     EXPECT_TRUE(t->source_->SendMessage(MessageKind::kProof, "go").ok());
     t->source_->Close();
     const auto proof = co_await t->destination_->NextMessage();

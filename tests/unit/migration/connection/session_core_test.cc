@@ -204,7 +204,7 @@ TEST_F(SessionCoreTest, ControlMessageOvertakesQueuedBulkButForOneFrame) {
   source_->core.QueueData(channel, bulk);
   source_->sent_types.clear();
   ASSERT_EQ(Write(source_.get(), 1), 1u);  // bulk is under way
-  ASSERT_TRUE(source_->core.SendMessage({MessageKind::kVote, "yes"}).ok());
+  ASSERT_TRUE(source_->core.SendMessage({MessageKind::kProof, "yes"}).ok());
   Write(source_.get());
   const std::vector<FrameType> expected = {FrameType::kData, FrameType::kMessage, FrameType::kData,
                                            FrameType::kData};
@@ -232,7 +232,7 @@ TEST_F(SessionCoreTest, LongMessageAndBulkTakeTurns) {
 
 TEST_F(SessionCoreTest, MessagesArriveInOrderAlsoEmptyOnes) {
   Connect();
-  ASSERT_TRUE(source_->core.SendMessage({MessageKind::kVote, ""}).ok());
+  ASSERT_TRUE(source_->core.SendMessage({MessageKind::kProof, ""}).ok());
   ASSERT_TRUE(source_->core.SendMessage({MessageKind::kProof, "two"}).ok());
   Run();
   ASSERT_EQ(destination_->messages.size(), 2u);
@@ -255,7 +255,7 @@ TEST_F(SessionCoreTest, StuckChannelHoldsUpNeitherMessagesNorOtherChannels) {
   EXPECT_EQ(destination_->received[stuck].size(), limits.window) << "credit bounds what is sent";
   destination_->consume = true;
   source_->core.QueueData(lively, bulk);
-  ASSERT_TRUE(source_->core.SendMessage({MessageKind::kVote, "go"}).ok());
+  ASSERT_TRUE(source_->core.SendMessage({MessageKind::kProof, "go"}).ok());
   Run();
   EXPECT_EQ(destination_->received[lively].size(), bulk.size());
   EXPECT_EQ(destination_->messages.size(), 1u);
@@ -393,7 +393,7 @@ TEST_F(SessionCoreTest, RateLimitHoldsBulkBackButNotMessages) {
   source_->core.QueueData(channel, bulk);
   Run();
   EXPECT_EQ(destination_->received[channel].size(), kMaxBulkPayload) << "the first frame goes";
-  ASSERT_TRUE(source_->core.SendMessage({MessageKind::kVote, "go"}).ok());
+  ASSERT_TRUE(source_->core.SendMessage({MessageKind::kProof, "go"}).ok());
   Run();
   EXPECT_EQ(destination_->messages.size(), 1u);
   EXPECT_EQ(destination_->received[channel].size(), kMaxBulkPayload);
@@ -438,7 +438,7 @@ TEST_F(SessionCoreTest, GoodbyeFollowsQueuedMessages) {
   const SessionEvent* goodbye = destination_->Find(Kind::kGoodbye);
   ASSERT_NE(goodbye, nullptr);
   EXPECT_TRUE(goodbye->status.ok());
-  EXPECT_EQ(source_->core.SendMessage({MessageKind::kVote, "late"}).code(),
+  EXPECT_EQ(source_->core.SendMessage({MessageKind::kProof, "late"}).code(),
             absl::StatusCode::kUnavailable);
 }
 
