@@ -55,7 +55,6 @@ std::string ErrorText(absl::string_view doing, const absl::Status& status, absl:
     absl::StrAppend(&text, "  VM:       runs on ", info.vm_location(), "\n");
   }
   if (!info.session_id().empty()) absl::StrAppend(&text, "  Session:  ", info.session_id(), "\n");
-  if (info.retry_is_safe()) absl::StrAppend(&text, "  Retry:    safe\n");
   std::string next = info.next_step();
   const bool answered = !info.reason().empty();
   if (next.empty() && !(answered && absl::IsUnavailable(status))) {

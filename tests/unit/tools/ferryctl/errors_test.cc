@@ -17,7 +17,6 @@ TEST(ErrorText, SaysWhatWhereAndWhatNext) {
   info.set_side(v1::ErrorInfo::SIDE_DESTINATION);
   info.set_phase("prepare");
   info.set_vm_location("host-a:7700");
-  info.set_retry_is_safe(true);
   info.set_next_step("Use the same guest image on both hosts.");
   info.set_session_id("s-9");
   const absl::Status status =
@@ -27,7 +26,6 @@ TEST(ErrorText, SaysWhatWhereAndWhatNext) {
             "  In step:  prepare (destination)\n"
             "  VM:       runs on host-a:7700\n"
             "  Session:  s-9\n"
-            "  Retry:    safe\n"
             "  Next:     Use the same guest image on both hosts.\n");
 }
 

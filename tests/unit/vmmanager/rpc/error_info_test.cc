@@ -13,7 +13,6 @@ v1::ErrorInfo Info() {
   info.set_side(v1::ErrorInfo::SIDE_DESTINATION);
   info.set_phase("prepare");
   info.set_vm_location("host-a:7700");
-  info.set_retry_is_safe(true);
   info.set_next_step("Start ferryd on host-b.");
   return info;
 }
