@@ -36,10 +36,10 @@ Task<absl::Status> DestinationSession::Import(v1::ImportSandboxRequest request) 
         absl::StrCat("sandbox_id is ", request.sandbox_id(), ", but the config holds VM ",
                      plan.vm.vm_id(), "; a VM keeps its id, so leave sandbox_id out"));
   }
-  CO_ASSIGN_OR_RETURN(const schema::ComputeSystem document, LocalDocument(plan.vm));
+  CO_ASSIGN_OR_RETURN(const schema::ComputeSystem document, co_await LocalDocument(plan.vm));
   CO_ASSIGN_OR_RETURN(
       const state::v1::Fingerprint here,
-      vm::MakeFingerprint(document, deps_.inventory.deps().backend.info(), deps_.digests));
+      co_await vm::MakeFingerprint(document, deps_.inventory.deps().backend.info(), deps_.digests));
   CO_RETURN_IF_ERROR(Explain(vm::CheckFingerprint(plan.vm.fingerprint(), here), "import",
                              "make the hosts agree, or choose another destination"));
   v1::VmSpec spec;
@@ -78,26 +78,26 @@ Task<absl::Status> DestinationSession::Import(v1::ImportSandboxRequest request) 
 }
 
 // The guest image is found by its content: at the source's path, or as this host's default.
-absl::StatusOr<schema::ComputeSystem> DestinationSession::LocalDocument(
+Task<absl::StatusOr<schema::ComputeSystem>> DestinationSession::LocalDocument(
     const state::v1::VmPayload& vm) {
-  ASSIGN_OR_RETURN(schema::ComputeSystem document,
-                   schema::ComputeSystemFromJson(vm.hcs_document_json()));
+  CO_ASSIGN_OR_RETURN(schema::ComputeSystem document,
+                      schema::ComputeSystemFromJson(vm.hcs_document_json()));
   auto& socket = document.virtual_machine.devices.hv_socket;
   if (socket.has_value() && socket->guest_cid != 0) {
     socket->guest_cid = deps_.inventory.FreeGuestCid();
   }
   auto& boot = document.virtual_machine.chipset.linux_kernel_direct;
-  if (!boot.has_value()) return document;
+  if (!boot.has_value()) co_return document;
   const vm::HostSettings& settings = deps_.inventory.deps().settings;
-  auto kernel = deps_.digests.Get(boot->kernel_file_path);
+  auto kernel = co_await deps_.digests.Get(boot->kernel_file_path);
   if (!kernel.ok() || *kernel != vm.fingerprint().kernel_sha256()) {
     boot->kernel_file_path = settings.kernel;
   }
-  auto initrd = deps_.digests.Get(boot->init_rd_path);
+  auto initrd = co_await deps_.digests.Get(boot->init_rd_path);
   if (!initrd.ok() || *initrd != vm.fingerprint().initrd_sha256()) {
     boot->init_rd_path = settings.initrd;
   }
-  return document;
+  co_return document;
 }
 
 Task<absl::StatusOr<v1::PrepareSandboxResponse>> DestinationSession::Prepare(

@@ -34,7 +34,7 @@ class DestinationSession final : public MigrationSession {
   using Self = std::shared_ptr<DestinationSession>;
   Self self() { return std::static_pointer_cast<DestinationSession>(shared_from_this()); }
 
-  absl::StatusOr<schema::ComputeSystem> LocalDocument(const state::v1::VmPayload& vm);
+  Task<absl::StatusOr<schema::ComputeSystem>> LocalDocument(const state::v1::VmPayload& vm);
   Task<absl::Status> TakeStep(absl::StatusOr<std::optional<DestinationStep>> step);
 
   static Task<void> RunTransfer(Self self, v1::TransferSandboxRequest request);

@@ -70,7 +70,8 @@ Task<absl::StatusOr<std::string>> SourceSession::Export() {
   if (!properties.ok()) co_return properties.status();
   auto guest_state = vm_->guest()->Save();
   if (!guest_state.ok()) co_return guest_state.status();
-  CO_ASSIGN_OR_RETURN(std::string plan, MakePlan(properties->compatibility_info.value_or("")));
+  CO_ASSIGN_OR_RETURN(std::string plan,
+                      co_await MakePlan(properties->compatibility_info.value_or("")));
   plan_digest_ = vm::PlanDigest(plan);
   CommitIdentity identity;
   identity.session_id = id();
@@ -85,7 +86,7 @@ Task<absl::StatusOr<std::string>> SourceSession::Export() {
   co_return plan;
 }
 
-absl::StatusOr<std::string> SourceSession::MakePlan(const std::string& compat_info) {
+Task<absl::StatusOr<std::string>> SourceSession::MakePlan(std::string compat_info) {
   vm::PlanState plan;
   plan.session_id = id();
   plan.source_address = deps_.own_address();
@@ -96,10 +97,10 @@ absl::StatusOr<std::string> SourceSession::MakePlan(const std::string& compat_in
   plan.vm.set_spec_json(vm_->spec_json());
   plan.vm.set_compat_info(compat_info);
   plan.vm.set_epoch(vm_->epoch());
-  ASSIGN_OR_RETURN(
-      *plan.vm.mutable_fingerprint(),
-      vm::MakeFingerprint(vm_->document(), deps_.inventory.deps().backend.info(), deps_.digests));
-  return vm::EncodePlan(plan);
+  CO_ASSIGN_OR_RETURN(*plan.vm.mutable_fingerprint(),
+                      co_await vm::MakeFingerprint(
+                          vm_->document(), deps_.inventory.deps().backend.info(), deps_.digests));
+  co_return vm::EncodePlan(plan);
 }
 
 Task<absl::StatusOr<std::string>> SourceSession::Finalize(v1::FinalizeAction action,

@@ -53,7 +53,7 @@ class SourceSession final : public MigrationSession {
   Self self() { return std::static_pointer_cast<SourceSession>(shared_from_this()); }
 
   Task<absl::StatusOr<std::string>> Export();
-  absl::StatusOr<std::string> MakePlan(const std::string& compat_info);
+  Task<absl::StatusOr<std::string>> MakePlan(std::string compat_info);
   Task<absl::Status> TakeStep(absl::StatusOr<std::optional<SourceStep>> step);
 
   static Task<void> RunTransfer(Self self, v1::TransferSandboxRequest request);

@@ -2,6 +2,9 @@
 
 #include <sys/stat.h>
 
+#include <boost/asio/co_spawn.hpp>
+#include <boost/asio/thread_pool.hpp>
+#include <boost/asio/use_awaitable.hpp>
 #include <cerrno>
 #include <cstring>
 
@@ -12,11 +15,25 @@
 
 namespace ferry::vm {
 
-absl::StatusOr<std::string> ImageDigests::Get(const std::string& path) {
+namespace {
+
+constexpr uint64_t kMaxImageBytes = 1ull << 30;
+
+Task<absl::StatusOr<std::string>> Hash(std::string path) {
+  co_return FileSha256(path, kMaxImageBytes);
+}
+
+}  // namespace
+
+Task<absl::StatusOr<std::string>> ImageDigests::Get(std::string path) {
   struct stat info {};
   if (::stat(path.c_str(), &info) != 0) {
-    return absl::NotFoundError(
+    co_return absl::NotFoundError(
         absl::StrCat("cannot read guest image ", path, ": ", std::strerror(errno)));
+  }
+  if (!S_ISREG(info.st_mode)) {
+    co_return absl::FailedPreconditionError(
+        absl::StrCat("guest image ", path, " is not a regular file"));
   }
   Known now;
   now.size = static_cast<uint64_t>(info.st_size);
@@ -25,16 +42,18 @@ absl::StatusOr<std::string> ImageDigests::Get(const std::string& path) {
   const auto it = known_.find(path);
   if (it != known_.end() && it->second.size == now.size && it->second.inode == now.inode &&
       it->second.changed_ns == now.changed_ns) {
-    return it->second.sha256;
+    co_return it->second.sha256;
   }
-  ASSIGN_OR_RETURN(now.sha256, FileSha256(path));
+  asio::thread_pool pool(1);
+  CO_ASSIGN_OR_RETURN(
+      now.sha256, co_await asio::co_spawn(pool.get_executor(), Hash(path), asio::use_awaitable));
   known_[path] = now;
-  return now.sha256;
+  co_return now.sha256;
 }
 
-absl::StatusOr<state::v1::Fingerprint> MakeFingerprint(const schema::ComputeSystem& document,
-                                                       const BackendInfo& backend,
-                                                       ImageDigests& digests) {
+Task<absl::StatusOr<state::v1::Fingerprint>> MakeFingerprint(const schema::ComputeSystem& document,
+                                                             const BackendInfo& backend,
+                                                             ImageDigests& digests) {
   const schema::VirtualMachine& machine = document.virtual_machine;
   state::v1::Fingerprint fingerprint;
   fingerprint.set_backend(backend.name);
@@ -46,8 +65,10 @@ absl::StatusOr<state::v1::Fingerprint> MakeFingerprint(const schema::ComputeSyst
   fingerprint.set_memory_mb(machine.compute_topology.memory.size_in_mb);
   if (machine.chipset.linux_kernel_direct.has_value()) {
     const schema::LinuxKernelDirect& boot = *machine.chipset.linux_kernel_direct;
-    ASSIGN_OR_RETURN(*fingerprint.mutable_kernel_sha256(), digests.Get(boot.kernel_file_path));
-    ASSIGN_OR_RETURN(*fingerprint.mutable_initrd_sha256(), digests.Get(boot.init_rd_path));
+    CO_ASSIGN_OR_RETURN(*fingerprint.mutable_kernel_sha256(),
+                        co_await digests.Get(boot.kernel_file_path));
+    CO_ASSIGN_OR_RETURN(*fingerprint.mutable_initrd_sha256(),
+                        co_await digests.Get(boot.init_rd_path));
     fingerprint.set_kernel_cmd_line(boot.kernel_cmd_line);
   }
   for (const auto& [controller, scsi] : machine.devices.scsi) {
@@ -59,7 +80,7 @@ absl::StatusOr<state::v1::Fingerprint> MakeFingerprint(const schema::ComputeSyst
   const bool vsock =
       machine.devices.hv_socket.has_value() && machine.devices.hv_socket->guest_cid != 0;
   fingerprint.set_guest_link(vsock ? "vsock" : "virtio-serial");
-  return fingerprint;
+  co_return fingerprint;
 }
 
 }  // namespace ferry::vm

@@ -4,17 +4,19 @@
 #include <string>
 
 #include "absl/status/statusor.h"
+#include "bridge/runtime/task.h"
 #include "ferry/state/v1/saved_state.pb.h"
 #include "vmmanager/backend/compute_system.h"
 #include "vmmanager/schema/compute_system.h"
 
 namespace ferry::vm {
 
-// SHA-256 of guest image files, remembered until a file changes. Hashing blocks for some 50 ms per
-// image the first time.
+// SHA-256 of guest image files, remembered until a file changes. Hashing takes some 50 ms per image
+// the first time, on a thread of its own. Paths may come from peers: only regular files of a
+// bounded size are read.
 class ImageDigests {
  public:
-  absl::StatusOr<std::string> Get(const std::string& path);
+  Task<absl::StatusOr<std::string>> Get(std::string path);
 
  private:
   struct Known {
@@ -26,9 +28,10 @@ class ImageDigests {
   std::map<std::string, Known> known_;
 };
 
-// What the two hosts of a migration must agree on for this machine.
-absl::StatusOr<state::v1::Fingerprint> MakeFingerprint(const schema::ComputeSystem& document,
-                                                       const BackendInfo& backend,
-                                                       ImageDigests& digests);
+// What the two hosts of a migration must agree on for this machine. The arguments must outlive the
+// task.
+Task<absl::StatusOr<state::v1::Fingerprint>> MakeFingerprint(const schema::ComputeSystem& document,
+                                                             const BackendInfo& backend,
+                                                             ImageDigests& digests);
 
 }  // namespace ferry::vm

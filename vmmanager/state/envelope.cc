@@ -2,6 +2,7 @@
 
 #include <fcntl.h>
 #include <openssl/evp.h>
+#include <sys/stat.h>
 
 #include <cerrno>
 #include <cstring>
@@ -147,11 +148,22 @@ std::string ToHex(std::string_view bytes) {
   return text;
 }
 
-absl::StatusOr<std::string> FileSha256(const std::string& path) {
-  const UniqueFd file(::open(path.c_str(), O_RDONLY | O_CLOEXEC));
+absl::StatusOr<std::string> FileSha256(const std::string& path, uint64_t max_bytes) {
+  // Opening a FIFO waits for its writer, unless told not to.
+  const UniqueFd file(::open(path.c_str(), O_RDONLY | O_CLOEXEC | O_NONBLOCK | O_NOCTTY));
   if (!file.valid()) {
     return absl::NotFoundError(StrCat("cannot read ", path, ": ", std::strerror(errno)));
   }
+  struct stat info {};
+  if (::fstat(file.get(), &info) != 0 || !S_ISREG(info.st_mode)) {
+    return absl::FailedPreconditionError(StrCat(path, " is not a regular file"));
+  }
+  const auto too_large = [&] {
+    return absl::FailedPreconditionError(
+        StrCat(path, " is larger than the limit of ", max_bytes, " bytes"));
+  };
+  if (static_cast<uint64_t>(info.st_size) > max_bytes) return too_large();
+  uint64_t total = 0;
   std::unique_ptr<EVP_MD_CTX, decltype(&EVP_MD_CTX_free)> context(EVP_MD_CTX_new(),
                                                                   EVP_MD_CTX_free);
   EVP_DigestInit_ex(context.get(), EVP_sha256(), nullptr);
@@ -163,6 +175,8 @@ absl::StatusOr<std::string> FileSha256(const std::string& path) {
       return absl::UnavailableError(StrCat("cannot read ", path, ": ", std::strerror(errno)));
     }
     if (count == 0) break;
+    total += static_cast<uint64_t>(count);
+    if (total > max_bytes) return too_large();
     EVP_DigestUpdate(context.get(), buffer.data(), static_cast<size_t>(count));
   }
   std::string digest(kDigestBytes, '\0');

@@ -40,7 +40,8 @@ absl::StatusOr<OpenedState> Open(StateKind kind, std::string_view bytes);
 std::string Sha256(std::string_view bytes);
 std::string ToHex(std::string_view bytes);
 
-// SHA-256 of a file, read piece by piece.
-absl::StatusOr<std::string> FileSha256(const std::string& path);
+// SHA-256 of a file, read piece by piece; blocks until it is read. FAILED_PRECONDITION if it is no
+// regular file (a FIFO or a device may never end) or has more than `max_bytes`.
+absl::StatusOr<std::string> FileSha256(const std::string& path, uint64_t max_bytes);
 
 }  // namespace ferry::vm

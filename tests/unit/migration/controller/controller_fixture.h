@@ -52,6 +52,16 @@ struct MigrationHost {
 // Two hosts in one process: VMs start on a_ and go to b_.
 class ControllerTest : public TaskTest {
  protected:
+  // So that no test waits for the thread that hashes images.
+  void SetUp() override {
+    for (MigrationHost* host : {&a_, &b_}) {
+      for (const MigrationHost* from : {&a_, &b_}) {
+        EXPECT_TRUE(Await(host->digests.Get(from->host.settings.kernel)).ok());
+        EXPECT_TRUE(Await(host->digests.Get(from->host.settings.initrd)).ok());
+      }
+    }
+  }
+
   void TearDown() override {
     for (MigrationHost* host : {&a_, &b_}) {
       host->host.backend.script().FailNext("none", absl::OkStatus());

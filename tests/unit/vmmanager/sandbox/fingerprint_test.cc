@@ -1,6 +1,7 @@
 #include "vmmanager/sandbox/fingerprint.h"
 
 #include <gmock/gmock.h>
+#include <sys/stat.h>
 
 #include <filesystem>
 #include <fstream>
@@ -14,7 +15,7 @@ namespace {
 
 using ::testing::HasSubstr;
 
-class FingerprintTest : public ::testing::Test {
+class FingerprintTest : public TaskTest {
  protected:
   FingerprintTest() {
     Write("kernel", "a kernel");
@@ -41,14 +42,14 @@ class FingerprintTest : public ::testing::Test {
 
 TEST_F(FingerprintTest, SameMachineAgrees) {
   ImageDigests other;
-  auto a = MakeFingerprint(document_, backend_, digests_);
-  auto b = MakeFingerprint(document_, backend_, other);
+  auto a = Await(MakeFingerprint(document_, backend_, digests_));
+  auto b = Await(MakeFingerprint(document_, backend_, other));
   ASSERT_TRUE(a.ok()) << a.status();
   EXPECT_TRUE(CheckFingerprint(*a, *b).ok());
 }
 
 TEST_F(FingerprintTest, DifferencesAreFound) {
-  const auto source = *MakeFingerprint(document_, backend_, digests_);
+  const auto source = *Await(MakeFingerprint(document_, backend_, digests_));
   using Change = std::function<void(schema::ComputeSystem&, BackendInfo&)>;
   const Change changes[] = {
       [](auto&, auto& b) { b.name = "other"; },
@@ -74,7 +75,7 @@ TEST_F(FingerprintTest, DifferencesAreFound) {
     schema::ComputeSystem document = document_;
     BackendInfo backend = backend_;
     change(document, backend);
-    auto here = MakeFingerprint(document, backend, digests_);
+    auto here = Await(MakeFingerprint(document, backend, digests_));
     ASSERT_TRUE(here.ok()) << here.status();
     EXPECT_EQ(CheckFingerprint(source, *here).code(), absl::StatusCode::kFailedPrecondition)
         << "change " << index;
@@ -83,31 +84,44 @@ TEST_F(FingerprintTest, DifferencesAreFound) {
 }
 
 TEST_F(FingerprintTest, ImagesAgreeByContentNotByPath) {
-  const auto source = *MakeFingerprint(document_, backend_, digests_);
+  const auto source = *Await(MakeFingerprint(document_, backend_, digests_));
   Write("copy", "a kernel");
   document_.virtual_machine.chipset.linux_kernel_direct->kernel_file_path = Path("copy");
-  EXPECT_TRUE(CheckFingerprint(source, *MakeFingerprint(document_, backend_, digests_)).ok());
+  EXPECT_TRUE(
+      CheckFingerprint(source, *Await(MakeFingerprint(document_, backend_, digests_))).ok());
 }
 
 TEST_F(FingerprintTest, MissingImageIsNamed) {
   document_.virtual_machine.chipset.linux_kernel_direct->init_rd_path = Path("nowhere");
-  const absl::Status status = MakeFingerprint(document_, backend_, digests_).status();
+  const absl::Status status = Await(MakeFingerprint(document_, backend_, digests_)).status();
   EXPECT_EQ(status.code(), absl::StatusCode::kNotFound);
   EXPECT_THAT(status.message(), HasSubstr(Path("nowhere")));
 }
 
+TEST_F(FingerprintTest, OnlyRegularFilesOfABoundedSizeAreRead) {
+  ASSERT_EQ(::mkfifo(Path("fifo").c_str(), 0600), 0);
+  std::ofstream(Path("huge")).close();
+  std::filesystem::resize_file(Path("huge"), (1ull << 30) + 1);  // sparse
+  for (const std::string& path :
+       {Path("fifo"), std::string("/dev/zero"), folder_.path(), Path("huge")}) {
+    const absl::Status status = Await(digests_.Get(path)).status();
+    EXPECT_EQ(status.code(), absl::StatusCode::kFailedPrecondition) << status;
+    EXPECT_THAT(status.message(), HasSubstr(path));
+  }
+}
+
 TEST_F(FingerprintTest, DigestIsRememberedUntilTheFileChanges) {
-  const std::string first = *digests_.Get(Path("kernel"));
-  EXPECT_EQ(*digests_.Get(Path("kernel")), first);
+  const std::string first = *Await(digests_.Get(Path("kernel")));
+  EXPECT_EQ(*Await(digests_.Get(Path("kernel"))), first);
   Write("kernel", "a kernel of another size");
-  const std::string second = *digests_.Get(Path("kernel"));
+  const std::string second = *Await(digests_.Get(Path("kernel")));
   EXPECT_NE(second, first);
   // Another file of the same size put in its place.
   Write("next", "a kernel of Another size");
   std::filesystem::rename(Path("next"), Path("kernel"));
-  EXPECT_NE(*digests_.Get(Path("kernel")), second);
+  EXPECT_NE(*Await(digests_.Get(Path("kernel"))), second);
   std::filesystem::remove(Path("kernel"));
-  EXPECT_EQ(digests_.Get(Path("kernel")).status().code(), absl::StatusCode::kNotFound);
+  EXPECT_EQ(Await(digests_.Get(Path("kernel"))).status().code(), absl::StatusCode::kNotFound);
 }
 
 }  // namespace
