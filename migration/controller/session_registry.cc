@@ -45,7 +45,14 @@ Task<absl::Status> SessionRegistry::Load() {
   co_return absl::OkStatus();
 }
 
+absl::Status SessionRegistry::CheckServing() const {
+  if (!stopping_) return absl::OkStatus();
+  return absl::UnavailableError(
+      "this host's ferryd stops, and begins no migration; try again when it is back");
+}
+
 absl::Status SessionRegistry::CheckNew(const std::string& session_id) const {
+  RETURN_IF_ERROR(CheckServing());
   if (session_id.empty() || session_id.size() > kMaxSessionId) {
     return absl::InvalidArgumentError(absl::StrCat("session_id must have 1 to ", kMaxSessionId,
                                                    " bytes; a UUID is a good choice"));
@@ -63,6 +70,7 @@ Task<absl::StatusOr<v1::Session>> SessionRegistry::Migrate(v1::MigrateRequest re
       if (session->request_id() == request.request_id()) co_return session->Describe();
     }
   }
+  CO_RETURN_IF_ERROR(CheckServing());
   if (request.destination().empty()) {
     co_return absl::InvalidArgumentError("no destination given; name the other host's ferryd");
   }
@@ -93,6 +101,13 @@ Task<absl::StatusOr<std::string>> SessionRegistry::PrepareAndExport(
 }
 
 Task<absl::Status> SessionRegistry::Import(v1::ImportSandboxRequest request) {
+  // An address says little about which host it leads to; that the session is one of ours does.
+  if (auto ours = Find(request.session_id());
+      ours.ok() && (*ours)->origin() == v1::MIGRATION_ORIGIN_SOURCE) {
+    co_return absl::InvalidArgumentError(
+        absl::StrCat("the destination is this host (", deps_.own_address(),
+                     ") under another name, ", "and the VM is here already; choose another host"));
+  }
   CO_RETURN_IF_ERROR(CheckNew(request.session_id()));
   const std::string id = request.session_id();
   auto session = std::make_shared<DestinationSession>(deps_, id);
@@ -159,6 +174,7 @@ std::vector<v1::Session> SessionRegistry::List(const std::string& vm) const {
 }
 
 Task<void> SessionRegistry::Shutdown() {
+  stopping_ = true;
   const auto sessions = sessions_;
   for (const auto& [id, session] : sessions) {
     if (session->Describe().done()) continue;
@@ -173,6 +189,7 @@ Task<void> SessionRegistry::Shutdown() {
       spdlog::warn("session {}: {}", id, cancelled.ToString());
     }
   }
+  for (const auto& [id, session] : sessions_) session->notifier().Close();
 }
 
 }  // namespace ferry::migration

@@ -38,16 +38,19 @@ class SessionRegistry {
   absl::StatusOr<v1::Session> Describe(const std::string& session_id) const;
   std::vector<v1::Session> List(const std::string& vm) const;
 
-  // Calls off every migration that can still be called off (the daemon stops).
+  // Calls off every migration that can still be called off (the daemon stops), and ends all
+  // notifications. From here on new sessions are refused with UNAVAILABLE.
   Task<void> Shutdown();
 
  private:
+  absl::Status CheckServing() const;
   absl::Status CheckNew(const std::string& session_id) const;
 
   const ControllerDeps& deps_;
   Orchestrator orchestrator_;
   std::map<std::string, std::shared_ptr<MigrationSession>> sessions_;
   std::map<std::string, v1::Session> records_;
+  bool stopping_ = false;
 };
 
 }  // namespace ferry::migration

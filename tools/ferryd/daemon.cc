@@ -226,12 +226,21 @@ absl::Status Daemon::Serve() {
 }
 
 Task<void> Daemon::Stop() {
+  using asio::experimental::awaitable_operators::operator&&;
   spdlog::info("stopping; VMs run on");
-  if (parts_->sessions) co_await parts_->sessions->Shutdown();
-  if (parts_->inventory) co_await parts_->inventory->Detach();
-  if (parts_->server) co_await parts_->server->Shutdown(kCallGrace);
+  // New calls are refused from here on. Those that run end because what they wait for does.
+  co_await (StopServing() && LetGo());
   if (parts_->listener) parts_->listener->Close();
   if (parts_->handoff) parts_->handoff->Close();
+}
+
+Task<void> Daemon::StopServing() {
+  if (parts_->server) co_await parts_->server->Shutdown(kCallGrace);
+}
+
+Task<void> Daemon::LetGo() {
+  if (parts_->sessions) co_await parts_->sessions->Shutdown();
+  if (parts_->inventory) co_await parts_->inventory->Detach();
   if (parts_->events) co_await parts_->events->Close();
 }
 

@@ -17,7 +17,7 @@ class Daemon {
 
   // Returns when it serves, or why it cannot.
   Task<absl::Status> Start();
-  // Calls migrations off, ends calls, and detaches from the VMs.
+  // Takes no more calls, calls migrations off, tells attached clients, and detaches from the VMs.
   Task<void> Stop();
 
  private:
@@ -25,6 +25,8 @@ class Daemon {
   Task<absl::Status> OpenBackend();
   absl::Status OpenMigration();
   absl::Status Serve();
+  Task<void> StopServing();
+  Task<void> LetGo();
 
   struct Parts;
   Executor executor_;

@@ -152,5 +152,38 @@ TEST_F(SessionRegistryTest, RestartedDaemonListsSessionsAsRecords) {
   EXPECT_TRUE(Await(restarted.Cleanup("s1")).ok());
 }
 
+TEST_F(SessionRegistryTest, ImportOfAnOwnSessionNamesTheHost) {
+  Boot();
+  v1::PrepareAndExportSandboxRequest prepare;
+  prepare.set_session_id("s-1");
+  prepare.set_vm("web");
+  prepare.set_destination("another-name-of-a:1");
+  prepare.mutable_options()->set_memory_transport(v1::MEMORY_TRANSPORT_TCP);
+  auto plan = Await(a_.sessions->PrepareAndExport(prepare));
+  ASSERT_TRUE(plan.ok()) << plan.status();
+  v1::ImportSandboxRequest import;
+  import.set_session_id("s-1");
+  import.set_config(*plan);
+  const absl::Status status = Await(a_.sessions->Import(import));
+  EXPECT_EQ(status.code(), absl::StatusCode::kInvalidArgument);
+  EXPECT_THAT(status.message(), HasSubstr("is this host (host-a:1) under another name"));
+}
+
+TEST_F(SessionRegistryTest, NothingBeginsOnceItStops) {
+  Boot();
+  Await(a_.sessions->Shutdown());
+  v1::PrepareAndExportSandboxRequest prepare;
+  prepare.set_session_id("s-1");
+  prepare.set_vm("web");
+  v1::ImportSandboxRequest import;
+  import.set_session_id("s-2");
+  for (const absl::Status& status : {Await(a_.sessions->Migrate(MigrateRequest())).status(),
+                                     Await(a_.sessions->PrepareAndExport(prepare)).status(),
+                                     Await(a_.sessions->Import(import))}) {
+    EXPECT_EQ(status.code(), absl::StatusCode::kUnavailable) << status;
+  }
+  EXPECT_TRUE(a_.sessions->List("").empty());
+}
+
 }  // namespace
 }  // namespace ferry::migration
