@@ -24,6 +24,12 @@ enum class OnCallerGone {
   kCancel,    // for reads and waits
 };
 
+// A handler that is served with kCancel awaits this where it begins to change something: from there
+// on it runs to its end, whether or not somebody waits for the answer.
+inline Task<void> RunToEndFromHere() {
+  co_await asio::this_coro::reset_cancellation_state(asio::disable_cancellation());
+}
+
 namespace internal {
 
 // Lives until gRPC is done with the call; the handler object is kept with it, so that it may be a

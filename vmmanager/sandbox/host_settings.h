@@ -21,6 +21,12 @@ struct HostSettings {
       spool_folder;        // has a folder per VM with its detached processes' output; may be empty
   bool use_vsock = false;  // AF_VSOCK instead of the virtio-serial multiplexer
   milliseconds boot_timeout{180'000};  // until the agent is ready; generous, because TCG is slow
+  // How long a call waits while a migration decides where the VM runs. Clients wait for 30 s.
+  milliseconds outcome_wait{10'000};
+  // For an agent that is away: it dials again within milliseconds if it can.
+  milliseconds agent_wait{5'000};
+  // For an agent's answer about a process.
+  milliseconds answer_wait{12'000};
 };
 
 }  // namespace ferry::vm

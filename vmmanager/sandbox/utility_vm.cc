@@ -2,6 +2,7 @@
 
 #include <spdlog/spdlog.h>
 
+#include <algorithm>
 #include <chrono>
 #include <filesystem>
 
@@ -115,6 +116,48 @@ absl::Status UtilityVm::Refuse(const std::string& operation) const {
                    absl::string_view(v1::VmState_Name(state())).substr(sizeof("VM_STATE_") - 1)));
 }
 
+absl::Status UtilityVm::CheckHere() const {
+  if (phase_ == Phase::kGone) {
+    // The notice stays with a VM that moved.
+    if (notice_.has_value()) {
+      return absl::FailedPreconditionError(
+          absl::StrCat("VM ", row_.name, " moved to ", notice_->destination, "; go on there"));
+    }
+    return absl::NotFoundError(
+        absl::StrCat("VM ", row_.name, " is not here any more: ", row_.state_reason));
+  }
+  if (!detached_) return absl::OkStatus();
+  return absl::UnavailableError(absl::StrCat("this host's ferryd stops; VM ", row_.name,
+                                             " stays as it is; try again when ferryd is back"));
+}
+
+absl::Status UtilityVm::NotYet(const std::string& operation) const {
+  if (phase_ == Phase::kInDoubt) {
+    return absl::FailedPreconditionError(absl::StrCat(
+        "VM ", row_.name, " cannot be ", operation, ": it was handed over to ",
+        notice_->destination, ", which has not said yet that it runs there; wait for the outcome (",
+        "ferryctl migration watch ", notice_->session_id, ")"));
+  }
+  if (phase_ == Phase::kIncoming) {
+    return absl::FailedPreconditionError(absl::StrCat(
+        "VM ", row_.name, " cannot be ", operation, " here yet: migration ", incoming_session_,
+        " still brings it, and until then it runs at its source; go on there, or wait (ferryctl ",
+        "migration watch ", incoming_session_, ")"));
+  }
+  absl::Status held = RefuseIfMigrating(operation);
+  return held.ok() ? Refuse(operation) : held;
+}
+
+Task<absl::Status> UtilityVm::AwaitWhile(std::function<bool()> holds, milliseconds limit) {
+  auto self = shared_from_this();
+  auto wait = [](UtilityVm* vm, const std::function<bool()>* pending) -> Task<absl::Status> {
+    while (!vm->detached_ && (*pending)()) co_await vm->changed_.Wait();
+    co_return absl::OkStatus();
+  };
+  if (detached_ || !holds()) co_return absl::OkStatus();
+  co_return co_await WithDeadline(limit, "the VM", wait(this, &holds));
+}
+
 absl::Status UtilityVm::RefuseIfMigrating(const std::string& operation) const {
   const std::string& session = notice_.has_value() ? notice_->session_id : incoming_session_;
   if (session.empty()) return absl::OkStatus();
@@ -137,12 +180,15 @@ void UtilityVm::Pulse() {
 Task<absl::Status> UtilityVm::Start() {
   auto self = shared_from_this();
   AsyncMutex::Guard lock = co_await operation_.Lock();
+  CO_RETURN_IF_ERROR(CheckHere());
   if (phase_ == Phase::kUp && !paused_) co_return absl::OkStatus();
   CO_RETURN_IF_ERROR(RefuseIfMigrating("started"));
   if (phase_ != Phase::kStopped && phase_ != Phase::kFailed) co_return Refuse("started");
   SetPhase(Phase::kStarting);
   deps_.events.Publish("vm.starting", row_.id, {{"name", row_.name}});
   absl::Status booted = co_await Boot();
+  // A daemon that stops leaves the booting VM to the next one.
+  if (detached_) co_return CheckHere();
   if (!booted.ok()) {
     if (system_ != nullptr) {
       std::shared_ptr<ComputeSystem> system = system_;
@@ -262,16 +308,16 @@ void UtilityVm::OnExit(const SystemExit& exit) {
 }
 
 Task<absl::Status> UtilityVm::AwaitExit(milliseconds limit) {
-  auto wait = [](AsyncEvent* event) -> Task<absl::Status> {
-    co_await event->Wait();
-    co_return absl::OkStatus();
-  };
-  co_return co_await WithDeadline(limit, "the end of the VM", wait(&exited_));
+  auto runs = [this] { return !exited_.is_set(); };
+  absl::Status ended = co_await AwaitWhile(runs, limit);
+  if (exited_.is_set()) co_return absl::OkStatus();
+  co_return ended.ok() ? CheckHere() : ended;
 }
 
 Task<absl::Status> UtilityVm::Stop(bool force, milliseconds timeout) {
   auto self = shared_from_this();
   AsyncMutex::Guard lock = co_await operation_.Lock();
+  CO_RETURN_IF_ERROR(CheckHere());
   CO_RETURN_IF_ERROR(RefuseIfMigrating("stopped"));
   if (phase_ == Phase::kStopped || phase_ == Phase::kFailed) co_return absl::OkStatus();
   if (phase_ != Phase::kUp) co_return Refuse("stopped");
@@ -281,32 +327,64 @@ Task<absl::Status> UtilityVm::Stop(bool force, milliseconds timeout) {
                      " is paused, so it cannot shut down in order; resume it, or use --force"));
   }
   SetPhase(Phase::kStopping);
-  std::shared_ptr<ComputeSystem> system = system_;
-  std::shared_ptr<guest::Guest> guest = guest_;
+  absl::Status ended;
   if (force) {
-    absl::Status ended = co_await system->Terminate();
+    std::shared_ptr<ComputeSystem> system = system_;
+    ended = co_await system->Terminate();
     if (ended.ok()) ended = co_await AwaitExit(kExitLimit);
-    if (!ended.ok() && phase_ == Phase::kStopping) SetPhase(Phase::kUp);
-    co_return ended;
+  } else {
+    ended = co_await ShutDownInOrder(timeout);
   }
-  absl::Status asked = co_await guest->Shutdown(false);
-  absl::Status ended = absl::OkStatus();
-  if (!exited_.is_set()) ended = co_await AwaitExit(timeout);
-  if (ended.ok()) co_return ended;
-  SetPhase(Phase::kUp);
-  co_return absl::DeadlineExceededError(
-      absl::StrCat("VM ", row_.name, " did not shut down within ", timeout.count(), " ms",
-                   asked.ok() ? "" : absl::StrCat(" (its agent: ", asked.message(), ")"),
-                   "; it still runs. Try again, or end it with --force"));
+  if (!ended.ok() && phase_ == Phase::kStopping) SetPhase(Phase::kUp);
+  co_return ended;
+}
+
+// Asks the agent, and waits for the end; both together take no longer than `timeout`.
+Task<absl::Status> UtilityVm::ShutDownInOrder(milliseconds timeout) {
+  using Clock = std::chrono::steady_clock;
+  const Clock::time_point until = Clock::now() + timeout;
+  const auto refused = [this](absl::StatusCode code, const std::string& why) {
+    return absl::Status(code, absl::StrCat("VM ", row_.name, " did not shut down: ", why,
+                                           "; it still runs. Try again, or end it with --force"));
+  };
+  std::shared_ptr<guest::Guest> guest = guest_;
+  const milliseconds patience = std::min(timeout, deps_.settings.agent_wait);
+  absl::Status ready = co_await WithDeadline(patience, "the guest's agent", guest->WaitReady());
+  if (exited_.is_set()) co_return absl::OkStatus();
+  CO_RETURN_IF_ERROR(CheckHere());
+  if (!ready.ok()) {
+    co_return refused(absl::StatusCode::kDeadlineExceeded, "its agent is not connected");
+  }
+  absl::Status asked = co_await WithDeadline(timeout, "the guest's agent", guest->Shutdown(false));
+  if (exited_.is_set()) co_return absl::OkStatus();
+  CO_RETURN_IF_ERROR(CheckHere());
+  // Without an answer, or with a lost link, it may be about to end all the same.
+  const bool may_end = asked.ok() || absl::IsUnavailable(asked) || absl::IsDeadlineExceeded(asked);
+  if (!may_end) co_return refused(asked.code(), std::string(asked.message()));
+  const auto left = std::chrono::duration_cast<milliseconds>(until - Clock::now());
+  absl::Status ended = co_await AwaitExit(std::max(left, milliseconds(0)));
+  if (!absl::IsDeadlineExceeded(ended)) co_return ended;
+  co_return refused(absl::StatusCode::kDeadlineExceeded,
+                    asked.ok() ? absl::StrCat("it was not done within ", timeout.count(), " ms")
+                               : std::string(asked.message()));
 }
 
 Task<absl::Status> UtilityVm::Pause() {
   auto self = shared_from_this();
+  // What the cut says of it goes with the VM; a pause that came after it would be lost.
+  auto open = [this] { return undecided(); };
+  (void)co_await AwaitWhile(open, deps_.settings.outcome_wait);
   AsyncMutex::Guard lock = co_await operation_.Lock();
+  CO_RETURN_IF_ERROR(CheckHere());
+  if (undecided()) co_return NotYet("paused");
   if (phase_ != Phase::kUp) co_return Refuse("paused");
   if (paused_) co_return absl::OkStatus();
   std::shared_ptr<ComputeSystem> system = system_;
-  CO_RETURN_IF_ERROR(co_await system->Pause());
+  pausing_ = true;
+  absl::Status paused = co_await system->Pause();
+  pausing_ = false;
+  CO_RETURN_IF_ERROR(CheckHere());
+  CO_RETURN_IF_ERROR(paused);
   paused_ = true;
   row_.desired_state = "paused";
   deps_.events.Publish("vm.paused", row_.id);
@@ -315,9 +393,10 @@ Task<absl::Status> UtilityVm::Pause() {
 
 Task<absl::Status> UtilityVm::Resume() {
   auto self = shared_from_this();
+  CO_RETURN_IF_ERROR(co_await AwaitMigrationsEnd());
   AsyncMutex::Guard lock = co_await operation_.Lock();
-  // Resuming waits for a migration's outcome: the source must not run what may run elsewhere.
-  while (notice_.has_value() && phase_ != Phase::kGone) co_await changed_.Wait();
+  CO_RETURN_IF_ERROR(CheckHere());
+  if (notice_.has_value()) co_return NotYet("resumed");
   if (phase_ != Phase::kUp) co_return Refuse("resumed");
   if (!paused_) co_return absl::OkStatus();
   std::shared_ptr<ComputeSystem> system = system_;
@@ -326,6 +405,15 @@ Task<absl::Status> UtilityVm::Resume() {
   row_.desired_state = "running";
   deps_.events.Publish("vm.resumed", row_.id);
   co_return co_await Persist();
+}
+
+// The source must not run what may run elsewhere.
+Task<absl::Status> UtilityVm::AwaitMigrationsEnd() {
+  auto held = [this] { return notice_.has_value() && phase_ != Phase::kGone; };
+  (void)co_await AwaitWhile(held, deps_.settings.outcome_wait);
+  CO_RETURN_IF_ERROR(CheckHere());
+  if (held()) co_return NotYet("resumed");
+  co_return absl::OkStatus();
 }
 
 Task<absl::StatusOr<schema::Properties>> UtilityVm::GetProperties(
@@ -338,15 +426,10 @@ Task<absl::StatusOr<schema::Properties>> UtilityVm::GetProperties(
 
 Task<absl::StatusOr<std::shared_ptr<guest::Guest>>> UtilityVm::UsableGuest() {
   auto self = shared_from_this();
-  while (phase_ == Phase::kIncoming || phase_ == Phase::kInDoubt ||
-         (phase_ == Phase::kUp && frozen_)) {
-    co_await changed_.Wait();
-  }
-  if (phase_ == Phase::kGone) {
-    co_return absl::FailedPreconditionError(
-        absl::StrCat("VM ", row_.name, " moved to ",
-                     notice_ ? notice_->destination : "another host", "; go on there"));
-  }
+  auto open = [this] { return phase_ == Phase::kIncoming || undecided(); };
+  (void)co_await AwaitWhile(open, deps_.settings.outcome_wait);
+  CO_RETURN_IF_ERROR(CheckHere());
+  if (open()) co_return NotYet("used");
   if (phase_ != Phase::kUp || guest_ == nullptr) co_return Refuse("used");
   co_return guest_;
 }
@@ -387,6 +470,7 @@ Task<absl::Status> UtilityVm::Adopt() {
 
 Task<void> UtilityVm::AwaitAgent(std::shared_ptr<UtilityVm> self) {
   std::shared_ptr<guest::Guest> guest = self->guest_;
+  if (guest == nullptr) co_return;
   absl::Status ready = co_await WithDeadline(self->deps_.settings.boot_timeout, "the guest's agent",
                                              guest->WaitReady());
   if (!ready.ok()) {
@@ -398,6 +482,8 @@ Task<void> UtilityVm::AwaitAgent(std::shared_ptr<UtilityVm> self) {
 
 Task<void> UtilityVm::Detach() {
   auto self = shared_from_this();
+  detached_ = true;
+  Pulse();
   if (guest_ == nullptr) co_return;
   guest_->set_on_change(nullptr);
   // From here on nothing is taken from the guest that the record lacks; the guest keeps the rest.
@@ -407,6 +493,24 @@ Task<void> UtilityVm::Detach() {
   if (guest_ == nullptr) co_return;
   guest_->Close(absl::UnavailableError("the daemon stops; the VM runs on"));
   guest_.reset();
+}
+
+Task<absl::Status> UtilityVm::Remove() {
+  auto self = shared_from_this();
+  AsyncMutex::Guard lock = co_await operation_.Lock();
+  CO_RETURN_IF_ERROR(CheckHere());
+  CO_RETURN_IF_ERROR(RefuseIfMigrating("deleted"));
+  if (phase_ != Phase::kStopped && phase_ != Phase::kFailed) {
+    co_return absl::FailedPreconditionError(absl::StrCat(
+        "VM ", row_.name, " is not stopped; stop it first (ferryctl stop ", row_.name, ")"));
+  }
+  // Gone first: nothing must write its row again while the store drops it.
+  const Phase before = phase_;
+  std::string reason = row_.state_reason;
+  SetPhase(Phase::kGone, "it was deleted");
+  absl::Status deleted = co_await deps_.store.DeleteVm(row_.id);
+  if (!deleted.ok()) SetPhase(before, std::move(reason));
+  co_return deleted;
 }
 
 Task<absl::Status> UtilityVm::Persist() {

@@ -53,7 +53,8 @@ class UtilityVm : public std::enable_shared_from_this<UtilityVm> {
   const std::string& spec_json() const { return row_.spec_json; }
   const std::string& request_id() const { return row_.request_id; }
   v1::VmState state() const;
-  bool paused_by_user() const { return paused_; }
+  // Also while it is being paused: what is cut then arrives paused.
+  bool paused_by_user() const { return paused_ || pausing_; }
   v1::Vm Describe(bool with_document) const;
   // Whether a former daemon process may have left its system running.
   bool has_adoption_record() const { return !row_.adoption_record.empty(); }
@@ -68,8 +69,14 @@ class UtilityVm : public std::enable_shared_from_this<UtilityVm> {
   Task<absl::Status> Resume();
   Task<absl::StatusOr<schema::Properties>> GetProperties(const schema::PropertyQuery& query);
 
+  // Returns when no migration holds the VM, so that it can be resumed. FAILED_PRECONDITION if it
+  // moved, or if that takes longer than HostSettings::outcome_wait. May be cancelled.
+  Task<absl::Status> AwaitMigrationsEnd();
+
   // The guest of a VM that runs here. While a switchover decides where it runs, this waits for the
-  // outcome; FAILED_PRECONDITION, with the VM's new home, if it moved.
+  // outcome, at most HostSettings::outcome_wait; FAILED_PRECONDITION, with where the VM is and what
+  // to do, if it moved or is not decided by then; UNAVAILABLE if the daemon stops. May be
+  // cancelled.
   Task<absl::StatusOr<std::shared_ptr<guest::Guest>>> UsableGuest();
   // The guest without waiting, nullptr if there is none.
   std::shared_ptr<guest::Guest> guest() const { return guest_; }
@@ -83,8 +90,11 @@ class UtilityVm : public std::enable_shared_from_this<UtilityVm> {
   Task<absl::Status> Adopt();
 
   // Records where the guest's streams stand, ends the guest connection and lets go of the system
-  // without ending it (the daemon stops).
+  // without ending it (the daemon stops). Whoever waits, and every later call, gets UNAVAILABLE.
   Task<void> Detach();
+
+  // Takes a stopped VM out of the store; nothing can be done to it any more.
+  Task<absl::Status> Remove();
 
   // --- A migration's source ---
 
@@ -128,6 +138,15 @@ class UtilityVm : public std::enable_shared_from_this<UtilityVm> {
   enum class Phase { kStopped, kStarting, kUp, kStopping, kIncoming, kInDoubt, kGone, kFailed };
 
   absl::Status Refuse(const std::string& operation) const;
+  // Whether it is (still) this daemon's: neither gone nor let go of.
+  absl::Status CheckHere() const;
+  // A switchover decides, or has not begun to, whether it runs here.
+  bool undecided() const { return phase_ == Phase::kInDoubt || (phase_ == Phase::kUp && frozen_); }
+  // What somebody is told whose patience ended before a migration did.
+  absl::Status NotYet(const std::string& operation) const;
+  // Returns when `holds` does not any more, or the daemon lets go; DEADLINE_EXCEEDED after `limit`.
+  Task<absl::Status> AwaitWhile(std::function<bool()> holds, milliseconds limit);
+  Task<absl::Status> ShutDownInOrder(milliseconds timeout);
   Task<absl::Status> Boot();
   enum class Spools { kNew, kKept };
   void MakeGuest(Spools spools);
@@ -154,12 +173,14 @@ class UtilityVm : public std::enable_shared_from_this<UtilityVm> {
 
   Phase phase_ = Phase::kStopped;
   bool paused_ = false;
+  bool pausing_ = false;   // asked for, not yet done
+  bool detached_ = false;  // the daemon has let go of it
   std::shared_ptr<ComputeSystem> system_;
   std::shared_ptr<guest::Guest> guest_;
   std::optional<SystemExit> last_exit_;
   AsyncMutex operation_;
-  AsyncEvent exited_;    // the system is gone
-  AsyncEvent changed_;   // pulsed when phase, hold or freeze changed
+  AsyncEvent exited_;    // the system is gone; changed_ is pulsed too
+  AsyncEvent changed_;   // pulsed when phase, hold, freeze or detached_ changed
   bool frozen_ = false;  // a switchover is being decided
   bool persist_pending_ = false;
 

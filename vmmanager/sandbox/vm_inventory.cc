@@ -56,8 +56,14 @@ Task<void> VmInventory::AdoptAll() {
   }
 }
 
+absl::Status VmInventory::CheckServing() const {
+  if (!detached_) return absl::OkStatus();
+  return absl::UnavailableError("this host's ferryd stops; try again when it is back");
+}
+
 Task<absl::StatusOr<std::shared_ptr<UtilityVm>>> VmInventory::Create(
     const v1::CreateVmRequest& request) {
+  CO_RETURN_IF_ERROR(CheckServing());
   CO_ASSIGN_OR_RETURN(const v1::VmSpec spec, CompleteSpec(request.spec()));
   if (auto existing = FindByName(spec.name())) {
     if (!request.request_id().empty() && existing->request_id() == request.request_id()) {
@@ -116,13 +122,7 @@ std::vector<std::shared_ptr<UtilityVm>> VmInventory::List() const {
 }
 
 Task<absl::Status> VmInventory::Delete(std::shared_ptr<UtilityVm> vm) {
-  CO_RETURN_IF_ERROR(vm->RefuseIfMigrating("deleted"));
-  const v1::VmState state = vm->state();
-  if (state != v1::VM_STATE_STOPPED && state != v1::VM_STATE_FAILED) {
-    co_return absl::FailedPreconditionError(absl::StrCat(
-        "VM ", vm->name(), " is not stopped; stop it first (ferryctl stop ", vm->name(), ")"));
-  }
-  CO_RETURN_IF_ERROR(co_await deps_.store.DeleteVm(vm->id()));
+  CO_RETURN_IF_ERROR(co_await vm->Remove());
   vms_.erase(vm->id());
   deps_.events.Publish("vm.deleted", vm->id(), {{"name", vm->name()}});
   co_return absl::OkStatus();
@@ -130,6 +130,7 @@ Task<absl::Status> VmInventory::Delete(std::shared_ptr<UtilityVm> vm) {
 
 absl::StatusOr<std::shared_ptr<UtilityVm>> VmInventory::AddIncoming(
     VmRow row, v1::VmSpec spec, schema::ComputeSystem document) {
+  RETURN_IF_ERROR(CheckServing());
   if (vms_.contains(row.id)) {
     return absl::AlreadyExistsError(
         absl::StrCat("VM ", row.id, " (", row.name, ") is already on this host"));
@@ -171,6 +172,7 @@ Task<absl::Status> VmInventory::Forget(std::string id, std::string moved_to) {
 }
 
 Task<void> VmInventory::Detach() {
+  detached_ = true;
   for (const auto& vm : List()) co_await vm->Detach();
 }
 

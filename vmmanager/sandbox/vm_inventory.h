@@ -43,16 +43,18 @@ class VmInventory {
   // Drops a VM that left, or one that never arrived; `moved_to` is told to whoever looks for it.
   Task<absl::Status> Forget(std::string id, std::string moved_to);
 
-  // Lets go of all VMs; they run on.
+  // Lets go of all VMs; they run on. No VM can be added any more.
   Task<void> Detach();
 
  private:
+  absl::Status CheckServing() const;
   std::shared_ptr<UtilityVm> FindByName(const std::string& name) const;
   Task<void> AdoptAll();
 
   SandboxDeps deps_;
   std::map<std::string, std::shared_ptr<UtilityVm>> vms_;  // by id
   std::map<std::string, std::string> departed_;            // id and name -> new host
+  bool detached_ = false;
 };
 
 }  // namespace ferry::vm

@@ -12,11 +12,26 @@ namespace {
 
 constexpr uint32_t kMaxSignal = 64;
 constexpr size_t kMaxRequestId = 128;
-// The agent dials again within milliseconds after a migration or a restart of the daemon.
-constexpr milliseconds kAgentLimit{15'000};
 
-Task<absl::Status> AwaitAgent(std::shared_ptr<guest::Guest> guest) {
-  co_return co_await WithDeadline(kAgentLimit, "the guest's agent", guest->WaitReady());
+// Returns when the VM's guest can be asked for something.
+Task<absl::Status> AwaitAgent(std::shared_ptr<UtilityVm> vm, std::shared_ptr<guest::Guest> guest,
+                              milliseconds limit) {
+  if (vm->paused_by_user()) {
+    co_return absl::FailedPreconditionError(absl::StrCat(
+        "VM ", vm->name(), " is paused; resume it first (ferryctl vm resume ", vm->name(), ")"));
+  }
+  absl::Status ready = co_await WithDeadline(limit, "the guest's agent", guest->WaitReady());
+  if (!absl::IsDeadlineExceeded(ready)) co_return ready;
+  co_return absl::DeadlineExceededError(absl::StrCat(
+      "the agent of VM ", vm->name(), " is not connected and did not come back within ",
+      limit.count(), " ms; the VM runs. Try again, or end it (ferryctl vm stop --force ",
+      vm->name(), ")"));
+}
+
+absl::Status NoAnswer(const UtilityVm& vm) {
+  return absl::DeadlineExceededError(absl::StrCat(
+      "the agent of VM ", vm.name(), " gives no answer; the VM runs. Try again, or end ",
+      "it (ferryctl vm stop --force ", vm.name(), ")"));
 }
 
 absl::Status CheckRequestId(const std::string& id) {
@@ -26,13 +41,6 @@ absl::Status CheckRequestId(const std::string& id) {
 }
 
 }  // namespace
-
-Task<absl::StatusOr<std::shared_ptr<guest::Guest>>> GuestService::FindGuest(const std::string& vm) {
-  auto found = inventory_.Find(vm);
-  if (!found.ok()) co_return found.status();
-  std::shared_ptr<UtilityVm> utility_vm = *found;
-  co_return co_await utility_vm->UsableGuest();
-}
 
 grpc::ServerUnaryReactor* GuestService::CreateProcess(grpc::CallbackServerContext* context,
                                                       const v1::CreateProcessRequest* request,
@@ -46,20 +54,21 @@ grpc::ServerUnaryReactor* GuestService::CreateProcess(grpc::CallbackServerContex
         if (!vm.ok()) co_return vm.status();
         auto guest = co_await (*vm)->UsableGuest();
         if (!guest.ok()) co_return guest.status();
-        if ((*vm)->paused_by_user()) {
-          co_return absl::FailedPreconditionError(absl::StrCat(
-              "VM ", (*vm)->name(), " is paused; resume it before running something in it"));
-        }
-        CO_RETURN_IF_ERROR(co_await AwaitAgent(*guest));
+        CO_RETURN_IF_ERROR(co_await AwaitAgent(*vm, *guest, agent_wait()));
+        co_await rpc::RunToEndFromHere();
         std::string request_id = create.request_id();
-        auto process = co_await (*guest)->CreateProcess(std::move(spec), std::move(request_id));
+        auto process =
+            co_await WithDeadline(inventory_.deps().settings.answer_wait, "the guest's agent",
+                                  (*guest)->CreateProcess(std::move(spec), std::move(request_id)));
+        if (absl::IsDeadlineExceeded(process.status())) co_return NoAnswer(**vm);
         if (!process.ok()) co_return process.status();
         // From the answer on the caller may count on finding it again.
         CO_RETURN_IF_ERROR(co_await (*vm)->Persist());
         inventory_.deps().events.Publish("process.created", (*vm)->id(),
                                          {{"process", absl::StrCat((*process)->pid())}});
         co_return ToProto((*vm)->id(), **process);
-      });
+      },
+      rpc::OnCallerGone::kCancel);
 }
 
 grpc::ServerUnaryReactor* GuestService::ListProcesses(grpc::CallbackServerContext* context,
@@ -85,28 +94,40 @@ grpc::ServerUnaryReactor* GuestService::ListProcesses(grpc::CallbackServerContex
 grpc::ServerUnaryReactor* GuestService::SignalProcess(grpc::CallbackServerContext* context,
                                                       const v1::SignalProcessRequest* request,
                                                       v1::SignalProcessResponse* response) {
-  return rpc::ServeUnary(context, executor(), request, response,
-                         [this](const v1::SignalProcessRequest& signal)
-                             -> Task<absl::StatusOr<v1::SignalProcessResponse>> {
-                           if (signal.signal() > kMaxSignal) {
-                             co_return absl::InvalidArgumentError(absl::StrCat(
-                                 "signal is ", signal.signal(), "; use 0 to ", kMaxSignal));
-                           }
-                           auto guest = co_await FindGuest(signal.vm());
-                           if (!guest.ok()) co_return guest.status();
-                           auto process = (*guest)->Find(signal.process_id());
-                           if (process == nullptr) {
-                             co_return absl::NotFoundError(absl::StrCat(
-                                 "VM ", signal.vm(), " has no process ", signal.process_id(),
-                                 "; ferryctl ps ", signal.vm(), " shows those there are"));
-                           }
-                           CO_RETURN_IF_ERROR(co_await AwaitAgent(*guest));
-                           auto delivered = co_await process->Signal(signal.signal());
-                           if (!delivered.ok()) co_return delivered.status();
-                           v1::SignalProcessResponse result;
-                           result.set_delivered(*delivered);
-                           co_return result;
-                         });
+  return rpc::ServeUnary(
+      context, executor(), request, response,
+      [this](const v1::SignalProcessRequest& signal)
+          -> Task<absl::StatusOr<v1::SignalProcessResponse>> {
+        auto delivered = co_await Signal(signal);
+        if (!delivered.ok()) co_return delivered.status();
+        v1::SignalProcessResponse result;
+        result.set_delivered(*delivered);
+        co_return result;
+      },
+      rpc::OnCallerGone::kCancel);
+}
+
+Task<absl::StatusOr<bool>> GuestService::Signal(const v1::SignalProcessRequest& request) {
+  if (request.signal() > kMaxSignal) {
+    co_return absl::InvalidArgumentError(
+        absl::StrCat("signal is ", request.signal(), "; use 0 to ", kMaxSignal));
+  }
+  auto vm = inventory_.Find(request.vm());
+  if (!vm.ok()) co_return vm.status();
+  auto guest = co_await (*vm)->UsableGuest();
+  if (!guest.ok()) co_return guest.status();
+  auto process = (*guest)->Find(request.process_id());
+  if (process == nullptr) {
+    co_return absl::NotFoundError(absl::StrCat("VM ", request.vm(), " has no process ",
+                                               request.process_id(), "; ferryctl ps ", request.vm(),
+                                               " shows those there are"));
+  }
+  CO_RETURN_IF_ERROR(co_await AwaitAgent(*vm, *guest, agent_wait()));
+  co_await rpc::RunToEndFromHere();
+  auto delivered = co_await WithDeadline(inventory_.deps().settings.answer_wait,
+                                         "the guest's agent", process->Signal(request.signal()));
+  if (absl::IsDeadlineExceeded(delivered.status())) co_return NoAnswer(**vm);
+  co_return delivered;
 }
 
 grpc::ServerBidiReactor<v1::AttachRequest, v1::AttachResponse>* GuestService::Attach(

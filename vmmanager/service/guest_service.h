@@ -23,7 +23,9 @@ class GuestService final : public v1::GuestService::CallbackService {
 
  private:
   const Executor& executor() const { return inventory_.deps().executor; }
-  Task<absl::StatusOr<std::shared_ptr<guest::Guest>>> FindGuest(const std::string& vm);
+  milliseconds agent_wait() const { return inventory_.deps().settings.agent_wait; }
+  // False if it had already exited.
+  Task<absl::StatusOr<bool>> Signal(const v1::SignalProcessRequest& request);
 
   VmInventory& inventory_;
 };

@@ -110,12 +110,69 @@ TEST_F(UtilityVmTest, StopThatTakesTooLongLeavesItRunning) {
   guests_.obey = false;
   const absl::Status status = Await(vm->Stop(false, milliseconds(10)));
   EXPECT_EQ(status.code(), absl::StatusCode::kDeadlineExceeded);
-  EXPECT_THAT(status.message(), HasSubstr("still runs"));
+  EXPECT_THAT(status.message(), HasSubstr("was not done within 10 ms; it still runs"));
   EXPECT_THAT(status.message(), HasSubstr("--force"));
   EXPECT_EQ(vm->state(), v1::VM_STATE_RUNNING);
   EXPECT_TRUE(Await(vm->UsableGuest()).ok());
   EXPECT_TRUE(Await(vm->Stop(true, kLong)).ok());
   EXPECT_EQ(vm->state(), v1::VM_STATE_STOPPED);
+}
+
+TEST_F(UtilityVmTest, StopTakesItsLimitOnceWhateverTheAgentDoes) {
+  auto vm = Boot();
+  host_.settings.agent_wait = milliseconds(10);
+  guests_.Agent(vm->id()).silent = true;
+  absl::Status status = Await(vm->Stop(false, milliseconds(20)));
+  EXPECT_EQ(status.code(), absl::StatusCode::kDeadlineExceeded);
+  EXPECT_THAT(status.message(), HasSubstr("still runs"));
+  EXPECT_THAT(status.message(), HasSubstr("--force"));
+  EXPECT_EQ(vm->state(), v1::VM_STATE_RUNNING);
+  // Without an agent there is nobody to wait an hour for.
+  guests_.Agent(vm->id()).Stop();
+  Settle();
+  status = Await(vm->Stop(false, milliseconds(3'600'000)));
+  EXPECT_EQ(status.code(), absl::StatusCode::kDeadlineExceeded);
+  EXPECT_THAT(status.message(), HasSubstr("its agent is not connected; it still runs"));
+  EXPECT_EQ(vm->state(), v1::VM_STATE_RUNNING);
+}
+
+TEST_F(UtilityVmTest, OperationsAfterTheDaemonLetGoAreRefused) {
+  auto vm = Boot();
+  host_.backend.script().Block("Pause");
+  auto paused = Begin(vm->Pause());
+  Await(host_.backend.script().WaitBlocked("Pause"));
+  auto stopped = Begin(vm->Stop(false, kLong));
+  Settle();
+  Await(host_.inventory->Detach());
+  host_.backend.script().Release("Pause");
+  EXPECT_EQ(Finish(paused).code(), absl::StatusCode::kUnavailable);
+  const absl::Status status = Finish(stopped);
+  EXPECT_EQ(status.code(), absl::StatusCode::kUnavailable);
+  EXPECT_THAT(status.message(), HasSubstr("ferryd stops"));
+  EXPECT_EQ(Await(vm->UsableGuest()).status().code(), absl::StatusCode::kUnavailable);
+  EXPECT_EQ(Await(vm->Resume()).code(), absl::StatusCode::kUnavailable);
+  EXPECT_NE(vm->system(), nullptr);
+}
+
+TEST_F(UtilityVmTest, LettingGoEndsAStopThatWaits) {
+  auto vm = Boot();
+  guests_.obey = false;
+  auto stopped = Begin(vm->Stop(false, milliseconds(3'600'000)));
+  Settle();
+  Await(host_.inventory->Detach());
+  EXPECT_EQ(Finish(stopped).code(), absl::StatusCode::kUnavailable);
+}
+
+TEST_F(UtilityVmTest, LettingGoDuringABootLeavesTheVm) {
+  auto vm = Create("web");
+  guests_.boot = false;
+  auto started = Begin(vm->Start());
+  Settle();
+  Await(host_.inventory->Detach());
+  EXPECT_EQ(Finish(started).code(), absl::StatusCode::kUnavailable);
+  Settle();
+  EXPECT_NE(vm->system(), nullptr);
+  EXPECT_FALSE(Row(vm->id()).adoption_record.empty());
 }
 
 TEST_F(UtilityVmTest, ForcedStopThatFailsCanBeTriedAgain) {

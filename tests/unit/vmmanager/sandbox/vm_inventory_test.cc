@@ -164,6 +164,31 @@ TEST_F(VmInventoryTest, DeleteNeedsAStoppedVm) {
   EXPECT_EQ(Row(vm->id()).id, "");
 }
 
+TEST_F(VmInventoryTest, StartDuringADeleteFindsNothing) {
+  auto vm = Create("web");
+  auto deleted = Begin(host_.inventory->Delete(vm));
+  auto started = Begin(vm->Start());
+  EXPECT_TRUE(Finish(deleted).ok());
+  const absl::Status status = Finish(started);
+  EXPECT_EQ(status.code(), absl::StatusCode::kNotFound);
+  EXPECT_THAT(status.message(), HasSubstr("it was deleted"));
+  EXPECT_EQ(vm->system(), nullptr);
+  EXPECT_EQ(Row(vm->id()).id, "");
+}
+
+TEST_F(VmInventoryTest, DeleteDuringAStartIsRefused) {
+  auto vm = Create("web");
+  host_.backend.script().Block("Start");
+  auto started = Begin(vm->Start());
+  Await(host_.backend.script().WaitBlocked("Start"));
+  auto deleted = Begin(host_.inventory->Delete(vm));
+  Settle();
+  host_.backend.script().Release("Start");
+  EXPECT_TRUE(Finish(started).ok());
+  EXPECT_EQ(Finish(deleted).code(), absl::StatusCode::kFailedPrecondition);
+  EXPECT_EQ(vm->state(), v1::VM_STATE_RUNNING);
+}
+
 TEST_F(VmInventoryTest, DeletedVmIsNotWrittenToTheStoreAgain) {
   auto vm = Boot();
   ASSERT_TRUE(Await(vm->Stop(false, milliseconds(60'000))).ok());

@@ -91,6 +91,97 @@ TEST_F(VmMigrationTest, GuestIsWaitedForWhileInDoubtAndComesBackWithAReclaim) {
   EXPECT_EQ(Row(vm->id()).epoch, 3u);
 }
 
+TEST_F(VmMigrationTest, WaitForTheGuestEndsWithWhereTheVmIs) {
+  host_.settings.outcome_wait = milliseconds(10);
+  auto incoming = Incoming();
+  absl::Status status = Await(incoming->UsableGuest()).status();
+  EXPECT_EQ(status.code(), absl::StatusCode::kFailedPrecondition);
+  EXPECT_THAT(status.message(), HasSubstr("migration session-1 still brings it"));
+  EXPECT_THAT(status.message(), HasSubstr("runs at its source"));
+  Await(incoming->Discard(absl::CancelledError("over")));
+  auto vm = Boot();
+  ASSERT_TRUE(vm->OpenMigration("session-1", "host-b:1").ok());
+  vm->FreezeGuest();
+  status = Await(vm->UsableGuest()).status();
+  EXPECT_EQ(status.code(), absl::StatusCode::kFailedPrecondition);
+  EXPECT_THAT(status.message(), HasSubstr("session-1"));
+  vm->MarkInDoubt();
+  status = Await(vm->UsableGuest()).status();
+  EXPECT_EQ(status.code(), absl::StatusCode::kFailedPrecondition);
+  EXPECT_THAT(status.message(), HasSubstr("handed over to host-b:1"));
+  vm->ReturnFromMigration(3);
+  EXPECT_TRUE(Await(vm->UsableGuest()).ok());
+}
+
+TEST_F(VmMigrationTest, LettingGoEndsEveryWait) {
+  auto vm = Boot();
+  auto incoming = Incoming();
+  ASSERT_TRUE(vm->OpenMigration("session-1", "host-b:1").ok());
+  vm->FreezeGuest();
+  auto guest = Begin(vm->UsableGuest());
+  auto there = Begin(incoming->UsableGuest());
+  auto resumed = Begin(vm->Resume());
+  auto paused = Begin(vm->Pause());
+  Settle();
+  Await(host_.inventory->Detach());
+  EXPECT_EQ(Finish(guest).status().code(), absl::StatusCode::kUnavailable);
+  EXPECT_EQ(Finish(there).status().code(), absl::StatusCode::kUnavailable);
+  EXPECT_EQ(Finish(resumed).code(), absl::StatusCode::kUnavailable);
+  EXPECT_EQ(Finish(paused).code(), absl::StatusCode::kUnavailable);
+}
+
+TEST_F(VmMigrationTest, ResumeHoldsUpNothingAndSaysWhereTheVmWent) {
+  auto vm = Boot();
+  ASSERT_TRUE(Await(vm->Pause()).ok());
+  ASSERT_TRUE(vm->OpenMigration("session-1", "host-b:1").ok());
+  auto resumed = Begin(vm->Resume());
+  Settle();
+  const absl::Status stopped = Await(vm->Stop(true, milliseconds(10)));
+  EXPECT_EQ(stopped.code(), absl::StatusCode::kFailedPrecondition);
+  EXPECT_THAT(stopped.message(), HasSubstr("session-1"));
+  EXPECT_FALSE(resumed->has_value());
+  vm->MarkInDoubt();
+  (void)Await(vm->Relinquish());
+  const absl::Status status = Finish(resumed);
+  EXPECT_EQ(status.code(), absl::StatusCode::kFailedPrecondition);
+  EXPECT_THAT(status.message(), HasSubstr("moved to host-b:1"));
+}
+
+TEST_F(VmMigrationTest, PauseAfterTheCutWaitsForTheOutcome) {
+  auto vm = Boot();
+  ASSERT_TRUE(vm->OpenMigration("session-1", "host-b:1").ok());
+  vm->FreezeGuest();
+  auto paused = Begin(vm->Pause());
+  Settle();
+  EXPECT_FALSE(paused->has_value());
+  EXPECT_FALSE(vm->paused_by_user());
+  vm->ReturnFromMigration(1);
+  EXPECT_TRUE(Finish(paused).ok());
+  EXPECT_EQ(vm->state(), v1::VM_STATE_PAUSED);
+  ASSERT_TRUE(Await(vm->Resume()).ok());
+
+  ASSERT_TRUE(vm->OpenMigration("session-2", "host-b:1").ok());
+  vm->FreezeGuest();
+  paused = Begin(vm->Pause());
+  Settle();
+  vm->MarkInDoubt();
+  (void)Await(vm->Relinquish());
+  EXPECT_THAT(Finish(paused).message(), HasSubstr("moved to host-b:1"));
+}
+
+TEST_F(VmMigrationTest, PauseThatTheCutCatchesGoesWithTheVm) {
+  auto vm = Boot();
+  ASSERT_TRUE(vm->OpenMigration("session-1", "host-b:1").ok());
+  host_.backend.script().Block("Pause");
+  auto paused = Begin(vm->Pause());
+  Await(host_.backend.script().WaitBlocked("Pause"));
+  vm->FreezeGuest();
+  EXPECT_TRUE(vm->paused_by_user());
+  host_.backend.script().Release("Pause");
+  EXPECT_TRUE(Finish(paused).ok());
+  EXPECT_TRUE(vm->paused_by_user());
+}
+
 TEST_F(VmMigrationTest, GuestThatMovedNamesItsNewHome) {
   auto vm = Boot();
   ASSERT_TRUE(vm->OpenMigration("session-1", "host-b:1").ok());

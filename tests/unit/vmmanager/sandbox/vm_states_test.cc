@@ -56,6 +56,8 @@ class VmStatesTest : public SandboxTest, public ::testing::WithParamInterface<St
     return vm;
   }
 
+  void SetUp() override { host_.settings.outcome_wait = milliseconds(20); }
+
   // Does `operation` to a fresh VM in the state and compares.
   void Check(const char* name, StatusCode expected,
              const std::function<absl::Status(std::shared_ptr<UtilityVm>)>& operation) {
@@ -73,6 +75,7 @@ class VmStatesTest : public SandboxTest, public ::testing::WithParamInterface<St
           << name;
     }
     // Another one must be able to take the name.
+    if (!host_.inventory->Find(vm->id()).ok()) return;
     if (vm->current_notice()) vm->ReturnFromMigration(vm->epoch());
     if (vm->state() == v1::VM_STATE_INCOMING) {
       Await(vm->Discard(absl::CancelledError("over")));

@@ -63,6 +63,55 @@ TEST_F(GuestServiceTest, RefusalsKeepTheirCodes) {
   EXPECT_THAT(paused.message(), HasSubstr("paused"));
 }
 
+TEST_F(GuestServiceTest, SignalToAPausedVmIsRefused) {
+  const uint32_t pid = BootWithProcess().id();
+  ASSERT_TRUE(Call(vms_->async(), &VmAsync::PauseVm, Ref("web")).ok());
+  const absl::Status paused = Signal(pid, 15).status();
+  EXPECT_EQ(paused.code(), absl::StatusCode::kFailedPrecondition);
+  EXPECT_THAT(paused.message(), HasSubstr("paused"));
+  EXPECT_TRUE(Agent().signals.empty());
+}
+
+TEST_F(GuestServiceTest, AgentThatHangsOrIsAwayIsNamedInTime) {
+  const uint32_t pid = BootWithProcess().id();
+  host_.settings.agent_wait = milliseconds(20);
+  host_.settings.answer_wait = milliseconds(20);
+  Agent().silent = true;
+  for (const absl::Status& status : {Signal(pid, 15).status(), Exec({"cat"}).status()}) {
+    EXPECT_EQ(status.code(), absl::StatusCode::kDeadlineExceeded);
+    EXPECT_THAT(status.message(), HasSubstr("the agent of VM web gives no answer"));
+    EXPECT_THAT(status.message(), HasSubstr("--force"));
+  }
+  Agent().Stop();
+  Settle();
+  for (const absl::Status& status : {Signal(pid, 15).status(), Exec({"cat"}).status()}) {
+    EXPECT_EQ(status.code(), absl::StatusCode::kDeadlineExceeded);
+    EXPECT_THAT(status.message(), HasSubstr("the agent of VM web is not connected"));
+  }
+}
+
+TEST_F(GuestServiceTest, NothingIsStartedForACallerThatLeftDuringASwitchover) {
+  BootWithProcess();
+  ASSERT_TRUE(Vm()->OpenMigration("session-1", "host-b:1").ok());
+  Vm()->FreezeGuest();
+  v1::CreateProcessRequest request;
+  request.set_vm("web");
+  request.mutable_spec()->add_command("late");
+  auto late = Await(
+      rpc::CallUnary(processes_->async(), &GuestAsync::CreateProcess, request, milliseconds(50)));
+  EXPECT_EQ(late.status().code(), absl::StatusCode::kDeadlineExceeded);
+  const auto resumed =
+      Await(rpc::CallUnary(vms_->async(), &VmAsync::ResumeVm, Ref("web"), milliseconds(50)));
+  EXPECT_EQ(resumed.status().code(), absl::StatusCode::kDeadlineExceeded);
+  Vm()->ReturnFromMigration(1);
+  // One that comes now is answered behind whatever became of the others.
+  ASSERT_TRUE(Exec({"cat"}).ok());
+  Settle();
+  for (const auto& [pid, process] : Agent().processes) {
+    EXPECT_NE(process.request.parameters.command_args.front(), "late");
+  }
+}
+
 TEST_F(GuestServiceTest, AttachCarriesStdioBothWays) {
   const uint32_t pid = BootWithProcess().id();
   auto client = Attach(pid);
