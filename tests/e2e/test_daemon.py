@@ -7,6 +7,7 @@ import pytest
 from harness import workload
 from harness.ctl import ferryctl, number
 from harness.host import START_DEADLINE, Host, build_folder
+from test_migration import SLOW, open_migration
 
 
 def uptime_ms(host, vm):
@@ -88,6 +89,32 @@ def test_exit_without_a_daemon_reaches_the_client(two_hosts, vm):
         host.kill()
         host.start()
         assert client.wait() == 43, client.errors()
+
+
+def test_calls_that_wait_for_a_migration_do_not_hold_the_daemons_end_up(two_hosts, vm):
+    source, destination = two_hosts
+    mover, _ = open_migration(two_hosts, vm, *SLOW)
+    with mover, destination.ctl.attach("exec", vm, "--", "true") as early:
+        # The destination knows the VM, which has not come yet; the client waits.
+        assert destination.ctl.state(vm) == "incoming"
+        with source.ctl.attach("events", "--follow"), source.ctl.attach("exec", "-i", vm, "--", "cat"):
+            assert source.stop() == 0
+        assert destination.stop() == 0
+        assert early.wait(60) == 125
+        assert early.errors()
+    source.start()
+    assert source.ctl.state(vm) == "running"
+
+
+def test_a_call_about_a_vm_that_is_still_to_come_is_answered(two_hosts, vm):
+    source, destination = two_hosts
+    mover, session = open_migration(two_hosts, vm, *SLOW)
+    with mover:
+        early = destination.ctl.run("exec", vm, "--", "true", timeout=29)
+        assert early.returncode == 125
+        assert session in early.stderr and "source" in early.stderr
+        source.ctl.ok("migration", "cancel", session)
+        mover.wait(60)
 
 
 def test_a_paused_vm_stays_paused_without_its_daemon(two_hosts, vm):
