@@ -120,6 +120,16 @@ void AttachRelay::Start() {
   }
 }
 
+void AttachRelay::SetSpoolCapacity(size_t bytes) {
+  if (!spooled_) return;
+  for (Stream stream : {Stream::kStdout, Stream::kStderr}) {
+    Output& to = output(stream);
+    if (!to.stream || to.spool.capacity() == bytes) continue;
+    to.spool.SetCapacity(bytes, KeepFrom(stream));
+    to.stream->Wake();
+  }
+}
+
 void AttachRelay::Forget() {
   out_.file.Remove();
   err_.file.Remove();

@@ -31,6 +31,8 @@ class AttachRelay : public OutputConsumer,
   absl::StatusOr<std::unique_ptr<Attachment>> Attach(AttachOptions options, AttachSink& sink);
   bool attached() const;
   void SetExit(ExitStatus status);
+  // How much of each stream is kept from here on; drops what is too much.
+  void SetSpoolCapacity(size_t bytes);
   // Removes what is kept of the output; the process and its streams are over.
   void Forget();
   // Ends every attachment; streams are closed for good.

@@ -2,6 +2,7 @@
 
 #include <spdlog/spdlog.h>
 
+#include <algorithm>
 #include <boost/asio/post.hpp>
 #include <chrono>
 #include <set>
@@ -93,7 +94,8 @@ struct Guest::Impl {
                             .acknowledge_exit = [this](uint32_t pid) { AcknowledgeExit(pid); }}) {}
 
   HostedProcess::Events ProcessEvents() {
-    return {.changed = [this] { Changed(); }, .exit_taken = [this](uint32_t pid) { Forget(pid); }};
+    return {.changed = [this] { ProcessChanged(); },
+            .exit_taken = [this](uint32_t pid) { Forget(pid); }};
   }
 
   // A process whose ports are listened on, not yet known to the guest.
@@ -106,6 +108,15 @@ struct Guest::Impl {
   void Changed() {
     if (on_change) on_change();
   }
+
+  void ProcessChanged() {
+    Changed();
+    DropEnded();
+  }
+  // Forgets the processes that ended the longest ago and that nobody came for.
+  void DropEnded();
+  // Divides what the spools may take together.
+  void ShareSpools();
 
   void OnReady() {
     // Acknowledgements that a lost link swallowed; repeating one is harmless.
@@ -132,6 +143,7 @@ struct Guest::Impl {
     std::shared_ptr<HostedProcess> process = found->second;
     processes.erase(found);
     process->Forget();
+    ShareSpools();
     AcknowledgeExit(pid);
     // Its attachments may be in the middle of a call into it: ended later, by their owner or here.
     asio::post(gate->executor, [process] {
@@ -155,12 +167,36 @@ struct Guest::Impl {
   std::map<uint32_t, std::shared_ptr<HostedProcess>> processes;
   std::map<std::string, std::shared_ptr<Container>> containers;
   CreateRequests requests;
+  std::vector<uint32_t> ended;  // in the order in which that became known
   std::set<uint32_t> unacknowledged;
   StrayProcesses strays;
   std::function<void()> on_change;
   uint64_t started_unix_ms = NowUnixMs();
   bool closed = false;
 };
+
+void Guest::Impl::DropEnded() {
+  std::erase_if(ended, [this](uint32_t pid) { return processes.count(pid) == 0; });
+  for (const auto& [pid, process] : processes) {
+    const bool known = std::find(ended.begin(), ended.end(), pid) != ended.end();
+    if (process->exit_status() && !known) ended.push_back(pid);
+  }
+  std::vector<uint32_t> alone;
+  for (uint32_t pid : ended) {
+    if (!processes[pid]->attached()) alone.push_back(pid);
+  }
+  if (alone.size() <= options.ended_kept) return;
+  alone.resize(alone.size() - options.ended_kept);
+  for (uint32_t pid : alone) Forget(pid);
+}
+
+void Guest::Impl::ShareSpools() {
+  size_t streams = 0;
+  for (const auto& [pid, process] : processes) streams += process->spooled_streams();
+  if (streams == 0) return;
+  const size_t each = std::min(options.spool.capacity, options.spool.total / streams);
+  for (const auto& [pid, process] : processes) process->SetSpoolCapacity(each);
+}
 
 Task<absl::StatusOr<std::shared_ptr<Process>>> Guest::Impl::MadeBefore(std::string request_id) {
   while (std::shared_ptr<CreateRequests::Entry> earlier = requests.Find(request_id)) {
@@ -183,6 +219,11 @@ absl::StatusOr<std::shared_ptr<HostedProcess>> Guest::Impl::Prepare(ProcessSpec 
   if (spec.command.empty()) return absl::InvalidArgumentError("no command was given");
   if (!connection->ready()) {
     return absl::UnavailableError("the guest's agent is not connected; try again when it is");
+  }
+  if (processes.size() >= options.max_processes) {
+    return absl::ResourceExhaustedError(absl::StrCat("the VM has ", processes.size(),
+                                                     " processes, the most that can be carried to ",
+                                                     "another host; end some first"));
   }
   ProcessState state;
   state.created_unix_ms = NowUnixMs();
@@ -222,6 +263,7 @@ absl::Status Guest::Impl::Admit(const std::shared_ptr<HostedProcess>& process,
         absl::StrCat("the agent answered with the process id ", pid, ", which is not new"));
   }
   processes[pid] = process;
+  ShareSpools();
   process->Started(pid);
   Changed();
   return absl::OkStatus();
@@ -395,6 +437,7 @@ absl::Status Guest::Restore(const GuestState& state) {
     process->Adopt();
   }
   impl_->processes.merge(restored);
+  impl_->ShareSpools();
   if (ready()) impl_->OnReady();
   // What the source was starting at the cut is not among them, and its caller was told so.
   impl_->strays.Suspect();

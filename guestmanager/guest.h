@@ -20,6 +20,8 @@ struct GuestOptions {
   milliseconds rpc_timeout{300'000};  // of one call to the agent (hcsshim: 5 min)
   milliseconds shutdown_timeout{30'000};
   SpoolSettings spool;
+  size_t max_processes = 4096;  // more are refused; what a migration carries is bounded
+  size_t ended_kept = 64;       // ended processes that nobody is attached to; the newest stay
 };
 
 // What a migration carries of a guest, and what the destination makes it from again.

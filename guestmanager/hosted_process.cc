@@ -62,6 +62,11 @@ void HostedProcess::Started(uint32_t pid) {
   state_.wait_call_id = SendWait();
 }
 
+size_t HostedProcess::spooled_streams() const {
+  if (!state_.spec.detached) return 0;
+  return (state_.stdout_port != 0 ? 1 : 0) + (state_.stderr_port != 0 ? 1 : 0);
+}
+
 void HostedProcess::Adopt() {
   if (state_.exit_status) return;
   connection_->core().PreregisterWait(state_.wait_call_id, OnAnswer());

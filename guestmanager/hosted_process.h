@@ -29,6 +29,9 @@ class HostedProcess : public Process, public std::enable_shared_from_this<Hosted
   // The agent is (again) there: asks for the exit anew, because an answer may have been lost.
   void Renew();
   void Close(const absl::Status& reason);
+  // Streams whose output is kept on this host.
+  size_t spooled_streams() const;
+  void SetSpoolCapacity(size_t bytes) { relay_->SetSpoolCapacity(bytes); }
   // Nobody will ask for it again: removes what is kept of its output.
   void Forget() { relay_->Forget(); }
 

@@ -8,6 +8,11 @@ bool Spool::HasRoom(uint64_t keep_from) const {
   return keep_from >= end() || end() - std::max(keep_from, start_) < capacity_;
 }
 
+void Spool::SetCapacity(size_t capacity, uint64_t keep_from) {
+  capacity_ = capacity;
+  Append("", keep_from);
+}
+
 void Spool::Append(std::string_view data, uint64_t keep_from) {
   bytes_.append(data);
   if (bytes_.size() <= capacity_) return;

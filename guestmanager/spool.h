@@ -24,6 +24,9 @@ class Spool {
   // Stores, then drops the oldest bytes beyond the capacity, but none from `keep_from` on.
   void Append(std::string_view data, uint64_t keep_from);
 
+  // The same with another capacity from here on.
+  void SetCapacity(size_t capacity, uint64_t keep_from);
+
   // At most `limit` bytes from `offset`; valid until the next change. Empty outside of what is
   // kept.
   std::string_view Read(uint64_t offset, size_t limit) const;

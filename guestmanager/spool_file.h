@@ -13,6 +13,9 @@ namespace ferry::guest {
 // How the output of detached processes is kept.
 struct SpoolSettings {
   size_t capacity = 1024 * 1024;  // bytes per stream
+  // Bytes for all streams of a guest together, so that they fit into a migration's cut: with many
+  // of them each one has less than `capacity`.
+  size_t total = 32 * 1024 * 1024;
   // Of this guest alone; must exist. Empty: in memory only, and lost with the daemon.
   std::string folder;
 

@@ -70,6 +70,7 @@ Task<absl::StatusOr<std::string>> SourceSession::Export() {
   if (!properties.ok()) co_return properties.status();
   auto guest_state = vm_->guest()->Save();
   if (!guest_state.ok()) co_return guest_state.status();
+  CO_RETURN_IF_ERROR(vm::CheckCutFits(*guest_state, kMaxMessage));
   CO_ASSIGN_OR_RETURN(std::string plan,
                       co_await MakePlan(properties->compatibility_info.value_or("")));
   plan_digest_ = vm::PlanDigest(plan);

@@ -308,7 +308,7 @@ void UtilityVm::OnExit(const SystemExit& exit) {
 }
 
 Task<absl::Status> UtilityVm::AwaitExit(milliseconds limit) {
-  auto runs = [this] { return !exited_.is_set(); };
+  const std::function<bool()> runs = [this] { return !exited_.is_set(); };
   absl::Status ended = co_await AwaitWhile(runs, limit);
   if (exited_.is_set()) co_return absl::OkStatus();
   co_return ended.ok() ? CheckHere() : ended;
@@ -372,7 +372,7 @@ Task<absl::Status> UtilityVm::ShutDownInOrder(milliseconds timeout) {
 Task<absl::Status> UtilityVm::Pause() {
   auto self = shared_from_this();
   // What the cut says of it goes with the VM; a pause that came after it would be lost.
-  auto open = [this] { return undecided(); };
+  const std::function<bool()> open = [this] { return undecided(); };
   (void)co_await AwaitWhile(open, deps_.settings.outcome_wait);
   AsyncMutex::Guard lock = co_await operation_.Lock();
   CO_RETURN_IF_ERROR(CheckHere());
@@ -409,7 +409,9 @@ Task<absl::Status> UtilityVm::Resume() {
 
 // The source must not run what may run elsewhere.
 Task<absl::Status> UtilityVm::AwaitMigrationsEnd() {
-  auto held = [this] { return notice_.has_value() && phase_ != Phase::kGone; };
+  const std::function<bool()> held = [this] {
+    return notice_.has_value() && phase_ != Phase::kGone;
+  };
   (void)co_await AwaitWhile(held, deps_.settings.outcome_wait);
   CO_RETURN_IF_ERROR(CheckHere());
   if (held()) co_return NotYet("resumed");
@@ -426,7 +428,7 @@ Task<absl::StatusOr<schema::Properties>> UtilityVm::GetProperties(
 
 Task<absl::StatusOr<std::shared_ptr<guest::Guest>>> UtilityVm::UsableGuest() {
   auto self = shared_from_this();
-  auto open = [this] { return phase_ == Phase::kIncoming || undecided(); };
+  const std::function<bool()> open = [this] { return phase_ == Phase::kIncoming || undecided(); };
   (void)co_await AwaitWhile(open, deps_.settings.outcome_wait);
   CO_RETURN_IF_ERROR(CheckHere());
   if (open()) co_return NotYet("used");

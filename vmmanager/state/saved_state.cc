@@ -186,4 +186,20 @@ absl::Status CheckFingerprint(const state::v1::Fingerprint& source,
   return differences.Result();
 }
 
+absl::Status CheckCutFits(const guest::GuestState& state, size_t limit) {
+  ASSIGN_OR_RETURN(const std::string encoded, EncodeGuest(state));
+  size_t spools = 0;
+  for (const guest::ProcessState& process : state.processes) {
+    spools += process.std_out.spool.size() + process.std_err.spool.size();
+  }
+  // What is not a process's: names, digests, the envelope.
+  constexpr size_t kRest = 64 * 1024;
+  const size_t may_grow = std::max(guest::SpoolSettings().total, spools) - spools;
+  const size_t most = encoded.size() + may_grow + kRest;
+  if (most <= limit) return absl::OkStatus();
+  return absl::FailedPreconditionError(
+      StrCat("the VM's ", state.processes.size(), " processes with their kept output may take ",
+             most, " bytes, and a migration carries ", limit, "; end some of them first"));
+}
+
 }  // namespace ferry::vm

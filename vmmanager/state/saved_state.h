@@ -54,4 +54,8 @@ absl::Status CheckFingerprint(const state::v1::Fingerprint& source,
 std::string ProcessSpecToJson(const guest::ProcessSpec& spec);
 absl::StatusOr<guest::ProcessSpec> ProcessSpecFromJson(std::string_view json);
 
+// Whether a cut with these processes fits into `limit` bytes, also if their spools fill up until
+// then. FAILED_PRECONDITION says by how much it does not.
+absl::Status CheckCutFits(const guest::GuestState& state, size_t limit);
+
 }  // namespace ferry::vm

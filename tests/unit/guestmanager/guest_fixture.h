@@ -72,7 +72,9 @@ class GuestTest : public ::testing::Test {
   std::shared_ptr<Guest> Make(FakeHostTransport& transport) {
     GuestOptions options;
     options.rpc_timeout = rpc_timeout_;
-    options.spool = {.capacity = 1000, .folder = spool_folder_};
+    options.spool = {.capacity = 1000, .total = spool_total_, .folder = spool_folder_};
+    options.max_processes = max_processes_;
+    options.ended_kept = ended_kept_;
     std::shared_ptr<Guest> guest = Guest::Create(io_.get_executor(), transport, options);
     EXPECT_TRUE(guest->Listen().ok());
     return guest;
@@ -145,6 +147,9 @@ class GuestTest : public ::testing::Test {
   asio::io_context io_;
   milliseconds rpc_timeout_{300'000};
   std::string spool_folder_;
+  size_t spool_total_ = SpoolSettings().total;
+  size_t max_processes_ = GuestOptions().max_processes;
+  size_t ended_kept_ = GuestOptions().ended_kept;
   std::unique_ptr<FakeHostTransport> transport_;
   std::unique_ptr<FakeHostTransport> moved_transport_;
   std::shared_ptr<FakeAgent> agent_;

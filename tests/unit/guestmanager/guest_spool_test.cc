@@ -43,6 +43,62 @@ TEST_F(GuestTest, SpoolMovesWithTheState) {
   EXPECT_EQ(sink.out, "spooled");
 }
 
+class CrowdedGuestTest : public GuestTest {
+ protected:
+  CrowdedGuestTest() {
+    spool_total_ = 4000;
+    max_processes_ = 5;
+    ended_kept_ = 2;
+  }
+  size_t Kept(uint32_t pid) { return guest_->Find(pid)->migration_state().std_out.spool.size(); }
+};
+
+TEST_F(CrowdedGuestTest, SpoolsShareWhatACutCanCarry) {
+  Ready();
+  const uint32_t first = Exec(/*detached=*/true)->pid();
+  agent_->Write(first, false, std::string(1500, 'a'));
+  const uint32_t second = Exec(/*detached=*/true)->pid();
+  Settle();
+  EXPECT_EQ(Kept(first), 1000u);
+  const uint32_t third = Exec(/*detached=*/true)->pid();
+  Settle();
+  EXPECT_EQ(Kept(first), 4000u / 6);
+  for (uint32_t pid : {second, third}) {
+    agent_->Write(pid, false, std::string(1500, 'b'));
+    Settle();
+    EXPECT_EQ(Kept(pid), 4000u / 6);
+    // Everything is taken from the guest all the same.
+    EXPECT_EQ(agent_->processes[pid].out.base, 1500u);
+  }
+}
+
+TEST_F(CrowdedGuestTest, OnlyTheNewestEndedProcessesAreKept) {
+  Ready();
+  std::vector<uint32_t> pids;
+  for (int i = 0; i < 4; ++i) pids.push_back(Exec(/*detached=*/true)->pid());
+  // The one that was made first ends last.
+  for (int i : {1, 2, 3, 0}) {
+    agent_->Exit(pids[i], 0);
+    Settle();
+  }
+  EXPECT_EQ(guest_->Find(pids[1]), nullptr);
+  EXPECT_EQ(guest_->Find(pids[2]), nullptr);
+  EXPECT_NE(guest_->Find(pids[3]), nullptr);
+  EXPECT_NE(guest_->Find(pids[0]), nullptr);
+  EXPECT_EQ(agent_->acknowledged, (std::vector<uint32_t>{pids[1], pids[2]}));
+}
+
+TEST_F(CrowdedGuestTest, ProcessesBeyondTheLimitAreRefused) {
+  Ready();
+  for (int i = 0; i < 5; ++i) Exec(/*detached=*/true);
+  ProcessSpec spec;
+  spec.command = {"late"};
+  auto sixth = Start(guest_->CreateProcess(spec));
+  Settle();
+  ASSERT_TRUE(sixth->has_value());
+  EXPECT_EQ((*sixth)->status().code(), absl::StatusCode::kResourceExhausted);
+}
+
 // The spools are kept in files, and the daemon dies without a word.
 class KilledDaemonTest : public GuestTest {
  protected:

@@ -146,6 +146,18 @@ TEST_F(SavedStateTest, GuestBounds) {
   }
 }
 
+TEST_F(SavedStateTest, CutThatCouldNotTravelIsRefusedBeforehand) {
+  constexpr size_t kLimit = 64 * 1024 * 1024;
+  guest::GuestState state = MakeGuest();
+  EXPECT_TRUE(CheckCutFits(state, kLimit).ok());
+  // Its spools may fill up until the cut.
+  EXPECT_EQ(CheckCutFits(state, guest::SpoolSettings().total).code(),
+            StatusCode::kFailedPrecondition);
+  // Beyond the count, too, it is known at once.
+  state.processes.resize(kMaxProcesses + 1);
+  EXPECT_FALSE(CheckCutFits(state, kLimit).ok());
+}
+
 TEST(Fingerprint, EveryDifferenceIsListed) {
   const state::v1::Fingerprint source = MakePlan().vm.fingerprint();
   state::v1::Fingerprint destination = source;
