@@ -411,7 +411,7 @@ Task<absl::Status> QemuMigration::FinalizeDestination(
   Tell(MigrationEventName::kBlackoutExited, MigrationResult::kSuccess,
        resumed_at_.value_or(std::chrono::steady_clock::now()));
   Tell(MigrationEventName::kMigrationDone);
-  co_await ResetSettings();
+  // Clients wait for this to return. The settings stay: each job begins by setting all of them.
   co_return absl::OkStatus();
 }
 
