@@ -54,13 +54,15 @@ Task<absl::StatusOr<std::vector<SessionRow>>> FakeStore::ListSessions() {
   co_return rows;
 }
 
-Task<absl::StatusOr<JournalRecord>> FakeStore::Append(JournalRecord record) {
+Task<absl::StatusOr<JournalRecord>> FakeStore::Append(JournalRecord record,
+                                                       AppendOptions options) {
   if (before_append) CO_RETURN_IF_ERROR(co_await before_append(record));
   CO_RETURN_IF_ERROR(TakeFailure());
   const JournalHead last = head();
   record.sequence = last.sequence + 1;
   record.hash = ChainHash(last.hash, record);
   journal_.push_back(record);
+  if (options.vm) vms_[options.vm->id] = *options.vm;
   co_return record;
 }
 

@@ -27,7 +27,7 @@ class FakeStore final : public Store {
   Task<absl::Status> PutSession(const SessionRow& row) override;
   Task<absl::Status> DeleteSession(const std::string& id) override;
   Task<absl::StatusOr<std::vector<SessionRow>>> ListSessions() override;
-  Task<absl::StatusOr<JournalRecord>> Append(JournalRecord record) override;
+  Task<absl::StatusOr<JournalRecord>> Append(JournalRecord record, AppendOptions options) override;
   Task<absl::StatusOr<std::vector<JournalRecord>>> ReadJournal(
       const std::string& session_id) override;
   Task<absl::StatusOr<JournalHead>> Head() override;

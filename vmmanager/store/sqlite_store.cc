@@ -20,6 +20,7 @@
 #include "bridge/runtime/str_cat.h"
 #include "bridge/runtime/unique_fd.h"
 #include "vmmanager/store/journal_chain.h"
+#include "vmmanager/store/journal_witness.h"
 #include "vmmanager/store/migrations.h"
 #include "vmmanager/store/sqlite.h"
 #include "vmmanager/store/store.h"
@@ -65,8 +66,8 @@ absl::Status DecodeAttributes(std::string_view bytes, EventRow& event) {
 // The store's work proper, on its thread.
 class Database {
  public:
-  explicit Database(std::unique_ptr<SqliteConnection> connection)
-      : connection_(std::move(connection)) {}
+  Database(std::unique_ptr<SqliteConnection> connection, JournalWitness witness)
+      : connection_(std::move(connection)), witness_(std::move(witness)) {}
 
   absl::Status PutVm(const VmRow& row) {
     ASSIGN_OR_RETURN(SqliteStatement put,
@@ -116,12 +117,14 @@ class Database {
     }
   }
 
-  absl::StatusOr<JournalRecord> Append(JournalRecord record) {
+  absl::StatusOr<JournalRecord> Append(JournalRecord record, const AppendOptions& options) {
     SqliteTransaction transaction(*connection_);
     RETURN_IF_ERROR(transaction.Begin());
     ASSIGN_OR_RETURN(const JournalHead head, Head());
     record.sequence = head.sequence + 1;
     record.hash = ChainHash(head.hash, record);
+    if (options.decisive) RETURN_IF_ERROR(witness_.Note({record.sequence, record.hash}));
+    if (options.vm) RETURN_IF_ERROR(PutVm(*options.vm));
     {
       ASSIGN_OR_RETURN(SqliteStatement insert,
                        connection_->Prepare("INSERT INTO journal VALUES (?, ?, ?, ?, ?, ?, ?)"));
@@ -158,14 +161,21 @@ class Database {
   absl::Status VerifyJournal() {
     ASSIGN_OR_RETURN(SqliteStatement read,
                      connection_->Prepare("SELECT * FROM journal ORDER BY sequence"));
+    ASSIGN_OR_RETURN(const std::optional<JournalHead> wanted, witness_.Read());
+    bool witnessed = !wanted.has_value();
     JournalHead head;
     while (true) {
       ASSIGN_OR_RETURN(const bool found, read.Step());
-      if (!found) return absl::OkStatus();
+      if (!found) break;
       const JournalRecord record = ToRecord(read);
       RETURN_IF_ERROR(CheckFollows(head, record));
       head = {record.sequence, record.hash};
+      if (wanted && wanted->sequence == head.sequence) witnessed = wanted->hash == head.hash;
     }
+    if (witnessed) return absl::OkStatus();
+    return absl::DataLossError(StrCat("record ", wanted->sequence,
+                                      " of the journal was begun and is not there; the newest is ",
+                                      head.sequence));
   }
 
   absl::StatusOr<EventRow> AppendEvent(EventRow event) {
@@ -213,12 +223,16 @@ class Database {
   }
 
   std::unique_ptr<SqliteConnection> connection_;
+  JournalWitness witness_;
 };
 
 class SqliteStore final : public Store {
  public:
-  SqliteStore(std::unique_ptr<SqliteConnection> connection, std::string journal_id)
-      : database_(std::move(connection)), journal_id_(std::move(journal_id)), thread_(1) {}
+  SqliteStore(std::unique_ptr<SqliteConnection> connection, JournalWitness witness,
+              std::string journal_id)
+      : database_(std::move(connection), std::move(witness)),
+        journal_id_(std::move(journal_id)),
+        thread_(1) {}
   ~SqliteStore() override { thread_.join(); }
 
   const std::string& journal_id() const override { return journal_id_; }
@@ -242,9 +256,11 @@ class SqliteStore final : public Store {
     return Run<absl::StatusOr<std::vector<SessionRow>>>(
         [this] { return database_.ListSessions(); });
   }
-  Task<absl::StatusOr<JournalRecord>> Append(JournalRecord record) override {
+  Task<absl::StatusOr<JournalRecord>> Append(JournalRecord record, AppendOptions options) override {
     return Run<absl::StatusOr<JournalRecord>>(
-        [this, record = std::move(record)] { return database_.Append(record); });
+        [this, record = std::move(record), options = std::move(options)] {
+          return database_.Append(record, options);
+        });
   }
   Task<absl::StatusOr<std::vector<JournalRecord>>> ReadJournal(
       const std::string& session_id) override {
@@ -332,7 +348,10 @@ absl::StatusOr<std::unique_ptr<Store>> OpenSqliteStore(const std::string& path, 
   }
   absl::StatusOr<std::string> journal_id = MigrateStore(*connection);
   if (!journal_id.ok()) return WithPath(journal_id.status(), path);
-  return std::make_unique<SqliteStore>(std::move(connection), *std::move(journal_id));
+  ASSIGN_OR_RETURN(JournalWitness witness, JournalWitness::Open(path + "-witness"));
+  RETURN_IF_ERROR(SyncFolder(path));
+  return std::make_unique<SqliteStore>(std::move(connection), std::move(witness),
+                                       *std::move(journal_id));
 }
 
 }  // namespace ferry::vm

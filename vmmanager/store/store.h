@@ -57,6 +57,15 @@ struct JournalHead {
   std::string hash;
 };
 
+// What goes with a journal record.
+struct AppendOptions {
+  // Written in the same transaction: both are durable, or neither.
+  std::optional<VmRow> vm;
+  // The record gives the VM away or takes it, so its loss must be noticed. Its number and hash are
+  // made durable beside the journal before it is written itself; see VerifyJournal().
+  bool decisive = false;
+};
+
 struct EventRow {
   uint64_t id = 0;  // filled by AppendEvent
   uint64_t unix_ms = 0;
@@ -82,11 +91,13 @@ class Store {
 
   // Appends and returns the record with sequence and hash filled. When this returns an error the
   // caller must take no step that depends on the record.
-  virtual Task<absl::StatusOr<JournalRecord>> Append(JournalRecord record) = 0;
+  virtual Task<absl::StatusOr<JournalRecord>> Append(JournalRecord record,
+                                                      AppendOptions options) = 0;
   virtual Task<absl::StatusOr<std::vector<JournalRecord>>> ReadJournal(
       const std::string& session_id) = 0;
   virtual Task<absl::StatusOr<JournalHead>> Head() = 0;
-  // DATA_LOSS, naming the first bad sequence, if the chain does not verify.
+  // DATA_LOSS, naming the first bad sequence, if the chain does not verify, or if the newest
+  // decisive record that was ever begun is not in it.
   virtual Task<absl::Status> VerifyJournal() = 0;
 
   // Events are numbered without gaps and kept up to a bound; the oldest go first.

@@ -1,9 +1,11 @@
+#include <gmock/gmock.h>
 #include <gtest/gtest.h>
 #include <sys/stat.h>
 
 #include <boost/asio/io_context.hpp>
 #include <cstdlib>
 #include <filesystem>
+#include <fstream>
 #include <utility>
 
 #include "bridge/runtime/async.h"
@@ -47,7 +49,7 @@ class SqliteStoreTest : public testing::Test {
   void AppendThree() {
     for (const char* kind : {"OPEN", "QUIESCED", "COMMIT"}) {
       JournalRecord record{0, "s", "v", kind, 4, "d", ""};
-      ASSERT_TRUE(Await(store_->Append(record)).ok());
+      ASSERT_TRUE(Await(store_->Append(record, {})).ok());
     }
   }
   // Changes the closed store behind its back.
@@ -128,11 +130,56 @@ TEST_F(SqliteStoreTest, MissingRecordsAreFound) {
   EXPECT_EQ(Await(store_->VerifyJournal()).code(), absl::StatusCode::kDataLoss);
 }
 
+TEST_F(SqliteStoreTest, ALostDecisiveRecordIsFound) {
+  AppendThree();
+  JournalRecord commit{0, "s", "v", "COMMIT", 5, "d", ""};
+  AppendOptions decisive;
+  decisive.decisive = true;
+  ASSERT_TRUE(Await(store_->Append(commit, decisive)).ok());
+  Reopen();
+  EXPECT_TRUE(Await(store_->VerifyJournal()).ok());
+  Tamper("DELETE FROM journal WHERE sequence = 4");
+  Reopen();
+  const absl::Status lost = Await(store_->VerifyJournal());
+  EXPECT_EQ(lost.code(), absl::StatusCode::kDataLoss);
+  EXPECT_THAT(std::string(lost.message()), testing::HasSubstr("record 4"));
+  // Another record in its place does not hide the loss.
+  JournalRecord other{0, "s", "v", "ABORT", 4, "d", ""};
+  ASSERT_TRUE(Await(store_->Append(other, {})).ok());
+  EXPECT_FALSE(Await(store_->VerifyJournal()).ok());
+}
+
+TEST_F(SqliteStoreTest, ADamagedWitnessIsFound) {
+  JournalRecord commit{0, "s", "v", "COMMIT", 5, "d", ""};
+  AppendOptions decisive;
+  decisive.decisive = true;
+  ASSERT_TRUE(Await(store_->Append(commit, decisive)).ok());
+  for (const char* text : {"x", "0000000000000000000x "}) {
+    std::ofstream(path_ + "-witness", std::ios::trunc) << text;
+    Reopen();
+    EXPECT_EQ(Await(store_->VerifyJournal()).code(), absl::StatusCode::kDataLoss) << text;
+  }
+}
+
+TEST_F(SqliteStoreTest, ARecordAndItsVmAreWrittenTogether) {
+  JournalRecord prepared{0, "s", "vm-1", "PREPARED", 5, "d", ""};
+  AppendOptions options;
+  options.vm.emplace();
+  options.vm->id = "vm-1";
+  options.vm->guest_state = "cut";
+  ASSERT_TRUE(Await(store_->Append(prepared, options)).ok());
+  Reopen();
+  auto rows = Await(store_->ListVms());
+  ASSERT_TRUE(rows.ok());
+  ASSERT_EQ(rows->size(), 1u);
+  EXPECT_EQ(rows->front().guest_state, "cut");
+}
+
 TEST_F(SqliteStoreTest, ConcurrentAppendsLeaveNoGap) {
   std::vector<std::optional<absl::StatusOr<JournalRecord>>> results(50);
   for (auto& result : results) {
     JournalRecord record{0, "s", "v", "K", 1, "", ""};
-    Spawn(io_.get_executor(), Into(store_->Append(record), &result));
+    Spawn(io_.get_executor(), Into(store_->Append(record, {}), &result));
   }
   io_.restart();
   io_.run();

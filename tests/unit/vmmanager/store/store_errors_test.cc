@@ -64,7 +64,7 @@ TEST_F(StoreErrorsTest, SecondOpenerIsToldWhichStoreIsHeld) {
   }
   // Refusing others has not cost the first its lock or its work.
   const JournalRecord record{0, "s", "v", "OPEN", 1, "", ""};
-  EXPECT_TRUE(Await((*store)->Append(record)).ok());
+  EXPECT_TRUE(Await((*store)->Append(record, {})).ok());
 }
 
 TEST_F(StoreErrorsTest, NewerVersionIsRefusedWithPathAndFix) {
@@ -135,11 +135,11 @@ TEST_F(StoreErrorsTest, NoSpaceIsResourceExhaustedAndLosesNothing) {
   auto store = Open(path_);
   ASSERT_TRUE(store.ok()) << store.status();
   const JournalRecord record{0, "s", "v", "OPEN", 1, "", ""};
-  const auto first = Await((*store)->Append(record));
+  const auto first = Await((*store)->Append(record, {}));
   ASSERT_TRUE(first.ok()) << first.status();
   {
     FileSizeLimit limit(std::filesystem::file_size(path_ + "-wal"));
-    const auto refused = Await((*store)->Append(record));
+    const auto refused = Await((*store)->Append(record, {}));
     EXPECT_EQ(refused.status().code(), absl::StatusCode::kResourceExhausted) << refused.status();
     EXPECT_THAT(std::string(refused.status().message()), HasSubstr(path_));
     const EventRow event{0, 1, "vm.created", "v", {}};
@@ -147,7 +147,7 @@ TEST_F(StoreErrorsTest, NoSpaceIsResourceExhaustedAndLosesNothing) {
               absl::StatusCode::kResourceExhausted);
     EXPECT_EQ(Await((*store)->Head())->hash, first->hash);
   }
-  const auto second = Await((*store)->Append(record));
+  const auto second = Await((*store)->Append(record, {}));
   ASSERT_TRUE(second.ok()) << second.status();
   EXPECT_EQ(second->sequence, 2u);
   EXPECT_TRUE(Await((*store)->VerifyJournal()).ok());
