@@ -51,6 +51,11 @@ Task<std::optional<SessionMessage>> SessionConnection::NextMessage() {
   return driver_->NextMessage();
 }
 
+Task<absl::Status> SessionConnection::WaitReceived() {
+  const std::shared_ptr<SessionDriver> driver = driver_;
+  co_return co_await driver->WaitReceived();
+}
+
 Task<absl::Status> SessionConnection::WaitClosed() { return driver_->WaitClosed(); }
 
 bool SessionConnection::closed() const { return driver_->finished(); }

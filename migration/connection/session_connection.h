@@ -48,6 +48,9 @@ class SessionConnection {
   // Returns when the connection has ended: OK if either side closed it in order, else why.
   // DATA_LOSS means that a channel's bytes were damaged.
   Task<absl::Status> WaitClosed();
+  // Returns when all that the peer sends over channels has arrived: there was at least one, and
+  // each has ended with the right digest. An error if that cannot happen any more.
+  Task<absl::Status> WaitReceived();
   bool closed() const;
 
   // Measures a round trip now; fails if the connection ends before.

@@ -26,6 +26,7 @@ SessionDriver::SessionDriver(Executor executor, std::unique_ptr<ByteStream> stre
       core_(std::make_shared<SessionCore>(role, limits, Clock::now())),
       output_(std::make_shared<AsyncEvent>(executor)),
       messages_(executor),
+      received_(executor),
       handshake_(executor),
       closed_(executor),
       tick_timer_(executor),
@@ -157,15 +158,22 @@ void SessionDriver::HandleEvent(SessionEvent event) {
       handshake_.Set();
       return;
     case Kind::kOpened:
+      unverified_.insert(event.channel);
       AddRelay(event.channel, std::nullopt);
       return;
     case Kind::kData:
       if (relay) relay->OnData(event.data);
       return;
     case Kind::kPeerClosed:
+      // The core has compared the digests.
+      unverified_.erase(event.channel);
+      verified_any_ = true;
+      received_.Set();
       if (relay) relay->OnPeerClosed();
       return;
     case Kind::kReset:
+      cut_off_ = cut_off_ || unverified_.contains(event.channel);
+      received_.Set();
       if (relay) relay->Abort();
       relays_.erase(event.channel);
       return;
@@ -343,6 +351,7 @@ void SessionDriver::Finish(const absl::Status& status) {
   pings_.clear();
   handshake_.Set();
   closed_.Set();
+  received_.Set();
   output_->Set();
   tick_timer_.cancel();
   rate_timer_.cancel();
@@ -357,6 +366,20 @@ Task<void> SessionDriver::Linger(Self self) {
   self->stream_closed_ = true;
   self->stream_->Close();
   self->output_->Set();
+}
+
+Task<absl::Status> SessionDriver::WaitReceived() {
+  const Self keep = shared_from_this();
+  while (!cut_off_ && (!verified_any_ || !unverified_.empty())) {
+    if (finished_) {
+      if (!closed_status_.ok()) co_return closed_status_;
+      co_return absl::AbortedError("the connection ended before the whole stream had arrived");
+    }
+    received_.Reset();
+    co_await received_.Wait();
+  }
+  if (cut_off_) co_return absl::AbortedError("the stream was cut off before its end");
+  co_return absl::OkStatus();
 }
 
 Task<absl::Status> SessionDriver::WaitClosed() {

@@ -7,6 +7,7 @@
 #include <map>
 #include <memory>
 #include <optional>
+#include <set>
 #include <string>
 #include <vector>
 
@@ -45,6 +46,7 @@ class SessionDriver : public std::enable_shared_from_this<SessionDriver> {
   // Ends the connection; OK is an orderly end. The peer is told, within a bounded time.
   void Finish(const absl::Status& status);
   Task<absl::Status> WaitClosed();
+  Task<absl::Status> WaitReceived();
   bool finished() const { return finished_; }
 
   const SessionCore& core() const { return *core_; }
@@ -83,6 +85,7 @@ class SessionDriver : public std::enable_shared_from_this<SessionDriver> {
   std::shared_ptr<SessionCore> core_;
   std::shared_ptr<AsyncEvent> output_;
   AsyncQueue<SessionMessage> messages_;
+  AsyncEvent received_;  // what WaitReceived() looks at changed
   AsyncEvent handshake_;
   AsyncEvent closed_;
   asio::steady_timer tick_timer_;
@@ -93,6 +96,9 @@ class SessionDriver : public std::enable_shared_from_this<SessionDriver> {
   std::string relay_path_;
   std::map<uint16_t, std::shared_ptr<ChannelRelay>> relays_;
   std::vector<uint16_t> channel_ids_;
+  std::set<uint16_t> unverified_;  // opened by the peer, and neither ended nor checked yet
+  bool verified_any_ = false;
+  bool cut_off_ = false;  // a channel of the peer's was reset before its end
   std::map<uint64_t, std::shared_ptr<PingWaiter>> pings_;
   std::optional<std::chrono::nanoseconds> rtt_;
   std::optional<Hello> hello_;

@@ -1,6 +1,7 @@
 #pragma once
 
 #include <chrono>
+#include <functional>
 #include <memory>
 #include <string>
 
@@ -33,6 +34,8 @@ struct ControllerDeps {
   std::shared_ptr<TlsContext> tls;  // null: plain TCP
   std::string runtime_dir;          // 0700, short; for the sessions' private sockets
   ControllerLimits limits = {};
+  // Told the name of each point at which a test may have the daemon die, such as "COMMIT.after".
+  std::function<void(const std::string&)> failpoint = [](const std::string&) {};
 
   const Executor& executor() const { return inventory.deps().executor; }
   vm::Store& store() const { return inventory.deps().store; }

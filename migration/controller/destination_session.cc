@@ -19,7 +19,13 @@ Task<absl::Status> DestinationSession::TakeStep(
   if (!step.ok()) co_return step.status();
   if (!step->has_value()) co_return absl::OkStatus();
   const DestinationStep taken = **step;
-  CO_RETURN_IF_ERROR(co_await Journal(ToString(taken.record), taken.epoch, ""));
+  vm::AppendOptions options;
+  options.decisive = taken.record == DestinationRecord::kGranted;
+  if (taken.record == DestinationRecord::kPrepared || taken.record == DestinationRecord::kGranted) {
+    // The guest that is voted for must be known after a restart, too.
+    options.vm = vm_->Row();
+  }
+  CO_RETURN_IF_ERROR(co_await Journal(ToString(taken.record), taken.epoch, std::move(options)));
   core_->Apply(taken);
   co_return absl::OkStatus();
 }
@@ -57,20 +63,17 @@ Task<absl::Status> DestinationSession::Import(v1::ImportSandboxRequest request) 
 
   sealed_plan_ = request.config();
   plan_digest_ = vm::PlanDigest(sealed_plan_);
-  CommitIdentity identity;
-  identity.session_id = id();
-  identity.vm_id = plan.vm.vm_id();
-  identity.epoch = plan.vm.epoch();
-  identity.plan_digest = plan_digest_;
-  identity.journal_id = deps_.store().journal_id();
-  identity.peer_journal_id = plan.source_journal_id;
-  core_ = std::make_unique<DestinationCommit>(std::move(identity));
+  base_epoch_ = plan.vm.epoch();
+  peer_journal_id_ = plan.source_journal_id;
   info_.set_vm_id(plan.vm.vm_id());
   info_.set_vm_name(plan.vm.vm_name());
   info_.set_source(plan.source_address);
   info_.set_destination(deps_.own_address());
   info_.set_vm_location(plan.source_address);
-  absl::Status imported = co_await TakeStep(core_->Import());
+  core_ = std::make_unique<DestinationCommit>(Identity());
+  // A restarted daemon finds the records by the session.
+  absl::Status imported = co_await StoreNow();
+  if (imported.ok()) imported = co_await TakeStep(core_->Import());
   if (imported.ok()) imported = Enter(SessionCall::kImport).status();
   if (!imported.ok()) (void)co_await deps_.inventory.Forget(plan.vm.vm_id(), "");
   Store();
@@ -126,7 +129,7 @@ Task<absl::StatusOr<v1::PrepareSandboxResponse>> DestinationSession::Prepare(
   if (prepared.ok()) prepared = co_await TakeStep(core_->Listen());
   if (prepared.ok()) prepared = Enter(SessionCall::kPrepareDestination).status();
   if (!prepared.ok()) {
-    (void)co_await RefuseNow(std::string(prepared.message()));
+    (void)co_await RefuseNow(std::string(prepared.message()), std::nullopt);
     co_return Explain(prepared, "prepare", "the VM runs on at its source");
   }
   std::weak_ptr<DestinationSession> weak = keep;
@@ -202,16 +205,35 @@ Task<absl::StatusOr<std::string>> DestinationSession::Run(Proof go) {
   auto keep = self();
   const auto go_received = Clock::now();
   AsyncMutex::Guard lock = co_await deciding_.Lock();
+  if (!core_->may_execute() && core_->may_refuse_alone() && vm_->system() == nullptr) {
+    // What was voted for is gone. Nothing was granted, so the source may still have it back.
+    std::string why =
+        absl::StrCat("VM ", info_.vm_name(), " ended here while it waited for its GO");
+    (void)co_await RefuseNow(std::move(why), std::nullopt);
+  }
   auto step = core_->Grant(go);
   if (!step.ok()) {
     co_return Explain(step.status(), "commit",
                       refused_proof_.empty() ? "" : "finalize with STOP for the REFUSED proof");
   }
   if (!step->has_value() && running_) co_return done_proof_;
-  const uint64_t epoch = core_->identity().epoch + 1;
   CO_RETURN_IF_ERROR(co_await TakeStep(std::move(step)));
-  absl::Status ran = co_await vm_->RunIncoming(epoch, cut_->paused_by_user);
-  if (!ran.ok()) {
+  co_return co_await RunGranted(std::move(go), go_received);
+}
+
+Task<absl::StatusOr<std::string>> DestinationSession::RunGranted(Proof go,
+                                                                 Clock::time_point go_received) {
+  auto keep = self();
+  const uint64_t epoch = core_->identity().epoch + 1;
+  absl::Status ran = co_await vm_->RunIncoming(epoch, paused_by_user_);
+  if (!ran.ok() && vm_->system() == nullptr) {
+    // It is this host's now and nobody else's, dead as it is: the source holds a state from before
+    // and must not run it.
+    lost_ = absl::StrCat("VM ", info_.vm_name(), " ended at the switchover, after it was granted ",
+                         "to this host: ", ran.message());
+    info_.set_error(lost_);
+    co_await vm_->MarkLost(epoch, lost_);
+  } else if (!ran.ok()) {
     info_.set_error(std::string(ran.message()));
     co_return Explain(ran, "resume", "try again: the VM may run only here now");
   }
@@ -225,39 +247,58 @@ Task<absl::StatusOr<std::string>> DestinationSession::Run(Proof go) {
           : 0;
   const double resume = way + MillisecondsBetween(go_received, resumed);
   CO_RETURN_IF_ERROR(co_await TakeStep(core_->Running()));
-  done_proof_ = MakeProof(ProofKind::kDone, epoch, absl::StrCat(before_go + resume, " ", resume));
+  FinishRunning(before_go + resume, resume);
+  co_return done_proof_;
+}
+
+void DestinationSession::FinishRunning(double blackout_ms, double resume_ms) {
+  done_proof_ = MakeProof(ProofKind::kDone, core_->identity().epoch + 1,
+                          absl::StrCat(blackout_ms, " ", resume_ms));
   running_ = true;
   if (connection_ != nullptr) (void)connection_->SendMessage(MessageKind::kProof, done_proof_);
+  if (!lost_.empty()) {
+    (void)Enter(SessionCall::kFinalizeDone);
+    info_.set_vm_location("nowhere");
+    End(v1::MIGRATION_PHASE_DONE, v1::MIGRATION_PHASE_STATE_DESTINATION_FAILED, lost_);
+    return;
+  }
+  info_.set_vm_location(deps_.own_address());
   v1::Notification exited;
   exited.set_origin(origin());
   exited.set_phase(v1::MIGRATION_PHASE_BLACKOUT_EXITED);
   exited.set_state(v1::MIGRATION_PHASE_STATE_SUCCESS);
   exited.mutable_blackout_exited()->set_blackout_duration_milliseconds(
-      static_cast<uint64_t>(before_go + resume + 0.5));
+      static_cast<uint64_t>(blackout_ms + 0.5));
   exited.mutable_blackout_exited()->mutable_blackout_stop_timestamp()->set_seconds(
       std::chrono::system_clock::to_time_t(std::chrono::system_clock::now()));
   notifier_.Publish(exited);
-  info_.mutable_statistics()->set_blackout_ms(before_go + resume);
-  info_.mutable_statistics()->set_blackout_resume_ms(resume);
+  info_.mutable_statistics()->set_blackout_ms(blackout_ms);
+  info_.mutable_statistics()->set_blackout_resume_ms(resume_ms);
   (void)Enter(SessionCall::kFinalizeDone);
   End(v1::MIGRATION_PHASE_DONE, v1::MIGRATION_PHASE_STATE_SUCCESS,
       absl::StrCat("VM ", info_.vm_name(), " runs here"));
-  co_return done_proof_;
 }
 
 Task<absl::StatusOr<std::string>> DestinationSession::Refuse(std::string why) {
   auto keep = self();
   AsyncMutex::Guard lock = co_await deciding_.Lock();
-  co_return co_await RefuseNow(std::move(why));
+  co_return co_await RefuseNow(std::move(why), std::nullopt);
 }
 
-Task<absl::StatusOr<std::string>> DestinationSession::RefuseNow(std::string why) {
+Task<absl::StatusOr<std::string>> DestinationSession::RefuseNow(std::string why,
+                                                                std::optional<Proof> abort) {
   auto keep = self();
   if (core_ == nullptr) co_return std::string();
-  auto step = core_->Refuse();
+  auto step = abort ? core_->OnAbort(*abort) : core_->Refuse();
   if (!step.ok()) co_return Explain(step.status(), "finalize", "");
   if (!step->has_value()) co_return refused_proof_;
   CO_RETURN_IF_ERROR(co_await TakeStep(std::move(step)));
+  co_await FinishRefuse(std::move(why));
+  co_return refused_proof_;
+}
+
+Task<void> DestinationSession::FinishRefuse(std::string why) {
+  auto keep = self();
   // A transfer that waits for the connection wakes up, and lets go of the expectation itself.
   connected_.Set();
   if (transfer_ended_.is_set()) expectation_.reset();
@@ -266,7 +307,7 @@ Task<absl::StatusOr<std::string>> DestinationSession::RefuseNow(std::string why)
   cut_arrived_.Set();
   const absl::Status reason = absl::NotFoundError(
       absl::StrCat("VM ", info_.vm_name(), " does not come to this host: ", why));
-  co_await vm_->Discard(reason);
+  if (vm_ != nullptr) co_await vm_->Discard(reason);
   absl::Status forgotten = co_await deps_.inventory.Forget(info_.vm_id(), "");
   if (!forgotten.ok()) spdlog::error("session {}: {}", id(), forgotten.ToString());
   if (info_.error().empty()) info_.set_error(why);
@@ -278,7 +319,6 @@ Task<absl::StatusOr<std::string>> DestinationSession::RefuseNow(std::string why)
       info_.state() == v1::SESSION_STATE_CANCELLING ? v1::MIGRATION_PHASE_STATE_CANCELLED
                                                     : v1::MIGRATION_PHASE_STATE_DESTINATION_FAILED,
       info_.error());
-  co_return refused_proof_;
 }
 
 }  // namespace ferry::migration

@@ -17,6 +17,9 @@ class DestinationSession final : public MigrationSession {
       : MigrationSession(deps, std::move(session_id), v1::MIGRATION_ORIGIN_DESTINATION),
         cut_arrived_(deps.executor()) {}
 
+  // Goes on with what a former daemon process left; see Recover().
+  DestinationSession(const ControllerDeps& deps, const FormerSession& former);
+
   // Opens the sealed plan and checks that this host can run what it describes. All or nothing.
   Task<absl::Status> Import(v1::ImportSandboxRequest request);
 
@@ -26,6 +29,11 @@ class DestinationSession final : public MigrationSession {
   Task<absl::Status> Transfer(v1::TransferSandboxRequest request) override;
   Task<absl::StatusOr<std::string>> Finalize(v1::FinalizeAction action, std::string proof) override;
   Task<absl::Status> Cancel(std::string reason) override;
+  vm::AdoptionClaim Claim() const override;
+  Task<void> Recover(std::shared_ptr<vm::UtilityVm> vm) override;
+
+  // The source's GO or ABORT; returns the DONE or REFUSED that follows from it.
+  Task<absl::StatusOr<std::string>> Settle(std::string proof);
 
  protected:
   Role role() const override { return Role::kDestination; }
@@ -36,6 +44,9 @@ class DestinationSession final : public MigrationSession {
 
   Task<absl::StatusOr<schema::ComputeSystem>> LocalDocument(const state::v1::VmPayload& vm);
   Task<absl::Status> TakeStep(absl::StatusOr<std::optional<DestinationStep>> step);
+  Task<DestinationCommit::Copy> LookAtCopy();
+  static Task<void> AwaitDecision(Self self);
+  static Task<void> RefuseEnded(Self self);
 
   static Task<void> RunTransfer(Self self, v1::TransferSandboxRequest request);
   Task<absl::Status> Receive(const v1::TransferSandboxRequest& request);
@@ -45,11 +56,19 @@ class DestinationSession final : public MigrationSession {
   void OnSystemEvent(const vm::SystemEvent& event);
 
   Task<absl::StatusOr<std::string>> Run(Proof go);
+  // GRANTED is written.
+  Task<absl::StatusOr<std::string>> RunGranted(Proof go, Clock::time_point go_received);
+  // RUNNING is written.
+  void FinishRunning(double blackout_ms, double resume_ms);
   Task<absl::StatusOr<std::string>> Refuse(std::string why);
-  // The same while deciding_ is held.
-  Task<absl::StatusOr<std::string>> RefuseNow(std::string why);
+  // The same while deciding_ is held; on the source's word if `abort` is given.
+  Task<absl::StatusOr<std::string>> RefuseNow(std::string why, std::optional<Proof> abort);
+  // REFUSED is written.
+  Task<void> FinishRefuse(std::string why);
 
   std::unique_ptr<DestinationCommit> core_;
+  DestinationRecord former_record_ = DestinationRecord::kNone;  // before this daemon process
+  JournalTrust former_trust_ = JournalTrust::kWhole;
   std::unique_ptr<SessionListener::Expectation> expectation_;
   std::string incoming_path_;
   std::string sealed_plan_;
@@ -59,6 +78,7 @@ class DestinationSession final : public MigrationSession {
   std::string done_proof_;
   std::string refused_proof_;
   bool running_ = false;  // DONE is made
+  std::string lost_;      // why there is no VM any more although it was granted; else empty
   Clock::time_point resumed_at_;
 };
 

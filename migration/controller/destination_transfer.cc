@@ -77,11 +77,16 @@ Task<absl::Status> DestinationSession::Vote() {
     co_return absl::DataLossError("the cut belongs to another plan than the one imported here");
   }
   state_digest_ = vm::Sha256(sealed_cut_);
+  // QEMU accepts a damaged stream without a word, so nothing is promised before the digests of all
+  // of it have been compared.
+  CO_RETURN_IF_ERROR(co_await WithDeadline(deps_.limits.cut, "the end of the VM's state",
+                                           connection_->WaitReceived()));
   AsyncMutex::Guard lock = co_await deciding_.Lock();
   if (core_->record() == DestinationRecord::kRefused) {
     co_return absl::CancelledError("the session ended before the vote");
   }
   CO_RETURN_IF_ERROR(vm_->RestoreGuest(cut_->guest));
+  paused_by_user_ = cut_->paused_by_user;
   CO_RETURN_IF_ERROR(co_await TakeStep(core_->Prepare()));
   auto entered = Enter(SessionCall::kTransferDone);
   if (!entered.ok()) co_return entered.status();
@@ -101,17 +106,18 @@ Task<void> DestinationSession::ReadMessages(Self self,
   }
   self->cut_arrived_.Set();
   if (self->running_ || self->info_.done()) co_return;
-  if (self->core_->record() != DestinationRecord::kPrepared) {
-    // Before the vote nothing was promised. The transfer task may be the one to notice, and ends
-    // the session then; otherwise this does.
-    if (self->transfer_ended_.is_set()) (void)co_await self->Refuse("the source went away");
-    co_return;
+  const absl::Status ended = co_await connection->WaitClosed();
+  {
+    AsyncMutex::Guard lock = co_await self->deciding_.Lock();
+    if (self->core_->record() != DestinationRecord::kPrepared) {
+      // Before the vote nothing was promised. This also ends a transfer that waits for a stream
+      // which does not come any more.
+      std::string why = ended.ok() ? "the source went away" : std::string(ended.message());
+      (void)co_await self->RefuseNow(std::move(why), std::nullopt);
+      co_return;
+    }
   }
-  // After the vote only the source knows; it may still bring its GO another way.
-  co_await Delay(self->deps_.limits.decision);
-  if (!self->running_ && !self->core_->may_execute() && !self->info_.done()) {
-    (void)co_await self->Refuse("the source gave no word after the vote");
-  }
+  co_await AwaitDecision(self);
 }
 
 Task<void> DestinationSession::HandleProof(std::string bytes) {
@@ -126,10 +132,10 @@ Task<void> DestinationSession::HandleProof(std::string bytes) {
     auto ran = co_await Run(decoded);
     status = ran.status();
   } else if (decoded.kind == ProofKind::kAbort) {
+    AsyncMutex::Guard lock = co_await deciding_.Lock();
+    std::string why = decoded.detail.empty() ? "called off" : decoded.detail;
     if (!core_->may_execute()) {
-      std::string why = decoded.detail;
-      if (why.empty()) why = "called off";
-      auto refused = co_await Refuse(std::move(why));
+      auto refused = co_await RefuseNow(std::move(why), decoded);
       status = refused.status();
     }
   } else {
@@ -138,7 +144,21 @@ Task<void> DestinationSession::HandleProof(std::string bytes) {
   if (!status.ok()) spdlog::warn("session {}: {}", id(), status.ToString());
 }
 
+Task<void> DestinationSession::RefuseEnded(Self self) {
+  AsyncMutex::Guard lock = co_await self->deciding_.Lock();
+  if (!self->core_->may_refuse_alone()) co_return;
+  std::string why =
+      absl::StrCat("VM ", self->info_.vm_name(), " ended here while it waited for its GO");
+  (void)co_await self->RefuseNow(std::move(why), std::nullopt);
+}
+
 void DestinationSession::OnSystemEvent(const vm::SystemEvent& event) {
+  if (event.kind == vm::SystemEvent::Kind::kExited &&
+      core_->record() == DestinationRecord::kPrepared) {
+    // The transfer's end was waited for already, so nobody else would notice.
+    Spawn(deps_.executor(), RefuseEnded(self()));
+    return;
+  }
   if (event.kind != vm::SystemEvent::Kind::kMigration) return;
   if (event.migration.event == schema::MigrationEventName::kBlackoutExited) {
     // Published with its details once they are known.

@@ -43,6 +43,15 @@ Task<absl::StatusOr<v1::FinalizeSandboxResponse>> FakePeerClient::Finalize(
   co_return response;
 }
 
+Task<absl::StatusOr<v1::SettleSessionResponse>> FakePeerClient::Settle(
+    v1::SettleSessionRequest request) {
+  CO_RETURN_IF_ERROR(co_await script_->Pass("Settle"));
+  auto response = co_await peer_.Settle(std::move(request));
+  if (!response.ok()) co_return response.status();
+  CO_RETURN_IF_ERROR(co_await script_->Pass("Settle answer"));
+  co_return response;
+}
+
 Task<absl::Status> FakePeerClient::Cancel(v1::CancelRequest request) {
   CO_RETURN_IF_ERROR(co_await script_->Pass("Cancel"));
   auto session = peer_.Find(request.session_id());

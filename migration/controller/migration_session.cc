@@ -17,6 +17,8 @@
 namespace ferry::migration {
 namespace {
 
+constexpr uint32_t kCommitDetailVersion = 1;
+
 uint64_t NowUnixMs() {
   const auto now = std::chrono::system_clock::now().time_since_epoch();
   return static_cast<uint64_t>(std::chrono::duration_cast<milliseconds>(now).count());
@@ -130,17 +132,47 @@ absl::Status MigrationSession::CheckCleanup() const {
              "; cancel or finalize it first"));
 }
 
+CommitIdentity MigrationSession::Identity() const {
+  CommitIdentity identity;
+  identity.session_id = id();
+  identity.vm_id = info_.vm_id();
+  identity.epoch = base_epoch_;
+  identity.plan_digest = plan_digest_;
+  identity.journal_id = deps_.store().journal_id();
+  identity.peer_journal_id = peer_journal_id_;
+  return identity;
+}
+
+void MigrationSession::Restore(const FormerSession& former) {
+  info_ = former.session;
+  head_ = former.last;
+  plan_digest_ = former.detail.plan_sha256();
+  state_digest_ = former.detail.state_sha256();
+  peer_journal_id_ = former.detail.peer_journal_id();
+  base_epoch_ = former.detail.epoch();
+  paused_by_user_ = former.detail.paused_by_user();
+}
+
 Task<absl::Status> MigrationSession::Journal(std::string_view record, uint64_t epoch,
-                                             std::string detail) {
+                                             vm::AppendOptions options) {
   auto self = shared_from_this();
+  state::v1::CommitDetail detail;
+  detail.set_schema_version(kCommitDetailVersion);
+  detail.set_epoch(base_epoch_);
+  detail.set_plan_sha256(plan_digest_);
+  detail.set_state_sha256(state_digest_);
+  detail.set_peer_journal_id(peer_journal_id_);
+  detail.set_paused_by_user(paused_by_user_);
   vm::JournalRecord entry;
   entry.session_id = id();
   entry.vm_id = info_.vm_id();
   entry.kind = std::string(record);
   entry.epoch = epoch;
-  entry.detail = std::move(detail);
-  auto stored = co_await deps_.store().Append(std::move(entry));
+  entry.detail = detail.SerializeAsString();
+  deps_.failpoint(StrCat(entry.kind, ".before"));
+  auto stored = co_await deps_.store().Append(std::move(entry), std::move(options));
   if (!stored.ok()) co_return stored.status();
+  deps_.failpoint(StrCat(stored->kind, ".after"));
   head_ = *std::move(stored);
   info_.set_commit_record(head_.kind);
   co_return absl::OkStatus();
@@ -192,16 +224,21 @@ void MigrationSession::End(v1::MigrationPhase phase, v1::MigrationPhaseState sta
 
 void MigrationSession::Store() { Spawn(deps_.executor(), StoreLater(shared_from_this())); }
 
-Task<void> MigrationSession::StoreLater(std::shared_ptr<MigrationSession> self) {
+Task<absl::Status> MigrationSession::StoreNow() {
+  auto self = shared_from_this();
   vm::SessionRow row;
-  row.id = self->id();
-  row.vm_id = self->info_.vm_id();
-  row.is_source = self->origin() == v1::MIGRATION_ORIGIN_SOURCE;
-  row.decided = self->info_.done();
-  row.created_unix_ms = self->info_.created_unix_ms();
-  row.request_id = self->request_id_;
-  row.session_bytes = self->Describe().SerializeAsString();
-  absl::Status stored = co_await self->deps_.store().PutSession(row);
+  row.id = id();
+  row.vm_id = info_.vm_id();
+  row.is_source = origin() == v1::MIGRATION_ORIGIN_SOURCE;
+  row.decided = info_.done();
+  row.created_unix_ms = info_.created_unix_ms();
+  row.request_id = request_id_;
+  row.session_bytes = Describe().SerializeAsString();
+  co_return co_await deps_.store().PutSession(row);
+}
+
+Task<void> MigrationSession::StoreLater(std::shared_ptr<MigrationSession> self) {
+  absl::Status stored = co_await self->StoreNow();
   if (!stored.ok()) spdlog::error("session {}: {}", self->id(), stored.ToString());
 }
 

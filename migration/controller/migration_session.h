@@ -8,6 +8,7 @@
 #include "absl/status/status.h"
 #include "absl/status/statusor.h"
 #include "bridge/runtime/unique_fd.h"
+#include "ferry/state/v1/journal.pb.h"
 #include "ferry/v1/migration.pb.h"
 #include "migration/commit/commit_core.h"
 #include "migration/connection/session_connection.h"
@@ -18,6 +19,14 @@
 #include "vmmanager/sandbox/utility_vm.h"
 
 namespace ferry::migration {
+
+// A session that a former daemon process left undecided, as its records tell it.
+struct FormerSession {
+  v1::Session session;
+  vm::JournalRecord last;
+  state::v1::CommitDetail detail;  // of the last record
+  JournalTrust trust = JournalTrust::kWhole;
+};
 
 // What both sides of a migration have in common: identity, state, notifications, the journal, the
 // connection to the other side. Thread: the executor's only.
@@ -31,6 +40,8 @@ class MigrationSession : public std::enable_shared_from_this<MigrationSession> {
   v1::MigrationOrigin origin() const { return info_.origin(); }
   v1::SessionState state() const { return info_.state(); }
   const std::string& request_id() const { return request_id_; }
+  // The session's newest record.
+  const vm::JournalRecord& head() const { return head_; }
   Notifier& notifier() { return notifier_; }
 
   // The session as clients see it.
@@ -45,6 +56,11 @@ class MigrationSession : public std::enable_shared_from_this<MigrationSession> {
   Task<absl::Status> AdoptSocket(std::string ticket);
   absl::Status CheckCleanup() const;
 
+  // After a restart: what its VM is to be adopted as, before anybody may use it.
+  virtual vm::AdoptionClaim Claim() const = 0;
+  // Goes on with the session, or ends it. `vm` may be nullptr: there was none yet, or none is left.
+  virtual Task<void> Recover(std::shared_ptr<vm::UtilityVm> vm) = 0;
+
  protected:
   MigrationSession(const ControllerDeps& deps, std::string session_id, v1::MigrationOrigin origin);
 
@@ -53,8 +69,12 @@ class MigrationSession : public std::enable_shared_from_this<MigrationSession> {
   // How it ends, with a word for machines; only the first verdict counts.
   void Conclude(v1::SessionOutcome outcome, const std::string& reason);
 
-  // Makes a commit record durable. The head of the journal is remembered for proofs.
-  Task<absl::Status> Journal(std::string_view record, uint64_t epoch, std::string detail);
+  // Makes a commit record durable, with what a restarted daemon must know. The head of the journal
+  // is remembered for proofs.
+  Task<absl::Status> Journal(std::string_view record, uint64_t epoch, vm::AppendOptions options);
+  // Takes over what the records of a former daemon process tell.
+  void Restore(const FormerSession& former);
+  CommitIdentity Identity() const;
   std::string MakeProof(ProofKind kind, uint64_t epoch, std::string detail) const;
 
   // Ends the session for its subscribers: stores it and publishes what became of it.
@@ -62,6 +82,8 @@ class MigrationSession : public std::enable_shared_from_this<MigrationSession> {
   void Publish(v1::MigrationPhase phase, v1::MigrationPhaseState state,
                const std::string& message = "");
   void Store();
+  // The same, durable when it returns.
+  Task<absl::Status> StoreNow();
   static Task<void> StoreLater(std::shared_ptr<MigrationSession> self);
 
   static Task<void> ShakeHands(std::shared_ptr<MigrationSession> self, UniqueFd socket,
@@ -86,6 +108,9 @@ class MigrationSession : public std::enable_shared_from_this<MigrationSession> {
   Notifier notifier_;
   std::string plan_digest_;
   std::string state_digest_;
+  std::string peer_journal_id_;
+  uint64_t base_epoch_ = 0;  // of the VM when the session opened
+  bool paused_by_user_ = false;
   vm::JournalRecord head_;
   std::shared_ptr<SessionConnection> connection_;
   AsyncEvent connected_;

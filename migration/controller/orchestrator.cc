@@ -41,6 +41,8 @@ Task<void> Orchestrator::RunToEnd(std::shared_ptr<Run> run, const ControllerDeps
   (void)co_await run->session->Cancel(std::string(outcome.message()));
   co_await CleanUpPeer(run, outcome);
   (void)co_await run->session->Finalize(v1::FINALIZE_ACTION_RESUME, "");
+  std::shared_ptr<PeerClient> peer = run->peer;
+  co_await run->session->TellAbort(std::move(peer));
 }
 
 Task<absl::Status> Orchestrator::Drive(std::shared_ptr<Run> run) {
@@ -69,33 +71,13 @@ Task<absl::Status> Orchestrator::Drive(std::shared_ptr<Run> run) {
 }
 
 // After COMMIT only the destination's word counts, whichever way it comes: over the session
-// connection, or as the answer to the GO proof that is offered again.
+// connection, or as the answer to the GO that is offered again.
 Task<void> Orchestrator::SettleInDoubt(std::shared_ptr<Run> run, ControllerLimits limits) {
-  while (!co_await run->session->AwaitRelease(limits.release)) {
-    v1::FinalizeSandboxRequest go;
-    go.set_session_id(run->session->id());
-    go.set_action(v1::FINALIZE_ACTION_RESUME);
-    go.set_proof(run->session->go_proof());
-    auto done = co_await run->peer->Finalize(go);
-    if (done.ok()) {
-      (void)co_await run->session->Finalize(v1::FINALIZE_ACTION_STOP, done->proof());
-      continue;
-    }
-    if (absl::IsFailedPrecondition(done.status())) {
-      // It will not run it: only its REFUSED proof gives the VM back.
-      v1::FinalizeSandboxRequest stop;
-      stop.set_session_id(run->session->id());
-      stop.set_action(v1::FINALIZE_ACTION_STOP);
-      auto refused = co_await run->peer->Finalize(stop);
-      if (refused.ok()) {
-        (void)co_await run->session->Finalize(v1::FINALIZE_ACTION_RESUME, refused->proof());
-        continue;
-      }
-    }
-    spdlog::warn("session {}: in doubt, {} does not answer: {}", run->session->id(),
-                 run->request.destination(), done.status().ToString());
-    co_await Delay(limits.ask_again);
-  }
+  std::shared_ptr<SourceSession> session = run->session;
+  std::shared_ptr<PeerClient> peer = run->peer;
+  const bool released = co_await session->AwaitRelease(limits.release);
+  if (released) co_return;
+  co_await session->Settle(std::move(peer));
 }
 
 Task<void> Orchestrator::CleanUpPeer(std::shared_ptr<Run> run, const absl::Status& outcome) {

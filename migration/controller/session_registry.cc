@@ -18,19 +18,18 @@ constexpr size_t kRecordsKept = 1000;
 
 }  // namespace
 
-Task<absl::Status> SessionRegistry::Load() {
+Task<absl::Status> SessionRegistry::Load(JournalTrust trust) {
   auto rows = co_await deps_.store().ListSessions();
   if (!rows.ok()) co_return rows.status();
   for (const vm::SessionRow& row : *rows) {
     v1::Session session;
     if (!session.ParseFromString(row.session_bytes)) continue;
-    if (!session.done()) {
-      session.set_done(true);
-      session.set_error("the daemon stopped while this session was under way");
-      if (session.outcome() == v1::SESSION_OUTCOME_UNSPECIFIED) {
-        session.set_outcome(v1::SESSION_OUTCOME_UNKNOWN);
-        session.set_reason(DefaultReason(v1::SESSION_OUTCOME_UNKNOWN));
-      }
+    if (!row.decided) {
+      CO_RETURN_IF_ERROR(co_await LoadUndecided(row, std::move(session), trust));
+      continue;
+    }
+    if (row.is_source && session.commit_record() == "RELEASED") {
+      deps_.inventory.NoteDeparted(session.vm_id(), session.vm_name(), session.destination());
     }
     records_[row.id] = session;
   }
@@ -110,6 +109,14 @@ Task<absl::Status> SessionRegistry::Import(v1::ImportSandboxRequest request) {
   }
   CO_RETURN_IF_ERROR(CheckNew(request.session_id()));
   const std::string id = request.session_id();
+  // A session that was refused once is refused for ever, also after its row was dropped.
+  auto known = co_await deps_.store().ReadJournal(id);
+  if (!known.ok()) co_return known.status();
+  CO_RETURN_IF_ERROR(CheckNew(id));
+  if (!known->empty()) {
+    co_return absl::AlreadyExistsError(
+        absl::StrCat("session ", id, " was decided here before; choose another id"));
+  }
   auto session = std::make_shared<DestinationSession>(deps_, id);
   sessions_[id] = session;
   absl::Status imported = co_await session->Import(std::move(request));
@@ -140,6 +147,27 @@ Task<absl::Status> SessionRegistry::Cleanup(std::string session_id) {
   records_[session_id] = session->Describe();
   sessions_.erase(it);
   co_return absl::OkStatus();
+}
+
+Task<absl::StatusOr<v1::SettleSessionResponse>> SessionRegistry::Settle(
+    v1::SettleSessionRequest request) {
+  v1::SettleSessionResponse response;
+  auto it = sessions_.find(request.session_id());
+  if (it != sessions_.end()) {
+    auto destination = std::dynamic_pointer_cast<DestinationSession>(it->second);
+    if (destination == nullptr) {
+      co_return absl::FailedPreconditionError(
+          absl::StrCat("this host is the source of session ", request.session_id()));
+    }
+    auto proof = co_await destination->Settle(request.proof());
+    if (!proof.ok()) co_return proof.status();
+    response.set_proof(*std::move(proof));
+    co_return response;
+  }
+  auto proof = co_await AnswerFromJournal(std::move(request));
+  if (!proof.ok()) co_return proof.status();
+  response.set_proof(*std::move(proof));
+  co_return response;
 }
 
 absl::StatusOr<std::shared_ptr<MigrationSession>> SessionRegistry::Find(

@@ -20,8 +20,13 @@ class SessionRegistry {
  public:
   explicit SessionRegistry(const ControllerDeps& deps) : deps_(deps), orchestrator_(deps) {}
 
-  // Reads what is known of ended sessions.
-  Task<absl::Status> Load();
+  // Reads what is known of former sessions. `trust` says whether the journal may lack records.
+  // FAILED_PRECONDITION if an undecided one cannot be understood: its VM must not be touched then.
+  Task<absl::Status> Load(JournalTrust trust);
+  // What undecided sessions make of the VMs that are about to be adopted, by VM id.
+  std::map<std::string, vm::AdoptionClaim> Claims() const;
+  // Goes on with them, once the VMs are adopted. Does not wait for their end.
+  Task<void> Recover();
 
   // The one-call migration. The same request id returns the same session.
   Task<absl::StatusOr<v1::Session>> Migrate(v1::MigrateRequest request);
@@ -29,6 +34,8 @@ class SessionRegistry {
   Task<absl::StatusOr<std::string>> PrepareAndExport(v1::PrepareAndExportSandboxRequest request);
   Task<absl::Status> Import(v1::ImportSandboxRequest request);
   Task<absl::StatusOr<v1::PrepareSandboxResponse>> Prepare(v1::PrepareSandboxRequest request);
+  // A source asks, or tells, how a session ends; see MigrationService.SettleSession.
+  Task<absl::StatusOr<v1::SettleSessionResponse>> Settle(v1::SettleSessionRequest request);
   // Forgets an ended session of the caller's; its record stays.
   Task<absl::Status> Cleanup(std::string session_id);
 
@@ -45,12 +52,16 @@ class SessionRegistry {
  private:
   absl::Status CheckServing() const;
   absl::Status CheckNew(const std::string& session_id) const;
+  Task<absl::Status> LoadUndecided(const vm::SessionRow& row, v1::Session session,
+                                   JournalTrust trust);
+  Task<absl::StatusOr<std::string>> AnswerFromJournal(v1::SettleSessionRequest request);
 
   const ControllerDeps& deps_;
   Orchestrator orchestrator_;
   std::map<std::string, std::shared_ptr<MigrationSession>> sessions_;
   std::map<std::string, v1::Session> records_;
   bool stopping_ = false;
+  std::map<std::string, std::shared_ptr<MigrationSession>> recovering_;  // by VM id
 };
 
 }  // namespace ferry::migration

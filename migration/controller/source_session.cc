@@ -21,7 +21,7 @@ Task<absl::Status> SourceSession::TakeStep(absl::StatusOr<std::optional<SourceSt
   if (!step.ok()) co_return step.status();
   if (!step->has_value()) co_return absl::OkStatus();
   const SourceStep taken = **step;
-  CO_RETURN_IF_ERROR(co_await Journal(ToString(taken.record), taken.epoch, ""));
+  CO_RETURN_IF_ERROR(co_await Journal(ToString(taken.record), taken.epoch, {}));
   core_->Apply(taken);
   co_return absl::OkStatus();
 }
@@ -63,24 +63,24 @@ Task<absl::StatusOr<std::string>> SourceSession::PrepareAndExport(std::string vm
 
 Task<absl::StatusOr<std::string>> SourceSession::Export() {
   std::shared_ptr<vm::ComputeSystem> system = vm_->system();
+  if (system == nullptr) co_return absl::UnavailableError("the VM has ended");
   CO_RETURN_IF_ERROR(co_await system->InitializeLiveMigrationOnSource(options_));
   schema::PropertyQuery query;
   query.types = {schema::PropertyType::kCompatibilityInfo};
   auto properties = co_await system->GetProperties(query);
   if (!properties.ok()) co_return properties.status();
-  auto guest_state = vm_->guest()->Save();
+  std::shared_ptr<guest::Guest> guest = vm_->guest();
+  if (guest == nullptr) co_return absl::UnavailableError("the VM has ended");
+  auto guest_state = guest->Save();
   if (!guest_state.ok()) co_return guest_state.status();
   CO_RETURN_IF_ERROR(vm::CheckCutFits(*guest_state, kMaxMessage));
   CO_ASSIGN_OR_RETURN(std::string plan,
                       co_await MakePlan(properties->compatibility_info.value_or("")));
   plan_digest_ = vm::PlanDigest(plan);
-  CommitIdentity identity;
-  identity.session_id = id();
-  identity.vm_id = vm_->id();
-  identity.epoch = vm_->epoch();
-  identity.plan_digest = plan_digest_;
-  identity.journal_id = deps_.store().journal_id();
-  core_ = std::make_unique<SourceCommit>(std::move(identity));
+  base_epoch_ = vm_->epoch();
+  core_ = std::make_unique<SourceCommit>(Identity());
+  // A restarted daemon finds the records by the session.
+  CO_RETURN_IF_ERROR(co_await StoreNow());
   CO_RETURN_IF_ERROR(co_await TakeStep(core_->Open()));
   auto exported = Enter(SessionCall::kExport);
   if (!exported.ok()) co_return exported.status();
@@ -128,7 +128,8 @@ Task<absl::StatusOr<std::string>> SourceSession::Decide(v1::FinalizeAction actio
   if (action != v1::FINALIZE_ACTION_RESUME) {
     co_return absl::InvalidArgumentError(absl::StrCat("unknown finalize action ", action));
   }
-  if (core_ != nullptr && core_->record() == SourceRecord::kCommit) {
+  if (core_ != nullptr && core_->past_point_of_no_return() &&
+      core_->record() != SourceRecord::kReleased && core_->record() != SourceRecord::kReclaimed) {
     if (proof.empty()) {
       co_return Explain(
           absl::FailedPreconditionError(
@@ -172,6 +173,14 @@ Task<absl::Status> SourceSession::RunHereAgain() {
 Task<absl::Status> SourceSession::RollBack(const std::string& why) {
   auto keep = self();
   const std::string reason = why;
+  if (core_ != nullptr && core_->record() != SourceRecord::kAbort) {
+    // First of all, so that nothing can commit any more. If it cannot be written, the VM belongs
+    // here all the same: it is COMMIT that would have given it away.
+    auto step = core_->Abort();
+    absl::Status aborted = co_await TakeStep(step);
+    if (!aborted.ok()) spdlog::warn("session {}: {}", id(), aborted.ToString());
+    if (step.ok() && step->has_value()) core_->Apply(**step);
+  }
   if (info_.state() == v1::SESSION_STATE_TRANSFER_COMPLETED) {
     // The state lies at the destination, which has not been granted it.
     absl::Status resumed = co_await RunHereAgain();
@@ -183,10 +192,6 @@ Task<absl::Status> SourceSession::RollBack(const std::string& why) {
     if (!left.ok()) co_return Explain(left, "roll back", "try again");
   } else {
     info_.set_vm_location("nowhere");
-  }
-  if (core_ != nullptr && core_->record() != SourceRecord::kAbort) {
-    absl::Status aborted = co_await TakeStep(core_->Abort());
-    if (!aborted.ok()) spdlog::warn("session {}: {}", id(), aborted.ToString());
   }
   if (connection_ != nullptr) {
     (void)connection_->SendMessage(MessageKind::kProof,
@@ -271,7 +276,10 @@ Task<absl::StatusOr<std::string>> SourceSession::Commit() {
   }
   commit_started_ = true;
   const SourceStep taken = **step;
-  absl::Status journaled = co_await Journal(ToString(taken.record), taken.epoch, plan_digest_);
+  vm::AppendOptions decisive;
+  decisive.decisive = true;
+  absl::Status journaled =
+      co_await Journal(ToString(taken.record), taken.epoch, std::move(decisive));
   if (!journaled.ok()) {
     commit_started_ = false;
     co_return Explain(journaled, "commit", "the VM stays here; free space for the journal");
@@ -300,7 +308,6 @@ Task<absl::Status> SourceSession::Release(const Proof& done) {
   if (!step.ok()) co_return step.status();
   if (!step->has_value()) co_return absl::OkStatus();
   CO_RETURN_IF_ERROR(co_await TakeStep(std::move(step)));
-  info_.set_vm_location(info_.destination());
   double blackout = 0;
   double resume = 0;
   if (std::sscanf(proof.detail.c_str(), "%lf %lf", &blackout, &resume) == 2) {
@@ -313,6 +320,13 @@ Task<absl::Status> SourceSession::Release(const Proof& done) {
                                                       statistics.bytes_received);
   }
   info_.mutable_statistics()->set_total_ms(MillisecondsBetween(created_, Clock::now()));
+  co_return co_await FinishRelease();
+}
+
+// RELEASED is written: what is left of the VM here goes.
+Task<absl::Status> SourceSession::FinishRelease() {
+  auto keep = self();
+  info_.set_vm_location(info_.destination());
   (void)Enter(SessionCall::kFinalizeDone);
   absl::Status ended = co_await vm_->Relinquish();
   if (!ended.ok()) spdlog::warn("session {}: what is left of the VM: {}", id(), ended.ToString());
@@ -331,6 +345,12 @@ Task<absl::Status> SourceSession::Reclaim(const Proof& refused) {
   if (!step->has_value()) co_return absl::OkStatus();
   const uint64_t epoch = (*step)->epoch;
   CO_RETURN_IF_ERROR(co_await TakeStep(std::move(step)));
+  co_return co_await FinishReclaim(epoch);
+}
+
+// RECLAIMED is written: the VM is this host's again.
+Task<absl::Status> SourceSession::FinishReclaim(uint64_t epoch) {
+  auto keep = self();
   absl::Status resumed = co_await RunHereAgain();
   (void)Enter(SessionCall::kFinalizeDone);
   info_.set_vm_location(resumed.ok() ? deps_.own_address() : "nowhere");

@@ -18,6 +18,9 @@ class SourceSession final : public MigrationSession {
         commit_settled_(deps.executor()),
         released_(deps.executor()) {}
 
+  // Goes on with what a former daemon process left; see Recover().
+  SourceSession(const ControllerDeps& deps, const FormerSession& former);
+
   // Makes the VM ready and returns the sealed plan. The VM runs on and stays usable.
   Task<absl::StatusOr<std::string>> PrepareAndExport(std::string vm, std::string destination,
                                                      v1::InitializeOptions options);
@@ -25,6 +28,8 @@ class SourceSession final : public MigrationSession {
   Task<absl::Status> Transfer(v1::TransferSandboxRequest request) override;
   Task<absl::StatusOr<std::string>> Finalize(v1::FinalizeAction action, std::string proof) override;
   Task<absl::Status> Cancel(std::string reason) override;
+  vm::AdoptionClaim Claim() const override;
+  Task<void> Recover(std::shared_ptr<vm::UtilityVm> vm) override;
 
   // Whoever runs the whole migration wants the commit as soon as the destination has voted, with
   // the proofs going over the session connection.
@@ -42,8 +47,11 @@ class SourceSession final : public MigrationSession {
   // did not come within `limit`.
   Task<bool> AwaitRelease(milliseconds limit);
 
-  bool committed() const { return core_ && core_->record() == SourceRecord::kCommit; }
-  const std::string& go_proof() const { return go_proof_; }
+  // Tells the destination what was decided, again and again, until its DONE or REFUSED has taken
+  // effect here.
+  Task<void> Settle(std::shared_ptr<PeerClient> peer);
+  // After ABORT: tells a destination that may have voted, until it has heard.
+  Task<void> TellAbort(std::shared_ptr<PeerClient> peer);
 
  protected:
   Role role() const override { return Role::kSource; }
@@ -64,6 +72,7 @@ class SourceSession final : public MigrationSession {
   Task<absl::Status> OnStopped();
   static Task<void> ReadMessages(Self self, std::shared_ptr<SessionConnection> connection);
   Task<void> HandleProof(std::string bytes);
+  Task<absl::Status> OnRefused(Proof refused);
   void NoteInFlight(const guest::GuestState& state);
   void OnSystemEvent(const vm::SystemEvent& event);
   void OnProgress(const vm::TransferProgress& progress);
@@ -75,7 +84,11 @@ class SourceSession final : public MigrationSession {
   absl::Status TooLateToCancel() const;
   Task<absl::Status> Release(const Proof& done);
   Task<absl::Status> Reclaim(const Proof& refused);
+  Task<absl::Status> FinishRelease();
+  Task<absl::Status> FinishReclaim(uint64_t epoch);
   Task<absl::Status> RunHereAgain();
+  Task<absl::Status> Offer(std::shared_ptr<PeerClient> peer);
+  static Task<void> FindDestination(Self self);
   Task<absl::Status> RollBack(const std::string& why);
 
   schema::MigrationInitializeOptions options_;
@@ -93,6 +106,7 @@ class SourceSession final : public MigrationSession {
   Clock::time_point stopped_at_;
   Clock::time_point voted_at_;
   bool voted_ = false;
+  bool may_have_voted_ = false;  // the destination: there was a transfer
 };
 
 }  // namespace ferry::migration

@@ -70,7 +70,8 @@ Task<absl::Status> SourceSession::Connect(const v1::TransferSandboxRequest& requ
   if (info_.state() != v1::SESSION_STATE_TRANSFERRING) {
     co_return absl::CancelledError(info_.error());
   }
-  core_->set_peer_journal_id(connection_->peer_journal_id());
+  peer_journal_id_ = connection_->peer_journal_id();
+  core_->set_peer_journal_id(peer_journal_id_);
   Spawn(deps_.executor(), ReadMessages(self(), connection_));
   co_return absl::OkStatus();
 }
@@ -79,6 +80,7 @@ Task<absl::Status> SourceSession::MoveMemory() {
   std::shared_ptr<vm::ComputeSystem> system = vm_->system();
   if (system == nullptr) co_return absl::UnavailableError("the VM has ended");
   CO_RETURN_IF_ERROR(co_await TakeStep(core_->BeginTransfer()));
+  may_have_voted_ = true;
   CO_ASSIGN_OR_RETURN(const std::string path, MakeSocketPath());
   CO_RETURN_IF_ERROR(connection_->RelayFromListener(path));
 
@@ -167,8 +169,10 @@ Task<absl::Status> SourceSession::OnStopped() {
   if (info_.state() != v1::SESSION_STATE_TRANSFERRING) {
     co_return absl::CancelledError(info_.error());
   }
+  std::shared_ptr<guest::Guest> guest = vm_->guest();
+  if (guest == nullptr) co_return absl::UnavailableError("the VM has ended");
   vm_->FreezeGuest();
-  auto guest_state = vm_->guest()->Save();
+  auto guest_state = guest->Save();
   if (!guest_state.ok()) co_return guest_state.status();
   NoteInFlight(*guest_state);
   vm::CutState cut;
@@ -253,10 +257,10 @@ Task<void> SourceSession::HandleProof(std::string bytes) {
       break;
     }
     case ProofKind::kRefused:
-      if (commit_started_) {
+      if (commit_started_ || transfer_ended_.is_set()) {
         AsyncMutex::Guard lock = co_await deciding_.Lock();
-        status = co_await Reclaim(decoded);
-      } else if (!transfer_ended_.is_set()) {
+        status = co_await OnRefused(decoded);
+      } else {
         // While we cancel, that is only what the destination sees of it.
         if (info_.state() != v1::SESSION_STATE_CANCELLING) {
           info_.set_error(absl::StrCat("the destination refused: ", decoded.detail));
@@ -273,6 +277,15 @@ Task<void> SourceSession::HandleProof(std::string bytes) {
       status = absl::InvalidArgumentError("a proof that only the source can give");
   }
   if (!status.ok()) spdlog::warn("session {}: {}", id(), status.ToString());
+}
+
+// The destination will not run the VM; deciding_ is held.
+Task<absl::Status> SourceSession::OnRefused(Proof refused) {
+  if (core_->past_point_of_no_return()) co_return co_await Reclaim(refused);
+  // It had voted, and nobody has committed yet.
+  if (info_.state() != v1::SESSION_STATE_TRANSFER_COMPLETED) co_return absl::OkStatus();
+  const std::string why = absl::StrCat("the destination refused: ", refused.detail);
+  co_return co_await RollBack(why);
 }
 
 void SourceSession::FinishTransfer(const absl::Status& status) {

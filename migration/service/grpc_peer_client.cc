@@ -12,6 +12,8 @@ namespace ferry::migration {
 namespace {
 
 constexpr milliseconds kCallLimit{30'000};
+// Asked again and again, so a peer that hangs is given up early.
+constexpr milliseconds kSettleLimit{5'000};
 
 using Async = v1::MigrationService::StubInterface::async_interface;
 
@@ -48,6 +50,15 @@ class GrpcPeerClient final : public PeerClient {
     auto result =
         co_await rpc::CallUnary<Async, v1::FinalizeSandboxRequest, v1::FinalizeSandboxResponse>(
             stub_->async(), &Async::FinalizeSandbox, std::move(request), kCallLimit);
+    if (!result.ok()) co_return Explain(result.status());
+    co_return result;
+  }
+
+  Task<absl::StatusOr<v1::SettleSessionResponse>> Settle(
+      v1::SettleSessionRequest request) override {
+    auto result =
+        co_await rpc::CallUnary<Async, v1::SettleSessionRequest, v1::SettleSessionResponse>(
+            stub_->async(), &Async::SettleSession, std::move(request), kSettleLimit);
     if (!result.ok()) co_return Explain(result.status());
     co_return result;
   }

@@ -155,6 +155,17 @@ grpc::ServerUnaryReactor* MigrationService::Cleanup(grpc::CallbackServerContext*
       });
 }
 
+grpc::ServerUnaryReactor* MigrationService::SettleSession(grpc::CallbackServerContext* context,
+                                                          const v1::SettleSessionRequest* request,
+                                                          v1::SettleSessionResponse* response) {
+  return rpc::ServeUnary(context, executor_, request, response,
+                         [this](const v1::SettleSessionRequest& settle)
+                             -> Task<absl::StatusOr<v1::SettleSessionResponse>> {
+                           v1::SettleSessionRequest own = settle;
+                           co_return co_await sessions_.Settle(std::move(own));
+                         });
+}
+
 grpc::ServerUnaryReactor* MigrationService::GetSession(grpc::CallbackServerContext* context,
                                                        const v1::GetSessionRequest* request,
                                                        v1::Session* response) {

@@ -37,6 +37,9 @@ class MigrationService final : public v1::MigrationService::CallbackService {
                                    v1::CancelResponse*) override;
   grpc::ServerUnaryReactor* Cleanup(grpc::CallbackServerContext*, const v1::CleanupRequest*,
                                     v1::CleanupResponse*) override;
+  grpc::ServerUnaryReactor* SettleSession(grpc::CallbackServerContext* context,
+                                          const v1::SettleSessionRequest* request,
+                                          v1::SettleSessionResponse* response) override;
   grpc::ServerUnaryReactor* GetSession(grpc::CallbackServerContext*, const v1::GetSessionRequest*,
                                        v1::Session*) override;
   grpc::ServerUnaryReactor* ListSessions(grpc::CallbackServerContext*,

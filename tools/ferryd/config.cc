@@ -62,6 +62,10 @@ void AddFlags(CLI::App& app, FerrydConfig& config) {
                  "How to reach agents: vsock, virtio-serial, or auto (vsock where the host has it)")
       ->capture_default_str()
       ->check(CLI::IsMember({"auto", "vsock", "virtio-serial"}));
+#ifdef FERRY_FAILPOINTS
+  app.add_option("--failpoint", config.failpoint,
+                 "For tests: die at this point, such as COMMIT.before or COMMIT.after");
+#endif
   app.add_option("--log-level", config.log_level, "trace, debug, info, warn or error")
       ->capture_default_str()
       ->check(CLI::IsMember({"trace", "debug", "info", "warn", "error"}));

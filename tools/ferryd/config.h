@@ -24,6 +24,7 @@ struct FerrydConfig {
   std::string kernel;               // default guest image
   std::string initrd;
   std::string kernel_args = vm::kDefaultKernelArgs;
+  std::string failpoint;  // only in builds for tests: where the daemon kills itself
   milliseconds boot_timeout = vm::HostSettings().boot_timeout;
   milliseconds stall_timeout{30'000};  // of a migration that moves no byte; 0: none
   std::string qemu = "/usr/bin/qemu-system-x86_64";

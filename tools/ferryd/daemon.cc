@@ -6,6 +6,7 @@
 #include <unistd.h>
 
 #include <cerrno>
+#include <csignal>
 #include <cstring>
 #include <filesystem>
 
@@ -118,8 +119,20 @@ Task<absl::Status> Daemon::Start() {
   CO_RETURN_IF_ERROR(PrepareFolders());
   CO_ASSIGN_OR_RETURN(parts_->store,
                       vm::OpenSqliteStore(config_.state_dir + "/ferry.db", executor_));
+  // The private sockets of sessions die with the daemon that made them; that no other one uses the
+  // folder is sure, for we hold the store.
+  std::error_code ignored;
+  for (const auto& left :
+       std::filesystem::directory_iterator(config_.state_dir + "/mig", ignored)) {
+    std::filesystem::remove_all(left.path(), ignored);
+  }
   absl::Status intact = co_await parts_->store->VerifyJournal();
-  if (!intact.ok()) co_return intact;
+  if (!intact.ok()) {
+    spdlog::error(
+        "the journal may have lost records: {}. VMs of migrations that were under way "
+        "stay paused until the other host has answered.",
+        intact.ToString());
+  }
   parts_->events = std::make_unique<vm::EventLog>(executor_, *parts_->store);
   CO_RETURN_IF_ERROR(co_await OpenBackend());
 
@@ -136,7 +149,10 @@ Task<absl::Status> Daemon::Start() {
   parts_->inventory = std::make_unique<vm::VmInventory>(sandbox);
   CO_RETURN_IF_ERROR(co_await parts_->inventory->Load());
   CO_RETURN_IF_ERROR(OpenMigration());
-  CO_RETURN_IF_ERROR(co_await parts_->sessions->Load());
+  CO_RETURN_IF_ERROR(co_await parts_->sessions->Load(
+      intact.ok() ? migration::JournalTrust::kWhole : migration::JournalTrust::kMayLackRecords));
+  co_await parts_->inventory->AdoptAll(parts_->sessions->Claims());
+  co_await parts_->sessions->Recover();
   CO_RETURN_IF_ERROR(Serve());
   parts_->events->Publish("host.started", parts_->store->journal_id(),
                           {{"address", config_.advertise}});
@@ -203,6 +219,14 @@ absl::Status Daemon::OpenMigration() {
       migration::ControllerDeps{*parts_->inventory, parts_->digests, *parts_->listener,
                                 *parts_->handoff, make_peer, tls, config_.state_dir + "/mig"});
   parts_->deps->limits.stall = config_.stall_timeout;
+#ifdef FERRY_FAILPOINTS
+  if (!config_.failpoint.empty()) {
+    parts_->deps->failpoint = [wanted = config_.failpoint](const std::string& point) {
+      // As hard as it gets: nothing is flushed, nobody is told.
+      if (point == wanted) ::kill(::getpid(), SIGKILL);
+    };
+  }
+#endif
   parts_->sessions = std::make_unique<migration::SessionRegistry>(*parts_->deps);
   return absl::OkStatus();
 }

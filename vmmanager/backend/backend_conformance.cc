@@ -396,6 +396,22 @@ Task<void> AdoptFindsTheRunningSystem(Context& context) {
   EXPECT_EQ(gone.status().code(), absl::StatusCode::kNotFound);
 }
 
+Task<void> EndAllButSparesWhatIsNamed(Context& context) {
+  REQUIRE_OK(co_await MakeSource(context));
+  const std::string record = context.source->adoption_record();
+  const schema::ComputeSystem document = context.fixture.Document();
+  context.source.reset();  // as if the daemon had died
+  std::vector<std::string> named{record, ""};
+  co_await context.fixture.source().EndAllBut(named);
+  auto spared = co_await context.fixture.source().Adopt(kVmId, document, record);
+  REQUIRE_OK(spared.status());
+  spared->reset();
+  named.clear();
+  co_await context.fixture.source().EndAllBut(named);
+  auto gone = co_await context.fixture.source().Adopt(kVmId, document, record);
+  EXPECT_EQ(gone.status().code(), absl::StatusCode::kNotFound);
+}
+
 struct Case {
   const char* name;
   Task<void> (*run)(Context&);
@@ -416,6 +432,7 @@ constexpr Case kCases[] = {
     {"HookErrorCallsItOff", HookErrorCallsItOff},
     {"ExitIsToldOnce", ExitIsToldOnce},
     {"AdoptFindsTheRunningSystem", AdoptFindsTheRunningSystem},
+    {"EndAllButSparesWhatIsNamed", EndAllButSparesWhatIsNamed},
 };
 
 Task<void> RunCase(const Case* test, Context* context, bool* ended) {

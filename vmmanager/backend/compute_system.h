@@ -6,6 +6,7 @@
 #include <memory>
 #include <optional>
 #include <string>
+#include <vector>
 
 #include "absl/status/status.h"
 #include "absl/status/statusor.h"
@@ -150,6 +151,11 @@ class Backend {
   virtual Task<absl::StatusOr<std::unique_ptr<ComputeSystem>>> Adopt(
       const std::string& id, const schema::ComputeSystem& document,
       const std::string& adoption_record) = 0;
+
+  // Ends what former processes of this daemon left running and none of these adoption records
+  // names: a daemon may die between starting a system and remembering it. Call it before anything
+  // is created.
+  virtual Task<void> EndAllBut(std::vector<std::string> adoption_records) = 0;
 };
 
 }  // namespace ferry::vm

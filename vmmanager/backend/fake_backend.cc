@@ -1,5 +1,6 @@
 #include "vmmanager/backend/fake_backend.h"
 
+#include <algorithm>
 #include <fstream>
 #include <utility>
 
@@ -99,8 +100,8 @@ Task<absl::Status> FakeComputeSystem::Pause() {
 Task<absl::Status> FakeComputeSystem::Resume() {
   CO_RETURN_IF_ERROR(co_await script_->Pass("Resume"));
   if (machine_->state == SystemState::kRunning) co_return absl::OkStatus();
-  if (machine_->state != SystemState::kPaused || stage_ == Stage::kTransferred ||
-      stage_ == Stage::kTransferring) {
+  if (machine_->state != SystemState::kPaused || machine_->stage == Stage::kTransferred ||
+      machine_->stage == Stage::kTransferring) {
     co_return WrongState("resume");
   }
   SetRunning(true);
@@ -186,7 +187,24 @@ Task<absl::StatusOr<std::unique_ptr<ComputeSystem>>> FakeBackend::Adopt(
       found->second->state == SystemState::kStopped) {
     co_return absl::NotFoundError(StrCat("the VM ", wanted, " does not run any more"));
   }
+  FakeMachine& machine = *found->second;
+  if (machine.stage == FakeMachine::Stage::kTransferring &&
+      machine.origin == schema::MigrationOrigin::kSource) {
+    // Its stream broke when its former daemon died: it runs on by itself.
+    if (machine.ran_before) machine.state = SystemState::kRunning;
+    machine.stage = FakeMachine::Stage::kNone;
+  }
   co_return Hand(found->second);
+}
+
+Task<void> FakeBackend::EndAllBut(std::vector<std::string> adoption_records) {
+  for (const auto& [token, machine] : machines_) {
+    if (std::find(adoption_records.begin(), adoption_records.end(), token) ==
+        adoption_records.end()) {
+      machine->state = SystemState::kStopped;
+    }
+  }
+  co_return;
 }
 
 }  // namespace ferry::vm

@@ -47,11 +47,16 @@ class FakeScript {
 // The machine itself, which outlives its handle as a VMM process outlives its daemon. Its guest is
 // a counter.
 struct FakeMachine {
+  enum class Stage { kNone, kInitialized, kStarted, kTransferring, kTransferred };
+
   std::string id;
   std::string token;
   schema::SystemState state = schema::SystemState::kCreated;
   uint64_t counter = 0;
   uint64_t memory_mb = 0;
+  Stage stage = Stage::kNone;  // of its migration
+  schema::MigrationOrigin origin = schema::MigrationOrigin::kSource;
+  bool ran_before = false;  // the blackout
 };
 
 class FakeComputeSystem final : public ComputeSystem {
@@ -91,7 +96,7 @@ class FakeComputeSystem final : public ComputeSystem {
   void Exit(SystemExit::Cause cause, std::string detail);
 
  private:
-  enum class Stage { kNone, kInitialized, kStarted, kTransferring, kTransferred };
+  using Stage = FakeMachine::Stage;
 
   absl::Status WrongState(const char* verb) const;
   void Tell(schema::MigrationEventName name,
@@ -111,13 +116,10 @@ class FakeComputeSystem final : public ComputeSystem {
   std::shared_ptr<FakeMachine> machine_;
   AsyncQueue<SystemEvent> events_;
   FakeGuestLink link_;
-  Stage stage_ = Stage::kNone;
-  schema::MigrationOrigin origin_ = schema::MigrationOrigin::kSource;
   std::string unix_path_;
   UniqueFd listener_;
   AsyncEvent cancel_;
   AsyncEvent transfer_over_;
-  bool ran_before_ = false;
   bool exited_ = false;
   bool cancelled_ = false;
   bool guest_ran_ = false;
@@ -133,6 +135,7 @@ class FakeBackend final : public Backend {
   Task<absl::StatusOr<std::unique_ptr<ComputeSystem>>> Adopt(
       const std::string& id, const schema::ComputeSystem& document,
       const std::string& adoption_record) override;
+  Task<void> EndAllBut(std::vector<std::string> adoption_records) override;
 
   FakeScript& script() { return *script_; }
   BackendInfo& mutable_info() { return info_; }

@@ -80,7 +80,7 @@ Task<absl::Status> UnlessCancelled(Task<absl::Status> task, AsyncEvent* cancel) 
 
 void FakeComputeSystem::Tell(MigrationEventName name, MigrationResult result) {
   SystemEvent event{.kind = SystemEvent::Kind::kMigration};
-  event.migration = {origin_, name, result, ""};
+  event.migration = {machine_->origin, name, result, ""};
   if (name == MigrationEventName::kBlackoutExited) {
     event.migration.additional_details_json = R"({"BlackoutDurationMilliseconds":0})";
   }
@@ -99,8 +99,8 @@ Task<absl::Status> FakeComputeSystem::Start(const schema::StartOptions& options,
   }
   CO_ASSIGN_OR_RETURN(listener_, OpenSocket(path, true));
   unix_path_ = path;
-  origin_ = MigrationOrigin::kDestination;
-  stage_ = Stage::kStarted;
+  machine_->origin = MigrationOrigin::kDestination;
+  machine_->stage = Stage::kStarted;
   machine_->state = SystemState::kIncoming;
   co_return absl::OkStatus();
 }
@@ -111,10 +111,10 @@ Task<absl::Status> FakeComputeSystem::InitializeLiveMigrationOnSource(
   CO_RETURN_IF_ERROR(co_await script_->Pass("InitializeLiveMigrationOnSource"));
   const bool alive =
       machine_->state == SystemState::kRunning || machine_->state == SystemState::kPaused;
-  if (!alive || stage_ != Stage::kNone) co_return WrongState("begin a migration");
+  if (!alive || machine_->stage != Stage::kNone) co_return WrongState("begin a migration");
   if (wrong_origin) co_return absl::InvalidArgumentError("Origin must be Source on the source");
-  origin_ = MigrationOrigin::kSource;
-  stage_ = Stage::kInitialized;
+  machine_->origin = MigrationOrigin::kSource;
+  machine_->stage = Stage::kInitialized;
   co_return absl::OkStatus();
 }
 
@@ -122,18 +122,18 @@ Task<absl::Status> FakeComputeSystem::StartLiveMigrationOnSource(
     const schema::MigrationStartOptions&, const MigrationEndpoint& endpoint) {
   const std::string path = endpoint.unix_path;
   CO_RETURN_IF_ERROR(co_await script_->Pass("StartLiveMigrationOnSource"));
-  if (stage_ != Stage::kInitialized || origin_ != MigrationOrigin::kSource) {
+  if (machine_->stage != Stage::kInitialized || machine_->origin != MigrationOrigin::kSource) {
     co_return WrongState("start a migration that was not initialized");
   }
   unix_path_ = path;
-  stage_ = Stage::kStarted;
+  machine_->stage = Stage::kStarted;
   Tell(MigrationEventName::kSetupDone);
   co_return absl::OkStatus();
 }
 
 Task<absl::Status> FakeComputeSystem::StartLiveMigrationTransfer(
     const schema::MigrationTransferOptions& options, TransferHooks hooks) {
-  if (stage_ != Stage::kStarted || options.origin != origin_) {
+  if (machine_->stage != Stage::kStarted || options.origin != machine_->origin) {
     co_return WrongState("transfer; the migration was not started");
   }
   struct SetOnExit {
@@ -143,12 +143,12 @@ Task<absl::Status> FakeComputeSystem::StartLiveMigrationTransfer(
   transfer_over_.Reset();
   cancel_.Reset();
   cancelled_ = false;
-  stage_ = Stage::kTransferring;
-  ran_before_ = machine_->state == SystemState::kRunning;
+  machine_->stage = Stage::kTransferring;
+  machine_->ran_before = machine_->state == SystemState::kRunning;
   absl::Status status = co_await UnlessCancelled(RunTransfer(std::move(hooks)), &cancel_);
   if (status.ok()) {
-    stage_ = Stage::kTransferred;
-    if (origin_ == MigrationOrigin::kSource) Tell(MigrationEventName::kOfflineDone);
+    machine_->stage = Stage::kTransferred;
+    if (machine_->origin == MigrationOrigin::kSource) Tell(MigrationEventName::kOfflineDone);
     co_return status;
   }
   co_return RollBack(status);
@@ -156,20 +156,21 @@ Task<absl::Status> FakeComputeSystem::StartLiveMigrationTransfer(
 
 Task<absl::Status> FakeComputeSystem::RunTransfer(TransferHooks hooks) {
   CO_RETURN_IF_ERROR(co_await script_->Pass("Transfer"));
-  if (origin_ == MigrationOrigin::kSource) co_return co_await TransferOut(std::move(hooks));
+  if (machine_->origin == MigrationOrigin::kSource)
+    co_return co_await TransferOut(std::move(hooks));
   co_return co_await TransferIn();
 }
 
 absl::Status FakeComputeSystem::RollBack(absl::Status reason) {
-  stage_ = Stage::kNone;
+  machine_->stage = Stage::kNone;
   if (exited_) {
     return cancelled_ ? reason : absl::AbortedError("the VM ended during its migration");
   }
-  if (origin_ == MigrationOrigin::kDestination) {
-    stage_ = Stage::kStarted;
+  if (machine_->origin == MigrationOrigin::kDestination) {
+    machine_->stage = Stage::kStarted;
     return reason;
   }
-  if (ran_before_ && machine_->state == SystemState::kPaused) SetRunning(true);
+  if (machine_->ran_before && machine_->state == SystemState::kPaused) SetRunning(true);
   Tell(MigrationEventName::kMigrationFailed, absl::IsCancelled(reason)
                                                  ? MigrationResult::kMigrationCancelled
                                                  : MigrationResult::kSourceMigrationFailed);
@@ -205,7 +206,7 @@ Task<absl::Status> FakeComputeSystem::SendMemory(bridge::Connection& channel) {
 Task<absl::Status> FakeComputeSystem::SwitchOver(bridge::Connection& channel,
                                                  TransferHooks& hooks) {
   Tell(MigrationEventName::kBlackoutStarted);
-  if (ran_before_) SetRunning(false);
+  if (machine_->ran_before) SetRunning(false);
   if (hooks.on_stopped) CO_RETURN_IF_ERROR(co_await hooks.on_stopped());
   CO_RETURN_IF_ERROR(co_await script_->Pass("SwitchOver"));
   const std::string state = Header(kState, machine_->counter, script_->pages);
@@ -261,20 +262,21 @@ Task<absl::Status> FakeComputeSystem::FinalizeLiveMigration(
   const schema::MigrationFinalizedOptions wanted = options;
   CO_RETURN_IF_ERROR(co_await script_->Pass("FinalizeLiveMigration"));
   const bool stop = wanted.finalized_operation == MigrationFinalOperation::kStop;
-  const bool source = origin_ == MigrationOrigin::kSource;
+  const bool source = machine_->origin == MigrationOrigin::kSource;
   const bool needs_transfer = source == stop;  // else it gives the migration up
-  if (stage_ == Stage::kNone || stage_ == Stage::kTransferring || wanted.origin != origin_ ||
-      (needs_transfer && stage_ != Stage::kTransferred)) {
+  if (machine_->stage == Stage::kNone || machine_->stage == Stage::kTransferring ||
+      wanted.origin != machine_->origin ||
+      (needs_transfer && machine_->stage != Stage::kTransferred)) {
     co_return WrongState("finalize the migration so");
   }
-  const bool transferred = std::exchange(stage_, Stage::kNone) == Stage::kTransferred;
+  const bool transferred = std::exchange(machine_->stage, Stage::kNone) == Stage::kTransferred;
   if (stop) {
     if (source) Tell(MigrationEventName::kMigrationDone);
     Exit(SystemExit::Cause::kTerminated, "the migration was finalized");
     co_return absl::OkStatus();
   }
   if (source) {
-    if (transferred && ran_before_ && !wanted.leave_paused) SetRunning(true);
+    if (transferred && machine_->ran_before && !wanted.leave_paused) SetRunning(true);
     Tell(MigrationEventName::kMigrationRecoveryDone);
     co_return absl::OkStatus();
   }
@@ -288,21 +290,21 @@ Task<absl::Status> FakeComputeSystem::FinalizeLiveMigration(
 
 Task<absl::Status> FakeComputeSystem::CancelLiveMigration(const schema::MigrationCancelOptions&) {
   CO_RETURN_IF_ERROR(co_await script_->Pass("CancelLiveMigration"));
-  if (stage_ == Stage::kNone) co_return absl::OkStatus();
+  if (machine_->stage == Stage::kNone) co_return absl::OkStatus();
   cancelled_ = true;
-  if (origin_ == MigrationOrigin::kDestination) {
+  if (machine_->origin == MigrationOrigin::kDestination) {
     Exit(SystemExit::Cause::kTerminated, "the migration was cancelled");
     co_await transfer_over_.Wait();
-    stage_ = Stage::kNone;
+    machine_->stage = Stage::kNone;
     co_return absl::OkStatus();
   }
-  if (stage_ == Stage::kTransferring) {
+  if (machine_->stage == Stage::kTransferring) {
     cancel_.Set();
     co_await transfer_over_.Wait();
     co_return absl::OkStatus();
   }
-  const bool transferred = std::exchange(stage_, Stage::kNone) == Stage::kTransferred;
-  if (transferred && ran_before_) SetRunning(true);
+  const bool transferred = std::exchange(machine_->stage, Stage::kNone) == Stage::kTransferred;
+  if (transferred && machine_->ran_before) SetRunning(true);
   Tell(MigrationEventName::kMigrationFailed, MigrationResult::kMigrationCancelled);
   co_return absl::OkStatus();
 }

@@ -10,6 +10,7 @@
 #include "vmmanager/qemu/accelerator_probe.h"
 #include "vmmanager/qemu/qemu_command_line.h"
 #include "vmmanager/qemu/qemu_compute_system.h"
+#include "vmmanager/qemu/qemu_sweep.h"
 
 namespace ferry::vm {
 namespace {
@@ -81,6 +82,10 @@ Task<absl::StatusOr<std::unique_ptr<ComputeSystem>>> QemuBackend::Adopt(
   auto system = std::make_unique<QemuComputeSystem>(host_, id, document);
   CO_RETURN_IF_ERROR(co_await system->Adopt(adoption_record));
   co_return system;
+}
+
+Task<void> QemuBackend::EndAllBut(std::vector<std::string> adoption_records) {
+  co_await SweepQemuFolders(host_->executor, host_->config.state_dir, std::move(adoption_records));
 }
 
 }  // namespace ferry::vm

@@ -40,6 +40,7 @@ class QemuBackend : public Backend {
   Task<absl::StatusOr<std::unique_ptr<ComputeSystem>>> Adopt(
       const std::string& id, const schema::ComputeSystem& document,
       const std::string& adoption_record) override;
+  Task<void> EndAllBut(std::vector<std::string> adoption_records) override;
 
  private:
   explicit QemuBackend(std::shared_ptr<const QemuHost> host) : host_(std::move(host)) {}

@@ -27,7 +27,6 @@ constexpr milliseconds kEndDeadline{2'000};
 constexpr milliseconds kKillDeadline{10'000};
 constexpr milliseconds kUnplugDeadline{10'000};
 constexpr size_t kLastWordsBytes = 1024;
-constexpr char kQmpName[] = "qmp";
 constexpr char kSpareQmpName[] = "qmp-spare";
 constexpr char kBridgeName[] = "bridge";
 constexpr char kConsoleName[] = "console";

@@ -21,6 +21,9 @@
 
 namespace ferry::vm {
 
+// The QMP socket in a VM's folder.
+inline constexpr char kQmpName[] = "qmp";
+
 // What all systems of one backend share.
 struct QemuHost {
   QemuHost(Executor e, QemuBackendConfig c) : executor(std::move(e)), config(std::move(c)) {}

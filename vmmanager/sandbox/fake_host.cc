@@ -65,7 +65,9 @@ Task<absl::Status> FakeHost::Restart() {
   co_await inventory->Detach();
   former_.push_back(std::move(inventory));
   inventory = std::make_unique<VmInventory>(deps());
-  co_return co_await inventory->Load();
+  CO_RETURN_IF_ERROR(co_await inventory->Load());
+  co_await inventory->AdoptAll({});
+  co_return absl::OkStatus();
 }
 
 Task<void> FakeHost::Stop() {

@@ -16,6 +16,20 @@ struct MigrationNotice {
   std::string destination;
 };
 
+// What a VM is to a migration that was under way when the former daemon process died.
+struct AdoptionClaim {
+  enum class Kind {
+    kOwner,         // nothing: the VM is this host's, and may be used
+    kMigratingOut,  // still this host's; the session will be called off
+    kInDoubt,       // was given away; the destination's word decides
+    kIncoming,      // comes from another host, which has not given it away yet
+  };
+  Kind kind = Kind::kOwner;
+  std::string session_id;
+  std::string destination;       // of what goes out
+  bool guest_is_loaded = false;  // of what comes in: the guest's state is there
+};
+
 // Gets the notices of one VM for as long as it is registered (UtilityVm::AddObserver).
 class MoveObserver {
  public:

@@ -436,40 +436,6 @@ Task<absl::StatusOr<std::shared_ptr<guest::Guest>>> UtilityVm::UsableGuest() {
   co_return guest_;
 }
 
-Task<absl::Status> UtilityVm::Adopt() {
-  auto self = shared_from_this();
-  AsyncMutex::Guard lock = co_await operation_.Lock();
-  auto system = co_await deps_.backend.Adopt(row_.id, document_, row_.adoption_record);
-  if (!system.ok()) {
-    row_.adoption_record.clear();
-    row_.guest_state.clear();
-    RemoveSpools();
-    row_.desired_state = "stopped";
-    SetPhase(Phase::kStopped,
-             absl::StrCat("it ended while the daemon was away: ", system.status().message()));
-    (void)co_await Persist();
-    co_return system.status();
-  }
-  system_ = *std::move(system);
-  StartPump();
-  MakeGuest(Spools::kKept);
-  if (!row_.guest_state.empty()) {
-    auto state = DecodeGuest(row_.guest_state);
-    if (state.ok()) {
-      CO_RETURN_IF_ERROR(guest_->Restore(*state));
-    } else {
-      spdlog::error("vm {}: its processes are not known any more: {}", row_.name,
-                    state.status().ToString());
-    }
-  }
-  CO_RETURN_IF_ERROR(guest_->Listen());
-  paused_ = row_.desired_state == "paused";
-  SetPhase(Phase::kUp);
-  deps_.events.Publish("vm.adopted", row_.id, {{"name", row_.name}});
-  if (!paused_) Spawn(deps_.executor, AwaitAgent(self));
-  co_return absl::OkStatus();
-}
-
 Task<void> UtilityVm::AwaitAgent(std::shared_ptr<UtilityVm> self) {
   std::shared_ptr<guest::Guest> guest = self->guest_;
   if (guest == nullptr) co_return;
@@ -515,8 +481,7 @@ Task<absl::Status> UtilityVm::Remove() {
   co_return deleted;
 }
 
-Task<absl::Status> UtilityVm::Persist() {
-  if (phase_ == Phase::kGone) co_return absl::OkStatus();
+VmRow UtilityVm::Row() {
   if (guest_ != nullptr) {
     auto state = guest_->Save();
     if (state.ok() && !deps_.settings.spool_folder.empty()) {
@@ -530,7 +495,12 @@ Task<absl::Status> UtilityVm::Persist() {
     auto encoded = state.ok() ? EncodeGuest(*state) : state.status();
     if (encoded.ok()) row_.guest_state = *std::move(encoded);
   }
-  VmRow row = row_;
+  return row_;
+}
+
+Task<absl::Status> UtilityVm::Persist() {
+  if (phase_ == Phase::kGone) co_return absl::OkStatus();
+  VmRow row = Row();
   co_return co_await deps_.store.PutVm(row);
 }
 

@@ -58,6 +58,7 @@ class UtilityVm : public std::enable_shared_from_this<UtilityVm> {
   v1::Vm Describe(bool with_document) const;
   // Whether a former daemon process may have left its system running.
   bool has_adoption_record() const { return !row_.adoption_record.empty(); }
+  const std::string& adoption_record() const { return row_.adoption_record; }
 
   // FAILED_PRECONDITION, naming the session, while a migration holds the VM.
   absl::Status RefuseIfMigrating(const std::string& operation) const;
@@ -86,8 +87,9 @@ class UtilityVm : public std::enable_shared_from_this<UtilityVm> {
   // The open session's notice, for a client that attaches while it is open.
   std::optional<MigrationNotice> current_notice() const { return notice_; }
 
-  // Takes over the system that a former daemon process left running, if it still does.
-  Task<absl::Status> Adopt();
+  // Takes over the system that a former daemon process left running, if it still does. A VM that a
+  // migration claims is not touched, and nobody may use it, until its session has decided.
+  Task<absl::Status> Adopt(AdoptionClaim claim);
 
   // Records where the guest's streams stand, ends the guest connection and lets go of the system
   // without ending it (the daemon stops). Whoever waits, and every later call, gets UNAVAILABLE.
@@ -114,6 +116,9 @@ class UtilityVm : public std::enable_shared_from_this<UtilityVm> {
   void MarkInDoubt();
   // Tells attached clients where to go on.
   void AnnounceMove();
+  // Sees to it that it runs, unless its user paused it: a VMM that lost its stream may have left it
+  // stopped.
+  Task<absl::Status> RunOn();
   // It runs here again, as before; `epoch` is raised after a reclaim.
   void ReturnFromMigration(uint64_t epoch);
   // It runs at the destination: ends what is left here. The registry forgets it afterwards.
@@ -128,9 +133,13 @@ class UtilityVm : public std::enable_shared_from_this<UtilityVm> {
   absl::Status RestoreGuest(const guest::GuestState& state);
   // Runs it here (or leaves it paused), once the commit protocol granted it.
   Task<absl::Status> RunIncoming(uint64_t epoch, bool paused);
+  // It was granted to this host, and is no more: lists it as failed.
+  Task<void> MarkLost(uint64_t epoch, const std::string& why);
   // Ends what was prepared.
   Task<void> Discard(const absl::Status& reason);
 
+  // The VM as the store knows it, with where the guest's streams stand now.
+  VmRow Row();
   // Writes the VM's row; called by the registry and after every change.
   Task<absl::Status> Persist();
 
@@ -153,6 +162,8 @@ class UtilityVm : public std::enable_shared_from_this<UtilityVm> {
   // The folder for the output of its detached processes; empty if it is not to be kept.
   std::string SpoolFolder() const;
   void RemoveSpools();
+  Task<absl::Status> TakeOver(const AdoptionClaim& claim);
+  absl::Status AdoptGuest();
   void StartPump();
   static Task<void> PumpEvents(std::shared_ptr<UtilityVm> self,
                                std::shared_ptr<ComputeSystem> system);
@@ -186,6 +197,7 @@ class UtilityVm : public std::enable_shared_from_this<UtilityVm> {
 
   std::optional<MigrationNotice> notice_;  // the open migration, on the source
   std::string incoming_session_;           // on the destination
+  bool runs_already_ = false;              // what was adopted as incoming had been told to run
   std::set<MoveObserver*> observers_;
   std::function<void(const SystemEvent&)> event_tap_;
 };

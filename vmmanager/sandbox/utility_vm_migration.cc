@@ -52,7 +52,11 @@ void UtilityVm::ReturnFromMigration(uint64_t epoch) {
   closed.kind = MigrationNotice::Kind::kClosed;
   event_tap_ = nullptr;
   row_.epoch = epoch;
-  if (phase_ == Phase::kInDoubt) SetPhase(Phase::kUp);
+  if (phase_ == Phase::kInDoubt && system_ != nullptr) SetPhase(Phase::kUp);
+  if (phase_ == Phase::kInDoubt) {
+    row_.desired_state = "stopped";
+    SetPhase(Phase::kFailed, "it ended while it waited for the destination's answer");
+  }
   UnfreezeGuest();
   Pulse();
   Notify(closed);
@@ -113,11 +117,13 @@ Task<absl::Status> UtilityVm::RunIncoming(uint64_t epoch, bool paused) {
   row_.epoch = epoch;
   row_.desired_state = paused ? "paused" : "running";
   std::shared_ptr<ComputeSystem> system = system_;
-  schema::MigrationFinalizedOptions options;
-  options.origin = schema::MigrationOrigin::kDestination;
-  options.finalized_operation = schema::MigrationFinalOperation::kResume;
-  options.leave_paused = paused;
-  CO_RETURN_IF_ERROR(co_await system->FinalizeLiveMigration(options));
+  if (!std::exchange(runs_already_, false)) {
+    schema::MigrationFinalizedOptions options;
+    options.origin = schema::MigrationOrigin::kDestination;
+    options.finalized_operation = schema::MigrationFinalOperation::kResume;
+    options.leave_paused = paused;
+    CO_RETURN_IF_ERROR(co_await system->FinalizeLiveMigration(options));
+  }
   paused_ = paused;
   incoming_session_.clear();
   event_tap_ = nullptr;

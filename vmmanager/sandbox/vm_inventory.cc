@@ -44,16 +44,20 @@ Task<absl::Status> VmInventory::Load() {
     const std::string id = row.id;
     vms_[id] = std::make_shared<UtilityVm>(deps_, std::move(row), spec, *std::move(document));
   }
-  co_await AdoptAll();
   co_return absl::OkStatus();
 }
 
-Task<void> VmInventory::AdoptAll() {
+Task<void> VmInventory::AdoptAll(std::map<std::string, AdoptionClaim> claims) {
   for (const auto& vm : List()) {
-    if (!vm->has_adoption_record()) continue;
-    absl::Status adopted = co_await vm->Adopt();
+    auto claim = claims.find(vm->id());
+    if (!vm->has_adoption_record() && claim == claims.end()) continue;
+    AdoptionClaim wanted = claim == claims.end() ? AdoptionClaim() : claim->second;
+    absl::Status adopted = co_await vm->Adopt(std::move(wanted));
     if (!adopted.ok()) spdlog::warn("vm {}: {}", vm->name(), adopted.ToString());
   }
+  std::vector<std::string> records;
+  for (const auto& vm : List()) records.push_back(vm->adoption_record());
+  co_await deps_.backend.EndAllBut(std::move(records));
 }
 
 absl::Status VmInventory::CheckServing() const {
@@ -163,12 +167,15 @@ Task<absl::Status> VmInventory::Forget(std::string id, std::string moved_to) {
   if (it == vms_.end()) co_return absl::OkStatus();
   const std::string name = it->second->name();
   vms_.erase(it);
-  if (!moved_to.empty()) {
-    if (departed_.size() >= kDepartedKept) departed_.clear();
-    departed_[id] = moved_to;
-    departed_[name] = moved_to;
-  }
+  if (!moved_to.empty()) NoteDeparted(id, name, moved_to);
   co_return co_await deps_.store.DeleteVm(id);
+}
+
+void VmInventory::NoteDeparted(const std::string& id, const std::string& name,
+                               const std::string& moved_to) {
+  if (departed_.size() >= kDepartedKept) departed_.clear();
+  departed_[id] = moved_to;
+  departed_[name] = moved_to;
 }
 
 Task<void> VmInventory::Detach() {

@@ -19,9 +19,11 @@ class VmInventory {
 
   const SandboxDeps& deps() const { return deps_; }
 
-  // Reads the store and takes over what a former daemon left running. A VM that cannot be taken
-  // over is listed as stopped, with the reason.
+  // Reads the store.
   Task<absl::Status> Load();
+  // Takes over what a former daemon process left running; `claims`, by VM id, say what undecided
+  // migrations make of it. A VM that cannot be taken over is listed as stopped, with the reason.
+  Task<void> AdoptAll(std::map<std::string, AdoptionClaim> claims);
 
   // ALREADY_EXISTS if the name is taken, unless the same request made it.
   Task<absl::StatusOr<std::shared_ptr<UtilityVm>>> Create(const v1::CreateVmRequest& request);
@@ -42,6 +44,8 @@ class VmInventory {
 
   // Drops a VM that left, or one that never arrived; `moved_to` is told to whoever looks for it.
   Task<absl::Status> Forget(std::string id, std::string moved_to);
+  // Where a VM went that left before this daemon process.
+  void NoteDeparted(const std::string& id, const std::string& name, const std::string& moved_to);
 
   // Lets go of all VMs; they run on. No VM can be added any more.
   Task<void> Detach();
@@ -49,8 +53,6 @@ class VmInventory {
  private:
   absl::Status CheckServing() const;
   std::shared_ptr<UtilityVm> FindByName(const std::string& name) const;
-  Task<void> AdoptAll();
-
   SandboxDeps deps_;
   std::map<std::string, std::shared_ptr<UtilityVm>> vms_;  // by id
   std::map<std::string, std::string> departed_;            // id and name -> new host

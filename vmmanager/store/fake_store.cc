@@ -54,8 +54,7 @@ Task<absl::StatusOr<std::vector<SessionRow>>> FakeStore::ListSessions() {
   co_return rows;
 }
 
-Task<absl::StatusOr<JournalRecord>> FakeStore::Append(JournalRecord record,
-                                                       AppendOptions options) {
+Task<absl::StatusOr<JournalRecord>> FakeStore::Append(JournalRecord record, AppendOptions options) {
   if (before_append) CO_RETURN_IF_ERROR(co_await before_append(record));
   CO_RETURN_IF_ERROR(TakeFailure());
   const JournalHead last = head();

@@ -39,8 +39,7 @@ absl::Status JournalWitness::Note(const JournalHead& record) {
     return absl::OkStatus();
   }
   const int error = written < 0 ? errno : ENOSPC;
-  return absl::ResourceExhaustedError(
-      StrCat("cannot write ", path_, ": ", std::strerror(error)));
+  return absl::ResourceExhaustedError(StrCat("cannot write ", path_, ": ", std::strerror(error)));
 }
 
 absl::StatusOr<std::optional<JournalHead>> JournalWitness::Read() const {

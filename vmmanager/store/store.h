@@ -92,7 +92,7 @@ class Store {
   // Appends and returns the record with sequence and hash filled. When this returns an error the
   // caller must take no step that depends on the record.
   virtual Task<absl::StatusOr<JournalRecord>> Append(JournalRecord record,
-                                                      AppendOptions options) = 0;
+                                                     AppendOptions options) = 0;
   virtual Task<absl::StatusOr<std::vector<JournalRecord>>> ReadJournal(
       const std::string& session_id) = 0;
   virtual Task<absl::StatusOr<JournalHead>> Head() = 0;

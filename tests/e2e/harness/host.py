@@ -104,6 +104,10 @@ class Host:
         self.signal_daemon(signal.SIGKILL)
         self._daemon.wait(30)
 
+    def wait_daemon(self):
+        """Waits until ferryd has ended by itself; returns its exit status."""
+        return self._daemon.wait(60)
+
     def stop(self):
         """Ends ferryd in order and returns its exit status."""
         if self._daemon.poll() is None:

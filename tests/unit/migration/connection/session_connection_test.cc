@@ -343,6 +343,56 @@ TEST_F(SessionConnectionTest, ResetChannelsKeepsTheConnection) {
   Run(body(this));
 }
 
+// The flags are set when WaitReceived() has returned, by what it said.
+Task<void> NoteReceived(SessionConnection* connection, std::optional<absl::Status>* status) {
+  *status = co_await connection->WaitReceived();
+}
+
+TEST_F(SessionConnectionTest, AllIsReceivedOnlyWhenEveryChannelHasEnded) {
+  auto body = [](SessionConnectionTest* t) -> Task<void> {
+    std::optional<Local::acceptor> vmm;
+    co_await t->StartRelay(&vmm);
+    std::optional<absl::Status> received;
+    Spawn(t->context_.get_executor(), NoteReceived(t->destination_.get(), &received));
+    EXPECT_TRUE((co_await t->source_->Ping()).ok());
+    EXPECT_FALSE(received.has_value());  // nothing was sent yet
+    Local::socket from(t->context_);
+    Local::socket to(t->context_);
+    co_await t->OpenChannel(&*vmm, &from, &to);
+    EXPECT_TRUE((co_await t->source_->Ping()).ok());
+    EXPECT_FALSE(received.has_value());
+    const std::string bytes = Noise(100'000, 6);
+    co_await WriteAndClose(&from, &bytes);
+    std::string got;
+    co_await ReadAll(&to, &got);
+    EXPECT_TRUE((co_await t->source_->Ping()).ok());
+    EXPECT_TRUE(received.has_value() && received->ok());
+    t->source_->Close();
+    t->destination_->Close();
+  };
+  Run(body(this));
+}
+
+TEST_F(SessionConnectionTest, WhatIsCutOffIsNeverReceived) {
+  auto body = [](SessionConnectionTest* t) -> Task<void> {
+    std::optional<Local::acceptor> vmm;
+    co_await t->StartRelay(&vmm);
+    std::optional<absl::Status> received;
+    Spawn(t->context_.get_executor(), NoteReceived(t->destination_.get(), &received));
+    Local::socket from(t->context_);
+    Local::socket to(t->context_);
+    co_await t->OpenChannel(&*vmm, &from, &to);
+    t->source_->ResetChannels("the migration was cancelled");
+    EXPECT_TRUE((co_await t->source_->Ping()).ok());
+    EXPECT_TRUE(received.has_value() && received->code() == absl::StatusCode::kAborted);
+    t->source_->Close();
+    const absl::Status later = co_await t->destination_->WaitReceived();
+    EXPECT_EQ(later.code(), absl::StatusCode::kAborted);
+    t->destination_->Close();
+  };
+  Run(body(this));
+}
+
 TEST_F(SessionConnectionTest, CloseRemovesTheListenerAndItsPath) {
   auto body = [](SessionConnectionTest* t) -> Task<void> {
     co_await t->Connect(&t->source_, &t->destination_);

@@ -37,7 +37,7 @@ TEST_F(DoubtTest, LostGoIsOfferedAgain) {
   auto vm = Boot();
   a_.deps->limits.release = milliseconds(20);
   a_.deps->limits.ask_again = milliseconds(5);
-  peer_->FailNext("Finalize", absl::UnavailableError("no answer"));
+  peer_->FailNext("Settle", absl::UnavailableError("no answer"));
   CutAtCommit(UseWire());
   const std::string id = Migrate();
   EXPECT_EQ(Wait(a_, id).vm_location(), "host-b:1");
@@ -50,13 +50,13 @@ TEST_F(DoubtTest, RefusedAfterCommitGivesTheVmBack) {
   a_.host.System(*vm)->Step(4);
   a_.deps->limits.release = milliseconds(20);
   b_.deps->limits.decision = milliseconds(20);
-  peer_->Block("Finalize");
+  peer_->Block("Settle");
   CutAtCommit(UseWire());
   const std::string id = Migrate();
   Until([&] { return Kinds(b_, id).back() == "REFUSED"; });
   EXPECT_EQ(vm->state(), v1::VM_STATE_IN_DOUBT);
   EXPECT_FALSE(a_.host.System(*vm)->Step());
-  peer_->Release("Finalize");
+  peer_->Release("Settle");
   const v1::Session session = Wait(a_, id);
   EXPECT_EQ(session.vm_location(), "host-a:1");
   EXPECT_THAT(session.error(), HasSubstr("refused"));
@@ -90,12 +90,12 @@ TEST_F(DoubtTest, GoThatComesTwiceTakesEffectOnce) {
   auto vm = Boot();
   a_.deps->limits.release = milliseconds(5);
   b_.host.backend.script().Block("FinalizeLiveMigration");
-  peer_->Block("Finalize");
+  peer_->Block("Settle");
   const std::string id = Migrate();
   Await(b_.host.backend.script().WaitBlocked("FinalizeLiveMigration"));
   // The source asks again while the first GO is still taking effect.
-  Await(peer_->WaitBlocked("Finalize"));
-  peer_->Release("Finalize");
+  Await(peer_->WaitBlocked("Settle"));
+  peer_->Release("Settle");
   Settle();
   b_.host.backend.script().Release("FinalizeLiveMigration");
   EXPECT_EQ(Wait(a_, id).vm_location(), "host-b:1");

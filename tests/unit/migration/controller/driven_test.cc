@@ -26,6 +26,69 @@ TEST_F(DrivenTest, MovesTheVmWithProofsPassedOnByHand) {
   EXPECT_THAT(Kinds(a_, "s2"), ElementsAre("OPEN", "TRANSFER", "QUIESCED", "COMMIT", "RELEASED"));
 }
 
+TEST_F(DrivenTest, ADestinationWhoseVmmDiesAfterItsVoteGivesTheVmBack) {
+  auto vm = Boot();
+  TransferBoth("s1");
+  b_.host.backend.Find(vm->id())->Exit(vm::SystemExit::Cause::kCrashed, "killed");
+  Until([&] { return Describe(a_, "s1").done(); });
+  EXPECT_EQ(Kinds(b_, "s1").back(), "REFUSED");
+  EXPECT_EQ(Kinds(a_, "s1").back(), "ABORT");
+  EXPECT_THAT(Describe(a_, "s1").error(), HasSubstr("ended here while it waited for its GO"));
+  EXPECT_FALSE(Stop(a_, "s1").ok());
+  ExpectRolledBack(vm);
+}
+
+TEST_F(DrivenTest, AVmmThatDiesOnItsGoIsRefusedAndReclaimed) {
+  auto vm = Boot();
+  TransferBoth("s1");
+  auto go = Stop(a_, "s1");
+  ASSERT_TRUE(go.ok());
+  b_.host.backend.Find(vm->id())->Exit(vm::SystemExit::Cause::kCrashed, "killed");
+  EXPECT_FALSE(Resume(b_, "s1", *go).ok());
+  Until([&] { return Describe(a_, "s1").done(); });
+  EXPECT_EQ(Kinds(b_, "s1").back(), "REFUSED");
+  EXPECT_EQ(Kinds(a_, "s1").back(), "RECLAIMED");
+  EXPECT_EQ(vm->epoch(), 3u);
+  ExpectRolledBack(vm);
+}
+
+TEST_F(DrivenTest, AVmmThatDiesAfterItsGrantIsLostAndReleased) {
+  auto vm = Boot();
+  TransferBoth("s1");
+  auto go = Stop(a_, "s1");
+  ASSERT_TRUE(go.ok());
+  b_.host.backend.script().Block("FinalizeLiveMigration");
+  auto running = Begin(Session(b_, "s1")->Finalize(v1::FINALIZE_ACTION_RESUME, *go));
+  Await(b_.host.backend.script().WaitBlocked("FinalizeLiveMigration"));
+  b_.host.backend.Find(vm->id())->Exit(vm::SystemExit::Cause::kCrashed, "killed");
+  Settle();
+  b_.host.backend.script().FailNext("FinalizeLiveMigration", absl::UnavailableError("gone"));
+  b_.host.backend.script().Release("FinalizeLiveMigration");
+  auto done = Finish(running);
+  ASSERT_TRUE(done.ok()) << done.status();
+  Until([&] { return Describe(a_, "s1").done(); });
+  // It must not run from the state of before: it is this host's, and failed.
+  EXPECT_EQ(Kinds(a_, "s1").back(), "RELEASED");
+  auto there = b_.host.inventory->Find("web");
+  ASSERT_TRUE(there.ok());
+  EXPECT_EQ((*there)->state(), v1::VM_STATE_FAILED);
+  EXPECT_EQ(Describe(b_, "s1").vm_location(), "nowhere");
+  EXPECT_TRUE(a_.host.inventory->List().empty());
+}
+
+TEST_F(DrivenTest, WhatWasRolledBackHalfwayCannotCommit) {
+  auto vm = Boot();
+  TransferBoth("s1");
+  a_.host.backend.script().FailNext("FinalizeLiveMigration", absl::DeadlineExceededError("cont"));
+  EXPECT_FALSE(Resume(a_, "s1").ok());
+  const auto committed = Stop(a_, "s1");
+  EXPECT_EQ(committed.status().code(), absl::StatusCode::kFailedPrecondition);
+  EXPECT_EQ(Kinds(a_, "s1").back(), "ABORT");
+  EXPECT_TRUE(Resume(a_, "s1").ok());
+  (void)Stop(b_, "s1");
+  ExpectRolledBack(vm);
+}
+
 TEST_F(DrivenTest, NothingCommitsByItself) {
   auto vm = Boot();
   TransferBoth("s1");

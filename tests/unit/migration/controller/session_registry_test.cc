@@ -128,27 +128,34 @@ TEST_F(SessionRegistryTest, CleanupLeavesTheRecord) {
   EXPECT_TRUE(session->notifier().closed());
 }
 
-TEST_F(SessionRegistryTest, RestartedDaemonListsSessionsAsRecords) {
+TEST_F(SessionRegistryTest, RestartedDaemonKeepsRecordsAndCallsOffWhatHadNotCommitted) {
   Boot();
   const std::string done = Migrate();
   Wait(a_, done);
-  Boot("other");
+  auto other = Boot("other");
   ASSERT_TRUE(Export("s1", "other").ok());
   Settle();
   SessionRegistry restarted(*a_.deps);
-  ASSERT_TRUE(Await(restarted.Load()).ok());
+  ASSERT_TRUE(Await(restarted.Load(JournalTrust::kWhole)).ok());
   ASSERT_EQ(restarted.List("").size(), 2u);
   auto finished = restarted.Describe(done);
   ASSERT_TRUE(finished.ok());
   EXPECT_EQ(finished->vm_location(), "host-b:1");
   EXPECT_EQ(finished->error(), "");
+  EXPECT_EQ(restarted.Find(done).status().code(), absl::StatusCode::kNotFound);
+
+  const auto claims = restarted.Claims();
+  ASSERT_EQ(claims.size(), 1u);
+  EXPECT_EQ(claims.at(other->id()).kind, vm::AdoptionClaim::Kind::kMigratingOut);
+  EXPECT_EQ(claims.at(other->id()).session_id, "s1");
+  Await(restarted.Recover());
+  Until([&] { return restarted.Describe("s1")->done(); });
   auto cut_off = restarted.Describe("s1");
-  ASSERT_TRUE(cut_off.ok());
-  EXPECT_TRUE(cut_off->done());
-  EXPECT_THAT(cut_off->error(), HasSubstr("daemon stopped"));
-  const absl::Status record_only = restarted.Find("s1").status();
-  EXPECT_EQ(record_only.code(), absl::StatusCode::kNotFound);
-  EXPECT_THAT(record_only.message(), HasSubstr("has ended"));
+  EXPECT_THAT(cut_off->error(), HasSubstr("daemon was restarted"));
+  EXPECT_EQ(cut_off->outcome(), v1::SESSION_OUTCOME_FAILED);
+  EXPECT_EQ(cut_off->reason(), "daemon_restarted");
+  EXPECT_EQ(Kinds(a_, "s1").back(), "ABORT");
+  EXPECT_EQ(other->state(), v1::VM_STATE_RUNNING);
   EXPECT_TRUE(Await(restarted.Cleanup("s1")).ok());
 }
 
@@ -183,6 +190,93 @@ TEST_F(SessionRegistryTest, NothingBeginsOnceItStops) {
     EXPECT_EQ(status.code(), absl::StatusCode::kUnavailable) << status;
   }
   EXPECT_TRUE(a_.sessions->List("").empty());
+}
+
+TEST_F(SessionRegistryTest, OnlyTheNewestSessionOfAVmHasASayAfterARestart) {
+  auto vm = Boot();
+  ASSERT_TRUE(Export("s1").ok());
+  ASSERT_TRUE(Resume(a_, "s1").ok());
+  ASSERT_TRUE(Export("s2").ok());
+  Settle();
+  // The older session's end was not stored.
+  auto rows = Await(a_.host.store.ListSessions());
+  for (vm::SessionRow row : *rows) {
+    row.decided = false;
+    ASSERT_TRUE(Await(a_.host.store.PutSession(row)).ok());
+  }
+  SessionRegistry restarted(*a_.deps);
+  ASSERT_TRUE(Await(restarted.Load(JournalTrust::kWhole)).ok());
+  const auto claims = restarted.Claims();
+  ASSERT_EQ(claims.size(), 1u);
+  EXPECT_EQ(claims.at(vm->id()).session_id, "s2");
+  EXPECT_TRUE(restarted.Describe("s1")->done());
+}
+
+TEST_F(SessionRegistryTest, AJournalThatMayLackRecordsLeavesTheVmInDoubt) {
+  auto vm = Boot();
+  ASSERT_TRUE(Export("s1").ok());
+  Settle();
+  SessionRegistry restarted(*a_.deps);
+  ASSERT_TRUE(Await(restarted.Load(JournalTrust::kMayLackRecords)).ok());
+  EXPECT_EQ(restarted.Claims().at(vm->id()).kind, vm::AdoptionClaim::Kind::kInDoubt);
+}
+
+TEST_F(SessionRegistryTest, ARecordOfAnotherVersionIsNotGuessedAt) {
+  Boot();
+  ASSERT_TRUE(Export("s1").ok());
+  Settle();
+  a_.host.store.journal().back().detail = "\x08\x63";  // version 99
+  SessionRegistry restarted(*a_.deps);
+  const absl::Status refused = Await(restarted.Load(JournalTrust::kWhole));
+  EXPECT_EQ(refused.code(), absl::StatusCode::kFailedPrecondition);
+  EXPECT_THAT(refused.message(), HasSubstr("another version of ferryd"));
+}
+
+class SettleTest : public DrivenTest {
+ protected:
+  absl::StatusOr<Proof> Ask(const std::string& id, ProofKind kind) {
+    Proof word;
+    word.kind = kind;
+    word.session_id = id;
+    word.vm_id = "vm";
+    word.epoch = kind == ProofKind::kGo ? 2 : 1;
+    word.plan_digest = "plan";
+    word.journal_id = a_.host.store.journal_id();
+    v1::SettleSessionRequest request;
+    request.set_session_id(id);
+    request.set_vm_id("vm");
+    request.set_epoch(1);
+    request.set_plan_sha256("plan");
+    request.set_proof(EncodeProof(word, "plan"));
+    auto answer = Await(b_.sessions->Settle(request));
+    if (!answer.ok()) return answer.status();
+    return DecodeProof(answer->proof(), "plan");
+  }
+};
+
+TEST_F(SettleTest, WhatIsNotKnownIsRefusedForEver) {
+  Boot();
+  for (const ProofKind kind : {ProofKind::kGo, ProofKind::kAbort, ProofKind::kGo}) {
+    auto refused = Ask("s1", kind);
+    ASSERT_TRUE(refused.ok()) << refused.status();
+    EXPECT_EQ(refused->kind, ProofKind::kRefused);
+    EXPECT_EQ(refused->journal_id, b_.host.store.journal_id());
+  }
+  EXPECT_THAT(Kinds(b_, "s1"), ElementsAre("REFUSED"));
+  auto plan = Export("s1");
+  ASSERT_TRUE(plan.ok());
+  // A plan that was long on its way comes too late.
+  EXPECT_EQ(Import("s1", *plan).code(), absl::StatusCode::kAlreadyExists);
+  ExpectEmpty(b_);
+}
+
+TEST_F(SettleTest, TheSourceOfASessionIsNotAsked) {
+  Boot();
+  ASSERT_TRUE(Export("s1").ok());
+  v1::SettleSessionRequest request;
+  request.set_session_id("s1");
+  EXPECT_EQ(Await(a_.sessions->Settle(request)).status().code(),
+            absl::StatusCode::kFailedPrecondition);
 }
 
 }  // namespace

@@ -1,0 +1,109 @@
+// The destination's session after a restart of its daemon, and its answers to a source that asks.
+#include <spdlog/spdlog.h>
+
+#include "absl/strings/str_cat.h"
+#include "bridge/runtime/status_macros.h"
+#include "migration/controller/destination_session.h"
+
+namespace ferry::migration {
+namespace {
+
+constexpr char kRestarted[] = "the destination's daemon was restarted before the VM had arrived";
+
+}  // namespace
+
+DestinationSession::DestinationSession(const ControllerDeps& deps, const FormerSession& former)
+    : DestinationSession(deps, former.session.session_id()) {
+  MigrationSession::Restore(former);
+  former_record_ = DestinationRecordFrom(former.last.kind).value_or(DestinationRecord::kNone);
+  former_trust_ = former.trust;
+  core_ = std::make_unique<DestinationCommit>(Identity());
+  core_->Restore(former_record_, former_trust_, DestinationCommit::Copy::kWaits);
+  info_.set_state(former_record_ == DestinationRecord::kPrepared || core_->may_execute()
+                      ? v1::SESSION_STATE_TRANSFER_COMPLETED
+                      : v1::SESSION_STATE_FAILED);
+  cut_arrived_.Set();
+}
+
+vm::AdoptionClaim DestinationSession::Claim() const {
+  vm::AdoptionClaim claim;
+  claim.session_id = id();
+  claim.kind = former_record_ == DestinationRecord::kRunning ? vm::AdoptionClaim::Kind::kOwner
+                                                             : vm::AdoptionClaim::Kind::kIncoming;
+  claim.guest_is_loaded = former_record_ == DestinationRecord::kPrepared ||
+                          former_record_ == DestinationRecord::kGranted;
+  return claim;
+}
+
+Task<DestinationCommit::Copy> DestinationSession::LookAtCopy() {
+  if (vm_ == nullptr || vm_->system() == nullptr) co_return DestinationCommit::Copy::kGone;
+  const schema::PropertyQuery query;
+  auto properties = co_await vm_->GetProperties(query);
+  if (!properties.ok()) co_return DestinationCommit::Copy::kGone;
+  co_return properties->state == schema::SystemState::kRunning ? DestinationCommit::Copy::kRuns
+                                                               : DestinationCommit::Copy::kWaits;
+}
+
+Task<void> DestinationSession::Recover(std::shared_ptr<vm::UtilityVm> vm) {
+  auto keep = self();
+  vm_ = std::move(vm);
+  AsyncMutex::Guard lock = co_await deciding_.Lock();
+  const DestinationCommit::Copy copy = co_await LookAtCopy();
+  core_->Restore(former_record_, former_trust_, copy);
+  const DestinationRecovery recovery = core_->Recover();
+  spdlog::info("session {}: goes on after {}{}", id(), head_.kind,
+               recovery.copy == CopyEffect::kHold ? ", waiting for the source" : "");
+  if (recovery.step) {
+    Conclude(v1::SESSION_OUTCOME_FAILED, "daemon_restarted");
+    std::string why = kRestarted;
+    (void)co_await RefuseNow(std::move(why), std::nullopt);
+    co_return;
+  }
+  switch (core_->record()) {
+    case DestinationRecord::kRefused:
+      co_await FinishRefuse(kRestarted);
+      break;
+    case DestinationRecord::kGranted: {
+      const Proof none;
+      auto ran = co_await RunGranted(none, Clock::now());
+      if (!ran.ok()) spdlog::error("session {}: {}", id(), ran.status().ToString());
+      break;
+    }
+    case DestinationRecord::kRunning:
+      FinishRunning(0, 0);
+      break;
+    default:
+      info_.set_vm_location("in doubt");
+      Store();
+      Spawn(deps_.executor(), AwaitDecision(keep));
+  }
+}
+
+// After the vote only the source knows; it may bring its word in any way.
+Task<void> DestinationSession::AwaitDecision(Self self) {
+  co_await Delay(self->deps_.limits.decision);
+  if (self->running_ || self->info_.done() || !self->core_->may_refuse_alone()) co_return;
+  (void)co_await self->Refuse("the source gave no word after the vote");
+}
+
+Task<absl::StatusOr<std::string>> DestinationSession::Settle(std::string proof) {
+  auto keep = self();
+  if (core_ == nullptr) co_return absl::UnavailableError("the session is still being imported");
+  auto decoded = DecodeProof(proof, plan_digest_);
+  if (!decoded.ok()) co_return decoded.status();
+  const Proof word = *std::move(decoded);
+  if (word.kind == ProofKind::kGo) {
+    auto done = co_await Run(word);
+    if (!done.ok() && core_->record() == DestinationRecord::kRefused) co_return refused_proof_;
+    co_return done;
+  }
+  if (word.kind != ProofKind::kAbort) {
+    co_return absl::InvalidArgumentError("a proof that only the destination can give");
+  }
+  if (running_) co_return done_proof_;
+  AsyncMutex::Guard lock = co_await deciding_.Lock();
+  std::string why = word.detail.empty() ? "called off by the source" : word.detail;
+  co_return co_await RefuseNow(std::move(why), word);
+}
+
+}  // namespace ferry::migration

@@ -1,0 +1,132 @@
+// The sessions that a former daemon process left, and those that only the journal knows.
+#include <spdlog/spdlog.h>
+
+#include "absl/strings/str_cat.h"
+#include "bridge/runtime/status_macros.h"
+#include "migration/controller/session_registry.h"
+
+namespace ferry::migration {
+namespace {
+
+constexpr uint32_t kCommitDetailVersion = 1;
+
+absl::StatusOr<state::v1::CommitDetail> ParseDetail(const vm::JournalRecord& record) {
+  state::v1::CommitDetail detail;
+  if (!detail.ParseFromString(record.detail) || detail.schema_version() != kCommitDetailVersion) {
+    return absl::FailedPreconditionError(
+        absl::StrCat("record ", record.sequence, " of the journal (", record.kind, " of session ",
+                     record.session_id,
+                     ") was written by another version of ferryd; run that one, or finish "
+                     "the session with it first"));
+  }
+  return detail;
+}
+
+}  // namespace
+
+Task<absl::Status> SessionRegistry::LoadUndecided(const vm::SessionRow& row, v1::Session session,
+                                                  JournalTrust trust) {
+  const bool is_source = row.is_source;
+  auto records = co_await deps_.store().ReadJournal(row.id);
+  if (!records.ok()) co_return records.status();
+  if (records->empty()) {
+    // It ended before its first record: nothing had begun.
+    session.set_done(true);
+    session.set_error("the daemon stopped before this session had begun");
+    records_[session.session_id()] = session;
+    co_return absl::OkStatus();
+  }
+  FormerSession former;
+  former.last = records->back();
+  former.trust = trust;
+  CO_ASSIGN_OR_RETURN(former.detail, ParseDetail(former.last));
+  former.session = std::move(session);
+  former.session.set_commit_record(former.last.kind);
+  std::shared_ptr<MigrationSession> made;
+  if (is_source) {
+    made = std::make_shared<SourceSession>(deps_, former);
+  } else {
+    made = std::make_shared<DestinationSession>(deps_, former);
+  }
+  // Only a VM's newest session has a say about it: what an older one meant is undone by what came
+  // after it.
+  std::shared_ptr<MigrationSession>& newest = recovering_[former.session.vm_id()];
+  std::shared_ptr<MigrationSession> older = newest;
+  if (newest != nullptr && newest->head().sequence > former.last.sequence) {
+    older = made;
+  } else {
+    newest = made;
+  }
+  sessions_[newest->id()] = newest;
+  if (older != nullptr) {
+    sessions_.erase(older->id());
+    v1::Session record = older->Describe();
+    record.set_done(true);
+    records_[record.session_id()] = record;
+  }
+  co_return absl::OkStatus();
+}
+
+std::map<std::string, vm::AdoptionClaim> SessionRegistry::Claims() const {
+  std::map<std::string, vm::AdoptionClaim> claims;
+  for (const auto& [vm_id, session] : recovering_) claims[vm_id] = session->Claim();
+  return claims;
+}
+
+Task<void> SessionRegistry::Recover() {
+  const auto recovering = std::exchange(recovering_, {});
+  for (const auto& [vm_id, session] : recovering) {
+    auto vm = deps_.inventory.Find(vm_id);
+    std::shared_ptr<vm::UtilityVm> found = vm.ok() ? *vm : nullptr;
+    Spawn(deps_.executor(), session->Recover(std::move(found)));
+  }
+  co_return;
+}
+
+// A session that is over, or that never came here. What was decided is told again; what is not
+// known is refused, durably, so that a late Import cannot bring it to life.
+Task<absl::StatusOr<std::string>> SessionRegistry::AnswerFromJournal(
+    v1::SettleSessionRequest request) {
+  auto records = co_await deps_.store().ReadJournal(request.session_id());
+  if (!records.ok()) co_return records.status();
+  vm::JournalRecord last;
+  if (!records->empty()) {
+    last = records->back();
+  } else {
+    state::v1::CommitDetail detail;
+    detail.set_schema_version(kCommitDetailVersion);
+    detail.set_epoch(request.epoch());
+    detail.set_plan_sha256(request.plan_sha256());
+    last.session_id = request.session_id();
+    last.vm_id = request.vm_id();
+    last.kind = std::string(ToString(DestinationRecord::kRefused));
+    last.epoch = request.epoch();
+    last.detail = detail.SerializeAsString();
+    auto written = co_await deps_.store().Append(std::move(last), {});
+    if (!written.ok()) co_return written.status();
+    last = *std::move(written);
+    spdlog::info("session {}: not known here, refused for ever", request.session_id());
+  }
+  CO_ASSIGN_OR_RETURN(const state::v1::CommitDetail detail, ParseDetail(last));
+  Proof proof;
+  const auto record = DestinationRecordFrom(last.kind);
+  if (record == DestinationRecord::kRunning) {
+    proof.kind = ProofKind::kDone;
+  } else if (record == DestinationRecord::kRefused) {
+    proof.kind = ProofKind::kRefused;
+  } else {
+    co_return absl::FailedPreconditionError(
+        absl::StrCat("session ", request.session_id(), " stands at ", last.kind, " here"));
+  }
+  proof.session_id = last.session_id;
+  proof.vm_id = last.vm_id;
+  proof.epoch = last.epoch;
+  proof.plan_digest = detail.plan_sha256();
+  proof.state_digest = detail.state_sha256();
+  proof.journal_id = deps_.store().journal_id();
+  proof.journal_sequence = last.sequence;
+  proof.journal_hash = last.hash;
+  co_return EncodeProof(proof, proof.plan_digest);
+}
+
+}  // namespace ferry::migration

@@ -1,0 +1,150 @@
+// The source's session after a restart of its daemon, and how an undecided one is settled with the
+// destination.
+#include <spdlog/spdlog.h>
+
+#include "absl/strings/str_cat.h"
+#include "bridge/runtime/status_macros.h"
+#include "migration/controller/source_session.h"
+
+namespace ferry::migration {
+SourceSession::SourceSession(const ControllerDeps& deps, const FormerSession& former)
+    : SourceSession(deps, former.session.session_id()) {
+  MigrationSession::Restore(former);
+  core_ = std::make_unique<SourceCommit>(Identity());
+  core_->Restore(SourceRecordFrom(former.last.kind).value_or(SourceRecord::kNone), former.trust);
+  commit_started_ = core_->past_point_of_no_return();
+  info_.set_state(commit_started_ ? v1::SESSION_STATE_TRANSFER_COMPLETED
+                                  : v1::SESSION_STATE_FAILED);
+  if (core_->record() == SourceRecord::kCommit) {
+    go_proof_ = MakeProof(ProofKind::kGo, base_epoch_ + 1, "");
+  }
+  may_have_voted_ = core_->record() != SourceRecord::kOpen;
+  vote_settled_.Set();
+  commit_settled_.Set();
+}
+
+vm::AdoptionClaim SourceSession::Claim() const {
+  vm::AdoptionClaim claim;
+  claim.session_id = id();
+  claim.destination = info_.destination();
+  claim.kind =
+      commit_started_ ? vm::AdoptionClaim::Kind::kInDoubt : vm::AdoptionClaim::Kind::kMigratingOut;
+  return claim;
+}
+
+Task<void> SourceSession::Recover(std::shared_ptr<vm::UtilityVm> vm) {
+  auto keep = self();
+  vm_ = std::move(vm);
+  spdlog::info("session {}: goes on after {}{}", id(), head_.kind,
+               core_->Recover().copy == CopyEffect::kHold ? ", in doubt" : "");
+  AsyncMutex::Guard lock = co_await deciding_.Lock();
+  if (vm_ == nullptr) {
+    // RELEASED was written and the VM forgotten, but not that the session is over.
+    const bool released = core_->record() == SourceRecord::kReleased;
+    info_.set_vm_location(released ? info_.destination() : "nowhere");
+    (void)Enter(SessionCall::kFinalizeDone);
+    End(v1::MIGRATION_PHASE_DONE,
+        released ? v1::MIGRATION_PHASE_STATE_SUCCESS : v1::MIGRATION_PHASE_STATE_RECOVERY_FAILED,
+        released ? absl::StrCat("VM ", info_.vm_name(), " runs at ", info_.destination())
+                 : "this host has no record of the VM any more");
+    co_return;
+  }
+  switch (core_->record()) {
+    case SourceRecord::kReleased:
+      (void)co_await FinishRelease();
+      break;
+    case SourceRecord::kReclaimed:
+      (void)co_await FinishReclaim(head_.epoch);
+      break;
+    default:
+      if (commit_started_) {
+        info_.set_vm_location("in doubt");
+        Store();
+      } else {
+        Conclude(v1::SESSION_OUTCOME_FAILED, "daemon_restarted");
+        const std::string why = "the source's daemon was restarted before the VM was handed over";
+        absl::Status back = co_await RollBack(why);
+        if (back.ok()) back = co_await vm_->RunOn();
+        if (!back.ok()) spdlog::error("session {}: {}", id(), back.ToString());
+      }
+      Spawn(deps_.executor(), FindDestination(keep));
+  }
+}
+
+// Tells the destination, if it is known where that is. Where somebody else drives both sides, they
+// may also bring the proofs themselves.
+Task<void> SourceSession::FindDestination(Self self) {
+  if (self->info_.destination().empty()) {
+    spdlog::warn(
+        "session {}: it is not known where the destination is; finalize the session with "
+        "the destination's proof",
+        self->id());
+    co_return;
+  }
+  auto peer = self->deps_.make_peer(self->info_.destination());
+  if (!peer.ok()) {
+    spdlog::error("session {}: {}", self->id(), peer.status().ToString());
+    co_return;
+  }
+  if (self->commit_started_) {
+    co_await self->Settle(*peer);
+    co_return;
+  }
+  co_await self->TellAbort(*peer);
+}
+
+Task<void> SourceSession::TellAbort(std::shared_ptr<PeerClient> peer) {
+  auto keep = self();
+  if (!may_have_voted_ || core_ == nullptr || core_->record() != SourceRecord::kAbort) co_return;
+  // A destination that hears nothing ends the session by itself after that time.
+  const auto until = Clock::now() + deps_.limits.decision;
+  absl::Status told = co_await Offer(peer);
+  while (!told.ok() && Clock::now() < until) {
+    co_await Delay(deps_.limits.ask_again);
+    told = co_await Offer(peer);
+  }
+}
+
+Task<void> SourceSession::Settle(std::shared_ptr<PeerClient> peer) {
+  auto keep = self();
+  std::string said;
+  while (!released_.is_set()) {
+    absl::Status answered = co_await Offer(peer);
+    if (released_.is_set()) break;
+    if (answered.message() != said) {
+      said = std::string(answered.message());
+      spdlog::warn("session {}: VM {} is in doubt and stays paused: {}", id(), info_.vm_name(),
+                   said);
+      info_.set_error(absl::StrCat("waiting for ", info_.destination(), ": ", said));
+    }
+    co_await Delay(deps_.limits.ask_again);
+  }
+}
+
+Task<absl::Status> SourceSession::Offer(std::shared_ptr<PeerClient> peer) {
+  auto keep = self();
+  const std::optional<ProofKind> word = core_->word();
+  if (!word) co_return absl::OkStatus();
+  v1::SettleSessionRequest request;
+  request.set_session_id(id());
+  request.set_vm_id(info_.vm_id());
+  request.set_epoch(base_epoch_);
+  request.set_plan_sha256(plan_digest_);
+  request.set_proof(*word == ProofKind::kGo
+                        ? go_proof_
+                        : MakeProof(ProofKind::kAbort, base_epoch_, info_.error()));
+  auto answer = co_await peer->Settle(std::move(request));
+  if (!answer.ok()) co_return answer.status();
+  auto proof = DecodeProof(answer->proof(), plan_digest_);
+  if (!proof.ok()) co_return proof.status();
+  const Proof decoded = *std::move(proof);
+  AsyncMutex::Guard lock = co_await deciding_.Lock();
+  if (decoded.kind == ProofKind::kDone) co_return co_await Release(decoded);
+  if (decoded.kind != ProofKind::kRefused) {
+    co_return absl::UnavailableError("the destination has not decided yet");
+  }
+  if (!core_->past_point_of_no_return()) co_return absl::OkStatus();
+  co_return co_await Reclaim(decoded);
+}
+
+}  // namespace ferry::migration

@@ -1,0 +1,109 @@
+"""What must hold after every fault, however it ended: one running copy, no byte lost or repeated,
+journals that make sense, nothing left behind."""
+import contextlib
+import pathlib
+import shutil
+import sqlite3
+import tempfile
+import time
+
+from . import workload
+
+SETTLE_DEADLINE = 90  # seconds, on the host's clock
+
+
+def read_copy(host):
+    """The journal's rows, from a copy: the daemon holds the store."""
+    source = host.outside(host.state / "ferry.db")
+    with tempfile.TemporaryDirectory() as folder:
+        copy = pathlib.Path(folder) / "ferry.db"
+        for suffix in ("", "-wal"):
+            original = source.with_name(source.name + suffix)
+            if original.exists():
+                shutil.copyfile(original, copy.with_name(copy.name + suffix))
+        with contextlib.closing(sqlite3.connect(copy)) as database:
+            return database.execute(
+                "SELECT session_id, kind FROM journal ORDER BY sequence").fetchall()
+
+
+def journal(host):
+    """(session, kind) of every record."""
+    for attempts_left in range(20, 0, -1):
+        try:
+            rows = read_copy(host)
+            break
+        except sqlite3.DatabaseError:
+            # The daemon wrote between the copies of the two files.
+            if attempts_left == 1:
+                raise
+    return [tuple(field.decode() if isinstance(field, bytes) else field for field in row)
+            for row in rows]
+
+
+def assert_journals_agree(hosts):
+    """No session was both given and kept."""
+    kinds = {}
+    for host in hosts:
+        for session, kind in journal(host):
+            kinds.setdefault(session, []).append((host.name, kind))
+    for session, records in kinds.items():
+        names = [kind for _, kind in records]
+        described = f"session {session}: {records}"
+        assert not ("GRANTED" in names and "REFUSED" in names), described
+        assert not ("COMMIT" in names and "ABORT" in names), described
+        assert not ("GRANTED" in names and "COMMIT" not in names), described
+        assert not ("RELEASED" in names and "RUNNING" not in names), described
+        assert not ("RECLAIMED" in names and "REFUSED" not in names), described
+        assert len(records) == len(set(records)), described
+
+
+def undecided(host):
+    return [session for session in host.ctl.sessions() if not session.get("done")]
+
+
+def settle(hosts, vm):
+    """Waits until every session is over; returns the one host on which the VM runs."""
+    deadline = time.monotonic() + SETTLE_DEADLINE
+    while True:
+        open_sessions = [session for host in hosts for session in undecided(host)]
+        states = {host.name: host.ctl.state(vm) for host in hosts}
+        running = [host for host in hosts if states[host.name] in ("running", "paused")]
+        absent = [host for host in hosts if states[host.name] == "absent"]
+        if not open_sessions and len(running) == 1 and len(absent) == len(list(hosts)) - 1:
+            return running[0]
+        assert time.monotonic() < deadline, f"not settled: {states}, {open_sessions}"
+        time.sleep(0.1)
+
+
+def assert_one_copy(hosts, owner):
+    for host in hosts:
+        found = host.processes("qemu-system")
+        assert len(found) == (1 if host is owner else 0), (host.name, found)
+
+
+def assert_nothing_left(hosts, owner):
+    """No private socket of a session, and no VM's folder but the one that is in use."""
+    for host in hosts:
+        state = host.outside(host.state)
+        assert list((state / "mig").iterdir()) == [], host.name
+        folders = [entry for entry in (state / "vm").iterdir() if entry.is_dir()]
+        assert len(folders) == (1 if host is owner else 0), (host.name, folders)
+
+
+def assert_stream_whole(client):
+    """Every tick came once, and the process still answers."""
+    client.write(b"still there\n")
+    client.wait_until(lambda output: b"echo still there\n" in output)
+    output = client.output()
+    numbers = [number for number, _ in workload.ticks(output)]
+    assert workload.lost_and_repeated(numbers, first=numbers[0]) == (0, 0)
+    assert workload.strange_bytes(output) == 0
+
+
+def assert_all(hosts, vm, client):
+    owner = settle(hosts, vm)
+    assert_one_copy(hosts, owner)
+    assert_stream_whole(client)
+    assert_journals_agree(hosts)
+    assert_nothing_left(hosts, owner)
+    return owner

@@ -1,0 +1,115 @@
+// The part of UtilityVm that goes on after a restart of the daemon.
+#include <spdlog/spdlog.h>
+
+#include "absl/strings/str_cat.h"
+#include "bridge/runtime/status_macros.h"
+#include "vmmanager/sandbox/utility_vm.h"
+#include "vmmanager/state/saved_state.h"
+
+namespace ferry::vm {
+
+Task<absl::Status> UtilityVm::Adopt(AdoptionClaim claim) {
+  auto self = shared_from_this();
+  AsyncMutex::Guard lock = co_await operation_.Lock();
+  switch (claim.kind) {
+    case AdoptionClaim::Kind::kOwner:
+      break;
+    case AdoptionClaim::Kind::kMigratingOut:
+    case AdoptionClaim::Kind::kInDoubt:
+      notice_ =
+          MigrationNotice{MigrationNotice::Kind::kOpened, claim.session_id, claim.destination};
+      break;
+    case AdoptionClaim::Kind::kIncoming:
+      incoming_session_ = claim.session_id;
+      break;
+  }
+  if (claim.kind == AdoptionClaim::Kind::kInDoubt) MarkInDoubt();
+  if (claim.kind == AdoptionClaim::Kind::kIncoming) SetPhase(Phase::kIncoming);
+  absl::Status taken = absl::NotFoundError("no VMM process belongs to it");
+  if (has_adoption_record()) taken = co_await TakeOver(claim);
+  if (taken.ok()) co_return taken;
+  row_.adoption_record.clear();
+  // What a session still claims keeps its phase: the session knows what its end means.
+  if (phase_ == Phase::kInDoubt || phase_ == Phase::kIncoming) co_return taken;
+  notice_.reset();
+  row_.guest_state.clear();
+  RemoveSpools();
+  row_.desired_state = "stopped";
+  SetPhase(Phase::kStopped, absl::StrCat("it ended while the daemon was away: ", taken.message()));
+  (void)co_await Persist();
+  co_return taken;
+}
+
+Task<absl::Status> UtilityVm::TakeOver(const AdoptionClaim& claim) {
+  const AdoptionClaim wanted = claim;
+  auto system = co_await deps_.backend.Adopt(row_.id, document_, row_.adoption_record);
+  if (!system.ok()) co_return system.status();
+  system_ = *std::move(system);
+  StartPump();
+  paused_ = row_.desired_state == "paused";
+  if (wanted.kind == AdoptionClaim::Kind::kIncoming && !wanted.guest_is_loaded) {
+    co_return absl::OkStatus();
+  }
+  CO_RETURN_IF_ERROR(AdoptGuest());
+  if (wanted.kind == AdoptionClaim::Kind::kIncoming) {
+    const schema::PropertyQuery query;
+    std::shared_ptr<ComputeSystem> incoming = system_;
+    auto properties = co_await incoming->GetProperties(query);
+    if (!properties.ok()) co_return properties.status();
+    runs_already_ = properties->state == schema::SystemState::kRunning;
+    co_return absl::OkStatus();
+  }
+  if (wanted.kind == AdoptionClaim::Kind::kInDoubt) {
+    FreezeGuest();
+    co_return absl::OkStatus();
+  }
+  // A VMM that is still told of a migration has to know that its user wants the guest paused.
+  std::shared_ptr<ComputeSystem> adopted = system_;
+  if (paused_) CO_RETURN_IF_ERROR(co_await adopted->Pause());
+  SetPhase(Phase::kUp);
+  deps_.events.Publish("vm.adopted", row_.id, {{"name", row_.name}});
+  if (!paused_) Spawn(deps_.executor, AwaitAgent(shared_from_this()));
+  co_return absl::OkStatus();
+}
+
+absl::Status UtilityVm::AdoptGuest() {
+  MakeGuest(Spools::kKept);
+  if (!row_.guest_state.empty()) {
+    auto state = DecodeGuest(row_.guest_state);
+    if (state.ok()) {
+      RETURN_IF_ERROR(guest_->Restore(*state));
+    } else {
+      spdlog::error("vm {}: its processes are not known any more: {}", row_.name,
+                    state.status().ToString());
+    }
+  }
+  return guest_->Listen();
+}
+
+Task<absl::Status> UtilityVm::RunOn() {
+  auto self = shared_from_this();
+  std::shared_ptr<ComputeSystem> system = system_;
+  if (system == nullptr || paused_) co_return absl::OkStatus();
+  const schema::PropertyQuery query;
+  auto properties = co_await system->GetProperties(query);
+  if (!properties.ok()) co_return properties.status();
+  if (properties->state != schema::SystemState::kPaused) co_return absl::OkStatus();
+  co_return co_await system->Resume();
+}
+
+Task<void> UtilityVm::MarkLost(uint64_t epoch, const std::string& why) {
+  auto self = shared_from_this();
+  const std::string reason = why;
+  row_.epoch = epoch;
+  row_.desired_state = "stopped";
+  row_.adoption_record.clear();
+  row_.guest_state.clear();
+  RemoveSpools();
+  incoming_session_.clear();
+  event_tap_ = nullptr;
+  SetPhase(Phase::kFailed, reason);
+  absl::Status stored = co_await Persist();
+  if (!stored.ok()) spdlog::error("vm {}: {}", row_.name, stored.ToString());
+}
+
+}  // namespace ferry::vm
