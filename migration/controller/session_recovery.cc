@@ -24,6 +24,20 @@ absl::StatusOr<state::v1::CommitDetail> ParseDetail(const vm::JournalRecord& rec
 
 }  // namespace
 
+// Whether a session that is over wrote something about the VM after that record: then the VM is
+// what that one made of it.
+Task<absl::StatusOr<bool>> SessionRegistry::IsSuperseded(std::string vm_id, uint64_t sequence) {
+  auto rows = co_await deps_.store().ListSessions();
+  if (!rows.ok()) co_return rows.status();
+  for (const vm::SessionRow& row : *rows) {
+    if (row.vm_id != vm_id || !row.decided) continue;
+    auto records = co_await deps_.store().ReadJournal(row.id);
+    if (!records.ok()) co_return records.status();
+    if (!records->empty() && records->back().sequence > sequence) co_return true;
+  }
+  co_return false;
+}
+
 Task<absl::Status> SessionRegistry::LoadUndecided(const vm::SessionRow& row, v1::Session session,
                                                   JournalTrust trust) {
   const bool is_source = row.is_source;
@@ -38,6 +52,14 @@ Task<absl::Status> SessionRegistry::LoadUndecided(const vm::SessionRow& row, v1:
   }
   FormerSession former;
   former.last = records->back();
+  auto superseded = co_await IsSuperseded(row.vm_id, former.last.sequence);
+  if (!superseded.ok()) co_return superseded.status();
+  if (*superseded) {
+    session.set_done(true);
+    session.set_commit_record(former.last.kind);
+    records_[session.session_id()] = session;
+    co_return absl::OkStatus();
+  }
   former.trust = trust;
   CO_ASSIGN_OR_RETURN(former.detail, ParseDetail(former.last));
   former.session = std::move(session);

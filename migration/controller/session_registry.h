@@ -52,6 +52,7 @@ class SessionRegistry {
  private:
   absl::Status CheckServing() const;
   absl::Status CheckNew(const std::string& session_id) const;
+  Task<absl::StatusOr<bool>> IsSuperseded(std::string vm_id, uint64_t sequence);
   Task<absl::Status> LoadUndecided(const vm::SessionRow& row, v1::Session session,
                                    JournalTrust trust);
   Task<absl::StatusOr<std::string>> AnswerFromJournal(v1::SettleSessionRequest request);

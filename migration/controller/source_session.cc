@@ -352,6 +352,8 @@ Task<absl::Status> SourceSession::Reclaim(const Proof& refused) {
 Task<absl::Status> SourceSession::FinishReclaim(uint64_t epoch) {
   auto keep = self();
   absl::Status resumed = co_await RunHereAgain();
+  // After a restart the VMM may not be in a migration any more.
+  if (!resumed.ok() && vm_->system() != nullptr) resumed = co_await vm_->RunOn();
   (void)Enter(SessionCall::kFinalizeDone);
   info_.set_vm_location(resumed.ok() ? deps_.own_address() : "nowhere");
   info_.set_error("the destination refused the VM after the switchover");

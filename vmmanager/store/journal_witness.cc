@@ -42,6 +42,12 @@ absl::Status JournalWitness::Note(const JournalHead& record) {
   return absl::ResourceExhaustedError(StrCat("cannot write ", path_, ": ", std::strerror(error)));
 }
 
+absl::Status JournalWitness::Restore(const std::optional<JournalHead>& former) {
+  if (former) return Note(*former);
+  if (::ftruncate(fd_.get(), 0) == 0) return absl::OkStatus();
+  return absl::UnavailableError(StrCat("cannot empty ", path_, ": ", std::strerror(errno)));
+}
+
 absl::StatusOr<std::optional<JournalHead>> JournalWitness::Read() const {
   std::string line(kLine + 1, '\0');
   const ssize_t size = ::pread(fd_.get(), line.data(), line.size(), 0);

@@ -19,6 +19,8 @@ class JournalWitness {
 
   // Durable when it returns OK; call it before the record is written.
   absl::Status Note(const JournalHead& record);
+  // Back to what Read() said before: the record that was noted since will not be written.
+  absl::Status Restore(const std::optional<JournalHead>& former);
   // nullopt if nothing was ever noted. DATA_LOSS if the file itself is damaged.
   absl::StatusOr<std::optional<JournalHead>> Read() const;
 

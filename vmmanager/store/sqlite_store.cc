@@ -118,22 +118,13 @@ class Database {
   }
 
   absl::StatusOr<JournalRecord> Append(JournalRecord record, const AppendOptions& options) {
-    SqliteTransaction transaction(*connection_);
-    RETURN_IF_ERROR(transaction.Begin());
-    ASSIGN_OR_RETURN(const JournalHead head, Head());
-    record.sequence = head.sequence + 1;
-    record.hash = ChainHash(head.hash, record);
-    if (options.decisive) RETURN_IF_ERROR(witness_.Note({record.sequence, record.hash}));
-    if (options.vm) RETURN_IF_ERROR(PutVm(*options.vm));
-    {
-      ASSIGN_OR_RETURN(SqliteStatement insert,
-                       connection_->Prepare("INSERT INTO journal VALUES (?, ?, ?, ?, ?, ?, ?)"));
-      insert.Bind(record.sequence).BindText(record.session_id).Bind(record.vm_id);
-      insert.Bind(record.kind).Bind(record.epoch).Bind(record.detail).Bind(record.hash);
-      RETURN_IF_ERROR(insert.Run());
-    }
-    RETURN_IF_ERROR(transaction.Commit());
-    return record;
+    if (!options.decisive) return Write(std::move(record), options);
+    const absl::StatusOr<std::optional<JournalHead>> former = witness_.Read();
+    absl::StatusOr<JournalRecord> written = Write(std::move(record), options);
+    // What was begun and given up is not missing. If this fails as well, the next start is warier
+    // than it need be.
+    if (!written.ok() && former.ok()) witness_.Restore(*former).IgnoreError();
+    return written;
   }
 
   absl::StatusOr<JournalHead> Head() {
@@ -217,6 +208,25 @@ class Database {
   }
 
  private:
+  absl::StatusOr<JournalRecord> Write(JournalRecord record, const AppendOptions& options) {
+    SqliteTransaction transaction(*connection_);
+    RETURN_IF_ERROR(transaction.Begin());
+    ASSIGN_OR_RETURN(const JournalHead head, Head());
+    record.sequence = head.sequence + 1;
+    record.hash = ChainHash(head.hash, record);
+    if (options.decisive) RETURN_IF_ERROR(witness_.Note({record.sequence, record.hash}));
+    if (options.vm) RETURN_IF_ERROR(PutVm(*options.vm));
+    {
+      ASSIGN_OR_RETURN(SqliteStatement insert,
+                       connection_->Prepare("INSERT INTO journal VALUES (?, ?, ?, ?, ?, ?, ?)"));
+      insert.Bind(record.sequence).BindText(record.session_id).Bind(record.vm_id);
+      insert.Bind(record.kind).Bind(record.epoch).Bind(record.detail).Bind(record.hash);
+      RETURN_IF_ERROR(insert.Run());
+    }
+    RETURN_IF_ERROR(transaction.Commit());
+    return record;
+  }
+
   static JournalRecord ToRecord(const SqliteStatement& read) {
     return {read.Number(0), read.Text(1), read.Text(2), read.Text(3),
             read.Number(4), read.Text(5), read.Text(6)};

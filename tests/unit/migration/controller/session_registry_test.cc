@@ -212,6 +212,25 @@ TEST_F(SessionRegistryTest, OnlyTheNewestSessionOfAVmHasASayAfterARestart) {
   EXPECT_TRUE(restarted.Describe("s1")->done());
 }
 
+TEST_F(SessionRegistryTest, AnUndecidedSessionHasNoSayAfterALaterOneThatIsOver) {
+  Boot();
+  ASSERT_TRUE(Export("s1").ok());
+  ASSERT_TRUE(Resume(a_, "s1").ok());
+  ASSERT_TRUE(Export("s2").ok());
+  ASSERT_TRUE(Resume(a_, "s2").ok());
+  Settle();
+  auto rows = Await(a_.host.store.ListSessions());
+  for (vm::SessionRow row : *rows) {
+    if (row.id != "s1") continue;
+    row.decided = false;
+    ASSERT_TRUE(Await(a_.host.store.PutSession(row)).ok());
+  }
+  SessionRegistry restarted(*a_.deps);
+  ASSERT_TRUE(Await(restarted.Load(JournalTrust::kWhole)).ok());
+  EXPECT_TRUE(restarted.Claims().empty());
+  EXPECT_TRUE(restarted.Describe("s1")->done());
+}
+
 TEST_F(SessionRegistryTest, AJournalThatMayLackRecordsLeavesTheVmInDoubt) {
   auto vm = Boot();
   ASSERT_TRUE(Export("s1").ok());
