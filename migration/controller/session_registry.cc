@@ -15,6 +15,8 @@ namespace {
 
 constexpr size_t kMaxSessionId = 128;
 constexpr size_t kRecordsKept = 1000;
+// Of sessions that are over, so many keep their notifications and their request's id.
+constexpr size_t kEndedKept = 64;
 
 }  // namespace
 
@@ -33,14 +35,7 @@ Task<absl::Status> SessionRegistry::Load(JournalTrust trust) {
     }
     records_[row.id] = session;
   }
-  while (records_.size() > kRecordsKept) {
-    auto oldest = std::min_element(records_.begin(), records_.end(), [](auto& a, auto& b) {
-      return a.second.created_unix_ms() < b.second.created_unix_ms();
-    });
-    const std::string id = oldest->first;
-    records_.erase(oldest);
-    CO_RETURN_IF_ERROR(co_await deps_.store().DeleteSession(id));
-  }
+  co_await TrimRecords();
   co_return absl::OkStatus();
 }
 
@@ -48,6 +43,34 @@ absl::Status SessionRegistry::CheckServing() const {
   if (!stopping_) return absl::OkStatus();
   return absl::UnavailableError(
       "this host's ferryd stops, and begins no migration; try again when it is back");
+}
+
+Task<void> SessionRegistry::TrimRecords() {
+  while (records_.size() > kRecordsKept) {
+    auto oldest = std::min_element(records_.begin(), records_.end(), [](auto& a, auto& b) {
+      return a.second.created_unix_ms() < b.second.created_unix_ms();
+    });
+    const std::string id = oldest->first;
+    records_.erase(oldest);
+    absl::Status deleted = co_await deps_.store().DeleteSession(id);
+    if (!deleted.ok()) spdlog::warn("session {}: {}", id, deleted.ToString());
+  }
+}
+
+Task<void> SessionRegistry::RetireEnded() {
+  std::vector<std::shared_ptr<MigrationSession>> ended;
+  for (const auto& [id, session] : sessions_) {
+    if (session->Describe().done() && session->CheckCleanup().ok()) ended.push_back(session);
+  }
+  std::sort(ended.begin(), ended.end(), [](const auto& a, const auto& b) {
+    return a->Describe().created_unix_ms() < b->Describe().created_unix_ms();
+  });
+  for (size_t i = 0; i + kEndedKept < ended.size(); ++i) {
+    ended[i]->notifier().Close();
+    records_[ended[i]->id()] = ended[i]->Describe();
+    sessions_.erase(ended[i]->id());
+  }
+  co_await TrimRecords();
 }
 
 absl::Status SessionRegistry::CheckNew(const std::string& session_id) const {
@@ -77,6 +100,7 @@ Task<absl::StatusOr<v1::Session>> SessionRegistry::Migrate(v1::MigrateRequest re
     co_return absl::InvalidArgumentError(
         absl::StrCat("the VM is on ", request.destination(), " already; choose another host"));
   }
+  co_await RetireEnded();
   const std::string id = boost::uuids::to_string(boost::uuids::random_generator()());
   auto session = std::make_shared<SourceSession>(deps_, id);
   sessions_[id] = session;
@@ -90,6 +114,7 @@ Task<absl::StatusOr<v1::Session>> SessionRegistry::Migrate(v1::MigrateRequest re
 
 Task<absl::StatusOr<std::string>> SessionRegistry::PrepareAndExport(
     v1::PrepareAndExportSandboxRequest request) {
+  co_await RetireEnded();
   CO_RETURN_IF_ERROR(CheckNew(request.session_id()));
   auto session = std::make_shared<SourceSession>(deps_, request.session_id());
   sessions_[request.session_id()] = session;
@@ -109,6 +134,7 @@ Task<absl::Status> SessionRegistry::Import(v1::ImportSandboxRequest request) {
   }
   CO_RETURN_IF_ERROR(CheckNew(request.session_id()));
   const std::string id = request.session_id();
+  co_await RetireEnded();
   // A session that was refused once is refused for ever, also after its row was dropped.
   auto known = co_await deps_.store().ReadJournal(id);
   if (!known.ok()) co_return known.status();

@@ -52,6 +52,9 @@ class SessionRegistry {
  private:
   absl::Status CheckServing() const;
   absl::Status CheckNew(const std::string& session_id) const;
+  // Makes mere records of the oldest sessions that are over, and forgets the oldest records.
+  Task<void> RetireEnded();
+  Task<void> TrimRecords();
   Task<absl::StatusOr<bool>> IsSuperseded(std::string vm_id, uint64_t sequence);
   Task<absl::Status> LoadUndecided(const vm::SessionRow& row, v1::Session session,
                                    JournalTrust trust);

@@ -32,6 +32,26 @@ TEST_F(SessionRegistryTest, SessionIdsAreCheckedAndUsedOnce) {
   EXPECT_EQ(Export("s1").status().code(), absl::StatusCode::kAlreadyExists);
 }
 
+TEST_F(SessionRegistryTest, OldSessionsBecomeMereRecords) {
+  Boot();
+  for (int i = 0; i < 70; ++i) {
+    const std::string id = absl::StrCat("s", i);
+    ASSERT_TRUE(Export(id).ok());
+    ASSERT_TRUE(Resume(a_, id).ok());
+  }
+  ASSERT_TRUE(Export("last").ok());
+  size_t whole = 0;
+  for (int i = 0; i < 70; ++i) {
+    const std::string id = absl::StrCat("s", i);
+    whole += a_.sessions->Find(id).ok();
+    EXPECT_TRUE(Describe(a_, id).done());
+    EXPECT_EQ(Export(id).status().code(), absl::StatusCode::kAlreadyExists);
+  }
+  EXPECT_EQ(whole, 64u);
+  EXPECT_TRUE(a_.sessions->Find("last").ok());
+  EXPECT_EQ(a_.sessions->List("web").size(), 71u);
+}
+
 TEST_F(SessionRegistryTest, AnyIdStaysInsideTheRuntimeFolder) {
   auto vm = Boot();
   const std::string id = "../../../evil";
