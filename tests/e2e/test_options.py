@@ -96,7 +96,7 @@ def test_a_guest_that_dirties_memory_quickly_is_slowed_down_until_it_fits(two_ho
                            "64") as client, Rpc(source) as rpc:
         client.wait_until(lambda output: b"dirty 2\n" in output)
         throttle = rpc.pb.MemoryTransferThrottleParams(
-            minimum_throttle_percentage=60, throttling_scale=39, target_blackout_transfer_time=50)
+            minimum_throttle_percentage=60, throttling_scale=39, target_blackout_transfer_time=200)
         session = begin(rpc, vm, destination, max_bandwidth=48 * MEGABYTE,
                         memory_transfer_throttle_params=throttle)
         wait_until_moving(rpc, session)

@@ -13,7 +13,7 @@ CTRL_C, CTRL_D, CTRL_BACKSLASH = b"\x03", b"\x04", b"\x1c"
 def keys_in(host, vm, *options, **size):
     """A session with the program that tells of its keys, ready for the first of them."""
     terminal = host.ctl.terminal("exec", "-it", vm, "--", *KEYS, *options, **size)
-    terminal.wait_for(b"size ")
+    terminal.wait_for_line(b"size ")
     return terminal
 
 

@@ -22,6 +22,7 @@ class Rpc:
 
     pb = migration_pb2
     DEADLINE = 60
+    STREAM_DEADLINE = 240  # a migration may be slow on a machine that is
 
     def __init__(self, host):
         self._host = host
@@ -104,7 +105,7 @@ class Rpc:
     def notifications(self, session, after=0):
         """The session's notifications as they come; ends when the session does."""
         request = self.pb.NotificationsRequest(session_id=session, after_message_id=after)
-        return self._stub.Notifications(request, timeout=self.DEADLINE)
+        return self._stub.Notifications(request, timeout=self.STREAM_DEADLINE)
 
 
 def error_info(error):

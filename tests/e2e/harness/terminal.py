@@ -77,12 +77,22 @@ class Terminal:
 
     def wait_for(self, text, count=1, timeout=60):
         """Waits until `text` has appeared `count` times."""
+        self._wait(lambda screen: screen.count(text) >= count,
+                   f"{text!r} did not appear {count} times", timeout)
+
+    def wait_for_line(self, start, timeout=60):
+        """Waits until a line that begins so is there to its end."""
+        self._wait(lambda screen: any(line.startswith(start)
+                                      for line in bytes(screen).split(b"\n")[:-1]),
+                   f"no whole line begins with {start!r}", timeout)
+
+    def _wait(self, condition, complaint, timeout):
         deadline = time.monotonic() + timeout
         with self._changed:
-            while self._screen.count(text) < count:
+            while not condition(self._screen):
                 left = deadline - time.monotonic()
                 if left <= 0 or self._over:
-                    raise TimeoutError(f"{text!r} did not appear {count} times; the screen ends "
+                    raise TimeoutError(f"{complaint}; the screen ends "
                                        f"with {bytes(self._screen[-600:])!r}")
                 self._changed.wait(min(left, 1))
 
