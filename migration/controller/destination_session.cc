@@ -186,8 +186,9 @@ Task<absl::Status> DestinationSession::Cancel(std::string reason) {
                              "past_point_of_no_return"),
         "cancel", "");
   }
-  // The source's own abort may have come first; what was asked for is so.
+  // The source's own abort may have come first; what was asked for is so as soon as it is through.
   if (core_ != nullptr && core_->record() == DestinationRecord::kRefused) {
+    AsyncMutex::Guard lock = co_await deciding_.Lock();
     co_return absl::OkStatus();
   }
   auto entered = Enter(SessionCall::kCancel);

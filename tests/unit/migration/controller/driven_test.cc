@@ -38,6 +38,28 @@ TEST_F(DrivenTest, ADestinationWhoseVmmDiesAfterItsVoteGivesTheVmBack) {
   ExpectRolledBack(vm);
 }
 
+TEST_F(DrivenTest, ACancelledDestinationCanBeCleanedUpAtOnce) {
+  auto vm = Boot();
+  a_.host.backend.script().Block("Page");
+  StartTransfer("s1");
+  Await(a_.host.backend.script().WaitBlocked("Page"));
+  // The source's own abort comes first and takes its time.
+  vm::FakeScript& there = b_.host.backend.script();
+  there.Block("CancelLiveMigration");
+  auto here = Begin(Session(a_, "s1")->Cancel("no more"));
+  Await(there.WaitBlocked("CancelLiveMigration"));
+  a_.host.backend.script().Release("Page");
+  EXPECT_TRUE(Finish(here).ok());
+  auto cancelled = Begin(Session(b_, "s1")->Cancel("no more"));
+  Settle();
+  EXPECT_FALSE(cancelled->has_value());
+  there.Release("CancelLiveMigration");
+  EXPECT_TRUE(Finish(cancelled).ok());
+  EXPECT_TRUE(Cleanup(b_, "s1").ok());
+  EXPECT_TRUE(Resume(a_, "s1").ok());
+  ExpectRolledBack(vm);
+}
+
 TEST_F(DrivenTest, AVmmThatDiesOnItsGoIsRefusedAndReclaimed) {
   auto vm = Boot();
   TransferBoth("s1");
