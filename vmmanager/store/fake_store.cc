@@ -45,6 +45,7 @@ Task<absl::Status> FakeStore::PutSession(const SessionRow& row) {
 Task<absl::Status> FakeStore::DeleteSession(const std::string& id) {
   CO_RETURN_IF_ERROR(TakeFailure());
   sessions_.erase(id);
+  notifications_.erase(id);
   co_return absl::OkStatus();
 }
 
@@ -83,6 +84,22 @@ Task<absl::Status> FakeStore::VerifyJournal() {
     last = {record.sequence, record.hash};
   }
   co_return absl::OkStatus();
+}
+
+Task<absl::Status> FakeStore::PutNotification(NotificationRow row) {
+  auto& kept = notifications_[row.session_id];
+  kept.erase(row.drop);
+  kept[row.id] = std::move(row);
+  co_return absl::OkStatus();
+}
+
+Task<absl::StatusOr<std::vector<NotificationRow>>> FakeStore::ReadNotifications(
+    const std::string& session_id, uint32_t after, size_t limit) {
+  std::vector<NotificationRow> rows;
+  for (const auto& [id, row] : notifications_[session_id]) {
+    if (id > after && rows.size() < limit) rows.push_back(row);
+  }
+  co_return rows;
 }
 
 Task<absl::StatusOr<EventRow>> FakeStore::AppendEvent(EventRow event) {

@@ -32,6 +32,9 @@ class FakeStore final : public Store {
       const std::string& session_id) override;
   Task<absl::StatusOr<JournalHead>> Head() override;
   Task<absl::Status> VerifyJournal() override;
+  Task<absl::Status> PutNotification(NotificationRow row) override;
+  Task<absl::StatusOr<std::vector<NotificationRow>>> ReadNotifications(
+      const std::string& session_id, uint32_t after, size_t limit) override;
   Task<absl::StatusOr<EventRow>> AppendEvent(EventRow event) override;
   Task<absl::StatusOr<std::vector<EventRow>>> ReadEvents(uint64_t after, size_t limit) override;
 
@@ -43,6 +46,7 @@ class FakeStore final : public Store {
   std::optional<absl::Status> failure_;
   std::map<std::string, VmRow> vms_;
   std::map<std::string, SessionRow> sessions_;
+  std::map<std::string, std::map<uint32_t, NotificationRow>> notifications_;  // by session
   std::vector<JournalRecord> journal_;
   std::vector<EventRow> events_;
 };

@@ -26,6 +26,13 @@ CREATE TABLE events (
   attributes BLOB NOT NULL);
 )sql";
 
+// Since version 2.
+constexpr char kNotifications[] = R"sql(
+CREATE TABLE notifications (
+  session_id TEXT NOT NULL, id INTEGER NOT NULL, bytes BLOB NOT NULL,
+  PRIMARY KEY (session_id, id)) WITHOUT ROWID;
+)sql";
+
 // FAILED_PRECONDITION if there are tables, but not those of a store: nothing is added to a file
 // that belongs to another program.
 absl::Status CheckOurs(SqliteConnection& connection) {
@@ -48,14 +55,16 @@ absl::StatusOr<std::string> MigrateStore(SqliteConnection& connection) {
   RETURN_IF_ERROR(connection.Execute(
       "CREATE TABLE IF NOT EXISTS store (version INTEGER NOT NULL, journal_id BLOB NOT NULL)"));
   std::string journal_id;
+  uint64_t version = 0;
   {
     ASSIGN_OR_RETURN(SqliteStatement read,
                      connection.Prepare("SELECT version, journal_id FROM store"));
     ASSIGN_OR_RETURN(const bool found, read.Step());
     if (found) {
-      if (read.Number(0) != kStoreVersion) {
+      version = read.Number(0);
+      if (version == 0 || version > kStoreVersion) {
         return absl::FailedPreconditionError(
-            StrCat("the store has version ", read.Number(0), " but this ferryd knows up to ",
+            StrCat("the store has version ", version, " but this ferryd knows up to ",
                    kStoreVersion, "; run the newer ferryd, or move the store away"));
       }
       journal_id = read.Text(1);
@@ -64,8 +73,12 @@ absl::StatusOr<std::string> MigrateStore(SqliteConnection& connection) {
   if (journal_id.empty()) {
     ASSIGN_OR_RETURN(journal_id, MakeJournalId());
     RETURN_IF_ERROR(connection.Execute(kTables));
+    RETURN_IF_ERROR(connection.Execute(kNotifications));
     ASSIGN_OR_RETURN(SqliteStatement write, connection.Prepare("INSERT INTO store VALUES (?, ?)"));
     RETURN_IF_ERROR(write.Bind(kStoreVersion).Bind(journal_id).Run());
+  } else if (version < kStoreVersion) {
+    RETURN_IF_ERROR(connection.Execute(kNotifications));
+    RETURN_IF_ERROR(connection.Execute(StrCat("UPDATE store SET version = ", kStoreVersion)));
   }
   RETURN_IF_ERROR(transaction.Commit());
   return journal_id;

@@ -97,6 +97,39 @@ class Database {
     return remove.BindText(id).Run();
   }
 
+  absl::Status DeleteSession(const std::string& id) {
+    SqliteTransaction transaction(*connection_);
+    RETURN_IF_ERROR(transaction.Begin());
+    RETURN_IF_ERROR(Delete("sessions", id));
+    {
+      ASSIGN_OR_RETURN(SqliteStatement remove,
+                       connection_->Prepare("DELETE FROM notifications WHERE session_id = ?"));
+      RETURN_IF_ERROR(remove.BindText(id).Run());
+    }
+    return transaction.Commit();
+  }
+
+  absl::Status PutNotification(const NotificationRow& row) {
+    RETURN_IF_ERROR(SetSynced(false));
+    absl::Status put = WriteNotification(row);
+    RETURN_IF_ERROR(SetSynced(true));
+    return put;
+  }
+
+  absl::StatusOr<std::vector<NotificationRow>> ReadNotifications(const std::string& session_id,
+                                                                 uint32_t after, size_t limit) {
+    ASSIGN_OR_RETURN(SqliteStatement read,
+                     connection_->Prepare("SELECT id, bytes FROM notifications WHERE "
+                                          "session_id = ? AND id > ? ORDER BY id LIMIT ?"));
+    read.BindText(session_id).Bind(uint64_t{after}).Bind(uint64_t{limit});
+    std::vector<NotificationRow> rows;
+    while (true) {
+      ASSIGN_OR_RETURN(const bool found, read.Step());
+      if (!found) return rows;
+      rows.push_back({session_id, static_cast<uint32_t>(read.Number(0)), read.Text(1), 0});
+    }
+  }
+
   absl::Status PutSession(const SessionRow& row) {
     ASSIGN_OR_RETURN(
         SqliteStatement put,
@@ -208,7 +241,36 @@ class Database {
   }
 
  private:
+  // Whether a commit waits until the disk has it. Only notifications do without.
+  absl::Status SetSynced(bool synced) {
+    if (synced == synced_) return absl::OkStatus();
+    RETURN_IF_ERROR(
+        connection_->Execute(synced ? "PRAGMA synchronous=FULL" : "PRAGMA synchronous=NORMAL"));
+    synced_ = synced;
+    return absl::OkStatus();
+  }
+
+  absl::Status WriteNotification(const NotificationRow& row) {
+    SqliteTransaction transaction(*connection_);
+    RETURN_IF_ERROR(transaction.Begin());
+    {
+      ASSIGN_OR_RETURN(
+          SqliteStatement put,
+          connection_->Prepare("INSERT OR REPLACE INTO notifications VALUES (?, ?, ?)"));
+      put.BindText(row.session_id).Bind(uint64_t{row.id}).Bind(row.bytes);
+      RETURN_IF_ERROR(put.Run());
+      if (row.drop != 0) {
+        ASSIGN_OR_RETURN(
+            SqliteStatement drop,
+            connection_->Prepare("DELETE FROM notifications WHERE session_id = ? AND id = ?"));
+        RETURN_IF_ERROR(drop.BindText(row.session_id).Bind(uint64_t{row.drop}).Run());
+      }
+    }
+    return transaction.Commit();
+  }
+
   absl::StatusOr<JournalRecord> Write(JournalRecord record, const AppendOptions& options) {
+    RETURN_IF_ERROR(SetSynced(true));
     SqliteTransaction transaction(*connection_);
     RETURN_IF_ERROR(transaction.Begin());
     ASSIGN_OR_RETURN(const JournalHead head, Head());
@@ -234,6 +296,7 @@ class Database {
 
   std::unique_ptr<SqliteConnection> connection_;
   JournalWitness witness_;
+  bool synced_ = true;  // as OpenSqliteStore() set it
 };
 
 class SqliteStore final : public Store {
@@ -260,7 +323,7 @@ class SqliteStore final : public Store {
     return Run<absl::Status>([this, row] { return database_.PutSession(row); });
   }
   Task<absl::Status> DeleteSession(const std::string& id) override {
-    return Run<absl::Status>([this, id] { return database_.Delete("sessions", id); });
+    return Run<absl::Status>([this, id] { return database_.DeleteSession(id); });
   }
   Task<absl::StatusOr<std::vector<SessionRow>>> ListSessions() override {
     return Run<absl::StatusOr<std::vector<SessionRow>>>(
@@ -282,6 +345,16 @@ class SqliteStore final : public Store {
   }
   Task<absl::Status> VerifyJournal() override {
     return Run<absl::Status>([this] { return database_.VerifyJournal(); });
+  }
+  Task<absl::Status> PutNotification(NotificationRow row) override {
+    return Run<absl::Status>(
+        [this, row = std::move(row)] { return database_.PutNotification(row); });
+  }
+  Task<absl::StatusOr<std::vector<NotificationRow>>> ReadNotifications(
+      const std::string& session_id, uint32_t after, size_t limit) override {
+    return Run<absl::StatusOr<std::vector<NotificationRow>>>([this, session_id, after, limit] {
+      return database_.ReadNotifications(session_id, after, limit);
+    });
   }
   Task<absl::StatusOr<EventRow>> AppendEvent(EventRow event) override {
     return Run<absl::StatusOr<EventRow>>(

@@ -66,6 +66,14 @@ struct AppendOptions {
   bool decisive = false;
 };
 
+// One notification of a session.
+struct NotificationRow {
+  std::string session_id;
+  uint32_t id = 0;    // the session's own numbering, rising
+  std::string bytes;  // ferry.v1.NotificationsResponse
+  uint32_t drop = 0;  // that one goes in its place; 0: none
+};
+
 struct EventRow {
   uint64_t id = 0;  // filled by AppendEvent
   uint64_t unix_ms = 0;
@@ -86,6 +94,7 @@ class Store {
   virtual Task<absl::StatusOr<std::vector<VmRow>>> ListVms() = 0;
 
   virtual Task<absl::Status> PutSession(const SessionRow& row) = 0;
+  // And its notifications.
   virtual Task<absl::Status> DeleteSession(const std::string& id) = 0;
   virtual Task<absl::StatusOr<std::vector<SessionRow>>> ListSessions() = 0;
 
@@ -99,6 +108,13 @@ class Store {
   // DATA_LOSS, naming the first bad sequence, if the chain does not verify, or if the newest
   // decisive record that was ever begun is not in it.
   virtual Task<absl::Status> VerifyJournal() = 0;
+
+  // The exception to durability: what was put outlives this process at once, but the host only
+  // together with the next record of any other kind, so that no record ever waits for its sync.
+  virtual Task<absl::Status> PutNotification(NotificationRow row) = 0;
+  // Those of a session with an id above `after`, in order.
+  virtual Task<absl::StatusOr<std::vector<NotificationRow>>> ReadNotifications(
+      const std::string& session_id, uint32_t after, size_t limit) = 0;
 
   // Events are numbered without gaps and kept up to a bound; the oldest go first.
   virtual Task<absl::StatusOr<EventRow>> AppendEvent(EventRow event) = 0;

@@ -100,9 +100,46 @@ TEST_F(SqliteStoreTest, TheFileIsPrivateAndHeldAlone) {
 }
 
 TEST_F(SqliteStoreTest, ANewerVersionIsRefused) {
-  Tamper("UPDATE store SET version = 2");
+  Tamper("UPDATE store SET version = 3");
   EXPECT_EQ(OpenSqliteStore(path_, io_.get_executor()).status().code(),
             absl::StatusCode::kFailedPrecondition);
+}
+
+TEST_F(SqliteStoreTest, AStoreWithoutNotificationsIsBroughtUpToDate) {
+  AppendThree();
+  Tamper("DROP TABLE notifications; UPDATE store SET version = 1");
+  Reopen();
+  EXPECT_EQ(Await(store_->ReadJournal("s"))->size(), 3u);
+  EXPECT_TRUE(Await(store_->PutNotification({"s", 1, "first", 0})).ok());
+  Reopen();
+  EXPECT_EQ(Await(store_->ReadNotifications("s", 0, 10))->size(), 1u);
+}
+
+TEST_F(SqliteStoreTest, NotificationsAreKeptInOrderUntilTheirSessionGoes) {
+  ASSERT_TRUE(Await(store_->PutSession({"s", "v", true, false, 1, "", ""})).ok());
+  for (uint32_t id : {1, 2, 10, 11}) {
+    ASSERT_TRUE(Await(store_->PutNotification({"s", id, std::to_string(id), 0})).ok());
+  }
+  ASSERT_TRUE(Await(store_->PutNotification({"other", 1, "o", 0})).ok());
+  ASSERT_TRUE(Await(store_->PutNotification({"s", 12, "12", 2})).ok());
+  Reopen();
+  auto ids = [&](uint32_t after, size_t limit) {
+    std::vector<uint32_t> found;
+    const auto rows = Await(store_->ReadNotifications("s", after, limit));
+    for (const NotificationRow& row : *rows) {
+      EXPECT_EQ(row.bytes, std::to_string(row.id));
+      found.push_back(row.id);
+    }
+    return found;
+  };
+  EXPECT_THAT(ids(0, 10), testing::ElementsAre(1, 10, 11, 12));
+  EXPECT_THAT(ids(1, 2), testing::ElementsAre(10, 11));
+  // A session may be written again and again.
+  ASSERT_TRUE(Await(store_->PutSession({"s", "v", true, true, 1, "", ""})).ok());
+  EXPECT_EQ(ids(0, 10).size(), 4u);
+  ASSERT_TRUE(Await(store_->DeleteSession("s")).ok());
+  EXPECT_TRUE(ids(0, 10).empty());
+  EXPECT_EQ(Await(store_->ReadNotifications("other", 0, 10))->size(), 1u);
 }
 
 TEST_F(SqliteStoreTest, EveryAlteredColumnIsFound) {
