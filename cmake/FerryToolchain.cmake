@@ -4,8 +4,8 @@ set(CMAKE_CXX_STANDARD_REQUIRED ON)
 set(CMAKE_CXX_EXTENSIONS OFF)
 set(CMAKE_EXPORT_COMPILE_COMMANDS ON)
 
-set(FERRY_SANITIZER "" CACHE STRING "Empty, or one of: address thread")
-set_property(CACHE FERRY_SANITIZER PROPERTY STRINGS "" address thread)
+set(FERRY_SANITIZER "" CACHE STRING "Empty, or one of: address thread fuzzer")
+set_property(CACHE FERRY_SANITIZER PROPERTY STRINGS "" address thread fuzzer)
 set(FERRY_GUEST_BINARIES "" CACHE PATH
     "Folder with ferry-guest and ferry-workload from another build (sanitizer builds need it)")
 
@@ -13,8 +13,10 @@ add_compile_options(-Wall -Wextra -Wpedantic -Werror -Wno-missing-field-initiali
 
 # GCC 12 reports uninitialised, dangling and wrongly freed objects inside coroutine frames that do
 # not exist (GCC bugs 105562 and 107985 are of this family), so these are off.
-add_compile_options(-Wno-maybe-uninitialized -Wno-dangling-pointer
-                    -Wno-mismatched-new-delete)
+if(CMAKE_CXX_COMPILER_ID STREQUAL "GNU")
+  add_compile_options(-Wno-maybe-uninitialized -Wno-dangling-pointer
+                      -Wno-mismatched-new-delete)
+endif()
 
 if(FERRY_SANITIZER STREQUAL "address")
   add_compile_options(-fsanitize=address,undefined -fno-omit-frame-pointer
@@ -24,8 +26,14 @@ elseif(FERRY_SANITIZER STREQUAL "thread")
   # Asio's fences are not understood by tsan; GCC warns of that at every use.
   add_compile_options(-fsanitize=thread -Wno-tsan)
   add_link_options(-fsanitize=thread)
+elseif(FERRY_SANITIZER STREQUAL "fuzzer")
+  # Debian's libraries are not instrumented, so what crosses into them cannot be checked for types.
+  set(ferry_fuzz_options -fsanitize=address,undefined -fno-sanitize=vptr,function
+      -fno-sanitize-recover=undefined)
+  add_compile_options(${ferry_fuzz_options} -fsanitize=fuzzer-no-link -fno-omit-frame-pointer)
+  add_link_options(${ferry_fuzz_options} -fsanitize=fuzzer)
 elseif(NOT FERRY_SANITIZER STREQUAL "")
-  message(FATAL_ERROR "FERRY_SANITIZER must be empty, address or thread")
+  message(FATAL_ERROR "FERRY_SANITIZER must be empty, address, thread or fuzzer")
 endif()
 
 find_program(CCACHE_PROGRAM ccache)

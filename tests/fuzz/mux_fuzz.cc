@@ -2,40 +2,21 @@
 
 #include <algorithm>
 #include <cstdint>
-#include <cstdlib>
 #include <string>
 #include <string_view>
+#include <vector>
 
 #include "bridge/mux/mux_core.h"
+#include "tests/fuzz/fuzz_target.h"
 
-namespace ferry::bridge {
+namespace ferry::fuzz {
 namespace {
 
-void Check(bool holds) {
-  if (!holds) std::abort();
-}
-
-// Consumes the input from its front.
-class Input {
- public:
-  Input(const uint8_t* data, size_t size) : rest_(reinterpret_cast<const char*>(data), size) {}
-
-  bool empty() const { return rest_.empty(); }
-  uint8_t Byte() {
-    if (rest_.empty()) return 0;
-    uint8_t byte = static_cast<uint8_t>(rest_.front());
-    rest_.remove_prefix(1);
-    return byte;
-  }
-  std::string_view Take(size_t size) {
-    std::string_view taken = rest_.substr(0, size);
-    rest_.remove_prefix(taken.size());
-    return taken;
-  }
-
- private:
-  std::string_view rest_;
-};
+using bridge::MuxCore;
+using bridge::MuxEvent;
+using bridge::MuxFrame;
+using bridge::MuxFrameType;
+using bridge::MuxRole;
 
 // Lets the application's side answer, read, write and close as the input says.
 void Act(MuxCore& core, Input& input) {
@@ -63,15 +44,32 @@ std::string Frame(Input& input, uint32_t epoch, uint32_t sequence) {
   frame.connection = input.Byte() % 4;
   frame.payload = input.Take(input.Byte() % 64);
   std::string wire;
-  AppendMuxFrame(frame, wire);
+  bridge::AppendMuxFrame(frame, wire);
   return wire;
 }
 
 }  // namespace
-}  // namespace ferry::bridge
+
+std::vector<std::string> Seeds() {
+  // The guest enters the epoch, dials twice, and writes; then it loses a frame.
+  std::string talk{3, 4, 2, 9, 2, 10, 4, 1, 1, 3, 1, 1, 4, 3, 1, 1};
+  // Frames of each type that are well formed for the host.
+  std::string frames{3, 4};
+  for (char type = 1; type <= 9; ++type) {
+    frames += std::string{5, type, 1, 1, 1};
+    frames += Part(0, std::string(4, '\1')).substr(1) + "\1\1";
+  }
+  MuxFrame hello{.type = MuxFrameType::kHello, .epoch = 77, .payload = std::string_view("\1\0", 2)};
+  std::string raw;
+  AppendMuxFrame(hello, raw);
+  return {talk, talk + frames, Part(1, raw), Part(0, raw)};
+}
+
+}  // namespace ferry::fuzz
 
 extern "C" int LLVMFuzzerTestOneInput(const uint8_t* data, size_t size) {
-  using namespace ferry::bridge;  // NOLINT: the entry point must be global
+  using namespace ferry::fuzz;    // NOLINT: the entry point must be global
+  using namespace ferry::bridge;  // NOLINT
   Input input(data, size);
   uint32_t next_epoch = 1;
   MuxCore host(MuxRole::kHost, [&] { return next_epoch++; });
@@ -111,6 +109,7 @@ extern "C" int LLVMFuzzerTestOneInput(const uint8_t* data, size_t size) {
     Act(host, input);
     Act(guest, input);
     Check(host.connection_count() <= kMaxMuxConnections);
+    Check(host.buffered() <= kMaxMuxBuffered);
     Check(host.epoch() != 0);
   }
   return 0;

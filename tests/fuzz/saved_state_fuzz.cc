@@ -8,8 +8,10 @@
 #include <cstdlib>
 #include <string>
 #include <string_view>
+#include <vector>
 
 #include "bridge/transport/transport.h"
+#include "tests/fuzz/fuzz_target.h"
 #include "vmmanager/schema/compute_system.h"
 #include "vmmanager/state/envelope.h"
 #include "vmmanager/state/saved_state.h"
@@ -110,6 +112,25 @@ std::string MessageOf(StateKind kind, const std::string& sealed) {
 }
 
 }  // namespace
+
+namespace ferry::fuzz {
+
+std::vector<std::string> Seeds() {
+  const std::string plan = SamplePlan();
+  const std::string cut = SampleCut(plan);
+  const std::string no_changes(6, '\0');
+  return {"\x01" + MessageOf(StateKind::kPlan, plan),
+          "\x02" + MessageOf(StateKind::kCut, cut),
+          "\x03" + *EncodeGuest(SampleGuest()),
+          std::string(1, '\0') + plan,
+          std::string(1, '\0') + cut,
+          "\x04" + no_changes,
+          "\x05" + no_changes,
+          "\x06" + no_changes,
+          "\x07" + no_changes};
+}
+
+}  // namespace ferry::fuzz
 
 extern "C" int LLVMFuzzerTestOneInput(const uint8_t* data, size_t size) {
   if (size < 1) return 0;

@@ -6,6 +6,7 @@
 #include <boost/json/serialize.hpp>
 #include <utility>
 
+#include "absl/strings/escaping.h"
 #include "absl/strings/match.h"
 #include "absl/strings/str_cat.h"
 #include "bridge/runtime/status_macros.h"
@@ -16,6 +17,9 @@ namespace {
 namespace json = boost::json;
 
 constexpr uint64_t kNegotiationId = 0;
+
+// Stamps beyond the year 2190 do not fit into nanoseconds, and are no honest QEMU's.
+constexpr int64_t kLastSecond = 7'000'000'000;
 
 json::string_view View(std::string_view text) { return {text.data(), text.size()}; }
 
@@ -58,6 +62,21 @@ bool RunsProgram(const json::value& value) {
   return false;
 }
 
+// The event's timestamp, 0 if it has none that is possible.
+std::chrono::microseconds StampOf(const json::object& message) {
+  const json::object* stamp = ObjectAt(message, "timestamp");
+  if (stamp == nullptr) return {};
+  const auto number = [stamp](const char* key) {
+    const json::value* value = stamp->if_contains(key);
+    const int64_t* whole = value == nullptr ? nullptr : value->if_int64();
+    return whole == nullptr ? -1 : *whole;
+  };
+  const int64_t seconds = number("seconds");
+  const int64_t micros = number("microseconds");
+  if (seconds < 0 || seconds > kLastSecond || micros < 0 || micros >= 1'000'000) return {};
+  return std::chrono::seconds(seconds) + std::chrono::microseconds(micros);
+}
+
 absl::Status ErrorOf(const std::string& command, const json::object& error) {
   const std::string kind = TextAt(error, "class");
   const std::string text = absl::StrCat("QEMU refused ", command, ": ", TextAt(error, "desc"));
@@ -71,6 +90,7 @@ absl::Status ErrorOf(const std::string& command, const json::object& error) {
 std::chrono::steady_clock::time_point SteadyTimeOf(
     std::chrono::microseconds wall_time, std::chrono::system_clock::time_point wall_now,
     std::chrono::steady_clock::time_point steady_now) {
+  if (wall_time == wall_time.zero()) return steady_now;
   const auto age = wall_now.time_since_epoch() - wall_time;
   if (age < age.zero()) return steady_now;
   return steady_now - std::chrono::duration_cast<std::chrono::steady_clock::duration>(age);
@@ -137,8 +157,9 @@ absl::Status QmpCore::HandleLine(std::string_view line) {
   const json::value value = json::parse(View(line), error);
   const json::object* message = error ? nullptr : value.if_object();
   if (message == nullptr) {
-    return absl::DataLossError(
-        absl::StrCat("QEMU sent something that is not QMP: ", std::string(line.substr(0, 80))));
+    return absl::DataLossError(absl::StrCat(
+        "QEMU sent something that is not QMP: ",
+        absl::CHexEscape(absl::string_view(line.data(), std::min<size_t>(line.size(), 80)))));
   }
   if (state_ == State::kGreeting) {
     const json::object* greeting = ObjectAt(*message, "QMP");
@@ -195,15 +216,7 @@ absl::Status QmpCore::HandleEvent(const json::object& message) {
   event.name = TextAt(message, "event");
   if (event.name.empty()) return absl::DataLossError("QEMU sent an event without a name");
   if (const json::object* data = ObjectAt(message, "data")) event.data = *data;
-  if (const json::object* stamp = ObjectAt(message, "timestamp")) {
-    boost::system::error_code ignored;
-    const json::value* seconds = stamp->if_contains("seconds");
-    const json::value* micros = stamp->if_contains("microseconds");
-    if (seconds != nullptr && micros != nullptr) {
-      event.wall_time = std::chrono::seconds(seconds->to_number<int64_t>(ignored)) +
-                        std::chrono::microseconds(micros->to_number<int64_t>(ignored));
-    }
-  }
+  event.wall_time = StampOf(message);
   events_.push_back(std::move(event));
   return absl::OkStatus();
 }

@@ -22,7 +22,7 @@ inline constexpr size_t kMaxQmpMessageBytes = 8u << 20;
 struct QmpEvent {
   std::string name;
   boost::json::object data;
-  std::chrono::microseconds wall_time{0};  // QEMU's own timestamp, since the epoch
+  std::chrono::microseconds wall_time{0};  // QEMU's own timestamp, since the epoch; 0: none
 };
 
 struct QmpReply {
@@ -34,7 +34,7 @@ struct QmpReply {
 enum class QmpLane { kInBand, kOutOfBand };
 
 // Converts QEMU's wall-clock timestamp into the steady clock, given both clocks' present readings.
-// A stamp from the future (a clock that was set) counts as now.
+// A stamp from the future (a clock that was set) counts as now, and so does none.
 std::chrono::steady_clock::time_point SteadyTimeOf(
     std::chrono::microseconds wall_time, std::chrono::system_clock::time_point wall_now,
     std::chrono::steady_clock::time_point steady_now);

@@ -54,6 +54,26 @@ TEST(QmpCoreTest, TakesBytesInAnyCut) {
   EXPECT_EQ(events[0].wall_time, std::chrono::microseconds(5'000'007));
 }
 
+TEST(QmpCoreTest, ImpossibleTimestampsCountAsNone) {
+  QmpCore core;
+  MakeReady(core);
+  for (const std::string stamp :
+       {R"({"seconds": 9223372036854775807, "microseconds": 0})",
+        R"({"seconds": -1, "microseconds": -1})", R"({"seconds": 1, "microseconds": 1000000})",
+        R"({"seconds": 1e300, "microseconds": 0})", R"({"seconds": 18446744073709551615})", "7"}) {
+    ASSERT_TRUE(core.Feed(R"({"event": "STOP", "timestamp": )" + stamp + "}\n").ok()) << stamp;
+    const std::vector<QmpEvent> events = core.TakeEvents();
+    ASSERT_EQ(events.size(), 1u);
+    EXPECT_EQ(events[0].wall_time.count(), 0) << stamp;
+  }
+}
+
+TEST(QmpCoreTest, GarbageIsToldInPlainText) {
+  QmpCore core;
+  const std::string message(core.Feed("\xff\xfe\x01{\n").message());
+  EXPECT_NE(message.find("\\xff\\xfe\\x01{"), std::string::npos) << message;
+}
+
 TEST(QmpCoreTest, MatchesAnswersByIdInAnyOrderWithinOneRead) {
   QmpCore core;
   MakeReady(core);
@@ -151,6 +171,7 @@ TEST(SteadyTimeOfTest, ConvertsAgeAndNeverLiesInTheFuture) {
   const auto steady = std::chrono::steady_clock::time_point(std::chrono::seconds(10));
   EXPECT_EQ(SteadyTimeOf(std::chrono::seconds(97), wall, steady), steady - std::chrono::seconds(3));
   EXPECT_EQ(SteadyTimeOf(std::chrono::seconds(101), wall, steady), steady);
+  EXPECT_EQ(SteadyTimeOf(std::chrono::seconds(0), wall, steady), steady) << "no stamp at all";
 }
 
 }  // namespace

@@ -8,8 +8,10 @@
 #include <cstdlib>
 #include <cstring>
 #include <string>
+#include <vector>
 
 #include "migration/connection/session_core.h"
+#include "tests/fuzz/fuzz_target.h"
 
 namespace {
 
@@ -23,9 +25,12 @@ using ferry::migration::SessionLimits;
 
 constexpr SessionCore::TimePoint kNow{std::chrono::hours(1)};
 
-std::string Frame(ferry::migration::FrameType type, std::string_view payload) {
+std::string Frame(ferry::migration::FrameType type, std::string_view payload, uint16_t channel = 0,
+                  uint8_t flags = 0) {
   FrameHeader header;
   header.type = type;
+  header.channel = channel;
+  header.flags = flags;
   header.length = static_cast<uint32_t>(payload.size());
   const auto raw = ferry::migration::EncodeHeader(header);
   return std::string(raw.data(), raw.size()) + std::string(payload);
@@ -82,6 +87,43 @@ bool Feed(SessionCore* core, std::string_view bytes, size_t chunk, uint64_t* del
 }
 
 }  // namespace
+
+namespace ferry::fuzz {
+
+std::vector<std::string> Seeds() {
+  using ferry::migration::FrameType;
+  const std::string eight(8, '\1');
+  ferry::migration::StreamHasher hasher;
+  hasher.Update("memory");
+  const ferry::migration::StreamDigest digest = hasher.Digest();
+  std::string close;
+  for (const uint64_t number : {digest.bytes, digest.low, digest.high}) {
+    ferry::migration::AppendInt(&close, number, 8);
+  }
+  std::vector<std::string> seeds;
+  for (const char side : {2, 3}) {
+    const uint16_t channel = side == 2 ? 2 : 1;
+    std::string bytes = Frame(FrameType::kOpen, std::string(1, '\0'), channel);
+    bytes += Frame(FrameType::kData, "memory", channel);
+    bytes += Frame(FrameType::kCredit, eight, channel);
+    bytes += Frame(FrameType::kClose, close, channel);
+    bytes += Frame(FrameType::kPing, eight) + Frame(FrameType::kPong, eight);
+    bytes += Frame(FrameType::kMessage, "proof", 3,
+                   ferry::migration::kFlagFirst | ferry::migration::kFlagLast);
+    bytes += Frame(FrameType::kReset, "why", channel);
+    bytes += Frame(FrameType::kGoodbye, std::string(1, '\0'));
+    seeds.push_back(std::string{side, 100} + bytes);
+    seeds.push_back(std::string{static_cast<char>(side | 4), 5} + bytes);
+    seeds.push_back(std::string{static_cast<char>(side & 1), 100} + Frame(FrameType::kHello, {}));
+  }
+  seeds.push_back(std::string{0, 100} + Frame(FrameType::kHello, EncodeHello(Hello{})));
+  seeds.push_back(std::string{1, 100} + Frame(FrameType::kHelloAck, EncodeHelloAck(HelloAck{})));
+  ferry::migration::Refusal refusal{ferry::migration::RefusalReason::kBadToken, "no"};
+  seeds.push_back(std::string{1, 100} + Frame(FrameType::kRefused, EncodeRefusal(refusal)));
+  return seeds;
+}
+
+}  // namespace ferry::fuzz
 
 extern "C" int LLVMFuzzerTestOneInput(const uint8_t* data, size_t size) {
   if (size < 2) return 0;
