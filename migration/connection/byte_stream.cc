@@ -79,11 +79,16 @@ absl::Status CheckConnectedStream(int fd) {
     return absl::InvalidArgumentError(
         "the descriptor is not a stream socket of TCP or Unix; hand over a connected one");
   }
+  if (SocketOption(fd, SO_ACCEPTCONN) == 1) {
+    return absl::InvalidArgumentError(
+        "the socket listens for connections; hand over one that it accepted");
+  }
   sockaddr_storage address;
   socklen_t size = sizeof address;
   if (::getpeername(fd, reinterpret_cast<sockaddr*>(&address), &size) != 0) {
     return absl::InvalidArgumentError(
-        absl::StrCat("the socket is not connected: ", std::strerror(errno)));
+        absl::StrCat("the socket is not connected: ", std::strerror(errno),
+                     "; connect it to the other host's socket"));
   }
   return absl::OkStatus();
 }

@@ -52,6 +52,7 @@ Task<absl::Status> DestinationSession::Receive(const v1::TransferSandboxRequest&
     }
   }
   expectation_.reset();
+  if (connection_ == nullptr && !socket_error_.ok()) co_return socket_error_;
   if (connection_ == nullptr || info_.state() != v1::SESSION_STATE_TRANSFERRING) {
     co_return absl::CancelledError("the session ended before the source connected");
   }

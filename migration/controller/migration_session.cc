@@ -19,6 +19,9 @@ namespace {
 
 constexpr uint32_t kCommitDetailVersion = 1;
 
+// Whoever hands over both ends gives them one after the other, each within its ticket's time.
+constexpr milliseconds kHandedOverDeadline{60'000};
+
 uint64_t NowUnixMs() {
   const auto now = std::chrono::system_clock::now().time_since_epoch();
   return static_cast<uint64_t>(std::chrono::duration_cast<milliseconds>(now).count());
@@ -31,6 +34,7 @@ MigrationSession::MigrationSession(const ControllerDeps& deps, std::string sessi
     : deps_(deps),
       notifier_(deps.executor()),
       connected_(deps.executor()),
+      greetings_(deps.executor()),
       transfer_ended_(deps.executor()),
       deciding_(deps.executor()) {
   info_.set_session_id(std::move(session_id));
@@ -64,33 +68,67 @@ void MigrationSession::Conclude(v1::SessionOutcome outcome, const std::string& r
   info_.set_reason(reason);
 }
 
-Task<absl::Status> MigrationSession::AdoptSocket(std::string ticket) {
-  auto self = shared_from_this();
+absl::Status MigrationSession::CheckNeedsSocket() const {
   if (connection_ != nullptr) {
-    co_return absl::AlreadyExistsError(absl::StrCat("session ", id(), " has its connection"));
+    return absl::AlreadyExistsError(absl::StrCat("session ", id(), " has its connection"));
   }
-  auto allowed = Apply(info_.state(), SessionCall::kSocketArrived);
-  if (!allowed.ok()) co_return allowed.status();
+  if (greeting_) {
+    return absl::AlreadyExistsError(absl::StrCat(
+        "session ", id(), " has a socket already and waits for the host at its other end"));
+  }
+  return Apply(info_.state(), SessionCall::kSocketArrived).status();
+}
+
+Task<absl::Status> MigrationSession::AdoptSocket(std::string ticket) {
+  CO_RETURN_IF_ERROR(CheckNeedsSocket());
   auto socket = deps_.handoff.Redeem(ticket);
   if (!socket.ok()) co_return socket.status();
+  GreetOver(*std::move(socket));
+  co_return absl::OkStatus();
+}
+
+Task<absl::Status> MigrationSession::AdoptProcessSocket(ProcessSocket socket, uid_t caller) {
+  CO_RETURN_IF_ERROR(CheckNeedsSocket());
+  auto taken = TakeProcessSocket(socket, caller);
+  if (!taken.ok()) co_return taken.status();
+  GreetOver(*std::move(taken));
+  co_return absl::OkStatus();
+}
+
+void MigrationSession::GreetOver(UniqueFd socket) {
   HandshakeParams params;
   params.role = role();
   params.session_id = id();
   params.journal_id = deps_.store().journal_id();
+  greeting_ = true;
+  socket_error_ = absl::OkStatus();
   // Source and destination shake hands with each other, so neither call can wait for it.
-  Spawn(deps_.executor(), ShakeHands(self, *std::move(socket), std::move(params)));
-  co_return absl::OkStatus();
+  greetings_.Spawn(ShakeHands(shared_from_this(), std::move(socket), std::move(params)));
 }
 
 Task<void> MigrationSession::ShakeHands(std::shared_ptr<MigrationSession> self, UniqueFd socket,
                                         HandshakeParams params) {
-  auto connection = co_await SessionConnection::Handshake(std::move(socket), std::move(params));
+  const SessionLimits limits;
+  auto connection = co_await SessionConnection::Handshake(std::move(socket), std::move(params),
+                                                          limits, kHandedOverDeadline);
+  self->greeting_ = false;
   if (connection.ok()) {
     self->ConnectionArrived(*std::move(connection));
   } else {
-    spdlog::warn("session {}: the handed-over socket is of no use: {}", self->id(),
-                 connection.status().ToString());
+    self->SocketFailed(connection.status());
   }
+}
+
+void MigrationSession::SocketFailed(const absl::Status& why) {
+  socket_error_ = rpc::ErrorWithReason(
+      absl::StatusCode::kFailedPrecondition,
+      absl::StrCat("the socket that was handed over to session ", id(),
+                   " does not lead to the other host's daemon: ", why.message()),
+      "foreign_socket", "connect the two hosts, and give each daemon its end of the connection");
+  spdlog::warn("{}", std::string(socket_error_.message()));
+  // Nobody waits for it yet: another may be handed over.
+  if (info_.state() != v1::SESSION_STATE_SOCKET_WAITING) return;
+  connected_.Set();
 }
 
 // The id is the caller's choice, so the folder is named after its digest: of one length, without
@@ -212,6 +250,7 @@ void MigrationSession::End(v1::MigrationPhase phase, v1::MigrationPhaseState sta
   info_.set_ended_unix_ms(NowUnixMs());
   Publish(phase, state, message);
   notifier_.Close();
+  greetings_.Cancel();
   if (connection_ != nullptr) connection_->Close();
   RemoveSocketPath();
   deps_.events().Publish(

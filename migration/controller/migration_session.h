@@ -11,6 +11,7 @@
 #include "ferry/state/v1/journal.pb.h"
 #include "ferry/v1/migration.pb.h"
 #include "migration/commit/commit_core.h"
+#include "migration/connection/process_socket.h"
 #include "migration/connection/session_connection.h"
 #include "migration/controller/controller_deps.h"
 #include "migration/session/notifier.h"
@@ -52,8 +53,12 @@ class MigrationSession : public std::enable_shared_from_this<MigrationSession> {
   virtual Task<absl::StatusOr<std::string>> Finalize(v1::FinalizeAction action,
                                                      std::string proof) = 0;
   virtual Task<absl::Status> Cancel(std::string reason) = 0;
-  // A connected socket that was handed over, in place of the one the daemons make.
+  // A connected socket that was handed over under this ticket, in place of the one the daemons
+  // make. ALREADY_EXISTS if the session has one. Returns before its other end has answered; if that
+  // is not the other side of this session, Transfer fails.
   Task<absl::Status> AdoptSocket(std::string ticket);
+  // The same, taken from another process on this host that a user with the id `caller` named.
+  Task<absl::Status> AdoptProcessSocket(ProcessSocket socket, uid_t caller);
   absl::Status CheckCleanup() const;
 
   // After a restart: what its VM is to be adopted as, before anybody may use it.
@@ -86,8 +91,12 @@ class MigrationSession : public std::enable_shared_from_this<MigrationSession> {
   Task<absl::Status> StoreNow();
   static Task<void> StoreLater(std::shared_ptr<MigrationSession> self);
 
+  // Whether a socket may be handed over now, and what becomes of one that was.
+  absl::Status CheckNeedsSocket() const;
+  void GreetOver(UniqueFd socket);
   static Task<void> ShakeHands(std::shared_ptr<MigrationSession> self, UniqueFd socket,
                                HandshakeParams params);
+  void SocketFailed(const absl::Status& why);
   // A path for a Unix socket in a folder of this session's own, and the end of both.
   absl::StatusOr<std::string> MakeSocketPath();
   void RemoveSocketPath();
@@ -113,7 +122,10 @@ class MigrationSession : public std::enable_shared_from_this<MigrationSession> {
   bool paused_by_user_ = false;
   vm::JournalRecord head_;
   std::shared_ptr<SessionConnection> connection_;
-  AsyncEvent connected_;
+  AsyncEvent connected_;  // or it cannot come any more; then socket_error_ says why
+  TaskScope greetings_;   // over sockets that were handed over
+  bool greeting_ = false;
+  absl::Status socket_error_;  // of the last one
   AsyncEvent transfer_ended_;  // set while no transfer task runs
   // Held while this side makes up its mind: a record of the commit protocol follows from those
   // before it, so nothing may come between looking at them, writing the next and acting on it.

@@ -67,6 +67,7 @@ Task<absl::Status> SourceSession::Connect(const v1::TransferSandboxRequest& requ
     co_return absl::OkStatus();
   };
   CO_RETURN_IF_ERROR(co_await WithDeadline(timeout, "the session connection", wait(&connected_)));
+  if (connection_ == nullptr && !socket_error_.ok()) co_return socket_error_;
   if (info_.state() != v1::SESSION_STATE_TRANSFERRING) {
     co_return absl::CancelledError(info_.error());
   }

@@ -1,6 +1,10 @@
 #include "migration/service/migration_service.h"
 
+#include <unistd.h>
+
+#include "absl/strings/match.h"
 #include "bridge/runtime/status_macros.h"
+#include "vmmanager/rpc/error_info.h"
 #include "vmmanager/rpc/stream_reactor.h"
 #include "vmmanager/rpc/unary_reactor.h"
 
@@ -17,6 +21,18 @@ Task<absl::Status> SendNotifications(std::shared_ptr<MigrationSession> session, 
     stream->Write(*std::move(message));
   }
   co_return absl::OkStatus();
+}
+
+// Only who is on this host may name a process of it.
+absl::Status CheckNamesProcessSocket(const v1::CreateDuplicateSocketRequest& request, bool local) {
+  if (!request.protocol_info().empty()) {
+    return absl::InvalidArgumentError(
+        "the call carries a ticket and a process's socket; it may be only one of them");
+  }
+  if (local) return absl::OkStatus();
+  return rpc::ErrorWithReason(absl::StatusCode::kPermissionDenied,
+                              "a process's socket may only be named over the daemon's Unix socket",
+                              "not_local", "make this call on the daemon's host");
 }
 
 }  // namespace
@@ -118,15 +134,26 @@ grpc::ServerWriteReactor<v1::NotificationsResponse>* MigrationService::Notificat
 grpc::ServerUnaryReactor* MigrationService::CreateDuplicateSocket(
     grpc::CallbackServerContext* context, const v1::CreateDuplicateSocketRequest* request,
     v1::CreateDuplicateSocketResponse* response) {
-  return rpc::ServeUnary(context, executor_, request, response,
-                         [this](const v1::CreateDuplicateSocketRequest& duplicate)
-                             -> Task<absl::StatusOr<v1::CreateDuplicateSocketResponse>> {
-                           auto session = sessions_.Find(duplicate.session_id());
-                           if (!session.ok()) co_return session.status();
-                           std::string ticket = duplicate.protocol_info();
-                           CO_RETURN_IF_ERROR(co_await (*session)->AdoptSocket(std::move(ticket)));
-                           co_return v1::CreateDuplicateSocketResponse();
-                         });
+  const bool local = absl::StartsWith(context->peer(), "unix:");
+  return rpc::ServeUnary(
+      context, executor_, request, response,
+      [this, local](const v1::CreateDuplicateSocketRequest& duplicate)
+          -> Task<absl::StatusOr<v1::CreateDuplicateSocketResponse>> {
+        auto session = sessions_.Find(duplicate.session_id());
+        if (!session.ok()) co_return session.status();
+        if (!duplicate.has_process_socket()) {
+          std::string ticket = duplicate.protocol_info();
+          CO_RETURN_IF_ERROR(co_await (*session)->AdoptSocket(std::move(ticket)));
+          co_return v1::CreateDuplicateSocketResponse();
+        }
+        CO_RETURN_IF_ERROR(CheckNamesProcessSocket(duplicate, local));
+        const ProcessSocket socket{duplicate.process_socket().pid(),
+                                   duplicate.process_socket().fd()};
+        // The Unix socket lets in root and the daemon's own user; the rights of the latter are
+        // those that both have.
+        CO_RETURN_IF_ERROR(co_await (*session)->AdoptProcessSocket(socket, ::geteuid()));
+        co_return v1::CreateDuplicateSocketResponse();
+      });
 }
 
 grpc::ServerUnaryReactor* MigrationService::Cancel(grpc::CallbackServerContext* context,

@@ -108,13 +108,16 @@ TEST_F(SocketHandoffTest, OnlyOneConnectedStreamSocketIsTaken) {
     auto [a, b] = SocketPair();
     UniqueFd datagram(::socket(AF_INET, SOCK_DGRAM | SOCK_CLOEXEC, 0));
     UniqueFd unconnected(::socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0));
+    UniqueFd listener(::socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0));
+    EXPECT_EQ(::listen(listener.get(), 1), 0);
     const std::string good = "{\"version\":1}\n";
     std::vector<int> none;
     std::vector<int> two = {a.get(), b.get()};
     std::vector<int> wrong_type = {datagram.get()};
     std::vector<int> not_connected = {unconnected.get()};
+    std::vector<int> listening = {listener.get()};
     std::vector<int> one = {a.get()};
-    for (const auto& descriptors : {none, two, wrong_type, not_connected}) {
+    for (const auto& descriptors : {none, two, wrong_type, not_connected, listening}) {
       const std::string answer = co_await t->Say(good, descriptors);
       EXPECT_NE(answer.find("error"), std::string::npos) << answer;
     }

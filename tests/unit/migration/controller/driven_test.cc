@@ -312,39 +312,5 @@ TEST_F(DrivenTest, SocketThatDoesNotComeFailsTheTransfer) {
   ExpectRolledBack(vm);
 }
 
-TEST_F(DrivenTest, HandedOverSocketsCarryTheMigration) {
-  auto vm = Boot();
-  PrepareBoth("s1");
-  EXPECT_TRUE(Transfer(a_, "s1").ok());
-  int pair[2];
-  ASSERT_EQ(::socketpair(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0, pair), 0);
-  int end = 0;
-  for (MigrationHost* host : {&a_, &b_}) {
-    const std::string path =
-        host == &a_ ? folder_.path() + "/a/handoff" : folder_.path() + "/b/handoff";
-    auto ticket = Await(HandOverSocket(path, UniqueFd(pair[end++]), milliseconds(10'000)));
-    ASSERT_TRUE(ticket.ok()) << ticket.status();
-    EXPECT_TRUE(Await(Session(*host, "s1")->AdoptSocket(*ticket)).ok());
-  }
-  Until([&] { return State(b_, "s1") == v1::SESSION_STATE_SOCKET_READY; });
-  EXPECT_EQ(Await(Session(b_, "s1")->AdoptSocket("x")).code(), absl::StatusCode::kAlreadyExists);
-  EXPECT_TRUE(Transfer(b_, "s1").ok());
-  Until([&] { return State(a_, "s1") == v1::SESSION_STATE_TRANSFER_COMPLETED; });
-  auto go = Stop(a_, "s1");
-  ASSERT_TRUE(Resume(b_, "s1", *go).ok());
-  Wait(a_, "s1");
-  ExpectMoved(vm, 2);
-}
-
-TEST_F(DrivenTest, TicketsAreChecked) {
-  Boot();
-  PrepareBoth("s1");
-  EXPECT_EQ(Await(Session(a_, "s1")->AdoptSocket("short")).code(),
-            absl::StatusCode::kInvalidArgument);
-  EXPECT_EQ(Await(Session(a_, "s1")->AdoptSocket(std::string(kTicketSize, 'a'))).code(),
-            absl::StatusCode::kNotFound);
-  EXPECT_EQ(State(a_, "s1"), v1::SESSION_STATE_SOURCE_EXPORTED);
-}
-
 }  // namespace
 }  // namespace ferry::migration

@@ -185,5 +185,33 @@ TEST_F(MigrationServiceTest, UnreachableDestinationLeavesTheVmRunning) {
   EXPECT_EQ(vm->state(), v1::VM_STATE_RUNNING);
 }
 
+TEST_F(MigrationServiceTest, AProcesssSocketIsNamedOnlyOnTheDaemonsHost) {
+  ASSERT_TRUE(Await(a_.inner.host.Boot("web")).ok());
+  auto prepare = For<v1::PrepareAndExportSandboxRequest>("s1");
+  prepare.set_vm("web");
+  prepare.mutable_options()->set_memory_transport(v1::MEMORY_TRANSPORT_TCP);
+  ASSERT_TRUE(Call(a_, &Async::PrepareAndExportSandbox, prepare).ok());
+  auto duplicate = For<v1::CreateDuplicateSocketRequest>("s1");
+  duplicate.mutable_process_socket()->set_pid(::getppid());
+  duplicate.mutable_process_socket()->set_fd(99999);
+  EXPECT_EQ(Call(a_, &Async::CreateDuplicateSocket, duplicate).status().code(),
+            absl::StatusCode::kNotFound);
+  duplicate.set_protocol_info("ticket");
+  EXPECT_EQ(Call(a_, &Async::CreateDuplicateSocket, duplicate).status().code(),
+            absl::StatusCode::kInvalidArgument);
+  duplicate.clear_protocol_info();
+
+  rpc::ServerOptions options;
+  options.tcp_addresses = {"127.0.0.1:0"};
+  options.insecure_tcp = true;
+  auto server = *rpc::Server::Start(options, {&a_.service});
+  auto stub = v1::MigrationService::NewStub(*rpc::MakeChannel(server->tcp_addresses()[0], {}));
+  const auto refused = Await(rpc::CallUnary(stub->async(), &Async::CreateDuplicateSocket, duplicate,
+                                            milliseconds(60'000)));
+  EXPECT_EQ(refused.status().code(), absl::StatusCode::kPermissionDenied) << refused.status();
+  Await(server->Shutdown(milliseconds(0)));
+  ASSERT_TRUE(Call(a_, &Async::Cancel, For<v1::CancelRequest>("s1")).ok());
+}
+
 }  // namespace
 }  // namespace ferry::migration
