@@ -1,4 +1,5 @@
-"""Fails when docs/parity.md misses one of hcsshim's tests, or names a test that does not exist.
+"""Fails when docs/parity.md misses one of hcsshim's tests or defects, or names a test that does not
+exist.
 
 Usage: parity_test.py SOURCE_ROOT
 """
@@ -7,6 +8,8 @@ import re
 import sys
 
 COUNT = 234
+DEFECTS = 35
+DEFECTS_HEADING = "## Defects"
 # A row's last cell names tests, or says why there is none.
 REASONS = ("not applicable: ", "not yet: ")
 
@@ -42,7 +45,8 @@ def names_in(cell: str) -> set[str]:
     return set(GTEST_NAME.findall(cell)) | set(PYTHON_NAME.findall(cell))
 
 
-def problems(text: str, known: set[str]) -> list[str]:
+def problems(text: str, known: set[str], count: int = COUNT) -> list[str]:
+    """What is wrong with a part of the page whose rows are numbered from 1 to `count`."""
     found = []
     seen: dict[int, int] = {}
     for numbers, cell in rows_of(text):
@@ -53,12 +57,20 @@ def problems(text: str, known: set[str]) -> list[str]:
         if not names and not cell.startswith(REASONS):
             found.append(f"{label}: names no test, and gives no reason ({' or '.join(REASONS)})")
         found += [f"{label}: there is no test {name}" for name in sorted(names - known)]
-    for number in range(1, COUNT + 1):
+    for number in range(1, count + 1):
         if seen.get(number, 0) != 1:
             found.append(f"{number}: appears {seen.get(number, 0)} times")
-    found += [f"{number}: there is no such test in hcsshim" for number in sorted(seen)
-              if not 1 <= number <= COUNT]
+    found += [f"{number}: there is no such number in hcsshim" for number in sorted(seen)
+              if not 1 <= number <= count]
     return found
+
+
+def page_problems(text: str, known: set[str]) -> list[str]:
+    tests, heading, defects = text.partition(DEFECTS_HEADING + "\n")
+    if not heading:
+        return [f"there is no section {DEFECTS_HEADING}"]
+    return (problems(tests, known) +
+            [f"defect {problem}" for problem in problems(defects, known, DEFECTS)])
 
 
 def known_tests(root: pathlib.Path) -> set[str]:
@@ -86,12 +98,18 @@ def self_test() -> None:
     assert problems(f"| 2-{COUNT} | x | not yet: y |", known) == ["1: appears 0 times"]
     assert problems(f"| 1-{COUNT} | x | some other day |", known) != []
     assert problems(f"| 1-{COUNT + 1} | x | not yet: y |", known) != []
+    assert page_problems(whole, known) != []
+    page = f"{whole}\n{DEFECTS_HEADING}\n"
+    assert page_problems(f"{page}| 1-{DEFECTS} | x | `Suite.Case` |", known) == []
+    assert page_problems(f"{page}| 1-{DEFECTS} | x | `Suite.Other` |", known) != []
+    assert page_problems(f"{page}| 2-{DEFECTS} | x | not yet: y |", known) == [
+        "defect 1: appears 0 times"]
 
 
 if __name__ == "__main__":
     self_test()
     root = pathlib.Path(sys.argv[1])
     text = (root / "docs/parity.md").read_text()
-    bad = problems(text, known_tests(root))
-    print("\n".join(bad) or f"parity: all {COUNT} tests have their answer")
+    bad = page_problems(text, known_tests(root))
+    print("\n".join(bad) or f"parity: all {COUNT} tests and {DEFECTS} defects have their answer")
     sys.exit(1 if bad else 0)
