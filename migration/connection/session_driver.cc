@@ -1,6 +1,7 @@
 #include "migration/connection/session_driver.h"
 
 #include <fcntl.h>
+#include <sys/stat.h>
 #include <unistd.h>
 
 #include <utility>
@@ -263,6 +264,8 @@ absl::Status SessionDriver::RelayFromListener(const std::string& path) {
   if (!ec) ::fcntl(acceptor_->native_handle(), F_SETFD, FD_CLOEXEC);
   if (!ec) acceptor_->bind(endpoint, ec);
   if (!ec) listen_path_ = path;
+  // Who may enter the folder may connect: the VMM may be another user, whatever the umask says.
+  if (!ec) ::chmod(path.c_str(), 0666);
   if (!ec) acceptor_->listen(asio::socket_base::max_listen_connections, ec);
   if (ec) {
     acceptor_.reset();

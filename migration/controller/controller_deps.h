@@ -1,9 +1,13 @@
 #pragma once
 
+#include <sys/types.h>
+
 #include <chrono>
 #include <functional>
 #include <memory>
+#include <optional>
 #include <string>
+#include <utility>
 
 #include "migration/connection/session_listener.h"
 #include "migration/connection/socket_handoff.h"
@@ -32,8 +36,11 @@ struct ControllerDeps {
   SocketHandoff& handoff;
   PeerFactory make_peer;
   std::shared_ptr<TlsContext> tls;  // null: plain TCP
-  std::string runtime_dir;          // 0700, short; for the sessions' private sockets
+  std::string runtime_dir;          // short; for the sessions' private sockets, in 0700 folders
   ControllerLimits limits = {};
+  // The VMMs' user and group if they are not the daemon's own; it gets the folders in
+  // `runtime_dir`.
+  std::optional<std::pair<uid_t, gid_t>> vmm_owner = std::nullopt;
   // Told the name of each point at which a test may have the daemon die, such as "COMMIT.after".
   std::function<void(const std::string&)> failpoint = [](const std::string&) {};
 

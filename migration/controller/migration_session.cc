@@ -142,6 +142,11 @@ absl::StatusOr<std::string> MigrationSession::MakeSocketPath() {
         absl::StrCat("cannot make folder ", dir, ": ", std::strerror(errno)));
   }
   socket_dir_ = dir;
+  const auto& owner = deps_.vmm_owner;
+  if (owner && ::chown(dir.c_str(), owner->first, owner->second) != 0) {
+    return absl::UnavailableError(
+        absl::StrCat("cannot give folder ", dir, " to QEMU's user: ", std::strerror(errno)));
+  }
   return dir + "/m";
 }
 

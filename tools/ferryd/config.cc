@@ -57,6 +57,10 @@ void AddFlags(CLI::App& app, FerrydConfig& config) {
              "Seconds without a byte after which a migration is called off; 0: never");
   app.add_option("--qemu", config.qemu, "QEMU binary")->capture_default_str();
   app.add_option("--qemu-user", config.qemu_user, "Run QEMU as this user");
+  app.add_option("--cgroup", config.cgroup,
+                 "Where each QEMU gets a control group (v2) of its own: a path below the mount of "
+                 "cgroup2, auto (beside ferryd's own, if that is possible) or none")
+      ->capture_default_str();
   app.add_flag("--no-kvm", config.no_kvm, "Use software emulation without measuring KVM");
   app.add_option("--guest-link", config.guest_link,
                  "How to reach agents: vsock, virtio-serial, or auto (vsock where the host has it)")

@@ -28,7 +28,8 @@ struct FerrydConfig {
   milliseconds boot_timeout = vm::HostSettings().boot_timeout;
   milliseconds stall_timeout{30'000};  // of a migration that moves no byte; 0: none
   std::string qemu = "/usr/bin/qemu-system-x86_64";
-  std::string qemu_user;  // QEMU runs as this user; empty: the daemon's
+  std::string qemu_user;        // QEMU runs as this user; empty: the daemon's
+  std::string cgroup = "auto";  // where each QEMU gets a control group: auto, none or a path
   bool no_kvm = false;
   std::string guest_link = "auto";  // auto, vsock or virtio-serial
   std::string log_level = "info";

@@ -1,6 +1,5 @@
 #include "tools/ferryd/daemon.h"
 
-#include <pwd.h>
 #include <spdlog/spdlog.h>
 #include <sys/stat.h>
 #include <unistd.h>
@@ -9,6 +8,7 @@
 #include <csignal>
 #include <cstring>
 #include <filesystem>
+#include <optional>
 
 #include "absl/strings/str_cat.h"
 #include "bridge/runtime/status_macros.h"
@@ -16,6 +16,7 @@
 #include "migration/controller/session_registry.h"
 #include "migration/service/grpc_peer_client.h"
 #include "migration/service/migration_service.h"
+#include "vmmanager/qemu/cgroup.h"
 #include "vmmanager/qemu/qemu_backend.h"
 #include "vmmanager/qemu/serial_guest_link.h"
 #include "vmmanager/qemu/vsock_guest_link.h"
@@ -40,6 +41,15 @@ absl::Status MakeFolder(const std::string& path) {
         absl::StrCat("cannot close folder ", path, " to others: ", std::strerror(errno)));
   }
   return absl::OkStatus();
+}
+
+// The group may go through the folder, but not list it.
+absl::Status LetGroupPass(const std::string& path, gid_t group) {
+  if (::chown(path.c_str(), static_cast<uid_t>(-1), group) == 0 &&
+      ::chmod(path.c_str(), 0710) == 0) {
+    return absl::OkStatus();
+  }
+  return absl::ErrnoToStatus(errno, absl::StrCat("cannot open folder ", path, " to QEMU's user"));
 }
 
 // Others may look in; who may use a socket is the socket's own affair.
@@ -76,12 +86,25 @@ void WarnIfUnreachable(const migration::SessionListener& listener) {
   }
 }
 
+// Empty: QEMU shares our control group, because nothing better was asked for or is possible.
+absl::StatusOr<std::string> CgroupParent(const std::string& setting) {
+  absl::StatusOr<std::string> parent = vm::ChooseCgroupParent(setting);
+  if (!parent.ok() && setting == "auto") {
+    spdlog::warn("QEMU runs in ferryd's own control group, so what ends that ends the VMs: {}",
+                 std::string(parent.status().message()));
+    return std::string();
+  }
+  if (parent.ok() && !parent->empty()) spdlog::info("QEMU's control groups are in {}", *parent);
+  return parent;
+}
+
 }  // namespace
 
 // In the order of their making; destroyed in the opposite one.
 struct Daemon::Parts {
   std::unique_ptr<vm::Store> store;
   std::unique_ptr<vm::EventLog> events;
+  std::optional<vm::ProcessUser> qemu_user;  // nullopt: QEMU runs as we do
   std::shared_ptr<bridge::VsockPortRegistry> vsock_ports;
   std::unique_ptr<vm::Backend> backend;
   vm::HostSettings settings;
@@ -110,6 +133,13 @@ absl::Status Daemon::PrepareFolders() {
   RETURN_IF_ERROR(MakeFolder(config_.state_dir + "/vm"));
   RETURN_IF_ERROR(MakeFolder(config_.state_dir + "/mig"));
   RETURN_IF_ERROR(MakeFolder(config_.state_dir + "/spool"));
+  if (!config_.qemu_user.empty()) {
+    ASSIGN_OR_RETURN(parts_->qemu_user, vm::FindProcessUser(config_.qemu_user));
+    // QEMU has to reach the private sockets of migrations, and nothing else here.
+    for (const char* folder : {"", "/mig"}) {
+      RETURN_IF_ERROR(LetGroupPass(config_.state_dir + folder, parts_->qemu_user->gid));
+    }
+  }
   // An administrator's own choice of a folder must be there; the usual one goes with each boot.
   if (config_.socket == rpc::kDefaultSocket) return MakeSocketFolder();
   return absl::OkStatus();
@@ -177,15 +207,8 @@ Task<absl::Status> Daemon::OpenBackend() {
     }
     return std::make_unique<vm::SerialGuestLink>(std::move(executor));
   };
-  if (!config_.qemu_user.empty()) {
-    const passwd* user = ::getpwnam(config_.qemu_user.c_str());
-    if (user == nullptr) {
-      co_return absl::InvalidArgumentError(
-          absl::StrCat("--qemu-user is ", config_.qemu_user, ", but there is no such user"));
-    }
-    qemu.qemu_uid = user->pw_uid;
-    qemu.qemu_gid = user->pw_gid;
-  }
+  qemu.user = parts_->qemu_user;
+  CO_ASSIGN_OR_RETURN(qemu.cgroup_parent, CgroupParent(config_.cgroup));
   auto backend = co_await vm::QemuBackend::Open(executor_, std::move(qemu));
   if (!backend.ok()) co_return backend.status();
   parts_->backend = *std::move(backend);
@@ -218,6 +241,7 @@ absl::Status Daemon::OpenMigration() {
   parts_->deps = std::make_unique<migration::ControllerDeps>(
       migration::ControllerDeps{*parts_->inventory, parts_->digests, *parts_->listener,
                                 *parts_->handoff, make_peer, tls, config_.state_dir + "/mig"});
+  if (const auto& user = parts_->qemu_user) parts_->deps->vmm_owner = {user->uid, user->gid};
   parts_->deps->limits.stall = config_.stall_timeout;
 #ifdef FERRY_FAILPOINTS
   if (!config_.failpoint.empty()) {

@@ -41,13 +41,21 @@ absl::Status CheckDocument(const QemuHost& host, const std::string& id,
   return absl::OkStatus();
 }
 
+Task<absl::StatusOr<AcceleratorChoice>> ChooseAcceleratorOf(const QemuBackendConfig& config) {
+  if (config.user && config.allow_kvm && !MayReadAndWrite(*config.user, "/dev/kvm")) {
+    co_return AcceleratorChoice{"tcg", absl::StrCat("/dev/kvm is missing, or the user ",
+                                                    config.user->name, " may not open it")};
+  }
+  co_return co_await ProbeAccelerator(config.binary, config.state_dir, config.allow_kvm);
+}
+
 }  // namespace
 
 Task<absl::StatusOr<std::unique_ptr<QemuBackend>>> QemuBackend::Open(Executor executor,
                                                                      QemuBackendConfig config) {
   std::error_code error;
   std::filesystem::create_directories(config.state_dir, error);
-  if (error || ::chmod(config.state_dir.c_str(), config.qemu_uid ? 0711 : 0700) != 0) {
+  if (error || ::chmod(config.state_dir.c_str(), 0700) != 0) {
     co_return absl::FailedPreconditionError(
         absl::StrCat("cannot use the state folder '", config.state_dir, "'"));
   }
@@ -56,9 +64,7 @@ Task<absl::StatusOr<std::unique_ptr<QemuBackend>>> QemuBackend::Open(Executor ex
   }
   auto host = std::make_shared<QemuHost>(executor, std::move(config));
   CO_ASSIGN_OR_RETURN(host->capabilities, co_await ProbeCapabilities(host->config.binary));
-  CO_ASSIGN_OR_RETURN(const AcceleratorChoice choice,
-                      co_await ProbeAccelerator(host->config.binary, host->config.state_dir,
-                                                host->config.allow_kvm));
+  CO_ASSIGN_OR_RETURN(const AcceleratorChoice choice, co_await ChooseAcceleratorOf(host->config));
   host->info = {.name = "qemu",
                 .version = host->capabilities.version,
                 .accelerator = choice.accelerator,
@@ -85,7 +91,8 @@ Task<absl::StatusOr<std::unique_ptr<ComputeSystem>>> QemuBackend::Adopt(
 }
 
 Task<void> QemuBackend::EndAllBut(std::vector<std::string> adoption_records) {
-  co_await SweepQemuFolders(host_->executor, host_->config.state_dir, std::move(adoption_records));
+  co_await SweepQemuFolders(host_->executor, host_->config.state_dir, host_->config.cgroup_parent,
+                            std::move(adoption_records));
 }
 
 }  // namespace ferry::vm

@@ -1,7 +1,5 @@
 #pragma once
 
-#include <sys/types.h>
-
 #include <memory>
 #include <optional>
 #include <string>
@@ -11,16 +9,16 @@
 #include "bridge/runtime/async.h"
 #include "vmmanager/backend/compute_system.h"
 #include "vmmanager/qemu/guest_link.h"
+#include "vmmanager/qemu/process_user.h"
 
 namespace ferry::vm {
 
 struct QemuBackendConfig {
   std::string binary = "/usr/bin/qemu-system-x86_64";
-  std::string state_dir;          // holds a 0700 folder for each running VM
-  bool allow_kvm = true;          // false: software emulation without measuring
-  std::optional<uid_t> qemu_uid;  // QEMU runs as this user instead of the daemon's
-  std::optional<gid_t> qemu_gid;
-  std::string cgroup_parent;  // cgroup v2 folder; each QEMU gets a child of it if that is possible
+  std::string state_dir;            // 0700; holds a folder for each running VM
+  bool allow_kvm = true;            // false: software emulation without measuring
+  std::optional<ProcessUser> user;  // QEMU runs as this user instead of the daemon's
+  std::string cgroup_parent;  // cgroup v2 folder; each QEMU gets a child of it. Empty: the daemon's
   std::vector<std::string> extra_arguments;  // appended to each command line; for firmware tests
   GuestLinkFactory make_link;
 };

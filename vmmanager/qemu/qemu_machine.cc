@@ -11,6 +11,7 @@
 #include "absl/strings/ascii.h"
 #include "absl/strings/str_cat.h"
 #include "bridge/runtime/status_macros.h"
+#include "vmmanager/qemu/cgroup.h"
 #include "vmmanager/qemu/qemu_command_line.h"
 #include "vmmanager/qemu/unix_socket.h"
 
@@ -83,13 +84,11 @@ absl::Status QemuMachine::MakeFolder() {
     return absl::ErrnoToStatus(errno, absl::StrCat("cannot make the VM's folder ", pattern));
   }
   folder_ = pattern;
-  const auto& config = host_->config;
-  const uid_t uid = config.qemu_uid.value_or(static_cast<uid_t>(-1));
-  const gid_t gid = config.qemu_gid.value_or(static_cast<gid_t>(-1));
-  if (::chown(folder_.c_str(), uid, gid) != 0) {
-    return absl::ErrnoToStatus(errno, absl::StrCat("cannot give ", folder_, " to QEMU's user"));
-  }
   ASSIGN_OR_RETURN(folder_fd_, OpenFolder(folder_));
+  if (host_->config.cgroup_parent.empty()) return absl::OkStatus();
+  const std::string cgroup = CgroupOf(host_->config.cgroup_parent, folder_);
+  RETURN_IF_ERROR(MakeCgroup(cgroup));
+  cgroup_ = cgroup;
   return absl::OkStatus();
 }
 
@@ -112,11 +111,8 @@ absl::Status QemuMachine::StartProcess(bool incoming) {
                       {kBridgeFd, bridge.get()},
                       {kConsoleFd, console.get()}};
   spec.stderr_path = absl::StrCat(folder_, "/", kStderrName);
-  spec.uid = host_->config.qemu_uid;
-  spec.gid = host_->config.qemu_gid;
-  if (!host_->config.cgroup_parent.empty()) {
-    spec.cgroup = absl::StrCat(host_->config.cgroup_parent, "/", id_);
-  }
+  spec.user = host_->config.user;
+  spec.cgroup = cgroup_;
   ASSIGN_OR_RETURN(process_, QemuProcess::Launch(host_->executor, spec));
   started_ = std::chrono::steady_clock::now();
   return absl::OkStatus();
@@ -180,7 +176,8 @@ std::string QemuMachine::adoption_record() const {
   const json::object record = {{"pid", process_->pid()},
                                {"start_time", process_->start_time()},
                                {"boot_id", BootId()},
-                               {"folder", folder_}};
+                               {"folder", folder_},
+                               {"cgroup", cgroup_}};
   return json::serialize(record);
 }
 
@@ -199,6 +196,7 @@ Task<absl::Status> QemuMachine::Adopt(std::string record) {
       process_, QemuProcess::Adopt(host_->executor, static_cast<pid_t>(NumberAt(*fields, "pid")),
                                    NumberAt(*fields, "start_time")));
   folder_ = TextAt(*fields, "folder");
+  cgroup_ = TextAt(*fields, "cgroup");
   CO_ASSIGN_OR_RETURN(folder_fd_, OpenFolder(folder_));
   CO_RETURN_IF_ERROR(ConnectMonitor());
   CO_RETURN_IF_ERROR(co_await qmp_->WaitReady(kGreetingDeadline));
@@ -346,9 +344,7 @@ void QemuMachine::HandleEnd(const ProcessEnd& end) {
   link_->transport().Close();
   std::error_code ignored;
   if (!folder_.empty()) std::filesystem::remove_all(folder_, ignored);
-  if (!host_->config.cgroup_parent.empty()) {
-    ::rmdir(absl::StrCat(host_->config.cgroup_parent, "/", id_).c_str());
-  }
+  ferry::Spawn(host_->executor, RemoveCgroup(cgroup_));
   Emit(std::move(event));
   events_.Close();
 }

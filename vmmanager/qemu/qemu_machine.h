@@ -123,6 +123,7 @@ class QemuMachine : public std::enable_shared_from_this<QemuMachine> {
   schema::SystemState state_ = schema::SystemState::kCreated;
   std::string folder_;
   UniqueFd folder_fd_;
+  std::string cgroup_;  // empty: the daemon's own
   std::unique_ptr<QemuProcess> process_;
   std::shared_ptr<QmpClient> qmp_;
   std::shared_ptr<ConsoleLog> console_;  // nullptr: nobody listens

@@ -3,6 +3,7 @@
 #include <fcntl.h>
 #include <grp.h>
 #include <signal.h>
+#include <sys/prctl.h>
 #include <sys/stat.h>
 #include <sys/wait.h>
 #include <unistd.h>
@@ -36,39 +37,55 @@ struct ChildPlan {
   UniqueFd log_fd;
   UniqueFd cgroup_procs;
   std::vector<std::pair<int, UniqueFd>> descriptors;
-  std::optional<uid_t> uid;
-  std::optional<gid_t> gid;
+  std::optional<ProcessUser> user;
 };
 
-void MoveToCgroup(int procs_fd) {
-  if (procs_fd < 0) return;
-  const ssize_t ignored = ::write(procs_fd, "0", 1);
-  static_cast<void>(ignored);
+// What the child was about to do when it failed, and why.
+struct ChildFailure {
+  enum class Step { kCgroup, kDescriptors, kUser, kExec } step;
+  int error;
+};
+
+bool EnterCgroup(int procs_fd) { return procs_fd < 0 || ::write(procs_fd, "0", 1) == 1; }
+
+// From root to another user the kernel takes all capabilities away.
+bool DropUser(const std::optional<ProcessUser>& user) {
+  return !user ||
+         (::setgroups(user->groups.size(), user->groups.data()) == 0 && ::setgid(user->gid) == 0 &&
+          ::setuid(user->uid) == 0 && ::prctl(PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0) == 0);
 }
 
-bool DropUser(const ChildPlan& plan) {
-  if (plan.gid && (::setgroups(0, nullptr) != 0 || ::setgid(*plan.gid) != 0)) return false;
-  return !plan.uid || ::setuid(*plan.uid) == 0;
+bool PlaceDescriptors(const ChildPlan& plan) {
+  bool placed = ::dup2(plan.null_fd.get(), STDIN_FILENO) >= 0 &&
+                ::dup2(plan.log_fd.get(), STDOUT_FILENO) >= 0 &&
+                ::dup2(plan.log_fd.get(), STDERR_FILENO) >= 0 &&
+                ::close_range(STDERR_FILENO + 1, ~0U, CLOSE_RANGE_CLOEXEC) == 0;
+  for (const auto& [number, fd] : plan.descriptors) {
+    placed = placed && ::dup2(fd.get(), number) >= 0;
+  }
+  return placed;
 }
 
-// Runs in the child and never returns; a failure is reported as errno through `report`.
+// Runs in the child and never returns; a failure is reported through `report`.
 [[noreturn]] void RunChild(const ChildPlan& plan, int report) {
   ::setsid();
   sigset_t none;
   sigemptyset(&none);
   ::sigprocmask(SIG_SETMASK, &none, nullptr);
   ::signal(SIGPIPE, SIG_DFL);
-  MoveToCgroup(plan.cgroup_procs.get());
-  bool ready = ::dup2(plan.null_fd.get(), STDIN_FILENO) >= 0 &&
-               ::dup2(plan.log_fd.get(), STDOUT_FILENO) >= 0 &&
-               ::dup2(plan.log_fd.get(), STDERR_FILENO) >= 0 &&
-               ::close_range(STDERR_FILENO + 1, ~0U, CLOSE_RANGE_CLOEXEC) == 0;
-  for (const auto& [number, fd] : plan.descriptors) {
-    ready = ready && ::dup2(fd.get(), number) >= 0;
+  using Step = ChildFailure::Step;
+  ChildFailure failure{Step::kExec, 0};
+  if (!EnterCgroup(plan.cgroup_procs.get())) {
+    failure.step = Step::kCgroup;
+  } else if (!PlaceDescriptors(plan)) {
+    failure.step = Step::kDescriptors;
+  } else if (!DropUser(plan.user)) {
+    failure.step = Step::kUser;
+  } else {
+    ::execv(plan.argv[0], plan.argv.data());
   }
-  if (ready && DropUser(plan)) ::execv(plan.argv[0], plan.argv.data());
-  const int error = errno;
-  const ssize_t ignored = ::write(report, &error, sizeof(error));
+  failure.error = errno;
+  const ssize_t ignored = ::write(report, &failure, sizeof(failure));
   static_cast<void>(ignored);
   ::_exit(127);
 }
@@ -88,24 +105,33 @@ absl::StatusOr<ChildPlan> MakePlan(const LaunchSpec& spec) {
     if (!moved.valid()) return absl::ErrnoToStatus(errno, "cannot duplicate a descriptor");
     plan.descriptors.emplace_back(number, std::move(moved));
   }
-  if (!spec.cgroup.empty() && (::mkdir(spec.cgroup.c_str(), 0755) == 0 || errno == EEXIST)) {
+  if (!spec.cgroup.empty()) {
     plan.cgroup_procs.Reset(
         ::open(absl::StrCat(spec.cgroup, "/cgroup.procs").c_str(), O_WRONLY | O_CLOEXEC));
+    if (!plan.cgroup_procs.valid()) {
+      return absl::ErrnoToStatus(errno, absl::StrCat("cannot use the control group ", spec.cgroup));
+    }
   }
-  plan.uid = spec.uid;
-  plan.gid = spec.gid;
+  plan.user = spec.user;
   return plan;
 }
 
 // Blocks until the child has executed the program (the pipe closes) or says why it could not.
-absl::Status AwaitExec(int pipe_end, const std::string& program) {
-  int error = 0;
+absl::Status AwaitExec(int pipe_end, const LaunchSpec& spec) {
+  ChildFailure failure{};
   ssize_t count = 0;
   do {
-    count = ::read(pipe_end, &error, sizeof(error));
+    count = ::read(pipe_end, &failure, sizeof(failure));
   } while (count < 0 && errno == EINTR);
   if (count <= 0) return absl::OkStatus();
-  return absl::ErrnoToStatus(error, absl::StrCat("cannot run ", program));
+  std::string what = absl::StrCat("cannot run ", spec.argv[0]);
+  using Step = ChildFailure::Step;
+  if (failure.step == Step::kCgroup) {
+    absl::StrAppend(&what, " in the control group ", spec.cgroup);
+  } else if (failure.step == Step::kUser) {
+    absl::StrAppend(&what, " as the user ", spec.user ? spec.user->name : "");
+  }
+  return absl::ErrnoToStatus(failure.error, what);
 }
 
 }  // namespace
@@ -152,7 +178,7 @@ absl::StatusOr<std::unique_ptr<QemuProcess>> QemuProcess::Launch(Executor execut
   if (pid < 0) return absl::ErrnoToStatus(errno, "cannot start a process");
   if (pid == 0) RunChild(plan, report_out.get());
   report_out.Reset();
-  absl::Status started = AwaitExec(report_in.get(), spec.argv[0]);
+  absl::Status started = AwaitExec(report_in.get(), spec);
   UniqueFd pidfd(::pidfd_open(pid, 0));
   absl::StatusOr<uint64_t> start_time = ProcessStartTime(pid);
   if (!started.ok()) {

@@ -14,17 +14,17 @@
 #include "absl/status/statusor.h"
 #include "bridge/runtime/async.h"
 #include "bridge/runtime/unique_fd.h"
+#include "vmmanager/qemu/process_user.h"
 
 // Starting and supervising QEMU processes that outlive the daemon.
 namespace ferry::vm {
 
 struct LaunchSpec {
-  std::vector<std::string> argv;   // argv[0] is the absolute path of the program
-  std::string stderr_path;         // stdout and stderr are appended here; empty discards them
-  std::map<int, int> descriptors;  // number in the program to a descriptor of ours
-  std::optional<uid_t> uid;        // drop to this user and group before exec
-  std::optional<gid_t> gid;
-  std::string cgroup;  // folder of a cgroup (v2) made for the process; empty: ours
+  std::vector<std::string> argv;    // argv[0] is the absolute path of the program
+  std::string stderr_path;          // stdout and stderr are appended here; empty discards them
+  std::map<int, int> descriptors;   // number in the program to a descriptor of ours
+  std::optional<ProcessUser> user;  // drop to this user before exec
+  std::string cgroup;               // of version 2, entered before exec; empty: ours
 };
 
 // How a process ended, as far as that can be known.

@@ -8,6 +8,7 @@
 #include <system_error>
 
 #include "bridge/runtime/status_macros.h"
+#include "vmmanager/qemu/cgroup.h"
 #include "vmmanager/qemu/qemu_machine.h"
 #include "vmmanager/qemu/qmp_client.h"
 #include "vmmanager/qemu/unix_socket.h"
@@ -42,7 +43,7 @@ Task<absl::Status> EndQemu(Executor executor, std::string folder) {
 
 }  // namespace
 
-Task<void> SweepQemuFolders(Executor executor, std::string state_dir,
+Task<void> SweepQemuFolders(Executor executor, std::string state_dir, std::string cgroup_parent,
                             std::vector<std::string> adoption_records) {
   std::set<std::string> used;
   for (const std::string& record : adoption_records) {
@@ -64,6 +65,8 @@ Task<void> SweepQemuFolders(Executor executor, std::string state_dir,
       continue;
     }
     std::filesystem::remove_all(folder, error);
+    if (!cgroup_parent.empty())
+      ferry::Spawn(executor, RemoveCgroup(CgroupOf(cgroup_parent, folder)));
   }
 }
 

@@ -36,6 +36,9 @@ class Host:
         self.log = self.folder / f"{name}.log"
         self.security = ["--insecure-tcp"]
         self.flags = []  # more of ferryd's, for its next start
+        self.cgroup = None  # of version 2, in which ferryd runs from its next start on
+        # Groups of VMs that end with their namespaces would stay.
+        self.cgroup_of_vms = "none"
         self._daemon = None
         self.ctl = Ctl(self)
 
@@ -65,12 +68,14 @@ class Host:
         return [build / "bin/ferryd", "--state-dir", self.state, "--socket", self.socket,
                 "--listen", self.listen, *self.security, "--advertise", self.address,
                 "--kernel", build / "guest/vmlinuz", "--initrd", build / "guest/initrd.img",
-                "--log-level", "debug", *self.flags]
+                "--cgroup", self.cgroup_of_vms, "--log-level", "debug", *self.flags]
 
     def start(self):
         """Starts ferryd and returns when it answers."""
         # The shell says under which id the daemon runs inside, where alone it can be signalled.
         script = 'echo $$ >"$1"; log=$2; shift 2; exec "$@" >>"$log" 2>&1'
+        if self.cgroup:
+            script = f"echo 0 >{self.cgroup}/cgroup.procs && {script}"
         self._daemon = subprocess.Popen(
             self.wrap(["/bin/sh", "-c", script, "sh", self._pid_file(), self.log,
                        *self.daemon_command()]),
