@@ -111,7 +111,7 @@ void FakeAgent::Handle(const Frame& frame) {
     response.version = version;
     response.capabilities.runtime_os_type = "Linux";
     response.capabilities.guest_defined.resumable_stdio_supported = resumable;
-    response.capabilities.guest_defined.acknowledge_exit_supported = true;
+    response.capabilities.guest_defined.acknowledge_exit_supported = acknowledges;
     return Send(answer, frame.id, Encode(response));
   }
   if (silent) return;

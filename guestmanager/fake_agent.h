@@ -50,6 +50,7 @@ class FakeAgent : public std::enable_shared_from_this<FakeAgent> {
       : FakeAgent(executor, [&transport](uint32_t port) { return transport.Dial(port); }) {}
 
   bool resumable = true;
+  bool acknowledges = true;  // exits: AcknowledgeExitSupported
   bool silent = false;       // answers nothing but the negotiation
   size_t ack_lag = 0;        // stdin bytes received that the process has not taken
   bool answer_waits = true;  // false: exits stay untold

@@ -40,8 +40,8 @@ absl::Status GoneError(uint32_t connection) {
 
 }  // namespace
 
-MuxCore::MuxCore(MuxRole role, std::function<uint32_t()> next_epoch)
-    : role_(role), next_epoch_(std::move(next_epoch)) {}
+MuxCore::MuxCore(MuxRole role, std::function<uint32_t()> next_epoch, uint16_t newest)
+    : role_(role), next_epoch_(std::move(next_epoch)), newest_(newest) {}
 
 // ---- the link ----
 
@@ -53,11 +53,12 @@ void MuxCore::StartEpoch() {
     epoch_ = next_epoch_();
   } while (epoch_ == 0 || epoch_ == former);
   phase_ = Phase::kOffered;
+  version_ = 1;
   send_sequence_ = receive_sequence_ = 0;
-  SendHandshake(MuxFrameType::kHello, epoch_);
+  SendHandshake(MuxFrameType::kHello, epoch_, newest_);
 }
 
-void MuxCore::RequestEpoch() { SendHandshake(MuxFrameType::kHelloRequest, lost_epoch_); }
+void MuxCore::RequestEpoch() { SendHandshake(MuxFrameType::kHelloRequest, lost_epoch_, newest_); }
 
 void MuxCore::Receive(std::string_view bytes) {
   decoder_.Feed(bytes, [this](const std::optional<MuxFrame>& frame) { OnFrame(frame); });
@@ -74,7 +75,7 @@ void MuxCore::LinkGone() {
 void MuxCore::RetryHandshake() {
   if (!output().empty()) return;
   if (role_ == MuxRole::kHost && phase_ == Phase::kOffered) {
-    SendHandshake(MuxFrameType::kHello, epoch_);
+    SendHandshake(MuxFrameType::kHello, epoch_, newest_);
   } else if (role_ == MuxRole::kGuest && phase_ == Phase::kDown) {
     RequestEpoch();
   }
@@ -152,8 +153,12 @@ void MuxCore::OnFrame(const std::optional<MuxFrame>& frame) {
   if (phase_ == Phase::kDown || frame->epoch != epoch_) return;
   if (frame->sequence != receive_sequence_) return LoseEpoch();
   ++receive_sequence_;
-  // The answer to the hello was damaged, but the first frame after it tells the same.
-  if (phase_ == Phase::kOffered) GoUp();
+  if (phase_ == Phase::kOffered) {
+    // The answer to the hello was damaged. The first frame after it tells the same, unless there
+    // is more than one version to choose from.
+    if (newest_ > 1) return LoseEpoch();
+    GoUp();
+  }
   if (frame->type == MuxFrameType::kConnect) {
     OnConnect(*frame);
   } else {
@@ -162,25 +167,28 @@ void MuxCore::OnFrame(const std::optional<MuxFrame>& frame) {
 }
 
 void MuxCore::OnHello(const MuxFrame& frame) {
-  if (role_ != MuxRole::kGuest || frame.epoch == 0 || ParseVersion(frame.payload) == 0) return;
+  const uint16_t offered = ParseVersion(frame.payload);
+  if (role_ != MuxRole::kGuest || frame.epoch == 0 || offered == 0) return;
   if (frame.epoch == lost_epoch_) return;  // sent before the host learnt that we gave it up
   if (phase_ == Phase::kUp && frame.epoch == epoch_) {
-    SendHandshake(MuxFrameType::kHelloAck, epoch_);
+    SendHandshake(MuxFrameType::kHelloAck, epoch_, version_);
     return;
   }
   DropConnections();
   ClearOutput();
   epoch_ = frame.epoch;
   lost_epoch_ = 0;
+  version_ = std::min(offered, newest_);
   send_sequence_ = receive_sequence_ = 0;
-  SendHandshake(MuxFrameType::kHelloAck, epoch_);
+  SendHandshake(MuxFrameType::kHelloAck, epoch_, version_);
   GoUp();
 }
 
 void MuxCore::OnHelloAck(const MuxFrame& frame) {
   if (role_ != MuxRole::kHost || phase_ != Phase::kOffered || frame.epoch != epoch_) return;
-  uint16_t version = ParseVersion(frame.payload);
-  if (version == 0 || version > kMuxVersion) return;
+  const uint16_t version = ParseVersion(frame.payload);
+  if (version == 0 || version > newest_) return;
+  version_ = version;
   GoUp();
 }
 
@@ -188,7 +196,7 @@ void MuxCore::OnHelloRequest(const MuxFrame& frame) {
   if (role_ != MuxRole::kHost || phase_ == Phase::kDown) return;
   // A guest that merely came up late, or gave up a former epoch, gets the offer that stands.
   if (phase_ == Phase::kOffered && frame.epoch != epoch_) {
-    if (output().empty()) SendHandshake(MuxFrameType::kHello, epoch_);
+    if (output().empty()) SendHandshake(MuxFrameType::kHello, epoch_, newest_);
     return;
   }
   StartEpoch();
@@ -385,11 +393,10 @@ void MuxCore::Close(uint32_t connection) {
 
 // ---- sending ----
 
-void MuxCore::SendHandshake(MuxFrameType type, uint32_t epoch) {
+void MuxCore::SendHandshake(MuxFrameType type, uint32_t epoch, uint16_t number) {
   // Ends what may be left of a frame that was cut off.
   output_.push_back('\0');
-  const char version[2] = {static_cast<char>(kMuxVersion & 0xff),
-                           static_cast<char>(kMuxVersion >> 8)};
+  const char version[2] = {static_cast<char>(number & 0xff), static_cast<char>(number >> 8)};
   MuxFrame frame{.type = type, .epoch = epoch, .payload = std::string_view(version, 2)};
   AppendMuxFrame(frame, output_);
 }

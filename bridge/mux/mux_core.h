@@ -49,8 +49,9 @@ struct MuxEvent {
 // asks for a new one, the host starts it. Frames of other epochs are dropped.
 class MuxCore {
  public:
-  // `next_epoch` gives the host a new random number for each epoch.
-  MuxCore(MuxRole role, std::function<uint32_t()> next_epoch);
+  // `next_epoch` gives the host a new random number for each epoch. `newest` is the highest version
+  // of the protocol that this end speaks; each speaks all below.
+  MuxCore(MuxRole role, std::function<uint32_t()> next_epoch, uint16_t newest = kMuxVersion);
 
   // Host: resets all connections and offers a new epoch; for a new stream call LinkGone() first.
   void StartEpoch();
@@ -69,6 +70,8 @@ class MuxCore {
 
   bool established() const { return phase_ == Phase::kUp; }
   uint32_t epoch() const { return epoch_; }
+  // The highest version that both ends speak, once established.
+  uint16_t version() const { return version_; }
 
   // Too much unsent output: take no more input until it has drained.
   bool WantsInput() const;
@@ -141,7 +144,7 @@ class MuxCore {
   void DropConnections();
   void ClearOutput();
 
-  void SendHandshake(MuxFrameType type, uint32_t epoch);
+  void SendHandshake(MuxFrameType type, uint32_t epoch, uint16_t version);
   void Send(MuxFrameType type, uint32_t connection, std::string_view payload);
   void SendNumber(MuxFrameType type, uint32_t connection, uint32_t number);
   void Emit(MuxEvent::Kind kind, uint32_t connection = 0, uint32_t port = 0);
@@ -149,6 +152,8 @@ class MuxCore {
 
   const MuxRole role_;
   std::function<uint32_t()> next_epoch_;
+  const uint16_t newest_;
+  uint16_t version_ = 1;
   Phase phase_ = Phase::kDown;
   uint32_t epoch_ = 0;
   uint32_t lost_epoch_ = 0;  // guest: the epoch that it gave up and must not enter again

@@ -8,6 +8,7 @@ namespace ferry::bridge {
 namespace {
 
 constexpr size_t kHelloPayload = 16;
+constexpr size_t kMaxHelloPayload = 256;
 
 unsigned char* Bytes(std::string& text) { return reinterpret_cast<unsigned char*>(text.data()); }
 
@@ -32,7 +33,8 @@ absl::Status CheckHeader(uint8_t type, uint8_t flags, uint16_t zero, uint32_t si
   if (flags > 1) return Violation(absl::StrCat("unknown flags ", flags));
   switch (static_cast<StreamFrameType>(type)) {
     case StreamFrameType::kHello:
-      if (size != kHelloPayload) return Violation(absl::StrCat("a hello of ", size, " bytes"));
+      if (size < kHelloPayload || size > kMaxHelloPayload)
+        return Violation(absl::StrCat("a hello of ", size, " bytes"));
       return absl::OkStatus();
     case StreamFrameType::kData:
       if (flags != 0) return Violation("flags on a data frame");
@@ -52,10 +54,7 @@ absl::Status CheckHeader(uint8_t type, uint8_t flags, uint16_t zero, uint32_t si
 absl::Status ParseHello(uint64_t offset, uint8_t flags, const unsigned char* payload,
                         StreamHello* hello) {
   const uint16_t version = boost::endian::load_little_u16(payload);
-  if (version != kStreamVersion) {
-    return Violation(
-        absl::StrCat("the peer speaks version ", version, ", this side ", kStreamVersion));
-  }
+  if (version == 0) return Violation("the peer speaks no version");
   if (boost::endian::load_little_u16(payload + 2) != 0) {
     return Violation("a reserved field is not zero");
   }
@@ -68,12 +67,12 @@ absl::Status ParseHello(uint64_t offset, uint8_t flags, const unsigned char* pay
 
 }  // namespace
 
-std::string EncodeHello(const StreamHello& hello) {
+std::string EncodeHello(const StreamHello& hello, uint16_t version) {
   std::string out = Header(StreamFrameType::kHello, hello.ended ? kFlagEofReached : 0, hello.offset,
                            kHelloPayload);
   out.append(kHelloPayload, '\0');
   unsigned char* payload = Bytes(out) + kStreamHeaderSize;
-  boost::endian::store_little_u16(payload, kStreamVersion);
+  boost::endian::store_little_u16(payload, version);
   boost::endian::store_little_u32(payload + 4, hello.generation);
   boost::endian::store_little_u64(payload + 8, hello.end);
   return out;

@@ -20,7 +20,8 @@
 // sends kAck(offset) for what its consumer has taken and kAck with kFlagEofTaken for the end.
 //
 // Layout, little-endian: u8 type, u8 flags, u16 zero, u32 payload length, u64 offset, payload.
-// kHello's payload: u16 version, u16 zero, u32 generation, u64 end.
+// kHello's payload: u16 version, u16 zero, u32 generation, u64 end; a later version may append to
+// it. Each side says the highest version that it speaks, and both use the lower of the two.
 namespace ferry::bridge {
 
 inline constexpr uint16_t kStreamVersion = 1;
@@ -51,7 +52,7 @@ struct StreamFrame {
   StreamHello hello;  // filled for kHello
 };
 
-std::string EncodeHello(const StreamHello& hello);
+std::string EncodeHello(const StreamHello& hello, uint16_t version = kStreamVersion);
 // Only the header; the payload follows it on the wire.
 std::string EncodeDataHeader(uint64_t offset, size_t payload_size);
 std::string EncodeAck(uint64_t offset, bool eof_taken);

@@ -95,19 +95,20 @@ absl::StatusOr<Refusal> DecodeRefusal(std::string_view payload) {
   return refusal;
 }
 
-std::optional<uint16_t> NegotiateVersion(const Hello& hello) {
-  const uint16_t version = std::min(hello.max_version, kConnectionVersion);
-  if (version < hello.min_version || version < kMinConnectionVersion) return std::nullopt;
+std::optional<uint16_t> NegotiateVersion(const Hello& hello, VersionRange own) {
+  const uint16_t version = std::min(hello.max_version, own.max);
+  if (version < hello.min_version || version < own.min) return std::nullopt;
   return version;
 }
 
-std::optional<Refusal> CheckHello(const Hello& hello, const HandshakeParams& expected) {
-  if (!NegotiateVersion(hello)) {
+std::optional<Refusal> CheckHello(const Hello& hello, const HandshakeParams& expected,
+                                  VersionRange own) {
+  if (!NegotiateVersion(hello, own)) {
     return Refusal{
         RefusalReason::kVersion,
         absl::StrCat("the source speaks versions ", hello.min_version, " to ", hello.max_version,
-                     " of the session connection, the destination ", kMinConnectionVersion, " to ",
-                     kConnectionVersion, "; bring both hosts to neighbouring releases")};
+                     " of the session connection, the destination ", own.min, " to ", own.max,
+                     "; bring both hosts to neighbouring releases")};
   }
   if (hello.role == expected.role) {
     return Refusal{RefusalReason::kRole, "both sides of the session connection claim one role"};

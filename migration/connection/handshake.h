@@ -26,6 +26,12 @@ struct HandshakeParams {
   std::string journal_id;  // names this side's journal, for the commit protocol
 };
 
+// The versions of the session connection that one side speaks.
+struct VersionRange {
+  uint16_t min = kMinConnectionVersion;
+  uint16_t max = kConnectionVersion;
+};
+
 struct Hello {
   uint16_t min_version = kMinConnectionVersion;
   uint16_t max_version = kConnectionVersion;
@@ -66,10 +72,11 @@ std::string EncodeRefusal(const Refusal& refusal);
 absl::StatusOr<Refusal> DecodeRefusal(std::string_view payload);
 
 // The highest version that both sides speak.
-std::optional<uint16_t> NegotiateVersion(const Hello& hello);
+std::optional<uint16_t> NegotiateVersion(const Hello& hello, VersionRange own = {});
 
 // Why the destination does not want this hello; nullopt if it does.
-std::optional<Refusal> CheckHello(const Hello& hello, const HandshakeParams& expected);
+std::optional<Refusal> CheckHello(const Hello& hello, const HandshakeParams& expected,
+                                  VersionRange own = {});
 
 // What a refusal means to the side that was refused.
 absl::Status RefusalToStatus(const Refusal& refusal);

@@ -21,7 +21,7 @@ Task<absl::StatusOr<std::shared_ptr<SessionConnection>>> SessionConnection::Hand
   }
   absl::StatusOr<Hello> hello = co_await driver->ReceiveHello(deadline);
   if (!hello.ok()) co_return hello.status();
-  if (const std::optional<Refusal> refusal = CheckHello(*hello, params)) {
+  if (const std::optional<Refusal> refusal = CheckHello(*hello, params, limits.versions)) {
     driver->Refuse(*refusal);
     co_return absl::PermissionDeniedError(refusal->text);
   }

@@ -54,6 +54,8 @@ void SessionCore::PushControl(FrameType type, uint16_t channel, std::string payl
 
 void SessionCore::SendHello(const HandshakeParams& params) {
   Hello hello;
+  hello.min_version = limits_.versions.min;
+  hello.max_version = limits_.versions.max;
   hello.role = params.role;
   hello.window = limits_.window;
   hello.session_id = params.session_id;
@@ -64,7 +66,7 @@ void SessionCore::SendHello(const HandshakeParams& params) {
 
 void SessionCore::Accept(const Hello& hello, const std::string& journal_id) {
   HelloAck ack;
-  ack.version = NegotiateVersion(hello).value_or(kConnectionVersion);
+  ack.version = NegotiateVersion(hello, limits_.versions).value_or(limits_.versions.max);
   ack.role = role_;
   ack.window = limits_.window;
   ack.journal_id = journal_id;

@@ -38,6 +38,7 @@ struct SessionLimits {
   size_t max_unread_messages = 2 * kMaxMessage;  // bytes
   std::chrono::milliseconds ping_interval{1000};
   std::chrono::milliseconds silence_limit{5000};
+  VersionRange versions;
 };
 
 struct SessionStatistics {

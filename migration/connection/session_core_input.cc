@@ -89,8 +89,11 @@ absl::StatusOr<SessionCore::Event> SessionCore::HandleHandshake(const FramePiece
     return RefusalToStatus(refusal);
   }
   ASSIGN_OR_RETURN(const HelloAck ack, DecodeHelloAck(piece.payload));
-  if (ack.version < kMinConnectionVersion || ack.version > kConnectionVersion) {
-    return Violation("version of the handshake", ack.version);
+  if (ack.version < limits_.versions.min || ack.version > limits_.versions.max) {
+    return absl::FailedPreconditionError(
+        absl::StrCat("the destination chose version ", ack.version,
+                     " of the session connection, which was not offered; bring both hosts to "
+                     "neighbouring releases"));
   }
   if (ack.role == role_) return Violation("role of the peer", static_cast<int>(ack.role));
   version_ = ack.version;

@@ -3,6 +3,7 @@
 #include <fcntl.h>
 #include <openssl/rand.h>
 #include <sys/socket.h>
+#include <sys/stat.h>
 #include <unistd.h>
 
 #include <algorithm>
@@ -159,6 +160,10 @@ absl::Status SocketHandoff::State::Open() {
   if (!ec) ::fcntl(acceptor_.native_handle(), F_SETFD, FD_CLOEXEC);
   if (!ec) acceptor_.bind(endpoint, ec);
   if (!ec) open_ = true;
+  // Nobody can connect before it listens.
+  if (!ec && ::chmod(options_.path.c_str(), 0600) != 0) {
+    ec.assign(errno, boost::system::system_category());
+  }
   if (!ec) acceptor_.listen(asio::socket_base::max_listen_connections, ec);
   if (!ec) acceptor_.non_blocking(true, ec);
   if (ec) {

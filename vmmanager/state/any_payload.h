@@ -24,7 +24,8 @@ absl::Status ParsePayload(std::string_view bytes, Payload& payload) {
   if (payload.schema_version() != kStateSchemaVersion) {
     return absl::FailedPreconditionError(StrCat("the saved state's ", name, " has version ",
                                                 payload.schema_version(), "; this ferryd knows ",
-                                                kStateSchemaVersion));
+                                                kStateSchemaVersion,
+                                                "; bring both hosts to neighbouring releases"));
   }
   return absl::OkStatus();
 }

@@ -121,7 +121,8 @@ absl::StatusOr<OpenedState> Open(StateKind kind, std::string_view bytes) {
   }
   if (version != kFormatVersion) {
     return absl::FailedPreconditionError(StrCat("the saved state has format version ", version,
-                                                "; this ferryd knows ", kFormatVersion));
+                                                "; this ferryd knows ", kFormatVersion,
+                                                "; bring both hosts to neighbouring releases"));
   }
   if (found_kind != static_cast<uint32_t>(kind)) {
     return absl::FailedPreconditionError(StrCat("the saved state is a ", Name(found_kind),

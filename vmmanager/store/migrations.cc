@@ -1,5 +1,7 @@
 #include "vmmanager/store/migrations.h"
 
+#include <iterator>
+
 #include "bridge/runtime/status_macros.h"
 #include "bridge/runtime/str_cat.h"
 #include "vmmanager/store/journal_chain.h"
@@ -7,7 +9,7 @@
 namespace ferry::vm {
 namespace {
 
-constexpr char kTables[] = R"sql(
+constexpr char kVersion1[] = R"sql(
 CREATE TABLE vms (
   id TEXT PRIMARY KEY, name BLOB NOT NULL, spec_json BLOB NOT NULL, document_json BLOB NOT NULL,
   desired_state BLOB NOT NULL, adoption_record BLOB NOT NULL, epoch INTEGER NOT NULL,
@@ -26,12 +28,15 @@ CREATE TABLE events (
   attributes BLOB NOT NULL);
 )sql";
 
-// Since version 2.
-constexpr char kNotifications[] = R"sql(
+constexpr char kVersion2[] = R"sql(
 CREATE TABLE notifications (
   session_id TEXT NOT NULL, id INTEGER NOT NULL, bytes BLOB NOT NULL,
   PRIMARY KEY (session_id, id)) WITHOUT ROWID;
 )sql";
+
+// What each version adds to the one before it. A step is never changed once it was released.
+constexpr const char* kSteps[] = {kVersion1, kVersion2};
+static_assert(std::size(kSteps) == kStoreVersion);
 
 // FAILED_PRECONDITION if there are tables, but not those of a store: nothing is added to a file
 // that belongs to another program.
@@ -70,14 +75,14 @@ absl::StatusOr<std::string> MigrateStore(SqliteConnection& connection) {
       journal_id = read.Text(1);
     }
   }
-  if (journal_id.empty()) {
+  for (uint64_t step = version; step < kStoreVersion; ++step) {
+    RETURN_IF_ERROR(connection.Execute(kSteps[step]));
+  }
+  if (version == 0) {
     ASSIGN_OR_RETURN(journal_id, MakeJournalId());
-    RETURN_IF_ERROR(connection.Execute(kTables));
-    RETURN_IF_ERROR(connection.Execute(kNotifications));
     ASSIGN_OR_RETURN(SqliteStatement write, connection.Prepare("INSERT INTO store VALUES (?, ?)"));
     RETURN_IF_ERROR(write.Bind(kStoreVersion).Bind(journal_id).Run());
   } else if (version < kStoreVersion) {
-    RETURN_IF_ERROR(connection.Execute(kNotifications));
     RETURN_IF_ERROR(connection.Execute(StrCat("UPDATE store SET version = ", kStoreVersion)));
   }
   RETURN_IF_ERROR(transaction.Commit());

@@ -97,6 +97,12 @@ class Rpc:
             answer = json.loads(door.makefile().readline())
         self.redeem(session, answer["ticket"])
 
+    def name_socket(self, session, pid, number):
+        """Names a connected socket of a process on the daemon's host."""
+        request = self.pb.CreateDuplicateSocketRequest(session_id=session)
+        request.process_socket.pid, request.process_socket.fd = pid, number
+        self._stub.CreateDuplicateSocket(request, timeout=self.DEADLINE)
+
     def redeem(self, session, ticket):
         request = self.pb.CreateDuplicateSocketRequest(session_id=session,
                                                        protocol_info=ticket.encode())

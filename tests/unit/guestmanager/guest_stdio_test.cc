@@ -219,6 +219,31 @@ TEST_F(GuestTest, PlainPeerWorksWithoutResuming) {
   EXPECT_TRUE(absl::IsUnavailable(*sink.detached));
 }
 
+TEST_F(GuestTest, AnAgentOfAFormerReleaseIsAskedOnlyForWhatItCan) {
+  agent_->acknowledges = false;
+  Ready();
+  const auto run = [&](uint32_t code) {
+    auto process = Exec();
+    TestSink sink;
+    auto attachment = Attach(*process, sink);
+    agent_->EndOutput(process->pid());
+    agent_->Exit(process->pid(), code);
+    Settle();
+    EXPECT_EQ(sink.exited, (ExitStatus{ExitStatus::Kind::kCode, code}));
+    guest_->Forget(process->pid());
+    Settle();
+  };
+  run(3);
+  EXPECT_EQ(agent_->CountReceived(bridge::kAcknowledgeExit), 0);
+  transport_->Break();
+  Settle();
+  // Each connection asks anew, so an agent that was brought up to date is used as it is.
+  agent_->acknowledges = true;
+  Ready();
+  run(4);
+  EXPECT_EQ(agent_->CountReceived(bridge::kAcknowledgeExit), 1);
+}
+
 TEST_F(GuestTest, PlainPeersEndIsToldToALaterAttacherToo) {
   agent_->resumable = false;
   Ready();

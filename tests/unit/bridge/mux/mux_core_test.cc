@@ -93,6 +93,39 @@ TEST_F(MuxCoreTest, HelloBringsBothEndsUp) {
   EXPECT_EQ(guest.epoch(), host.epoch());
 }
 
+TEST_F(MuxCoreTest, NeighbouringReleasesUseTheOlderOnesVersion) {
+  for (const auto& [of_host, of_guest] : {std::pair{1, 2}, std::pair{2, 1}, std::pair{2, 2}}) {
+    MuxCore newer_host(
+        MuxRole::kHost, [this] { return next_epoch++; }, of_host);
+    MuxCore newer_guest(
+        MuxRole::kGuest, [] { return 0u; }, of_guest);
+    newer_guest.RequestEpoch();
+    newer_host.StartEpoch();
+    for (int round = 0; round < 3; ++round) {
+      newer_guest.Receive(Drain(newer_host));
+      newer_host.Receive(Drain(newer_guest));
+    }
+    ASSERT_TRUE(newer_host.established() && newer_guest.established()) << of_host << of_guest;
+    EXPECT_EQ(newer_host.version(), std::min(of_host, of_guest));
+    EXPECT_EQ(newer_guest.version(), std::min(of_host, of_guest));
+  }
+}
+
+TEST_F(MuxCoreTest, WithVersionsToChooseFromALostAnswerIsAskedForAgain) {
+  MuxCore newer_host(
+      MuxRole::kHost, [this] { return next_epoch++; }, 2);
+  newer_host.StartEpoch();
+  guest.Receive(Drain(newer_host));
+  Drain(guest);
+  ASSERT_TRUE(guest.Connect(5).ok());
+  newer_host.Receive(Drain(guest));
+  EXPECT_FALSE(newer_host.established());
+  guest.Receive(Drain(newer_host));
+  newer_host.Receive(Drain(guest));
+  EXPECT_TRUE(newer_host.established());
+  EXPECT_EQ(newer_host.version(), 1);
+}
+
 TEST_F(MuxCoreTest, RequestBeforeTheAnswerKeepsTheOfferedEpoch) {
   host.StartEpoch();
   guest.RequestEpoch();

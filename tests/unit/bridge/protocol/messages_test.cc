@@ -142,6 +142,23 @@ TEST(MessagesTest, TypesAndRangesAreStrict) {
           .ok());
 }
 
+TEST(MessagesTest, DeepNestingAndLongListsAreRefused) {
+  const auto nested = [](int depth) {
+    return R"({"ExitCode":0,"Later":)" + std::string(depth, '[') + std::string(depth, ']') + "}";
+  };
+  EXPECT_TRUE(Decode<WaitForProcessResponse>(nested(10)).ok());
+  EXPECT_FALSE(Decode<WaitForProcessResponse>(nested(20)).ok());
+  EXPECT_FALSE(Decode<WaitForProcessResponse>(nested(30'000)).ok());
+  const auto list = [](int length) {
+    std::string text = R"({"Processes":[)";
+    for (int i = 0; i < length; ++i) text += R"({"ProcessId":7},)";
+    text.back() = ']';
+    return text + "}";
+  };
+  EXPECT_TRUE(Decode<ListProcessesResponse>(list(4096)).ok());
+  EXPECT_FALSE(Decode<ListProcessesResponse>(list(4097)).ok());
+}
+
 TEST(MessagesTest, MissingExitCodeIsNeverZero) {
   EXPECT_FALSE(Decode<WaitForProcessResponse>(R"({"Result":0})").ok());
   EXPECT_TRUE(Decode<WaitForProcessResponse>(R"({"Result":-2147023728})").ok());

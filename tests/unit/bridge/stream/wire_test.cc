@@ -91,7 +91,7 @@ TEST(WireTest, HostileHeadersAreRefusedForGood) {
 TEST(WireTest, BadHelloIsRefused) {
   std::string hello = EncodeHello(StreamHello{});
   std::string version = hello;
-  version[kStreamHeaderSize] = 2;
+  version[kStreamHeaderSize] = 0;
   EXPECT_EQ(Render({version}), "error");
   std::string reserved = hello;
   reserved[kStreamHeaderSize + 2] = 1;
@@ -99,7 +99,17 @@ TEST(WireTest, BadHelloIsRefused) {
   std::string size = hello;
   size[4] = 15;
   EXPECT_EQ(Render({size}), "error");
+  size[4] = 1;
+  size[5] = 1;
+  EXPECT_EQ(Render({size}), "error") << "257 bytes";
   EXPECT_EQ(Render({hello}), "1/0@0:0,0;");
+}
+
+TEST(WireTest, HelloOfALaterReleaseIsUnderstood) {
+  std::string later = EncodeHello(StreamHello{}, kStreamVersion + 1);
+  later += "more";
+  later[4] = 20;
+  EXPECT_EQ(Render({later, EncodeEof(0)}), Render({EncodeHello(StreamHello{}), EncodeEof(0)}));
 }
 
 }  // namespace

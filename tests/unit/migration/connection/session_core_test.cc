@@ -37,6 +37,7 @@ struct End {
   std::vector<SessionEvent> events;  // without data and messages
   std::vector<FrameType> sent_types;
   bool consume = true;  // takes channel bytes at once
+  VersionRange versions;
   absl::Status status;
 
   const SessionEvent* Find(Kind kind) const {
@@ -100,7 +101,7 @@ class SessionCoreTest : public testing::Test {
 
   void OnEvent(End* to, SessionEvent event) {
     if (event.kind == Kind::kHello) {
-      const auto refusal = CheckHello(event.hello, Params(Role::kDestination));
+      const auto refusal = CheckHello(event.hello, Params(Role::kDestination), to->versions);
       if (refusal) {
         to->core.Refuse(*refusal);
       } else {
@@ -504,6 +505,49 @@ TEST_F(SessionCoreTest, VersionsNegotiateToTheHighestCommonOne) {
   ASSERT_TRUE(refusal.has_value());
   EXPECT_EQ(refusal->reason, RefusalReason::kVersion);
   EXPECT_EQ(RefusalToStatus(*refusal).code(), absl::StatusCode::kFailedPrecondition);
+}
+
+// A host of release N speaks versions N-1 and N.
+TEST_F(SessionCoreTest, HostsOneReleaseApartUseTheOlderOnesVersion) {
+  const auto release = [](uint16_t n) {
+    SessionLimits limits;
+    limits.versions = {static_cast<uint16_t>(n - 1), n};
+    return limits;
+  };
+  struct Case {
+    uint16_t source, destination, version;  // 0: refused
+  };
+  for (const Case& c :
+       {Case{3, 3, 3}, Case{3, 2, 2}, Case{2, 3, 2}, Case{4, 2, 0}, Case{2, 4, 0}}) {
+    source_ = std::make_unique<End>(Role::kSource, release(c.source), now_);
+    destination_ = std::make_unique<End>(Role::kDestination, release(c.destination), now_);
+    destination_->versions = release(c.destination).versions;
+    source_->core.SendHello(Params(Role::kSource));
+    Run();
+    ASSERT_EQ(source_->core.established(), c.version != 0) << c.source << " and " << c.destination;
+    ASSERT_EQ(destination_->core.established(), c.version != 0);
+    if (c.version != 0) {
+      EXPECT_EQ(source_->core.version(), c.version);
+      EXPECT_EQ(destination_->core.version(), c.version);
+      ASSERT_TRUE(source_->core.SendMessage({MessageKind::kCut, "cut"}).ok());
+      Run();
+      EXPECT_EQ(destination_->messages.size(), 1u);
+    } else {
+      EXPECT_EQ(source_->status.code(), absl::StatusCode::kFailedPrecondition);
+      EXPECT_NE(source_->status.message().find("neighbouring releases"), std::string::npos);
+    }
+  }
+}
+
+TEST_F(SessionCoreTest, AVersionThatWasNotOfferedIsRefused) {
+  source_ = std::make_unique<End>(Role::kSource, SessionLimits{}, now_);
+  SessionLimits newer;
+  newer.versions = {kConnectionVersion + 1, kConnectionVersion + 1};
+  destination_ = std::make_unique<End>(Role::kDestination, newer, now_);
+  source_->core.SendHello(Params(Role::kSource));
+  Run();
+  EXPECT_FALSE(source_->core.established());
+  EXPECT_EQ(source_->status.code(), absl::StatusCode::kFailedPrecondition) << source_->status;
 }
 
 TEST_F(SessionCoreTest, HelloCutAnywhereIsRefused) {

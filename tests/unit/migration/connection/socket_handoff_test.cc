@@ -1,6 +1,7 @@
 #include "migration/connection/socket_handoff.h"
 
 #include <gtest/gtest.h>
+#include <sys/stat.h>
 #include <sys/un.h>
 
 #include <cstring>
@@ -89,6 +90,13 @@ TEST_F(SocketHandoffTest, HandedOverSocketCarriesASession) {
     EXPECT_FALSE(std::filesystem::exists(t->path()));
   };
   Run(body(this));
+}
+
+TEST_F(SocketHandoffTest, OnlyTheDaemonsUserCanReachIt) {
+  Listen();
+  struct stat info {};
+  ASSERT_EQ(::stat(path().c_str(), &info), 0);
+  EXPECT_EQ(info.st_mode & 0777, 0600u);
 }
 
 TEST_F(SocketHandoffTest, TicketsThatAreNoneAreRefused) {

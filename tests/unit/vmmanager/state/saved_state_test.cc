@@ -116,6 +116,31 @@ TEST_F(SavedStateTest, UnknownContent) {
             StatusCode::kFailedPrecondition);
 }
 
+TEST_F(SavedStateTest, OtherVersionsAreRefusedByName) {
+  for (const char version : {0, 2}) {
+    std::string changed = plan_.substr(0, plan_.size() - 32);
+    changed[8] = version;
+    const absl::Status status = DecodePlan(changed + Sha256(changed)).status();
+    EXPECT_EQ(status.code(), StatusCode::kFailedPrecondition);
+    EXPECT_NE(status.message().find("neighbouring releases"), std::string::npos) << status;
+  }
+}
+
+TEST_F(SavedStateTest, OptionalContentOfALaterReleaseIsKept) {
+  PlanState plan = MakePlan();
+  auto later = [](google::protobuf::Message& m) -> google::protobuf::UnknownFieldSet& {
+    return *m.GetReflection()->MutableUnknownFields(&m);
+  };
+  later(plan.vm).AddLengthDelimited(1999, "later");
+  auto sealed = EncodePlan(plan);
+  ASSERT_TRUE(sealed.ok());
+  auto opened = DecodePlan(*sealed);
+  ASSERT_TRUE(opened.ok()) << opened.status();
+  ASSERT_EQ(later(opened->vm).field_count(), 1);
+  EXPECT_EQ(later(opened->vm).field(0).length_delimited(), "later");
+  EXPECT_EQ(*EncodePlan(*opened), *sealed);
+}
+
 TEST_F(SavedStateTest, ACutOfAnotherPlanIsRefused) {
   PlanState other = MakePlan();
   other.source_address = "elsewhere";

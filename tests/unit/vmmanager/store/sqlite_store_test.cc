@@ -100,9 +100,51 @@ TEST_F(SqliteStoreTest, TheFileIsPrivateAndHeldAlone) {
 }
 
 TEST_F(SqliteStoreTest, ANewerVersionIsRefused) {
-  Tamper("UPDATE store SET version = 3");
+  Tamper("UPDATE store SET version = version + 1");
   EXPECT_EQ(OpenSqliteStore(path_, io_.get_executor()).status().code(),
             absl::StatusCode::kFailedPrecondition);
+}
+
+// As version 1 made it.
+constexpr char kFirstStore[] = R"sql(
+CREATE TABLE store (version INTEGER NOT NULL, journal_id BLOB NOT NULL);
+CREATE TABLE vms (
+  id TEXT PRIMARY KEY, name BLOB NOT NULL, spec_json BLOB NOT NULL, document_json BLOB NOT NULL,
+  desired_state BLOB NOT NULL, adoption_record BLOB NOT NULL, epoch INTEGER NOT NULL,
+  created_unix_ms INTEGER NOT NULL, request_id BLOB NOT NULL, state_reason BLOB NOT NULL,
+  guest_state BLOB NOT NULL) WITHOUT ROWID;
+CREATE TABLE sessions (
+  id TEXT PRIMARY KEY, vm_id BLOB NOT NULL, is_source INTEGER NOT NULL, decided INTEGER NOT NULL,
+  created_unix_ms INTEGER NOT NULL, request_id BLOB NOT NULL, session_bytes BLOB NOT NULL)
+  WITHOUT ROWID;
+CREATE TABLE journal (
+  sequence INTEGER PRIMARY KEY, session_id TEXT NOT NULL, vm_id BLOB NOT NULL, kind BLOB NOT NULL,
+  epoch INTEGER NOT NULL, detail BLOB NOT NULL, hash BLOB NOT NULL);
+CREATE INDEX journal_by_session ON journal (session_id, sequence);
+CREATE TABLE events (
+  id INTEGER PRIMARY KEY, unix_ms INTEGER NOT NULL, type BLOB NOT NULL, subject BLOB NOT NULL,
+  attributes BLOB NOT NULL);
+INSERT INTO store VALUES (1, 'journal of the first release');
+INSERT INTO sessions VALUES ('s', 'v', 1, 0, 7, 'r', 'bytes');
+INSERT INTO events VALUES (1, 5, 'vm.created', 'v', '');
+)sql";
+
+TEST_F(SqliteStoreTest, AStoreOfTheFirstReleaseIsTakenOverAndStaysOurs) {
+  store_.reset();
+  std::filesystem::remove_all(folder_);
+  std::filesystem::create_directory(folder_);
+  std::ofstream(path_).flush();
+  Tamper(kFirstStore);
+  for (int time = 0; time < 2; ++time) {
+    Reopen();
+    EXPECT_EQ(store_->journal_id(), "journal of the first release");
+    EXPECT_EQ(Await(store_->ListSessions())->size(), 1u);
+  }
+  AppendThree();
+  EXPECT_TRUE(Await(store_->PutNotification({"s", 1, "first", 0})).ok());
+  Reopen();
+  EXPECT_EQ(Await(store_->ReadJournal("s"))->size(), 3u);
+  EXPECT_EQ(Await(store_->ReadNotifications("s", 0, 10))->size(), 1u);
 }
 
 TEST_F(SqliteStoreTest, AStoreWithoutNotificationsIsBroughtUpToDate) {
