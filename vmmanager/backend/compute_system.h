@@ -35,6 +35,8 @@ struct TransferProgress {
   uint64_t total_bytes = 0;
   uint64_t bytes_per_second = 0;
   uint64_t dirty_bytes_per_second = 0;
+  uint32_t throttle_percent = 0;  // by which the guest's CPUs are slowed down
+  bool forced = false;            // the switchover comes whatever is left to send
 };
 
 // What a compute system tells on its own: HCS's live-migration events, exits and run-state changes.
@@ -63,9 +65,18 @@ struct MigrationEndpoint {
 
 // Lets the migration controller take part in the source's switchover.
 struct TransferHooks {
+  // If set: called once the VM is stopped for the switchover, before on_stopped, with what is left
+  // to send then. An error calls the switchover off.
+  std::function<absl::Status(const TransferProgress&)> check_rest;
   // Awaited once the VM is stopped for the switchover and before its last state is sent. An error
   // calls the switchover off and the VM runs on.
   std::function<Task<absl::Status>()> on_stopped;
+};
+
+// How a transfer that does not come to its end is brought there.
+enum class SwitchoverForce {
+  kPauseGuest,  // the guest is paused, so that the rest can move
+  kLiftLimits,  // the guest is stopped as soon as may be, whatever is left to send
 };
 
 class ComputeSystem {
@@ -105,6 +116,10 @@ class ComputeSystem {
   // runs on there. Progress and phases come as events meanwhile.
   virtual Task<absl::Status> StartLiveMigrationTransfer(
       const schema::MigrationTransferOptions& options, TransferHooks hooks) = 0;
+
+  // Source, while Transfer moves memory: forces the switchover. The guest runs again afterwards,
+  // here or there, if it ran before.
+  virtual Task<absl::Status> ForceSwitchover(SwitchoverForce how) = 0;
 
   // Stop ends the system here, Resume runs it here. The caller has made sure that only one side
   // does the latter.

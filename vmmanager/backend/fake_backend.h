@@ -4,6 +4,7 @@
 #include <functional>
 #include <map>
 #include <memory>
+#include <optional>
 #include <string>
 
 #include "vmmanager/backend/compute_system.h"
@@ -30,6 +31,8 @@ class FakeScript {
 
   uint64_t pages = 8;        // that a transfer sends
   uint64_t page_bytes = 64;  // of each
+  // Shapes the numbers that a transfer reports, and those that check_rest is given.
+  std::function<void(TransferProgress&)> shape_progress = [](TransferProgress&) {};
   // A system runs its guest for the first time, so that the guest can dial its host.
   std::function<void(FakeComputeSystem&)> on_first_run;
 
@@ -81,6 +84,7 @@ class FakeComputeSystem final : public ComputeSystem {
                                                 const MigrationEndpoint& endpoint) override;
   Task<absl::Status> StartLiveMigrationTransfer(const schema::MigrationTransferOptions& options,
                                                 TransferHooks hooks) override;
+  Task<absl::Status> ForceSwitchover(SwitchoverForce how) override;
   Task<absl::Status> FinalizeLiveMigration(
       const schema::MigrationFinalizedOptions& options) override;
   Task<absl::Status> CancelLiveMigration(const schema::MigrationCancelOptions& options) override;
@@ -92,6 +96,8 @@ class FakeComputeSystem final : public ComputeSystem {
   bool Step(uint64_t steps = 1);
   uint64_t counter() const { return machine_->counter; }
   schema::SystemState state() const { return machine_->state; }
+  // How the switchover was forced, if it was.
+  std::optional<SwitchoverForce> forced() const { return forced_; }
   FakeGuestLink& link() { return link_; }
   void Exit(SystemExit::Cause cause, std::string detail);
 
@@ -103,6 +109,8 @@ class FakeComputeSystem final : public ComputeSystem {
             schema::MigrationResult result = schema::MigrationResult::kSuccess);
   void Emit(SystemEvent event);
   void SetRunning(bool running);
+  void StopForBlackout();
+  TransferProgress ProgressAfter(uint64_t pages) const;
   Task<absl::Status> TransferOut(TransferHooks hooks);
   Task<absl::Status> SendMemory(bridge::Connection& channel);
   Task<absl::Status> SwitchOver(bridge::Connection& channel, TransferHooks& hooks);
@@ -123,6 +131,8 @@ class FakeComputeSystem final : public ComputeSystem {
   bool exited_ = false;
   bool cancelled_ = false;
   bool guest_ran_ = false;
+  bool blackout_told_ = false;
+  std::optional<SwitchoverForce> forced_;
 };
 
 class FakeBackend final : public Backend {

@@ -143,6 +143,8 @@ Task<absl::Status> FakeComputeSystem::StartLiveMigrationTransfer(
   transfer_over_.Reset();
   cancel_.Reset();
   cancelled_ = false;
+  blackout_told_ = false;
+  forced_.reset();
   machine_->stage = Stage::kTransferring;
   machine_->ran_before = machine_->state == SystemState::kRunning;
   absl::Status status = co_await UnlessCancelled(RunTransfer(std::move(hooks)), &cancel_);
@@ -186,27 +188,49 @@ Task<absl::Status> FakeComputeSystem::TransferOut(TransferHooks hooks) {
 
 Task<absl::Status> FakeComputeSystem::SendMemory(bridge::Connection& channel) {
   Tell(MigrationEventName::kTransferInProgress);
-  const uint64_t total = script_->pages * script_->page_bytes;
   for (uint64_t page = 0; page < script_->pages; ++page) {
     CO_RETURN_IF_ERROR(co_await script_->Pass("Page"));
     const std::string bytes =
         Header(kPage, page, script_->page_bytes) + std::string(script_->page_bytes, 'm');
     CO_RETURN_IF_ERROR(co_await channel.Write(bytes));
-    const uint64_t sent = (page + 1) * script_->page_bytes;
     SystemEvent event{.kind = SystemEvent::Kind::kTransferProgress};
-    event.progress = {.pass = 1,
-                      .transferred_bytes = sent,
-                      .remaining_bytes = total - sent,
-                      .total_bytes = total};
+    event.progress = ProgressAfter(page + 1);
     Emit(std::move(event));
   }
   co_return absl::OkStatus();
 }
 
-Task<absl::Status> FakeComputeSystem::SwitchOver(bridge::Connection& channel,
-                                                 TransferHooks& hooks) {
+TransferProgress FakeComputeSystem::ProgressAfter(uint64_t pages) const {
+  TransferProgress progress;
+  progress.pass = 1;
+  progress.transferred_bytes = pages * script_->page_bytes;
+  progress.total_bytes = script_->pages * script_->page_bytes;
+  progress.remaining_bytes = progress.total_bytes - progress.transferred_bytes;
+  progress.forced = forced_.has_value();
+  script_->shape_progress(progress);
+  return progress;
+}
+
+void FakeComputeSystem::StopForBlackout() {
+  if (std::exchange(blackout_told_, true)) return;
   Tell(MigrationEventName::kBlackoutStarted);
   if (machine_->ran_before) SetRunning(false);
+}
+
+Task<absl::Status> FakeComputeSystem::ForceSwitchover(SwitchoverForce how) {
+  CO_RETURN_IF_ERROR(co_await script_->Pass("ForceSwitchover"));
+  if (machine_->stage != Stage::kTransferring || machine_->origin != MigrationOrigin::kSource) {
+    co_return WrongState("force a switchover");
+  }
+  forced_ = how;
+  if (how == SwitchoverForce::kPauseGuest) StopForBlackout();
+  co_return absl::OkStatus();
+}
+
+Task<absl::Status> FakeComputeSystem::SwitchOver(bridge::Connection& channel,
+                                                 TransferHooks& hooks) {
+  StopForBlackout();
+  if (hooks.check_rest) CO_RETURN_IF_ERROR(hooks.check_rest(ProgressAfter(script_->pages)));
   if (hooks.on_stopped) CO_RETURN_IF_ERROR(co_await hooks.on_stopped());
   CO_RETURN_IF_ERROR(co_await script_->Pass("SwitchOver"));
   const std::string state = Header(kState, machine_->counter, script_->pages);

@@ -87,6 +87,9 @@ Task<absl::StatusOr<QemuCapabilities>> Ask(QmpClient* qmp) {
   CO_ASSIGN_OR_RETURN(const json::value capabilities,
                       co_await qmp->Execute("query-migrate-capabilities"));
   found.migration = Names(capabilities, "capability");
+  json::object compression = {{"multifd-compression", "zstd"}};
+  found.multifd_zstd =
+      (co_await qmp->Execute("migrate-set-parameters", std::move(compression))).ok();
   json::object implements = {{"implements", "device"}};
   CO_ASSIGN_OR_RETURN(const json::value devices,
                       co_await qmp->Execute("qom-list-types", std::move(implements)));

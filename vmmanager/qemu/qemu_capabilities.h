@@ -15,6 +15,7 @@ struct QemuCapabilities {
   std::set<std::string> machine_types;
   std::set<std::string> migration;  // migration capabilities
   std::set<std::string> devices;
+  bool multifd_zstd = false;  // multifd can compress with zstd
 
   bool can_migrate_with(const std::string& capability) const {
     return migration.contains(capability);

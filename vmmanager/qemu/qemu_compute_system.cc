@@ -171,6 +171,11 @@ Task<absl::Status> QemuComputeSystem::StartLiveMigrationTransfer(
   co_return co_await parts->migration.Transfer(options, std::move(hooks));
 }
 
+Task<absl::Status> QemuComputeSystem::ForceSwitchover(SwitchoverForce how) {
+  std::shared_ptr<Parts> parts = parts_;
+  co_return co_await parts->migration.ForceSwitchover(how);
+}
+
 Task<absl::Status> QemuComputeSystem::FinalizeLiveMigration(
     const schema::MigrationFinalizedOptions& options) {
   std::shared_ptr<Parts> parts = parts_;

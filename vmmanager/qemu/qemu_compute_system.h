@@ -37,6 +37,7 @@ class QemuComputeSystem : public ComputeSystem {
                                                 const MigrationEndpoint& endpoint) override;
   Task<absl::Status> StartLiveMigrationTransfer(const schema::MigrationTransferOptions& options,
                                                 TransferHooks hooks) override;
+  Task<absl::Status> ForceSwitchover(SwitchoverForce how) override;
   Task<absl::Status> FinalizeLiveMigration(
       const schema::MigrationFinalizedOptions& options) override;
   Task<absl::Status> CancelLiveMigration(const schema::MigrationCancelOptions& options) override;

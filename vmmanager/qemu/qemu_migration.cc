@@ -55,22 +55,24 @@ Task<absl::Status> QemuMigration::Configure() {
   json::object capabilities = CapabilitiesFor(options_, machine_.host().capabilities);
   CO_RETURN_IF_ERROR(
       (co_await machine_.Command("migrate-set-capabilities", std::move(capabilities))).status());
+  parameters_ = ParametersAt(options_, 1, 0);
   json::object parameters = ParametersFor(options_);
   co_return (co_await machine_.Command("migrate-set-parameters", std::move(parameters))).status();
 }
 
-Task<void> QemuMigration::ResetSettings() {
+Task<void> QemuMigration::ResetSettings(std::shared_ptr<QemuMachine> machine) {
   // Best effort: the next job sets all of them again.
-  json::object capabilities = PlainCapabilities(machine_.host().capabilities);
+  json::object capabilities = PlainCapabilities(machine->host().capabilities);
   absl::Status ignored =
-      (co_await machine_.Command("migrate-set-capabilities", std::move(capabilities))).status();
+      (co_await machine->Command("migrate-set-capabilities", std::move(capabilities))).status();
   json::object parameters = ParametersFor({});
-  ignored = (co_await machine_.Command("migrate-set-parameters", std::move(parameters))).status();
+  ignored = (co_await machine->Command("migrate-set-parameters", std::move(parameters))).status();
 }
 
 Task<absl::Status> QemuMigration::Listen(schema::MigrationInitializeOptions options,
                                          MigrationEndpoint endpoint) {
   CO_RETURN_IF_ERROR(CheckUnixPath(endpoint.unix_path));
+  CO_RETURN_IF_ERROR(CheckSupported(options, machine_.host().capabilities));
   origin_ = Origin::kDestination;
   options_ = std::move(options);
   endpoint_ = std::move(endpoint);
@@ -95,6 +97,7 @@ Task<absl::Status> QemuMigration::Initialize(schema::MigrationInitializeOptions 
   if (options.origin.value_or(Origin::kSource) != Origin::kSource) {
     co_return absl::InvalidArgumentError("Origin must be Source on a migration's source");
   }
+  CO_RETURN_IF_ERROR(CheckSupported(options, machine_.host().capabilities));
   CO_ASSIGN_OR_RETURN(const json::value reply, co_await machine_.Command("query-migrate"));
   const MigrationReport report = ParseMigrationReport(reply);
   if (!report.blocked_reasons.empty()) {
@@ -156,6 +159,8 @@ Task<absl::Status> QemuMigration::TransferOut(TransferHooks hooks) {
   ran_before_ = machine_.state() == SystemState::kRunning;
   user_paused_ = !ran_before_;
   blackout_told_ = false;
+  forced_ = false;
+  lifted_ = false;
   status_.clear();
   while (signals_->size() > 0) co_await signals_->Pop();
   TaskScope sampling(machine_.host().executor);
@@ -223,6 +228,10 @@ void QemuMigration::TellBlackout(std::chrono::steady_clock::time_point when) {
 Task<absl::Status> QemuMigration::SwitchOver(TransferHooks& hooks,
                                              std::chrono::steady_clock::time_point when) {
   TellBlackout(when);  // a guest that was paused before gave no STOP
+  if (hooks.check_rest) {
+    const std::optional<TransferProgress> rest = co_await Measure();
+    if (rest) CO_RETURN_IF_ERROR(hooks.check_rest(*rest));
+  }
   CO_RETURN_IF_ERROR(co_await RunHook(hooks));
   if (cancelled_) co_return absl::CancelledError("the migration was cancelled");
   json::object state = {{"state", "pre-switchover"}};
@@ -265,7 +274,7 @@ Task<absl::Status> QemuMigration::Abort(absl::Status reason) {
   if (absl::IsCancelled(reason)) result = MigrationResult::kMigrationCancelled;
   absl::Status stopped = co_await StopStream();
   absl::Status running = stopped.ok() ? co_await RunOnHere() : stopped;
-  co_await ResetSettings();
+  co_await ResetSettings(machine_.shared_from_this());
   stage_ = Stage::kNone;
   Tell(MigrationEventName::kMigrationFailed, result);
   if (running.ok()) co_return reason;
@@ -329,24 +338,52 @@ Task<absl::Status> QemuMigration::RunOnHere() {
 }
 
 Task<void> QemuMigration::OnPass(uint64_t pass) {
-  co_await ReportProgress();
-  const DowntimePolicy policy = DowntimePolicyOf(options_);
-  if (pass == 0 || policy.LimitAt(pass) == policy.LimitAt(pass - 1)) co_return;
-  json::object parameters = {{"downtime-limit", policy.LimitAt(pass)}};
+  if (DowntimePolicyOf(options_).ForcesAt(pass)) forced_ = lifted_ = true;
+  const std::optional<TransferProgress> progress = co_await ReportProgress();
+  json::object wanted =
+      ParametersAt(options_, pass, progress ? progress->throttle_percent : uint32_t{0});
+  if (lifted_) wanted["downtime-limit"] = kForcedDowntimeMs;
+  if (wanted == parameters_) co_return;
+  parameters_ = wanted;
   absl::Status ignored =
-      (co_await machine_.Command("migrate-set-parameters", std::move(parameters))).status();
+      (co_await machine_.Command("migrate-set-parameters", std::move(wanted))).status();
 }
 
-Task<void> QemuMigration::ReportProgress() {
+Task<absl::Status> QemuMigration::ForceSwitchover(SwitchoverForce how) {
+  if (stage_ != Stage::kTransferring || origin_ != Origin::kSource || transfer_over_.is_set()) {
+    co_return absl::FailedPreconditionError(
+        "a switchover can be forced only while the VM's memory moves");
+  }
+  forced_ = true;
+  if (how == SwitchoverForce::kPauseGuest) {
+    // Not by the user: its STOP begins the blackout, and the guest is run again by whoever holds
+    // it.
+    co_return (co_await machine_.Command("stop")).status();
+  }
+  lifted_ = true;
+  json::object parameters = {{"downtime-limit", kForcedDowntimeMs}};
+  co_return (co_await machine_.Command("migrate-set-parameters", std::move(parameters))).status();
+}
+
+Task<std::optional<TransferProgress>> QemuMigration::Measure() {
   // Until this run's first event the statistics are those of a former one.
-  if (status_.empty()) co_return;
+  if (status_.empty()) co_return std::nullopt;
   absl::StatusOr<json::value> reply = co_await machine_.Command("query-migrate");
-  if (!reply.ok()) co_return;
-  const MigrationReport report = ParseMigrationReport(*reply);
-  if (report.progress.total_bytes == 0) co_return;
-  machine_.Emit({.kind = SystemEvent::Kind::kTransferProgress,
-                 .when = std::chrono::steady_clock::now(),
-                 .progress = report.progress});
+  if (!reply.ok()) co_return std::nullopt;
+  TransferProgress progress = ParseMigrationReport(*reply).progress;
+  if (progress.total_bytes == 0) co_return std::nullopt;
+  progress.forced = forced_;
+  co_return progress;
+}
+
+Task<std::optional<TransferProgress>> QemuMigration::ReportProgress() {
+  std::optional<TransferProgress> progress = co_await Measure();
+  if (progress) {
+    machine_.Emit({.kind = SystemEvent::Kind::kTransferProgress,
+                   .when = std::chrono::steady_clock::now(),
+                   .progress = *progress});
+  }
+  co_return progress;
 }
 
 Task<absl::Status> QemuMigration::TransferIn() {
@@ -389,7 +426,7 @@ Task<absl::Status> QemuMigration::FinalizeSource(MigrationFinalOperation operati
     co_return co_await machine_.End(SystemExit::Cause::kTerminated);
   }
   if (stage_ == Stage::kTransferred) CO_RETURN_IF_ERROR(co_await RunOnHere());
-  co_await ResetSettings();
+  co_await ResetSettings(machine_.shared_from_this());
   stage_ = Stage::kNone;
   Tell(MigrationEventName::kMigrationRecoveryDone);
   co_return absl::OkStatus();
@@ -411,7 +448,8 @@ Task<absl::Status> QemuMigration::FinalizeDestination(
   Tell(MigrationEventName::kBlackoutExited, MigrationResult::kSuccess,
        resumed_at_.value_or(std::chrono::steady_clock::now()));
   Tell(MigrationEventName::kMigrationDone);
-  // Clients wait for this to return. The settings stay: each job begins by setting all of them.
+  // Clients wait for this to return, but not for the settings to be put back.
+  Spawn(machine_.host().executor, ResetSettings(machine_.shared_from_this()));
   co_return absl::OkStatus();
 }
 
@@ -435,7 +473,7 @@ Task<absl::Status> QemuMigration::Cancel() {
   }
   absl::Status status = co_await StopStream();
   if (status.ok() && stage_ >= Stage::kTransferring) status = co_await RunOnHere();
-  co_await ResetSettings();
+  co_await ResetSettings(machine_.shared_from_this());
   stage_ = Stage::kNone;
   Tell(MigrationEventName::kMigrationFailed, MigrationResult::kMigrationCancelled);
   co_return status;

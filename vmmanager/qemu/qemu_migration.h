@@ -1,5 +1,6 @@
 #pragma once
 
+#include <boost/json/object.hpp>
 #include <chrono>
 #include <optional>
 #include <string>
@@ -21,6 +22,7 @@ class QemuMigration : public MigrationObserver {
   Task<absl::Status> Initialize(schema::MigrationInitializeOptions options);
   Task<absl::Status> Start(MigrationEndpoint endpoint);
   Task<absl::Status> Transfer(schema::MigrationTransferOptions options, TransferHooks hooks);
+  Task<absl::Status> ForceSwitchover(SwitchoverForce how);
   Task<absl::Status> Finalize(schema::MigrationFinalizedOptions options);
   Task<absl::Status> Cancel();
 
@@ -63,10 +65,12 @@ class QemuMigration : public MigrationObserver {
   Task<absl::Status> RunOnHere();
   Task<absl::Status> FailureOf(const std::string& status);
   Task<void> OnPass(uint64_t pass);
-  Task<void> ReportProgress();
+  // The numbers as they are now; nullopt if there are none yet.
+  Task<std::optional<TransferProgress>> Measure();
+  Task<std::optional<TransferProgress>> ReportProgress();
   Task<absl::Status> FinalizeSource(schema::MigrationFinalOperation operation);
   Task<absl::Status> FinalizeDestination(const schema::MigrationFinalizedOptions& options);
-  Task<void> ResetSettings();
+  static Task<void> ResetSettings(std::shared_ptr<QemuMachine> machine);
   void Tell(schema::MigrationEventName name,
             schema::MigrationResult result = schema::MigrationResult::kSuccess,
             std::chrono::steady_clock::time_point when = std::chrono::steady_clock::now());
@@ -82,7 +86,10 @@ class QemuMigration : public MigrationObserver {
   bool user_paused_ = false;
   bool blackout_told_ = false;
   bool cancelled_ = false;
-  std::string status_;  // of this run, from events only
+  bool forced_ = false;             // the switchover is being forced
+  bool lifted_ = false;             // whatever is left to send
+  boost::json::object parameters_;  // those of ParametersAt, as QEMU has them
+  std::string status_;              // of this run, from events only
   std::optional<std::chrono::steady_clock::time_point> resumed_at_;
   std::shared_ptr<AsyncQueue<Signal>> signals_;
   AsyncEvent cancel_;

@@ -5,15 +5,20 @@
 #include <cmath>
 #include <set>
 
+#include "absl/strings/str_cat.h"
+
 namespace ferry::vm {
 namespace {
 
 namespace json = boost::json;
 
-constexpr uint32_t kForcedDowntimeMs = 2'000'000;  // the most that QEMU takes
+constexpr uint32_t kLeastDowntimeMs = 1;
 constexpr uint32_t kCeilingFactor = 10;
 constexpr uint64_t kUnlimitedBandwidth = 100'000'000'000;
 constexpr uint32_t kMaxChannels = 255;
+constexpr uint32_t kDefaultChannels = 2;  // QEMU's, too
+constexpr uint32_t kLeastThrottle = 1;
+constexpr uint32_t kMostThrottle = 99;
 
 // Everything that some job of Ferry sets.
 constexpr const char* kManaged[] = {
@@ -22,14 +27,8 @@ constexpr const char* kManaged[] = {
 
 uint32_t Workers(const schema::MigrationInitializeOptions& options) {
   if (!options.compression_settings) return 0;
-  return std::min(options.compression_settings->throttle_worker_count.value_or(0), kMaxChannels);
-}
-
-bool Throttles(const schema::MigrationInitializeOptions& options) {
-  const auto& params = options.memory_transfer_throttle_params;
-  if (!params || params->skip_throttling.value_or(false)) return false;
-  return params->throttling_scale || params->minimum_throttle_percentage ||
-         params->starting_brownout_pass_number_for_throttling;
+  return std::min(options.compression_settings->throttle_worker_count.value_or(kDefaultChannels),
+                  kMaxChannels);
 }
 
 json::object CapabilityList(const std::set<std::string>& wanted, const QemuCapabilities& qemu) {
@@ -80,11 +79,12 @@ void ReadRam(const json::object& ram, TransferProgress& progress) {
 }  // namespace
 
 uint32_t DowntimePolicy::LimitAt(uint64_t pass) const {
-  const bool force = maximum_passes > 0 && pass >= maximum_passes;
-  if (force) return never_above_ceiling ? ceiling_ms : kForcedDowntimeMs;
-  if (pass <= kPatientPasses) return first_ms;
+  if (ForcesAt(pass)) return kForcedDowntimeMs;
+  if (pass < target_passes) return kLeastDowntimeMs;
+  const uint64_t patient_until = std::max<uint64_t>(target_passes, 1) - 1 + kPatientPasses;
+  if (pass <= patient_until) return first_ms;
   const uint64_t step = std::max<uint64_t>(first_ms / 2, 1);
-  const uint64_t raised = first_ms + (pass - kPatientPasses) * step;
+  const uint64_t raised = first_ms + (pass - patient_until) * step;
   return static_cast<uint32_t>(std::min<uint64_t>(raised, std::max(ceiling_ms, first_ms)));
 }
 
@@ -94,15 +94,58 @@ DowntimePolicy DowntimePolicyOf(const schema::MigrationInitializeOptions& option
     policy.first_ms = params->target_blackout_transfer_time.value_or(policy.first_ms);
     policy.first_ms = std::min(policy.first_ms, kForcedDowntimeMs);
     policy.ceiling_ms = std::min(policy.first_ms * kCeilingFactor, kForcedDowntimeMs);
+    policy.target_passes = params->target_number_of_brownout_transfer_passes.value_or(0);
     policy.maximum_passes = params->maximum_number_of_brownout_transfer_passes.value_or(0);
-    const auto threshold = params->blackout_time_threshold_for_cancelling_migration;
-    if (threshold && options.cancel_if_blackout_threshold_exceeds.value_or(false)) {
-      policy.ceiling_ms = std::min(*threshold, kForcedDowntimeMs);
-      policy.first_ms = std::min(policy.first_ms, policy.ceiling_ms);
-      policy.never_above_ceiling = true;
-    }
+  }
+  if (const auto threshold = schema::BlackoutThresholdMs(options)) {
+    policy.ceiling_ms = std::min(*threshold, kForcedDowntimeMs);
+    policy.first_ms = std::min(policy.first_ms, policy.ceiling_ms);
   }
   return policy;
+}
+
+ThrottlePolicy::Steps ThrottlePolicy::StepsAt(uint64_t pass, uint32_t now) const {
+  // QEMU decides at the end of this pass how the next one goes.
+  if (pass + 1 < first_pass) return {kLeastThrottle, kLeastThrottle, kLeastThrottle};
+  // Where it has crept to the least already, the first step leads to where it should begin.
+  if (now > 0 && now < initial) return {initial, initial - now, kMostThrottle};
+  return {initial, increment, kMostThrottle};
+}
+
+std::optional<ThrottlePolicy> ThrottlePolicyOf(const schema::MigrationInitializeOptions& options) {
+  const auto& params = options.memory_transfer_throttle_params;
+  if (!params || params->skip_throttling.value_or(false)) return std::nullopt;
+  const bool wanted = params->skip_throttling || params->throttling_scale ||
+                      params->minimum_throttle_percentage ||
+                      params->starting_brownout_pass_number_for_throttling;
+  if (!wanted) return std::nullopt;
+  ThrottlePolicy policy;
+  policy.first_pass = params->starting_brownout_pass_number_for_throttling.value_or(1);
+  if (params->minimum_throttle_percentage) {
+    policy.initial =
+        std::clamp<uint32_t>(*params->minimum_throttle_percentage, kLeastThrottle, kMostThrottle);
+  }
+  if (params->throttling_scale) {
+    policy.increment = static_cast<uint32_t>(
+        std::lround(std::clamp<double>(*params->throttling_scale, kLeastThrottle, kMostThrottle)));
+  }
+  return policy;
+}
+
+absl::Status CheckSupported(const schema::MigrationInitializeOptions& options,
+                            const QemuCapabilities& qemu) {
+  const bool zstd = qemu.can_migrate_with("multifd") && qemu.multifd_zstd;
+  if (Workers(options) > 0 && !zstd) {
+    return absl::FailedPreconditionError(
+        absl::StrCat("compression_settings needs multifd with zstd, which QEMU ", qemu.version,
+                     " here does not have; leave it out"));
+  }
+  if (ThrottlePolicyOf(options) && !qemu.can_migrate_with("auto-converge")) {
+    return absl::FailedPreconditionError(absl::StrCat("throttling needs auto-converge, which QEMU ",
+                                                      qemu.version,
+                                                      " here does not have; set skip_throttling"));
+  }
+  return absl::OkStatus();
 }
 
 json::object CapabilitiesFor(const schema::MigrationInitializeOptions& options,
@@ -110,7 +153,7 @@ json::object CapabilitiesFor(const schema::MigrationInitializeOptions& options,
   std::set<std::string> wanted = {"events", "return-path", "pause-before-switchover",
                                   "late-block-activate", "validate-uuid"};
   if (Workers(options) > 0) wanted.insert("multifd");
-  if (Throttles(options)) wanted.insert("auto-converge");
+  if (ThrottlePolicyOf(options)) wanted.insert("auto-converge");
   return CapabilityList(wanted, qemu);
 }
 
@@ -122,25 +165,21 @@ json::object ParametersFor(const schema::MigrationInitializeOptions& options) {
   const uint64_t bandwidth = options.max_bandwidth.value_or(0);
   json::object parameters = {
       {"max-bandwidth", bandwidth == 0 ? kUnlimitedBandwidth : bandwidth},
-      {"downtime-limit", DowntimePolicyOf(options).first_ms},
+      {"multifd-channels", Workers(options) > 0 ? Workers(options) : kDefaultChannels},
+      {"multifd-compression", Workers(options) > 0 ? "zstd" : "none"},
   };
-  if (Workers(options) > 0) {
-    parameters["multifd-channels"] = Workers(options);
-    parameters["multifd-compression"] = "zstd";
-  }
-  if (Throttles(options)) {
-    constexpr uint32_t kMaxPercent = 99;
-    const auto& params = *options.memory_transfer_throttle_params;
-    if (params.minimum_throttle_percentage) {
-      parameters["cpu-throttle-initial"] =
-          std::clamp<uint32_t>(*params.minimum_throttle_percentage, 1, kMaxPercent);
-    }
-    if (params.throttling_scale) {
-      parameters["cpu-throttle-increment"] = static_cast<uint32_t>(
-          std::clamp(*params.throttling_scale, 1.0, static_cast<double>(kMaxPercent)));
-    }
-  }
+  for (const auto& [name, value] : ParametersAt(options, 1, 0)) parameters[name] = value;
   return parameters;
+}
+
+json::object ParametersAt(const schema::MigrationInitializeOptions& options, uint64_t pass,
+                          uint32_t throttle) {
+  const ThrottlePolicy policy = ThrottlePolicyOf(options).value_or(ThrottlePolicy());
+  const ThrottlePolicy::Steps steps = policy.StepsAt(pass, throttle);
+  return {{"downtime-limit", DowntimePolicyOf(options).LimitAt(pass)},
+          {"cpu-throttle-initial", steps.initial},
+          {"cpu-throttle-increment", steps.increment},
+          {"max-cpu-throttle", steps.most}};
 }
 
 MigrationReport ParseMigrationReport(const json::value& reply) {
@@ -152,6 +191,8 @@ MigrationReport ParseMigrationReport(const json::value& reply) {
   if (const json::value* blocked = root->if_contains("blocked-reasons")) {
     if (const json::array* reasons = blocked->if_array()) report.blocked_reasons = *reasons;
   }
+  report.progress.throttle_percent =
+      static_cast<uint32_t>(std::min<uint64_t>(Number(*root, "cpu-throttle-percentage"), 100));
   if (const json::value* ram = root->if_contains("ram")) {
     if (const json::object* members = ram->if_object()) ReadRam(*members, report.progress);
   }

@@ -144,6 +144,14 @@ absl::StatusOr<MigrationInitializeOptions> MigrationInitializeOptionsFromJson(
   return options;
 }
 
+std::optional<uint32_t> BlackoutThresholdMs(const MigrationInitializeOptions& options) {
+  if (!options.cancel_if_blackout_threshold_exceeds.value_or(false)) return std::nullopt;
+  const auto& params = options.memory_transfer_throttle_params;
+  if (!params) return kDefaultBlackoutThresholdMs;
+  return params->blackout_time_threshold_for_cancelling_migration.value_or(
+      kDefaultBlackoutThresholdMs);
+}
+
 std::string ToJson(const MigrationStartOptions& options) {
   json::object network;
   network["SessionId"] = options.session_id;

@@ -52,6 +52,10 @@ struct MigrationInitializeOptions {
   bool operator==(const MigrationInitializeOptions&) const = default;
 };
 
+// The blackout in ms above which the migration is to be called off; nullopt: none is too long.
+inline constexpr uint32_t kDefaultBlackoutThresholdMs = 2000;
+std::optional<uint32_t> BlackoutThresholdMs(const MigrationInitializeOptions& options);
+
 struct MigrationStartOptions {
   uint32_t session_id = 0;  // NetworkSettings.SessionId
 };

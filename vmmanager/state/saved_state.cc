@@ -91,6 +91,7 @@ absl::StatusOr<std::string> EncodePlan(const PlanState& plan) {
   message.mutable_vm()->PackFrom(vm);
   message.set_source_address(plan.source_address);
   message.set_source_journal_id(plan.source_journal_id);
+  message.set_init_options_json(plan.init_options_json);
   return Seal(StateKind::kPlan, message.SerializeAsString());
 }
 
@@ -102,6 +103,7 @@ absl::StatusOr<PlanState> DecodePlan(std::string_view envelope) {
   plan.session_id = message.session_id();
   plan.source_address = message.source_address();
   plan.source_journal_id = message.source_journal_id();
+  plan.init_options_json = message.init_options_json();
   RETURN_IF_ERROR(UnpackPayload(message.vm(), plan.vm));
   RETURN_IF_ERROR(CheckPlan(plan));
   return plan;

@@ -22,7 +22,8 @@ struct PlanState {
   std::string session_id;
   std::string source_address;
   std::string source_journal_id;
-  state::v1::VmPayload vm;  // schema_version is filled by EncodePlan
+  std::string init_options_json;  // of the source; empty: it does not say
+  state::v1::VmPayload vm;        // schema_version is filled by EncodePlan
 };
 
 struct CutState {

@@ -14,6 +14,7 @@ QemuCapabilities AllCapabilities() {
   qemu.migration = {
       "events",        "return-path", "pause-before-switchover", "late-block-activate",
       "validate-uuid", "multifd",     "auto-converge",           "background-snapshot"};
+  qemu.multifd_zstd = true;
   return qemu;
 }
 
@@ -55,6 +56,45 @@ TEST(MigrationSettingsTest, WorkersTurnOnMultifd) {
   const json::object parameters = ParametersFor(options);
   EXPECT_EQ(parameters.at("multifd-channels").to_number<int>(), 3);
   EXPECT_EQ(parameters.at("multifd-compression").as_string(), "zstd");
+  options.compression_settings->throttle_worker_count.reset();
+  EXPECT_TRUE(IsOn(CapabilitiesFor(options, AllCapabilities()), "multifd"));
+  EXPECT_EQ(ParametersFor(options).at("multifd-channels").to_number<int>(), 2);
+}
+
+TEST(MigrationSettingsTest, NoJobInheritsAnotherOnesParameters) {
+  schema::MigrationInitializeOptions options;
+  options.compression_settings = schema::MigrationCompressionSettings{7};
+  options.max_bandwidth = 5;
+  auto& params = options.memory_transfer_throttle_params.emplace();
+  params.minimum_throttle_percentage = 60;
+  params.throttling_scale = 30;
+  params.starting_brownout_pass_number_for_throttling = 9;
+  params.target_blackout_transfer_time = 5;
+  const json::object plain = ParametersFor({});
+  for (const auto& [name, value] : ParametersFor(options)) {
+    ASSERT_TRUE(plain.contains(name)) << name;
+    EXPECT_NE(plain.at(name), value) << name;
+  }
+  EXPECT_EQ(plain.at("multifd-compression").as_string(), "none");
+  EXPECT_EQ(plain.at("max-cpu-throttle").to_number<int>(), 99);
+}
+
+TEST(MigrationSettingsTest, WhatQemuCannotDoIsRefusedByName) {
+  QemuCapabilities qemu = AllCapabilities();
+  schema::MigrationInitializeOptions options;
+  EXPECT_TRUE(CheckSupported(options, {}).ok());
+  options.compression_settings.emplace();
+  EXPECT_TRUE(CheckSupported(options, qemu).ok());
+  qemu.multifd_zstd = false;
+  const absl::Status compression = CheckSupported(options, qemu);
+  EXPECT_TRUE(absl::IsFailedPrecondition(compression));
+  EXPECT_NE(compression.message().find("compression_settings"), std::string::npos);
+
+  options.compression_settings.reset();
+  options.memory_transfer_throttle_params.emplace().throttling_scale = 10;
+  EXPECT_TRUE(CheckSupported(options, qemu).ok());
+  qemu.migration.erase("auto-converge");
+  EXPECT_NE(CheckSupported(options, qemu).message().find("throttling"), std::string::npos);
 }
 
 TEST(MigrationSettingsTest, LimitsAreAlwaysExplicit) {
@@ -79,6 +119,28 @@ TEST(MigrationSettingsTest, ThrottlesOnlyWhenAsked) {
   EXPECT_EQ(ParametersFor(options).at("cpu-throttle-increment").to_number<int>(), 99);
   params.skip_throttling = true;
   EXPECT_FALSE(IsOn(CapabilitiesFor(options, AllCapabilities()), "auto-converge"));
+  params = {};
+  params.skip_throttling = false;  // said, and so something else than unset
+  EXPECT_TRUE(IsOn(CapabilitiesFor(options, AllCapabilities()), "auto-converge"));
+  EXPECT_EQ(ParametersFor(options).at("cpu-throttle-initial").to_number<int>(), 20);
+}
+
+TEST(ThrottlePolicyTest, HoldsBackUntilItsFirstPass) {
+  schema::MigrationInitializeOptions options;
+  auto& params = options.memory_transfer_throttle_params.emplace();
+  params.minimum_throttle_percentage = 30;
+  params.throttling_scale = 12.6;
+  params.starting_brownout_pass_number_for_throttling = 4;
+  const ThrottlePolicy policy = *ThrottlePolicyOf(options);
+  using Steps = ThrottlePolicy::Steps;
+  EXPECT_EQ(policy.StepsAt(1, 0), (Steps{1, 1, 1}));
+  EXPECT_EQ(policy.StepsAt(2, 1), (Steps{1, 1, 1}));
+  // At the end of pass 3 it is decided how pass 4 goes.
+  EXPECT_EQ(policy.StepsAt(3, 0), (Steps{30, 13, 99}));
+  EXPECT_EQ(policy.StepsAt(3, 1), (Steps{30, 29, 99}));
+  EXPECT_EQ(policy.StepsAt(4, 30), (Steps{30, 13, 99}));
+  EXPECT_EQ(ParametersAt(options, 1, 0).at("max-cpu-throttle").to_number<int>(), 1);
+  EXPECT_EQ(ParametersFor(options).at("max-cpu-throttle").to_number<int>(), 1);
 }
 
 TEST(DowntimePolicyTest, RisesInSmallStepsToACeiling) {
@@ -94,18 +156,39 @@ TEST(DowntimePolicyTest, MaximumPassesForceTheSwitchover) {
   schema::MigrationInitializeOptions options;
   auto& params = options.memory_transfer_throttle_params.emplace();
   params.maximum_number_of_brownout_transfer_passes = 3;
-  EXPECT_EQ(DowntimePolicyOf(options).LimitAt(2), 20u);
-  EXPECT_EQ(DowntimePolicyOf(options).LimitAt(3), 2'000'000u);
+  EXPECT_EQ(DowntimePolicyOf(options).LimitAt(3), 20u);
+  EXPECT_FALSE(DowntimePolicyOf(options).ForcesAt(3));
+  EXPECT_EQ(DowntimePolicyOf(options).LimitAt(4), kForcedDowntimeMs);
+  EXPECT_TRUE(DowntimePolicyOf(options).ForcesAt(4));
+}
+
+TEST(DowntimePolicyTest, AThresholdIsTheCeiling) {
+  schema::MigrationInitializeOptions options;
+  auto& params = options.memory_transfer_throttle_params.emplace();
   params.blackout_time_threshold_for_cancelling_migration = 50;
+  EXPECT_EQ(DowntimePolicyOf(options).LimitAt(100), 200u);
   options.cancel_if_blackout_threshold_exceeds = true;
-  EXPECT_EQ(DowntimePolicyOf(options).LimitAt(3), 50u);
   EXPECT_EQ(DowntimePolicyOf(options).LimitAt(100), 50u);
+}
+
+TEST(DowntimePolicyTest, AsLittleAsCanBeUntilTheTargetOfPasses) {
+  schema::MigrationInitializeOptions options;
+  auto& params = options.memory_transfer_throttle_params.emplace();
+  params.target_number_of_brownout_transfer_passes = 4;
+  const DowntimePolicy policy = DowntimePolicyOf(options);
+  EXPECT_EQ(policy.LimitAt(1), 1u);
+  EXPECT_EQ(policy.LimitAt(3), 1u);
+  EXPECT_EQ(policy.LimitAt(4), 20u);
+  EXPECT_EQ(policy.LimitAt(3 + kPatientPasses), 20u);
+  EXPECT_EQ(policy.LimitAt(4 + kPatientPasses), 30u);
 }
 
 TEST(MigrationReportTest, ReadsWhatQemuSays) {
   const MigrationReport report = ParseMigrationReport(json::parse(
       R"({"status": "active", "ram": {"transferred": 10, "remaining": 20, "total": 30,
-          "mbps": 8.0, "dirty-pages-rate": 2, "page-size": 4096, "dirty-sync-count": 3}})"));
+          "mbps": 8.0, "dirty-pages-rate": 2, "page-size": 4096, "dirty-sync-count": 3},
+          "cpu-throttle-percentage": 40})"));
+  EXPECT_EQ(report.progress.throttle_percent, 40u);
   EXPECT_EQ(report.status, "active");
   EXPECT_EQ(report.progress.pass, 3u);
   EXPECT_EQ(report.progress.transferred_bytes, 10u);

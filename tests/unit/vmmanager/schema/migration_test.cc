@@ -206,5 +206,17 @@ TEST(MigrationVerbJson, Results) {
   EXPECT_EQ(ToString(MigrationResult::kMigrationRecoveryFailed), "MigrationRecoveryFailed");
 }
 
+TEST(BlackoutThreshold, CountsOnlyWhereItCancels) {
+  MigrationInitializeOptions options;
+  EXPECT_EQ(BlackoutThresholdMs(options), std::nullopt);
+  options.memory_transfer_throttle_params.emplace()
+      .blackout_time_threshold_for_cancelling_migration = 70;
+  EXPECT_EQ(BlackoutThresholdMs(options), std::nullopt);
+  options.cancel_if_blackout_threshold_exceeds = true;
+  EXPECT_EQ(BlackoutThresholdMs(options), 70u);
+  options.memory_transfer_throttle_params.reset();
+  EXPECT_EQ(BlackoutThresholdMs(options), kDefaultBlackoutThresholdMs);
+}
+
 }  // namespace
 }  // namespace ferry::schema
