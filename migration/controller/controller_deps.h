@@ -15,6 +15,7 @@
 #include "migration/controller/peer_client.h"
 #include "vmmanager/sandbox/fingerprint.h"
 #include "vmmanager/sandbox/vm_inventory.h"
+#include "vmmanager/schema/migration.h"
 
 namespace ferry::migration {
 
@@ -26,6 +27,11 @@ struct ControllerLimits {
   milliseconds release{5'000};    // source: for DONE, before the destination is asked again
   milliseconds ask_again{500};    // between two such questions
   milliseconds stall{30'000};     // source: how long no byte may move before the cut; 0: for ever
+
+  // Those of a session: with prepare_memory_transfer_mode it waits longer for the cut, the vote and
+  // a transfer that stalls.
+  static constexpr int kPatience = 4;
+  ControllerLimits For(const schema::MigrationInitializeOptions& options) const;
 };
 
 // What the sessions of a host work with. All must outlive the sessions.

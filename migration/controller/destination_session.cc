@@ -103,19 +103,39 @@ Task<absl::StatusOr<schema::ComputeSystem>> DestinationSession::LocalDocument(
   co_return document;
 }
 
+absl::StatusOr<schema::MigrationInitializeOptions> DestinationSession::AgreedOptions(
+    const std::optional<v1::InitializeOptions>& options) const {
+  ASSIGN_OR_RETURN(schema::MigrationInitializeOptions own, InitializeOptionsFromProto(options));
+  ASSIGN_OR_RETURN(const vm::PlanState plan, vm::DecodePlan(sealed_plan_));
+  if (!plan.init_options_json.empty()) {
+    ASSIGN_OR_RETURN(schema::MigrationInitializeOptions source,
+                     schema::MigrationInitializeOptionsFromJson(plan.init_options_json));
+    if (options) {
+      RETURN_IF_ERROR(CheckOptionsAgree(source, own));
+    } else {
+      own = std::move(source);
+    }
+  }
+  own.origin = schema::MigrationOrigin::kDestination;
+  return own;
+}
+
 Task<absl::StatusOr<v1::PrepareSandboxResponse>> DestinationSession::Prepare(
-    v1::InitializeOptions options) {
+    std::optional<v1::InitializeOptions> options) {
   auto keep = self();
-  CO_ASSIGN_OR_RETURN(schema::MigrationInitializeOptions converted,
-                      InitializeOptionsFromProto(options));
-  converted.origin = schema::MigrationOrigin::kDestination;
   AsyncMutex::Guard lock = co_await deciding_.Lock();
   auto legal = Apply(info_.state(), SessionCall::kPrepareDestination);
   if (!legal.ok()) co_return legal.status();
+  auto converted = AgreedOptions(options);
+  if (!converted.ok()) {
+    co_return Explain(converted.status(), "prepare", "prepare with the source's options, or none");
+  }
+  UseOptions(*converted);
+  verify_ = converted->checksum_verification.value_or(false);
   CO_ASSIGN_OR_RETURN(incoming_path_, MakeSocketPath());
   vm::MigrationEndpoint endpoint;
   endpoint.unix_path = incoming_path_;
-  absl::Status prepared = co_await vm_->PrepareIncoming(id(), converted, endpoint);
+  absl::Status prepared = co_await vm_->PrepareIncoming(id(), *converted, endpoint);
   std::string token(kSessionTokenSize, '\0');
   if (prepared.ok() && RAND_bytes(reinterpret_cast<unsigned char*>(token.data()),
                                   static_cast<int>(token.size())) != 1) {
@@ -240,6 +260,7 @@ Task<absl::StatusOr<std::string>> DestinationSession::RunGranted(Proof go,
   }
   info_.set_vm_location(deps_.own_address());
   const auto resumed = resumed_at_ > go_received ? resumed_at_ : Clock::now();
+  if (trace_) trace_->Span(SessionTrace::Row::kBlackout, "resume", go_received, resumed);
   double before_go = 0;
   (void)std::sscanf(go.detail.c_str(), "%lf", &before_go);
   const double way =
@@ -272,7 +293,7 @@ void DestinationSession::FinishRunning(double blackout_ms, double resume_ms) {
       static_cast<uint64_t>(blackout_ms + 0.5));
   exited.mutable_blackout_exited()->mutable_blackout_stop_timestamp()->set_seconds(
       std::chrono::system_clock::to_time_t(std::chrono::system_clock::now()));
-  notifier_.Publish(exited);
+  Tell(exited);
   info_.mutable_statistics()->set_blackout_ms(blackout_ms);
   info_.mutable_statistics()->set_blackout_resume_ms(resume_ms);
   (void)Enter(SessionCall::kFinalizeDone);

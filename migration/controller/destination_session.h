@@ -23,8 +23,10 @@ class DestinationSession final : public MigrationSession {
   // Opens the sealed plan and checks that this host can run what it describes. All or nothing.
   Task<absl::Status> Import(v1::ImportSandboxRequest request);
 
-  // Makes the VM's system ready to receive.
-  Task<absl::StatusOr<v1::PrepareSandboxResponse>> Prepare(v1::InitializeOptions options);
+  // Makes the VM's system ready to receive. Absent options are the source's; given ones must not
+  // contradict those.
+  Task<absl::StatusOr<v1::PrepareSandboxResponse>> Prepare(
+      std::optional<v1::InitializeOptions> options);
 
   Task<absl::Status> Transfer(v1::TransferSandboxRequest request) override;
   Task<absl::StatusOr<std::string>> Finalize(v1::FinalizeAction action, std::string proof) override;
@@ -43,6 +45,8 @@ class DestinationSession final : public MigrationSession {
   Self self() { return std::static_pointer_cast<DestinationSession>(shared_from_this()); }
 
   Task<absl::StatusOr<schema::ComputeSystem>> LocalDocument(const state::v1::VmPayload& vm);
+  absl::StatusOr<schema::MigrationInitializeOptions> AgreedOptions(
+      const std::optional<v1::InitializeOptions>& options) const;
   Task<absl::Status> TakeStep(absl::StatusOr<std::optional<DestinationStep>> step);
   Task<DestinationCommit::Copy> LookAtCopy();
   static Task<void> AwaitDecision(Self self);
@@ -78,6 +82,7 @@ class DestinationSession final : public MigrationSession {
   std::string done_proof_;
   std::string refused_proof_;
   bool running_ = false;  // DONE is made
+  bool verify_ = false;   // the vote says what was received
   std::string lost_;      // why there is no VM any more although it was granted; else empty
   Clock::time_point resumed_at_;
 };

@@ -4,6 +4,7 @@
 #include "absl/strings/str_cat.h"
 #include "bridge/runtime/status_macros.h"
 #include "migration/controller/destination_session.h"
+#include "migration/controller/state_check.h"
 #include "vmmanager/rpc/error_info.h"
 #include "vmmanager/state/envelope.h"
 
@@ -71,7 +72,7 @@ Task<absl::Status> DestinationSession::Vote() {
     co_await event->Wait();
     co_return absl::OkStatus();
   };
-  CO_RETURN_IF_ERROR(co_await WithDeadline(deps_.limits.cut, "the cut", wait(&cut_arrived_)));
+  CO_RETURN_IF_ERROR(co_await WithDeadline(limits_.cut, "the cut", wait(&cut_arrived_)));
   if (sealed_cut_.empty()) co_return absl::DataLossError("the source's cut did not arrive");
   CO_ASSIGN_OR_RETURN(cut_, vm::DecodeCut(sealed_cut_, sealed_plan_));
   if (cut_->session_id != id() || cut_->vm_id != info_.vm_id()) {
@@ -80,8 +81,8 @@ Task<absl::Status> DestinationSession::Vote() {
   state_digest_ = vm::Sha256(sealed_cut_);
   // QEMU accepts a damaged stream without a word, so nothing is promised before the digests of all
   // of it have been compared.
-  CO_RETURN_IF_ERROR(co_await WithDeadline(deps_.limits.cut, "the end of the VM's state",
-                                           connection_->WaitReceived()));
+  CO_RETURN_IF_ERROR(
+      co_await WithDeadline(limits_.cut, "the end of the VM's state", connection_->WaitReceived()));
   AsyncMutex::Guard lock = co_await deciding_.Lock();
   if (core_->record() == DestinationRecord::kRefused) {
     co_return absl::CancelledError("the session ended before the vote");
@@ -91,8 +92,15 @@ Task<absl::Status> DestinationSession::Vote() {
   CO_RETURN_IF_ERROR(co_await TakeStep(core_->Prepare()));
   auto entered = Enter(SessionCall::kTransferDone);
   if (!entered.ok()) co_return entered.status();
-  co_return connection_->SendMessage(MessageKind::kProof,
-                                     MakeProof(ProofKind::kPrepared, core_->identity().epoch, ""));
+  std::string received;
+  if (verify_) {
+    StateCheck check = CheckOfReceived(*connection_);
+    info_.mutable_statistics()->set_verified_bytes(check.bytes);
+    received = std::move(check.text);
+  }
+  co_return connection_->SendMessage(
+      MessageKind::kProof,
+      MakeProof(ProofKind::kPrepared, core_->identity().epoch, std::move(received)));
 }
 
 Task<void> DestinationSession::ReadMessages(Self self,
@@ -165,7 +173,7 @@ void DestinationSession::OnSystemEvent(const vm::SystemEvent& event) {
     // Published with its details once they are known.
     resumed_at_ = event.when;
   } else {
-    notifier_.Publish(ToNotification(event.migration, origin()));
+    Tell(ToNotification(event.migration, origin()));
   }
 }
 

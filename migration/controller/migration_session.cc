@@ -32,6 +32,7 @@ uint64_t NowUnixMs() {
 MigrationSession::MigrationSession(const ControllerDeps& deps, std::string session_id,
                                    v1::MigrationOrigin origin)
     : deps_(deps),
+      limits_(deps.limits),
       notifier_(deps.executor()),
       connected_(deps.executor()),
       greetings_(deps.executor()),
@@ -57,9 +58,19 @@ absl::StatusOr<Transition> MigrationSession::Enter(SessionCall call) {
                         absl::StrCat("session ", id(), ": ", transition.status().message()));
   }
   info_.set_state(transition->next);
+  if (trace_) trace_->Enter(SessionTrace::Row::kSession, ToString(transition->next), Clock::now());
   const v1::SessionOutcome outcome = OutcomeOf(transition->next);
   if (outcome != v1::SESSION_OUTCOME_UNSPECIFIED) Conclude(outcome, DefaultReason(outcome));
   return *transition;
+}
+
+void MigrationSession::UseOptions(const schema::MigrationInitializeOptions& options) {
+  limits_ = deps_.limits.For(options);
+  if (!options.perf_tracing_enabled.value_or(false) || trace_) return;
+  const bool source = origin() == v1::MIGRATION_ORIGIN_SOURCE;
+  trace_ = std::make_unique<SessionTrace>(
+      absl::StrCat(source ? "source " : "destination ", deps_.own_address()), source);
+  trace_->Enter(SessionTrace::Row::kSession, ToString(info_.state()), Clock::now());
 }
 
 void MigrationSession::Conclude(v1::SessionOutcome outcome, const std::string& reason) {
@@ -213,7 +224,12 @@ Task<absl::Status> MigrationSession::Journal(std::string_view record, uint64_t e
   entry.epoch = epoch;
   entry.detail = detail.SerializeAsString();
   deps_.failpoint(StrCat(entry.kind, ".before"));
+  const auto begun = Clock::now();
   auto stored = co_await deps_.store().Append(std::move(entry), std::move(options));
+  if (trace_) {
+    trace_->Span(SessionTrace::Row::kJournal, record, begun, Clock::now(),
+                 {{"epoch", epoch}, {"stored", stored.ok()}});
+  }
   if (!stored.ok()) co_return stored.status();
   deps_.failpoint(StrCat(stored->kind, ".after"));
   head_ = *std::move(stored);
@@ -243,6 +259,15 @@ void MigrationSession::Publish(v1::MigrationPhase phase, v1::MigrationPhaseState
   notification.set_phase(phase);
   notification.set_state(state);
   notification.set_message(message);
+  Tell(notification);
+}
+
+void MigrationSession::Tell(const v1::Notification& notification) {
+  if (trace_ && !notification.has_progress()) {
+    trace_->Instant(SessionTrace::Row::kNotifications,
+                    v1::MigrationPhase_Name(notification.phase()), Clock::now(),
+                    {{"state", v1::MigrationPhaseState_Name(notification.state())}});
+  }
   notifier_.Publish(notification);
 }
 
@@ -254,6 +279,11 @@ void MigrationSession::End(v1::MigrationPhase phase, v1::MigrationPhaseState sta
   info_.set_done(true);
   info_.set_ended_unix_ms(NowUnixMs());
   Publish(phase, state, message);
+  if (trace_) {
+    for (const auto row : {SessionTrace::Row::kSession, SessionTrace::Row::kMemory}) {
+      trace_->Enter(row, "", Clock::now());
+    }
+  }
   notifier_.Close();
   greetings_.Cancel();
   if (connection_ != nullptr) connection_->Close();

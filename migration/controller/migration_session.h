@@ -17,6 +17,7 @@
 #include "migration/session/notifier.h"
 #include "migration/session/session_outcome.h"
 #include "migration/session/session_state.h"
+#include "migration/session/session_trace.h"
 #include "vmmanager/sandbox/utility_vm.h"
 
 namespace ferry::migration {
@@ -47,6 +48,8 @@ class MigrationSession : public std::enable_shared_from_this<MigrationSession> {
 
   // The session as clients see it.
   v1::Session Describe() const;
+  // Its timeline in Trace Event Format; empty if it is not traced.
+  std::string TraceJson() const { return trace_ ? trace_->ToJson() : std::string(); }
 
   // The contract's calls; each fails with FAILED_PRECONDITION where it is not legal.
   virtual Task<absl::Status> Transfer(v1::TransferSandboxRequest request) = 0;
@@ -71,6 +74,8 @@ class MigrationSession : public std::enable_shared_from_this<MigrationSession> {
 
   // Applies a call to the state; FAILED_PRECONDITION names the session too.
   absl::StatusOr<Transition> Enter(SessionCall call);
+  // What the options ask of this side: its limits, and whether it is traced.
+  void UseOptions(const schema::MigrationInitializeOptions& options);
   // How it ends, with a word for machines; only the first verdict counts.
   void Conclude(v1::SessionOutcome outcome, const std::string& reason);
 
@@ -86,6 +91,7 @@ class MigrationSession : public std::enable_shared_from_this<MigrationSession> {
   void End(v1::MigrationPhase phase, v1::MigrationPhaseState state, const std::string& message);
   void Publish(v1::MigrationPhase phase, v1::MigrationPhaseState state,
                const std::string& message = "");
+  void Tell(const v1::Notification& notification);
   void Store();
   // The same, durable when it returns.
   Task<absl::Status> StoreNow();
@@ -112,6 +118,8 @@ class MigrationSession : public std::enable_shared_from_this<MigrationSession> {
   static double MillisecondsBetween(Clock::time_point from, Clock::time_point to);
 
   const ControllerDeps& deps_;
+  ControllerLimits limits_;
+  std::unique_ptr<SessionTrace> trace_;  // nullptr: not traced
   std::string request_id_;
   v1::Session info_;
   Notifier notifier_;

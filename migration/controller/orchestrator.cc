@@ -4,6 +4,7 @@
 
 #include "absl/strings/str_cat.h"
 #include "bridge/runtime/status_macros.h"
+#include "migration/options/profile.h"
 #include "vmmanager/rpc/error_info.h"
 
 namespace ferry::migration {
@@ -17,13 +18,24 @@ Task<absl::Status> Orchestrator::Start(std::shared_ptr<SourceSession> session,
   run->request = std::move(request);
   run->session->set_commit_when_ready();
   run->session->set_request_id(run->request.request_id());
-  v1::InitializeOptions options = run->request.options();
-  options.set_memory_transport(v1::MEMORY_TRANSPORT_TCP);
-  *run->request.mutable_options() = options;
+  CO_RETURN_IF_ERROR(ExpandProfile(run->request.profile(), *run->request.mutable_options()));
+  if (!v1::TimeoutAction_IsValid(run->request.on_timeout())) {
+    co_return absl::InvalidArgumentError(
+        absl::StrCat("on_timeout is ", run->request.on_timeout(), ", but must be from 0 to 3"));
+  }
+  v1::InitializeOptions& options = *run->request.mutable_options();
+  // The one-call migration makes the connection itself, so it need not be told how.
+  if (options.memory_transport() == v1::MEMORY_TRANSPORT_UNSPECIFIED) {
+    options.set_memory_transport(v1::MEMORY_TRANSPORT_TCP);
+  }
   auto plan = co_await run->session->PrepareAndExport(run->request.vm(), run->request.destination(),
                                                       options);
   if (!plan.ok()) co_return plan.status();
   run->plan = *std::move(plan);
+  const uint64_t limit = run->request.timeout_ms() != 0
+                             ? run->request.timeout_ms()
+                             : DefaultTimeLimitMs(run->request.profile());
+  run->session->LimitTime(milliseconds(limit), run->request.on_timeout());
   Spawn(deps_.executor(), RunToEnd(run, &deps_));
   co_return absl::OkStatus();
 }

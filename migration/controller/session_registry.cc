@@ -17,6 +17,7 @@ constexpr size_t kMaxSessionId = 128;
 constexpr size_t kRecordsKept = 1000;
 // Of sessions that are over, so many keep their notifications and their request's id.
 constexpr size_t kEndedKept = 64;
+constexpr size_t kTracesKept = 16;  // of those that were cleaned up or retired
 
 }  // namespace
 
@@ -66,11 +67,32 @@ Task<void> SessionRegistry::RetireEnded() {
     return a->Describe().created_unix_ms() < b->Describe().created_unix_ms();
   });
   for (size_t i = 0; i + kEndedKept < ended.size(); ++i) {
-    ended[i]->notifier().Close();
-    records_[ended[i]->id()] = ended[i]->Describe();
-    sessions_.erase(ended[i]->id());
+    MakeRecord(ended[i]);
   }
   co_await TrimRecords();
+}
+
+void SessionRegistry::MakeRecord(const std::shared_ptr<MigrationSession>& session) {
+  session->notifier().Close();
+  records_[session->id()] = session->Describe();
+  if (std::string trace = session->TraceJson(); !trace.empty()) {
+    traces_.emplace_back(session->id(), std::move(trace));
+    if (traces_.size() > kTracesKept) traces_.pop_front();
+  }
+  sessions_.erase(session->id());
+}
+
+absl::StatusOr<std::string> SessionRegistry::Trace(const std::string& session_id) const {
+  ASSIGN_OR_RETURN(const v1::Session session, Describe(session_id));
+  std::string trace;
+  if (auto it = sessions_.find(session_id); it != sessions_.end()) trace = it->second->TraceJson();
+  for (const auto& [id, kept] : traces_) {
+    if (id == session_id) trace = kept;
+  }
+  if (!trace.empty()) return trace;
+  return absl::FailedPreconditionError(
+      absl::StrCat("there is no trace of session ", session_id, ": it was not asked for ",
+                   "(perf_tracing_enabled), or ferryd has let go of it since"));
 }
 
 absl::Status SessionRegistry::CheckNew(const std::string& session_id) const {
@@ -118,8 +140,10 @@ Task<absl::StatusOr<std::string>> SessionRegistry::PrepareAndExport(
   CO_RETURN_IF_ERROR(CheckNew(request.session_id()));
   auto session = std::make_shared<SourceSession>(deps_, request.session_id());
   sessions_[request.session_id()] = session;
+  std::optional<v1::InitializeOptions> options;
+  if (request.has_options()) options = request.options();
   auto plan =
-      co_await session->PrepareAndExport(request.vm(), request.destination(), request.options());
+      co_await session->PrepareAndExport(request.vm(), request.destination(), std::move(options));
   if (!plan.ok()) sessions_.erase(request.session_id());
   co_return plan;
 }
@@ -158,7 +182,9 @@ Task<absl::StatusOr<v1::PrepareSandboxResponse>> SessionRegistry::Prepare(
     co_return absl::FailedPreconditionError(absl::StrCat(
         "this host is the source of session ", request.session_id(), "; prepare the destination"));
   }
-  co_return co_await destination->Prepare(request.init_options());
+  std::optional<v1::InitializeOptions> options;
+  if (request.has_init_options()) options = request.init_options();
+  co_return co_await destination->Prepare(std::move(options));
 }
 
 Task<absl::Status> SessionRegistry::Cleanup(std::string session_id) {
@@ -169,9 +195,7 @@ Task<absl::Status> SessionRegistry::Cleanup(std::string session_id) {
   }
   std::shared_ptr<MigrationSession> session = it->second;
   CO_RETURN_IF_ERROR(session->CheckCleanup());
-  session->notifier().Close();
-  records_[session_id] = session->Describe();
-  sessions_.erase(it);
+  MakeRecord(session);
   co_return absl::OkStatus();
 }
 

@@ -1,8 +1,10 @@
 #pragma once
 
+#include <deque>
 #include <map>
 #include <memory>
 #include <string>
+#include <utility>
 #include <vector>
 
 #include "absl/status/status.h"
@@ -44,6 +46,8 @@ class SessionRegistry {
   // A session or the record of one.
   absl::StatusOr<v1::Session> Describe(const std::string& session_id) const;
   std::vector<v1::Session> List(const std::string& vm) const;
+  // The timeline of a session that was traced; FAILED_PRECONDITION if it was not.
+  absl::StatusOr<std::string> Trace(const std::string& session_id) const;
 
   // Calls off every migration that can still be called off (the daemon stops), and ends all
   // notifications. From here on new sessions are refused with UNAVAILABLE.
@@ -54,6 +58,7 @@ class SessionRegistry {
   absl::Status CheckNew(const std::string& session_id) const;
   // Makes mere records of the oldest sessions that are over, and forgets the oldest records.
   Task<void> RetireEnded();
+  void MakeRecord(const std::shared_ptr<MigrationSession>& session);
   Task<void> TrimRecords();
   Task<absl::StatusOr<bool>> IsSuperseded(std::string vm_id, uint64_t sequence);
   Task<absl::Status> LoadUndecided(const vm::SessionRow& row, v1::Session session,
@@ -64,6 +69,7 @@ class SessionRegistry {
   Orchestrator orchestrator_;
   std::map<std::string, std::shared_ptr<MigrationSession>> sessions_;
   std::map<std::string, v1::Session> records_;
+  std::deque<std::pair<std::string, std::string>> traces_;  // of records, the newest last
   bool stopping_ = false;
   std::map<std::string, std::shared_ptr<MigrationSession>> recovering_;  // by VM id
 };

@@ -26,13 +26,13 @@ Task<absl::Status> SourceSession::TakeStep(absl::StatusOr<std::optional<SourceSt
   co_return absl::OkStatus();
 }
 
-Task<absl::StatusOr<std::string>> SourceSession::PrepareAndExport(std::string vm,
-                                                                  std::string destination,
-                                                                  v1::InitializeOptions options) {
+Task<absl::StatusOr<std::string>> SourceSession::PrepareAndExport(
+    std::string vm, std::string destination, std::optional<v1::InitializeOptions> options) {
   auto keep = self();
   AsyncMutex::Guard lock = co_await deciding_.Lock();
   CO_ASSIGN_OR_RETURN(options_, InitializeOptionsFromProto(options));
   options_.origin = schema::MigrationOrigin::kSource;
+  UseOptions(options_);
   CO_ASSIGN_OR_RETURN(vm_, deps_.inventory.Find(vm));
   info_.set_vm_id(vm_->id());
   info_.set_vm_name(vm_->name());
@@ -92,6 +92,7 @@ Task<absl::StatusOr<std::string>> SourceSession::MakePlan(std::string compat_inf
   plan.session_id = id();
   plan.source_address = deps_.own_address();
   plan.source_journal_id = deps_.store().journal_id();
+  plan.init_options_json = schema::ToJson(options_);
   plan.vm.set_vm_id(vm_->id());
   plan.vm.set_vm_name(vm_->name());
   plan.vm.set_hcs_document_json(schema::ToJson(vm_->document()));
@@ -218,9 +219,17 @@ absl::Status SourceSession::TooLateToCancel() const {
 
 Task<absl::Status> SourceSession::Cancel(std::string reason) {
   auto keep = self();
+  co_return co_await CallOffNow(std::move(reason), "");
+}
+
+Task<absl::Status> SourceSession::CallOffNow(std::string reason, std::string word) {
+  auto keep = self();
   if (commit_started_) co_return TooLateToCancel();
   AsyncMutex::Guard lock = co_await deciding_.Lock();
   if (core_ != nullptr && core_->past_point_of_no_return()) co_return TooLateToCancel();
+  if (!word.empty() && Apply(info_.state(), SessionCall::kCancel).ok()) {
+    Conclude(v1::SESSION_OUTCOME_CANCELLED, word);
+  }
   auto entered = Enter(SessionCall::kCancel);
   if (!entered.ok()) co_return entered.status();
   if (entered->repeated) co_return absl::OkStatus();
@@ -292,6 +301,11 @@ Task<absl::StatusOr<std::string>> SourceSession::Commit() {
       MakeProof(ProofKind::kGo, taken.epoch, absl::StrCat(MillisecondsBetween(stopped_at_, now)));
   info_.mutable_statistics()->set_blackout_device_ms(MillisecondsBetween(stopped_at_, voted_at_));
   info_.mutable_statistics()->set_blackout_commit_ms(MillisecondsBetween(voted_at_, now));
+  blackout_limit_.reset();
+  if (trace_) {
+    trace_->Span(SessionTrace::Row::kBlackout, "device state", stopped_at_, voted_at_);
+    trace_->Span(SessionTrace::Row::kBlackout, "commit", voted_at_, now);
+  }
   if (commit_when_ready_ && connection_ != nullptr) {
     (void)connection_->SendMessage(MessageKind::kProof, go_proof_);
   }

@@ -1,10 +1,13 @@
 #pragma once
 
 #include <memory>
+#include <optional>
 #include <string>
 
+#include "migration/controller/convergence_watch.h"
 #include "migration/controller/migration_session.h"
 #include "migration/controller/stall_watchdog.h"
+#include "migration/controller/time_limit.h"
 #include "vmmanager/schema/migration.h"
 
 namespace ferry::migration {
@@ -22,8 +25,9 @@ class SourceSession final : public MigrationSession {
   SourceSession(const ControllerDeps& deps, const FormerSession& former);
 
   // Makes the VM ready and returns the sealed plan. The VM runs on and stays usable.
+  // Absent options are the defaults.
   Task<absl::StatusOr<std::string>> PrepareAndExport(std::string vm, std::string destination,
-                                                     v1::InitializeOptions options);
+                                                     std::optional<v1::InitializeOptions> options);
 
   Task<absl::Status> Transfer(v1::TransferSandboxRequest request) override;
   Task<absl::StatusOr<std::string>> Finalize(v1::FinalizeAction action, std::string proof) override;
@@ -34,6 +38,9 @@ class SourceSession final : public MigrationSession {
   // Whoever runs the whole migration wants the commit as soon as the destination has voted, with
   // the proofs going over the session connection.
   void set_commit_when_ready() { commit_when_ready_ = true; }
+  // From now on the whole may take `limit`; 0: any time. What then becomes of it is `action`,
+  // unless the guest has been stopped for the switchover before.
+  void LimitTime(milliseconds limit, v1::TimeoutAction action);
   void set_request_id(std::string request_id) { request_id_ = std::move(request_id); }
 
   // Returns when the memory has moved and the destination has voted, or with why not.
@@ -67,6 +74,10 @@ class SourceSession final : public MigrationSession {
   static Task<void> RunTransfer(Self self, v1::TransferSandboxRequest request);
   Task<absl::Status> Connect(const v1::TransferSandboxRequest& request);
   Task<absl::Status> MoveMemory();
+  vm::TransferHooks MakeHooks();
+  // What the end of the VMM's transfer means for this session.
+  Task<absl::Status> JudgeTransfer(absl::Status moved, bool stalled);
+  Task<absl::Status> AwaitVote();
   void WatchForStall();
   static Task<void> CallOffStalled(std::weak_ptr<SourceSession> weak);
   Task<absl::Status> OnStopped();
@@ -76,7 +87,18 @@ class SourceSession final : public MigrationSession {
   void NoteInFlight(const guest::GuestState& state);
   void OnSystemEvent(const vm::SystemEvent& event);
   void OnProgress(const vm::TransferProgress& progress);
+  void TraceProgress(const vm::TransferProgress& progress);
+  void OnBlackout(Clock::time_point when);
+  absl::Status CheckRest(const vm::TransferProgress& rest);
+  absl::Status CheckVote(const Proof& prepared);
   void FinishTransfer(const absl::Status& status);
+
+  // Called off by the session's own limits, with a word for machines; nothing after COMMIT.
+  static Task<void> CallOff(std::weak_ptr<SourceSession> weak, std::string why, std::string word);
+  Task<absl::Status> CallOffNow(std::string why, std::string word);
+  static Task<void> OnTimeLimit(std::weak_ptr<SourceSession> weak, milliseconds limit,
+                                v1::TimeoutAction action);
+  static Task<void> ForceSwitchover(Self self, vm::SwitchoverForce how);
 
   // The decisions; deciding_ is held.
   Task<absl::StatusOr<std::string>> Decide(v1::FinalizeAction action, std::string proof);
@@ -98,14 +120,20 @@ class SourceSession final : public MigrationSession {
   bool commit_started_ = false;
   absl::Status transfer_status_;
   std::unique_ptr<StallWatchdog> watchdog_;  // while memory moves
-  AsyncEvent vote_settled_;                  // the vote arrived, or there will be none
-  AsyncEvent commit_settled_;                // the commit that follows it took place, or failed
+  std::unique_ptr<TimeLimit> time_limit_;    // of the whole
+  std::unique_ptr<TimeLimit> blackout_limit_;
+  bool memory_moves_ = false;
+  std::optional<vm::SwitchoverForce> force_;  // asked for
+  ConvergenceWatch convergence_;
+  AsyncEvent vote_settled_;    // the vote arrived, or there will be none
+  AsyncEvent commit_settled_;  // the commit that follows it took place, or failed
   absl::Status commit_status_;
   AsyncEvent released_;
 
   Clock::time_point stopped_at_;
   Clock::time_point voted_at_;
   bool voted_ = false;
+  absl::Status vote_error_;      // why its vote does not count
   bool may_have_voted_ = false;  // the destination: there was a transfer
 };
 

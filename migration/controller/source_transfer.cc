@@ -1,10 +1,13 @@
 // The source's transfer task: from the session connection to the destination's vote.
 #include <spdlog/spdlog.h>
 
+#include <algorithm>
+
 #include "absl/strings/str_cat.h"
 #include "bridge/runtime/status_macros.h"
 #include "migration/connection/dialer.h"
 #include "migration/controller/source_session.h"
+#include "migration/controller/state_check.h"
 #include "migration/controller/transfer_progress.h"
 #include "vmmanager/rpc/error_info.h"
 #include "vmmanager/state/envelope.h"
@@ -97,20 +100,39 @@ Task<absl::Status> SourceSession::MoveMemory() {
   CO_RETURN_IF_ERROR(co_await system->StartLiveMigrationOnSource(start, endpoint));
   info_.mutable_statistics()->set_setup_ms(MillisecondsBetween(created_, Clock::now()));
 
+  vm::TransferHooks hooks = MakeHooks();
+  const schema::MigrationTransferOptions transfer{schema::MigrationOrigin::kSource};
+  WatchForStall();
+  absl::Status moved = co_await system->StartLiveMigrationTransfer(transfer, hooks);
+  const std::unique_ptr<StallWatchdog> watchdog = std::move(watchdog_);
+  CO_RETURN_IF_ERROR(co_await JudgeTransfer(std::move(moved), watchdog->stalled()));
+  core_->NoteTransferCompleted();
+  co_return co_await AwaitVote();
+}
+
+vm::TransferHooks SourceSession::MakeHooks() {
+  std::weak_ptr<SourceSession> weak = self();
   vm::TransferHooks hooks;
   hooks.on_stopped = [weak]() -> Task<absl::Status> {
     auto session = weak.lock();
     if (session == nullptr) co_return absl::CancelledError("the session is gone");
     co_return co_await session->OnStopped();
   };
-  const schema::MigrationTransferOptions transfer{schema::MigrationOrigin::kSource};
-  WatchForStall();
-  absl::Status moved = co_await system->StartLiveMigrationTransfer(transfer, hooks);
-  const std::unique_ptr<StallWatchdog> watchdog = std::move(watchdog_);
-  if (!moved.ok() && watchdog->stalled()) {
+  if (schema::BlackoutThresholdMs(options_)) {
+    hooks.check_rest = [weak](const vm::TransferProgress& rest) {
+      auto session = weak.lock();
+      return session == nullptr ? absl::OkStatus() : session->CheckRest(rest);
+    };
+  }
+  return hooks;
+}
+
+Task<absl::Status> SourceSession::JudgeTransfer(absl::Status moved, bool stalled) {
+  auto keep = self();
+  if (!moved.ok() && stalled) {
     co_return rpc::ErrorWithReason(
         absl::StatusCode::kAborted,
-        absl::StrCat("no byte of the VM moved for ", deps_.limits.stall.count(),
+        absl::StrCat("no byte of the VM moved for ", limits_.stall.count(),
                      " ms, so the transfer was called off; look whether QEMU and the daemon are "
                      "well at ",
                      info_.destination(), ", then try again"),
@@ -121,16 +143,20 @@ Task<absl::Status> SourceSession::MoveMemory() {
     const absl::Status lost = co_await connection_->WaitClosed();
     if (!lost.ok()) co_return rpc::ErrorWithReason(lost.code(), lost.message(), "connection_lost");
   }
-  CO_RETURN_IF_ERROR(moved);
-  core_->NoteTransferCompleted();
+  co_return moved;
+}
 
+Task<absl::Status> SourceSession::AwaitVote() {
+  auto keep = self();
   auto wait = [](AsyncEvent* event) -> Task<absl::Status> {
     co_await event->Wait();
     co_return absl::OkStatus();
   };
   absl::Status voted =
-      co_await WithDeadline(deps_.limits.vote, "the destination's vote", wait(&vote_settled_));
-  if (voted.ok() && !voted_) voted = absl::AbortedError("the destination did not vote");
+      co_await WithDeadline(limits_.vote, "the destination's vote", wait(&vote_settled_));
+  if (voted.ok() && !voted_) {
+    voted = vote_error_.ok() ? absl::AbortedError("the destination did not vote") : vote_error_;
+  }
   if (!voted.ok()) {
     // The guest is stopped and its state lies at the destination, which has no leave to run it.
     absl::Status resumed = co_await RunHereAgain();
@@ -148,8 +174,7 @@ void SourceSession::WatchForStall() {
   transfer.call_off = [weak = std::weak_ptr<SourceSession>(self())] {
     return CallOffStalled(weak);
   };
-  watchdog_ =
-      std::make_unique<StallWatchdog>(deps_.executor(), deps_.limits.stall, std::move(transfer));
+  watchdog_ = std::make_unique<StallWatchdog>(deps_.executor(), limits_.stall, std::move(transfer));
 }
 
 Task<void> SourceSession::CallOffStalled(std::weak_ptr<SourceSession> weak) {
@@ -166,6 +191,7 @@ Task<void> SourceSession::CallOffStalled(std::weak_ptr<SourceSession> weak) {
 
 Task<absl::Status> SourceSession::OnStopped() {
   auto keep = self();
+  const auto begun = Clock::now();
   if (watchdog_ != nullptr) watchdog_->Stop();
   if (info_.state() != v1::SESSION_STATE_TRANSFERRING) {
     co_return absl::CancelledError(info_.error());
@@ -186,6 +212,7 @@ Task<absl::Status> SourceSession::OnStopped() {
   CO_ASSIGN_OR_RETURN(std::string sealed, vm::EncodeCut(cut));
   state_digest_ = vm::Sha256(sealed);
   CO_RETURN_IF_ERROR(connection_->SendMessage(MessageKind::kCut, std::move(sealed)));
+  if (trace_) trace_->Span(SessionTrace::Row::kBlackout, "cut", begun, Clock::now());
   co_return co_await TakeStep(core_->Quiesce());
 }
 
@@ -200,6 +227,15 @@ void SourceSession::NoteInFlight(const guest::GuestState& state) {
   info_.mutable_statistics()->set_unacknowledged_output_bytes(output);
 }
 
+absl::Status SourceSession::CheckVote(const Proof& prepared) {
+  if (options_.checksum_verification.value_or(false)) {
+    const StateCheck sent = CheckOfSent(*connection_);
+    RETURN_IF_ERROR(CompareChecks(sent, prepared.detail));
+    info_.mutable_statistics()->set_verified_bytes(sent.bytes);
+  }
+  return core_->NotePrepared(prepared, state_digest_);
+}
+
 void SourceSession::OnSystemEvent(const vm::SystemEvent& event) {
   switch (event.kind) {
     case vm::SystemEvent::Kind::kTransferProgress:
@@ -209,9 +245,13 @@ void SourceSession::OnSystemEvent(const vm::SystemEvent& event) {
       // Published once the destination has voted, when the session can be finalized.
       if (event.migration.event == schema::MigrationEventName::kOfflineDone) break;
       if (event.migration.event == schema::MigrationEventName::kBlackoutStarted) {
-        stopped_at_ = event.when;
+        OnBlackout(event.when);
       }
-      notifier_.Publish(ToNotification(event.migration, origin()));
+      if (event.migration.event == schema::MigrationEventName::kTransferInProgress) {
+        memory_moves_ = true;
+        if (force_) Spawn(deps_.executor(), ForceSwitchover(self(), *force_));
+      }
+      Tell(ToNotification(event.migration, origin()));
       break;
     default:
       break;
@@ -220,13 +260,23 @@ void SourceSession::OnSystemEvent(const vm::SystemEvent& event) {
 
 void SourceSession::OnProgress(const vm::TransferProgress& from) {
   *info_.mutable_progress() = ToProgress(from, info_.progress());
-  info_.mutable_statistics()->set_memory_passes(from.pass);
+  v1::Statistics& statistics = *info_.mutable_statistics();
+  statistics.set_memory_passes(from.pass);
+  statistics.set_throttle_percent(std::max(statistics.throttle_percent(), from.throttle_percent));
+  statistics.set_switchover_forced(statistics.switchover_forced() || from.forced);
+  TraceProgress(from);
+  if (convergence_.Hopeless(from) && !transfer_ended_.is_set()) {
+    std::string why = absl::StrCat(
+        "the guest is slowed down by ", from.throttle_percent, " percent, and still dirties its ",
+        "memory faster than it moves; give it a longer blackout, or use the profile must-finish");
+    Spawn(deps_.executor(), CallOff(self(), std::move(why), "not_converging"));
+  }
   v1::Notification notification;
   notification.set_origin(origin());
   notification.set_phase(v1::MIGRATION_PHASE_TRANSFER_IN_PROGRESS);
   notification.set_state(v1::MIGRATION_PHASE_STATE_SUCCESS);
   *notification.mutable_progress() = info_.progress();
-  notifier_.Publish(notification);
+  Tell(notification);
 }
 
 Task<void> SourceSession::ReadMessages(Self self, std::shared_ptr<SessionConnection> connection) {
@@ -247,8 +297,9 @@ Task<void> SourceSession::HandleProof(std::string bytes) {
   absl::Status status = absl::OkStatus();
   switch (decoded.kind) {
     case ProofKind::kPrepared:
-      status = core_->NotePrepared(decoded, state_digest_);
+      status = CheckVote(decoded);
       voted_ = status.ok();
+      if (!voted_) vote_error_ = status;
       voted_at_ = Clock::now();
       vote_settled_.Set();
       break;
@@ -306,10 +357,16 @@ void SourceSession::FinishTransfer(const absl::Status& status) {
     vm_->UnfreezeGuest();
     if (entered.ok() && !entered->repeated) {
       info_.set_error(reason);
-      Publish(v1::MIGRATION_PHASE_FAILED, v1::MIGRATION_PHASE_STATE_SOURCE_FAILED, reason);
+      Publish(v1::MIGRATION_PHASE_FAILED,
+              info_.outcome() == v1::SESSION_OUTCOME_CANCELLED
+                  ? v1::MIGRATION_PHASE_STATE_CANCELLED
+                  : v1::MIGRATION_PHASE_STATE_SOURCE_FAILED,
+              reason);
       Store();
     }
   }
+  time_limit_.reset();
+  if (!status.ok()) blackout_limit_.reset();
   transfer_ended_.Set();
 }
 

@@ -1,5 +1,7 @@
 #include "migration/controller/transfer_progress.h"
 
+#include <algorithm>
+
 namespace ferry::migration {
 
 v1::Progress ToProgress(const vm::TransferProgress& now, const v1::Progress& before) {
@@ -15,6 +17,13 @@ v1::Progress ToProgress(const vm::TransferProgress& now, const v1::Progress& bef
   }
   if (now.dirty_bytes_per_second > 0 || now.pass > kFirstPass) {
     to.set_dirty_bytes_per_second(now.dirty_bytes_per_second);
+  }
+  to.set_throttle_percent(now.throttle_percent);
+  if (now.bytes_per_second > 0) {
+    constexpr double kMostMs = 1e15;
+    const double expected = static_cast<double>(now.remaining_bytes) * kMsPerSecond /
+                            static_cast<double>(now.bytes_per_second);
+    to.set_expected_blackout_ms(static_cast<uint64_t>(std::min(expected, kMostMs)));
   }
   if (!to.has_bytes_per_second() || !to.has_dirty_bytes_per_second()) return to;
   to.set_converging(now.bytes_per_second > now.dirty_bytes_per_second);

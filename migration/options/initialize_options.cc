@@ -64,6 +64,11 @@ absl::StatusOr<schema::MemoryTransferThrottleParams> ThrottleFromProto(
                                from.target_blackout_transfer_time(), 1, kMaxBlackoutMs));
     to.target_blackout_transfer_time = from.target_blackout_transfer_time();
   }
+  if (to.maximum_number_of_brownout_transfer_passes) {
+    RETURN_IF_ERROR(CheckRange("target_number_of_brownout_transfer_passes",
+                               to.target_number_of_brownout_transfer_passes.value_or(0), 0,
+                               *to.maximum_number_of_brownout_transfer_passes));
+  }
   if (from.has_blackout_time_threshold_for_cancelling_migration()) {
     RETURN_IF_ERROR(CheckRange("blackout_time_threshold_for_cancelling_migration",
                                from.blackout_time_threshold_for_cancelling_migration(), 1,
@@ -77,7 +82,10 @@ absl::StatusOr<schema::MemoryTransferThrottleParams> ThrottleFromProto(
 }  // namespace
 
 absl::StatusOr<schema::MigrationInitializeOptions> InitializeOptionsFromProto(
-    const v1::InitializeOptions& from) {
+    const std::optional<v1::InitializeOptions>& options) {
+  v1::InitializeOptions defaults;
+  defaults.set_memory_transport(v1::MEMORY_TRANSPORT_TCP);
+  const v1::InitializeOptions& from = options ? *options : defaults;
   if (from.memory_transport() != v1::MEMORY_TRANSPORT_TCP) {
     return absl::InvalidArgumentError(
         StrCat("memory_transport is ", from.memory_transport(),
@@ -111,7 +119,7 @@ absl::Status CheckOptionsAgree(const schema::MigrationInitializeOptions& source,
   if (source.memory_transport != destination.memory_transport) {
     differing.push_back("memory_transport");
   }
-  if (source.compression_settings.has_value() != destination.compression_settings.has_value()) {
+  if (source.compression_settings != destination.compression_settings) {
     differing.push_back("compression_settings");
   }
   if (source.checksum_verification.value_or(false) !=

@@ -10,11 +10,13 @@ namespace ferry::migration {
 
 // Converts the contract's options into the schema's. Unset and zero stay different; a value out of
 // range is INVALID_ARGUMENT naming the field and its range, never wrapped or clamped. The memory
-// transport must be TCP. The caller adds origin and compatibility data, which no client may set.
+// transport must be TCP. Absent options are the defaults of docs/migration-options.md. The caller
+// adds origin and compatibility data, which no client may set.
 absl::StatusOr<schema::MigrationInitializeOptions> InitializeOptionsFromProto(
-    const v1::InitializeOptions& options);
+    const std::optional<v1::InitializeOptions>& options);
 
-// FAILED_PRECONDITION, naming every option that both sides must agree on and do not.
+// FAILED_PRECONDITION, naming every option that both sides must agree on and do not. The others are
+// each side's own affair, or the source's alone.
 absl::Status CheckOptionsAgree(const schema::MigrationInitializeOptions& source,
                                const schema::MigrationInitializeOptions& destination);
 

@@ -193,6 +193,21 @@ grpc::ServerUnaryReactor* MigrationService::SettleSession(grpc::CallbackServerCo
                          });
 }
 
+grpc::ServerUnaryReactor* MigrationService::GetTrace(grpc::CallbackServerContext* context,
+                                                     const v1::GetTraceRequest* request,
+                                                     v1::GetTraceResponse* response) {
+  return rpc::ServeUnary(
+      context, executor_, request, response,
+      [this](const v1::GetTraceRequest& get) -> Task<absl::StatusOr<v1::GetTraceResponse>> {
+        auto trace = sessions_.Trace(get.session_id());
+        if (!trace.ok()) co_return trace.status();
+        v1::GetTraceResponse result;
+        result.set_trace_json(*std::move(trace));
+        co_return result;
+      },
+      rpc::OnCallerGone::kCancel);
+}
+
 grpc::ServerUnaryReactor* MigrationService::GetSession(grpc::CallbackServerContext* context,
                                                        const v1::GetSessionRequest* request,
                                                        v1::Session* response) {

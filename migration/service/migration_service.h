@@ -40,6 +40,8 @@ class MigrationService final : public v1::MigrationService::CallbackService {
   grpc::ServerUnaryReactor* SettleSession(grpc::CallbackServerContext* context,
                                           const v1::SettleSessionRequest* request,
                                           v1::SettleSessionResponse* response) override;
+  grpc::ServerUnaryReactor* GetTrace(grpc::CallbackServerContext*, const v1::GetTraceRequest*,
+                                     v1::GetTraceResponse*) override;
   grpc::ServerUnaryReactor* GetSession(grpc::CallbackServerContext*, const v1::GetSessionRequest*,
                                        v1::Session*) override;
   grpc::ServerUnaryReactor* ListSessions(grpc::CallbackServerContext*,

@@ -102,10 +102,12 @@ int ExitCodeFor(const v1::Session& session) {
   if (InDoubt(session.vm_location())) return kNeedsPerson;
   if (Moved(session)) return kOk;
   if (session.vm_location() == "nowhere") return kNeedsPerson;
-  if (session.outcome() == v1::SESSION_OUTCOME_CANCELLED) return kCancelled;
-  const bool late =
-      session.reason() == "deadline_exceeded" || session.reason() == "transfer_stalled";
-  return late ? kTimedOut : kMigrationFailed;
+  // Called off by its own limits, not by a person.
+  for (const char* limit : {"timed_out", "blackout_threshold_exceeded", "not_converging",
+                            "transfer_stalled", "deadline_exceeded"}) {
+    if (session.reason() == limit) return kTimedOut;
+  }
+  return session.outcome() == v1::SESSION_OUTCOME_CANCELLED ? kCancelled : kMigrationFailed;
 }
 
 }  // namespace ferry::ctl

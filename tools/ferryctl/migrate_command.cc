@@ -5,8 +5,8 @@
 #include "absl/strings/str_cat.h"
 #include "tools/ferryctl/command.h"
 #include "tools/ferryctl/exit_codes.h"
+#include "tools/ferryctl/migrate_options.h"
 #include "tools/ferryctl/migration_watch.h"
-#include "tools/ferryctl/units.h"
 #include "vmmanager/rpc/error_info.h"
 
 // `ferryctl migrate`: starts a migration in the source's daemon and stays with it to its end.
@@ -16,7 +16,8 @@ namespace {
 using MigrationAsync = v1::MigrationService::StubInterface::async_interface;
 
 struct MigrateArguments {
-  std::string vm, destination, downtime_limit, max_bandwidth;
+  std::string vm, destination;
+  MigrateOptions options;
   bool json = false;
   v1::MigrateRequest request;
   std::string session_id;  // once it has begun
@@ -155,32 +156,17 @@ void CheckMigrate(MigrateArguments* arguments) {
   if (absl::StatusOr<rpc::Address> to = rpc::ParseAddress(arguments->destination); !to.ok()) {
     throw CLI::ValidationError("--to", std::string(to.status().message()));
   }
-  const absl::StatusOr<uint32_t> downtime = ParseDurationMs(arguments->downtime_limit);
-  if (!downtime.ok()) {
-    throw CLI::ValidationError("--downtime-limit", std::string(downtime.status().message()));
-  }
-  const absl::StatusOr<uint64_t> bandwidth = ParseSize(arguments->max_bandwidth);
-  if (!bandwidth.ok()) {
-    throw CLI::ValidationError("--max-bandwidth", std::string(bandwidth.status().message()));
-  }
-  v1::InitializeOptions* options = request.mutable_options();
-  options->mutable_memory_transfer_throttle_params()->set_target_blackout_transfer_time(*downtime);
-  options->set_max_bandwidth(*bandwidth);
+  arguments->options.Fill(&request);
 }
 
 }  // namespace
 
 void AddMigrateCommand(CLI::App* app, Command* command) {
   auto arguments = std::make_shared<MigrateArguments>();
-  arguments->downtime_limit = "10ms";
-  arguments->max_bandwidth = "0";
   CLI::App* sub = app->add_subcommand("migrate", "Move a running VM to another host");
   sub->add_option("vm", arguments->vm, "Name or id")->required();
   sub->add_option("--to", arguments->destination, "The destination's daemon")->required();
-  sub->add_option("--downtime-limit", arguments->downtime_limit, "How long the switch may take")
-      ->capture_default_str();
-  sub->add_option("--max-bandwidth", arguments->max_bandwidth, "Bytes per second; 0: no limit")
-      ->capture_default_str();
+  arguments->options.AddTo(sub);
   sub->add_flag("--json", arguments->json, "A JSON object per line, the session last");
   sub->callback([=] {
     CheckMigrate(arguments.get());

@@ -3,8 +3,9 @@
 #include "absl/strings/str_cat.h"
 #include "tools/ferryctl/command.h"
 #include "tools/ferryctl/migration_watch.h"
+#include "tools/ferryctl/trace.h"
 
-// `ferryctl migration list | show | watch | cancel`.
+// `ferryctl migration list | show | watch | trace | cancel`.
 namespace ferry::ctl {
 namespace {
 
@@ -62,6 +63,13 @@ void AddMigrationCommands(CLI::App* app, Command* command) {
   CLI::App* watch = migration->add_subcommand("watch", "Follow a migration to its end");
   watch->add_option("id", *id, "The session's id")->required();
   watch->callback([=] { command->action = [=](Client* client) { return Watch(client, *id); }; });
+
+  auto file = std::make_shared<std::string>();
+  CLI::App* trace = migration->add_subcommand("trace", "Get the timeline of a traced migration");
+  trace->add_option("id", *id, "The session's id")->required();
+  trace->add_option("-o,--to-file", *file, "Where to write it; default: stdout");
+  trace->callback(
+      [=] { command->action = [=](Client* client) { return PrintTrace(client, *id, *file); }; });
 
   CLI::App* cancel = migration->add_subcommand("cancel", "Call a migration off");
   cancel->add_option("id", *id, "The session's id")->required();

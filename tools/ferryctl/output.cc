@@ -218,6 +218,12 @@ std::string MigrationSummary(const v1::Session& session) {
     }
     absl::StrAppend(&text, Line("  Sent", FormatSize(s.transferred_bytes())),
                     Line("  Memory passes", absl::StrCat(s.memory_passes())));
+    if (s.throttle_percent() > 0) {
+      absl::StrAppend(&text, Line("  Guest slowed by", absl::StrCat(s.throttle_percent(), "%")));
+    }
+    if (s.verified_bytes() > 0) {
+      absl::StrAppend(&text, Line("  Verified", FormatSize(s.verified_bytes())));
+    }
   }
   absl::StrAppend(&text, Line("  VM runs on", OrDash(session.vm_location())),
                   Line("  Session", session.session_id()));

@@ -19,6 +19,9 @@ std::vector<std::string> Pace(const v1::Progress& progress, const char* dirty) {
   if (progress.has_dirty_bytes_per_second()) {
     parts.push_back(absl::StrCat(dirty, " ", Rate(progress.dirty_bytes_per_second())));
   }
+  if (progress.throttle_percent() > 0) {
+    parts.push_back(absl::StrCat("guest slowed by ", progress.throttle_percent(), "%"));
+  }
   if (!progress.has_converging()) return parts;
   parts.push_back(progress.converging() ? "converging" : "not converging");
   if (progress.converging() && progress.has_eta_ms()) {
@@ -26,6 +29,13 @@ std::vector<std::string> Pace(const v1::Progress& progress, const char* dirty) {
         absl::StrCat("about ", FormatMs(static_cast<double>(progress.eta_ms())), " to go"));
   }
   return parts;
+}
+
+// How long the switch would take now.
+std::string Blackout(const v1::Progress& progress) {
+  if (!progress.has_expected_blackout_ms()) return "";
+  return absl::StrCat(", blackout about ",
+                      FormatMs(static_cast<double>(progress.expected_blackout_ms())));
 }
 
 const char* PhaseWords(v1::MigrationPhase phase) {
@@ -57,14 +67,15 @@ std::vector<std::string> ProgressLines(const v1::Progress& progress) {
   const std::string pace = absl::StrJoin(Pace(progress, "dirtied"), ", ");
   return {absl::StrCat("Pass ", progress.pass(), ", ", FormatSize(progress.remaining_bytes()),
                        " of ", FormatSize(progress.total_bytes()), " remaining, ",
-                       FormatSize(progress.transferred_bytes()), " sent"),
+                       FormatSize(progress.transferred_bytes()), " sent", Blackout(progress)),
           pace.empty() ? "its speed is not known yet" : pace};
 }
 
 std::string ProgressLine(const v1::Progress& progress) {
   std::vector<std::string> parts = Pace(progress, "dirty");
-  parts.insert(parts.begin(), absl::StrCat("pass ", progress.pass(), ", remaining ",
-                                           FormatSize(progress.remaining_bytes())));
+  parts.insert(parts.begin(),
+               absl::StrCat("pass ", progress.pass(), ", remaining ",
+                            FormatSize(progress.remaining_bytes()), Blackout(progress)));
   return absl::StrJoin(parts, ", ");
 }
 

@@ -112,6 +112,7 @@ TEST_F(SessionRegistryTest, BadOptionsChangeNothing) {
   v1::PrepareAndExportSandboxRequest request;
   request.set_session_id("s1");
   request.set_vm("web");
+  request.mutable_options();
   EXPECT_EQ(Await(a_.sessions->PrepareAndExport(request)).status().code(),
             absl::StatusCode::kInvalidArgument);
   EXPECT_EQ(vm->state(), v1::VM_STATE_RUNNING);
@@ -120,6 +121,7 @@ TEST_F(SessionRegistryTest, BadOptionsChangeNothing) {
   ASSERT_TRUE(Import("s1", *plan).ok());
   v1::PrepareSandboxRequest prepare;
   prepare.set_session_id("s1");
+  prepare.mutable_init_options();
   EXPECT_EQ(Await(b_.sessions->Prepare(prepare)).status().code(),
             absl::StatusCode::kInvalidArgument);
   EXPECT_EQ(State(b_, "s1"), v1::SESSION_STATE_DESTINATION_IMPORTED);

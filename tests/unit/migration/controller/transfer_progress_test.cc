@@ -68,5 +68,17 @@ TEST(ToProgress, ReportsATransferThatCameToAHalt) {
   EXPECT_FALSE(halted.converging());
 }
 
+TEST(ToProgress, ExpectsTheBlackoutByWhatIsLeftAndItsSpeed) {
+  vm::TransferProgress now = FirstPass();
+  EXPECT_FALSE(ToProgress(now, {}).has_expected_blackout_ms());
+  now.bytes_per_second = 100'000'000;
+  now.throttle_percent = 30;
+  EXPECT_EQ(ToProgress(now, {}).expected_blackout_ms(), 2000u);
+  EXPECT_EQ(ToProgress(now, {}).throttle_percent(), 30u);
+  now.remaining_bytes = ~uint64_t{0};
+  now.bytes_per_second = 1;
+  EXPECT_GT(ToProgress(now, {}).expected_blackout_ms(), 1'000'000u);
+}
+
 }  // namespace
 }  // namespace ferry::migration

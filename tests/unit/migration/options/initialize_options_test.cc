@@ -26,6 +26,12 @@ TEST(InitializeOptionsFromProto, RefusesEveryTransportButTcp) {
   EXPECT_THAT(std::string(result.status().message()), HasSubstr("memory_transport is 7"));
 }
 
+TEST(InitializeOptionsFromProto, AbsentOptionsAreTheDefaults) {
+  auto result = InitializeOptionsFromProto(std::nullopt);
+  ASSERT_TRUE(result.ok()) << result.status();
+  EXPECT_EQ(*result, *InitializeOptionsFromProto(Tcp()));
+}
+
 TEST(InitializeOptionsFromProto, AbsentSubMessagesStayAbsent) {
   auto result = InitializeOptionsFromProto(Tcp());
   ASSERT_TRUE(result.ok());
@@ -163,6 +169,13 @@ INSTANTIATE_TEST_SUITE_P(
                       ->set_blackout_time_threshold_for_cancelling_migration(0);
                 },
                 "blackout_time_threshold_for_cancelling_migration"},
+        Refusal{"TargetAboveMaximum",
+                [](v1::InitializeOptions& o) {
+                  auto* throttle = o.mutable_memory_transfer_throttle_params();
+                  throttle->set_target_number_of_brownout_transfer_passes(5);
+                  throttle->set_maximum_number_of_brownout_transfer_passes(4);
+                },
+                "target_number_of_brownout_transfer_passes is 5, but must be from 0 to 4"},
         Refusal{"NoWorkers",
                 [](v1::InitializeOptions& o) {
                   o.mutable_compression_settings()->set_throttle_worker_count(0);
@@ -176,7 +189,8 @@ TEST(CheckOptionsAgree, NamesWhatContradicts) {
   destination.max_bandwidth = 5;  // each side's own affair
   EXPECT_TRUE(CheckOptionsAgree(source, destination).ok());
 
-  source.compression_settings.emplace();
+  source.compression_settings.emplace().throttle_worker_count = 2;
+  destination.compression_settings.emplace().throttle_worker_count = 3;
   source.checksum_verification = true;
   absl::Status status = CheckOptionsAgree(source, destination);
   EXPECT_EQ(status.code(), absl::StatusCode::kFailedPrecondition);

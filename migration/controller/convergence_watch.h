@@ -1,0 +1,26 @@
+#pragma once
+
+#include <cstdint>
+#include <limits>
+
+#include "vmmanager/backend/compute_system.h"
+
+namespace ferry::migration {
+
+// Says when a transfer will not come to its end by itself: the guest is slowed down as far as it
+// goes, and pass after pass no less is left to send than before. No I/O.
+class ConvergenceWatch {
+ public:
+  static constexpr uint32_t kMostThrottle = 99;  // percent
+  static constexpr int kPassesInVain = 10;
+
+  // Takes the numbers as they come; the first of a pass count. True once, when that is so.
+  bool Hopeless(const vm::TransferProgress& now);
+
+ private:
+  uint64_t pass_ = 0;
+  uint64_t least_ = std::numeric_limits<uint64_t>::max();  // remaining bytes
+  int in_vain_ = 0;
+};
+
+}  // namespace ferry::migration

@@ -1,0 +1,17 @@
+#pragma once
+
+#include <cstdint>
+
+#include "absl/status/status.h"
+#include "ferry/v1/migration.pb.h"
+
+namespace ferry::migration {
+
+// Sets what `profile` stands for in `options`, as far as they leave it unset; what is set wins.
+// docs/migration-options.md lists it. INVALID_ARGUMENT if there is no such profile.
+absl::Status ExpandProfile(v1::MigrationProfile profile, v1::InitializeOptions& options);
+
+// The time that a migration of this profile may take if its caller sets no limit, in ms; 0: any.
+uint64_t DefaultTimeLimitMs(v1::MigrationProfile profile);
+
+}  // namespace ferry::migration
