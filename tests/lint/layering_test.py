@@ -13,7 +13,8 @@ HOST_BRIDGE = BRIDGE_WIRE | {"bridge/mux"}
 PROTO = {"ferry/v1", "ferry/state/v1"}
 VM_LOW = HOST_BRIDGE | {"vmmanager/schema", "vmmanager/backend"}
 VM_SANDBOX = VM_LOW | PROTO | {"guestmanager", "vmmanager/state", "vmmanager/store"}
-VM_ALL = VM_SANDBOX | {"vmmanager/qemu", "vmmanager/sandbox", "vmmanager/rpc", "vmmanager/service"}
+VM_ALL = VM_SANDBOX | {"vmmanager/qemu", "vmmanager/sandbox", "vmmanager/identity", "vmmanager/rpc",
+                       "vmmanager/service"}
 MIGRATION_PARTS = {"migration/options", "migration/session", "migration/commit",
                    "migration/connection"}
 
@@ -31,13 +32,15 @@ ALLOWED = {
     "vmmanager/state": BRIDGE_RUNTIME | PROTO | {"guestmanager", "vmmanager/schema"},
     "vmmanager/store": BRIDGE_RUNTIME,
     "vmmanager/sandbox": VM_SANDBOX,
-    "vmmanager/rpc": BRIDGE_RUNTIME | PROTO,
+    "vmmanager/identity": BRIDGE_RUNTIME,
+    "vmmanager/rpc": BRIDGE_RUNTIME | PROTO | {"vmmanager/identity"},
     "vmmanager/service": VM_SANDBOX | {"vmmanager/rpc", "vmmanager/sandbox"},
     "migration/options": BRIDGE_RUNTIME | PROTO | {"vmmanager/schema"},
     "migration/session": BRIDGE_RUNTIME | PROTO | {"vmmanager/schema"},
     "migration/commit": BRIDGE_RUNTIME,
-    "migration/connection": BRIDGE_RUNTIME,
-    "migration/controller": VM_SANDBOX | {"vmmanager/sandbox", "vmmanager/rpc"} | MIGRATION_PARTS,
+    "migration/connection": BRIDGE_RUNTIME | {"vmmanager/identity"},
+    "migration/controller": (VM_SANDBOX | MIGRATION_PARTS
+                             | {"vmmanager/sandbox", "vmmanager/identity", "vmmanager/rpc"}),
     "migration/service": VM_ALL - {"vmmanager/qemu"} | MIGRATION_PARTS | {"migration/controller"},
 }
 # The guest links no protobuf, no gRPC and none of the host's code.
