@@ -32,6 +32,9 @@ class ByteStream {
 
   // Who is at the other end, for people: an address, "a local process" for Unix sockets.
   virtual std::string peer() const = 0;
+
+  // The host that the other end's certificate names; empty where none was shown.
+  virtual std::string peer_name() const { return {}; }
 };
 
 // Takes a connected stream socket of any family and sets it up for the session connection: no delay

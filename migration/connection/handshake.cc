@@ -129,6 +129,7 @@ absl::Status RefusalToStatus(const Refusal& refusal) {
       absl::StrCat("the destination refused the session connection: ", refusal.text);
   switch (refusal.reason) {
     case RefusalReason::kBadToken:
+    case RefusalReason::kWrongPeer:
       return absl::PermissionDeniedError(text);
     case RefusalReason::kUnknownSession:
       return absl::NotFoundError(text);

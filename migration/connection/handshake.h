@@ -57,6 +57,7 @@ enum class RefusalReason : uint16_t {
   kRole = 4,       // both sides claim the same role
   kOccupied = 5,   // the session has its connection already
   kMalformed = 6,  // the hello cannot be read
+  kWrongPeer = 7,  // the session is another host's
 };
 
 struct Refusal {

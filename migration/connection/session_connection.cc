@@ -70,6 +70,8 @@ const std::string& SessionConnection::peer_journal_id() const {
 
 std::string SessionConnection::peer() const { return driver_->peer(); }
 
+std::string SessionConnection::peer_name() const { return driver_->peer_name(); }
+
 SessionStatistics SessionConnection::statistics() const { return driver_->core().statistics(); }
 
 void SessionConnection::set_rate_limit(uint64_t bytes_per_second) {

@@ -60,6 +60,8 @@ class SessionConnection {
 
   const std::string& peer_journal_id() const;
   std::string peer() const;
+  // The host that the peer's certificate names; empty without TLS.
+  std::string peer_name() const;
   SessionStatistics statistics() const;
   // Bytes per second of the channels together; 0: unlimited. Messages are not held back.
   void set_rate_limit(uint64_t bytes_per_second);

@@ -53,6 +53,7 @@ class SessionDriver : public std::enable_shared_from_this<SessionDriver> {
   const std::vector<uint16_t>& channels() const { return channel_ids_; }
   std::optional<std::chrono::nanoseconds> rtt() const { return rtt_; }
   std::string peer() const { return stream_->peer(); }
+  std::string peer_name() const { return stream_->peer_name(); }
 
  private:
   using Self = std::shared_ptr<SessionDriver>;

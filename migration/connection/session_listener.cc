@@ -39,9 +39,11 @@ absl::StatusOr<std::string> AdvertisedAddress(const std::string& wish, const std
 // One expected session; shared by its Expectation and the connections being checked.
 class SessionListener::Entry {
  public:
-  Entry(Executor executor, HandshakeParams p) : params(std::move(p)), arrived(executor) {}
+  Entry(Executor executor, HandshakeParams p, std::string peer)
+      : params(std::move(p)), peer_name(std::move(peer)), arrived(executor) {}
 
   HandshakeParams params;
+  const std::string peer_name;  // empty: any host
   AsyncEvent arrived;
   std::shared_ptr<SessionConnection> connection;
   bool cancelled = false;
@@ -55,7 +57,7 @@ class SessionListener::State : public std::enable_shared_from_this<State> {
   absl::Status Open();
   const std::string& address() const { return address_; }
   const std::string& bound_address() const { return bound_address_; }
-  absl::StatusOr<std::shared_ptr<Entry>> Add(HandshakeParams params);
+  absl::StatusOr<std::shared_ptr<Entry>> Add(HandshakeParams params, std::string peer_name);
   void Remove(const std::string& session_id) { entries_.erase(session_id); }
   void Close();
   static Task<void> AcceptLoop(std::shared_ptr<State> self);
@@ -84,7 +86,8 @@ class SessionListener::State : public std::enable_shared_from_this<State> {
   void MakeRoom();
   static Task<void> Serve(std::shared_ptr<State> self, UniqueFd fd, Slot slot);
   static Task<absl::Status> Authenticate(std::shared_ptr<State> self, UniqueFd fd);
-  std::optional<Refusal> Admit(const Hello& hello, std::shared_ptr<Entry>* entry);
+  std::optional<Refusal> Admit(const Hello& hello, const std::string& peer_name,
+                               std::shared_ptr<Entry>* entry);
 
   Executor executor_;
   ListenerOptions options_;
@@ -150,6 +153,7 @@ void SessionListener::State::MakeRoom() {
 }
 
 std::optional<Refusal> SessionListener::State::Admit(const Hello& hello,
+                                                     const std::string& peer_name,
                                                      std::shared_ptr<Entry>* entry) {
   const auto it = entries_.find(hello.session_id);
   if (it == entries_.end()) {
@@ -159,6 +163,10 @@ std::optional<Refusal> SessionListener::State::Admit(const Hello& hello,
     return CheckHello(hello, nobody);
   }
   if (const auto refusal = CheckHello(hello, it->second->params)) return refusal;
+  const std::string& expected = it->second->peer_name;
+  if (!expected.empty() && expected != peer_name) {
+    return Refusal{RefusalReason::kWrongPeer, absl::StrCat("the session is not ", peer_name, "'s")};
+  }
   if (it->second->connection && !it->second->connection->closed()) {
     return Refusal{RefusalReason::kOccupied, "the session has its connection already"};
   }
@@ -193,7 +201,10 @@ Task<absl::Status> SessionListener::State::Authenticate(std::shared_ptr<State> s
   absl::StatusOr<Hello> hello = co_await driver->ReceiveHello(self->options_.hello_deadline);
   if (!hello.ok()) co_return hello.status();
   std::shared_ptr<Entry> entry;
-  if (const std::optional<Refusal> refusal = self->Admit(*hello, &entry)) {
+  if (const auto refusal = self->Admit(*hello, driver->peer_name(), &entry)) {
+    if (self->options_.refused) {
+      self->options_.refused(driver->peer_name(), hello->session_id, refusal->text);
+    }
     driver->Refuse(*refusal);
     co_return absl::OkStatus();
   }
@@ -204,14 +215,14 @@ Task<absl::Status> SessionListener::State::Authenticate(std::shared_ptr<State> s
 }
 
 absl::StatusOr<std::shared_ptr<SessionListener::Entry>> SessionListener::State::Add(
-    HandshakeParams params) {
+    HandshakeParams params, std::string peer_name) {
   if (closed_) return absl::FailedPreconditionError("the session listener is closed");
   if (params.session_id.empty() || params.token.size() != kSessionTokenSize) {
     return absl::InvalidArgumentError(
         absl::StrCat("a session needs an id and a token of ", kSessionTokenSize, " bytes"));
   }
   const std::string id = params.session_id;
-  auto entry = std::make_shared<Entry>(executor_, std::move(params));
+  auto entry = std::make_shared<Entry>(executor_, std::move(params), std::move(peer_name));
   if (!entries_.emplace(id, entry).second) {
     return absl::AlreadyExistsError(absl::StrCat("session \"", id, "\" is expected already"));
   }
@@ -266,9 +277,12 @@ class ExpectationImpl final : public SessionListener::Expectation {
 
 absl::StatusOr<std::unique_ptr<SessionListener>> SessionListener::Listen(Executor executor,
                                                                          ListenerOptions options) {
+  const bool accepts = !options.address.empty();
   auto state = std::make_shared<State>(executor, std::move(options));
-  RETURN_IF_ERROR(state->Open());
-  Spawn(executor, State::AcceptLoop(state));
+  if (accepts) {
+    RETURN_IF_ERROR(state->Open());
+    Spawn(executor, State::AcceptLoop(state));
+  }
   return std::unique_ptr<SessionListener>(new SessionListener(std::move(state)));
 }
 
@@ -281,13 +295,14 @@ const std::string& SessionListener::address() const { return state_->address(); 
 const std::string& SessionListener::bound_address() const { return state_->bound_address(); }
 
 absl::StatusOr<std::unique_ptr<SessionListener::Expectation>> SessionListener::Expect(
-    const std::string& session_id, const std::string& token, const std::string& journal_id) {
+    const std::string& session_id, const std::string& token, const std::string& journal_id,
+    const std::string& peer_name) {
   HandshakeParams params;
   params.role = Role::kDestination;
   params.session_id = session_id;
   params.token = token;
   params.journal_id = journal_id;
-  ASSIGN_OR_RETURN(std::shared_ptr<Entry> entry, state_->Add(std::move(params)));
+  ASSIGN_OR_RETURN(std::shared_ptr<Entry> entry, state_->Add(std::move(params), peer_name));
   return std::make_unique<ExpectationImpl<State, Entry>>(state_, std::move(entry));
 }
 

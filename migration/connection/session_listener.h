@@ -2,6 +2,7 @@
 
 #include <chrono>
 #include <cstddef>
+#include <functional>
 #include <memory>
 #include <string>
 
@@ -13,7 +14,8 @@
 namespace ferry::migration {
 
 struct ListenerOptions {
-  std::string address = "127.0.0.1:0";  // port 0: any free one
+  // Port 0: any free one. Empty: no connections are accepted, only handed over.
+  std::string address = "127.0.0.1:0";
   // What sources are told to dial: "host:port", or "host" for the port that was bound. Empty: the
   // address that was bound, which must be one that they reach.
   std::string advertised;
@@ -24,6 +26,11 @@ struct ListenerOptions {
   size_t max_unauthenticated = 16;
   std::chrono::milliseconds hello_deadline{
       5'000};  // from the connection to its hello, TLS included
+  // Told of each connection that was refused: the host that its certificate names (empty if none),
+  // the session that it asked for, and why.
+  std::function<void(const std::string& peer_name, const std::string& session_id,
+                     const std::string& why)>
+      refused;
 };
 
 // Accepts session connections at the destination and gives each to whoever expects it. A
@@ -46,15 +53,17 @@ class SessionListener {
   SessionListener(const SessionListener&) = delete;
   SessionListener& operator=(const SessionListener&) = delete;
 
-  // Where sources are to dial.
+  // Where sources are to dial; empty if it accepts no connections.
   const std::string& address() const;
   // Where it listens, as a number, with the port that was bound.
   const std::string& bound_address() const;
 
-  // From now on the session may be opened with `token` (kSessionTokenSize random bytes).
+  // From now on the session may be opened with `token` (kSessionTokenSize random bytes), by the
+  // host `peer_name` if that is given.
   absl::StatusOr<std::unique_ptr<Expectation>> Expect(const std::string& session_id,
                                                       const std::string& token,
-                                                      const std::string& journal_id);
+                                                      const std::string& journal_id,
+                                                      const std::string& peer_name = "");
 
   // Stops accepting; waiters get CANCELLED. Connections that were handed out live on.
   void Close();

@@ -11,13 +11,49 @@
 #include "absl/strings/str_cat.h"
 #include "bridge/runtime/async.h"
 #include "bridge/runtime/status_macros.h"
+#include "vmmanager/identity/certificate.h"
 
 namespace ferry::migration {
 
 class TlsContext {
  public:
-  asio::ssl::context ssl{asio::ssl::context::tlsv13};
+  explicit TlsContext(std::shared_ptr<identity::CertificateFiles> files)
+      : files_(std::move(files)) {}
+
+  // For one handshake; connections keep the one that they were made with.
+  absl::StatusOr<std::shared_ptr<asio::ssl::context>> Current() {
+    const std::shared_ptr<const identity::Credentials> now = files_->Current();
+    if (now == loaded_) return context_;
+    ASSIGN_OR_RETURN(context_, Make(*now));
+    loaded_ = now;
+    return context_;
+  }
+
+ private:
+  static absl::StatusOr<std::shared_ptr<asio::ssl::context>> Make(const identity::Credentials& pem);
+
+  const std::shared_ptr<identity::CertificateFiles> files_;
+  std::shared_ptr<const identity::Credentials> loaded_;
+  std::shared_ptr<asio::ssl::context> context_;
 };
+
+absl::StatusOr<std::shared_ptr<asio::ssl::context>> TlsContext::Make(
+    const identity::Credentials& pem) {
+  auto context = std::make_shared<asio::ssl::context>(asio::ssl::context::tlsv13);
+  boost::system::error_code ec;
+  const auto failed = [&ec](const char* what) {
+    return absl::InvalidArgumentError(absl::StrCat("TLS: cannot use ", what, ": ", ec.message()));
+  };
+  context->set_verify_mode(asio::ssl::verify_peer | asio::ssl::verify_fail_if_no_peer_cert, ec);
+  if (ec) return failed("certificate verification");
+  context->use_certificate_chain(asio::buffer(pem.cert), ec);
+  if (ec) return failed("the certificate");
+  context->use_private_key(asio::buffer(pem.key), asio::ssl::context::pem, ec);
+  if (ec) return failed("the private key");
+  context->add_certificate_authority(asio::buffer(pem.ca), ec);
+  if (ec) return failed("the CA's certificate");
+  return context;
+}
 
 namespace {
 
@@ -26,9 +62,9 @@ using SslStream = asio::ssl::stream<Socket>;
 
 class TlsStream final : public ByteStream {
  public:
-  TlsStream(Socket socket, std::shared_ptr<TlsContext> context, std::string peer)
+  TlsStream(Socket socket, std::shared_ptr<asio::ssl::context> context, std::string peer)
       : context_(std::move(context)),
-        stream_(std::move(socket), context_->ssl),
+        stream_(std::move(socket), *context_),
         peer_(std::move(peer)) {}
 
   // Checked against the certificate during the client's handshake.
@@ -48,7 +84,7 @@ class TlsStream final : public ByteStream {
           absl::StrCat("TLS with ", self->peer_, ": ", ec.message(),
                        "; both hosts need certificates that the other one's CA file covers"));
     }
-    co_return absl::OkStatus();
+    co_return self->LearnPeer();
   }
 
   Task<absl::StatusOr<size_t>> ReadSome(std::span<char> buffer) override {
@@ -83,16 +119,35 @@ class TlsStream final : public ByteStream {
   }
 
   std::string peer() const override { return peer_; }
+  std::string peer_name() const override { return peer_name_; }
 
  private:
-  std::shared_ptr<TlsContext> context_;
+  // Whom the verified certificate names.
+  absl::Status LearnPeer() {
+    X509* certificate = SSL_get0_peer_certificate(stream_.native_handle());
+    if (certificate == nullptr) {
+      return absl::UnauthenticatedError(absl::StrCat(peer_, " showed no certificate"));
+    }
+    ASSIGN_OR_RETURN(const identity::Identity who, identity::IdentityOf(certificate));
+    if (!who.roles.Has(identity::Role::kPeer)) {
+      return absl::PermissionDeniedError(
+          absl::StrCat("the certificate of ", peer_, " (", who.name,
+                       ") has not the role peer; migrations are between hosts"));
+    }
+    peer_name_ = who.name;
+    return absl::OkStatus();
+  }
+
+  std::shared_ptr<asio::ssl::context> context_;
   SslStream stream_;
   std::string peer_;
+  std::string peer_name_;
 };
 
 absl::StatusOr<std::unique_ptr<TlsStream>> MakeStream(Executor executor, UniqueFd fd,
                                                       std::shared_ptr<TlsContext> context) {
   RETURN_IF_ERROR(CheckConnectedStream(fd.get()));
+  ASSIGN_OR_RETURN(std::shared_ptr<asio::ssl::context> current, context->Current());
   TuneSocket(fd.get());
   std::string peer = DescribePeer(fd.get());
   sockaddr_storage address{};
@@ -103,26 +158,13 @@ absl::StatusOr<std::unique_ptr<TlsStream>> MakeStream(Executor executor, UniqueF
   socket.assign(asio::generic::stream_protocol(address.ss_family, 0), fd.get(), ec);
   if (ec) return absl::InternalError(absl::StrCat("taking over a socket: ", ec.message()));
   fd.Release();
-  return std::make_unique<TlsStream>(std::move(socket), std::move(context), std::move(peer));
+  return std::make_unique<TlsStream>(std::move(socket), std::move(current), std::move(peer));
 }
 
 }  // namespace
 
-absl::StatusOr<std::shared_ptr<TlsContext>> LoadTls(const TlsFiles& files) {
-  auto context = std::make_shared<TlsContext>();
-  boost::system::error_code ec;
-  const auto failed = [&ec](const std::string& file) {
-    return absl::InvalidArgumentError(absl::StrCat("TLS: cannot use ", file, ": ", ec.message()));
-  };
-  context->ssl.set_verify_mode(asio::ssl::verify_peer | asio::ssl::verify_fail_if_no_peer_cert, ec);
-  if (ec) return failed("certificate verification");
-  context->ssl.use_certificate_chain_file(files.certificate_chain, ec);
-  if (ec) return failed(files.certificate_chain);
-  context->ssl.use_private_key_file(files.private_key, asio::ssl::context::pem, ec);
-  if (ec) return failed(files.private_key);
-  context->ssl.load_verify_file(files.trusted_ca, ec);
-  if (ec) return failed(files.trusted_ca);
-  return context;
+std::shared_ptr<TlsContext> MakeTlsContext(std::shared_ptr<identity::CertificateFiles> files) {
+  return std::make_shared<TlsContext>(std::move(files));
 }
 
 Task<absl::StatusOr<std::unique_ptr<ByteStream>>> MakeTlsClientStream(

@@ -9,23 +9,19 @@
 #include "bridge/runtime/task.h"
 #include "bridge/runtime/unique_fd.h"
 #include "migration/connection/byte_stream.h"
+#include "vmmanager/identity/certificate_files.h"
 
 namespace ferry::migration {
 
-// PEM files of a daemon's identity and of who it trusts.
-struct TlsFiles {
-  std::string certificate_chain;
-  std::string private_key;
-  std::string trusted_ca;
-};
-
-// Mutual TLS 1.3: both sides show a certificate and verify the other's.
+// Mutual TLS 1.3 with the certificate files of a daemon, as they are at each handshake: both sides
+// show a certificate with the role "peer" and verify the other's.
 class TlsContext;
 
-absl::StatusOr<std::shared_ptr<TlsContext>> LoadTls(const TlsFiles& files);
+std::shared_ptr<TlsContext> MakeTlsContext(std::shared_ptr<identity::CertificateFiles> files);
 
 // TLS on a connected socket. The client also checks that the certificate names `peer_name` (a DNS
-// name or an IP address).
+// name or an IP address). UNAUTHENTICATED if the other side is not known, PERMISSION_DENIED if it
+// is no host. The stream's peer_name() is the host's name.
 Task<absl::StatusOr<std::unique_ptr<ByteStream>>> MakeTlsClientStream(
     UniqueFd socket, std::shared_ptr<TlsContext> context, std::string peer_name,
     std::chrono::milliseconds deadline);

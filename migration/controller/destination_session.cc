@@ -142,7 +142,7 @@ Task<absl::StatusOr<v1::PrepareSandboxResponse>> DestinationSession::Prepare(
     prepared = absl::InternalError("no random numbers for the session's token");
   }
   if (prepared.ok()) {
-    auto expectation = deps_.listener.Expect(id(), token, deps_.store().journal_id());
+    auto expectation = deps_.listener.Expect(id(), token, deps_.store().journal_id(), peer_name_);
     prepared = expectation.status();
     if (expectation.ok()) expectation_ = *std::move(expectation);
   }

@@ -13,9 +13,12 @@ namespace ferry::migration {
 // The destination's side of one migration.
 class DestinationSession final : public MigrationSession {
  public:
-  DestinationSession(const ControllerDeps& deps, std::string session_id)
+  // Only the host `peer_name` may open its session connection, if that is given.
+  DestinationSession(const ControllerDeps& deps, std::string session_id, std::string peer_name = "")
       : MigrationSession(deps, std::move(session_id), v1::MIGRATION_ORIGIN_DESTINATION),
-        cut_arrived_(deps.executor()) {}
+        cut_arrived_(deps.executor()) {
+    peer_name_ = std::move(peer_name);
+  }
 
   // Goes on with what a former daemon process left; see Recover().
   DestinationSession(const ControllerDeps& deps, const FormerSession& former);

@@ -176,6 +176,7 @@ void MigrationSession::ConnectionArrived(std::shared_ptr<SessionConnection> conn
     return;
   }
   connection_ = std::move(connection);
+  if (peer_name_.empty()) peer_name_ = connection_->peer_name();
   connected_.Set();
 }
 
@@ -203,6 +204,7 @@ void MigrationSession::Restore(const FormerSession& former) {
   plan_digest_ = former.detail.plan_sha256();
   state_digest_ = former.detail.state_sha256();
   peer_journal_id_ = former.detail.peer_journal_id();
+  peer_name_ = former.detail.peer_name();
   base_epoch_ = former.detail.epoch();
   paused_by_user_ = former.detail.paused_by_user();
 }
@@ -216,6 +218,7 @@ Task<absl::Status> MigrationSession::Journal(std::string_view record, uint64_t e
   detail.set_plan_sha256(plan_digest_);
   detail.set_state_sha256(state_digest_);
   detail.set_peer_journal_id(peer_journal_id_);
+  detail.set_peer_name(peer_name_);
   detail.set_paused_by_user(paused_by_user_);
   vm::JournalRecord entry;
   entry.session_id = id();

@@ -45,6 +45,9 @@ class MigrationSession : public std::enable_shared_from_this<MigrationSession> {
   // The session's newest record.
   const vm::JournalRecord& head() const { return head_; }
   Notifier& notifier() { return notifier_; }
+  // The other host, by its certificate: who imported the session, or else who connected for it.
+  // Empty as long as there is none.
+  const std::string& peer_name() const { return peer_name_; }
 
   // The session as clients see it.
   v1::Session Describe() const;
@@ -126,6 +129,7 @@ class MigrationSession : public std::enable_shared_from_this<MigrationSession> {
   std::string plan_digest_;
   std::string state_digest_;
   std::string peer_journal_id_;
+  std::string peer_name_;
   uint64_t base_epoch_ = 0;  // of the VM when the session opened
   bool paused_by_user_ = false;
   vm::JournalRecord head_;

@@ -69,6 +69,12 @@ Task<absl::Status> Orchestrator::Drive(std::shared_ptr<Run> run) {
   *prepare.mutable_init_options() = run->request.options();
   auto prepared = co_await run->peer->Prepare(std::move(prepare));
   if (!prepared.ok()) co_return prepared.status();
+  if (prepared->session_address().empty()) {
+    co_return rpc::ErrorWithReason(
+        absl::StatusCode::kFailedPrecondition,
+        absl::StrCat(run->request.destination(), " accepts no session connections"),
+        "no_session_address", "start ferryd there with certificates, or with --insecure-tcp");
+  }
 
   v1::TransferSandboxRequest receive;
   receive.set_session_id(id);

@@ -105,10 +105,27 @@ Task<void> SessionRegistry::Recover() {
   co_return;
 }
 
+Task<absl::StatusOr<std::optional<std::string>>> SessionRegistry::PeerOf(std::string session_id) {
+  std::optional<std::string> peer;
+  auto live = sessions_.find(session_id);
+  if (live == sessions_.end()) {
+    auto records = co_await deps_.store().ReadJournal(session_id);
+    if (!records.ok()) co_return records.status();
+    if (!records->empty()) {
+      CO_ASSIGN_OR_RETURN(const state::v1::CommitDetail detail, ParseDetail(records->back()));
+      peer = detail.peer_name();
+    }
+    // It may have been imported meanwhile.
+    live = sessions_.find(session_id);
+  }
+  if (live != sessions_.end()) peer = live->second->peer_name();
+  co_return peer;
+}
+
 // A session that is over, or that never came here. What was decided is told again; what is not
 // known is refused, durably, so that a late Import cannot bring it to life.
 Task<absl::StatusOr<std::string>> SessionRegistry::AnswerFromJournal(
-    v1::SettleSessionRequest request) {
+    v1::SettleSessionRequest request, std::string peer_name) {
   auto records = co_await deps_.store().ReadJournal(request.session_id());
   if (!records.ok()) co_return records.status();
   vm::JournalRecord last;
@@ -119,6 +136,7 @@ Task<absl::StatusOr<std::string>> SessionRegistry::AnswerFromJournal(
     detail.set_schema_version(kCommitDetailVersion);
     detail.set_epoch(request.epoch());
     detail.set_plan_sha256(request.plan_sha256());
+    detail.set_peer_name(peer_name);
     last.session_id = request.session_id();
     last.vm_id = request.vm_id();
     last.kind = std::string(ToString(DestinationRecord::kRefused));

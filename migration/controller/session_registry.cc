@@ -148,7 +148,8 @@ Task<absl::StatusOr<std::string>> SessionRegistry::PrepareAndExport(
   co_return plan;
 }
 
-Task<absl::Status> SessionRegistry::Import(v1::ImportSandboxRequest request) {
+Task<absl::Status> SessionRegistry::Import(v1::ImportSandboxRequest request,
+                                           std::string peer_name) {
   // An address says little about which host it leads to; that the session is one of ours does.
   if (auto ours = Find(request.session_id());
       ours.ok() && (*ours)->origin() == v1::MIGRATION_ORIGIN_SOURCE) {
@@ -167,7 +168,7 @@ Task<absl::Status> SessionRegistry::Import(v1::ImportSandboxRequest request) {
     co_return absl::AlreadyExistsError(
         absl::StrCat("session ", id, " was decided here before; choose another id"));
   }
-  auto session = std::make_shared<DestinationSession>(deps_, id);
+  auto session = std::make_shared<DestinationSession>(deps_, id, std::move(peer_name));
   sessions_[id] = session;
   absl::Status imported = co_await session->Import(std::move(request));
   if (!imported.ok()) sessions_.erase(id);
@@ -200,7 +201,7 @@ Task<absl::Status> SessionRegistry::Cleanup(std::string session_id) {
 }
 
 Task<absl::StatusOr<v1::SettleSessionResponse>> SessionRegistry::Settle(
-    v1::SettleSessionRequest request) {
+    v1::SettleSessionRequest request, std::string peer_name) {
   v1::SettleSessionResponse response;
   auto it = sessions_.find(request.session_id());
   if (it != sessions_.end()) {
@@ -214,7 +215,7 @@ Task<absl::StatusOr<v1::SettleSessionResponse>> SessionRegistry::Settle(
     response.set_proof(*std::move(proof));
     co_return response;
   }
-  auto proof = co_await AnswerFromJournal(std::move(request));
+  auto proof = co_await AnswerFromJournal(std::move(request), std::move(peer_name));
   if (!proof.ok()) co_return proof.status();
   response.set_proof(*std::move(proof));
   co_return response;

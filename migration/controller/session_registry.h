@@ -3,6 +3,7 @@
 #include <deque>
 #include <map>
 #include <memory>
+#include <optional>
 #include <string>
 #include <utility>
 #include <vector>
@@ -34,10 +35,15 @@ class SessionRegistry {
   Task<absl::StatusOr<v1::Session>> Migrate(v1::MigrateRequest request);
 
   Task<absl::StatusOr<std::string>> PrepareAndExport(v1::PrepareAndExportSandboxRequest request);
-  Task<absl::Status> Import(v1::ImportSandboxRequest request);
+  // If a host's daemon imports, the session is that host's: `peer_name`, by its certificate.
+  Task<absl::Status> Import(v1::ImportSandboxRequest request, std::string peer_name = "");
   Task<absl::StatusOr<v1::PrepareSandboxResponse>> Prepare(v1::PrepareSandboxRequest request);
   // A source asks, or tells, how a session ends; see MigrationService.SettleSession.
-  Task<absl::StatusOr<v1::SettleSessionResponse>> Settle(v1::SettleSessionRequest request);
+  Task<absl::StatusOr<v1::SettleSessionResponse>> Settle(v1::SettleSessionRequest request,
+                                                         std::string peer_name = "");
+  // The host that a session, or the record of one, belongs to: empty if none has shown itself yet,
+  // nullopt if this host knows no such session.
+  Task<absl::StatusOr<std::optional<std::string>>> PeerOf(std::string session_id);
   // Forgets an ended session of the caller's; its record stays.
   Task<absl::Status> Cleanup(std::string session_id);
 
@@ -63,7 +69,8 @@ class SessionRegistry {
   Task<absl::StatusOr<bool>> IsSuperseded(std::string vm_id, uint64_t sequence);
   Task<absl::Status> LoadUndecided(const vm::SessionRow& row, v1::Session session,
                                    JournalTrust trust);
-  Task<absl::StatusOr<std::string>> AnswerFromJournal(v1::SettleSessionRequest request);
+  Task<absl::StatusOr<std::string>> AnswerFromJournal(v1::SettleSessionRequest request,
+                                                      std::string peer_name);
 
   const ControllerDeps& deps_;
   Orchestrator orchestrator_;

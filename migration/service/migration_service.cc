@@ -1,8 +1,6 @@
 #include "migration/service/migration_service.h"
 
-#include <unistd.h>
-
-#include "absl/strings/match.h"
+#include "absl/strings/str_cat.h"
 #include "bridge/runtime/status_macros.h"
 #include "vmmanager/rpc/error_info.h"
 #include "vmmanager/rpc/stream_reactor.h"
@@ -37,6 +35,20 @@ absl::Status CheckNamesProcessSocket(const v1::CreateDuplicateSocketRequest& req
 
 }  // namespace
 
+Task<absl::Status> MigrationService::CheckPeer(rpc::Caller caller, std::string session_id,
+                                               Bound bound) {
+  if (!caller.IsOnlyPeer()) co_return absl::OkStatus();
+  auto peer = co_await sessions_.PeerOf(session_id);
+  if (!peer.ok()) co_return peer.status();
+  // The call itself knows what to say about a session that nobody knows.
+  if (!*peer || **peer == caller.peer_name()) co_return absl::OkStatus();
+  if ((*peer)->empty() && bound == Bound::kToNobodyElse) co_return absl::OkStatus();
+  co_return rpc::ErrorWithReason(
+      absl::StatusCode::kPermissionDenied,
+      absl::StrCat("session ", session_id, " is not one of host ", caller.peer_name()),
+      "not_your_session", "a host may only speak of migrations between itself and this one");
+}
+
 grpc::ServerUnaryReactor* MigrationService::Migrate(grpc::CallbackServerContext* context,
                                                     const v1::MigrateRequest* request,
                                                     v1::Session* response) {
@@ -66,38 +78,43 @@ grpc::ServerUnaryReactor* MigrationService::PrepareAndExportSandbox(
 grpc::ServerUnaryReactor* MigrationService::ImportSandbox(grpc::CallbackServerContext* context,
                                                           const v1::ImportSandboxRequest* request,
                                                           v1::ImportSandboxResponse* response) {
-  return rpc::ServeUnary(context, executor_, request, response,
-                         [this](const v1::ImportSandboxRequest& import)
-                             -> Task<absl::StatusOr<v1::ImportSandboxResponse>> {
-                           v1::ImportSandboxRequest own = import;
-                           CO_RETURN_IF_ERROR(co_await sessions_.Import(std::move(own)));
-                           co_return v1::ImportSandboxResponse();
-                         });
+  return rpc::ServeUnary(
+      context, executor_, request, response,
+      [this, caller = rpc::CallerOf(*context)](const v1::ImportSandboxRequest& import)
+          -> Task<absl::StatusOr<v1::ImportSandboxResponse>> {
+        v1::ImportSandboxRequest own = import;
+        CO_RETURN_IF_ERROR(co_await sessions_.Import(std::move(own), caller.peer_name()));
+        co_return v1::ImportSandboxResponse();
+      });
 }
 
 grpc::ServerUnaryReactor* MigrationService::PrepareSandbox(grpc::CallbackServerContext* context,
                                                            const v1::PrepareSandboxRequest* request,
                                                            v1::PrepareSandboxResponse* response) {
-  return rpc::ServeUnary(context, executor_, request, response,
-                         [this](const v1::PrepareSandboxRequest& prepare)
-                             -> Task<absl::StatusOr<v1::PrepareSandboxResponse>> {
-                           v1::PrepareSandboxRequest own = prepare;
-                           co_return co_await sessions_.Prepare(std::move(own));
-                         });
+  return rpc::ServeUnary(
+      context, executor_, request, response,
+      [this, caller = rpc::CallerOf(*context)](const v1::PrepareSandboxRequest& prepare)
+          -> Task<absl::StatusOr<v1::PrepareSandboxResponse>> {
+        v1::PrepareSandboxRequest own = prepare;
+        CO_RETURN_IF_ERROR(co_await CheckPeer(caller, own.session_id(), Bound::kToCaller));
+        co_return co_await sessions_.Prepare(std::move(own));
+      });
 }
 
 grpc::ServerUnaryReactor* MigrationService::TransferSandbox(
     grpc::CallbackServerContext* context, const v1::TransferSandboxRequest* request,
     v1::TransferSandboxResponse* response) {
-  return rpc::ServeUnary(context, executor_, request, response,
-                         [this](const v1::TransferSandboxRequest& transfer)
-                             -> Task<absl::StatusOr<v1::TransferSandboxResponse>> {
-                           auto session = sessions_.Find(transfer.session_id());
-                           if (!session.ok()) co_return session.status();
-                           v1::TransferSandboxRequest own = transfer;
-                           CO_RETURN_IF_ERROR(co_await (*session)->Transfer(std::move(own)));
-                           co_return v1::TransferSandboxResponse();
-                         });
+  return rpc::ServeUnary(
+      context, executor_, request, response,
+      [this, caller = rpc::CallerOf(*context)](const v1::TransferSandboxRequest& transfer)
+          -> Task<absl::StatusOr<v1::TransferSandboxResponse>> {
+        CO_RETURN_IF_ERROR(co_await CheckPeer(caller, transfer.session_id(), Bound::kToCaller));
+        auto session = sessions_.Find(transfer.session_id());
+        if (!session.ok()) co_return session.status();
+        v1::TransferSandboxRequest own = transfer;
+        CO_RETURN_IF_ERROR(co_await (*session)->Transfer(std::move(own)));
+        co_return v1::TransferSandboxResponse();
+      });
 }
 
 grpc::ServerUnaryReactor* MigrationService::FinalizeSandbox(
@@ -134,10 +151,9 @@ grpc::ServerWriteReactor<v1::NotificationsResponse>* MigrationService::Notificat
 grpc::ServerUnaryReactor* MigrationService::CreateDuplicateSocket(
     grpc::CallbackServerContext* context, const v1::CreateDuplicateSocketRequest* request,
     v1::CreateDuplicateSocketResponse* response) {
-  const bool local = absl::StartsWith(context->peer(), "unix:");
   return rpc::ServeUnary(
       context, executor_, request, response,
-      [this, local](const v1::CreateDuplicateSocketRequest& duplicate)
+      [this, caller = rpc::CallerOf(*context)](const v1::CreateDuplicateSocketRequest& duplicate)
           -> Task<absl::StatusOr<v1::CreateDuplicateSocketResponse>> {
         auto session = sessions_.Find(duplicate.session_id());
         if (!session.ok()) co_return session.status();
@@ -146,12 +162,11 @@ grpc::ServerUnaryReactor* MigrationService::CreateDuplicateSocket(
           CO_RETURN_IF_ERROR(co_await (*session)->AdoptSocket(std::move(ticket)));
           co_return v1::CreateDuplicateSocketResponse();
         }
+        const bool local = caller.way == rpc::Caller::Way::kLocal;
         CO_RETURN_IF_ERROR(CheckNamesProcessSocket(duplicate, local));
         const ProcessSocket socket{duplicate.process_socket().pid(),
                                    duplicate.process_socket().fd()};
-        // The Unix socket lets in root and the daemon's own user; the rights of the latter are
-        // those that both have.
-        CO_RETURN_IF_ERROR(co_await (*session)->AdoptProcessSocket(socket, ::geteuid()));
+        CO_RETURN_IF_ERROR(co_await (*session)->AdoptProcessSocket(socket, caller.uid));
         co_return v1::CreateDuplicateSocketResponse();
       });
 }
@@ -161,7 +176,9 @@ grpc::ServerUnaryReactor* MigrationService::Cancel(grpc::CallbackServerContext* 
                                                    v1::CancelResponse* response) {
   return rpc::ServeUnary(
       context, executor_, request, response,
-      [this](const v1::CancelRequest& cancel) -> Task<absl::StatusOr<v1::CancelResponse>> {
+      [this, caller = rpc::CallerOf(*context)](
+          const v1::CancelRequest& cancel) -> Task<absl::StatusOr<v1::CancelResponse>> {
+        CO_RETURN_IF_ERROR(co_await CheckPeer(caller, cancel.session_id(), Bound::kToCaller));
         auto session = sessions_.Find(cancel.session_id());
         if (!session.ok()) co_return session.status();
         std::string reason = "cancelled on request";
@@ -173,24 +190,27 @@ grpc::ServerUnaryReactor* MigrationService::Cancel(grpc::CallbackServerContext* 
 grpc::ServerUnaryReactor* MigrationService::Cleanup(grpc::CallbackServerContext* context,
                                                     const v1::CleanupRequest* request,
                                                     v1::CleanupResponse* response) {
-  return rpc::ServeUnary(
-      context, executor_, request, response,
-      [this](const v1::CleanupRequest& cleanup) -> Task<absl::StatusOr<v1::CleanupResponse>> {
-        std::string id = cleanup.session_id();
-        CO_RETURN_IF_ERROR(co_await sessions_.Cleanup(std::move(id)));
-        co_return v1::CleanupResponse();
-      });
+  return rpc::ServeUnary(context, executor_, request, response,
+                         [this, caller = rpc::CallerOf(*context)](const v1::CleanupRequest& cleanup)
+                             -> Task<absl::StatusOr<v1::CleanupResponse>> {
+                           std::string id = cleanup.session_id();
+                           CO_RETURN_IF_ERROR(co_await CheckPeer(caller, id, Bound::kToCaller));
+                           CO_RETURN_IF_ERROR(co_await sessions_.Cleanup(std::move(id)));
+                           co_return v1::CleanupResponse();
+                         });
 }
 
 grpc::ServerUnaryReactor* MigrationService::SettleSession(grpc::CallbackServerContext* context,
                                                           const v1::SettleSessionRequest* request,
                                                           v1::SettleSessionResponse* response) {
-  return rpc::ServeUnary(context, executor_, request, response,
-                         [this](const v1::SettleSessionRequest& settle)
-                             -> Task<absl::StatusOr<v1::SettleSessionResponse>> {
-                           v1::SettleSessionRequest own = settle;
-                           co_return co_await sessions_.Settle(std::move(own));
-                         });
+  return rpc::ServeUnary(
+      context, executor_, request, response,
+      [this, caller = rpc::CallerOf(*context)](const v1::SettleSessionRequest& settle)
+          -> Task<absl::StatusOr<v1::SettleSessionResponse>> {
+        v1::SettleSessionRequest own = settle;
+        CO_RETURN_IF_ERROR(co_await CheckPeer(caller, own.session_id(), Bound::kToNobodyElse));
+        co_return co_await sessions_.Settle(std::move(own), caller.peer_name());
+      });
 }
 
 grpc::ServerUnaryReactor* MigrationService::GetTrace(grpc::CallbackServerContext* context,
@@ -213,7 +233,9 @@ grpc::ServerUnaryReactor* MigrationService::GetSession(grpc::CallbackServerConte
                                                        v1::Session* response) {
   return rpc::ServeUnary(
       context, executor_, request, response,
-      [this](const v1::GetSessionRequest& get) -> Task<absl::StatusOr<v1::Session>> {
+      [this, caller = rpc::CallerOf(*context)](
+          const v1::GetSessionRequest& get) -> Task<absl::StatusOr<v1::Session>> {
+        CO_RETURN_IF_ERROR(co_await CheckPeer(caller, get.session_id(), Bound::kToNobodyElse));
         co_return sessions_.Describe(get.session_id());
       },
       rpc::OnCallerGone::kCancel);

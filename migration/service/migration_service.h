@@ -2,6 +2,7 @@
 
 #include "ferry/v1/migration.grpc.pb.h"
 #include "migration/controller/session_registry.h"
+#include "vmmanager/rpc/caller.h"
 
 namespace ferry::migration {
 
@@ -49,6 +50,14 @@ class MigrationService final : public v1::MigrationService::CallbackService {
                                          v1::ListSessionsResponse*) override;
 
  private:
+  // Whom a session must belong to for a daemon of another host to speak of it.
+  enum class Bound {
+    kToCaller,      // the caller's own only
+    kToNobodyElse,  // or one of which no host has shown itself yet
+  };
+  // PERMISSION_DENIED if a daemon speaks of another host's session. People may speak of all.
+  Task<absl::Status> CheckPeer(rpc::Caller caller, std::string session_id, Bound bound);
+
   SessionRegistry& sessions_;
   const Executor executor_;
 };

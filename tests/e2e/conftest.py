@@ -7,6 +7,7 @@ import pytest
 
 sys.path.insert(0, str(pathlib.Path(__file__).parent))
 
+from harness.certificates import Authority  # noqa: E402
 from harness.host import Hosts  # noqa: E402
 
 _names = itertools.count(1)
@@ -31,6 +32,27 @@ def bare_hosts():
 @pytest.fixture
 def two_hosts(bare_hosts):
     return bare_hosts.start()
+
+
+@pytest.fixture
+def authority(tmp_path):
+    return Authority(tmp_path)
+
+
+@pytest.fixture
+def locked_hosts(bare_hosts, authority):
+    """Two hosts without daemons, with certificates for them and for their ferryctl."""
+    admin = authority.flags("root", ["admin"])
+    for host in bare_hosts:
+        address = host.address.rsplit(":", 1)[0]
+        host.security = authority.flags(f"host-{host.name}", ["peer"], address)
+        host.ctl.security = admin
+    return bare_hosts
+
+
+@pytest.fixture
+def secure_hosts(locked_hosts):
+    return locked_hosts.start()
 
 
 @pytest.fixture

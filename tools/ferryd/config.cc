@@ -86,6 +86,11 @@ absl::Status Check(const FerrydConfig& config) {
         "--listen serves TCP, which needs certificates (--tls-ca, --tls-cert, --tls-key); on a "
         "network where everyone may do everything, --insecure-tcp does without");
   }
+  if (!config.migration_listen.empty() && config.tls.empty() && !config.insecure_tcp) {
+    return absl::InvalidArgumentError(
+        "--migration-listen serves TCP, which needs certificates (--tls-ca, --tls-cert, --tls-key) "
+        "or --insecure-tcp");
+  }
   if (config.state_dir.empty() || config.state_dir[0] != '/') {
     return absl::InvalidArgumentError(
         absl::StrCat("--state-dir is \"", config.state_dir, "\"; give an absolute path"));
@@ -105,6 +110,8 @@ bool IsWildcard(const std::string& host) { return host == "0.0.0.0" || host == "
 // What is listened on and what others are told are two things: a host's own name often stands for
 // its loopback address, and a wildcard is no address at all.
 void CompleteMigrationAddresses(FerrydConfig& config) {
+  // Without certificates migrations arrive over handed-over sockets only.
+  if (config.tls.empty() && !config.insecure_tcp) return;
   const std::string asked = HostOf(config.migration_listen);
   if (config.migration_listen.empty()) {
     const std::string host = config.listen.empty() ? "" : HostOf(config.listen.front());

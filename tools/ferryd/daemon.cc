@@ -16,6 +16,7 @@
 #include "migration/controller/session_registry.h"
 #include "migration/service/grpc_peer_client.h"
 #include "migration/service/migration_service.h"
+#include "vmmanager/identity/certificate.h"
 #include "vmmanager/qemu/cgroup.h"
 #include "vmmanager/qemu/qemu_backend.h"
 #include "vmmanager/qemu/serial_guest_link.h"
@@ -102,6 +103,8 @@ absl::StatusOr<std::string> CgroupParent(const std::string& setting) {
 
 // In the order of their making; destroyed in the opposite one.
 struct Daemon::Parts {
+  std::unique_ptr<rpc::AuditLog> audit;
+  std::shared_ptr<identity::CertificateFiles> certificates;  // nullptr: no TLS
   std::unique_ptr<vm::Store> store;
   std::unique_ptr<vm::EventLog> events;
   std::optional<vm::ProcessUser> qemu_user;  // nullopt: QEMU runs as we do
@@ -147,8 +150,10 @@ absl::Status Daemon::PrepareFolders() {
 
 Task<absl::Status> Daemon::Start() {
   CO_RETURN_IF_ERROR(PrepareFolders());
+  CO_RETURN_IF_ERROR(OpenCertificates());
   CO_ASSIGN_OR_RETURN(parts_->store,
                       vm::OpenSqliteStore(config_.state_dir + "/ferry.db", executor_));
+  CO_ASSIGN_OR_RETURN(parts_->audit, rpc::AuditLog::Open(config_.state_dir + "/audit.log"));
   // The private sockets of sessions die with the daemon that made them; that no other one uses the
   // folder is sure, for we hold the store.
   std::error_code ignored;
@@ -218,16 +223,45 @@ Task<absl::Status> Daemon::OpenBackend() {
   co_return absl::OkStatus();
 }
 
+absl::Status Daemon::OpenCertificates() {
+  if (config_.tls.empty()) return absl::OkStatus();
+  ASSIGN_OR_RETURN(parts_->certificates, identity::CertificateFiles::Open(config_.tls));
+  ASSIGN_OR_RETURN(const auto leaf,
+                   identity::ParseCertificate(parts_->certificates->Current()->cert));
+  ASSIGN_OR_RETURN(const identity::Identity own, identity::IdentityOf(leaf.get()));
+  if (!own.roles.Has(identity::Role::kPeer)) {
+    spdlog::warn(
+        "{} has not the role peer: other hosts will refuse migrations from and to this one; "
+        "ferryctl pki issue NAME --role peer makes one that has",
+        config_.tls.cert);
+  }
+  return absl::OkStatus();
+}
+
+void Daemon::AuditRefusedSession(const std::string& peer, const std::string& session_id,
+                                 const std::string& why) {
+  rpc::AuditRecord record;
+  record.time = std::chrono::system_clock::now();
+  if (parts_->certificates) {
+    record.caller.way = rpc::Caller::Way::kCertificate;
+    record.caller.identity = {peer, {identity::Role::kPeer}};
+  }
+  record.method = "session connection";
+  record.details = {{"session_id", session_id}, {"message", why}};
+  record.outcome = absl::StatusCodeToString(absl::StatusCode::kPermissionDenied);
+  record.reason = "session_connection_refused";
+  parts_->audit->Write(record);
+}
+
 absl::Status Daemon::OpenMigration() {
   std::shared_ptr<migration::TlsContext> tls;
-  if (!config_.tls.empty()) {
-    const migration::TlsFiles files{config_.tls.cert, config_.tls.key, config_.tls.ca};
-    ASSIGN_OR_RETURN(tls, migration::LoadTls(files));
-  }
+  if (parts_->certificates) tls = migration::MakeTlsContext(parts_->certificates);
   migration::ListenerOptions listen;
   listen.address = config_.migration_listen;
   listen.advertised = config_.migration_advertise;
   listen.tls = tls;
+  listen.refused = [this](const std::string& peer, const std::string& session,
+                          const std::string& why) { AuditRefusedSession(peer, session, why); };
   ASSIGN_OR_RETURN(parts_->listener, migration::SessionListener::Listen(executor_, listen));
   WarnIfUnreachable(*parts_->listener);
   migration::HandoffOptions handoff;
@@ -264,7 +298,8 @@ absl::Status Daemon::Serve() {
   rpc::ServerOptions options;
   options.unix_socket = config_.socket;
   options.tcp_addresses = config_.listen;
-  options.tls = config_.tls;
+  options.tls = parts_->certificates;
+  options.audit = parts_->audit.get();
   options.insecure_tcp = config_.insecure_tcp;
   const std::vector<grpc::Service*> services{parts_->vm_service.get(), parts_->guest_service.get(),
                                              parts_->host_service.get(),

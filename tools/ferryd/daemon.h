@@ -1,6 +1,7 @@
 #pragma once
 
 #include <memory>
+#include <string>
 
 #include "absl/status/status.h"
 #include "bridge/runtime/async.h"
@@ -22,6 +23,9 @@ class Daemon {
 
  private:
   absl::Status PrepareFolders();
+  absl::Status OpenCertificates();
+  void AuditRefusedSession(const std::string& peer, const std::string& session_id,
+                           const std::string& why);
   Task<absl::Status> OpenBackend();
   absl::Status OpenMigration();
   absl::Status Serve();

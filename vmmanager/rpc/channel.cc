@@ -2,24 +2,17 @@
 
 #include <grpcpp/create_channel.h>
 #include <grpcpp/security/credentials.h>
-#include <grpcpp/security/server_credentials.h>
 #include <sys/un.h>
 
-#include <fstream>
-#include <sstream>
-
-#include "absl/strings/match.h"
 #include "absl/strings/numbers.h"
 #include "absl/strings/str_cat.h"
 #include "absl/strings/strip.h"
 #include "bridge/runtime/host_port.h"
 #include "bridge/runtime/status_macros.h"
+#include "vmmanager/identity/tls_version.h"
 
 namespace ferry::rpc {
 namespace {
-
-// Keys and certificates are a few KiB; anything large is a mistaken path.
-constexpr std::streamsize kMaxPemBytes = 1 << 20;
 
 absl::Status BadAddress(absl::string_view text, absl::string_view why) {
   return absl::InvalidArgumentError(
@@ -35,37 +28,6 @@ absl::StatusOr<Address> ParseUnix(absl::string_view text, absl::string_view path
     return BadAddress(text, "a socket's path holds at most 107 bytes");
   }
   return address;
-}
-
-absl::StatusOr<std::string> ReadPem(const std::string& path) {
-  std::ifstream file(path, std::ios::binary);
-  if (!file) {
-    return absl::InvalidArgumentError(
-        absl::StrCat("cannot read \"", path, "\"; check the path and its permissions"));
-  }
-  std::string text(kMaxPemBytes, '\0');
-  file.read(text.data(), kMaxPemBytes);
-  text.resize(static_cast<size_t>(file.gcount()));
-  if (!absl::StrContains(text, "-----BEGIN ")) {
-    return absl::InvalidArgumentError(absl::StrCat("\"", path, "\" is not a PEM file"));
-  }
-  return text;
-}
-
-struct Pems {
-  std::string ca, cert, key;
-};
-
-absl::StatusOr<Pems> ReadAll(const TlsFiles& files) {
-  if (files.ca.empty() || files.cert.empty() || files.key.empty()) {
-    return absl::InvalidArgumentError(
-        "TLS needs all three of CA, certificate and key; name them all or none");
-  }
-  Pems pems;
-  ASSIGN_OR_RETURN(pems.ca, ReadPem(files.ca));
-  ASSIGN_OR_RETURN(pems.cert, ReadPem(files.cert));
-  ASSIGN_OR_RETURN(pems.key, ReadPem(files.key));
-  return pems;
 }
 
 }  // namespace
@@ -90,23 +52,13 @@ absl::StatusOr<Address> ParseAddress(absl::string_view text) {
 absl::StatusOr<std::shared_ptr<grpc::ChannelCredentials>> MakeChannelCredentials(
     const TlsFiles& files) {
   if (files.empty()) return grpc::InsecureChannelCredentials();
-  ASSIGN_OR_RETURN(const Pems pems, ReadAll(files));
+  ASSIGN_OR_RETURN(const identity::Credentials pems, identity::ReadCredentials(files));
+  identity::RequireTls13();
   grpc::SslCredentialsOptions options;
   options.pem_root_certs = pems.ca;
   options.pem_cert_chain = pems.cert;
   options.pem_private_key = pems.key;
   return grpc::SslCredentials(options);
-}
-
-absl::StatusOr<std::shared_ptr<grpc::ServerCredentials>> MakeServerCredentials(
-    const TlsFiles& files) {
-  if (files.empty()) return grpc::InsecureServerCredentials();
-  ASSIGN_OR_RETURN(const Pems pems, ReadAll(files));
-  grpc::SslServerCredentialsOptions options(
-      GRPC_SSL_REQUEST_AND_REQUIRE_CLIENT_CERTIFICATE_AND_VERIFY);
-  options.pem_root_certs = pems.ca;
-  options.pem_key_cert_pairs.push_back({pems.key, pems.cert});
-  return grpc::SslServerCredentials(options);
 }
 
 absl::StatusOr<std::shared_ptr<grpc::Channel>> MakeChannel(absl::string_view address,

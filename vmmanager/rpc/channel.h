@@ -5,11 +5,11 @@
 
 #include "absl/status/statusor.h"
 #include "absl/strings/string_view.h"
+#include "vmmanager/identity/certificate_files.h"
 
 namespace grpc {
 class Channel;
 class ChannelCredentials;
-class ServerCredentials;
 }  // namespace grpc
 
 // Addresses and credentials of Ferry's gRPC endpoints.
@@ -33,19 +33,11 @@ struct Address {
 
 absl::StatusOr<Address> ParseAddress(absl::string_view text);
 
-// PEM files for mutual TLS. All three or none.
-struct TlsFiles {
-  std::string ca;
-  std::string cert;
-  std::string key;
+using TlsFiles = identity::TlsFiles;
 
-  bool empty() const { return ca.empty() && cert.empty() && key.empty(); }
-};
-
-// Credentials that verify the other side against `ca`; without files insecure ones.
+// Credentials that verify the other side against `ca`; without files insecure ones. At least TLS
+// 1.3 is spoken.
 absl::StatusOr<std::shared_ptr<grpc::ChannelCredentials>> MakeChannelCredentials(
-    const TlsFiles& files);
-absl::StatusOr<std::shared_ptr<grpc::ServerCredentials>> MakeServerCredentials(
     const TlsFiles& files);
 
 // A channel of its own (never shared between callers of this function), which connects when first

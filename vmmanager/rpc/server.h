@@ -7,7 +7,8 @@
 #include "absl/status/status.h"
 #include "absl/status/statusor.h"
 #include "bridge/runtime/async.h"
-#include "vmmanager/rpc/channel.h"
+#include "vmmanager/identity/certificate_files.h"
+#include "vmmanager/rpc/audit_log.h"
 
 namespace grpc {
 class Server;
@@ -16,14 +17,19 @@ class Service;
 
 namespace ferry::rpc {
 
+class LocalListener;
+
 struct ServerOptions {
-  // Empty: no Unix socket. Its folder must exist; access to it is the permission to use the API.
+  // Empty: no Unix socket. Its folder must exist. It serves root and the daemon's user, with
+  // everything.
   std::string unix_socket;
   // "host:port"; port 0 lets the kernel choose.
   std::vector<std::string> tcp_addresses;
   // Required for TCP unless insecure_tcp says that anyone who can connect may do everything.
-  TlsFiles tls;
+  std::shared_ptr<identity::CertificateFiles> tls;
   bool insecure_tcp = false;
+  // Told every change and every refusal; must outlive the server. May be nullptr.
+  AuditLog* audit = nullptr;
 };
 
 // The gRPC server with its listeners, health and reflection services.
@@ -43,9 +49,10 @@ class Server {
 
  private:
   Server();
+  absl::Status ListenLocally(const ServerOptions& options);
 
   std::unique_ptr<grpc::Server> server_;
-  std::string unix_socket_;
+  std::unique_ptr<LocalListener> local_;
   std::vector<std::string> tcp_addresses_;
 };
 

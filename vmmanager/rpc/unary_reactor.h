@@ -12,6 +12,7 @@
 
 #include "absl/status/statusor.h"
 #include "bridge/runtime/task.h"
+#include "vmmanager/rpc/authorization.h"
 #include "vmmanager/rpc/handler_error.h"
 #include "vmmanager/rpc/status_conversion.h"
 
@@ -46,7 +47,11 @@ class UnaryReactor final : public grpc::ServerUnaryReactor {
         policy_(policy),
         cancel_(std::make_shared<asio::cancellation_signal>()) {}
 
-  void Start() {
+  void Start(const absl::Status& allowed) {
+    if (!allowed.ok()) {
+      this->Finish(ToGrpcStatus(allowed));
+      return;
+    }
     asio::post(executor_, [this] { Run(); });
   }
 
@@ -81,15 +86,15 @@ class UnaryReactor final : public grpc::ServerUnaryReactor {
 }  // namespace internal
 
 // Runs `handler`, a callable `Task<absl::StatusOr<Response>>(const Request&)`, on `executor` and
-// answers the call with its result. To be returned from a callback service's method. The request
-// lives until the handler has ended.
+// answers the call with its result, unless the caller may not ask this (AuthorizeRequest). To be
+// returned from a callback service's method. The request lives until the handler has ended.
 template <typename Request, typename Response, typename Handler>
-grpc::ServerUnaryReactor* ServeUnary(grpc::CallbackServerContext* /*context*/, Executor executor,
+grpc::ServerUnaryReactor* ServeUnary(grpc::CallbackServerContext* context, Executor executor,
                                      const Request* request, Response* response, Handler handler,
                                      OnCallerGone policy = OnCallerGone::kRunToEnd) {
   auto* reactor = new internal::UnaryReactor<Request, Response, Handler>(
       std::move(executor), request, response, std::move(handler), policy);
-  reactor->Start();
+  reactor->Start(AuthorizeRequest(CallerOf(*context), *request));
   return reactor;
 }
 

@@ -53,6 +53,12 @@ class Ctl:
         return self._host.wrap([ferryctl(), "--host", self.address,
                                 *self.security, *output, *arguments], client=True)
 
+    def over_tcp(self, security, *arguments):
+        """The same with these --tls-* flags, by way of the host's TCP address."""
+        remote = Ctl(self._host)
+        remote.address, remote.security = self._host.address, security
+        return remote.run(*arguments, timeout=60)
+
     def run(self, *arguments, timeout=180, **options):
         """The finished process, whatever its status."""
         return subprocess.run(self.command(*arguments), timeout=timeout, text=True,

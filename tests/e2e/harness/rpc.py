@@ -1,5 +1,6 @@
 """A gRPC client of one host's daemon, as an orchestrator would have it."""
 import json
+import pathlib
 import socket
 import subprocess
 import sys
@@ -24,9 +25,16 @@ class Rpc:
     DEADLINE = 60
     STREAM_DEADLINE = 240  # a migration may be slow on a machine that is
 
-    def __init__(self, host):
+    def __init__(self, host, security=None, address=None):
+        """With `security` (--tls-* flags) over TCP, by way of `address`; else over the host's socket."""
         self._host = host
-        self._channel = grpc.insecure_channel(f"unix:{host.outside(host.socket)}")
+        if security is None:
+            self._channel = grpc.insecure_channel(f"unix:{host.outside(host.socket)}")
+        else:
+            ca, certificate, key = (pathlib.Path(file).read_bytes() for file in security[1::2])
+            self._channel = grpc.secure_channel(
+                address, grpc.ssl_channel_credentials(ca, key, certificate),
+                [("grpc.ssl_target_name_override", host.address.rsplit(":", 1)[0])])
         self._stub = migration_pb2_grpc.MigrationServiceStub(self._channel)
 
     def close(self):

@@ -3,64 +3,24 @@
 #include <arpa/inet.h>
 #include <gtest/gtest.h>
 #include <netinet/in.h>
-#include <spawn.h>
-#include <sys/wait.h>
 
-#include <fstream>
+#include <utility>
+#include <vector>
 
 #include "bridge/runtime/host_port.h"
 #include "migration/connection/dialer.h"
 #include "tests/unit/migration/connection/connection_fixture.h"
-
-extern char** environ;
+#include "tests/unit/vmmanager/identity/test_authority.h"
 
 namespace ferry::migration {
 namespace {
 
 using asio::experimental::awaitable_operators::operator&&;
 
-// Runs the openssl program; true if it succeeded.
-bool OpenSsl(std::vector<std::string> arguments) {
-  arguments.insert(arguments.begin(), "openssl");
-  std::vector<char*> argv;
-  for (auto& argument : arguments) argv.push_back(argument.data());
-  argv.push_back(nullptr);
-  posix_spawn_file_actions_t actions;
-  posix_spawn_file_actions_init(&actions);
-  posix_spawn_file_actions_addopen(&actions, 2, "/dev/null", O_WRONLY, 0);
-  pid_t pid = -1;
-  const int error = ::posix_spawnp(&pid, "openssl", &actions, nullptr, argv.data(), environ);
-  posix_spawn_file_actions_destroy(&actions);
-  int status = -1;
-  return error == 0 && ::waitpid(pid, &status, 0) == pid && WIFEXITED(status) &&
-         WEXITSTATUS(status) == 0;
-}
-
-// A certificate authority of one test with the certificate of one host.
-TlsFiles MakeCertificates(const TempFolder& folder, const std::string& name) {
-  const std::string ca_key = folder / (name + "-ca.key");
-  const std::string request = folder / (name + ".csr");
-  const std::string extensions = folder / (name + ".ext");
-  TlsFiles files;
-  files.trusted_ca = folder / (name + "-ca.pem");
-  files.private_key = folder / (name + ".key");
-  files.certificate_chain = folder / (name + ".pem");
-  std::ofstream(extensions) << "subjectAltName=DNS:localhost,IP:127.0.0.1\n";
-  const std::vector<std::string> curve = {"-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:P-256",
-                                          "-nodes"};
-  std::vector<std::string> ca = {"req",     "-x509", "-subj", "/CN=" + name + " CA",
-                                 "-days",   "2",     "-out",  files.trusted_ca,
-                                 "-keyout", ca_key};
-  ca.insert(ca.end(), curve.begin(), curve.end());
-  std::vector<std::string> host = {"req",   "-subj",   "/CN=" + name,    "-out",
-                                   request, "-keyout", files.private_key};
-  host.insert(host.end(), curve.begin(), curve.end());
-  EXPECT_TRUE(OpenSsl(ca));
-  EXPECT_TRUE(OpenSsl(host));
-  EXPECT_TRUE(OpenSsl({"x509", "-req", "-in", request, "-CA", files.trusted_ca, "-CAkey", ca_key,
-                       "-CAcreateserial", "-days", "2", "-extfile", extensions, "-out",
-                       files.certificate_chain}));
-  return files;
+std::shared_ptr<TlsContext> Tls(const identity::TlsFiles& files) {
+  auto opened = identity::CertificateFiles::Open(files);
+  EXPECT_TRUE(opened.ok()) << opened.status();
+  return MakeTlsContext(*std::move(opened));
 }
 
 // Its members are public for the coroutines of the tests.
@@ -73,9 +33,17 @@ class SessionListenerTest : public ConnectionFixture {
     EXPECT_NE(ParseHostPort(listener_->address())->port, 0);
   }
 
-  std::unique_ptr<SessionListener::Expectation> Expect() {
-    auto expected =
-        listener_->Expect("session-1", Params(Role::kSource).token, "destination-journal");
+  void ListenWithTls(const identity::TlsFiles& files) {
+    ListenerOptions options;
+    options.tls = Tls(files);
+    options.refused = [this](const std::string& peer, const std::string& session,
+                             const std::string&) { refused_.emplace_back(peer, session); };
+    Listen(std::move(options));
+  }
+
+  std::unique_ptr<SessionListener::Expectation> Expect(const std::string& peer_name = "") {
+    auto expected = listener_->Expect("session-1", Params(Role::kSource).token,
+                                      "destination-journal", peer_name);
     EXPECT_TRUE(expected.ok()) << expected.status();
     return *std::move(expected);
   }
@@ -87,8 +55,9 @@ class SessionListenerTest : public ConnectionFixture {
     return options;
   }
 
-  TempFolder folder_;
+  identity::TestAuthority authority_;
   std::unique_ptr<SessionListener> listener_;
+  std::vector<std::pair<std::string, std::string>> refused_;
 };
 
 TEST_F(SessionListenerTest, DialReachesWhoExpectsTheSession) {
@@ -267,14 +236,20 @@ TEST_F(SessionListenerTest, UnreachableDestinationIsUnavailable) {
   Run(body(this, address));
 }
 
-TEST_F(SessionListenerTest, MutualTlsCarriesTheSession) {
-  auto tls = LoadTls(MakeCertificates(folder_, "good"));
-  ASSERT_TRUE(tls.ok()) << tls.status();
+TEST_F(SessionListenerTest, WithoutAnAddressNothingIsAccepted) {
   ListenerOptions options;
-  options.tls = *tls;
-  Listen(options);
+  options.address = "";
+  auto listener = SessionListener::Listen(context_.get_executor(), std::move(options));
+  ASSERT_TRUE(listener.ok()) << listener.status();
+  EXPECT_EQ((*listener)->address(), "");
+  EXPECT_TRUE((*listener)->Expect("s", Params(Role::kSource).token, "j").ok());
+  (*listener)->Close();
+}
+
+TEST_F(SessionListenerTest, MutualTlsCarriesTheSession) {
+  ListenWithTls(authority_.Issue("host-b", {identity::Role::kPeer}));
   auto body = [](SessionListenerTest* t, std::shared_ptr<TlsContext> context) -> Task<void> {
-    auto expected = t->Expect();
+    auto expected = t->Expect("host-a");
     DialOptions dial = t->To(t->listener_->address());
     dial.tls = context;
     auto waiting = expected->Wait(milliseconds(20000));
@@ -283,6 +258,8 @@ TEST_F(SessionListenerTest, MutualTlsCarriesTheSession) {
     EXPECT_TRUE(d.ok()) << d.status();
     EXPECT_TRUE(s.ok()) << s.status();
     if (!d.ok() || !s.ok()) co_return;
+    EXPECT_EQ((*d)->peer_name(), "host-a");
+    EXPECT_EQ((*s)->peer_name(), "host-b");
     const std::string cut = Noise(5'000'000, 8);
     EXPECT_TRUE((*s)->SendMessage(MessageKind::kCut, cut).ok());
     EXPECT_TRUE((*d)->SendMessage(MessageKind::kCut, cut).ok());
@@ -294,22 +271,17 @@ TEST_F(SessionListenerTest, MutualTlsCarriesTheSession) {
     EXPECT_TRUE((co_await (*d)->WaitClosed()).ok());
     t->listener_->Close();
   };
-  Run(body(this, *tls));
+  Run(body(this, Tls(authority_.Issue("host-a", {identity::Role::kPeer}))));
 }
 
 TEST_F(SessionListenerTest, CertificateOfAnotherAuthorityIsRefused) {
-  const TlsFiles good = MakeCertificates(folder_, "good");
-  TlsFiles intruder = MakeCertificates(folder_, "other");
-  TlsFiles distrusting = good;
-  distrusting.trusted_ca = intruder.trusted_ca;  // does not trust the server
-  intruder.trusted_ca = good.trusted_ca;         // trusts the server, is not trusted by it
-  auto server = LoadTls(good);
-  auto untrusted = LoadTls(intruder);
-  auto doubter = LoadTls(distrusting);
-  ASSERT_TRUE(server.ok() && untrusted.ok() && doubter.ok());
-  ListenerOptions options;
-  options.tls = *server;
-  Listen(options);
+  identity::TestAuthority strangers;
+  const identity::TlsFiles good = authority_.Issue("host-b", {identity::Role::kPeer});
+  identity::TlsFiles intruder = strangers.Issue("host-a", {identity::Role::kPeer});
+  identity::TlsFiles distrusting = good;
+  distrusting.ca = intruder.ca;  // does not trust the server
+  intruder.ca = good.ca;         // trusts the server, is not trusted by it
+  ListenWithTls(good);
   auto body = [](SessionListenerTest* t, std::shared_ptr<TlsContext> a,
                  std::shared_ptr<TlsContext> b) -> Task<void> {
     auto expected = t->Expect();
@@ -326,26 +298,110 @@ TEST_F(SessionListenerTest, CertificateOfAnotherAuthorityIsRefused) {
     EXPECT_EQ(nobody.status().code(), absl::StatusCode::kDeadlineExceeded);
     t->listener_->Close();
   };
-  Run(body(this, *untrusted, *doubter));
+  Run(body(this, Tls(intruder), Tls(distrusting)));
+}
+
+TEST_F(SessionListenerTest, OnlyTheHostOfTheSessionMayOpenIt) {
+  ListenWithTls(authority_.Issue("host-b", {identity::Role::kPeer}));
+  auto body = [](SessionListenerTest* t, std::shared_ptr<TlsContext> other,
+                 std::shared_ptr<TlsContext> right) -> Task<void> {
+    auto expected = t->Expect("host-a");
+    DialOptions dial = t->To(t->listener_->address());
+    dial.tls = other;  // knows the token, and has a host's certificate
+    auto stolen = co_await Dial(dial);
+    EXPECT_EQ(stolen.status().code(), absl::StatusCode::kPermissionDenied) << stolen.status();
+    EXPECT_EQ(t->refused_.size(), 1u);
+    EXPECT_EQ(t->refused_.front(), std::make_pair(std::string("host-c"), std::string("session-1")));
+    dial.tls = right;
+    auto opened = co_await Dial(dial);
+    EXPECT_TRUE(opened.ok()) << opened.status();
+    t->listener_->Close();
+  };
+  Run(body(this, Tls(authority_.Issue("host-c", {identity::Role::kPeer})),
+           Tls(authority_.Issue("host-a", {identity::Role::kPeer}))));
+}
+
+TEST_F(SessionListenerTest, WhoIsNoHostOrOutOfDateOpensNothing) {
+  ListenWithTls(authority_.Issue("host-b", {identity::Role::kPeer}));
+  auto body = [](SessionListenerTest* t,
+                 std::vector<std::shared_ptr<TlsContext>> contexts) -> Task<void> {
+    auto expected = t->Expect();
+    for (const auto& context : contexts) {
+      DialOptions dial = t->To(t->listener_->address());
+      dial.tls = context;
+      EXPECT_FALSE((co_await Dial(dial)).ok());
+    }
+    auto nobody = co_await expected->Wait(milliseconds(1));
+    EXPECT_EQ(nobody.status().code(), absl::StatusCode::kDeadlineExceeded);
+    t->listener_->Close();
+  };
+  std::vector<std::shared_ptr<TlsContext>> contexts;
+  contexts.push_back(Tls(authority_.Issue("alice", {identity::Role::kAdmin})));
+  contexts.push_back(Tls(authority_.Issue("nobody", {})));
+  contexts.push_back(Tls(authority_.Issue("old", {identity::Role::kPeer}, -60)));
+  Run(body(this, std::move(contexts)));
+}
+
+TEST_F(SessionListenerTest, ADestinationOfAnotherNameGetsNothing) {
+  auto body = [](SessionListenerTest* t, std::shared_ptr<TlsContext> context,
+                 absl::StatusCode code) -> Task<void> {
+    auto expected = t->Expect();
+    DialOptions dial = t->To(t->listener_->address());
+    dial.tls = context;
+    auto dialled = co_await Dial(dial);
+    EXPECT_EQ(dialled.status().code(), code) << dialled.status();
+    t->listener_->Close();
+  };
+  identity::CertificateOrder elsewhere;
+  elsewhere.name = "host-c";
+  elsewhere.roles = {identity::Role::kPeer};
+  elsewhere.addresses = {"IP:192.0.2.9", "DNS:host-c"};
+  ListenWithTls(authority_.Issue(elsewhere));
+  const auto source = Tls(authority_.Issue("host-a", {identity::Role::kPeer}));
+  Run(body(this, source, absl::StatusCode::kUnauthenticated));
+}
+
+TEST_F(SessionListenerTest, ReplacedCertificatesCountFromTheNextConnectionOn) {
+  const identity::TlsFiles server = authority_.Issue("host-b", {identity::Role::kPeer});
+  ListenWithTls(server);
+  auto body = [](SessionListenerTest* t, std::shared_ptr<TlsContext> source) -> Task<void> {
+    auto expected = t->Expect();
+    DialOptions dial = t->To(t->listener_->address());
+    dial.tls = source;
+    auto first = co_await Dial(dial);
+    EXPECT_TRUE(first.ok()) << first.status();
+    auto taken = co_await expected->Wait(milliseconds(20000));
+    EXPECT_TRUE(taken.ok()) << taken.status();
+    if (!first.ok() || !taken.ok()) co_return;
+    EXPECT_EQ((*first)->peer_name(), "host-b");
+    expected.reset();
+    // Another name under the same files.
+    identity::CertificateOrder order;
+    order.name = "host-b2";
+    order.roles = {identity::Role::kPeer};
+    order.addresses = {"IP:127.0.0.1"};
+    auto next = identity::Issue(t->authority_.authority(), order);
+    t->authority_.Write("host-b.pem", next->certificate);
+    t->authority_.Write("host-b.key", next->key);
+    expected = t->Expect();
+    auto second = co_await Dial(dial);
+    EXPECT_TRUE(second.ok()) << second.status();
+    if (!second.ok()) co_return;
+    EXPECT_EQ((*second)->peer_name(), "host-b2");
+    EXPECT_TRUE((co_await (*first)->Ping()).ok()) << "what was open stays open";
+    t->listener_->Close();
+  };
+  Run(body(this, Tls(authority_.Issue("host-a", {identity::Role::kPeer}))));
 }
 
 TEST_F(SessionListenerTest, TlsClientThatStopsTalkingIsDroppedAtTheDeadline) {
-  auto tls = LoadTls(MakeCertificates(folder_, "good"));
-  ASSERT_TRUE(tls.ok()) << tls.status();
   auto body = [](std::shared_ptr<TlsContext> context) -> Task<void> {
     auto [a, b] = SocketPair();
     auto stream = co_await MakeTlsServerStream(std::move(a), context, milliseconds(20));
     EXPECT_EQ(stream.status().code(), absl::StatusCode::kDeadlineExceeded) << stream.status();
     b.Reset();
   };
-  Run(body(*tls));
-}
-
-TEST_F(SessionListenerTest, MissingTlsFilesAreNamed) {
-  TlsFiles files{folder_ / "none.pem", folder_ / "none.key", folder_ / "none-ca.pem"};
-  const auto tls = LoadTls(files);
-  EXPECT_EQ(tls.status().code(), absl::StatusCode::kInvalidArgument);
-  EXPECT_NE(tls.status().message().find("none.pem"), absl::string_view::npos);
+  Run(body(Tls(authority_.Issue("host-b", {identity::Role::kPeer}))));
 }
 
 }  // namespace

@@ -4,6 +4,7 @@
 
 #include "migration/service/grpc_peer_client.h"
 #include "tests/unit/migration/controller/controller_fixture.h"
+#include "vmmanager/rpc/channel.h"
 #include "vmmanager/rpc/client_call.h"
 #include "vmmanager/rpc/client_stream.h"
 #include "vmmanager/rpc/server.h"

@@ -46,6 +46,20 @@ TEST(ConfigTest, APlainDaemonServesWhereAPlainClientLooks) {
   EXPECT_EQ(Parse({"--socket", "/tmp/s"})->socket, "/tmp/s");
 }
 
+TEST(ConfigTest, EveryTcpListenerNeedsCertificatesOrConsent) {
+  for (const char* flag : {"--listen", "--migration-listen"}) {
+    const auto refused = Parse({flag, "127.0.0.1:7700"});
+    EXPECT_THAT(std::string(refused.status().message()), HasSubstr("needs certificates")) << flag;
+    EXPECT_TRUE(Parse({flag, "127.0.0.1:7700", "--insecure-tcp"}).ok()) << flag;
+    EXPECT_TRUE(
+        Parse({flag, "127.0.0.1:7700", "--tls-ca", "a", "--tls-cert", "b", "--tls-key", "c"}).ok())
+        << flag;
+  }
+  // Where nobody asked for TCP, migrations do not open a port either.
+  EXPECT_EQ(Parse({})->migration_listen, "");
+  EXPECT_NE(Parse({"--insecure-tcp"})->migration_listen, "");
+}
+
 TEST_F(ConfigFileTest, GivesValuesAndFlagsWin) {
   auto config = ParseFile("state-dir: /srv/a\nlisten:\n  - h:1\n  - h:2\ninsecure-tcp: true\n",
                           {"--state-dir", "/srv/b"});

@@ -16,6 +16,7 @@
 #include "ferry/v1/guest.grpc.pb.h"
 #include "ferry/v1/host.grpc.pb.h"
 #include "ferry/v1/vm.grpc.pb.h"
+#include "vmmanager/rpc/channel.h"
 #include "vmmanager/rpc/client_call.h"
 #include "vmmanager/rpc/client_stream.h"
 #include "vmmanager/rpc/error_info.h"

@@ -1,0 +1,145 @@
+// Which host may speak of which session, by the certificate that it comes with.
+#include <grpcpp/channel.h>
+
+#include "migration/service/grpc_peer_client.h"
+#include "migration/service/migration_service.h"
+#include "tests/unit/migration/controller/controller_fixture.h"
+#include "tests/unit/vmmanager/identity/test_authority.h"
+#include "vmmanager/rpc/channel.h"
+#include "vmmanager/rpc/client_call.h"
+#include "vmmanager/rpc/server.h"
+
+namespace ferry::migration {
+namespace {
+
+using Async = v1::MigrationService::StubInterface::async_interface;
+using identity::Role;
+
+PeerFactory NoPeers() {
+  return [](const std::string& address) { return MakeGrpcPeerClient(address, {}); };
+}
+
+class PeerBindingTest : public TaskTest {
+ protected:
+  void SetUp() override {
+    auto files = identity::CertificateFiles::Open(authority_.Issue("host-b", {Role::kPeer}));
+    ASSERT_TRUE(files.ok()) << files.status();
+    rpc::ServerOptions options;
+    options.tcp_addresses = {"127.0.0.1:0"};
+    options.tls = *std::move(files);
+    auto started = rpc::Server::Start(options, {&service_});
+    ASSERT_TRUE(started.ok()) << started.status();
+    server_ = *std::move(started);
+    for (const char* host : {"host-a", "host-c"}) Connect(host, {Role::kPeer});
+    Connect("alice", {Role::kOperator});
+  }
+
+  void TearDown() override {
+    for (MigrationHost* host : {&a_, &b_}) Await(host->sessions->Shutdown());
+    for (MigrationHost* host : {&a_, &b_}) {
+      host->listener->Close();
+      host->handoff->Close();
+      Await(host->host.Stop());
+    }
+    Await(server_->Shutdown(milliseconds(0)));
+    Settle();
+  }
+
+  void Connect(const std::string& who, identity::Roles roles) {
+    auto channel = rpc::MakeChannel(server_->tcp_addresses()[0], authority_.Issue(who, roles));
+    ASSERT_TRUE(channel.ok()) << channel.status();
+    stubs_[who] = v1::MigrationService::NewStub(*channel);
+  }
+
+  // A call to host B.
+  template <typename Request, typename Response>
+  absl::Status Call(const std::string& who,
+                    void (Async::*method)(grpc::ClientContext*, const Request*, Response*,
+                                          std::function<void(grpc::Status)>),
+                    const std::type_identity_t<Request>& request) {
+    return Await(rpc::CallUnary(stubs_[who]->async(), method, request, milliseconds(60'000)))
+        .status();
+  }
+
+  template <typename Request>
+  static Request For(const std::string& id) {
+    Request request;
+    request.set_session_id(id);
+    return request;
+  }
+
+  // What VM "web" on host A looks like, for a session of that id.
+  v1::ImportSandboxRequest ImportOf(const std::string& id) {
+    v1::PrepareAndExportSandboxRequest prepare;
+    prepare.set_session_id(id);
+    prepare.set_vm("web");
+    prepare.mutable_options()->set_memory_transport(v1::MEMORY_TRANSPORT_TCP);
+    auto plan = Await(a_.sessions->PrepareAndExport(prepare));
+    EXPECT_TRUE(plan.ok()) << plan.status();
+    auto import = For<v1::ImportSandboxRequest>(id);
+    import.set_config(plan.value_or(""));
+    return import;
+  }
+
+  TestFolder folder_;
+  identity::TestAuthority authority_;
+  vm::FakeGuests guests_{io_.get_executor()};
+  MigrationHost a_{io_.get_executor(), "host-a:1", folder_.Make("a"), guests_, NoPeers()};
+  MigrationHost b_{io_.get_executor(), "host-b:1", folder_.Make("b"), guests_, NoPeers()};
+  MigrationService service_{*b_.sessions, io_.get_executor()};
+  std::unique_ptr<rpc::Server> server_;
+  std::map<std::string, std::unique_ptr<v1::MigrationService::Stub>> stubs_;
+};
+
+constexpr absl::StatusCode kDenied = absl::StatusCode::kPermissionDenied;
+
+TEST_F(PeerBindingTest, ASessionIsItsImportersAndNoOtherHosts) {
+  ASSERT_TRUE(Await(a_.host.Boot("web")).ok());
+  const v1::ImportSandboxRequest import = ImportOf("s1");
+  ASSERT_TRUE(Call("host-a", &Async::ImportSandbox, import).ok());
+
+  auto prepare = For<v1::PrepareSandboxRequest>("s1");
+  prepare.mutable_init_options()->set_memory_transport(v1::MEMORY_TRANSPORT_TCP);
+  EXPECT_EQ(Call("host-c", &Async::PrepareSandbox, prepare).code(), kDenied);
+  EXPECT_EQ(Call("host-c", &Async::TransferSandbox, For<v1::TransferSandboxRequest>("s1")).code(),
+            kDenied);
+  EXPECT_EQ(Call("host-c", &Async::Cancel, For<v1::CancelRequest>("s1")).code(), kDenied);
+  EXPECT_EQ(Call("host-c", &Async::Cleanup, For<v1::CleanupRequest>("s1")).code(), kDenied);
+  EXPECT_EQ(Call("host-c", &Async::SettleSession, For<v1::SettleSessionRequest>("s1")).code(),
+            kDenied);
+  const absl::Status refused = Call("host-c", &Async::GetSession, For<v1::GetSessionRequest>("s1"));
+  EXPECT_EQ(refused.code(), kDenied);
+  EXPECT_EQ(rpc::ReasonOf(refused), "not_your_session");
+
+  EXPECT_TRUE(Call("host-a", &Async::GetSession, For<v1::GetSessionRequest>("s1")).ok());
+  EXPECT_TRUE(Call("alice", &Async::GetSession, For<v1::GetSessionRequest>("s1")).ok());
+  EXPECT_TRUE(Call("host-a", &Async::PrepareSandbox, prepare).ok());
+  EXPECT_TRUE(Call("alice", &Async::Cancel, For<v1::CancelRequest>("s1")).ok());
+}
+
+TEST_F(PeerBindingTest, AHostMayNotDriveWhatPeopleDrive) {
+  ASSERT_TRUE(Await(a_.host.Boot("web")).ok());
+  v1::MigrateRequest migrate;
+  migrate.set_vm("web");
+  EXPECT_EQ(Call("host-a", &Async::Migrate, migrate).code(), kDenied);
+  EXPECT_EQ(Call("host-a", &Async::ListSessions, {}).code(), kDenied);
+  // Imported by a person: no host has a part in it until one opens its session connection.
+  ASSERT_TRUE(Call("alice", &Async::ImportSandbox, ImportOf("s1")).ok());
+  EXPECT_EQ(Call("host-a", &Async::PrepareSandbox, For<v1::PrepareSandboxRequest>("s1")).code(),
+            kDenied);
+  EXPECT_EQ(Call("host-a", &Async::Cancel, For<v1::CancelRequest>("s1")).code(), kDenied);
+  EXPECT_TRUE(Call("host-a", &Async::GetSession, For<v1::GetSessionRequest>("s1")).ok());
+  EXPECT_TRUE(Call("alice", &Async::Cancel, For<v1::CancelRequest>("s1")).ok());
+}
+
+TEST_F(PeerBindingTest, WhatAHostHadRefusedItAloneIsToldAgain) {
+  auto settle = For<v1::SettleSessionRequest>("s1");
+  settle.set_vm_id("vm");
+  settle.set_plan_sha256(std::string(32, 'p'));
+  ASSERT_TRUE(Call("host-a", &Async::SettleSession, settle).ok());
+  EXPECT_TRUE(Call("host-a", &Async::SettleSession, settle).ok());
+  EXPECT_EQ(Call("host-c", &Async::SettleSession, settle).code(), kDenied);
+}
+
+}  // namespace
+}  // namespace ferry::migration

@@ -1,0 +1,129 @@
+#include "vmmanager/rpc/authorization.h"
+
+#include <gmock/gmock.h>
+#include <google/protobuf/descriptor.h>
+#include <gtest/gtest.h>
+
+#include <set>
+
+#include "absl/strings/match.h"
+#include "absl/strings/str_cat.h"
+#include "ferry/v1/guest.pb.h"
+#include "ferry/v1/host.pb.h"
+#include "ferry/v1/migration.pb.h"
+#include "ferry/v1/vm.pb.h"
+
+namespace ferry::rpc {
+namespace {
+
+using identity::Role;
+using identity::Roles;
+using ::testing::HasSubstr;
+
+Caller With(Roles roles) {
+  Caller caller;
+  caller.way = Caller::Way::kCertificate;
+  caller.identity = {"somebody", roles};
+  return caller;
+}
+
+std::set<std::string> MethodsOfTheApi() {
+  std::set<std::string> methods;
+  for (const google::protobuf::FileDescriptor* file :
+       {v1::VmRef::descriptor()->file(), v1::AttachRequest::descriptor()->file(),
+        v1::Host::descriptor()->file(), v1::Session::descriptor()->file()}) {
+    for (int i = 0; i < file->service_count(); ++i) {
+      const google::protobuf::ServiceDescriptor* service = file->service(i);
+      for (int m = 0; m < service->method_count(); ++m) {
+        methods.insert(absl::StrCat("/", service->full_name(), "/", service->method(m)->name()));
+      }
+    }
+  }
+  return methods;
+}
+
+TEST(AuthorizationTest, EveryMethodOfTheApiHasARuleAndEveryRuleAMethod) {
+  const std::set<std::string> methods = MethodsOfTheApi();
+  EXPECT_GT(methods.size(), 30u);
+  for (const std::string& method : methods) {
+    EXPECT_NE(RuleFor(method), nullptr) << method << " needs a line in authorization.cc";
+  }
+  for (const Rule& rule : Rules()) {
+    if (!absl::StartsWith(rule.method, "/ferry.")) continue;
+    EXPECT_TRUE(methods.contains(std::string(rule.method))) << rule.method << " does not exist";
+  }
+}
+
+TEST(AuthorizationTest, WhatIsNotListedIsRefusedToEverybody) {
+  const Caller mighty = With({Role::kViewer, Role::kOperator, Role::kAdmin, Role::kPeer});
+  for (const char* method :
+       {"", "/", "/ferry.v1.VmService/", "/ferry.v1.VmService/startVm",
+        "/ferry.v1.VmService/StartVm/", "/ferry.v2.VmService/StartVm", "ferry.v1.VmService/StartVm",
+        "/grpc.channelz.v1.Channelz/GetServers"}) {
+    EXPECT_EQ(Authorize(mighty, method).code(), absl::StatusCode::kPermissionDenied) << method;
+  }
+}
+
+TEST(AuthorizationTest, WithoutARoleNothingIsPermitted) {
+  for (const Rule& rule : Rules()) {
+    EXPECT_EQ(Authorize(With({}), rule.method).code(), absl::StatusCode::kPermissionDenied)
+        << rule.method;
+  }
+}
+
+TEST(AuthorizationTest, RolesPermitWhatTheyAreFor) {
+  struct Case {
+    const char* method;
+    bool viewer, operates, admin, peer;
+  };
+  for (const Case& c : {
+           Case{"/ferry.v1.VmService/ListVms", true, true, true, false},
+           Case{"/ferry.v1.VmService/StopVm", false, true, true, false},
+           Case{"/ferry.v1.VmService/DeleteVm", false, false, true, false},
+           Case{"/ferry.v1.GuestService/Attach", false, true, true, false},
+           Case{"/ferry.v1.MigrationService/Migrate", false, true, true, false},
+           Case{"/ferry.v1.MigrationService/ImportSandbox", false, true, true, true},
+           Case{"/ferry.v1.MigrationService/SettleSession", false, true, true, true},
+           Case{"/ferry.v1.MigrationService/FinalizeSandbox", false, true, true, false},
+           Case{"/ferry.v1.MigrationService/ListSessions", true, true, true, false},
+           Case{"/grpc.health.v1.Health/Check", true, true, true, true},
+       }) {
+    EXPECT_EQ(Authorize(With({Role::kViewer}), c.method).ok(), c.viewer) << c.method;
+    EXPECT_EQ(Authorize(With({Role::kOperator}), c.method).ok(), c.operates) << c.method;
+    EXPECT_EQ(Authorize(With({Role::kAdmin}), c.method).ok(), c.admin) << c.method;
+    EXPECT_EQ(Authorize(With({Role::kPeer}), c.method).ok(), c.peer) << c.method;
+    EXPECT_TRUE(Authorize(Caller{.way = Caller::Way::kInsecure}, c.method).ok()) << c.method;
+  }
+}
+
+TEST(AuthorizationTest, NoViewerChangesAnything) {
+  for (const Rule& rule : Rules()) {
+    if (!rule.changes || absl::EndsWith(rule.method, "/RecoverSession")) continue;
+    EXPECT_FALSE(Authorize(With({Role::kViewer}), rule.method).ok()) << rule.method;
+  }
+}
+
+TEST(AuthorizationTest, ForcingIsForAdminsAndPeersAskOnlyForWhatThisHostKnows) {
+  v1::RecoverSessionRequest look;
+  v1::RecoverSessionRequest local;
+  local.set_local_only(true);
+  v1::RecoverSessionRequest force;
+  force.set_force(true);
+  force.set_local_only(true);
+  EXPECT_TRUE(AuthorizeRequest(With({Role::kViewer}), look).ok());
+  EXPECT_TRUE(AuthorizeRequest(With({Role::kPeer}), local).ok());
+  EXPECT_FALSE(AuthorizeRequest(With({Role::kPeer}), look).ok());
+  EXPECT_TRUE(AuthorizeRequest(With({Role::kAdmin}), force).ok());
+  for (Role role : {Role::kViewer, Role::kOperator, Role::kPeer}) {
+    const absl::Status refused = AuthorizeRequest(With({role}), force);
+    EXPECT_EQ(refused.code(), absl::StatusCode::kPermissionDenied);
+    EXPECT_THAT(std::string(refused.message()), HasSubstr("it takes the role admin"));
+  }
+  const Rule* rule = RuleFor("/ferry.v1.MigrationService/RecoverSession");
+  ASSERT_NE(rule, nullptr);
+  EXPECT_FALSE(Changes(*rule, look));
+  EXPECT_TRUE(Changes(*rule, force));
+}
+
+}  // namespace
+}  // namespace ferry::rpc

@@ -1,0 +1,148 @@
+#include "vmmanager/rpc/audit_interceptor.h"
+
+#include <google/protobuf/message.h>
+#include <grpcpp/server_context.h>
+
+#include <mutex>
+#include <set>
+
+#include "absl/status/status.h"
+#include "absl/strings/match.h"
+#include "absl/strings/str_cat.h"
+#include "absl/strings/strip.h"
+#include "vmmanager/rpc/authorization.h"
+#include "vmmanager/rpc/error_info.h"
+#include "vmmanager/rpc/status_conversion.h"
+
+namespace ferry::rpc {
+namespace {
+
+using google::protobuf::FieldDescriptor;
+using google::protobuf::Message;
+using grpc::experimental::InterceptionHookPoints;
+using grpc::experimental::InterceptorBatchMethods;
+using grpc::experimental::ServerRpcInfo;
+
+constexpr size_t kMaxValue = 256;
+
+// What is worth a place in the log: names and decisions, no content.
+bool IsTelling(const std::string& field) {
+  static const auto& fields = *new std::set<std::string>{
+      "action",     "decision",   "destination", "force", "name", "process_id",
+      "sandbox_id", "session_id", "signal",      "steal", "vm",   "vm_name"};
+  return fields.contains(field);
+}
+
+std::string ValueOf(const Message& message, const FieldDescriptor& field) {
+  const google::protobuf::Reflection& reflection = *message.GetReflection();
+  switch (field.cpp_type()) {
+    case FieldDescriptor::CPPTYPE_STRING:
+      return reflection.GetString(message, &field).substr(0, kMaxValue);
+    case FieldDescriptor::CPPTYPE_BOOL:
+      return reflection.GetBool(message, &field) ? "true" : "";
+    case FieldDescriptor::CPPTYPE_UINT32:
+      return absl::StrCat(reflection.GetUInt32(message, &field));
+    case FieldDescriptor::CPPTYPE_ENUM:
+      return reflection.GetEnum(message, &field)->name();
+    default:
+      return "";
+  }
+}
+
+// The telling fields of a request and of the messages in it.
+void Collect(const Message& message, std::map<std::string, std::string>* details) {
+  std::vector<const FieldDescriptor*> present;
+  message.GetReflection()->ListFields(message, &present);
+  for (const FieldDescriptor* field : present) {
+    if (field->is_repeated()) continue;
+    if (field->cpp_type() == FieldDescriptor::CPPTYPE_MESSAGE) {
+      Collect(message.GetReflection()->GetMessage(message, field), details);
+    } else if (IsTelling(field->name())) {
+      (*details)[field->name()] = ValueOf(message, *field);
+    }
+  }
+}
+
+class AuditInterceptor final : public grpc::experimental::Interceptor {
+ public:
+  AuditInterceptor(AuditLog* log, ServerRpcInfo* info, const Rule* rule)
+      : log_(log),
+        rule_(rule),
+        stream_(info->type() != ServerRpcInfo::Type::UNARY),
+        changes_(rule == nullptr || rule->changes) {
+    record_.time = std::chrono::system_clock::now();
+    record_.caller = CallerOf(*info->server_context());
+    record_.method = ShortMethod(info->method());
+  }
+
+  void Intercept(InterceptorBatchMethods* methods) override {
+    if (methods->QueryInterceptionHookPoint(InterceptionHookPoints::POST_RECV_MESSAGE)) {
+      OnMessage(static_cast<const Message*>(methods->GetRecvMessage()));
+    }
+    if (methods->QueryInterceptionHookPoint(InterceptionHookPoints::PRE_SEND_STATUS)) {
+      OnStatus(methods->GetSendStatus());
+    }
+    methods->Proceed();
+  }
+
+ private:
+  void OnMessage(const Message* message) {
+    std::lock_guard<std::mutex> lock(mutex_);
+    if (known_ || message == nullptr) return;
+    known_ = true;
+    Collect(*message, &record_.details);
+    if (rule_ != nullptr) changes_ = Changes(*rule_, *message);
+    if (!stream_ || !changes_) return;
+    AuditRecord begun = record_;
+    begun.outcome = "begun";
+    log_->Write(begun);
+  }
+
+  void OnStatus(const grpc::Status& ended) {
+    const absl::Status status = FromGrpcStatus(ended);
+    std::lock_guard<std::mutex> lock(mutex_);
+    if (!changes_ && !absl::IsPermissionDenied(status)) return;
+    record_.outcome = absl::StatusCodeToString(status.code());
+    if (!status.ok()) record_.reason = ReasonOf(status);
+    record_.took = std::chrono::duration_cast<std::chrono::milliseconds>(
+        std::chrono::steady_clock::now() - started_);
+    log_->Write(record_);
+  }
+
+  AuditLog* const log_;
+  const Rule* const rule_;
+  const bool stream_;
+  const std::chrono::steady_clock::time_point started_ = std::chrono::steady_clock::now();
+  std::mutex mutex_;  // a stream may end while its first message comes
+  bool known_ = false;
+  bool changes_;
+  AuditRecord record_;
+};
+
+class AuditInterceptors final : public grpc::experimental::ServerInterceptorFactoryInterface {
+ public:
+  explicit AuditInterceptors(AuditLog* log) : log_(log) {}
+
+  grpc::experimental::Interceptor* CreateServerInterceptor(ServerRpcInfo* info) override {
+    // Messages of other services are none of Ferry's.
+    if (!absl::StartsWith(info->method(), "/ferry.")) return nullptr;
+    return new AuditInterceptor(log_, info, RuleFor(info->method()));
+  }
+
+ private:
+  AuditLog* const log_;
+};
+
+}  // namespace
+
+std::unique_ptr<grpc::experimental::ServerInterceptorFactoryInterface> MakeAuditInterceptors(
+    AuditLog* log) {
+  return std::make_unique<AuditInterceptors>(log);
+}
+
+std::string ShortMethod(absl::string_view method) {
+  absl::ConsumePrefix(&method, "/ferry.v1.");
+  return std::string(method);
+}
+
+}  // namespace ferry::rpc

@@ -1,0 +1,122 @@
+#include "vmmanager/rpc/authorization.h"
+
+#include "absl/strings/str_cat.h"
+#include "absl/strings/str_join.h"
+#include "ferry/v1/migration.pb.h"
+#include "vmmanager/rpc/error_info.h"
+
+namespace ferry::rpc {
+namespace {
+
+using identity::Role;
+using identity::Roles;
+
+constexpr Roles kEverybody = {Role::kViewer, Role::kOperator, Role::kAdmin, Role::kPeer};
+constexpr Roles kLookers = {Role::kViewer, Role::kOperator, Role::kAdmin};
+constexpr Roles kLookersAndPeers = kEverybody;
+constexpr Roles kOperators = {Role::kOperator, Role::kAdmin};
+constexpr Roles kOperatorsAndPeers = {Role::kOperator, Role::kAdmin, Role::kPeer};
+constexpr Roles kAdmins = {Role::kAdmin};
+
+constexpr bool kRead = false;
+constexpr bool kChange = true;
+
+absl::Status Refused(const Caller& caller, absl::string_view what, Roles roles) {
+  return ErrorWithReason(
+      absl::StatusCode::kPermissionDenied,
+      absl::StrCat(caller.ToString(), " may not call ", what, ": it takes the role ",
+                   absl::StrJoin(roles.Names(), " or "), ", and the certificate has ",
+                   caller.identity.roles.empty()
+                       ? "none"
+                       : absl::StrJoin(caller.identity.roles.Names(), " and ")),
+      "role_missing",
+      "use a certificate with that role; ferryctl pki show FILE tells what one has");
+}
+
+}  // namespace
+
+const std::vector<Rule>& Rules() {
+  static const auto& rules = *new std::vector<Rule>{
+      {"/ferry.v1.VmService/CreateVm", kOperators, kChange},
+      {"/ferry.v1.VmService/GetVm", kLookers, kRead},
+      {"/ferry.v1.VmService/ListVms", kLookers, kRead},
+      {"/ferry.v1.VmService/StartVm", kOperators, kChange},
+      {"/ferry.v1.VmService/StopVm", kOperators, kChange},
+      {"/ferry.v1.VmService/RestartVm", kOperators, kChange},
+      {"/ferry.v1.VmService/PauseVm", kOperators, kChange},
+      {"/ferry.v1.VmService/ResumeVm", kOperators, kChange},
+      {"/ferry.v1.VmService/DeleteVm", kAdmins, kChange},
+      {"/ferry.v1.VmService/GetProperties", kLookers, kRead},
+
+      {"/ferry.v1.GuestService/CreateProcess", kOperators, kChange},
+      {"/ferry.v1.GuestService/ListProcesses", kLookers, kRead},
+      {"/ferry.v1.GuestService/SignalProcess", kOperators, kChange},
+      {"/ferry.v1.GuestService/Attach", kOperators, kChange},
+
+      {"/ferry.v1.HostService/GetHost", kLookers, kRead},
+      {"/ferry.v1.HostService/WatchEvents", kLookers, kRead},
+
+      {"/ferry.v1.MigrationService/Migrate", kOperators, kChange},
+      {"/ferry.v1.MigrationService/PrepareAndExportSandbox", kOperators, kChange},
+      {"/ferry.v1.MigrationService/ImportSandbox", kOperatorsAndPeers, kChange},
+      {"/ferry.v1.MigrationService/PrepareSandbox", kOperatorsAndPeers, kChange},
+      {"/ferry.v1.MigrationService/TransferSandbox", kOperatorsAndPeers, kChange},
+      {"/ferry.v1.MigrationService/FinalizeSandbox", kOperators, kChange},
+      {"/ferry.v1.MigrationService/Notifications", kLookers, kRead},
+      {"/ferry.v1.MigrationService/CreateDuplicateSocket", kOperators, kChange},
+      {"/ferry.v1.MigrationService/Cancel", kOperatorsAndPeers, kChange},
+      {"/ferry.v1.MigrationService/Cleanup", kOperatorsAndPeers, kChange},
+      {"/ferry.v1.MigrationService/SettleSession", kOperatorsAndPeers, kChange},
+      {"/ferry.v1.MigrationService/Preflight", kOperators, kRead},
+      {"/ferry.v1.MigrationService/PreflightIncoming", kOperatorsAndPeers, kRead},
+      // With `force` it takes more; see AuthorizeRequest.
+      {"/ferry.v1.MigrationService/RecoverSession", kLookersAndPeers, kChange},
+      {"/ferry.v1.MigrationService/GetTrace", kLookers, kRead},
+      {"/ferry.v1.MigrationService/GetSession", kLookersAndPeers, kRead},
+      {"/ferry.v1.MigrationService/ListSessions", kLookers, kRead},
+
+      {"/grpc.health.v1.Health/Check", kEverybody, kRead},
+      {"/grpc.health.v1.Health/Watch", kEverybody, kRead},
+      {"/grpc.reflection.v1alpha.ServerReflection/ServerReflectionInfo", kLookers, kRead},
+  };
+  return rules;
+}
+
+const Rule* RuleFor(absl::string_view method) {
+  for (const Rule& rule : Rules()) {
+    if (rule.method == method) return &rule;
+  }
+  return nullptr;
+}
+
+absl::Status Authorize(const Caller& caller, absl::string_view method) {
+  const Rule* rule = RuleFor(method);
+  if (rule == nullptr) {
+    return ErrorWithReason(absl::StatusCode::kPermissionDenied,
+                           absl::StrCat("nobody may call ", method), "method_not_listed");
+  }
+  if (!caller.Has(rule->roles)) return Refused(caller, method, rule->roles);
+  return absl::OkStatus();
+}
+
+absl::Status AuthorizeRequest(const Caller& caller, const google::protobuf::Message& request) {
+  if (request.GetDescriptor() != v1::RecoverSessionRequest::descriptor()) return absl::OkStatus();
+  const auto& recover = static_cast<const v1::RecoverSessionRequest&>(request);
+  if (recover.force() && !caller.Has(kAdmins)) {
+    return Refused(caller, "RecoverSession with force", kAdmins);
+  }
+  // A daemon asks another one for what that one knows, and not for its questions to third ones.
+  if (!recover.local_only() && !caller.Has(kLookers)) {
+    return Refused(caller, "RecoverSession beyond this host", kLookers);
+  }
+  return absl::OkStatus();
+}
+
+bool Changes(const Rule& rule, const google::protobuf::Message& request) {
+  if (request.GetDescriptor() == v1::RecoverSessionRequest::descriptor()) {
+    return static_cast<const v1::RecoverSessionRequest&>(request).force();
+  }
+  return rule.changes;
+}
+
+}  // namespace ferry::rpc
