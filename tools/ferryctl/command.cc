@@ -86,6 +86,7 @@ int RunFerryctl(int argc, const char* const* argv) {
   AddMigrationCommands(&app, &command);
   AddEventsCommand(&app, &command);
   AddHostCommand(&app, &command);
+  AddPkiCommands(&app, &command);
   bool version = false;
   app.add_subcommand("version", "Print ferryctl's version")->callback([&version] {
     version = true;
@@ -99,6 +100,7 @@ int RunFerryctl(int argc, const char* const* argv) {
     std::printf("ferryctl %s\n", kVersion);
     return kOk;
   }
+  if (command.local) return command.local();
   return RunCommand(command);
 }
 

@@ -47,7 +47,8 @@ class Client {
 struct Command {
   GlobalOptions options;
   std::function<Task<int>(Client*)> action;
-  int failure_code = 0;  // 0: by the error
+  std::function<int()> local;  // in place of it: what needs no daemon
+  int failure_code = 0;        // 0: by the error
 };
 
 inline constexpr milliseconds kCallTimeout(30000);
@@ -60,6 +61,7 @@ void AddMigrateCommand(CLI::App* app, Command* command);
 void AddMigrationCommands(CLI::App* app, Command* command);
 void AddEventsCommand(CLI::App* app, Command* command);
 void AddHostCommand(CLI::App* app, Command* command);
+void AddPkiCommands(CLI::App* app, Command* command);
 
 // Parses and runs one command line; returns the exit status.
 int RunFerryctl(int argc, const char* const* argv);
