@@ -38,6 +38,9 @@ class ChannelRelay : public std::enable_shared_from_this<ChannelRelay> {
   // Closes the local socket. Nothing is sent to the peer.
   void Abort();
 
+  // Our own socket's end has come before the peer's.
+  bool ended_here() const { return aborted_ || outbound_done_; }
+
   // Both directions have ended.
   bool finished() const { return aborted_ || (inbound_done_ && !core_->IsOpen(channel_)); }
 

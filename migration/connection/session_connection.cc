@@ -59,6 +59,7 @@ Task<absl::Status> SessionConnection::WaitReceived() {
 Task<absl::Status> SessionConnection::WaitClosed() { return driver_->WaitClosed(); }
 
 bool SessionConnection::closed() const { return driver_->finished(); }
+bool SessionConnection::stream_ended_by_peer() const { return driver_->stream_ended_by_peer(); }
 
 Task<absl::StatusOr<std::chrono::nanoseconds>> SessionConnection::Ping() { return driver_->Ping(); }
 

@@ -52,6 +52,8 @@ class SessionConnection {
   // each has ended with the right digest. An error if that cannot happen any more.
   Task<absl::Status> WaitReceived();
   bool closed() const;
+  // Whether the peer's end of a channel was the first to go.
+  bool stream_ended_by_peer() const;
 
   // Measures a round trip now; fails if the connection ends before.
   Task<absl::StatusOr<std::chrono::nanoseconds>> Ping();

@@ -170,11 +170,13 @@ void SessionDriver::HandleEvent(SessionEvent event) {
       unverified_.erase(event.channel);
       verified_any_ = true;
       received_.Set();
+      NotePeerEnd(relay.get());
       if (relay) relay->OnPeerClosed();
       return;
     case Kind::kReset:
       cut_off_ = cut_off_ || unverified_.contains(event.channel);
       received_.Set();
+      NotePeerEnd(relay.get());
       if (relay) relay->Abort();
       relays_.erase(event.channel);
       return;
@@ -191,6 +193,10 @@ void SessionDriver::HandleEvent(SessionEvent event) {
       Finish(event.status);
       return;
   }
+}
+
+void SessionDriver::NotePeerEnd(const ChannelRelay* relay) {
+  if (relay == nullptr || !relay->ended_here()) stream_ended_by_peer_ = true;
 }
 
 void SessionDriver::HandlePong(const SessionEvent& event) {

@@ -52,6 +52,7 @@ class SessionDriver : public std::enable_shared_from_this<SessionDriver> {
   const SessionCore& core() const { return *core_; }
   const std::vector<uint16_t>& channels() const { return channel_ids_; }
   std::optional<std::chrono::nanoseconds> rtt() const { return rtt_; }
+  bool stream_ended_by_peer() const { return stream_ended_by_peer_; }
   std::string peer() const { return stream_->peer(); }
   std::string peer_name() const { return stream_->peer_name(); }
 
@@ -74,6 +75,7 @@ class SessionDriver : public std::enable_shared_from_this<SessionDriver> {
   bool HandleEvents();
   void HandleEvent(SessionEvent event);
   void HandlePong(const SessionEvent& event);
+  void NotePeerEnd(const ChannelRelay* relay);
   Task<void> WaitForOutput();
   void AddRelay(uint16_t channel, std::optional<ChannelRelay::Socket> socket);
   std::shared_ptr<ChannelRelay> FindRelay(uint16_t channel) const;
@@ -102,6 +104,7 @@ class SessionDriver : public std::enable_shared_from_this<SessionDriver> {
   bool cut_off_ = false;  // a channel of the peer's was reset before its end
   std::map<uint64_t, std::shared_ptr<PingWaiter>> pings_;
   std::optional<std::chrono::nanoseconds> rtt_;
+  bool stream_ended_by_peer_ = false;
   std::optional<Hello> hello_;
   bool finished_ = false;
   bool stream_closed_ = false;

@@ -54,14 +54,14 @@ Task<void> DestinationSession::Recover(std::shared_ptr<vm::UtilityVm> vm) {
   spdlog::info("session {}: goes on after {}{}", id(), head_.kind,
                recovery.copy == CopyEffect::kHold ? ", waiting for the source" : "");
   if (recovery.step) {
-    Conclude(v1::SESSION_OUTCOME_FAILED, "daemon_restarted");
-    std::string why = kRestarted;
+    EndReason why = Failed("daemon_restarted", kRestarted);
     (void)co_await RefuseNow(std::move(why), std::nullopt);
     co_return;
   }
   switch (core_->record()) {
     case DestinationRecord::kRefused:
-      co_await FinishRefuse(kRestarted);
+      Conclude(Failed("daemon_restarted", kRestarted));
+      co_await FinishRefuse();
       break;
     case DestinationRecord::kGranted: {
       const Proof none;
@@ -70,7 +70,7 @@ Task<void> DestinationSession::Recover(std::shared_ptr<vm::UtilityVm> vm) {
       break;
     }
     case DestinationRecord::kRunning:
-      FinishRunning(0, 0);
+      FinishRunning(std::nullopt);
       break;
     default:
       info_.set_vm_location("in doubt");
@@ -83,7 +83,9 @@ Task<void> DestinationSession::Recover(std::shared_ptr<vm::UtilityVm> vm) {
 Task<void> DestinationSession::AwaitDecision(Self self) {
   co_await Delay(self->deps_.limits.decision);
   if (self->running_ || self->info_.done() || !self->core_->may_refuse_alone()) co_return;
-  (void)co_await self->Refuse("the source gave no word after the vote");
+  EndReason why{v1::SESSION_OUTCOME_FAILED, v1::MIGRATION_ORIGIN_SOURCE, "no_decision",
+                "the source gave no word after the vote"};
+  (void)co_await self->Refuse(std::move(why));
 }
 
 Task<absl::StatusOr<std::string>> DestinationSession::Settle(std::string proof) {
@@ -102,7 +104,8 @@ Task<absl::StatusOr<std::string>> DestinationSession::Settle(std::string proof) 
   }
   if (running_) co_return done_proof_;
   AsyncMutex::Guard lock = co_await deciding_.Lock();
-  std::string why = word.detail.empty() ? "called off by the source" : word.detail;
+  EndReason why = FromDetail(word.detail, v1::MIGRATION_ORIGIN_SOURCE);
+  if (why.message.empty()) why.message = "called off by the source";
   co_return co_await RefuseNow(std::move(why), word);
 }
 

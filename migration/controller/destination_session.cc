@@ -1,9 +1,11 @@
 #include "migration/controller/destination_session.h"
 
 #include <google/protobuf/util/json_util.h>
+#include <google/protobuf/util/time_util.h>
 #include <openssl/rand.h>
 #include <spdlog/spdlog.h>
 
+#include <cmath>
 #include <cstdio>
 
 #include "absl/strings/str_cat.h"
@@ -13,6 +15,16 @@
 #include "vmmanager/state/envelope.h"
 
 namespace ferry::migration {
+namespace {
+
+google::protobuf::Timestamp WallTimeOf(std::chrono::steady_clock::time_point when) {
+  const auto ago = std::chrono::steady_clock::now() - when;
+  const auto wall = std::chrono::system_clock::now().time_since_epoch() - ago;
+  return google::protobuf::util::TimeUtil::NanosecondsToTimestamp(
+      std::chrono::duration_cast<std::chrono::nanoseconds>(wall).count());
+}
+
+}  // namespace
 
 Task<absl::Status> DestinationSession::TakeStep(
     absl::StatusOr<std::optional<DestinationStep>> step) {
@@ -30,8 +42,19 @@ Task<absl::Status> DestinationSession::TakeStep(
   co_return absl::OkStatus();
 }
 
+Task<absl::Status> DestinationSession::ImportAgain(v1::ImportSandboxRequest request) {
+  auto keep = self();
+  AsyncMutex::Guard lock = co_await deciding_.Lock();
+  if (info_.done() || sealed_plan_.empty() || request.config() != sealed_plan_) {
+    co_return absl::AlreadyExistsError(absl::StrCat(
+        "session ", id(), " exists here and has ended, or with another plan; choose another id"));
+  }
+  co_return Apply(info_.state(), SessionCall::kImport).status();
+}
+
 Task<absl::Status> DestinationSession::Import(v1::ImportSandboxRequest request) {
   auto keep = self();
+  AsyncMutex::Guard lock = co_await deciding_.Lock();
   CO_ASSIGN_OR_RETURN(const vm::PlanState plan, vm::DecodePlan(request.config()));
   if (plan.session_id != id()) {
     co_return absl::InvalidArgumentError(
@@ -123,9 +146,11 @@ absl::StatusOr<schema::MigrationInitializeOptions> DestinationSession::AgreedOpt
 Task<absl::StatusOr<v1::PrepareSandboxResponse>> DestinationSession::Prepare(
     std::optional<v1::InitializeOptions> options) {
   auto keep = self();
+  const std::string given = options ? options->SerializeAsString() : "";
   AsyncMutex::Guard lock = co_await deciding_.Lock();
   auto legal = Apply(info_.state(), SessionCall::kPrepareDestination);
   if (!legal.ok()) co_return legal.status();
+  if (legal->repeated) co_return PreparedAs(given);
   auto converted = AgreedOptions(options);
   if (!converted.ok()) {
     co_return Explain(converted.status(), "prepare", "prepare with the source's options, or none");
@@ -149,7 +174,8 @@ Task<absl::StatusOr<v1::PrepareSandboxResponse>> DestinationSession::Prepare(
   if (prepared.ok()) prepared = co_await TakeStep(core_->Listen());
   if (prepared.ok()) prepared = Enter(SessionCall::kPrepareDestination).status();
   if (!prepared.ok()) {
-    (void)co_await RefuseNow(std::string(prepared.message()), std::nullopt);
+    EndReason why = Failed(rpc::ReasonOf(prepared), std::string(prepared.message()));
+    (void)co_await RefuseNow(std::move(why), std::nullopt);
     co_return Explain(prepared, "prepare", "the VM runs on at its source");
   }
   std::weak_ptr<DestinationSession> weak = keep;
@@ -160,18 +186,28 @@ Task<absl::StatusOr<v1::PrepareSandboxResponse>> DestinationSession::Prepare(
   v1::PrepareSandboxResponse response;
   response.set_session_address(deps_.listener.address());
   response.set_session_token(token);
+  prepared_options_ = given;
+  prepared_ = response;
   co_return response;
+}
+
+absl::StatusOr<v1::PrepareSandboxResponse> DestinationSession::PreparedAs(
+    const std::string& options) const {
+  if (prepared_ && options == prepared_options_) return *prepared_;
+  return absl::FailedPreconditionError(
+      absl::StrCat("session ", id(), " was prepared with other options"));
+}
+
+EndReason DestinationSession::Failed(std::string word, std::string message) const {
+  return {v1::SESSION_OUTCOME_FAILED, origin(), std::move(word), std::move(message)};
 }
 
 Task<absl::StatusOr<std::string>> DestinationSession::Finalize(v1::FinalizeAction action,
                                                                std::string proof) {
   auto keep = self();
   switch (action) {
-    case v1::FINALIZE_ACTION_STOP: {
-      std::string why = info_.error();
-      if (why.empty()) why = "stopped by its caller";
-      co_return co_await Refuse(std::move(why));
-    }
+    case v1::FINALIZE_ACTION_STOP:
+      co_return co_await Stop(std::move(proof));
     case v1::FINALIZE_ACTION_RESUME: {
       if (core_ == nullptr) {
         co_return absl::FailedPreconditionError(absl::StrCat("session ", id(), " holds no VM"));
@@ -189,11 +225,53 @@ Task<absl::StatusOr<std::string>> DestinationSession::Finalize(v1::FinalizeActio
         if (!decoded.ok()) co_return decoded.status();
         go = *std::move(decoded);
       }
+      if (stopped_again_) {
+        co_return Explain(
+            absl::FailedPreconditionError(absl::StrCat(
+                "VM ", info_.vm_name(), " ran here and was then stopped in session ", id())),
+            "finalize", "start the VM");
+      }
       co_return co_await Run(std::move(go));
     }
     default:
       co_return absl::InvalidArgumentError("finalize needs an action: STOP or RESUME");
   }
+}
+
+Task<absl::StatusOr<std::string>> DestinationSession::Stop(std::string proof) {
+  auto keep = self();
+  if (proof.empty() || proof != done_proof_) {
+    EndReason why = CalledOff(origin(), "stopped by its caller");
+    co_return co_await Refuse(std::move(why));
+  }
+  // The caller knows that it runs here: it has the proof that RESUME returned. A STOP without it
+  // asks for the refusal, and must not end what was granted meanwhile.
+  AsyncMutex::Guard lock = co_await deciding_.Lock();
+  if (stopped_again_) co_return done_proof_;
+  if (vm_ == nullptr || vm_->epoch() != core_->identity().epoch + 1) {
+    co_return absl::FailedPreconditionError(
+        absl::StrCat("VM ", info_.vm_name(), " has moved since session ", id(), " ended"));
+  }
+  absl::Status stopped = co_await vm_->Stop(true, milliseconds(0));
+  if (!stopped.ok()) co_return stopped;
+  stopped_again_ = true;
+  info_.set_vm_location("nowhere");
+  Store();
+  co_return done_proof_;
+}
+
+bool DestinationSession::may_expire() const {
+  if (core_ == nullptr || !core_->may_refuse_alone()) return false;
+  // As long as the source is there and sends, it is the source that counts.
+  const bool receiving = info_.state() == v1::SESSION_STATE_TRANSFERRING &&
+                         connection_ != nullptr && !connection_->closed();
+  return !receiving;
+}
+
+Task<void> DestinationSession::Expire(EndReason why) {
+  auto keep = self();
+  auto refused = co_await Refuse(std::move(why));
+  if (!refused.ok()) spdlog::error("session {}: {}", id(), refused.status().ToString());
 }
 
 Task<absl::Status> DestinationSession::Cancel(std::string reason) {
@@ -211,12 +289,17 @@ Task<absl::Status> DestinationSession::Cancel(std::string reason) {
     AsyncMutex::Guard lock = co_await deciding_.Lock();
     co_return absl::OkStatus();
   }
-  auto entered = Enter(SessionCall::kCancel);
-  if (!entered.ok()) co_return entered.status();
-  if (entered->repeated) co_return absl::OkStatus();
-  info_.set_error(reason.empty() ? "cancelled" : reason);
-  auto refused = co_await Refuse(info_.error());
-  if (!refused.ok()) co_return refused.status();
+  auto legal = Apply(info_.state(), SessionCall::kCancel);
+  if (!legal.ok()) co_return Enter(SessionCall::kCancel).status();
+  if (legal->repeated) co_return absl::OkStatus();
+  EndReason why = CalledOff(origin(), reason);
+  Conclude(why);
+  (void)Enter(SessionCall::kCancel);
+  auto refused = co_await Refuse(std::move(why));
+  if (!refused.ok()) {
+    (void)Enter(SessionCall::kCancelFailed);
+    co_return Explain(refused.status(), "cancel", "try again");
+  }
   (void)Enter(SessionCall::kCancelDone);
   Store();
   co_return absl::OkStatus();
@@ -228,8 +311,9 @@ Task<absl::StatusOr<std::string>> DestinationSession::Run(Proof go) {
   AsyncMutex::Guard lock = co_await deciding_.Lock();
   if (!core_->may_execute() && core_->may_refuse_alone() && vm_->system() == nullptr) {
     // What was voted for is gone. Nothing was granted, so the source may still have it back.
-    std::string why =
-        absl::StrCat("VM ", info_.vm_name(), " ended here while it waited for its GO");
+    EndReason why = Failed("destination_vm_died", absl::StrCat("VM ", info_.vm_name(),
+                                                               " ended here while it waited for "
+                                                               "its GO"));
     (void)co_await RefuseNow(std::move(why), std::nullopt);
   }
   auto step = core_->Grant(go);
@@ -261,70 +345,96 @@ Task<absl::StatusOr<std::string>> DestinationSession::RunGranted(Proof go,
   info_.set_vm_location(deps_.own_address());
   const auto resumed = resumed_at_ > go_received ? resumed_at_ : Clock::now();
   if (trace_) trace_->Span(SessionTrace::Row::kBlackout, "resume", go_received, resumed);
+  std::optional<v1::BlackoutExitedDetails> blackout;
   double before_go = 0;
-  (void)std::sscanf(go.detail.c_str(), "%lf", &before_go);
-  const double way =
-      connection_ != nullptr && connection_->rtt()
-          ? std::chrono::duration<double, std::milli>(*connection_->rtt()).count() / 2
-          : 0;
-  const double resume = way + MillisecondsBetween(go_received, resumed);
+  double device = 0;
+  double commit = 0;
+  // A daemon that was restarted after its GRANTED does not know any more.
+  if (std::sscanf(go.detail.c_str(), "%lf %lf %lf", &before_go, &device, &commit) >= 1) {
+    const double way =
+        connection_ != nullptr && connection_->rtt()
+            ? std::chrono::duration<double, std::milli>(*connection_->rtt()).count() / 2
+            : 0;
+    const double resume = way + MillisecondsBetween(go_received, resumed);
+    blackout.emplace();
+    blackout->set_blackout_duration_milliseconds(std::llround(before_go + resume));
+    blackout->set_blackout_ms(before_go + resume);
+    blackout->set_device_ms(device);
+    blackout->set_commit_ms(commit);
+    blackout->set_resume_ms(resume);
+    *blackout->mutable_blackout_stop_timestamp() = WallTimeOf(resumed);
+  }
   CO_RETURN_IF_ERROR(co_await TakeStep(core_->Running()));
-  FinishRunning(before_go + resume, resume);
+  FinishRunning(std::move(blackout));
   co_return done_proof_;
 }
 
-void DestinationSession::FinishRunning(double blackout_ms, double resume_ms) {
+void DestinationSession::FinishRunning(std::optional<v1::BlackoutExitedDetails> blackout) {
+  const double blackout_ms = blackout ? blackout->blackout_ms() : 0;
+  const double resume_ms = blackout ? blackout->resume_ms() : 0;
   done_proof_ = MakeProof(ProofKind::kDone, core_->identity().epoch + 1,
                           absl::StrCat(blackout_ms, " ", resume_ms));
   running_ = true;
   if (connection_ != nullptr) (void)connection_->SendMessage(MessageKind::kProof, done_proof_);
+  (void)Enter(SessionCall::kFinalizeDone);
   if (!lost_.empty()) {
-    (void)Enter(SessionCall::kFinalizeDone);
     info_.set_vm_location("nowhere");
-    End(v1::MIGRATION_PHASE_DONE, v1::MIGRATION_PHASE_STATE_DESTINATION_FAILED, lost_);
+    Conclude(Failed("destination_vm_died", lost_));
+    EndBadly(Recovery::kNone);
     return;
   }
   info_.set_vm_location(deps_.own_address());
-  v1::Notification exited;
-  exited.set_origin(origin());
-  exited.set_phase(v1::MIGRATION_PHASE_BLACKOUT_EXITED);
-  exited.set_state(v1::MIGRATION_PHASE_STATE_SUCCESS);
-  exited.mutable_blackout_exited()->set_blackout_duration_milliseconds(
-      static_cast<uint64_t>(blackout_ms + 0.5));
-  exited.mutable_blackout_exited()->mutable_blackout_stop_timestamp()->set_seconds(
-      std::chrono::system_clock::to_time_t(std::chrono::system_clock::now()));
-  Tell(exited);
-  info_.mutable_statistics()->set_blackout_ms(blackout_ms);
-  info_.mutable_statistics()->set_blackout_resume_ms(resume_ms);
-  (void)Enter(SessionCall::kFinalizeDone);
-  End(v1::MIGRATION_PHASE_DONE, v1::MIGRATION_PHASE_STATE_SUCCESS,
-      absl::StrCat("VM ", info_.vm_name(), " runs here"));
+  if (!notifier_->told(v1::MIGRATION_PHASE_BLACKOUT_EXITED)) {
+    v1::Notification exited;
+    exited.set_origin(origin());
+    exited.set_phase(v1::MIGRATION_PHASE_BLACKOUT_EXITED);
+    exited.set_state(v1::MIGRATION_PHASE_STATE_SUCCESS);
+    if (blackout) *exited.mutable_blackout_exited() = *blackout;
+    Tell(exited);
+  }
+  v1::Statistics& statistics = *info_.mutable_statistics();
+  if (blackout) {
+    statistics.set_blackout_ms(blackout_ms);
+    statistics.set_blackout_device_ms(blackout->device_ms());
+    statistics.set_blackout_commit_ms(blackout->commit_ms());
+    statistics.set_blackout_resume_ms(resume_ms);
+  }
+  EndWell(absl::StrCat("VM ", info_.vm_name(), " runs here"));
 }
 
-Task<absl::StatusOr<std::string>> DestinationSession::Refuse(std::string why) {
+Task<absl::StatusOr<std::string>> DestinationSession::Refuse(EndReason why) {
   auto keep = self();
   AsyncMutex::Guard lock = co_await deciding_.Lock();
   co_return co_await RefuseNow(std::move(why), std::nullopt);
 }
 
-Task<absl::StatusOr<std::string>> DestinationSession::RefuseNow(std::string why,
+Task<absl::StatusOr<std::string>> DestinationSession::RefuseNow(EndReason why,
                                                                 std::optional<Proof> abort) {
   auto keep = self();
   if (core_ == nullptr) co_return std::string();
   auto step = abort ? core_->OnAbort(*abort) : core_->Refuse();
-  if (!step.ok()) co_return Explain(step.status(), "finalize", "");
+  if (!step.ok()) {
+    co_return Explain(step.status(), "finalize",
+                      core_->may_execute() ? "the VM is this host's; to end it, finalize with STOP "
+                                             "and the proof that RESUME returned"
+                                           : "");
+  }
   if (!step->has_value()) co_return refused_proof_;
+  Conclude(std::move(why));
   CO_RETURN_IF_ERROR(co_await TakeStep(std::move(step)));
-  co_await FinishRefuse(std::move(why));
+  co_await FinishRefuse();
   co_return refused_proof_;
 }
 
-Task<void> DestinationSession::FinishRefuse(std::string why) {
+Task<void> DestinationSession::FinishRefuse() {
   auto keep = self();
   // A transfer that waits for the connection wakes up, and lets go of the expectation itself.
   connected_.Set();
+  word_arrived_.Set();
   if (transfer_ended_.is_set()) expectation_.reset();
-  refused_proof_ = MakeProof(ProofKind::kRefused, core_->identity().epoch, why);
+  Conclude(Failed(DefaultReason(v1::SESSION_OUTCOME_FAILED), "refused"));
+  const std::string why = end_reason()->message;
+  refused_proof_ = MakeProof(ProofKind::kRefused, core_->identity().epoch, ToDetail(*end_reason()));
   if (connection_ != nullptr) (void)connection_->SendMessage(MessageKind::kProof, refused_proof_);
   cut_arrived_.Set();
   const absl::Status reason = absl::NotFoundError(
@@ -332,15 +442,11 @@ Task<void> DestinationSession::FinishRefuse(std::string why) {
   if (vm_ != nullptr) co_await vm_->Discard(reason);
   absl::Status forgotten = co_await deps_.inventory.Forget(info_.vm_id(), "");
   if (!forgotten.ok()) spdlog::error("session {}: {}", id(), forgotten.ToString());
-  if (info_.error().empty()) info_.set_error(why);
   if (info_.state() != v1::SESSION_STATE_CANCELLING) {
     (void)Enter(SessionCall::kTransferFailed);
     (void)Enter(SessionCall::kFinalizeDone);
   }
-  End(v1::MIGRATION_PHASE_DONE,
-      info_.state() == v1::SESSION_STATE_CANCELLING ? v1::MIGRATION_PHASE_STATE_CANCELLED
-                                                    : v1::MIGRATION_PHASE_STATE_DESTINATION_FAILED,
-      info_.error());
+  EndBadly(Recovery::kNone);
 }
 
 }  // namespace ferry::migration

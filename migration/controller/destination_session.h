@@ -16,7 +16,8 @@ class DestinationSession final : public MigrationSession {
   // Only the host `peer_name` may open its session connection, if that is given.
   DestinationSession(const ControllerDeps& deps, std::string session_id, std::string peer_name = "")
       : MigrationSession(deps, std::move(session_id), v1::MIGRATION_ORIGIN_DESTINATION),
-        cut_arrived_(deps.executor()) {
+        cut_arrived_(deps.executor()),
+        word_arrived_(deps.executor()) {
     peer_name_ = std::move(peer_name);
   }
 
@@ -25,6 +26,8 @@ class DestinationSession final : public MigrationSession {
 
   // Opens the sealed plan and checks that this host can run what it describes. All or nothing.
   Task<absl::Status> Import(v1::ImportSandboxRequest request);
+  // For a caller that lost the answer. ALREADY_EXISTS if it brings another plan.
+  Task<absl::Status> ImportAgain(v1::ImportSandboxRequest request);
 
   // Makes the VM's system ready to receive. Absent options are the source's; given ones must not
   // contradict those.
@@ -42,6 +45,8 @@ class DestinationSession final : public MigrationSession {
 
  protected:
   Role role() const override { return Role::kDestination; }
+  bool may_expire() const override;
+  Task<void> Expire(EndReason why) override;
 
  private:
   using Self = std::shared_ptr<DestinationSession>;
@@ -62,16 +67,20 @@ class DestinationSession final : public MigrationSession {
   Task<void> HandleProof(std::string bytes);
   void OnSystemEvent(const vm::SystemEvent& event);
 
+  Task<EndReason> WhyFailed(absl::Status status);
+  absl::StatusOr<v1::PrepareSandboxResponse> PreparedAs(const std::string& options) const;
+  Task<absl::StatusOr<std::string>> Stop(std::string proof);
   Task<absl::StatusOr<std::string>> Run(Proof go);
   // GRANTED is written.
   Task<absl::StatusOr<std::string>> RunGranted(Proof go, Clock::time_point go_received);
   // RUNNING is written.
-  void FinishRunning(double blackout_ms, double resume_ms);
-  Task<absl::StatusOr<std::string>> Refuse(std::string why);
+  void FinishRunning(std::optional<v1::BlackoutExitedDetails> blackout);
+  Task<absl::StatusOr<std::string>> Refuse(EndReason why);
   // The same while deciding_ is held; on the source's word if `abort` is given.
-  Task<absl::StatusOr<std::string>> RefuseNow(std::string why, std::optional<Proof> abort);
+  Task<absl::StatusOr<std::string>> RefuseNow(EndReason why, std::optional<Proof> abort);
   // REFUSED is written.
-  Task<void> FinishRefuse(std::string why);
+  Task<void> FinishRefuse();
+  EndReason Failed(std::string word, std::string message) const;
 
   std::unique_ptr<DestinationCommit> core_;
   DestinationRecord former_record_ = DestinationRecord::kNone;  // before this daemon process
@@ -81,12 +90,16 @@ class DestinationSession final : public MigrationSession {
   std::string sealed_plan_;
   std::string sealed_cut_;
   std::optional<vm::CutState> cut_;
-  AsyncEvent cut_arrived_;  // or it never will
+  AsyncEvent cut_arrived_;   // or it never will
+  AsyncEvent word_arrived_;  // refused, or the source is gone
+  std::string prepared_options_;
+  std::optional<v1::PrepareSandboxResponse> prepared_;
   std::string done_proof_;
   std::string refused_proof_;
   bool running_ = false;  // DONE is made
-  bool verify_ = false;   // the vote says what was received
-  std::string lost_;      // why there is no VM any more although it was granted; else empty
+  bool stopped_again_ = false;
+  bool verify_ = false;  // the vote says what was received
+  std::string lost_;     // why there is no VM any more although it was granted; else empty
   Clock::time_point resumed_at_;
 };
 

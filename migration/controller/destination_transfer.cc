@@ -30,11 +30,12 @@ Task<void> DestinationSession::RunTransfer(Self self, v1::TransferSandboxRequest
   if (status.ok()) status = co_await self->Vote();
   self->transfer_ended_.Set();
   if (status.ok()) co_return;
-  self->Conclude(v1::SESSION_OUTCOME_FAILED, rpc::ReasonOf(status));
-  auto entered = self->Enter(SessionCall::kTransferFailed);
-  if (!entered.ok() || entered->repeated) co_return;
-  self->info_.set_error(std::string(status.message()));
-  auto refused = co_await self->Refuse(std::string(status.message()));
+  EndReason why = co_await self->WhyFailed(status);
+  auto legal = Apply(self->info_.state(), SessionCall::kTransferFailed);
+  if (!legal.ok() || legal->repeated) co_return;
+  self->Conclude(why);
+  (void)self->Enter(SessionCall::kTransferFailed);
+  auto refused = co_await self->Refuse(std::move(why));
   if (!refused.ok()) {
     spdlog::error("session {}: {}", self->id(), refused.status().ToString());
   }
@@ -66,13 +67,25 @@ Task<absl::Status> DestinationSession::Receive(const v1::TransferSandboxRequest&
   co_return co_await system->StartLiveMigrationTransfer(options, hooks);
 }
 
+// A stream that its source ended has failed here as a consequence; the source says why, if it is
+// still there.
+Task<EndReason> DestinationSession::WhyFailed(absl::Status status) {
+  auto keep = self();
+  EndReason why = Failed(rpc::ReasonOf(status), std::string(status.message()));
+  if (connection_ == nullptr) co_return why;
+  if (connection_->closed()) {
+    why.word = "connection_lost";
+    why.began_at = v1::MIGRATION_ORIGIN_SOURCE;
+  } else if (connection_->stream_ended_by_peer()) {
+    (void)co_await WithDeadline(deps_.limits.cut, "the source's word", WaitFor(&word_arrived_));
+    why.began_at = v1::MIGRATION_ORIGIN_SOURCE;
+  }
+  co_return why;
+}
+
 // The whole state is here: check it, make it the guest's, and only then promise to run it.
 Task<absl::Status> DestinationSession::Vote() {
-  auto wait = [](AsyncEvent* event) -> Task<absl::Status> {
-    co_await event->Wait();
-    co_return absl::OkStatus();
-  };
-  CO_RETURN_IF_ERROR(co_await WithDeadline(limits_.cut, "the cut", wait(&cut_arrived_)));
+  CO_RETURN_IF_ERROR(co_await WithDeadline(limits_.cut, "the cut", WaitFor(&cut_arrived_)));
   if (sealed_cut_.empty()) co_return absl::DataLossError("the source's cut did not arrive");
   CO_ASSIGN_OR_RETURN(cut_, vm::DecodeCut(sealed_cut_, sealed_plan_));
   if (cut_->session_id != id() || cut_->vm_id != info_.vm_id()) {
@@ -121,8 +134,10 @@ Task<void> DestinationSession::ReadMessages(Self self,
     if (self->core_->record() != DestinationRecord::kPrepared) {
       // Before the vote nothing was promised. This also ends a transfer that waits for a stream
       // which does not come any more.
-      std::string why = ended.ok() ? "the source went away" : std::string(ended.message());
+      EndReason why{v1::SESSION_OUTCOME_FAILED, v1::MIGRATION_ORIGIN_SOURCE, "connection_lost",
+                    ended.ok() ? "the source went away" : std::string(ended.message())};
       (void)co_await self->RefuseNow(std::move(why), std::nullopt);
+      self->word_arrived_.Set();
       co_return;
     }
   }
@@ -142,7 +157,8 @@ Task<void> DestinationSession::HandleProof(std::string bytes) {
     status = ran.status();
   } else if (decoded.kind == ProofKind::kAbort) {
     AsyncMutex::Guard lock = co_await deciding_.Lock();
-    std::string why = decoded.detail.empty() ? "called off" : decoded.detail;
+    EndReason why = FromDetail(decoded.detail, v1::MIGRATION_ORIGIN_SOURCE);
+    if (why.message.empty()) why.message = "called off by the source";
     if (!core_->may_execute()) {
       auto refused = co_await RefuseNow(std::move(why), decoded);
       status = refused.status();
@@ -156,8 +172,9 @@ Task<void> DestinationSession::HandleProof(std::string bytes) {
 Task<void> DestinationSession::RefuseEnded(Self self) {
   AsyncMutex::Guard lock = co_await self->deciding_.Lock();
   if (!self->core_->may_refuse_alone()) co_return;
-  std::string why =
-      absl::StrCat("VM ", self->info_.vm_name(), " ended here while it waited for its GO");
+  EndReason why = self->Failed(
+      "destination_vm_died",
+      absl::StrCat("VM ", self->info_.vm_name(), " ended here while it waited for its GO"));
   (void)co_await self->RefuseNow(std::move(why), std::nullopt);
 }
 
@@ -169,11 +186,19 @@ void DestinationSession::OnSystemEvent(const vm::SystemEvent& event) {
     return;
   }
   if (event.kind != vm::SystemEvent::Kind::kMigration) return;
-  if (event.migration.event == schema::MigrationEventName::kBlackoutExited) {
-    // Published with its details once they are known.
-    resumed_at_ = event.when;
-  } else {
-    Tell(ToNotification(event.migration, origin()));
+  using Name = schema::MigrationEventName;
+  switch (event.migration.event) {
+    case Name::kBlackoutExited:
+      // Told with its details once they are known.
+      resumed_at_ = event.when;
+      return;
+    case Name::kMigrationDone:
+    case Name::kMigrationFailed:
+    case Name::kMigrationRecoveryDone:
+      // How the session ends is its own to tell, and not the VMM's.
+      return;
+    default:
+      Tell(ToNotification(event.migration, origin()));
   }
 }
 

@@ -4,6 +4,7 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
+#include <algorithm>
 #include <cerrno>
 #include <cstring>
 
@@ -18,6 +19,7 @@ namespace ferry::migration {
 namespace {
 
 constexpr uint32_t kCommitDetailVersion = 1;
+constexpr uint32_t kDefaultExpiryS = 600;
 
 // Whoever hands over both ends gives them one after the other, each within its ticket's time.
 constexpr milliseconds kHandedOverDeadline{60'000};
@@ -33,11 +35,12 @@ MigrationSession::MigrationSession(const ControllerDeps& deps, std::string sessi
                                    v1::MigrationOrigin origin)
     : deps_(deps),
       limits_(deps.limits),
-      notifier_(deps.executor()),
+      notifier_(std::make_shared<Notifier>(deps.executor(), deps.store(), session_id)),
       connected_(deps.executor()),
       greetings_(deps.executor()),
       transfer_ended_(deps.executor()),
-      deciding_(deps.executor()) {
+      deciding_(deps.executor()),
+      ended_(std::make_shared<AsyncEvent>(deps.executor())) {
   info_.set_session_id(std::move(session_id));
   info_.set_origin(origin);
   info_.set_state(v1::SESSION_STATE_IDLE);
@@ -47,7 +50,7 @@ MigrationSession::MigrationSession(const ControllerDeps& deps, std::string sessi
 
 v1::Session MigrationSession::Describe() const {
   v1::Session session = info_;
-  session.set_last_message_id(notifier_.last_id());
+  session.set_last_message_id(notifier_->last_id());
   return session;
 }
 
@@ -59,8 +62,11 @@ absl::StatusOr<Transition> MigrationSession::Enter(SessionCall call) {
   }
   info_.set_state(transition->next);
   if (trace_) trace_->Enter(SessionTrace::Row::kSession, ToString(transition->next), Clock::now());
+  Touch();
   const v1::SessionOutcome outcome = OutcomeOf(transition->next);
-  if (outcome != v1::SESSION_OUTCOME_UNSPECIFIED) Conclude(outcome, DefaultReason(outcome));
+  if (outcome != v1::SESSION_OUTCOME_UNSPECIFIED) {
+    Conclude({outcome, origin(), DefaultReason(outcome), ""});
+  }
   return *transition;
 }
 
@@ -73,10 +79,48 @@ void MigrationSession::UseOptions(const schema::MigrationInitializeOptions& opti
   trace_->Enter(SessionTrace::Row::kSession, ToString(info_.state()), Clock::now());
 }
 
-void MigrationSession::Conclude(v1::SessionOutcome outcome, const std::string& reason) {
-  if (info_.outcome() != v1::SESSION_OUTCOME_UNSPECIFIED) return;
-  info_.set_outcome(outcome);
-  info_.set_reason(reason);
+void MigrationSession::Conclude(EndReason reason) {
+  if (end_reason_.has_value()) return;
+  if (info_.outcome() == v1::SESSION_OUTCOME_UNSPECIFIED) {
+    info_.set_outcome(reason.outcome);
+    info_.set_reason(reason.word);
+  }
+  if (info_.error().empty()) info_.set_error(reason.message);
+  end_reason_ = std::move(reason);
+}
+
+void MigrationSession::SetExpiry(uint32_t seconds) {
+  expiry_ = std::chrono::seconds(seconds == 0 ? kDefaultExpiryS : seconds);
+  Touch();
+  Spawn(deps_.executor(), WatchExpiry(weak_from_this(), ended_));
+}
+
+Task<void> MigrationSession::WatchExpiry(std::weak_ptr<MigrationSession> weak,
+                                         std::shared_ptr<AsyncEvent> ended) {
+  while (!ended->is_set()) {
+    std::shared_ptr<MigrationSession> self = weak.lock();
+    if (self == nullptr) co_return;
+    if (!self->may_expire() || self->notifier_->has_subscribers()) self->Touch();
+    const auto last = std::max(self->last_call_, self->notifier_->last_unsubscribed());
+    const auto left = std::chrono::ceil<milliseconds>(last + self->expiry_ - Clock::now());
+    if (left.count() <= 0) {
+      spdlog::warn("session {}: nobody has asked about it for {} s", self->id(),
+                   self->expiry_.count());
+      EndReason why = CalledOff(self->origin(), absl::StrCat("nobody asked about the session for ",
+                                                             self->expiry_.count(), " s"));
+      why.word = "expired";
+      co_await self->Expire(std::move(why));
+      self->Touch();  // what could not be ended now is tried again
+      continue;
+    }
+    self.reset();
+    (void)co_await WithDeadline(left, "the session's end", WaitFor(ended.get()));
+  }
+}
+
+Task<absl::Status> MigrationSession::WaitFor(AsyncEvent* event) {
+  co_await event->Wait();
+  co_return absl::OkStatus();
 }
 
 absl::Status MigrationSession::CheckNeedsSocket() const {
@@ -182,9 +226,17 @@ void MigrationSession::ConnectionArrived(std::shared_ptr<SessionConnection> conn
 
 absl::Status MigrationSession::CheckCleanup() const {
   if (CanCleanUp(info_.state(), origin())) return absl::OkStatus();
-  return absl::FailedPreconditionError(
-      StrCat("session ", id(), " cannot be cleaned up while it is ", ToString(info_.state()),
-             "; cancel or finalize it first"));
+  std::string next = "cancel or finalize it first";
+  if (info_.commit_record() == ToString(SourceRecord::kCommit)) {
+    next = StrCat("it is committed and waits for what becomes of the VM at ", info_.destination(),
+                  ": finalize with STOP and that host's DONE, or with RESUME and its REFUSED");
+  } else if (info_.commit_record() == ToString(DestinationRecord::kGranted)) {
+    next = "the VM was granted to this host: finalize with RESUME, so that it runs";
+  }
+  return Explain(
+      absl::FailedPreconditionError(StrCat("session ", id(), " cannot be cleaned up while it is ",
+                                           ToString(info_.state()), "; ", next)),
+      "cleanup", next);
 }
 
 CommitIdentity MigrationSession::Identity() const {
@@ -206,6 +258,10 @@ void MigrationSession::Restore(const FormerSession& former) {
   peer_journal_id_ = former.detail.peer_journal_id();
   peer_name_ = former.detail.peer_name();
   base_epoch_ = former.detail.epoch();
+  if (info_.outcome() == v1::SESSION_OUTCOME_CANCELLED ||
+      info_.outcome() == v1::SESSION_OUTCOME_FAILED) {
+    end_reason_ = EndReason{info_.outcome(), origin(), info_.reason(), info_.error()};
+  }
   paused_by_user_ = former.detail.paused_by_user();
 }
 
@@ -271,31 +327,61 @@ void MigrationSession::Tell(const v1::Notification& notification) {
                     v1::MigrationPhase_Name(notification.phase()), Clock::now(),
                     {{"state", v1::MigrationPhaseState_Name(notification.state())}});
   }
-  notifier_.Publish(notification);
+  notifier_->Publish(notification);
 }
 
-void MigrationSession::End(v1::MigrationPhase phase, v1::MigrationPhaseState state,
-                           const std::string& message) {
+void MigrationSession::TellFailure() {
+  if (notifier_->told(v1::MIGRATION_PHASE_DONE) || notifier_->told(v1::MIGRATION_PHASE_FAILED)) {
+    return;
+  }
+  Conclude({v1::SESSION_OUTCOME_FAILED, origin(), DefaultReason(v1::SESSION_OUTCOME_FAILED), ""});
+  const v1::MigrationPhaseState state = PhaseStateOf(*end_reason_, origin());
+  const bool off_line = origin() == v1::MIGRATION_ORIGIN_SOURCE &&
+                        notifier_->told(v1::MIGRATION_PHASE_BLACKOUT_STARTED);
+  const bool by_guest = state == v1::MIGRATION_PHASE_STATE_GUEST_INITIATED_CANCELLATION;
+  Publish(off_line || by_guest ? v1::MIGRATION_PHASE_FAILED : v1::MIGRATION_PHASE_DONE, state,
+          info_.error());
+}
+
+void MigrationSession::EndWell(const std::string& message) {
   if (info_.done()) return;
-  const v1::SessionOutcome outcome = OutcomeOfEnd(phase, state);
-  Conclude(outcome, DefaultReason(outcome));
+  info_.set_outcome(v1::SESSION_OUTCOME_SUCCEEDED);
+  info_.clear_reason();
+  info_.clear_error();
+  if (!notifier_->told(v1::MIGRATION_PHASE_DONE)) {
+    Publish(v1::MIGRATION_PHASE_DONE, v1::MIGRATION_PHASE_STATE_SUCCESS, message);
+  }
+  Finish(true, message);
+}
+
+void MigrationSession::EndBadly(Recovery recovery) {
+  if (info_.done()) return;
+  TellFailure();
+  if (recovery != Recovery::kNone && !notifier_->told(v1::MIGRATION_PHASE_RECOVERY_DONE)) {
+    Publish(v1::MIGRATION_PHASE_RECOVERY_DONE,
+            recovery == Recovery::kDone ? v1::MIGRATION_PHASE_STATE_SUCCESS
+                                        : v1::MIGRATION_PHASE_STATE_RECOVERY_FAILED,
+            info_.error());
+  }
+  Finish(false, info_.error());
+}
+
+void MigrationSession::Finish(bool moved, const std::string& message) {
   info_.set_done(true);
   info_.set_ended_unix_ms(NowUnixMs());
-  Publish(phase, state, message);
   if (trace_) {
     for (const auto row : {SessionTrace::Row::kSession, SessionTrace::Row::kMemory}) {
       trace_->Enter(row, "", Clock::now());
     }
   }
-  notifier_.Close();
+  notifier_->Close();
+  ended_->Set();
   greetings_.Cancel();
   if (connection_ != nullptr) connection_->Close();
   RemoveSocketPath();
   deps_.events().Publish(
-      state == v1::MIGRATION_PHASE_STATE_SUCCESS && phase == v1::MIGRATION_PHASE_DONE
-          ? "migration.done"
-          : "migration.ended",
-      id(), {{"vm", info_.vm_name()}, {"location", info_.vm_location()}, {"message", message}});
+      moved ? "migration.done" : "migration.ended", id(),
+      {{"vm", info_.vm_name()}, {"location", info_.vm_location()}, {"message", message}});
   Store();
 }
 

@@ -44,7 +44,7 @@ class MigrationSession : public std::enable_shared_from_this<MigrationSession> {
   const std::string& request_id() const { return request_id_; }
   // The session's newest record.
   const vm::JournalRecord& head() const { return head_; }
-  Notifier& notifier() { return notifier_; }
+  const std::shared_ptr<Notifier>& notifier() const { return notifier_; }
   // The other host, by its certificate: who imported the session, or else who connected for it.
   // Empty as long as there is none.
   const std::string& peer_name() const { return peer_name_; }
@@ -67,6 +67,12 @@ class MigrationSession : public std::enable_shared_from_this<MigrationSession> {
   Task<absl::Status> AdoptProcessSocket(ProcessSocket socket, uid_t caller);
   absl::Status CheckCleanup() const;
 
+  // Somebody asked about the session. If nobody does for its expiry, it ends by itself as far as
+  // it can without the other side.
+  void Touch() { last_call_ = Clock::now(); }
+  // From now on; 0 stands for the default.
+  void SetExpiry(uint32_t seconds);
+
   // After a restart: what its VM is to be adopted as, before anybody may use it.
   virtual vm::AdoptionClaim Claim() const = 0;
   // Goes on with the session, or ends it. `vm` may be nullptr: there was none yet, or none is left.
@@ -79,8 +85,9 @@ class MigrationSession : public std::enable_shared_from_this<MigrationSession> {
   absl::StatusOr<Transition> Enter(SessionCall call);
   // What the options ask of this side: its limits, and whether it is traced.
   void UseOptions(const schema::MigrationInitializeOptions& options);
-  // How it ends, with a word for machines; only the first verdict counts.
-  void Conclude(v1::SessionOutcome outcome, const std::string& reason);
+  // Why it ends without having moved its VM; only the first verdict counts.
+  void Conclude(EndReason reason);
+  const std::optional<EndReason>& end_reason() const { return end_reason_; }
 
   // Makes a commit record durable, with what a restarted daemon must know. The head of the journal
   // is remembered for proofs.
@@ -90,8 +97,14 @@ class MigrationSession : public std::enable_shared_from_this<MigrationSession> {
   CommitIdentity Identity() const;
   std::string MakeProof(ProofKind kind, uint64_t epoch, std::string detail) const;
 
-  // Ends the session for its subscribers: stores it and publishes what became of it.
-  void End(v1::MigrationPhase phase, v1::MigrationPhaseState state, const std::string& message);
+  // Tells, once, that the VM does not move and why: DONE, or FAILED if the guest was stopped
+  // already.
+  void TellFailure();
+  // End the session for its subscribers and store what became of it: the VM moved, or it did not.
+  // A source adds how its recovery went, if there was one to make.
+  void EndWell(const std::string& message);
+  enum class Recovery { kNone, kDone, kFailed };
+  void EndBadly(Recovery recovery);
   void Publish(v1::MigrationPhase phase, v1::MigrationPhaseState state,
                const std::string& message = "");
   void Tell(const v1::Notification& notification);
@@ -110,6 +123,11 @@ class MigrationSession : public std::enable_shared_from_this<MigrationSession> {
   absl::StatusOr<std::string> MakeSocketPath();
   void RemoveSocketPath();
 
+  // Whether nobody but us keeps the session from being forgotten.
+  virtual bool may_expire() const = 0;
+  // Nobody has asked about the session for that long.
+  virtual Task<void> Expire(EndReason why) = 0;
+
   // The connection, by whichever way it comes first: handed over, or made by the daemons.
   void ConnectionArrived(std::shared_ptr<SessionConnection> connection);
   virtual Role role() const = 0;
@@ -118,6 +136,7 @@ class MigrationSession : public std::enable_shared_from_this<MigrationSession> {
   absl::Status Explain(const absl::Status& status, const std::string& phase,
                        const std::string& next_step) const;
 
+  static Task<absl::Status> WaitFor(AsyncEvent* event);
   static double MillisecondsBetween(Clock::time_point from, Clock::time_point to);
 
   const ControllerDeps& deps_;
@@ -125,7 +144,7 @@ class MigrationSession : public std::enable_shared_from_this<MigrationSession> {
   std::unique_ptr<SessionTrace> trace_;  // nullptr: not traced
   std::string request_id_;
   v1::Session info_;
-  Notifier notifier_;
+  std::shared_ptr<Notifier> notifier_;
   std::string plan_digest_;
   std::string state_digest_;
   std::string peer_journal_id_;
@@ -145,6 +164,16 @@ class MigrationSession : public std::enable_shared_from_this<MigrationSession> {
   std::string socket_dir_;
   std::shared_ptr<vm::UtilityVm> vm_;
   Clock::time_point created_ = Clock::now();
+
+ private:
+  static Task<void> WatchExpiry(std::weak_ptr<MigrationSession> weak,
+                                std::shared_ptr<AsyncEvent> ended);
+  void Finish(bool moved, const std::string& message);
+
+  std::optional<EndReason> end_reason_;
+  std::chrono::seconds expiry_{0};
+  Clock::time_point last_call_ = Clock::now();
+  std::shared_ptr<AsyncEvent> ended_;  // nothing more happens in the session
 };
 
 }  // namespace ferry::migration

@@ -70,6 +70,8 @@ Task<absl::Status> SessionRegistry::LoadUndecided(const vm::SessionRow& row, v1:
   } else {
     made = std::make_shared<DestinationSession>(deps_, former);
   }
+  CO_RETURN_IF_ERROR(co_await made->notifier()->Restore());
+  if (!row.request_id.empty()) requests_[row.request_id] = row.id;
   // Only a VM's newest session has a say about it: what an older one meant is undone by what came
   // after it.
   std::shared_ptr<MigrationSession>& newest = recovering_[former.session.vm_id()];

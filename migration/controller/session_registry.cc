@@ -35,6 +35,7 @@ Task<absl::Status> SessionRegistry::Load(JournalTrust trust) {
       deps_.inventory.NoteDeparted(session.vm_id(), session.vm_name(), session.destination());
     }
     records_[row.id] = session;
+    if (!row.request_id.empty()) requests_[row.request_id] = row.id;
   }
   co_await TrimRecords();
   co_return absl::OkStatus();
@@ -73,7 +74,6 @@ Task<void> SessionRegistry::RetireEnded() {
 }
 
 void SessionRegistry::MakeRecord(const std::shared_ptr<MigrationSession>& session) {
-  session->notifier().Close();
   records_[session->id()] = session->Describe();
   if (std::string trace = session->TraceJson(); !trace.empty()) {
     traces_.emplace_back(session->id(), std::move(trace));
@@ -109,10 +109,11 @@ absl::Status SessionRegistry::CheckNew(const std::string& session_id) const {
 }
 
 Task<absl::StatusOr<v1::Session>> SessionRegistry::Migrate(v1::MigrateRequest request) {
-  if (!request.request_id().empty()) {
-    for (const auto& [id, session] : sessions_) {
-      if (session->request_id() == request.request_id()) co_return session->Describe();
-    }
+  co_await RetireEnded();
+  if (auto known = requests_.find(request.request_id()); known != requests_.end()) {
+    auto session = Describe(known->second);
+    if (session.ok()) co_return session;
+    requests_.erase(known);
   }
   CO_RETURN_IF_ERROR(CheckServing());
   if (request.destination().empty()) {
@@ -122,13 +123,15 @@ Task<absl::StatusOr<v1::Session>> SessionRegistry::Migrate(v1::MigrateRequest re
     co_return absl::InvalidArgumentError(
         absl::StrCat("the VM is on ", request.destination(), " already; choose another host"));
   }
-  co_await RetireEnded();
   const std::string id = boost::uuids::to_string(boost::uuids::random_generator()());
   auto session = std::make_shared<SourceSession>(deps_, id);
   sessions_[id] = session;
+  const std::string request_id = request.request_id();
+  if (!request_id.empty()) requests_[request_id] = id;
   absl::Status started = co_await orchestrator_.Start(session, std::move(request));
   if (!started.ok()) {
-    sessions_.erase(id);
+    requests_.erase(request_id);
+    co_await Drop(session);
     co_return started;
   }
   co_return session->Describe();
@@ -137,15 +140,33 @@ Task<absl::StatusOr<v1::Session>> SessionRegistry::Migrate(v1::MigrateRequest re
 Task<absl::StatusOr<std::string>> SessionRegistry::PrepareAndExport(
     v1::PrepareAndExportSandboxRequest request) {
   co_await RetireEnded();
+  if (auto again = FindAs<SourceSession>(request.session_id())) {
+    co_return co_await again->ExportAgain(std::move(request));
+  }
   CO_RETURN_IF_ERROR(CheckNew(request.session_id()));
   auto session = std::make_shared<SourceSession>(deps_, request.session_id());
   sessions_[request.session_id()] = session;
+  session->set_request(request);
   std::optional<v1::InitializeOptions> options;
   if (request.has_options()) options = request.options();
   auto plan =
       co_await session->PrepareAndExport(request.vm(), request.destination(), std::move(options));
-  if (!plan.ok()) sessions_.erase(request.session_id());
+  if (plan.ok()) {
+    session->SetExpiry(request.expiry());
+  } else {
+    co_await Drop(session);
+  }
   co_return plan;
+}
+
+// A session that came to nothing. One that could not be undone stays, so that Cleanup can.
+Task<void> SessionRegistry::Drop(std::shared_ptr<MigrationSession> session) {
+  if (!session->Describe().done() && session->state() != v1::SESSION_STATE_IDLE) co_return;
+  const std::string id = session->id();
+  co_await session->notifier()->Flush();
+  sessions_.erase(id);
+  absl::Status deleted = co_await deps_.store().DeleteSession(id);
+  if (!deleted.ok()) spdlog::warn("session {}: {}", id, deleted.ToString());
 }
 
 Task<absl::Status> SessionRegistry::Import(v1::ImportSandboxRequest request,
@@ -157,12 +178,14 @@ Task<absl::Status> SessionRegistry::Import(v1::ImportSandboxRequest request,
         absl::StrCat("the destination is this host (", deps_.own_address(),
                      ") under another name, ", "and the VM is here already; choose another host"));
   }
-  CO_RETURN_IF_ERROR(CheckNew(request.session_id()));
   const std::string id = request.session_id();
   co_await RetireEnded();
   // A session that was refused once is refused for ever, also after its row was dropped.
   auto known = co_await deps_.store().ReadJournal(id);
   if (!known.ok()) co_return known.status();
+  if (auto again = FindAs<DestinationSession>(id)) {
+    co_return co_await again->ImportAgain(std::move(request));
+  }
   CO_RETURN_IF_ERROR(CheckNew(id));
   if (!known->empty()) {
     co_return absl::AlreadyExistsError(
@@ -170,8 +193,13 @@ Task<absl::Status> SessionRegistry::Import(v1::ImportSandboxRequest request,
   }
   auto session = std::make_shared<DestinationSession>(deps_, id, std::move(peer_name));
   sessions_[id] = session;
+  const uint32_t expiry = request.expiry();
   absl::Status imported = co_await session->Import(std::move(request));
-  if (!imported.ok()) sessions_.erase(id);
+  if (imported.ok()) {
+    session->SetExpiry(expiry);
+  } else {
+    sessions_.erase(id);
+  }
   co_return imported;
 }
 
@@ -195,9 +223,28 @@ Task<absl::Status> SessionRegistry::Cleanup(std::string session_id) {
     co_return Find(session_id).status();
   }
   std::shared_ptr<MigrationSession> session = it->second;
+  session->Touch();
+  if (session->state() == v1::SESSION_STATE_FAILED) {
+    // Failed is not the end: the VM goes back to where it belongs first.
+    auto ended = co_await session->Finalize(session->origin() == v1::MIGRATION_ORIGIN_SOURCE
+                                                ? v1::FINALIZE_ACTION_RESUME
+                                                : v1::FINALIZE_ACTION_STOP,
+                                            "");
+    if (!ended.ok()) co_return ended.status();
+  }
   CO_RETURN_IF_ERROR(session->CheckCleanup());
   MakeRecord(session);
   co_return absl::OkStatus();
+}
+
+Task<absl::StatusOr<std::shared_ptr<Notifier>>> SessionRegistry::Notifications(
+    std::string session_id) {
+  if (auto session = Find(session_id); session.ok()) co_return (*session)->notifier();
+  if (!records_.contains(session_id)) co_return Find(session_id).status();
+  auto kept = std::make_shared<Notifier>(deps_.executor(), deps_.store(), session_id);
+  CO_RETURN_IF_ERROR(co_await kept->Restore());
+  kept->Close();
+  co_return kept;
 }
 
 Task<absl::StatusOr<v1::SettleSessionResponse>> SessionRegistry::Settle(
@@ -205,6 +252,7 @@ Task<absl::StatusOr<v1::SettleSessionResponse>> SessionRegistry::Settle(
   v1::SettleSessionResponse response;
   auto it = sessions_.find(request.session_id());
   if (it != sessions_.end()) {
+    it->second->Touch();
     auto destination = std::dynamic_pointer_cast<DestinationSession>(it->second);
     if (destination == nullptr) {
       co_return absl::FailedPreconditionError(
@@ -224,7 +272,10 @@ Task<absl::StatusOr<v1::SettleSessionResponse>> SessionRegistry::Settle(
 absl::StatusOr<std::shared_ptr<MigrationSession>> SessionRegistry::Find(
     const std::string& session_id) const {
   auto it = sessions_.find(session_id);
-  if (it != sessions_.end()) return it->second;
+  if (it != sessions_.end()) {
+    it->second->Touch();
+    return it->second;
+  }
   return absl::NotFoundError(records_.contains(session_id)
                                  ? absl::StrCat("session ", session_id,
                                                 " has ended; ferryctl migration show ", session_id,
@@ -234,7 +285,10 @@ absl::StatusOr<std::shared_ptr<MigrationSession>> SessionRegistry::Find(
 }
 
 absl::StatusOr<v1::Session> SessionRegistry::Describe(const std::string& session_id) const {
-  if (auto it = sessions_.find(session_id); it != sessions_.end()) return it->second->Describe();
+  if (auto it = sessions_.find(session_id); it != sessions_.end()) {
+    it->second->Touch();
+    return it->second->Describe();
+  }
   if (auto it = records_.find(session_id); it != records_.end()) return it->second;
   return Find(session_id).status();
 }
@@ -268,7 +322,10 @@ Task<void> SessionRegistry::Shutdown() {
       spdlog::warn("session {}: {}", id, cancelled.ToString());
     }
   }
-  for (const auto& [id, session] : sessions_) session->notifier().Close();
+  for (const auto& [id, session] : sessions) {
+    session->notifier()->Close();
+    co_await session->notifier()->Flush();
+  }
 }
 
 }  // namespace ferry::migration

@@ -44,13 +44,16 @@ class SessionRegistry {
   // The host that a session, or the record of one, belongs to: empty if none has shown itself yet,
   // nullopt if this host knows no such session.
   Task<absl::StatusOr<std::optional<std::string>>> PeerOf(std::string session_id);
-  // Forgets an ended session of the caller's; its record stays.
+  // Forgets an ended session of the caller's; its record and its notifications stay. A failed one
+  // is ended first.
   Task<absl::Status> Cleanup(std::string session_id);
 
   // NOT_FOUND if this host has no such session, or only the record of it.
   absl::StatusOr<std::shared_ptr<MigrationSession>> Find(const std::string& session_id) const;
   // A session or the record of one.
   absl::StatusOr<v1::Session> Describe(const std::string& session_id) const;
+  // Those of a session or of the record of one.
+  Task<absl::StatusOr<std::shared_ptr<Notifier>>> Notifications(std::string session_id);
   std::vector<v1::Session> List(const std::string& vm) const;
   // The timeline of a session that was traced; FAILED_PRECONDITION if it was not.
   absl::StatusOr<std::string> Trace(const std::string& session_id) const;
@@ -62,6 +65,15 @@ class SessionRegistry {
  private:
   absl::Status CheckServing() const;
   absl::Status CheckNew(const std::string& session_id) const;
+  // The session if it is under way, and on that side.
+  template <typename Side>
+  std::shared_ptr<Side> FindAs(const std::string& session_id) const {
+    auto it = sessions_.find(session_id);
+    if (it == sessions_.end()) return nullptr;
+    it->second->Touch();
+    return std::dynamic_pointer_cast<Side>(it->second);
+  }
+  Task<void> Drop(std::shared_ptr<MigrationSession> session);
   // Makes mere records of the oldest sessions that are over, and forgets the oldest records.
   Task<void> RetireEnded();
   void MakeRecord(const std::shared_ptr<MigrationSession>& session);
@@ -77,6 +89,7 @@ class SessionRegistry {
   std::map<std::string, std::shared_ptr<MigrationSession>> sessions_;
   std::map<std::string, v1::Session> records_;
   std::deque<std::pair<std::string, std::string>> traces_;  // of records, the newest last
+  std::map<std::string, std::string> requests_;             // request id to session id
   bool stopping_ = false;
   std::map<std::string, std::shared_ptr<MigrationSession>> recovering_;  // by VM id
 };

@@ -81,12 +81,13 @@ absl::Status SourceSession::CheckRest(const vm::TransferProgress& rest) {
   const v1::Progress progress = ToProgress(rest, info_.progress());
   const auto threshold = schema::BlackoutThresholdMs(options_);
   if (!threshold || progress.expected_blackout_ms() <= *threshold) return absl::OkStatus();
-  Conclude(v1::SESSION_OUTCOME_CANCELLED, kTooLongABlackout);
-  return rpc::ErrorWithReason(
-      absl::StatusCode::kCancelled,
+  EndReason why = CalledOff(
+      origin(),
       absl::StrCat("the blackout would take about ", progress.expected_blackout_ms(),
-                   " ms, more than its threshold of ", *threshold, " ms, so the VM runs on here"),
-      kTooLongABlackout);
+                   " ms, more than its threshold of ", *threshold, " ms, so the VM runs on here"));
+  why.word = kTooLongABlackout;
+  Conclude(why);
+  return rpc::ErrorWithReason(absl::StatusCode::kCancelled, why.message, why.word);
 }
 
 void SourceSession::TraceProgress(const vm::TransferProgress& progress) {

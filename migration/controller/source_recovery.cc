@@ -43,10 +43,13 @@ Task<void> SourceSession::Recover(std::shared_ptr<vm::UtilityVm> vm) {
     const bool released = core_->record() == SourceRecord::kReleased;
     info_.set_vm_location(released ? info_.destination() : "nowhere");
     (void)Enter(SessionCall::kFinalizeDone);
-    End(v1::MIGRATION_PHASE_DONE,
-        released ? v1::MIGRATION_PHASE_STATE_SUCCESS : v1::MIGRATION_PHASE_STATE_RECOVERY_FAILED,
-        released ? absl::StrCat("VM ", info_.vm_name(), " runs at ", info_.destination())
-                 : "this host has no record of the VM any more");
+    if (released) {
+      EndWell(absl::StrCat("VM ", info_.vm_name(), " runs at ", info_.destination()));
+      co_return;
+    }
+    Conclude({v1::SESSION_OUTCOME_FAILED, origin(), "source_vm_lost",
+              "this host has no record of the VM any more"});
+    EndBadly(Recovery::kFailed);
     co_return;
   }
   switch (core_->record()) {
@@ -61,9 +64,9 @@ Task<void> SourceSession::Recover(std::shared_ptr<vm::UtilityVm> vm) {
         info_.set_vm_location("in doubt");
         Store();
       } else {
-        Conclude(v1::SESSION_OUTCOME_FAILED, "daemon_restarted");
-        const std::string why = "the source's daemon was restarted before the VM was handed over";
-        absl::Status back = co_await RollBack(why);
+        EndReason why{v1::SESSION_OUTCOME_FAILED, origin(), "daemon_restarted",
+                      "the source's daemon was restarted before the VM was handed over"};
+        absl::Status back = co_await RollBack(std::move(why));
         if (back.ok()) back = co_await vm_->RunOn();
         if (!back.ok()) spdlog::error("session {}: {}", id(), back.ToString());
       }
@@ -123,6 +126,11 @@ Task<void> SourceSession::Settle(std::shared_ptr<PeerClient> peer) {
 
 Task<absl::Status> SourceSession::Offer(std::shared_ptr<PeerClient> peer) {
   auto keep = self();
+  if (core_->record() == SourceRecord::kReclaimed && !info_.done()) {
+    AsyncMutex::Guard lock = co_await deciding_.Lock();
+    if (info_.done()) co_return absl::OkStatus();
+    co_return co_await FinishReclaim(head_.epoch);
+  }
   const std::optional<ProofKind> word = core_->word();
   if (!word) co_return absl::OkStatus();
   v1::SettleSessionRequest request;
@@ -132,7 +140,8 @@ Task<absl::Status> SourceSession::Offer(std::shared_ptr<PeerClient> peer) {
   request.set_plan_sha256(plan_digest_);
   request.set_proof(*word == ProofKind::kGo
                         ? go_proof_
-                        : MakeProof(ProofKind::kAbort, base_epoch_, info_.error()));
+                        : MakeProof(ProofKind::kAbort, base_epoch_,
+                                    end_reason() ? ToDetail(*end_reason()) : info_.error()));
   auto answer = co_await peer->Settle(std::move(request));
   if (!answer.ok()) co_return answer.status();
   auto proof = DecodeProof(answer->proof(), plan_digest_);

@@ -14,6 +14,7 @@ namespace ferry::migration {
 namespace {
 
 constexpr milliseconds kCancelLimit{10'000};
+constexpr char kRefusedLate[] = "the destination refused the VM after the switchover";
 
 }  // namespace
 
@@ -48,17 +49,39 @@ Task<absl::StatusOr<std::string>> SourceSession::PrepareAndExport(
     info_.set_state(v1::SESSION_STATE_IDLE);
     co_return opened;
   }
+  std::weak_ptr<SourceSession> weak = keep;
+  vm_->set_event_tap([weak](const vm::SystemEvent& event) {
+    if (auto session = weak.lock()) session->OnSystemEvent(event);
+  });
   absl::StatusOr<std::string> plan = co_await Export();
   if (!plan.ok()) {
     // The source runs and accepts calls as before.
+    EndReason why = WhyFailed(plan.status());
+    Conclude(why);
     (void)Enter(SessionCall::kTransferFailed);
-    (void)co_await RollBack(std::string(plan.status().message()));
+    absl::Status back = co_await RollBack(std::move(why));
+    if (!back.ok()) spdlog::error("session {}: {}", id(), back.ToString());
     co_return Explain(plan.status(), "prepare", "the VM runs on here; correct this and try again");
   }
   deps_.events().Publish("migration.opened", id(),
                          {{"vm", vm_->name()}, {"destination", destination}});
   Store();
+  sealed_plan_ = *plan;
   co_return plan;
+}
+
+Task<absl::StatusOr<std::string>> SourceSession::ExportAgain(
+    v1::PrepareAndExportSandboxRequest request) {
+  auto keep = self();
+  AsyncMutex::Guard lock = co_await deciding_.Lock();
+  if (info_.done() || request_.empty() || request.SerializeAsString() != request_) {
+    co_return absl::AlreadyExistsError(
+        absl::StrCat("session ", id(), " exists and has ended, or was asked for something else; ",
+                     "choose another id"));
+  }
+  auto legal = Apply(info_.state(), SessionCall::kExport);
+  if (!legal.ok()) co_return legal.status();
+  co_return sealed_plan_;
 }
 
 Task<absl::StatusOr<std::string>> SourceSession::Export() {
@@ -117,20 +140,61 @@ Task<absl::StatusOr<std::string>> SourceSession::Finalize(v1::FinalizeAction act
 
 Task<absl::StatusOr<std::string>> SourceSession::Decide(v1::FinalizeAction action,
                                                         std::string proof) {
-  if (action == v1::FINALIZE_ACTION_STOP) {
-    if (proof.empty()) co_return co_await Commit();
-    auto done = DecodeProof(proof, plan_digest_);
-    if (!done.ok()) co_return done.status();
-    const Proof decoded = *std::move(done);
-    absl::Status released = co_await Release(decoded);
-    if (!released.ok()) co_return released;
-    co_return go_proof_;
+  if (action == v1::FINALIZE_ACTION_STOP) co_return co_await Stop(std::move(proof));
+  if (action == v1::FINALIZE_ACTION_RESUME) co_return co_await Resume(std::move(proof));
+  co_return absl::InvalidArgumentError(absl::StrCat("unknown finalize action ", action));
+}
+
+Task<absl::StatusOr<std::string>> SourceSession::Stop(std::string proof) {
+  auto keep = self();
+  if (proof.empty()) co_return co_await Commit();
+  if (proof == resumed_proof_) co_return co_await EndResumed();
+  auto done = DecodeProof(proof, plan_digest_);
+  if (!done.ok()) co_return done.status();
+  const Proof decoded = *std::move(done);
+  absl::Status released = co_await Release(decoded);
+  if (!released.ok()) co_return released;
+  co_return go_proof_;
+}
+
+// The caller knows that it runs here: it has the proof that RESUME returned. A STOP without one is
+// the commit, and may be an old one that was long on its way.
+Task<absl::StatusOr<std::string>> SourceSession::EndResumed() {
+  auto keep = self();
+  if (stopped_again_) co_return resumed_proof_;
+  auto proof = DecodeProof(resumed_proof_, plan_digest_);
+  if (!proof.ok()) co_return proof.status();
+  if (vm_->epoch() != proof->epoch) {
+    co_return absl::FailedPreconditionError(
+        absl::StrCat("VM ", info_.vm_name(), " has moved since session ", id(), " ended"));
   }
-  if (action != v1::FINALIZE_ACTION_RESUME) {
-    co_return absl::InvalidArgumentError(absl::StrCat("unknown finalize action ", action));
+  absl::Status stopped = co_await vm_->Stop(true, milliseconds(0));
+  if (!stopped.ok()) co_return stopped;
+  stopped_again_ = true;
+  info_.set_vm_location("nowhere");
+  Store();
+  co_return resumed_proof_;
+}
+
+Task<absl::StatusOr<std::string>> SourceSession::Resume(std::string proof) {
+  auto keep = self();
+  const SourceRecord record = core_ == nullptr ? SourceRecord::kNone : core_->record();
+  if (record == SourceRecord::kReleased || vm_ == nullptr) {
+    co_return Explain(absl::FailedPreconditionError(
+                          absl::StrCat("VM ", info_.vm_name(), " runs at ", info_.destination(),
+                                       "; there is nothing left to resume here")),
+                      "finalize", "");
   }
-  if (core_ != nullptr && core_->past_point_of_no_return() &&
-      core_->record() != SourceRecord::kReleased && core_->record() != SourceRecord::kReclaimed) {
+  if (stopped_again_) {
+    co_return Explain(
+        absl::FailedPreconditionError(absl::StrCat(
+            "VM ", info_.vm_name(), " was given back and then stopped in session ", id())),
+        "finalize", "start the VM");
+  }
+  absl::Status back = absl::OkStatus();
+  if (record == SourceRecord::kReclaimed) {
+    if (!info_.done()) back = co_await FinishReclaim(head_.epoch);
+  } else if (core_ != nullptr && core_->past_point_of_no_return()) {
     if (proof.empty()) {
       co_return Explain(
           absl::FailedPreconditionError(
@@ -142,23 +206,20 @@ Task<absl::StatusOr<std::string>> SourceSession::Decide(v1::FinalizeAction actio
     auto refused = DecodeProof(proof, plan_digest_);
     if (!refused.ok()) co_return refused.status();
     const Proof decoded = *std::move(refused);
-    absl::Status reclaimed = co_await Reclaim(decoded);
-    if (!reclaimed.ok()) co_return reclaimed;
-    co_return std::string();
+    back = co_await Reclaim(decoded);
+  } else {
+    auto legal = Apply(info_.state(), SessionCall::kFinalize);
+    if (!legal.ok()) co_return legal.status();
+    if (!legal->repeated) {
+      EndReason why = CalledOff(origin(), "rolled back by its caller");
+      back = co_await RollBack(std::move(why));
+    }
   }
-  if (core_ != nullptr && core_->record() == SourceRecord::kReleased) {
-    co_return Explain(absl::FailedPreconditionError(
-                          absl::StrCat("VM ", info_.vm_name(), " runs at ", info_.destination(),
-                                       "; there is nothing left to resume here")),
-                      "finalize", "");
-  }
-  auto legal = Apply(info_.state(), SessionCall::kFinalize);
-  if (!legal.ok()) co_return legal.status();
-  if (legal->repeated) co_return std::string();
-  const std::string why = "rolled back by its caller";
-  absl::Status back = co_await RollBack(why);
   if (!back.ok()) co_return back;
-  co_return std::string();
+  if (resumed_proof_.empty()) {
+    resumed_proof_ = MakeProof(ProofKind::kAbort, vm_->epoch(), info_.error());
+  }
+  co_return resumed_proof_;
 }
 
 Task<absl::Status> SourceSession::RunHereAgain() {
@@ -171,40 +232,47 @@ Task<absl::Status> SourceSession::RunHereAgain() {
   co_return co_await system->FinalizeLiveMigration(options);
 }
 
-Task<absl::Status> SourceSession::RollBack(const std::string& why) {
+// First of all, so that nothing can commit any more, and before the stream ends, so that the
+// destination knows why. If it cannot be written, the VM belongs here all the same: it is COMMIT
+// that would have given it away.
+Task<void> SourceSession::WriteAbort() {
   auto keep = self();
-  const std::string reason = why;
-  if (core_ != nullptr && core_->record() != SourceRecord::kAbort) {
-    // First of all, so that nothing can commit any more. If it cannot be written, the VM belongs
-    // here all the same: it is COMMIT that would have given it away.
-    auto step = core_->Abort();
+  if (core_ == nullptr) co_return;
+  auto step = core_->Abort();
+  if (!step.ok()) co_return;
+  if (step->has_value()) {
     absl::Status aborted = co_await TakeStep(step);
     if (!aborted.ok()) spdlog::warn("session {}: {}", id(), aborted.ToString());
-    if (step.ok() && step->has_value()) core_->Apply(**step);
+    core_->Apply(**step);
   }
-  if (info_.state() == v1::SESSION_STATE_TRANSFER_COMPLETED) {
-    // The state lies at the destination, which has not been granted it.
-    absl::Status resumed = co_await RunHereAgain();
-    if (!resumed.ok()) co_return Explain(resumed, "roll back", "try again");
-  } else if (std::shared_ptr<vm::ComputeSystem> system = vm_->system()) {
-    // Leaves the migration, so that another one can begin.
-    const schema::MigrationCancelOptions options{schema::MigrationOrigin::kSource};
-    absl::Status left = co_await system->CancelLiveMigration(options);
+  if (connection_ == nullptr || std::exchange(abort_told_, true)) co_return;
+  (void)connection_->SendMessage(
+      MessageKind::kProof,
+      MakeProof(ProofKind::kAbort, vm_->epoch(), end_reason() ? ToDetail(*end_reason()) : ""));
+}
+
+Task<absl::Status> SourceSession::RollBack(EndReason why) {
+  auto keep = self();
+  Conclude(std::move(why));
+  co_await WriteAbort();
+  std::shared_ptr<vm::ComputeSystem> system = vm_->system();
+  if (system != nullptr) {
+    absl::Status left = absl::OkStatus();
+    if (info_.state() == v1::SESSION_STATE_TRANSFER_COMPLETED) {
+      // The state lies at the destination, which has not been granted it.
+      left = co_await RunHereAgain();
+    } else {
+      // Leaves the migration, so that another one can begin.
+      const schema::MigrationCancelOptions options{schema::MigrationOrigin::kSource};
+      left = co_await system->CancelLiveMigration(options);
+    }
     if (!left.ok()) co_return Explain(left, "roll back", "try again");
   } else {
     info_.set_vm_location("nowhere");
   }
-  if (connection_ != nullptr) {
-    (void)connection_->SendMessage(MessageKind::kProof,
-                                   MakeProof(ProofKind::kAbort, vm_->epoch(), reason));
-  }
-  const bool cancelled = info_.state() == v1::SESSION_STATE_CANCELLED;
   (void)Enter(SessionCall::kFinalizeDone);
   vm_->ReturnFromMigration(vm_->epoch());
-  if (info_.error().empty()) info_.set_error(reason);
-  End(v1::MIGRATION_PHASE_RECOVERY_DONE,
-      cancelled ? v1::MIGRATION_PHASE_STATE_CANCELLED : v1::MIGRATION_PHASE_STATE_SUCCESS,
-      info_.error());
+  EndBadly(system == nullptr ? Recovery::kNone : Recovery::kDone);
   co_return absl::OkStatus();
 }
 
@@ -219,21 +287,31 @@ absl::Status SourceSession::TooLateToCancel() const {
 
 Task<absl::Status> SourceSession::Cancel(std::string reason) {
   auto keep = self();
-  co_return co_await CallOffNow(std::move(reason), "");
-}
-
-Task<absl::Status> SourceSession::CallOffNow(std::string reason, std::string word) {
-  auto keep = self();
+  EndReason why = CalledOff(origin(), reason);
   if (commit_started_) co_return TooLateToCancel();
   AsyncMutex::Guard lock = co_await deciding_.Lock();
+  co_return co_await CallOff(std::move(why));
+}
+
+Task<absl::Status> SourceSession::CallOffNow(std::string why, std::string word) {
+  auto keep = self();
+  EndReason reason = CalledOff(origin(), why);
+  reason.word = std::move(word);
+  if (commit_started_) co_return TooLateToCancel();
+  AsyncMutex::Guard lock = co_await deciding_.Lock();
+  co_return co_await CallOff(std::move(reason));
+}
+
+Task<absl::Status> SourceSession::CallOff(EndReason why) {
+  auto keep = self();
   if (core_ != nullptr && core_->past_point_of_no_return()) co_return TooLateToCancel();
-  if (!word.empty() && Apply(info_.state(), SessionCall::kCancel).ok()) {
-    Conclude(v1::SESSION_OUTCOME_CANCELLED, word);
-  }
+  if (info_.done() && info_.outcome() == v1::SESSION_OUTCOME_CANCELLED) co_return absl::OkStatus();
+  auto legal = Apply(info_.state(), SessionCall::kCancel);
+  if (legal.ok() && legal->repeated) co_return absl::OkStatus();
+  if (legal.ok()) Conclude(std::move(why));
   auto entered = Enter(SessionCall::kCancel);
   if (!entered.ok()) co_return entered.status();
-  if (entered->repeated) co_return absl::OkStatus();
-  info_.set_error(reason.empty() ? "cancelled" : reason);
+  co_await WriteAbort();
   std::shared_ptr<vm::ComputeSystem> system = vm_->system();
   if (system != nullptr) {
     const schema::MigrationCancelOptions options{schema::MigrationOrigin::kSource};
@@ -245,29 +323,32 @@ Task<absl::Status> SourceSession::CallOffNow(std::string reason, std::string wor
   }
   vote_settled_.Set();
   connected_.Set();
-  auto wait = [](AsyncEvent* event) -> Task<absl::Status> {
-    co_await event->Wait();
-    co_return absl::OkStatus();
-  };
-  absl::Status over = co_await WithDeadline(kCancelLimit, "the transfer", wait(&transfer_ended_));
+  absl::Status over =
+      co_await WithDeadline(kCancelLimit, "the transfer", WaitFor(&transfer_ended_));
   if (!over.ok()) {
     (void)Enter(SessionCall::kCancelFailed);
     co_return Explain(over, "cancel", "try again");
   }
   vm_->UnfreezeGuest();
-  if (core_ != nullptr) {
-    // Without COMMIT the VM belongs here, also if ABORT cannot be written.
-    absl::Status aborted = co_await TakeStep(core_->Abort());
-    if (!aborted.ok()) spdlog::warn("session {}: {}", id(), aborted.ToString());
-    if (connection_ != nullptr) {
-      (void)connection_->SendMessage(MessageKind::kProof,
-                                     MakeProof(ProofKind::kAbort, vm_->epoch(), info_.error()));
-    }
-  }
   (void)Enter(SessionCall::kCancelDone);
-  Publish(v1::MIGRATION_PHASE_DONE, v1::MIGRATION_PHASE_STATE_CANCELLED, info_.error());
+  TellFailure();
   Store();
   co_return absl::OkStatus();
+}
+
+Task<void> SourceSession::Expire(EndReason why) {
+  auto keep = self();
+  AsyncMutex::Guard lock = co_await deciding_.Lock();
+  if (info_.done()) co_return;
+  if (commit_started_) {
+    // Nobody brings the proofs any more, so they are offered to the destination itself.
+    if (!std::exchange(settling_, true)) Spawn(deps_.executor(), FindDestination(keep));
+    co_return;
+  }
+  EndReason again = why;
+  absl::Status ended = co_await CallOff(std::move(why));
+  if (ended.ok() && !info_.done()) ended = co_await RollBack(std::move(again));
+  if (!ended.ok()) spdlog::error("session {}: {}", id(), ended.ToString());
 }
 
 Task<absl::StatusOr<std::string>> SourceSession::Commit() {
@@ -277,7 +358,12 @@ Task<absl::StatusOr<std::string>> SourceSession::Commit() {
         absl::StrCat("session ", id(), " was never exported; there is nothing to finalize"));
   }
   auto step = core_->Commit();
-  if (!step.ok()) co_return Explain(step.status(), "commit", "the VM runs on here");
+  if (!step.ok()) {
+    co_return Explain(step.status(), "commit",
+                      resumed_proof_.empty()
+                          ? "the VM runs on here"
+                          : "to end the VM, finalize with STOP and the proof that RESUME returned");
+  }
   if (!step->has_value()) co_return go_proof_;
   if (info_.state() != v1::SESSION_STATE_TRANSFER_COMPLETED || commit_started_) {
     co_return absl::FailedPreconditionError(
@@ -297,8 +383,10 @@ Task<absl::StatusOr<std::string>> SourceSession::Commit() {
   vm_->MarkInDoubt();
   info_.set_vm_location("in doubt");
   const auto now = Clock::now();
-  go_proof_ =
-      MakeProof(ProofKind::kGo, taken.epoch, absl::StrCat(MillisecondsBetween(stopped_at_, now)));
+  go_proof_ = MakeProof(ProofKind::kGo, taken.epoch,
+                        absl::StrCat(MillisecondsBetween(stopped_at_, now), " ",
+                                     MillisecondsBetween(stopped_at_, voted_at_), " ",
+                                     MillisecondsBetween(voted_at_, now)));
   info_.mutable_statistics()->set_blackout_device_ms(MillisecondsBetween(stopped_at_, voted_at_));
   info_.mutable_statistics()->set_blackout_commit_ms(MillisecondsBetween(voted_at_, now));
   blackout_limit_.reset();
@@ -347,35 +435,39 @@ Task<absl::Status> SourceSession::FinishRelease() {
   absl::Status forgotten = co_await deps_.inventory.Forget(vm_->id(), info_.destination());
   if (!forgotten.ok()) spdlog::error("session {}: {}", id(), forgotten.ToString());
   released_.Set();
-  End(v1::MIGRATION_PHASE_DONE, v1::MIGRATION_PHASE_STATE_SUCCESS,
-      absl::StrCat("VM ", info_.vm_name(), " runs at ", info_.destination()));
+  EndWell(absl::StrCat("VM ", info_.vm_name(), " runs at ", info_.destination()));
   co_return absl::OkStatus();
 }
 
 Task<absl::Status> SourceSession::Reclaim(const Proof& refused) {
   auto keep = self();
+  EndReason why = FromDetail(refused.detail, v1::MIGRATION_ORIGIN_DESTINATION);
   auto step = core_->Reclaim(refused);
   if (!step.ok()) co_return step.status();
-  if (!step->has_value()) co_return absl::OkStatus();
-  const uint64_t epoch = (*step)->epoch;
+  if (!step->has_value() && info_.done()) co_return absl::OkStatus();
   CO_RETURN_IF_ERROR(co_await TakeStep(std::move(step)));
-  co_return co_await FinishReclaim(epoch);
+  why.message = absl::StrCat(kRefusedLate, why.message.empty() ? "" : ": ", why.message);
+  Conclude(std::move(why));
+  co_return co_await FinishReclaim(head_.epoch);
 }
 
 // RECLAIMED is written: the VM is this host's again.
 Task<absl::Status> SourceSession::FinishReclaim(uint64_t epoch) {
   auto keep = self();
+  Conclude({v1::SESSION_OUTCOME_FAILED, v1::MIGRATION_ORIGIN_DESTINATION, "destination_refused",
+            kRefusedLate});
   absl::Status resumed = co_await RunHereAgain();
   // After a restart the VMM may not be in a migration any more.
   if (!resumed.ok() && vm_->system() != nullptr) resumed = co_await vm_->RunOn();
+  info_.set_error(end_reason()->message);
+  if (!resumed.ok() && vm_->system() != nullptr) {
+    co_return Explain(resumed, "reclaim", "try again: the VM may run only here now");
+  }
   (void)Enter(SessionCall::kFinalizeDone);
   info_.set_vm_location(resumed.ok() ? deps_.own_address() : "nowhere");
-  info_.set_error("the destination refused the VM after the switchover");
   vm_->ReturnFromMigration(epoch);
   released_.Set();
-  End(v1::MIGRATION_PHASE_RECOVERY_DONE,
-      resumed.ok() ? v1::MIGRATION_PHASE_STATE_SUCCESS : v1::MIGRATION_PHASE_STATE_RECOVERY_FAILED,
-      info_.error());
+  EndBadly(resumed.ok() ? Recovery::kDone : Recovery::kFailed);
   co_return Explain(resumed, "reclaim", "");
 }
 
@@ -392,17 +484,13 @@ Task<absl::Status> SourceSession::AwaitCommit() {
 }
 
 void SourceSession::NoteError(const absl::Status& status) {
-  if (info_.error().empty()) info_.set_error(std::string(status.message()));
-  Conclude(v1::SESSION_OUTCOME_FAILED, rpc::ReasonOf(status));
+  Conclude({v1::SESSION_OUTCOME_FAILED, v1::MIGRATION_ORIGIN_DESTINATION, rpc::ReasonOf(status),
+            std::string(status.message())});
 }
 
 Task<bool> SourceSession::AwaitRelease(milliseconds limit) {
   auto keep = self();
-  auto wait = [](AsyncEvent* event) -> Task<absl::Status> {
-    co_await event->Wait();
-    co_return absl::OkStatus();
-  };
-  absl::Status released = co_await WithDeadline(limit, "the destination", wait(&released_));
+  absl::Status released = co_await WithDeadline(limit, "the destination", WaitFor(&released_));
   co_return released.ok();
 }
 

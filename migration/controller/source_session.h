@@ -17,6 +17,7 @@ class SourceSession final : public MigrationSession {
  public:
   SourceSession(const ControllerDeps& deps, std::string session_id)
       : MigrationSession(deps, std::move(session_id), v1::MIGRATION_ORIGIN_SOURCE),
+        vm_end_seen_(deps.executor()),
         vote_settled_(deps.executor()),
         commit_settled_(deps.executor()),
         released_(deps.executor()) {}
@@ -24,6 +25,13 @@ class SourceSession final : public MigrationSession {
   // Goes on with what a former daemon process left; see Recover().
   SourceSession(const ControllerDeps& deps, const FormerSession& former);
 
+  // What the session is asked to do; remembered for a caller that asks again.
+  void set_request(const v1::PrepareAndExportSandboxRequest& request) {
+    request_ = request.SerializeAsString();
+  }
+  // The same answer to the same request, for a caller that lost it. ALREADY_EXISTS if it asks for
+  // something else.
+  Task<absl::StatusOr<std::string>> ExportAgain(v1::PrepareAndExportSandboxRequest request);
   // Makes the VM ready and returns the sealed plan. The VM runs on and stays usable.
   // Absent options are the defaults.
   Task<absl::StatusOr<std::string>> PrepareAndExport(std::string vm, std::string destination,
@@ -48,7 +56,7 @@ class SourceSession final : public MigrationSession {
   // Returns when the commit that follows the vote is decided; an error means that the VM runs on
   // here.
   Task<absl::Status> AwaitCommit();
-  // A failure outside this session's own steps, for its record.
+  // A failure outside this session's own steps, at the destination, for its record.
   void NoteError(const absl::Status& status);
   // After COMMIT: returns when the destination's DONE or REFUSED has taken effect here. False if it
   // did not come within `limit`.
@@ -62,6 +70,8 @@ class SourceSession final : public MigrationSession {
 
  protected:
   Role role() const override { return Role::kSource; }
+  bool may_expire() const override { return !commit_when_ready_; }
+  Task<void> Expire(EndReason why) override;
 
  private:
   using Self = std::shared_ptr<SourceSession>;
@@ -86,12 +96,19 @@ class SourceSession final : public MigrationSession {
   Task<absl::Status> OnRefused(Proof refused);
   void NoteInFlight(const guest::GuestState& state);
   void OnSystemEvent(const vm::SystemEvent& event);
+  void OnMigrationEvent(const vm::SystemEvent& event);
   void OnProgress(const vm::TransferProgress& progress);
   void TraceProgress(const vm::TransferProgress& progress);
   void OnBlackout(Clock::time_point when);
   absl::Status CheckRest(const vm::TransferProgress& rest);
   absl::Status CheckVote(const Proof& prepared);
+  static EndReason Refusal(const Proof& refused);
   void FinishTransfer(const absl::Status& status);
+  // Where a step failed that nobody else can be blamed for.
+  absl::Status AtDestination(absl::Status status);
+  EndReason WhyFailed(const absl::Status& status) const;
+  Task<void> AwaitReason();
+  static Task<void> EndWithItsVm(Self self);
 
   // Called off by the session's own limits, with a word for machines; nothing after COMMIT.
   static Task<void> CallOff(std::weak_ptr<SourceSession> weak, std::string why, std::string word);
@@ -103,6 +120,14 @@ class SourceSession final : public MigrationSession {
   // The decisions; deciding_ is held.
   Task<absl::StatusOr<std::string>> Decide(v1::FinalizeAction action, std::string proof);
   Task<absl::StatusOr<std::string>> Commit();
+  // Cancels with that reason.
+  Task<absl::Status> CallOff(EndReason why);
+  // Makes sure that nothing commits any more, and tells the destination.
+  Task<void> WriteAbort();
+  Task<absl::StatusOr<std::string>> Stop(std::string proof);
+  Task<absl::StatusOr<std::string>> Resume(std::string proof);
+  // Ends the VM that was resumed here.
+  Task<absl::StatusOr<std::string>> EndResumed();
   absl::Status TooLateToCancel() const;
   Task<absl::Status> Release(const Proof& done);
   Task<absl::Status> Reclaim(const Proof& refused);
@@ -111,11 +136,17 @@ class SourceSession final : public MigrationSession {
   Task<absl::Status> RunHereAgain();
   Task<absl::Status> Offer(std::shared_ptr<PeerClient> peer);
   static Task<void> FindDestination(Self self);
-  Task<absl::Status> RollBack(const std::string& why);
+  Task<absl::Status> RollBack(EndReason why);
 
   schema::MigrationInitializeOptions options_;
+  std::string request_;
+  std::string sealed_plan_;
   std::unique_ptr<SourceCommit> core_;
   std::string go_proof_;
+  std::string resumed_proof_;  // of a VM that was given back
+  bool stopped_again_ = false;
+  bool abort_told_ = false;
+  bool settling_ = false;  // FindDestination runs
   bool commit_when_ready_ = false;
   bool commit_started_ = false;
   absl::Status transfer_status_;
@@ -125,6 +156,7 @@ class SourceSession final : public MigrationSession {
   bool memory_moves_ = false;
   std::optional<vm::SwitchoverForce> force_;  // asked for
   ConvergenceWatch convergence_;
+  AsyncEvent vm_end_seen_;     // vm_ended_ is set
   AsyncEvent vote_settled_;    // the vote arrived, or there will be none
   AsyncEvent commit_settled_;  // the commit that follows it took place, or failed
   absl::Status commit_status_;
@@ -135,6 +167,9 @@ class SourceSession final : public MigrationSession {
   bool voted_ = false;
   absl::Status vote_error_;      // why its vote does not count
   bool may_have_voted_ = false;  // the destination: there was a transfer
+  v1::MigrationOrigin failed_at_ = v1::MIGRATION_ORIGIN_SOURCE;
+  std::optional<EndReason> refused_;  // before the commit
+  std::optional<vm::SystemExit> vm_ended_;
 };
 
 }  // namespace ferry::migration

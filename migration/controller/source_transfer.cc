@@ -17,6 +17,7 @@ namespace ferry::migration {
 namespace {
 
 constexpr uint32_t kDefaultSocketTimeoutS = 600;
+constexpr milliseconds kReasonLimit{1'000};
 
 // HCS's session number: the first four bytes, big-endian, of the id's SHA-256.
 uint32_t SessionNumber(const std::string& session_id) {
@@ -41,6 +42,7 @@ Task<absl::Status> SourceSession::Transfer(v1::TransferSandboxRequest request) {
 Task<void> SourceSession::RunTransfer(Self self, v1::TransferSandboxRequest request) {
   absl::Status status = co_await self->Connect(request);
   if (status.ok()) status = co_await self->MoveMemory();
+  if (!status.ok()) co_await self->AwaitReason();
   self->FinishTransfer(status);
   if (status.ok() && self->commit_when_ready_) {
     AsyncMutex::Guard lock = co_await self->deciding_.Lock();
@@ -48,6 +50,9 @@ Task<void> SourceSession::RunTransfer(Self self, v1::TransferSandboxRequest requ
     self->commit_status_ = committed.status();
   }
   self->commit_settled_.Set();
+  if (status.ok()) co_return;
+  AsyncMutex::Guard lock = co_await self->deciding_.Lock();
+  co_await self->WriteAbort();
 }
 
 Task<absl::Status> SourceSession::Connect(const v1::TransferSandboxRequest& request) {
@@ -62,14 +67,11 @@ Task<absl::Status> SourceSession::Connect(const v1::TransferSandboxRequest& requ
     dial.params.token = request.session_token();
     dial.params.journal_id = deps_.store().journal_id();
     auto connection = co_await Dial(std::move(dial));
-    if (!connection.ok()) co_return connection.status();
+    if (!connection.ok()) co_return AtDestination(connection.status());
     ConnectionArrived(*std::move(connection));
   }
-  auto wait = [](AsyncEvent* event) -> Task<absl::Status> {
-    co_await event->Wait();
-    co_return absl::OkStatus();
-  };
-  CO_RETURN_IF_ERROR(co_await WithDeadline(timeout, "the session connection", wait(&connected_)));
+  CO_RETURN_IF_ERROR(
+      co_await WithDeadline(timeout, "the session connection", WaitFor(&connected_)));
   if (connection_ == nullptr && !socket_error_.ok()) co_return socket_error_;
   if (info_.state() != v1::SESSION_STATE_TRANSFERRING) {
     co_return absl::CancelledError(info_.error());
@@ -89,10 +91,6 @@ Task<absl::Status> SourceSession::MoveMemory() {
   CO_RETURN_IF_ERROR(connection_->RelayFromListener(path));
 
   Self keep = self();
-  std::weak_ptr<SourceSession> weak = keep;
-  vm_->set_event_tap([weak](const vm::SystemEvent& event) {
-    if (auto session = weak.lock()) session->OnSystemEvent(event);
-  });
   vm::MigrationEndpoint endpoint;
   endpoint.unix_path = path;
   schema::MigrationStartOptions start;
@@ -130,30 +128,28 @@ vm::TransferHooks SourceSession::MakeHooks() {
 Task<absl::Status> SourceSession::JudgeTransfer(absl::Status moved, bool stalled) {
   auto keep = self();
   if (!moved.ok() && stalled) {
-    co_return rpc::ErrorWithReason(
+    co_return AtDestination(rpc::ErrorWithReason(
         absl::StatusCode::kAborted,
         absl::StrCat("no byte of the VM moved for ", limits_.stall.count(),
                      " ms, so the transfer was called off; look whether QEMU and the daemon are "
                      "well at ",
                      info_.destination(), ", then try again"),
-        "transfer_stalled");
+        "transfer_stalled"));
   }
   if (!moved.ok() && connection_->closed()) {
     // Why the connection ended says more than what the VMM makes of it.
     const absl::Status lost = co_await connection_->WaitClosed();
-    if (!lost.ok()) co_return rpc::ErrorWithReason(lost.code(), lost.message(), "connection_lost");
+    if (!lost.ok()) {
+      co_return AtDestination(rpc::ErrorWithReason(lost.code(), lost.message(), "connection_lost"));
+    }
   }
   co_return moved;
 }
 
 Task<absl::Status> SourceSession::AwaitVote() {
   auto keep = self();
-  auto wait = [](AsyncEvent* event) -> Task<absl::Status> {
-    co_await event->Wait();
-    co_return absl::OkStatus();
-  };
   absl::Status voted =
-      co_await WithDeadline(limits_.vote, "the destination's vote", wait(&vote_settled_));
+      co_await WithDeadline(limits_.vote, "the destination's vote", WaitFor(&vote_settled_));
   if (voted.ok() && !voted_) {
     voted = vote_error_.ok() ? absl::AbortedError("the destination did not vote") : vote_error_;
   }
@@ -161,8 +157,64 @@ Task<absl::Status> SourceSession::AwaitVote() {
     // The guest is stopped and its state lies at the destination, which has no leave to run it.
     absl::Status resumed = co_await RunHereAgain();
     if (!resumed.ok()) spdlog::error("session {}: {}", id(), resumed.ToString());
+    co_return AtDestination(voted);
   }
   co_return voted;
+}
+
+absl::Status SourceSession::AtDestination(absl::Status status) {
+  failed_at_ = v1::MIGRATION_ORIGIN_DESTINATION;
+  return status;
+}
+
+// Why the transfer failed may be known a moment later than that it did: whose end of the stream
+// went first, and whether its VMM died.
+Task<void> SourceSession::AwaitReason() {
+  auto keep = self();
+  if (info_.state() == v1::SESSION_STATE_CANCELLING) co_return;
+  if (connection_ != nullptr && !refused_ && connection_->stream_ended_by_peer()) {
+    failed_at_ = v1::MIGRATION_ORIGIN_DESTINATION;
+    (void)co_await WithDeadline(kReasonLimit, "the destination's word", WaitFor(&vote_settled_));
+  }
+  std::shared_ptr<vm::ComputeSystem> system = vm_->system();
+  if (system == nullptr || refused_) co_return;
+  const schema::PropertyQuery query;
+  auto properties = co_await system->GetProperties(query);
+  if (properties.ok() && properties->state != schema::SystemState::kStopped) co_return;
+  (void)co_await WithDeadline(kReasonLimit, "the VM's end", WaitFor(&vm_end_seen_));
+}
+
+EndReason SourceSession::WhyFailed(const absl::Status& status) const {
+  if (vm_ended_) {
+    const std::string vm = absl::StrCat("VM ", info_.vm_name());
+    if (vm_ended_->cause == vm::SystemExit::Cause::kShutdown) {
+      return {v1::SESSION_OUTCOME_CANCELLED, origin(), kGuestShutdown,
+              absl::StrCat(vm, " shut itself down before it could move")};
+    }
+    if (vm_ended_->cause == vm::SystemExit::Cause::kReset) {
+      return {v1::SESSION_OUTCOME_CANCELLED, origin(), kGuestReset,
+              absl::StrCat(vm, " reset itself before it could move")};
+    }
+    return {v1::SESSION_OUTCOME_FAILED, origin(), "source_vm_died",
+            absl::StrCat(vm, " ended before it could move: ", status.message())};
+  }
+  if (refused_) return *refused_;
+  return {v1::SESSION_OUTCOME_FAILED, failed_at_, rpc::ReasonOf(status),
+          std::string(status.message())};
+}
+
+// The session has nothing left to move. What the destination holds already lives on there.
+Task<void> SourceSession::EndWithItsVm(Self self) {
+  self->connected_.Set();
+  co_await self->transfer_ended_.Wait();
+  AsyncMutex::Guard lock = co_await self->deciding_.Lock();
+  if (self->info_.done() || self->info_.state() == v1::SESSION_STATE_TRANSFER_COMPLETED ||
+      (self->core_ != nullptr && self->core_->past_point_of_no_return())) {
+    co_return;
+  }
+  EndReason why = self->WhyFailed(absl::UnavailableError("it has ended"));
+  absl::Status ended = co_await self->RollBack(std::move(why));
+  if (!ended.ok()) spdlog::error("session {}: {}", self->id(), ended.ToString());
 }
 
 void SourceSession::WatchForStall() {
@@ -242,20 +294,38 @@ void SourceSession::OnSystemEvent(const vm::SystemEvent& event) {
       OnProgress(event.progress);
       break;
     case vm::SystemEvent::Kind::kMigration:
-      // Published once the destination has voted, when the session can be finalized.
-      if (event.migration.event == schema::MigrationEventName::kOfflineDone) break;
-      if (event.migration.event == schema::MigrationEventName::kBlackoutStarted) {
-        OnBlackout(event.when);
-      }
-      if (event.migration.event == schema::MigrationEventName::kTransferInProgress) {
-        memory_moves_ = true;
-        if (force_) Spawn(deps_.executor(), ForceSwitchover(self(), *force_));
-      }
-      Tell(ToNotification(event.migration, origin()));
+      OnMigrationEvent(event);
+      break;
+    case vm::SystemEvent::Kind::kExited:
+      vm_ended_ = event.exit;
+      vm_end_seen_.Set();
+      Spawn(deps_.executor(), EndWithItsVm(self()));
       break;
     default:
       break;
   }
+}
+
+void SourceSession::OnMigrationEvent(const vm::SystemEvent& event) {
+  using Name = schema::MigrationEventName;
+  switch (event.migration.event) {
+    case Name::kOfflineDone:  // told once the destination has voted: the session can be finalized
+    case Name::kMigrationDone:
+    case Name::kMigrationFailed:
+    case Name::kMigrationRecoveryDone:
+      // How the session ends is its own to tell, and not the VMM's.
+      return;
+    case Name::kBlackoutStarted:
+      OnBlackout(event.when);
+      break;
+    case Name::kTransferInProgress:
+      memory_moves_ = true;
+      if (force_) Spawn(deps_.executor(), ForceSwitchover(self(), *force_));
+      break;
+    default:
+      break;
+  }
+  Tell(ToNotification(event.migration, origin()));
 }
 
 void SourceSession::OnProgress(const vm::TransferProgress& from) {
@@ -314,9 +384,7 @@ Task<void> SourceSession::HandleProof(std::string bytes) {
         status = co_await OnRefused(decoded);
       } else {
         // While we cancel, that is only what the destination sees of it.
-        if (info_.state() != v1::SESSION_STATE_CANCELLING) {
-          info_.set_error(absl::StrCat("the destination refused: ", decoded.detail));
-        }
+        refused_ = Refusal(decoded);
         vote_settled_.Set();
         std::shared_ptr<vm::ComputeSystem> system = vm_->system();
         if (system != nullptr) {
@@ -336,8 +404,14 @@ Task<absl::Status> SourceSession::OnRefused(Proof refused) {
   if (core_->past_point_of_no_return()) co_return co_await Reclaim(refused);
   // It had voted, and nobody has committed yet.
   if (info_.state() != v1::SESSION_STATE_TRANSFER_COMPLETED) co_return absl::OkStatus();
-  const std::string why = absl::StrCat("the destination refused: ", refused.detail);
-  co_return co_await RollBack(why);
+  EndReason why = Refusal(refused);
+  co_return co_await RollBack(std::move(why));
+}
+
+EndReason SourceSession::Refusal(const Proof& refused) {
+  EndReason why = FromDetail(refused.detail, v1::MIGRATION_ORIGIN_DESTINATION);
+  why.message = absl::StrCat("the destination refused: ", why.message);
+  return why;
 }
 
 void SourceSession::FinishTransfer(const absl::Status& status) {
@@ -348,20 +422,12 @@ void SourceSession::FinishTransfer(const absl::Status& status) {
       Publish(v1::MIGRATION_PHASE_OFFLINE_DONE, v1::MIGRATION_PHASE_STATE_SUCCESS);
     }
   } else {
-    // A reason that the destination gave says more than the broken stream it left.
-    const std::string reason =
-        info_.error().empty() ? std::string(status.message()) : info_.error();
-    transfer_status_ = absl::Status(status.code(), reason);
-    Conclude(v1::SESSION_OUTCOME_FAILED, rpc::ReasonOf(status));
+    Conclude(WhyFailed(status));
+    transfer_status_ = absl::Status(status.code(), info_.error());
     auto entered = Enter(SessionCall::kTransferFailed);
     vm_->UnfreezeGuest();
     if (entered.ok() && !entered->repeated) {
-      info_.set_error(reason);
-      Publish(v1::MIGRATION_PHASE_FAILED,
-              info_.outcome() == v1::SESSION_OUTCOME_CANCELLED
-                  ? v1::MIGRATION_PHASE_STATE_CANCELLED
-                  : v1::MIGRATION_PHASE_STATE_SOURCE_FAILED,
-              reason);
+      TellFailure();
       Store();
     }
   }

@@ -1,5 +1,7 @@
 #include "migration/service/migration_service.h"
 
+#include <boost/system/system_error.hpp>
+
 #include "absl/strings/str_cat.h"
 #include "bridge/runtime/status_macros.h"
 #include "vmmanager/rpc/error_info.h"
@@ -11,14 +13,43 @@ namespace {
 
 using NotificationStream = rpc::ServerStream<v1::NotificationsResponse>;
 
-Task<absl::Status> SendNotifications(std::shared_ptr<MigrationSession> session, uint32_t last_seen,
-                                     std::shared_ptr<NotificationStream> stream) {
-  while (auto message = co_await session->notifier().Next(last_seen)) {
-    last_seen = message->message_id();
-    if (!co_await stream->WaitWritable()) co_return absl::OkStatus();
-    stream->Write(*std::move(message));
+// How many new notifications a subscriber that takes none may fall behind.
+constexpr uint32_t kMaxBehind = 1024;
+
+// Returns when the transport has taken what was written, true; or false when the caller is gone.
+// RESOURCE_EXHAUSTED if too much happens meanwhile.
+Task<absl::StatusOr<bool>> AwaitTaken(std::shared_ptr<Notifier> notifier,
+                                      std::shared_ptr<NotificationStream> stream) {
+  using asio::experimental::awaitable_operators::operator||;
+  const uint32_t limit = notifier->last_id() + kMaxBehind;
+  try {
+    auto first = co_await (stream->WaitFlushed() || notifier->AwaitPublished(limit));
+    if (first.index() == 0) co_return std::get<0>(first);
+  } catch (const asio::multiple_exceptions&) {
+    throw boost::system::system_error(asio::error::operation_aborted);
   }
-  co_return absl::OkStatus();
+  co_return rpc::ErrorWithReason(absl::StatusCode::kResourceExhausted,
+                                 absl::StrCat("the subscriber does not read: ", kMaxBehind,
+                                              " notifications have come since it took one"),
+                                 "subscriber_too_slow",
+                                 "subscribe again after the last message id that you have seen");
+}
+
+Task<absl::Status> SendNotifications(std::shared_ptr<Notifier> notifier, uint32_t last_seen,
+                                     std::shared_ptr<NotificationStream> stream) {
+  const Notifier::Subscription subscription(notifier);
+  while (true) {
+    auto messages = co_await notifier->Next(last_seen);
+    if (!messages.ok()) co_return messages.status();
+    if (messages->empty()) co_return absl::OkStatus();
+    for (v1::NotificationsResponse& message : *messages) {
+      last_seen = message.message_id();
+      stream->Write(std::move(message));
+      auto taken = co_await AwaitTaken(notifier, stream);
+      if (!taken.ok()) co_return taken.status();
+      if (!*taken) co_return absl::OkStatus();
+    }
+  }
 }
 
 // Only who is on this host may name a process of it.
@@ -141,10 +172,10 @@ grpc::ServerWriteReactor<v1::NotificationsResponse>* MigrationService::Notificat
       context, executor_, request,
       [this](const v1::NotificationsRequest& subscribe,
              std::shared_ptr<NotificationStream> stream) -> Task<absl::Status> {
-        auto session = sessions_.Find(subscribe.session_id());
-        if (!session.ok()) co_return session.status();
-        co_return co_await SendNotifications(*session, subscribe.after_message_id(),
-                                             std::move(stream));
+        const uint32_t last_seen = subscribe.after_message_id();
+        auto notifier = co_await sessions_.Notifications(subscribe.session_id());
+        if (!notifier.ok()) co_return notifier.status();
+        co_return co_await SendNotifications(*notifier, last_seen, std::move(stream));
       });
 }
 

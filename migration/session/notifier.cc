@@ -1,9 +1,12 @@
 #include "migration/session/notifier.h"
 
 #include <google/protobuf/util/time_util.h>
+#include <spdlog/spdlog.h>
 
-#include <algorithm>
 #include <boost/json.hpp>
+#include <utility>
+
+#include "bridge/runtime/str_cat.h"
 
 namespace ferry::migration {
 namespace {
@@ -11,7 +14,9 @@ namespace {
 using schema::MigrationEventName;
 using schema::MigrationResult;
 
-constexpr size_t kProgressKept = 256;
+constexpr size_t kProgressKept = 10'000;  // in the store; some 40 minutes of one transfer
+constexpr size_t kRecent = 256;           // in memory
+constexpr size_t kReadAtOnce = 256;
 
 v1::MigrationPhase ToPhase(MigrationEventName name) {
   switch (name) {
@@ -108,44 +113,125 @@ v1::Notification ToNotification(const schema::MigrationEvent& event,
   return notification;
 }
 
+Notifier::Notifier(Executor executor, vm::Store& store, std::string session_id)
+    : executor_(executor),
+      store_(store),
+      session_id_(std::move(session_id)),
+      changed_(std::move(executor)) {}
+
+Task<absl::Status> Notifier::Restore() {
+  auto self = shared_from_this();
+  while (true) {
+    auto read = co_await ReadAfter(kept_id_);
+    if (!read.ok()) co_return read.status();
+    if (read->empty()) break;
+    for (const v1::NotificationsResponse& message : *read) {
+      kept_id_ = message.message_id();
+      Note(message);
+      if (message.notification().has_progress()) progress_.push_back(kept_id_);
+    }
+  }
+  next_id_ = kept_id_ + 1;
+  co_return absl::OkStatus();
+}
+
+void Notifier::Note(const v1::NotificationsResponse& message) {
+  told_.insert(message.notification().phase());
+  if (!start_time_) start_time_ = message.start_time();
+}
+
 uint32_t Notifier::Publish(const v1::Notification& notification) {
   if (closed_) return 0;
   v1::NotificationsResponse message;
   message.set_message_id(next_id_++);
   *message.mutable_notification() = notification;
   *message.mutable_update_time() = google::protobuf::util::TimeUtil::GetCurrentTime();
-  *message.mutable_start_time() =
-      kept_.empty() ? message.update_time() : kept_.front().start_time();
-  if (notification.has_progress()) ++progress_kept_;
-  kept_.push_back(std::move(message));
-  DropOldProgress();
-  changed_.Set();
-  changed_.Reset();
+  *message.mutable_start_time() = start_time_.value_or(message.update_time());
+  Note(message);
+  pending_.push_back(std::move(message));
+  if (!std::exchange(writing_, true)) Spawn(executor_, Write(shared_from_this()));
+  Pulse();
   return next_id_ - 1;
 }
 
-void Notifier::DropOldProgress() {
-  if (progress_kept_ <= kProgressKept) return;
-  auto oldest = std::find_if(kept_.begin(), kept_.end(), [](const v1::NotificationsResponse& m) {
-    return m.notification().has_progress();
-  });
-  kept_.erase(oldest);
-  --progress_kept_;
+Task<void> Notifier::Write(std::shared_ptr<Notifier> self) {
+  while (!self->pending_.empty()) {
+    const v1::NotificationsResponse& message = self->pending_.front();
+    vm::NotificationRow row{self->session_id_, message.message_id(), message.SerializeAsString()};
+    if (message.notification().has_progress()) self->progress_.push_back(row.id);
+    if (self->progress_.size() > kProgressKept) {
+      row.drop = self->progress_.front();
+      self->progress_.pop_front();
+    }
+    absl::Status put = co_await self->store_.PutNotification(std::move(row));
+    // Who listens now gets it all the same.
+    if (!put.ok()) spdlog::error("session {}: {}", self->session_id_, put.ToString());
+    self->kept_id_ = self->pending_.front().message_id();
+    self->recent_.push_back(std::move(self->pending_.front()));
+    self->pending_.pop_front();
+    if (self->recent_.size() > kRecent) self->recent_.pop_front();
+    self->Pulse();
+  }
+  self->writing_ = false;
+  self->Pulse();
+}
+
+void Notifier::Pulse() {
+  changed_.Set();
+  changed_.Reset();
 }
 
 void Notifier::Close() {
   closed_ = true;
-  changed_.Set();
+  Pulse();
 }
 
-Task<std::optional<v1::NotificationsResponse>> Notifier::Next(uint32_t last_seen) {
-  while (true) {
-    for (const v1::NotificationsResponse& message : kept_) {
-      if (message.message_id() > last_seen) co_return message;
+Notifier::Messages Notifier::RecentAfter(uint32_t last_seen) const {
+  Messages messages;
+  for (const v1::NotificationsResponse& message : recent_) {
+    if (message.message_id() > last_seen) messages.push_back(message);
+  }
+  return messages;
+}
+
+Task<absl::StatusOr<Notifier::Messages>> Notifier::ReadAfter(uint32_t last_seen) {
+  auto rows = co_await store_.ReadNotifications(session_id_, last_seen, kReadAtOnce);
+  if (!rows.ok()) co_return rows.status();
+  Messages messages;
+  for (const vm::NotificationRow& row : *rows) {
+    v1::NotificationsResponse& message = messages.emplace_back();
+    if (!message.ParseFromString(row.bytes) || message.message_id() != row.id) {
+      co_return absl::DataLossError(
+          StrCat("notification ", row.id, " of session ", session_id_, " is damaged"));
     }
-    if (closed_) co_return std::nullopt;
+  }
+  co_return messages;
+}
+
+Task<absl::StatusOr<std::vector<v1::NotificationsResponse>>> Notifier::Next(uint32_t last_seen) {
+  auto self = shared_from_this();
+  while (true) {
+    if (last_seen < kept_id_) {
+      if (recent_.empty() || recent_.front().message_id() > last_seen + 1) {
+        auto read = co_await ReadAfter(last_seen);
+        if (!read.ok() || !read->empty()) co_return read;
+      }
+      Messages recent = RecentAfter(last_seen);
+      if (!recent.empty()) co_return recent;
+    }
+    if (closed_ && pending_.empty()) co_return Messages();
     co_await changed_.Wait();
   }
+}
+
+Task<void> Notifier::AwaitPublished(uint32_t id) {
+  auto self = shared_from_this();
+  while (last_id() < id) co_await changed_.Wait();
+}
+
+Task<void> Notifier::Flush() {
+  auto self = shared_from_this();
+  while (!pending_.empty()) co_await changed_.Wait();
 }
 
 }  // namespace ferry::migration

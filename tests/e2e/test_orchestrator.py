@@ -253,3 +253,79 @@ def test_calls_out_of_order_are_refused(two_hosts, vm, run):
     run.source.resume(run.id)
     run.destination.stop(run.id)
     assert_runs_only_on(two_hosts, vm, 0)
+
+
+def test_health_and_reflection_are_on(two_hosts):
+    for host in two_hosts:
+        with Rpc(host) as daemon:
+            assert daemon.health() == b"\x08\x01"  # status: SERVING
+            services = daemon.reflected_services()
+            for service in (b"ferry.v1.MigrationService", b"ferry.v1.VmService",
+                            b"grpc.health.v1.Health"):
+                assert service in services, services
+
+
+def test_calls_that_come_again_give_the_same_answers(two_hosts, vm, client, run):
+    config = run.source.export(run.id, vm, two_hosts[1].address)
+    assert run.source.export(run.id, vm, two_hosts[1].address) == config
+    for _ in range(2):
+        run.destination.import_sandbox(run.id, config)
+    prepared = run.destination.prepare(run.id)
+    assert run.destination.prepare(run.id) == prepared
+    for _ in range(2):
+        run.transfer(prepared)
+    run.await_phase(run.source, PB.MIGRATION_PHASE_OFFLINE_DONE)
+    run.transfer(prepared)
+    done = run.destination.resume(run.id, run.source.stop(run.id))
+    for _ in range(2):
+        run.source.stop(run.id, done)
+    assert_runs_only_on(two_hosts, vm, 1)
+    assert_talks(client, b"there")
+    assert_whole(client)
+
+
+def test_stop_after_resume_ends_the_vm_only_with_its_proof(two_hosts, vm, client, run):
+    run.to_the_vote()
+    done = run.destination.resume(run.id, run.source.stop(run.id))
+    with refused() as error:
+        run.destination.stop(run.id)
+    assert "STOP" in error_info(error.value).next_step
+    assert_talks(client, b"there")
+    assert run.destination.stop(run.id, done) == done
+    assert two_hosts[1].ctl.state(vm) == "stopped"
+    with refused():
+        run.destination.resume(run.id)
+
+
+def test_a_cancelled_migration_is_told_alike_on_both_sides(two_hosts, vm, client, run):
+    run.transfer(run.prepare(**SLOW))
+    run.await_phase(run.source, PB.MIGRATION_PHASE_TRANSFER_IN_PROGRESS)
+    run.source.cancel(run.id)
+    run.source.resume(run.id)
+    source, destination = (phases(side, run.id) for side in (run.source, run.destination))
+    cancelled = (PB.MIGRATION_PHASE_DONE, PB.MIGRATION_PHASE_STATE_CANCELLED)
+    recovered = (PB.MIGRATION_PHASE_RECOVERY_DONE, PB.MIGRATION_PHASE_STATE_SUCCESS)
+    assert source[-2:] == [cancelled, recovered], source
+    assert destination == [cancelled], destination
+    for side in (run.source, run.destination):
+        ended = side.session(run.id)
+        assert ended.outcome == PB.SESSION_OUTCOME_CANCELLED, ended
+        assert ended.reason == "cancelled", ended
+    assert_talks(client, b"still here")
+    assert_whole(client)
+
+
+def test_notifications_survive_the_daemon(two_hosts, vm, run):
+    run.to_the_vote()
+    run.source.stop(run.id, run.destination.resume(run.id, run.source.stop(run.id)))
+    sides = (run.source, run.destination)
+    before = [list(side.notifications(run.id)) for side in sides]
+    run.close()
+    for host in two_hosts:
+        host.kill()
+        host.start()
+    for host, told in zip(two_hosts, before):
+        with Rpc(host) as side:
+            assert list(side.notifications(run.id)) == told
+            assert list(side.notifications(run.id, after=told[0].message_id)) == told[1:]
+            assert side.session(run.id).last_message_id == told[-1].message_id

@@ -36,7 +36,7 @@ ALLOWED = {
     "vmmanager/rpc": BRIDGE_RUNTIME | PROTO | {"vmmanager/identity"},
     "vmmanager/service": VM_SANDBOX | {"vmmanager/rpc", "vmmanager/sandbox"},
     "migration/options": BRIDGE_RUNTIME | PROTO | {"vmmanager/schema"},
-    "migration/session": BRIDGE_RUNTIME | PROTO | {"vmmanager/schema"},
+    "migration/session": BRIDGE_RUNTIME | PROTO | {"vmmanager/schema", "vmmanager/store"},
     "migration/commit": BRIDGE_RUNTIME,
     "migration/connection": BRIDGE_RUNTIME | {"vmmanager/identity"},
     "migration/controller": (VM_SANDBOX | MIGRATION_PARTS

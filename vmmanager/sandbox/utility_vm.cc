@@ -371,9 +371,7 @@ Task<absl::Status> UtilityVm::ShutDownInOrder(milliseconds timeout) {
 
 Task<absl::Status> UtilityVm::Pause() {
   auto self = shared_from_this();
-  // What the cut says of it goes with the VM; a pause that came after it would be lost.
-  const std::function<bool()> open = [this] { return undecided(); };
-  (void)co_await AwaitWhile(open, deps_.settings.outcome_wait);
+  co_await AwaitSwitchover();
   AsyncMutex::Guard lock = co_await operation_.Lock();
   CO_RETURN_IF_ERROR(CheckHere());
   if (undecided()) co_return NotYet("paused");
@@ -389,6 +387,13 @@ Task<absl::Status> UtilityVm::Pause() {
   row_.desired_state = "paused";
   deps_.events.Publish("vm.paused", row_.id);
   co_return co_await Persist();
+}
+
+// What the cut says of it goes with the VM; a pause that came after it would be lost.
+Task<void> UtilityVm::AwaitSwitchover() {
+  auto self = shared_from_this();
+  const std::function<bool()> open = [this] { return undecided(); };
+  (void)co_await AwaitWhile(open, deps_.settings.outcome_wait);
 }
 
 Task<absl::Status> UtilityVm::Resume() {

@@ -74,6 +74,10 @@ class UtilityVm : public std::enable_shared_from_this<UtilityVm> {
   // moved, or if that takes longer than HostSettings::outcome_wait. May be cancelled.
   Task<absl::Status> AwaitMigrationsEnd();
 
+  // Returns when no switchover is being decided, so that it can be paused; or after
+  // HostSettings::outcome_wait, whatever then holds. May be cancelled.
+  Task<void> AwaitSwitchover();
+
   // The guest of a VM that runs here. While a switchover decides where it runs, this waits for the
   // outcome, at most HostSettings::outcome_wait; FAILED_PRECONDITION, with where the VM is and what
   // to do, if it moved or is not decided by then; UNAVAILABLE if the daemon stops. May be

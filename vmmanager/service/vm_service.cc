@@ -118,13 +118,17 @@ grpc::ServerUnaryReactor* VmService::RestartVm(grpc::CallbackServerContext* cont
 
 grpc::ServerUnaryReactor* VmService::PauseVm(grpc::CallbackServerContext* context,
                                              const v1::VmRef* request, v1::Vm* response) {
-  return rpc::ServeUnary(context, executor(), request, response,
-                         [this](const v1::VmRef& ref) -> Task<absl::StatusOr<v1::Vm>> {
-                           auto vm = inventory_.Find(ref.vm());
-                           if (!vm.ok()) co_return vm.status();
-                           CO_RETURN_IF_ERROR(co_await (*vm)->Pause());
-                           co_return (*vm)->Describe(true);
-                         });
+  return rpc::ServeUnary(
+      context, executor(), request, response,
+      [this](const v1::VmRef& ref) -> Task<absl::StatusOr<v1::Vm>> {
+        auto vm = inventory_.Find(ref.vm());
+        if (!vm.ok()) co_return vm.status();
+        co_await (*vm)->AwaitSwitchover();
+        co_await rpc::RunToEndFromHere();
+        CO_RETURN_IF_ERROR(co_await (*vm)->Pause());
+        co_return (*vm)->Describe(true);
+      },
+      rpc::OnCallerGone::kCancel);
 }
 
 grpc::ServerUnaryReactor* VmService::ResumeVm(grpc::CallbackServerContext* context,

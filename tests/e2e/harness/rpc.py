@@ -46,15 +46,15 @@ class Rpc:
     def __exit__(self, *_):
         self.close()
 
-    def export(self, session, vm, destination="", **options):
+    def export(self, session, vm, destination="", expiry=0, **options):
         init = self.pb.InitializeOptions(memory_transport=self.pb.MEMORY_TRANSPORT_TCP, **options)
         request = self.pb.PrepareAndExportSandboxRequest(session_id=session, vm=vm, options=init,
-                                                         destination=destination)
+                                                         destination=destination, expiry=expiry)
         return self._stub.PrepareAndExportSandbox(request, timeout=self.DEADLINE).config
 
-    def import_sandbox(self, session, config):
-        self._stub.ImportSandbox(self.pb.ImportSandboxRequest(session_id=session, config=config),
-                                 timeout=self.DEADLINE)
+    def import_sandbox(self, session, config, expiry=0):
+        request = self.pb.ImportSandboxRequest(session_id=session, config=config, expiry=expiry)
+        self._stub.ImportSandbox(request, timeout=self.DEADLINE)
 
     def prepare(self, session, **options):
         init = self.pb.InitializeOptions(memory_transport=self.pb.MEMORY_TRANSPORT_TCP, **options)
@@ -88,6 +88,17 @@ class Rpc:
     def session(self, session):
         return self._stub.GetSession(self.pb.GetSessionRequest(session_id=session),
                                      timeout=self.DEADLINE)
+
+    def health(self):
+        """The raw answer of gRPC's health service."""
+        check = self._channel.unary_unary("/grpc.health.v1.Health/Check")
+        return check(b"", timeout=self.DEADLINE)
+
+    def reflected_services(self):
+        """The raw answer of gRPC's server reflection to a list_services request."""
+        reflect = self._channel.stream_stream(
+            "/grpc.reflection.v1alpha.ServerReflection/ServerReflectionInfo")
+        return next(reflect(iter([b"\x3a\x00"]), timeout=self.DEADLINE))
 
     def migrate(self, request):
         return self._stub.Migrate(request, timeout=self.DEADLINE)

@@ -145,16 +145,18 @@ class ControllerTest : public TaskTest {
     return kinds;
   }
 
-  std::vector<v1::NotificationsResponse> Notifications(MigrationHost& host, const std::string& id) {
+  // All after `last` that there are by now, of a session or of the record of one.
+  std::vector<v1::NotificationsResponse> Notifications(MigrationHost& host, const std::string& id,
+                                                       uint32_t last = 0) {
     std::vector<v1::NotificationsResponse> all;
-    auto session = host.sessions->Find(id);
-    if (!session.ok()) return all;
-    uint32_t last = 0;
-    while (last < (*session)->notifier().last_id()) {
-      auto next = Await((*session)->notifier().Next(last));
-      if (!next.has_value()) break;
-      last = next->message_id();
-      all.push_back(*std::move(next));
+    auto notifier = Await(host.sessions->Notifications(id));
+    EXPECT_TRUE(notifier.ok()) << notifier.status();
+    while (notifier.ok() && last < (*notifier)->last_id()) {
+      auto next = Await((*notifier)->Next(last));
+      EXPECT_TRUE(next.ok()) << next.status();
+      if (!next.ok() || next->empty()) break;
+      last = next->back().message_id();
+      all.insert(all.end(), next->begin(), next->end());
     }
     return all;
   }

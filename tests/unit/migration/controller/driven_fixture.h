@@ -9,20 +9,32 @@ namespace ferry::migration {
 // Migrations whose steps a caller drives, with proofs passed on by hand.
 class DrivenTest : public ControllerTest {
  protected:
-  absl::StatusOr<std::string> Export(const std::string& id, const std::string& vm = "web") {
+  static v1::PrepareAndExportSandboxRequest ExportRequest(const std::string& id,
+                                                          const std::string& vm = "web",
+                                                          uint32_t expiry = 0) {
     v1::PrepareAndExportSandboxRequest request;
     request.set_session_id(id);
     request.set_vm(vm);
     request.set_destination("host-b:1");
     request.mutable_options()->set_memory_transport(v1::MEMORY_TRANSPORT_TCP);
-    return Await(a_.sessions->PrepareAndExport(request));
+    request.set_expiry(expiry);
+    return request;
+  }
+  absl::StatusOr<std::string> Export(const std::string& id, const std::string& vm = "web",
+                                     uint32_t expiry = 0) {
+    return Await(a_.sessions->PrepareAndExport(ExportRequest(id, vm, expiry)));
   }
 
-  absl::Status Import(const std::string& id, const std::string& plan) {
+  static v1::ImportSandboxRequest ImportRequest(const std::string& id, const std::string& plan,
+                                                uint32_t expiry = 0) {
     v1::ImportSandboxRequest request;
     request.set_session_id(id);
     request.set_config(plan);
-    return Await(b_.sessions->Import(request));
+    request.set_expiry(expiry);
+    return request;
+  }
+  absl::Status Import(const std::string& id, const std::string& plan, uint32_t expiry = 0) {
+    return Await(b_.sessions->Import(ImportRequest(id, plan, expiry)));
   }
 
   absl::StatusOr<v1::PrepareSandboxResponse> Prepare(MigrationHost& host, const std::string& id) {
@@ -68,6 +80,19 @@ class DrivenTest : public ControllerTest {
     auto prepared = Prepare(b_, id);
     EXPECT_TRUE(prepared.ok()) << prepared.status();
     return *prepared;
+  }
+
+  // Hands the ends of a socket pair to both sides.
+  void HandOver(const std::string& id) {
+    int pair[2];
+    ASSERT_EQ(::socketpair(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0, pair), 0);
+    int end = 0;
+    for (MigrationHost* host : {&a_, &b_}) {
+      const std::string path = folder_.path() + (host == &a_ ? "/a/handoff" : "/b/handoff");
+      auto ticket = Await(HandOverSocket(path, UniqueFd(pair[end++]), milliseconds(10'000)));
+      ASSERT_TRUE(ticket.ok()) << ticket.status();
+      EXPECT_TRUE(Await(Session(*host, id)->AdoptSocket(*ticket)).ok());
+    }
   }
 
   // Both sides transfer; does not wait for it.

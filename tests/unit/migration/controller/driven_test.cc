@@ -212,6 +212,7 @@ TEST_F(DrivenTest, RollbackBeforeTheCommitRunsTheSourceAgain) {
   EXPECT_TRUE(Resume(a_, "s1").ok());
   EXPECT_TRUE(Resume(a_, "s1").ok());
   EXPECT_EQ(State(a_, "s1"), v1::SESSION_STATE_FINALIZED);
+  // An old STOP that was long on its way ends nothing.
   EXPECT_EQ(Stop(a_, "s1").status().code(), absl::StatusCode::kFailedPrecondition);
   Until([&] { return Describe(b_, "s1").done(); });
   ExpectRolledBack(vm);
@@ -306,7 +307,6 @@ TEST_F(DrivenTest, SocketThatDoesNotComeFailsTheTransfer) {
   ASSERT_TRUE(Await(Session(b_, "s1")->Transfer(request)).ok());
   Until([&] { return State(a_, "s1") == v1::SESSION_STATE_FAILED && Describe(b_, "s1").done(); });
   EXPECT_THAT(Describe(a_, "s1").error(), HasSubstr("session connection"));
-  EXPECT_EQ(Cleanup(a_, "s1").code(), absl::StatusCode::kFailedPrecondition);
   EXPECT_TRUE(Resume(a_, "s1").ok());
   EXPECT_TRUE(Cleanup(a_, "s1").ok());
   ExpectRolledBack(vm);

@@ -122,7 +122,7 @@ TEST_F(FailureTest, IsToldToSubscribersOfBothSides) {
     }
     return false;
   };
-  EXPECT_TRUE(told(a_, v1::MIGRATION_PHASE_STATE_SOURCE_FAILED));
+  EXPECT_TRUE(told(a_, v1::MIGRATION_PHASE_STATE_DESTINATION_FAILED));
   EXPECT_TRUE(told(b_, v1::MIGRATION_PHASE_STATE_DESTINATION_FAILED));
   peer_->Release("Cleanup");
   Wait(a_, id);

@@ -24,17 +24,20 @@ constexpr Row kRows[] = {
     //                                        transfer stop resume cancel socket cleanup
     {kSource, v1::SESSION_STATE_SOURCE_EXPORTED, kOk, kNo, kOk, kOk, kArg, kNo},
     {kSource, v1::SESSION_STATE_SOCKET_WAITING, kOk, kNo, kNo, kOk, kArg, kNo},
+    {kSource, v1::SESSION_STATE_SOCKET_READY, kOk, kNo, kOk, kOk, kHas, kNo},
     {kSource, v1::SESSION_STATE_TRANSFERRING, kOk, kNo, kNo, kOk, kHas, kNo},
     {kSource, v1::SESSION_STATE_TRANSFER_COMPLETED, kOk, kOk, kOk, kOk, kHas, kNo},
     {kSource, v1::SESSION_STATE_CANCELLED, kNo, kNo, kOk, kOk, kNo, kNo},
-    {kSource, v1::SESSION_STATE_FAILED, kNo, kNo, kOk, kOk, kHas, kNo},
-    {kSource, v1::SESSION_STATE_FINALIZED, kNo, kNo, kOk, kNo, kNo, kOk},
+    {kSource, v1::SESSION_STATE_FAILED, kNo, kNo, kOk, kOk, kHas, kOk},
+    {kSource, v1::SESSION_STATE_FINALIZED, kNo, kNo, kOk, kOk, kNo, kOk},
     {kDestination, v1::SESSION_STATE_DESTINATION_IMPORTED, kNo, kOk, kNo, kOk, kNo, kNo},
     {kDestination, v1::SESSION_STATE_DESTINATION_PREPARED, kOk, kOk, kNo, kOk, kArg, kNo},
     {kDestination, v1::SESSION_STATE_SOCKET_WAITING, kOk, kOk, kNo, kOk, kArg, kNo},
+    {kDestination, v1::SESSION_STATE_SOCKET_READY, kOk, kOk, kNo, kOk, kHas, kNo},
     {kDestination, v1::SESSION_STATE_TRANSFERRING, kOk, kOk, kNo, kOk, kHas, kNo},
     {kDestination, v1::SESSION_STATE_TRANSFER_COMPLETED, kOk, kOk, kNo, kOk, kHas, kNo},
     {kDestination, v1::SESSION_STATE_CANCELLED, kNo, kOk, kNo, kOk, kNo, kOk},
+    {kDestination, v1::SESSION_STATE_FAILED, kNo, kOk, kNo, kOk, kHas, kOk},
     {kDestination, v1::SESSION_STATE_FINALIZED, kNo, kOk, kNo, kOk, kNo, kOk},
 };
 
@@ -43,6 +46,7 @@ class SessionCallsTest : public DrivenTest, public ::testing::WithParamInterface
   MigrationHost& Side() { return GetParam().side == kSource ? a_ : b_; }
 
   void BringSource(v1::SessionState state, const std::string& id) {
+    if (state == v1::SESSION_STATE_SOCKET_READY) return BringSocket(id);
     if (state == v1::SESSION_STATE_SOURCE_EXPORTED) {
       ASSERT_TRUE(Export(id, id).ok());
       return;
@@ -70,7 +74,21 @@ class SessionCallsTest : public DrivenTest, public ::testing::WithParamInterface
     }
   }
 
+  void BringSocket(const std::string& id) {
+    PrepareBoth(id, id);
+    HandOver(id);
+    Until([&] { return State(Side(), id) == v1::SESSION_STATE_SOCKET_READY; });
+  }
+
   void BringDestination(v1::SessionState state, const std::string& id) {
+    if (state == v1::SESSION_STATE_SOCKET_READY) return BringSocket(id);
+    if (state == v1::SESSION_STATE_FAILED) {
+      // It cannot even write that it refuses.
+      FailAppend(b_, "REFUSED");
+      b_.host.backend.script().FailNext("Load", absl::InternalError("broken"));
+      StartTransfer(id, id);
+      return Until([&] { return State(b_, id) == v1::SESSION_STATE_FAILED; });
+    }
     if (state == v1::SESSION_STATE_TRANSFER_COMPLETED) return TransferBoth(id, id);
     if (state == v1::SESSION_STATE_TRANSFERRING) {
       b_.host.backend.script().Block("ReceivePage");
@@ -124,9 +142,26 @@ TEST_P(SessionCallsTest, AllowsOrRefusesEachCall) {
   Check("socket", row.socket,
         [&](auto& id) { return Await(Session(Side(), id)->AdoptSocket("none")); });
   Check("cleanup", row.cleanup, [&](auto& id) { return Cleanup(Side(), id); });
-  // A session is prepared once, and only at its destination.
-  const bool imported = row.state == v1::SESSION_STATE_DESTINATION_IMPORTED;
-  Check("prepare", imported ? kOk : kNo, [&](auto& id) { return Prepare(Side(), id).status(); });
+  // A session is prepared at its destination only, and the same answer given as long as it is of
+  // use. The same goes for its plan.
+  const bool destination = row.side == kDestination;
+  const bool alive = row.state == v1::SESSION_STATE_SOURCE_EXPORTED ||
+                     row.state == v1::SESSION_STATE_DESTINATION_IMPORTED ||
+                     row.state == v1::SESSION_STATE_DESTINATION_PREPARED ||
+                     row.state == v1::SESSION_STATE_SOCKET_WAITING ||
+                     row.state == v1::SESSION_STATE_SOCKET_READY ||
+                     row.state == v1::SESSION_STATE_TRANSFERRING ||
+                     row.state == v1::SESSION_STATE_TRANSFER_COMPLETED;
+  Check("prepare", destination && alive ? kOk : kNo,
+        [&](auto& id) { return Prepare(Side(), id).status(); });
+  if (!destination) {
+    const bool over = row.state == v1::SESSION_STATE_FINALIZED;
+    Check("export",
+          alive  ? kOk
+          : over ? kHas
+                 : kNo,
+          [&](auto& id) { return Export(id, id).status(); });
+  }
   Check("nothing", kArg, [&](auto& id) {
     return Await(Session(Side(), id)->Finalize(v1::FINALIZE_ACTION_UNSPECIFIED, "")).status();
   });

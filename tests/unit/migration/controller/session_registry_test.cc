@@ -24,9 +24,9 @@ TEST_F(SessionRegistryTest, SessionIdsAreCheckedAndUsedOnce) {
   EXPECT_EQ(Export(std::string(129, 's')).status().code(), absl::StatusCode::kInvalidArgument);
   auto plan = Export("s1");
   ASSERT_TRUE(plan.ok());
-  EXPECT_EQ(Export("s1").status().code(), absl::StatusCode::kAlreadyExists);
+  EXPECT_EQ(Export("s1", "other").status().code(), absl::StatusCode::kAlreadyExists);
   ASSERT_TRUE(Import("s1", *plan).ok());
-  EXPECT_EQ(Import("s1", *plan).code(), absl::StatusCode::kAlreadyExists);
+  EXPECT_EQ(Import("s1", "another plan").code(), absl::StatusCode::kAlreadyExists);
   EXPECT_TRUE(Resume(a_, "s1").ok());
   EXPECT_TRUE(Cleanup(a_, "s1").ok());
   EXPECT_EQ(Export("s1").status().code(), absl::StatusCode::kAlreadyExists);
@@ -147,7 +147,7 @@ TEST_F(SessionRegistryTest, CleanupLeavesTheRecord) {
   EXPECT_EQ(State(a_, "s1"), v1::SESSION_STATE_FINALIZED);
   EXPECT_EQ(a_.sessions->List("web").size(), 1u);
   EXPECT_TRUE(a_.sessions->List("other").empty());
-  EXPECT_TRUE(session->notifier().closed());
+  EXPECT_TRUE(session->notifier()->closed());
 }
 
 TEST_F(SessionRegistryTest, RestartedDaemonKeepsRecordsAndCallsOffWhatHadNotCommitted) {

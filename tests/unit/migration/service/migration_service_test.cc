@@ -107,6 +107,60 @@ TEST_F(MigrationServiceTest, MigratesBetweenTwoDaemonsAndNotifiesToTheEnd) {
   EXPECT_EQ(Call(a_, &Async::ListSessions, other)->sessions_size(), 0);
 }
 
+TEST_F(MigrationServiceTest, ASubscriberThatDoesNotReadIsToldSoAndLosesNothing) {
+  ASSERT_TRUE(Await(a_.inner.host.Boot("web")).ok());
+  auto prepare = For<v1::PrepareAndExportSandboxRequest>("s1");
+  prepare.set_vm("web");
+  prepare.mutable_options()->set_memory_transport(v1::MEMORY_TRANSPORT_TCP);
+  ASSERT_TRUE(Call(a_, &Async::PrepareAndExportSandbox, prepare).ok());
+  auto notifier = *Await(a_.inner.sessions->Notifications("s1"));
+  auto request = For<v1::NotificationsRequest>("s1");
+  auto stream = rpc::OpenRead(io_.get_executor(), a_.stub->async(), &Async::Notifications, request);
+  Until([&] { return notifier->has_subscribers(); });
+  // Nobody reads; publishing goes on all the same, until the daemon has enough of it.
+  v1::Notification large;
+  large.set_message(std::string(4096, 'x'));
+  uint32_t published = 0;
+  while (notifier->has_subscribers() && published < 100'000) {
+    published = notifier->Publish(large);
+    Settle();
+  }
+  ASSERT_FALSE(notifier->has_subscribers()) << "after " << published;
+  uint32_t seen = 0;
+  while (auto message = Await(stream->Read())) {
+    EXPECT_EQ(message->message_id(), ++seen);
+  }
+  const absl::Status ended = Await(stream->Finish());
+  EXPECT_EQ(ended.code(), absl::StatusCode::kResourceExhausted) << ended;
+  auto info = rpc::GetErrorInfo(ended);
+  ASSERT_TRUE(info.has_value());
+  EXPECT_EQ(info->reason(), "subscriber_too_slow");
+  EXPECT_NE(info->next_step(), "");
+  ASSERT_LT(seen, published);
+  // It comes back with the last id that it saw.
+  request.set_after_message_id(seen);
+  auto again = rpc::OpenRead(io_.get_executor(), a_.stub->async(), &Async::Notifications, request);
+  while (seen < published) {
+    auto message = Await(again->Read());
+    ASSERT_TRUE(message.has_value());
+    EXPECT_EQ(message->message_id(), ++seen);
+  }
+  again->Cancel();
+  (void)Await(again->Finish());
+}
+
+TEST_F(MigrationServiceTest, NotificationsOfASessionThatIsARecordAreTheSame) {
+  ASSERT_TRUE(Await(a_.inner.host.Boot("web")).ok());
+  const std::string id = Migrate(b_.address())->session_id();
+  const auto lively = Notifications(id, 0);
+  ASSERT_TRUE(Call(a_, &Async::Cleanup, For<v1::CleanupRequest>(id)).ok());
+  const auto kept = Notifications(id, 0);
+  ASSERT_EQ(kept.size(), lively.size());
+  for (size_t i = 0; i < kept.size(); ++i) {
+    EXPECT_EQ(kept[i].SerializeAsString(), lively[i].SerializeAsString());
+  }
+}
+
 TEST_F(MigrationServiceTest, CarriesEachCallOfADrivenMigration) {
   ASSERT_TRUE(Await(a_.inner.host.Boot("web")).ok());
   auto prepare = For<v1::PrepareAndExportSandboxRequest>("s1");

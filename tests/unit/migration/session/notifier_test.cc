@@ -3,7 +3,11 @@
 #include <gtest/gtest.h>
 
 #include <boost/asio/io_context.hpp>
+#include <deque>
+#include <memory>
 #include <vector>
+
+#include "vmmanager/store/fake_store.h"
 
 namespace ferry::migration {
 namespace {
@@ -85,37 +89,60 @@ class NotifierTest : public ::testing::Test {
     notification.set_phase(phase);
     return notification;
   }
+  static v1::Notification Progress(uint64_t pass) {
+    v1::Notification progress = Phase(v1::MIGRATION_PHASE_TRANSFER_IN_PROGRESS);
+    progress.mutable_progress()->set_pass(pass);
+    return progress;
+  }
 
   // Subscribes after `last_seen` and collects ids until the notifier closes.
   std::vector<uint32_t>& Subscribe(uint32_t last_seen) {
     auto& ids = seen_.emplace_back();
-    Spawn(io_.get_executor(), Collect(last_seen, &ids));
+    Spawn(io_.get_executor(), Collect(notifier_, last_seen, &ids));
     return ids;
   }
 
-  Task<void> Collect(uint32_t last_seen, std::vector<uint32_t>* ids) {
-    while (auto message = co_await notifier_.Next(last_seen)) {
-      last_seen = message->message_id();
-      ids->push_back(last_seen);
+  static Task<void> Collect(std::shared_ptr<Notifier> notifier, uint32_t last_seen,
+                            std::vector<uint32_t>* ids) {
+    while (true) {
+      auto messages = co_await notifier->Next(last_seen);
+      EXPECT_TRUE(messages.ok()) << messages.status();
+      if (!messages.ok() || messages->empty()) co_return;
+      for (const auto& message : *messages) ids->push_back(message.message_id());
+      last_seen = ids->back();
     }
   }
 
+  // As a new daemon process finds it.
+  void Restart() {
+    notifier_ = std::make_shared<Notifier>(io_.get_executor(), store_, "s");
+    Spawn(io_.get_executor(), Restore(notifier_));
+    io_.restart();
+    while (io_.poll() > 0) {
+    }
+    io_.restart();
+  }
+  static Task<void> Restore(std::shared_ptr<Notifier> notifier) {
+    EXPECT_TRUE((co_await notifier->Restore()).ok());
+  }
+
   asio::io_context io_;
-  Notifier notifier_{io_.get_executor()};
+  vm::FakeStore store_;
+  std::shared_ptr<Notifier> notifier_ = std::make_shared<Notifier>(io_.get_executor(), store_, "s");
   std::deque<std::vector<uint32_t>> seen_;
 };
 
 TEST_F(NotifierTest, EverySubscriberGetsEverythingInOrder) {
   auto& early = Subscribe(0);
   io_.poll();
-  notifier_.Publish(Phase(v1::MIGRATION_PHASE_SETUP_DONE));
+  notifier_->Publish(Phase(v1::MIGRATION_PHASE_SETUP_DONE));
   io_.poll();
-  notifier_.Publish(Phase(v1::MIGRATION_PHASE_BLACKOUT_STARTED));
-  notifier_.Publish(Phase(v1::MIGRATION_PHASE_DONE));
+  notifier_->Publish(Phase(v1::MIGRATION_PHASE_BLACKOUT_STARTED));
+  notifier_->Publish(Phase(v1::MIGRATION_PHASE_DONE));
   auto& late = Subscribe(0);
   auto& resumed = Subscribe(2);
   io_.poll();
-  notifier_.Close();
+  notifier_->Close();
   io_.run();
   EXPECT_EQ(early, (std::vector<uint32_t>{1, 2, 3}));
   EXPECT_EQ(late, (std::vector<uint32_t>{1, 2, 3}));
@@ -123,28 +150,77 @@ TEST_F(NotifierTest, EverySubscriberGetsEverythingInOrder) {
 }
 
 TEST_F(NotifierTest, PublishAfterCloseIsRefusedAndCloseIsIdempotent) {
-  notifier_.Close();
-  notifier_.Close();
-  EXPECT_EQ(notifier_.Publish(Phase(v1::MIGRATION_PHASE_DONE)), 0u);
+  notifier_->Close();
+  notifier_->Close();
+  EXPECT_EQ(notifier_->Publish(Phase(v1::MIGRATION_PHASE_DONE)), 0u);
   auto& ids = Subscribe(0);
   io_.run();
   EXPECT_TRUE(ids.empty());
 }
 
-TEST_F(NotifierTest, ManyProgressMessagesNeverPushOutAPhase) {
-  notifier_.Publish(Phase(v1::MIGRATION_PHASE_SETUP_DONE));
-  for (int i = 0; i < 1000; ++i) {
-    v1::Notification progress = Phase(v1::MIGRATION_PHASE_TRANSFER_IN_PROGRESS);
-    progress.mutable_progress()->set_pass(i);
-    notifier_.Publish(progress);
-  }
-  notifier_.Publish(Phase(v1::MIGRATION_PHASE_DONE));
+TEST_F(NotifierTest, NumbersGoOnInAnotherProcess) {
+  notifier_->Publish(Phase(v1::MIGRATION_PHASE_SETUP_DONE));
+  notifier_->Publish(Phase(v1::MIGRATION_PHASE_BLACKOUT_STARTED));
+  io_.run();
+  Restart();
+  EXPECT_EQ(notifier_->last_id(), 2u);
+  EXPECT_TRUE(notifier_->told(v1::MIGRATION_PHASE_BLACKOUT_STARTED));
+  EXPECT_FALSE(notifier_->told(v1::MIGRATION_PHASE_DONE));
+  EXPECT_EQ(notifier_->Publish(Phase(v1::MIGRATION_PHASE_DONE)), 3u);
+  notifier_->Close();
+  auto& all = Subscribe(0);
+  auto& rest = Subscribe(1);
+  io_.run();
+  EXPECT_EQ(all, (std::vector<uint32_t>{1, 2, 3}));
+  EXPECT_EQ(rest, (std::vector<uint32_t>{2, 3}));
+}
+
+TEST_F(NotifierTest, NobodyGetsWhatIsNotKept) {
   auto& ids = Subscribe(0);
-  notifier_.Close();
+  notifier_->Publish(Phase(v1::MIGRATION_PHASE_SETUP_DONE));
+  EXPECT_TRUE(ids.empty());
+  io_.poll();
+  EXPECT_EQ(ids.size(), 1u);
+  // A process that dies now has told nothing that the next one does not know.
+  Restart();
+  EXPECT_EQ(notifier_->last_id(), ids.back());
+}
+
+TEST_F(NotifierTest, ALateSubscriberGetsAllOfALongTransfer) {
+  auto& early = Subscribe(0);
+  notifier_->Publish(Phase(v1::MIGRATION_PHASE_SETUP_DONE));
+  for (int pass = 0; pass < 2000; ++pass) notifier_->Publish(Progress(pass));
+  notifier_->Publish(Phase(v1::MIGRATION_PHASE_DONE));
+  io_.poll();
+  auto& late = Subscribe(0);
+  notifier_->Close();
+  io_.run();
+  EXPECT_EQ(early.size(), 2002u);
+  EXPECT_EQ(late, early);
+}
+
+TEST_F(NotifierTest, EndlessProgressNeverPushesOutAPhase) {
+  notifier_->Publish(Phase(v1::MIGRATION_PHASE_SETUP_DONE));
+  for (int pass = 0; pass < 12'000; ++pass) notifier_->Publish(Progress(pass));
+  notifier_->Publish(Phase(v1::MIGRATION_PHASE_DONE));
+  io_.run();
+  Restart();
+  notifier_->Close();
+  auto& ids = Subscribe(0);
   io_.run();
   EXPECT_EQ(ids.front(), 1u);
-  EXPECT_EQ(ids.back(), 1002u);
-  EXPECT_LT(ids.size(), 300u);
+  EXPECT_EQ(ids.back(), 12'002u);
+  EXPECT_EQ(ids.size(), 10'002u);
+}
+
+TEST_F(NotifierTest, KnowsWhoFollowsTheSession) {
+  EXPECT_FALSE(notifier_->has_subscribers());
+  {
+    const Notifier::Subscription one(notifier_);
+    EXPECT_TRUE(notifier_->has_subscribers());
+  }
+  EXPECT_FALSE(notifier_->has_subscribers());
+  EXPECT_LE(notifier_->last_unsubscribed(), Notifier::Clock::now());
 }
 
 }  // namespace

@@ -73,13 +73,38 @@ TEST(SessionState, RefusalsNameCallAndState) {
               HasSubstr("Transfer is not possible while the session is Idle"));
 }
 
-// The public calls and the only states in which each is legal; everything else must be refused.
-TEST(SessionState, EveryPublicCallInEveryState) {
+// The calls and the only states in which each is legal; everything else must be refused.
+TEST(SessionState, EveryCallInEveryState) {
   const std::map<SessionCall, std::set<SessionState>> legal = {
       {SessionCall::kPrepareSource, {v1::SESSION_STATE_IDLE}},
-      {SessionCall::kExport, {v1::SESSION_STATE_SOURCE_PREPARED}},
-      {SessionCall::kImport, {v1::SESSION_STATE_IDLE}},
-      {SessionCall::kPrepareDestination, {v1::SESSION_STATE_DESTINATION_IMPORTED}},
+      {SessionCall::kExport,
+       {v1::SESSION_STATE_SOURCE_PREPARED, v1::SESSION_STATE_SOURCE_EXPORTED,
+        v1::SESSION_STATE_SOCKET_WAITING, v1::SESSION_STATE_SOCKET_READY,
+        v1::SESSION_STATE_TRANSFERRING, v1::SESSION_STATE_TRANSFER_COMPLETED}},
+      {SessionCall::kImport,
+       {v1::SESSION_STATE_IDLE, v1::SESSION_STATE_DESTINATION_IMPORTED,
+        v1::SESSION_STATE_DESTINATION_PREPARED, v1::SESSION_STATE_SOCKET_WAITING,
+        v1::SESSION_STATE_SOCKET_READY, v1::SESSION_STATE_TRANSFERRING,
+        v1::SESSION_STATE_TRANSFER_COMPLETED}},
+      {SessionCall::kPrepareDestination,
+       {v1::SESSION_STATE_DESTINATION_IMPORTED, v1::SESSION_STATE_DESTINATION_PREPARED,
+        v1::SESSION_STATE_SOCKET_WAITING, v1::SESSION_STATE_SOCKET_READY,
+        v1::SESSION_STATE_TRANSFERRING, v1::SESSION_STATE_TRANSFER_COMPLETED}},
+      {SessionCall::kTransferDone,
+       {v1::SESSION_STATE_TRANSFERRING, v1::SESSION_STATE_CANCELLING, v1::SESSION_STATE_CANCELLED}},
+      {SessionCall::kTransferFailed,
+       {v1::SESSION_STATE_SOURCE_PREPARED, v1::SESSION_STATE_SOURCE_EXPORTED,
+        v1::SESSION_STATE_DESTINATION_IMPORTED, v1::SESSION_STATE_DESTINATION_PREPARED,
+        v1::SESSION_STATE_SOCKET_WAITING, v1::SESSION_STATE_SOCKET_READY,
+        v1::SESSION_STATE_TRANSFERRING, v1::SESSION_STATE_TRANSFER_COMPLETED,
+        v1::SESSION_STATE_FAILED, v1::SESSION_STATE_CANCELLING, v1::SESSION_STATE_CANCELLED}},
+      {SessionCall::kCancelDone, {v1::SESSION_STATE_CANCELLING, v1::SESSION_STATE_CANCELLED}},
+      {SessionCall::kCancelFailed, {v1::SESSION_STATE_CANCELLING}},
+      {SessionCall::kFinalizeDone,
+       {v1::SESSION_STATE_SOURCE_PREPARED, v1::SESSION_STATE_SOURCE_EXPORTED,
+        v1::SESSION_STATE_DESTINATION_IMPORTED, v1::SESSION_STATE_DESTINATION_PREPARED,
+        v1::SESSION_STATE_SOCKET_READY, v1::SESSION_STATE_TRANSFER_COMPLETED,
+        v1::SESSION_STATE_CANCELLED, v1::SESSION_STATE_FAILED, v1::SESSION_STATE_FINALIZED}},
       {SessionCall::kTransfer,
        {v1::SESSION_STATE_SOURCE_EXPORTED, v1::SESSION_STATE_DESTINATION_PREPARED,
         v1::SESSION_STATE_SOCKET_READY, v1::SESSION_STATE_SOCKET_WAITING,
@@ -102,8 +127,13 @@ TEST(SessionState, EveryPublicCallInEveryState) {
   for (const auto& [call, states] : legal) {
     for (int state = v1::SESSION_STATE_IDLE; state <= v1::SESSION_STATE_FINALIZED; ++state) {
       const auto session_state = static_cast<SessionState>(state);
-      EXPECT_EQ(Apply(session_state, call).ok(), states.contains(session_state))
+      const auto transition = Apply(session_state, call);
+      EXPECT_EQ(transition.ok(), states.contains(session_state))
           << ToString(call) << " in " << ToString(session_state);
+      // What has taken effect already changes nothing.
+      if (transition.ok() && transition->repeated) {
+        EXPECT_EQ(transition->next, session_state);
+      }
     }
   }
 }

@@ -44,6 +44,23 @@ TEST_F(VmServiceTest, RestartBootsAgain) {
   EXPECT_EQ(vm->processes(), 0u);
 }
 
+TEST_F(VmServiceTest, NothingIsPausedForACallerThatLeftDuringASwitchover) {
+  BootWithProcess();
+  ASSERT_TRUE(Vm()->OpenMigration("session-1", "host-b:1").ok());
+  Vm()->FreezeGuest();
+  const auto late =
+      Await(rpc::CallUnary(vms_->async(), &VmAsync::PauseVm, Ref("web"), milliseconds(50)));
+  EXPECT_EQ(late.status().code(), absl::StatusCode::kDeadlineExceeded);
+  // One that comes now, over the same connection, is answered after the daemon has learnt that.
+  const auto next =
+      Await(rpc::CallUnary(vms_->async(), &VmAsync::ResumeVm, Ref("web"), milliseconds(50)));
+  EXPECT_EQ(next.status().code(), absl::StatusCode::kDeadlineExceeded);
+  Vm()->ReturnFromMigration(1);
+  EXPECT_EQ(Call(vms_->async(), &VmAsync::GetVm, Ref("web"))->state(), v1::VM_STATE_RUNNING);
+  Settle();
+  EXPECT_EQ(Vm()->state(), v1::VM_STATE_RUNNING);
+}
+
 TEST_F(VmServiceTest, RefusalsKeepTheirCodes) {
   EXPECT_EQ(Create("not a name").status().code(), absl::StatusCode::kInvalidArgument);
   ASSERT_TRUE(Create("web").ok());
