@@ -10,8 +10,11 @@
 
 #include "absl/strings/str_cat.h"
 #include "bridge/runtime/status_macros.h"
+#include "migration/controller/refusals.h"
 #include "migration/options/initialize_options.h"
 #include "vmmanager/rpc/error_info.h"
+#include "vmmanager/sandbox/host_capacity.h"
+#include "vmmanager/sandbox/incoming_machine.h"
 #include "vmmanager/state/envelope.h"
 
 namespace ferry::migration {
@@ -65,12 +68,9 @@ Task<absl::Status> DestinationSession::Import(v1::ImportSandboxRequest request) 
         absl::StrCat("sandbox_id is ", request.sandbox_id(), ", but the config holds VM ",
                      plan.vm.vm_id(), "; a VM keeps its id, so leave sandbox_id out"));
   }
-  CO_ASSIGN_OR_RETURN(const schema::ComputeSystem document, co_await LocalDocument(plan.vm));
-  CO_ASSIGN_OR_RETURN(
-      const state::v1::Fingerprint here,
-      co_await vm::MakeFingerprint(document, deps_.inventory.deps().backend.info(), deps_.digests));
-  CO_RETURN_IF_ERROR(Explain(vm::CheckFingerprint(plan.vm.fingerprint(), here), "import",
-                             "make the hosts agree, or choose another destination"));
+  CO_ASSIGN_OR_RETURN(const vm::IncomingMachine machine,
+                      co_await vm::FitMachine(plan.vm, deps_.inventory, deps_.digests));
+  CO_RETURN_IF_ERROR(Explain(RefuseDifferences(machine.differences), "import", ""));
   v1::VmSpec spec;
   if (!google::protobuf::util::JsonStringToMessage(plan.vm.spec_json(), &spec).ok()) {
     co_return absl::InvalidArgumentError("the config's VM specification cannot be read");
@@ -79,10 +79,10 @@ Task<absl::Status> DestinationSession::Import(v1::ImportSandboxRequest request) 
   row.id = plan.vm.vm_id();
   row.name = plan.vm.vm_name();
   row.spec_json = plan.vm.spec_json();
-  row.document_json = schema::ToJson(document);
+  row.document_json = schema::ToJson(machine.document);
   row.epoch = plan.vm.epoch();
   row.created_unix_ms = info_.created_unix_ms();
-  CO_ASSIGN_OR_RETURN(vm_, deps_.inventory.AddIncoming(std::move(row), spec, document));
+  CO_ASSIGN_OR_RETURN(vm_, deps_.inventory.AddIncoming(std::move(row), spec, machine.document));
 
   sealed_plan_ = request.config();
   plan_digest_ = vm::PlanDigest(sealed_plan_);
@@ -103,27 +103,9 @@ Task<absl::Status> DestinationSession::Import(v1::ImportSandboxRequest request) 
   co_return imported;
 }
 
-// The guest image is found by its content: at the source's path, or as this host's default.
-Task<absl::StatusOr<schema::ComputeSystem>> DestinationSession::LocalDocument(
-    const state::v1::VmPayload& vm) {
-  CO_ASSIGN_OR_RETURN(schema::ComputeSystem document,
-                      schema::ComputeSystemFromJson(vm.hcs_document_json()));
-  auto& socket = document.virtual_machine.devices.hv_socket;
-  if (socket.has_value() && socket->guest_cid != 0) {
-    socket->guest_cid = deps_.inventory.FreeGuestCid();
-  }
-  auto& boot = document.virtual_machine.chipset.linux_kernel_direct;
-  if (!boot.has_value()) co_return document;
-  const vm::HostSettings& settings = deps_.inventory.deps().settings;
-  auto kernel = co_await deps_.digests.Get(boot->kernel_file_path);
-  if (!kernel.ok() || *kernel != vm.fingerprint().kernel_sha256()) {
-    boot->kernel_file_path = settings.kernel;
-  }
-  auto initrd = co_await deps_.digests.Get(boot->init_rd_path);
-  if (!initrd.ok() || *initrd != vm.fingerprint().initrd_sha256()) {
-    boot->init_rd_path = settings.initrd;
-  }
-  co_return document;
+absl::Status DestinationSession::CheckRoom() const {
+  const absl::Status room = vm::CheckCapacity(vm_->spec().memory_mb(), vm_->id(), deps_.inventory);
+  return Explain(room, "prepare", "free some here, or choose another destination");
 }
 
 absl::StatusOr<schema::MigrationInitializeOptions> DestinationSession::AgreedOptions(
@@ -157,6 +139,7 @@ Task<absl::StatusOr<v1::PrepareSandboxResponse>> DestinationSession::Prepare(
   }
   UseOptions(*converted);
   verify_ = converted->checksum_verification.value_or(false);
+  CO_RETURN_IF_ERROR(CheckRoom());
   CO_ASSIGN_OR_RETURN(incoming_path_, MakeSocketPath());
   vm::MigrationEndpoint endpoint;
   endpoint.unix_path = incoming_path_;

@@ -52,9 +52,9 @@ class DestinationSession final : public MigrationSession {
   using Self = std::shared_ptr<DestinationSession>;
   Self self() { return std::static_pointer_cast<DestinationSession>(shared_from_this()); }
 
-  Task<absl::StatusOr<schema::ComputeSystem>> LocalDocument(const state::v1::VmPayload& vm);
   absl::StatusOr<schema::MigrationInitializeOptions> AgreedOptions(
       const std::optional<v1::InitializeOptions>& options) const;
+  absl::Status CheckRoom() const;
   Task<absl::Status> TakeStep(absl::StatusOr<std::optional<DestinationStep>> step);
   Task<DestinationCommit::Copy> LookAtCopy();
   static Task<void> AwaitDecision(Self self);

@@ -6,6 +6,19 @@
 
 namespace ferry::migration {
 
+Task<absl::StatusOr<v1::Host>> FakePeerClient::Host() {
+  CO_RETURN_IF_ERROR(co_await script_->Pass("Host"));
+  if (!on_host) co_return absl::UnimplementedError("no such call");
+  co_return on_host();
+}
+
+Task<absl::StatusOr<v1::PreflightResponse>> FakePeerClient::PreflightIncoming(
+    v1::PreflightIncomingRequest request) {
+  CO_RETURN_IF_ERROR(co_await script_->Pass("PreflightIncoming"));
+  if (!on_preflight) co_return absl::UnimplementedError("no such call");
+  co_return co_await on_preflight(std::move(request));
+}
+
 Task<absl::Status> FakePeerClient::Import(v1::ImportSandboxRequest request) {
   CO_RETURN_IF_ERROR(co_await script_->Pass("Import"));
   CO_RETURN_IF_ERROR(co_await peer_.Import(std::move(request)));

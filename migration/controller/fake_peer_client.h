@@ -14,11 +14,17 @@ namespace ferry::migration {
 class FakePeerClient final : public PeerClient {
  public:
   using OnPrepared = std::function<void(v1::PrepareSandboxResponse&)>;
+  using OnHost = std::function<v1::Host()>;
+  using OnPreflight =
+      std::function<Task<absl::StatusOr<v1::PreflightResponse>>(v1::PreflightIncomingRequest)>;
 
   FakePeerClient(SessionRegistry& peer, std::shared_ptr<vm::FakeScript> script,
                  OnPrepared on_prepared)
       : peer_(peer), script_(std::move(script)), on_prepared_(std::move(on_prepared)) {}
 
+  Task<absl::StatusOr<v1::Host>> Host() override;
+  Task<absl::StatusOr<v1::PreflightResponse>> PreflightIncoming(
+      v1::PreflightIncomingRequest request) override;
   Task<absl::Status> Import(v1::ImportSandboxRequest request) override;
   Task<absl::StatusOr<v1::PrepareSandboxResponse>> Prepare(
       v1::PrepareSandboxRequest request) override;
@@ -28,6 +34,10 @@ class FakePeerClient final : public PeerClient {
   Task<absl::StatusOr<v1::SettleSessionResponse>> Settle(v1::SettleSessionRequest request) override;
   Task<absl::Status> Cancel(v1::CancelRequest request) override;
   Task<absl::Status> Cleanup(v1::CleanupRequest request) override;
+
+  // What the other host answers before a migration; without them it does not know such calls.
+  OnHost on_host;
+  OnPreflight on_preflight;
 
  private:
   SessionRegistry& peer_;

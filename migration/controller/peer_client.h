@@ -7,14 +7,18 @@
 #include "absl/status/status.h"
 #include "absl/status/statusor.h"
 #include "bridge/runtime/task.h"
+#include "ferry/v1/host.pb.h"
 #include "ferry/v1/migration.pb.h"
 
 namespace ferry::migration {
 
-// The other host's MigrationService, as the orchestrator needs it.
+// The other host's daemon, as a source needs it.
 class PeerClient {
  public:
   virtual ~PeerClient() = default;
+  virtual Task<absl::StatusOr<v1::Host>> Host() = 0;
+  virtual Task<absl::StatusOr<v1::PreflightResponse>> PreflightIncoming(
+      v1::PreflightIncomingRequest request) = 0;
   virtual Task<absl::Status> Import(v1::ImportSandboxRequest request) = 0;
   virtual Task<absl::StatusOr<v1::PrepareSandboxResponse>> Prepare(
       v1::PrepareSandboxRequest request) = 0;

@@ -5,6 +5,7 @@
 #include "absl/strings/str_cat.h"
 #include "bridge/runtime/status_macros.h"
 #include "bridge/runtime/str_cat.h"
+#include "migration/controller/exported_plan.h"
 #include "migration/options/initialize_options.h"
 #include "vmmanager/rpc/error_info.h"
 #include "vmmanager/state/envelope.h"
@@ -111,20 +112,11 @@ Task<absl::StatusOr<std::string>> SourceSession::Export() {
 }
 
 Task<absl::StatusOr<std::string>> SourceSession::MakePlan(std::string compat_info) {
-  vm::PlanState plan;
-  plan.session_id = id();
-  plan.source_address = deps_.own_address();
-  plan.source_journal_id = deps_.store().journal_id();
+  std::shared_ptr<vm::UtilityVm> machine = vm_;
+  CO_ASSIGN_OR_RETURN(vm::PlanState plan,
+                      co_await DescribeForExport(deps_, std::move(machine), id()));
   plan.init_options_json = schema::ToJson(options_);
-  plan.vm.set_vm_id(vm_->id());
-  plan.vm.set_vm_name(vm_->name());
-  plan.vm.set_hcs_document_json(schema::ToJson(vm_->document()));
-  plan.vm.set_spec_json(vm_->spec_json());
   plan.vm.set_compat_info(compat_info);
-  plan.vm.set_epoch(vm_->epoch());
-  CO_ASSIGN_OR_RETURN(*plan.vm.mutable_fingerprint(),
-                      co_await vm::MakeFingerprint(
-                          vm_->document(), deps_.inventory.deps().backend.info(), deps_.digests));
   co_return vm::EncodePlan(plan);
 }
 
@@ -484,6 +476,9 @@ Task<absl::Status> SourceSession::AwaitCommit() {
 }
 
 void SourceSession::NoteError(const absl::Status& status) {
+  if (const auto known = rpc::GetErrorInfo(status)) {
+    *info_.mutable_differences() = known->differences();
+  }
   Conclude({v1::SESSION_OUTCOME_FAILED, v1::MIGRATION_ORIGIN_DESTINATION, rpc::ReasonOf(status),
             std::string(status.message())});
 }

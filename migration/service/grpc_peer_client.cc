@@ -4,6 +4,7 @@
 
 #include "absl/strings/str_cat.h"
 #include "bridge/runtime/status_macros.h"
+#include "ferry/v1/host.grpc.pb.h"
 #include "ferry/v1/migration.grpc.pb.h"
 #include "vmmanager/rpc/client_call.h"
 #include "vmmanager/rpc/error_info.h"
@@ -15,12 +16,35 @@ constexpr milliseconds kCallLimit{30'000};
 // Asked again and again, so a peer that hangs is given up early.
 constexpr milliseconds kSettleLimit{5'000};
 
+// Somebody waits for it at a terminal; hashing a guest image takes the longest.
+constexpr milliseconds kPreflightLimit{10'000};
+
 using Async = v1::MigrationService::StubInterface::async_interface;
+using HostAsync = v1::HostService::StubInterface::async_interface;
 
 class GrpcPeerClient final : public PeerClient {
  public:
   GrpcPeerClient(std::string address, std::shared_ptr<grpc::Channel> channel)
-      : address_(std::move(address)), stub_(v1::MigrationService::NewStub(std::move(channel))) {}
+      : address_(std::move(address)),
+        stub_(v1::MigrationService::NewStub(channel)),
+        hosts_(v1::HostService::NewStub(std::move(channel))) {}
+
+  Task<absl::StatusOr<v1::Host>> Host() override {
+    const v1::GetHostRequest request;
+    auto result = co_await rpc::CallUnary<HostAsync, v1::GetHostRequest, v1::Host>(
+        hosts_->async(), &HostAsync::GetHost, request, kPreflightLimit);
+    if (!result.ok()) co_return Explain(result.status());
+    co_return result;
+  }
+
+  Task<absl::StatusOr<v1::PreflightResponse>> PreflightIncoming(
+      v1::PreflightIncomingRequest request) override {
+    auto result =
+        co_await rpc::CallUnary<Async, v1::PreflightIncomingRequest, v1::PreflightResponse>(
+            stub_->async(), &Async::PreflightIncoming, std::move(request), kPreflightLimit);
+    if (!result.ok()) co_return Explain(result.status());
+    co_return result;
+  }
 
   Task<absl::Status> Import(v1::ImportSandboxRequest request) override {
     auto result =
@@ -92,6 +116,7 @@ class GrpcPeerClient final : public PeerClient {
 
   const std::string address_;
   const std::unique_ptr<v1::MigrationService::Stub> stub_;
+  const std::unique_ptr<v1::HostService::Stub> hosts_;
 };
 
 }  // namespace

@@ -259,6 +259,31 @@ grpc::ServerUnaryReactor* MigrationService::GetTrace(grpc::CallbackServerContext
       rpc::OnCallerGone::kCancel);
 }
 
+grpc::ServerUnaryReactor* MigrationService::Preflight(grpc::CallbackServerContext* context,
+                                                      const v1::PreflightRequest* request,
+                                                      v1::PreflightResponse* response) {
+  return rpc::ServeUnary(
+      context, executor_, request, response,
+      [this](const v1::PreflightRequest& ask) -> Task<absl::StatusOr<v1::PreflightResponse>> {
+        v1::PreflightRequest own = ask;
+        co_return co_await preflight_.Run(std::move(own));
+      },
+      rpc::OnCallerGone::kCancel);
+}
+
+grpc::ServerUnaryReactor* MigrationService::PreflightIncoming(
+    grpc::CallbackServerContext* context, const v1::PreflightIncomingRequest* request,
+    v1::PreflightResponse* response) {
+  return rpc::ServeUnary(
+      context, executor_, request, response,
+      [this](
+          const v1::PreflightIncomingRequest& ask) -> Task<absl::StatusOr<v1::PreflightResponse>> {
+        v1::PreflightIncomingRequest own = ask;
+        co_return co_await preflight_.RunIncoming(std::move(own));
+      },
+      rpc::OnCallerGone::kCancel);
+}
+
 grpc::ServerUnaryReactor* MigrationService::GetSession(grpc::CallbackServerContext* context,
                                                        const v1::GetSessionRequest* request,
                                                        v1::Session* response) {

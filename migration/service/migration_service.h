@@ -2,6 +2,7 @@
 
 #include "ferry/v1/migration.grpc.pb.h"
 #include "migration/controller/session_registry.h"
+#include "migration/preflight/preflight.h"
 #include "vmmanager/rpc/caller.h"
 
 namespace ferry::migration {
@@ -9,8 +10,8 @@ namespace ferry::migration {
 // ferry.v1.MigrationService over the host's sessions: translates, and posts to the executor.
 class MigrationService final : public v1::MigrationService::CallbackService {
  public:
-  MigrationService(SessionRegistry& sessions, Executor executor)
-      : sessions_(sessions), executor_(std::move(executor)) {}
+  MigrationService(SessionRegistry& sessions, migration::Preflight& preflight, Executor executor)
+      : sessions_(sessions), preflight_(preflight), executor_(std::move(executor)) {}
 
   grpc::ServerUnaryReactor* Migrate(grpc::CallbackServerContext*, const v1::MigrateRequest*,
                                     v1::Session*) override;
@@ -43,6 +44,11 @@ class MigrationService final : public v1::MigrationService::CallbackService {
                                           v1::SettleSessionResponse* response) override;
   grpc::ServerUnaryReactor* GetTrace(grpc::CallbackServerContext*, const v1::GetTraceRequest*,
                                      v1::GetTraceResponse*) override;
+  grpc::ServerUnaryReactor* Preflight(grpc::CallbackServerContext*, const v1::PreflightRequest*,
+                                      v1::PreflightResponse*) override;
+  grpc::ServerUnaryReactor* PreflightIncoming(grpc::CallbackServerContext*,
+                                              const v1::PreflightIncomingRequest*,
+                                              v1::PreflightResponse*) override;
   grpc::ServerUnaryReactor* GetSession(grpc::CallbackServerContext*, const v1::GetSessionRequest*,
                                        v1::Session*) override;
   grpc::ServerUnaryReactor* ListSessions(grpc::CallbackServerContext*,
@@ -59,6 +65,7 @@ class MigrationService final : public v1::MigrationService::CallbackService {
   Task<absl::Status> CheckPeer(rpc::Caller caller, std::string session_id, Bound bound);
 
   SessionRegistry& sessions_;
+  migration::Preflight& preflight_;
   const Executor executor_;
 };
 

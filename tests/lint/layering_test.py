@@ -41,7 +41,10 @@ ALLOWED = {
     "migration/connection": BRIDGE_RUNTIME | {"vmmanager/identity"},
     "migration/controller": (VM_SANDBOX | MIGRATION_PARTS
                              | {"vmmanager/sandbox", "vmmanager/identity", "vmmanager/rpc"}),
-    "migration/service": VM_ALL - {"vmmanager/qemu"} | MIGRATION_PARTS | {"migration/controller"},
+    "migration/preflight": VM_SANDBOX | {"vmmanager/sandbox", "vmmanager/rpc"} | MIGRATION_PARTS
+                           | {"migration/controller"},
+    "migration/service": VM_ALL - {"vmmanager/qemu"} | MIGRATION_PARTS | {"migration/controller",
+                                                                          "migration/preflight"},
 }
 # The guest links no protobuf, no gRPC and none of the host's code.
 TOOLS_GUEST = HOST_BRIDGE | {"bridge/guest"}

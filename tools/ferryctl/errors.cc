@@ -2,6 +2,7 @@
 
 #include "absl/strings/str_cat.h"
 #include "tools/ferryctl/exit_codes.h"
+#include "tools/ferryctl/preflight_view.h"
 #include "vmmanager/rpc/error_info.h"
 
 namespace ferry::ctl {
@@ -61,6 +62,7 @@ std::string ErrorText(absl::string_view doing, const absl::Status& status, absl:
     next = DefaultNextStep(status, host);
   }
   if (!next.empty()) absl::StrAppend(&text, "  Next:     ", next, "\n");
+  absl::StrAppend(&text, DifferenceTable(info.differences()));
   return text;
 }
 

@@ -7,6 +7,7 @@
 #include "tools/ferryctl/exit_codes.h"
 #include "tools/ferryctl/migrate_options.h"
 #include "tools/ferryctl/migration_watch.h"
+#include "tools/ferryctl/preflight_view.h"
 #include "vmmanager/rpc/error_info.h"
 
 // `ferryctl migrate`: starts a migration in the source's daemon and stays with it to its end.
@@ -19,6 +20,7 @@ struct MigrateArguments {
   std::string vm, destination;
   MigrateOptions options;
   bool json = false;
+  bool dry_run = false;
   v1::MigrateRequest request;
   std::string session_id;  // once it has begun
 };
@@ -168,9 +170,14 @@ void AddMigrateCommand(CLI::App* app, Command* command) {
   sub->add_option("--to", arguments->destination, "The destination's daemon")->required();
   arguments->options.AddTo(sub);
   sub->add_flag("--json", arguments->json, "A JSON object per line, the session last");
+  sub->add_flag("--dry-run", arguments->dry_run,
+                "Only check whether it would be accepted; exits with 4 if not");
   sub->callback([=] {
     CheckMigrate(arguments.get());
-    command->action = [=](Client* client) { return Migrate(client, arguments); };
+    command->action = [=](Client* client) {
+      return arguments->dry_run ? DryRun(client, arguments->request, arguments->json)
+                                : Migrate(client, arguments);
+    };
   });
 }
 

@@ -3,6 +3,7 @@
 #include <google/protobuf/util/json_util.h>
 
 #include <algorithm>
+#include <map>
 
 #include "absl/strings/ascii.h"
 #include "absl/strings/str_cat.h"
@@ -11,6 +12,7 @@
 #include "absl/strings/str_replace.h"
 #include "tools/ferryctl/errors.h"
 #include "tools/ferryctl/exit_codes.h"
+#include "tools/ferryctl/preflight_view.h"
 #include "tools/ferryctl/units.h"
 
 namespace ferry::ctl {
@@ -109,6 +111,8 @@ std::string VmDetails(const v1::Vm& vm) {
                   Line("CPUs", absl::StrCat(vm.spec().cpus())),
                   Line("Machine", OrDash(vm.machine_type())),
                   Line("Accelerator", OrDash(vm.accelerator())),
+                  Line("CPU model", vm.spec().cpu_model().empty() ? "the host's default"
+                                                                  : vm.spec().cpu_model()),
                   Line("Processes", absl::StrCat(vm.processes())),
                   Line("Created", FormatTime(vm.created_unix_ms())));
   if (vm.uptime_ms() != 0) absl::StrAppend(&text, Line("Uptime", FormatAge(vm.uptime_ms())));
@@ -165,6 +169,7 @@ std::string SessionDetails(const v1::Session& session) {
       Line("From", OrDash(session.source())), Line("To", OrDash(session.destination())),
       Line("VM runs on", OrDash(session.vm_location())));
   if (!session.error().empty()) absl::StrAppend(&text, Line("Error", session.error()));
+  absl::StrAppend(&text, DifferenceTable(session.differences()));
   if (!session.commit_record().empty()) {
     absl::StrAppend(&text, Line("Commit record", session.commit_record()));
   }
@@ -173,17 +178,33 @@ std::string SessionDetails(const v1::Session& session) {
   return text;
 }
 
+namespace {
+
+// "bridge 4, saved_state 1", in the order of the names.
+std::string Formats(const v1::Host& host) {
+  const std::map<std::string, uint32_t> sorted(host.format_versions().begin(),
+                                               host.format_versions().end());
+  return absl::StrJoin(sorted, ", ", absl::PairFormatter(" "));
+}
+
+}  // namespace
+
 std::string HostDetails(const v1::Host& host) {
   return absl::StrCat(
       Line("Version", host.version()), Line("API", absl::StrCat("v", host.api_version())),
       Line("Address", OrDash(host.advertised_address())),
       Line("Backend", absl::StrCat(host.backend(), " ", host.backend_version())),
-      Line("Machine", OrDash(host.machine_type())),
+      Line("Machine",
+           absl::StrCat(OrDash(host.machine_type()), " (", host.machine_types_size(), " types)")),
+      Line("CPU models", absl::StrCat(host.cpu_models_size(), " that a VM can be pinned to")),
+      Line("Memory", absl::StrCat(FormatSize(host.memory_mb() << 20), ", ",
+                                  FormatSize(host.memory_available_mb() << 20), " available")),
       Line("Accelerator",
            host.accelerator_reason().empty()
                ? host.accelerator()
                : absl::StrCat(host.accelerator(), " (", host.accelerator_reason(), ")")),
-      Line("Guest link", OrDash(host.guest_link())), Line("Journal", OrDash(host.journal_id())));
+      Line("Guest link", OrDash(host.guest_link())), Line("Journal", OrDash(host.journal_id())),
+      Line("Formats", OrDash(Formats(host))));
 }
 
 std::string EventLine(const v1::Event& event) {
@@ -206,6 +227,7 @@ std::string MigrationSummary(const v1::Session& session) {
     text = absl::StrCat("Migration of ", session.vm_name(), cancelled ? " cancelled" : " failed",
                         ".\n");
     if (!session.error().empty()) absl::StrAppend(&text, Line("  Reason", session.error()));
+    absl::StrAppend(&text, DifferenceTable(session.differences()));
   }
   if (s.total_ms() > 0) {
     absl::StrAppend(&text, Line("  Total", FormatMs(s.total_ms())));

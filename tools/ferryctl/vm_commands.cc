@@ -27,7 +27,7 @@ v1::VmRef Ref(const std::string& name) {
 
 struct CreateArguments {
   v1::VmSpec spec;
-  std::string name, memory = "256M", kernel, initrd;
+  std::string name, memory = "256M", kernel, initrd, cpu_model;
   uint32_t cpus = 1;
   std::vector<std::string> disks;
 };
@@ -44,6 +44,7 @@ void CheckCreate(CreateArguments* arguments) {
   arguments->spec.set_cpus(arguments->cpus);
   arguments->spec.set_kernel(arguments->kernel);
   arguments->spec.set_initrd(arguments->initrd);
+  arguments->spec.set_cpu_model(arguments->cpu_model);
   for (const std::string& text : arguments->disks) {
     absl::StatusOr<v1::DiskSpec> disk = ParseDisk(text);
     if (!disk.ok()) throw CLI::ValidationError("--disk", std::string(disk.status().message()));
@@ -63,6 +64,10 @@ void AddCreate(CLI::App* app, Command* command) {
       ->allow_extra_args(false);
   create->add_option("--kernel", arguments->kernel, "Kernel instead of the host's default");
   create->add_option("--initrd", arguments->initrd, "Initramfs instead of the host's default");
+  create->add_option(
+      "--cpu-model", arguments->cpu_model,
+      "CPU model that all its hosts have, e.g. Nehalem (default: all that this host's "
+      "has)");
   create->callback([arguments, command] {
     CheckCreate(arguments.get());
     command->action = [arguments](Client* client) {

@@ -55,6 +55,9 @@ void AddFlags(CLI::App& app, FerrydConfig& config) {
              "Seconds that a VM may take until its agent is ready");
   AddSeconds(app, "--stall-timeout", config.stall_timeout, 0,
              "Seconds without a byte after which a migration is called off; 0: never");
+  app.add_option("--memory-reserve", config.memory_reserve_mb,
+                 "MiB of this host's memory that arriving VMs must leave free")
+      ->capture_default_str();
   app.add_option("--qemu", config.qemu, "QEMU binary")->capture_default_str();
   app.add_option("--qemu-user", config.qemu_user, "Run QEMU as this user");
   app.add_option("--cgroup", config.cgroup,

@@ -27,6 +27,7 @@ struct FerrydConfig {
   std::string failpoint;  // only in builds for tests: where the daemon kills itself
   milliseconds boot_timeout = vm::HostSettings().boot_timeout;
   milliseconds stall_timeout{30'000};  // of a migration that moves no byte; 0: none
+  uint64_t memory_reserve_mb = 0;      // that arriving VMs must leave free
   std::string qemu = "/usr/bin/qemu-system-x86_64";
   std::string qemu_user;        // QEMU runs as this user; empty: the daemon's
   std::string cgroup = "auto";  // where each QEMU gets a control group: auto, none or a path

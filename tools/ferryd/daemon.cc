@@ -11,9 +11,12 @@
 #include <optional>
 
 #include "absl/strings/str_cat.h"
+#include "bridge/protocol/message_types.h"
 #include "bridge/runtime/status_macros.h"
 #include "bridge/transport/vsock.h"
+#include "migration/connection/frame.h"
 #include "migration/controller/session_registry.h"
+#include "migration/preflight/preflight.h"
 #include "migration/service/grpc_peer_client.h"
 #include "migration/service/migration_service.h"
 #include "vmmanager/identity/certificate.h"
@@ -25,6 +28,8 @@
 #include "vmmanager/service/guest_service.h"
 #include "vmmanager/service/host_service.h"
 #include "vmmanager/service/vm_service.h"
+#include "vmmanager/state/saved_state.h"
+#include "vmmanager/store/migrations.h"
 
 namespace ferry::tools {
 namespace {
@@ -63,6 +68,14 @@ absl::Status MakeSocketFolder() {
   }
   ::chmod(folder.c_str(), 0755);  // the umask is strict
   return absl::OkStatus();
+}
+
+vm::ProgramInfo Program() {
+  return {.version = FERRY_VERSION,
+          .formats = {{"session_connection", migration::kConnectionVersion},
+                      {"saved_state", vm::kStateSchemaVersion},
+                      {"bridge", bridge::kProtocolVersion},
+                      {"store", vm::kStoreVersion}}};
 }
 
 bool IsLoopback(std::string_view address) {
@@ -117,6 +130,7 @@ struct Daemon::Parts {
   std::unique_ptr<migration::SocketHandoff> handoff;
   std::unique_ptr<migration::ControllerDeps> deps;
   std::unique_ptr<migration::SessionRegistry> sessions;
+  std::unique_ptr<migration::Preflight> preflight;
   std::unique_ptr<vm::VmService> vm_service;
   std::unique_ptr<vm::GuestService> guest_service;
   std::unique_ptr<vm::HostService> host_service;
@@ -178,6 +192,8 @@ Task<absl::Status> Daemon::Start() {
   parts_->settings.use_vsock =
       config_.guest_link == "vsock" || (config_.guest_link == "auto" && bridge::VsockAvailable());
   parts_->settings.boot_timeout = config_.boot_timeout;
+  parts_->settings.state_folder = config_.state_dir;
+  parts_->settings.memory_reserve_mb = config_.memory_reserve_mb;
   parts_->settings.spool_folder = config_.state_dir + "/spool";
   const vm::SandboxDeps sandbox{executor_, *parts_->backend, *parts_->store, *parts_->events,
                                 parts_->settings};
@@ -292,9 +308,12 @@ absl::Status Daemon::OpenMigration() {
 absl::Status Daemon::Serve() {
   parts_->vm_service = std::make_unique<vm::VmService>(*parts_->inventory);
   parts_->guest_service = std::make_unique<vm::GuestService>(*parts_->inventory);
-  parts_->host_service = std::make_unique<vm::HostService>(*parts_->inventory, FERRY_VERSION);
-  parts_->migration_service =
-      std::make_unique<migration::MigrationService>(*parts_->sessions, executor_);
+  parts_->host_service = std::make_unique<vm::HostService>(*parts_->inventory, Program());
+  migration::Preflight::Settings preflight{.program = Program(), .certificate = config_.tls.cert};
+  parts_->preflight = std::make_unique<migration::Preflight>(*parts_->deps, *parts_->sessions,
+                                                             std::move(preflight));
+  parts_->migration_service = std::make_unique<migration::MigrationService>(
+      *parts_->sessions, *parts_->preflight, executor_);
   rpc::ServerOptions options;
   options.unix_socket = config_.socket;
   options.tcp_addresses = config_.listen;

@@ -12,6 +12,7 @@
 #include "absl/status/statusor.h"
 #include "bridge/runtime/async.h"
 #include "bridge/transport/transport.h"
+#include "vmmanager/backend/backend_info.h"
 #include "vmmanager/schema/compute_system.h"
 #include "vmmanager/schema/migration.h"
 
@@ -142,20 +143,14 @@ class ComputeSystem {
   virtual std::string adoption_record() const = 0;
 };
 
-// What this host's backend can do; told to users and put into fingerprints.
-struct BackendInfo {
-  std::string name;                // "qemu", "fake"
-  std::string version;             // "7.2.22"
-  std::string accelerator;         // "kvm", "tcg"
-  std::string accelerator_reason;  // for people: why not KVM
-  std::string machine_type;        // versioned default, e.g. "pc-q35-7.2"
-};
-
 class Backend {
  public:
   virtual ~Backend() = default;
 
   virtual const BackendInfo& info() const = 0;
+
+  // The memory that VMs of this host share with whatever else runs in the same place.
+  virtual absl::StatusOr<HostMemory> memory() const = 0;
 
   // Makes a system from its document without running it. `id` is the VM's UUID text.
   virtual Task<absl::StatusOr<std::unique_ptr<ComputeSystem>>> Create(

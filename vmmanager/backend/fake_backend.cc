@@ -148,6 +148,9 @@ Task<absl::StatusOr<schema::Properties>> FakeComputeSystem::GetProperties(
   properties.memory_size_in_mb = machine_->memory_mb;
   for (schema::PropertyType type : query.types) {
     if (type == schema::PropertyType::kCompatibilityInfo) properties.compatibility_info = "fake-1";
+    if (type == schema::PropertyType::kMigrationBlockers) {
+      properties.migration_blockers = script_->migration_blockers;
+    }
   }
   co_return properties;
 }

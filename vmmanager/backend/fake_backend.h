@@ -6,6 +6,7 @@
 #include <memory>
 #include <optional>
 #include <string>
+#include <vector>
 
 #include "vmmanager/backend/compute_system.h"
 #include "vmmanager/backend/fake_guest_link.h"
@@ -33,6 +34,7 @@ class FakeScript {
   uint64_t page_bytes = 64;  // of each
   // Shapes the numbers that a transfer reports, and those that check_rest is given.
   std::function<void(TransferProgress&)> shape_progress = [](TransferProgress&) {};
+  std::vector<std::string> migration_blockers;  // why no system can be migrated
   // A system runs its guest for the first time, so that the guest can dial its host.
   std::function<void(FakeComputeSystem&)> on_first_run;
 
@@ -140,6 +142,7 @@ class FakeBackend final : public Backend {
   explicit FakeBackend(Executor executor);
 
   const BackendInfo& info() const override { return info_; }
+  absl::StatusOr<HostMemory> memory() const override { return memory_; }
   Task<absl::StatusOr<std::unique_ptr<ComputeSystem>>> Create(
       const std::string& id, const schema::ComputeSystem& document) override;
   Task<absl::StatusOr<std::unique_ptr<ComputeSystem>>> Adopt(
@@ -149,6 +152,7 @@ class FakeBackend final : public Backend {
 
   FakeScript& script() { return *script_; }
   BackendInfo& mutable_info() { return info_; }
+  HostMemory& mutable_memory() { return memory_; }
   // The newest system of that id, or nullptr; valid as long as its owner keeps it.
   FakeComputeSystem* Find(const std::string& id) const;
 
@@ -156,7 +160,15 @@ class FakeBackend final : public Backend {
   std::unique_ptr<ComputeSystem> Hand(std::shared_ptr<FakeMachine> machine);
 
   Executor executor_;
-  BackendInfo info_{"fake", "1", "none", "the fake runs no guest code", "fake-1"};
+  BackendInfo info_{.name = "fake",
+                    .version = "1",
+                    .accelerator = "none",
+                    .accelerator_reason = "the fake runs no guest code",
+                    .machine_type = "fake-1",
+                    .cpu_model = "any",
+                    .machine_types = {"fake-1"},
+                    .cpu_models = {{"any", {}, {"add", "sub"}}, {"plain", {}, {}}}};
+  HostMemory memory_{64 * 1024, 32 * 1024};
   std::shared_ptr<FakeScript> script_;
   std::map<std::string, std::shared_ptr<FakeMachine>> machines_;
   std::map<std::string, FakeComputeSystem*> systems_;

@@ -6,8 +6,11 @@
 
 #include "absl/strings/ascii.h"
 #include "absl/strings/str_cat.h"
+#include "absl/strings/str_join.h"
 #include "bridge/runtime/status_macros.h"
 #include "vmmanager/qemu/accelerator_probe.h"
+#include "vmmanager/qemu/cpu_models.h"
+#include "vmmanager/qemu/host_memory.h"
 #include "vmmanager/qemu/qemu_command_line.h"
 #include "vmmanager/qemu/qemu_compute_system.h"
 #include "vmmanager/qemu/qemu_sweep.h"
@@ -26,6 +29,18 @@ absl::Status CheckId(const std::string& id) {
   return absl::InvalidArgumentError(absl::StrCat("the VM's id '", id, "' is not a UUID"));
 }
 
+absl::Status CheckCpuModel(const BackendInfo& info, const std::string& name) {
+  const CpuModel* model = info.FindCpuModel(name);
+  if (model == nullptr) {
+    return absl::FailedPreconditionError(
+        absl::StrCat("QEMU ", info.version, " on this host lacks the CPU model ", name));
+  }
+  if (model->missing_features.empty()) return absl::OkStatus();
+  return absl::FailedPreconditionError(absl::StrCat("this host's CPUs (", info.accelerator,
+                                                    ") lack of the CPU model ", name, ": ",
+                                                    absl::StrJoin(model->missing_features, ", ")));
+}
+
 absl::Status CheckDocument(const QemuHost& host, const std::string& id,
                            const schema::ComputeSystem& document) {
   RETURN_IF_ERROR(CheckId(id));
@@ -38,7 +53,7 @@ absl::Status CheckDocument(const QemuHost& host, const std::string& id,
     return absl::FailedPreconditionError(
         absl::StrCat("QEMU ", host.info.version, " on this host lacks the machine type ", machine));
   }
-  return absl::OkStatus();
+  return CheckCpuModel(host.info, CpuModelOf(document.virtual_machine, host.info.accelerator));
 }
 
 Task<absl::StatusOr<AcceleratorChoice>> ChooseAcceleratorOf(const QemuBackendConfig& config) {
@@ -69,11 +84,18 @@ Task<absl::StatusOr<std::unique_ptr<QemuBackend>>> QemuBackend::Open(Executor ex
                 .version = host->capabilities.version,
                 .accelerator = choice.accelerator,
                 .accelerator_reason = choice.reason,
-                .machine_type = host->capabilities.machine_type};
+                .machine_type = host->capabilities.machine_type,
+                .cpu_model = CpuModelOf(schema::VirtualMachine(), choice.accelerator)};
+  host->info.machine_types.assign(host->capabilities.machine_types.begin(),
+                                  host->capabilities.machine_types.end());
+  CO_ASSIGN_OR_RETURN(host->info.cpu_models,
+                      co_await ProbeCpuModels(host->config.binary, choice.accelerator));
   co_return std::unique_ptr<QemuBackend>(new QemuBackend(std::move(host)));
 }
 
 const BackendInfo& QemuBackend::info() const { return host_->info; }
+
+absl::StatusOr<HostMemory> QemuBackend::memory() const { return ReadHostMemory(); }
 
 Task<absl::StatusOr<std::unique_ptr<ComputeSystem>>> QemuBackend::Create(
     const std::string& id, const schema::ComputeSystem& document) {

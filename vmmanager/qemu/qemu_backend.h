@@ -33,6 +33,7 @@ class QemuBackend : public Backend {
                                                                  QemuBackendConfig config);
 
   const BackendInfo& info() const override;
+  absl::StatusOr<HostMemory> memory() const override;
   Task<absl::StatusOr<std::unique_ptr<ComputeSystem>>> Create(
       const std::string& id, const schema::ComputeSystem& document) override;
   Task<absl::StatusOr<std::unique_ptr<ComputeSystem>>> Adopt(

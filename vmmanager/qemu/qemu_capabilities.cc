@@ -1,22 +1,15 @@
 #include "vmmanager/qemu/qemu_capabilities.h"
 
-#include <sys/socket.h>
-
-#include <array>
 #include <boost/json/array.hpp>
 
 #include "absl/strings/str_cat.h"
 #include "bridge/runtime/status_macros.h"
-#include "vmmanager/qemu/qemu_process.h"
-#include "vmmanager/qemu/qmp_client.h"
+#include "vmmanager/qemu/qemu_probe.h"
 
 namespace ferry::vm {
 namespace {
 
 namespace json = boost::json;
-
-constexpr milliseconds kGreetingDeadline{20'000};
-constexpr int kMonitorFd = 10;
 
 std::string Text(const json::object& object, const char* key) {
   const json::value* value = object.if_contains(key);
@@ -70,7 +63,6 @@ absl::Status CheckNeeds(const std::string& binary, const QemuCapabilities& found
 }
 
 Task<absl::StatusOr<QemuCapabilities>> Ask(QmpClient* qmp) {
-  CO_RETURN_IF_ERROR(co_await qmp->WaitReady(kGreetingDeadline));
   QemuCapabilities found;
   CO_ASSIGN_OR_RETURN(const json::value version, co_await qmp->Execute("query-version"));
   found.version = VersionOf(version);
@@ -100,37 +92,10 @@ Task<absl::StatusOr<QemuCapabilities>> Ask(QmpClient* qmp) {
 }  // namespace
 
 Task<absl::StatusOr<QemuCapabilities>> ProbeCapabilities(std::string binary) {
-  const Executor executor = co_await asio::this_coro::executor;
-  std::array<int, 2> ends{};
-  if (::socketpair(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0, ends.data()) != 0) {
-    co_return absl::ErrnoToStatus(errno, "cannot make a socket pair");
-  }
-  UniqueFd ours(ends[0]);
-  UniqueFd theirs(ends[1]);
-  LaunchSpec spec;
-  spec.argv = {binary,
-               "-machine",
-               "none",
-               "-nodefaults",
-               "-no-user-config",
-               "-display",
-               "none",
-               "-S",
-               "-chardev",
-               absl::StrCat("socket,id=qmp0,fd=", kMonitorFd),
-               "-mon",
-               "chardev=qmp0,mode=control"};
-  spec.descriptors[kMonitorFd] = theirs.get();
-  CO_ASSIGN_OR_RETURN(std::unique_ptr<QemuProcess> process, QemuProcess::Launch(executor, spec));
-  theirs.Reset();
-  struct KillOnExit {
-    QemuProcess* process;
-    ~KillOnExit() { process->Kill(); }
-  } kill{process.get()};
-  QmpClient qmp(executor, std::move(ours));
-  absl::StatusOr<QemuCapabilities> found = co_await Ask(&qmp);
-  process->Kill();
-  co_await process->WaitEnd();
+  CO_ASSIGN_OR_RETURN(const std::unique_ptr<QemuProbe> probe,
+                      co_await QemuProbe::Launch(binary, /*accelerator=*/""));
+  absl::StatusOr<QemuCapabilities> found = co_await Ask(&probe->qmp());
+  co_await probe->End();
   CO_RETURN_IF_ERROR(found.status());
   CO_RETURN_IF_ERROR(CheckNeeds(binary, *found));
   co_return found;

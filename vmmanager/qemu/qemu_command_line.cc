@@ -51,7 +51,7 @@ void AddMachine(Words& words, const std::string& id, const schema::VirtualMachin
   Append(words, {"-name", absl::StrCat("guest=", id), "-uuid", id});
   Append(words, {"-machine", EscapeOption(MachineTypeOf(machine, context.default_machine))});
   Append(words, {"-accel", context.accelerator});
-  Append(words, {"-cpu", CpuModelOf(machine, context.accelerator)});
+  Append(words, {"-cpu", EscapeOption(CpuModelOf(machine, context.accelerator))});
   Append(words, {"-m", MemoryOf(machine, context.accelerator)});
   Append(words, {"-smp", absl::StrCat(machine.compute_topology.processor.count)});
   Append(words, {"-nodefaults", "-no-user-config", "-nographic", "-display", "none"});

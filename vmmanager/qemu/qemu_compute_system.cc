@@ -1,5 +1,6 @@
 #include "vmmanager/qemu/qemu_compute_system.h"
 
+#include <boost/json/array.hpp>
 #include <boost/json/serialize.hpp>
 
 #include "absl/strings/str_cat.h"
@@ -26,6 +27,20 @@ std::string CompatibilityOf(QemuMachine& machine) {
                                {"Accelerator", info.accelerator},
                                {"CpuModel", CpuModelOf(vm, info.accelerator)}};
   return json::serialize(fields);
+}
+
+// QEMU lists what keeps a machine from being migrated at any time, also without a migration.
+Task<absl::StatusOr<std::vector<std::string>>> MigrationBlockersOf(QemuMachine* machine) {
+  CO_ASSIGN_OR_RETURN(const json::value answer, co_await machine->Command("query-migrate"));
+  std::vector<std::string> blockers;
+  const json::object* object = answer.if_object();
+  const json::value* list = object == nullptr ? nullptr : object->if_contains("blocked-reasons");
+  const json::array* reasons = list == nullptr ? nullptr : list->if_array();
+  if (reasons == nullptr) co_return blockers;
+  for (const json::value& reason : *reasons) {
+    if (const json::string* text = reason.if_string()) blockers.emplace_back(text->c_str());
+  }
+  co_return blockers;
 }
 
 }  // namespace
@@ -131,7 +146,9 @@ Task<absl::Status> QemuComputeSystem::Modify(const schema::ModifySettingRequest&
 
 Task<absl::StatusOr<schema::Properties>> QemuComputeSystem::GetProperties(
     const schema::PropertyQuery& query) {
-  QemuMachine& machine = *parts_->machine;
+  std::shared_ptr<Parts> parts = parts_;
+  const schema::PropertyQuery asked = query;
+  QemuMachine& machine = *parts->machine;
   schema::Properties properties;
   properties.id = machine.id();
   properties.state = machine.state();
@@ -145,9 +162,12 @@ Task<absl::StatusOr<schema::Properties>> QemuComputeSystem::GetProperties(
         static_cast<uint64_t>(std::chrono::duration_cast<milliseconds>(up).count());
     properties.vmm_pid = static_cast<uint64_t>(machine.pid());
   }
-  for (const schema::PropertyType type : query.types) {
+  for (const schema::PropertyType type : asked.types) {
     if (type == schema::PropertyType::kCompatibilityInfo) {
       properties.compatibility_info = CompatibilityOf(machine);
+    }
+    if (type == schema::PropertyType::kMigrationBlockers && alive) {
+      CO_ASSIGN_OR_RETURN(properties.migration_blockers, co_await MigrationBlockersOf(&machine));
     }
   }
   co_return properties;

@@ -53,7 +53,7 @@ const std::vector<Rule>& Rules() {
       {"/ferry.v1.GuestService/SignalProcess", kOperators, kChange},
       {"/ferry.v1.GuestService/Attach", kOperators, kChange},
 
-      {"/ferry.v1.HostService/GetHost", kLookers, kRead},
+      {"/ferry.v1.HostService/GetHost", kLookersAndPeers, kRead},
       {"/ferry.v1.HostService/WatchEvents", kLookers, kRead},
 
       {"/ferry.v1.MigrationService/Migrate", kOperators, kChange},

@@ -42,6 +42,7 @@ FakeHost::FakeHost(Executor executor, const std::string& address, const std::str
       executor_(executor),
       guests_(guests) {
   settings.advertised_address = address;
+  settings.state_folder = folder;
   settings.kernel = folder + "/kernel";
   settings.initrd = folder + "/initrd";
   settings.kernel_args = "quiet";

@@ -51,9 +51,8 @@ Task<absl::StatusOr<std::string>> ImageDigests::Get(std::string path) {
   co_return now.sha256;
 }
 
-Task<absl::StatusOr<state::v1::Fingerprint>> MakeFingerprint(const schema::ComputeSystem& document,
-                                                             const BackendInfo& backend,
-                                                             ImageDigests& digests) {
+state::v1::Fingerprint DescribeMachine(const schema::ComputeSystem& document,
+                                       const BackendInfo& backend) {
   const schema::VirtualMachine& machine = document.virtual_machine;
   state::v1::Fingerprint fingerprint;
   fingerprint.set_backend(backend.name);
@@ -61,15 +60,13 @@ Task<absl::StatusOr<state::v1::Fingerprint>> MakeFingerprint(const schema::Compu
   fingerprint.set_accelerator(backend.accelerator);
   fingerprint.set_machine_type(machine.platform.machine_type);
   fingerprint.set_cpu_model(machine.platform.cpu_model);
+  if (const CpuModel* model = backend.FindCpuModel(machine.platform.cpu_model)) {
+    for (const std::string& feature : model->host_features) fingerprint.add_cpu_features(feature);
+  }
   fingerprint.set_cpus(machine.compute_topology.processor.count);
   fingerprint.set_memory_mb(machine.compute_topology.memory.size_in_mb);
   if (machine.chipset.linux_kernel_direct.has_value()) {
-    const schema::LinuxKernelDirect& boot = *machine.chipset.linux_kernel_direct;
-    CO_ASSIGN_OR_RETURN(*fingerprint.mutable_kernel_sha256(),
-                        co_await digests.Get(boot.kernel_file_path));
-    CO_ASSIGN_OR_RETURN(*fingerprint.mutable_initrd_sha256(),
-                        co_await digests.Get(boot.init_rd_path));
-    fingerprint.set_kernel_cmd_line(boot.kernel_cmd_line);
+    fingerprint.set_kernel_cmd_line(machine.chipset.linux_kernel_direct->kernel_cmd_line);
   }
   for (const auto& [controller, scsi] : machine.devices.scsi) {
     for (const auto& [lun, disk] : scsi.attachments) {
@@ -80,6 +77,20 @@ Task<absl::StatusOr<state::v1::Fingerprint>> MakeFingerprint(const schema::Compu
   const bool vsock =
       machine.devices.hv_socket.has_value() && machine.devices.hv_socket->guest_cid != 0;
   fingerprint.set_guest_link(vsock ? "vsock" : "virtio-serial");
+  return fingerprint;
+}
+
+Task<absl::StatusOr<state::v1::Fingerprint>> MakeFingerprint(const schema::ComputeSystem& document,
+                                                             const BackendInfo& backend,
+                                                             ImageDigests& digests) {
+  state::v1::Fingerprint fingerprint = DescribeMachine(document, backend);
+  if (document.virtual_machine.chipset.linux_kernel_direct.has_value()) {
+    const schema::LinuxKernelDirect& boot = *document.virtual_machine.chipset.linux_kernel_direct;
+    CO_ASSIGN_OR_RETURN(*fingerprint.mutable_kernel_sha256(),
+                        co_await digests.Get(boot.kernel_file_path));
+    CO_ASSIGN_OR_RETURN(*fingerprint.mutable_initrd_sha256(),
+                        co_await digests.Get(boot.init_rd_path));
+  }
   co_return fingerprint;
 }
 

@@ -28,8 +28,11 @@ class ImageDigests {
   std::map<std::string, Known> known_;
 };
 
-// What the two hosts of a migration must agree on for this machine. The arguments must outlive the
-// task.
+// What the two hosts of a migration must agree on for this machine, but for its guest image.
+state::v1::Fingerprint DescribeMachine(const schema::ComputeSystem& document,
+                                       const BackendInfo& backend);
+
+// The same with the guest image, whose files must be readable. The arguments must outlive the task.
 Task<absl::StatusOr<state::v1::Fingerprint>> MakeFingerprint(const schema::ComputeSystem& document,
                                                              const BackendInfo& backend,
                                                              ImageDigests& digests);

@@ -1,5 +1,6 @@
 #pragma once
 
+#include <cstdint>
 #include <string>
 
 #include "bridge/runtime/async.h"
@@ -18,8 +19,10 @@ struct HostSettings {
   std::string initrd;
   std::string kernel_args = kDefaultKernelArgs;  // appended to every VM's command line
   std::string
-      spool_folder;        // has a folder per VM with its detached processes' output; may be empty
-  bool use_vsock = false;  // AF_VSOCK instead of the virtio-serial multiplexer
+      spool_folder;  // has a folder per VM with its detached processes' output; may be empty
+  std::string state_folder;            // where the host keeps its state; empty: nowhere
+  uint64_t memory_reserve_mb = 0;      // that VMs which arrive must leave to the host
+  bool use_vsock = false;              // AF_VSOCK instead of the virtio-serial multiplexer
   milliseconds boot_timeout{180'000};  // until the agent is ready; generous, because TCG is slow
   // How long a call waits while a migration decides where the VM runs. Clients wait for 30 s.
   milliseconds outcome_wait{10'000};

@@ -1,9 +1,15 @@
 #include "vmmanager/sandbox/machine_document.h"
 
+#include <algorithm>
+#include <numeric>
 #include <set>
+#include <utility>
+#include <vector>
 
 #include "absl/strings/ascii.h"
+#include "absl/strings/match.h"
 #include "absl/strings/str_cat.h"
+#include "absl/strings/str_join.h"
 #include "bridge/runtime/status_macros.h"
 
 namespace ferry::vm {
@@ -57,6 +63,41 @@ absl::Status CompleteDisk(v1::DiskSpec& disk, std::set<std::string>& names) {
   return CheckPath(absl::StrCat("file of disk ", disk.name()), disk.file());
 }
 
+// How many letters must be changed, added or left out to make one of the other; case does not
+// count.
+size_t Distance(const std::string& a, const std::string& b) {
+  std::vector<size_t> row(b.size() + 1);
+  std::iota(row.begin(), row.end(), 0);
+  for (size_t i = 1; i <= a.size(); ++i) {
+    size_t before = std::exchange(row[0], i);
+    for (size_t j = 1; j <= b.size(); ++j) {
+      const bool same = absl::ascii_tolower(a[i - 1]) == absl::ascii_tolower(b[j - 1]);
+      const size_t changed = before + (same ? 0 : 1);
+      before = row[j];
+      row[j] = std::min({changed, row[j] + 1, row[j - 1] + 1});
+    }
+  }
+  return row.back();
+}
+
+// The models that a VM can be pinned to here and whose names are most like that one.
+std::vector<std::string> NearModels(const std::string& model, const BackendInfo& backend) {
+  constexpr size_t kFar = 3;
+  constexpr size_t kMost = 3;
+  std::vector<std::pair<size_t, std::string>> near;
+  for (const CpuModel& known : backend.cpu_models) {
+    if (!known.missing_features.empty() || known.name.size() > kMaxNameSize) continue;
+    const size_t distance = Distance(model, known.name);
+    if (distance <= kFar || absl::StartsWithIgnoreCase(known.name, model)) {
+      near.emplace_back(distance, known.name);
+    }
+  }
+  std::sort(near.begin(), near.end());
+  std::vector<std::string> names;
+  for (size_t i = 0; i < near.size() && i < kMost; ++i) names.push_back(near[i].second);
+  return names;
+}
+
 }  // namespace
 
 absl::StatusOr<v1::VmSpec> CompleteSpec(const v1::VmSpec& given) {
@@ -85,7 +126,26 @@ absl::StatusOr<v1::VmSpec> CompleteSpec(const v1::VmSpec& given) {
   if (spec.kernel_args().size() > kMaxKernelArgs) {
     return Refuse("kernel_args is too long", absl::StrCat("use at most ", kMaxKernelArgs));
   }
+  if (spec.cpu_model().size() > kMaxNameSize) {
+    return Refuse("cpu_model is too long", absl::StrCat("use at most ", kMaxNameSize));
+  }
   return spec;
+}
+
+absl::Status CheckCpuModel(const std::string& model, const BackendInfo& backend) {
+  if (model.empty()) return absl::OkStatus();
+  const CpuModel* known = backend.FindCpuModel(model);
+  if (known == nullptr) {
+    const std::vector<std::string> near = NearModels(model, backend);
+    return Refuse(absl::StrCat("cpu_model is \"", model, "\", which ", backend.name, " ",
+                               backend.version, " does not know"),
+                  near.empty() ? "ferryctl host --output json lists those it knows"
+                               : absl::StrCat("did you mean ", absl::StrJoin(near, ", "), "?"));
+  }
+  if (known->missing_features.empty()) return absl::OkStatus();
+  return Refuse(absl::StrCat("cpu_model is ", model, ", of which this host (", backend.accelerator,
+                             ") lacks ", absl::StrJoin(known->missing_features, ", ")),
+                "choose one that all hosts have; ferryctl host --output json lists this one's");
 }
 
 schema::ComputeSystem BuildDocument(const v1::VmSpec& spec, const HostSettings& host,
@@ -112,6 +172,7 @@ schema::ComputeSystem BuildDocument(const v1::VmSpec& spec, const HostSettings& 
   }
   if (guest_cid != 0) machine.devices.hv_socket.emplace().guest_cid = guest_cid;
   machine.platform.machine_type = backend.machine_type;
+  machine.platform.cpu_model = spec.cpu_model().empty() ? backend.cpu_model : spec.cpu_model();
   return document;
 }
 

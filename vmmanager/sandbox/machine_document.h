@@ -16,6 +16,9 @@ absl::StatusOr<v1::VmSpec> CompleteSpec(const v1::VmSpec& spec);
 
 // The machine document of a completed specification on this host. `guest_cid` is 0 for a guest link
 // over virtio-serial.
+// INVALID_ARGUMENT if a VM cannot be pinned to that CPU model here; says which ones are near.
+absl::Status CheckCpuModel(const std::string& model, const BackendInfo& backend);
+
 schema::ComputeSystem BuildDocument(const v1::VmSpec& spec, const HostSettings& host,
                                     const BackendInfo& backend, uint32_t guest_cid);
 

@@ -42,6 +42,12 @@ Task<absl::Status> VmInventory::Load() {
       continue;
     }
     const std::string id = row.id;
+    // An older ferryd left it to each start; from here on it stays what it is.
+    std::string& cpu_model = document->virtual_machine.platform.cpu_model;
+    if (cpu_model.empty()) {
+      cpu_model = deps_.backend.info().cpu_model;
+      row.document_json = schema::ToJson(*document);
+    }
     vms_[id] = std::make_shared<UtilityVm>(deps_, std::move(row), spec, *std::move(document));
   }
   co_return absl::OkStatus();
@@ -76,6 +82,7 @@ Task<absl::StatusOr<std::shared_ptr<UtilityVm>>> VmInventory::Create(
     co_return absl::AlreadyExistsError(absl::StrCat(
         "a VM named ", spec.name(), " exists; choose another name, or delete that one first"));
   }
+  CO_RETURN_IF_ERROR(CheckCpuModel(spec.cpu_model(), deps_.backend.info()));
   const schema::ComputeSystem document = BuildDocument(
       spec, deps_.settings, deps_.backend.info(), deps_.settings.use_vsock ? FreeGuestCid() : 0);
   VmRow row;

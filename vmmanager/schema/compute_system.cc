@@ -176,6 +176,8 @@ std::string_view ToText(PropertyType type) {
       return "Statistics";
     case PropertyType::kCompatibilityInfo:
       return "CompatibilityInfo";
+    case PropertyType::kMigrationBlockers:
+      return "MigrationBlockers";
   }
   return "Basic";
 }
@@ -265,6 +267,10 @@ std::string ToJson(const Properties& properties) {
   json::object ferry;
   PutUnlessDefault(ferry, "MemorySizeInMB", properties.memory_size_in_mb);
   PutUnlessDefault(ferry, "VmmPid", properties.vmm_pid);
+  if (!properties.migration_blockers.empty()) {
+    ferry["MigrationBlockers"] =
+        json::array(properties.migration_blockers.begin(), properties.migration_blockers.end());
+  }
   if (!ferry.empty()) object["Ferry"] = std::move(ferry);
   return json::serialize(object);
 }

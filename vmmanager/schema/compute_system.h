@@ -120,7 +120,8 @@ struct ModifySettingRequest {
 };
 
 // GetProperties. kCompatibilityInfo is the query used when a migration's state is saved.
-enum class PropertyType { kBasic, kMemory, kStatistics, kCompatibilityInfo };
+// kMigrationBlockers is Ferry's own.
+enum class PropertyType { kBasic, kMemory, kStatistics, kCompatibilityInfo, kMigrationBlockers };
 struct PropertyQuery {
   std::vector<PropertyType> types;
 };
@@ -135,6 +136,8 @@ struct Properties {
   uint64_t uptime_ms = 0;
   uint64_t vmm_pid = 0;                           // Ferry: the VMM's process id, 0 if none
   std::optional<std::string> compatibility_info;  // opaque bytes, only on kCompatibilityInfo
+  // Ferry: why the system cannot be migrated, for people; only on kMigrationBlockers
+  std::vector<std::string> migration_blockers;
 };
 
 // JSON text with HCS's names. Parsing refuses unknown or ill-typed members with INVALID_ARGUMENT

@@ -6,7 +6,6 @@
 namespace ferry::vm {
 namespace {
 
-constexpr uint32_t kApiVersion = 1;
 constexpr size_t kEventsPerRead = 256;
 
 v1::Event ToProto(const EventRow& row) {
@@ -44,20 +43,7 @@ grpc::ServerUnaryReactor* HostService::GetHost(grpc::CallbackServerContext* cont
   return rpc::ServeUnary(
       context, inventory_.deps().executor, request, response,
       [this](const v1::GetHostRequest&) -> Task<absl::StatusOr<v1::Host>> {
-        const SandboxDeps& deps = inventory_.deps();
-        const BackendInfo& backend = deps.backend.info();
-        v1::Host host;
-        host.set_version(version_);
-        host.set_advertised_address(deps.settings.advertised_address);
-        host.set_backend(backend.name);
-        host.set_backend_version(backend.version);
-        host.set_accelerator(backend.accelerator);
-        host.set_accelerator_reason(backend.accelerator_reason);
-        host.set_machine_type(backend.machine_type);
-        host.set_guest_link(deps.settings.use_vsock ? "vsock" : "virtio-serial");
-        host.set_journal_id(deps.store.journal_id());
-        host.set_api_version(kApiVersion);
-        co_return host;
+        co_return DescribeHost(inventory_.deps(), program_);
       },
       rpc::OnCallerGone::kCancel);
 }

@@ -1,6 +1,7 @@
 #pragma once
 
 #include "ferry/v1/host.grpc.pb.h"
+#include "vmmanager/sandbox/host_description.h"
 #include "vmmanager/sandbox/vm_inventory.h"
 
 namespace ferry::vm {
@@ -8,8 +9,8 @@ namespace ferry::vm {
 // ferry.v1.HostService: what this host is, and everything that happens on it.
 class HostService final : public v1::HostService::CallbackService {
  public:
-  HostService(VmInventory& inventory, std::string version)
-      : inventory_(inventory), version_(std::move(version)) {}
+  HostService(VmInventory& inventory, ProgramInfo program)
+      : inventory_(inventory), program_(std::move(program)) {}
 
   grpc::ServerUnaryReactor* GetHost(grpc::CallbackServerContext*, const v1::GetHostRequest*,
                                     v1::Host*) override;
@@ -18,7 +19,7 @@ class HostService final : public v1::HostService::CallbackService {
 
  private:
   VmInventory& inventory_;
-  const std::string version_;
+  const ProgramInfo program_;
 };
 
 }  // namespace ferry::vm

@@ -20,9 +20,12 @@ absl::StatusOr<schema::PropertyQuery> ToQuery(const v1::GetPropertiesRequest& re
       query.types.push_back(schema::PropertyType::kStatistics);
     } else if (type == "CompatibilityInfo") {
       query.types.push_back(schema::PropertyType::kCompatibilityInfo);
+    } else if (type == "MigrationBlockers") {
+      query.types.push_back(schema::PropertyType::kMigrationBlockers);
     } else {
       return absl::InvalidArgumentError(absl::StrCat(
-          "property type is \"", type, "\"; use Basic, Memory, Statistics or CompatibilityInfo"));
+          "property type is \"", type,
+          "\"; use Basic, Memory, Statistics, CompatibilityInfo or MigrationBlockers"));
     }
   }
   if (query.types.empty()) query.types.push_back(schema::PropertyType::kBasic);

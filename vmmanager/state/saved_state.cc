@@ -16,6 +16,7 @@ constexpr size_t kSha256Bytes = 32;
 constexpr size_t kMaxTextBytes = 4096;
 constexpr size_t kMaxBlobBytes = 1024 * 1024;
 constexpr int kMaxDevices = 1024;
+constexpr int kMaxCpuFeatures = 4096;
 
 absl::Status Need(bool good, std::string_view problem) {
   if (good) return absl::OkStatus();
@@ -35,6 +36,9 @@ absl::Status CheckVm(const state::v1::VmPayload& vm) {
   RETURN_IF_ERROR(Need(fingerprint.cpus() != 0, "its fingerprint has no CPUs"));
   RETURN_IF_ERROR(Need(fingerprint.memory_mb() != 0, "its fingerprint has no memory"));
   RETURN_IF_ERROR(Need(fingerprint.devices_size() <= kMaxDevices, "it has too many devices"));
+  RETURN_IF_ERROR(Need(vm.disks_size() <= kMaxDevices, "it has too many disks"));
+  RETURN_IF_ERROR(Need(fingerprint.cpu_features_size() <= kMaxCpuFeatures,
+                       "its fingerprint has too many CPU features"));
   for (const std::string* digest : {&fingerprint.kernel_sha256(), &fingerprint.initrd_sha256()}) {
     RETURN_IF_ERROR(Need(digest->empty() || digest->size() == kSha256Bytes,
                          "an image's digest has the wrong length"));
@@ -56,28 +60,6 @@ absl::Status CheckCut(const CutState& cut) {
   RETURN_IF_ERROR(Need(cut.guest_link.size() <= kMaxTextBytes, "the guest link is too long"));
   return Need(cut.plan_sha256.size() == kSha256Bytes, "the plan's digest has the wrong length");
 }
-
-std::string Text(const std::string& value) { return StrCat("\"", value, "\""); }
-std::string Text(uint64_t value) { return StrCat(value); }
-
-class Differences {
- public:
-  template <typename T>
-  void Compare(const char* name, const T& source, const T& destination) {
-    if (source == destination) return;
-    list_.push_back(StrCat(name, ": source ", Text(source), ", destination ", Text(destination)));
-  }
-  absl::Status Result() const {
-    if (list_.empty()) return absl::OkStatus();
-    std::string text;
-    for (const std::string& item : list_) text += StrCat(text.empty() ? "" : "; ", item);
-    return absl::FailedPreconditionError(
-        StrCat("the hosts' machines differ, so the VM cannot move: ", text));
-  }
-
- private:
-  std::vector<std::string> list_;
-};
 
 }  // namespace
 
@@ -160,32 +142,6 @@ absl::StatusOr<guest::GuestState> DecodeGuest(std::string_view bytes) {
   state::v1::GuestPayload payload;
   RETURN_IF_ERROR(ParsePayload(bytes, payload));
   return FromPayload(payload);
-}
-
-absl::Status CheckFingerprint(const state::v1::Fingerprint& source,
-                              const state::v1::Fingerprint& destination) {
-  Differences differences;
-  differences.Compare("backend", source.backend(), destination.backend());
-  differences.Compare("backend_version", source.backend_version(), destination.backend_version());
-  differences.Compare("accelerator", source.accelerator(), destination.accelerator());
-  differences.Compare("machine_type", source.machine_type(), destination.machine_type());
-  differences.Compare("cpu_model", source.cpu_model(), destination.cpu_model());
-  differences.Compare<uint64_t>("cpus", source.cpus(), destination.cpus());
-  differences.Compare<uint64_t>("memory_mb", source.memory_mb(), destination.memory_mb());
-  differences.Compare("kernel_sha256", ToHex(source.kernel_sha256()),
-                      ToHex(destination.kernel_sha256()));
-  differences.Compare("initrd_sha256", ToHex(source.initrd_sha256()),
-                      ToHex(destination.initrd_sha256()));
-  differences.Compare("kernel_cmd_line", source.kernel_cmd_line(), destination.kernel_cmd_line());
-  const int count = std::max(source.devices_size(), destination.devices_size());
-  for (int i = 0; i < count; ++i) {
-    const std::string none = "none";
-    differences.Compare(StrCat("device ", i).c_str(),
-                        i < source.devices_size() ? source.devices(i) : none,
-                        i < destination.devices_size() ? destination.devices(i) : none);
-  }
-  differences.Compare("guest_link", source.guest_link(), destination.guest_link());
-  return differences.Result();
 }
 
 absl::Status CheckCutFits(const guest::GuestState& state, size_t limit) {

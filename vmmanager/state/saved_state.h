@@ -48,10 +48,6 @@ std::string PlanDigest(std::string_view plan_envelope);
 absl::StatusOr<std::string> EncodeGuest(const guest::GuestState& state);
 absl::StatusOr<guest::GuestState> DecodeGuest(std::string_view bytes);
 
-// FAILED_PRECONDITION listing every field in which the destination differs from the source.
-absl::Status CheckFingerprint(const state::v1::Fingerprint& source,
-                              const state::v1::Fingerprint& destination);
-
 std::string ProcessSpecToJson(const guest::ProcessSpec& spec);
 absl::StatusOr<guest::ProcessSpec> ProcessSpecFromJson(std::string_view json);
 

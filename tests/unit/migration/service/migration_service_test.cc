@@ -22,7 +22,8 @@ PeerFactory GrpcPeers() {
 struct ServedHost {
   ServedHost(Executor executor, const std::string& folder, vm::FakeGuests& guests)
       : inner(executor, "unix:" + folder + "/s", folder, guests, GrpcPeers()),
-        service(*inner.sessions, executor) {
+        preflight(*inner.deps, *inner.sessions, {}),
+        service(*inner.sessions, preflight, executor) {
     rpc::ServerOptions options;
     options.unix_socket = folder + "/s";
     server = *rpc::Server::Start(options, {&service});
@@ -31,6 +32,7 @@ struct ServedHost {
   const std::string& address() const { return inner.host.settings.advertised_address; }
 
   MigrationHost inner;
+  Preflight preflight;
   MigrationService service;
   std::unique_ptr<rpc::Server> server;
   std::unique_ptr<v1::MigrationService::Stub> stub;

@@ -86,7 +86,8 @@ class PeerBindingTest : public TaskTest {
   vm::FakeGuests guests_{io_.get_executor()};
   MigrationHost a_{io_.get_executor(), "host-a:1", folder_.Make("a"), guests_, NoPeers()};
   MigrationHost b_{io_.get_executor(), "host-b:1", folder_.Make("b"), guests_, NoPeers()};
-  MigrationService service_{*b_.sessions, io_.get_executor()};
+  Preflight preflight_{*b_.deps, *b_.sessions, {}};
+  MigrationService service_{*b_.sessions, preflight_, io_.get_executor()};
   std::unique_ptr<rpc::Server> server_;
   std::map<std::string, std::unique_ptr<v1::MigrationService::Stub>> stubs_;
 };

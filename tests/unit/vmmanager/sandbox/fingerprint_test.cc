@@ -8,12 +8,14 @@
 #include <functional>
 
 #include "tests/unit/bridge/task_test.h"
-#include "vmmanager/state/saved_state.h"
+#include "vmmanager/state/fingerprint_check.h"
 
 namespace ferry::vm {
 namespace {
 
+using ::testing::ElementsAre;
 using ::testing::HasSubstr;
+using ::testing::IsEmpty;
 
 class FingerprintTest : public TaskTest {
  protected:
@@ -27,6 +29,7 @@ class FingerprintTest : public TaskTest {
     document_.virtual_machine.compute_topology.memory.size_in_mb = 256;
     document_.virtual_machine.compute_topology.processor.count = 2;
     document_.virtual_machine.platform.machine_type = "fake-1";
+    document_.virtual_machine.platform.cpu_model = "any";
   }
 
   std::string Path(const std::string& name) const { return folder_.path() + "/" + name; }
@@ -36,7 +39,11 @@ class FingerprintTest : public TaskTest {
 
   TestFolder folder_;
   schema::ComputeSystem document_;
-  BackendInfo backend_{"fake", "1", "none", "", "fake-1"};
+  BackendInfo backend_{.name = "fake",
+                       .version = "1",
+                       .accelerator = "none",
+                       .machine_type = "fake-1",
+                       .cpu_models = {{"any", {}, {"add", "sub"}}, {"plain", {}, {}}}};
   ImageDigests digests_;
 };
 
@@ -45,7 +52,7 @@ TEST_F(FingerprintTest, SameMachineAgrees) {
   auto a = Await(MakeFingerprint(document_, backend_, digests_));
   auto b = Await(MakeFingerprint(document_, backend_, other));
   ASSERT_TRUE(a.ok()) << a.status();
-  EXPECT_TRUE(CheckFingerprint(*a, *b).ok());
+  EXPECT_THAT(CompareFingerprints(*a, *b), IsEmpty());
 }
 
 TEST_F(FingerprintTest, DifferencesAreFound) {
@@ -53,7 +60,9 @@ TEST_F(FingerprintTest, DifferencesAreFound) {
   using Change = std::function<void(schema::ComputeSystem&, BackendInfo&)>;
   const Change changes[] = {
       [](auto&, auto& b) { b.name = "other"; },
+      [](auto&, auto& b) { b.version = "2"; },
       [](auto&, auto& b) { b.accelerator = "kvm"; },
+      [](auto&, auto& b) { b.cpu_models[0].host_features = {"add"}; },
       [](auto& d, auto&) { d.virtual_machine.platform.machine_type = "fake-2"; },
       [](auto& d, auto&) { d.virtual_machine.compute_topology.processor.count = 3; },
       [](auto& d, auto&) { d.virtual_machine.compute_topology.memory.size_in_mb = 512; },
@@ -77,18 +86,23 @@ TEST_F(FingerprintTest, DifferencesAreFound) {
     change(document, backend);
     auto here = Await(MakeFingerprint(document, backend, digests_));
     ASSERT_TRUE(here.ok()) << here.status();
-    EXPECT_EQ(CheckFingerprint(source, *here).code(), absl::StatusCode::kFailedPrecondition)
-        << "change " << index;
+    EXPECT_EQ(CompareFingerprints(source, *here).size(), 1u) << "change " << index;
     ++index;
   }
+}
+
+TEST_F(FingerprintTest, OnlyAModelThatDiffersFromHostToHostHasFeatures) {
+  EXPECT_THAT(DescribeMachine(document_, backend_).cpu_features(), ElementsAre("add", "sub"));
+  document_.virtual_machine.platform.cpu_model = "plain";
+  EXPECT_THAT(DescribeMachine(document_, backend_).cpu_features(), IsEmpty());
 }
 
 TEST_F(FingerprintTest, ImagesAgreeByContentNotByPath) {
   const auto source = *Await(MakeFingerprint(document_, backend_, digests_));
   Write("copy", "a kernel");
   document_.virtual_machine.chipset.linux_kernel_direct->kernel_file_path = Path("copy");
-  EXPECT_TRUE(
-      CheckFingerprint(source, *Await(MakeFingerprint(document_, backend_, digests_))).ok());
+  EXPECT_THAT(CompareFingerprints(source, *Await(MakeFingerprint(document_, backend_, digests_))),
+              IsEmpty());
 }
 
 TEST_F(FingerprintTest, MissingImageIsNamed) {

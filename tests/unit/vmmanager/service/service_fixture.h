@@ -136,7 +136,7 @@ class ServiceTest : public TaskTest {
   FakeHost host_{io_.get_executor(), "host-a:1", folder_.path(), guests_};
   VmService vm_service_{*host_.inventory};
   GuestService guest_service_{*host_.inventory};
-  HostService host_service_{*host_.inventory, "1.2.3"};
+  HostService host_service_{*host_.inventory, {"1.2.3", {{"bridge", 4}}}};
   std::unique_ptr<rpc::Server> server_;
   std::unique_ptr<v1::VmService::Stub> vms_;
   std::unique_ptr<v1::GuestService::Stub> processes_;

@@ -1,0 +1,225 @@
+#include "migration/preflight/host_checks.h"
+
+#include <algorithm>
+#include <cstdlib>
+#include <set>
+
+#include "absl/strings/match.h"
+#include "absl/strings/str_cat.h"
+#include "absl/strings/str_join.h"
+#include "migration/preflight/verdict.h"
+#include "vmmanager/state/fingerprint_check.h"
+
+namespace ferry::migration {
+namespace {
+
+constexpr int64_t kMsInDay = 24ll * 3600 * 1000;
+constexpr int64_t kSoonDays = 14;
+constexpr int64_t kMaxSkewMs = 2000;
+
+bool IsLoopback(const std::string& address) {
+  return absl::StartsWith(address, "127.") || absl::StartsWith(address, "[::1]") ||
+         absl::StartsWith(address, "localhost") || absl::StartsWith(address, "unix:");
+}
+
+bool IsWildcard(const std::string& address) {
+  return absl::StartsWith(address, "0.0.0.0:") || absl::StartsWith(address, "[::]:");
+}
+
+// A part of the machine: which fields of the fingerprint belong to it.
+struct Part {
+  const char* name;
+  std::vector<std::string> fields;  // empty: those of no other part
+  const char* fix;
+};
+
+const std::vector<Part>& Parts() {
+  static const auto& parts = *new std::vector<Part>{
+      {"vmm_version",
+       {"backend", "backend_version"},
+       "install the same QEMU on both hosts, or choose a host that has it"},
+      {"machine_type",
+       {"machine_type"},
+       "install a QEMU there that knows it, or make the VM anew with an older one"},
+      {"accelerator", {"accelerator"}, "choose a host with the same one; see ferryctl host"},
+      {"cpu_model",
+       {"cpu_model"},
+       "make the VM anew with a --cpu-model that both hosts have; see ferryctl host"},
+      {"cpu_features",
+       {"cpu_features"},
+       "make the VM anew with a --cpu-model that both hosts have; see ferryctl host"},
+      {"guest_image",
+       {"kernel", "initrd"},
+       "put the same files there, at the source's path or as ferryd's --kernel and --initrd"},
+      {"disks", {"disk"}, "put the disk on storage that both hosts see under that path"},
+      {"devices", {}, "bring both hosts to the same release"}};
+  return parts;
+}
+
+// "disk data" and "device 0" belong to "disk" and "device".
+std::string Kind(const v1::Difference& difference) {
+  return difference.field().substr(0, difference.field().find(' '));
+}
+
+bool IsOthers(const std::string& kind) {
+  return std::any_of(Parts().begin(), Parts().end(), [&kind](const Part& part) {
+    return std::find(part.fields.begin(), part.fields.end(), kind) != part.fields.end();
+  });
+}
+
+std::vector<v1::Difference> DifferencesOf(const Part& part,
+                                          const std::vector<v1::Difference>& all) {
+  std::vector<v1::Difference> own;
+  for (const v1::Difference& difference : all) {
+    const std::string kind = Kind(difference);
+    const bool belongs = part.fields.empty() ? !IsOthers(kind)
+                                             : std::find(part.fields.begin(), part.fields.end(),
+                                                         kind) != part.fields.end();
+    if (belongs) own.push_back(difference);
+  }
+  return own;
+}
+
+std::string Found(const Part& part, const DestinationFacts& facts) {
+  const state::v1::Fingerprint& source = facts.vm.fingerprint();
+  const std::string name = part.name;
+  if (name == "vmm_version") return absl::StrCat(facts.vmm, " on both hosts");
+  if (name == "machine_type") return absl::StrCat("the destination has ", source.machine_type());
+  if (name == "accelerator") return absl::StrCat(source.accelerator(), " on both hosts");
+  if (name == "cpu_model") {
+    return absl::StrCat("the destination has ",
+                        source.cpu_model().empty() ? "the default" : source.cpu_model());
+  }
+  if (name == "cpu_features") {
+    return source.cpu_features().empty()
+               ? "the model is the same everywhere"
+               : absl::StrCat("the destination has all ", source.cpu_features_size());
+  }
+  if (name == "guest_image") return "kernel and initramfs have the same content there";
+  if (name == "disks") return "the VM has no disks";
+  return absl::StrCat(source.cpus(), " CPUs, ", source.memory_mb(), " MiB, guest link ",
+                      source.guest_link());
+}
+
+size_t CountDisks(const schema::ComputeSystem& document) {
+  size_t count = 0;
+  for (const auto& [controller, scsi] : document.virtual_machine.devices.scsi) {
+    count += scsi.attachments.size();
+  }
+  return count;
+}
+
+// CPU features that the guest does not expect; it found out at its boot what there is.
+std::vector<std::string> NewFeatures(const DestinationFacts& facts) {
+  const auto& source = facts.vm.fingerprint().cpu_features();
+  const std::set<std::string> known(source.begin(), source.end());
+  std::vector<std::string> added;
+  if (known.empty()) return added;
+  for (const std::string& feature : facts.machine.fingerprint.cpu_features()) {
+    if (!known.contains(feature)) added.push_back(feature);
+  }
+  return added;
+}
+
+v1::PreflightCheck CheckPart(const Part& part, const DestinationFacts& facts) {
+  const std::vector<v1::Difference> differences = DifferencesOf(part, facts.machine.differences);
+  if (!differences.empty()) return Failed(part.name, vm::ToText(differences), part.fix);
+  const std::string name = part.name;
+  if (name == "disks" && CountDisks(facts.machine.document) > 0) {
+    return Warned(name,
+                  absl::StrCat(CountDisks(facts.machine.document),
+                               " disks can be read at the destination under the same path and have "
+                               "the same size; that they are the same disks is not proved"),
+                  "make sure that they lie on storage that both hosts share");
+  }
+  if (const auto added = NewFeatures(facts); name == "cpu_features" && !added.empty()) {
+    return Warned(name,
+                  absl::StrCat("the destination has all, and more: ", absl::StrJoin(added, ", ")),
+                  "pin VMs with --cpu-model to let them see the same CPU everywhere");
+  }
+  return Passed(name, Found(part, facts));
+}
+
+}  // namespace
+
+v1::PreflightCheck CheckCertificate(const std::string& name, const CertificateFacts& certificate,
+                                    int64_t now_unix_ms) {
+  if (!certificate.used) {
+    return Warned(name, "no certificate is used: whoever reaches the host may do everything",
+                  "give ferryd --tls-ca, --tls-cert and --tls-key in place of --insecure-tcp");
+  }
+  if (!certificate.expires_unix_ms.ok()) {
+    return Failed(name, std::string(certificate.expires_unix_ms.status().message()),
+                  "put a readable certificate there");
+  }
+  const int64_t left = *certificate.expires_unix_ms - now_unix_ms;
+  const std::string renew = "renew it";
+  if (left <= 0) return Failed(name, "the host's certificate has expired", renew);
+  const std::string found =
+      absl::StrCat("the host's certificate is valid for ", left / kMsInDay, " more days");
+  return left < kSoonDays * kMsInDay ? Warned(name, found, renew) : Passed(name, found);
+}
+
+v1::PreflightCheck CheckFolder(const std::string& name, const FolderFacts& folder) {
+  const std::string fix = absl::StrCat("free some space for ", folder.path);
+  if (!folder.writable.ok()) {
+    return Failed(name, std::string(folder.writable.message()), "let ferryd write there");
+  }
+  if (!folder.room.ok()) return Failed(name, std::string(folder.room.status().message()), fix);
+  const std::string found = absl::StrCat(folder.room->available_mb, " MiB free in ", folder.path);
+  if (folder.room->enough()) return Passed(name, found);
+  return Failed(name, absl::StrCat(found, ", and ", folder.room->needed_mb, " MiB are needed"),
+                fix);
+}
+
+v1::PreflightCheck CheckMemory(const absl::StatusOr<vm::Capacity>& memory) {
+  if (!memory.ok()) {
+    return Warned("memory", std::string(memory.status().message()), "make sure that it suffices");
+  }
+  const std::string found =
+      absl::StrCat("the VM needs ", memory->needed_mb, " MiB, and the destination has ",
+                   memory->available_mb, " MiB available");
+  if (!memory->enough()) {
+    return Failed("memory", found, "free memory there, or choose another destination");
+  }
+  // Estimates of what is available are off by some percent.
+  const uint64_t left = memory->available_mb - memory->needed_mb;
+  if (left < memory->total_mb / 20) {
+    return Warned("memory", found, "leave more memory free there: the host will be nearly full");
+  }
+  return Passed("memory", found);
+}
+
+v1::PreflightCheck CheckClock(int64_t source_unix_ms, int64_t now_unix_ms) {
+  if (source_unix_ms == 0) return Warned("clock", "the source does not tell its time", "");
+  const int64_t skew = now_unix_ms - source_unix_ms;
+  if (std::llabs(skew) <= kMaxSkewMs) return Passed("clock", "the hosts' clocks agree");
+  return Warned("clock",
+                absl::StrCat("the destination's clock is ", std::llabs(skew) / 1000, " s ",
+                             skew > 0 ? "ahead of" : "behind", " the source's"),
+                "let both hosts keep time by the same source (NTP)");
+}
+
+v1::PreflightCheck CheckMigrationAddress(const std::string& told, const std::string& bound,
+                                         const std::string& source) {
+  const std::string fix = "set ferryd's --migration-listen and --migration-advertise there";
+  if (IsWildcard(told)) {
+    return Failed("migration_address",
+                  absl::StrCat("sources are told to dial ", told, ", which is no host's address"),
+                  fix);
+  }
+  if (IsLoopback(bound) && !IsLoopback(source)) {
+    return Failed("migration_address",
+                  absl::StrCat("migrations arrive at ", bound, ", which other hosts cannot reach"),
+                  fix);
+  }
+  return Passed("migration_address", absl::StrCat("migrations arrive at ", told));
+}
+
+std::vector<v1::PreflightCheck> CheckMachine(const DestinationFacts& facts) {
+  std::vector<v1::PreflightCheck> checks;
+  for (const Part& part : Parts()) checks.push_back(CheckPart(part, facts));
+  return checks;
+}
+
+}  // namespace ferry::migration

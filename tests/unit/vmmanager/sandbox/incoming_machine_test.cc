@@ -1,0 +1,132 @@
+#include "vmmanager/sandbox/incoming_machine.h"
+
+#include <sys/stat.h>
+
+#include <filesystem>
+#include <fstream>
+
+#include "tests/unit/vmmanager/sandbox/sandbox_fixture.h"
+#include "vmmanager/sandbox/disk_size.h"
+#include "vmmanager/sandbox/machine_document.h"
+
+namespace ferry::vm {
+namespace {
+
+using ::testing::IsEmpty;
+using ::testing::SizeIs;
+
+// What begins every qcow2 file, for a disk of that size.
+std::string Qcow2(uint64_t bytes) {
+  std::string head(32, '\0');
+  head.replace(0, 4, "QFI\xfb");
+  for (int i = 0; i < 8; ++i) head[24 + i] = static_cast<char>(bytes >> (56 - 8 * i));
+  return head;
+}
+
+class IncomingMachineTest : public SandboxTest {
+ protected:
+  std::string Path(const std::string& name) const { return folder_.path() + "/" + name; }
+  void Write(const std::string& name, const std::string& text) {
+    std::ofstream(Path(name), std::ios::trunc) << text;
+  }
+
+  // A VM with a disk, as a host just like this one would send it.
+  state::v1::VmPayload Payload() {
+    Write("data", Qcow2(1 << 20));
+    v1::VmSpec spec;
+    spec.set_name("web");
+    v1::DiskSpec* disk = spec.add_disks();
+    disk->set_name("data");
+    disk->set_file(Path("data"));
+    schema::ComputeSystem document =
+        BuildDocument(*CompleteSpec(spec), host_.settings, host_.backend.info(), 0);
+    state::v1::VmPayload payload;
+    payload.set_vm_id("id");
+    payload.set_vm_name("web");
+    payload.set_hcs_document_json(schema::ToJson(document));
+    *payload.mutable_fingerprint() =
+        *Await(MakeFingerprint(document, host_.backend.info(), digests_));
+    const auto disks = Await(DescribeDisks(document));
+    payload.mutable_disks()->Add(disks.begin(), disks.end());
+    return payload;
+  }
+
+  IncomingMachine Fit(const state::v1::VmPayload& payload) {
+    auto machine = Await(FitMachine(payload, *host_.inventory, digests_));
+    EXPECT_TRUE(machine.ok()) << machine.status();
+    return machine.ok() ? *std::move(machine) : IncomingMachine();
+  }
+
+  // The one difference that there is.
+  v1::Difference Difference(const state::v1::VmPayload& payload) {
+    const auto differences = Fit(payload).differences;
+    EXPECT_THAT(differences, SizeIs(1));
+    return differences.empty() ? v1::Difference() : differences[0];
+  }
+
+  ImageDigests digests_;
+};
+
+TEST_F(IncomingMachineTest, SameHostFits) { EXPECT_THAT(Fit(Payload()).differences, IsEmpty()); }
+
+TEST_F(IncomingMachineTest, ImageIsFoundByItsContentInThisHostsPlace) {
+  state::v1::VmPayload payload = Payload();
+  std::filesystem::copy(host_.settings.kernel, Path("other-kernel"));
+  std::filesystem::remove(host_.settings.kernel);
+  host_.settings.kernel = Path("other-kernel");
+  const IncomingMachine machine = Fit(payload);
+  EXPECT_THAT(machine.differences, IsEmpty());
+  EXPECT_EQ(machine.document.virtual_machine.chipset.linux_kernel_direct->kernel_file_path,
+            Path("other-kernel"));
+}
+
+TEST_F(IncomingMachineTest, MissingImageIsADifferenceThatSaysWhy) {
+  state::v1::VmPayload payload = Payload();
+  std::filesystem::remove(host_.settings.initrd);
+  const v1::Difference difference = Difference(payload);
+  EXPECT_EQ(difference.field(), "initrd");
+  EXPECT_THAT(difference.destination(), HasSubstr("cannot read guest image"));
+}
+
+TEST_F(IncomingMachineTest, UnknownMachineTypeAndCpuModelAreDifferences) {
+  state::v1::VmPayload payload = Payload();
+  host_.backend.mutable_info().machine_types = {"fake-2"};
+  EXPECT_EQ(Difference(payload).field(), "machine_type");
+  EXPECT_THAT(Difference(payload).destination(), HasSubstr("unknown to fake 1"));
+  host_.backend.mutable_info().machine_types = {"fake-1"};
+  host_.backend.mutable_info().cpu_models[0] = {"any", {"mul"}, {"add", "sub"}};
+  EXPECT_EQ(Difference(payload).field(), "cpu_model");
+  EXPECT_THAT(Difference(payload).destination(), HasSubstr("lack mul"));
+  host_.backend.mutable_info().cpu_models[0] = {"any", {}, {"sub"}};
+  EXPECT_EQ(Difference(payload).field(), "cpu_features");
+  EXPECT_EQ(Difference(payload).source(), "add");
+}
+
+TEST_F(IncomingMachineTest, DisksMustBeThereInTheSameSize) {
+  state::v1::VmPayload payload = Payload();
+  Write("data", Qcow2(2 << 20));
+  EXPECT_EQ(Difference(payload).field(), "disk data");
+  EXPECT_THAT(Difference(payload).destination(), HasSubstr("2097152 bytes"));
+  Write("data", "no disk");
+  EXPECT_THAT(Difference(payload).destination(), HasSubstr("not a qcow2 file"));
+  std::filesystem::remove(Path("data"));
+  EXPECT_THAT(Difference(payload).destination(), HasSubstr(Path("data")));
+  // An older source does not say sizes; the disk must be there all the same.
+  payload.clear_disks();
+  EXPECT_EQ(Difference(payload).field(), "disk data");
+  Write("data", Qcow2(2 << 20));
+  EXPECT_THAT(Fit(payload).differences, IsEmpty());
+}
+
+TEST_F(IncomingMachineTest, DiskSizesAreReadFromFilesOnly) {
+  Write("raw", std::string(5000, 'x'));
+  EXPECT_EQ(*Await(DiskBytes(Path("raw"), "raw")), 5000u);
+  ASSERT_EQ(::mkfifo(Path("fifo").c_str(), 0600), 0);
+  for (const std::string& path : {Path("fifo"), std::string("/dev/zero"), folder_.path()}) {
+    EXPECT_EQ(Await(DiskBytes(path, "raw")).status().code(), absl::StatusCode::kFailedPrecondition)
+        << path;
+  }
+}
+
+}  // namespace
+}  // namespace ferry::vm

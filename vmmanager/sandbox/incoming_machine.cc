@@ -1,0 +1,145 @@
+#include "vmmanager/sandbox/incoming_machine.h"
+
+#include <map>
+#include <utility>
+
+#include "absl/strings/str_cat.h"
+#include "absl/strings/str_join.h"
+#include "bridge/runtime/status_macros.h"
+#include "vmmanager/sandbox/disk_size.h"
+#include "vmmanager/state/fingerprint_check.h"
+
+namespace ferry::vm {
+namespace {
+
+constexpr char kRequired[] = "required";
+
+void Add(std::vector<v1::Difference>& list, const std::string& field, const std::string& source,
+         const std::string& destination) {
+  v1::Difference& difference = list.emplace_back();
+  difference.set_field(field);
+  difference.set_source(source);
+  difference.set_destination(destination);
+}
+
+std::string NameOf(const std::string& controller, const std::string& lun,
+                   const schema::Attachment& disk) {
+  return disk.name.empty() ? absl::StrCat(controller, ":", lun) : disk.name;
+}
+
+struct Image {
+  std::string path;
+  absl::StatusOr<std::string> digest;
+};
+
+// The file at the source's path if it has the wanted content, else this host's default.
+Task<Image> FindImage(std::string path, std::string fallback, std::string wanted,
+                      ImageDigests* digests) {
+  absl::StatusOr<std::string> digest = co_await digests->Get(path);
+  if (fallback.empty() || (digest.ok() && *digest == wanted)) {
+    co_return Image{std::move(path), std::move(digest)};
+  }
+  digest = co_await digests->Get(fallback);
+  co_return Image{std::move(fallback), std::move(digest)};
+}
+
+// What the VMM of this host cannot give, which a document alone does not show.
+void CompareWithBackend(const state::v1::Fingerprint& source, const BackendInfo& backend,
+                        std::vector<v1::Difference>& differences) {
+  const std::string vmm = absl::StrCat(backend.name, " ", backend.version);
+  if (!source.machine_type().empty() && !backend.HasMachineType(source.machine_type())) {
+    Add(differences, "machine_type", source.machine_type(), absl::StrCat("unknown to ", vmm));
+  }
+  if (source.cpu_model().empty()) return;
+  const CpuModel* model = backend.FindCpuModel(source.cpu_model());
+  if (model == nullptr) {
+    Add(differences, "cpu_model", source.cpu_model(), absl::StrCat("unknown to ", vmm));
+  } else if (!model->missing_features.empty()) {
+    Add(differences, "cpu_model", source.cpu_model(),
+        absl::StrCat("this host's CPUs lack ", absl::StrJoin(model->missing_features, ", ")));
+  }
+}
+
+Task<std::vector<v1::Difference>> CompareDisks(state::v1::VmPayload vm,
+                                               schema::ComputeSystem document) {
+  std::map<std::string, uint64_t> source;
+  for (const state::v1::DiskPayload& disk : vm.disks()) source[disk.name()] = disk.bytes();
+  std::vector<v1::Difference> differences;
+  for (const auto& [controller, scsi] : document.virtual_machine.devices.scsi) {
+    for (const auto& [lun, disk] : scsi.attachments) {
+      const std::string name = NameOf(controller, lun, disk);
+      const auto there = source.find(name);
+      const std::string wanted =
+          there == source.end() ? std::string(kRequired) : absl::StrCat(there->second, " bytes");
+      absl::StatusOr<uint64_t> bytes = co_await DiskBytes(disk.path, disk.format);
+      if (!bytes.ok()) {
+        Add(differences, absl::StrCat("disk ", name), wanted,
+            std::string(bytes.status().message()));
+      } else if (there != source.end() && *bytes != there->second) {
+        Add(differences, absl::StrCat("disk ", name), wanted,
+            absl::StrCat(*bytes, " bytes at ", disk.path));
+      }
+    }
+  }
+  co_return differences;
+}
+
+}  // namespace
+
+Task<absl::StatusOr<IncomingMachine>> FitMachine(state::v1::VmPayload vm,
+                                                 const VmInventory& inventory,
+                                                 ImageDigests& digests) {
+  ImageDigests* const known = &digests;
+  const SandboxDeps& deps = inventory.deps();
+  const BackendInfo& backend = deps.backend.info();
+  const state::v1::Fingerprint& source = vm.fingerprint();
+  IncomingMachine machine;
+  CO_ASSIGN_OR_RETURN(machine.document, schema::ComputeSystemFromJson(vm.hcs_document_json()));
+  auto& socket = machine.document.virtual_machine.devices.hv_socket;
+  if (socket.has_value() && socket->guest_cid != 0) socket->guest_cid = inventory.FreeGuestCid();
+  machine.fingerprint = DescribeMachine(machine.document, backend);
+  std::string kernel_trouble;
+  std::string initrd_trouble;
+  if (auto& boot = machine.document.virtual_machine.chipset.linux_kernel_direct) {
+    const Image kernel = co_await FindImage(boot->kernel_file_path, deps.settings.kernel,
+                                            source.kernel_sha256(), known);
+    const Image initrd =
+        co_await FindImage(boot->init_rd_path, deps.settings.initrd, source.initrd_sha256(), known);
+    boot->kernel_file_path = kernel.path;
+    boot->init_rd_path = initrd.path;
+    if (kernel.digest.ok()) machine.fingerprint.set_kernel_sha256(*kernel.digest);
+    if (initrd.digest.ok()) machine.fingerprint.set_initrd_sha256(*initrd.digest);
+    kernel_trouble = std::string(kernel.digest.status().message());
+    initrd_trouble = std::string(initrd.digest.status().message());
+  }
+  machine.differences = CompareFingerprints(source, machine.fingerprint);
+  for (v1::Difference& difference : machine.differences) {
+    // Why there is none says more than that there is none.
+    if (difference.field() == "kernel" && !kernel_trouble.empty()) {
+      difference.set_destination(kernel_trouble);
+    }
+    if (difference.field() == "initrd" && !initrd_trouble.empty()) {
+      difference.set_destination(initrd_trouble);
+    }
+  }
+  CompareWithBackend(source, backend, machine.differences);
+  std::vector<v1::Difference> disks = co_await CompareDisks(vm, machine.document);
+  for (v1::Difference& difference : disks) machine.differences.push_back(std::move(difference));
+  co_return machine;
+}
+
+Task<std::vector<state::v1::DiskPayload>> DescribeDisks(schema::ComputeSystem document) {
+  std::vector<state::v1::DiskPayload> disks;
+  for (const auto& [controller, scsi] : document.virtual_machine.devices.scsi) {
+    for (const auto& [lun, disk] : scsi.attachments) {
+      const absl::StatusOr<uint64_t> bytes = co_await DiskBytes(disk.path, disk.format);
+      if (!bytes.ok()) continue;
+      state::v1::DiskPayload& payload = disks.emplace_back();
+      payload.set_name(NameOf(controller, lun, disk));
+      payload.set_bytes(*bytes);
+    }
+  }
+  co_return disks;
+}
+
+}  // namespace ferry::vm

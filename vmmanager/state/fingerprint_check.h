@@ -1,0 +1,19 @@
+#pragma once
+
+#include <string>
+#include <vector>
+
+#include "ferry/state/v1/saved_state.pb.h"
+#include "ferry/v1/error.pb.h"
+
+namespace ferry::vm {
+
+// Field by field, in what the destination's machine would be another one; empty if it would be the
+// same. What the source does not say is not compared. CPU features may be more at the destination.
+std::vector<v1::Difference> CompareFingerprints(const state::v1::Fingerprint& source,
+                                                const state::v1::Fingerprint& destination);
+
+// "field: source X, destination Y; ..." for messages.
+std::string ToText(const std::vector<v1::Difference>& differences);
+
+}  // namespace ferry::vm
