@@ -6,7 +6,9 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/ioctl.h>
+#include <sys/ptrace.h>
 #include <sys/stat.h>
+#include <sys/wait.h>
 #include <termios.h>
 #include <time.h>
 #include <unistd.h>
@@ -36,6 +38,8 @@ constexpr char kHelp[] =
   dirty --mb N [--rate MBPS]    writes to N MiB of memory over and over, and prints "dirty ROUND"
   random --bytes N [--seed S]   prints N pseudo-random bytes that S determines
   flood [--lines N]             prints "flood NUMBER" lines at full speed
+  hold PID [--ms N]             stops a process for N milliseconds, even process 1; prints "holding"
+                                before and "released" after
   keys [--raw 1]                prints "size ROWS COLUMNS MODE" at the start and whenever the size of
                                 its terminal changes, "read HEX" for what it reads, "signal NUMBER"
                                 for SIGHUP, SIGINT and SIGQUIT; MODE is its terminal's, lines or raw.
@@ -243,6 +247,22 @@ int Flood(const Arguments& arguments) {
   return 0;
 }
 
+// By tracing it: process 1 takes no SIGSTOP.
+int Hold(const Arguments& arguments) {
+  const pid_t pid = static_cast<pid_t>(Number(arguments.plain[0]));
+  int status = 0;
+  if (ptrace(PTRACE_SEIZE, pid, nullptr, nullptr) != 0 ||
+      ptrace(PTRACE_INTERRUPT, pid, nullptr, nullptr) != 0 ||
+      waitpid(pid, &status, __WALL) != pid) {
+    return 1;
+  }
+  Write("holding\n");
+  SleepUntil(Now() + arguments.Get("--ms", 1000) * 1'000'000);
+  ptrace(PTRACE_DETACH, pid, nullptr, nullptr);
+  Write("released\n");
+  return 0;
+}
+
 volatile sig_atomic_t pending_signals = 0;  // a bit for each number
 
 void NoteSignal(int number) { pending_signals = pending_signals | (1 << number); }
@@ -331,6 +351,7 @@ int main(int argc, char** argv) {
   if (command == "dirty") return Dirty(Parse(argc, argv, {"--mb", "--rate"}, 0));
   if (command == "random") return Random(Parse(argc, argv, {"--bytes", "--seed"}, 0));
   if (command == "flood") return Flood(Parse(argc, argv, {"--lines"}, 0));
+  if (command == "hold") return Hold(Parse(argc, argv, {"--ms"}, 1));
   if (command == "keys") return Keys(Parse(argc, argv, {"--raw"}, 0));
   if (command == "tty") {
     Parse(argc, argv, {}, 0);

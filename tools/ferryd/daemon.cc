@@ -295,9 +295,12 @@ absl::Status Daemon::OpenMigration() {
   parts_->deps->limits.stall = config_.stall_timeout;
 #ifdef FERRY_FAILPOINTS
   if (!config_.failpoint.empty()) {
-    parts_->deps->failpoint = [wanted = config_.failpoint](const std::string& point) {
+    parts_->deps->failpoint = [wanted = config_.failpoint](const std::string& point) mutable {
       // As hard as it gets: nothing is flushed, nobody is told.
       if (point == wanted) ::kill(::getpid(), SIGKILL);
+      if (absl::StrCat(point, "=stop") != wanted) return;
+      wanted.clear();
+      ::raise(SIGSTOP);
     };
   }
 #endif

@@ -9,6 +9,7 @@ import subprocess
 import sys
 import tempfile
 import time
+import uuid
 
 from . import namespaces
 from .ctl import Ctl
@@ -39,6 +40,7 @@ class Host:
         self.cgroup = None  # of version 2, in which ferryd runs from its next start on
         # Groups of VMs that end with their namespaces would stay.
         self.cgroup_of_vms = "none"
+        self.prefix = []  # what starts ferryd then, such as env
         self._daemon = None
         self.ctl = Ctl(self)
 
@@ -65,9 +67,10 @@ class Host:
 
     def daemon_command(self):
         build = build_folder()
-        return [build / "bin/ferryd", "--state-dir", self.state, "--socket", self.socket,
-                "--listen", self.listen, *self.security, "--advertise", self.address,
-                "--kernel", build / "guest/vmlinuz", "--initrd", build / "guest/initrd.img",
+        return [*self.prefix, build / "bin/ferryd", "--state-dir", self.state,
+                "--socket", self.socket, "--listen", self.listen, *self.security,
+                "--advertise", self.address, "--kernel", build / "guest/vmlinuz",
+                "--initrd", build / "guest/initrd.img",
                 "--cgroup", self.cgroup_of_vms, "--log-level", "debug", *self.flags]
 
     def start(self):
@@ -107,11 +110,58 @@ class Host:
     def kill(self):
         """Ends ferryd as a crash would; its VMs go on."""
         self.signal_daemon(signal.SIGKILL)
+        self._daemon.send_signal(signal.SIGCONT)  # see thaw()
         self._daemon.wait(30)
+
+    def lose_power(self):
+        """Ends ferryd and all VMs at once, and gives the host another boot's id.
+
+        That is what a power loss leaves, but for what the disk had not yet: a committed
+        transaction is synced, and damage to what is newer is the store's own tests' affair.
+        """
+        self.kill()
+        self.flags = self._own_flags()
+        for pid, _ in self.processes("qemu-system"):
+            self.signal_process(pid, signal.SIGKILL)
+        boot = self.folder / f"{self.name}.boot_id"
+        self.outside(boot).write_text(f"{uuid.uuid4()}\n")
+        self.run(["mount", "--bind", boot, "/proc/sys/kernel/random/boot_id"], check=True)
 
     def wait_daemon(self):
         """Waits until ferryd has ended by itself; returns its exit status."""
         return self._daemon.wait(60)
+
+    def freeze_at(self, point):
+        """From its next start on ferryd stands still at a failpoint, once; restarts a running one."""
+        self.flags = [*self._own_flags(), "--failpoint", f"{point}=stop"]
+        if self._daemon and self._daemon.poll() is None:
+            self.restart()
+
+    def _own_flags(self):
+        at = self.flags.index("--failpoint") if "--failpoint" in self.flags else len(self.flags)
+        return self.flags[:at] + self.flags[at + 2:]
+
+    def wait_frozen(self, timeout=60):
+        """Waits until ferryd stands still at its failpoint (`--failpoint POINT=stop`)."""
+        pid = int(self.outside(self._pid_file()).read_text())
+        status = self.outside(f"/proc/{pid}/stat")
+        deadline = time.monotonic() + timeout
+        while status.read_text().rpartition(")")[2].split()[0] != "T":
+            assert time.monotonic() < deadline, f"ferryd on {self.name} does not stop"
+            time.sleep(0.01)
+
+    def thaw(self):
+        """Lets a ferryd go on that stands still."""
+        self.signal_daemon(signal.SIGCONT)
+        # Whoever entered the namespaces for it stopped with it.
+        self._daemon.send_signal(signal.SIGCONT)
+
+    def unplug(self):
+        """Pulls the cable: what is on its way is lost, and nobody is told."""
+        self.run(["ip", "link", "set", "ferry0", "down"], check=True)
+
+    def plug(self):
+        self.run(["ip", "link", "set", "ferry0", "up"], check=True)
 
     def stop(self):
         """Ends ferryd in order and returns its exit status."""
@@ -122,6 +172,30 @@ class Host:
     def restart(self):
         self.stop()
         self.start()
+
+    def resident_kib(self):
+        """The daemon's memory."""
+        pid = int(self.outside(self._pid_file()).read_text())
+        status = self.outside(f"/proc/{pid}/status").read_text()
+        return int(status.split("VmRSS:")[1].split()[0])
+
+    def kill_vmm(self):
+        """Kills the only VMM on this host, and returns when it is dead."""
+        (pid, _), = self.processes("qemu-system")
+        self.signal_process(pid, signal.SIGKILL)
+        deadline = time.monotonic() + 60
+        process = self.outside(f"/proc/{pid}")
+        # Nobody may have asked for it yet; it is dead once its last thread is.
+        while self._threads(process) > 1 or self.processes("qemu-system"):
+            assert time.monotonic() < deadline, f"{pid} on {self.name} does not die"
+            time.sleep(0.01)
+
+    @staticmethod
+    def _threads(process):
+        try:
+            return len(os.listdir(process / "task"))
+        except OSError:
+            return 0
 
     def processes(self, word):
         """Command lines of the processes on this host that contain `word` and belong to it."""

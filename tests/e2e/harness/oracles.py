@@ -11,6 +11,19 @@ from . import workload
 
 SETTLE_DEADLINE = 90  # seconds, on the host's clock
 
+# What may follow a record of a session on the same host, by its place in the commit protocol.
+NEXT = {
+    None: ("OPEN", "IMPORTED", "REFUSED"),
+    "OPEN": ("TRANSFER", "ABORT"),
+    "TRANSFER": ("QUIESCED", "ABORT"),
+    "QUIESCED": ("COMMIT", "ABORT"),
+    "COMMIT": ("RELEASED", "RECLAIMED"),
+    "IMPORTED": ("LISTENING", "REFUSED"),
+    "LISTENING": ("PREPARED", "REFUSED"),
+    "PREPARED": ("GRANTED", "REFUSED"),
+    "GRANTED": ("RUNNING",),
+}
+
 
 def read_copy(host):
     """The journal's rows, from a copy: the daemon holds the store."""
@@ -23,11 +36,16 @@ def read_copy(host):
                 shutil.copyfile(original, copy.with_name(copy.name + suffix))
         with contextlib.closing(sqlite3.connect(copy)) as database:
             return database.execute(
-                "SELECT session_id, kind FROM journal ORDER BY sequence").fetchall()
+                "SELECT session_id, kind, vm_id, epoch FROM journal ORDER BY sequence").fetchall()
 
 
 def journal(host):
     """(session, kind) of every record."""
+    return [(session, kind) for session, kind, _, _ in records(host)]
+
+
+def records(host):
+    """(session, kind, VM, epoch) of every record."""
     for attempts_left in range(20, 0, -1):
         try:
             rows = read_copy(host)
@@ -40,10 +58,23 @@ def journal(host):
             for row in rows]
 
 
+def replay(host):
+    """Walks the host's journal: each record may follow the one before it, and epochs only grow."""
+    last, epochs = {}, {}
+    for session, kind, vm, epoch in records(host):
+        described = f"{host.name}: {kind} after {last.get(session)} in session {session}"
+        assert kind in NEXT.get(last.get(session), ()), described
+        assert epoch >= epochs.get(vm, 0), f"{described}: epoch {epoch} after {epochs[vm]}"
+        last[session] = kind
+        if kind in ("COMMIT", "GRANTED", "RECLAIMED"):
+            epochs[vm] = epoch
+
+
 def assert_journals_agree(hosts):
-    """No session was both given and kept."""
+    """Each journal makes sense, and no session was both given and kept."""
     kinds = {}
     for host in hosts:
+        replay(host)
         for session, kind in journal(host):
             kinds.setdefault(session, []).append((host.name, kind))
     for session, records in kinds.items():
@@ -75,7 +106,22 @@ def settle(hosts, vm):
         time.sleep(0.1)
 
 
+def settle_lost(hosts, vm, failed_at):
+    """Waits until every session is over and the VM is listed as ended on `failed_at` alone."""
+    wanted = {host.name: ("failed", "stopped") if host is failed_at else ("absent",)
+              for host in hosts}
+    deadline = time.monotonic() + SETTLE_DEADLINE
+    while True:
+        open_sessions = [session for host in hosts for session in undecided(host)]
+        states = {host.name: host.ctl.state(vm) for host in hosts}
+        if not open_sessions and all(states[name] in wanted[name] for name in states):
+            return
+        assert time.monotonic() < deadline, f"not settled: {states}, {open_sessions}"
+        time.sleep(0.1)
+
+
 def assert_one_copy(hosts, owner):
+    """Of the VMMs one is left, and that on `owner`; None: none is left."""
     for host in hosts:
         found = host.processes("qemu-system")
         assert len(found) == (1 if host is owner else 0), (host.name, found)

@@ -25,7 +25,7 @@ class Rpc:
     DEADLINE = 60
     STREAM_DEADLINE = 240  # a migration may be slow on a machine that is
 
-    def __init__(self, host, security=None, address=None):
+    def __init__(self, host, security=None, address=None, interceptors=()):
         """With `security` (--tls-* flags) over TCP, by way of `address`; else over the host's socket."""
         self._host = host
         if security is None:
@@ -35,7 +35,8 @@ class Rpc:
             self._channel = grpc.secure_channel(
                 address, grpc.ssl_channel_credentials(ca, key, certificate),
                 [("grpc.ssl_target_name_override", host.address.rsplit(":", 1)[0])])
-        self._stub = migration_pb2_grpc.MigrationServiceStub(self._channel)
+        self._stub = migration_pb2_grpc.MigrationServiceStub(
+            grpc.intercept_channel(self._channel, *interceptors))
 
     def close(self):
         self._channel.close()

@@ -1,0 +1,60 @@
+"""Fixtures of the tests with two hosts."""
+import itertools
+
+import pytest
+
+from .certificates import Authority
+from .host import Hosts
+
+_names = itertools.count(1)
+
+
+@pytest.hookimpl(hookwrapper=True)
+def pytest_runtest_makereport(item, call):
+    outcome = yield
+    report = outcome.get_result()
+    hosts = item.funcargs.get("bare_hosts") if hasattr(item, "funcargs") else None
+    if report.failed and hosts:
+        report.sections.append(("daemons", hosts.logs()))
+
+
+@pytest.fixture
+def bare_hosts():
+    """Two hosts without daemons."""
+    with Hosts() as hosts:
+        yield hosts
+
+
+@pytest.fixture
+def two_hosts(bare_hosts):
+    return bare_hosts.start()
+
+
+@pytest.fixture
+def authority(tmp_path):
+    return Authority(tmp_path)
+
+
+@pytest.fixture
+def locked_hosts(bare_hosts, authority):
+    """Two hosts without daemons, with certificates for them and for their ferryctl."""
+    admin = authority.flags("root", ["admin"])
+    for host in bare_hosts:
+        address = host.address.rsplit(":", 1)[0]
+        host.security = authority.flags(f"host-{host.name}", ["peer"], address)
+        host.ctl.security = admin
+    return bare_hosts
+
+
+@pytest.fixture
+def secure_hosts(locked_hosts):
+    return locked_hosts.start()
+
+
+@pytest.fixture
+def vm(two_hosts):
+    """The name of a VM that runs on the first host."""
+    name = f"vm{next(_names)}"
+    two_hosts[0].ctl.create(name)
+    two_hosts[0].ctl.start(name)
+    return name
