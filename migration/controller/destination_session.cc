@@ -230,16 +230,8 @@ Task<absl::StatusOr<std::string>> DestinationSession::Stop(std::string proof) {
   // The caller knows that it runs here: it has the proof that RESUME returned. A STOP without it
   // asks for the refusal, and must not end what was granted meanwhile.
   AsyncMutex::Guard lock = co_await deciding_.Lock();
-  if (stopped_again_) co_return done_proof_;
-  if (vm_ == nullptr || vm_->epoch() != core_->identity().epoch + 1) {
-    co_return absl::FailedPreconditionError(
-        absl::StrCat("VM ", info_.vm_name(), " has moved since session ", id(), " ended"));
-  }
-  absl::Status stopped = co_await vm_->Stop(true, milliseconds(0));
-  if (!stopped.ok()) co_return stopped;
-  stopped_again_ = true;
-  info_.set_vm_location("nowhere");
-  Store();
+  const absl::Status ended = co_await EndResumedVm(core_->identity().epoch + 1);
+  if (!ended.ok()) co_return ended;
   co_return done_proof_;
 }
 

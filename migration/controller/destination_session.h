@@ -97,7 +97,6 @@ class DestinationSession final : public MigrationSession {
   std::string done_proof_;
   std::string refused_proof_;
   bool running_ = false;  // DONE is made
-  bool stopped_again_ = false;
   bool verify_ = false;  // the vote says what was received
   std::string lost_;     // why there is no VM any more although it was granted; else empty
   Clock::time_point resumed_at_;

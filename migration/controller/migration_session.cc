@@ -212,6 +212,20 @@ void MigrationSession::RemoveSocketPath() {
   socket_dir_.clear();
 }
 
+Task<absl::Status> MigrationSession::EndResumedVm(uint64_t epoch) {
+  auto self = shared_from_this();
+  if (stopped_again_) co_return absl::OkStatus();
+  if (vm_ == nullptr || vm_->epoch() != epoch) {
+    co_return absl::FailedPreconditionError(
+        absl::StrCat("VM ", info_.vm_name(), " has moved since session ", id(), " ended"));
+  }
+  CO_RETURN_IF_ERROR(co_await vm_->Stop(true, milliseconds(0)));
+  stopped_again_ = true;
+  info_.set_vm_location("nowhere");
+  Store();
+  co_return absl::OkStatus();
+}
+
 void MigrationSession::ConnectionArrived(std::shared_ptr<SessionConnection> connection) {
   if (connection_ != nullptr) return;
   auto transition = Enter(SessionCall::kSocketArrived);

@@ -123,6 +123,10 @@ class MigrationSession : public std::enable_shared_from_this<MigrationSession> {
   absl::StatusOr<std::string> MakeSocketPath();
   void RemoveSocketPath();
 
+  // STOP after RESUME: ends the VM that runs here because of this session, as long as nothing has
+  // moved it on from `epoch`. deciding_ is held.
+  Task<absl::Status> EndResumedVm(uint64_t epoch);
+
   // Whether nobody but us keeps the session from being forgotten.
   virtual bool may_expire() const = 0;
   // Nobody has asked about the session for that long.
@@ -163,6 +167,7 @@ class MigrationSession : public std::enable_shared_from_this<MigrationSession> {
   AsyncMutex deciding_;
   std::string socket_dir_;
   std::shared_ptr<vm::UtilityVm> vm_;
+  bool stopped_again_ = false;  // by STOP after RESUME
   Clock::time_point created_ = Clock::now();
 
  private:

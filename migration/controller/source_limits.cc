@@ -15,12 +15,14 @@ constexpr char kTooLongABlackout[] = "blackout_threshold_exceeded";
 
 }  // namespace
 
-Task<void> SourceSession::CallOff(std::weak_ptr<SourceSession> weak, std::string why,
-                                  std::string word) {
+Task<void> SourceSession::CallOffByLimit(std::weak_ptr<SourceSession> weak, std::string why,
+                                         std::string word) {
   Self session = weak.lock();
   if (session == nullptr || session->commit_started_ || session->info_.done()) co_return;
   spdlog::warn("session {}: {}", session->id(), why);
-  absl::Status called_off = co_await session->CallOffNow(std::move(why), std::move(word));
+  EndReason reason = CalledOff(session->origin(), why);
+  reason.word = std::move(word);
+  absl::Status called_off = co_await session->CancelBecause(std::move(reason));
   if (!called_off.ok()) spdlog::warn("session {}: {}", session->id(), called_off.ToString());
 }
 
@@ -49,7 +51,7 @@ Task<void> SourceSession::OnTimeLimit(std::weak_ptr<SourceSession> weak, millise
     co_return;
   }
   std::string why = absl::StrCat("took longer than its limit of ", limit.count(), " ms");
-  co_await CallOff(weak, std::move(why), "timed_out");
+  co_await CallOffByLimit(weak, std::move(why), "timed_out");
 }
 
 // The VMM takes the request only once memory moves.
@@ -71,7 +73,7 @@ void SourceSession::OnBlackout(Clock::time_point when) {
   auto on_over = [weak = std::weak_ptr<SourceSession>(self()), threshold] {
     std::string why = absl::StrCat("the blackout took longer than its threshold of ", *threshold,
                                    " ms, so the VM runs on here");
-    return CallOff(weak, std::move(why), kTooLongABlackout);
+    return CallOffByLimit(weak, std::move(why), kTooLongABlackout);
   };
   blackout_limit_ =
       std::make_unique<TimeLimit>(deps_.executor(), milliseconds(*threshold), std::move(on_over));

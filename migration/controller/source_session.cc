@@ -140,32 +140,21 @@ Task<absl::StatusOr<std::string>> SourceSession::Decide(v1::FinalizeAction actio
 Task<absl::StatusOr<std::string>> SourceSession::Stop(std::string proof) {
   auto keep = self();
   if (proof.empty()) co_return co_await Commit();
-  if (proof == resumed_proof_) co_return co_await EndResumed();
+  if (proof == resumed_proof_) {
+    // The caller knows that it runs here. A STOP without the proof that RESUME returned is the
+    // commit, and may be an old one that was long on its way.
+    const auto resumed = DecodeProof(proof, plan_digest_);
+    if (!resumed.ok()) co_return resumed.status();
+    const absl::Status ended = co_await EndResumedVm(resumed->epoch);
+    if (!ended.ok()) co_return ended;
+    co_return resumed_proof_;
+  }
   auto done = DecodeProof(proof, plan_digest_);
   if (!done.ok()) co_return done.status();
   const Proof decoded = *std::move(done);
   absl::Status released = co_await Release(decoded);
   if (!released.ok()) co_return released;
   co_return go_proof_;
-}
-
-// The caller knows that it runs here: it has the proof that RESUME returned. A STOP without one is
-// the commit, and may be an old one that was long on its way.
-Task<absl::StatusOr<std::string>> SourceSession::EndResumed() {
-  auto keep = self();
-  if (stopped_again_) co_return resumed_proof_;
-  auto proof = DecodeProof(resumed_proof_, plan_digest_);
-  if (!proof.ok()) co_return proof.status();
-  if (vm_->epoch() != proof->epoch) {
-    co_return absl::FailedPreconditionError(
-        absl::StrCat("VM ", info_.vm_name(), " has moved since session ", id(), " ended"));
-  }
-  absl::Status stopped = co_await vm_->Stop(true, milliseconds(0));
-  if (!stopped.ok()) co_return stopped;
-  stopped_again_ = true;
-  info_.set_vm_location("nowhere");
-  Store();
-  co_return resumed_proof_;
 }
 
 Task<absl::StatusOr<std::string>> SourceSession::Resume(std::string proof) {
@@ -280,18 +269,14 @@ absl::Status SourceSession::TooLateToCancel() const {
 Task<absl::Status> SourceSession::Cancel(std::string reason) {
   auto keep = self();
   EndReason why = CalledOff(origin(), reason);
+  co_return co_await CancelBecause(std::move(why));
+}
+
+Task<absl::Status> SourceSession::CancelBecause(EndReason why) {
+  auto keep = self();
   if (commit_started_) co_return TooLateToCancel();
   AsyncMutex::Guard lock = co_await deciding_.Lock();
   co_return co_await CallOff(std::move(why));
-}
-
-Task<absl::Status> SourceSession::CallOffNow(std::string why, std::string word) {
-  auto keep = self();
-  EndReason reason = CalledOff(origin(), why);
-  reason.word = std::move(word);
-  if (commit_started_) co_return TooLateToCancel();
-  AsyncMutex::Guard lock = co_await deciding_.Lock();
-  co_return co_await CallOff(std::move(reason));
 }
 
 Task<absl::Status> SourceSession::CallOff(EndReason why) {

@@ -111,8 +111,9 @@ class SourceSession final : public MigrationSession {
   static Task<void> EndWithItsVm(Self self);
 
   // Called off by the session's own limits, with a word for machines; nothing after COMMIT.
-  static Task<void> CallOff(std::weak_ptr<SourceSession> weak, std::string why, std::string word);
-  Task<absl::Status> CallOffNow(std::string why, std::string word);
+  static Task<void> CallOffByLimit(std::weak_ptr<SourceSession> weak, std::string why,
+                                   std::string word);
+  Task<absl::Status> CancelBecause(EndReason why);
   static Task<void> OnTimeLimit(std::weak_ptr<SourceSession> weak, milliseconds limit,
                                 v1::TimeoutAction action);
   static Task<void> ForceSwitchover(Self self, vm::SwitchoverForce how);
@@ -120,14 +121,12 @@ class SourceSession final : public MigrationSession {
   // The decisions; deciding_ is held.
   Task<absl::StatusOr<std::string>> Decide(v1::FinalizeAction action, std::string proof);
   Task<absl::StatusOr<std::string>> Commit();
-  // Cancels with that reason.
+  // Cancels with that reason, unless it is too late.
   Task<absl::Status> CallOff(EndReason why);
   // Makes sure that nothing commits any more, and tells the destination.
   Task<void> WriteAbort();
   Task<absl::StatusOr<std::string>> Stop(std::string proof);
   Task<absl::StatusOr<std::string>> Resume(std::string proof);
-  // Ends the VM that was resumed here.
-  Task<absl::StatusOr<std::string>> EndResumed();
   absl::Status TooLateToCancel() const;
   Task<absl::Status> Release(const Proof& done);
   Task<absl::Status> Reclaim(const Proof& refused);
@@ -144,7 +143,6 @@ class SourceSession final : public MigrationSession {
   std::unique_ptr<SourceCommit> core_;
   std::string go_proof_;
   std::string resumed_proof_;  // of a VM that was given back
-  bool stopped_again_ = false;
   bool abort_told_ = false;
   bool settling_ = false;  // FindDestination runs
   bool commit_when_ready_ = false;

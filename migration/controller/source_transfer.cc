@@ -339,7 +339,7 @@ void SourceSession::OnProgress(const vm::TransferProgress& from) {
     std::string why = absl::StrCat(
         "the guest is slowed down by ", from.throttle_percent, " percent, and still dirties its ",
         "memory faster than it moves; give it a longer blackout, or use the profile must-finish");
-    Spawn(deps_.executor(), CallOff(self(), std::move(why), "not_converging"));
+    Spawn(deps_.executor(), CallOffByLimit(self(), std::move(why), "not_converging"));
   }
   v1::Notification notification;
   notification.set_origin(origin());

@@ -3,6 +3,7 @@ import itertools
 
 import pytest
 
+from . import workload
 from .certificates import Authority
 from .host import Hosts
 
@@ -58,3 +59,11 @@ def vm(two_hosts):
     two_hosts[0].ctl.create(name)
     two_hosts[0].ctl.start(name)
     return name
+
+
+@pytest.fixture
+def ticker(two_hosts, vm):
+    """A process that ticks in the VM, and the ferryctl attached to it."""
+    with two_hosts[0].ctl.attach("exec", "-i", vm, "--", workload.PROGRAM, "tick") as attached:
+        attached.wait_until(lambda output: b"tick" in output)
+        yield attached
