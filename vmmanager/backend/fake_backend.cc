@@ -163,6 +163,12 @@ FakeComputeSystem* FakeBackend::Find(const std::string& id) const {
   return found == systems_.end() ? nullptr : found->second;
 }
 
+bool FakeBackend::Runs(const std::string& id) const {
+  return std::any_of(machines_.begin(), machines_.end(), [&](const auto& entry) {
+    return entry.second->id == id && entry.second->state == SystemState::kRunning;
+  });
+}
+
 std::unique_ptr<ComputeSystem> FakeBackend::Hand(std::shared_ptr<FakeMachine> machine) {
   auto system = std::make_unique<FakeComputeSystem>(executor_, script_, machine);
   systems_[machine->id] = system.get();

@@ -155,6 +155,8 @@ class FakeBackend final : public Backend {
   HostMemory& mutable_memory() { return memory_; }
   // The newest system of that id, or nullptr; valid as long as its owner keeps it.
   FakeComputeSystem* Find(const std::string& id) const;
+  // Whether a machine of that id runs its guest, whether or not somebody still keeps its handle.
+  bool Runs(const std::string& id) const;
 
  private:
   std::unique_ptr<ComputeSystem> Hand(std::shared_ptr<FakeMachine> machine);

@@ -56,6 +56,21 @@ class NotificationsTest : public DrivenTest {
     Wait(a_, id);
     Wait(b_, id);
   }
+
+  // What both sides tell of a migration that ended before its guest was stopped for it.
+  void ExpectEndedWhileItRan(const std::string& id, v1::MigrationPhaseState how) {
+    EXPECT_THAT(Told(a_, id), ElementsAre(Step{kSetupDone, kSuccess}, Step{kProgress, kSuccess},
+                                          Step{kDone, how}, Step{kRecovered, kSuccess}));
+    EXPECT_THAT(Told(b_, id), ElementsAre(Step{kDone, how}));
+  }
+
+  // And of one that ended in its blackout.
+  void ExpectEndedWhileStopped(const std::string& id, v1::MigrationPhaseState how) {
+    EXPECT_THAT(Told(a_, id), ElementsAre(Step{kSetupDone, kSuccess}, Step{kProgress, kSuccess},
+                                          Step{kBlackout, kSuccess}, Step{kFailed, how},
+                                          Step{kRecovered, kSuccess}));
+    EXPECT_THAT(Told(b_, id), ElementsAre(Step{kDone, how}));
+  }
 };
 
 TEST_F(NotificationsTest, OfAMigrationThatSucceeds) {
@@ -83,9 +98,7 @@ TEST_F(NotificationsTest, OfACancelWhileMemoryMoves) {
   const std::string id = MigrateUpTo("Page");
   EXPECT_TRUE(Cancel(a_, id).ok());
   GoOn("Page", id);
-  EXPECT_THAT(Told(a_, id), ElementsAre(Step{kSetupDone, kSuccess}, Step{kProgress, kSuccess},
-                                        Step{kDone, kCancelled}, Step{kRecovered, kSuccess}));
-  EXPECT_THAT(Told(b_, id), ElementsAre(Step{kDone, kCancelled}));
+  ExpectEndedWhileItRan(id, kCancelled);
   // The destination has nothing to complain about: it knows why.
   const v1::Session there = Describe(b_, id);
   EXPECT_EQ(there.outcome(), v1::SESSION_OUTCOME_CANCELLED);
@@ -97,10 +110,7 @@ TEST_F(NotificationsTest, OfACancelWhileTheGuestIsStopped) {
   const std::string id = MigrateUpTo("SwitchOver");
   EXPECT_TRUE(Cancel(a_, id).ok());
   GoOn("SwitchOver", id);
-  EXPECT_THAT(Told(a_, id), ElementsAre(Step{kSetupDone, kSuccess}, Step{kProgress, kSuccess},
-                                        Step{kBlackout, kSuccess}, Step{kFailed, kCancelled},
-                                        Step{kRecovered, kSuccess}));
-  EXPECT_THAT(Told(b_, id), ElementsAre(Step{kDone, kCancelled}));
+  ExpectEndedWhileStopped(id, kCancelled);
 }
 
 TEST_F(NotificationsTest, OfACancelAtTheDestination) {
@@ -108,19 +118,15 @@ TEST_F(NotificationsTest, OfACancelAtTheDestination) {
   EXPECT_TRUE(Cancel(b_, id).ok());
   Until([&] { return State(a_, id) != v1::SESSION_STATE_TRANSFERRING; });
   GoOn("Page", id);
-  EXPECT_THAT(Told(a_, id), ElementsAre(Step{kSetupDone, kSuccess}, Step{kProgress, kSuccess},
-                                        Step{kDone, kCancelled}, Step{kRecovered, kSuccess}));
+  ExpectEndedWhileItRan(id, kCancelled);
   EXPECT_EQ(Describe(a_, id).outcome(), v1::SESSION_OUTCOME_CANCELLED);
-  EXPECT_THAT(Told(b_, id), ElementsAre(Step{kDone, kCancelled}));
 }
 
 TEST_F(NotificationsTest, OfAFailureAtTheSource) {
   const std::string id = MigrateUpTo("Page");
   a_.host.backend.script().FailNext("Page", absl::InternalError("broken"));
   GoOn("Page", id);
-  EXPECT_THAT(Told(a_, id), ElementsAre(Step{kSetupDone, kSuccess}, Step{kProgress, kSuccess},
-                                        Step{kDone, kSourceFailed}, Step{kRecovered, kSuccess}));
-  EXPECT_THAT(Told(b_, id), ElementsAre(Step{kDone, kSourceFailed}));
+  ExpectEndedWhileItRan(id, kSourceFailed);
   EXPECT_THAT(Describe(b_, id).error(), HasSubstr("broken"));
 }
 
@@ -128,10 +134,7 @@ TEST_F(NotificationsTest, OfAFailureAtTheSourceInTheBlackout) {
   const std::string id = MigrateUpTo("SwitchOver");
   a_.host.backend.script().FailNext("SwitchOver", absl::InternalError("broken"));
   GoOn("SwitchOver", id);
-  EXPECT_THAT(Told(a_, id), ElementsAre(Step{kSetupDone, kSuccess}, Step{kProgress, kSuccess},
-                                        Step{kBlackout, kSuccess}, Step{kFailed, kSourceFailed},
-                                        Step{kRecovered, kSuccess}));
-  EXPECT_THAT(Told(b_, id), ElementsAre(Step{kDone, kSourceFailed}));
+  ExpectEndedWhileStopped(id, kSourceFailed);
 }
 
 TEST_F(NotificationsTest, OfAFailureAtTheDestination) {
@@ -139,12 +142,8 @@ TEST_F(NotificationsTest, OfAFailureAtTheDestination) {
   b_.host.backend.script().FailNext("Load", absl::InternalError("cannot load this"));
   const std::string id = Migrate();
   Wait(a_, id);
-  EXPECT_THAT(
-      Told(a_, id),
-      ElementsAre(Step{kSetupDone, kSuccess}, Step{kProgress, kSuccess}, Step{kBlackout, kSuccess},
-                  Step{kFailed, kDestinationFailed}, Step{kRecovered, kSuccess}));
+  ExpectEndedWhileStopped(id, kDestinationFailed);
   EXPECT_THAT(Describe(a_, id).error(), HasSubstr("cannot load this"));
-  EXPECT_THAT(Told(b_, id), ElementsAre(Step{kDone, kDestinationFailed}));
   EXPECT_THAT(Describe(b_, id).error(), HasSubstr("cannot load this"));
 }
 

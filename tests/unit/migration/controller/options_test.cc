@@ -29,6 +29,15 @@ class OptionsTest : public DrivenTest {
     if (options) *request.mutable_init_options() = *options;
     return Await(b_.sessions->Prepare(request));
   }
+
+  // Begins a migration that has one millisecond for its memory, of which no page moves.
+  std::string MigrateWithLimit(v1::TimeoutAction action) {
+    a_.host.backend.script().Block("Page");
+    v1::MigrateRequest request = MigrateRequest();
+    request.set_timeout_ms(1);
+    request.set_on_timeout(action);
+    return Migrate(request);
+  }
 };
 
 TEST_F(OptionsTest, BothSidesMayGiveNone) {
@@ -83,10 +92,7 @@ TEST_F(OptionsTest, UnknownProfileAndActionAreRefused) {
 
 TEST_F(OptionsTest, ATimeLimitCallsOffBeforeTheSwitchover) {
   auto vm = Boot();
-  a_.host.backend.script().Block("Page");
-  v1::MigrateRequest request = MigrateRequest();
-  request.set_timeout_ms(1);
-  const v1::Session session = Wait(a_, Migrate(request));
+  const v1::Session session = Wait(a_, MigrateWithLimit(v1::TIMEOUT_ACTION_UNSPECIFIED));
   EXPECT_EQ(session.reason(), "timed_out");
   EXPECT_EQ(session.outcome(), v1::SESSION_OUTCOME_CANCELLED);
   EXPECT_THAT(session.error(), HasSubstr("limit of 1 ms"));
@@ -97,11 +103,7 @@ TEST_F(OptionsTest, ATimeLimitCallsOffBeforeTheSwitchover) {
 TEST_F(OptionsTest, ATimeLimitForcesTheSwitchover) {
   auto vm = Boot();
   vm::FakeComputeSystem* system = a_.host.System(*vm);
-  a_.host.backend.script().Block("Page");
-  v1::MigrateRequest request = MigrateRequest();
-  request.set_timeout_ms(1);
-  request.set_on_timeout(v1::TIMEOUT_ACTION_FORCE);
-  const std::string id = Migrate(request);
+  const std::string id = MigrateWithLimit(v1::TIMEOUT_ACTION_FORCE);
   Until([&] { return system->forced().has_value(); });
   EXPECT_EQ(system->forced(), vm::SwitchoverForce::kLiftLimits);
   EXPECT_TRUE(system->Step());
@@ -115,11 +117,7 @@ TEST_F(OptionsTest, ATimeLimitThatIsOverBeforeMemoryMovesCountsThen) {
   auto vm = Boot();
   vm::FakeComputeSystem* system = a_.host.System(*vm);
   peer_->Block("Import");
-  v1::MigrateRequest request = MigrateRequest();
-  request.set_timeout_ms(1);
-  request.set_on_timeout(v1::TIMEOUT_ACTION_FORCE);
-  a_.host.backend.script().Block("Page");
-  const std::string id = Migrate(request);
+  const std::string id = MigrateWithLimit(v1::TIMEOUT_ACTION_FORCE);
   Await(peer_->WaitBlocked("Import"));
   // The limit began before this does, so it is over first.
   Await(Delay(milliseconds(1)));
@@ -132,11 +130,7 @@ TEST_F(OptionsTest, ATimeLimitThatIsOverBeforeMemoryMovesCountsThen) {
 TEST_F(OptionsTest, ATimeLimitPausesTheGuestAndItRunsAgainThere) {
   auto vm = Boot();
   vm::FakeComputeSystem* system = a_.host.System(*vm);
-  a_.host.backend.script().Block("Page");
-  v1::MigrateRequest request = MigrateRequest();
-  request.set_timeout_ms(1);
-  request.set_on_timeout(v1::TIMEOUT_ACTION_PAUSE);
-  const std::string id = Migrate(request);
+  const std::string id = MigrateWithLimit(v1::TIMEOUT_ACTION_PAUSE);
   Until([&] { return system->forced().has_value(); });
   EXPECT_FALSE(system->Step());
   a_.host.backend.script().Release("Page");
@@ -149,11 +143,7 @@ TEST_F(OptionsTest, ATimeLimitPausesTheGuestAndItRunsAgainThere) {
 TEST_F(OptionsTest, AGuestPausedByItsTimeLimitRunsOnWhereTheRestCannotMove) {
   auto vm = Boot();
   vm::FakeComputeSystem* system = a_.host.System(*vm);
-  a_.host.backend.script().Block("Page");
-  v1::MigrateRequest request = MigrateRequest();
-  request.set_timeout_ms(1);
-  request.set_on_timeout(v1::TIMEOUT_ACTION_PAUSE);
-  const std::string id = Migrate(request);
+  const std::string id = MigrateWithLimit(v1::TIMEOUT_ACTION_PAUSE);
   Until([&] { return system->forced().has_value(); });
   EXPECT_TRUE(Cancel(a_, id).ok());
   Wait(a_, id);
