@@ -83,7 +83,8 @@ def violations(root: pathlib.Path) -> list[str]:
                         found.append(f"{name}: includes {include}; only the host's upper rooms may")
                     continue
                 if allowed is not None and room not in allowed:
-                    found.append(f"{name}: includes {include}, but {own or 'it'} may not use {room}")
+                    found.append(f"{name}: includes {include}, but {own or 'it'} may not use "
+                                 f"{room}")
     return found
 
 
