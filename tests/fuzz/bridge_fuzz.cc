@@ -47,7 +47,8 @@ void TryFrames(std::string_view bytes, size_t piece) {
   bridge::FrameDecoder whole;
   bridge::FrameDecoder pieces;
   whole.Append(bytes);
-  for (bool failed = false; !bytes.empty() && !failed;) {
+  bool failed = false;
+  while (!bytes.empty() && !failed) {
     pieces.Append(bytes.substr(0, piece));
     bytes.remove_prefix(std::min(piece, bytes.size()));
     while (true) {
@@ -59,6 +60,9 @@ void TryFrames(std::string_view bytes, size_t piece) {
             (*same)->id == (*frame)->id && (*same)->payload == (*frame)->payload);
     }
   }
+  // The whole gives no more than the pieces did, and fails exactly if they did.
+  const auto more = whole.Next();
+  Check(failed ? !more.ok() : more.ok() && !more->has_value());
 }
 
 std::string Reply(uint32_t type, int64_t id, std::string_view text) {

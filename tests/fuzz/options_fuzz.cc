@@ -4,6 +4,7 @@
 
 #include <cmath>
 #include <cstdint>
+#include <limits>
 #include <optional>
 #include <string>
 #include <string_view>
@@ -18,6 +19,8 @@ namespace {
 
 using schema::MigrationInitializeOptions;
 
+constexpr uint32_t kAny = std::numeric_limits<uint32_t>::max();
+
 template <typename T>
 void CheckRange(const std::optional<T>& value, double low, double high) {
   if (value) Check(*value >= low && *value <= high);
@@ -30,6 +33,10 @@ void CheckRanges(const MigrationInitializeOptions& options) {
     const auto& throttle = *options.memory_transfer_throttle_params;
     CheckRange(throttle.throttling_scale, 1, 100);
     CheckRange(throttle.minimum_throttle_percentage, 0, 99);
+    CheckRange(throttle.starting_brownout_pass_number_for_throttling, 1, kAny);
+    CheckRange(throttle.maximum_number_of_brownout_transfer_passes, 1, kAny);
+    CheckRange(throttle.target_number_of_brownout_transfer_passes, 0,
+               throttle.maximum_number_of_brownout_transfer_passes.value_or(kAny));
     CheckRange(throttle.target_blackout_transfer_time, 1, 2e6);
     CheckRange(throttle.blackout_time_threshold_for_cancelling_migration, 1, 2e6);
   }

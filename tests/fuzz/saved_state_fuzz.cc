@@ -98,6 +98,14 @@ void TryCut(const std::string& bytes, const std::string& plan) {
   if (!again.ok() || !DecodeCut(*again, plan).ok()) std::abort();
 }
 
+// An envelope's digest sees every change.
+void TryChanged(const std::string& plan, const std::string& cut, std::string_view changes) {
+  const std::string changed_plan = Change(plan, changes);
+  if (changed_plan != plan && DecodePlan(changed_plan).ok()) std::abort();
+  const std::string changed_cut = Change(cut, changes);
+  if (changed_cut != cut && DecodeCut(changed_cut, plan).ok()) std::abort();
+}
+
 void TryGuest(std::string_view bytes) {
   auto guest = DecodeGuest(bytes);
   if (!guest.ok()) return CheckRefusal(guest.status());
@@ -158,10 +166,7 @@ extern "C" int LLVMFuzzerTestOneInput(const uint8_t* data, size_t size) {
       TryGuest(Change(*EncodeGuest(SampleGuest()), bytes));
       break;
     case 5:
-      // The envelope's digest sees every change.
-      if (const std::string changed = Change(cut, bytes); changed != cut) {
-        if (DecodeCut(changed, plan).ok()) std::abort();
-      }
+      TryChanged(plan, cut, bytes);
       break;
     case 6:
       TryPlan(Seal(StateKind::kPlan, Change(MessageOf(StateKind::kPlan, plan), bytes)));
