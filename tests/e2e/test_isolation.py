@@ -3,6 +3,7 @@ import contextlib
 import os
 import pathlib
 import pwd
+import select
 import signal
 
 import pytest
@@ -85,11 +86,30 @@ def cgroup2():
 
 @contextlib.contextmanager
 def made(group):
+    """A control group that goes with the block, with all that is in it and below it by then."""
     group.mkdir()
     try:
         yield group
     finally:
-        group.rmdir()
+        (group / "cgroup.kill").write_text("1")
+        wait_until_empty(group)
+        remove(group)
+
+
+def wait_until_empty(group):
+    with (group / "cgroup.events").open() as events:
+        changed = select.poll()
+        changed.register(events, select.POLLPRI)
+        while "populated 1" in events.read():
+            assert changed.poll(30_000), f"processes in {group} do not end"
+            events.seek(0)
+
+
+def remove(group):
+    for child in group.iterdir():
+        if child.is_dir():
+            remove(child)
+    group.rmdir()
 
 
 def group_of(host, pid):
