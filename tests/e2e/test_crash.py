@@ -15,7 +15,7 @@ def wait_for_death(host):
 
 
 def crash_at(hosts, vm, owner, dying, point):
-    """A migration from `owner` in which the daemon `dying` dies at `point`; returns the new owner."""
+    """A migration from `owner` in which the daemon `dying` dies at `point`; the new owner."""
     dying.flags = ["--failpoint", point]
     dying.restart()
     other = hosts.other(owner)

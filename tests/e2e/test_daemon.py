@@ -97,7 +97,8 @@ def test_calls_that_wait_for_a_migration_do_not_hold_the_daemons_end_up(two_host
     with mover, destination.ctl.attach("exec", vm, "--", "true") as early:
         # The destination knows the VM, which has not come yet; the client waits.
         assert destination.ctl.state(vm) == "incoming"
-        with source.ctl.attach("events", "--follow"), source.ctl.attach("exec", "-i", vm, "--", "cat"):
+        with source.ctl.attach("events", "--follow"), \
+                source.ctl.attach("exec", "-i", vm, "--", "cat"):
             assert source.stop() == 0
         assert destination.stop() == 0
         assert early.wait(60) == 125

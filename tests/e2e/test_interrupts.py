@@ -1,4 +1,4 @@
-"""Signals to `ferryctl migrate`: asking for the end of a migration, and leaving it to the daemon."""
+"""Signals to `ferryctl migrate`: asking for a migration's end, and leaving it to the daemon."""
 import json
 import pathlib
 import signal
@@ -7,9 +7,11 @@ import time
 
 import pytest
 
+from harness.mover import SLOW
+from harness.oracles import wait_for_state
 from harness.relay import Relay
 from harness.rpc import Rpc
-from test_migration import SLOW, assert_nothing_left, open_migration, wait_for_state
+from test_migration import assert_nothing_left, open_migration
 
 # Slow enough that a signal falls into the transfer, fast enough to end soon.
 GENTLE = ("--max-bandwidth", "10M")
@@ -44,7 +46,7 @@ def test_ctrl_c_on_a_terminal_calls_the_migration_off(two_hosts, vm):
         assert terminal.wait() == 6
         terminal.wait_for(b"cancelled")
         assert terminal.is_restored()
-    wait_for_state(source, vm, ("running",))
+    wait_for_state(source, vm, "running")
     assert_nothing_left(destination, vm)
 
 
@@ -58,7 +60,7 @@ def test_an_interrupt_calls_the_migration_off_in_json_too(two_hosts, vm):
         last = json.loads(mover.output().splitlines()[-1])
         assert last["session_id"] == session
         assert last["vm_location"] == source.address
-    wait_for_state(source, vm, ("running",))
+    wait_for_state(source, vm, "running")
     assert_nothing_left(destination, vm)
 
 
@@ -70,7 +72,7 @@ def test_an_interrupt_before_the_daemon_answers_counts(two_hosts, vm):
         mover.signal(signal.SIGINT)
         source.signal_daemon(signal.SIGCONT)
         assert mover.wait() == 6, mover.errors()
-    wait_for_state(source, vm, ("running",))
+    wait_for_state(source, vm, "running")
     assert_nothing_left(destination, vm)
 
 
@@ -88,7 +90,7 @@ def test_a_second_interrupt_leaves_the_migration_to_the_daemon(two_hosts, vm):
         finally:
             source.signal_daemon(signal.SIGCONT)
     source.ctl.run("migration", "cancel", session)
-    wait_for_state(source, vm, ("running",))
+    wait_for_state(source, vm, "running")
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGHUP, signal.SIGKILL])

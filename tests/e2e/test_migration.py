@@ -1,5 +1,4 @@
 """Migrations under load, and the ways in which they end early."""
-import contextlib
 import json
 import random
 import re
@@ -8,20 +7,16 @@ import time
 
 from harness import workload
 from harness.ctl import number
-
-# So slow that a transfer is certain to be under way whenever a test looks.
-SLOW = ("--max-bandwidth", "1000000")
-
-
-def attach_workload(host, vm, *arguments):
-    return host.ctl.attach("exec", "-i", vm, "--", workload.PROGRAM, *arguments)
+from harness.exits import exits_around_a_blackout
+from harness.mover import SLOW, phase_seen
+from harness.oracles import wait_for_state
 
 
 def open_migration(hosts, vm, *options):
     """Starts a migration that is still transferring when this returns: (ferryctl, session id)."""
     source, destination = hosts
     before = {session["session_id"] for session in source.ctl.sessions()}
-    client = source.ctl.attach("migrate", vm, "--to", destination.address, "--json", *options)
+    client = source.ctl.start_migration(vm, destination, *options)
     deadline = time.monotonic() + 60
     while time.monotonic() < deadline:
         for session in source.ctl.sessions():
@@ -34,13 +29,6 @@ def open_migration(hosts, vm, *options):
     raise TimeoutError("the migration did not begin to transfer")
 
 
-def wait_for_state(host, vm, states, timeout=60):
-    deadline = time.monotonic() + timeout
-    while (state := host.ctl.state(vm)) not in states:
-        assert time.monotonic() < deadline, f"{vm} on {host.name} is {state}, not one of {states}"
-        time.sleep(0.1)
-
-
 def wait_until_attached(host, vm, timeout=60):
     deadline = time.monotonic() + timeout
     while not any(process.get("attached") for process in host.ctl.processes(vm)):
@@ -50,7 +38,7 @@ def wait_until_attached(host, vm, timeout=60):
 
 def assert_nothing_left(host, vm):
     """No VM of that name, no QEMU."""
-    wait_for_state(host, vm, ("absent",))
+    wait_for_state(host, vm, "absent")
     assert host.processes("qemu-system") == []
 
 
@@ -64,8 +52,7 @@ def assert_goes_on(client):
 def test_ten_migrations_under_load_lose_and_repeat_nothing(two_hosts, vm):
     sent = []
     stop = threading.Event()
-    with attach_workload(two_hosts[0], vm, "tick") as client:
-        client.wait_until(lambda output: b"tick" in output)
+    with workload.attach_ticker(two_hosts[0], vm) as client:
 
         def talk():
             while not stop.wait(0.005):
@@ -129,17 +116,6 @@ def test_fifty_megabytes_come_back_identical_over_three_migrations(two_hosts, vm
         assert len(in_flight) == 3 and min(min(both) for both in in_flight) > 0, in_flight
 
 
-def phase_seen(mover, phase):
-    """When `migrate --json` printed a message of that phase, or None."""
-    output = mover.output()
-    found = re.search(b"MIGRATION_PHASE_" + phase, output)
-    return mover.arrival(found.start()) if found else None
-
-
-def start_mover(source, destination, vm):
-    return source.ctl.attach("migrate", vm, "--to", destination.address, "--json")
-
-
 # A blackout lasts some ten milliseconds, and a test must not depend on catching the first one.
 ROUNDS = 8
 
@@ -154,43 +130,6 @@ def test_exit_statuses_from_around_the_blackout_arrive_once(two_hosts, vm):
     raise AssertionError(f"in {ROUNDS} migrations no process ended around the blackout")
 
 
-def exits_around_a_blackout(source, destination, vm, count=16):
-    """Migrates while processes end one after another; how many of them did so at the switchover.
-
-    Counted are those whose client heard of the exit after the guest was stopped and before it had
-    run on for a moment: the status was under way when the connection was cut, or arose right behind.
-    """
-    ended = {}
-    waiting = []
-    with contextlib.ExitStack() as clients:
-        # The last one of them ends some time after the migration.
-        first_end = time.monotonic() + 4
-        for index in range(count):
-            left = first_end + index * 0.06 - time.monotonic()
-            client = clients.enter_context(attach_workload(
-                source, vm, "exit", str(index + 20), "--after-ms", str(int(max(left, 0) * 1000))))
-
-            def wait(index=index, client=client):
-                status = client.wait(60)
-                ended[index] = (status, time.monotonic())
-
-            waiting.append(threading.Thread(target=wait))
-            waiting[-1].start()
-        until = first_end - 0.3 - time.monotonic()
-        threading.Event().wait(max(until, 0))
-        mover = clients.enter_context(start_mover(source, destination, vm))
-        assert mover.wait(120) == 0, mover.errors()
-        for thread in waiting:
-            thread.join()
-        for index in range(count):
-            assert ended[index][0] == index + 20, ended
-        stopped = phase_seen(mover, b"BLACKOUT_STARTED")
-        assert stopped is not None, mover.output()
-        runs = stopped + number(json.loads(mover.output().splitlines()[-1])["statistics"],
-                                "blackout_ms") / 1000
-        return sum(stopped <= when <= runs + 0.1 for _, when in ended.values())
-
-
 def test_input_sent_during_the_blackout_decides_the_exit_after_it(two_hosts, vm):
     host = two_hosts[0]
     for _ in range(ROUNDS):
@@ -202,8 +141,8 @@ def test_input_sent_during_the_blackout_decides_the_exit_after_it(two_hosts, vm)
 
 def input_in_a_blackout(source, destination, vm):
     """Migrates and sends input once the guest is stopped; whether that was before it ran again."""
-    with attach_workload(source, vm, "exit-on-line", "42") as client, \
-            start_mover(source, destination, vm) as mover:
+    with workload.attach(source, vm, "exit-on-line", "42") as client, \
+            source.ctl.start_migration(vm, destination) as mover:
         mover.wait_until(lambda output: b"MIGRATION_PHASE_BLACKOUT_STARTED" in output)
         client.write(b"now\n")
         written = time.monotonic()
@@ -216,13 +155,12 @@ def input_in_a_blackout(source, destination, vm):
 
 def test_cancel_in_mid_transfer_leaves_the_vm_on_its_source(two_hosts, vm):
     source, destination = two_hosts
-    with attach_workload(source, vm, "tick") as client:
-        client.wait_until(lambda output: b"tick" in output)
+    with workload.attach_ticker(source, vm) as client:
         mover, session = open_migration(two_hosts, vm, *SLOW)
         with mover:
             source.ctl.ok("migration", "cancel", session)
             assert mover.wait(60) != 0
-        wait_for_state(source, vm, ("running",))
+        wait_for_state(source, vm, "running")
         assert_nothing_left(destination, vm)
         assert_goes_on(client)
         # And the next one succeeds.
@@ -234,14 +172,13 @@ def test_cancel_in_mid_transfer_leaves_the_vm_on_its_source(two_hosts, vm):
 
 def test_destination_killed_in_mid_transfer_leaves_the_vm_on_its_source(two_hosts, vm):
     source, destination = two_hosts
-    with attach_workload(source, vm, "tick") as client:
-        client.wait_until(lambda output: b"tick" in output)
+    with workload.attach_ticker(source, vm) as client:
         mover, _ = open_migration(two_hosts, vm, *SLOW)
         with mover:
             destination.kill()
             assert mover.wait(90) != 0
             assert mover.errors() or mover.output()
-        wait_for_state(source, vm, ("running",))
+        wait_for_state(source, vm, "running")
         assert_goes_on(client)
         numbers = [tick for tick, _ in workload.ticks(client.output())]
         assert workload.lost_and_repeated(numbers) == (0, 0)
@@ -261,13 +198,12 @@ def test_second_migration_and_machine_changes_are_refused_while_one_runs(two_hos
         assert any(vm_["name"] == vm for vm_ in source.ctl.vms())
         source.ctl.ok("migration", "cancel", session)
         mover.wait(60)
-    wait_for_state(source, vm, ("running",))
+    wait_for_state(source, vm, "running")
 
 
 def test_a_paused_vm_moves_and_stays_paused(two_hosts, vm):
     source, destination = two_hosts
-    with attach_workload(source, vm, "tick") as client:
-        client.wait_until(lambda output: b"tick" in output)
+    with workload.attach_ticker(source, vm) as client:
         source.ctl.ok("vm", "pause", vm)
         source.ctl.migrate(vm, destination)
         assert destination.ctl.state(vm) == "paused"

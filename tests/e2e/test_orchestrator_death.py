@@ -4,9 +4,8 @@ import signal
 import subprocess
 import sys
 
-import pytest
-
-from harness import orchestrator, workload
+from harness import orchestrator
+from harness.oracles import assert_runs_only_at, assert_stream_whole
 from harness.rpc import Rpc
 
 PB = Rpc.pb
@@ -24,25 +23,7 @@ def new_session():
     return f"driven-{next(_sessions)}"
 
 
-@pytest.fixture
-def client(ticker):
-    return ticker
-
-
-def assert_client_lives(client, word):
-    client.write(word + b"\n")
-    client.wait_until(lambda output: b"echo " + word + b"\n" in output)
-    numbers = [number for number, _ in workload.ticks(client.output())]
-    assert workload.lost_and_repeated(numbers, first=numbers[0]) == (0, 0)
-
-
-def assert_runs_only_at(hosts, vm, owner):
-    assert owner.ctl.state(vm) == "running"
-    assert hosts.other(owner).ctl.state(vm) == "absent"
-    assert hosts.other(owner).processes("qemu-system") == []
-
-
-def dies_and_comes_back(hosts, vm, client, steps):
+def dies_and_comes_back(hosts, vm, ticker, steps):
     """One migration for each of the steps, in which the orchestrator dies after it."""
     owner = hosts[0]
     for step in steps:
@@ -58,35 +39,35 @@ def dies_and_comes_back(hosts, vm, client, steps):
                 told = [message.notification.phase for message in side.notifications(session)]
                 assert told.count(PB.MIGRATION_PHASE_DONE) == 1, (step, told)
                 assert told[-1] == PB.MIGRATION_PHASE_DONE, (step, told)
-        assert_client_lives(client, step.encode())
+        assert_stream_whole(ticker, step.encode())
         owner = other
-    client.close_stdin()
-    assert client.wait() == 0, client.errors()
+    ticker.close_stdin()
+    assert ticker.wait() == 0, ticker.errors()
 
 
-def test_killed_while_it_prepares(two_hosts, vm, client):
-    dies_and_comes_back(two_hosts, vm, client, orchestrator.STEPS[:3])
+def test_killed_while_it_prepares(two_hosts, vm, ticker):
+    dies_and_comes_back(two_hosts, vm, ticker, orchestrator.STEPS[:3])
 
 
-def test_killed_around_the_transfer(two_hosts, vm, client):
-    dies_and_comes_back(two_hosts, vm, client, orchestrator.STEPS[3:6])
+def test_killed_around_the_transfer(two_hosts, vm, ticker):
+    dies_and_comes_back(two_hosts, vm, ticker, orchestrator.STEPS[3:6])
 
 
-def test_killed_around_the_commit(two_hosts, vm, client):
-    dies_and_comes_back(two_hosts, vm, client, orchestrator.STEPS[6:9])
+def test_killed_around_the_commit(two_hosts, vm, ticker):
+    dies_and_comes_back(two_hosts, vm, ticker, orchestrator.STEPS[6:9])
 
 
-def test_killed_while_it_cleans_up(two_hosts, vm, client):
-    dies_and_comes_back(two_hosts, vm, client, orchestrator.STEPS[9:])
+def test_killed_while_it_cleans_up(two_hosts, vm, ticker):
+    dies_and_comes_back(two_hosts, vm, ticker, orchestrator.STEPS[9:])
 
 
-def test_killed_for_good_with_the_guest_stopped(two_hosts, vm, client):
+def test_killed_for_good_with_the_guest_stopped(two_hosts, vm, ticker):
     """Nobody comes back, so both sides end the session by themselves."""
     session = new_session()
     assert run(*two_hosts, vm, session, "--die-after", "off_line", "--expiry",
                "2") == -signal.SIGKILL
     # The guest is stopped until the session has expired; then it answers, where it was.
-    assert_client_lives(client, b"still here")
+    assert_stream_whole(ticker, b"still here")
     assert_runs_only_at(two_hosts, vm, two_hosts[0])
     for host in two_hosts:
         with Rpc(host) as side:
@@ -98,14 +79,14 @@ def test_killed_for_good_with_the_guest_stopped(two_hosts, vm, client):
     # Nothing stands in the way of another one.
     assert run(*two_hosts, vm, new_session()) == 0
     assert_runs_only_at(two_hosts, vm, two_hosts[1])
-    assert_client_lives(client, b"there")
+    assert_stream_whole(ticker, b"there")
 
 
-def test_killed_for_good_with_the_go_in_its_hands(two_hosts, vm, client):
+def test_killed_for_good_with_the_go_in_its_hands(two_hosts, vm, ticker):
     session = new_session()
     assert run(*two_hosts, vm, session, "--die-after", "stop", "--expiry", "2") == -signal.SIGKILL
     # The source settles it with the destination, one way or the other.
-    assert_client_lives(client, b"somewhere")
+    assert_stream_whole(ticker, b"somewhere")
     with Rpc(two_hosts[0]) as source:
         told = list(source.notifications(session))  # to the end
         ended = source.session(session)

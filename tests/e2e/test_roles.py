@@ -115,4 +115,5 @@ def test_a_session_is_its_hosts_and_no_other_host_gets_in(secure_hosts, authorit
         assert source.ctl.state("vm") == "running"
         c.cancel("s1")
     refusals = [line for line in audit(destination) if line["method"] == "session connection"]
-    assert [(line["name"], line["request"]["session_id"]) for line in refusals] == [("host-a", "s1")]
+    assert [(line["name"], line["request"]["session_id"]) for line in refusals] == [
+        ("host-a", "s1")]

@@ -2,7 +2,10 @@
 import signal
 
 import pytest
-from test_migration import SLOW, assert_nothing_left, open_migration, wait_for_state
+
+from harness.mover import SLOW
+from harness.oracles import wait_for_state
+from test_migration import assert_nothing_left, open_migration
 
 
 def assert_called_off(source, vm, mover, session, reasons):
@@ -12,7 +15,7 @@ def assert_called_off(source, vm, mover, session, reasons):
     assert ended["outcome"] == "SESSION_OUTCOME_FAILED"
     assert ended["reason"] in reasons, ended
     assert ended["vm_location"] == source.address
-    wait_for_state(source, vm, ("running",))
+    wait_for_state(source, vm, "running")
     assert source.ctl.exec(vm, "echo", "here").stdout == "here\n"
 
 

@@ -1,4 +1,4 @@
-"""exec -it and attach on a real terminal: its mode, its size, its keys, and a migration in between."""
+"""exec -it and attach on a real terminal: mode, size, keys, and a migration in between."""
 import re
 import signal
 

@@ -7,22 +7,14 @@ import grpc
 import pytest
 
 from harness import oracles
+from harness.driven import PB, SLOW, Run, await_phase, refused
 from harness.rpc import Rpc, error_info
-from test_orchestrator import SLOW, Run, refused
 
-PB = Rpc.pb
 REFUSALS = (grpc.StatusCode.ALREADY_EXISTS, grpc.StatusCode.FAILED_PRECONDITION,
             grpc.StatusCode.NOT_FOUND, grpc.StatusCode.INVALID_ARGUMENT,
             grpc.StatusCode.PERMISSION_DENIED, grpc.StatusCode.DATA_LOSS)
 BODY_STEP = 16  # of the plan's body every so many bytes is flipped, of its head every one
 HEAD = 64
-
-
-@pytest.fixture
-def run(trial):
-    made = Run(trial.hosts, trial.vm)
-    yield made
-    made.close()
 
 
 def flipped(data, at):
@@ -81,7 +73,8 @@ def test_row_27_calls_doubled_reordered_and_late(trial, run):
     generator = random.Random(27)
     doubled = [Doubler(), Doubler()]
     run.close()
-    run.source, run.destination = (Rpc(host, interceptors=[each]) for host, each in zip(trial.hosts, doubled))
+    run.source, run.destination = (Rpc(host, interceptors=[each])
+                                   for host, each in zip(trial.hosts, doubled))
     run.to_the_vote()
     go = run.source.stop(run.id)
     done = run.destination.resume(run.id, go)
@@ -138,8 +131,8 @@ def test_row_28_of_many_sessions_for_one_vm_one_opens(trial):
                 assert opened.session_id in answer.details()
         # Nor does it move from where it has not arrived.
         back = PB.MigrateRequest(vm=trial.vm, destination=trial.source.address)
-        while trial.destination.ctl.state(trial.vm) != "incoming":
-            assert not rpc.session(opened.session_id).done
+        await_phase(rpc, opened.session_id, PB.MIGRATION_PHASE_TRANSFER_IN_PROGRESS)
+        assert trial.destination.ctl.state(trial.vm) == "incoming"
         with pytest.raises(grpc.RpcError) as error:
             other.migrate(back)
         assert error.value.code() in (grpc.StatusCode.ALREADY_EXISTS,

@@ -3,8 +3,9 @@ import pathlib
 
 import pytest
 
+from harness import oracles
 from harness.ctl import number
-from harness.trial import assert_failed, assert_succeeded, last_word
+from harness.mover import assert_failed, assert_succeeded, wait_until_moving
 
 FAKETIME = pathlib.Path("/usr/lib/x86_64-linux-gnu/faketime/libfaketimeMT.so.1")
 
@@ -28,61 +29,53 @@ def test_row_23_clocks_differ_and_jump(bare_hosts, make_trial):
         trial.settle(destination)
         created = [number(host.ctl.sessions()[0], "created_unix_ms") for host in bare_hosts]
         assert created[0] - created[1] > 7_000_000  # what one does first bears the later time
-        back = destination.ctl.attach("migrate", trial.vm, "--to", source.address, "--json",
-                                      "--max-bandwidth", "40M")
+        back = destination.ctl.start_migration(trial.vm, source, "--max-bandwidth", "40M")
         with back as mover:
-            mover.wait_until(lambda output: b"TRANSFER_IN_PROGRESS" in output)
+            wait_until_moving(mover)
             set_clock(source, "-1h")
             set_clock(destination, "+1h")
             assert_succeeded(mover, source)
         trial.settle(source)
 
 
-@pytest.fixture(autouse=True)
-def isolated(bare_hosts):
-    if not bare_hosts.isolated:
-        pytest.skip("a host cannot lose its power alone where namespaces are refused")
-
-
+@pytest.mark.usefixtures("isolated")
 def test_row_31_source_loses_power_in_pre_copy(trial):
     with trial.migrate_slowly() as mover:
         trial.source.lose_power()
         trial.source.start()
-        assert_failed(mover, "nowhere")
+        assert_failed(mover, "nowhere", "daemon_restarted")
     trial.settle_lost(failed_at=trial.source)
 
 
-def test_row_31_source_loses_power_after_commit(bare_hosts, make_trial):
+@pytest.mark.usefixtures("isolated")
+def test_row_31_source_loses_power_after_commit(trial):
     """The destination holds the whole state, and learns from the journal that it may run it."""
-    source, destination = bare_hosts
-    source.freeze_at("COMMIT.after")
-    with make_trial() as trial, trial.migrate() as mover:
-        source.wait_frozen()
+    source, destination = trial.source, trial.destination
+    with trial.frozen_at(source, "COMMIT.after") as mover:
         source.lose_power()
         source.start()
         assert_succeeded(mover, destination)
-        trial.settle(destination)
+    trial.settle(destination)
 
 
-def test_row_31_destination_loses_power_after_its_vote(bare_hosts, make_trial):
+@pytest.mark.usefixtures("isolated")
+def test_row_31_destination_loses_power_after_its_vote(trial):
     """Its copy is gone and was never granted: the source has the VM back."""
-    source, destination = bare_hosts
-    destination.freeze_at("GRANTED.before")
-    with make_trial() as trial, trial.migrate() as mover:
-        destination.wait_frozen()
+    source, destination = trial.source, trial.destination
+    with trial.frozen_at(destination, "GRANTED.before") as mover:
         destination.lose_power()
         destination.start()
-        assert_failed(mover, source.address)
-        trial.settle(source)
+        assert_failed(mover, source.address, "daemon_restarted")
+    trial.settle(source)
 
 
-def test_row_31_destination_loses_power_once_it_was_granted_the_vm(bare_hosts, make_trial):
+@pytest.mark.usefixtures("isolated")
+def test_row_31_destination_loses_power_once_it_was_granted_the_vm(trial):
     """As with any host that loses power the VM is gone; nobody runs an older state of it."""
-    destination = bare_hosts[1]
-    destination.freeze_at("GRANTED.after")
-    with make_trial() as trial, trial.migrate() as mover:
-        destination.wait_frozen()
+    destination = trial.destination
+    with trial.frozen_at(destination, "GRANTED.after") as mover:
         destination.lose_power()
         destination.start()
-        last_word(mover)
-        trial.settle_lost(failed_at=destination)
+        assert_succeeded(mover, destination)
+    trial.settle_lost(failed_at=destination)
+    oracles.assert_granted_and_lost(trial.source, destination)

@@ -8,7 +8,6 @@ import os
 import re
 import select
 import threading
-import time
 
 from . import workload
 from .inotify import Inotify
@@ -26,7 +25,7 @@ class CopyCounter:
 
     def __init__(self, hosts, owner, vm):
         self._logs = {}  # (host, the VMM's folder): descriptors of its logs, oldest first
-        self._lock = threading.Lock()
+        self._noticed = threading.Condition()  # holds for the logs, and tells that they grew
         self._leave, self._leaving = os.pipe()
         self._inotify = Inotify()
         self._hosts = {host.outside(host.state / "vm"): host.name for host in hosts}
@@ -46,6 +45,8 @@ class CopyCounter:
                 return
             for folder, name in self._inotify.appeared():
                 self._on_name(folder, name)
+            with self._noticed:
+                self._noticed.notify_all()
 
     def _on_name(self, folder, name):
         path = folder / name
@@ -62,7 +63,7 @@ class CopyCounter:
     def _open(self, folder):
         # An open file can be read to its end when its name is gone with the VM.
         fd = os.open(folder / "console.log", os.O_RDONLY | os.O_CLOEXEC)
-        with self._lock:
+        with self._noticed:
             logs = self._logs.setdefault((self._hosts[folder.parent], folder.name), [])
             if any(os.path.sameopenfile(fd, known) for known in logs):
                 os.close(fd)
@@ -71,7 +72,7 @@ class CopyCounter:
 
     def text(self):
         """All that was said on the console of each VMM: {(host, folder): bytes}."""
-        with self._lock:
+        with self._noticed:
             return {key: b"".join(os.pread(fd, 1 << 20, 0) for fd in fds)
                     for key, fds in self._logs.items()}
 
@@ -80,10 +81,9 @@ class CopyCounter:
         return any(words in text for text in self.text().values())
 
     def wait_for(self, words, timeout=60):
-        deadline = time.monotonic() + timeout
-        while not self.said(words):
-            assert time.monotonic() < deadline, f"nobody said {words!r}"
-            time.sleep(0.05)
+        with self._noticed:
+            assert self._noticed.wait_for(lambda: self.said(words), timeout), (
+                f"nobody said {words!r}")
 
     def beats(self):
         """The numbers in the log of each VMM in which there are any."""

@@ -124,6 +124,10 @@ class Ctl:
         """A running ferryctl on a terminal of its own."""
         return Terminal(self.command(*arguments), rows, columns)
 
+    def start_migration(self, vm, destination, *options):
+        """A running `ferryctl migrate --json`."""
+        return self.attach("migrate", vm, "--to", destination.address, "--json", *options)
+
     def migrate(self, vm, destination, *options, timeout=180):
         """Migrates and returns the session with its statistics; CtlError if it failed."""
         before = {session.get("session_id") for session in self.sessions()}

@@ -5,6 +5,7 @@ import pytest
 
 from . import workload
 from .certificates import Authority
+from .driven import Run
 from .host import Hosts
 
 _names = itertools.count(1)
@@ -64,6 +65,13 @@ def vm(two_hosts):
 @pytest.fixture
 def ticker(two_hosts, vm):
     """A process that ticks in the VM, and the ferryctl attached to it."""
-    with two_hosts[0].ctl.attach("exec", "-i", vm, "--", workload.PROGRAM, "tick") as attached:
-        attached.wait_until(lambda output: b"tick" in output)
+    with workload.attach_ticker(two_hosts[0], vm) as attached:
         yield attached
+
+
+@pytest.fixture
+def run(two_hosts, vm):
+    """A session of that VM from the first host to the other, of which nothing is done yet."""
+    made = Run(two_hosts, vm)
+    yield made
+    made.close()

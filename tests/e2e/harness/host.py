@@ -76,12 +76,11 @@ class Host:
     def start(self):
         """Starts ferryd and returns when it answers."""
         # The shell says under which id the daemon runs inside, where alone it can be signalled.
-        script = 'echo $$ >"$1"; log=$2; shift 2; exec "$@" >>"$log" 2>&1'
-        if self.cgroup:
-            script = f"echo 0 >{self.cgroup}/cgroup.procs && {script}"
+        script = ('[ -z "$1" ] || echo 0 >"$1/cgroup.procs" || exit; echo $$ >"$2"; log=$3; '
+                  'shift 3; exec "$@" >>"$log" 2>&1')
         self._daemon = subprocess.Popen(
-            self.wrap(["/bin/sh", "-c", script, "sh", self._pid_file(), self.log,
-                       *self.daemon_command()]),
+            self.wrap(["/bin/sh", "-c", script, "sh", self.cgroup or "", self._pid_file(),
+                       self.log, *self.daemon_command()]),
             stdin=subprocess.DEVNULL, start_new_session=True)
         deadline = time.monotonic() + START_DEADLINE
         while True:
@@ -132,7 +131,8 @@ class Host:
         return self._daemon.wait(60)
 
     def freeze_at(self, point):
-        """From its next start on ferryd stands still at a failpoint, once; restarts a running one."""
+        """From its next start on ferryd stands still at a failpoint, once; a running one is
+        restarted."""
         self.flags = [*self._own_flags(), "--failpoint", f"{point}=stop"]
         if self._daemon and self._daemon.poll() is None:
             self.restart()
@@ -185,17 +185,20 @@ class Host:
         self.signal_process(pid, signal.SIGKILL)
         deadline = time.monotonic() + 60
         process = self.outside(f"/proc/{pid}")
-        # Nobody may have asked for it yet; it is dead once its last thread is.
-        while self._threads(process) > 1 or self.processes("qemu-system"):
+        # Nobody may have asked for it yet. It is dead, and its sockets are closed, once each of its
+        # threads is.
+        while not self._is_dead(process):
             assert time.monotonic() < deadline, f"{pid} on {self.name} does not die"
             time.sleep(0.01)
 
     @staticmethod
-    def _threads(process):
+    def _is_dead(process):
         try:
-            return len(os.listdir(process / "task"))
+            states = [status.read_text().rpartition(")")[2].split()[0]
+                      for status in process.glob("task/*/stat")]
         except OSError:
-            return 0
+            return not process.exists()
+        return all(state in "ZX" for state in states)
 
     def processes(self, word):
         """Command lines of the processes on this host that contain `word` and belong to it."""

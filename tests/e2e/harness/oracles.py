@@ -127,6 +127,17 @@ def assert_one_copy(hosts, owner):
         assert len(found) == (1 if host is owner else 0), (host.name, found)
 
 
+def assert_granted_and_lost(source, destination):
+    """The source gave the VM away in the newest session, and the destination lost it there."""
+    given, taken = (host.ctl.sessions()[0] for host in (source, destination))
+    assert given["session_id"] == taken["session_id"], (given, taken)
+    assert given["outcome"] == "SESSION_OUTCOME_SUCCEEDED", given
+    assert given["vm_location"] == destination.address, given
+    assert taken["outcome"] == "SESSION_OUTCOME_FAILED", taken
+    assert taken["reason"] == "destination_vm_died", taken
+    assert taken["vm_location"] == "nowhere", taken
+
+
 def assert_nothing_left(hosts, owner):
     """No private socket of a session, and no VM's folder but the one that is in use."""
     for host in hosts:
@@ -136,10 +147,31 @@ def assert_nothing_left(hosts, owner):
         assert len(folders) == (1 if host is owner else 0), (host.name, folders)
 
 
-def assert_stream_whole(client):
-    """Every tick came once, and the process still answers."""
-    client.write(b"still there\n")
-    client.wait_until(lambda output: b"echo still there\n" in output)
+def wait_for_state(host, vm, *states, timeout=60):
+    """Waits until the VM is in one of these states on this host ("absent" is one)."""
+    deadline = time.monotonic() + timeout
+    while (state := host.ctl.state(vm)) not in states:
+        assert time.monotonic() < deadline, f"{vm} on {host.name} is {state}, not one of {states}"
+        time.sleep(0.1)
+
+
+def assert_runs_only_at(hosts, vm, owner):
+    other = hosts.other(owner)
+    assert owner.ctl.state(vm) == "running"
+    assert other.ctl.state(vm) == "absent"
+    assert_one_copy([other], None)
+
+
+def assert_answers(client, word=b"still there"):
+    """The process echoes a line that it gets now."""
+    before = client.received
+    client.write(word + b"\n")
+    client.wait_until(lambda output: output.find(b"echo " + word + b"\n", before) >= 0)
+
+
+def assert_stream_whole(client, word=b"still there"):
+    """The process still answers, and every tick came once."""
+    assert_answers(client, word)
     output = client.output()
     numbers = [number for number, _ in workload.ticks(output)]
     assert workload.lost_and_repeated(numbers, first=numbers[0]) == (0, 0)

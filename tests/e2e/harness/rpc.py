@@ -26,7 +26,8 @@ class Rpc:
     STREAM_DEADLINE = 240  # a migration may be slow on a machine that is
 
     def __init__(self, host, security=None, address=None, interceptors=()):
-        """With `security` (--tls-* flags) over TCP, by way of `address`; else over the host's socket."""
+        """With `security` (--tls-* flags) over TCP, by way of `address`; else over the host's
+        socket."""
         self._host = host
         if security is None:
             self._channel = grpc.insecure_channel(f"unix:{host.outside(host.socket)}")

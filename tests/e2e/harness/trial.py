@@ -1,14 +1,9 @@
 """A VM under test: watched from all sides while something goes wrong."""
-import json
-import time
+import contextlib
 
-from . import oracles
+from . import mover, oracles
 from .copies import CopyCounter
-from .ctl import number, snake
 from .talk import Talk
-
-# So slow that a transfer is certain to be under way whenever a test looks.
-SLOW = ("--max-bandwidth", "1000000")
 
 
 class Trial:
@@ -24,18 +19,24 @@ class Trial:
 
     def migrate(self, *options):
         """Starts a migration; the running ferryctl."""
-        return self.source.ctl.attach("migrate", self.vm, "--to", self.destination.address,
-                                      "--json", *options)
+        return self.source.ctl.start_migration(self.vm, self.destination, *options)
 
     def migrate_slowly(self):
         """Starts a migration that is still transferring when this returns."""
-        mover = self.migrate(*SLOW)
-        deadline = time.monotonic() + 60
-        while not any(number(session.get("progress") or {}, "transferred_bytes") > 0
-                      for session in oracles.undecided(self.source)):
-            assert mover.running() and time.monotonic() < deadline, mover.errors()
-            time.sleep(0.05)
-        return mover
+        running = self.migrate(*mover.SLOW)
+        mover.wait_until_moving(running)
+        return running
+
+    @contextlib.contextmanager
+    def frozen_at(self, host, point):
+        """A migration during which this host's daemon stands still at a failpoint.
+
+        The daemon is restarted for that. Who lets it go on, or ends it, is the test.
+        """
+        host.freeze_at(point)
+        with self.migrate() as running:
+            host.wait_frozen()
+            yield running
 
     def settle(self, owner):
         """The oracles, for a VM that goes on at `owner`, and the conversation with it."""
@@ -70,24 +71,3 @@ class Trial:
                 self.talk.finish()
         finally:
             self.close()
-
-
-def last_word(mover):
-    """Waits for the end of `ferryctl migrate --json`; the session, which it prints last."""
-    mover.wait(120)
-    lines = mover.output().splitlines()
-    assert lines, mover.errors()
-    return snake(json.loads(lines[-1]))
-
-
-def assert_failed(mover, location):
-    """The migration failed, says why, and left the VM at an address (or "nowhere")."""
-    ended = last_word(mover)
-    assert ended["outcome"] == "SESSION_OUTCOME_FAILED" and ended["reason"], str(ended)
-    assert ended["vm_location"] == location, str(ended)
-
-
-def assert_succeeded(mover, destination):
-    ended = last_word(mover)
-    assert ended["outcome"] == "SESSION_OUTCOME_SUCCEEDED", ended
-    assert ended["vm_location"] == destination.address, ended

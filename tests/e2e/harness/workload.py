@@ -14,6 +14,18 @@ BIN_SECONDS = 0.05
 MIN_BINS = 5
 
 
+def attach(host, vm, *arguments):
+    """A ferryctl that is attached to a workload of its own in the VM."""
+    return host.ctl.attach("exec", "-i", vm, "--", PROGRAM, *arguments)
+
+
+def attach_ticker(host, vm):
+    """The same for one that ticks, and does so already."""
+    client = attach(host, vm, "tick")
+    client.wait_until(lambda output: b"tick" in output)
+    return client
+
+
 def whole_lines(output):
     return output[:output.rfind(b"\n") + 1]
 
