@@ -23,6 +23,7 @@ function(ferry_proto_library name)
   add_library(ferry_${name} STATIC ${generated})
   # Generated code is not ours to hold to our warnings.
   target_compile_options(ferry_${name} PRIVATE -w)
+  set_target_properties(ferry_${name} PROPERTIES UNITY_BUILD OFF)
   target_include_directories(ferry_${name} SYSTEM PUBLIC ${out})
   target_link_libraries(ferry_${name} PUBLIC protobuf::libprotobuf ${ARG_DEPS})
   if(ARG_GRPC)

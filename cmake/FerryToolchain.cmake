@@ -36,6 +36,17 @@ elseif(NOT FERRY_SANITIZER STREQUAL "")
   message(FATAL_ERROR "FERRY_SANITIZER must be empty, address, thread or fuzzer")
 endif()
 
+# Most of the time to compile a file goes to the headers of Asio, gRPC and GoogleTest, so several
+# files of a target are compiled at once. A file must include what it uses all the same: build with
+# -DFERRY_UNITY=OFF to see that it does.
+option(FERRY_UNITY "Compile several sources of a target at once" ON)
+set(CMAKE_UNITY_BUILD ${FERRY_UNITY})
+set(CMAKE_UNITY_BUILD_BATCH_SIZE 6)
+# To GCC a unit's sources look like headers, where a coroutine's frame must not hold a local type.
+if(FERRY_UNITY AND CMAKE_CXX_COMPILER_ID STREQUAL "GNU")
+  add_compile_options(-Wno-subobject-linkage)
+endif()
+
 find_program(CCACHE_PROGRAM ccache)
 if(CCACHE_PROGRAM AND NOT CMAKE_CXX_COMPILER_LAUNCHER)
   set(CMAKE_CXX_COMPILER_LAUNCHER ${CCACHE_PROGRAM})

@@ -12,6 +12,7 @@
 #include "absl/strings/str_format.h"
 #include "absl/strings/str_join.h"
 #include "bridge/protocol/messages.h"
+#include "bridge/runtime/unix_time.h"
 #include "guestmanager/container.h"
 #include "guestmanager/create_requests.h"
 #include "guestmanager/guest_connection.h"
@@ -22,12 +23,6 @@
 
 namespace ferry::guest {
 namespace {
-
-uint64_t NowUnixMs() {
-  return std::chrono::duration_cast<milliseconds>(
-             std::chrono::system_clock::now().time_since_epoch())
-      .count();
-}
 
 bridge::ExecuteProcessRequest MakeRequest(const ProcessState& state, bool resumable) {
   bridge::ExecuteProcessRequest request;

@@ -121,6 +121,14 @@ Task<absl::Status> WithDeadline(milliseconds limit, const char* what, Task<absl:
       absl::StrCat(what, " gave no answer within ", limit.count(), " ms"));
 }
 
+Task<absl::Status> WithDeadline(milliseconds limit, const char* what, Task<void> task) {
+  auto answer = [](Task<void> inner) -> Task<absl::Status> {
+    co_await std::move(inner);
+    co_return absl::OkStatus();
+  };
+  co_return co_await WithDeadline(limit, what, answer(std::move(task)));
+}
+
 struct TaskScope::State {
   explicit State(Executor e) : executor(e), idle(e) { idle.Set(); }
 

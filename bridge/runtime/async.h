@@ -142,6 +142,7 @@ class AsyncMutex {
 
 // Runs `task`, at most for `limit`; then it is cancelled and DEADLINE_EXCEEDED says what was late.
 Task<absl::Status> WithDeadline(milliseconds limit, const char* what, Task<absl::Status> task);
+Task<absl::Status> WithDeadline(milliseconds limit, const char* what, Task<void> task);
 
 template <typename T>
 Task<absl::StatusOr<T>> WithDeadline(milliseconds limit, const char* what,

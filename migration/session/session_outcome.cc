@@ -8,10 +8,10 @@
 namespace ferry::migration {
 namespace {
 
-constexpr std::string_view kCancelled = "cancelled";
-constexpr std::string_view kFailed = "failed";
-constexpr std::string_view kSource = "source";
-constexpr std::string_view kDestination = "destination";
+constexpr std::string_view kCancelledWord = "cancelled";
+constexpr std::string_view kFailedWord = "failed";
+constexpr std::string_view kSourceWord = "source";
+constexpr std::string_view kDestinationWord = "destination";
 constexpr size_t kMaxWord = 64;
 
 bool IsWord(std::string_view text) {
@@ -38,9 +38,9 @@ EndReason CalledOff(v1::MigrationOrigin by, const std::string& message) {
 std::string ToDetail(const EndReason& reason) {
   const bool cancelled = reason.outcome == v1::SESSION_OUTCOME_CANCELLED;
   const bool source = reason.began_at == v1::MIGRATION_ORIGIN_SOURCE;
-  return StrCat("[", cancelled ? kCancelled : kFailed, " ", source ? kSource : kDestination, " ",
-                IsWord(reason.word) ? reason.word : DefaultReason(reason.outcome), "] ",
-                reason.message);
+  return StrCat(
+      "[", cancelled ? kCancelledWord : kFailedWord, " ", source ? kSourceWord : kDestinationWord,
+      " ", IsWord(reason.word) ? reason.word : DefaultReason(reason.outcome), "] ", reason.message);
 }
 
 EndReason FromDetail(std::string_view detail, v1::MigrationOrigin writer) {
@@ -51,14 +51,14 @@ EndReason FromDetail(std::string_view detail, v1::MigrationOrigin writer) {
   std::string_view head = detail.substr(1, end - 1);
   const std::string_view outcome = TakeWord(head);
   const std::string_view side = TakeWord(head);
-  if ((outcome != kCancelled && outcome != kFailed) || (side != kSource && side != kDestination) ||
-      !IsWord(head)) {
+  if ((outcome != kCancelledWord && outcome != kFailedWord) ||
+      (side != kSourceWord && side != kDestinationWord) || !IsWord(head)) {
     return plain;
   }
   EndReason reason;
-  if (outcome == kCancelled) reason.outcome = v1::SESSION_OUTCOME_CANCELLED;
+  if (outcome == kCancelledWord) reason.outcome = v1::SESSION_OUTCOME_CANCELLED;
   reason.began_at =
-      side == kSource ? v1::MIGRATION_ORIGIN_SOURCE : v1::MIGRATION_ORIGIN_DESTINATION;
+      side == kSourceWord ? v1::MIGRATION_ORIGIN_SOURCE : v1::MIGRATION_ORIGIN_DESTINATION;
   reason.word = std::string(head);
   reason.message = std::string(detail.substr(end + 2));
   return reason;

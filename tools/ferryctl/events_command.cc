@@ -8,7 +8,7 @@ namespace {
 
 using HostAsync = v1::HostService::StubInterface::async_interface;
 
-constexpr milliseconds kRetryDelay(500);
+constexpr milliseconds kResubscribeDelay(500);
 
 // Prints events; with `follow` it outlives the daemon's restarts, for nobody watches the watcher.
 Task<int> Events(Client* client, uint64_t since, bool follow) {
@@ -31,7 +31,7 @@ Task<int> Events(Client* client, uint64_t since, bool follow) {
     if (status.ok()) co_return kOk;
     const bool away = status.code() == absl::StatusCode::kUnavailable;
     if (!follow || !answered || !away) co_return Fail(*client, "watching events", status);
-    co_await Delay(kRetryDelay);
+    co_await Delay(kResubscribeDelay);
   }
 }
 

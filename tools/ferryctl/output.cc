@@ -28,14 +28,13 @@ std::string Line(absl::string_view name, absl::string_view value) {
 
 std::string OrDash(const std::string& text) { return text.empty() ? "-" : text; }
 
-// Guest-made text must not steer the terminal that shows it.
-std::string Printable(absl::string_view text) {
+}  // namespace
+
+std::string Printable(const std::string& text) {
   std::string clean;
   for (const char c : text) clean += absl::ascii_iscntrl(static_cast<unsigned char>(c)) ? '?' : c;
   return clean;
 }
-
-}  // namespace
 
 std::string Table::ToString() const {
   std::vector<size_t> widths;

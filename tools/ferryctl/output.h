@@ -26,6 +26,9 @@ class Table {
   std::vector<std::vector<std::string>> rows_;
 };
 
+// Another host's or a guest's text, with what could steer the terminal made visible.
+std::string Printable(const std::string& text);
+
 // The message as JSON with the proto's field names; one line unless `pretty`.
 std::string ToJson(const google::protobuf::Message& message, bool pretty);
 

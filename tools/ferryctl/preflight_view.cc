@@ -2,11 +2,11 @@
 
 #include <algorithm>
 
-#include "absl/strings/ascii.h"
 #include "absl/strings/str_cat.h"
 #include "absl/strings/str_split.h"
 #include "tools/ferryctl/command.h"
 #include "tools/ferryctl/exit_codes.h"
+#include "tools/ferryctl/output.h"
 
 namespace ferry::ctl {
 namespace {
@@ -23,13 +23,6 @@ std::string ResultName(v1::PreflightResult result) {
     default:
       return "FAIL";
   }
-}
-
-// The texts are another host's and must not steer the terminal.
-std::string Printable(const std::string& text) {
-  std::string clean;
-  for (const char c : text) clean += absl::ascii_iscntrl(static_cast<unsigned char>(c)) ? '?' : c;
-  return clean;
 }
 
 }  // namespace

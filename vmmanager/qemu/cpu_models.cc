@@ -7,6 +7,7 @@
 #include <utility>
 
 #include "bridge/runtime/status_macros.h"
+#include "vmmanager/qemu/json_text.h"
 #include "vmmanager/qemu/qemu_probe.h"
 
 namespace ferry::vm {
@@ -22,12 +23,7 @@ const json::value* Member(const json::value* value, const char* key) {
   return object == nullptr ? nullptr : object->if_contains(key);
 }
 
-std::string Text(const json::value* value) {
-  const json::string* text = value == nullptr ? nullptr : value->if_string();
-  return text == nullptr ? std::string() : std::string(text->data(), text->size());
-}
-
-Task<absl::StatusOr<std::vector<CpuModel>>> Ask(QmpClient* qmp) {
+Task<absl::StatusOr<std::vector<CpuModel>>> AskForModels(QmpClient* qmp) {
   CO_ASSIGN_OR_RETURN(const json::value definitions,
                       co_await qmp->Execute("query-cpu-definitions"));
   std::vector<CpuModel> models = CpuModelsFrom(definitions);
@@ -47,7 +43,7 @@ Task<absl::StatusOr<std::vector<CpuModel>>> ProbeCpuModels(std::string binary,
                                                            std::string accelerator) {
   CO_ASSIGN_OR_RETURN(const std::unique_ptr<QemuProbe> probe,
                       co_await QemuProbe::Launch(std::move(binary), std::move(accelerator)));
-  absl::StatusOr<std::vector<CpuModel>> models = co_await Ask(&probe->qmp());
+  absl::StatusOr<std::vector<CpuModel>> models = co_await AskForModels(&probe->qmp());
   co_await probe->End();
   co_return models;
 }
@@ -62,12 +58,12 @@ std::vector<CpuModel> CpuModelsFrom(const json::value& definitions) {
   if (list == nullptr) return models;
   for (const json::value& item : *list) {
     CpuModel model;
-    model.name = Text(Member(&item, "name"));
+    model.name = TextOf(Member(&item, "name"));
     if (model.name.empty() || model.name == kEmptyModel) continue;
     const json::value* missing = Member(&item, "unavailable-features");
     if (const json::array* features = missing == nullptr ? nullptr : missing->if_array()) {
       for (const json::value& feature : *features) {
-        model.missing_features.push_back(Text(&feature));
+        model.missing_features.push_back(TextOf(&feature));
       }
     }
     models.push_back(std::move(model));

@@ -4,6 +4,7 @@
 
 #include "absl/strings/str_cat.h"
 #include "bridge/runtime/status_macros.h"
+#include "vmmanager/qemu/json_text.h"
 #include "vmmanager/qemu/qemu_probe.h"
 
 namespace ferry::vm {
@@ -11,18 +12,12 @@ namespace {
 
 namespace json = boost::json;
 
-std::string Text(const json::object& object, const char* key) {
-  const json::value* value = object.if_contains(key);
-  const json::string* text = value == nullptr ? nullptr : value->if_string();
-  return text == nullptr ? std::string() : std::string(text->data(), text->size());
-}
-
 // The texts under `key` of a list of objects.
 std::set<std::string> Names(const json::value& list, const char* key) {
   std::set<std::string> names;
   if (const json::array* items = list.if_array()) {
     for (const json::value& item : *items) {
-      if (const json::object* object = item.if_object()) names.insert(Text(*object, key));
+      if (const json::object* object = item.if_object()) names.insert(TextAt(*object, key));
     }
   }
   return names;
@@ -71,8 +66,8 @@ Task<absl::StatusOr<QemuCapabilities>> Ask(QmpClient* qmp) {
   if (const json::array* items = machines.if_array()) {
     for (const json::value& item : *items) {
       const json::object* machine = item.if_object();
-      if (machine != nullptr && Text(*machine, "alias") == "q35") {
-        found.machine_type = Text(*machine, "name");
+      if (machine != nullptr && TextAt(*machine, "alias") == "q35") {
+        found.machine_type = TextAt(*machine, "name");
       }
     }
   }

@@ -12,6 +12,7 @@
 #include "absl/strings/str_cat.h"
 #include "bridge/runtime/status_macros.h"
 #include "vmmanager/qemu/cgroup.h"
+#include "vmmanager/qemu/json_text.h"
 #include "vmmanager/qemu/qemu_command_line.h"
 #include "vmmanager/qemu/unix_socket.h"
 
@@ -33,12 +34,6 @@ constexpr char kBridgeName[] = "bridge";
 constexpr char kConsoleName[] = "console";
 constexpr char kStderrName[] = "qemu.log";
 
-std::string TextAt(const json::object& object, const char* key) {
-  const json::value* value = object.if_contains(key);
-  const json::string* text = value == nullptr ? nullptr : value->if_string();
-  return text == nullptr ? std::string() : std::string(text->data(), text->size());
-}
-
 uint64_t NumberAt(const json::object& object, const char* key) {
   const json::value* value = object.if_contains(key);
   boost::system::error_code error;
@@ -57,11 +52,6 @@ Cause CauseOf(const std::string& reason) {
 SystemState StateOf(const std::string& run_state) {
   if (run_state == "running") return SystemState::kRunning;
   return run_state == "inmigrate" ? SystemState::kIncoming : SystemState::kPaused;
-}
-
-Task<absl::Status> WaitFor(AsyncEvent* event) {
-  co_await event->Wait();
-  co_return absl::OkStatus();
 }
 
 }  // namespace
@@ -162,7 +152,7 @@ Task<absl::Status> QemuMachine::Launch(bool incoming) {
     const absl::Status told =
         absl::Status(status.code(), absl::StrCat("QEMU did not start: ", status.message()));
     process_->Kill();
-    absl::Status ended = co_await WithDeadline(kKillDeadline, "QEMU's end", WaitFor(&ended_));
+    absl::Status ended = co_await WithDeadline(kKillDeadline, "QEMU's end", ended_.Wait());
     co_return WithLastWords(told);
   }
   ferry::Spawn(host_->executor, PumpEvents(self, qmp_));
@@ -269,10 +259,10 @@ Task<absl::Status> QemuMachine::End(Cause cause) {
   json::object none;
   absl::Status asked = (co_await Command("quit", std::move(none), quick)).status();
   absl::Status ended;
-  if (asked.ok()) ended = co_await WithDeadline(kEndDeadline, "QEMU's end", WaitFor(&ended_));
+  if (asked.ok()) ended = co_await WithDeadline(kEndDeadline, "QEMU's end", ended_.Wait());
   if (!ended_.is_set()) {
     process_->Kill();
-    ended = co_await WithDeadline(kKillDeadline, "QEMU's end after SIGKILL", WaitFor(&ended_));
+    ended = co_await WithDeadline(kKillDeadline, "QEMU's end after SIGKILL", ended_.Wait());
   }
   co_return ended;
 }

@@ -6,6 +6,7 @@
 #include <set>
 
 #include "absl/strings/str_cat.h"
+#include "vmmanager/qemu/json_text.h"
 
 namespace ferry::vm {
 namespace {
@@ -50,12 +51,6 @@ uint64_t Number(const json::object& object, const char* key) {
   }
   const uint64_t number = value->to_number<uint64_t>(error);
   return error ? 0 : number;
-}
-
-std::string Text(const json::object& object, const char* key) {
-  const json::value* value = object.if_contains(key);
-  const json::string* text = value == nullptr ? nullptr : value->if_string();
-  return text == nullptr ? std::string() : std::string(text->data(), text->size());
 }
 
 void ReadRam(const json::object& ram, TransferProgress& progress) {
@@ -186,8 +181,8 @@ MigrationReport ParseMigrationReport(const json::value& reply) {
   MigrationReport report;
   const json::object* root = reply.if_object();
   if (root == nullptr) return report;
-  report.status = Text(*root, "status");
-  report.error = Text(*root, "error-desc");
+  report.status = TextAt(*root, "status");
+  report.error = TextAt(*root, "error-desc");
   if (const json::value* blocked = root->if_contains("blocked-reasons")) {
     if (const json::array* reasons = blocked->if_array()) report.blocked_reasons = *reasons;
   }

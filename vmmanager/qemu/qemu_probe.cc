@@ -11,7 +11,7 @@
 namespace ferry::vm {
 namespace {
 
-constexpr milliseconds kGreetingDeadline{20'000};
+constexpr milliseconds kProbeGreetingDeadline{20'000};
 constexpr int kMonitorFd = 10;
 
 }  // namespace
@@ -44,7 +44,7 @@ Task<absl::StatusOr<std::unique_ptr<QemuProbe>>> QemuProbe::Launch(std::string b
   theirs.Reset();
   auto qmp = std::make_unique<QmpClient>(executor, std::move(ours));
   std::unique_ptr<QemuProbe> probe(new QemuProbe(std::move(process), std::move(qmp)));
-  CO_RETURN_IF_ERROR(co_await probe->qmp().WaitReady(kGreetingDeadline));
+  CO_RETURN_IF_ERROR(co_await probe->qmp().WaitReady(kProbeGreetingDeadline));
   co_return probe;
 }
 

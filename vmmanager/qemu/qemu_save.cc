@@ -16,7 +16,7 @@ namespace {
 
 namespace json = boost::json;
 
-constexpr milliseconds kSamplePeriod{50};
+constexpr milliseconds kPollPeriod{50};
 
 struct UnlinkOnExit {
   std::string path;
@@ -40,7 +40,7 @@ Task<absl::Status> AwaitJob(QemuMachine* machine) {
     if (report.status == "failed" || report.status == "cancelled") {
       co_return absl::AbortedError(absl::StrCat("QEMU could not write the state: ", report.error));
     }
-    co_await Delay(kSamplePeriod);
+    co_await Delay(kPollPeriod);
   }
 }
 

@@ -10,6 +10,7 @@
 #include "absl/strings/match.h"
 #include "absl/strings/str_cat.h"
 #include "bridge/runtime/status_macros.h"
+#include "vmmanager/qemu/json_text.h"
 
 namespace ferry::vm {
 namespace {
@@ -26,12 +27,6 @@ json::string_view View(std::string_view text) { return {text.data(), text.size()
 const json::object* ObjectAt(const json::object& parent, const char* key) {
   const json::value* value = parent.if_contains(key);
   return value == nullptr ? nullptr : value->if_object();
-}
-
-std::string TextAt(const json::object& parent, const char* key) {
-  const json::value* value = parent.if_contains(key);
-  const json::string* text = value == nullptr ? nullptr : value->if_string();
-  return text == nullptr ? std::string() : std::string(text->data(), text->size());
 }
 
 bool OffersOutOfBand(const json::object& greeting) {

@@ -2,17 +2,9 @@
 
 #include <spdlog/spdlog.h>
 
-#include <chrono>
+#include "bridge/runtime/unix_time.h"
 
 namespace ferry::vm {
-namespace {
-
-uint64_t NowUnixMs() {
-  const auto now = std::chrono::system_clock::now().time_since_epoch();
-  return static_cast<uint64_t>(std::chrono::duration_cast<milliseconds>(now).count());
-}
-
-}  // namespace
 
 EventLog::EventLog(Executor executor, Store& store)
     : executor_(executor),

@@ -8,17 +8,13 @@
 
 #include "absl/strings/str_cat.h"
 #include "bridge/runtime/status_macros.h"
+#include "bridge/runtime/unix_time.h"
 #include "vmmanager/state/saved_state.h"
 
 namespace ferry::vm {
 namespace {
 
 constexpr milliseconds kExitLimit{10'000};
-
-uint64_t NowUnixMs() {
-  const auto now = std::chrono::system_clock::now().time_since_epoch();
-  return static_cast<uint64_t>(std::chrono::duration_cast<milliseconds>(now).count());
-}
 
 std::string ExitText(const SystemExit& exit) {
   const char* cause = "ended unexpectedly";

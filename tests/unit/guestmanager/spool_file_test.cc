@@ -9,7 +9,7 @@
 namespace ferry::guest {
 namespace {
 
-constexpr uint64_t kNobody = std::numeric_limits<uint64_t>::max();
+constexpr uint64_t kNoReader = std::numeric_limits<uint64_t>::max();
 constexpr size_t kCapacity = 100;
 
 class SpoolFileTest : public ::testing::Test {
@@ -38,7 +38,7 @@ TEST_F(SpoolFileTest, HoldsWhatWasAddedAtEveryMoment) {
   EXPECT_EQ(Read().start, 5000u);
   EXPECT_EQ(Read().bytes, "");
   for (const char* more : {"one", "two", "three"}) {
-    spool.Append(more, kNobody);
+    spool.Append(more, kNoReader);
     ASSERT_TRUE(file.Update(spool, false).ok());
     EXPECT_EQ(Read().bytes, spool.bytes());
     EXPECT_FALSE(Read().ended);
@@ -55,7 +55,7 @@ TEST_F(SpoolFileTest, StaysBoundedAndKeepsTheNewest) {
   for (int i = 0; i < 1000; ++i) {
     const std::string line = "line " + std::to_string(i) + "\n";
     all += line;
-    spool.Append(line, kNobody);
+    spool.Append(line, kNoReader);
     ASSERT_TRUE(file.Update(spool, false).ok());
     const SpoolFile::Content content = Read();
     ASSERT_LE(content.bytes.size(), 2 * kCapacity);
@@ -102,7 +102,7 @@ TEST_F(SpoolFileTest, AnErrorIsMadeUpForLater) {
   Spool spool(kCapacity, 0, "first");
   SpoolFile file(path_, kCapacity);
   EXPECT_FALSE(file.Update(spool, false).ok());
-  spool.Append(" second", kNobody);
+  spool.Append(" second", kNoReader);
   std::filesystem::create_directory(folder_);
   ASSERT_TRUE(file.Update(spool, false).ok());
   EXPECT_EQ(Read().bytes, "first second");

@@ -26,7 +26,7 @@ Task<void> AcceptInto(Listener* listener, ConnectionOr* result) {
   *result = co_await listener->Accept();
 }
 
-Task<void> ReadInto(Connection* connection, absl::StatusOr<std::string>* result) {
+Task<void> ReadOneInto(Connection* connection, absl::StatusOr<std::string>* result) {
   char buffer[100];
   absl::StatusOr<size_t> count = co_await connection->Read(buffer);
   if (count.ok()) {
@@ -69,7 +69,7 @@ class VsockTest : public testing::Test {
 
   absl::StatusOr<std::string> Read(Connection& connection) {
     absl::StatusOr<std::string> result;
-    RunTask(io, ReadInto(&connection, &result));
+    RunTask(io, ReadOneInto(&connection, &result));
     return result;
   }
 
@@ -161,7 +161,7 @@ TEST_F(VsockTest, PauseHoldsTheReadsOfThisMachineOnly) {
   RunTask(io, WriteTo(from3->get(), "held"));
   RunTask(io, WriteTo(from4->get(), "free"));
   absl::StatusOr<std::string> held = absl::UnknownError("pending");
-  Spawn(io.get_executor(), ReadInto(at3->get(), &held));
+  Spawn(io.get_executor(), ReadOneInto(at3->get(), &held));
   EXPECT_EQ(Read(**at4).value_or("error"), "free");
   RunReady(io);
   EXPECT_TRUE(absl::IsUnknown(held.status()));
@@ -178,7 +178,7 @@ TEST_F(VsockTest, CloseResetsTheMachinesConnectionsAndListeners) {
   ConnectionOr at3 = Accept(*listener3);
   absl::StatusOr<std::string> reading;
   ConnectionOr accepting;
-  Spawn(io.get_executor(), ReadInto(at3->get(), &reading));
+  Spawn(io.get_executor(), ReadOneInto(at3->get(), &reading));
   Spawn(io.get_executor(), AcceptInto(listener3.get(), &accepting));
   RunReady(io);
   host3->PauseReading();

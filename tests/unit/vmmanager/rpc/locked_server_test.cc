@@ -38,7 +38,7 @@ using identity::Roles;
 using VmAsync = v1::VmService::StubInterface::async_interface;
 using GuestAsync = v1::GuestService::StubInterface::async_interface;
 
-constexpr milliseconds kTimeout(30'000);
+constexpr milliseconds kCallLimit(30'000);
 
 // Answers with the caller's name, and counts.
 class EchoVms final : public v1::VmService::CallbackService {
@@ -139,7 +139,7 @@ class LockedServerTest : public testing::Test {
 
   absl::StatusOr<v1::Vm> GetVm(v1::VmService::Stub& stub) {
     return Await(
-        CallUnary<VmAsync, v1::VmRef, v1::Vm>(stub.async(), &VmAsync::GetVm, {}, kTimeout));
+        CallUnary<VmAsync, v1::VmRef, v1::Vm>(stub.async(), &VmAsync::GetVm, {}, kCallLimit));
   }
   absl::StatusOr<v1::Vm> GetVm(const identity::TlsFiles& files, const std::string& address = "") {
     return GetVm(*Stub(files, address));
@@ -149,13 +149,13 @@ class LockedServerTest : public testing::Test {
     request.set_vm("web");
     request.set_force(true);
     return Await(CallUnary<VmAsync, v1::StopVmRequest, v1::Vm>(
-        Stub(files, address)->async(), &VmAsync::StopVm, request, kTimeout));
+        Stub(files, address)->async(), &VmAsync::StopVm, request, kCallLimit));
   }
   absl::Status DeleteVm(const identity::TlsFiles& files) {
     v1::VmRef request;
     request.set_vm("web");
     return Await(CallUnary<VmAsync, v1::VmRef, v1::DeleteVmResponse>(
-                     Stub(files)->async(), &VmAsync::DeleteVm, request, kTimeout))
+                     Stub(files)->async(), &VmAsync::DeleteVm, request, kCallLimit))
         .status();
   }
 

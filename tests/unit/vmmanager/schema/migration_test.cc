@@ -125,12 +125,12 @@ TEST(MigrationOptionsJson, AWholeScaleMayBeWrittenAsAnyNumber) {
   }
 }
 
-struct Refusal {
+struct BadOptions {
   const char* json;
   const char* message;
 };
 
-class MigrationRefusal : public testing::TestWithParam<Refusal> {};
+class MigrationRefusal : public testing::TestWithParam<BadOptions> {};
 
 TEST_P(MigrationRefusal, NamesThePath) {
   auto read = MigrationInitializeOptionsFromJson(GetParam().json);
@@ -141,32 +141,33 @@ TEST_P(MigrationRefusal, NamesThePath) {
 INSTANTIATE_TEST_SUITE_P(
     All, MigrationRefusal,
     testing::Values(
-        Refusal{R"({"Origin":"source"})", "Origin is \"source\""},
-        Refusal{R"({"Origin":0})", "Origin must be a string"},
-        Refusal{R"({"MemoryTransport":"RDMA"})", "MemoryTransport is \"RDMA\""},
-        Refusal{R"({"MemoryTransferThrottleParams":{"MinimumThrottlePercentage":256}})",
-                "MemoryTransferThrottleParams.MinimumThrottlePercentage is 256"},
-        Refusal{R"({"MemoryTransferThrottleParams":{"MinimumThrottlePercentage":300}})",
-                "MemoryTransferThrottleParams.MinimumThrottlePercentage is 300"},
-        Refusal{R"({"MemoryTransferThrottleParams":{"ThrottlingScale":"1"}})",
-                "MemoryTransferThrottleParams.ThrottlingScale must be a number"},
-        Refusal{R"({"MemoryTransferThrottleParams":{"ThrottlingScale":1e999}})", ""},
-        Refusal{R"({"MemoryTransferThrottleParams":{"TargetBlackoutTransferTime":4294967296}})",
-                "MemoryTransferThrottleParams.TargetBlackoutTransferTime is 4294967296"},
-        Refusal{R"({"MemoryTransferThrottleParams":{"TargetBlackoutTransferTime":-1}})",
-                "MemoryTransferThrottleParams.TargetBlackoutTransferTime is -1"},
-        Refusal{R"({"MemoryTransferThrottleParams":{"Speed":1}})",
-                "MemoryTransferThrottleParams.Speed is not known"},
-        Refusal{R"({"CompressionSettings":true})", "CompressionSettings must be an object"},
-        Refusal{R"({"CompressionSettings":{"Level":1}})", "CompressionSettings.Level"},
-        Refusal{R"({"ChecksumVerification":"yes"})", "ChecksumVerification must be true or false"},
-        Refusal{R"({"CompatibilityData":{"Data":"A"}})", "CompatibilityData.Data is not base64"},
-        Refusal{R"({"CompatibilityData":{"Data":"AAH+ "}})", "CompatibilityData.Data"},
-        Refusal{R"({"CompatibilityData":{"Data":"AP8"}})", "CompatibilityData.Data"},
-        Refusal{R"({"CompatibilityData":{"Blob":""}})", "CompatibilityData.Blob"},
-        Refusal{R"({"Ferry":{"MaxBandwidth":-5}})", "Ferry.MaxBandwidth is -5"},
-        Refusal{R"({"Ferry":{"X":1}})", "Ferry.X is not known"},
-        Refusal{R"({"Bandwidth":1})", "Bandwidth is not known"}));
+        BadOptions{R"({"Origin":"source"})", "Origin is \"source\""},
+        BadOptions{R"({"Origin":0})", "Origin must be a string"},
+        BadOptions{R"({"MemoryTransport":"RDMA"})", "MemoryTransport is \"RDMA\""},
+        BadOptions{R"({"MemoryTransferThrottleParams":{"MinimumThrottlePercentage":256}})",
+                   "MemoryTransferThrottleParams.MinimumThrottlePercentage is 256"},
+        BadOptions{R"({"MemoryTransferThrottleParams":{"MinimumThrottlePercentage":300}})",
+                   "MemoryTransferThrottleParams.MinimumThrottlePercentage is 300"},
+        BadOptions{R"({"MemoryTransferThrottleParams":{"ThrottlingScale":"1"}})",
+                   "MemoryTransferThrottleParams.ThrottlingScale must be a number"},
+        BadOptions{R"({"MemoryTransferThrottleParams":{"ThrottlingScale":1e999}})", ""},
+        BadOptions{R"({"MemoryTransferThrottleParams":{"TargetBlackoutTransferTime":4294967296}})",
+                   "MemoryTransferThrottleParams.TargetBlackoutTransferTime is 4294967296"},
+        BadOptions{R"({"MemoryTransferThrottleParams":{"TargetBlackoutTransferTime":-1}})",
+                   "MemoryTransferThrottleParams.TargetBlackoutTransferTime is -1"},
+        BadOptions{R"({"MemoryTransferThrottleParams":{"Speed":1}})",
+                   "MemoryTransferThrottleParams.Speed is not known"},
+        BadOptions{R"({"CompressionSettings":true})", "CompressionSettings must be an object"},
+        BadOptions{R"({"CompressionSettings":{"Level":1}})", "CompressionSettings.Level"},
+        BadOptions{R"({"ChecksumVerification":"yes"})",
+                   "ChecksumVerification must be true or false"},
+        BadOptions{R"({"CompatibilityData":{"Data":"A"}})", "CompatibilityData.Data is not base64"},
+        BadOptions{R"({"CompatibilityData":{"Data":"AAH+ "}})", "CompatibilityData.Data"},
+        BadOptions{R"({"CompatibilityData":{"Data":"AP8"}})", "CompatibilityData.Data"},
+        BadOptions{R"({"CompatibilityData":{"Blob":""}})", "CompatibilityData.Blob"},
+        BadOptions{R"({"Ferry":{"MaxBandwidth":-5}})", "Ferry.MaxBandwidth is -5"},
+        BadOptions{R"({"Ferry":{"X":1}})", "Ferry.X is not known"},
+        BadOptions{R"({"Bandwidth":1})", "Bandwidth is not known"}));
 
 TEST(MigrationVerbJson, Options) {
   EXPECT_EQ(ToJson(MigrationStartOptions{4'000'000'000}),
