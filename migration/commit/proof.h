@@ -40,6 +40,9 @@ std::string EncodeProof(const Proof& proof, std::string_view key);
 // INVALID_ARGUMENT if the bytes are no proof, PERMISSION_DENIED if they were not made with `key`.
 absl::StatusOr<Proof> DecodeProof(std::string_view bytes, std::string_view key);
 
+// At the end of a DONE's detail: the VM was granted, and ended before it ran.
+inline constexpr char kLostMark[] = " lost";
+
 std::string_view ToString(ProofKind kind);
 
 }  // namespace ferry::migration

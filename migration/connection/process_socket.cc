@@ -83,6 +83,8 @@ absl::StatusOr<UniqueFd> TakeProcessSocket(const ProcessSocket& socket, uid_t ca
         "the kernel does not let this daemon take a descriptor of process ", socket.pid, ": ",
         std::strerror(errno), "; hand the socket over through handoff.sock"));
   }
+  // It may have become another user's program between the look at it and the taking.
+  RETURN_IF_ERROR(CheckOwner(socket, process, caller));
   RETURN_IF_ERROR(CheckConnectedStream(taken.get()));
   return taken;
 }

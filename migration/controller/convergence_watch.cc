@@ -3,7 +3,7 @@
 namespace ferry::migration {
 
 bool ConvergenceWatch::Hopeless(const vm::TransferProgress& now) {
-  if (now.pass <= pass_) return false;
+  if (has_maximum_ || now.pass <= pass_) return false;
   pass_ = now.pass;
   if (now.remaining_bytes < least_) {
     least_ = now.remaining_bytes;

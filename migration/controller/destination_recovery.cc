@@ -55,7 +55,8 @@ Task<void> DestinationSession::Recover(std::shared_ptr<vm::UtilityVm> vm) {
                recovery.copy == CopyEffect::kHold ? ", waiting for the source" : "");
   if (recovery.step) {
     EndReason why = Failed("daemon_restarted", kRestarted);
-    (void)co_await RefuseNow(std::move(why), std::nullopt);
+    auto refused = co_await RefuseNow(std::move(why), std::nullopt);
+    if (!refused.ok()) Spawn(deps_.executor(), AwaitDecision(keep));
     co_return;
   }
   switch (core_->record()) {
@@ -64,6 +65,15 @@ Task<void> DestinationSession::Recover(std::shared_ptr<vm::UtilityVm> vm) {
       co_await FinishRefuse();
       break;
     case DestinationRecord::kGranted: {
+      if (vm_ == nullptr) {
+        spdlog::error(
+            "session {}: VM {} is this host's, but the store does not know it; put back "
+            "the store's newest copy and start again",
+            id(), info_.vm_name());
+        info_.set_vm_location("nowhere");
+        Store();
+        break;
+      }
       const Proof none;
       auto ran = co_await RunGranted(none, Clock::now());
       if (!ran.ok()) spdlog::error("session {}: {}", id(), ran.status().ToString());
@@ -80,12 +90,16 @@ Task<void> DestinationSession::Recover(std::shared_ptr<vm::UtilityVm> vm) {
 }
 
 // After the vote only the source knows; it may bring its word in any way.
+// A refusal that cannot be written, for want of room say, is tried again.
 Task<void> DestinationSession::AwaitDecision(Self self) {
-  co_await Delay(self->deps_.limits.decision);
-  if (self->running_ || self->info_.done() || !self->core_->may_refuse_alone()) co_return;
-  EndReason why{v1::SESSION_OUTCOME_FAILED, v1::MIGRATION_ORIGIN_SOURCE, "no_decision",
-                "the source gave no word after the vote"};
-  (void)co_await self->Refuse(std::move(why));
+  while (true) {
+    co_await Delay(self->deps_.limits.decision);
+    if (self->running_ || self->info_.done() || !self->core_->may_refuse_alone()) co_return;
+    EndReason why{v1::SESSION_OUTCOME_FAILED, v1::MIGRATION_ORIGIN_SOURCE, "no_decision",
+                  "the source gave no word after the vote"};
+    auto refused = co_await self->Refuse(std::move(why));
+    if (!refused.ok()) spdlog::error("session {}: {}", self->id(), refused.status().ToString());
+  }
 }
 
 Task<absl::StatusOr<std::string>> DestinationSession::Settle(std::string proof) {

@@ -52,7 +52,12 @@ Task<absl::Status> DestinationSession::ImportAgain(v1::ImportSandboxRequest requ
     co_return absl::AlreadyExistsError(absl::StrCat(
         "session ", id(), " exists here and has ended, or with another plan; choose another id"));
   }
-  co_return Apply(info_.state(), SessionCall::kImport).status();
+  auto legal = Apply(info_.state(), SessionCall::kImport);
+  if (legal.ok() && !legal->repeated) {
+    co_return absl::UnavailableError(
+        absl::StrCat("session ", id(), " could not be imported; try again"));
+  }
+  co_return legal.status();
 }
 
 Task<absl::Status> DestinationSession::Import(v1::ImportSandboxRequest request) {
@@ -82,7 +87,8 @@ Task<absl::Status> DestinationSession::Import(v1::ImportSandboxRequest request) 
   row.document_json = schema::ToJson(machine.document);
   row.epoch = plan.vm.epoch();
   row.created_unix_ms = info_.created_unix_ms();
-  CO_ASSIGN_OR_RETURN(vm_, deps_.inventory.AddIncoming(std::move(row), spec, machine.document));
+  CO_ASSIGN_OR_RETURN(vm_,
+                      deps_.inventory.AddIncoming(id(), std::move(row), spec, machine.document));
 
   sealed_plan_ = request.config();
   plan_digest_ = vm::PlanDigest(sealed_plan_);
@@ -98,8 +104,11 @@ Task<absl::Status> DestinationSession::Import(v1::ImportSandboxRequest request) 
   absl::Status imported = co_await StoreNow();
   if (imported.ok()) imported = co_await TakeStep(core_->Import());
   if (imported.ok()) imported = Enter(SessionCall::kImport).status();
-  if (!imported.ok()) (void)co_await deps_.inventory.Forget(plan.vm.vm_id(), "");
-  Store();
+  if (imported.ok()) {
+    Store();
+  } else {
+    (void)co_await deps_.inventory.Forget(plan.vm.vm_id(), "");
+  }
   co_return imported;
 }
 
@@ -143,7 +152,7 @@ Task<absl::StatusOr<v1::PrepareSandboxResponse>> DestinationSession::Prepare(
   CO_ASSIGN_OR_RETURN(incoming_path_, MakeSocketPath());
   vm::MigrationEndpoint endpoint;
   endpoint.unix_path = incoming_path_;
-  absl::Status prepared = co_await vm_->PrepareIncoming(id(), *converted, endpoint);
+  absl::Status prepared = co_await vm_->PrepareIncoming(*converted, endpoint);
   std::string token(kSessionTokenSize, '\0');
   if (prepared.ok() && RAND_bytes(reinterpret_cast<unsigned char*>(token.data()),
                                   static_cast<int>(token.size())) != 1) {
@@ -251,6 +260,8 @@ Task<void> DestinationSession::Expire(EndReason why) {
 
 Task<absl::Status> DestinationSession::Cancel(std::string reason) {
   auto keep = self();
+  EndReason why = CalledOff(origin(), reason);
+  AsyncMutex::Guard lock = co_await deciding_.Lock();
   if (core_ != nullptr && core_->may_execute()) {
     co_return Explain(
         rpc::ErrorWithReason(absl::StatusCode::kFailedPrecondition,
@@ -259,18 +270,16 @@ Task<absl::Status> DestinationSession::Cancel(std::string reason) {
                              "past_point_of_no_return"),
         "cancel", "");
   }
-  // The source's own abort may have come first; what was asked for is so as soon as it is through.
+  // The source's own abort may have come first; then what was asked for is so.
   if (core_ != nullptr && core_->record() == DestinationRecord::kRefused) {
-    AsyncMutex::Guard lock = co_await deciding_.Lock();
     co_return absl::OkStatus();
   }
   auto legal = Apply(info_.state(), SessionCall::kCancel);
   if (!legal.ok()) co_return Enter(SessionCall::kCancel).status();
   if (legal->repeated) co_return absl::OkStatus();
-  EndReason why = CalledOff(origin(), reason);
   Conclude(why);
   (void)Enter(SessionCall::kCancel);
-  auto refused = co_await Refuse(std::move(why));
+  auto refused = co_await RefuseNow(std::move(why), std::nullopt);
   if (!refused.ok()) {
     (void)Enter(SessionCall::kCancelFailed);
     co_return Explain(refused.status(), "cancel", "try again");
@@ -284,7 +293,8 @@ Task<absl::StatusOr<std::string>> DestinationSession::Run(Proof go) {
   auto keep = self();
   const auto go_received = Clock::now();
   AsyncMutex::Guard lock = co_await deciding_.Lock();
-  if (!core_->may_execute() && core_->may_refuse_alone() && vm_->system() == nullptr) {
+  if (!core_->may_execute() && core_->may_refuse_alone() &&
+      co_await LookAtCopy() == DestinationCommit::Copy::kGone) {
     // What was voted for is gone. Nothing was granted, so the source may still have it back.
     EndReason why = Failed("destination_vm_died", absl::StrCat("VM ", info_.vm_name(),
                                                                " ended here while it waited for "
@@ -347,8 +357,9 @@ Task<absl::StatusOr<std::string>> DestinationSession::RunGranted(Proof go,
 void DestinationSession::FinishRunning(std::optional<v1::BlackoutExitedDetails> blackout) {
   const double blackout_ms = blackout ? blackout->blackout_ms() : 0;
   const double resume_ms = blackout ? blackout->resume_ms() : 0;
-  done_proof_ = MakeProof(ProofKind::kDone, core_->identity().epoch + 1,
-                          absl::StrCat(blackout_ms, " ", resume_ms));
+  done_proof_ =
+      MakeProof(ProofKind::kDone, core_->identity().epoch + 1,
+                absl::StrCat(blackout_ms, " ", resume_ms, lost_.empty() ? "" : kLostMark));
   running_ = true;
   if (connection_ != nullptr) (void)connection_->SendMessage(MessageKind::kProof, done_proof_);
   (void)Enter(SessionCall::kFinalizeDone);

@@ -9,12 +9,6 @@
 #include "vmmanager/state/envelope.h"
 
 namespace ferry::migration {
-namespace {
-
-constexpr uint32_t kDefaultSocketTimeoutS = 600;
-
-}  // namespace
-
 Task<absl::Status> DestinationSession::Transfer(v1::TransferSandboxRequest request) {
   auto keep = self();
   auto entered = Enter(SessionCall::kTransfer);
@@ -42,8 +36,7 @@ Task<void> DestinationSession::RunTransfer(Self self, v1::TransferSandboxRequest
 }
 
 Task<absl::Status> DestinationSession::Receive(const v1::TransferSandboxRequest& request) {
-  const milliseconds timeout =
-      std::chrono::seconds(request.timeout() == 0 ? kDefaultSocketTimeoutS : request.timeout());
+  const milliseconds timeout = SocketTimeout(request);
   if (connection_ == nullptr) {
     using asio::experimental::awaitable_operators::operator||;
     auto first = co_await (expectation_->Wait(timeout) || connected_.Wait());

@@ -43,19 +43,6 @@ Task<absl::Status> FakePeerClient::Transfer(v1::TransferSandboxRequest request) 
   co_return co_await script_->Pass("Transfer answer");
 }
 
-Task<absl::StatusOr<v1::FinalizeSandboxResponse>> FakePeerClient::Finalize(
-    v1::FinalizeSandboxRequest request) {
-  CO_RETURN_IF_ERROR(co_await script_->Pass("Finalize"));
-  auto session = peer_.Find(request.session_id());
-  if (!session.ok()) co_return session.status();
-  auto proof = co_await (*session)->Finalize(request.action(), request.proof());
-  if (!proof.ok()) co_return proof.status();
-  CO_RETURN_IF_ERROR(co_await script_->Pass("Finalize answer"));
-  v1::FinalizeSandboxResponse response;
-  response.set_proof(*std::move(proof));
-  co_return response;
-}
-
 Task<absl::StatusOr<v1::SettleSessionResponse>> FakePeerClient::Settle(
     v1::SettleSessionRequest request) {
   CO_RETURN_IF_ERROR(co_await script_->Pass("Settle"));

@@ -29,8 +29,6 @@ class FakePeerClient final : public PeerClient {
   Task<absl::StatusOr<v1::PrepareSandboxResponse>> Prepare(
       v1::PrepareSandboxRequest request) override;
   Task<absl::Status> Transfer(v1::TransferSandboxRequest request) override;
-  Task<absl::StatusOr<v1::FinalizeSandboxResponse>> Finalize(
-      v1::FinalizeSandboxRequest request) override;
   Task<absl::StatusOr<v1::SettleSessionResponse>> Settle(v1::SettleSessionRequest request) override;
   Task<absl::Status> Cancel(v1::CancelRequest request) override;
   Task<absl::Status> Cleanup(v1::CleanupRequest request) override;

@@ -12,24 +12,24 @@
 #include "absl/strings/str_cat.h"
 #include "bridge/runtime/status_macros.h"
 #include "bridge/runtime/str_cat.h"
+#include "bridge/runtime/unix_time.h"
 #include "vmmanager/rpc/error_info.h"
 #include "vmmanager/state/envelope.h"
 
 namespace ferry::migration {
 namespace {
 
-constexpr uint32_t kCommitDetailVersion = 1;
 constexpr uint32_t kDefaultExpiryS = 600;
+constexpr uint32_t kDefaultSocketTimeoutS = 600;
 
 // Whoever hands over both ends gives them one after the other, each within its ticket's time.
 constexpr milliseconds kHandedOverDeadline{60'000};
 
-uint64_t NowUnixMs() {
-  const auto now = std::chrono::system_clock::now().time_since_epoch();
-  return static_cast<uint64_t>(std::chrono::duration_cast<milliseconds>(now).count());
-}
-
 }  // namespace
+
+milliseconds SocketTimeout(const v1::TransferSandboxRequest& request) {
+  return std::chrono::seconds(request.timeout() == 0 ? kDefaultSocketTimeoutS : request.timeout());
+}
 
 MigrationSession::MigrationSession(const ControllerDeps& deps, std::string session_id,
                                    v1::MigrationOrigin origin)

@@ -22,6 +22,12 @@
 
 namespace ferry::migration {
 
+// Of the details in the journal's records.
+inline constexpr uint32_t kCommitDetailVersion = 1;
+
+// How long a transfer waits for the session connection.
+milliseconds SocketTimeout(const v1::TransferSandboxRequest& request);
+
 // A session that a former daemon process left undecided, as its records tell it.
 struct FormerSession {
   v1::Session session;

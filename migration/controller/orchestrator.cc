@@ -23,13 +23,8 @@ Task<absl::Status> Orchestrator::Start(std::shared_ptr<SourceSession> session,
     co_return absl::InvalidArgumentError(
         absl::StrCat("on_timeout is ", run->request.on_timeout(), ", but must be from 0 to 3"));
   }
-  v1::InitializeOptions& options = *run->request.mutable_options();
-  // The one-call migration makes the connection itself, so it need not be told how.
-  if (options.memory_transport() == v1::MEMORY_TRANSPORT_UNSPECIFIED) {
-    options.set_memory_transport(v1::MEMORY_TRANSPORT_TCP);
-  }
   auto plan = co_await run->session->PrepareAndExport(run->request.vm(), run->request.destination(),
-                                                      options);
+                                                      run->request.options());
   if (!plan.ok()) co_return plan.status();
   run->plan = *std::move(plan);
   const uint64_t limit = run->request.timeout_ms() != 0
@@ -52,9 +47,22 @@ Task<void> Orchestrator::RunToEnd(std::shared_ptr<Run> run, const ControllerDeps
   // The source runs on: undo what was prepared, on both sides.
   (void)co_await run->session->Cancel(std::string(outcome.message()));
   co_await CleanUpPeer(run, outcome);
-  (void)co_await run->session->Finalize(v1::FINALIZE_ACTION_RESUME, "");
+  co_await GiveBack(run->session, deps->limits.ask_again);
   std::shared_ptr<PeerClient> peer = run->peer;
   co_await run->session->TellAbort(std::move(peer));
+}
+
+Task<void> Orchestrator::GiveBack(std::shared_ptr<SourceSession> session, milliseconds pause) {
+  while (true) {
+    std::string no_proof;
+    auto back = co_await session->Finalize(v1::FINALIZE_ACTION_RESUME, std::move(no_proof));
+    // What is not allowed now will not be later: it was decided otherwise.
+    if (back.ok() || session->Describe().done() || absl::IsFailedPrecondition(back.status())) {
+      co_return;
+    }
+    spdlog::warn("session {}: {}; tried again", session->id(), back.status().ToString());
+    co_await Delay(pause);
+  }
 }
 
 Task<absl::Status> Orchestrator::Drive(std::shared_ptr<Run> run) {

@@ -17,6 +17,8 @@ class Orchestrator {
 
   // Opens the session and starts the rest in the background. An error means that nothing happened.
   Task<absl::Status> Start(std::shared_ptr<SourceSession> session, v1::MigrateRequest request);
+  // Rolls a session back that has failed, again and again until it is done.
+  static Task<void> GiveBack(std::shared_ptr<SourceSession> session, milliseconds pause);
 
  private:
   struct Run {

@@ -23,8 +23,6 @@ class PeerClient {
   virtual Task<absl::StatusOr<v1::PrepareSandboxResponse>> Prepare(
       v1::PrepareSandboxRequest request) = 0;
   virtual Task<absl::Status> Transfer(v1::TransferSandboxRequest request) = 0;
-  virtual Task<absl::StatusOr<v1::FinalizeSandboxResponse>> Finalize(
-      v1::FinalizeSandboxRequest request) = 0;
   virtual Task<absl::StatusOr<v1::SettleSessionResponse>> Settle(
       v1::SettleSessionRequest request) = 0;
   virtual Task<absl::Status> Cancel(v1::CancelRequest request) = 0;

@@ -8,8 +8,6 @@
 namespace ferry::migration {
 namespace {
 
-constexpr uint32_t kCommitDetailVersion = 1;
-
 absl::StatusOr<state::v1::CommitDetail> ParseDetail(const vm::JournalRecord& record) {
   state::v1::CommitDetail detail;
   if (!detail.ParseFromString(record.detail) || detail.schema_version() != kCommitDetailVersion) {
@@ -45,20 +43,16 @@ Task<absl::Status> SessionRegistry::LoadUndecided(const vm::SessionRow& row, v1:
   if (!records.ok()) co_return records.status();
   if (records->empty()) {
     // It ended before its first record: nothing had begun.
-    session.set_done(true);
     session.set_error("the daemon stopped before this session had begun");
-    records_[session.session_id()] = session;
-    co_return absl::OkStatus();
+    co_return co_await KeepUndecided(row, std::move(session));
   }
   FormerSession former;
   former.last = records->back();
   auto superseded = co_await IsSuperseded(row.vm_id, former.last.sequence);
   if (!superseded.ok()) co_return superseded.status();
   if (*superseded) {
-    session.set_done(true);
     session.set_commit_record(former.last.kind);
-    records_[session.session_id()] = session;
-    co_return absl::OkStatus();
+    co_return co_await KeepUndecided(row, std::move(session));
   }
   former.trust = trust;
   CO_ASSIGN_OR_RETURN(former.detail, ParseDetail(former.last));
@@ -82,13 +76,27 @@ Task<absl::Status> SessionRegistry::LoadUndecided(const vm::SessionRow& row, v1:
     newest = made;
   }
   sessions_[newest->id()] = newest;
-  if (older != nullptr) {
-    sessions_.erase(older->id());
-    v1::Session record = older->Describe();
-    record.set_done(true);
-    records_[record.session_id()] = record;
-  }
-  co_return absl::OkStatus();
+  if (older == nullptr) co_return absl::OkStatus();
+  sessions_.erase(older->id());
+  vm::SessionRow old;
+  old.id = older->id();
+  old.vm_id = row.vm_id;
+  old.is_source = older->origin() == v1::MIGRATION_ORIGIN_SOURCE;
+  v1::Session record = older->Describe();
+  old.created_unix_ms = record.created_unix_ms();
+  old.request_id = older->request_id();
+  co_return co_await KeepUndecided(std::move(old), std::move(record));
+}
+
+// A session that nothing more can come of, though it was never decided.
+Task<absl::Status> SessionRegistry::KeepUndecided(vm::SessionRow row, v1::Session session) {
+  session.set_done(true);
+  session.set_outcome(v1::SESSION_OUTCOME_UNKNOWN);
+  session.set_reason(DefaultReason(v1::SESSION_OUTCOME_UNKNOWN));
+  records_[session.session_id()] = session;
+  row.decided = true;
+  row.session_bytes = session.SerializeAsString();
+  co_return co_await deps_.store().PutSession(row);
 }
 
 std::map<std::string, vm::AdoptionClaim> SessionRegistry::Claims() const {

@@ -54,6 +54,7 @@ Task<void> SessionRegistry::TrimRecords() {
     });
     const std::string id = oldest->first;
     records_.erase(oldest);
+    std::erase_if(requests_, [&](const auto& request) { return request.second == id; });
     absl::Status deleted = co_await deps_.store().DeleteSession(id);
     if (!deleted.ok()) spdlog::warn("session {}: {}", id, deleted.ToString());
   }
@@ -132,6 +133,9 @@ Task<absl::StatusOr<v1::Session>> SessionRegistry::Migrate(v1::MigrateRequest re
   if (!started.ok()) {
     requests_.erase(request_id);
     co_await Drop(session);
+    if (sessions_.contains(id)) {
+      Spawn(deps_.executor(), Orchestrator::GiveBack(session, deps_.limits.ask_again));
+    }
     co_return started;
   }
   co_return session->Describe();
@@ -151,11 +155,9 @@ Task<absl::StatusOr<std::string>> SessionRegistry::PrepareAndExport(
   if (request.has_options()) options = request.options();
   auto plan =
       co_await session->PrepareAndExport(request.vm(), request.destination(), std::move(options));
-  if (plan.ok()) {
-    session->SetExpiry(request.expiry());
-  } else {
-    co_await Drop(session);
-  }
+  if (!plan.ok()) co_await Drop(session);
+  // Also one that could not be undone yet.
+  if (sessions_.contains(request.session_id())) session->SetExpiry(request.expiry());
   co_return plan;
 }
 
@@ -180,6 +182,7 @@ Task<absl::Status> SessionRegistry::Import(v1::ImportSandboxRequest request,
   }
   const std::string id = request.session_id();
   co_await RetireEnded();
+  AsyncMutex::Guard lock = co_await arriving_.Lock();
   // A session that was refused once is refused for ever, also after its row was dropped.
   auto known = co_await deps_.store().ReadJournal(id);
   if (!known.ok()) co_return known.status();
@@ -193,12 +196,15 @@ Task<absl::Status> SessionRegistry::Import(v1::ImportSandboxRequest request,
   }
   auto session = std::make_shared<DestinationSession>(deps_, id, std::move(peer_name));
   sessions_[id] = session;
+  lock = AsyncMutex::Guard();
   const uint32_t expiry = request.expiry();
   absl::Status imported = co_await session->Import(std::move(request));
   if (imported.ok()) {
     session->SetExpiry(expiry);
   } else {
     sessions_.erase(id);
+    absl::Status deleted = co_await deps_.store().DeleteSession(id);
+    if (!deleted.ok()) spdlog::warn("session {}: {}", id, deleted.ToString());
   }
   co_return imported;
 }
@@ -262,6 +268,11 @@ Task<absl::StatusOr<v1::SettleSessionResponse>> SessionRegistry::Settle(
     if (!proof.ok()) co_return proof.status();
     response.set_proof(*std::move(proof));
     co_return response;
+  }
+  AsyncMutex::Guard lock = co_await arriving_.Lock();
+  if (sessions_.contains(request.session_id())) {
+    co_return absl::UnavailableError(
+        absl::StrCat("session ", request.session_id(), " has only just come here; ask again"));
   }
   auto proof = co_await AnswerFromJournal(std::move(request), std::move(peer_name));
   if (!proof.ok()) co_return proof.status();

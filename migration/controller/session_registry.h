@@ -21,7 +21,8 @@ namespace ferry::migration {
 // the executor's only.
 class SessionRegistry {
  public:
-  explicit SessionRegistry(const ControllerDeps& deps) : deps_(deps), orchestrator_(deps) {}
+  explicit SessionRegistry(const ControllerDeps& deps)
+      : deps_(deps), orchestrator_(deps), arriving_(deps.executor()) {}
 
   // Reads what is known of former sessions. `trust` says whether the journal may lack records.
   // FAILED_PRECONDITION if an undecided one cannot be understood: its VM must not be touched then.
@@ -79,6 +80,7 @@ class SessionRegistry {
   void MakeRecord(const std::shared_ptr<MigrationSession>& session);
   Task<void> TrimRecords();
   Task<absl::StatusOr<bool>> IsSuperseded(std::string vm_id, uint64_t sequence);
+  Task<absl::Status> KeepUndecided(vm::SessionRow row, v1::Session session);
   Task<absl::Status> LoadUndecided(const vm::SessionRow& row, v1::Session session,
                                    JournalTrust trust);
   Task<absl::StatusOr<std::string>> AnswerFromJournal(v1::SettleSessionRequest request,
@@ -86,6 +88,9 @@ class SessionRegistry {
 
   const ControllerDeps& deps_;
   Orchestrator orchestrator_;
+  // Held from looking whether the journal knows a session until it is here, or refused for ever: a
+  // session must not be both.
+  AsyncMutex arriving_;
   std::map<std::string, std::shared_ptr<MigrationSession>> sessions_;
   std::map<std::string, v1::Session> records_;
   std::deque<std::pair<std::string, std::string>> traces_;  // of records, the newest last

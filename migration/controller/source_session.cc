@@ -2,6 +2,7 @@
 
 #include <spdlog/spdlog.h>
 
+#include "absl/strings/match.h"
 #include "absl/strings/str_cat.h"
 #include "bridge/runtime/status_macros.h"
 #include "bridge/runtime/str_cat.h"
@@ -35,6 +36,9 @@ Task<absl::StatusOr<std::string>> SourceSession::PrepareAndExport(
   CO_ASSIGN_OR_RETURN(options_, InitializeOptionsFromProto(options));
   options_.origin = schema::MigrationOrigin::kSource;
   UseOptions(options_);
+  const auto& throttle = options_.memory_transfer_throttle_params;
+  convergence_ = ConvergenceWatch(throttle &&
+                                  throttle->maximum_number_of_brownout_transfer_passes.has_value());
   CO_ASSIGN_OR_RETURN(vm_, deps_.inventory.Find(vm));
   info_.set_vm_id(vm_->id());
   info_.set_vm_name(vm_->name());
@@ -387,6 +391,7 @@ Task<absl::Status> SourceSession::Release(const Proof& done) {
   if (!step.ok()) co_return step.status();
   if (!step->has_value()) co_return absl::OkStatus();
   CO_RETURN_IF_ERROR(co_await TakeStep(std::move(step)));
+  lost_there_ = absl::EndsWith(proof.detail, kLostMark);
   double blackout = 0;
   double resume = 0;
   if (std::sscanf(proof.detail.c_str(), "%lf %lf", &blackout, &resume) == 2) {
@@ -405,13 +410,21 @@ Task<absl::Status> SourceSession::Release(const Proof& done) {
 // RELEASED is written: what is left of the VM here goes.
 Task<absl::Status> SourceSession::FinishRelease() {
   auto keep = self();
-  info_.set_vm_location(info_.destination());
+  info_.set_vm_location(lost_there_ ? "nowhere" : info_.destination());
   (void)Enter(SessionCall::kFinalizeDone);
   absl::Status ended = co_await vm_->Relinquish();
   if (!ended.ok()) spdlog::warn("session {}: what is left of the VM: {}", id(), ended.ToString());
   absl::Status forgotten = co_await deps_.inventory.Forget(vm_->id(), info_.destination());
   if (!forgotten.ok()) spdlog::error("session {}: {}", id(), forgotten.ToString());
   released_.Set();
+  if (lost_there_) {
+    Conclude({v1::SESSION_OUTCOME_FAILED, v1::MIGRATION_ORIGIN_DESTINATION,
+              "vm_died_after_switchover",
+              absl::StrCat("VM ", info_.vm_name(), " ended at ", info_.destination(),
+                           " before it ran there, when it was that host's already")});
+    EndBadly(Recovery::kNone);
+    co_return absl::OkStatus();
+  }
   EndWell(absl::StrCat("VM ", info_.vm_name(), " runs at ", info_.destination()));
   co_return absl::OkStatus();
 }

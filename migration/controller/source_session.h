@@ -165,6 +165,7 @@ class SourceSession final : public MigrationSession {
   bool voted_ = false;
   absl::Status vote_error_;      // why its vote does not count
   bool may_have_voted_ = false;  // the destination: there was a transfer
+  bool lost_there_ = false;      // the destination was granted the VM, and it ended there
   v1::MigrationOrigin failed_at_ = v1::MIGRATION_ORIGIN_SOURCE;
   std::optional<EndReason> refused_;  // before the commit
   std::optional<vm::SystemExit> vm_ended_;

@@ -16,7 +16,7 @@
 namespace ferry::migration {
 namespace {
 
-constexpr uint32_t kDefaultSocketTimeoutS = 600;
+static_assert(kMaxWorkers < SessionLimits().max_channels);
 constexpr milliseconds kReasonLimit{1'000};
 
 // HCS's session number: the first four bytes, big-endian, of the id's SHA-256.
@@ -48,6 +48,10 @@ Task<void> SourceSession::RunTransfer(Self self, v1::TransferSandboxRequest requ
     AsyncMutex::Guard lock = co_await self->deciding_.Lock();
     auto committed = co_await self->Commit();
     self->commit_status_ = committed.status();
+    if (!committed.ok()) {
+      self->Conclude({v1::SESSION_OUTCOME_FAILED, self->origin(), rpc::ReasonOf(committed.status()),
+                      std::string(committed.status().message())});
+    }
   }
   self->commit_settled_.Set();
   if (status.ok()) co_return;
@@ -56,8 +60,7 @@ Task<void> SourceSession::RunTransfer(Self self, v1::TransferSandboxRequest requ
 }
 
 Task<absl::Status> SourceSession::Connect(const v1::TransferSandboxRequest& request) {
-  const milliseconds timeout =
-      std::chrono::seconds(request.timeout() == 0 ? kDefaultSocketTimeoutS : request.timeout());
+  const milliseconds timeout = SocketTimeout(request);
   if (connection_ == nullptr && !request.session_address().empty()) {
     DialOptions dial;
     dial.address = request.session_address();
@@ -87,6 +90,9 @@ Task<absl::Status> SourceSession::MoveMemory() {
   if (system == nullptr) co_return absl::UnavailableError("the VM has ended");
   CO_RETURN_IF_ERROR(co_await TakeStep(core_->BeginTransfer()));
   may_have_voted_ = true;
+  if (refused_ || info_.state() != v1::SESSION_STATE_TRANSFERRING) {
+    co_return absl::CancelledError("the session ended before its transfer began");
+  }
   CO_ASSIGN_OR_RETURN(const std::string path, MakeSocketPath());
   CO_RETURN_IF_ERROR(connection_->RelayFromListener(path));
 

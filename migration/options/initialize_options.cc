@@ -15,7 +15,6 @@ namespace {
 
 // QEMU takes a blackout target of at most 2000 s; longer than that is no live migration anyway.
 constexpr uint32_t kMaxBlackoutMs = 2'000'000;
-constexpr uint32_t kMaxWorkers = 255;
 
 absl::Status OutOfRange(std::string_view field, std::string_view value, std::string_view range) {
   return absl::InvalidArgumentError(

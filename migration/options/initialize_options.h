@@ -8,6 +8,9 @@
 
 namespace ferry::migration {
 
+// Each worker has a channel of the session connection, which carries 64, and QEMU one beside them.
+inline constexpr uint32_t kMaxWorkers = 63;
+
 // Converts the contract's options into the schema's. Unset and zero stay different; a value out of
 // range is INVALID_ARGUMENT naming the field and its range, never wrapped or clamped. The memory
 // transport must be TCP. Absent options are the defaults of docs/migration-options.md. The caller

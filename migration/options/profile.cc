@@ -51,6 +51,9 @@ void Fill(const Values& values, v1::MemoryTransferThrottleParams& params) {
 }  // namespace
 
 absl::Status ExpandProfile(v1::MigrationProfile profile, v1::InitializeOptions& options) {
+  if (options.memory_transport() == v1::MEMORY_TRANSPORT_UNSPECIFIED) {
+    options.set_memory_transport(v1::MEMORY_TRANSPORT_TCP);
+  }
   v1::MemoryTransferThrottleParams& params = *options.mutable_memory_transfer_throttle_params();
   switch (profile) {
     case v1::MIGRATION_PROFILE_GENTLE:

@@ -10,6 +10,7 @@
 #include "absl/strings/match.h"
 #include "absl/strings/str_cat.h"
 #include "bridge/runtime/status_macros.h"
+#include "bridge/runtime/unix_time.h"
 #include "migration/controller/exported_plan.h"
 #include "migration/options/initialize_options.h"
 #include "migration/options/profile.h"
@@ -17,11 +18,6 @@
 
 namespace ferry::migration {
 namespace {
-
-int64_t NowUnixMs() {
-  const auto now = std::chrono::system_clock::now().time_since_epoch();
-  return std::chrono::duration_cast<milliseconds>(now).count();
-}
 
 // A round trip to the guest's agent, in milliseconds.
 Task<absl::StatusOr<double>> AskAgent(std::shared_ptr<guest::Guest> guest, milliseconds limit) {
@@ -49,20 +45,11 @@ void Append(v1::PreflightResponse& response, const std::vector<v1::PreflightChec
   response.mutable_checks()->Add(checks.begin(), checks.end());
 }
 
-v1::InitializeOptions Complete(v1::InitializeOptions options) {
-  // The one-call migration makes the connection itself, so it need not be told how.
-  if (options.memory_transport() == v1::MEMORY_TRANSPORT_UNSPECIFIED) {
-    options.set_memory_transport(v1::MEMORY_TRANSPORT_TCP);
-  }
-  return options;
-}
-
 }  // namespace
 
 Task<absl::StatusOr<v1::PreflightResponse>> Preflight::Run(v1::PreflightRequest request) {
   CO_ASSIGN_OR_RETURN(std::shared_ptr<vm::UtilityVm> machine, deps_.inventory.Find(request.vm()));
   CO_ASSIGN_OR_RETURN(std::shared_ptr<PeerClient> peer, deps_.make_peer(request.destination()));
-  *request.mutable_options() = Complete(request.options());
   SourceFacts facts = co_await LookAt(machine);
   facts.certificate = LookAtCertificate(request.destination());
   facts.options = ExpandProfile(request.profile(), *request.mutable_options());
@@ -100,7 +87,7 @@ Task<void> Preflight::AskDestination(std::shared_ptr<PeerClient> peer, v1::Prefl
   v1::PreflightIncomingRequest incoming;
   incoming.set_config(std::move(plan));
   *incoming.mutable_options() = request.options();
-  incoming.set_unix_ms(static_cast<uint64_t>(NowUnixMs()));
+  incoming.set_unix_ms(NowUnixMs());
   const auto answer = co_await peer->PreflightIncoming(std::move(incoming));
   Append(*response, CheckPeer(facts));
   if (!answer.ok()) {
@@ -112,7 +99,7 @@ Task<void> Preflight::AskDestination(std::shared_ptr<PeerClient> peer, v1::Prefl
 
 Task<SourceFacts> Preflight::LookAt(std::shared_ptr<vm::UtilityVm> machine) {
   SourceFacts facts;
-  facts.now_unix_ms = NowUnixMs();
+  facts.now_unix_ms = static_cast<int64_t>(NowUnixMs());
   facts.vm_state = machine->state();
   facts.other_session = OpenSession(machine->id());
   facts.folder = LookAtFolder();
@@ -128,7 +115,7 @@ Task<SourceFacts> Preflight::LookAt(std::shared_ptr<vm::UtilityVm> machine) {
 Task<absl::StatusOr<v1::PreflightResponse>> Preflight::RunIncoming(
     v1::PreflightIncomingRequest request) {
   DestinationFacts facts;
-  facts.now_unix_ms = NowUnixMs();
+  facts.now_unix_ms = static_cast<int64_t>(NowUnixMs());
   facts.source_unix_ms = static_cast<int64_t>(request.unix_ms());
   v1::PreflightResponse response;
   const absl::StatusOr<vm::PlanState> plan = vm::DecodePlan(request.config());

@@ -69,15 +69,6 @@ class GrpcPeerClient final : public PeerClient {
     co_return Explain(result.status());
   }
 
-  Task<absl::StatusOr<v1::FinalizeSandboxResponse>> Finalize(
-      v1::FinalizeSandboxRequest request) override {
-    auto result =
-        co_await rpc::CallUnary<Async, v1::FinalizeSandboxRequest, v1::FinalizeSandboxResponse>(
-            stub_->async(), &Async::FinalizeSandbox, std::move(request), kCallLimit);
-    if (!result.ok()) co_return Explain(result.status());
-    co_return result;
-  }
-
   Task<absl::StatusOr<v1::SettleSessionResponse>> Settle(
       v1::SettleSessionRequest request) override {
     auto result =

@@ -16,6 +16,8 @@ using schema::MigrationResult;
 
 constexpr size_t kProgressKept = 10'000;  // in the store; some 40 minutes of one transfer
 constexpr size_t kRecent = 256;           // in memory
+// More than a session tells between two records of its journal, with which all before are durable.
+constexpr uint32_t kGap = 1 << 16;
 constexpr size_t kReadAtOnce = 256;
 
 v1::MigrationPhase ToPhase(MigrationEventName name) {
@@ -131,7 +133,8 @@ Task<absl::Status> Notifier::Restore() {
       if (message.notification().has_progress()) progress_.push_back(kept_id_);
     }
   }
-  next_id_ = kept_id_ + 1;
+  last_id_ = kept_id_;
+  next_id_ = kept_id_ + kGap;
   co_return absl::OkStatus();
 }
 
@@ -143,7 +146,8 @@ void Notifier::Note(const v1::NotificationsResponse& message) {
 uint32_t Notifier::Publish(const v1::Notification& notification) {
   if (closed_) return 0;
   v1::NotificationsResponse message;
-  message.set_message_id(next_id_++);
+  last_id_ = next_id_++;
+  message.set_message_id(last_id_);
   *message.mutable_notification() = notification;
   *message.mutable_update_time() = google::protobuf::util::TimeUtil::GetCurrentTime();
   *message.mutable_start_time() = start_time_.value_or(message.update_time());
@@ -151,7 +155,7 @@ uint32_t Notifier::Publish(const v1::Notification& notification) {
   pending_.push_back(std::move(message));
   if (!std::exchange(writing_, true)) Spawn(executor_, Write(shared_from_this()));
   Pulse();
-  return next_id_ - 1;
+  return last_id_;
 }
 
 Task<void> Notifier::Write(std::shared_ptr<Notifier> self) {

@@ -26,9 +26,10 @@ v1::Notification ToNotification(const schema::MigrationEvent& event,
 
 // Keeps a session's notifications, numbered from 1, so that a subscriber that comes late or comes
 // back gets everything after the last one it saw: also after the session has ended, and from
-// another daemon process. Each is in the store before any subscriber gets it, so no number is ever
-// used twice. Publishing waits for nobody. Only of progress are the oldest ones given up, in a
-// session that tells a great deal of it.
+// another daemon process. Each goes to the store before any subscriber gets it. What a host lost
+// that crashed, or could not write, may have been given to somebody: a later process leaves a gap,
+// so that no number is ever used twice. Publishing waits for nobody. Only of progress are the
+// oldest ones given up, in a session that tells a great deal of it.
 //
 // Shared by the session and its subscribers; the store must outlive them.
 class Notifier : public std::enable_shared_from_this<Notifier> {
@@ -55,7 +56,7 @@ class Notifier : public std::enable_shared_from_this<Notifier> {
   // Returns when all that was published is in the store.
   Task<void> Flush();
 
-  uint32_t last_id() const { return next_id_ - 1; }
+  uint32_t last_id() const { return last_id_; }
   // Whether that phase has been told.
   bool told(v1::MigrationPhase phase) const { return told_.contains(phase); }
 
@@ -97,6 +98,7 @@ class Notifier : public std::enable_shared_from_this<Notifier> {
   std::set<v1::MigrationPhase> told_;
   std::optional<google::protobuf::Timestamp> start_time_;  // of the first message
   uint32_t kept_id_ = 0;                                   // the newest in the store
+  uint32_t last_id_ = 0;                                   // the newest that was published
   uint32_t next_id_ = 1;
   bool writing_ = false;
   bool closed_ = false;

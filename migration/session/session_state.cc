@@ -132,7 +132,8 @@ absl::StatusOr<Transition> Apply(SessionState state, SessionCall call) {
 }
 
 bool CanCleanUp(SessionState state, v1::MigrationOrigin origin) {
-  if (state == kIdle || state == kFinalized) return true;
+  // One that is idle is just being set up.
+  if (state == kFinalized) return true;
   return state == kCancelled && origin == v1::MIGRATION_ORIGIN_DESTINATION;
 }
 

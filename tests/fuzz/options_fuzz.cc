@@ -41,7 +41,7 @@ void CheckRanges(const MigrationInitializeOptions& options) {
     CheckRange(throttle.blackout_time_threshold_for_cancelling_migration, 1, 2e6);
   }
   if (options.compression_settings) {
-    CheckRange(options.compression_settings->throttle_worker_count, 1, 255);
+    CheckRange(options.compression_settings->throttle_worker_count, 1, 63);
   }
 }
 

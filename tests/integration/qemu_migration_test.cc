@@ -221,6 +221,34 @@ class QemuMigrationTest : public QemuFixture {
     co_await EndAll();
   }
 
+  // A cancel that is under way when the stream is to begin: nothing begins.
+  Task<void> CancelledBeforeItBegins() {
+    CO_EXPECT_OK(co_await Open());
+    CO_EXPECT_OK(co_await source_->InitializeLiveMigrationOnSource({}));
+    auto over = std::make_shared<AsyncEvent>(executor());
+    auto cancel = [](ComputeSystem* source, std::shared_ptr<AsyncEvent> done) -> Task<void> {
+      CO_EXPECT_OK(co_await source->CancelLiveMigration(kCancelSource));
+      done->Set();
+    };
+    auto start = [](ComputeSystem* source, std::shared_ptr<AsyncEvent> done) -> Task<void> {
+      const schema::MigrationStartOptions options;
+      const MigrationEndpoint endpoint{"/nowhere"};
+      EXPECT_TRUE(
+          absl::IsCancelled(co_await source->StartLiveMigrationOnSource(options, endpoint)));
+      done->Set();
+    };
+    auto refused = std::make_shared<AsyncEvent>(executor());
+    Spawn(executor(), cancel(source_.get(), over));
+    Spawn(executor(), start(source_.get(), refused));
+    co_await over->Wait();
+    co_await refused->Wait();
+    EXPECT_EQ(co_await StateOf(source_.get()), SystemState::kRunning);
+    CO_EXPECT_OK(co_await OpenDestination({}));
+    CO_EXPECT_OK(co_await Prepare(source_.get(), {}));
+    CO_EXPECT_OK(co_await TransferBoth());
+    co_await EndAll();
+  }
+
   Task<void> OutOfOrder() {
     CO_EXPECT_OK(co_await Open());
     EXPECT_TRUE(absl::IsFailedPrecondition(co_await source_->StartLiveMigrationTransfer(kOut, {})));
@@ -248,6 +276,7 @@ TEST_F(QemuMigrationTest, DestinationKilledInMidTransfer) { Run(DestinationKille
 TEST_F(QemuMigrationTest, UnreachableDestinationLeavesTheSourceRunning) { Run(Unreachable()); }
 TEST_F(QemuMigrationTest, APausedSystemStaysPaused) { Run(PausedStaysPaused()); }
 TEST_F(QemuMigrationTest, TheSourceTakesTheSystemBack) { Run(TakenBack()); }
+TEST_F(QemuMigrationTest, WhatIsBeingCancelledDoesNotBegin) { Run(CancelledBeforeItBegins()); }
 TEST_F(QemuMigrationTest, VerbsOutOfOrderAreRefused) { Run(OutOfOrder()); }
 
 }  // namespace

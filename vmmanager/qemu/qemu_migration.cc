@@ -15,17 +15,12 @@ using schema::MigrationFinalOperation;
 using schema::MigrationResult;
 using schema::SystemState;
 
-constexpr milliseconds kSamplePeriod{250};
+constexpr milliseconds kProgressPeriod{250};
 constexpr milliseconds kCancelDeadline{2'000};
 constexpr milliseconds kStreamEndDeadline{10'000};
 
 json::object UriOf(const MigrationEndpoint& endpoint) {
   return {{"uri", absl::StrCat("unix:", endpoint.unix_path)}};
-}
-
-Task<absl::Status> WaitFor(AsyncEvent* event) {
-  co_await event->Wait();
-  co_return absl::OkStatus();
 }
 
 }  // namespace
@@ -117,8 +112,11 @@ Task<absl::Status> QemuMigration::Start(MigrationEndpoint endpoint) {
         "StartLiveMigrationOnSource needs InitializeLiveMigrationOnSource first");
   }
   CO_RETURN_IF_ERROR(CheckUnixPath(endpoint.unix_path));
+  // What is being cancelled must not begin: nobody would listen to it.
+  if (cancelled_) co_return absl::CancelledError("the migration was cancelled");
   endpoint_ = std::move(endpoint);
   CO_RETURN_IF_ERROR(co_await Configure());
+  if (cancelled_) co_return absl::CancelledError("the migration was cancelled");
   stage_ = Stage::kStarted;
   Tell(MigrationEventName::kSetupDone);
   co_return absl::OkStatus();
@@ -130,6 +128,7 @@ Task<absl::Status> QemuMigration::Transfer(schema::MigrationTransferOptions opti
     co_return absl::FailedPreconditionError(
         "StartLiveMigrationTransfer needs a started migration of the same origin");
   }
+  if (cancelled_) co_return absl::CancelledError("the migration was cancelled");
   // A task may be dropped while it waits; Cancel and Finalize must still learn that it is over.
   struct SetOnExit {
     AsyncEvent* event;
@@ -137,7 +136,6 @@ Task<absl::Status> QemuMigration::Transfer(schema::MigrationTransferOptions opti
   } over{&transfer_over_};
   transfer_over_.Reset();
   cancel_.Reset();
-  cancelled_ = false;
   stage_ = Stage::kTransferring;
   absl::Status status;
   if (origin_ == Origin::kSource) {
@@ -150,7 +148,7 @@ Task<absl::Status> QemuMigration::Transfer(schema::MigrationTransferOptions opti
 
 Task<void> QemuMigration::Sample(std::shared_ptr<AsyncQueue<Signal>> signals) {
   while (true) {
-    co_await Delay(kSamplePeriod);
+    co_await Delay(kProgressPeriod);
     signals->Push({.kind = Signal::Kind::kSample});
   }
 }
@@ -468,7 +466,7 @@ Task<absl::Status> QemuMigration::Cancel() {
     // Transfer itself rolls back: only one task at a time talks about the stream.
     constexpr milliseconds kRollbackDeadline = kCancelDeadline * 3 + kStreamEndDeadline;
     CO_RETURN_IF_ERROR(
-        co_await WithDeadline(kRollbackDeadline, "the roll-back", WaitFor(&transfer_over_)));
+        co_await WithDeadline(kRollbackDeadline, "the roll-back", transfer_over_.Wait()));
     if (stage_ == Stage::kNone) co_return absl::OkStatus();
   }
   absl::Status status = co_await StopStream();

@@ -130,9 +130,10 @@ class UtilityVm : public std::enable_shared_from_this<UtilityVm> {
 
   // --- A migration's destination ---
 
+  // It is the session's from here on, until RunIncoming or Discard; the source runs it meanwhile.
+  void ExpectMigration(const std::string& session_id) { incoming_session_ = session_id; }
   // Makes the system ready to receive. The VM is INCOMING until RunIncoming or Discard.
-  Task<absl::Status> PrepareIncoming(const std::string& session_id,
-                                     const schema::MigrationInitializeOptions& options,
+  Task<absl::Status> PrepareIncoming(const schema::MigrationInitializeOptions& options,
                                      const MigrationEndpoint& endpoint);
   absl::Status RestoreGuest(const guest::GuestState& state);
   // Runs it here (or leaves it paused), once the commit protocol granted it.

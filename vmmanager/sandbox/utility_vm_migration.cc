@@ -81,13 +81,11 @@ Task<absl::Status> UtilityVm::Relinquish() {
   co_return ended;
 }
 
-Task<absl::Status> UtilityVm::PrepareIncoming(const std::string& session_id,
-                                              const schema::MigrationInitializeOptions& options,
+Task<absl::Status> UtilityVm::PrepareIncoming(const schema::MigrationInitializeOptions& options,
                                               const MigrationEndpoint& endpoint) {
   auto self = shared_from_this();
   AsyncMutex::Guard lock = co_await operation_.Lock();
   if (phase_ != Phase::kStopped) co_return Refuse("prepared for a migration");
-  incoming_session_ = session_id;
   SetPhase(Phase::kIncoming);
   row_.desired_state = "incoming";
   schema::ComputeSystem document = document_;

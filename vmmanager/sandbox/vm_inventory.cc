@@ -11,6 +11,7 @@
 
 #include "absl/strings/str_cat.h"
 #include "bridge/runtime/status_macros.h"
+#include "bridge/runtime/unix_time.h"
 #include "vmmanager/sandbox/machine_document.h"
 
 namespace ferry::vm {
@@ -21,11 +22,6 @@ constexpr size_t kDepartedKept = 1024;
 // AF_VSOCK reserves 0 to 2 and the highest one.
 constexpr uint32_t kFirstGuestCid = 1024;
 constexpr uint32_t kLastGuestCid = 0x7fffffff;
-
-uint64_t NowUnixMs() {
-  const auto now = std::chrono::system_clock::now().time_since_epoch();
-  return static_cast<uint64_t>(std::chrono::duration_cast<milliseconds>(now).count());
-}
 
 }  // namespace
 
@@ -140,7 +136,7 @@ Task<absl::Status> VmInventory::Delete(std::shared_ptr<UtilityVm> vm) {
 }
 
 absl::StatusOr<std::shared_ptr<UtilityVm>> VmInventory::AddIncoming(
-    VmRow row, v1::VmSpec spec, schema::ComputeSystem document) {
+    const std::string& session_id, VmRow row, v1::VmSpec spec, schema::ComputeSystem document) {
   RETURN_IF_ERROR(CheckServing());
   if (vms_.contains(row.id)) {
     return absl::AlreadyExistsError(
@@ -155,6 +151,7 @@ absl::StatusOr<std::shared_ptr<UtilityVm>> VmInventory::AddIncoming(
   const std::string id = row.id;
   auto vm =
       std::make_shared<UtilityVm>(deps_, std::move(row), std::move(spec), std::move(document));
+  vm->ExpectMigration(session_id);
   vms_[id] = vm;
   return vm;
 }

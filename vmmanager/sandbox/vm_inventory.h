@@ -35,8 +35,10 @@ class VmInventory {
   // Forgets a stopped VM.
   Task<absl::Status> Delete(std::shared_ptr<UtilityVm> vm);
 
-  // A VM that a migration brings; ALREADY_EXISTS if its id or name is taken here.
-  absl::StatusOr<std::shared_ptr<UtilityVm>> AddIncoming(VmRow row, v1::VmSpec spec,
+  // A VM that migration `session_id` brings; nobody else may start or delete it. ALREADY_EXISTS if
+  // its id or name is taken here.
+  absl::StatusOr<std::shared_ptr<UtilityVm>> AddIncoming(const std::string& session_id, VmRow row,
+                                                         v1::VmSpec spec,
                                                          schema::ComputeSystem document);
   // A context id for AF_VSOCK that no VM of this host has; chosen at random, so that the daemons of
   // one kernel do not meet.

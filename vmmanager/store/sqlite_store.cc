@@ -70,6 +70,7 @@ class Database {
       : connection_(std::move(connection)), witness_(std::move(witness)) {}
 
   absl::Status PutVm(const VmRow& row) {
+    RETURN_IF_ERROR(SetSynced(true));
     ASSIGN_OR_RETURN(SqliteStatement put,
                      connection_->Prepare("INSERT OR REPLACE INTO vms VALUES "
                                           "(?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)"));
@@ -92,12 +93,14 @@ class Database {
   }
 
   absl::Status Delete(const char* table, const std::string& id) {
+    RETURN_IF_ERROR(SetSynced(true));
     ASSIGN_OR_RETURN(SqliteStatement remove,
                      connection_->Prepare(StrCat("DELETE FROM ", table, " WHERE id = ?")));
     return remove.BindText(id).Run();
   }
 
   absl::Status DeleteSession(const std::string& id) {
+    RETURN_IF_ERROR(SetSynced(true));
     SqliteTransaction transaction(*connection_);
     RETURN_IF_ERROR(transaction.Begin());
     RETURN_IF_ERROR(Delete("sessions", id));
@@ -111,9 +114,7 @@ class Database {
 
   absl::Status PutNotification(const NotificationRow& row) {
     RETURN_IF_ERROR(SetSynced(false));
-    absl::Status put = WriteNotification(row);
-    RETURN_IF_ERROR(SetSynced(true));
-    return put;
+    return WriteNotification(row);
   }
 
   absl::StatusOr<std::vector<NotificationRow>> ReadNotifications(const std::string& session_id,
@@ -131,6 +132,7 @@ class Database {
   }
 
   absl::Status PutSession(const SessionRow& row) {
+    RETURN_IF_ERROR(SetSynced(true));
     ASSIGN_OR_RETURN(
         SqliteStatement put,
         connection_->Prepare("INSERT OR REPLACE INTO sessions VALUES (?, ?, ?, ?, ?, ?, ?)"));
@@ -203,6 +205,7 @@ class Database {
   }
 
   absl::StatusOr<EventRow> AppendEvent(EventRow event) {
+    RETURN_IF_ERROR(SetSynced(true));
     SqliteTransaction transaction(*connection_);
     RETURN_IF_ERROR(transaction.Begin());
     {
@@ -241,7 +244,8 @@ class Database {
   }
 
  private:
-  // Whether a commit waits until the disk has it. Only notifications do without.
+  // Whether a commit waits until the disk has it. Only notifications do without, so everything else
+  // that writes says so first.
   absl::Status SetSynced(bool synced) {
     if (synced == synced_) return absl::OkStatus();
     RETURN_IF_ERROR(

@@ -58,6 +58,22 @@ TEST_F(CancelTest, WhileTheDestinationPrepares) {
   ExpectRolledBack(vm);
 }
 
+TEST_F(CancelTest, ThatCannotGiveTheVmBackAtFirstIsTriedAgain) {
+  auto vm = Boot();
+  a_.deps->limits.ask_again = milliseconds(1);
+  vm::FakeScript& script = a_.host.backend.script();
+  peer_->FailNext("Prepare", absl::UnavailableError("no answer"));
+  script.FailNext("CancelLiveMigration", absl::DeadlineExceededError("slow"));
+  peer_->Block("Cancel");
+  const std::string id = Migrate();
+  Await(peer_->WaitBlocked("Cancel"));
+  script.FailNext("CancelLiveMigration", absl::DeadlineExceededError("slow"));
+  peer_->Release("Cancel");
+  EXPECT_EQ(Wait(a_, id).vm_location(), "host-a:1");
+  EXPECT_EQ(vm->state(), v1::VM_STATE_RUNNING);
+  EXPECT_FALSE(vm->current_notice().has_value());
+}
+
 TEST_F(CancelTest, DuringTheMemoryTransfer) {
   auto vm = Boot();
   a_.host.backend.script().Block("Page");

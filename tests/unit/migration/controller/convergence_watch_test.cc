@@ -29,6 +29,11 @@ TEST(ConvergenceWatchTest, HopesWhileTheGuestCanBeSlowedDownFurther) {
   for (uint64_t pass = 1; pass < 100; ++pass) EXPECT_FALSE(watch.Hopeless(At(pass, 100, 98)));
 }
 
+TEST(ConvergenceWatchTest, AMaximumOfPassesIsAnEndOfItsOwn) {
+  ConvergenceWatch watch(true);
+  for (uint64_t pass = 1; pass < 100; ++pass) EXPECT_FALSE(watch.Hopeless(At(pass, 100, 99)));
+}
+
 TEST(ConvergenceWatchTest, HopesWhileLessIsLeft) {
   ConvergenceWatch watch;
   for (uint64_t pass = 1; pass < 100; ++pass) {

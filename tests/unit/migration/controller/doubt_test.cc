@@ -45,6 +45,20 @@ TEST_F(DoubtTest, LostGoIsOfferedAgain) {
   EXPECT_EQ(Kinds(b_, id).back(), "RUNNING");
 }
 
+TEST_F(DoubtTest, ARefusalThatCannotBeWrittenIsTriedAgain) {
+  auto vm = Boot();
+  a_.deps->limits.release = milliseconds(20);
+  b_.deps->limits.decision = milliseconds(20);
+  peer_->Block("Settle");
+  FailAppend(b_, "REFUSED");
+  CutAtCommit(UseWire());
+  const std::string id = Migrate();
+  Until([&] { return Kinds(b_, id).size() > 3 && Kinds(b_, id).back() == "REFUSED"; });
+  peer_->Release("Settle");
+  EXPECT_EQ(Wait(a_, id).vm_location(), "host-a:1");
+  ExpectRolledBack(vm);
+}
+
 TEST_F(DoubtTest, RefusedAfterCommitGivesTheVmBack) {
   auto vm = Boot();
   a_.host.System(*vm)->Step(4);

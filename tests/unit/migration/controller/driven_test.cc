@@ -74,6 +74,77 @@ TEST_F(DrivenTest, AVmmThatDiesOnItsGoIsRefusedAndReclaimed) {
   ExpectRolledBack(vm);
 }
 
+TEST_F(DrivenTest, AVmmThatIsJustDyingIsNotGranted) {
+  auto vm = Boot();
+  TransferBoth("s1");
+  auto go = Stop(a_, "s1");
+  ASSERT_TRUE(go.ok());
+  // Its end has not been told yet.
+  b_.host.backend.script().FailNext("GetProperties", absl::UnavailableError("gone"));
+  EXPECT_FALSE(Resume(b_, "s1", *go).ok());
+  Until([&] { return Describe(a_, "s1").done(); });
+  EXPECT_EQ(Kinds(b_, "s1").back(), "REFUSED");
+  EXPECT_EQ(Kinds(a_, "s1").back(), "RECLAIMED");
+  ExpectRolledBack(vm);
+}
+
+TEST_F(DrivenTest, ACancelThatComesWhileTheVmIsGrantedChangesNothing) {
+  auto vm = Boot();
+  TransferBoth("s1");
+  auto go = Stop(a_, "s1");
+  ASSERT_TRUE(go.ok());
+  AsyncEvent written(io_.get_executor());
+  HoldAppend(b_, "GRANTED", written);
+  auto running = Begin(Session(b_, "s1")->Finalize(v1::FINALIZE_ACTION_RESUME, *go));
+  Settle();
+  auto cancelled = Begin(Session(b_, "s1")->Cancel("no more"));
+  Settle();
+  written.Set();
+  auto done = Finish(running);
+  ASSERT_TRUE(done.ok()) << done.status();
+  EXPECT_EQ(Finish(cancelled).code(), absl::StatusCode::kFailedPrecondition);
+  EXPECT_EQ(State(b_, "s1"), v1::SESSION_STATE_FINALIZED);
+  EXPECT_EQ(Describe(b_, "s1").outcome(), v1::SESSION_OUTCOME_SUCCEEDED);
+  EXPECT_TRUE(Cleanup(b_, "s1").ok());
+  EXPECT_TRUE(Stop(a_, "s1", *done).ok());
+  ExpectMoved(vm, 2);
+}
+
+TEST_F(DrivenTest, AnImportIsCalledOffOnceItIsThrough) {
+  auto vm = Boot();
+  auto plan = Export("s1");
+  ASSERT_TRUE(plan.ok());
+  AsyncEvent written(io_.get_executor());
+  HoldAppend(b_, "IMPORTED", written);
+  v1::ImportSandboxRequest request;
+  request.set_session_id("s1");
+  request.set_config(*plan);
+  auto imported = Begin(b_.sessions->Import(request));
+  Settle();
+  auto cancelled = Begin(Session(b_, "s1")->Cancel("no more"));
+  Settle();
+  EXPECT_EQ(Cleanup(b_, "s1").code(), absl::StatusCode::kFailedPrecondition);
+  written.Set();
+  EXPECT_TRUE(Finish(imported).ok());
+  EXPECT_TRUE(Finish(cancelled).ok());
+  EXPECT_EQ(Kinds(b_, "s1").back(), "REFUSED");
+  EXPECT_TRUE(Cleanup(b_, "s1").ok());
+  EXPECT_TRUE(Resume(a_, "s1").ok());
+  ExpectRolledBack(vm);
+}
+
+TEST_F(DrivenTest, AnImportThatFailsIsNoSession) {
+  auto vm = Boot();
+  auto plan = Export("s1");
+  ASSERT_TRUE(plan.ok());
+  FailAppend(b_, "IMPORTED");
+  EXPECT_FALSE(Import("s1", *plan).ok());
+  Settle();
+  EXPECT_TRUE(Await(b_.host.store.ListSessions())->empty());
+  ExpectEmpty(b_);
+  EXPECT_TRUE(Resume(a_, "s1").ok());
+}
+
 TEST_F(DrivenTest, AVmmThatDiesAfterItsGrantIsLostAndReleased) {
   auto vm = Boot();
   TransferBoth("s1");
@@ -95,6 +166,9 @@ TEST_F(DrivenTest, AVmmThatDiesAfterItsGrantIsLostAndReleased) {
   ASSERT_TRUE(there.ok());
   EXPECT_EQ((*there)->state(), v1::VM_STATE_FAILED);
   EXPECT_EQ(Describe(b_, "s1").vm_location(), "nowhere");
+  EXPECT_EQ(Describe(a_, "s1").outcome(), v1::SESSION_OUTCOME_FAILED);
+  EXPECT_EQ(Describe(a_, "s1").reason(), "vm_died_after_switchover");
+  EXPECT_EQ(Describe(a_, "s1").vm_location(), "nowhere");
   EXPECT_TRUE(a_.host.inventory->List().empty());
 }
 

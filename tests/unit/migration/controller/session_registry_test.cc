@@ -275,7 +275,7 @@ TEST_F(SessionRegistryTest, ARecordOfAnotherVersionIsNotGuessedAt) {
 
 class SettleTest : public DrivenTest {
  protected:
-  absl::StatusOr<Proof> Ask(const std::string& id, ProofKind kind) {
+  v1::SettleSessionRequest Question(const std::string& id, ProofKind kind) {
     Proof word;
     word.kind = kind;
     word.session_id = id;
@@ -289,7 +289,10 @@ class SettleTest : public DrivenTest {
     request.set_epoch(1);
     request.set_plan_sha256("plan");
     request.set_proof(EncodeProof(word, "plan"));
-    auto answer = Await(b_.sessions->Settle(request));
+    return request;
+  }
+  absl::StatusOr<Proof> Ask(const std::string& id, ProofKind kind) {
+    auto answer = Await(b_.sessions->Settle(Question(id, kind)));
     if (!answer.ok()) return answer.status();
     return DecodeProof(answer->proof(), "plan");
   }
@@ -309,6 +312,18 @@ TEST_F(SettleTest, WhatIsNotKnownIsRefusedForEver) {
   // A plan that was long on its way comes too late.
   EXPECT_EQ(Import("s1", *plan).code(), absl::StatusCode::kAlreadyExists);
   ExpectEmpty(b_);
+}
+
+TEST_F(SettleTest, WhatComesJustNowIsHereOrRefusedButNotBoth) {
+  using asio::experimental::awaitable_operators::operator&&;
+  Boot();
+  auto plan = Export("s1");
+  ASSERT_TRUE(plan.ok());
+  auto [answer, imported] = Await(b_.sessions->Settle(Question("s1", ProofKind::kGo)) &&
+                                  b_.sessions->Import(ImportRequest("s1", *plan), ""));
+  EXPECT_NE(answer.ok(), imported.ok()) << answer.status() << " and " << imported;
+  const auto kinds = Kinds(b_, "s1");
+  EXPECT_THAT(kinds, ElementsAre(imported.ok() ? "IMPORTED" : "REFUSED"));
 }
 
 TEST_F(SettleTest, TheSourceOfASessionIsNotAsked) {

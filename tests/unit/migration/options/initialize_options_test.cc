@@ -180,7 +180,12 @@ INSTANTIATE_TEST_SUITE_P(
                 [](v1::InitializeOptions& o) {
                   o.mutable_compression_settings()->set_throttle_worker_count(0);
                 },
-                "throttle_worker_count is 0"}),
+                "throttle_worker_count is 0"},
+        Refusal{"MoreWorkersThanTheConnectionCarries",
+                [](v1::InitializeOptions& o) {
+                  o.mutable_compression_settings()->set_throttle_worker_count(64);
+                },
+                "throttle_worker_count is 64, but must be from 1 to 63"}),
     [](const auto& info) { return std::string(info.param.name); });
 
 TEST(CheckOptionsAgree, NamesWhatContradicts) {

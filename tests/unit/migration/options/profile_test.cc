@@ -57,6 +57,12 @@ TEST(Profile, WhatIsSetWins) {
   EXPECT_FALSE(Expanded(v1::MIGRATION_PROFILE_GENTLE, params).skip_throttling());
 }
 
+TEST(Profile, TheTransportNeedNotBeNamed) {
+  v1::InitializeOptions options;
+  ASSERT_TRUE(ExpandProfile(v1::MIGRATION_PROFILE_BALANCED, options).ok());
+  EXPECT_EQ(options.memory_transport(), v1::MEMORY_TRANSPORT_TCP);
+}
+
 TEST(Profile, AnUnknownOneIsRefused) {
   v1::InitializeOptions options;
   EXPECT_EQ(ExpandProfile(static_cast<v1::MigrationProfile>(9), options).code(),

@@ -17,11 +17,11 @@ class HostCapacityTest : public SandboxTest {
     v1::VmSpec spec;
     spec.set_name("other");
     spec.set_memory_mb(256);
-    auto vm = host_.inventory->AddIncoming(row, spec, {});
+    auto vm = host_.inventory->AddIncoming("s", row, spec, {});
     ASSERT_TRUE(vm.ok()) << vm.status();
     const schema::MigrationInitializeOptions options;
     const MigrationEndpoint endpoint{folder_.path() + "/m"};
-    const absl::Status prepared = Await((*vm)->PrepareIncoming("s", options, endpoint));
+    const absl::Status prepared = Await((*vm)->PrepareIncoming(options, endpoint));
     ASSERT_TRUE(prepared.ok()) << prepared;
     ASSERT_EQ((*vm)->state(), v1::VM_STATE_INCOMING);
   }

@@ -141,16 +141,30 @@ TEST_F(VmInventoryTest, ArrivalMustNotClash) {
   VmRow row;
   row.id = vm->id();
   row.name = "other";
-  EXPECT_EQ(host_.inventory->AddIncoming(row, {}, {}).status().code(),
+  EXPECT_EQ(host_.inventory->AddIncoming("s", row, {}, {}).status().code(),
             absl::StatusCode::kAlreadyExists);
   row.id = "another-id";
   row.name = "web";
-  const absl::Status clash = host_.inventory->AddIncoming(row, {}, {}).status();
+  const absl::Status clash = host_.inventory->AddIncoming("s", row, {}, {}).status();
   EXPECT_EQ(clash.code(), absl::StatusCode::kAlreadyExists);
   EXPECT_THAT(clash.message(), HasSubstr("named web"));
   row.name = "new";
-  ASSERT_TRUE(host_.inventory->AddIncoming(row, {}, {}).ok());
+  ASSERT_TRUE(host_.inventory->AddIncoming("s", row, {}, {}).ok());
   EXPECT_TRUE(host_.inventory->Find("another-id").ok());
+}
+
+TEST_F(VmInventoryTest, ArrivalIsItsMigrationsAlone) {
+  VmRow row;
+  row.id = "on-its-way";
+  row.name = "web";
+  auto vm = host_.inventory->AddIncoming("s", row, {}, {});
+  ASSERT_TRUE(vm.ok());
+  // It runs at its source.
+  const absl::Status started = Await((*vm)->Start());
+  EXPECT_EQ(started.code(), absl::StatusCode::kFailedPrecondition);
+  EXPECT_THAT(started.message(), HasSubstr("migration s is under way"));
+  EXPECT_EQ(Await(host_.inventory->Delete(*vm)).code(), absl::StatusCode::kFailedPrecondition);
+  EXPECT_EQ((*vm)->OpenMigration("t", "elsewhere").code(), absl::StatusCode::kAlreadyExists);
 }
 
 TEST_F(VmInventoryTest, DeleteNeedsAStoppedVm) {

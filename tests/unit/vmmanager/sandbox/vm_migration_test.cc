@@ -13,7 +13,8 @@ class VmMigrationTest : public SandboxTest {
     const schema::MigrationInitializeOptions options;
     MigrationEndpoint endpoint;
     endpoint.unix_path = folder_.path() + "/in";
-    EXPECT_TRUE(Await(vm->PrepareIncoming("session-1", options, endpoint)).ok());
+    vm->ExpectMigration("session-1");
+    EXPECT_TRUE(Await(vm->PrepareIncoming(options, endpoint)).ok());
     return vm;
   }
 };
@@ -225,7 +226,7 @@ TEST_F(VmMigrationTest, IncomingVmCanBePreparedOnce) {
   auto vm = Incoming();
   const schema::MigrationInitializeOptions options;
   const MigrationEndpoint endpoint;
-  EXPECT_EQ(Await(vm->PrepareIncoming("session-2", options, endpoint)).code(),
+  EXPECT_EQ(Await(vm->PrepareIncoming(options, endpoint)).code(),
             absl::StatusCode::kFailedPrecondition);
 }
 

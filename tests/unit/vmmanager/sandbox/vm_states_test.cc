@@ -37,7 +37,8 @@ class VmStatesTest : public SandboxTest, public ::testing::WithParamInterface<St
       const schema::MigrationInitializeOptions options;
       MigrationEndpoint endpoint;
       endpoint.unix_path = folder_.path() + "/" + vm->id();
-      EXPECT_TRUE(Await(vm->PrepareIncoming("session-1", options, endpoint)).ok());
+      vm->ExpectMigration("session-1");
+      EXPECT_TRUE(Await(vm->PrepareIncoming(options, endpoint)).ok());
       return vm;
     }
     if (state == v1::VM_STATE_STOPPED) return vm;
