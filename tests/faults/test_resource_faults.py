@@ -76,6 +76,6 @@ def test_row_31_destination_loses_power_once_it_was_granted_the_vm(trial):
     with trial.frozen_at(destination, "GRANTED.after") as mover:
         destination.lose_power()
         destination.start()
-        assert_succeeded(mover, destination)
+        assert_failed(mover, "nowhere", "vm_died_after_switchover")
     trial.settle_lost(failed_at=destination)
     oracles.assert_granted_and_lost(trial.source, destination)

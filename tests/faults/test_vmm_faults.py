@@ -56,7 +56,7 @@ def test_row_10_destination_vmm_killed_between_go_and_running(trial):
     with trial.frozen_at(destination, "GRANTED.after") as mover:
         destination.kill_vmm()
         destination.thaw()
-        assert_succeeded(mover, destination)
+        assert_failed(mover, "nowhere", "vm_died_after_switchover")
     trial.settle_lost(failed_at=destination)
     oracles.assert_granted_and_lost(trial.source, destination)
 

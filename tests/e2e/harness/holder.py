@@ -1,8 +1,9 @@
 """First process of a host's namespaces: makes its mounts private, then reaps orphans.
 
 Usage: holder.py PRIVATE_FOLDER
-Run by namespaces.py under unshare. Mounts a file system of its own on PRIVATE_FOLDER and /run and
-makes every other one read-only, so that two hosts share nothing that either can write to.
+Run by namespaces.py under unshare. Mounts file systems of its own on PRIVATE_FOLDER, /run and
+/dev/shm and makes every other one read-only, so that two hosts share nothing that either can write
+to.
 """
 import os
 import subprocess
@@ -27,8 +28,8 @@ def main():
     for point in mount_points():
         if not any(point == kept or point.startswith(kept + "/") for kept in KEPT_WRITABLE):
             mount("-o", "remount,bind,ro", point, check=False)
-    for folder in (private, "/run"):
-        mount("-t", "tmpfs", "-o", "mode=0755", "ferry-host", folder)
+    for folder, mode in ((private, "0755"), ("/run", "0755"), ("/dev/shm", "1777")):
+        mount("-t", "tmpfs", "-o", f"mode={mode}", "ferry-host", folder)
     mount("-t", "proc", "proc", "/proc")
     print("ready", flush=True)
     while True:
