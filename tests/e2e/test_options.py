@@ -11,6 +11,9 @@ from harness.rpc import Rpc
 
 _requests = itertools.count(1)
 MEGABYTE = 1 << 20
+# By so many QEMU's count may exceed the maximum of passes: it counts its last look at what is dirty
+# as a pass, too, and those before it.
+LAST_PASSES = 4
 
 
 def begin(rpc, vm, destination, **options):
@@ -218,6 +221,10 @@ def test_profiles_do_what_they_say_for_a_guest_faster_than_the_link(two_hosts, v
         finished = destination.ctl.run("migrate", vm, "--to", source.address, *limit, "--profile",
                                        "must-finish", "--json")
         assert finished.returncode == 0, finished
+        ended_by = parse_json(finished.stdout.splitlines()[-1])["statistics"]
+        assert number(ended_by, "throttle_percent") >= 40, ended_by
+        # Its maximum is 12, if it did not fit before.
+        assert number(ended_by, "memory_passes") <= 12 + LAST_PASSES, ended_by
         wait_until_dirtying(client)
 
 
@@ -227,7 +234,8 @@ def test_a_guest_that_no_throttle_makes_slow_enough_is_called_hopeless(two_hosts
         # What the guest dirties in the hundredth of its time that it has left takes longer to send
         # than until its next turn.
         hopeless = source.ctl.run("migrate", vm, "--to", destination.address, "--max-bandwidth",
-                                  "12M", "--throttle-min", "99", "--downtime-limit", "1ms", "--json")
+                                  "12M", "--throttle-min", "99", "--downtime-limit", "1ms",
+                                  "--json")
         assert hopeless.returncode == 7, hopeless
         ended = parse_json(hopeless.stdout.splitlines()[-1])
         assert ended["reason"] == "not_converging", ended
@@ -261,8 +269,7 @@ def test_passes_have_a_target_and_a_maximum(two_hosts, vm):
         wait_until_dirtying(client)
     assert passes["plain"] < 8, passes
     assert passes["target"] >= 10, passes
-    # QEMU counts its last look at what is dirty as a pass, too, and the one before it.
-    assert 5 <= passes["maximum"] <= 9, passes
+    assert 5 <= passes["maximum"] <= 5 + LAST_PASSES, passes
     assert forced == {"plain": False, "target": False, "maximum": True}
 
 
@@ -280,8 +287,7 @@ def test_a_blackout_over_the_threshold_is_called_off_and_the_guest_runs_on(two_h
         wait_until_dirtying(client)
         moved = source.ctl.migrate(vm, destination, *options)
         assert moved["statistics"]["switchover_forced"], moved
-        # What was left then went faster than the limit, but it was more than an idle guest's.
-        assert number(moved["statistics"], "blackout_ms") > 40, moved
+        assert 3 <= number(moved["statistics"], "memory_passes") <= 3 + LAST_PASSES, moved
         wait_until_dirtying(client)
 
 
