@@ -7,6 +7,10 @@ from . import workload
 from .ctl import number
 from .mover import last_word, phase_seen
 
+# From before a migration's switchover until after it.
+FIRST_END_MS = 300
+BETWEEN_ENDS_MS = 60
+
 
 def exits_around_a_blackout(source, destination, vm, count=16):
     """Migrates while processes end one after another; how many of them did so at the switchover.
@@ -18,12 +22,17 @@ def exits_around_a_blackout(source, destination, vm, count=16):
     ended = {}
     waiting = []
     with contextlib.ExitStack() as clients:
-        # The last one of them ends some time after the migration.
-        first_end = time.monotonic() + 4
+        # Each waits for a line, so that all of them run before the first one ends.
+        attached = []
         for index in range(count):
-            left = first_end + index * 0.06 - time.monotonic()
-            client = clients.enter_context(workload.attach(
-                source, vm, "exit", str(index + 20), "--after-ms", str(int(max(left, 0) * 1000))))
+            command = (f"echo up; read -r line; exec {workload.PROGRAM} exit {index + 20} "
+                       f"--after-ms {FIRST_END_MS + index * BETWEEN_ENDS_MS}")
+            attached.append(clients.enter_context(
+                source.ctl.attach("exec", "-i", vm, "--", "sh", "-c", command)))
+            attached[-1].wait_until(lambda output: output == b"up\n")
+        mover = clients.enter_context(source.ctl.start_migration(vm, destination))
+        for index, client in enumerate(attached):
+            client.write(b"now\n")
 
             def wait(index=index, client=client):
                 status = client.wait(60)
@@ -31,9 +40,6 @@ def exits_around_a_blackout(source, destination, vm, count=16):
 
             waiting.append(threading.Thread(target=wait))
             waiting[-1].start()
-        until = first_end - 0.3 - time.monotonic()
-        threading.Event().wait(max(until, 0))
-        mover = clients.enter_context(source.ctl.start_migration(vm, destination))
         assert mover.wait(120) == 0, mover.errors()
         for thread in waiting:
             thread.join()
