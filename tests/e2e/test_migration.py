@@ -7,7 +7,7 @@ import time
 
 from harness import workload
 from harness.ctl import number
-from harness.exits import exits_around_a_blackout
+from harness.exits import Exits
 from harness.mover import SLOW, phase_seen
 from harness.oracles import wait_for_state
 
@@ -122,9 +122,10 @@ ROUNDS = 8
 
 def test_exit_statuses_from_around_the_blackout_arrive_once(two_hosts, vm):
     host = two_hosts[0]
+    exits = Exits(vm)
     for _ in range(ROUNDS):
-        hits = exits_around_a_blackout(host, two_hosts.other(host), vm)
-        if hits:
+        exits.migrate(host, two_hosts.other(host))
+        if exits.around:
             return
         host = two_hosts.other(host)
     raise AssertionError(f"in {ROUNDS} migrations no process ended around the blackout")

@@ -6,7 +6,7 @@ import signal
 import pytest
 
 from harness import oracles, workload
-from harness.exits import exits_around_a_blackout
+from harness.exits import Exits
 from harness.mover import assert_succeeded, last_word
 
 FLOOD = re.compile(rb"^flood (\d+)$", re.M)
@@ -68,12 +68,11 @@ def test_rows_20_21_agent_hangs_over_the_whole_migration(trial):
 
 def test_row_22_a_thousand_exits_around_blackouts(trial):
     host = trial.source
-    exits = around = 0
-    while exits < 1000:
-        around += exits_around_a_blackout(host, trial.hosts.other(host), trial.vm, count=32)
-        exits += 32
+    exits = Exits(trial.vm)
+    for _ in range(0, 1000, 32):
+        exits.migrate(host, trial.hosts.other(host), count=32)
         host = trial.hosts.other(host)
-    assert around > 0
+    assert exits.around > 0
     trial.settle(host)
 
 
