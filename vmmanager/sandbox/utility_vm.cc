@@ -273,7 +273,8 @@ Task<void> UtilityVm::PumpEvents(std::shared_ptr<UtilityVm> self,
 }
 
 void UtilityVm::OnEvent(const SystemEvent& event) {
-  if (event_tap_) event_tap_(event);
+  // A session that ends with its VM takes its tap off while the tap runs.
+  if (const auto tap = event_tap_) tap(event);
   if (event.kind == SystemEvent::Kind::kExited) OnExit(event.exit);
 }
 

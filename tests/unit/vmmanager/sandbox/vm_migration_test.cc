@@ -249,5 +249,23 @@ TEST_F(VmMigrationTest, CrashWhileAMigrationHoldsItIsTold) {
   EXPECT_FALSE(Await(vm->UsableGuest()).ok());
 }
 
+TEST_F(VmMigrationTest, TheEventTapMayBeTakenOffByItself) {
+  auto vm = Boot();
+  bool lived_on = false;
+  auto token = std::make_shared<int>();
+  std::weak_ptr<int> watch = token;
+  vm->set_event_tap([&, token = std::move(token)](const SystemEvent&) {
+    // Nothing of the tap may be used once it is gone.
+    const std::weak_ptr<int> watched = watch;
+    bool* const result = &lived_on;
+    vm->set_event_tap(nullptr);
+    *result = !watched.expired();
+  });
+  host_.System(*vm)->Exit(SystemExit::Cause::kReset, "");
+  Settle();
+  EXPECT_TRUE(lived_on);
+  EXPECT_TRUE(watch.expired());
+}
+
 }  // namespace
 }  // namespace ferry::vm
