@@ -19,13 +19,19 @@ namespace {
 
 constexpr uint64_t kMaxImageBytes = 1ull << 30;
 
-Task<absl::StatusOr<std::string>> Hash(std::string path) {
-  co_return FileSha256(path, kMaxImageBytes);
-}
+// A file system that hangs takes them away, and only them.
+constexpr size_t kThreads = 2;
 
 }  // namespace
 
-Task<absl::StatusOr<std::string>> ImageDigests::Get(std::string path) {
+ImageDigests::ImageDigests()
+    : threads_(std::make_unique<asio::thread_pool>(kThreads)), files_(threads_->get_executor()) {}
+
+ImageDigests::ImageDigests(Executor files) : files_(std::move(files)) {}
+
+ImageDigests::~ImageDigests() = default;
+
+Task<absl::StatusOr<ImageDigests::Known>> ImageDigests::Look(std::string path, Known known) {
   struct stat info {};
   if (::stat(path.c_str(), &info) != 0) {
     co_return absl::NotFoundError(
@@ -39,16 +45,22 @@ Task<absl::StatusOr<std::string>> ImageDigests::Get(std::string path) {
   now.size = static_cast<uint64_t>(info.st_size);
   now.inode = info.st_ino;
   now.changed_ns = info.st_ctim.tv_sec * 1'000'000'000 + info.st_ctim.tv_nsec;
-  const auto it = known_.find(path);
-  if (it != known_.end() && it->second.size == now.size && it->second.inode == now.inode &&
-      it->second.changed_ns == now.changed_ns) {
-    co_return it->second.sha256;
+  if (known.size == now.size && known.inode == now.inode && known.changed_ns == now.changed_ns) {
+    co_return known;
   }
-  asio::thread_pool pool(1);
-  CO_ASSIGN_OR_RETURN(
-      now.sha256, co_await asio::co_spawn(pool.get_executor(), Hash(path), asio::use_awaitable));
-  known_[path] = now;
-  co_return now.sha256;
+  CO_ASSIGN_OR_RETURN(now.sha256, FileSha256(path, kMaxImageBytes));
+  co_return now;
+}
+
+Task<absl::StatusOr<std::string>> ImageDigests::Get(std::string path) {
+  Known before;
+  if (const auto it = known_.find(path); it != known_.end()) before = it->second;
+  auto look = Look(path, std::move(before));
+  auto looked = co_await asio::co_spawn(files_, std::move(look), asio::use_awaitable);
+  if (!looked.ok()) co_return looked.status();
+  if (known_.size() >= kMaxKnown && !known_.contains(path)) known_.erase(known_.begin());
+  known_[path] = *looked;
+  co_return looked->sha256;
 }
 
 state::v1::Fingerprint DescribeMachine(const schema::ComputeSystem& document,

@@ -1,6 +1,9 @@
 #pragma once
 
+#include <cstddef>
+#include <cstdint>
 #include <map>
+#include <memory>
 #include <string>
 
 #include "absl/status/statusor.h"
@@ -9,14 +12,26 @@
 #include "vmmanager/backend/compute_system.h"
 #include "vmmanager/schema/compute_system.h"
 
+namespace boost::asio {
+class thread_pool;
+}  // namespace boost::asio
+
 namespace ferry::vm {
 
 // SHA-256 of guest image files, remembered until a file changes. Hashing takes some 50 ms per image
-// the first time, on a thread of its own. Paths may come from peers: only regular files of a
-// bounded size are read.
+// the first time. Paths may come from peers, so files are looked at and read on threads of its own,
+// only regular ones of a bounded size are read, and few are remembered.
 class ImageDigests {
  public:
+  ImageDigests();
+  // Files are read on `files`, which must outlive it.
+  explicit ImageDigests(Executor files);
+  ~ImageDigests();
+
   Task<absl::StatusOr<std::string>> Get(std::string path);
+
+  static constexpr size_t kMaxKnown = 64;
+  size_t known() const { return known_.size(); }
 
  private:
   struct Known {
@@ -25,6 +40,10 @@ class ImageDigests {
     int64_t changed_ns = 0;
     std::string sha256;
   };
+  static Task<absl::StatusOr<Known>> Look(std::string path, Known known);
+
+  std::unique_ptr<asio::thread_pool> threads_;  // nullptr: others' are used
+  const Executor files_;
   std::map<std::string, Known> known_;
 };
 

@@ -13,6 +13,7 @@ namespace ferry::vm {
 namespace {
 
 constexpr char kRequired[] = "required";
+constexpr char kUnknown[] = "unknown";
 
 void Add(std::vector<v1::Difference>& list, const std::string& field, const std::string& source,
          const std::string& destination) {
@@ -32,15 +33,31 @@ struct Image {
   absl::StatusOr<std::string> digest;
 };
 
-// The file at the source's path if it has the wanted content, else this host's default.
+// The file at the source's path if it has the wanted content, else this host's default. A path that
+// a peer names must not tell it what is in the file.
 Task<Image> FindImage(std::string path, std::string fallback, std::string wanted,
                       ImageDigests* digests) {
   absl::StatusOr<std::string> digest = co_await digests->Get(path);
-  if (fallback.empty() || (digest.ok() && *digest == wanted)) {
-    co_return Image{std::move(path), std::move(digest)};
+  if (digest.ok() && *digest != wanted) {
+    digest = absl::FailedPreconditionError(absl::StrCat(path, " has other content"));
   }
+  if (fallback.empty() || digest.ok()) co_return Image{std::move(path), std::move(digest)};
   digest = co_await digests->Get(fallback);
   co_return Image{std::move(fallback), std::move(digest)};
+}
+
+// Why there is no image says more than that there is none.
+void Explain(std::vector<v1::Difference>& differences, const std::string& field,
+             const absl::Status& status) {
+  if (status.ok()) return;
+  const std::string trouble(status.message());
+  for (v1::Difference& difference : differences) {
+    if (difference.field() != field) continue;
+    difference.set_destination(trouble);
+    return;
+  }
+  // The source does not say what it has, so there is nothing to compare with.
+  Add(differences, field, kUnknown, trouble);
 }
 
 // What the VMM of this host cannot give, which a document alone does not show.
@@ -98,8 +115,8 @@ Task<absl::StatusOr<IncomingMachine>> FitMachine(state::v1::VmPayload vm,
   auto& socket = machine.document.virtual_machine.devices.hv_socket;
   if (socket.has_value() && socket->guest_cid != 0) socket->guest_cid = inventory.FreeGuestCid();
   machine.fingerprint = DescribeMachine(machine.document, backend);
-  std::string kernel_trouble;
-  std::string initrd_trouble;
+  absl::Status kernel_found;
+  absl::Status initrd_found;
   if (auto& boot = machine.document.virtual_machine.chipset.linux_kernel_direct) {
     const Image kernel = co_await FindImage(boot->kernel_file_path, deps.settings.kernel,
                                             source.kernel_sha256(), known);
@@ -109,19 +126,12 @@ Task<absl::StatusOr<IncomingMachine>> FitMachine(state::v1::VmPayload vm,
     boot->init_rd_path = initrd.path;
     if (kernel.digest.ok()) machine.fingerprint.set_kernel_sha256(*kernel.digest);
     if (initrd.digest.ok()) machine.fingerprint.set_initrd_sha256(*initrd.digest);
-    kernel_trouble = std::string(kernel.digest.status().message());
-    initrd_trouble = std::string(initrd.digest.status().message());
+    kernel_found = kernel.digest.status();
+    initrd_found = initrd.digest.status();
   }
   machine.differences = CompareFingerprints(source, machine.fingerprint);
-  for (v1::Difference& difference : machine.differences) {
-    // Why there is none says more than that there is none.
-    if (difference.field() == "kernel" && !kernel_trouble.empty()) {
-      difference.set_destination(kernel_trouble);
-    }
-    if (difference.field() == "initrd" && !initrd_trouble.empty()) {
-      difference.set_destination(initrd_trouble);
-    }
-  }
+  Explain(machine.differences, "kernel", kernel_found);
+  Explain(machine.differences, "initrd", initrd_found);
   CompareWithBackend(source, backend, machine.differences);
   std::vector<v1::Difference> disks = co_await CompareDisks(vm, machine.document);
   for (v1::Difference& difference : disks) machine.differences.push_back(std::move(difference));

@@ -19,12 +19,7 @@ class Differences {
  public:
   void Compare(const std::string& field, const std::string& source,
                const std::string& destination) {
-    if (source == destination) return;
-    v1::Difference difference;
-    difference.set_field(field);
-    difference.set_source(source.empty() ? kNone : source);
-    difference.set_destination(destination.empty() ? kNone : destination);
-    list_.push_back(std::move(difference));
+    if (source != destination) Add(field, source, destination);
   }
   void Compare(const std::string& field, uint64_t source, uint64_t destination) {
     Compare(field, absl::StrCat(source), absl::StrCat(destination));
@@ -33,13 +28,24 @@ class Differences {
   void CompareDigest(const std::string& field, const std::string& source,
                      const std::string& destination) {
     if (source == destination) return;
-    Compare(field, Shown(source), Shown(destination));
+    // If they begin alike, all of them is needed to see the difference.
+    const bool alike =
+        source.substr(0, kDigestDigits / 2) == destination.substr(0, kDigestDigits / 2);
+    const size_t digits = alike ? std::string::npos : kDigestDigits;
+    Add(field, Shown(source, digits), Shown(destination, digits));
   }
   std::vector<v1::Difference> Take() { return std::move(list_); }
 
  private:
-  static std::string Shown(const std::string& digest) {
-    return digest.empty() ? "" : absl::StrCat("sha256 ", ToHex(digest).substr(0, kDigestDigits));
+  void Add(const std::string& field, const std::string& source, const std::string& destination) {
+    v1::Difference difference;
+    difference.set_field(field);
+    difference.set_source(source.empty() ? kNone : source);
+    difference.set_destination(destination.empty() ? kNone : destination);
+    list_.push_back(std::move(difference));
+  }
+  static std::string Shown(const std::string& digest, size_t digits) {
+    return digest.empty() ? "" : absl::StrCat("sha256 ", ToHex(digest).substr(0, digits));
   }
   std::vector<v1::Difference> list_;
 };

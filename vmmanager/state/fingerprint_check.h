@@ -9,7 +9,7 @@
 namespace ferry::vm {
 
 // Field by field, in what the destination's machine would be another one; empty if it would be the
-// same. What the source does not say is not compared. CPU features may be more at the destination.
+// same. A field that only one of them has differs; CPU features may be more at the destination.
 std::vector<v1::Difference> CompareFingerprints(const state::v1::Fingerprint& source,
                                                 const state::v1::Fingerprint& destination);
 

@@ -25,7 +25,7 @@ using ::testing::HasSubstr;
 struct MigrationHost {
   MigrationHost(Executor executor, const std::string& address, const std::string& folder,
                 vm::FakeGuests& guests, PeerFactory make_peer)
-      : host(executor, address, folder, guests), runtime_dir(folder + "/mig") {
+      : host(executor, address, folder, guests), runtime_dir(folder + "/mig"), digests(executor) {
     std::filesystem::create_directory(runtime_dir);
     listener = *SessionListener::Listen(executor, {});
     HandoffOptions options;
@@ -52,7 +52,7 @@ struct MigrationHost {
 // Two hosts in one process: VMs start on a_ and go to b_.
 class ControllerTest : public TaskTest {
  protected:
-  // So that no test waits for the thread that hashes images.
+  // So that no step of a test is to hash images.
   void SetUp() override {
     for (MigrationHost* host : {&a_, &b_}) {
       for (const MigrationHost* from : {&a_, &b_}) {

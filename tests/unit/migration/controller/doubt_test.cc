@@ -67,7 +67,7 @@ TEST_F(DoubtTest, RefusedAfterCommitGivesTheVmBack) {
   peer_->Block("Settle");
   CutAtCommit(UseWire());
   const std::string id = Migrate();
-  Until([&] { return Kinds(b_, id).back() == "REFUSED"; });
+  Until([&] { return Kinds(b_, id).size() > 3 && Kinds(b_, id).back() == "REFUSED"; });
   EXPECT_EQ(vm->state(), v1::VM_STATE_IN_DOUBT);
   EXPECT_FALSE(a_.host.System(*vm)->Step());
   peer_->Release("Settle");

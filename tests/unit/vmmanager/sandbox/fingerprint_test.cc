@@ -138,5 +138,24 @@ TEST_F(FingerprintTest, DigestIsRememberedUntilTheFileChanges) {
   EXPECT_EQ(Await(digests_.Get(Path("kernel"))).status().code(), absl::StatusCode::kNotFound);
 }
 
+TEST_F(FingerprintTest, FewDigestsAreRemembered) {
+  for (size_t i = 0; i < ImageDigests::kMaxKnown + 10; ++i) {
+    const std::string name = "image-" + std::to_string(i);
+    Write(name, name);
+    EXPECT_TRUE(Await(digests_.Get(Path(name))).ok());
+  }
+  EXPECT_EQ(digests_.known(), ImageDigests::kMaxKnown);
+}
+
+TEST_F(FingerprintTest, FilesAreNotEvenLookedAtOnTheCallersThread) {
+  asio::io_context files;
+  ImageDigests digests(files.get_executor());
+  auto missing = Begin(digests.Get(Path("nowhere")));
+  Settle();
+  EXPECT_FALSE(missing->has_value());
+  files.run();
+  EXPECT_EQ(Finish(missing).status().code(), absl::StatusCode::kNotFound);
+}
+
 }  // namespace
 }  // namespace ferry::vm

@@ -5,6 +5,7 @@
 #include <filesystem>
 #include <fstream>
 
+#include "absl/strings/escaping.h"
 #include "tests/unit/vmmanager/sandbox/sandbox_fixture.h"
 #include "vmmanager/sandbox/disk_size.h"
 #include "vmmanager/sandbox/machine_document.h"
@@ -13,6 +14,7 @@ namespace ferry::vm {
 namespace {
 
 using ::testing::IsEmpty;
+using ::testing::Not;
 using ::testing::SizeIs;
 
 // What begins every qcow2 file, for a disk of that size.
@@ -86,6 +88,26 @@ TEST_F(IncomingMachineTest, MissingImageIsADifferenceThatSaysWhy) {
   const v1::Difference difference = Difference(payload);
   EXPECT_EQ(difference.field(), "initrd");
   EXPECT_THAT(difference.destination(), HasSubstr("cannot read guest image"));
+}
+
+TEST_F(IncomingMachineTest, ASourceIsNotToldWhatIsInAFileThatItNames) {
+  Write("secret", "known to this host alone");
+  const std::string digest = absl::BytesToHexString(*Await(digests_.Get(Path("secret"))));
+  state::v1::VmPayload payload = Payload();
+  auto document = *schema::ComputeSystemFromJson(payload.hcs_document_json());
+  document.virtual_machine.chipset.linux_kernel_direct->kernel_file_path = Path("secret");
+  payload.set_hcs_document_json(schema::ToJson(document));
+  // Neither where this host has no kernel of its own, nor to who says no digest.
+  host_.settings.kernel = "";
+  for (const std::string& wanted : {payload.fingerprint().kernel_sha256(), std::string()}) {
+    payload.mutable_fingerprint()->set_kernel_sha256(wanted);
+    const IncomingMachine machine = Fit(payload);
+    ASSERT_THAT(machine.differences, SizeIs(1));
+    EXPECT_EQ(machine.differences[0].field(), "kernel");
+    EXPECT_THAT(machine.differences[0].destination(), HasSubstr("has other content"));
+    EXPECT_THAT(machine.differences[0].destination(), Not(HasSubstr(digest.substr(0, 8))));
+    EXPECT_EQ(machine.fingerprint.kernel_sha256(), "");
+  }
 }
 
 TEST_F(IncomingMachineTest, UnknownMachineTypeAndCpuModelAreDifferences) {

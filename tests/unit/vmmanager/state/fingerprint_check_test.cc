@@ -91,6 +91,16 @@ TEST(FingerprintCheck, EveryFieldOfTheMessageHasARow) {
   }
 }
 
+TEST(FingerprintCheck, DigestsThatBeginAlikeDifferAndAreShownWhole) {
+  Fingerprint destination = Whole();
+  destination.mutable_kernel_sha256()->back() = 'z';
+  const auto differences = CompareFingerprints(Whole(), destination);
+  ASSERT_THAT(differences, SizeIs(1));
+  EXPECT_EQ(differences[0].field(), "kernel");
+  EXPECT_THAT(differences[0].source(), testing::EndsWith("6b6b6b"));
+  EXPECT_THAT(differences[0].destination(), testing::EndsWith("6b6b7a"));
+}
+
 TEST(FingerprintCheck, OnlyMissingFeaturesCount) {
   Fingerprint destination = Whole();
   destination.add_cpu_features("avx512f");
