@@ -8,6 +8,8 @@
 namespace ferry::migration {
 namespace {
 
+constexpr size_t kPlanDigestSize = 32;
+
 absl::StatusOr<state::v1::CommitDetail> ParseDetail(const vm::JournalRecord& record) {
   state::v1::CommitDetail detail;
   if (!detail.ParseFromString(record.detail) || detail.schema_version() != kCommitDetailVersion) {
@@ -116,6 +118,7 @@ Task<void> SessionRegistry::Recover() {
 }
 
 Task<absl::StatusOr<std::optional<std::string>>> SessionRegistry::PeerOf(std::string session_id) {
+  CO_RETURN_IF_ERROR(CheckId(session_id));
   std::optional<std::string> peer;
   auto live = sessions_.find(session_id);
   if (live == sessions_.end()) {
@@ -136,6 +139,11 @@ Task<absl::StatusOr<std::optional<std::string>>> SessionRegistry::PeerOf(std::st
 // known is refused, durably, so that a late Import cannot bring it to life.
 Task<absl::StatusOr<std::string>> SessionRegistry::AnswerFromJournal(
     v1::SettleSessionRequest request, std::string peer_name) {
+  CO_RETURN_IF_ERROR(CheckId(request.session_id()));
+  if (request.vm_id().size() > kMaxId || request.plan_sha256().size() != kPlanDigestSize) {
+    co_return absl::InvalidArgumentError(absl::StrCat(
+        "vm_id may have at most ", kMaxId, " bytes, and plan_sha256 has ", kPlanDigestSize));
+  }
   auto records = co_await deps_.store().ReadJournal(request.session_id());
   if (!records.ok()) co_return records.status();
   vm::JournalRecord last;

@@ -13,7 +13,6 @@
 namespace ferry::migration {
 namespace {
 
-constexpr size_t kMaxSessionId = 128;
 constexpr size_t kRecordsKept = 1000;
 // Of sessions that are over, so many keep their notifications and their request's id.
 constexpr size_t kEndedKept = 64;
@@ -96,12 +95,15 @@ absl::StatusOr<std::string> SessionRegistry::Trace(const std::string& session_id
                    "(perf_tracing_enabled), or ferryd has let go of it since"));
 }
 
+absl::Status SessionRegistry::CheckId(const std::string& session_id) {
+  if (!session_id.empty() && session_id.size() <= kMaxId) return absl::OkStatus();
+  return absl::InvalidArgumentError(
+      absl::StrCat("session_id must have 1 to ", kMaxId, " bytes; a UUID is a good choice"));
+}
+
 absl::Status SessionRegistry::CheckNew(const std::string& session_id) const {
   RETURN_IF_ERROR(CheckServing());
-  if (session_id.empty() || session_id.size() > kMaxSessionId) {
-    return absl::InvalidArgumentError(absl::StrCat("session_id must have 1 to ", kMaxSessionId,
-                                                   " bytes; a UUID is a good choice"));
-  }
+  RETURN_IF_ERROR(CheckId(session_id));
   if (sessions_.contains(session_id) || records_.contains(session_id)) {
     return absl::AlreadyExistsError(
         absl::StrCat("session ", session_id, " exists; choose another id"));
@@ -181,12 +183,19 @@ Task<absl::Status> SessionRegistry::Import(v1::ImportSandboxRequest request,
                      ") under another name, ", "and the VM is here already; choose another host"));
   }
   const std::string id = request.session_id();
+  CO_RETURN_IF_ERROR(CheckId(id));
   co_await RetireEnded();
   AsyncMutex::Guard lock = co_await arriving_.Lock();
   // A session that was refused once is refused for ever, also after its row was dropped.
   auto known = co_await deps_.store().ReadJournal(id);
   if (!known.ok()) co_return known.status();
   if (auto again = FindAs<DestinationSession>(id)) {
+    if (!peer_name.empty() && peer_name != again->peer_name()) {
+      co_return rpc::ErrorWithReason(
+          absl::StatusCode::kPermissionDenied,
+          absl::StrCat("session ", id, " is not one of host ", peer_name), "not_your_session",
+          "choose another id for a session of your own");
+    }
     co_return co_await again->ImportAgain(std::move(request));
   }
   CO_RETURN_IF_ERROR(CheckNew(id));

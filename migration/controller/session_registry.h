@@ -65,6 +65,9 @@ class SessionRegistry {
 
  private:
   absl::Status CheckServing() const;
+  // Of sessions and VMs; they come from peers and go into the journal.
+  static constexpr size_t kMaxId = 128;
+  static absl::Status CheckId(const std::string& session_id);
   absl::Status CheckNew(const std::string& session_id) const;
   // The session if it is under way, and on that side.
   template <typename Side>

@@ -281,21 +281,23 @@ class SettleTest : public DrivenTest {
     word.session_id = id;
     word.vm_id = "vm";
     word.epoch = kind == ProofKind::kGo ? 2 : 1;
-    word.plan_digest = "plan";
+    word.plan_digest = plan_;
     word.journal_id = a_.host.store.journal_id();
     v1::SettleSessionRequest request;
     request.set_session_id(id);
     request.set_vm_id("vm");
     request.set_epoch(1);
-    request.set_plan_sha256("plan");
-    request.set_proof(EncodeProof(word, "plan"));
+    request.set_plan_sha256(plan_);
+    request.set_proof(EncodeProof(word, plan_));
     return request;
   }
   absl::StatusOr<Proof> Ask(const std::string& id, ProofKind kind) {
     auto answer = Await(b_.sessions->Settle(Question(id, kind)));
     if (!answer.ok()) return answer.status();
-    return DecodeProof(answer->proof(), "plan");
+    return DecodeProof(answer->proof(), plan_);
   }
+
+  const std::string plan_ = std::string(32, 'p');
 };
 
 TEST_F(SettleTest, WhatIsNotKnownIsRefusedForEver) {

@@ -118,6 +118,17 @@ TEST_F(PeerBindingTest, ASessionIsItsImportersAndNoOtherHosts) {
   EXPECT_TRUE(Call("alice", &Async::Cancel, For<v1::CancelRequest>("s1")).ok());
 }
 
+TEST_F(PeerBindingTest, AnotherHostCannotImportASessionAgain) {
+  ASSERT_TRUE(Await(a_.host.Boot("web")).ok());
+  const v1::ImportSandboxRequest import = ImportOf("s1");
+  ASSERT_TRUE(Call("host-a", &Async::ImportSandbox, import).ok());
+  const absl::Status refused = Call("host-c", &Async::ImportSandbox, import);
+  EXPECT_EQ(refused.code(), kDenied);
+  EXPECT_EQ(rpc::ReasonOf(refused), "not_your_session");
+  EXPECT_TRUE(Call("host-a", &Async::ImportSandbox, import).ok());
+  EXPECT_TRUE(Call("alice", &Async::Cancel, For<v1::CancelRequest>("s1")).ok());
+}
+
 TEST_F(PeerBindingTest, AHostMayNotDriveWhatPeopleDrive) {
   ASSERT_TRUE(Await(a_.host.Boot("web")).ok());
   v1::MigrateRequest migrate;
@@ -140,6 +151,27 @@ TEST_F(PeerBindingTest, WhatAHostHadRefusedItAloneIsToldAgain) {
   ASSERT_TRUE(Call("host-a", &Async::SettleSession, settle).ok());
   EXPECT_TRUE(Call("host-a", &Async::SettleSession, settle).ok());
   EXPECT_EQ(Call("host-c", &Async::SettleSession, settle).code(), kDenied);
+}
+
+TEST_F(PeerBindingTest, WhatIsOutOfBoundsIsNotRemembered) {
+  auto good = For<v1::SettleSessionRequest>(std::string(128, 's'));
+  good.set_vm_id(std::string(128, 'v'));
+  good.set_plan_sha256(std::string(32, 'p'));
+  std::vector<v1::SettleSessionRequest> bad(5, good);
+  bad[0].set_session_id(std::string(129, 's'));
+  bad[1].set_session_id("");
+  bad[2].set_vm_id(std::string(129, 'v'));
+  bad[3].set_plan_sha256(std::string(31, 'p'));
+  bad[4].set_plan_sha256(std::string(33, 'p'));
+  for (const char* who : {"host-a", "alice"}) {
+    for (const v1::SettleSessionRequest& settle : bad) {
+      EXPECT_EQ(Call(who, &Async::SettleSession, settle).code(),
+                absl::StatusCode::kInvalidArgument);
+    }
+  }
+  EXPECT_TRUE(b_.host.store.journal().empty());
+  EXPECT_TRUE(Call("host-a", &Async::SettleSession, good).ok());
+  EXPECT_EQ(b_.host.store.journal().size(), 1u);
 }
 
 }  // namespace
