@@ -85,9 +85,12 @@ Task<void> SourceSession::FindDestination(Self self) {
     co_return;
   }
   auto peer = self->deps_.make_peer(self->info_.destination());
-  if (!peer.ok()) {
-    spdlog::error("session {}: {}", self->id(), peer.status().ToString());
-    co_return;
+  if (!peer.ok()) spdlog::error("session {}: {}", self->id(), peer.status().ToString());
+  while (!peer.ok()) {
+    co_await Delay(self->deps_.limits.ask_again);
+    // Somebody may have brought the proof meanwhile.
+    if (self->info_.done()) co_return;
+    peer = self->deps_.make_peer(self->info_.destination());
   }
   if (self->commit_started_) {
     co_await self->Settle(*peer);

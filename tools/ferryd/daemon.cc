@@ -285,8 +285,8 @@ absl::Status Daemon::OpenMigration() {
   // A daemon that crashed leaves its socket; that no other one runs is sure, for we hold the store.
   ::unlink(handoff.path.c_str());
   ASSIGN_OR_RETURN(parts_->handoff, migration::SocketHandoff::Listen(executor_, handoff));
-  auto make_peer = [tls_files = config_.tls](const std::string& address) {
-    return migration::MakeGrpcPeerClient(address, tls_files);
+  auto make_peer = [certificates = parts_->certificates](const std::string& address) {
+    return migration::MakeGrpcPeerClient(address, certificates);
   };
   parts_->deps = std::make_unique<migration::ControllerDeps>(
       migration::ControllerDeps{*parts_->inventory, parts_->digests, *parts_->listener,

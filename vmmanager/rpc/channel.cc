@@ -30,6 +30,33 @@ absl::StatusOr<Address> ParseUnix(absl::string_view text, absl::string_view path
   return address;
 }
 
+std::shared_ptr<grpc::ChannelCredentials> FromPem(const identity::Credentials& pems) {
+  identity::RequireTls13();
+  grpc::SslCredentialsOptions options;
+  options.pem_root_certs = pems.ca;
+  options.pem_cert_chain = pems.cert;
+  options.pem_private_key = pems.key;
+  return grpc::SslCredentials(options);
+}
+
+std::shared_ptr<grpc::Channel> MakeChannel(
+    const Address& address, const std::shared_ptr<grpc::ChannelCredentials>& credentials) {
+  grpc::ChannelArguments arguments;
+  arguments.SetMaxReceiveMessageSize(kMaxMessageBytes);
+  arguments.SetMaxSendMessageSize(kMaxMessageBytes);
+  arguments.SetInt(GRPC_ARG_ENABLE_HTTP_PROXY, 0);
+  arguments.SetInt(GRPC_ARG_USE_LOCAL_SUBCHANNEL_POOL, 1);
+  arguments.SetInt(GRPC_ARG_KEEPALIVE_TIME_MS, 10000);
+  arguments.SetInt(GRPC_ARG_KEEPALIVE_TIMEOUT_MS, 5000);
+  arguments.SetInt(GRPC_ARG_HTTP2_MAX_PINGS_WITHOUT_DATA, 0);
+  arguments.SetInt(GRPC_ARG_INITIAL_RECONNECT_BACKOFF_MS, 100);
+  arguments.SetInt(GRPC_ARG_MIN_RECONNECT_BACKOFF_MS, 5000);  // also how long one attempt may take
+  arguments.SetInt(GRPC_ARG_MAX_RECONNECT_BACKOFF_MS, 2000);
+  const std::string target =
+      address.is_unix ? address.ToString() : absl::StrCat("dns:///", address.ToString());
+  return grpc::CreateCustomChannel(target, credentials, arguments);
+}
+
 }  // namespace
 
 std::string Address::ToString() const {
@@ -53,32 +80,21 @@ absl::StatusOr<std::shared_ptr<grpc::ChannelCredentials>> MakeChannelCredentials
     const TlsFiles& files) {
   if (files.empty()) return grpc::InsecureChannelCredentials();
   ASSIGN_OR_RETURN(const identity::Credentials pems, identity::ReadCredentials(files));
-  identity::RequireTls13();
-  grpc::SslCredentialsOptions options;
-  options.pem_root_certs = pems.ca;
-  options.pem_cert_chain = pems.cert;
-  options.pem_private_key = pems.key;
-  return grpc::SslCredentials(options);
+  return FromPem(pems);
 }
 
 absl::StatusOr<std::shared_ptr<grpc::Channel>> MakeChannel(absl::string_view address,
                                                            const TlsFiles& files) {
   ASSIGN_OR_RETURN(const Address parsed, ParseAddress(address));
   ASSIGN_OR_RETURN(auto credentials, MakeChannelCredentials(parsed.is_unix ? TlsFiles() : files));
-  grpc::ChannelArguments arguments;
-  arguments.SetMaxReceiveMessageSize(kMaxMessageBytes);
-  arguments.SetMaxSendMessageSize(kMaxMessageBytes);
-  arguments.SetInt(GRPC_ARG_ENABLE_HTTP_PROXY, 0);
-  arguments.SetInt(GRPC_ARG_USE_LOCAL_SUBCHANNEL_POOL, 1);
-  arguments.SetInt(GRPC_ARG_KEEPALIVE_TIME_MS, 10000);
-  arguments.SetInt(GRPC_ARG_KEEPALIVE_TIMEOUT_MS, 5000);
-  arguments.SetInt(GRPC_ARG_HTTP2_MAX_PINGS_WITHOUT_DATA, 0);
-  arguments.SetInt(GRPC_ARG_INITIAL_RECONNECT_BACKOFF_MS, 100);
-  arguments.SetInt(GRPC_ARG_MIN_RECONNECT_BACKOFF_MS, 5000);  // also how long one attempt may take
-  arguments.SetInt(GRPC_ARG_MAX_RECONNECT_BACKOFF_MS, 2000);
-  const std::string target =
-      parsed.is_unix ? parsed.ToString() : absl::StrCat("dns:///", parsed.ToString());
-  return grpc::CreateCustomChannel(target, credentials, arguments);
+  return MakeChannel(parsed, std::move(credentials));
+}
+
+absl::StatusOr<std::shared_ptr<grpc::Channel>> MakeChannelWith(
+    absl::string_view address, const std::shared_ptr<const identity::Credentials>& credentials) {
+  ASSIGN_OR_RETURN(const Address parsed, ParseAddress(address));
+  const bool secure = credentials != nullptr && !parsed.is_unix;
+  return MakeChannel(parsed, secure ? FromPem(*credentials) : grpc::InsecureChannelCredentials());
 }
 
 }  // namespace ferry::rpc

@@ -44,5 +44,8 @@ absl::StatusOr<std::shared_ptr<grpc::ChannelCredentials>> MakeChannelCredentials
 // used, ignores proxies, reconnects quickly and notices a dead peer. Unix sockets never use TLS.
 absl::StatusOr<std::shared_ptr<grpc::Channel>> MakeChannel(absl::string_view address,
                                                            const TlsFiles& files);
+// The same with what such files held; nullptr: insecure.
+absl::StatusOr<std::shared_ptr<grpc::Channel>> MakeChannelWith(
+    absl::string_view address, const std::shared_ptr<const identity::Credentials>& credentials);
 
 }  // namespace ferry::rpc

@@ -89,6 +89,25 @@ TEST_F(ExpiryTest, ACommittedSourceSettlesWithTheDestinationItself) {
   ExpectMoved(vm, 2);
 }
 
+TEST_F(ExpiryTest, ADestinationThatCannotBeDialledIsTriedAgain) {
+  auto vm = Boot();
+  a_.deps->limits.ask_again = milliseconds(5);
+  int failures = 2;
+  a_.deps->make_peer = [&failures, peers = a_.deps->make_peer](const std::string& address) {
+    if (failures-- > 0) return decltype(peers(address))(absl::UnavailableError("not now"));
+    return peers(address);
+  };
+  ASSERT_TRUE(Import("s1", *Export("s1", "web", 1)).ok());
+  const auto prepared = *Prepare(b_, "s1");
+  EXPECT_TRUE(Transfer(b_, "s1").ok());
+  EXPECT_TRUE(Transfer(a_, "s1", prepared).ok());
+  Until([&] { return IsState(a_, "s1", v1::SESSION_STATE_TRANSFER_COMPLETED); });
+  ASSERT_TRUE(Stop(a_, "s1").ok());
+  Until([&] { return Describe(a_, "s1", Quietly::kYes).done(); });
+  ExpectMoved(vm, 2);
+  EXPECT_LT(failures, 0);
+}
+
 TEST_F(ExpiryTest, WhoFollowsASessionKeepsIt) {
   Boot();
   Boot("other");

@@ -174,5 +174,31 @@ TEST_F(PeerBindingTest, WhatIsOutOfBoundsIsNotRemembered) {
   EXPECT_EQ(b_.host.store.journal().size(), 1u);
 }
 
+TEST_F(PeerBindingTest, AHostCallsWithTheCertificateThatItHasNow) {
+  auto files = identity::CertificateFiles::Open(authority_.Issue("host-a", {Role::kPeer}));
+  ASSERT_TRUE(files.ok()) << files.status();
+  auto peer = MakeGrpcPeerClient(server_->tcp_addresses()[0], *files);
+  ASSERT_TRUE(peer.ok()) << peer.status();
+  v1::SettleSessionRequest settle = For<v1::SettleSessionRequest>("s1");
+  settle.set_vm_id("vm");
+  settle.set_plan_sha256(std::string(32, 'p'));
+  ASSERT_TRUE(Await((*peer)->Settle(settle)).ok());
+  // Another name under the same files: the session is no longer its own.
+  identity::CertificateOrder order;
+  order.name = "host-a2";
+  order.roles = {Role::kPeer};
+  order.lifetime = 86'400;
+  auto next = identity::Issue(authority_.authority(), order);
+  ASSERT_TRUE(next.ok()) << next.status();
+  authority_.Write("host-a.pem", next->certificate);
+  authority_.Write("host-a.key", next->key);
+  EXPECT_EQ(Await((*peer)->Settle(settle)).status().code(), kDenied);
+}
+
+TEST_F(PeerBindingTest, WhatIsNoAddressHasNoClient) {
+  EXPECT_EQ(MakeGrpcPeerClient("nonsense", nullptr).status().code(),
+            absl::StatusCode::kInvalidArgument);
+}
+
 }  // namespace
 }  // namespace ferry::migration
