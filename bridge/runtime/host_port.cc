@@ -1,11 +1,40 @@
 #include "bridge/runtime/host_port.h"
 
+#include <arpa/inet.h>
+#include <netinet/in.h>
+
 #include <algorithm>
+#include <optional>
 
 #include "absl/strings/numbers.h"
 #include "absl/strings/str_cat.h"
 
 namespace ferry {
+namespace {
+
+// Without its port and brackets.
+std::string HostOf(std::string_view address) {
+  if (const absl::StatusOr<HostPort> parsed = ParseHostPort(address); parsed.ok()) {
+    return parsed->host;
+  }
+  if (address.size() >= 2 && address.front() == '[' && address.back() == ']') {
+    address = address.substr(1, address.size() - 2);
+  }
+  return std::string(address);
+}
+
+// As IPv6, in which IPv4 has a place of its own; nullopt if the host is a name.
+std::optional<in6_addr> NumberOf(const std::string& host) {
+  in6_addr number{};
+  if (::inet_pton(AF_INET6, host.c_str(), &number) == 1) return number;
+  in_addr v4{};
+  if (::inet_pton(AF_INET, host.c_str(), &v4) != 1) return std::nullopt;
+  number.s6_addr32[2] = htonl(0xffff);
+  number.s6_addr32[3] = v4.s_addr;
+  return number;
+}
+
+}  // namespace
 
 absl::StatusOr<HostPort> ParseHostPort(std::string_view address) {
   const auto bad = [address](const char* why) {
@@ -42,6 +71,22 @@ std::string FormatHostPort(const HostPort& address) {
     return absl::StrCat("[", address.host, "]:", address.port);
   }
   return absl::StrCat(address.host, ":", address.port);
+}
+
+bool IsLoopback(std::string_view address) {
+  const std::string host = HostOf(address);
+  if (host == "localhost") return true;
+  const std::optional<in6_addr> number = NumberOf(host);
+  if (!number) return false;
+  return IN6_IS_ADDR_LOOPBACK(&*number) ||
+         (IN6_IS_ADDR_V4MAPPED(&*number) && number->s6_addr[12] == 127);
+}
+
+bool IsWildcard(std::string_view address) {
+  const std::optional<in6_addr> number = NumberOf(HostOf(address));
+  if (!number) return false;
+  return IN6_IS_ADDR_UNSPECIFIED(&*number) ||
+         (IN6_IS_ADDR_V4MAPPED(&*number) && number->s6_addr32[3] == 0);
 }
 
 }  // namespace ferry

@@ -18,4 +18,9 @@ absl::StatusOr<HostPort> ParseHostPort(std::string_view address);
 
 std::string FormatHostPort(const HostPort& address);
 
+// Of an address with or without a port. Names other than "localhost" are not looked up.
+bool IsLoopback(std::string_view address);
+// Whether it stands for all addresses of a host: good for listening, but not for dialling.
+bool IsWildcard(std::string_view address);
+
 }  // namespace ferry

@@ -8,6 +8,7 @@
 #include "absl/status/statusor.h"
 #include "ferry/v1/host.pb.h"
 #include "ferry/v1/migration.pb.h"
+#include "vmmanager/identity/certificate.h"
 #include "vmmanager/sandbox/host_capacity.h"
 #include "vmmanager/sandbox/incoming_machine.h"
 
@@ -15,10 +16,10 @@
 // told: each check passes, warns or fails, and says what to do about it.
 namespace ferry::migration {
 
-// A host's certificate; without a path it serves plain TCP.
+// A host's certificate; without one it serves plain TCP.
 struct CertificateFacts {
   bool used = false;
-  absl::StatusOr<int64_t> expires_unix_ms = 0;
+  absl::StatusOr<identity::CertificateInfo> certificate = identity::CertificateInfo();
 };
 
 // Where a host keeps its state.

@@ -7,23 +7,20 @@
 #include "absl/strings/match.h"
 #include "absl/strings/str_cat.h"
 #include "absl/strings/str_join.h"
+#include "bridge/runtime/host_port.h"
 #include "migration/preflight/verdict.h"
 #include "vmmanager/state/fingerprint_check.h"
 
 namespace ferry::migration {
 namespace {
 
-constexpr int64_t kMsInDay = 24ll * 3600 * 1000;
+constexpr int64_t kMsInSecond = 1000;
+constexpr int64_t kSecondsInDay = 24ll * 3600;
 constexpr int64_t kSoonDays = 14;
 constexpr int64_t kMaxSkewMs = 2000;
 
-bool IsLoopback(const std::string& address) {
-  return absl::StartsWith(address, "127.") || absl::StartsWith(address, "[::1]") ||
-         absl::StartsWith(address, "localhost") || absl::StartsWith(address, "unix:");
-}
-
-bool IsWildcard(const std::string& address) {
-  return absl::StartsWith(address, "0.0.0.0:") || absl::StartsWith(address, "[::]:");
+bool IsOnThisHost(const std::string& address) {
+  return IsLoopback(address) || absl::StartsWith(address, "unix:");
 }
 
 // A part of the machine: which fields of the fingerprint belong to it.
@@ -142,22 +139,31 @@ v1::PreflightCheck CheckPart(const Part& part, const DestinationFacts& facts) {
 
 }  // namespace
 
-v1::PreflightCheck CheckCertificate(const std::string& name, const CertificateFacts& certificate,
+v1::PreflightCheck CheckCertificate(const std::string& name, const CertificateFacts& facts,
                                     int64_t now_unix_ms) {
-  if (!certificate.used) {
+  if (!facts.used) {
     return Warned(name, "no certificate is used: whoever reaches the host may do everything",
                   "give ferryd --tls-ca, --tls-cert and --tls-key in place of --insecure-tcp");
   }
-  if (!certificate.expires_unix_ms.ok()) {
-    return Failed(name, std::string(certificate.expires_unix_ms.status().message()),
+  if (!facts.certificate.ok()) {
+    return Failed(name, std::string(facts.certificate.status().message()),
                   "put a readable certificate there");
   }
-  const int64_t left = *certificate.expires_unix_ms - now_unix_ms;
+  const int64_t now = now_unix_ms / kMsInSecond;
   const std::string renew = "renew it";
-  if (left <= 0) return Failed(name, "the host's certificate has expired", renew);
+  switch (identity::ValidityAt(*facts.certificate, now)) {
+    case identity::Validity::kExpired:
+      return Failed(name, "the host's certificate has expired", renew);
+    case identity::Validity::kNotYetValid:
+      return Failed(name, "the host's certificate is not valid yet",
+                    "correct the host's clock, or make a new certificate");
+    case identity::Validity::kValid:
+      break;
+  }
+  const int64_t days = (facts.certificate->not_after - now) / kSecondsInDay;
   const std::string found =
-      absl::StrCat("the host's certificate is valid for ", left / kMsInDay, " more days");
-  return left < kSoonDays * kMsInDay ? Warned(name, found, renew) : Passed(name, found);
+      absl::StrCat("the host's certificate is valid for ", days, " more days");
+  return days < kSoonDays ? Warned(name, found, renew) : Passed(name, found);
 }
 
 v1::PreflightCheck CheckFolder(const std::string& name, const FolderFacts& folder) {
@@ -208,7 +214,7 @@ v1::PreflightCheck CheckMigrationAddress(const std::string& told, const std::str
                   absl::StrCat("sources are told to dial ", told, ", which is no host's address"),
                   fix);
   }
-  if (IsLoopback(bound) && !IsLoopback(source)) {
+  if (IsLoopback(bound) && !IsOnThisHost(source)) {
     return Failed("migration_address",
                   absl::StrCat("migrations arrive at ", bound, ", which other hosts cannot reach"),
                   fix);

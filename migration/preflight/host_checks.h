@@ -9,7 +9,7 @@
 // The single checks of hosts and machines that checks.h puts together.
 namespace ferry::migration {
 
-v1::PreflightCheck CheckCertificate(const std::string& name, const CertificateFacts& certificate,
+v1::PreflightCheck CheckCertificate(const std::string& name, const CertificateFacts& facts,
                                     int64_t now_unix_ms);
 v1::PreflightCheck CheckFolder(const std::string& name, const FolderFacts& folder);
 v1::PreflightCheck CheckMemory(const absl::StatusOr<vm::Capacity>& memory);

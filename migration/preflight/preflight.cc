@@ -14,7 +14,6 @@
 #include "migration/controller/exported_plan.h"
 #include "migration/options/initialize_options.h"
 #include "migration/options/profile.h"
-#include "migration/preflight/certificate.h"
 
 namespace ferry::migration {
 namespace {
@@ -159,7 +158,7 @@ CertificateFacts Preflight::LookAtCertificate(const std::string& address) const 
   CertificateFacts facts;
   // What stays on this host needs none.
   facts.used = !settings_.certificate.empty() && !absl::StartsWith(address, "unix:");
-  if (facts.used) facts.expires_unix_ms = CertificateExpiry(settings_.certificate);
+  if (facts.used) facts.certificate = identity::DescribeFile(settings_.certificate);
   return facts;
 }
 

@@ -32,8 +32,7 @@ def test_files_are_private_and_never_overwritten(folder):
     assert sorted(file.name for file in before) == ["alice.key", "alice.pem", "ca.key", "ca.pem"]
     assert {mode for _, mode in before.values()} == {0o600}
     assert folder.stat().st_mode & 0o777 == 0o700
-    for again in (("init", folder), ("issue", folder, "alice", "--role", "admin"),
-                  ("issue", folder, "ca", "--role", "admin")):
+    for again in (("init", folder), ("issue", folder, "alice", "--role", "admin")):
         refused = pki("pki", *again)
         assert refused.returncode == 4 and "is not overwritten" in refused.stderr, refused
     (folder / "alice.key").unlink()
@@ -59,11 +58,29 @@ def test_what_was_issued_is_shown(folder):
 def test_bad_orders_are_refused_and_leave_nothing(folder):
     before = sorted(folder.iterdir())
     for order in (("alice",), ("alice", "--role", "root"), ("../alice", "--role", "viewer"),
+                  ("ca", "--role", "admin"), ("a" * 65, "--role", "viewer"),
                   ("alice", "--role", "viewer", "--days", "0"),
+                  ("alice", "--role", "viewer", "--days", "4000"),
                   ("host", "--role", "peer", "--san", "host"),
                   ("host", "--role", "peer", "--san", "DNS:*.example.net")):
         assert pki("pki", "issue", folder, *order).returncode == 2, order
     assert pki("pki", "issue", folder.parent, "alice", "--role", "viewer").returncode == 2
+    assert sorted(folder.iterdir()) == before
+
+
+def test_the_authoritys_files_are_not_anybodys(folder, tmp_path):
+    refused = pki("pki", "issue", folder, "ca", "--role", "peer", "--out", tmp_path / "out")
+    assert refused.returncode == 2 and "authority's own files" in refused.stderr, refused
+    assert not (tmp_path / "out").exists()
+
+
+def test_what_did_not_fit_on_the_disk_is_not_left_there(folder):
+    before = sorted(folder.iterdir())
+    issue = [ferryctl(), "pki", "issue", folder, "alice", "--role", "viewer"]
+    # The key is written in part and the kernel says how much, as on a full disk.
+    full = subprocess.run(["prlimit", "--fsize=100", *map(str, issue)], capture_output=True,
+                          text=True, timeout=60)
+    assert full.returncode != 0 and "cannot write" in full.stderr, full
     assert sorted(folder.iterdir()) == before
 
 

@@ -17,6 +17,7 @@ def test_only_clients_with_a_certificate_are_served(secure_hosts, authority, tmp
                      authority.flags("old", ["admin"], expired=True)):
         refused = ctl.over_tcp(security, "vm", "list")
         assert refused.returncode == 3 and "no answer from" in refused.stderr, refused
+        assert "Cause:" in refused.stderr, refused
     # The Unix socket needs no certificate: it serves root and the daemon's user only.
     ctl.security = []
     assert ctl.vms() == []
@@ -26,6 +27,16 @@ def test_a_host_under_another_name_is_not_talked_to(locked_hosts, authority):
     host = locked_hosts[0]
     host.security = authority.flags("host-a", ["peer"], "192.0.2.1")
     host.start()
+    refused = host.ctl.over_tcp(authority.flags("alice", ["viewer"]), "vm", "list")
+    assert refused.returncode == 3, refused
+
+
+def test_a_host_whose_certificate_has_expired_says_so(locked_hosts, authority):
+    host = locked_hosts[0]
+    address = host.address.rsplit(":", 1)[0]
+    host.security = authority.flags("host-a", ["peer"], address, expired=True)
+    host.start()
+    assert "has expired: nobody will accept it" in host.log_tail()
     refused = host.ctl.over_tcp(authority.flags("alice", ["viewer"]), "vm", "list")
     assert refused.returncode == 3, refused
 

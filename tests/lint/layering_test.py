@@ -41,8 +41,9 @@ ALLOWED = {
     "migration/connection": BRIDGE_RUNTIME | {"vmmanager/identity"},
     "migration/controller": (VM_SANDBOX | MIGRATION_PARTS
                              | {"vmmanager/sandbox", "vmmanager/identity", "vmmanager/rpc"}),
-    "migration/preflight": VM_SANDBOX | {"vmmanager/sandbox", "vmmanager/rpc"} | MIGRATION_PARTS
-                           | {"migration/controller"},
+    "migration/preflight": (VM_SANDBOX | MIGRATION_PARTS
+                            | {"vmmanager/sandbox", "vmmanager/identity", "vmmanager/rpc",
+                               "migration/controller"}),
     "migration/service": VM_ALL - {"vmmanager/qemu"} | MIGRATION_PARTS | {"migration/controller",
                                                                           "migration/preflight"},
 }

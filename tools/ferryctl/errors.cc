@@ -36,6 +36,7 @@ std::string ErrorText(absl::string_view doing, const absl::Status& status, absl:
   std::string text;
   if (status.code() == absl::StatusCode::kUnavailable && info.reason().empty()) {
     text = absl::StrCat("Error: ", doing, " failed: no answer from ", host, "\n");
+    if (!status.message().empty()) absl::StrAppend(&text, "  Cause:    ", status.message(), "\n");
   } else {
     text = absl::StrCat("Error: ", doing, " failed: ",
                         status.message().empty() ? absl::StatusCodeToString(status.code())

@@ -1,12 +1,12 @@
-#include <unistd.h>
-
+#include <cstdio>
 #include <ctime>
-#include <filesystem>
+#include <memory>
+#include <string>
+#include <vector>
 
 #include "absl/strings/str_cat.h"
 #include "absl/strings/str_join.h"
 #include "absl/time/time.h"
-#include "bridge/runtime/status_macros.h"
 #include "tools/ferryctl/command.h"
 #include "tools/ferryctl/errors.h"
 #include "tools/ferryctl/exit_codes.h"
@@ -86,9 +86,15 @@ int IssueCertificate(const IssueFlags& flags) {
 }
 
 std::string Validity(const CertificateInfo& info) {
-  const int64_t now = std::time(nullptr);
-  if (now > info.not_after) return "expired";
-  return now < info.not_before ? "not yet valid" : "valid";
+  switch (identity::ValidityAt(info, std::time(nullptr))) {
+    case identity::Validity::kExpired:
+      return "expired";
+    case identity::Validity::kNotYetValid:
+      return "not yet valid";
+    case identity::Validity::kValid:
+      return "valid";
+  }
+  return "";
 }
 
 int Show(const std::string& file, OutputFormat format) {

@@ -14,6 +14,9 @@
 namespace ferry::ctl {
 namespace {
 
+// Its files are ca.pem and ca.key.
+constexpr char kAuthority[] = "ca";
+
 absl::Status MakeFolder(const std::string& path) {
   if (::mkdir(path.c_str(), 0700) == 0 || errno == EEXIST) return absl::OkStatus();
   return absl::ErrnoToStatus(errno, absl::StrCat("cannot make the folder ", path));
@@ -28,6 +31,7 @@ absl::Status WriteNew(const std::string& path, const std::string& text) {
   }
   if (!file.valid()) return absl::ErrnoToStatus(errno, absl::StrCat("cannot make ", path));
   const ssize_t written = ::write(file.get(), text.data(), text.size());
+  if (written >= 0 && written < static_cast<ssize_t>(text.size())) errno = ENOSPC;
   if (written != static_cast<ssize_t>(text.size()) || ::fsync(file.get()) != 0) {
     const absl::Status failed = absl::ErrnoToStatus(errno, absl::StrCat("cannot write ", path));
     ::unlink(path.c_str());
@@ -54,6 +58,10 @@ absl::Status PkiFolder::Init(const std::string& name, int64_t lifetime) const {
 
 absl::StatusOr<PkiFolder::Files> PkiFolder::Issue(const identity::CertificateOrder& order,
                                                   const std::string& out) const {
+  if (order.name == kAuthority) {
+    return absl::InvalidArgumentError(
+        "\"ca\" is the name of the authority's own files; choose another name");
+  }
   identity::KeyAndCertificate authority;
   ASSIGN_OR_RETURN(authority.certificate, identity::ReadPemFile(path_ + "/ca.pem"));
   ASSIGN_OR_RETURN(authority.key, identity::ReadPemFile(path_ + "/ca.key"));

@@ -26,7 +26,7 @@ class PkiFolder {
   absl::Status Init(const std::string& name, int64_t lifetime) const;
 
   // Writes key and certificate into `out` (empty: this folder), which is made if it is not there.
-  // ALREADY_EXISTS if either file is there.
+  // ALREADY_EXISTS if either file is there. INVALID_ARGUMENT if nobody can have such a certificate.
   absl::StatusOr<Files> Issue(const identity::CertificateOrder& order,
                               const std::string& out) const;
 

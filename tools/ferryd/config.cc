@@ -4,6 +4,7 @@
 
 #include "absl/strings/match.h"
 #include "absl/strings/str_cat.h"
+#include "bridge/runtime/host_port.h"
 #include "bridge/runtime/status_macros.h"
 #include "tools/ferryd/yaml_config.h"
 
@@ -108,8 +109,6 @@ std::string HostOf(const std::string& address) {
   if (absl::StartsWith(address, "unix:") || colon == std::string::npos) return "";
   return address.substr(0, colon);
 }
-
-bool IsWildcard(const std::string& host) { return host == "0.0.0.0" || host == "[::]"; }
 
 // What is listened on and what others are told are two things: a host's own name often stands for
 // its loopback address, and a wildcard is no address at all.

@@ -7,11 +7,13 @@
 #include <cerrno>
 #include <csignal>
 #include <cstring>
+#include <ctime>
 #include <filesystem>
 #include <optional>
 
 #include "absl/strings/str_cat.h"
 #include "bridge/protocol/message_types.h"
+#include "bridge/runtime/host_port.h"
 #include "bridge/runtime/status_macros.h"
 #include "bridge/transport/vsock.h"
 #include "migration/connection/frame.h"
@@ -78,16 +80,11 @@ vm::ProgramInfo Program() {
                       {"store", vm::kStoreVersion}}};
 }
 
-bool IsLoopback(std::string_view address) {
-  return address.starts_with("127.") || address.starts_with("[::1]") ||
-         address.starts_with("localhost");
-}
-
 // On many systems the host's own name stands for its loopback address.
 void WarnIfUnreachable(const migration::SessionListener& listener) {
   const std::string& told = listener.address();
   const std::string& bound = listener.bound_address();
-  if (told.starts_with("0.0.0.0:") || told.starts_with("[::]:")) {
+  if (IsWildcard(told)) {
     spdlog::warn(
         "sources of migrations are told to dial {}, which is no host's address; set "
         "--advertise or --migration-advertise",
@@ -244,6 +241,12 @@ absl::Status Daemon::OpenCertificates() {
   ASSIGN_OR_RETURN(parts_->certificates, identity::CertificateFiles::Open(config_.tls));
   ASSIGN_OR_RETURN(const auto leaf,
                    identity::ParseCertificate(parts_->certificates->Current()->cert));
+  const identity::Validity validity =
+      identity::ValidityAt(identity::Describe(leaf.get()), std::time(nullptr));
+  if (validity != identity::Validity::kValid) {
+    spdlog::warn("{} {}: nobody will accept it, and nobody is served over TCP", config_.tls.cert,
+                 validity == identity::Validity::kExpired ? "has expired" : "is not valid yet");
+  }
   ASSIGN_OR_RETURN(const identity::Identity own, identity::IdentityOf(leaf.get()));
   if (!own.roles.Has(identity::Role::kPeer)) {
     spdlog::warn(

@@ -17,6 +17,8 @@ namespace {
 
 // A host whose clock is a little behind must not refuse what was just made.
 constexpr int64_t kBackdate = 3600;
+// Of a common name; X.520 allows no more.
+constexpr size_t kMaxSubject = 64;
 constexpr int64_t kMaxLifetime = int64_t{100} * 366 * 86'400;
 
 absl::Status Failed(absl::string_view doing) {
@@ -56,9 +58,13 @@ absl::Status SetSerial(X509* certificate) {
 }
 
 absl::Status SetSubject(X509* certificate, const std::string& name) {
+  if (name.size() > kMaxSubject) {
+    return absl::InvalidArgumentError(absl::StrCat("a certificate's name holds at most ",
+                                                   kMaxSubject, " bytes, and this one has ",
+                                                   name.size()));
+  }
   const auto* text = reinterpret_cast<const unsigned char*>(name.c_str());
-  // A common name holds 64 characters; the name that counts is in the URIs.
-  const int size = static_cast<int>(std::min<size_t>(name.size(), 64));
+  const int size = static_cast<int>(name.size());
   if (X509_NAME_add_entry_by_txt(X509_get_subject_name(certificate), "CN", MBSTRING_UTF8, text,
                                  size, -1, 0) != 1) {
     return Failed("setting the subject");
@@ -146,6 +152,10 @@ absl::StatusOr<KeyAndCertificate> Issue(const KeyAndCertificate& authority,
   if (key == nullptr) return Failed("making a key");
   ASSIGN_OR_RETURN(OpenSslPtr<X509> certificate, Draft(order.name, order.lifetime, key.get()));
   X509* raw = certificate.get();
+  if (ASN1_TIME_compare(X509_get0_notAfter(raw), X509_get0_notAfter(issuer.get())) > 0) {
+    return absl::InvalidArgumentError(
+        "the certificate would outlive its authority; give it fewer days, or make a new authority");
+  }
   if (X509_set_issuer_name(raw, X509_get_subject_name(issuer.get())) != 1) {
     return Failed("naming the issuer");
   }

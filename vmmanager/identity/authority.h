@@ -29,8 +29,8 @@ struct CertificateOrder {
 // A self-signed certificate that may sign others, but no further authorities.
 absl::StatusOr<KeyAndCertificate> MakeAuthority(const std::string& name, int64_t lifetime);
 
-// INVALID_ARGUMENT says what about the order is wrong. Without roles the certificate permits
-// nothing.
+// INVALID_ARGUMENT says what about the order is wrong, such as a certificate that would outlive its
+// authority. Without roles the certificate permits nothing.
 absl::StatusOr<KeyAndCertificate> Issue(const KeyAndCertificate& authority,
                                         const CertificateOrder& order);
 

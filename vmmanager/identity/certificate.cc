@@ -126,6 +126,19 @@ CertificateInfo Describe(X509* certificate) {
   return info;
 }
 
+absl::StatusOr<CertificateInfo> DescribeFile(const std::string& path) {
+  ASSIGN_OR_RETURN(const std::string pem, ReadPemFile(path));
+  auto certificate = ParseCertificate(pem);
+  if (certificate.ok()) return Describe(certificate->get());
+  return absl::InvalidArgumentError(
+      absl::StrCat("\"", path, "\": ", certificate.status().message()));
+}
+
+Validity ValidityAt(const CertificateInfo& certificate, int64_t now) {
+  if (now > certificate.not_after) return Validity::kExpired;
+  return now < certificate.not_before ? Validity::kNotYetValid : Validity::kValid;
+}
+
 absl::StatusOr<Identity> IdentityOf(X509* certificate) {
   return IdentityFromUris(Describe(certificate).uris);
 }

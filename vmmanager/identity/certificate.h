@@ -39,6 +39,10 @@ struct CertificateInfo {
   int64_t not_after = 0;
 };
 
+enum class Validity { kValid, kNotYetValid, kExpired };
+// At a time in seconds since 1970.
+Validity ValidityAt(const CertificateInfo& certificate, int64_t now);
+
 // Reads a whole PEM file. INVALID_ARGUMENT if it cannot be read or is none.
 absl::StatusOr<std::string> ReadPemFile(const std::string& path);
 
@@ -47,6 +51,8 @@ absl::StatusOr<OpenSslPtr<X509>> ParseCertificate(absl::string_view pem);
 absl::StatusOr<OpenSslPtr<EVP_PKEY>> ParsePrivateKey(absl::string_view pem);
 
 CertificateInfo Describe(X509* certificate);
+// The first certificate of a PEM file. INVALID_ARGUMENT names the file.
+absl::StatusOr<CertificateInfo> DescribeFile(const std::string& path);
 
 // Whom the certificate names; see IdentityFromUris.
 absl::StatusOr<Identity> IdentityOf(X509* certificate);

@@ -18,7 +18,7 @@ constexpr int64_t kDay = 24ll * 3600 * 1000;
 CertificateFacts Certificate(int64_t days) {
   CertificateFacts facts;
   facts.used = true;
-  facts.expires_unix_ms = kNow + days * kDay + 1;
+  facts.certificate->not_after = (kNow + days * kDay) / 1000 + 1;
   return facts;
 }
 
@@ -131,6 +131,8 @@ TEST(Preflight, SourceChecks) {
       {"source_certificate", warn, "whoever", [](auto& f) { f.certificate = {}; }},
       {"source_certificate", warn, "3 more days", [](auto& f) { f.certificate = Certificate(3); }},
       {"source_certificate", fail, "expired", [](auto& f) { f.certificate = Certificate(-1); }},
+      {"source_certificate", fail, "not valid yet",
+       [](auto& f) { f.certificate.certificate->not_before = kNow / 1000 + 1; }},
       {"source_state", fail, "32 MiB are needed", [](auto& f) { f.folder = Folder(31); }},
       {"source_state", fail, "read-only",
        [](auto& f) { f.folder.writable = absl::PermissionDeniedError("read-only"); }},

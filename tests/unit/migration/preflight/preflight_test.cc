@@ -2,7 +2,6 @@
 
 #include <filesystem>
 
-#include "migration/preflight/certificate.h"
 #include "tests/unit/migration/controller/controller_fixture.h"
 
 namespace ferry::migration {
@@ -148,11 +147,6 @@ TEST_F(PreflightTest, UnreadablePlanIsAFailedCheck) {
   ASSERT_TRUE(response.ok());
   EXPECT_FALSE(response->ok());
   EXPECT_EQ(Find(*response, "saved_state").result(), v1::PREFLIGHT_RESULT_FAIL);
-}
-
-TEST_F(PreflightTest, WhatIsNoCertificateIsAnError) {
-  EXPECT_FALSE(CertificateExpiry(a_.host.settings.kernel).ok());
-  EXPECT_EQ(CertificateExpiry("/nowhere").status().code(), absl::StatusCode::kNotFound);
 }
 
 // The same is refused by the migration itself, before a byte moves.

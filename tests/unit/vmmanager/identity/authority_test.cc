@@ -94,6 +94,46 @@ TEST_F(AuthorityTest, CertificatesEndAndDoNotSignOthers) {
   EXPECT_NE(Verify(other->certificate, leaf->certificate, X509_PURPOSE_SSL_CLIENT), X509_V_OK);
 }
 
+TEST_F(AuthorityTest, NothingOutlivesItsAuthority) {
+  const KeyAndCertificate brief = *MakeAuthority("Ferry CA", 86'400);
+  CertificateOrder order = Order("host-a", {Role::kPeer});
+  order.lifetime = 2 * 86'400;
+  const absl::Status refused = Issue(brief, order).status();
+  EXPECT_EQ(refused.code(), absl::StatusCode::kInvalidArgument);
+  EXPECT_THAT(std::string(refused.message()), HasSubstr("would outlive its authority"));
+  order.lifetime = 86'000;
+  EXPECT_TRUE(Issue(brief, order).ok());
+}
+
+TEST_F(AuthorityTest, ANameIsTakenWholeOrNotAtAll) {
+  const std::string longest(64, 'n');
+  auto issued = Issue(authority_, Order(longest, {Role::kPeer}));
+  ASSERT_TRUE(issued.ok()) << issued.status();
+  EXPECT_EQ(Describe(ParseCertificate(issued->certificate)->get()).common_name, longest);
+  EXPECT_EQ(Issue(authority_, Order(longest + "n", {Role::kPeer})).status().code(),
+            absl::StatusCode::kInvalidArgument);
+  EXPECT_EQ(MakeAuthority(longest + "n", 86'400).status().code(),
+            absl::StatusCode::kInvalidArgument);
+}
+
+TEST_F(AuthorityTest, ValidityHasABeginningAndAnEnd) {
+  CertificateInfo info;
+  info.not_before = 100;
+  info.not_after = 200;
+  EXPECT_EQ(ValidityAt(info, 99), Validity::kNotYetValid);
+  EXPECT_EQ(ValidityAt(info, 100), Validity::kValid);
+  EXPECT_EQ(ValidityAt(info, 200), Validity::kValid);
+  EXPECT_EQ(ValidityAt(info, 201), Validity::kExpired);
+}
+
+TEST_F(AuthorityTest, WhatIsNoCertificateIsAnErrorThatNamesTheFile) {
+  for (const char* path : {"/nowhere", "/dev/null"}) {
+    const absl::Status status = DescribeFile(path).status();
+    EXPECT_EQ(status.code(), absl::StatusCode::kInvalidArgument) << path;
+    EXPECT_THAT(std::string(status.message()), HasSubstr(path));
+  }
+}
+
 TEST_F(AuthorityTest, BadOrdersAreRefused) {
   for (const char* address : {"host-a", "DNS:", "DNS:*.example.net", "DNS:a,URI:ferry://x/admin",
                               "IP:300.0.0.1", "IP:host-a", "URI:ferry://x/admin", "DNS:a b"}) {

@@ -19,7 +19,7 @@ class TestAuthority {
     std::string pattern = std::filesystem::temp_directory_path() / "ferry-pki-XXXXXX";
     if (::mkdtemp(pattern.data()) == nullptr) std::abort();
     folder_ = pattern;
-    authority_ = *MakeAuthority("test authority", 86'400);
+    authority_ = *MakeAuthority("test authority", 1000 * 86'400);
     Write("ca.pem", authority_.certificate);
   }
   ~TestAuthority() {
