@@ -86,6 +86,11 @@ class SessionListener::State : public std::enable_shared_from_this<State> {
   void MakeRoom();
   static Task<void> Serve(std::shared_ptr<State> self, UniqueFd fd, Slot slot);
   static Task<absl::Status> Authenticate(std::shared_ptr<State> self, UniqueFd fd);
+  void TellRefused(identity::Identity peer, std::string address, std::string session_id,
+                   std::string why) const {
+    if (!options_.refused) return;
+    options_.refused({std::move(peer), std::move(address), std::move(session_id), std::move(why)});
+  }
   std::optional<Refusal> Admit(const Hello& hello, const std::string& peer_name,
                                std::shared_ptr<Entry>* entry);
 
@@ -184,9 +189,14 @@ Task<void> SessionListener::State::Serve(std::shared_ptr<State> self, UniqueFd f
 // Who is refused or says nothing is let go of; there is nobody else to tell.
 Task<absl::Status> SessionListener::State::Authenticate(std::shared_ptr<State> self, UniqueFd fd) {
   std::unique_ptr<ByteStream> stream;
+  std::string address = DescribePeer(fd.get());
+  identity::Identity peer;
   if (self->options_.tls) {
     auto tls = co_await MakeTlsServerStream(std::move(fd), self->options_.tls,
-                                            self->options_.hello_deadline);
+                                            self->options_.hello_deadline, &peer);
+    if (absl::IsPermissionDenied(tls.status())) {
+      self->TellRefused(peer, address, "", std::string(tls.status().message()));
+    }
     if (!tls.ok()) co_return tls.status();
     stream = *std::move(tls);
   } else {
@@ -202,9 +212,7 @@ Task<absl::Status> SessionListener::State::Authenticate(std::shared_ptr<State> s
   if (!hello.ok()) co_return hello.status();
   std::shared_ptr<Entry> entry;
   if (const auto refusal = self->Admit(*hello, driver->peer_name(), &entry)) {
-    if (self->options_.refused) {
-      self->options_.refused(driver->peer_name(), hello->session_id, refusal->text);
-    }
+    self->TellRefused(peer, address, hello->session_id, refusal->text);
     driver->Refuse(*refusal);
     co_return absl::OkStatus();
   }

@@ -10,8 +10,16 @@
 #include "absl/status/statusor.h"
 #include "migration/connection/session_connection.h"
 #include "migration/connection/tls_stream.h"
+#include "vmmanager/identity/identity.h"
 
 namespace ferry::migration {
+
+struct RefusedConnection {
+  identity::Identity peer;  // as its certificate says, if it has one
+  std::string address;      // where it came from
+  std::string session_id;   // that it asked for; empty if it got not so far
+  std::string why;
+};
 
 struct ListenerOptions {
   // Port 0: any free one. Empty: no connections are accepted, only handed over.
@@ -26,11 +34,8 @@ struct ListenerOptions {
   size_t max_unauthenticated = 16;
   std::chrono::milliseconds hello_deadline{
       5'000};  // from the connection to its hello, TLS included
-  // Told of each connection that was refused: the host that its certificate names (empty if none),
-  // the session that it asked for, and why.
-  std::function<void(const std::string& peer_name, const std::string& session_id,
-                     const std::string& why)>
-      refused;
+  // Told of each connection that was refused, but for those without a certificate of the CA.
+  std::function<void(const RefusedConnection&)> refused;
 };
 
 // Accepts session connections at the destination and gives each to whoever expects it. A

@@ -14,12 +14,14 @@
 #include <cerrno>
 #include <cstring>
 #include <list>
+#include <optional>
 #include <utility>
 #include <vector>
 
 #include "absl/strings/escaping.h"
 #include "absl/strings/str_cat.h"
 #include "bridge/runtime/async.h"
+#include "bridge/runtime/peer_user.h"
 #include "bridge/runtime/status_macros.h"
 #include "migration/connection/byte_stream.h"
 #include "migration/connection/channel_relay.h"
@@ -101,10 +103,8 @@ absl::Status CheckRequest(const Received& received) {
 }
 
 absl::Status CheckCaller(int fd) {
-  ucred peer{};
-  socklen_t size = sizeof peer;
-  if (::getsockopt(fd, SOL_SOCKET, SO_PEERCRED, &peer, &size) != 0 ||
-      (peer.uid != 0 && peer.uid != ::geteuid())) {
+  const std::optional<uid_t> user = PeerUser(fd);
+  if (!user || !IsRootOrOurs(*user)) {
     return absl::PermissionDeniedError("only root and the daemon's own user may hand over sockets");
   }
   return absl::OkStatus();

@@ -119,7 +119,8 @@ class TlsStream final : public ByteStream {
   }
 
   std::string peer() const override { return peer_; }
-  std::string peer_name() const override { return peer_name_; }
+  std::string peer_name() const override { return identity_.name; }
+  const identity::Identity& identity() const { return identity_; }
 
  private:
   // Whom the verified certificate names.
@@ -128,20 +129,19 @@ class TlsStream final : public ByteStream {
     if (certificate == nullptr) {
       return absl::UnauthenticatedError(absl::StrCat(peer_, " showed no certificate"));
     }
-    ASSIGN_OR_RETURN(const identity::Identity who, identity::IdentityOf(certificate));
-    if (!who.roles.Has(identity::Role::kPeer)) {
+    ASSIGN_OR_RETURN(identity_, identity::IdentityOf(certificate));
+    if (!identity_.roles.Has(identity::Role::kPeer)) {
       return absl::PermissionDeniedError(
-          absl::StrCat("the certificate of ", peer_, " (", who.name,
+          absl::StrCat("the certificate of ", peer_, " (", identity_.name,
                        ") has not the role peer; migrations are between hosts"));
     }
-    peer_name_ = who.name;
     return absl::OkStatus();
   }
 
   std::shared_ptr<asio::ssl::context> context_;
   SslStream stream_;
   std::string peer_;
-  std::string peer_name_;
+  identity::Identity identity_;  // of the peer, once the handshake has ended
 };
 
 absl::StatusOr<std::unique_ptr<TlsStream>> MakeStream(Executor executor, UniqueFd fd,
@@ -181,13 +181,16 @@ Task<absl::StatusOr<std::unique_ptr<ByteStream>>> MakeTlsClientStream(
 }
 
 Task<absl::StatusOr<std::unique_ptr<ByteStream>>> MakeTlsServerStream(
-    UniqueFd socket, std::shared_ptr<TlsContext> context, std::chrono::milliseconds deadline) {
+    UniqueFd socket, std::shared_ptr<TlsContext> context, std::chrono::milliseconds deadline,
+    identity::Identity* peer) {
   const Executor executor = co_await asio::this_coro::executor;
   CO_ASSIGN_OR_RETURN(std::unique_ptr<TlsStream> stream,
                       MakeStream(executor, std::move(socket), std::move(context)));
-  CO_RETURN_IF_ERROR(
+  const absl::Status shaken =
       co_await WithDeadline(deadline, "the source's TLS handshake",
-                            TlsStream::Handshake(stream.get(), asio::ssl::stream_base::server)));
+                            TlsStream::Handshake(stream.get(), asio::ssl::stream_base::server));
+  if (peer != nullptr) *peer = stream->identity();
+  CO_RETURN_IF_ERROR(shaken);
   co_return stream;
 }
 

@@ -10,6 +10,7 @@
 #include "bridge/runtime/unique_fd.h"
 #include "migration/connection/byte_stream.h"
 #include "vmmanager/identity/certificate_files.h"
+#include "vmmanager/identity/identity.h"
 
 namespace ferry::migration {
 
@@ -21,11 +22,13 @@ std::shared_ptr<TlsContext> MakeTlsContext(std::shared_ptr<identity::Certificate
 
 // TLS on a connected socket. The client also checks that the certificate names `peer_name` (a DNS
 // name or an IP address). UNAUTHENTICATED if the other side is not known, PERMISSION_DENIED if it
-// is no host. The stream's peer_name() is the host's name.
+// is no host. The stream's peer_name() is the host's name; `peer` is set to whom a verified
+// certificate names, whether or not that is a host.
 Task<absl::StatusOr<std::unique_ptr<ByteStream>>> MakeTlsClientStream(
     UniqueFd socket, std::shared_ptr<TlsContext> context, std::string peer_name,
     std::chrono::milliseconds deadline);
 Task<absl::StatusOr<std::unique_ptr<ByteStream>>> MakeTlsServerStream(
-    UniqueFd socket, std::shared_ptr<TlsContext> context, std::chrono::milliseconds deadline);
+    UniqueFd socket, std::shared_ptr<TlsContext> context, std::chrono::milliseconds deadline,
+    identity::Identity* peer = nullptr);
 
 }  // namespace ferry::migration

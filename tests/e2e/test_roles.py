@@ -1,6 +1,7 @@
 """What a certificate permits, who gets through the doors without one, and what is written of it."""
 import json
 import os
+import subprocess
 import sys
 
 import grpc
@@ -11,6 +12,7 @@ from harness.tunnel import Tunnel
 
 REFUSED = 4  # ferryctl's exit status when nothing was changed
 NOBODY = 65534
+SESSION_PORT = 7718
 # Connects and reads to the end: whoever is served gets HTTP/2's settings and no end.
 KNOCK = ("import socket, sys; s = socket.socket(socket.AF_UNIX); s.connect(sys.argv[1]); "
          "sys.exit(0 if s.recv(1) == b'' else 1)")
@@ -41,11 +43,12 @@ def test_each_role_permits_what_it_is_for(locked_hosts, authority):
     seen = [(line["name"], line["method"], line["outcome"]) for line in audit(host)]
     assert seen == [
         ("alice", "VmService/CreateVm", "PERMISSION_DENIED"),
-        ("bob", "VmService/CreateVm", "OK"), ("bob", "VmService/DeleteVm", "PERMISSION_DENIED"),
+        ("bob", "VmService/CreateVm", "begun"), ("bob", "VmService/CreateVm", "OK"),
+        ("bob", "VmService/DeleteVm", "PERMISSION_DENIED"),
         ("host-c", "VmService/ListVms", "PERMISSION_DENIED"),
         ("", "VmService/ListVms", "PERMISSION_DENIED"),
         ("host-c", "MigrationService/Migrate", "PERMISSION_DENIED"),
-        ("root", "VmService/DeleteVm", "OK")]
+        ("root", "VmService/DeleteVm", "begun"), ("root", "VmService/DeleteVm", "OK")]
     assert audit(host)[1]["roles"] == ["operator"]
     assert audit(host)[1]["request"] == {"name": "v1"}
     log = host.outside(host.state / "audit.log").stat()
@@ -62,9 +65,10 @@ def test_the_audit_log_knows_local_users_and_outlives_the_daemon(bare_hosts):
     assert host.ctl.run("vm", "stop", "v1").returncode == REFUSED
     lines = [(line["uid"], line["method"], line["outcome"], *line["request"].values())
              for line in audit(host)]
-    assert lines == [(os.getuid(), "VmService/CreateVm", "OK", "v1"),
-                     (os.getuid(), "VmService/DeleteVm", "OK", "v1"),
-                     (os.getuid(), "VmService/StopVm", "NOT_FOUND", "v1")]
+    assert lines == [(os.getuid(), f"VmService/{method}", outcome, "v1")
+                     for method, end in (("CreateVm", "OK"), ("DeleteVm", "OK"),
+                                         ("StopVm", "NOT_FOUND"))
+                     for outcome in ("begun", end)]
 
 
 def test_another_user_is_not_served_locally(bare_hosts):
@@ -117,3 +121,20 @@ def test_a_session_is_its_hosts_and_no_other_host_gets_in(secure_hosts, authorit
     refusals = [line for line in audit(destination) if line["method"] == "session connection"]
     assert [(line["name"], line["request"]["session_id"]) for line in refusals] == [
         ("host-a", "s1")]
+    assert refusals[0]["address"].rsplit(":", 1)[0] == source.address.rsplit(":", 1)[0]
+
+
+def test_who_is_no_host_is_written_at_the_session_port(locked_hosts, authority):
+    host = locked_hosts[0]
+    address = host.address.rsplit(":", 1)[0]
+    host.flags = ["--migration-listen", f"{address}:{SESSION_PORT}"]
+    host.start()
+    ca, certificate, key = authority.flags("alice", ["admin"])[1::2]
+    host.run(["openssl", "s_client", "-connect", f"{address}:{SESSION_PORT}", "-CAfile", ca,
+              "-cert", certificate, "-key", key, "-ign_eof"], stdin=subprocess.DEVNULL,
+             capture_output=True)
+    host.stop()
+    line = next(line for line in audit(host) if line["method"] == "session connection")
+    assert line["name"] == "alice" and line["roles"] == ["admin"]
+    assert line["address"].startswith(f"{address}:")
+    assert "has not the role peer" in line["request"]["message"]

@@ -257,19 +257,20 @@ absl::Status Daemon::OpenCertificates() {
   return absl::OkStatus();
 }
 
-void Daemon::AuditRefusedSession(const std::string& peer, const std::string& session_id,
-                                 const std::string& why) {
+void Daemon::AuditRefusedSession(const migration::RefusedConnection& refused) {
   rpc::AuditRecord record;
   record.time = std::chrono::system_clock::now();
   if (parts_->certificates) {
     record.caller.way = rpc::Caller::Way::kCertificate;
-    record.caller.identity = {peer, {identity::Role::kPeer}};
+    record.caller.identity = refused.peer;
   }
+  record.caller.address = refused.address;
   record.method = "session connection";
-  record.details = {{"session_id", session_id}, {"message", why}};
+  record.details = {{"message", refused.why}};
+  if (!refused.session_id.empty()) record.details["session_id"] = refused.session_id;
   record.outcome = absl::StatusCodeToString(absl::StatusCode::kPermissionDenied);
   record.reason = "session_connection_refused";
-  parts_->audit->Write(record);
+  parts_->audit->WriteRefusal(record);
 }
 
 absl::Status Daemon::OpenMigration() {
@@ -279,8 +280,9 @@ absl::Status Daemon::OpenMigration() {
   listen.address = config_.migration_listen;
   listen.advertised = config_.migration_advertise;
   listen.tls = tls;
-  listen.refused = [this](const std::string& peer, const std::string& session,
-                          const std::string& why) { AuditRefusedSession(peer, session, why); };
+  listen.refused = [this](const migration::RefusedConnection& refused) {
+    AuditRefusedSession(refused);
+  };
   ASSIGN_OR_RETURN(parts_->listener, migration::SessionListener::Listen(executor_, listen));
   WarnIfUnreachable(*parts_->listener);
   migration::HandoffOptions handoff;

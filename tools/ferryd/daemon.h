@@ -7,6 +7,10 @@
 #include "bridge/runtime/async.h"
 #include "tools/ferryd/config.h"
 
+namespace ferry::migration {
+struct RefusedConnection;
+}  // namespace ferry::migration
+
 namespace ferry::tools {
 
 // The daemon: makes every collaborator in order, serves until told to stop, and lets go of them in
@@ -24,8 +28,7 @@ class Daemon {
  private:
   absl::Status PrepareFolders();
   absl::Status OpenCertificates();
-  void AuditRefusedSession(const std::string& peer, const std::string& session_id,
-                           const std::string& why);
+  void AuditRefusedSession(const migration::RefusedConnection& refused);
   Task<absl::Status> OpenBackend();
   absl::Status OpenMigration();
   absl::Status Serve();

@@ -7,11 +7,13 @@
 #include <set>
 
 #include "absl/status/status.h"
+#include "absl/strings/escaping.h"
 #include "absl/strings/match.h"
 #include "absl/strings/str_cat.h"
 #include "absl/strings/strip.h"
 #include "vmmanager/rpc/authorization.h"
 #include "vmmanager/rpc/error_info.h"
+#include "vmmanager/rpc/printable.h"
 #include "vmmanager/rpc/status_conversion.h"
 
 namespace ferry::rpc {
@@ -23,13 +25,14 @@ using grpc::experimental::InterceptionHookPoints;
 using grpc::experimental::InterceptorBatchMethods;
 using grpc::experimental::ServerRpcInfo;
 
-constexpr size_t kMaxValue = 256;
+// The path of a call is the caller's choice, and may be long.
+constexpr size_t kMaxUnlisted = 64;
 
 // What is worth a place in the log: names and decisions, no content.
 bool IsTelling(const std::string& field) {
   static const auto& fields = *new std::set<std::string>{
-      "action",     "decision",   "destination", "force", "name", "process_id",
-      "sandbox_id", "session_id", "signal",      "steal", "vm",   "vm_name"};
+      "action",     "decision",   "destination", "fd",     "force", "name", "pid",
+      "process_id", "sandbox_id", "session_id",  "signal", "steal", "vm",   "vm_name"};
   return fields.contains(field);
 }
 
@@ -37,9 +40,11 @@ std::string ValueOf(const Message& message, const FieldDescriptor& field) {
   const google::protobuf::Reflection& reflection = *message.GetReflection();
   switch (field.cpp_type()) {
     case FieldDescriptor::CPPTYPE_STRING:
-      return reflection.GetString(message, &field).substr(0, kMaxValue);
+      return Printable(reflection.GetString(message, &field), kMaxAuditValue);
     case FieldDescriptor::CPPTYPE_BOOL:
       return reflection.GetBool(message, &field) ? "true" : "";
+    case FieldDescriptor::CPPTYPE_INT32:
+      return absl::StrCat(reflection.GetInt32(message, &field));
     case FieldDescriptor::CPPTYPE_UINT32:
       return absl::StrCat(reflection.GetUInt32(message, &field));
     case FieldDescriptor::CPPTYPE_ENUM:
@@ -66,13 +71,10 @@ void Collect(const Message& message, std::map<std::string, std::string>* details
 class AuditInterceptor final : public grpc::experimental::Interceptor {
  public:
   AuditInterceptor(AuditLog* log, ServerRpcInfo* info, const Rule* rule)
-      : log_(log),
-        rule_(rule),
-        stream_(info->type() != ServerRpcInfo::Type::UNARY),
-        changes_(rule == nullptr || rule->changes) {
+      : log_(log), rule_(rule), changes_(rule == nullptr || rule->changes) {
     record_.time = std::chrono::system_clock::now();
     record_.caller = CallerOf(*info->server_context());
-    record_.method = ShortMethod(info->method());
+    record_.method = LoggedMethod(info->method());
   }
 
   void Intercept(InterceptorBatchMethods* methods) override {
@@ -92,7 +94,8 @@ class AuditInterceptor final : public grpc::experimental::Interceptor {
     known_ = true;
     Collect(*message, &record_.details);
     if (rule_ != nullptr) changes_ = Changes(*rule_, *message);
-    if (!stream_ || !changes_) return;
+    if (!changes_) return;
+    // Before the handler sees it, so that a daemon that dies meanwhile leaves a line, too.
     AuditRecord begun = record_;
     begun.outcome = "begun";
     log_->Write(begun);
@@ -106,12 +109,15 @@ class AuditInterceptor final : public grpc::experimental::Interceptor {
     if (!status.ok()) record_.reason = ReasonOf(status);
     record_.took = std::chrono::duration_cast<std::chrono::milliseconds>(
         std::chrono::steady_clock::now() - started_);
-    log_->Write(record_);
+    if (changes_) {
+      log_->Write(record_);
+    } else {
+      log_->WriteRefusal(record_);
+    }
   }
 
   AuditLog* const log_;
   const Rule* const rule_;
-  const bool stream_;
   const std::chrono::steady_clock::time_point started_ = std::chrono::steady_clock::now();
   std::mutex mutex_;  // a stream may end while its first message comes
   bool known_ = false;
@@ -140,7 +146,10 @@ std::unique_ptr<grpc::experimental::ServerInterceptorFactoryInterface> MakeAudit
   return std::make_unique<AuditInterceptors>(log);
 }
 
-std::string ShortMethod(absl::string_view method) {
+std::string LoggedMethod(absl::string_view method) {
+  if (RuleFor(method) == nullptr) {
+    return absl::StrCat("unlisted ", absl::CHexEscape(method.substr(0, kMaxUnlisted)));
+  }
   absl::ConsumePrefix(&method, "/ferry.v1.");
   return std::string(method);
 }

@@ -9,6 +9,7 @@
 #include <optional>
 #include <string>
 #include <thread>
+#include <vector>
 
 #include "absl/status/status.h"
 #include "absl/status/statusor.h"
@@ -28,9 +29,16 @@ struct AuditRecord {
   std::optional<std::chrono::milliseconds> took;
 };
 
+// Of any value in a line, so much is kept.
+inline constexpr size_t kMaxAuditValue = 256;
+
 struct AuditLimits {
   uint64_t file_bytes = 8 << 20;
   int former_files = 4;  // audit.log.1 is the newest of them
+  // So many lines about refusals in so much time: nobody must be able to push out of the files what
+  // was done by calling what is not permitted.
+  int refusals = 10;
+  std::chrono::milliseconds refusal_time{10'000};
 };
 
 // Who changed what, as JSON lines in a file that only the daemon's user reads. A line is with the
@@ -46,11 +54,17 @@ class AuditLog {
   // What cannot be written is logged and lost: a full disk must not stop the host.
   void Write(const AuditRecord& record);
 
+  // For what was refused and had no effect. Beyond the limits such lines are left out, and a later
+  // one tells how many.
+  void WriteRefusal(const AuditRecord& record);
+
  private:
   AuditLog(std::string path, AuditLimits limits) : path_(std::move(path)), limits_(limits) {}
   absl::Status OpenFile();
+  void WriteLine(const std::string& line);
   absl::Status Append(const std::string& line);
   absl::Status Rotate();
+  void TellLeftOut();
   void KeepOnDisk();
 
   const std::string path_;
@@ -58,7 +72,11 @@ class AuditLog {
   std::mutex mutex_;
   std::condition_variable changed_;
   UniqueFd file_;
+  std::vector<UniqueFd> former_;  // no longer written to, and perhaps not on the disk yet
   uint64_t size_ = 0;
+  int refusals_ = 0;  // written in the current time
+  uint64_t left_out_ = 0;
+  std::chrono::steady_clock::time_point refusals_until_;
   bool dirty_ = false;
   bool failing_ = false;
   bool closing_ = false;

@@ -4,6 +4,7 @@
 #include "absl/strings/str_join.h"
 #include "ferry/v1/migration.pb.h"
 #include "vmmanager/rpc/error_info.h"
+#include "vmmanager/rpc/printable.h"
 
 namespace ferry::rpc {
 namespace {
@@ -13,10 +14,11 @@ using identity::Roles;
 
 constexpr Roles kEverybody = {Role::kViewer, Role::kOperator, Role::kAdmin, Role::kPeer};
 constexpr Roles kLookers = {Role::kViewer, Role::kOperator, Role::kAdmin};
-constexpr Roles kLookersAndPeers = kEverybody;
 constexpr Roles kOperators = {Role::kOperator, Role::kAdmin};
 constexpr Roles kOperatorsAndPeers = {Role::kOperator, Role::kAdmin, Role::kPeer};
 constexpr Roles kAdmins = {Role::kAdmin};
+
+constexpr size_t kMaxMethod = 128;
 
 constexpr bool kRead = false;
 constexpr bool kChange = true;
@@ -53,7 +55,7 @@ const std::vector<Rule>& Rules() {
       {"/ferry.v1.GuestService/SignalProcess", kOperators, kChange},
       {"/ferry.v1.GuestService/Attach", kOperators, kChange},
 
-      {"/ferry.v1.HostService/GetHost", kLookersAndPeers, kRead},
+      {"/ferry.v1.HostService/GetHost", kEverybody, kRead},
       {"/ferry.v1.HostService/WatchEvents", kLookers, kRead},
 
       {"/ferry.v1.MigrationService/Migrate", kOperators, kChange},
@@ -70,9 +72,9 @@ const std::vector<Rule>& Rules() {
       {"/ferry.v1.MigrationService/Preflight", kOperators, kRead},
       {"/ferry.v1.MigrationService/PreflightIncoming", kOperatorsAndPeers, kRead},
       // With `force` it takes more; see AuthorizeRequest.
-      {"/ferry.v1.MigrationService/RecoverSession", kLookersAndPeers, kChange},
+      {"/ferry.v1.MigrationService/RecoverSession", kEverybody, kChange},
       {"/ferry.v1.MigrationService/GetTrace", kLookers, kRead},
-      {"/ferry.v1.MigrationService/GetSession", kLookersAndPeers, kRead},
+      {"/ferry.v1.MigrationService/GetSession", kEverybody, kRead},
       {"/ferry.v1.MigrationService/ListSessions", kLookers, kRead},
 
       {"/grpc.health.v1.Health/Check", kEverybody, kRead},
@@ -93,7 +95,8 @@ absl::Status Authorize(const Caller& caller, absl::string_view method) {
   const Rule* rule = RuleFor(method);
   if (rule == nullptr) {
     return ErrorWithReason(absl::StatusCode::kPermissionDenied,
-                           absl::StrCat("nobody may call ", method), "method_not_listed");
+                           absl::StrCat("nobody may call ", Printable(method, kMaxMethod)),
+                           "method_not_listed");
   }
   if (!caller.Has(rule->roles)) return Refused(caller, method, rule->roles);
   return absl::OkStatus();

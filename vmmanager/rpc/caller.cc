@@ -3,13 +3,15 @@
 #include <grpc/grpc_security_constants.h>
 #include <grpcpp/security/auth_context.h>
 #include <grpcpp/server_context.h>
-#include <sys/socket.h>
+#include <unistd.h>
 
-#include <vector>
+#include <optional>
 
 #include "absl/strings/match.h"
 #include "absl/strings/numbers.h"
 #include "absl/strings/str_cat.h"
+#include "absl/strings/strip.h"
+#include "bridge/runtime/peer_user.h"
 
 namespace ferry::rpc {
 namespace {
@@ -19,17 +21,6 @@ using identity::Roles;
 
 // How gRPC names connections that it was handed; see LocalListener.
 constexpr char kHandedOver[] = "fd:";
-
-uid_t UidAt(absl::string_view address) {
-  int fd = -1;
-  ucred peer{};
-  socklen_t size = sizeof peer;
-  if (absl::SimpleAtoi(address.substr(sizeof(kHandedOver) - 1), &fd) &&
-      ::getsockopt(fd, SOL_SOCKET, SO_PEERCRED, &peer, &size) == 0) {
-    return peer.uid;
-  }
-  return static_cast<uid_t>(-1);
-}
 
 bool IsTls(const grpc::AuthContext& context) {
   for (grpc::string_ref type :
@@ -57,22 +48,34 @@ std::string Caller::ToString() const {
                                : identity.name;
 }
 
+Caller CallerWithCertificate(const std::vector<std::string>& uris) {
+  Caller caller;
+  caller.way = Caller::Way::kCertificate;
+  caller.identity = identity::IdentityFromUris(uris).value_or(identity::Identity());
+  return caller;
+}
+
+uid_t LocalUser(absl::string_view address, uid_t own) {
+  int fd = -1;
+  absl::ConsumePrefix(&address, kHandedOver);
+  if (own == 0 || !absl::SimpleAtoi(address, &fd)) return own;
+  return PeerUser(fd) == std::optional<uid_t>(0) ? 0 : own;
+}
+
 Caller CallerOf(const grpc::ServerContextBase& context) {
   Caller caller;
   const std::string address = context.peer();
   const std::shared_ptr<const grpc::AuthContext> authenticated = context.auth_context();
   if (authenticated != nullptr && IsTls(*authenticated)) {
-    caller.way = Caller::Way::kCertificate;
-    caller.address = address;
     std::vector<std::string> uris;
     for (grpc::string_ref uri : authenticated->FindPropertyValues(GRPC_PEER_URI_PROPERTY_NAME)) {
       uris.emplace_back(uri.data(), uri.size());
     }
-    // Who cannot be told has no role.
-    caller.identity = identity::IdentityFromUris(uris).value_or(identity::Identity());
+    caller = CallerWithCertificate(uris);
+    caller.address = address;
   } else if (absl::StartsWith(address, kHandedOver)) {
     caller.way = Caller::Way::kLocal;
-    caller.uid = UidAt(address);
+    caller.uid = LocalUser(address, ::geteuid());
   } else {
     caller.address = address;
   }

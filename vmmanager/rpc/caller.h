@@ -3,7 +3,9 @@
 #include <sys/types.h>
 
 #include <string>
+#include <vector>
 
+#include "absl/strings/string_view.h"
 #include "vmmanager/identity/identity.h"
 
 namespace grpc {
@@ -37,6 +39,14 @@ struct Caller {
   // For people: "alice", "uid 0", "ipv4:192.0.2.1:4711".
   std::string ToString() const;
 };
+
+// Whoever showed a certificate with these URIs. Who cannot be told has no name and no role.
+Caller CallerWithCertificate(const std::vector<std::string>& uris);
+
+// Who is at the other end of a connection that LocalListener handed to gRPC, which calls it
+// "fd:NUMBER". That descriptor may be closed by now and its number another's, so the answer is
+// never anybody whom the listener does not serve: root, or `own`, the daemon's user.
+uid_t LocalUser(absl::string_view address, uid_t own);
 
 // Of a call that is being served.
 Caller CallerOf(const grpc::ServerContextBase& context);

@@ -8,8 +8,10 @@
 
 #include <cerrno>
 #include <cstring>
+#include <optional>
 
 #include "absl/strings/str_cat.h"
+#include "bridge/runtime/peer_user.h"
 #include "bridge/runtime/status_macros.h"
 #include "vmmanager/rpc/channel.h"
 
@@ -97,13 +99,12 @@ void LocalListener::AcceptAll() {
   while (true) {
     UniqueFd connection = Accept();
     if (!connection.valid()) return;
-    ucred peer{};
-    socklen_t size = sizeof peer;
-    if (::getsockopt(connection.get(), SOL_SOCKET, SO_PEERCRED, &peer, &size) != 0) continue;
-    if (peer.uid == 0 || peer.uid == ::geteuid()) {
+    const std::optional<uid_t> user = PeerUser(connection.get());
+    if (!user) continue;
+    if (IsRootOrOurs(*user)) {
       callbacks_.serve(std::move(connection));
     } else {
-      callbacks_.refused(peer.uid);  // and then it is closed
+      callbacks_.refused(*user);  // and then it is closed
     }
   }
 }

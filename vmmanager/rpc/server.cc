@@ -2,6 +2,7 @@
 
 #include <grpcpp/ext/proto_server_reflection_plugin.h>
 #include <grpcpp/health_check_service_interface.h>
+#include <grpcpp/resource_quota.h>
 #include <grpcpp/server.h>
 #include <grpcpp/server_builder.h>
 #include <grpcpp/server_posix.h>
@@ -37,7 +38,11 @@ constexpr int kMaxCallsPerConnection = 1000;
 constexpr int kHandshakeMs = 10'000;
 constexpr int kMaxMetadataBytes = 16 << 10;
 
+// Of all messages and buffers together, whoever sends them.
+constexpr size_t kMaxMemoryBytes = 1 << 30;
+
 void Configure(grpc::ServerBuilder* builder) {
+  builder->SetResourceQuota(grpc::ResourceQuota("ferryd").Resize(kMaxMemoryBytes));
   builder->SetMaxReceiveMessageSize(kMaxMessageBytes);
   builder->SetMaxSendMessageSize(kMaxMessageBytes);
   // With SO_REUSEPORT a second daemon would share the port instead of being told.
@@ -133,7 +138,7 @@ absl::Status Server::ListenLocally(const ServerOptions& options) {
     record.method = "connect";
     record.outcome = absl::StatusCodeToString(absl::StatusCode::kPermissionDenied);
     record.reason = "other_user";
-    audit->Write(record);
+    audit->WriteRefusal(record);
   };
   ASSIGN_OR_RETURN(local_, LocalListener::Listen(options.unix_socket, std::move(callbacks)));
   return absl::OkStatus();

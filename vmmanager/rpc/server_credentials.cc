@@ -8,6 +8,7 @@
 #include <string>
 #include <vector>
 
+#include "absl/strings/str_cat.h"
 #include "vmmanager/identity/tls_version.h"
 #include "vmmanager/rpc/audit_interceptor.h"
 #include "vmmanager/rpc/authorization.h"
@@ -26,16 +27,13 @@ struct Callbacks {
 };
 
 Caller CallerOf(grpc_auth_context* context) {
-  Caller caller;
-  caller.way = Caller::Way::kCertificate;
   std::vector<std::string> uris;
   grpc_auth_property_iterator properties =
       grpc_auth_context_find_properties_by_name(context, GRPC_PEER_URI_PROPERTY_NAME);
   while (const grpc_auth_property* uri = grpc_auth_property_iterator_next(&properties)) {
     uris.emplace_back(uri->value, uri->value_length);
   }
-  caller.identity = identity::IdentityFromUris(uris).value_or(identity::Identity());
-  return caller;
+  return CallerWithCertificate(uris);
 }
 
 std::string MethodOf(const grpc_metadata* metadata, size_t count) {
@@ -61,7 +59,15 @@ grpc_ssl_certificate_config_reload_status FetchConfig(void* state,
   return GRPC_SSL_CERTIFICATE_CONFIG_RELOAD_NEW;
 }
 
-// For every call, before its handler.
+// gRPC carries no details from here, so the next step stands in the text.
+std::string MessageOf(const absl::Status& refused) {
+  std::string message(refused.message());
+  const v1::ErrorInfo info = GetErrorInfo(refused).value_or(v1::ErrorInfo());
+  if (!info.next_step().empty()) absl::StrAppend(&message, "; ", info.next_step());
+  return message;
+}
+
+// For every call, before its handler. Where it comes from cannot be found out here.
 void CheckCall(void* callbacks, grpc_auth_context* context, const grpc_metadata* metadata,
                size_t count, grpc_process_auth_metadata_done_cb done, void* user_data) {
   AuditRecord record;
@@ -71,12 +77,12 @@ void CheckCall(void* callbacks, grpc_auth_context* context, const grpc_metadata*
   const absl::Status allowed = Authorize(record.caller, method);
   AuditLog* const audit = static_cast<Callbacks*>(callbacks)->audit;
   if (audit != nullptr && !allowed.ok()) {
-    record.method = ShortMethod(method);
+    record.method = LoggedMethod(method);
     record.outcome = absl::StatusCodeToString(allowed.code());
     record.reason = ReasonOf(allowed);
-    audit->Write(record);
+    audit->WriteRefusal(record);
   }
-  const std::string message(allowed.message());
+  const std::string message = MessageOf(allowed);
   done(user_data, nullptr, 0, nullptr, 0, static_cast<grpc_status_code>(allowed.code()),
        allowed.ok() ? nullptr : message.c_str());
 }

@@ -36,8 +36,7 @@ class SessionListenerTest : public ConnectionFixture {
   void ListenWithTls(const identity::TlsFiles& files) {
     ListenerOptions options;
     options.tls = Tls(files);
-    options.refused = [this](const std::string& peer, const std::string& session,
-                             const std::string&) { refused_.emplace_back(peer, session); };
+    options.refused = [this](const RefusedConnection& refused) { refused_.push_back(refused); };
     Listen(std::move(options));
   }
 
@@ -57,7 +56,7 @@ class SessionListenerTest : public ConnectionFixture {
 
   identity::TestAuthority authority_;
   std::unique_ptr<SessionListener> listener_;
-  std::vector<std::pair<std::string, std::string>> refused_;
+  std::vector<RefusedConnection> refused_;
 };
 
 TEST_F(SessionListenerTest, DialReachesWhoExpectsTheSession) {
@@ -311,7 +310,11 @@ TEST_F(SessionListenerTest, OnlyTheHostOfTheSessionMayOpenIt) {
     auto stolen = co_await Dial(dial);
     EXPECT_EQ(stolen.status().code(), absl::StatusCode::kPermissionDenied) << stolen.status();
     EXPECT_EQ(t->refused_.size(), 1u);
-    EXPECT_EQ(t->refused_.front(), std::make_pair(std::string("host-c"), std::string("session-1")));
+    if (t->refused_.empty()) co_return t->listener_->Close();
+    EXPECT_EQ(t->refused_.front().peer.name, "host-c");
+    EXPECT_EQ(t->refused_.front().session_id, "session-1");
+    EXPECT_TRUE(t->refused_.front().address.starts_with("127.0.0.1:"))
+        << t->refused_.front().address;
     dial.tls = right;
     auto opened = co_await Dial(dial);
     EXPECT_TRUE(opened.ok()) << opened.status();
@@ -340,6 +343,12 @@ TEST_F(SessionListenerTest, WhoIsNoHostOrOutOfDateOpensNothing) {
   contexts.push_back(Tls(authority_.Issue("nobody", {})));
   contexts.push_back(Tls(authority_.Issue("old", {identity::Role::kPeer}, -60)));
   Run(body(this, std::move(contexts)));
+  // Whoever is known is told of; a certificate that is not good names nobody.
+  ASSERT_EQ(refused_.size(), 2u);
+  EXPECT_EQ(refused_[0].peer.name, "alice");
+  EXPECT_TRUE(refused_[0].peer.roles.Has(identity::Role::kAdmin));
+  EXPECT_TRUE(refused_[0].address.starts_with("127.0.0.1:")) << refused_[0].address;
+  EXPECT_NE(refused_[0].why.find("has not the role peer"), std::string::npos) << refused_[0].why;
 }
 
 TEST_F(SessionListenerTest, ADestinationOfAnotherNameGetsNothing) {

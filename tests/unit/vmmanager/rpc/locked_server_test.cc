@@ -2,6 +2,7 @@
 #include <arpa/inet.h>
 #include <gmock/gmock.h>
 #include <grpcpp/channel.h>
+#include <grpcpp/generic/generic_stub.h>
 #include <gtest/gtest.h>
 #include <openssl/ssl.h>
 #include <sys/socket.h>
@@ -17,10 +18,13 @@
 #include <boost/json.hpp>
 #include <cstring>
 #include <fstream>
+#include <functional>
+#include <future>
 
 #include "bridge/runtime/host_port.h"
 #include "bridge/runtime/unique_fd.h"
 #include "ferry/v1/guest.grpc.pb.h"
+#include "ferry/v1/migration.grpc.pb.h"
 #include "ferry/v1/vm.grpc.pb.h"
 #include "tests/unit/vmmanager/identity/test_authority.h"
 #include "vmmanager/rpc/channel.h"
@@ -62,7 +66,8 @@ class EchoVms final : public v1::VmService::CallbackService {
     return ServeUnary(context, executor_, request, response, handler);
   }
 
-  int calls = 0;  // io thread
+  int calls = 0;                          // io thread
+  std::function<void()> on_call = [] {};  // io thread
 
  private:
   template <typename Request>
@@ -71,6 +76,7 @@ class EchoVms final : public v1::VmService::CallbackService {
     auto handler = [this, who = CallerOf(*context).ToString()](
                        const Request&) -> Task<absl::StatusOr<v1::Vm>> {
       ++calls;
+      on_call();
       v1::Vm vm;
       vm.set_name(who);
       co_return vm;
@@ -112,7 +118,7 @@ class LockedServerTest : public testing::Test {
     options.tcp_addresses = {"127.0.0.1:0", "127.0.0.1:0"};
     options.tls = *std::move(files);
     options.audit = audit_.get();
-    auto started = Server::Start(options, {&vms_, &guests_});
+    auto started = Server::Start(options, {&vms_, &guests_, &migrations_});
     ASSERT_TRUE(started.ok()) << started.status();
     server_ = *std::move(started);
     address_ = server_->tcp_addresses()[0];
@@ -174,6 +180,7 @@ class LockedServerTest : public testing::Test {
   std::unique_ptr<AuditLog> audit_;
   EchoVms vms_{io_.get_executor()};
   EchoGuests guests_{io_.get_executor()};
+  v1::MigrationService::CallbackService migrations_;  // does nothing
   std::unique_ptr<Server> server_;
   std::string address_;
 };
@@ -192,6 +199,7 @@ TEST_F(LockedServerTest, RolesDecideAndTheNameComesFromTheCertificate) {
   const absl::Status refused = StopVm(viewer).status();
   EXPECT_EQ(refused.code(), absl::StatusCode::kPermissionDenied);
   EXPECT_THAT(std::string(refused.message()), testing::HasSubstr("alice may not call"));
+  EXPECT_THAT(std::string(refused.message()), testing::HasSubstr("use a certificate with"));
   EXPECT_EQ(vms_.calls, calls) << "the handler never saw it";
   EXPECT_TRUE(StopVm(operates).ok());
   EXPECT_EQ(DeleteVm(operates).code(), absl::StatusCode::kPermissionDenied);
@@ -296,20 +304,83 @@ TEST_F(LockedServerTest, ChangesAndRefusalsAreWrittenAndLooksAreNot) {
   (void)DeleteVm(authority_.Issue("root", {Role::kAdmin}));
   (void)StopVm({}, "unix:" + authority_ / "d.sock");
   const auto lines = Audit();
-  ASSERT_EQ(lines.size(), 4u);
+  ASSERT_EQ(lines.size(), 7u);
   EXPECT_EQ(lines[0].at("name").as_string(), "alice");
   EXPECT_EQ(lines[0].at("method").as_string(), "VmService/StopVm");
   EXPECT_EQ(lines[0].at("outcome").as_string(), "PERMISSION_DENIED");
   EXPECT_EQ(lines[0].at("reason").as_string(), "role_missing");
-  EXPECT_EQ(lines[1].at("name").as_string(), "bob");
-  EXPECT_EQ(lines[1].at("request").at("vm").as_string(), "web");
-  EXPECT_EQ(lines[1].at("request").at("force").as_string(), "true");
-  EXPECT_EQ(lines[1].at("outcome").as_string(), "OK");
-  EXPECT_THAT(std::string(lines[1].at("address").as_string()), testing::HasSubstr("127.0.0.1"));
-  EXPECT_EQ(lines[2].at("method").as_string(), "VmService/DeleteVm");
-  EXPECT_EQ(lines[2].at("outcome").as_string(), "NOT_FOUND");
-  EXPECT_EQ(lines[3].at("uid").as_int64(), ::geteuid());
-  EXPECT_FALSE(lines[3].contains("name"));
+  EXPECT_FALSE(lines[0].contains("address"));
+  for (int i : {1, 2}) {
+    EXPECT_EQ(lines[i].at("name").as_string(), "bob");
+    EXPECT_EQ(lines[i].at("request").at("vm").as_string(), "web");
+    EXPECT_EQ(lines[i].at("request").at("force").as_string(), "true");
+    EXPECT_EQ(lines[i].at("outcome").as_string(), i == 1 ? "begun" : "OK");
+    EXPECT_THAT(std::string(lines[i].at("address").as_string()), testing::HasSubstr("127.0.0.1"));
+  }
+  EXPECT_EQ(lines[1].at("time"), lines[2].at("time"));
+  EXPECT_EQ(lines[4].at("method").as_string(), "VmService/DeleteVm");
+  EXPECT_EQ(lines[4].at("outcome").as_string(), "NOT_FOUND");
+  EXPECT_EQ(lines[6].at("uid").as_int64(), ::geteuid());
+  EXPECT_FALSE(lines[6].contains("name"));
+}
+
+TEST_F(LockedServerTest, AChangeIsWrittenBeforeItTakesEffect) {
+  size_t lines_then = 0;
+  vms_.on_call = [&] { lines_then = Audit().size(); };
+  ASSERT_TRUE(StopVm(authority_.Issue("bob", {Role::kOperator})).ok());
+  EXPECT_EQ(lines_then, 1u);
+  EXPECT_EQ(Audit().at(0).at("outcome").as_string(), "begun");
+}
+
+TEST_F(LockedServerTest, WhosSocketIsTakenIsWritten) {
+  using Async = v1::MigrationService::StubInterface::async_interface;
+  auto stub = v1::MigrationService::NewStub(
+      *MakeChannel(address_, authority_.Issue("bob", {Role::kOperator})));
+  v1::CreateDuplicateSocketRequest request;
+  request.set_session_id("s1");
+  request.mutable_process_socket()->set_pid(4711);
+  request.mutable_process_socket()->set_fd(7);
+  (void)Await(CallUnary<Async, v1::CreateDuplicateSocketRequest, v1::CreateDuplicateSocketResponse>(
+      stub->async(), &Async::CreateDuplicateSocket, request, kCallLimit));
+  const auto lines = Audit();
+  ASSERT_FALSE(lines.empty());
+  EXPECT_EQ(lines[0].at("request").at("pid").as_string(), "4711");
+  EXPECT_EQ(lines[0].at("request").at("fd").as_string(), "7");
+}
+
+TEST_F(LockedServerTest, CallsOfWhatIsNotThereFillNoLog) {
+  auto stub = grpc::GenericStub(*MakeChannel(address_, authority_.Issue("carl", {})));
+  const std::string method = "/ferry.v1.Nothing/\n\"" + std::string(8000, 'x');
+  constexpr int kCalls = 40;
+  for (int i = 0; i < kCalls; ++i) {
+    grpc::ClientContext context;
+    const grpc::Slice nothing;
+    grpc::ByteBuffer request(&nothing, 1);
+    grpc::ByteBuffer response;
+    std::promise<grpc::Status> ended;
+    stub.UnaryCall(&context, method, {}, &request, &response,
+                   [&ended](grpc::Status status) { ended.set_value(std::move(status)); });
+    const grpc::Status status = ended.get_future().get();
+    EXPECT_EQ(status.error_code(), grpc::StatusCode::PERMISSION_DENIED) << status.error_message();
+    EXPECT_LT(status.error_message().size(), 300u);
+  }
+  Await(server_->Shutdown(milliseconds(0)));
+  server_.reset();
+  audit_.reset();  // and with it the last line is written
+  const auto lines = Audit();
+  ASSERT_GT(lines.size(), 1u);
+  EXPECT_LT(lines.size(), 20u);
+  int told = 0;
+  for (const auto& line : lines) {
+    EXPECT_LT(boost::json::serialize(line).size(), 400u);
+    const auto* left_out = line.at("request").as_object().if_contains("left_out");
+    told += left_out == nullptr ? 1 : std::stoi(std::string(left_out->as_string()));
+    if (left_out == nullptr) {
+      EXPECT_THAT(std::string(line.at("method").as_string()),
+                  testing::StartsWith("unlisted /ferry.v1.Nothing/\\n\\\"xxx"));
+    }
+  }
+  EXPECT_EQ(told, kCalls);
 }
 
 TEST_F(LockedServerTest, AStreamIsWrittenWhenItIsKnownWhatItIsAboutAndWhenItEnds) {
