@@ -316,16 +316,24 @@ TEST_F(SettleTest, WhatIsNotKnownIsRefusedForEver) {
   ExpectEmpty(b_);
 }
 
-TEST_F(SettleTest, WhatComesJustNowIsHereOrRefusedButNotBoth) {
-  using asio::experimental::awaitable_operators::operator&&;
+TEST_F(SettleTest, WhatComesWhileItIsBeingRefusedIsRefused) {
   Boot();
   auto plan = Export("s1");
   ASSERT_TRUE(plan.ok());
-  auto [answer, imported] = Await(b_.sessions->Settle(Question("s1", ProofKind::kGo)) &&
-                                  b_.sessions->Import(ImportRequest("s1", *plan), ""));
-  EXPECT_NE(answer.ok(), imported.ok()) << answer.status() << " and " << imported;
-  const auto kinds = Kinds(b_, "s1");
-  EXPECT_THAT(kinds, ElementsAre(imported.ok() ? "IMPORTED" : "REFUSED"));
+  AsyncEvent written(io_.get_executor());
+  b_.host.store.before_append = [&](vm::JournalRecord record) -> Task<absl::Status> {
+    if (record.kind == "REFUSED") co_await written.Wait();
+    co_return absl::OkStatus();
+  };
+  auto answer = Begin(b_.sessions->Settle(Question("s1", ProofKind::kGo)));
+  auto imported = Begin(b_.sessions->Import(ImportRequest("s1", *plan), ""));
+  Settle();
+  written.Set();
+  EXPECT_TRUE(Finish(answer).ok());
+  EXPECT_EQ(Finish(imported).code(), absl::StatusCode::kAlreadyExists);
+  EXPECT_THAT(Kinds(b_, "s1"), ElementsAre("REFUSED"));
+  ExpectEmpty(b_);
+  b_.host.store.before_append = nullptr;
 }
 
 TEST_F(SettleTest, TheSourceOfASessionIsNotAsked) {
