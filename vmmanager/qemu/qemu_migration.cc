@@ -271,7 +271,8 @@ Task<absl::Status> QemuMigration::Abort(absl::Status reason) {
   }
   if (absl::IsCancelled(reason)) result = MigrationResult::kMigrationCancelled;
   absl::Status stopped = co_await StopStream();
-  absl::Status running = stopped.ok() ? co_await RunOnHere() : stopped;
+  absl::Status running = stopped;
+  if (stopped.ok()) running = co_await RunOnHere();
   co_await ResetSettings(machine_.shared_from_this());
   stage_ = Stage::kNone;
   Tell(MigrationEventName::kMigrationFailed, result);
