@@ -38,9 +38,14 @@ class Namespace:
 
         A client stays in our process namespace: so it is our own child, not nsenter's.
         """
-        processes = [] if client else ["--pid"]
-        return ["nsenter", f"--target={self.pid}", "--net", "--mount", *processes, "--",
-                *map(str, command)]
+        enter = ["nsenter", f"--target={self.pid}", "--net", "--mount"]
+        if not client:
+            return [*enter, "--pid", "--", *map(str, command)]
+        enter.append("--")
+        if "ASAN_OPTIONS" in os.environ:
+            # A sanitizer looks itself up in /proc, and the one inside knows only processes inside.
+            enter += ["unshare", "--mount-proc", "--"]
+        return [*enter, *map(str, command)]
 
     def outside(self, path):
         """Where a path inside is seen from outside."""
