@@ -105,7 +105,8 @@ def test_fifty_megabytes_come_back_identical_over_three_migrations(two_hosts, vm
             host = two_hosts.other(host)
             # The slow reader has much to take before it sees that the process moved.
             wait_until_attached(host, vm)
-            count = client.received + 500_000
+            # More than what was under way to it before, so that input flows again as well.
+            count = client.received + 2_000_000
             client.wait_until(lambda output: len(output) > count)
         assert not done.is_set(), "all was sent before the last migration ended"
         client.pace(0)
