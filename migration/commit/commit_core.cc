@@ -27,6 +27,9 @@ absl::Status CheckIdentity(const CommitIdentity& identity, const Proof& proof, P
   return absl::OkStatus();
 }
 
+// COMMIT would give the destination one more, and its REFUSED the source two.
+constexpr uint64_t kForcedEpochs = 3;
+
 }  // namespace
 
 std::string_view ToString(SourceRecord record) {
@@ -47,6 +50,10 @@ std::string_view ToString(SourceRecord record) {
       return "RECLAIMED";
     case SourceRecord::kAbort:
       return "ABORT";
+    case SourceRecord::kForced:
+      return "FORCED";
+    case SourceRecord::kGivenUp:
+      return "GIVEN_UP";
   }
   return "NONE";
 }
@@ -67,19 +74,21 @@ std::string_view ToString(DestinationRecord record) {
       return "RUNNING";
     case DestinationRecord::kRefused:
       return "REFUSED";
+    case DestinationRecord::kSuperseded:
+      return "SUPERSEDED";
   }
   return "NONE";
 }
 
 std::optional<SourceRecord> SourceRecordFrom(std::string_view text) {
-  for (int i = 0; i <= static_cast<int>(SourceRecord::kAbort); ++i) {
+  for (int i = 0; i <= static_cast<int>(SourceRecord::kGivenUp); ++i) {
     if (ToString(static_cast<SourceRecord>(i)) == text) return static_cast<SourceRecord>(i);
   }
   return std::nullopt;
 }
 
 std::optional<DestinationRecord> DestinationRecordFrom(std::string_view text) {
-  for (int i = 0; i <= static_cast<int>(DestinationRecord::kRefused); ++i) {
+  for (int i = 0; i <= static_cast<int>(DestinationRecord::kSuperseded); ++i) {
     const auto record = static_cast<DestinationRecord>(i);
     if (ToString(record) == text) return record;
   }
@@ -107,26 +116,31 @@ SourceRecovery SourceCommit::Recover() const {
     case SourceRecord::kCommit:
       return {std::nullopt, CopyEffect::kHold, word()};
     case SourceRecord::kReleased:
+    case SourceRecord::kGivenUp:
       return {std::nullopt, CopyEffect::kEnd, std::nullopt};
     case SourceRecord::kReclaimed:
       return {std::nullopt, CopyEffect::kRun, std::nullopt};
     case SourceRecord::kAbort:
+    case SourceRecord::kForced:
       return {std::nullopt, CopyEffect::kRun, word()};
   }
   return {};
 }
 
 bool SourceCommit::may_execute() const {
-  return !in_doubt_ && record_ != SourceRecord::kCommit && record_ != SourceRecord::kReleased;
+  return !in_doubt_ && record_ != SourceRecord::kCommit && record_ != SourceRecord::kReleased &&
+         record_ != SourceRecord::kGivenUp;
 }
 
 bool SourceCommit::past_point_of_no_return() const {
   return in_doubt_ || record_ == SourceRecord::kCommit || record_ == SourceRecord::kReleased ||
-         record_ == SourceRecord::kReclaimed;
+         record_ == SourceRecord::kReclaimed || record_ == SourceRecord::kForced ||
+         record_ == SourceRecord::kGivenUp;
 }
 
 std::optional<ProofKind> SourceCommit::word() const {
   if (record_ == SourceRecord::kCommit) return ProofKind::kGo;
+  if (record_ == SourceRecord::kForced) return ProofKind::kForced;
   if (record_ == SourceRecord::kAbort || in_doubt_) return ProofKind::kAbort;
   return std::nullopt;
 }
@@ -192,6 +206,11 @@ absl::StatusOr<std::optional<SourceStep>> SourceCommit::Commit() {
 
 absl::StatusOr<std::optional<SourceStep>> SourceCommit::Release(const Proof& done) {
   if (record_ == SourceRecord::kReleased) return std::nullopt;
+  if (record_ == SourceRecord::kForced) {
+    return absl::FailedPreconditionError(
+        StrCat("session ", identity_.session_id, " cannot release its copy: the source was forced ",
+               "to run the VM, and what the destination has of it is superseded"));
+  }
   if (record_ != SourceRecord::kCommit && !in_doubt_) return WrongState("release its copy");
   RETURN_IF_ERROR(CheckProof(done, ProofKind::kDone));
   return SourceStep{SourceRecord::kReleased, identity_.epoch + 1, std::nullopt, CopyEffect::kEnd};
@@ -224,6 +243,26 @@ absl::Status SourceCommit::CheckProof(const Proof& proof, ProofKind kind) const 
   return CheckIdentity(identity_, proof, kind);
 }
 
+absl::StatusOr<std::optional<SourceStep>> SourceCommit::Force() const {
+  if (record_ == SourceRecord::kForced) return std::nullopt;
+  if (!in_doubt()) return WrongState("be forced");
+  return SourceStep{SourceRecord::kForced, identity_.epoch + kForcedEpochs, ProofKind::kForced,
+                    CopyEffect::kRun};
+}
+
+absl::StatusOr<std::optional<SourceStep>> SourceCommit::GiveUp() const {
+  if (record_ == SourceRecord::kGivenUp) return std::nullopt;
+  if (!in_doubt()) return WrongState("be given up");
+  return SourceStep{SourceRecord::kGivenUp, identity_.epoch + 1, std::nullopt, CopyEffect::kEnd};
+}
+
+absl::Status SourceCommit::CheckHeardForced(const Proof& refused) const {
+  if (record_ != SourceRecord::kForced) return WrongState("end as a forced one");
+  CommitIdentity any_journal = identity_;
+  any_journal.peer_journal_id.clear();
+  return CheckIdentity(any_journal, refused, ProofKind::kRefused);
+}
+
 void DestinationCommit::Restore(DestinationRecord last, JournalTrust trust, Copy copy) {
   record_ = last;
   copy_ = copy;
@@ -250,6 +289,7 @@ DestinationRecovery DestinationCommit::Recover() const {
     case DestinationRecord::kRunning:
       return {std::nullopt, CopyEffect::kRun};
     case DestinationRecord::kRefused:
+    case DestinationRecord::kSuperseded:
       return {std::nullopt, CopyEffect::kEnd};
   }
   return {};
@@ -264,6 +304,7 @@ std::optional<ProofKind> DestinationCommit::word() const {
     case DestinationRecord::kRunning:
       return ProofKind::kDone;
     case DestinationRecord::kRefused:
+    case DestinationRecord::kSuperseded:
       return ProofKind::kRefused;
     default:
       return std::nullopt;
@@ -317,7 +358,9 @@ absl::StatusOr<std::optional<DestinationStep>> DestinationCommit::Running() {
 }
 
 absl::StatusOr<std::optional<DestinationStep>> DestinationCommit::Refuse() const {
-  if (record_ == DestinationRecord::kRefused) return std::nullopt;
+  if (record_ == DestinationRecord::kRefused || record_ == DestinationRecord::kSuperseded) {
+    return std::nullopt;
+  }
   if (may_execute()) return WrongState("be refused");
   if (in_doubt_) {
     return absl::FailedPreconditionError(
@@ -330,11 +373,28 @@ absl::StatusOr<std::optional<DestinationStep>> DestinationCommit::Refuse() const
 }
 
 absl::StatusOr<std::optional<DestinationStep>> DestinationCommit::OnAbort(const Proof& abort) {
+  if (abort.kind == ProofKind::kForced) return OnForced(abort);
   RETURN_IF_ERROR(CheckIdentity(identity_, abort, ProofKind::kAbort));
-  if (record_ == DestinationRecord::kRefused) return std::nullopt;
+  if (record_ == DestinationRecord::kRefused || record_ == DestinationRecord::kSuperseded) {
+    return std::nullopt;
+  }
   if (may_execute()) return WrongState("be refused");
   return DestinationStep{DestinationRecord::kRefused, identity_.epoch, ProofKind::kRefused,
                          CopyEffect::kEnd};
+}
+
+absl::StatusOr<std::optional<DestinationStep>> DestinationCommit::OnForced(const Proof& forced) {
+  RETURN_IF_ERROR(CheckIdentity(identity_, forced, ProofKind::kForced));
+  if (forced.epoch != identity_.epoch + kForcedEpochs) {
+    return absl::FailedPreconditionError(StrCat("the source was forced at epoch ", forced.epoch,
+                                                ", expected ", identity_.epoch + kForcedEpochs));
+  }
+  if (record_ == DestinationRecord::kRefused || record_ == DestinationRecord::kSuperseded) {
+    return std::nullopt;
+  }
+  const auto record = may_execute() ? DestinationRecord::kSuperseded : DestinationRecord::kRefused;
+  const uint64_t epoch = may_execute() ? forced.epoch : identity_.epoch;
+  return DestinationStep{record, epoch, ProofKind::kRefused, CopyEffect::kEnd};
 }
 
 }  // namespace ferry::migration

@@ -26,6 +26,11 @@
 // destination's REFUSED gives it back (RECLAIMED). The destination may run it only with its own
 // GRANTED. Only the destination writes GRANTED and REFUSED, and never both.
 //
+// Nothing else can make two copies run but a person: where the destination is lost for good, the
+// source may be told to run the VM without its word (FORCED, which raises the epoch above the
+// destination's), or to give it up (GIVEN_UP). A destination that comes back after FORCED finds
+// that its copy is stale and ends it (SUPERSEDED).
+//
 // The cores are pure. A call returns the step to take; the driver makes step.record durable, calls
 // Apply, and only then acts on it. nullopt means that the step was taken before.
 namespace ferry::migration {
@@ -48,7 +53,9 @@ enum class SourceRecord {
   kCommit,
   kReleased,
   kReclaimed,
-  kAbort
+  kAbort,
+  kForced,
+  kGivenUp
 };
 enum class DestinationRecord {
   kNone,
@@ -57,7 +64,8 @@ enum class DestinationRecord {
   kPrepared,
   kGranted,
   kRunning,
-  kRefused
+  kRefused,
+  kSuperseded
 };
 
 std::string_view ToString(SourceRecord record);
@@ -133,6 +141,16 @@ class SourceCommit {
   // The destination's REFUSED: takes the VM back after COMMIT, calls the session off before it.
   absl::StatusOr<std::optional<SourceStep>> OnRefused(const Proof& refused);
 
+  // Whether only the destination's word can go on, or a person who forces it.
+  bool in_doubt() const { return in_doubt_ || record_ == SourceRecord::kCommit; }
+  // A person's decision to run the VM here without that word: the destination may run it, too.
+  absl::StatusOr<std::optional<SourceStep>> Force() const;
+  // A person's decision to end the copy here without that word: it may have been the last one.
+  absl::StatusOr<std::optional<SourceStep>> GiveUp() const;
+  // Whether this is the destination's REFUSED after FORCED: it has ended what it had, and the
+  // session is over. Whoever set that host up anew has ended it as well, so any journal's counts.
+  absl::Status CheckHeardForced(const Proof& refused) const;
+
   void Apply(const SourceStep& step);
 
  private:
@@ -186,6 +204,8 @@ class DestinationCommit {
   absl::StatusOr<std::optional<DestinationStep>> Refuse() const;
   // The source's ABORT: it has not committed, or wants to take the VM back.
   absl::StatusOr<std::optional<DestinationStep>> OnAbort(const Proof& abort);
+  // The source was forced to run the VM: whatever there is of it here is stale.
+  absl::StatusOr<std::optional<DestinationStep>> OnForced(const Proof& forced);
 
   void Apply(const DestinationStep& step) { record_ = step.record; }
 

@@ -72,7 +72,7 @@ std::string Mac(std::string_view body, std::string_view key) {
 
 bool KnownKind(uint64_t kind) {
   return kind >= static_cast<uint64_t>(ProofKind::kPrepared) &&
-         kind <= static_cast<uint64_t>(ProofKind::kAbort);
+         kind <= static_cast<uint64_t>(ProofKind::kForced);
 }
 
 }  // namespace
@@ -137,6 +137,8 @@ std::string_view ToString(ProofKind kind) {
       return "DONE";
     case ProofKind::kAbort:
       return "ABORT";
+    case ProofKind::kForced:
+      return "FORCED";
   }
   return "UNKNOWN";
 }

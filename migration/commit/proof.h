@@ -16,6 +16,7 @@ enum class ProofKind : uint8_t {
   kRefused = 3,   // destination: REFUSED is written; it never runs this VM in this session
   kDone = 4,      // destination: it runs the VM
   kAbort = 5,     // source: ABORT is written; the destination must refuse
+  kForced = 6,    // source: FORCED is written; any copy at the destination is stale and must end
 };
 
 struct Proof {

@@ -19,17 +19,20 @@ DestinationSession::DestinationSession(const ControllerDeps& deps, const FormerS
   former_trust_ = former.trust;
   core_ = std::make_unique<DestinationCommit>(Identity());
   core_->Restore(former_record_, former_trust_, DestinationCommit::Copy::kWaits);
-  info_.set_state(former_record_ == DestinationRecord::kPrepared || core_->may_execute()
-                      ? v1::SESSION_STATE_TRANSFER_COMPLETED
-                      : v1::SESSION_STATE_FAILED);
+  if (!info_.done()) {
+    info_.set_state(former_record_ == DestinationRecord::kPrepared || core_->may_execute()
+                        ? v1::SESSION_STATE_TRANSFER_COMPLETED
+                        : v1::SESSION_STATE_FAILED);
+  }
   cut_arrived_.Set();
 }
 
 vm::AdoptionClaim DestinationSession::Claim() const {
   vm::AdoptionClaim claim;
   claim.session_id = id();
-  claim.kind = former_record_ == DestinationRecord::kRunning ? vm::AdoptionClaim::Kind::kOwner
-                                                             : vm::AdoptionClaim::Kind::kIncoming;
+  const bool arrived = former_record_ == DestinationRecord::kRunning ||
+                       former_record_ == DestinationRecord::kSuperseded;
+  claim.kind = arrived ? vm::AdoptionClaim::Kind::kOwner : vm::AdoptionClaim::Kind::kIncoming;
   claim.guest_is_loaded = former_record_ == DestinationRecord::kPrepared ||
                           former_record_ == DestinationRecord::kGranted;
   return claim;
@@ -64,6 +67,11 @@ Task<void> DestinationSession::Recover(std::shared_ptr<vm::UtilityVm> vm) {
       Conclude(Failed("daemon_restarted", kRestarted));
       co_await FinishRefuse();
       break;
+    case DestinationRecord::kSuperseded: {
+      absl::Status ended = co_await FinishSupersede();
+      if (!ended.ok()) spdlog::error("session {}: {}", id(), ended.ToString());
+      break;
+    }
     case DestinationRecord::kGranted: {
       if (vm_ == nullptr) {
         spdlog::error(
@@ -110,9 +118,10 @@ Task<absl::StatusOr<std::string>> DestinationSession::Settle(std::string proof) 
   const Proof word = *std::move(decoded);
   if (word.kind == ProofKind::kGo) {
     auto done = co_await Run(word);
-    if (!done.ok() && core_->record() == DestinationRecord::kRefused) co_return refused_proof_;
+    if (!done.ok() && core_->word() == ProofKind::kRefused) co_return refused_proof_;
     co_return done;
   }
+  if (word.kind == ProofKind::kForced) co_return co_await OnForced(word);
   if (word.kind != ProofKind::kAbort) {
     co_return absl::InvalidArgumentError("a proof that only the destination can give");
   }
@@ -121,6 +130,85 @@ Task<absl::StatusOr<std::string>> DestinationSession::Settle(std::string proof) 
   EndReason why = FromDetail(word.detail, v1::MIGRATION_ORIGIN_SOURCE);
   if (why.message.empty()) why.message = "called off by the source";
   co_return co_await RefuseNow(std::move(why), word);
+}
+
+Task<absl::StatusOr<std::string>> DestinationSession::OnForced(Proof forced) {
+  auto keep = self();
+  AsyncMutex::Guard lock = co_await deciding_.Lock();
+  auto step = core_->OnForced(forced);
+  if (!step.ok()) co_return step.status();
+  const bool was_granted = core_->may_execute();
+  if (was_granted) {
+    CO_RETURN_IF_ERROR(CheckStillHere());
+    // First, so that nobody can move it on meanwhile. The source's word is durable already.
+    CO_RETURN_IF_ERROR(co_await StopStale());
+    // A daemon that is restarted from here on goes on with it.
+    const bool was_done = info_.done();
+    info_.set_done(false);
+    absl::Status written = co_await StoreNow();
+    if (written.ok()) written = co_await TakeStep(std::move(step));
+    if (!written.ok()) {
+      info_.set_done(was_done);
+      Store();
+      co_return written;
+    }
+    spdlog::error("session {}: the source was forced to run VM {}; the copy here ends", id(),
+                  info_.vm_name());
+    deps_.events().Publish("migration.superseded", id(), {{"vm", info_.vm_name()}});
+  }
+  if (core_->record() == DestinationRecord::kSuperseded) {
+    CO_RETURN_IF_ERROR(co_await FinishSupersede());
+    co_return refused_proof_;
+  }
+  EndReason why = FromDetail(forced.detail, v1::MIGRATION_ORIGIN_SOURCE);
+  co_return co_await RefuseNow(std::move(why), forced);
+}
+
+absl::Status DestinationSession::CheckStillHere() const {
+  auto found = deps_.inventory.Find(info_.vm_id());
+  const bool moved_on = found.ok() ? (*found)->epoch() > core_->identity().epoch + 1
+                                   : deps_.inventory.HasDeparted(info_.vm_id());
+  if (!moved_on) return absl::OkStatus();
+  return absl::FailedPreconditionError(absl::StrCat(
+      "the source was forced to run VM ", info_.vm_name(), ", which has moved on from here since; ",
+      "one of its copies must be ended by hand"));
+}
+
+// What has not been told to run yet is this session's own, and nobody else can do anything with it.
+Task<absl::Status> DestinationSession::StopStale() {
+  auto keep = self();
+  auto found = deps_.inventory.Find(info_.vm_id());
+  if (!found.ok() || (*found)->state() == v1::VM_STATE_INCOMING) co_return absl::OkStatus();
+  const std::shared_ptr<vm::UtilityVm> stale = *std::move(found);
+  co_return co_await stale->Stop(true, milliseconds(0));
+}
+
+// SUPERSEDED is written: the copy here is stale, whatever it does.
+Task<absl::Status> DestinationSession::FinishSupersede() {
+  auto keep = self();
+  running_ = false;
+  done_proof_.clear();
+  refused_proof_ = MakeProof(ProofKind::kRefused, core_->identity().epoch, "");
+  const std::string why = absl::StrCat("VM ", info_.vm_name(), " has ended here: its source, ",
+                                       info_.source(), ", was forced to run it");
+  CO_RETURN_IF_ERROR(co_await StopStale());
+  if (auto found = deps_.inventory.Find(info_.vm_id()); found.ok()) {
+    const std::shared_ptr<vm::UtilityVm> stale = *std::move(found);
+    const absl::Status reason = absl::NotFoundError(why);
+    if (stale->state() == v1::VM_STATE_INCOMING) co_await stale->Discard(reason);
+    CO_RETURN_IF_ERROR(co_await deps_.inventory.Forget(stale->id(), info_.source()));
+  }
+  (void)Enter(SessionCall::kFinalizeDone);
+  info_.set_vm_location(info_.source());
+  const EndReason superseded{v1::SESSION_OUTCOME_FAILED, v1::MIGRATION_ORIGIN_SOURCE, "superseded",
+                             why};
+  Conclude(superseded);
+  // Also where it had succeeded before.
+  info_.set_outcome(superseded.outcome);
+  info_.set_reason(superseded.word);
+  info_.set_error(superseded.message);
+  EndBadly(Recovery::kNone);
+  co_return absl::OkStatus();
 }
 
 }  // namespace ferry::migration

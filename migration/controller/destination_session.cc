@@ -35,7 +35,8 @@ Task<absl::Status> DestinationSession::TakeStep(
   if (!step->has_value()) co_return absl::OkStatus();
   const DestinationStep taken = **step;
   vm::AppendOptions options;
-  options.decisive = taken.record == DestinationRecord::kGranted;
+  options.decisive =
+      taken.record == DestinationRecord::kGranted || taken.record == DestinationRecord::kSuperseded;
   if (taken.record == DestinationRecord::kPrepared || taken.record == DestinationRecord::kGranted) {
     // The guest that is voted for must be known after a restart, too.
     options.vm = vm_->Row();

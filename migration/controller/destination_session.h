@@ -40,7 +40,7 @@ class DestinationSession final : public MigrationSession {
   vm::AdoptionClaim Claim() const override;
   Task<void> Recover(std::shared_ptr<vm::UtilityVm> vm) override;
 
-  // The source's GO or ABORT; returns the DONE or REFUSED that follows from it.
+  // The source's GO, ABORT or FORCED; returns the DONE or REFUSED that follows from it.
   Task<absl::StatusOr<std::string>> Settle(std::string proof);
 
  protected:
@@ -80,6 +80,12 @@ class DestinationSession final : public MigrationSession {
   Task<absl::StatusOr<std::string>> RefuseNow(EndReason why, std::optional<Proof> abort);
   // REFUSED is written.
   Task<void> FinishRefuse();
+  // The source was forced to run the VM: ends what there is of it here, also if it was granted.
+  Task<absl::StatusOr<std::string>> OnForced(Proof forced);
+  // FAILED_PRECONDITION if the VM that was granted has been given to another host since.
+  absl::Status CheckStillHere() const;
+  Task<absl::Status> StopStale();
+  Task<absl::Status> FinishSupersede();
   EndReason Failed(std::string word, std::string message) const;
 
   std::unique_ptr<DestinationCommit> core_;
@@ -97,8 +103,8 @@ class DestinationSession final : public MigrationSession {
   std::string done_proof_;
   std::string refused_proof_;
   bool running_ = false;  // DONE is made
-  bool verify_ = false;  // the vote says what was received
-  std::string lost_;     // why there is no VM any more although it was granted; else empty
+  bool verify_ = false;   // the vote says what was received
+  std::string lost_;      // why there is no VM any more although it was granted; else empty
   Clock::time_point resumed_at_;
 };
 

@@ -52,6 +52,12 @@ Task<absl::StatusOr<v1::SettleSessionResponse>> FakePeerClient::Settle(
   co_return response;
 }
 
+Task<absl::StatusOr<v1::RecoverSessionResponse>> FakePeerClient::Recover(
+    v1::RecoverSessionRequest request) {
+  CO_RETURN_IF_ERROR(co_await script_->Pass("Recover"));
+  co_return co_await peer_.RecoverSession(std::move(request));
+}
+
 Task<absl::Status> FakePeerClient::Cancel(v1::CancelRequest request) {
   CO_RETURN_IF_ERROR(co_await script_->Pass("Cancel"));
   auto session = peer_.Find(request.session_id());

@@ -30,6 +30,8 @@ class FakePeerClient final : public PeerClient {
       v1::PrepareSandboxRequest request) override;
   Task<absl::Status> Transfer(v1::TransferSandboxRequest request) override;
   Task<absl::StatusOr<v1::SettleSessionResponse>> Settle(v1::SettleSessionRequest request) override;
+  Task<absl::StatusOr<v1::RecoverSessionResponse>> Recover(
+      v1::RecoverSessionRequest request) override;
   Task<absl::Status> Cancel(v1::CancelRequest request) override;
   Task<absl::Status> Cleanup(v1::CleanupRequest request) override;
 

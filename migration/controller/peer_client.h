@@ -25,6 +25,8 @@ class PeerClient {
   virtual Task<absl::Status> Transfer(v1::TransferSandboxRequest request) = 0;
   virtual Task<absl::StatusOr<v1::SettleSessionResponse>> Settle(
       v1::SettleSessionRequest request) = 0;
+  virtual Task<absl::StatusOr<v1::RecoverSessionResponse>> Recover(
+      v1::RecoverSessionRequest request) = 0;
   virtual Task<absl::Status> Cancel(v1::CancelRequest request) = 0;
   virtual Task<absl::Status> Cleanup(v1::CleanupRequest request) = 0;
 };

@@ -50,6 +50,19 @@ Task<absl::Status> SessionRegistry::LoadUndecided(const vm::SessionRow& row, v1:
   }
   FormerSession former;
   former.last = records->back();
+  if (is_source && former.last.kind == ToString(SourceRecord::kForced)) {
+    auto reached = co_await HasReached(row.vm_id, former.last.epoch);
+    if (!reached.ok()) co_return reached.status();
+    if (*reached) {
+      CO_ASSIGN_OR_RETURN(former.detail, ParseDetail(former.last));
+      former.session = std::move(session);
+      auto teller = std::make_shared<SourceSession>(deps_, former);
+      CO_RETURN_IF_ERROR(co_await teller->notifier()->Restore());
+      sessions_[row.id] = teller;
+      telling_.push_back(std::move(teller));
+      co_return absl::OkStatus();
+    }
+  }
   auto superseded = co_await IsSuperseded(row.vm_id, former.last.sequence);
   if (!superseded.ok()) co_return superseded.status();
   if (*superseded) {
@@ -114,7 +127,48 @@ Task<void> SessionRegistry::Recover() {
     std::shared_ptr<vm::UtilityVm> found = vm.ok() ? *vm : nullptr;
     Spawn(deps_.executor(), session->Recover(std::move(found)));
   }
+  for (const auto& session : std::exchange(telling_, {})) {
+    Spawn(deps_.executor(), session->Recover(nullptr));
+  }
   co_return;
+}
+
+Task<absl::StatusOr<bool>> SessionRegistry::HasReached(std::string vm_id, uint64_t epoch) {
+  auto rows = co_await deps_.store().ListVms();
+  if (!rows.ok()) co_return rows.status();
+  for (const vm::VmRow& row : *rows) {
+    if (row.id == vm_id) co_return row.epoch >= epoch;
+  }
+  co_return true;
+}
+
+Task<absl::Status> SessionRegistry::ReviveIfForced(v1::SettleSessionRequest request) {
+  auto records = co_await deps_.store().ReadJournal(request.session_id());
+  if (!records.ok()) co_return records.status();
+  if (records->empty()) co_return absl::OkStatus();
+  FormerSession former;
+  former.last = records->back();
+  const auto record = DestinationRecordFrom(former.last.kind);
+  if (record != DestinationRecord::kGranted && record != DestinationRecord::kRunning) {
+    co_return absl::OkStatus();
+  }
+  CO_ASSIGN_OR_RETURN(former.detail, ParseDetail(former.last));
+  auto proof = DecodeProof(request.proof(), former.detail.plan_sha256());
+  if (!proof.ok() || proof->kind != ProofKind::kForced) co_return absl::OkStatus();
+  const std::string id = request.session_id();
+  if (auto known = records_.find(id); known != records_.end()) {
+    former.session = known->second;
+  } else {
+    // Its row was dropped long ago.
+    former.session.set_session_id(id);
+    former.session.set_origin(v1::MIGRATION_ORIGIN_DESTINATION);
+    former.session.set_vm_id(former.last.vm_id);
+    former.session.set_done(true);
+  }
+  auto session = std::make_shared<DestinationSession>(deps_, former);
+  CO_RETURN_IF_ERROR(co_await session->notifier()->Restore());
+  if (sessions_.try_emplace(id, session).second) records_.erase(id);
+  co_return absl::OkStatus();
 }
 
 Task<absl::StatusOr<std::optional<std::string>>> SessionRegistry::PeerOf(std::string session_id) {
@@ -160,9 +214,11 @@ Task<absl::StatusOr<std::string>> SessionRegistry::AnswerFromJournal(
     last.kind = std::string(ToString(DestinationRecord::kRefused));
     last.epoch = request.epoch();
     last.detail = detail.SerializeAsString();
+    deps_.failpoint("REFUSED.before");
     auto written = co_await deps_.store().Append(std::move(last), {});
     if (!written.ok()) co_return written.status();
     last = *std::move(written);
+    deps_.failpoint("REFUSED.after");
     spdlog::info("session {}: not known here, refused for ever", request.session_id());
   }
   CO_ASSIGN_OR_RETURN(const state::v1::CommitDetail detail, ParseDetail(last));
@@ -170,7 +226,7 @@ Task<absl::StatusOr<std::string>> SessionRegistry::AnswerFromJournal(
   const auto record = DestinationRecordFrom(last.kind);
   if (record == DestinationRecord::kRunning) {
     proof.kind = ProofKind::kDone;
-  } else if (record == DestinationRecord::kRefused) {
+  } else if (record == DestinationRecord::kRefused || record == DestinationRecord::kSuperseded) {
     proof.kind = ProofKind::kRefused;
   } else {
     co_return absl::FailedPreconditionError(

@@ -30,7 +30,8 @@ Task<absl::Status> SessionRegistry::Load(JournalTrust trust) {
       CO_RETURN_IF_ERROR(co_await LoadUndecided(row, std::move(session), trust));
       continue;
     }
-    if (row.is_source && session.commit_record() == "RELEASED") {
+    if (row.is_source && (session.commit_record() == ToString(SourceRecord::kReleased) ||
+                          session.commit_record() == ToString(SourceRecord::kGivenUp))) {
       deps_.inventory.NoteDeparted(session.vm_id(), session.vm_name(), session.destination());
     }
     records_[row.id] = session;
@@ -265,6 +266,9 @@ Task<absl::StatusOr<std::shared_ptr<Notifier>>> SessionRegistry::Notifications(
 Task<absl::StatusOr<v1::SettleSessionResponse>> SessionRegistry::Settle(
     v1::SettleSessionRequest request, std::string peer_name) {
   v1::SettleSessionResponse response;
+  if (!sessions_.contains(request.session_id())) {
+    CO_RETURN_IF_ERROR(co_await ReviveIfForced(request));
+  }
   auto it = sessions_.find(request.session_id());
   if (it != sessions_.end()) {
     it->second->Touch();

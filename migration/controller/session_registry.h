@@ -45,6 +45,10 @@ class SessionRegistry {
   // The host that a session, or the record of one, belongs to: empty if none has shown itself yet,
   // nullopt if this host knows no such session.
   Task<absl::StatusOr<std::optional<std::string>>> PeerOf(std::string session_id);
+  // What both hosts know of a session, and with `force` a person's decision; see
+  // MigrationService.RecoverSession.
+  Task<absl::StatusOr<v1::RecoverSessionResponse>> RecoverSession(
+      v1::RecoverSessionRequest request);
   // Forgets an ended session of the caller's; its record and its notifications stay. A failed one
   // is ended first.
   Task<absl::Status> Cleanup(std::string session_id);
@@ -88,6 +92,13 @@ class SessionRegistry {
                                    JournalTrust trust);
   Task<absl::StatusOr<std::string>> AnswerFromJournal(v1::SettleSessionRequest request,
                                                       std::string peer_name);
+  // If the source says that it was forced to run a VM that was granted to this host, brings the
+  // session back to life so that it can settle that; it is a mere record otherwise.
+  Task<absl::Status> ReviveIfForced(v1::SettleSessionRequest request);
+  // Whether the store's VM is at that epoch, or gone: what a forced decision meant for it was done.
+  Task<absl::StatusOr<bool>> HasReached(std::string vm_id, uint64_t epoch);
+  Task<absl::StatusOr<v1::SessionKnowledge>> Know(std::string session_id) const;
+  Task<v1::SessionKnowledge> AskPeer(v1::SessionKnowledge own) const;
 
   const ControllerDeps& deps_;
   Orchestrator orchestrator_;
@@ -100,6 +111,8 @@ class SessionRegistry {
   std::map<std::string, std::string> requests_;             // request id to session id
   bool stopping_ = false;
   std::map<std::string, std::shared_ptr<MigrationSession>> recovering_;  // by VM id
+  // Those that have no say about their VM any more, only something to tell to the other host.
+  std::vector<std::shared_ptr<MigrationSession>> telling_;
 };
 
 }  // namespace ferry::migration

@@ -7,6 +7,7 @@
 #include "migration/controller/source_session.h"
 
 namespace ferry::migration {
+
 SourceSession::SourceSession(const ControllerDeps& deps, const FormerSession& former)
     : SourceSession(deps, former.session.session_id()) {
   MigrationSession::Restore(former);
@@ -38,6 +39,17 @@ Task<void> SourceSession::Recover(std::shared_ptr<vm::UtilityVm> vm) {
   spdlog::info("session {}: goes on after {}{}", id(), head_.kind,
                core_->Recover().copy == CopyEffect::kHold ? ", in doubt" : "");
   AsyncMutex::Guard lock = co_await deciding_.Lock();
+  if (core_->record() == SourceRecord::kForced) {
+    // Without the VM it has taken effect before, and there is only the destination to be told.
+    forced_through_ = vm_ == nullptr;
+    (void)co_await FinishForced();
+    if (!info_.done()) Spawn(deps_.executor(), FindDestination(keep));
+    co_return;
+  }
+  if (core_->record() == SourceRecord::kGivenUp) {
+    (void)co_await FinishGivenUp();
+    co_return;
+  }
   if (vm_ == nullptr) {
     // RELEASED was written and the VM forgotten, but not that the session is over.
     const bool released = core_->record() == SourceRecord::kReleased;
@@ -77,6 +89,7 @@ Task<void> SourceSession::Recover(std::shared_ptr<vm::UtilityVm> vm) {
 // Tells the destination, if it is known where that is. Where somebody else drives both sides, they
 // may also bring the proofs themselves.
 Task<void> SourceSession::FindDestination(Self self) {
+  if (self->settling_) co_return;
   if (self->info_.destination().empty()) {
     spdlog::warn(
         "session {}: it is not known where the destination is; finalize the session with "
@@ -113,15 +126,23 @@ Task<void> SourceSession::TellAbort(std::shared_ptr<PeerClient> peer) {
 
 Task<void> SourceSession::Settle(std::shared_ptr<PeerClient> peer) {
   auto keep = self();
+  if (std::exchange(settling_, true)) {
+    co_await released_.Wait();
+    co_return;
+  }
   std::string said;
   while (!released_.is_set()) {
     absl::Status answered = co_await Offer(peer);
     if (released_.is_set()) break;
     if (answered.message() != said) {
       said = std::string(answered.message());
-      spdlog::warn("session {}: VM {} is in doubt and stays paused: {}", id(), info_.vm_name(),
+      const bool forced = core_->record() == SourceRecord::kForced;
+      spdlog::warn("session {}: VM {} {}: {}", id(), info_.vm_name(),
+                   forced ? "was forced to run here, which the destination has yet to be told"
+                          : "is in doubt and stays paused",
                    said);
-      info_.set_error(absl::StrCat("waiting for ", info_.destination(), ": ", said));
+      info_.set_error(absl::StrCat(forced ? "forced to run here; waiting for " : "waiting for ",
+                                   info_.destination(), ": ", said));
     }
     co_await Delay(deps_.limits.ask_again);
   }
@@ -134,6 +155,10 @@ Task<absl::Status> SourceSession::Offer(std::shared_ptr<PeerClient> peer) {
     if (info_.done()) co_return absl::OkStatus();
     co_return co_await FinishReclaim(head_.epoch);
   }
+  if (core_->record() == SourceRecord::kForced && !forced_through_) {
+    AsyncMutex::Guard lock = co_await deciding_.Lock();
+    CO_RETURN_IF_ERROR(co_await FinishForced());
+  }
   const std::optional<ProofKind> word = core_->word();
   if (!word) co_return absl::OkStatus();
   v1::SettleSessionRequest request;
@@ -141,9 +166,10 @@ Task<absl::Status> SourceSession::Offer(std::shared_ptr<PeerClient> peer) {
   request.set_vm_id(info_.vm_id());
   request.set_epoch(base_epoch_);
   request.set_plan_sha256(plan_digest_);
+  const bool forced = *word == ProofKind::kForced;
   request.set_proof(*word == ProofKind::kGo
                         ? go_proof_
-                        : MakeProof(ProofKind::kAbort, base_epoch_,
+                        : MakeProof(*word, forced ? head_.epoch : base_epoch_,
                                     end_reason() ? ToDetail(*end_reason()) : info_.error()));
   auto answer = co_await peer->Settle(std::move(request));
   if (!answer.ok()) co_return answer.status();
@@ -155,6 +181,7 @@ Task<absl::Status> SourceSession::Offer(std::shared_ptr<PeerClient> peer) {
   if (decoded.kind != ProofKind::kRefused) {
     co_return absl::UnavailableError("the destination has not decided yet");
   }
+  if (core_->record() == SourceRecord::kForced) co_return EndForced(decoded);
   if (!core_->past_point_of_no_return()) co_return absl::OkStatus();
   co_return co_await Reclaim(decoded);
 }

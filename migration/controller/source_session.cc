@@ -164,6 +164,11 @@ Task<absl::StatusOr<std::string>> SourceSession::Stop(std::string proof) {
 Task<absl::StatusOr<std::string>> SourceSession::Resume(std::string proof) {
   auto keep = self();
   const SourceRecord record = core_ == nullptr ? SourceRecord::kNone : core_->record();
+  if (record == SourceRecord::kGivenUp) {
+    co_return Explain(
+        absl::FailedPreconditionError(absl::StrCat("VM ", info_.vm_name(), " was given up here")),
+        "finalize", "");
+  }
   if (record == SourceRecord::kReleased || vm_ == nullptr) {
     co_return Explain(absl::FailedPreconditionError(
                           absl::StrCat("VM ", info_.vm_name(), " runs at ", info_.destination(),
@@ -179,6 +184,8 @@ Task<absl::StatusOr<std::string>> SourceSession::Resume(std::string proof) {
   absl::Status back = absl::OkStatus();
   if (record == SourceRecord::kReclaimed) {
     if (!info_.done()) back = co_await FinishReclaim(head_.epoch);
+  } else if (record == SourceRecord::kForced) {
+    back = co_await FinishForced();
   } else if (core_ != nullptr && core_->past_point_of_no_return()) {
     if (proof.empty()) {
       co_return Explain(
@@ -323,7 +330,7 @@ Task<void> SourceSession::Expire(EndReason why) {
   if (info_.done()) co_return;
   if (commit_started_) {
     // Nobody brings the proofs any more, so they are offered to the destination itself.
-    if (!std::exchange(settling_, true)) Spawn(deps_.executor(), FindDestination(keep));
+    Spawn(deps_.executor(), FindDestination(keep));
     co_return;
   }
   EndReason again = why;

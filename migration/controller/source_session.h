@@ -65,6 +65,10 @@ class SourceSession final : public MigrationSession {
   // Tells the destination what was decided, again and again, until its DONE or REFUSED has taken
   // effect here.
   Task<void> Settle(std::shared_ptr<PeerClient> peer);
+  // A person's decision about a VM that is in doubt, without the destination's word: see
+  // SourceCommit::Force and GiveUp. FAILED_PRECONDITION if it is not in doubt.
+  Task<absl::Status> Force(v1::ForcedDecision decision);
+  bool in_doubt() const { return core_ != nullptr && core_->in_doubt(); }
   // After ABORT: tells a destination that may have voted, until it has heard.
   Task<void> TellAbort(std::shared_ptr<PeerClient> peer);
 
@@ -133,6 +137,13 @@ class SourceSession final : public MigrationSession {
   Task<absl::Status> FinishRelease();
   Task<absl::Status> FinishReclaim(uint64_t epoch);
   Task<absl::Status> RunHereAgain();
+  // FORCED is written: it runs here; what the destination may have is told to end.
+  Task<absl::Status> FinishForced();
+  // The destination's REFUSED after FORCED: the session is over.
+  absl::Status EndForced(const Proof& refused);
+  void FinishTelling(const std::string& message);
+  // GIVEN_UP is written.
+  Task<absl::Status> FinishGivenUp();
   Task<absl::Status> Offer(std::shared_ptr<PeerClient> peer);
   static Task<void> FindDestination(Self self);
   Task<absl::Status> RollBack(EndReason why);
@@ -144,7 +155,8 @@ class SourceSession final : public MigrationSession {
   std::string go_proof_;
   std::string resumed_proof_;  // of a VM that was given back
   bool abort_told_ = false;
-  bool settling_ = false;  // FindDestination runs
+  bool settling_ = false;        // Settle runs
+  bool forced_through_ = false;  // FORCED has taken effect on the VM
   bool commit_when_ready_ = false;
   bool commit_started_ = false;
   absl::Status transfer_status_;

@@ -407,6 +407,7 @@ Task<void> SourceSession::HandleProof(std::string bytes) {
 
 // The destination will not run the VM; deciding_ is held.
 Task<absl::Status> SourceSession::OnRefused(Proof refused) {
+  if (core_->record() == SourceRecord::kForced) co_return EndForced(refused);
   if (core_->past_point_of_no_return()) co_return co_await Reclaim(refused);
   // It had voted, and nobody has committed yet.
   if (info_.state() != v1::SESSION_STATE_TRANSFER_COMPLETED) co_return absl::OkStatus();

@@ -61,6 +61,10 @@ class GrpcPeerClient final : public PeerClient {
       v1::SettleSessionRequest request) override {
     return Call(&Async::SettleSession, std::move(request), kSettleLimit);
   }
+  Task<absl::StatusOr<v1::RecoverSessionResponse>> Recover(
+      v1::RecoverSessionRequest request) override {
+    return Call(&Async::RecoverSession, std::move(request), kSettleLimit);
+  }
   Task<absl::Status> Cancel(v1::CancelRequest request) override {
     co_return (co_await Call(&Async::Cancel, std::move(request), kCallLimit)).status();
   }

@@ -284,6 +284,19 @@ grpc::ServerUnaryReactor* MigrationService::PreflightIncoming(
       rpc::OnCallerGone::kCancel);
 }
 
+grpc::ServerUnaryReactor* MigrationService::RecoverSession(grpc::CallbackServerContext* context,
+                                                           const v1::RecoverSessionRequest* request,
+                                                           v1::RecoverSessionResponse* response) {
+  return rpc::ServeUnary(
+      context, executor_, request, response,
+      [this, caller = rpc::CallerOf(*context)](const v1::RecoverSessionRequest& recover)
+          -> Task<absl::StatusOr<v1::RecoverSessionResponse>> {
+        v1::RecoverSessionRequest own = recover;
+        CO_RETURN_IF_ERROR(co_await CheckPeer(caller, own.session_id(), Bound::kToNobodyElse));
+        co_return co_await sessions_.RecoverSession(std::move(own));
+      });
+}
+
 grpc::ServerUnaryReactor* MigrationService::GetSession(grpc::CallbackServerContext* context,
                                                        const v1::GetSessionRequest* request,
                                                        v1::Session* response) {

@@ -49,6 +49,9 @@ class MigrationService final : public v1::MigrationService::CallbackService {
   grpc::ServerUnaryReactor* PreflightIncoming(grpc::CallbackServerContext*,
                                               const v1::PreflightIncomingRequest*,
                                               v1::PreflightResponse*) override;
+  grpc::ServerUnaryReactor* RecoverSession(grpc::CallbackServerContext*,
+                                           const v1::RecoverSessionRequest*,
+                                           v1::RecoverSessionResponse*) override;
   grpc::ServerUnaryReactor* GetSession(grpc::CallbackServerContext*, const v1::GetSessionRequest*,
                                        v1::Session*) override;
   grpc::ServerUnaryReactor* ListSessions(grpc::CallbackServerContext*,

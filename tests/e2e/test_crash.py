@@ -79,3 +79,59 @@ def test_both_die_after_commit(two_hosts, vm):
         for host in itertools.chain((owner,), (other,)):
             host.start()
         assert oracles.assert_all(hosts, vm, client) is other
+
+
+def cancelled_migration(hosts, vm, dying, point):
+    """A migration from the first host that is called off, with a daemon that dies over it."""
+    owner, other = hosts
+    dying.flags = ["--failpoint", point]
+    dying.restart()
+    with owner.ctl.attach("exec", "-i", vm, "--", workload.PROGRAM, "tick") as client:
+        client.wait_until(lambda output: b"tick" in output)
+        before = {session["session_id"] for session in owner.ctl.sessions()}
+        with owner.ctl.attach("migrate", vm, "--to", other.address, "--max-bandwidth", "10M"):
+            oracles.wait_for_new_record(owner, "TRANSFER")
+            session, = {session["session_id"] for session in owner.ctl.sessions()} - before
+            owner.ctl.run("migration", "cancel", session, timeout=60)
+            wait_for_death(dying)
+            dying.flags = []
+            dying.start()
+            assert oracles.assert_all(hosts, vm, client) is owner, point
+        client.close_stdin()
+        assert client.wait() == 0, client.errors()
+
+
+def test_source_dies_around_its_abort(two_hosts, vm):
+    for moment in ("before", "after"):
+        cancelled_migration(two_hosts, vm, two_hosts[0], f"ABORT.{moment}")
+
+
+def test_destination_dies_around_its_refusal(two_hosts, vm):
+    for moment in ("before", "after"):
+        cancelled_migration(two_hosts, vm, two_hosts[1], f"REFUSED.{moment}")
+
+
+def test_source_dies_around_its_reclaim(two_hosts, vm):
+    """The destination had voted, lost its copy with its daemon, and gives the VM back."""
+    owner, other = two_hosts
+    for moment in ("before", "after"):
+        other.flags = ["--failpoint", "GRANTED.before"]
+        other.restart()
+        owner.flags = ["--failpoint", f"RECLAIMED.{moment}"]
+        owner.restart()
+        with owner.ctl.attach("exec", "-i", vm, "--", workload.PROGRAM, "tick") as client:
+            client.wait_until(lambda output: b"tick" in output)
+            with owner.ctl.attach("migrate", vm, "--to", other.address):
+                wait_for_death(other)
+                (qemu, _), = other.processes("qemu-system")
+                other.signal_process(qemu, signal.SIGKILL)
+                other.flags = []
+                other.start()
+                wait_for_death(owner)
+                owner.flags = []
+                owner.start()
+                assert oracles.assert_all(two_hosts, vm, client) is owner
+            client.close_stdin()
+            assert client.wait() == 0, client.errors()
+    owner.ctl.migrate(vm, other)
+    assert other.ctl.exec(vm, "echo", "there").stdout == "there\n"

@@ -3,9 +3,10 @@
 #include "absl/strings/str_cat.h"
 #include "tools/ferryctl/command.h"
 #include "tools/ferryctl/migration_watch.h"
+#include "tools/ferryctl/recover_command.h"
 #include "tools/ferryctl/trace.h"
 
-// `ferryctl migration list | show | watch | trace | cancel`.
+// `ferryctl migration list | show | watch | trace | cancel | recover`.
 namespace ferry::ctl {
 namespace {
 
@@ -82,6 +83,7 @@ void AddMigrationCommands(CLI::App* app, Command* command) {
                           absl::StrCat("cancelling migration ", *id), &Requested);
     };
   });
+  AddRecoverCommand(migration, command);
 }
 
 }  // namespace ferry::ctl

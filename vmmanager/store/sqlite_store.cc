@@ -20,6 +20,7 @@
 #include "bridge/runtime/str_cat.h"
 #include "bridge/runtime/unique_fd.h"
 #include "vmmanager/store/journal_chain.h"
+#include "vmmanager/store/journal_file.h"
 #include "vmmanager/store/journal_witness.h"
 #include "vmmanager/store/migrations.h"
 #include "vmmanager/store/sqlite.h"
@@ -185,23 +186,7 @@ class Database {
   }
 
   absl::Status VerifyJournal() {
-    ASSIGN_OR_RETURN(SqliteStatement read,
-                     connection_->Prepare("SELECT * FROM journal ORDER BY sequence"));
-    ASSIGN_OR_RETURN(const std::optional<JournalHead> wanted, witness_.Read());
-    bool witnessed = !wanted.has_value();
-    JournalHead head;
-    while (true) {
-      ASSIGN_OR_RETURN(const bool found, read.Step());
-      if (!found) break;
-      const JournalRecord record = ToRecord(read);
-      RETURN_IF_ERROR(CheckFollows(head, record));
-      head = {record.sequence, record.hash};
-      if (wanted && wanted->sequence == head.sequence) witnessed = wanted->hash == head.hash;
-    }
-    if (witnessed) return absl::OkStatus();
-    return absl::DataLossError(StrCat("record ", wanted->sequence,
-                                      " of the journal was begun and is not there; the newest is ",
-                                      head.sequence));
+    return FollowJournal(*connection_, witness_, [](const JournalRecord&) {});
   }
 
   absl::StatusOr<EventRow> AppendEvent(EventRow event) {

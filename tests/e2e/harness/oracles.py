@@ -4,10 +4,12 @@ import contextlib
 import pathlib
 import shutil
 import sqlite3
+import subprocess
 import tempfile
 import time
 
 from . import workload
+from .host import build_folder
 
 SETTLE_DEADLINE = 90  # seconds, on the host's clock
 
@@ -17,11 +19,12 @@ NEXT = {
     "OPEN": ("TRANSFER", "ABORT"),
     "TRANSFER": ("QUIESCED", "ABORT"),
     "QUIESCED": ("COMMIT", "ABORT"),
-    "COMMIT": ("RELEASED", "RECLAIMED"),
+    "COMMIT": ("RELEASED", "RECLAIMED", "FORCED", "GIVEN_UP"),
     "IMPORTED": ("LISTENING", "REFUSED"),
     "LISTENING": ("PREPARED", "REFUSED"),
     "PREPARED": ("GRANTED", "REFUSED"),
-    "GRANTED": ("RUNNING",),
+    "GRANTED": ("RUNNING", "SUPERSEDED"),
+    "RUNNING": ("SUPERSEDED",),
 }
 
 
@@ -66,7 +69,7 @@ def replay(host):
         assert kind in NEXT.get(last.get(session), ()), described
         assert epoch >= epochs.get(vm, 0), f"{described}: epoch {epoch} after {epochs[vm]}"
         last[session] = kind
-        if kind in ("COMMIT", "GRANTED", "RECLAIMED"):
+        if kind in ("COMMIT", "GRANTED", "RECLAIMED", "FORCED", "SUPERSEDED"):
             epochs[vm] = epoch
 
 
@@ -86,6 +89,34 @@ def assert_journals_agree(hosts):
         assert not ("RELEASED" in names and "RUNNING" not in names), described
         assert not ("RECLAIMED" in names and "REFUSED" not in names), described
         assert len(records) == len(set(records)), described
+
+
+def check_journal(folder):
+    """What ferry-journal says about the store in `folder`: (records, what is wrong with it)."""
+    result = subprocess.run([build_folder() / "bin/ferry-journal", folder / "ferry.db"],
+                            capture_output=True, text=True, timeout=60)
+    assert result.returncode in (0, 1), result.stderr
+    records = [line.split("\t")[2] for line in result.stdout.splitlines()]
+    return records, result.stderr if result.returncode else ""
+
+
+def assert_journals_verify(hosts):
+    """Each journal's chain is whole, and nothing decisive is missing."""
+    for host in hosts:
+        for attempts_left in range(20, 0, -1):
+            _, wrong = check_journal(host.outside(host.state))
+            # The daemon may have written between the copies of two files.
+            if not wrong:
+                break
+            assert attempts_left > 1, (host.name, wrong)
+
+
+def wait_for_new_record(host, kind):
+    """Until the newest record of the journal is of that kind."""
+    deadline = time.monotonic() + SETTLE_DEADLINE
+    while (journal(host) or [("", "")])[-1][1] != kind:
+        assert time.monotonic() < deadline, f"no new {kind} on {host.name}"
+        time.sleep(0.02)
 
 
 def undecided(host):
@@ -185,5 +216,6 @@ def assert_all(hosts, vm, client):
     assert_one_copy(hosts, owner)
     assert_stream_whole(client)
     assert_journals_agree(hosts)
+    assert_journals_verify(hosts)
     assert_nothing_left(hosts, owner)
     return owner

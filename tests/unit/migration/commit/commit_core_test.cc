@@ -327,5 +327,83 @@ TEST(CommitRecords, AreReadAsTheyAreWritten) {
   EXPECT_EQ(DestinationRecordFrom(""), std::nullopt);
 }
 
+DestinationCommit GrantedDestination() {
+  DestinationCommit destination = PreparedDestination();
+  Take(destination, destination.Grant(FromSource(ProofKind::kGo, 5)));
+  return destination;
+}
+
+TEST(ForcedDecision, OnlyAVmInDoubtCanBeForced) {
+  EXPECT_FALSE(QuiescedSource().Force().ok());
+  EXPECT_FALSE(QuiescedSource().GiveUp().ok());
+  SourceCommit released = CommittedSource();
+  Take(released, released.Release(FromDestination(ProofKind::kDone, 5)));
+  EXPECT_FALSE(released.Force().ok());
+  EXPECT_FALSE(released.GiveUp().ok());
+
+  SourceCommit damaged = QuiescedSource();
+  damaged.Restore(SourceRecord::kQuiesced, JournalTrust::kMayLackRecords);
+  EXPECT_TRUE(damaged.in_doubt());
+  EXPECT_TRUE(damaged.Force().ok());
+}
+
+TEST(ForcedDecision, RunsHereAboveEveryEpochThatTheDestinationCanHave) {
+  SourceCommit source = CommittedSource();
+  const auto step = source.Force();
+  ASSERT_TRUE(step.ok() && step->has_value()) << step.status();
+  EXPECT_EQ((*step)->epoch, 7u);
+  EXPECT_EQ((*step)->copy, CopyEffect::kRun);
+  source.Apply(**step);
+  EXPECT_TRUE(source.may_execute());
+  EXPECT_FALSE(source.in_doubt());
+  EXPECT_EQ(source.word(), ProofKind::kForced);
+  // It is decided: neither the destination's DONE nor another decision changes it.
+  EXPECT_FALSE(source.Release(FromDestination(ProofKind::kDone, 5)).ok());
+  EXPECT_FALSE(source.GiveUp().ok());
+  EXPECT_EQ(source.Force().value(), std::nullopt);
+
+  source.Restore(SourceRecord::kForced, JournalTrust::kWhole);
+  EXPECT_EQ(source.Recover().copy, CopyEffect::kRun);
+  EXPECT_EQ(source.Recover().offer, ProofKind::kForced);
+}
+
+TEST(ForcedDecision, GivingUpEndsTheCopyForGood) {
+  SourceCommit source = CommittedSource();
+  Take(source, source.GiveUp());
+  EXPECT_FALSE(source.may_execute());
+  EXPECT_FALSE(source.Force().ok());
+  source.Restore(SourceRecord::kGivenUp, JournalTrust::kWhole);
+  EXPECT_EQ(source.Recover().copy, CopyEffect::kEnd);
+}
+
+TEST(ForcedDecision, AGrantedCopyIsStaleAndEnds) {
+  DestinationCommit destination = GrantedDestination();
+  const auto step = destination.OnForced(FromSource(ProofKind::kForced, 7));
+  ASSERT_TRUE(step.ok() && step->has_value()) << step.status();
+  EXPECT_EQ((*step)->record, DestinationRecord::kSuperseded);
+  EXPECT_EQ((*step)->copy, CopyEffect::kEnd);
+  destination.Apply(**step);
+  EXPECT_FALSE(destination.may_execute());
+  EXPECT_EQ(destination.word(), ProofKind::kRefused);
+  EXPECT_EQ(destination.OnForced(FromSource(ProofKind::kForced, 7)).value(), std::nullopt);
+  destination.Restore(DestinationRecord::kSuperseded, JournalTrust::kWhole,
+                      DestinationCommit::Copy::kRuns);
+  EXPECT_EQ(destination.Recover().copy, CopyEffect::kEnd);
+}
+
+TEST(ForcedDecision, ACopyThatWaitsIsRefused) {
+  DestinationCommit destination = PreparedDestination();
+  const auto step = destination.OnAbort(FromSource(ProofKind::kForced, 7));
+  ASSERT_TRUE(step.ok() && step->has_value()) << step.status();
+  EXPECT_EQ((*step)->record, DestinationRecord::kRefused);
+}
+
+TEST(ForcedDecision, IsTakenOnlyFromTheSessionsOwnSource) {
+  DestinationCommit destination = GrantedDestination();
+  EXPECT_FALSE(destination.OnForced(FromSource(ProofKind::kForced, 6)).ok());
+  EXPECT_FALSE(destination.OnForced(FromDestination(ProofKind::kForced, 7)).ok());
+  EXPECT_FALSE(destination.OnForced(FromSource(ProofKind::kGo, 7)).ok());
+}
+
 }  // namespace
 }  // namespace ferry::migration

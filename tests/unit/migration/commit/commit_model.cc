@@ -106,6 +106,9 @@ class Explorer {
         return Message::kDone;
       case ProofKind::kAbort:
         return Message::kAbort;
+      case ProofKind::kForced:
+        // Left out: it gives up on purpose what the checker looks for.
+        return 0;
     }
     return 0;
   }
@@ -149,7 +152,8 @@ class Explorer {
     } else if (record == SourceRecord::kOpen) {
       session.messages |= Message::kImport;
     } else if (record != SourceRecord::kQuiesced) {
-      ApplySource(next, s, meaning.copy, meaning.offer);
+      const bool hasty = mistake_ == Mistake::kReleaseWithGo && record == SourceRecord::kCommit;
+      ApplySource(next, s, hasty ? CopyEffect::kEnd : meaning.copy, meaning.offer);
     }
     Add({kSource, s, "acts on", ToString(record)}, next);
   }

@@ -23,6 +23,7 @@ enum class Mistake {
   kTrustDamagedJournal,    // nobody notices that a journal lost its newest record
   kRunBeforeGrantIsKnown,  // a restarted destination runs what it had only voted for
   kOfferOnce,              // the source says GO once and then only waits
+  kReleaseWithGo,          // the source ends its copy without waiting for DONE
 };
 
 struct Faults {

@@ -35,6 +35,11 @@ TEST(CommitModel, FindsADestinationThatRunsUngranted) {
   ExpectFound(Mistake::kRunBeforeGrantIsKnown);
 }
 
+TEST(CommitModel, FindsASourceThatReleasesTooEarly) {
+  const Verdict verdict = Check(kEverything, Mistake::kReleaseWithGo);
+  EXPECT_EQ(verdict.violation, "no copy of the VM is left");
+}
+
 TEST(CommitModel, FindsASourceThatStopsAsking) {
   const Verdict verdict = Check(kEverything, Mistake::kOfferOnce);
   EXPECT_EQ(verdict.violation, "this can never be settled");

@@ -129,6 +129,33 @@ TEST_F(PeerBindingTest, AnotherHostCannotImportASessionAgain) {
   EXPECT_TRUE(Call("alice", &Async::Cancel, For<v1::CancelRequest>("s1")).ok());
 }
 
+TEST_F(PeerBindingTest, AHostIsToldWhatIsKnownOfItsOwnSessionsOnly) {
+  ASSERT_TRUE(Await(a_.host.Boot("web")).ok());
+  ASSERT_TRUE(Call("host-a", &Async::ImportSandbox, ImportOf("s1")).ok());
+  auto recover = For<v1::RecoverSessionRequest>("s1");
+  EXPECT_EQ(rpc::ReasonOf(Call("host-a", &Async::RecoverSession, recover)), "role_missing");
+  recover.set_local_only(true);
+  EXPECT_TRUE(Call("host-a", &Async::RecoverSession, recover).ok());
+  EXPECT_TRUE(Call("alice", &Async::RecoverSession, recover).ok());
+  EXPECT_EQ(rpc::ReasonOf(Call("host-c", &Async::RecoverSession, recover)), "not_your_session");
+}
+
+TEST_F(PeerBindingTest, OnlyAnAdminMayForce) {
+  ASSERT_TRUE(Await(a_.host.Boot("web")).ok());
+  ASSERT_TRUE(Call("host-a", &Async::ImportSandbox, ImportOf("s1")).ok());
+  Connect("root", {Role::kAdmin});
+  auto force = For<v1::RecoverSessionRequest>("s1");
+  force.set_local_only(true);
+  force.set_force(true);
+  force.set_vm_name("web");
+  force.set_decision(v1::FORCED_DECISION_RUN_HERE);
+  EXPECT_EQ(rpc::ReasonOf(Call("host-a", &Async::RecoverSession, force)), "role_missing");
+  EXPECT_EQ(rpc::ReasonOf(Call("alice", &Async::RecoverSession, force)), "role_missing");
+  // There is nothing to force at a destination.
+  EXPECT_EQ(Call("root", &Async::RecoverSession, force).code(),
+            absl::StatusCode::kFailedPrecondition);
+}
+
 TEST_F(PeerBindingTest, AHostMayNotDriveWhatPeopleDrive) {
   ASSERT_TRUE(Await(a_.host.Boot("web")).ok());
   v1::MigrateRequest migrate;

@@ -9,6 +9,7 @@
 #include <utility>
 
 #include "bridge/runtime/async.h"
+#include "vmmanager/store/journal_file.h"
 #include "vmmanager/store/sqlite.h"
 #include "vmmanager/store/store.h"
 
@@ -238,6 +239,84 @@ TEST_F(SqliteStoreTest, ADamagedWitnessIsFound) {
     Reopen();
     EXPECT_EQ(Await(store_->VerifyJournal()).code(), absl::StatusCode::kDataLoss) << text;
   }
+}
+
+// The files as they are, and what may become of them.
+class JournalFileTest : public SqliteStoreTest {
+ protected:
+  void AppendDecisive(const char* kind) {
+    AppendOptions decisive;
+    decisive.decisive = true;
+    ASSERT_TRUE(Await(store_->Append({0, "s", "v", kind, 5, "d", ""}, decisive)).ok());
+  }
+  // The store's files as a crash leaves them: closing it would move the log into the database.
+  std::string Crash() {
+    const std::string copy = folder_ + "/crashed.db";
+    for (const char* suffix : {"", "-wal", "-witness"}) {
+      std::filesystem::copy_file(path_ + suffix, copy + suffix,
+                                 std::filesystem::copy_options::overwrite_existing);
+    }
+    return copy;
+  }
+  static std::vector<std::string> Kinds(const JournalReport& report) {
+    std::vector<std::string> kinds;
+    for (const JournalRecord& record : report.records) kinds.push_back(record.kind);
+    return kinds;
+  }
+};
+
+TEST_F(JournalFileTest, IsReadWhileADaemonHoldsItAndStaysAsItIs) {
+  AppendThree();
+  AppendDecisive("COMMIT");
+  const auto before = std::filesystem::last_write_time(path_ + "-wal");
+  const auto report = ReadJournalFile(path_);
+  ASSERT_TRUE(report.ok()) << report.status();
+  EXPECT_TRUE(report->intact.ok()) << report->intact;
+  EXPECT_THAT(Kinds(*report), testing::ElementsAre("OPEN", "QUIESCED", "COMMIT", "COMMIT"));
+  EXPECT_EQ(std::filesystem::last_write_time(path_ + "-wal"), before);
+  EXPECT_EQ(ReadJournalFile(folder_ + "/none").status().code(), absl::StatusCode::kNotFound);
+}
+
+TEST_F(JournalFileTest, AFlippedBitInTheNewestFrameIsFound) {
+  AppendThree();
+  AppendDecisive("COMMIT");
+  const std::string crashed = Crash();
+  const auto size = static_cast<std::streamoff>(std::filesystem::file_size(crashed + "-wal"));
+  std::fstream log(crashed + "-wal", std::ios::in | std::ios::out | std::ios::binary);
+  log.seekg(size - 40);
+  const char flipped = static_cast<char>(log.get() ^ 1);
+  log.seekp(size - 40);
+  log.put(flipped);
+  log.close();
+  const auto report = ReadJournalFile(crashed);
+  ASSERT_TRUE(report.ok()) << report.status();
+  EXPECT_EQ(report->intact.code(), absl::StatusCode::kDataLoss);
+  EXPECT_THAT(std::string(report->intact.message()), testing::HasSubstr("record 4"));
+}
+
+TEST_F(JournalFileTest, ATornTailIsFound) {
+  AppendThree();
+  AppendDecisive("COMMIT");
+  const std::string crashed = Crash();
+  std::filesystem::resize_file(crashed + "-wal",
+                               std::filesystem::file_size(crashed + "-wal") - 100);
+  const auto report = ReadJournalFile(crashed);
+  ASSERT_TRUE(report.ok()) << report.status();
+  EXPECT_EQ(report->intact.code(), absl::StatusCode::kDataLoss);
+  EXPECT_THAT(Kinds(*report), testing::ElementsAre("OPEN", "QUIESCED", "COMMIT"));
+}
+
+TEST_F(JournalFileTest, AnOlderDatabaseIsFound) {
+  AppendThree();
+  const std::string older = Crash();
+  AppendDecisive("COMMIT");
+  // Somebody restores the database from a backup; the witness is the newer one's.
+  std::filesystem::copy_file(path_ + "-witness", older + "-witness",
+                             std::filesystem::copy_options::overwrite_existing);
+  const auto report = ReadJournalFile(older);
+  ASSERT_TRUE(report.ok()) << report.status();
+  EXPECT_EQ(report->intact.code(), absl::StatusCode::kDataLoss);
+  EXPECT_THAT(std::string(report->intact.message()), testing::HasSubstr("the newest is 3"));
 }
 
 TEST_F(SqliteStoreTest, ARecordAndItsVmAreWrittenTogether) {
