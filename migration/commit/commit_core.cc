@@ -1,5 +1,7 @@
 #include "migration/commit/commit_core.h"
 
+#include <utility>
+
 #include "bridge/runtime/status_macros.h"
 #include "bridge/runtime/str_cat.h"
 
@@ -102,6 +104,20 @@ void SourceCommit::Restore(SourceRecord last, JournalTrust trust) {
   const bool before_commit = last == SourceRecord::kOpen || last == SourceRecord::kTransfer ||
                              last == SourceRecord::kQuiesced;
   in_doubt_ = trust == JournalTrust::kMayLackRecords && before_commit;
+  questioned_ = false;
+}
+
+void SourceCommit::Question() {
+  if (in_doubt_ || (record_ != SourceRecord::kOpen && record_ != SourceRecord::kTransfer &&
+                    record_ != SourceRecord::kQuiesced)) {
+    return;
+  }
+  in_doubt_ = true;
+  questioned_ = true;
+}
+
+void SourceCommit::Believe() {
+  if (std::exchange(questioned_, false)) in_doubt_ = false;
 }
 
 SourceRecovery SourceCommit::Recover() const {
@@ -148,6 +164,7 @@ std::optional<ProofKind> SourceCommit::word() const {
 void SourceCommit::Apply(const SourceStep& step) {
   record_ = step.record;
   in_doubt_ = false;
+  questioned_ = false;
 }
 
 absl::Status SourceCommit::WrongState(std::string_view wanted) const {
@@ -164,13 +181,13 @@ absl::StatusOr<std::optional<SourceStep>> SourceCommit::Open() {
 
 absl::StatusOr<std::optional<SourceStep>> SourceCommit::BeginTransfer() {
   if (record_ == SourceRecord::kTransfer) return std::nullopt;
-  if (record_ != SourceRecord::kOpen) return WrongState("begin the transfer");
+  if (record_ != SourceRecord::kOpen || in_doubt_) return WrongState("begin the transfer");
   return SourceStep{SourceRecord::kTransfer, identity_.epoch, std::nullopt};
 }
 
 absl::StatusOr<std::optional<SourceStep>> SourceCommit::Quiesce() {
   if (record_ == SourceRecord::kQuiesced) return std::nullopt;
-  if (record_ != SourceRecord::kTransfer) return WrongState("quiesce");
+  if (record_ != SourceRecord::kTransfer || in_doubt_) return WrongState("quiesce");
   return SourceStep{SourceRecord::kQuiesced, identity_.epoch, std::nullopt};
 }
 
@@ -234,6 +251,10 @@ absl::StatusOr<std::optional<SourceStep>> SourceCommit::Abort() const {
 }
 
 absl::StatusOr<std::optional<SourceStep>> SourceCommit::OnRefused(const Proof& refused) {
+  if (questioned()) {
+    RETURN_IF_ERROR(CheckProof(refused, ProofKind::kRefused));
+    return SourceStep{SourceRecord::kAbort, identity_.epoch, ProofKind::kAbort, CopyEffect::kRun};
+  }
   if (past_point_of_no_return()) return Reclaim(refused);
   RETURN_IF_ERROR(CheckProof(refused, ProofKind::kRefused));
   return Abort();

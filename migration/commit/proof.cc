@@ -5,9 +5,12 @@
 #include <openssl/hmac.h>
 
 #include <array>
+#include <charconv>
 #include <optional>
+#include <utility>
 
 #include "absl/status/status.h"
+#include "absl/strings/escaping.h"
 #include "bridge/runtime/str_cat.h"
 
 namespace ferry::migration {
@@ -62,6 +65,47 @@ class Reader {
   bool ok_ = true;
 };
 
+// What was heard goes in the detail's text, where a release that does not know it takes it for a
+// remark: " heard 12 <64 hex digits>". The mark of a VM that was lost has to stay at the end.
+constexpr std::string_view kHeard = " heard ";
+constexpr size_t kHashHex = 64;
+
+// The text without the mark at its end, and whether it had one.
+std::pair<std::string_view, bool> SplitLost(std::string_view text) {
+  const std::string_view mark = kLostMark;
+  if (!text.ends_with(mark)) return {text, false};
+  text.remove_suffix(mark.size());
+  return {text, true};
+}
+
+std::string TextOf(const Proof& proof) {
+  if (proof.heard_sequence == 0) return proof.detail;
+  const auto [text, lost] = SplitLost(proof.detail);
+  return StrCat(text, kHeard, proof.heard_sequence, " ", absl::BytesToHexString(proof.heard_hash),
+                lost ? kLostMark : "");
+}
+
+bool IsHex(std::string_view text) {
+  return text.find_first_not_of("0123456789abcdef") == std::string_view::npos;
+}
+
+void TakeText(const std::string& detail, Proof& proof) {
+  proof.detail = detail;
+  const auto [text, lost] = SplitLost(detail);
+  const size_t at = text.rfind(kHeard);
+  if (at == std::string_view::npos) return;
+  const std::string_view heard = text.substr(at + kHeard.size());
+  uint64_t sequence = 0;
+  const char* end = heard.data() + heard.size();
+  const auto number = std::from_chars(heard.data(), end, sequence);
+  if (number.ec != std::errc() || sequence == 0 || number.ptr == end || *number.ptr != ' ') return;
+  const std::string_view hash(number.ptr + 1, static_cast<size_t>(end - number.ptr - 1));
+  if (hash.size() != kHashHex || !IsHex(hash)) return;
+  proof.heard_sequence = sequence;
+  proof.heard_hash = absl::HexStringToBytes(std::string(hash));
+  proof.detail = StrCat(text.substr(0, at), lost ? kLostMark : "");
+}
+
 std::string Mac(std::string_view body, std::string_view key) {
   std::array<unsigned char, kMacSize> mac{};
   unsigned int size = mac.size();
@@ -88,7 +132,7 @@ std::string EncodeProof(const Proof& proof, std::string_view key) {
   PutText(body, proof.journal_id);
   PutInteger(body, proof.journal_sequence);
   PutText(body, proof.journal_hash);
-  PutText(body, proof.detail);
+  PutText(body, TextOf(proof));
   return body + Mac(body, key);
 }
 
@@ -118,7 +162,7 @@ absl::StatusOr<Proof> DecodeProof(std::string_view bytes, std::string_view key) 
   proof.journal_id = reader.Text();
   proof.journal_sequence = reader.Integer();
   proof.journal_hash = reader.Text();
-  proof.detail = reader.Text();
+  TakeText(reader.Text(), proof);
   if (!reader.complete() || !KnownKind(kind)) {
     return absl::InvalidArgumentError("this proof has an unknown form");
   }

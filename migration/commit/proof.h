@@ -30,6 +30,10 @@ struct Proof {
   uint64_t journal_sequence = 0;
   std::string journal_hash;
   std::string detail;  // for people and statistics, not part of any decision
+  // The newest record of the reader's journal that the writer was told of in this session, so that
+  // the reader notices if its journal was put back to an earlier state. 0: of none.
+  uint64_t heard_sequence = 0;
+  std::string heard_hash;
 
   bool operator==(const Proof&) const = default;
 };

@@ -135,6 +135,7 @@ Task<absl::StatusOr<std::string>> DestinationSession::Settle(std::string proof) 
 Task<absl::StatusOr<std::string>> DestinationSession::OnForced(Proof forced) {
   auto keep = self();
   AsyncMutex::Guard lock = co_await deciding_.Lock();
+  NoteHeard(forced);
   auto step = core_->OnForced(forced);
   if (!step.ok()) co_return step.status();
   const bool was_granted = core_->may_execute();

@@ -302,6 +302,7 @@ Task<absl::StatusOr<std::string>> DestinationSession::Run(Proof go) {
                                                                "its GO"));
     (void)co_await RefuseNow(std::move(why), std::nullopt);
   }
+  NoteHeard(go);
   auto step = core_->Grant(go);
   if (!step.ok()) {
     co_return Explain(step.status(), "commit",
@@ -399,6 +400,7 @@ Task<absl::StatusOr<std::string>> DestinationSession::RefuseNow(EndReason why,
                                                                 std::optional<Proof> abort) {
   auto keep = self();
   if (core_ == nullptr) co_return std::string();
+  if (abort) NoteHeard(*abort);
   auto step = abort ? core_->OnAbort(*abort) : core_->Refuse();
   if (!step.ok()) {
     co_return Explain(step.status(), "finalize",

@@ -270,6 +270,7 @@ void MigrationSession::Restore(const FormerSession& former) {
   plan_digest_ = former.detail.plan_sha256();
   state_digest_ = former.detail.state_sha256();
   peer_journal_id_ = former.detail.peer_journal_id();
+  heard_ = {former.detail.heard_sequence(), former.detail.heard_hash()};
   peer_name_ = former.detail.peer_name();
   base_epoch_ = former.detail.epoch();
   if (info_.outcome() == v1::SESSION_OUTCOME_CANCELLED ||
@@ -289,6 +290,8 @@ Task<absl::Status> MigrationSession::Journal(std::string_view record, uint64_t e
   detail.set_state_sha256(state_digest_);
   detail.set_peer_journal_id(peer_journal_id_);
   detail.set_peer_name(peer_name_);
+  detail.set_heard_sequence(heard_.sequence);
+  detail.set_heard_hash(heard_.hash);
   detail.set_paused_by_user(paused_by_user_);
   vm::JournalRecord entry;
   entry.session_id = id();
@@ -322,7 +325,16 @@ std::string MigrationSession::MakeProof(ProofKind kind, uint64_t epoch, std::str
   proof.journal_sequence = head_.sequence;
   proof.journal_hash = head_.hash;
   proof.detail = std::move(detail);
+  proof.heard_sequence = heard_.sequence;
+  proof.heard_hash = heard_.hash;
   return EncodeProof(proof, plan_digest_);
+}
+
+void MigrationSession::NoteHeard(const Proof& proof) {
+  const bool ours = proof.session_id == id() &&
+                    (peer_journal_id_.empty() || proof.journal_id == peer_journal_id_);
+  if (!ours || proof.journal_sequence <= heard_.sequence) return;
+  heard_ = {proof.journal_sequence, proof.journal_hash};
 }
 
 void MigrationSession::Publish(v1::MigrationPhase phase, v1::MigrationPhaseState state,

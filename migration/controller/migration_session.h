@@ -102,6 +102,8 @@ class MigrationSession : public std::enable_shared_from_this<MigrationSession> {
   void Restore(const FormerSession& former);
   CommitIdentity Identity() const;
   std::string MakeProof(ProofKind kind, uint64_t epoch, std::string detail) const;
+  // Remembers, with the next record, how far the other side's journal is.
+  void NoteHeard(const Proof& proof);
 
   // Tells, once, that the VM does not move and why: DONE, or FAILED if the guest was stopped
   // already.
@@ -158,6 +160,7 @@ class MigrationSession : public std::enable_shared_from_this<MigrationSession> {
   std::string plan_digest_;
   std::string state_digest_;
   std::string peer_journal_id_;
+  vm::JournalHead heard_;  // of the other side's journal
   std::string peer_name_;
   uint64_t base_epoch_ = 0;  // of the VM when the session opened
   bool paused_by_user_ = false;

@@ -240,6 +240,8 @@ Task<absl::StatusOr<std::string>> SessionRegistry::AnswerFromJournal(
   proof.journal_id = deps_.store().journal_id();
   proof.journal_sequence = last.sequence;
   proof.journal_hash = last.hash;
+  proof.heard_sequence = detail.heard_sequence();
+  proof.heard_hash = detail.heard_hash();
   co_return EncodeProof(proof, proof.plan_digest);
 }
 

@@ -28,8 +28,10 @@ vm::AdoptionClaim SourceSession::Claim() const {
   vm::AdoptionClaim claim;
   claim.session_id = id();
   claim.destination = info_.destination();
-  claim.kind =
-      commit_started_ ? vm::AdoptionClaim::Kind::kInDoubt : vm::AdoptionClaim::Kind::kMigratingOut;
+  // Whose guest had stopped is asked about first, if there is somebody to ask.
+  const bool asks = core_->record() == SourceRecord::kQuiesced && !info_.destination().empty();
+  claim.kind = commit_started_ || asks ? vm::AdoptionClaim::Kind::kInDoubt
+                                       : vm::AdoptionClaim::Kind::kMigratingOut;
   return claim;
 }
 
@@ -72,18 +74,114 @@ Task<void> SourceSession::Recover(std::shared_ptr<vm::UtilityVm> vm) {
       (void)co_await FinishReclaim(head_.epoch);
       break;
     default:
-      if (commit_started_) {
-        info_.set_vm_location("in doubt");
-        Store();
-      } else {
-        EndReason why{v1::SESSION_OUTCOME_FAILED, origin(), "daemon_restarted",
-                      "the source's daemon was restarted before the VM was handed over"};
-        absl::Status back = co_await RollBack(std::move(why));
-        if (back.ok()) back = co_await vm_->RunOn();
-        if (!back.ok()) spdlog::error("session {}: {}", id(), back.ToString());
-      }
-      Spawn(deps_.executor(), FindDestination(keep));
+      co_await RecoverUndecided();
   }
+}
+
+Task<void> SourceSession::RecoverUndecided() {
+  auto keep = self();
+  const bool executes = co_await Executes();
+  const bool can_ask = !info_.destination().empty() &&
+                       (vm_->system() != nullptr || vm_->state() == v1::VM_STATE_IN_DOUBT);
+  if (!executes && can_ask) core_->Question();
+  if (core_->questioned()) {
+    commit_started_ = true;
+    info_.set_state(v1::SESSION_STATE_TRANSFER_COMPLETED);
+    vm_->FreezeGuest();
+    vm_->MarkInDoubt();
+    Conclude(Restarted());
+  }
+  if (commit_started_) {
+    info_.set_vm_location("in doubt");
+    Store();
+  } else {
+    (void)co_await RollBackRestarted();
+  }
+  if (core_->questioned()) {
+    Spawn(deps_.executor(), AskFirst(keep));
+  } else {
+    Spawn(deps_.executor(), FindDestination(keep));
+  }
+}
+
+EndReason SourceSession::Restarted() const {
+  return {v1::SESSION_OUTCOME_FAILED, origin(), "daemon_restarted",
+          "the source's daemon was restarted before the VM was handed over"};
+}
+
+Task<absl::Status> SourceSession::RollBackRestarted() {
+  auto keep = self();
+  EndReason why = Restarted();
+  absl::Status back = co_await RollBack(std::move(why));
+  if (back.ok()) back = co_await vm_->RunOn();
+  if (!back.ok()) spdlog::error("session {}: {}", id(), back.ToString());
+  co_return back;
+}
+
+// It turned out that there was no COMMIT, or nobody can be asked.
+Task<absl::Status> SourceSession::RollBackQuestioned() {
+  auto keep = self();
+  core_->Believe();
+  commit_started_ = false;
+  info_.set_state(v1::SESSION_STATE_FAILED);
+  info_.set_vm_location(deps_.own_address());
+  co_return co_await RollBackRestarted();
+}
+
+Task<bool> SourceSession::Executes() {
+  std::shared_ptr<vm::ComputeSystem> system = vm_->system();
+  if (system == nullptr) co_return false;
+  const schema::PropertyQuery query;
+  auto properties = co_await system->GetProperties(query);
+  co_return properties.ok() && properties->state == schema::SystemState::kRunning;
+}
+
+Task<void> SourceSession::AskFirst(Self self) {
+  auto peer = self->deps_.make_peer(self->info_.destination());
+  const auto until = Clock::now() + self->deps_.limits.ask_first;
+  bool reached = false;
+  while (reached || Clock::now() < until) {
+    if (peer.ok()) {
+      const absl::Status asked = co_await self->Offer(*peer);
+      if (!self->core_->questioned()) break;
+      // An answer that decides nothing, such as that the VM is just being granted, is one as well.
+      reached = reached || !(absl::IsUnavailable(asked) || absl::IsDeadlineExceeded(asked));
+    } else {
+      peer = self->deps_.make_peer(self->info_.destination());
+    }
+    co_await Delay(self->deps_.limits.ask_again);
+  }
+  if (self->core_->questioned()) {
+    AsyncMutex::Guard lock = co_await self->deciding_.Lock();
+    if (self->core_->questioned()) {
+      spdlog::warn("session {}: {} cannot be asked; the journal says that VM {} was not given away",
+                   self->id(), self->info_.destination(), self->info_.vm_name());
+      (void)co_await self->RollBackQuestioned();
+    }
+  }
+  // That may still have to be told, or what was decided otherwise meanwhile.
+  co_await FindDestination(self);
+}
+
+Task<void> SourceSession::CheckHeard(Proof echo) {
+  auto keep = self();
+  if (echo.heard_sequence == 0 || put_back_) co_return;
+  auto records = co_await deps_.store().ReadJournal(id());
+  if (!records.ok()) co_return;
+  for (const vm::JournalRecord& record : *records) {
+    if (record.sequence == echo.heard_sequence && record.hash == echo.heard_hash) co_return;
+  }
+  put_back_ = true;
+  const bool runs_twice = echo.kind == ProofKind::kDone && core_->may_execute();
+  spdlog::error(
+      "session {}: this host's journal was put back to an earlier state: {} was told of its record "
+      "{}, which is not in it. {}",
+      id(), info_.destination(), echo.heard_sequence,
+      runs_twice ? "The VM runs here and there: end one of its copies" : "That host's word counts");
+  deps_.events().Publish("journal.put_back", id(),
+                         {{"vm", info_.vm_name()},
+                          {"destination", info_.destination()},
+                          {"record", absl::StrCat(echo.heard_sequence)}});
 }
 
 // Tells the destination, if it is known where that is. Where somebody else drives both sides, they
@@ -177,12 +275,19 @@ Task<absl::Status> SourceSession::Offer(std::shared_ptr<PeerClient> peer) {
   if (!proof.ok()) co_return proof.status();
   const Proof decoded = *std::move(proof);
   AsyncMutex::Guard lock = co_await deciding_.Lock();
+  NoteHeard(decoded);
+  co_await CheckHeard(decoded);
   if (decoded.kind == ProofKind::kDone) co_return co_await Release(decoded);
   if (decoded.kind != ProofKind::kRefused) {
     co_return absl::UnavailableError("the destination has not decided yet");
   }
   if (core_->record() == SourceRecord::kForced) co_return EndForced(decoded);
   if (!core_->past_point_of_no_return()) co_return absl::OkStatus();
+  if (core_->questioned() && !put_back_) {
+    auto step = core_->OnRefused(decoded);
+    if (!step.ok()) co_return step.status();
+    co_return co_await RollBackQuestioned();
+  }
   co_return co_await Reclaim(decoded);
 }
 

@@ -146,6 +146,17 @@ class SourceSession final : public MigrationSession {
   Task<absl::Status> FinishGivenUp();
   Task<absl::Status> Offer(std::shared_ptr<PeerClient> peer);
   static Task<void> FindDestination(Self self);
+  Task<void> RecoverUndecided();
+  EndReason Restarted() const;
+  // Called off by the daemon's restart: the VM is this host's, as far as its journal knows.
+  Task<absl::Status> RollBackRestarted();
+  Task<absl::Status> RollBackQuestioned();
+  // Whether the VM executes. COMMIT follows only once it has stopped, so then there was none.
+  Task<bool> Executes();
+  // The same, but the destination is asked first, as long as it can be.
+  static Task<void> AskFirst(Self self);
+  // Says so if the destination was told of a record that this host's journal does not have.
+  Task<void> CheckHeard(Proof echo);
   Task<absl::Status> RollBack(EndReason why);
 
   schema::MigrationInitializeOptions options_;
@@ -177,6 +188,7 @@ class SourceSession final : public MigrationSession {
   bool voted_ = false;
   absl::Status vote_error_;      // why its vote does not count
   bool may_have_voted_ = false;  // the destination: there was a transfer
+  bool put_back_ = false;        // the journal lacks what the destination was told
   bool lost_there_ = false;      // the destination was granted the VM, and it ended there
   v1::MigrationOrigin failed_at_ = v1::MIGRATION_ORIGIN_SOURCE;
   std::optional<EndReason> refused_;  // before the commit

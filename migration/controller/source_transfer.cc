@@ -370,6 +370,7 @@ Task<void> SourceSession::HandleProof(std::string bytes) {
     co_return;
   }
   const Proof decoded = *std::move(proof);
+  NoteHeard(decoded);
   absl::Status status = absl::OkStatus();
   switch (decoded.kind) {
     case ProofKind::kPrepared:

@@ -1,12 +1,14 @@
 """A journal that cannot be written, or that lost something: no step forward, and no VM that runs is
 lost."""
 import contextlib
+import shutil
 import subprocess
 
 import pytest
 
 from harness import oracles, workload
 from harness.ctl import CtlError
+from harness.mover import assert_succeeded
 from test_crash import wait_for_death
 
 
@@ -110,5 +112,39 @@ def test_a_source_that_lost_its_commit_waits_for_the_destination(two_hosts, vm):
     assert owner.ctl.state(vm) == "in_doubt"
     other.start()
     assert oracles.settle(two_hosts, vm) is other
+    oracles.assert_one_copy(two_hosts, other)
+    assert other.ctl.exec(vm, "echo", "there").stdout == "there\n"
+
+
+def store_files(host):
+    """The store, its log and its witness; what a backup would keep."""
+    return [host.outside(host.state) / f"ferry.db{suffix}" for suffix in ("", "-wal", "-witness")]
+
+
+def test_a_source_whose_journal_was_put_back_asks_first(two_hosts, vm, tmp_path):
+    """Somebody restores the source's state from just before COMMIT, witness and all, once the VM
+    has moved: the journal is whole, and only the destination knows better."""
+    owner, other = two_hosts
+    owner.freeze_at("COMMIT.before")
+    with owner.ctl.start_migration(vm, other) as migrate:
+        owner.wait_frozen()
+        for file in store_files(owner):
+            if file.exists():
+                shutil.copyfile(file, tmp_path / file.name)
+        owner.thaw()
+        assert_succeeded(migrate, other)
+    owner.kill()
+    for file in store_files(owner):
+        file.unlink(missing_ok=True)
+        if (tmp_path / file.name).exists():
+            shutil.copyfile(tmp_path / file.name, file)
+    records, wrong = oracles.check_journal(owner.outside(owner.state))
+    assert records[-1] == "QUIESCED"
+    assert wrong == ""
+    owner.flags = []
+    owner.start()
+    assert oracles.settle(two_hosts, vm) is other
+    assert oracles.journal(owner)[-1][1] == "RELEASED"
+    assert any(event["type"] == "journal.put_back" for event in owner.ctl.json("events"))
     oracles.assert_one_copy(two_hosts, other)
     assert other.ctl.exec(vm, "echo", "there").stdout == "there\n"

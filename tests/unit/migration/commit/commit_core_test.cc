@@ -405,5 +405,79 @@ TEST(ForcedDecision, IsTakenOnlyFromTheSessionsOwnSource) {
   EXPECT_FALSE(destination.OnForced(FromSource(ProofKind::kGo, 7)).ok());
 }
 
+TEST(ProofText, WhatWasHeardTravelsWithTheDetail) {
+  for (const std::string detail : {"", "12.5 3", "[failed source x] why", "1 2 lost", " heard "}) {
+    Proof proof = FromSource(ProofKind::kGo, 5);
+    proof.detail = detail;
+    EXPECT_EQ(DecodeProof(EncodeProof(proof, "key"), "key").value(), proof) << detail;
+    proof.heard_sequence = 12;
+    proof.heard_hash = std::string(32, '\xab');
+    EXPECT_EQ(DecodeProof(EncodeProof(proof, "key"), "key").value(), proof) << detail;
+  }
+}
+
+TEST(ProofText, WhatOnlyLooksLikeItIsText) {
+  const std::string hash(64, 'a');
+  const std::vector<std::string> details = {
+      " heard 0 " + hash,
+      " heard 12 " + hash + "a",
+      " heard x " + hash,
+      " heard 12",
+      " heard 12 " + std::string(64, 'G'),
+      " heard 99999999999999999999 " + hash,
+  };
+  for (const std::string& detail : details) {
+    Proof proof = FromSource(ProofKind::kGo, 5);
+    proof.detail = detail;
+    EXPECT_EQ(DecodeProof(EncodeProof(proof, "key"), "key").value(), proof) << detail;
+  }
+}
+
+TEST(QuestionedSource, WaitsForTheDestinationUntilItIsBelieved) {
+  for (const SourceRecord record :
+       {SourceRecord::kOpen, SourceRecord::kTransfer, SourceRecord::kQuiesced}) {
+    SourceCommit source = CommittedSource();
+    source.Restore(record, JournalTrust::kWhole);
+    source.Question();
+    EXPECT_TRUE(source.questioned());
+    EXPECT_FALSE(source.may_execute());
+    EXPECT_EQ(source.word(), ProofKind::kAbort);
+    EXPECT_FALSE(source.Abort().ok());
+    EXPECT_FALSE(source.BeginTransfer().value_or(std::nullopt).has_value());
+    EXPECT_FALSE(source.Quiesce().value_or(std::nullopt).has_value());
+    source.Believe();
+    EXPECT_TRUE(source.may_execute());
+    EXPECT_TRUE(source.Abort().ok());
+  }
+}
+
+TEST(QuestionedSource, GoesByWhatTheDestinationSays) {
+  SourceCommit source = CommittedSource();
+  source.Restore(SourceRecord::kQuiesced, JournalTrust::kWhole);
+  source.Question();
+  const auto aborted = source.OnRefused(FromDestination(ProofKind::kRefused, 4));
+  ASSERT_TRUE(aborted.ok() && aborted->has_value()) << aborted.status();
+  EXPECT_EQ((*aborted)->record, SourceRecord::kAbort);
+  EXPECT_EQ((*aborted)->epoch, 4u);
+  const auto released = source.Release(FromDestination(ProofKind::kDone, 5));
+  ASSERT_TRUE(released.ok() && released->has_value()) << released.status();
+  EXPECT_EQ((*released)->record, SourceRecord::kReleased);
+}
+
+TEST(QuestionedSource, IsOnlyOneThatCouldHaveCommitted) {
+  for (const SourceRecord record : {SourceRecord::kCommit, SourceRecord::kAbort,
+                                    SourceRecord::kReclaimed, SourceRecord::kReleased}) {
+    SourceCommit source = CommittedSource();
+    source.Restore(record, JournalTrust::kWhole);
+    source.Question();
+    EXPECT_FALSE(source.questioned());
+  }
+  SourceCommit damaged = CommittedSource();
+  damaged.Restore(SourceRecord::kQuiesced, JournalTrust::kMayLackRecords);
+  damaged.Question();
+  damaged.Believe();
+  EXPECT_FALSE(damaged.may_execute());
+}
+
 }  // namespace
 }  // namespace ferry::migration

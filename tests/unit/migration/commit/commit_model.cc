@@ -55,11 +55,13 @@ class Explorer {
 
   // --- The cores, as their drivers hold them ---
 
-  SourceCommit SourceCore(int s) const {
-    const Session& session = world_.sessions[s];
+  SourceCommit SourceCore(int s) const { return SourceCoreOf(world_.sessions[s], s); }
+
+  SourceCommit SourceCoreOf(const Session& session, int s) const {
     SourceCommit core(IdentityOf(s, session.source_host));
     core.Restore(static_cast<SourceRecord>(session.source_record),
                  session.source_damaged ? JournalTrust::kMayLackRecords : JournalTrust::kWhole);
+    if (session.source_questioned) core.Question();
     if (session.source_knows & kKnowsTransfer) core.NoteTransferCompleted();
     if (session.source_knows & kKnowsVote) {
       (void)core.NotePrepared(MakeProof(s, ProofKind::kPrepared, false), "state");
@@ -127,6 +129,7 @@ class Explorer {
     session.source_record = static_cast<uint8_t>((*step)->record);
     session.source_effect = 1;
     session.source_damaged = 0;
+    session.source_questioned = 0;
     Add({kSource, s, what, ToString((*step)->record)}, world);
   }
 
@@ -171,7 +174,7 @@ class Explorer {
       TakeSource(s, "stops the guest and writes", next, core.Quiesce());
     }
     if (record == SourceRecord::kQuiesced && session.stream == Stream::kComplete &&
-        !session.source_damaged) {
+        !core.in_doubt()) {
       World next = world_;
       next.sessions[s].source_knows |= kKnowsTransfer;
       Add({kSource, s, "sees the transfer complete"}, next);
@@ -199,7 +202,7 @@ class Explorer {
     });
     Deliver(s, Message::kPrepared, "PREPARED", [&](World next) {
       const bool noted = core.NotePrepared(MakeProof(s, ProofKind::kPrepared, false), "state").ok();
-      if (noted && record == SourceRecord::kQuiesced && !session.source_damaged) {
+      if (noted && record == SourceRecord::kQuiesced && !core.in_doubt()) {
         next.sessions[s].source_knows |= kKnowsVote;
       }
       Add({kSource, s, "hears PREPARED"}, next);
@@ -420,6 +423,7 @@ class Explorer {
     }
     Add({kHost, host, "crashes"}, next, true);
     if (world_.damaged < faults_.damaged_journals) Damage(next, host);
+    if (world_.restored < faults_.restored_journals) RestoreJournal(next, host);
   }
 
   // The newest record of a journal is lost in the crash.
@@ -445,6 +449,23 @@ class Explorer {
     }
   }
 
+  // Somebody puts a source's journal back to what it was before COMMIT, and nobody notices.
+  void RestoreJournal(World crashed, int host) {
+    ++crashed.restored;
+    for (int s = 0; s < 2; ++s) {
+      const Session& session = world_.sessions[s];
+      const auto record = static_cast<SourceRecord>(session.source_record);
+      if (!session.begun || session.source_host != host) continue;
+      if (record != SourceRecord::kCommit && record != SourceRecord::kReleased) continue;
+      for (const auto former :
+           {SourceRecord::kOpen, SourceRecord::kTransfer, SourceRecord::kQuiesced}) {
+        World next = crashed;
+        next.sessions[s].source_record = static_cast<uint8_t>(former);
+        Add({kHost, host, "crashes and is put back to", ToString(former)}, next, true);
+      }
+    }
+  }
+
   // What a daemon does on start about a session of its journal. Only the newest session of a VM
   // has a say: what an older one meant is undone by what came after it.
   void Recover(World& world, int host, int s) {
@@ -453,7 +474,14 @@ class Explorer {
     const Session& newer = world.sessions[1];
     if (s == 0 && newer.begun && newer.source_host == host) return;
     if (session.source_host == host) {
-      SourceCommit core = SourceCore(s);
+      // What executes shows that there was no COMMIT.
+      session.source_questioned = 0;
+      SourceCommit core = SourceCoreOf(session, s);
+      if (SourceCopy(world, s) != Copy::kRunning && mistake_ != Mistake::kTrustDamagedJournal &&
+          mistake_ != Mistake::kTrustRestoredJournal) {
+        core.Question();
+        session.source_questioned = core.questioned();
+      }
       if (mistake_ == Mistake::kForgetCommit && core.record() == SourceRecord::kCommit) {
         core.Restore(SourceRecord::kQuiesced, JournalTrust::kWhole);
       }
@@ -542,6 +570,7 @@ void ForSituation(World& world, const Visit& visit) {
     visit(session.destination_effect, 1);
     visit(session.source_knows, 2);
     visit(session.source_damaged, 1);
+    visit(session.source_questioned, 1);
     visit(session.destination_damaged, 1);
     visit(session.stream, 2);
     visit(session.messages, 7);
@@ -556,6 +585,7 @@ void ForSpent(World& world, const Visit& visit) {
   visit(world.lost, 2);
   visit(world.doubled, 2);
   visit(world.damaged, 1);
+  visit(world.restored, 1);
 }
 
 // Whether whoever spent `a` could still do all that whoever spent `b` can.
@@ -563,7 +593,8 @@ bool NoMoreThan(uint16_t a, uint16_t b) {
   const World less = Unpack(0, a);
   const World more = Unpack(0, b);
   return less.crashes[0] <= more.crashes[0] && less.crashes[1] <= more.crashes[1] &&
-         less.lost <= more.lost && less.doubled <= more.doubled && less.damaged <= more.damaged;
+         less.lost <= more.lost && less.doubled <= more.doubled && less.damaged <= more.damaged &&
+         less.restored <= more.restored;
 }
 
 // All worlds found so far, how each was reached, and which lead where without a fault. Worlds with
@@ -612,8 +643,8 @@ class Search {
     if (seen.spent.empty()) seen.first = at;
     seen.spent.push_back(spent);
     nodes_.push_back({situation, from, spent});
-    const size_t faults =
-        world.crashes[0] + world.crashes[1] + world.lost + world.doubled + world.damaged;
+    const size_t faults = world.crashes[0] + world.crashes[1] + world.lost + world.doubled +
+                          world.damaged + world.restored;
     if (waiting_.size() <= faults) waiting_.resize(faults + 1);
     waiting_[faults].push_back(at);
   }

@@ -10,8 +10,8 @@
 
 // A model of two hosts that move one VM between them, twice, with everything that may go wrong:
 // daemons that crash between any two steps, messages that get lost, come twice or out of order,
-// and journals that lose their newest record. It drives SourceCommit and DestinationCommit
-// themselves; what it models is the world around them.
+// and journals that lose their newest record, or are put back to an earlier state. It drives
+// SourceCommit and DestinationCommit themselves; what it models is the world around them.
 namespace ferry::migration::model {
 
 // A mistake that a driver of the cores could make, to see whether the checker would find it.
@@ -21,6 +21,7 @@ enum class Mistake {
   kForgetCommit,           // a restarted source takes COMMIT for not committed
   kTellRefusedTooEarly,    // the destination says REFUSED before the record is durable
   kTrustDamagedJournal,    // nobody notices that a journal lost its newest record
+  kTrustRestoredJournal,   // a restarted source does not ask before it trusts its journal
   kRunBeforeGrantIsKnown,  // a restarted destination runs what it had only voted for
   kOfferOnce,              // the source says GO once and then only waits
   kReleaseWithGo,          // the source ends its copy without waiting for DONE
@@ -31,6 +32,7 @@ struct Faults {
   int lost_messages = 0;
   int doubled_messages = 0;
   int damaged_journals = 0;
+  int restored_journals = 0;  // to an earlier state, which nobody notices
 };
 
 enum class Copy : uint8_t { kNone, kLoading, kLoaded, kPaused, kRunning, kGone };
@@ -46,8 +48,9 @@ struct Session {
   uint8_t destination_record = 0;
   uint8_t source_effect = 0;  // a durable record's effect is still to come
   uint8_t destination_effect = 0;
-  uint8_t source_knows = 0;    // bits: vote, transfer complete
-  uint8_t source_damaged = 0;  // the journal lacks a record, and it was noticed
+  uint8_t source_knows = 0;       // bits: vote, transfer complete
+  uint8_t source_damaged = 0;     // the journal lacks a record, and it was noticed
+  uint8_t source_questioned = 0;  // nothing but its journal says that there was no COMMIT
   uint8_t destination_damaged = 0;
   Stream stream = Stream::kIdle;
   uint8_t messages = 0;  // bits, see Message
@@ -72,6 +75,7 @@ struct World {
   uint8_t lost = 0;
   uint8_t doubled = 0;
   uint8_t damaged = 0;
+  uint8_t restored = 0;
   bool operator==(const World&) const = default;
 };
 

@@ -8,15 +8,16 @@
 namespace ferry::migration::model {
 namespace {
 
-constexpr Faults kEverything{2, 2, 2, 1};
+constexpr Faults kEverything{2, 2, 2, 1, 0};
+constexpr Faults kRestoredJournal{2, 1, 1, 0, 1};
 
 void ExpectHolds(const Faults& faults) {
   const Verdict verdict = Check(faults, Mistake::kNone);
   EXPECT_EQ(verdict.violation, "") << absl::StrJoin(verdict.trace, "\n");
 }
 
-void ExpectFound(Mistake mistake) {
-  const Verdict verdict = Check(kEverything, mistake);
+void ExpectFound(Mistake mistake, const Faults& faults = kEverything) {
+  const Verdict verdict = Check(faults, mistake);
   EXPECT_EQ(verdict.violation, "two copies of the VM run");
   EXPECT_FALSE(verdict.trace.empty());
 }
@@ -25,12 +26,16 @@ TEST(CommitModel, HoldsWithoutFaults) { ExpectHolds({}); }
 TEST(CommitModel, HoldsWithCrashes) { ExpectHolds({2, 0, 0, 0}); }
 TEST(CommitModel, HoldsWithLostAndDoubledMessages) { ExpectHolds({0, 2, 2, 0}); }
 TEST(CommitModel, HoldsWithDamagedJournals) { ExpectHolds({1, 0, 0, 1}); }
+TEST(CommitModel, HoldsWithRestoredJournals) { ExpectHolds(kRestoredJournal); }
 TEST(CommitModel, HoldsWithEverythingAtOnce) { ExpectHolds(kEverything); }
 
 TEST(CommitModel, FindsASourceThatResumesAfterCommit) { ExpectFound(Mistake::kResumeAfterTimeout); }
 TEST(CommitModel, FindsASourceThatForgetsItsCommit) { ExpectFound(Mistake::kForgetCommit); }
 TEST(CommitModel, FindsARefusalThatIsNotDurable) { ExpectFound(Mistake::kTellRefusedTooEarly); }
 TEST(CommitModel, FindsADamagedJournalThatIsTrusted) { ExpectFound(Mistake::kTrustDamagedJournal); }
+TEST(CommitModel, FindsARestoredJournalThatIsTrusted) {
+  ExpectFound(Mistake::kTrustRestoredJournal, kRestoredJournal);
+}
 TEST(CommitModel, FindsADestinationThatRunsUngranted) {
   ExpectFound(Mistake::kRunBeforeGrantIsKnown);
 }

@@ -1,0 +1,181 @@
+// A source whose journal was put back to an earlier state, witness and all: its chain is whole, and
+// only the destination knows better.
+#include "tests/unit/migration/controller/driven_fixture.h"
+
+namespace ferry::migration {
+namespace {
+
+class PutBackTest : public DrivenTest {
+ protected:
+  void SetUp() override {
+    DrivenTest::SetUp();
+    a_.deps->limits.ask_again = milliseconds(5);
+  }
+
+  // Up to COMMIT; returns the GO. From then on the two sides hear of each other by calls only.
+  std::string CommitOf(const std::string& id, const std::string& vm = "web") {
+    v1::PrepareSandboxResponse prepared = PrepareBoth(id, vm);
+    FakeWire& wire = UseWire();
+    prepared.set_session_address(wire.LeadTo(prepared.session_address()));
+    EXPECT_TRUE(Transfer(b_, id).ok());
+    EXPECT_TRUE(Transfer(a_, id, prepared).ok());
+    Until([&] { return State(a_, id) == v1::SESSION_STATE_TRANSFER_COMPLETED; });
+    auto go = Stop(a_, id);
+    EXPECT_TRUE(go.ok()) << go.status();
+    wire.Cut();
+    Settle();
+    return go.value_or("");
+  }
+
+  // The source's daemon dies; its journal ends with the record of that kind when it is back.
+  void PutBackTo(const std::string& kind) {
+    Settle();
+    std::vector<vm::JournalRecord>& journal = a_.host.store.journal();
+    while (journal.back().kind != kind) journal.pop_back();
+    Restart();
+  }
+
+  void Restart() {
+    Settle();
+    for (const auto& entry : std::filesystem::directory_iterator(a_.runtime_dir)) {
+      std::filesystem::remove_all(entry);
+    }
+    former_ = std::move(a_.sessions);
+    a_.sessions = std::make_unique<SessionRegistry>(*a_.deps);
+    ASSERT_TRUE(Await(a_.sessions->Load(JournalTrust::kWhole)).ok());
+    Await(a_.sessions->Recover());
+  }
+
+  std::vector<std::string> Events() {
+    Settle();
+    std::vector<std::string> types;
+    const auto events = Await(a_.host.store.ReadEvents(0, 1000));
+    for (const vm::EventRow& event : *events) types.push_back(event.type);
+    return types;
+  }
+
+  std::unique_ptr<SessionRegistry> former_;
+};
+
+TEST_F(PutBackTest, TheVmIsNotRunTwice) {
+  for (const char* kind : {"QUIESCED", "TRANSFER", "OPEN"}) {
+    SCOPED_TRACE(kind);
+    auto vm = Boot(kind);
+    const std::string id = absl::StrCat("s-", kind);
+    ASSERT_TRUE(Resume(b_, id, CommitOf(id, kind)).ok());
+    ASSERT_EQ(Kinds(a_, id).back(), "COMMIT");
+    PutBackTo(kind);
+    EXPECT_NE(vm->state(), v1::VM_STATE_RUNNING);
+    const v1::Session session = Wait(a_, id);
+    EXPECT_EQ(session.vm_location(), "host-b:1");
+    EXPECT_EQ(session.outcome(), v1::SESSION_OUTCOME_SUCCEEDED);
+    EXPECT_EQ(Kinds(a_, id).back(), "RELEASED");
+    EXPECT_EQ(Kinds(b_, id).back(), "RUNNING");
+    ExpectMoved(vm, 2);
+    EXPECT_THAT(Events(), testing::Contains("journal.put_back"));
+  }
+}
+
+TEST_F(PutBackTest, AMereRecordOfTheDestinationKnowsItAsWell) {
+  auto vm = Boot();
+  ASSERT_TRUE(Resume(b_, "s1", CommitOf("s1")).ok());
+  ASSERT_TRUE(Cleanup(b_, "s1").ok());
+  PutBackTo("QUIESCED");
+  EXPECT_EQ(Wait(a_, "s1").vm_location(), "host-b:1");
+  ExpectMoved(vm, 2);
+  EXPECT_THAT(Events(), testing::Contains("journal.put_back"));
+}
+
+TEST_F(PutBackTest, TheVmWaitsUntilTheDestinationCanSayThatItRuns) {
+  auto vm = Boot();
+  b_.host.backend.script().FailNext("FinalizeLiveMigration", absl::InternalError("not yet"));
+  const std::string go = CommitOf("s1");
+  EXPECT_FALSE(Resume(b_, "s1", go).ok());
+  EXPECT_EQ(Kinds(b_, "s1").back(), "GRANTED");
+  a_.deps->limits.ask_first = milliseconds(20);
+  PutBackTo("QUIESCED");
+  // The destination answers, though with nothing to go by. For that the source waits for ever.
+  peer_->Block("Settle");
+  for (int i = 0; i < 10; ++i) {
+    Await(peer_->WaitBlocked("Settle"));
+    peer_->Release("Settle");
+    peer_->Block("Settle");
+  }
+  EXPECT_EQ(vm->state(), v1::VM_STATE_IN_DOUBT);
+  EXPECT_TRUE(Resume(b_, "s1").ok());
+  peer_->Release("Settle");
+  EXPECT_EQ(Wait(a_, "s1").vm_location(), "host-b:1");
+  ExpectMoved(vm, 2);
+}
+
+TEST_F(PutBackTest, ARefusalGivesTheVmBack) {
+  auto vm = Boot();
+  CommitOf("s1");
+  // The GO was never sent, so nobody but the destination's refusal can tell.
+  PutBackTo("QUIESCED");
+  EXPECT_EQ(Wait(a_, "s1").vm_location(), "host-a:1");
+  EXPECT_EQ(Kinds(a_, "s1").back(), "ABORT");
+  EXPECT_EQ(Kinds(b_, "s1").back(), "REFUSED");
+  ExpectRolledBack(vm);
+  EXPECT_EQ(Describe(a_, "s1").reason(), "daemon_restarted");
+  EXPECT_THAT(Events(), testing::Not(testing::Contains("journal.put_back")));
+}
+
+TEST_F(PutBackTest, ARestartedSourceAsksBeforeItRunsWhatHadStopped) {
+  auto vm = Boot();
+  TransferBoth("s1");
+  peer_->Block("Settle");
+  Restart();
+  Await(peer_->WaitBlocked("Settle"));
+  EXPECT_EQ(vm->state(), v1::VM_STATE_IN_DOUBT);
+  EXPECT_EQ(Kinds(a_, "s1").back(), "QUIESCED");
+  peer_->Release("Settle");
+  EXPECT_EQ(Wait(a_, "s1").reason(), "daemon_restarted");
+  ExpectRolledBack(vm);
+  EXPECT_EQ(vm->epoch(), 1u);
+  EXPECT_EQ(Kinds(b_, "s1").back(), "REFUSED");
+}
+
+TEST_F(PutBackTest, WhereNobodyCanBeAskedTheJournalsWordHasToDo) {
+  auto vm = Boot();
+  TransferBoth("s1");
+  a_.deps->limits.ask_first = milliseconds(0);
+  Restart();
+  EXPECT_EQ(Wait(a_, "s1").reason(), "daemon_restarted");
+  EXPECT_EQ(Kinds(a_, "s1").back(), "ABORT");
+  Until([&] { return Kinds(b_, "s1").back() == "REFUSED"; });
+  ExpectRolledBack(vm);
+}
+
+TEST_F(PutBackTest, WhatExecutesWasNotGivenAway) {
+  auto vm = Boot();
+  a_.host.backend.script().Block("Page");
+  StartTransfer("s1");
+  Await(a_.host.backend.script().WaitBlocked("Page"));
+  peer_->Block("Settle");
+  Restart();
+  Wait(a_, "s1");
+  EXPECT_EQ(Kinds(a_, "s1").back(), "ABORT");
+  EXPECT_EQ(vm->state(), v1::VM_STATE_RUNNING);
+  a_.host.backend.script().Release("Page");
+  peer_->Release("Settle");
+  Settle();
+}
+
+TEST_F(PutBackTest, EachSideRepeatsWhatItWasToldLast) {
+  Boot();
+  const std::string go = CommitOf("s1");
+  auto done = Resume(b_, "s1", go);
+  ASSERT_TRUE(done.ok()) << done.status();
+  state::v1::CommitDetail detail;
+  ASSERT_TRUE(detail.ParseFromString(b_.host.store.journal().back().detail));
+  const auto proof = DecodeProof(*done, detail.plan_sha256());
+  ASSERT_TRUE(proof.ok()) << proof.status();
+  const vm::JournalRecord& commit = a_.host.store.journal().back();
+  EXPECT_EQ(proof->heard_sequence, commit.sequence);
+  EXPECT_EQ(proof->heard_hash, commit.hash);
+  EXPECT_EQ(detail.heard_sequence(), commit.sequence);
+}
+
+}  // namespace
+}  // namespace ferry::migration
