@@ -1,7 +1,5 @@
 #include "migration/commit/commit_core.h"
 
-#include <utility>
-
 #include "bridge/runtime/status_macros.h"
 #include "bridge/runtime/str_cat.h"
 
@@ -101,23 +99,16 @@ void SourceCommit::Restore(SourceRecord last, JournalTrust trust) {
   record_ = last;
   transfer_completed_ = false;
   prepared_ = false;
-  const bool before_commit = last == SourceRecord::kOpen || last == SourceRecord::kTransfer ||
-                             last == SourceRecord::kQuiesced;
-  in_doubt_ = trust == JournalTrust::kMayLackRecords && before_commit;
-  questioned_ = false;
+  in_doubt_ = trust == JournalTrust::kMayLackRecords && before_commit();
 }
 
 void SourceCommit::Question() {
-  if (in_doubt_ || (record_ != SourceRecord::kOpen && record_ != SourceRecord::kTransfer &&
-                    record_ != SourceRecord::kQuiesced)) {
-    return;
-  }
-  in_doubt_ = true;
-  questioned_ = true;
+  if (before_commit()) in_doubt_ = true;
 }
 
-void SourceCommit::Believe() {
-  if (std::exchange(questioned_, false)) in_doubt_ = false;
+bool SourceCommit::before_commit() const {
+  return record_ == SourceRecord::kOpen || record_ == SourceRecord::kTransfer ||
+         record_ == SourceRecord::kQuiesced;
 }
 
 SourceRecovery SourceCommit::Recover() const {
@@ -164,7 +155,6 @@ std::optional<ProofKind> SourceCommit::word() const {
 void SourceCommit::Apply(const SourceStep& step) {
   record_ = step.record;
   in_doubt_ = false;
-  questioned_ = false;
 }
 
 absl::Status SourceCommit::WrongState(std::string_view wanted) const {
@@ -251,10 +241,6 @@ absl::StatusOr<std::optional<SourceStep>> SourceCommit::Abort() const {
 }
 
 absl::StatusOr<std::optional<SourceStep>> SourceCommit::OnRefused(const Proof& refused) {
-  if (questioned()) {
-    RETURN_IF_ERROR(CheckProof(refused, ProofKind::kRefused));
-    return SourceStep{SourceRecord::kAbort, identity_.epoch, ProofKind::kAbort, CopyEffect::kRun};
-  }
   if (past_point_of_no_return()) return Reclaim(refused);
   RETURN_IF_ERROR(CheckProof(refused, ProofKind::kRefused));
   return Abort();

@@ -112,19 +112,17 @@ class SourceCommit {
   SourceRecovery Recover() const;
 
   // After Restore: nothing but the journal says that there was no COMMIT, and a journal may have
-  // been put back to an earlier state. The destination is asked first, as if a COMMIT might be
-  // lost. No effect on what is decided.
+  // been put back to an earlier state. Until the destination has answered a COMMIT may be lost. No
+  // effect on what is decided.
   void Question();
-  // Ends that: the destination cannot be asked, so the journal's word has to do. No effect if the
-  // journal is known to lack records.
-  void Believe();
-  bool questioned() const { return questioned_ && in_doubt_; }
 
   // The destination's journal, once it told which one it writes.
   void set_peer_journal_id(std::string id) { identity_.peer_journal_id = std::move(id); }
 
   SourceRecord record() const { return record_; }
   const CommitIdentity& identity() const { return identity_; }
+  // Open, and not decided by any record so far.
+  bool before_commit() const;
 
   // Whether this host may execute the VM.
   bool may_execute() const;
@@ -170,8 +168,7 @@ class SourceCommit {
   SourceRecord record_ = SourceRecord::kNone;
   bool transfer_completed_ = false;
   bool prepared_ = false;
-  bool in_doubt_ = false;    // a COMMIT may have been written and lost
-  bool questioned_ = false;  // in_doubt_ is set for no other reason than Question()
+  bool in_doubt_ = false;  // a COMMIT may have been written and lost
 };
 
 struct DestinationStep {

@@ -21,13 +21,12 @@ namespace ferry::migration {
 
 // How long the two sides of a migration wait for each other.
 struct ControllerLimits {
-  milliseconds cut{10'000};        // destination: from the memory's end to the cut
-  milliseconds vote{30'000};       // source: until the destination has loaded and verified all
-  milliseconds decision{60'000};   // destination: how long a vote stands without a word
-  milliseconds release{5'000};     // source: for DONE, before the destination is asked again
-  milliseconds ask_again{500};     // between two such questions
-  milliseconds ask_first{10'000};  // source, restarted: for an answer, before it trusts its journal
-  milliseconds stall{30'000};      // source: how long no byte may move before the cut; 0: for ever
+  milliseconds cut{10'000};       // destination: from the memory's end to the cut
+  milliseconds vote{30'000};      // source: until the destination has loaded and verified all
+  milliseconds decision{60'000};  // destination: how long a vote stands without a word
+  milliseconds release{5'000};    // source: for DONE, before the destination is asked again
+  milliseconds ask_again{500};    // between two such questions
+  milliseconds stall{30'000};     // source: how long no byte may move before the cut; 0: for ever
 
   // Those of a session: with prepare_memory_transfer_mode it waits longer for the cut, the vote and
   // a transfer that stalls.

@@ -23,6 +23,7 @@ std::string NextOnSource(const v1::Session& session, v1::VmState vm) {
     case SourceRecord::kAbort:
       return "nothing: the VM is this host's";
     case SourceRecord::kCommit:
+      if (session.done()) break;
       return absl::StrCat("the VM stays paused here, ", asked);
     case SourceRecord::kForced:
       return session.done() ? "nothing: the VM is this host's"
@@ -38,7 +39,7 @@ std::string NextOnSource(const v1::Session& session, v1::VmState vm) {
     return absl::StrCat("this host's journal may have lost that the VM was given away: it stays ",
                         "paused here, ", asked);
   }
-  return "the VM runs on here until the switchover; before it a failure calls the session off";
+  return "the VM is this host's until the switchover; before it a failure calls the session off";
 }
 
 std::string NextOnDestination(const v1::Session& session) {

@@ -28,10 +28,10 @@ vm::AdoptionClaim SourceSession::Claim() const {
   vm::AdoptionClaim claim;
   claim.session_id = id();
   claim.destination = info_.destination();
-  // Whose guest had stopped is asked about first, if there is somebody to ask.
-  const bool asks = core_->record() == SourceRecord::kQuiesced && !info_.destination().empty();
-  claim.kind = commit_started_ || asks ? vm::AdoptionClaim::Kind::kInDoubt
-                                       : vm::AdoptionClaim::Kind::kMigratingOut;
+  // There has to be somebody who can be asked.
+  claim.may_have_left = core_->before_commit() && !info_.destination().empty();
+  claim.kind =
+      commit_started_ ? vm::AdoptionClaim::Kind::kInDoubt : vm::AdoptionClaim::Kind::kMigratingOut;
   return claim;
 }
 
@@ -80,11 +80,10 @@ Task<void> SourceSession::Recover(std::shared_ptr<vm::UtilityVm> vm) {
 
 Task<void> SourceSession::RecoverUndecided() {
   auto keep = self();
-  const bool executes = co_await Executes();
-  const bool can_ask = !info_.destination().empty() &&
-                       (vm_->system() != nullptr || vm_->state() == v1::VM_STATE_IN_DOUBT);
-  if (!executes && can_ask) core_->Question();
-  if (core_->questioned()) {
+  // COMMIT comes after the VMM has sent all of the VM, and a VM that was given away does not run
+  // here again. What shows neither may have been given away by a journal that was put back since.
+  if (!commit_started_ && !info_.destination().empty() && co_await vm_->MayHaveLeft()) {
+    core_->Question();
     commit_started_ = true;
     info_.set_state(v1::SESSION_STATE_TRANSFER_COMPLETED);
     vm_->FreezeGuest();
@@ -97,11 +96,7 @@ Task<void> SourceSession::RecoverUndecided() {
   } else {
     (void)co_await RollBackRestarted();
   }
-  if (core_->questioned()) {
-    Spawn(deps_.executor(), AskFirst(keep));
-  } else {
-    Spawn(deps_.executor(), FindDestination(keep));
-  }
+  Spawn(deps_.executor(), FindDestination(keep));
 }
 
 EndReason SourceSession::Restarted() const {
@@ -116,51 +111,6 @@ Task<absl::Status> SourceSession::RollBackRestarted() {
   if (back.ok()) back = co_await vm_->RunOn();
   if (!back.ok()) spdlog::error("session {}: {}", id(), back.ToString());
   co_return back;
-}
-
-// It turned out that there was no COMMIT, or nobody can be asked.
-Task<absl::Status> SourceSession::RollBackQuestioned() {
-  auto keep = self();
-  core_->Believe();
-  commit_started_ = false;
-  info_.set_state(v1::SESSION_STATE_FAILED);
-  info_.set_vm_location(deps_.own_address());
-  co_return co_await RollBackRestarted();
-}
-
-Task<bool> SourceSession::Executes() {
-  std::shared_ptr<vm::ComputeSystem> system = vm_->system();
-  if (system == nullptr) co_return false;
-  const schema::PropertyQuery query;
-  auto properties = co_await system->GetProperties(query);
-  co_return properties.ok() && properties->state == schema::SystemState::kRunning;
-}
-
-Task<void> SourceSession::AskFirst(Self self) {
-  auto peer = self->deps_.make_peer(self->info_.destination());
-  const auto until = Clock::now() + self->deps_.limits.ask_first;
-  bool reached = false;
-  while (reached || Clock::now() < until) {
-    if (peer.ok()) {
-      const absl::Status asked = co_await self->Offer(*peer);
-      if (!self->core_->questioned()) break;
-      // An answer that decides nothing, such as that the VM is just being granted, is one as well.
-      reached = reached || !(absl::IsUnavailable(asked) || absl::IsDeadlineExceeded(asked));
-    } else {
-      peer = self->deps_.make_peer(self->info_.destination());
-    }
-    co_await Delay(self->deps_.limits.ask_again);
-  }
-  if (self->core_->questioned()) {
-    AsyncMutex::Guard lock = co_await self->deciding_.Lock();
-    if (self->core_->questioned()) {
-      spdlog::warn("session {}: {} cannot be asked; the journal says that VM {} was not given away",
-                   self->id(), self->info_.destination(), self->info_.vm_name());
-      (void)co_await self->RollBackQuestioned();
-    }
-  }
-  // That may still have to be told, or what was decided otherwise meanwhile.
-  co_await FindDestination(self);
 }
 
 Task<void> SourceSession::CheckHeard(Proof echo) {
@@ -283,11 +233,6 @@ Task<absl::Status> SourceSession::Offer(std::shared_ptr<PeerClient> peer) {
   }
   if (core_->record() == SourceRecord::kForced) co_return EndForced(decoded);
   if (!core_->past_point_of_no_return()) co_return absl::OkStatus();
-  if (core_->questioned() && !put_back_) {
-    auto step = core_->OnRefused(decoded);
-    if (!step.ok()) co_return step.status();
-    co_return co_await RollBackQuestioned();
-  }
   co_return co_await Reclaim(decoded);
 }
 

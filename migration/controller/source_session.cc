@@ -189,9 +189,9 @@ Task<absl::StatusOr<std::string>> SourceSession::Resume(std::string proof) {
   } else if (core_ != nullptr && core_->past_point_of_no_return()) {
     if (proof.empty()) {
       co_return Explain(
-          absl::FailedPreconditionError(
-              absl::StrCat("session ", id(), " is committed: VM ", info_.vm_name(), " may run at ",
-                           info_.destination(), ", so it cannot resume here without proof")),
+          absl::FailedPreconditionError(absl::StrCat("VM ", info_.vm_name(), " of session ", id(),
+                                                     " may run at ", info_.destination(),
+                                                     ", so it cannot resume here without proof")),
           "finalize",
           "finalize the destination with STOP and pass on the REFUSED proof that it returns");
     }

@@ -150,11 +150,6 @@ class SourceSession final : public MigrationSession {
   EndReason Restarted() const;
   // Called off by the daemon's restart: the VM is this host's, as far as its journal knows.
   Task<absl::Status> RollBackRestarted();
-  Task<absl::Status> RollBackQuestioned();
-  // Whether the VM executes. COMMIT follows only once it has stopped, so then there was none.
-  Task<bool> Executes();
-  // The same, but the destination is asked first, as long as it can be.
-  static Task<void> AskFirst(Self self);
   // Says so if the destination was told of a record that this host's journal does not have.
   Task<void> CheckHeard(Proof echo);
   Task<absl::Status> RollBack(EndReason why);

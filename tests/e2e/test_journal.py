@@ -121,11 +121,12 @@ def store_files(host):
     return [host.outside(host.state) / f"ferry.db{suffix}" for suffix in ("", "-wal", "-witness")]
 
 
-def test_a_source_whose_journal_was_put_back_asks_first(two_hosts, vm, tmp_path):
-    """Somebody restores the source's state from just before COMMIT, witness and all, once the VM
-    has moved: the journal is whole, and only the destination knows better."""
+@pytest.mark.parametrize("before", ("COMMIT", "QUIESCED", "TRANSFER"))
+def test_a_source_whose_journal_was_put_back_asks_first(two_hosts, vm, tmp_path, before):
+    """Somebody restores the source's state from some time before COMMIT, witness and all, once the
+    VM has moved: the journal is whole, and only the destination knows better."""
     owner, other = two_hosts
-    owner.freeze_at("COMMIT.before")
+    owner.freeze_at(f"{before}.before")
     with owner.ctl.start_migration(vm, other) as migrate:
         owner.wait_frozen()
         for file in store_files(owner):
@@ -139,10 +140,16 @@ def test_a_source_whose_journal_was_put_back_asks_first(two_hosts, vm, tmp_path)
         if (tmp_path / file.name).exists():
             shutil.copyfile(tmp_path / file.name, file)
     records, wrong = oracles.check_journal(owner.outside(owner.state))
-    assert records[-1] == "QUIESCED"
+    assert records[-1] == {"COMMIT": "QUIESCED", "QUIESCED": "TRANSFER", "TRANSFER": "OPEN"}[before]
     assert wrong == ""
+    other.kill()
     owner.flags = []
     owner.start()
+    # Nobody can be asked, and the VM's QEMU is gone here: it is not started again all the same.
+    assert owner.ctl.state(vm) == "in_doubt"
+    refused = owner.ctl.run("start", vm)
+    assert refused.returncode != 0 and other.address in refused.stderr
+    other.start()
     assert oracles.settle(two_hosts, vm) is other
     assert oracles.journal(owner)[-1][1] == "RELEASED"
     assert any(event["type"] == "journal.put_back" for event in owner.ctl.json("events"))

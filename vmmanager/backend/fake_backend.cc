@@ -146,6 +146,8 @@ Task<absl::StatusOr<schema::Properties>> FakeComputeSystem::GetProperties(
   properties.id = machine_->id;
   properties.state = machine_->state;
   properties.memory_size_in_mb = machine_->memory_mb;
+  properties.state_sent = machine_->stage == Stage::kTransferred &&
+                          machine_->origin == schema::MigrationOrigin::kSource;
   for (schema::PropertyType type : query.types) {
     if (type == schema::PropertyType::kCompatibilityInfo) properties.compatibility_info = "fake-1";
     if (type == schema::PropertyType::kMigrationBlockers) {

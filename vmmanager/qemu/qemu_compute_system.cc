@@ -161,6 +161,7 @@ Task<absl::StatusOr<schema::Properties>> QemuComputeSystem::GetProperties(
     properties.uptime_ms =
         static_cast<uint64_t>(std::chrono::duration_cast<milliseconds>(up).count());
     properties.vmm_pid = static_cast<uint64_t>(machine.pid());
+    properties.state_sent = parts->migration.state_sent();
   }
   for (const schema::PropertyType type : asked.types) {
     if (type == schema::PropertyType::kCompatibilityInfo) {

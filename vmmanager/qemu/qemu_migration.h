@@ -32,6 +32,8 @@ class QemuMigration : public MigrationObserver {
   // The user pauses the guest: its stop is no blackout, and it stays paused on both sides.
   void NoteUserPause();
   bool active() const { return stage_ != Stage::kNone; }
+  // All of the VM has been sent, and it has not run here since.
+  bool state_sent() const { return stage_ == Stage::kTransferred && origin_ == Origin::kSource; }
 
   bool OnRunState(bool running, std::chrono::steady_clock::time_point when) override;
   void OnMigrationEvent(const QmpEvent& event, std::chrono::steady_clock::time_point when) override;

@@ -62,12 +62,12 @@ Task<absl::StatusOr<std::shared_ptr<UtilityVm>>> FakeHost::Boot(std::string name
   co_return vm;
 }
 
-Task<absl::Status> FakeHost::Restart() {
+Task<absl::Status> FakeHost::Restart(std::map<std::string, AdoptionClaim> claims) {
   co_await inventory->Detach();
   former_.push_back(std::move(inventory));
   inventory = std::make_unique<VmInventory>(deps());
   CO_RETURN_IF_ERROR(co_await inventory->Load());
-  co_await inventory->AdoptAll({});
+  co_await inventory->AdoptAll(std::move(claims));
   co_return absl::OkStatus();
 }
 

@@ -44,7 +44,7 @@ class FakeHost {
   // A running VM.
   Task<absl::StatusOr<std::shared_ptr<UtilityVm>>> Boot(std::string name);
   // As if the daemon had died and another one were started on its state.
-  Task<absl::Status> Restart();
+  Task<absl::Status> Restart(std::map<std::string, AdoptionClaim> claims = {});
   // Ends every VM and the event log.
   Task<void> Stop();
   FakeComputeSystem* System(const UtilityVm& vm) const { return backend.Find(vm.id()); }

@@ -27,6 +27,7 @@ struct AdoptionClaim {
   Kind kind = Kind::kOwner;
   std::string session_id;
   std::string destination;       // of what goes out
+  bool may_have_left = false;    // by the session, unless the VMM shows that it has not
   bool guest_is_loaded = false;  // of what comes in: the guest's state is there
 };
 

@@ -130,9 +130,8 @@ absl::Status UtilityVm::CheckHere() const {
 absl::Status UtilityVm::NotYet(const std::string& operation) const {
   if (phase_ == Phase::kInDoubt) {
     return absl::FailedPreconditionError(absl::StrCat(
-        "VM ", row_.name, " cannot be ", operation, ": it was handed over to ",
-        notice_->destination, ", which has not said yet that it runs there; wait for the outcome (",
-        "ferryctl migration watch ", notice_->session_id, ")"));
+        "VM ", row_.name, " cannot be ", operation, ": ", row_.state_reason,
+        "; wait for the outcome (ferryctl migration watch ", notice_->session_id, ")"));
   }
   if (phase_ == Phase::kIncoming) {
     return absl::FailedPreconditionError(absl::StrCat(

@@ -118,6 +118,8 @@ class UtilityVm : public std::enable_shared_from_this<UtilityVm> {
   void UnfreezeGuest();
   // The source gave the VM up: it does not run here unless Reclaim follows.
   void MarkInDoubt();
+  // Whether its VMM does not show that it is still here: it has sent all of it, or it is gone.
+  Task<bool> MayHaveLeft();
   // Tells attached clients where to go on.
   void AnnounceMove();
   // Sees to it that it runs, unless its user paused it: a VMM that lost its stream may have left it

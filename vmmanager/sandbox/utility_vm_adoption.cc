@@ -28,7 +28,15 @@ Task<absl::Status> UtilityVm::Adopt(AdoptionClaim claim) {
   absl::Status taken = absl::NotFoundError("no VMM process belongs to it");
   if (has_adoption_record()) taken = co_await TakeOver(claim);
   if (taken.ok()) co_return taken;
+  if (system_ != nullptr) {
+    // It lives, so it must not be started again, whatever of it could not be taken over.
+    if (phase_ != Phase::kInDoubt && phase_ != Phase::kIncoming) {
+      SetPhase(Phase::kUp, absl::StrCat("not all of it was taken over: ", taken.message()));
+    }
+    co_return taken;
+  }
   row_.adoption_record.clear();
+  if (claim.may_have_left) MarkInDoubt();
   // What a session still claims keeps its phase: the session knows what its end means.
   if (phase_ == Phase::kInDoubt || phase_ == Phase::kIncoming) co_return taken;
   notice_.reset();
@@ -59,7 +67,8 @@ Task<absl::Status> UtilityVm::TakeOver(const AdoptionClaim& claim) {
     runs_already_ = properties->state == schema::SystemState::kRunning;
     co_return absl::OkStatus();
   }
-  if (wanted.kind == AdoptionClaim::Kind::kInDoubt) {
+  if (wanted.may_have_left && co_await MayHaveLeft()) MarkInDoubt();
+  if (phase_ == Phase::kInDoubt) {
     FreezeGuest();
     co_return absl::OkStatus();
   }

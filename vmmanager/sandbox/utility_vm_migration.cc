@@ -36,8 +36,17 @@ void UtilityVm::UnfreezeGuest() {
 }
 
 void UtilityVm::MarkInDoubt() {
-  SetPhase(Phase::kInDoubt, absl::StrCat("it was handed over to ", notice_->destination,
-                                         "; waiting for that host's answer"));
+  SetPhase(Phase::kInDoubt, absl::StrCat("only ", notice_->destination, " knows whether it runs ",
+                                         "there; waiting for that host's answer"));
+}
+
+Task<bool> UtilityVm::MayHaveLeft() {
+  auto self = shared_from_this();
+  std::shared_ptr<ComputeSystem> system = system_;
+  if (system == nullptr) co_return true;
+  const schema::PropertyQuery query;
+  auto properties = co_await system->GetProperties(query);
+  co_return !properties.ok() || properties->state_sent;
 }
 
 void UtilityVm::AnnounceMove() {

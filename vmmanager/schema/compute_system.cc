@@ -267,6 +267,7 @@ std::string ToJson(const Properties& properties) {
   json::object ferry;
   PutUnlessDefault(ferry, "MemorySizeInMB", properties.memory_size_in_mb);
   PutUnlessDefault(ferry, "VmmPid", properties.vmm_pid);
+  PutUnlessDefault(ferry, "StateSent", properties.state_sent);
   if (!properties.migration_blockers.empty()) {
     ferry["MigrationBlockers"] =
         json::array(properties.migration_blockers.begin(), properties.migration_blockers.end());

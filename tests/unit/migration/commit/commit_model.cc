@@ -61,7 +61,7 @@ class Explorer {
     SourceCommit core(IdentityOf(s, session.source_host));
     core.Restore(static_cast<SourceRecord>(session.source_record),
                  session.source_damaged ? JournalTrust::kMayLackRecords : JournalTrust::kWhole);
-    if (session.source_questioned) core.Question();
+    if (session.source_in_doubt) core.Question();
     if (session.source_knows & kKnowsTransfer) core.NoteTransferCompleted();
     if (session.source_knows & kKnowsVote) {
       (void)core.NotePrepared(MakeProof(s, ProofKind::kPrepared, false), "state");
@@ -129,7 +129,7 @@ class Explorer {
     session.source_record = static_cast<uint8_t>((*step)->record);
     session.source_effect = 1;
     session.source_damaged = 0;
-    session.source_questioned = 0;
+    session.source_in_doubt = 0;
     Add({kSource, s, what, ToString((*step)->record)}, world);
   }
 
@@ -466,6 +466,15 @@ class Explorer {
     }
   }
 
+  // Whether the source's VMM shows no more than the journal that there was no COMMIT: it has sent
+  // all that it had and has not run since, or it is gone.
+  static bool MayHaveCommitted(const World& world, int s) {
+    const Session& session = world.sessions[s];
+    const Copy copy = world.copies[session.source_copy];
+    const bool gone = copy == Copy::kGone || copy == Copy::kNone;
+    return gone || (copy != Copy::kRunning && session.stream == Stream::kComplete);
+  }
+
   // What a daemon does on start about a session of its journal. Only the newest session of a VM
   // has a say: what an older one meant is undone by what came after it.
   void Recover(World& world, int host, int s) {
@@ -474,14 +483,10 @@ class Explorer {
     const Session& newer = world.sessions[1];
     if (s == 0 && newer.begun && newer.source_host == host) return;
     if (session.source_host == host) {
-      // What executes shows that there was no COMMIT.
-      session.source_questioned = 0;
+      session.source_in_doubt = MayHaveCommitted(world, s) &&
+                                mistake_ != Mistake::kTrustDamagedJournal &&
+                                mistake_ != Mistake::kTrustRestoredJournal;
       SourceCommit core = SourceCoreOf(session, s);
-      if (SourceCopy(world, s) != Copy::kRunning && mistake_ != Mistake::kTrustDamagedJournal &&
-          mistake_ != Mistake::kTrustRestoredJournal) {
-        core.Question();
-        session.source_questioned = core.questioned();
-      }
       if (mistake_ == Mistake::kForgetCommit && core.record() == SourceRecord::kCommit) {
         core.Restore(SourceRecord::kQuiesced, JournalTrust::kWhole);
       }
@@ -570,7 +575,7 @@ void ForSituation(World& world, const Visit& visit) {
     visit(session.destination_effect, 1);
     visit(session.source_knows, 2);
     visit(session.source_damaged, 1);
-    visit(session.source_questioned, 1);
+    visit(session.source_in_doubt, 1);
     visit(session.destination_damaged, 1);
     visit(session.stream, 2);
     visit(session.messages, 7);

@@ -48,9 +48,9 @@ struct Session {
   uint8_t destination_record = 0;
   uint8_t source_effect = 0;  // a durable record's effect is still to come
   uint8_t destination_effect = 0;
-  uint8_t source_knows = 0;       // bits: vote, transfer complete
-  uint8_t source_damaged = 0;     // the journal lacks a record, and it was noticed
-  uint8_t source_questioned = 0;  // nothing but its journal says that there was no COMMIT
+  uint8_t source_knows = 0;     // bits: vote, transfer complete
+  uint8_t source_damaged = 0;   // the journal lacks a record, and it was noticed
+  uint8_t source_in_doubt = 0;  // nothing but its journal says that there was no COMMIT
   uint8_t destination_damaged = 0;
   Stream stream = Stream::kIdle;
   uint8_t messages = 0;  // bits, see Message

@@ -92,7 +92,6 @@ TEST_F(PutBackTest, TheVmWaitsUntilTheDestinationCanSayThatItRuns) {
   const std::string go = CommitOf("s1");
   EXPECT_FALSE(Resume(b_, "s1", go).ok());
   EXPECT_EQ(Kinds(b_, "s1").back(), "GRANTED");
-  a_.deps->limits.ask_first = milliseconds(20);
   PutBackTo("QUIESCED");
   // The destination answers, though with nothing to go by. For that the source waits for ever.
   peer_->Block("Settle");
@@ -114,9 +113,10 @@ TEST_F(PutBackTest, ARefusalGivesTheVmBack) {
   // The GO was never sent, so nobody but the destination's refusal can tell.
   PutBackTo("QUIESCED");
   EXPECT_EQ(Wait(a_, "s1").vm_location(), "host-a:1");
-  EXPECT_EQ(Kinds(a_, "s1").back(), "ABORT");
+  EXPECT_EQ(Kinds(a_, "s1").back(), "RECLAIMED");
   EXPECT_EQ(Kinds(b_, "s1").back(), "REFUSED");
   ExpectRolledBack(vm);
+  EXPECT_EQ(vm->epoch(), 3u);
   EXPECT_EQ(Describe(a_, "s1").reason(), "daemon_restarted");
   EXPECT_THAT(Events(), testing::Not(testing::Contains("journal.put_back")));
 }
@@ -132,19 +132,46 @@ TEST_F(PutBackTest, ARestartedSourceAsksBeforeItRunsWhatHadStopped) {
   peer_->Release("Settle");
   EXPECT_EQ(Wait(a_, "s1").reason(), "daemon_restarted");
   ExpectRolledBack(vm);
-  EXPECT_EQ(vm->epoch(), 1u);
+  EXPECT_EQ(Kinds(a_, "s1").back(), "RECLAIMED");
   EXPECT_EQ(Kinds(b_, "s1").back(), "REFUSED");
 }
 
-TEST_F(PutBackTest, WhereNobodyCanBeAskedTheJournalsWordHasToDo) {
+TEST_F(PutBackTest, WhereNobodyCanBeAskedTheVmWaits) {
   auto vm = Boot();
   TransferBoth("s1");
-  a_.deps->limits.ask_first = milliseconds(0);
+  peer_->Block("Settle");
+  Restart();
+  for (const absl::Status& answer :
+       {absl::UnavailableError("no route"), absl::DeadlineExceededError("no answer"),
+        absl::PermissionDeniedError("who are you"), absl::ResourceExhaustedError("disk full")}) {
+    Await(peer_->WaitBlocked("Settle"));
+    EXPECT_EQ(vm->state(), v1::VM_STATE_IN_DOUBT) << answer;
+    EXPECT_EQ(Kinds(a_, "s1").back(), "QUIESCED");
+    peer_->FailNext("Settle", answer);
+    peer_->Release("Settle");
+    peer_->Block("Settle");
+  }
+  Await(peer_->WaitBlocked("Settle"));
+  EXPECT_EQ(vm->state(), v1::VM_STATE_IN_DOUBT);
+  peer_->Release("Settle");
+  EXPECT_EQ(Wait(a_, "s1").reason(), "daemon_restarted");
+  ExpectRolledBack(vm);
+}
+
+TEST_F(PutBackTest, WhatHasNotBeenSentWasNotGivenAway) {
+  auto vm = Boot();
+  a_.host.backend.script().Block("SwitchOver");
+  StartTransfer("s1");
+  Await(a_.host.backend.script().WaitBlocked("SwitchOver"));
+  ASSERT_EQ(Kinds(a_, "s1").back(), "QUIESCED");
+  peer_->Block("Settle");
   Restart();
   EXPECT_EQ(Wait(a_, "s1").reason(), "daemon_restarted");
   EXPECT_EQ(Kinds(a_, "s1").back(), "ABORT");
-  Until([&] { return Kinds(b_, "s1").back() == "REFUSED"; });
-  ExpectRolledBack(vm);
+  EXPECT_EQ(vm->state(), v1::VM_STATE_RUNNING);
+  a_.host.backend.script().Release("SwitchOver");
+  peer_->Release("Settle");
+  Settle();
 }
 
 TEST_F(PutBackTest, WhatExecutesWasNotGivenAway) {

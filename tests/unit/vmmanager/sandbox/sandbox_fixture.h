@@ -40,8 +40,8 @@ class SandboxTest : public TaskTest {
   }
 
   // The daemon is started again; the guest dials the new one.
-  void RestartDaemon() {
-    absl::Status loaded = Await(host_.Restart());
+  void RestartDaemon(std::map<std::string, AdoptionClaim> claims = {}) {
+    absl::Status loaded = Await(host_.Restart(std::move(claims)));
     EXPECT_TRUE(loaded.ok()) << loaded;
     for (const auto& vm : host_.inventory->List()) {
       if (vm->system() != nullptr) guests_.Connect(*host_.System(*vm));

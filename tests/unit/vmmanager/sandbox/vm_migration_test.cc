@@ -109,7 +109,7 @@ TEST_F(VmMigrationTest, WaitForTheGuestEndsWithWhereTheVmIs) {
   vm->MarkInDoubt();
   status = Await(vm->UsableGuest()).status();
   EXPECT_EQ(status.code(), absl::StatusCode::kFailedPrecondition);
-  EXPECT_THAT(status.message(), HasSubstr("handed over to host-b:1"));
+  EXPECT_THAT(status.message(), HasSubstr("only host-b:1 knows whether it runs there"));
   vm->ReturnFromMigration(3);
   EXPECT_TRUE(Await(vm->UsableGuest()).ok());
 }

@@ -191,11 +191,12 @@ TEST(VerbOptionsJson, Properties) {
   EXPECT_EQ(ToJson(properties),
             R"({"SystemType":"VirtualMachine","RuntimeOsType":"Linux","State":"Created"})");
   properties = {"id", SystemState::kIncoming, "Linux", 256, 7, 42, std::string("\0\xff", 2)};
+  properties.state_sent = true;
   EXPECT_EQ(
       ToJson(properties),
       R"({"Id":"id","SystemType":"VirtualMachine","RuntimeOsType":"Linux","State":"Incoming",)"
       R"("Statistics":{"Uptime100ns":70000},"CompatibilityInfo":{"Data":"AP8="},)"
-      R"("Ferry":{"MemorySizeInMB":256,"VmmPid":42}})");
+      R"("Ferry":{"MemorySizeInMB":256,"VmmPid":42,"StateSent":true}})");
 }
 
 TEST(VerbOptionsJson, SystemStates) {
