@@ -177,8 +177,8 @@ Task<absl::Status> UtilityVm::Start() {
   AsyncMutex::Guard lock = co_await operation_.Lock();
   CO_RETURN_IF_ERROR(CheckHere());
   if (phase_ == Phase::kUp && !paused_) co_return absl::OkStatus();
+  if (phase_ != Phase::kStopped && phase_ != Phase::kFailed) co_return NotYet("started");
   CO_RETURN_IF_ERROR(RefuseIfMigrating("started"));
-  if (phase_ != Phase::kStopped && phase_ != Phase::kFailed) co_return Refuse("started");
   SetPhase(Phase::kStarting);
   deps_.events.Publish("vm.starting", row_.id, {{"name", row_.name}});
   absl::Status booted = co_await Boot();

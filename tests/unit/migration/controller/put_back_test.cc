@@ -12,14 +12,20 @@ class PutBackTest : public DrivenTest {
     a_.deps->limits.ask_again = milliseconds(5);
   }
 
-  // Up to COMMIT; returns the GO. From then on the two sides hear of each other by calls only.
-  std::string CommitOf(const std::string& id, const std::string& vm = "web") {
+  // Until both sides have the VM's state; they hear of each other by what is returned.
+  FakeWire& Send(const std::string& id, const std::string& vm = "web") {
     v1::PrepareSandboxResponse prepared = PrepareBoth(id, vm);
     FakeWire& wire = UseWire();
     prepared.set_session_address(wire.LeadTo(prepared.session_address()));
     EXPECT_TRUE(Transfer(b_, id).ok());
     EXPECT_TRUE(Transfer(a_, id, prepared).ok());
     Until([&] { return State(a_, id) == v1::SESSION_STATE_TRANSFER_COMPLETED; });
+    return wire;
+  }
+
+  // Up to COMMIT; returns the GO. From then on the two sides hear of each other by calls only.
+  std::string CommitOf(const std::string& id, const std::string& vm = "web") {
+    FakeWire& wire = Send(id, vm);
     auto go = Stop(a_, id);
     EXPECT_TRUE(go.ok()) << go.status();
     wire.Cut();
@@ -123,7 +129,7 @@ TEST_F(PutBackTest, ARefusalGivesTheVmBack) {
 
 TEST_F(PutBackTest, ARestartedSourceAsksBeforeItRunsWhatHadStopped) {
   auto vm = Boot();
-  TransferBoth("s1");
+  Send("s1").Cut();
   peer_->Block("Settle");
   Restart();
   Await(peer_->WaitBlocked("Settle"));
@@ -138,7 +144,7 @@ TEST_F(PutBackTest, ARestartedSourceAsksBeforeItRunsWhatHadStopped) {
 
 TEST_F(PutBackTest, WhereNobodyCanBeAskedTheVmWaits) {
   auto vm = Boot();
-  TransferBoth("s1");
+  Send("s1").Cut();
   peer_->Block("Settle");
   Restart();
   for (const absl::Status& answer :

@@ -39,7 +39,7 @@ TEST_F(AdoptionTest, WhatMayHaveLeftAndIsGoneIsNotStartedAgain) {
 TEST_F(AdoptionTest, WhatMayHaveLeftAndRunsHasNotLeft) {
   const std::string id = Boot()->id();
   RestartDaemon({{id, MayHaveLeft()}});
-  EXPECT_EQ(Found()->state(), v1::VM_STATE_RUNNING);
+  EXPECT_EQ(Found()->state(), v1::VM_STATE_MIGRATING_OUT);
 }
 
 TEST_F(AdoptionTest, WhatCannotBeTakenOverAndLivesIsNeitherEndedNorStartedAgain) {
