@@ -19,7 +19,7 @@ absl::Status InputStream::Send(uint64_t offset, std::string_view data) {
   if (end_taken_) return absl::OkStatus();
   if (offset > sent_) {
     // What the client sent before it heard of a rewind comes again.
-    if (rewinding_) return absl::OkStatus();
+    if (rewinding_ || !placed_) return absl::OkStatus();
     return absl::InvalidArgumentError(
         absl::StrCat("stdin has a gap: expected offset ", sent_, ", got ", offset));
   }
@@ -51,7 +51,7 @@ absl::Status InputStream::Send(uint64_t offset, std::string_view data) {
 absl::Status InputStream::End(uint64_t offset) {
   if (end_taken_ || end_) return absl::OkStatus();
   if (offset != sent_) {
-    if (offset > sent_ && rewinding_) return absl::OkStatus();
+    if (offset > sent_ && (rewinding_ || !placed_)) return absl::OkStatus();
     return absl::InvalidArgumentError(
         absl::StrCat("stdin ends at ", offset, ", but ", sent_, " bytes were sent"));
   }
@@ -75,7 +75,7 @@ absl::Status InputStream::OnPeerHello(const bridge::StreamHello& hello) {
     return absl::InvalidArgumentError(absl::StrCat("the guest wants stdin from ", hello.offset,
                                                    " again, but had taken it up to ", taken_));
   }
-  synchronised_ = true;
+  synchronised_ = placed_ = true;
   before_plain_.clear();
   // The guest holds everything below hello.offset; what the process took of it comes as an ack.
   const bool moved = sent_ != hello.offset;
@@ -108,6 +108,7 @@ absl::Status InputStream::OnFrame(const bridge::StreamFrame& frame) {
 }
 
 void InputStream::OnPlainUp() {
+  placed_ = true;
   std::string held;
   held.swap(before_plain_);
   const size_t size = held.size();

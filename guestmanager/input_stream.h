@@ -51,9 +51,10 @@ class InputStream : public StdioStream::Owner {
   uint32_t generation_;
   uint64_t taken_;
   bool end_taken_;
-  uint64_t sent_;              // passed on (or given up on, until the next hello rewinds)
+  uint64_t sent_;  // passed on (or given up on, until the next hello rewinds)
   bool rewinding_ = false;     // the client may not have heard of the rewind yet
   bool synchronised_ = false;  // the guest said where it stands on this connection
+  bool placed_ = false;        // it did on any; till then the client may know more than this side
   std::optional<uint64_t> end_;
   std::string before_plain_;  // a plain peer can't ask again: kept until it has dialled
   std::shared_ptr<StdioStream> stream_;

@@ -109,17 +109,15 @@ AttachEffect AttachCore::OnOpened(const v1::AttachResponse::Opened& opened) {
   const uint64_t offset = opened.stdin_offset();
   if (!opened_once_ || opened.stdin_generation() != stdin_generation_) {
     // A stream that is new to us: what is typed from now on begins where the process stands.
-    stdin_base_ = offset;
+    stdin_base_ = stdin_ever_sent_ = offset;
     stdin_end_taken_ = false;
-  } else if (offset < stdin_base_) {
-    return Effect(Kind::kLost,
-                  absl::StrCat("the daemon asks for input from byte ", offset,
-                               ", but the process had taken everything below ", stdin_base_));
-  } else {
+  } else if (offset > stdin_base_) {
     const uint64_t taken = std::min<uint64_t>(offset - stdin_base_, stdin_buffer_.size());
     stdin_buffer_.erase(0, taken);
     stdin_base_ = offset;
+    stdin_ever_sent_ = std::max(stdin_ever_sent_, stdin_base_);
   }
+  // Less than we know is what a restarted daemon remembers before the guest has told it more.
   stdin_generation_ = opened.stdin_generation();
   stdin_sent_ = stdin_base_;
   stdin_end_sent_ = false;
@@ -182,12 +180,13 @@ AttachEffect AttachCore::OnDropped(const v1::AttachResponse::OutputDropped& drop
 AttachEffect AttachCore::OnStdinTaken(uint64_t offset, bool end_taken) {
   if (end_taken) stdin_end_taken_ = true;
   if (stdin_closed_ || offset <= stdin_base_) return AttachEffect();
-  if (offset > stdin_sent_) {
+  if (offset > stdin_ever_sent_) {
     return Effect(Kind::kBroken, absl::StrCat("the process took input up to byte ", offset,
-                                              ", but only ", stdin_sent_, " was sent"));
+                                              ", but only ", stdin_ever_sent_, " was sent"));
   }
   stdin_buffer_.erase(0, offset - stdin_base_);
   stdin_base_ = offset;
+  stdin_sent_ = std::max(stdin_sent_, stdin_base_);
   return AttachEffect();
 }
 
@@ -197,7 +196,8 @@ AttachEffect AttachCore::OnStdinRewind(uint64_t offset) {
     return Effect(Kind::kLost, absl::StrCat("the guest asks for input from byte ", offset,
                                             ", but had taken everything below ", stdin_base_));
   }
-  if (offset > stdin_sent_) return Effect(Kind::kBroken, "a rewind to input that was never sent");
+  if (offset > stdin_ever_sent_)
+    return Effect(Kind::kBroken, "a rewind to input that was never sent");
   stdin_sent_ = offset;
   stdin_end_sent_ = false;
   return AttachEffect();
@@ -241,6 +241,7 @@ void AttachCore::TakeStdin(std::vector<v1::AttachRequest>* requests) {
     data->set_offset(stdin_sent_);
     data->set_data(stdin_buffer_.substr(stdin_sent_ - stdin_base_, size));
     stdin_sent_ += size;
+    stdin_ever_sent_ = std::max(stdin_ever_sent_, stdin_sent_);
   }
   if (stdin_ended_ && !stdin_end_sent_) {
     stdin_end_sent_ = true;

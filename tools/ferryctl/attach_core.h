@@ -111,6 +111,7 @@ class AttachCore {
   uint32_t stdin_generation_ = 0;
   uint64_t stdin_base_ = 0;
   uint64_t stdin_sent_ = 0;
+  uint64_t stdin_ever_sent_ = 0;  // over former connections, too
   std::string stdin_buffer_;
   bool stdin_ended_ = false;
   bool stdin_end_sent_ = false;

@@ -1,5 +1,6 @@
 #pragma once
 
+#include <gmock/gmock.h>
 #include <gtest/gtest.h>
 
 #include <boost/asio/io_context.hpp>
@@ -127,9 +128,13 @@ class GuestTest : public ::testing::Test {
     guest_->Freeze();
     auto state = guest_->Save();
     ASSERT_TRUE(state.ok()) << state.status();
+    Migrate(*state);
+  }
+  // The same with another state, as a daemon has it that was killed.
+  void Migrate(const GuestState& state) {
     moved_transport_ = std::make_unique<FakeHostTransport>(io_.get_executor());
     moved_ = Make(*moved_transport_);
-    ASSERT_TRUE(moved_->Restore(*state).ok());
+    ASSERT_TRUE(moved_->Restore(state).ok());
     transport_->Break();
     guest_->Close(absl::UnavailableError("moved"));
     Settle();

@@ -98,6 +98,31 @@ TEST_F(GuestTest, RestoredStreamsGoOnBeforeTheAgentHasNegotiatedAgain) {
   EXPECT_EQ(after.out, "def");
 }
 
+TEST_F(GuestTest, AClientThatKnowsMoreThanWhatWasRestoredLosesNoInput) {
+  Ready();
+  auto process = Exec();
+  const uint32_t pid = process->pid();
+  const auto stale = guest_->Save();
+  TestSink before;
+  auto attachment = Attach(*process, before, {.attachment_id = "a"});
+  ASSERT_TRUE(attachment->SendStdin(0, "abc").ok());
+  Settle();
+  ASSERT_EQ(before.taken, 3u);
+  Migrate(*stale);
+  TestSink after;
+  auto again = Attach(*moved_->Find(pid), after, {.attachment_id = "a"});
+  // The agent has not dialled; the daemon believes that nothing was taken yet.
+  EXPECT_EQ(again->stdin_position().offset, 0u);
+  ASSERT_TRUE(again->SendStdin(3, "def").ok());
+  agent_->Connect(moved_transport_.get());
+  Settle();
+  ASSERT_THAT(after.rewinds, testing::ElementsAre(3));
+  ASSERT_TRUE(again->SendStdin(3, "def").ok());
+  Settle();
+  EXPECT_EQ(agent_->processes[pid].in.taken, "abcdef");
+  EXPECT_EQ(after.taken, 6u);
+}
+
 TEST_F(GuestTest, RestoreRefusesAProcessWithoutWait) {
   GuestState state;
   state.processes.emplace_back();

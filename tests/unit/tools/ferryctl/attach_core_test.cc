@@ -190,13 +190,32 @@ TEST_F(AttachCoreTest, RewindSendsAgain) {
   EXPECT_EQ(core.OnMessage(Rewind(99)).kind, Kind::kBroken);
 }
 
-TEST_F(AttachCoreTest, AnOfferBehindWhatWasTakenIsALoss) {
+TEST_F(AttachCoreTest, ADaemonThatKnowsLessIsToldWhatTheProcessHasNotTaken) {
   Connect();
-  core.AddStdin("abc");
+  core.AddStdin("abcdef");
   SentStdin();
   core.OnMessage(Taken(3));
-  core.Open();
-  EXPECT_EQ(core.OnMessage(Opened(1)).kind, Kind::kLost);
+  Connect(1);
+  EXPECT_EQ(SentStdin(), "3:def ");
+  core.OnMessage(Taken(2));
+  EXPECT_EQ(core.OnMessage(Rewind(4)).kind, Kind::kNone);
+  EXPECT_EQ(SentStdin(), "4:ef ");
+  EXPECT_EQ(core.OnMessage(Rewind(2)).kind, Kind::kLost);
+}
+
+TEST_F(AttachCoreTest, WhatWasSentBeforeTheConnectionBrokeCounts) {
+  Connect();
+  core.AddStdin("abcdef");
+  SentStdin();
+  Connect(0);
+  // The guest has all of it already, before anything went over this connection.
+  EXPECT_EQ(core.OnMessage(Rewind(6)).kind, Kind::kNone);
+  EXPECT_EQ(core.OnMessage(Taken(6)).kind, Kind::kNone);
+  EXPECT_EQ(SentStdin(), "");
+  EXPECT_EQ(core.stdin_unacknowledged(), 0u);
+  Connect(6);
+  core.AddStdin("gh");
+  EXPECT_EQ(core.OnMessage(Taken(9)).kind, Kind::kBroken);
 }
 
 TEST_F(AttachCoreTest, ANewInputGenerationStartsOver) {
