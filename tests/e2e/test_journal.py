@@ -1,6 +1,7 @@
 """A journal that cannot be written, or that lost something: no step forward, and no VM that runs is
 lost."""
 import contextlib
+import re
 import shutil
 import subprocess
 
@@ -8,6 +9,7 @@ import pytest
 
 from harness import oracles, workload
 from harness.ctl import CtlError
+from harness.host import build_folder
 from harness.mover import assert_succeeded
 from test_crash import wait_for_death
 
@@ -114,6 +116,38 @@ def test_a_source_that_lost_its_commit_waits_for_the_destination(two_hosts, vm):
     assert oracles.settle(two_hosts, vm) is other
     oracles.assert_one_copy(two_hosts, other)
     assert other.ctl.exec(vm, "echo", "there").stdout == "there\n"
+
+
+def look_at(path):
+    """What ferry-journal's status and words are."""
+    result = subprocess.run([build_folder() / "bin/ferry-journal", path], capture_output=True,
+                            text=True, timeout=60)
+    return result.returncode, result.stderr
+
+
+def test_a_journal_is_whole_whenever_it_is_looked_at(two_hosts, vm):
+    """While the daemons write it, and whatever they are about to write."""
+    looked = 0
+    for owner in two_hosts:
+        other = two_hosts.other(owner)
+        with owner.ctl.start_migration(vm, other) as migrate:
+            while not re.search(b"MIGRATION_PHASE_(DONE|FAILED)", migrate.output()):
+                for host in two_hosts:
+                    status, words = look_at(host.outside(host.state) / "ferry.db")
+                    assert status == 0 or (status == 2 and "try again" in words), words
+                    looked += 1
+            assert_succeeded(migrate, other)
+    assert looked > 10
+    oracles.assert_journals_verify(two_hosts)
+
+
+def test_what_is_no_journal_is_not_called_damaged(tmp_path):
+    garbage = tmp_path / "ferry.db"
+    garbage.write_bytes(b"x" * 9000)
+    status, words = look_at(garbage)
+    assert (status, "cannot be read" in words) == (2, True), words
+    assert look_at(tmp_path / "none")[0] == 2
+    assert list(tmp_path.iterdir()) == [garbage]
 
 
 def store_files(host):

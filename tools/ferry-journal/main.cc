@@ -1,4 +1,6 @@
 // ferry-journal: prints the journal of a host, and checks that none of it was lost or altered.
+#include <signal.h>
+
 #include <cstdio>
 #include <string>
 
@@ -9,7 +11,29 @@ namespace {
 
 // Documented in docs/ferryd.md.
 constexpr int kExitDamaged = 1;
-constexpr int kExitUsage = 2;
+constexpr int kExitNotRead = 2;
+
+// Whoever interrupts the reading does so once its private copy is gone.
+class HeldSignals {
+ public:
+  HeldSignals() {
+    sigset_t held;
+    ::sigemptyset(&held);
+    for (const int signal : {SIGINT, SIGTERM, SIGHUP}) ::sigaddset(&held, signal);
+    ::sigprocmask(SIG_BLOCK, &held, &former_);
+  }
+  ~HeldSignals() { ::sigprocmask(SIG_SETMASK, &former_, nullptr); }
+  HeldSignals(const HeldSignals&) = delete;
+  HeldSignals& operator=(const HeldSignals&) = delete;
+
+ private:
+  sigset_t former_;
+};
+
+absl::StatusOr<vm::JournalReport> Read(const std::string& path) {
+  const HeldSignals held;
+  return vm::ReadJournalFile(path);
+}
 
 int Main(int argc, char** argv) {
   if (argc != 2 || argv[1][0] == '-') {
@@ -17,12 +41,12 @@ int Main(int argc, char** argv) {
                  "Usage: ferry-journal STATE-DIR/ferry.db\n"
                  "Prints every record (sequence, session, record, epoch, VM), and checks the "
                  "chain.\n");
-    return kExitUsage;
+    return kExitNotRead;
   }
-  const auto report = vm::ReadJournalFile(argv[1]);
+  const auto report = Read(argv[1]);
   if (!report.ok()) {
     std::fprintf(stderr, "ferry-journal: %s\n", std::string(report.status().message()).c_str());
-    return kExitUsage;
+    return kExitNotRead;
   }
   for (const vm::JournalRecord& record : report->records) {
     std::printf("%llu\t%s\t%s\t%llu\t%s\n", static_cast<unsigned long long>(record.sequence),

@@ -75,6 +75,15 @@ Task<absl::StatusOr<std::vector<JournalRecord>>> FakeStore::ReadJournal(
   co_return records;
 }
 
+Task<absl::StatusOr<std::vector<JournalRecord>>> FakeStore::ReadVmJournal(const std::string& vm_id,
+                                                                          uint64_t after) {
+  std::vector<JournalRecord> records;
+  for (const JournalRecord& record : journal_) {
+    if (record.vm_id == vm_id && record.sequence > after) records.push_back(record);
+  }
+  co_return records;
+}
+
 Task<absl::StatusOr<JournalHead>> FakeStore::Head() { co_return head(); }
 
 Task<absl::Status> FakeStore::VerifyJournal() {

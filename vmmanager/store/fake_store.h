@@ -30,6 +30,8 @@ class FakeStore final : public Store {
   Task<absl::StatusOr<JournalRecord>> Append(JournalRecord record, AppendOptions options) override;
   Task<absl::StatusOr<std::vector<JournalRecord>>> ReadJournal(
       const std::string& session_id) override;
+  Task<absl::StatusOr<std::vector<JournalRecord>>> ReadVmJournal(const std::string& vm_id,
+                                                                 uint64_t after) override;
   Task<absl::StatusOr<JournalHead>> Head() override;
   Task<absl::Status> VerifyJournal() override;
   Task<absl::Status> PutNotification(NotificationRow row) override;

@@ -51,7 +51,27 @@ absl::Status CheckOurs(SqliteConnection& connection) {
       "the store's file belongs to another program; move it away or use another path");
 }
 
+absl::Status CheckVersion(uint64_t version) {
+  if (version != 0 && version <= kStoreVersion) return absl::OkStatus();
+  return absl::FailedPreconditionError(StrCat("the store has version ", version,
+                                              " but this ferryd knows up to ", kStoreVersion,
+                                              "; run the newer ferryd, or move the store away"));
+}
+
 }  // namespace
+
+absl::Status CheckStoreIsKnown(SqliteConnection& connection) {
+  ASSIGN_OR_RETURN(SqliteStatement count,
+                   connection.Prepare("SELECT COUNT(*) FROM sqlite_schema WHERE type = 'table' AND "
+                                      "name IN ('store', 'journal')"));
+  RETURN_IF_ERROR(count.Step().status());
+  if (count.Number(0) != 2) {
+    return absl::FailedPreconditionError("this is no store of Ferry's: it has no journal");
+  }
+  ASSIGN_OR_RETURN(SqliteStatement read, connection.Prepare("SELECT version FROM store"));
+  ASSIGN_OR_RETURN(const bool found, read.Step());
+  return CheckVersion(found ? read.Number(0) : 0);
+}
 
 absl::StatusOr<std::string> MigrateStore(SqliteConnection& connection) {
   SqliteTransaction transaction(connection);
@@ -67,11 +87,7 @@ absl::StatusOr<std::string> MigrateStore(SqliteConnection& connection) {
     ASSIGN_OR_RETURN(const bool found, read.Step());
     if (found) {
       version = read.Number(0);
-      if (version == 0 || version > kStoreVersion) {
-        return absl::FailedPreconditionError(
-            StrCat("the store has version ", version, " but this ferryd knows up to ",
-                   kStoreVersion, "; run the newer ferryd, or move the store away"));
-      }
+      RETURN_IF_ERROR(CheckVersion(version));
       journal_id = read.Text(1);
     }
   }

@@ -13,4 +13,8 @@ inline constexpr uint64_t kStoreVersion = 2;
 // FAILED_PRECONDITION if the store was written by a newer Ferry.
 absl::StatusOr<std::string> MigrateStore(SqliteConnection& connection);
 
+// Whether this is a store with a journal that can be read, without changing it.
+// FAILED_PRECONDITION if it was written by a newer Ferry, or by another program.
+absl::Status CheckStoreIsKnown(SqliteConnection& connection);
+
 }  // namespace ferry::vm

@@ -176,13 +176,16 @@ class Database {
     ASSIGN_OR_RETURN(
         SqliteStatement read,
         connection_->Prepare("SELECT * FROM journal WHERE session_id = ? ORDER BY sequence"));
-    read.BindText(session_id);
-    std::vector<JournalRecord> records;
-    while (true) {
-      ASSIGN_OR_RETURN(const bool found, read.Step());
-      if (!found) return records;
-      records.push_back(ToRecord(read));
-    }
+    return AllOf(read.BindText(session_id));
+  }
+
+  absl::StatusOr<std::vector<JournalRecord>> ReadVmJournal(const std::string& vm_id,
+                                                           uint64_t after) {
+    ASSIGN_OR_RETURN(
+        SqliteStatement read,
+        connection_->Prepare(
+            "SELECT * FROM journal WHERE vm_id = ? AND sequence > ? ORDER BY sequence"));
+    return AllOf(read.Bind(vm_id).Bind(after));
   }
 
   absl::Status VerifyJournal() {
@@ -239,6 +242,15 @@ class Database {
     return absl::OkStatus();
   }
 
+  static absl::StatusOr<std::vector<JournalRecord>> AllOf(SqliteStatement& read) {
+    std::vector<JournalRecord> records;
+    while (true) {
+      ASSIGN_OR_RETURN(const bool found, read.Step());
+      if (!found) return records;
+      records.push_back(ToRecord(read));
+    }
+  }
+
   absl::Status WriteNotification(const NotificationRow& row) {
     SqliteTransaction transaction(*connection_);
     RETURN_IF_ERROR(transaction.Begin());
@@ -276,11 +288,6 @@ class Database {
     }
     RETURN_IF_ERROR(transaction.Commit());
     return record;
-  }
-
-  static JournalRecord ToRecord(const SqliteStatement& read) {
-    return {read.Number(0), read.Text(1), read.Text(2), read.Text(3),
-            read.Number(4), read.Text(5), read.Text(6)};
   }
 
   std::unique_ptr<SqliteConnection> connection_;
@@ -328,6 +335,11 @@ class SqliteStore final : public Store {
       const std::string& session_id) override {
     return Run<absl::StatusOr<std::vector<JournalRecord>>>(
         [this, session_id] { return database_.ReadJournal(session_id); });
+  }
+  Task<absl::StatusOr<std::vector<JournalRecord>>> ReadVmJournal(const std::string& vm_id,
+                                                                 uint64_t after) override {
+    return Run<absl::StatusOr<std::vector<JournalRecord>>>(
+        [this, vm_id, after] { return database_.ReadVmJournal(vm_id, after); });
   }
   Task<absl::StatusOr<JournalHead>> Head() override {
     return Run<absl::StatusOr<JournalHead>>([this] { return database_.Head(); });

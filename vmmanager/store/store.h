@@ -104,6 +104,9 @@ class Store {
                                                      AppendOptions options) = 0;
   virtual Task<absl::StatusOr<std::vector<JournalRecord>>> ReadJournal(
       const std::string& session_id) = 0;
+  // Those of a VM with a sequence above `after`, in order; of any session.
+  virtual Task<absl::StatusOr<std::vector<JournalRecord>>> ReadVmJournal(const std::string& vm_id,
+                                                                         uint64_t after) = 0;
   virtual Task<absl::StatusOr<JournalHead>> Head() = 0;
   // DATA_LOSS, naming the first bad sequence, if the chain does not verify, or if the newest
   // decisive record that was ever begun is not in it.

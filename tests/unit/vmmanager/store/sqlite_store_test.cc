@@ -6,6 +6,7 @@
 #include <cstdlib>
 #include <filesystem>
 #include <fstream>
+#include <thread>
 #include <utility>
 
 #include "bridge/runtime/async.h"
@@ -258,6 +259,28 @@ class JournalFileTest : public SqliteStoreTest {
     }
     return copy;
   }
+  // What of a store that nobody writes any more.
+  static absl::StatusOr<JournalReport> Read(const std::string& path) {
+    JournalReading reading;
+    reading.patience = std::chrono::milliseconds(0);
+    return ReadJournalFile(path, reading);
+  }
+  // Behind the back of the store at `path`.
+  static void Change(const std::string& path, const std::string& sql) {
+    auto connection = SqliteConnection::Open(path);
+    ASSERT_TRUE(connection.ok()) << connection.status();
+    const absl::Status changed = (*connection)->Execute(sql);
+    ASSERT_TRUE(changed.ok()) << changed;
+  }
+  static void Overwrite(const std::string& from, const std::string& to) {
+    std::filesystem::copy_file(from, to, std::filesystem::copy_options::overwrite_existing);
+  }
+  // What `from` has beyond the length of `to`, as a log grows.
+  static void AppendNewer(const std::string& from, const std::string& to) {
+    std::ifstream newer(from, std::ios::binary);
+    newer.seekg(static_cast<std::streamoff>(std::filesystem::file_size(to)));
+    std::ofstream(to, std::ios::binary | std::ios::app) << newer.rdbuf();
+  }
   static std::vector<std::string> Kinds(const JournalReport& report) {
     std::vector<std::string> kinds;
     for (const JournalRecord& record : report.records) kinds.push_back(record.kind);
@@ -288,7 +311,7 @@ TEST_F(JournalFileTest, AFlippedBitInTheNewestFrameIsFound) {
   log.seekp(size - 40);
   log.put(flipped);
   log.close();
-  const auto report = ReadJournalFile(crashed);
+  const auto report = Read(crashed);
   ASSERT_TRUE(report.ok()) << report.status();
   EXPECT_EQ(report->intact.code(), absl::StatusCode::kDataLoss);
   EXPECT_THAT(std::string(report->intact.message()), testing::HasSubstr("record 4"));
@@ -300,7 +323,7 @@ TEST_F(JournalFileTest, ATornTailIsFound) {
   const std::string crashed = Crash();
   std::filesystem::resize_file(crashed + "-wal",
                                std::filesystem::file_size(crashed + "-wal") - 100);
-  const auto report = ReadJournalFile(crashed);
+  const auto report = Read(crashed);
   ASSERT_TRUE(report.ok()) << report.status();
   EXPECT_EQ(report->intact.code(), absl::StatusCode::kDataLoss);
   EXPECT_THAT(Kinds(*report), testing::ElementsAre("OPEN", "QUIESCED", "COMMIT"));
@@ -313,10 +336,107 @@ TEST_F(JournalFileTest, AnOlderDatabaseIsFound) {
   // Somebody restores the database from a backup; the witness is the newer one's.
   std::filesystem::copy_file(path_ + "-witness", older + "-witness",
                              std::filesystem::copy_options::overwrite_existing);
-  const auto report = ReadJournalFile(older);
+  const auto report = Read(older);
   ASSERT_TRUE(report.ok()) << report.status();
   EXPECT_EQ(report->intact.code(), absl::StatusCode::kDataLoss);
   EXPECT_THAT(std::string(report->intact.message()), testing::HasSubstr("the newest is 3"));
+}
+
+// The witness knows of a record before the journal has it. Whoever reads in between is patient.
+TEST_F(JournalFileTest, ARecordThatIsJustBeingWrittenIsNotMissing) {
+  AppendThree();
+  const std::string live = Crash();
+  AppendDecisive("COMMIT");
+  Overwrite(path_ + "-witness", live + "-witness");
+  std::thread writer;
+  JournalReading reading;
+  reading.patience = std::chrono::milliseconds(60'000);
+  reading.copied = [&] {
+    if (writer.joinable()) return;
+    writer = std::thread([&] { AppendNewer(path_ + "-wal", live + "-wal"); });
+  };
+  const auto report = ReadJournalFile(live, reading);
+  writer.join();
+  ASSERT_TRUE(report.ok()) << report.status();
+  EXPECT_TRUE(report->intact.ok()) << report->intact;
+  EXPECT_THAT(Kinds(*report), testing::ElementsAre("OPEN", "QUIESCED", "COMMIT", "COMMIT"));
+}
+
+TEST_F(JournalFileTest, AWriteBetweenTheCopiesIsNoticed) {
+  AppendThree();
+  const std::string live = Crash();
+  AppendDecisive("COMMIT");
+  bool written = false;
+  JournalReading reading;
+  reading.patience = std::chrono::milliseconds(0);
+  reading.copied = [&] {
+    if (std::exchange(written, true)) return;
+    Overwrite(path_ + "-witness", live + "-witness");
+    Overwrite(path_ + "-wal", live + "-wal");
+  };
+  const auto report = ReadJournalFile(live, reading);
+  ASSERT_TRUE(report.ok()) << report.status();
+  EXPECT_TRUE(report->intact.ok()) << report->intact;
+  EXPECT_THAT(Kinds(*report), testing::ElementsAre("OPEN", "QUIESCED", "COMMIT", "COMMIT"));
+}
+
+TEST_F(JournalFileTest, AStoreThatIsWrittenWithoutPauseIsNotRead) {
+  AppendThree();
+  int copies = 0;
+  JournalReading reading;
+  reading.copied = [&] {
+    ++copies;
+    ASSERT_TRUE(Await(store_->Append({0, "s", "v", "OPEN", 4, "d", ""}, {})).ok());
+  };
+  const auto report = ReadJournalFile(path_, reading);
+  EXPECT_EQ(report.status().code(), absl::StatusCode::kUnavailable);
+  EXPECT_THAT(std::string(report.status().message()), testing::HasSubstr("try again"));
+  EXPECT_EQ(copies, 20);
+}
+
+TEST_F(JournalFileTest, WhatIsNoStoreIsNotCalledDamaged) {
+  AppendThree();
+  for (const char* sql : {"DROP TABLE journal", "DROP TABLE store", "DELETE FROM store"}) {
+    const std::string other = Crash();
+    Change(other, sql);
+    const auto report = Read(other);
+    EXPECT_EQ(report.status().code(), absl::StatusCode::kFailedPrecondition) << sql;
+    EXPECT_THAT(std::string(report.status().message()), testing::HasSubstr("cannot be read"));
+  }
+  const std::string garbage = folder_ + "/garbage.db";
+  for (const std::string& bytes :
+       {std::string(), std::string("no store"), std::string(9000, 'x')}) {
+    std::ofstream(garbage) << bytes;
+    const auto report = Read(garbage);
+    EXPECT_FALSE(report.ok()) << bytes.size();
+    EXPECT_THAT(std::string(report.status().message()), testing::HasSubstr("cannot be read"));
+  }
+  EXPECT_FALSE(Read(folder_).ok());
+}
+
+TEST_F(JournalFileTest, AStoreOfAnUnknownVersionIsNamed) {
+  AppendThree();
+  const std::string newer = Crash();
+  Change(newer, "UPDATE store SET version = 99");
+  const auto report = Read(newer);
+  EXPECT_EQ(report.status().code(), absl::StatusCode::kFailedPrecondition);
+  EXPECT_THAT(std::string(report.status().message()), testing::HasSubstr("version 99"));
+}
+
+TEST_F(SqliteStoreTest, ReadsWhatWasWrittenOfAVmSince) {
+  const auto append = [this](const char* session, const char* vm, const char* kind) {
+    ASSERT_TRUE(Await(store_->Append({0, session, vm, kind, 4, "d", ""}, {})).ok());
+  };
+  append("s1", "v", "OPEN");
+  append("s2", "other", "OPEN");
+  append("s3", "v", "COMMIT");
+  append("s4", "v", "IMPORTED");
+  const auto since = Await(store_->ReadVmJournal("v", 1));
+  ASSERT_TRUE(since.ok()) << since.status();
+  ASSERT_EQ(since->size(), 2u);
+  EXPECT_EQ(since->at(0).session_id, "s3");
+  EXPECT_EQ(since->at(1).kind, "IMPORTED");
+  EXPECT_EQ(since->at(1).sequence, 4u);
 }
 
 TEST_F(SqliteStoreTest, ARecordAndItsVmAreWrittenTogether) {
