@@ -69,6 +69,7 @@ class Reader {
 // remark: " heard 12 <64 hex digits>". The mark of a VM that was lost has to stay at the end.
 constexpr std::string_view kHeard = " heard ";
 constexpr size_t kHashHex = 64;
+constexpr size_t kEndRoom = 128;  // for what follows the text
 
 // The text without the mark at its end, and whether it had one.
 std::pair<std::string_view, bool> SplitLost(std::string_view text) {
@@ -78,32 +79,61 @@ std::pair<std::string_view, bool> SplitLost(std::string_view text) {
   return {text, true};
 }
 
-std::string TextOf(const Proof& proof) {
-  if (proof.heard_sequence == 0) return proof.detail;
-  const auto [text, lost] = SplitLost(proof.detail);
-  return StrCat(text, kHeard, proof.heard_sequence, " ", absl::BytesToHexString(proof.heard_hash),
-                lost ? kLostMark : "");
-}
-
 bool IsHex(std::string_view text) {
   return text.find_first_not_of("0123456789abcdef") == std::string_view::npos;
+}
+
+// What was heard, at the end of the text.
+struct Echo {
+  size_t at = 0;  // where it begins
+  uint64_t sequence = 0;
+  std::string hash;
+};
+
+std::optional<Echo> FindEcho(std::string_view text) {
+  Echo echo;
+  echo.at = text.rfind(kHeard);
+  if (echo.at == std::string_view::npos) return std::nullopt;
+  const std::string_view heard = text.substr(echo.at + kHeard.size());
+  const char* end = heard.data() + heard.size();
+  const auto number = std::from_chars(heard.data(), end, echo.sequence);
+  if (number.ec != std::errc() || echo.sequence == 0 || number.ptr == end || *number.ptr != ' ') {
+    return std::nullopt;
+  }
+  const std::string_view hash(number.ptr + 1, static_cast<size_t>(end - number.ptr - 1));
+  if (hash.size() != kHashHex || !IsHex(hash)) return std::nullopt;
+  echo.hash = absl::HexStringToBytes(std::string(hash));
+  return echo;
+}
+
+// At most that many bytes of UTF-8, without half a character at the end.
+std::string_view Cut(std::string_view text, size_t max) {
+  if (text.size() <= max) return text;
+  while (max > 0 && (static_cast<uint8_t>(text[max]) & 0xc0) == 0x80) --max;
+  return text.substr(0, max);
+}
+
+std::string TextOf(const Proof& proof) {
+  const auto [whole, lost] = SplitLost(proof.detail);
+  const std::string_view text = Cut(whole, kMaxField - kEndRoom);
+  std::string end;
+  if (proof.heard_sequence != 0 && proof.heard_hash.size() == kHashHex / 2) {
+    end = StrCat(kHeard, proof.heard_sequence, " ", absl::BytesToHexString(proof.heard_hash));
+  } else if (FindEcho(text)) {
+    end = ".";  // so that nobody takes the remark for what was heard
+  }
+  if (lost) end += kLostMark;
+  return StrCat(text, end);
 }
 
 void TakeText(const std::string& detail, Proof& proof) {
   proof.detail = detail;
   const auto [text, lost] = SplitLost(detail);
-  const size_t at = text.rfind(kHeard);
-  if (at == std::string_view::npos) return;
-  const std::string_view heard = text.substr(at + kHeard.size());
-  uint64_t sequence = 0;
-  const char* end = heard.data() + heard.size();
-  const auto number = std::from_chars(heard.data(), end, sequence);
-  if (number.ec != std::errc() || sequence == 0 || number.ptr == end || *number.ptr != ' ') return;
-  const std::string_view hash(number.ptr + 1, static_cast<size_t>(end - number.ptr - 1));
-  if (hash.size() != kHashHex || !IsHex(hash)) return;
-  proof.heard_sequence = sequence;
-  proof.heard_hash = absl::HexStringToBytes(std::string(hash));
-  proof.detail = StrCat(text.substr(0, at), lost ? kLostMark : "");
+  const std::optional<Echo> echo = FindEcho(text);
+  if (!echo) return;
+  proof.heard_sequence = echo->sequence;
+  proof.heard_hash = echo->hash;
+  proof.detail = StrCat(text.substr(0, echo->at), lost ? kLostMark : "");
 }
 
 std::string Mac(std::string_view body, std::string_view key) {

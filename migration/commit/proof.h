@@ -39,7 +39,8 @@ struct Proof {
 };
 
 // Opaque bytes, authenticated with `key` (both sides know the plan's digest; HMAC-SHA256), so that
-// a proof that was cut, altered or made for another session is refused.
+// a proof that was cut, altered or made for another session is refused. A detail that is too long
+// is cut.
 std::string EncodeProof(const Proof& proof, std::string_view key);
 
 // INVALID_ARGUMENT if the bytes are no proof, PERMISSION_DENIED if they were not made with `key`.
