@@ -30,9 +30,10 @@ Task<void> DestinationSession::RunTransfer(Self self, v1::TransferSandboxRequest
   self->Conclude(why);
   (void)self->Enter(SessionCall::kTransferFailed);
   auto refused = co_await self->Refuse(std::move(why));
-  if (!refused.ok()) {
-    spdlog::error("session {}: {}", self->id(), refused.status().ToString());
-  }
+  if (refused.ok()) co_return;
+  spdlog::error("session {}: {}", self->id(), refused.status().ToString());
+  // The source cannot be told, but it need not wait for a vote, with its guest stopped.
+  if (self->connection_ != nullptr) self->connection_->Close();
 }
 
 Task<absl::Status> DestinationSession::Receive(const v1::TransferSandboxRequest& request) {
