@@ -6,7 +6,7 @@
 #include "tools/ferryctl/recover_command.h"
 #include "tools/ferryctl/trace.h"
 
-// `ferryctl migration list | show | watch | trace | cancel | recover`.
+// `ferryctl migration list | show | watch | trace | cancel | cleanup | recover`.
 namespace ferry::ctl {
 namespace {
 
@@ -15,6 +15,8 @@ using MigrationAsync = v1::MigrationService::StubInterface::async_interface;
 std::string Requested(const v1::CancelResponse&) {
   return "Cancel requested; see how it ends with: ferryctl migration watch ID\n";
 }
+
+std::string CleanedUp(const v1::CleanupResponse&) { return ""; }
 
 std::string ShowText(const v1::Session& session) {
   return session.statistics().total_ms() > 0
@@ -81,6 +83,19 @@ void AddMigrationCommands(CLI::App* app, Command* command) {
       return CallAndPrint(client, client->migrations->async(), &MigrationAsync::Cancel,
                           std::move(request), kCallTimeout,
                           absl::StrCat("cancelling migration ", *id), &Requested);
+    };
+  });
+
+  CLI::App* cleanup = migration->add_subcommand(
+      "cleanup", "End what is left to do for a migration that is over; its record stays");
+  cleanup->add_option("id", *id, "The session's id")->required();
+  cleanup->callback([=] {
+    command->action = [=](Client* client) {
+      v1::CleanupRequest request;
+      request.set_session_id(*id);
+      return CallAndPrint(client, client->migrations->async(), &MigrationAsync::Cleanup,
+                          std::move(request), kCallTimeout,
+                          absl::StrCat("cleaning up migration ", *id), &CleanedUp);
     };
   });
   AddRecoverCommand(migration, command);

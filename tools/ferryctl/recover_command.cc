@@ -15,17 +15,19 @@ using MigrationAsync = v1::MigrationService::StubInterface::async_interface;
 std::string SideText(const v1::SessionKnowledge& side) {
   const bool source = side.origin() == v1::MIGRATION_ORIGIN_SOURCE;
   std::string text = absl::StrCat(source ? "Source " : "Destination ",
-                                  side.address().empty() ? "-" : side.address(), "\n");
-  if (!side.error().empty()) return absl::StrCat(text, "  not known: ", side.error(), "\n");
+                                  side.address().empty() ? "-" : Printable(side.address()), "\n");
+  if (!side.error().empty()) {
+    return absl::StrCat(text, "  not known: ", Printable(side.error()), "\n");
+  }
   std::vector<std::string> records;
   for (const v1::JournalEntry& entry : side.journal()) {
-    records.push_back(
-        absl::StrCat(entry.record(), " (", entry.sequence(), ", epoch ", entry.epoch(), ")"));
+    records.push_back(absl::StrCat(Printable(entry.record()), " (", entry.sequence(), ", epoch ",
+                                   entry.epoch(), ")"));
   }
   const bool absent = side.vm_state() == v1::VM_STATE_UNSPECIFIED;
   absl::StrAppend(&text, "  VM       ", absent ? "absent" : VmStateName(side.vm_state()),
                   "\n  records  ", records.empty() ? "-" : absl::StrJoin(records, ", "),
-                  "\n  next     ", side.next(), "\n");
+                  "\n  next     ", Printable(side.next()), "\n");
   return text;
 }
 
@@ -35,25 +37,25 @@ std::string SidesText(const v1::RecoverSessionResponse& response) {
   return text;
 }
 
-std::string KnownText(const v1::RecoverSessionResponse& response) {
-  std::string text = SidesText(response);
-  if (!response.risk().empty()) {
-    absl::StrAppend(&text,
-                    "\nIf the other host is lost for good: --force run-here or give-up, with ",
-                    "--vm NAME.\nThe risk: ", response.risk(), ".\n");
-  }
-  return text;
-}
-
 std::string ForcedText(const v1::RecoverSessionResponse& response) {
   std::string text = SidesText(response);
   if (!response.risk().empty()) {
-    absl::StrAppend(&text, "\nIt is decided. The risk was: ", response.risk(), ".\n");
+    absl::StrAppend(&text, "\nIt is decided. The risk was: ", Printable(response.risk()), ".\n");
   }
   return text;
 }
 
 }  // namespace
+
+std::string KnownText(const v1::RecoverSessionResponse& response) {
+  std::string text = SidesText(response);
+  if (!response.risk().empty()) {
+    absl::StrAppend(&text,
+                    "\nIf the other host is lost for good: --force run-here or give-up, with ",
+                    "--vm NAME.\nThe risk: ", Printable(response.risk()), ".\n");
+  }
+  return text;
+}
 
 void AddRecoverCommand(CLI::App* app, Command* command) {
   CLI::App* recover = app->add_subcommand(
