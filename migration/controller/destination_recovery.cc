@@ -1,14 +1,23 @@
 // The destination's session after a restart of its daemon, and its answers to a source that asks.
 #include <spdlog/spdlog.h>
 
+#include <algorithm>
+
 #include "absl/strings/str_cat.h"
 #include "bridge/runtime/status_macros.h"
 #include "migration/controller/destination_session.h"
+#include "vmmanager/rpc/error_info.h"
 
 namespace ferry::migration {
 namespace {
 
 constexpr char kRestarted[] = "the destination's daemon was restarted before the VM had arrived";
+
+// Whether a VM whose newest record that is, is still this host's, or was when it ended.
+bool IsThisHosts(std::string_view record) {
+  return record != ToString(SourceRecord::kCommit) && record != ToString(SourceRecord::kReleased) &&
+         record != ToString(SourceRecord::kGivenUp);
+}
 
 }  // namespace
 
@@ -110,7 +119,16 @@ Task<void> DestinationSession::AwaitDecision(Self self) {
   }
 }
 
-Task<absl::StatusOr<std::string>> DestinationSession::Settle(std::string proof) {
+absl::Status DestinationSession::CheckMayForce(MayForce may_force) {
+  if (may_force == MayForce::kYes) return absl::OkStatus();
+  return rpc::ErrorWithReason(absl::StatusCode::kPermissionDenied,
+                              "that a source was forced may only be said by its daemon, or by "
+                              "somebody with the role admin",
+                              "role_missing", "leave it to the source's ferryd, which tells it");
+}
+
+Task<absl::StatusOr<std::string>> DestinationSession::Settle(std::string proof,
+                                                             MayForce may_force) {
   auto keep = self();
   if (core_ == nullptr) co_return absl::UnavailableError("the session is still being imported");
   auto decoded = DecodeProof(proof, plan_digest_);
@@ -121,7 +139,10 @@ Task<absl::StatusOr<std::string>> DestinationSession::Settle(std::string proof) 
     if (!done.ok() && core_->word() == ProofKind::kRefused) co_return refused_proof_;
     co_return done;
   }
-  if (word.kind == ProofKind::kForced) co_return co_await OnForced(word);
+  if (word.kind == ProofKind::kForced) {
+    CO_RETURN_IF_ERROR(CheckMayForce(may_force));
+    co_return co_await OnForced(word);
+  }
   if (word.kind != ProofKind::kAbort) {
     co_return absl::InvalidArgumentError("a proof that only the destination can give");
   }
@@ -132,15 +153,47 @@ Task<absl::StatusOr<std::string>> DestinationSession::Settle(std::string proof) 
   co_return co_await RefuseNow(std::move(why), word);
 }
 
+void DestinationSession::Revive() {
+  revived_ = true;
+  if (auto found = deps_.inventory.Find(info_.vm_id()); found.ok()) {
+    if (info_.vm_name().empty()) info_.set_vm_name((*found)->name());
+    if ((*found)->epoch() == base_epoch_ + 1) vm_ = *found;
+  }
+  if (core_->record() != DestinationRecord::kRunning) return;
+  done_proof_ = MakeProof(ProofKind::kDone, base_epoch_ + 1, "");
+  running_ = true;
+}
+
+EndReason DestinationSession::PutBack() const {
+  return Failed("journal_put_back",
+                absl::StrCat("the journal of ", deps_.own_address(), " was put back to an earlier ",
+                             "state, so it is lost there whether VM ", info_.vm_name(),
+                             " had been granted; a copy that it had has ended"));
+}
+
+Task<void> DestinationSession::NoteIfPutBack(Proof word) {
+  auto keep = self();
+  if (put_back_) co_return;
+  std::string meaning =
+      absl::StrCat("What it had been granted in this session is refused, unless VM ",
+                   info_.vm_name(), " runs here");
+  co_await CheckHeard(std::move(word), std::move(meaning));
+  // It was refused already, when nobody had told yet what is lost.
+  if (put_back_ && core_->record() == DestinationRecord::kRefused) {
+    refused_proof_ = MakeProof(ProofKind::kRefused, core_->identity().epoch, ToDetail(PutBack()));
+  }
+}
+
 Task<absl::StatusOr<std::string>> DestinationSession::OnForced(Proof forced) {
   auto keep = self();
   AsyncMutex::Guard lock = co_await deciding_.Lock();
   NoteHeard(forced);
+  co_await NoteIfPutBack(forced);
   auto step = core_->OnForced(forced);
   if (!step.ok()) co_return step.status();
   const bool was_granted = core_->may_execute();
   if (was_granted) {
-    CO_RETURN_IF_ERROR(CheckStillHere());
+    CO_RETURN_IF_ERROR(co_await CheckStillHere());
     // First, so that nobody can move it on meanwhile. The source's word is durable already.
     CO_RETURN_IF_ERROR(co_await StopStale());
     // A daemon that is restarted from here on goes on with it.
@@ -158,6 +211,8 @@ Task<absl::StatusOr<std::string>> DestinationSession::OnForced(Proof forced) {
     deps_.events().Publish("migration.superseded", id(), {{"vm", info_.vm_name()}});
   }
   if (core_->record() == DestinationRecord::kSuperseded) {
+    // Told again: what is here of the VM by now came back since.
+    if (info_.done()) co_return refused_proof_;
     CO_RETURN_IF_ERROR(co_await FinishSupersede());
     co_return refused_proof_;
   }
@@ -165,22 +220,53 @@ Task<absl::StatusOr<std::string>> DestinationSession::OnForced(Proof forced) {
   co_return co_await RefuseNow(std::move(why), forced);
 }
 
-absl::Status DestinationSession::CheckStillHere() const {
+std::shared_ptr<vm::UtilityVm> DestinationSession::StaleCopy() const {
   auto found = deps_.inventory.Find(info_.vm_id());
-  const bool moved_on = found.ok() ? (*found)->epoch() > core_->identity().epoch + 1
-                                   : deps_.inventory.HasDeparted(info_.vm_id());
-  if (!moved_on) return absl::OkStatus();
-  return absl::FailedPreconditionError(absl::StrCat(
-      "the source was forced to run VM ", info_.vm_name(), ", which has moved on from here since; ",
-      "one of its copies must be ended by hand"));
+  if (!found.ok() || (*found)->epoch() > core_->identity().epoch + 1) return nullptr;
+  return *std::move(found);
+}
+
+Task<absl::Status> DestinationSession::CheckStillHere() {
+  auto keep = self();
+  auto since = co_await deps_.store().ReadVmJournal(info_.vm_id(), head_.sequence);
+  if (!since.ok()) co_return since.status();
+  // A migration that was called off leaves the epoch as it is.
+  const auto moved = std::find_if(since->rbegin(), since->rend(), [this](const auto& record) {
+    return record.epoch > core_->identity().epoch + 1;
+  });
+  const auto found = deps_.inventory.Find(info_.vm_id());
+  const bool here = found.ok() && (*found)->state() != v1::VM_STATE_IN_DOUBT;
+  std::string where;
+  if (here && StaleCopy() == nullptr) {
+    where = absl::StrCat("it runs here, at epoch ", (*found)->epoch());
+  } else if (!here && moved != since->rend() && !IsThisHosts(moved->kind)) {
+    CO_ASSIGN_OR_RETURN(const std::string host, co_await DestinationOf(moved->session_id));
+    where = absl::StrCat(found.ok() ? "it is being given to " : "it went to ", host);
+  }
+  if (where.empty()) co_return absl::OkStatus();
+  co_return absl::FailedPreconditionError(
+      absl::StrCat("the source was forced to run VM ", info_.vm_name(),
+                   ", which has been migrated again since: ", where,
+                   "; one of its copies must be ended by hand"));
+}
+
+Task<absl::StatusOr<std::string>> DestinationSession::DestinationOf(std::string session_id) {
+  auto keep = self();
+  auto rows = co_await deps_.store().ListSessions();
+  if (!rows.ok()) co_return rows.status();
+  for (const vm::SessionRow& row : *rows) {
+    v1::Session session;
+    if (row.id != session_id || !session.ParseFromString(row.session_bytes)) continue;
+    if (!session.destination().empty()) co_return session.destination();
+  }
+  co_return "a host that is not known any more";
 }
 
 // What has not been told to run yet is this session's own, and nobody else can do anything with it.
 Task<absl::Status> DestinationSession::StopStale() {
   auto keep = self();
-  auto found = deps_.inventory.Find(info_.vm_id());
-  if (!found.ok() || (*found)->state() == v1::VM_STATE_INCOMING) co_return absl::OkStatus();
-  const std::shared_ptr<vm::UtilityVm> stale = *std::move(found);
+  const std::shared_ptr<vm::UtilityVm> stale = StaleCopy();
+  if (stale == nullptr || stale->state() == v1::VM_STATE_INCOMING) co_return absl::OkStatus();
   co_return co_await stale->Stop(true, milliseconds(0));
 }
 
@@ -193,8 +279,7 @@ Task<absl::Status> DestinationSession::FinishSupersede() {
   const std::string why = absl::StrCat("VM ", info_.vm_name(), " has ended here: its source, ",
                                        info_.source(), ", was forced to run it");
   CO_RETURN_IF_ERROR(co_await StopStale());
-  if (auto found = deps_.inventory.Find(info_.vm_id()); found.ok()) {
-    const std::shared_ptr<vm::UtilityVm> stale = *std::move(found);
+  if (const std::shared_ptr<vm::UtilityVm> stale = StaleCopy(); stale != nullptr) {
     const absl::Status reason = absl::NotFoundError(why);
     if (stale->state() == v1::VM_STATE_INCOMING) co_await stale->Discard(reason);
     CO_RETURN_IF_ERROR(co_await deps_.inventory.Forget(stale->id(), info_.source()));

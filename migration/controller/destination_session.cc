@@ -294,6 +294,7 @@ Task<absl::StatusOr<std::string>> DestinationSession::Run(Proof go) {
   auto keep = self();
   const auto go_received = Clock::now();
   AsyncMutex::Guard lock = co_await deciding_.Lock();
+  co_await NoteIfPutBack(go);
   if (!core_->may_execute() && core_->may_refuse_alone() &&
       co_await LookAtCopy() == DestinationCommit::Copy::kGone) {
     // What was voted for is gone. Nothing was granted, so the source may still have it back.
@@ -309,6 +310,12 @@ Task<absl::StatusOr<std::string>> DestinationSession::Run(Proof go) {
                       refused_proof_.empty() ? "" : "finalize with STOP for the REFUSED proof");
   }
   if (!step->has_value() && running_) co_return done_proof_;
+  if (vm_ == nullptr) {
+    co_return Explain(
+        absl::FailedPreconditionError(absl::StrCat("VM ", info_.vm_name(), ", which session ", id(),
+                                                   " granted to this host, is not here any more")),
+        "resume", "");
+  }
   CO_RETURN_IF_ERROR(co_await TakeStep(std::move(step)));
   co_return co_await RunGranted(std::move(go), go_received);
 }
@@ -400,7 +407,10 @@ Task<absl::StatusOr<std::string>> DestinationSession::RefuseNow(EndReason why,
                                                                 std::optional<Proof> abort) {
   auto keep = self();
   if (core_ == nullptr) co_return std::string();
-  if (abort) NoteHeard(*abort);
+  if (abort) {
+    NoteHeard(*abort);
+    co_await NoteIfPutBack(*abort);
+  }
   auto step = abort ? core_->OnAbort(*abort) : core_->Refuse();
   if (!step.ok()) {
     co_return Explain(step.status(), "finalize",
@@ -409,6 +419,7 @@ Task<absl::StatusOr<std::string>> DestinationSession::RefuseNow(EndReason why,
                                            : "");
   }
   if (!step->has_value()) co_return refused_proof_;
+  if (put_back_) why = PutBack();
   Conclude(std::move(why));
   CO_RETURN_IF_ERROR(co_await TakeStep(std::move(step)));
   co_await FinishRefuse();

@@ -10,6 +10,9 @@
 
 namespace ferry::migration {
 
+// Whether somebody may say that the source was forced: its daemon may, and an admin.
+enum class MayForce { kNo, kYes };
+
 // The destination's side of one migration.
 class DestinationSession final : public MigrationSession {
  public:
@@ -41,7 +44,12 @@ class DestinationSession final : public MigrationSession {
   Task<void> Recover(std::shared_ptr<vm::UtilityVm> vm) override;
 
   // The source's GO, ABORT or FORCED; returns the DONE or REFUSED that follows from it.
-  Task<absl::StatusOr<std::string>> Settle(std::string proof);
+  Task<absl::StatusOr<std::string>> Settle(std::string proof, MayForce may_force);
+  static absl::Status CheckMayForce(MayForce may_force);
+
+  // Was a mere record, and is there again for the source's FORCED only.
+  void Revive();
+  bool revived() const { return revived_; }
 
  protected:
   Role role() const override { return Role::kDestination; }
@@ -82,11 +90,18 @@ class DestinationSession final : public MigrationSession {
   Task<void> FinishRefuse();
   // The source was forced to run the VM: ends what there is of it here, also if it was granted.
   Task<absl::StatusOr<std::string>> OnForced(Proof forced);
-  // FAILED_PRECONDITION if the VM that was granted has been given to another host since.
-  absl::Status CheckStillHere() const;
+  // The copy that this session brought here; nullptr if it is gone, or if what is here of the VM
+  // came later.
+  std::shared_ptr<vm::UtilityVm> StaleCopy() const;
+  // FAILED_PRECONDITION, naming where it is, if the VM that was granted has moved on since.
+  Task<absl::Status> CheckStillHere();
+  Task<absl::StatusOr<std::string>> DestinationOf(std::string session_id);
   Task<absl::Status> StopStale();
   Task<absl::Status> FinishSupersede();
   EndReason Failed(std::string word, std::string message) const;
+  // Notices, by the source's word, if this host's journal was put back. deciding_ is held.
+  Task<void> NoteIfPutBack(Proof word);
+  EndReason PutBack() const;
 
   std::unique_ptr<DestinationCommit> core_;
   DestinationRecord former_record_ = DestinationRecord::kNone;  // before this daemon process
@@ -104,7 +119,8 @@ class DestinationSession final : public MigrationSession {
   std::string refused_proof_;
   bool running_ = false;  // DONE is made
   bool verify_ = false;   // the vote says what was received
-  std::string lost_;      // why there is no VM any more although it was granted; else empty
+  bool revived_ = false;
+  std::string lost_;  // why there is no VM any more although it was granted; else empty
   Clock::time_point resumed_at_;
 };
 

@@ -46,7 +46,8 @@ Task<absl::Status> FakePeerClient::Transfer(v1::TransferSandboxRequest request) 
 Task<absl::StatusOr<v1::SettleSessionResponse>> FakePeerClient::Settle(
     v1::SettleSessionRequest request) {
   CO_RETURN_IF_ERROR(co_await script_->Pass("Settle"));
-  auto response = co_await peer_.Settle(std::move(request));
+  std::string unnamed;
+  auto response = co_await peer_.Settle(std::move(request), std::move(unnamed), MayForce::kYes);
   if (!response.ok()) co_return response.status();
   CO_RETURN_IF_ERROR(co_await script_->Pass("Settle answer"));
   co_return response;

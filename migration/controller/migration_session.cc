@@ -267,6 +267,7 @@ CommitIdentity MigrationSession::Identity() const {
 void MigrationSession::Restore(const FormerSession& former) {
   info_ = former.session;
   head_ = former.last;
+  request_id_ = former.request_id;
   plan_digest_ = former.detail.plan_sha256();
   state_digest_ = former.detail.state_sha256();
   peer_journal_id_ = former.detail.peer_journal_id();
@@ -330,11 +331,35 @@ std::string MigrationSession::MakeProof(ProofKind kind, uint64_t epoch, std::str
   return EncodeProof(proof, plan_digest_);
 }
 
+bool MigrationSession::IsPeers(const Proof& proof) const {
+  return proof.session_id == id() &&
+         (peer_journal_id_.empty() || proof.journal_id == peer_journal_id_);
+}
+
 void MigrationSession::NoteHeard(const Proof& proof) {
-  const bool ours = proof.session_id == id() &&
-                    (peer_journal_id_.empty() || proof.journal_id == peer_journal_id_);
-  if (!ours || proof.journal_sequence <= heard_.sequence) return;
+  if (!IsPeers(proof) || proof.journal_sequence <= heard_.sequence) return;
   heard_ = {proof.journal_sequence, proof.journal_hash};
+}
+
+Task<void> MigrationSession::CheckHeard(Proof echo, std::string meaning) {
+  auto self = shared_from_this();
+  if (echo.heard_sequence == 0 || put_back_ || !IsPeers(echo)) co_return;
+  auto records = co_await deps_.store().ReadJournal(id());
+  if (!records.ok()) co_return;
+  for (const vm::JournalRecord& record : *records) {
+    if (record.sequence == echo.heard_sequence && record.hash == echo.heard_hash) co_return;
+  }
+  put_back_ = true;
+  const bool source = origin() == v1::MIGRATION_ORIGIN_SOURCE;
+  const std::string& peer = source ? info_.destination() : info_.source();
+  spdlog::error(
+      "session {}: this host's journal was put back to an earlier state: {} was told of its record "
+      "{}, which is not in it. {}",
+      id(), peer, echo.heard_sequence, meaning);
+  deps_.events().Publish("journal.put_back", id(),
+                         {{"vm", info_.vm_name()},
+                          {source ? "destination" : "source", peer},
+                          {"record", absl::StrCat(echo.heard_sequence)}});
 }
 
 void MigrationSession::Publish(v1::MigrationPhase phase, v1::MigrationPhaseState state,
@@ -419,7 +444,7 @@ Task<absl::Status> MigrationSession::StoreNow() {
   row.id = id();
   row.vm_id = info_.vm_id();
   row.is_source = origin() == v1::MIGRATION_ORIGIN_SOURCE;
-  row.decided = info_.done();
+  row.decided = over();
   row.created_unix_ms = info_.created_unix_ms();
   row.request_id = request_id_;
   row.session_bytes = Describe().SerializeAsString();

@@ -34,6 +34,7 @@ struct FormerSession {
   vm::JournalRecord last;
   state::v1::CommitDetail detail;  // of the last record
   JournalTrust trust = JournalTrust::kWhole;
+  std::string request_id;
 };
 
 // What both sides of a migration have in common: identity, state, notifications, the journal, the
@@ -72,6 +73,10 @@ class MigrationSession : public std::enable_shared_from_this<MigrationSession> {
   // The same, taken from another process on this host that a user with the id `caller` named.
   Task<absl::Status> AdoptProcessSocket(ProcessSocket socket, uid_t caller);
   absl::Status CheckCleanup() const;
+  // Nothing more happens in it, and nobody is to be told of it any more.
+  virtual bool over() const { return info_.done(); }
+  // Whoever is to be told of a session that is done is not told any more.
+  virtual void StopTelling() {}
 
   // Somebody asked about the session. If nobody does for its expiry, it ends by itself as far as
   // it can without the other side.
@@ -104,6 +109,9 @@ class MigrationSession : public std::enable_shared_from_this<MigrationSession> {
   std::string MakeProof(ProofKind kind, uint64_t epoch, std::string detail) const;
   // Remembers, with the next record, how far the other side's journal is.
   void NoteHeard(const Proof& proof);
+  // Says so, once, if the other side was told of a record that this host's journal does not have:
+  // it was put back to an earlier state. `meaning` tells people what follows from it.
+  Task<void> CheckHeard(Proof echo, std::string meaning);
 
   // Tells, once, that the VM does not move and why: DONE, or FAILED if the guest was stopped
   // already.
@@ -161,6 +169,7 @@ class MigrationSession : public std::enable_shared_from_this<MigrationSession> {
   std::string state_digest_;
   std::string peer_journal_id_;
   vm::JournalHead heard_;  // of the other side's journal
+  bool put_back_ = false;  // see CheckHeard
   std::string peer_name_;
   uint64_t base_epoch_ = 0;  // of the VM when the session opened
   bool paused_by_user_ = false;
@@ -183,6 +192,7 @@ class MigrationSession : public std::enable_shared_from_this<MigrationSession> {
   static Task<void> WatchExpiry(std::weak_ptr<MigrationSession> weak,
                                 std::shared_ptr<AsyncEvent> ended);
   void Finish(bool moved, const std::string& message);
+  bool IsPeers(const Proof& proof) const;
 
   std::optional<EndReason> end_reason_;
   std::chrono::seconds expiry_{0};

@@ -50,6 +50,9 @@ Task<absl::Status> SessionRegistry::LoadUndecided(const vm::SessionRow& row, v1:
   }
   FormerSession former;
   former.last = records->back();
+  former.request_id = row.request_id;
+  session.set_commit_record(former.last.kind);
+  if (!row.request_id.empty()) requests_[row.request_id] = row.id;
   if (is_source && former.last.kind == ToString(SourceRecord::kForced)) {
     auto reached = co_await HasReached(row.vm_id, former.last.epoch);
     if (!reached.ok()) co_return reached.status();
@@ -65,14 +68,10 @@ Task<absl::Status> SessionRegistry::LoadUndecided(const vm::SessionRow& row, v1:
   }
   auto superseded = co_await IsSuperseded(row.vm_id, former.last.sequence);
   if (!superseded.ok()) co_return superseded.status();
-  if (*superseded) {
-    session.set_commit_record(former.last.kind);
-    co_return co_await KeepUndecided(row, std::move(session));
-  }
+  if (*superseded) co_return co_await KeepUndecided(row, std::move(session));
   former.trust = trust;
   CO_ASSIGN_OR_RETURN(former.detail, ParseDetail(former.last));
   former.session = std::move(session);
-  former.session.set_commit_record(former.last.kind);
   std::shared_ptr<MigrationSession> made;
   if (is_source) {
     made = std::make_shared<SourceSession>(deps_, former);
@@ -80,7 +79,6 @@ Task<absl::Status> SessionRegistry::LoadUndecided(const vm::SessionRow& row, v1:
     made = std::make_shared<DestinationSession>(deps_, former);
   }
   CO_RETURN_IF_ERROR(co_await made->notifier()->Restore());
-  if (!row.request_id.empty()) requests_[row.request_id] = row.id;
   // Only a VM's newest session has a say about it: what an older one meant is undone by what came
   // after it.
   std::shared_ptr<MigrationSession>& newest = recovering_[former.session.vm_id()];
@@ -142,7 +140,8 @@ Task<absl::StatusOr<bool>> SessionRegistry::HasReached(std::string vm_id, uint64
   co_return true;
 }
 
-Task<absl::Status> SessionRegistry::ReviveIfForced(v1::SettleSessionRequest request) {
+Task<absl::Status> SessionRegistry::ReviveIfForced(v1::SettleSessionRequest request,
+                                                   MayForce may_force) {
   auto records = co_await deps_.store().ReadJournal(request.session_id());
   if (!records.ok()) co_return records.status();
   if (records->empty()) co_return absl::OkStatus();
@@ -155,6 +154,7 @@ Task<absl::Status> SessionRegistry::ReviveIfForced(v1::SettleSessionRequest requ
   CO_ASSIGN_OR_RETURN(former.detail, ParseDetail(former.last));
   auto proof = DecodeProof(request.proof(), former.detail.plan_sha256());
   if (!proof.ok() || proof->kind != ProofKind::kForced) co_return absl::OkStatus();
+  CO_RETURN_IF_ERROR(DestinationSession::CheckMayForce(may_force));
   const std::string id = request.session_id();
   if (auto known = records_.find(id); known != records_.end()) {
     former.session = known->second;
@@ -167,8 +167,18 @@ Task<absl::Status> SessionRegistry::ReviveIfForced(v1::SettleSessionRequest requ
   }
   auto session = std::make_shared<DestinationSession>(deps_, former);
   CO_RETURN_IF_ERROR(co_await session->notifier()->Restore());
+  session->Revive();
   if (sessions_.try_emplace(id, session).second) records_.erase(id);
   co_return absl::OkStatus();
+}
+
+void SessionRegistry::LayDown(const std::shared_ptr<MigrationSession>& session) {
+  if (session->over()) {
+    MakeRecord(session);
+    return;
+  }
+  records_.erase(session->id());
+  sessions_[session->id()] = session;
 }
 
 Task<absl::StatusOr<std::optional<std::string>>> SessionRegistry::PeerOf(std::string session_id) {

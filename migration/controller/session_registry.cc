@@ -63,7 +63,7 @@ Task<void> SessionRegistry::TrimRecords() {
 Task<void> SessionRegistry::RetireEnded() {
   std::vector<std::shared_ptr<MigrationSession>> ended;
   for (const auto& [id, session] : sessions_) {
-    if (session->Describe().done() && session->CheckCleanup().ok()) ended.push_back(session);
+    if (session->over() && session->CheckCleanup().ok()) ended.push_back(session);
   }
   std::sort(ended.begin(), ended.end(), [](const auto& a, const auto& b) {
     return a->Describe().created_unix_ms() < b->Describe().created_unix_ms();
@@ -249,6 +249,7 @@ Task<absl::Status> SessionRegistry::Cleanup(std::string session_id) {
     if (!ended.ok()) co_return ended.status();
   }
   CO_RETURN_IF_ERROR(session->CheckCleanup());
+  session->StopTelling();
   MakeRecord(session);
   co_return absl::OkStatus();
 }
@@ -264,10 +265,10 @@ Task<absl::StatusOr<std::shared_ptr<Notifier>>> SessionRegistry::Notifications(
 }
 
 Task<absl::StatusOr<v1::SettleSessionResponse>> SessionRegistry::Settle(
-    v1::SettleSessionRequest request, std::string peer_name) {
+    v1::SettleSessionRequest request, std::string peer_name, MayForce may_force) {
   v1::SettleSessionResponse response;
   if (!sessions_.contains(request.session_id())) {
-    CO_RETURN_IF_ERROR(co_await ReviveIfForced(request));
+    CO_RETURN_IF_ERROR(co_await ReviveIfForced(request, may_force));
   }
   auto it = sessions_.find(request.session_id());
   if (it != sessions_.end()) {
@@ -277,7 +278,9 @@ Task<absl::StatusOr<v1::SettleSessionResponse>> SessionRegistry::Settle(
       co_return absl::FailedPreconditionError(
           absl::StrCat("this host is the source of session ", request.session_id()));
     }
-    auto proof = co_await destination->Settle(request.proof());
+    auto proof = co_await destination->Settle(request.proof(), may_force);
+    // It may have become a mere record while it decided.
+    if (destination->revived() || !sessions_.contains(destination->id())) LayDown(destination);
     if (!proof.ok()) co_return proof.status();
     response.set_proof(*std::move(proof));
     co_return response;

@@ -41,7 +41,8 @@ class SessionRegistry {
   Task<absl::StatusOr<v1::PrepareSandboxResponse>> Prepare(v1::PrepareSandboxRequest request);
   // A source asks, or tells, how a session ends; see MigrationService.SettleSession.
   Task<absl::StatusOr<v1::SettleSessionResponse>> Settle(v1::SettleSessionRequest request,
-                                                         std::string peer_name = "");
+                                                         std::string peer_name = "",
+                                                         MayForce may_force = MayForce::kNo);
   // The host that a session, or the record of one, belongs to: empty if none has shown itself yet,
   // nullopt if this host knows no such session.
   Task<absl::StatusOr<std::optional<std::string>>> PeerOf(std::string session_id);
@@ -94,7 +95,9 @@ class SessionRegistry {
                                                       std::string peer_name);
   // If the source says that it was forced to run a VM that was granted to this host, brings the
   // session back to life so that it can settle that; it is a mere record otherwise.
-  Task<absl::Status> ReviveIfForced(v1::SettleSessionRequest request);
+  Task<absl::Status> ReviveIfForced(v1::SettleSessionRequest request, MayForce may_force);
+  // Makes a mere record of it (again) if it is over; else it is there (again).
+  void LayDown(const std::shared_ptr<MigrationSession>& session);
   // Whether the store's VM is at that epoch, or gone: what a forced decision meant for it was done.
   Task<absl::StatusOr<bool>> HasReached(std::string vm_id, uint64_t epoch);
   Task<absl::StatusOr<v1::SessionKnowledge>> Know(std::string session_id) const;

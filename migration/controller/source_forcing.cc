@@ -1,6 +1,8 @@
 // What a person decides about a VM that is in doubt, without the destination's word.
 #include <spdlog/spdlog.h>
 
+#include <utility>
+
 #include "absl/strings/str_cat.h"
 #include "bridge/runtime/status_macros.h"
 #include "migration/controller/source_session.h"
@@ -10,7 +12,7 @@ namespace ferry::migration {
 Task<absl::Status> SourceSession::Force(v1::ForcedDecision decision) {
   auto keep = self();
   AsyncMutex::Guard lock = co_await deciding_.Lock();
-  if (core_ == nullptr || vm_ == nullptr) {
+  if (core_ == nullptr || (vm_ == nullptr && !forced_through_)) {
     co_return absl::FailedPreconditionError(
         absl::StrCat("session ", id(), " has nothing to decide"));
   }
@@ -38,49 +40,91 @@ Task<absl::Status> SourceSession::Force(v1::ForcedDecision decision) {
   co_return forced;
 }
 
+std::string SourceSession::ForcedText() const {
+  return absl::StrCat("forced to run here without the word of ", info_.destination());
+}
+
 // Also where it was tried before, and the VM could not be told to run.
 Task<absl::Status> SourceSession::FinishForced() {
   auto keep = self();
-  if (forced_through_) co_return absl::OkStatus();
-  Conclude({v1::SESSION_OUTCOME_FAILED, v1::MIGRATION_ORIGIN_DESTINATION, "forced",
-            absl::StrCat("forced to run here without the word of ", info_.destination())});
-  absl::Status resumed = co_await RunHereAgain();
-  // After a restart the VMM may not be in a migration any more.
-  if (!resumed.ok() && vm_->system() != nullptr) resumed = co_await vm_->RunOn();
-  if (!resumed.ok() && vm_->system() != nullptr) {
-    co_return Explain(resumed, "recover", "try again: it is decided that the VM runs here");
+  absl::Status resumed = absl::OkStatus();
+  if (!forced_through_) {
+    Conclude(
+        {v1::SESSION_OUTCOME_FAILED, v1::MIGRATION_ORIGIN_DESTINATION, "forced", ForcedText()});
+    resumed = co_await RunHereAgain();
+    // After a restart the VMM may not be in a migration any more.
+    if (!resumed.ok() && vm_->system() != nullptr) resumed = co_await vm_->RunOn();
+    if (!resumed.ok() && vm_->system() != nullptr) {
+      co_return Explain(resumed, "recover", "try again: it is decided that the VM runs here");
+    }
+    forced_through_ = true;
+    vm_->ReturnFromMigration(head_.epoch);
   }
-  forced_through_ = true;
-  info_.set_vm_location(resumed.ok() ? deps_.own_address() : "nowhere");
-  info_.set_error(absl::StrCat(end_reason()->message, ", which has yet to be told"));
-  vm_->ReturnFromMigration(head_.epoch);
-  TellFailure();
-  if (!notifier_->told(v1::MIGRATION_PHASE_RECOVERY_DONE)) {
-    Publish(v1::MIGRATION_PHASE_RECOVERY_DONE,
-            resumed.ok() ? v1::MIGRATION_PHASE_STATE_SUCCESS
-                         : v1::MIGRATION_PHASE_STATE_RECOVERY_FAILED,
-            info_.error());
+  if (std::exchange(tell_begun_, true)) co_return absl::OkStatus();
+  telling_ = !info_.destination().empty();
+  Conclude({v1::SESSION_OUTCOME_FAILED, v1::MIGRATION_ORIGIN_DESTINATION, "forced", ForcedText()});
+  (void)Enter(SessionCall::kFinalizeDone);
+  if (info_.done()) {
+    notifier_->Close();  // as a former daemon process left it
+  } else {
+    const bool runs = resumed.ok() && deps_.inventory.Find(info_.vm_id()).ok();
+    info_.set_vm_location(runs ? deps_.own_address() : "nowhere");
+    info_.set_error(telling_ ? absl::StrCat(ForcedText(), ", which has yet to be told")
+                             : "forced to run here; it is not known where the other copy is");
+    released_.Set();
+    EndBadly(runs ? Recovery::kDone : Recovery::kFailed);
   }
-  if (info_.destination().empty()) {
-    FinishTelling("forced to run here; it is not known where the other copy is");
-  }
-  Store();
+  if (telling_) Spawn(deps_.executor(), TellForced(keep));
   co_return Explain(resumed, "recover", "the VM is this host's; start it again");
 }
 
+// The session is done, and its row is kept as undecided until the destination was told: a restarted
+// daemon goes on with it.
+Task<void> SourceSession::TellForced(Self self) {
+  auto peer = self->deps_.make_peer(self->info_.destination());
+  std::string said;
+  while (self->telling_) {
+    absl::Status told = peer.status();
+    if (peer.ok()) {
+      told = co_await self->Offer(*peer);
+    } else {
+      peer = self->deps_.make_peer(self->info_.destination());
+    }
+    if (!self->telling_) co_return;
+    if (told.message() != said) {
+      said = std::string(told.message());
+      spdlog::warn("session {}: VM {} was forced to run here, which {} has yet to be told: {}",
+                   self->id(), self->info_.vm_name(), self->info_.destination(), said);
+      self->info_.set_error(absl::StrCat(self->ForcedText(), ", which has yet to be told: ", said));
+    }
+    co_await Delay(self->deps_.limits.ask_again);
+  }
+}
+
+// A host that was set up anew under the destination's address knows of no copy, and that says
+// nothing of the one that the old journal may bring back.
 absl::Status SourceSession::EndForced(const Proof& refused) {
   RETURN_IF_ERROR(core_->CheckHeardForced(refused));
   if (!forced_through_) return absl::UnavailableError("the VM is yet to run here");
-  FinishTelling(absl::StrCat("forced to run here; ", info_.destination(), " has no copy of it"));
+  if (peer_journal_id_.empty() || refused.journal_id != peer_journal_id_) {
+    return absl::FailedPreconditionError(absl::StrCat(
+        info_.destination(), " answers from ",
+        peer_journal_id_.empty() ? "a journal of which it is not known whether it is"
+                                 : "another journal than",
+        " the one that the VM was moved to; once no copy can come back with that one, clean up ",
+        "the session"));
+  }
+  if (!std::exchange(telling_, false)) return absl::OkStatus();
+  info_.set_error(absl::StrCat("forced to run here; ", info_.destination(), " has no copy of it"));
+  Store();
   return absl::OkStatus();
 }
 
-void SourceSession::FinishTelling(const std::string& message) {
-  if (info_.done()) return;
-  (void)Enter(SessionCall::kFinalizeDone);
-  info_.set_error(message);
-  released_.Set();
-  EndBadly(info_.vm_location() == "nowhere" ? Recovery::kFailed : Recovery::kDone);
+void SourceSession::StopTelling() {
+  if (!std::exchange(telling_, false)) return;
+  info_.set_error(absl::StrCat(ForcedText(), ", which was never told: a copy that is still there ",
+                               "must be ended by hand"));
+  Store();
 }
 
 Task<absl::Status> SourceSession::FinishGivenUp() {

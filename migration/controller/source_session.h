@@ -71,6 +71,8 @@ class SourceSession final : public MigrationSession {
   bool in_doubt() const { return core_ != nullptr && core_->in_doubt(); }
   // After ABORT: tells a destination that may have voted, until it has heard.
   Task<void> TellAbort(std::shared_ptr<PeerClient> peer);
+  bool over() const override { return info_.done() && !telling_; }
+  void StopTelling() override;
 
  protected:
   Role role() const override { return Role::kSource; }
@@ -137,11 +139,13 @@ class SourceSession final : public MigrationSession {
   Task<absl::Status> FinishRelease();
   Task<absl::Status> FinishReclaim(uint64_t epoch);
   Task<absl::Status> RunHereAgain();
-  // FORCED is written: it runs here; what the destination may have is told to end.
+  // FORCED is written: it runs here, and the session is done. What the destination may have of it
+  // is told to end.
   Task<absl::Status> FinishForced();
-  // The destination's REFUSED after FORCED: the session is over.
+  // The destination's REFUSED after FORCED: it need not be told any more.
   absl::Status EndForced(const Proof& refused);
-  void FinishTelling(const std::string& message);
+  static Task<void> TellForced(Self self);
+  std::string ForcedText() const;
   // GIVEN_UP is written.
   Task<absl::Status> FinishGivenUp();
   Task<absl::Status> Offer(std::shared_ptr<PeerClient> peer);
@@ -163,6 +167,8 @@ class SourceSession final : public MigrationSession {
   bool abort_told_ = false;
   bool settling_ = false;        // Settle runs
   bool forced_through_ = false;  // FORCED has taken effect on the VM
+  bool tell_begun_ = false;      // TellForced was begun, or there is nobody to be told
+  bool telling_ = false;         // the destination has yet to be told of FORCED
   bool commit_when_ready_ = false;
   bool commit_started_ = false;
   absl::Status transfer_status_;

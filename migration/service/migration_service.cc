@@ -240,7 +240,9 @@ grpc::ServerUnaryReactor* MigrationService::SettleSession(grpc::CallbackServerCo
           -> Task<absl::StatusOr<v1::SettleSessionResponse>> {
         v1::SettleSessionRequest own = settle;
         CO_RETURN_IF_ERROR(co_await CheckPeer(caller, own.session_id(), Bound::kToNobodyElse));
-        co_return co_await sessions_.Settle(std::move(own), caller.peer_name());
+        const bool may = caller.Has({identity::Role::kPeer, identity::Role::kAdmin});
+        const MayForce may_force = may ? MayForce::kYes : MayForce::kNo;
+        co_return co_await sessions_.Settle(std::move(own), caller.peer_name(), may_force);
       });
 }
 

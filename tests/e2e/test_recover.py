@@ -22,6 +22,27 @@ def in_doubt(hosts, vm, point):
     return session
 
 
+def assert_journals(hosts):
+    oracles.assert_journals_agree(hosts)
+    oracles.assert_journals_verify(hosts)
+
+
+def force(owner, session, vm, decision):
+    return owner.ctl.run("migration", "recover", session, "--force", decision, "--vm", vm,
+                         timeout=60)
+
+
+def die_over(owner, session, vm, decision, point):
+    """The owner's daemon dies at `point` while it is being forced; then it is back."""
+    owner.flags = ["--failpoint", point]
+    owner.restart()
+    oracles.wait_for_state(owner, vm, "in_doubt")
+    assert force(owner, session, vm, decision).returncode != 0
+    wait_for_death(owner)
+    owner.flags = []
+    owner.start()
+
+
 def records(side):
     return [entry["record"] for entry in side["journal"]]
 
@@ -62,9 +83,11 @@ def test_a_stale_copy_ends_when_its_host_is_back(two_hosts, vm):
     assert records(source)[-1] == "FORCED"
     assert records(destination)[-2:] == ["RUNNING", "SUPERSEDED"]
     oracles.assert_nothing_left(two_hosts, owner)
+    assert_journals(two_hosts)
     # And it moves as ever.
     owner.ctl.migrate(vm, other)
     assert other.ctl.exec(vm, "echo", "there").stdout == "there\n"
+    assert_journals(two_hosts)
 
 
 def test_giving_up_leaves_the_vm_to_the_other_host(two_hosts, vm):
@@ -78,3 +101,57 @@ def test_giving_up_leaves_the_vm_to_the_other_host(two_hosts, vm):
     source, _ = owner.ctl.json("migration", "recover", session)["sides"]
     assert records(source)[-1] == "GIVEN_UP"
     assert other.ctl.exec(vm, "echo", "there").stdout == "there\n"
+    assert_journals(two_hosts)
+
+
+def test_source_dies_around_its_forced_decision(two_hosts, vm):
+    """Before the record nothing is decided; after it a restarted daemon carries it out."""
+    owner, other = two_hosts
+    for moment in ("before", "after"):
+        session = in_doubt(two_hosts, vm, "GRANTED.after")
+        die_over(owner, session, vm, "run-here", f"FORCED.{moment}")
+        if moment == "before":
+            oracles.wait_for_state(owner, vm, "in_doubt")
+            assert force(owner, session, vm, "run-here").returncode == 0
+        oracles.wait_for_state(owner, vm, "running")
+        assert owner.ctl.exec(vm, "echo", "here").stdout == "here\n"
+        # The session does not wait for the host that is lost.
+        assert owner.ctl.session(session)["done"]
+        assert "has yet to be told" in owner.ctl.ok("migration", "show", session)
+        other.start()
+        assert oracles.settle(two_hosts, vm) is owner
+        oracles.assert_one_copy(two_hosts, owner)
+        assert_journals(two_hosts)
+
+
+def test_source_dies_around_its_giving_up(two_hosts, vm):
+    owner, other = two_hosts
+    for moment in ("before", "after"):
+        session = in_doubt((owner, other), vm, "GRANTED.after")
+        die_over(owner, session, vm, "give-up", f"GIVEN_UP.{moment}")
+        if moment == "before":
+            oracles.wait_for_state(owner, vm, "in_doubt")
+            assert force(owner, session, vm, "give-up").returncode == 0
+        oracles.wait_for_state(owner, vm, "absent")
+        other.start()
+        assert oracles.settle(two_hosts, vm) is other
+        oracles.assert_one_copy(two_hosts, other)
+        assert_journals(two_hosts)
+        owner, other = other, owner
+
+
+def test_destination_dies_around_the_end_of_its_stale_copy(two_hosts, vm):
+    owner, other = two_hosts
+    for moment in ("before", "after"):
+        session = in_doubt(two_hosts, vm, "GRANTED.after")
+        assert force(owner, session, vm, "run-here").returncode == 0
+        other.flags = ["--failpoint", f"SUPERSEDED.{moment}"]
+        other.start()
+        wait_for_death(other)
+        other.flags = []
+        other.start()
+        assert oracles.settle(two_hosts, vm) is owner
+        oracles.assert_one_copy(two_hosts, owner)
+        oracles.assert_nothing_left(two_hosts, owner)
+        assert_journals(two_hosts)
+        assert owner.ctl.exec(vm, "echo", "here").stdout == "here\n"

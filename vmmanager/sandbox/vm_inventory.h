@@ -48,8 +48,6 @@ class VmInventory {
   Task<absl::Status> Forget(std::string id, std::string moved_to);
   // Where a VM went that left before this daemon process.
   void NoteDeparted(const std::string& id, const std::string& name, const std::string& moved_to);
-  // Whether a VM that was here went to another host.
-  bool HasDeparted(const std::string& id) const { return departed_.contains(id); }
 
   // Lets go of all VMs; they run on. No VM can be added any more.
   Task<void> Detach();

@@ -8,6 +8,7 @@
 #include "vmmanager/rpc/channel.h"
 #include "vmmanager/rpc/client_call.h"
 #include "vmmanager/rpc/server.h"
+#include "vmmanager/state/saved_state.h"
 
 namespace ferry::migration {
 namespace {
@@ -154,6 +155,35 @@ TEST_F(PeerBindingTest, OnlyAnAdminMayForce) {
   // There is nothing to force at a destination.
   EXPECT_EQ(Call("root", &Async::RecoverSession, force).code(),
             absl::StatusCode::kFailedPrecondition);
+}
+
+// Whoever has the plan could make the source's word up, so it matters who brings it.
+TEST_F(PeerBindingTest, ThatASourceWasForcedIsItsDaemonsOrAnAdminsToSay) {
+  auto vm = Await(a_.host.Boot("web"));
+  ASSERT_TRUE(vm.ok()) << vm.status();
+  const v1::ImportSandboxRequest import = ImportOf("s1");
+  ASSERT_TRUE(Call("host-a", &Async::ImportSandbox, import).ok());
+  Connect("root", {Role::kAdmin});
+  Proof forced;
+  forced.kind = ProofKind::kForced;
+  forced.session_id = "s1";
+  forced.vm_id = (*vm)->id();
+  forced.epoch = (*vm)->epoch() + 3;
+  forced.plan_digest = vm::PlanDigest(import.config());
+  forced.journal_id = a_.host.store.journal_id();
+  auto settle = For<v1::SettleSessionRequest>("s1");
+  settle.set_proof(EncodeProof(forced, forced.plan_digest));
+  EXPECT_EQ(rpc::ReasonOf(Call("alice", &Async::SettleSession, settle)), "role_missing");
+  EXPECT_EQ(rpc::ReasonOf(Call("host-c", &Async::SettleSession, settle)), "not_your_session");
+  EXPECT_EQ(b_.host.store.journal().back().kind, "IMPORTED");
+  EXPECT_TRUE(Call("root", &Async::SettleSession, settle).ok());
+  EXPECT_TRUE(Call("host-a", &Async::SettleSession, settle).ok());
+  EXPECT_EQ(b_.host.store.journal().back().kind, "REFUSED");
+  // What does not force is theirs as well.
+  forced.kind = ProofKind::kAbort;
+  forced.epoch = (*vm)->epoch();
+  settle.set_proof(EncodeProof(forced, forced.plan_digest));
+  EXPECT_TRUE(Call("alice", &Async::SettleSession, settle).ok());
 }
 
 TEST_F(PeerBindingTest, AHostMayNotDriveWhatPeopleDrive) {
