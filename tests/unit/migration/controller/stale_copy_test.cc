@@ -6,6 +6,22 @@ namespace {
 
 class StaleCopyTest : public ForcingTest {};
 
+// Its session is still there, and what is there of the VM is not what it brought.
+TEST_F(StaleCopyTest, WhatCameBackIsNotEndedByTheSameWordAgain) {
+  auto vm = Boot();
+  TransferBoth("s1");
+  auto go = Stop(a_, "s1");
+  ASSERT_TRUE(Resume(b_, "s1", *go).ok());
+  ASSERT_TRUE(Recover(a_, "s1", "web", kRunHere).ok());
+  AwaitTold("s1");
+  ExpectRunsAtSourceOnly(vm, "s1");
+  EXPECT_EQ(Wait(a_, Migrate()).vm_location(), "host-b:1");
+  ASSERT_TRUE(b_.sessions->Find("s1").ok());
+  EXPECT_TRUE(SayForced("s1").ok());
+  EXPECT_TRUE(Runs(b_, vm->id()));
+  ExpectMoved(vm, 5);
+}
+
 // SUPERSEDED is written, and the daemon that goes on with it finds the VM back.
 TEST_F(StaleCopyTest, WhatCameBackMeanwhileIsNotTheStaleCopy) {
   auto vm = Boot();
