@@ -91,6 +91,11 @@ Task<void> DestinationSession::Recover(std::shared_ptr<vm::UtilityVm> vm) {
         Store();
         break;
       }
+      // Where the fence or QEMU does not let it run, the source's next GO tries it again.
+      if (const absl::Status claimed = co_await ClaimFence(); !claimed.ok()) {
+        spdlog::error("session {}: {}", id(), claimed.ToString());
+        break;
+      }
       const Proof none;
       auto ran = co_await RunGranted(none, Clock::now());
       if (!ran.ok()) spdlog::error("session {}: {}", id(), ran.status().ToString());

@@ -295,29 +295,60 @@ Task<absl::StatusOr<std::string>> DestinationSession::Run(Proof go) {
   const auto go_received = Clock::now();
   AsyncMutex::Guard lock = co_await deciding_.Lock();
   co_await NoteIfPutBack(go);
-  if (!core_->may_execute() && core_->may_refuse_alone() &&
-      co_await LookAtCopy() == DestinationCommit::Copy::kGone) {
-    // What was voted for is gone. Nothing was granted, so the source may still have it back.
-    EndReason why = Failed("destination_vm_died", absl::StrCat("VM ", info_.vm_name(),
-                                                               " ended here while it waited for "
-                                                               "its GO"));
-    (void)co_await RefuseNow(std::move(why), std::nullopt);
-  }
+  co_await RefuseIfGone();
   NoteHeard(go);
   auto step = core_->Grant(go);
-  if (!step.ok()) {
-    co_return Explain(step.status(), "commit",
-                      refused_proof_.empty() ? "" : "finalize with STOP for the REFUSED proof");
-  }
-  if (!step->has_value() && running_) co_return done_proof_;
-  if (vm_ == nullptr) {
+  if (step.ok() && !step->has_value() && running_) co_return done_proof_;
+  if (step.ok() && vm_ == nullptr) {
     co_return Explain(
         absl::FailedPreconditionError(absl::StrCat("VM ", info_.vm_name(), ", which session ", id(),
                                                    " granted to this host, is not here any more")),
         "resume", "");
   }
+  if (step.ok()) {
+    CO_RETURN_IF_ERROR(co_await ClaimFence());
+    // It may have ended meanwhile.
+    if (vm_->system() == nullptr) co_await RefuseIfGone();
+    step = core_->Grant(go);
+  }
+  if (!step.ok()) {
+    co_return Explain(step.status(), "commit",
+                      refused_proof_.empty() ? "" : "finalize with STOP for the REFUSED proof");
+  }
   CO_RETURN_IF_ERROR(co_await TakeStep(std::move(step)));
   co_return co_await RunGranted(std::move(go), go_received);
+}
+
+Task<void> DestinationSession::RefuseIfGone() {
+  auto keep = self();
+  if (core_->may_execute() || !core_->may_refuse_alone()) co_return;
+  if (co_await LookAtCopy() != DestinationCommit::Copy::kGone) co_return;
+  // Nothing was granted, so the source may still have it back.
+  EndReason why = Failed("destination_vm_died", absl::StrCat("VM ", info_.vm_name(),
+                                                             " ended here while it waited for "
+                                                             "its GO"));
+  (void)co_await RefuseNow(std::move(why), std::nullopt);
+}
+
+Task<absl::Status> DestinationSession::ClaimFence() {
+  auto keep = self();
+  // What has ended runs nowhere.
+  if (vm_ == nullptr || vm_->system() == nullptr) co_return absl::OkStatus();
+  const uint64_t epoch = core_->identity().epoch + 1;
+  if (core_->may_execute() && co_await LookAtCopy() == DestinationCommit::Copy::kRuns) {
+    co_await vm_->ClaimWhatRuns(epoch);
+    co_return absl::OkStatus();
+  }
+  const auto asked = Clock::now();
+  absl::Status claimed = co_await vm_->ClaimFence(epoch);
+  if (trace_) trace_->Span(SessionTrace::Row::kBlackout, "fence", asked, Clock::now());
+  if (claimed.ok()) co_return claimed;
+  claimed = Explain(claimed, "commit", "");
+  if (!core_->may_refuse_alone()) co_return claimed;
+  EndReason why = Failed(rpc::ReasonOf(claimed), std::string(claimed.message()));
+  auto refused = co_await RefuseNow(std::move(why), std::nullopt);
+  if (!refused.ok()) spdlog::error("session {}: {}", id(), refused.status().ToString());
+  co_return claimed;
 }
 
 Task<absl::StatusOr<std::string>> DestinationSession::RunGranted(Proof go,
@@ -428,6 +459,8 @@ Task<absl::StatusOr<std::string>> DestinationSession::RefuseNow(EndReason why,
 
 Task<void> DestinationSession::FinishRefuse() {
   auto keep = self();
+  // The source claims it as soon as it has heard.
+  if (vm_ != nullptr) co_await vm_->YieldFence();
   // A transfer that waits for the connection wakes up, and lets go of the expectation itself.
   connected_.Set();
   word_arrived_.Set();

@@ -79,6 +79,11 @@ class DestinationSession final : public MigrationSession {
   absl::StatusOr<v1::PrepareSandboxResponse> PreparedAs(const std::string& options) const;
   Task<absl::StatusOr<std::string>> Stop(std::string proof);
   Task<absl::StatusOr<std::string>> Run(Proof go);
+  // The fence lets this host run the VM. Until GRANTED, refuses the session if it does not; what
+  // runs already is not refused any more.
+  Task<absl::Status> ClaimFence();
+  // Until GRANTED, refuses the session if what was voted for has ended.
+  Task<void> RefuseIfGone();
   // GRANTED is written.
   Task<absl::StatusOr<std::string>> RunGranted(Proof go, Clock::time_point go_received);
   // RUNNING is written.

@@ -51,6 +51,7 @@ MigrationSession::MigrationSession(const ControllerDeps& deps, std::string sessi
 v1::Session MigrationSession::Describe() const {
   v1::Session session = info_;
   session.set_last_message_id(notifier_->last_id());
+  session.set_fence(deps_.inventory.deps().fence.level());
   return session;
 }
 

@@ -7,7 +7,7 @@ namespace ferry::migration {
 namespace {
 
 // What comes of a session by itself, by its last record and by what the VM is here.
-std::string NextOnSource(const v1::Session& session, v1::VmState vm) {
+std::string NextOnSource(const v1::Session& session, v1::VmState vm, bool over) {
   const std::string& there = session.destination();
   const std::string asked =
       there.empty() ? "until somebody brings the destination's proof"
@@ -26,9 +26,9 @@ std::string NextOnSource(const v1::Session& session, v1::VmState vm) {
       if (session.done()) break;
       return absl::StrCat("the VM stays paused here, ", asked);
     case SourceRecord::kForced:
-      return session.done() ? "nothing: the VM is this host's"
-                            : absl::StrCat("the VM is this host's; ", there,
-                                           " is told to end its copy until it answers");
+      return over ? "nothing: the VM is this host's"
+                  : absl::StrCat("the VM is this host's; ", there,
+                                 " is told to end its copy until it answers");
     case SourceRecord::kGivenUp:
       return "nothing: this host gave the VM up";
     default:
@@ -93,8 +93,10 @@ Task<absl::StatusOr<v1::SessionKnowledge>> SessionRegistry::Know(std::string ses
     session.set_commit_record(record.kind);
   }
   if (auto vm = deps_.inventory.Find(session.vm_id()); vm.ok()) known.set_vm_state((*vm)->state());
+  const auto live = sessions_.find(session_id);
+  const bool over = live == sessions_.end() || live->second->over();
   known.set_next(session.origin() == v1::MIGRATION_ORIGIN_SOURCE
-                     ? NextOnSource(session, known.vm_state())
+                     ? NextOnSource(session, known.vm_state(), over)
                      : NextOnDestination(session));
   *known.mutable_session() = std::move(session);
   co_return known;
@@ -143,13 +145,16 @@ Task<absl::StatusOr<v1::RecoverSessionResponse>> SessionRegistry::RecoverSession
           absl::StrCat("session ", id, " is not about the VM '", request.vm_name(),
                        "'; give the name of the VM that it moves"));
     }
-    if (source == nullptr) {
+    const bool run_here = request.decision() == v1::FORCED_DECISION_RUN_HERE;
+    const auto decided = run_here ? SourceRecord::kForced : SourceRecord::kGivenUp;
+    if (source == nullptr && session.commit_record() != ToString(decided)) {
       co_return absl::FailedPreconditionError(
           absl::StrCat("session ", id,
                        " cannot be forced here: only a source that waits for its destination "
                        "can; a destination gives up by itself"));
     }
-    CO_RETURN_IF_ERROR(co_await source->Force(request.decision()));
+    // What is over by now was decided so before.
+    if (source != nullptr) CO_RETURN_IF_ERROR(co_await source->Force(request.decision()));
   }
   CO_ASSIGN_OR_RETURN(const v1::SessionKnowledge own, co_await Know(id));
   *response.add_sides() = own;

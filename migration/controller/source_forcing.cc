@@ -52,8 +52,6 @@ Task<absl::Status> SourceSession::FinishForced() {
     Conclude(
         {v1::SESSION_OUTCOME_FAILED, v1::MIGRATION_ORIGIN_DESTINATION, "forced", ForcedText()});
     resumed = co_await RunHereAgain();
-    // After a restart the VMM may not be in a migration any more.
-    if (!resumed.ok() && vm_->system() != nullptr) resumed = co_await vm_->RunOn();
     if (!resumed.ok() && vm_->system() != nullptr) {
       co_return Explain(resumed, "recover", "try again: it is decided that the VM runs here");
     }

@@ -5,6 +5,8 @@
 #include "absl/strings/str_cat.h"
 #include "bridge/runtime/status_macros.h"
 #include "migration/controller/source_session.h"
+#include "vmmanager/fence/fence.h"
+#include "vmmanager/rpc/error_info.h"
 
 namespace ferry::migration {
 
@@ -74,7 +76,24 @@ Task<void> SourceSession::Recover(std::shared_ptr<vm::UtilityVm> vm) {
       (void)co_await FinishReclaim(head_.epoch);
       break;
     default:
+      // The former daemon may have ended before it did.
+      if (core_->record() == SourceRecord::kCommit) co_await vm_->YieldFence();
       co_await RecoverUndecided();
+  }
+}
+
+// As where the fence does not let the VM run yet.
+Task<void> SourceSession::RollBackLater(Self self) {
+  while (true) {
+    co_await Delay(self->deps_.limits.ask_again);
+    AsyncMutex::Guard lock = co_await self->deciding_.Lock();
+    if (self->info_.done()) co_return;
+    EndReason why = self->Restarted();
+    absl::Status back = co_await self->RollBack(std::move(why));
+    if (!back.ok()) continue;
+    back = co_await self->vm_->RunOn();
+    if (!back.ok()) spdlog::error("session {}: {}", self->id(), back.ToString());
+    co_return;
   }
 }
 
@@ -94,7 +113,8 @@ Task<void> SourceSession::RecoverUndecided() {
     info_.set_vm_location("in doubt");
     Store();
   } else {
-    (void)co_await RollBackRestarted();
+    const absl::Status back = co_await RollBackRestarted();
+    if (!back.ok()) Spawn(deps_.executor(), RollBackLater(keep));
   }
   Spawn(deps_.executor(), FindDestination(keep));
 }
@@ -111,27 +131,6 @@ Task<absl::Status> SourceSession::RollBackRestarted() {
   if (back.ok()) back = co_await vm_->RunOn();
   if (!back.ok()) spdlog::error("session {}: {}", id(), back.ToString());
   co_return back;
-}
-
-Task<void> SourceSession::CheckHeard(Proof echo) {
-  auto keep = self();
-  if (echo.heard_sequence == 0 || put_back_) co_return;
-  auto records = co_await deps_.store().ReadJournal(id());
-  if (!records.ok()) co_return;
-  for (const vm::JournalRecord& record : *records) {
-    if (record.sequence == echo.heard_sequence && record.hash == echo.heard_hash) co_return;
-  }
-  put_back_ = true;
-  const bool runs_twice = echo.kind == ProofKind::kDone && core_->may_execute();
-  spdlog::error(
-      "session {}: this host's journal was put back to an earlier state: {} was told of its record "
-      "{}, which is not in it. {}",
-      id(), info_.destination(), echo.heard_sequence,
-      runs_twice ? "The VM runs here and there: end one of its copies" : "That host's word counts");
-  deps_.events().Publish("journal.put_back", id(),
-                         {{"vm", info_.vm_name()},
-                          {"destination", info_.destination()},
-                          {"record", absl::StrCat(echo.heard_sequence)}});
 }
 
 // Tells the destination, if it is known where that is. Where somebody else drives both sides, they
@@ -185,12 +184,17 @@ Task<void> SourceSession::Settle(std::shared_ptr<PeerClient> peer) {
     if (answered.message() != said) {
       said = std::string(answered.message());
       const bool forced = core_->record() == SourceRecord::kForced;
+      const bool reclaimed = core_->record() == SourceRecord::kReclaimed;
       spdlog::warn("session {}: VM {} {}: {}", id(), info_.vm_name(),
-                   forced ? "was forced to run here, which the destination has yet to be told"
-                          : "is in doubt and stays paused",
+                   forced      ? "was forced to run here, which the destination has yet to be told"
+                   : reclaimed ? "is this host's again, but does not run yet"
+                               : "is in doubt and stays paused",
                    said);
-      info_.set_error(absl::StrCat(forced ? "forced to run here; waiting for " : "waiting for ",
-                                   info_.destination(), ": ", said));
+      // FinishReclaim has told more.
+      if (!reclaimed) {
+        info_.set_error(absl::StrCat(forced ? "forced to run here; waiting for " : "waiting for ",
+                                     info_.destination(), ": ", said));
+      }
     }
     co_await Delay(deps_.limits.ask_again);
   }
@@ -205,7 +209,9 @@ Task<absl::Status> SourceSession::Offer(std::shared_ptr<PeerClient> peer) {
   }
   if (core_->record() == SourceRecord::kForced && !forced_through_) {
     AsyncMutex::Guard lock = co_await deciding_.Lock();
-    CO_RETURN_IF_ERROR(co_await FinishForced());
+    const absl::Status forced = co_await FinishForced();
+    // It may be the destination's copy that has the fence, until it is told to end.
+    if (!forced.ok() && rpc::ReasonOf(forced) != vm::kFenceHeld) co_return forced;
   }
   const std::optional<ProofKind> word = core_->word();
   if (!word) co_return absl::OkStatus();
@@ -226,7 +232,11 @@ Task<absl::Status> SourceSession::Offer(std::shared_ptr<PeerClient> peer) {
   const Proof decoded = *std::move(proof);
   AsyncMutex::Guard lock = co_await deciding_.Lock();
   NoteHeard(decoded);
-  co_await CheckHeard(decoded);
+  bool runs_twice = decoded.kind == ProofKind::kDone && vm_ != nullptr && core_->may_execute();
+  if (runs_twice) runs_twice = co_await vm_->Executes();
+  std::string meaning =
+      runs_twice ? "The VM runs here and there: end one of its copies" : "That host's word counts";
+  co_await CheckHeard(decoded, std::move(meaning));
   if (decoded.kind == ProofKind::kDone) co_return co_await Release(decoded);
   if (decoded.kind != ProofKind::kRefused) {
     co_return absl::UnavailableError("the destination has not decided yet");

@@ -2,6 +2,8 @@
 
 #include <spdlog/spdlog.h>
 
+#include <algorithm>
+
 #include "absl/strings/match.h"
 #include "absl/strings/str_cat.h"
 #include "bridge/runtime/status_macros.h"
@@ -9,6 +11,7 @@
 #include "migration/controller/exported_plan.h"
 #include "migration/options/initialize_options.h"
 #include "vmmanager/rpc/error_info.h"
+#include "vmmanager/sandbox/disk_lock.h"
 #include "vmmanager/state/envelope.h"
 #include "vmmanager/state/saved_state.h"
 
@@ -215,13 +218,29 @@ Task<absl::StatusOr<std::string>> SourceSession::Resume(std::string proof) {
 }
 
 Task<absl::Status> SourceSession::RunHereAgain() {
+  auto keep = self();
+  CO_RETURN_IF_ERROR(co_await vm_->ClaimFence(head_.epoch));
+  absl::Status resumed = co_await TakeBack();
+  // After a restart the VMM may not be in a migration any more.
+  if (!resumed.ok() && vm_->system() != nullptr) resumed = co_await vm_->RunOn();
+  co_return resumed;
+}
+
+Task<absl::Status> SourceSession::ClaimIfStopped() {
+  auto keep = self();
+  if (vm_->system() == nullptr) co_return absl::OkStatus();
+  if (co_await vm_->Executes()) co_return absl::OkStatus();
+  co_return co_await vm_->ClaimFence(std::max(head_.epoch, vm_->epoch()));
+}
+
+Task<absl::Status> SourceSession::TakeBack() {
   std::shared_ptr<vm::ComputeSystem> system = vm_->system();
   if (system == nullptr) co_return absl::UnavailableError("the VM ended while it waited here");
   schema::MigrationFinalizedOptions options;
   options.origin = schema::MigrationOrigin::kSource;
   options.finalized_operation = schema::MigrationFinalOperation::kResume;
   options.leave_paused = vm_->paused_by_user();
-  co_return co_await system->FinalizeLiveMigration(options);
+  co_return vm::AsFenceHeld(co_await system->FinalizeLiveMigration(options));
 }
 
 // First of all, so that nothing can commit any more, and before the stream ends, so that the
@@ -249,10 +268,11 @@ Task<absl::Status> SourceSession::RollBack(EndReason why) {
   co_await WriteAbort();
   std::shared_ptr<vm::ComputeSystem> system = vm_->system();
   if (system != nullptr) {
-    absl::Status left = absl::OkStatus();
+    absl::Status left = co_await ClaimIfStopped();
+    if (!left.ok()) co_return Explain(left, "roll back", "try again");
     if (info_.state() == v1::SESSION_STATE_TRANSFER_COMPLETED) {
       // The state lies at the destination, which has not been granted it.
-      left = co_await RunHereAgain();
+      left = co_await TakeBack();
     } else {
       // Leaves the migration, so that another one can begin.
       const schema::MigrationCancelOptions options{schema::MigrationOrigin::kSource};
@@ -303,7 +323,8 @@ Task<absl::Status> SourceSession::CallOff(EndReason why) {
   std::shared_ptr<vm::ComputeSystem> system = vm_->system();
   if (system != nullptr) {
     const schema::MigrationCancelOptions options{schema::MigrationOrigin::kSource};
-    absl::Status cancelled = co_await system->CancelLiveMigration(options);
+    absl::Status cancelled = co_await ClaimIfStopped();
+    if (cancelled.ok()) cancelled = co_await system->CancelLiveMigration(options);
     if (!cancelled.ok()) {
       (void)Enter(SessionCall::kCancelFailed);
       co_return Explain(cancelled, "cancel", "try again");
@@ -370,6 +391,9 @@ Task<absl::StatusOr<std::string>> SourceSession::Commit() {
   core_->Apply(taken);
   vm_->MarkInDoubt();
   info_.set_vm_location("in doubt");
+  // Before anybody can learn of GO: the destination claims it next.
+  const auto committed = Clock::now();
+  co_await vm_->YieldFence();
   const auto now = Clock::now();
   go_proof_ = MakeProof(ProofKind::kGo, taken.epoch,
                         absl::StrCat(MillisecondsBetween(stopped_at_, now), " ",
@@ -381,6 +405,7 @@ Task<absl::StatusOr<std::string>> SourceSession::Commit() {
   if (trace_) {
     trace_->Span(SessionTrace::Row::kBlackout, "device state", stopped_at_, voted_at_);
     trace_->Span(SessionTrace::Row::kBlackout, "commit", voted_at_, now);
+    trace_->Span(SessionTrace::Row::kBlackout, "fence", committed, now);
   }
   if (commit_when_ready_ && connection_ != nullptr) {
     (void)connection_->SendMessage(MessageKind::kProof, go_proof_);
@@ -454,10 +479,10 @@ Task<absl::Status> SourceSession::FinishReclaim(uint64_t epoch) {
   Conclude({v1::SESSION_OUTCOME_FAILED, v1::MIGRATION_ORIGIN_DESTINATION, "destination_refused",
             kRefusedLate});
   absl::Status resumed = co_await RunHereAgain();
-  // After a restart the VMM may not be in a migration any more.
-  if (!resumed.ok() && vm_->system() != nullptr) resumed = co_await vm_->RunOn();
   info_.set_error(end_reason()->message);
   if (!resumed.ok() && vm_->system() != nullptr) {
+    info_.set_error(absl::StrCat(end_reason()->message, "; the VM is this host's again, but does ",
+                                 "not run yet: ", resumed.message()));
     co_return Explain(resumed, "reclaim", "try again: the VM may run only here now");
   }
   (void)Enter(SessionCall::kFinalizeDone);

@@ -138,7 +138,12 @@ class SourceSession final : public MigrationSession {
   Task<absl::Status> Reclaim(const Proof& refused);
   Task<absl::Status> FinishRelease();
   Task<absl::Status> FinishReclaim(uint64_t epoch);
+  // It is decided that the VM is this host's, with head_.epoch. The fence's refusal is final.
   Task<absl::Status> RunHereAgain();
+  // What stands still may run again only if the fence lets it.
+  Task<absl::Status> ClaimIfStopped();
+  // The VMM takes the VM back after its state lies at the destination.
+  Task<absl::Status> TakeBack();
   // FORCED is written: it runs here, and the session is done. What the destination may have of it
   // is told to end.
   Task<absl::Status> FinishForced();
@@ -150,12 +155,12 @@ class SourceSession final : public MigrationSession {
   Task<absl::Status> FinishGivenUp();
   Task<absl::Status> Offer(std::shared_ptr<PeerClient> peer);
   static Task<void> FindDestination(Self self);
+  // Rolls back once that is possible, where it was not after a restart.
+  static Task<void> RollBackLater(Self self);
   Task<void> RecoverUndecided();
   EndReason Restarted() const;
   // Called off by the daemon's restart: the VM is this host's, as far as its journal knows.
   Task<absl::Status> RollBackRestarted();
-  // Says so if the destination was told of a record that this host's journal does not have.
-  Task<void> CheckHeard(Proof echo);
   Task<absl::Status> RollBack(EndReason why);
 
   schema::MigrationInitializeOptions options_;
@@ -189,7 +194,6 @@ class SourceSession final : public MigrationSession {
   bool voted_ = false;
   absl::Status vote_error_;      // why its vote does not count
   bool may_have_voted_ = false;  // the destination: there was a transfer
-  bool put_back_ = false;        // the journal lacks what the destination was told
   bool lost_there_ = false;      // the destination was granted the VM, and it ended there
   v1::MigrationOrigin failed_at_ = v1::MIGRATION_ORIGIN_SOURCE;
   std::optional<EndReason> refused_;  // before the commit

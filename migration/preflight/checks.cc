@@ -81,6 +81,7 @@ std::vector<v1::PreflightCheck> CheckSource(const SourceFacts& facts) {
                             "correct that option"));
   checks.push_back(CheckCertificate("source_certificate", facts.certificate, facts.now_unix_ms));
   checks.push_back(CheckFolder("source_state", facts.folder));
+  checks.push_back(CheckSourceFence(facts.fence));
   return checks;
 }
 
@@ -132,6 +133,7 @@ std::vector<v1::PreflightCheck> CheckDestination(const DestinationFacts& facts) 
   checks.push_back(
       CheckCertificate("destination_certificate", facts.certificate, facts.now_unix_ms));
   checks.push_back(CheckFolder("destination_state", facts.folder));
+  checks.push_back(CheckDestinationFence(facts.fence));
   checks.push_back(CheckClock(facts.source_unix_ms, facts.now_unix_ms));
   return checks;
 }

@@ -8,6 +8,7 @@
 #include "absl/status/statusor.h"
 #include "ferry/v1/host.pb.h"
 #include "ferry/v1/migration.pb.h"
+#include "vmmanager/fence/fence.h"
 #include "vmmanager/identity/certificate.h"
 #include "vmmanager/sandbox/host_capacity.h"
 #include "vmmanager/sandbox/incoming_machine.h"
@@ -29,6 +30,12 @@ struct FolderFacts {
   absl::StatusOr<vm::Capacity> room;
 };
 
+// What a host's fence says of the VM.
+struct FenceFacts {
+  std::string level;
+  absl::StatusOr<vm::FenceSight> sight = vm::FenceSight::kHeld;
+};
+
 // What the source knows by itself.
 struct SourceFacts {
   int64_t now_unix_ms = 0;
@@ -40,6 +47,7 @@ struct SourceFacts {
   absl::Status plan;  // whether it can be described for a destination
   absl::Status options;
   FolderFacts folder;
+  FenceFacts fence;
 };
 std::vector<v1::PreflightCheck> CheckSource(const SourceFacts& facts);
 
@@ -69,6 +77,7 @@ struct DestinationFacts {
   std::string bound_address;
   std::string source_address;
   FolderFacts folder;
+  FenceFacts fence;
 };
 std::vector<v1::PreflightCheck> CheckDestination(const DestinationFacts& facts);
 // When the plan cannot even be read.

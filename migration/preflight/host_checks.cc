@@ -18,6 +18,8 @@ constexpr int64_t kMsInSecond = 1000;
 constexpr int64_t kSecondsInDay = 24ll * 3600;
 constexpr int64_t kSoonDays = 14;
 constexpr int64_t kMaxSkewMs = 2000;
+constexpr char kFenceFix[] =
+    "end the copy that holds it, or look at the file system of --fence-lock-dir";
 
 bool IsOnThisHost(const std::string& address) {
   return IsLoopback(address) || absl::StartsWith(address, "unix:");
@@ -176,6 +178,31 @@ v1::PreflightCheck CheckFolder(const std::string& name, const FolderFacts& folde
   if (folder.room->enough()) return Passed(name, found);
   return Failed(name, absl::StrCat(found, ", and ", folder.room->needed_mb, " MiB are needed"),
                 fix);
+}
+
+v1::PreflightCheck CheckSourceFence(const FenceFacts& fence) {
+  constexpr char kName[] = "source_fence";
+  if (!fence.sight.ok()) {
+    return Failed(kName, std::string(fence.sight.status().message()), kFenceFix);
+  }
+  if (*fence.sight == vm::FenceSight::kHeld) {
+    return Passed(kName, absl::StrCat("the VM is this host's (", fence.level, ")"));
+  }
+  return Warned(kName, absl::StrCat("the VM is not claimed (", fence.level, ")"),
+                "look who undid its claim; starting the VM again makes it anew");
+}
+
+v1::PreflightCheck CheckDestinationFence(const FenceFacts& fence) {
+  constexpr char kName[] = "destination_fence";
+  if (!fence.sight.ok()) {
+    return Failed(kName, std::string(fence.sight.status().message()), kFenceFix);
+  }
+  if (*fence.sight == vm::FenceSight::kFree && fence.level == vm::kImageLock) {
+    return Warned(
+        kName, "the source does not hold the VM's lock in the destination's folder",
+        "give ferryd the same --fence-lock-dir on both hosts, on storage that they share");
+  }
+  return Passed(kName, absl::StrCat("nobody but the source has the VM (", fence.level, ")"));
 }
 
 v1::PreflightCheck CheckMemory(const absl::StatusOr<vm::Capacity>& memory) {

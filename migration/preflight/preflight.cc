@@ -108,6 +108,9 @@ Task<SourceFacts> Preflight::LookAt(std::shared_ptr<vm::UtilityVm> machine) {
   }
   std::shared_ptr<vm::ComputeSystem> system = machine->system();
   facts.blockers = co_await AskBlockers(std::move(system));
+  vm::FenceClaim claim{machine->id(), machine->name(), machine->epoch()};
+  std::string own_journal = deps_.store().journal_id();
+  facts.fence = co_await LookAtFence(std::move(claim), std::move(own_journal));
   co_return facts;
 }
 
@@ -142,6 +145,9 @@ Task<absl::StatusOr<v1::PreflightResponse>> Preflight::RunIncoming(
   facts.bound_address = deps_.listener.bound_address();
   facts.source_address = plan->source_address;
   facts.folder = LookAtFolder();
+  vm::FenceClaim claim{plan->vm.vm_id(), plan->vm.vm_name(), plan->vm.epoch() + 1};
+  std::string source_journal = plan->source_journal_id;
+  facts.fence = co_await LookAtFence(std::move(claim), std::move(source_journal));
   Append(response, CheckDestination(facts));
   response.set_ok(AllowsMigration(response));
   co_return response;
@@ -173,6 +179,14 @@ FolderFacts Preflight::LookAtFolder() const {
   }
   facts.room = vm::StateRoom(settings);
   return facts;
+}
+
+Task<FenceFacts> Preflight::LookAtFence(vm::FenceClaim claim, std::string holder) const {
+  vm::Fence& fence = deps_.inventory.deps().fence;
+  FenceFacts facts;
+  facts.level = fence.level();
+  facts.sight = co_await fence.Look(std::move(claim), std::move(holder));
+  co_return facts;
 }
 
 std::string Preflight::WhyTaken(const vm::PlanState& plan) const {

@@ -38,6 +38,8 @@ class Preflight {
   std::string OpenSession(const std::string& vm_id) const;
   CertificateFacts LookAtCertificate(const std::string& address) const;
   FolderFacts LookAtFolder() const;
+  // As whoever would run the VM with that claim; the host with the journal `holder` may have it.
+  Task<FenceFacts> LookAtFence(vm::FenceClaim claim, std::string holder) const;
   std::string WhyTaken(const vm::PlanState& plan) const;
 
   const ControllerDeps& deps_;

@@ -12,7 +12,8 @@ BRIDGE_WIRE = BRIDGE_RUNTIME | {"bridge/protocol", "bridge/stream", "bridge/tran
 HOST_BRIDGE = BRIDGE_WIRE | {"bridge/mux"}
 PROTO = {"ferry/v1", "ferry/state/v1"}
 VM_LOW = HOST_BRIDGE | {"vmmanager/schema", "vmmanager/backend"}
-VM_SANDBOX = VM_LOW | PROTO | {"guestmanager", "vmmanager/state", "vmmanager/store"}
+VM_SANDBOX = VM_LOW | PROTO | {"guestmanager", "vmmanager/fence", "vmmanager/state",
+                               "vmmanager/store"}
 VM_ALL = VM_SANDBOX | {"vmmanager/qemu", "vmmanager/sandbox", "vmmanager/identity", "vmmanager/rpc",
                        "vmmanager/service"}
 MIGRATION_PARTS = {"migration/options", "migration/session", "migration/commit",
@@ -28,6 +29,7 @@ ALLOWED = {
     "guestmanager": BRIDGE_WIRE,
     "vmmanager/schema": BRIDGE_RUNTIME,
     "vmmanager/backend": BRIDGE_WIRE | {"vmmanager/schema"},
+    "vmmanager/fence": BRIDGE_RUNTIME | PROTO | {"vmmanager/rpc"},
     "vmmanager/qemu": VM_LOW,
     "vmmanager/state": BRIDGE_RUNTIME | PROTO | {"guestmanager", "vmmanager/schema"},
     "vmmanager/store": BRIDGE_RUNTIME,

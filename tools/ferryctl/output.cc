@@ -117,6 +117,7 @@ std::string VmDetails(const v1::Vm& vm) {
   if (vm.uptime_ms() != 0) absl::StrAppend(&text, Line("Uptime", FormatAge(vm.uptime_ms())));
   if (vm.vmm_pid() != 0) absl::StrAppend(&text, Line("VMM pid", absl::StrCat(vm.vmm_pid())));
   if (!vm.session_id().empty()) absl::StrAppend(&text, Line("Migration", vm.session_id()));
+  if (!vm.fence().empty()) absl::StrAppend(&text, Line("Fence", vm.fence()));
   for (const v1::DiskSpec& disk : vm.spec().disks()) {
     absl::StrAppend(&text, Line("Disk", absl::StrCat(disk.name(), " ", disk.file(), " ",
                                                      disk.read_only() ? "(read only)" : "")));
@@ -172,6 +173,7 @@ std::string SessionDetails(const v1::Session& session) {
   if (!session.commit_record().empty()) {
     absl::StrAppend(&text, Line("Commit record", session.commit_record()));
   }
+  if (!session.fence().empty()) absl::StrAppend(&text, Line("Fence", session.fence()));
   absl::StrAppend(&text, Line("Started", FormatTime(session.created_unix_ms())),
                   Line("Ended", FormatTime(session.ended_unix_ms())));
   return text;
@@ -202,8 +204,8 @@ std::string HostDetails(const v1::Host& host) {
            host.accelerator_reason().empty()
                ? host.accelerator()
                : absl::StrCat(host.accelerator(), " (", host.accelerator_reason(), ")")),
-      Line("Guest link", OrDash(host.guest_link())), Line("Journal", OrDash(host.journal_id())),
-      Line("Formats", OrDash(Formats(host))));
+      Line("Guest link", OrDash(host.guest_link())), Line("Fence", OrDash(host.fence())),
+      Line("Journal", OrDash(host.journal_id())), Line("Formats", OrDash(Formats(host))));
 }
 
 std::string EventLine(const v1::Event& event) {

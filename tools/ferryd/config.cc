@@ -29,6 +29,10 @@ void AddFlags(CLI::App& app, FerrydConfig& config) {
   app.set_config("--config", "", "Configuration file (YAML; names as the flags)");
   app.add_option("--state-dir", config.state_dir, "Folder for all state of this host")
       ->capture_default_str();
+  app.add_option(
+      "--fence-lock-dir", config.fence_lock_dir,
+      "Folder that hosts share for the locks that keep a VM from running twice, on a file "
+      "system that carries flock between them (default: this host's own, in --state-dir)");
   app.add_option("--socket", config.socket,
                  absl::StrCat("Unix socket of the API (default: ", rpc::kDefaultSocket,
                               ", or in a --state-dir of your own)"));
@@ -99,6 +103,10 @@ absl::Status Check(const FerrydConfig& config) {
   if (config.state_dir.empty() || config.state_dir[0] != '/') {
     return absl::InvalidArgumentError(
         absl::StrCat("--state-dir is \"", config.state_dir, "\"; give an absolute path"));
+  }
+  if (!config.fence_lock_dir.empty() && config.fence_lock_dir[0] != '/') {
+    return absl::InvalidArgumentError(
+        absl::StrCat("--fence-lock-dir is \"", config.fence_lock_dir, "\"; give an absolute path"));
   }
   return absl::OkStatus();
 }

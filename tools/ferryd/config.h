@@ -17,7 +17,8 @@ struct FerrydConfig {
   std::vector<std::string> listen;  // TCP, "host:port"
   bool insecure_tcp = false;        // TCP without certificates: anyone who connects is trusted
   rpc::TlsFiles tls;
-  std::string advertise;  // how clients and peers reach this daemon
+  std::string fence_lock_dir;  // of the VMs' locks; empty: in the state folder
+  std::string advertise;       // how clients and peers reach this daemon
   std::string
       migration_listen;  // where migrations arrive; empty: any port beside the first `listen`
   std::string migration_advertise;  // HOST or HOST:PORT that sources dial; empty: see config.cc

@@ -21,6 +21,7 @@
 #include "migration/preflight/preflight.h"
 #include "migration/service/grpc_peer_client.h"
 #include "migration/service/migration_service.h"
+#include "vmmanager/fence/image_lock_fence.h"
 #include "vmmanager/identity/certificate.h"
 #include "vmmanager/qemu/cgroup.h"
 #include "vmmanager/qemu/qemu_backend.h"
@@ -119,6 +120,7 @@ struct Daemon::Parts {
   std::unique_ptr<vm::EventLog> events;
   std::optional<vm::ProcessUser> qemu_user;  // nullopt: QEMU runs as we do
   std::shared_ptr<bridge::VsockPortRegistry> vsock_ports;
+  std::unique_ptr<vm::ImageLockFence> fence;
   std::unique_ptr<vm::Backend> backend;
   vm::HostSettings settings;
   std::unique_ptr<vm::VmInventory> inventory;
@@ -180,6 +182,7 @@ Task<absl::Status> Daemon::Start() {
         intact.ToString());
   }
   parts_->events = std::make_unique<vm::EventLog>(executor_, *parts_->store);
+  CO_RETURN_IF_ERROR(co_await OpenFence());
   CO_RETURN_IF_ERROR(co_await OpenBackend());
 
   parts_->settings.advertised_address = config_.advertise;
@@ -192,8 +195,8 @@ Task<absl::Status> Daemon::Start() {
   parts_->settings.state_folder = config_.state_dir;
   parts_->settings.memory_reserve_mb = config_.memory_reserve_mb;
   parts_->settings.spool_folder = config_.state_dir + "/spool";
-  const vm::SandboxDeps sandbox{executor_, *parts_->backend, *parts_->store, *parts_->events,
-                                parts_->settings};
+  const vm::SandboxDeps sandbox{executor_,       *parts_->backend, *parts_->store,
+                                *parts_->events, *parts_->fence,   parts_->settings};
   parts_->inventory = std::make_unique<vm::VmInventory>(sandbox);
   CO_RETURN_IF_ERROR(co_await parts_->inventory->Load());
   CO_RETURN_IF_ERROR(OpenMigration());
@@ -206,6 +209,24 @@ Task<absl::Status> Daemon::Start() {
                           {{"address", config_.advertise}});
   spdlog::info("serving {}{}{}", config_.socket, config_.listen.empty() ? "" : " and ",
                config_.listen.empty() ? "" : config_.listen.front());
+  co_return absl::OkStatus();
+}
+
+// A folder that was asked for must be there: what is made in place of a file system that is not
+// mounted fences nobody.
+Task<absl::Status> Daemon::OpenFence() {
+  vm::ImageLockOptions locks;
+  locks.folder = config_.fence_lock_dir;
+  locks.shared = !locks.folder.empty();
+  locks.host_id = parts_->store->journal_id();
+  locks.address = config_.advertise;
+  if (!locks.shared) {
+    locks.folder = config_.state_dir + "/lock";
+    CO_RETURN_IF_ERROR(MakeFolder(locks.folder));
+  }
+  auto fence = co_await vm::ImageLockFence::Open(executor_, std::move(locks));
+  if (!fence.ok()) co_return fence.status();
+  parts_->fence = *std::move(fence);
   co_return absl::OkStatus();
 }
 
@@ -225,6 +246,11 @@ Task<absl::Status> Daemon::OpenBackend() {
     }
     return std::make_unique<vm::SerialGuestLink>(std::move(executor));
   };
+  qemu.kept = vm::KeptDescriptor{
+      .of = [fence = parts_->fence.get()](const std::string& id) { return fence->Descriptor(id); },
+      .take_back = [fence = parts_->fence.get()](
+                       const std::string& id,
+                       absl::StatusOr<UniqueFd> kept) { fence->TakeBack(id, std::move(kept)); }};
   qemu.user = parts_->qemu_user;
   CO_ASSIGN_OR_RETURN(qemu.cgroup_parent, CgroupParent(config_.cgroup));
   auto backend = co_await vm::QemuBackend::Open(executor_, std::move(qemu));

@@ -29,6 +29,7 @@ class Daemon {
   absl::Status PrepareFolders();
   absl::Status OpenCertificates();
   void AuditRefusedSession(const migration::RefusedConnection& refused);
+  Task<absl::Status> OpenFence();
   Task<absl::Status> OpenBackend();
   absl::Status OpenMigration();
   absl::Status Serve();

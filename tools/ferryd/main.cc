@@ -46,7 +46,7 @@ int Main(int argc, char** argv) {
   }
   ::umask(0077);
   std::signal(SIGPIPE, SIG_IGN);
-  auto logger = spdlog::stderr_logger_st("ferryd");
+  auto logger = spdlog::stderr_logger_mt("ferryd");
   logger->set_pattern("%Y-%m-%dT%H:%M:%S.%e %l %v");
   logger->set_level(spdlog::level::from_str(config->log_level));
   logger->flush_on(spdlog::level::trace);

@@ -21,6 +21,10 @@
 // must be able to slot in, so nothing here speaks of QEMU.
 namespace ferry::vm {
 
+// Type of an error's payload, of no content: the VM did not get to run because another process has
+// one of its writable disks open.
+inline constexpr char kDiskInUse[] = "ferry.vm/disk_in_use";
+
 // Why a compute system is not running any more.
 struct SystemExit {
   enum class Cause { kShutdown, kReset, kPanic, kTerminated, kCrashed };

@@ -1,5 +1,6 @@
 #pragma once
 
+#include <functional>
 #include <memory>
 #include <optional>
 #include <string>
@@ -7,11 +8,21 @@
 
 #include "absl/status/statusor.h"
 #include "bridge/runtime/async.h"
+#include "bridge/runtime/unique_fd.h"
 #include "vmmanager/backend/compute_system.h"
 #include "vmmanager/qemu/guest_link.h"
 #include "vmmanager/qemu/process_user.h"
 
 namespace ferry::vm {
+
+// A descriptor that a VM's QEMU has open as long as it lives, unused: what hangs on it, such as a
+// lock, outlives this process with the VM.
+struct KeptDescriptor {
+  // Of ours, to be inherited by that VM's QEMU; -1: none.
+  std::function<int(const std::string& vm_id)> of;
+  // The same, from a QEMU that a former daemon process left running; or why it cannot be had.
+  std::function<void(const std::string& vm_id, absl::StatusOr<UniqueFd> kept)> take_back;
+};
 
 struct QemuBackendConfig {
   std::string binary = "/usr/bin/qemu-system-x86_64";
@@ -21,6 +32,7 @@ struct QemuBackendConfig {
   std::string cgroup_parent;  // cgroup v2 folder; each QEMU gets a child of it. Empty: the daemon's
   std::vector<std::string> extra_arguments;  // appended to each command line; for firmware tests
   GuestLinkFactory make_link;
+  std::optional<KeptDescriptor> kept;
 };
 
 struct QemuHost;

@@ -11,11 +11,12 @@
 // From a machine document to QEMU's command line, as pure data.
 namespace ferry::vm {
 
-// Numbers under which QEMU inherits its listening sockets.
+// Numbers under which QEMU inherits its listening sockets, and what it only keeps open.
 inline constexpr int kQmpFd = 10;
 inline constexpr int kSpareQmpFd = 11;
 inline constexpr int kBridgeFd = 12;
 inline constexpr int kConsoleFd = 13;
+inline constexpr int kKeptFd = 14;
 
 // Name of the virtio-serial port that the guest agent opens.
 inline constexpr char kBridgePortName[] = "ferry.bridge";

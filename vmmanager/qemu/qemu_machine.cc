@@ -9,6 +9,8 @@
 #include <filesystem>
 
 #include "absl/strings/ascii.h"
+#include "absl/strings/cord.h"
+#include "absl/strings/match.h"
 #include "absl/strings/str_cat.h"
 #include "bridge/runtime/status_macros.h"
 #include "vmmanager/qemu/cgroup.h"
@@ -47,6 +49,15 @@ Cause CauseOf(const std::string& reason) {
   if (reason == "guest-reset" || reason == "subsystem-reset") return Cause::kReset;
   if (reason == "guest-panic") return Cause::kPanic;
   return Cause::kTerminated;
+}
+
+// QEMU locks disk images: 'Failed to get "write" lock', or 'shared "write"', "consistent read".
+absl::Status TellDiskInUse(absl::Status status) {
+  const absl::string_view text = status.message();
+  if (absl::StrContains(text, "Failed to get ") && absl::StrContains(text, "\" lock")) {
+    status.SetPayload(kDiskInUse, absl::Cord());
+  }
+  return status;
 }
 
 SystemState StateOf(const std::string& run_state) {
@@ -100,6 +111,9 @@ absl::Status QemuMachine::StartProcess(bool incoming) {
                       {kSpareQmpFd, spare.get()},
                       {kBridgeFd, bridge.get()},
                       {kConsoleFd, console.get()}};
+  const int kept = host_->config.kept ? host_->config.kept->of(id_) : -1;
+  keeps_descriptor_ = kept >= 0;
+  if (keeps_descriptor_) spec.descriptors[kKeptFd] = kept;
   spec.stderr_path = absl::StrCat(folder_, "/", kStderrName);
   spec.user = host_->config.user;
   spec.cgroup = cgroup_;
@@ -153,7 +167,7 @@ Task<absl::Status> QemuMachine::Launch(bool incoming) {
         absl::Status(status.code(), absl::StrCat("QEMU did not start: ", status.message()));
     process_->Kill();
     absl::Status ended = co_await WithDeadline(kKillDeadline, "QEMU's end", ended_.Wait());
-    co_return WithLastWords(told);
+    co_return TellDiskInUse(WithLastWords(told));
   }
   ferry::Spawn(host_->executor, PumpEvents(self, qmp_));
   co_return absl::OkStatus();
@@ -163,11 +177,9 @@ void QemuMachine::OpenLink() { link_->transport().ResumeReading(); }
 
 std::string QemuMachine::adoption_record() const {
   if (!process_) return {};
-  const json::object record = {{"pid", process_->pid()},
-                               {"start_time", process_->start_time()},
-                               {"boot_id", BootId()},
-                               {"folder", folder_},
-                               {"cgroup", cgroup_}};
+  const json::object record = {{"pid", process_->pid()}, {"start_time", process_->start_time()},
+                               {"boot_id", BootId()},    {"folder", folder_},
+                               {"cgroup", cgroup_},      {"keeps_descriptor", keeps_descriptor_}};
   return json::serialize(record);
 }
 
@@ -197,6 +209,9 @@ Task<absl::Status> QemuMachine::Adopt(std::string record) {
     Detach();
     co_return absl::NotFoundError(absl::StrCat("the process runs the VM ", found, ", not ", id_));
   }
+  const json::value* keeps = fields->if_contains("keeps_descriptor");
+  keeps_descriptor_ = keeps != nullptr && keeps->is_bool() && keeps->get_bool();
+  TakeBackKept();
   CO_RETURN_IF_ERROR(AttachLink());
   started_ = std::chrono::steady_clock::now();
   CO_ASSIGN_OR_RETURN(const std::string run_state, co_await RunState());
@@ -206,6 +221,11 @@ Task<absl::Status> QemuMachine::Adopt(std::string record) {
   if (run_state == "shutdown") ferry::Spawn(host_->executor, EndLater(self, Cause::kShutdown));
   if (run_state == "guest-panicked") ferry::Spawn(host_->executor, EndLater(self, Cause::kPanic));
   co_return absl::OkStatus();
+}
+
+void QemuMachine::TakeBackKept() {
+  if (!keeps_descriptor_ || !host_->config.kept) return;
+  host_->config.kept->take_back(id_, process_->TakeDescriptor(kKeptFd));
 }
 
 Task<absl::StatusOr<json::value>> QemuMachine::Command(std::string command, json::object arguments,
@@ -223,7 +243,7 @@ Task<absl::StatusOr<std::string>> QemuMachine::RunState() {
 
 Task<absl::Status> QemuMachine::RunGuest() {
   std::shared_ptr<QemuMachine> self = shared_from_this();
-  CO_RETURN_IF_ERROR((co_await Command("cont")).status());
+  CO_RETURN_IF_ERROR(TellDiskInUse((co_await Command("cont")).status()));
   CO_ASSIGN_OR_RETURN(const std::string run_state, co_await RunState());
   if (run_state != "running") {
     co_return absl::InternalError(

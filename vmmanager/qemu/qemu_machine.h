@@ -111,6 +111,7 @@ class QemuMachine : public std::enable_shared_from_this<QemuMachine> {
   absl::Status StartProcess(bool incoming);
   absl::Status ConnectMonitor();
   absl::Status AttachLink();
+  void TakeBackKept();
   void AttachConsole();
   void HandleEvent(const QmpEvent& event);
   void HandleEnd(const ProcessEnd& end);
@@ -125,6 +126,7 @@ class QemuMachine : public std::enable_shared_from_this<QemuMachine> {
   UniqueFd folder_fd_;
   std::string cgroup_;  // empty: the daemon's own
   std::unique_ptr<QemuProcess> process_;
+  bool keeps_descriptor_ = false;
   std::shared_ptr<QmpClient> qmp_;
   std::shared_ptr<ConsoleLog> console_;  // nullptr: nobody listens
   AsyncQueue<SystemEvent> events_;

@@ -226,6 +226,14 @@ Task<ProcessEnd> QemuProcess::WaitEnd() {
   co_return state->Reap();
 }
 
+absl::StatusOr<UniqueFd> QemuProcess::TakeDescriptor(int number) const {
+  if (!state_->pidfd.is_open()) return absl::FailedPreconditionError("the process was let go of");
+  UniqueFd taken(::pidfd_getfd(state_->pidfd.native_handle(), number, 0));
+  if (taken.valid()) return taken;
+  return absl::ErrnoToStatus(
+      errno, absl::StrCat("cannot take descriptor ", number, " of process ", state_->pid));
+}
+
 void QemuProcess::Kill() {
   if (!state_->pidfd.is_open()) return;
   ::pidfd_send_signal(state_->pidfd.native_handle(), SIGKILL, nullptr, 0);

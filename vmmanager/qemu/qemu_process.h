@@ -56,6 +56,10 @@ class QemuProcess {
   // Returns when the process has ended. One waiter.
   Task<ProcessEnd> WaitEnd();
 
+  // A copy of a descriptor of its own, sharing the open file description. The kernel may refuse it
+  // (to who may not trace the process), or there is none.
+  absl::StatusOr<UniqueFd> TakeDescriptor(int number) const;
+
   // SIGKILL; harmless when it has ended.
   void Kill();
 

@@ -39,6 +39,7 @@ FakeHost::FakeHost(Executor executor, const std::string& address, const std::str
     : store(absl::StrCat("journal of ", address)),
       backend(executor),
       events(executor, store),
+      fence(guests.claims()),
       executor_(executor),
       guests_(guests) {
   settings.advertised_address = address;
@@ -52,7 +53,7 @@ FakeHost::FakeHost(Executor executor, const std::string& address, const std::str
   inventory = std::make_unique<VmInventory>(deps());
 }
 
-SandboxDeps FakeHost::deps() { return {executor_, backend, store, events, settings}; }
+SandboxDeps FakeHost::deps() { return {executor_, backend, store, events, fence, settings}; }
 
 Task<absl::StatusOr<std::shared_ptr<UtilityVm>>> FakeHost::Boot(std::string name) {
   v1::CreateVmRequest request;

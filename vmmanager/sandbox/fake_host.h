@@ -7,6 +7,7 @@
 
 #include "guestmanager/fake_agent.h"
 #include "vmmanager/backend/fake_backend.h"
+#include "vmmanager/fence/fake_fence.h"
 #include "vmmanager/sandbox/vm_inventory.h"
 #include "vmmanager/store/fake_store.h"
 
@@ -25,12 +26,16 @@ class FakeGuests {
   // Ends all agents.
   void Stop();
 
+  // Hosts of the same guests fence each other.
+  const std::shared_ptr<FakeClaims>& claims() const { return claims_; }
+
   bool boot = true;  // false: new guests never get as far as their agent
   bool obey = true;  // false: guests ignore that they should shut down
 
  private:
   Executor executor_;
   std::map<std::string, std::shared_ptr<guest::FakeAgent>> agents_;
+  std::shared_ptr<FakeClaims> claims_ = std::make_shared<FakeClaims>();
 };
 
 // What a daemon has below its edge, with fakes for the store, the VMM and the guests. Members are
@@ -53,6 +58,7 @@ class FakeHost {
   FakeBackend backend;
   HostSettings settings;
   EventLog events;
+  FakeFence fence;
   std::unique_ptr<VmInventory> inventory;
 
  private:

@@ -22,6 +22,7 @@ v1::Host DescribeHost(const SandboxDeps& deps, const ProgramInfo& program) {
   host.set_guest_link(deps.settings.use_vsock ? "vsock" : "virtio-serial");
   host.set_journal_id(deps.store.journal_id());
   host.set_api_version(kApiVersion);
+  host.set_fence(deps.fence.level());
   for (const CpuModel& model : backend.cpu_models) {
     if (model.missing_features.empty()) host.add_cpu_models(model.name);
   }

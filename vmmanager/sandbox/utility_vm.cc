@@ -9,6 +9,7 @@
 #include "absl/strings/str_cat.h"
 #include "bridge/runtime/status_macros.h"
 #include "bridge/runtime/unix_time.h"
+#include "vmmanager/sandbox/disk_lock.h"
 #include "vmmanager/state/saved_state.h"
 
 namespace ferry::vm {
@@ -89,6 +90,7 @@ v1::Vm UtilityVm::Describe(bool with_document) const {
   vm.set_accelerator(deps_.backend.info().accelerator);
   vm.set_state_reason(row_.state_reason);
   vm.set_created_unix_ms(row_.created_unix_ms);
+  vm.set_fence(deps_.fence.level());
   if (notice_.has_value()) vm.set_session_id(notice_->session_id);
   if (!incoming_session_.empty()) vm.set_session_id(incoming_session_);
   if (guest_ != nullptr) {
@@ -128,6 +130,10 @@ absl::Status UtilityVm::CheckHere() const {
 }
 
 absl::Status UtilityVm::NotYet(const std::string& operation) const {
+  if (phase_ == Phase::kInDoubt && fenced_) {
+    return absl::FailedPreconditionError(
+        absl::StrCat("VM ", row_.name, " cannot be ", operation, ": ", row_.state_reason));
+  }
   if (phase_ == Phase::kInDoubt) {
     return absl::FailedPreconditionError(absl::StrCat(
         "VM ", row_.name, " cannot be ", operation, ": ", row_.state_reason,
@@ -181,7 +187,9 @@ Task<absl::Status> UtilityVm::Start() {
   CO_RETURN_IF_ERROR(RefuseIfMigrating("started"));
   SetPhase(Phase::kStarting);
   deps_.events.Publish("vm.starting", row_.id, {{"name", row_.name}});
-  absl::Status booted = co_await Boot();
+  absl::Status booted = co_await deps_.fence.Prepare(row_.id);
+  if (booted.ok()) booted = co_await ClaimFence(row_.epoch);
+  if (booted.ok()) booted = co_await Boot();
   // A daemon that stops leaves the booting VM to the next one.
   if (detached_) co_return CheckHere();
   if (!booted.ok()) {
@@ -191,6 +199,7 @@ Task<absl::Status> UtilityVm::Start() {
       if (!ended.ok()) spdlog::warn("vm {}: {}", row_.name, ended.ToString());
       (void)co_await AwaitExit(kExitLimit);
     }
+    co_await deps_.fence.Release(row_.id);
     SetPhase(Phase::kFailed, std::string(booted.message()));
     deps_.events.Publish("vm.start_failed", row_.id, {{"error", std::string(booted.message())}});
     (void)co_await Persist();
@@ -211,7 +220,7 @@ Task<absl::Status> UtilityVm::Boot() {
   MakeGuest(Spools::kNew);
   CO_RETURN_IF_ERROR(guest_->Listen());
   const schema::StartOptions options;
-  CO_RETURN_IF_ERROR(co_await system_->Start(options, nullptr));
+  CO_RETURN_IF_ERROR(AsFenceHeld(co_await system_->Start(options, nullptr)));
   row_.adoption_record = system_->adoption_record();
   CO_RETURN_IF_ERROR(co_await Persist());
 
@@ -289,6 +298,8 @@ void UtilityVm::OnExit(const SystemExit& exit) {
   RemoveSpools();
   system_.reset();
   paused_ = false;
+  // A daemon that has let go of it does not know that it ended.
+  if (!detached_) Spawn(deps_.executor, deps_.fence.Release(row_.id));
   if (phase_ == Phase::kUp || phase_ == Phase::kStopping) {
     const bool crashed =
         exit.cause == SystemExit::Cause::kCrashed || exit.cause == SystemExit::Cause::kPanic;
@@ -332,6 +343,8 @@ Task<absl::Status> UtilityVm::Stop(bool force, milliseconds timeout) {
     ended = co_await ShutDownInOrder(timeout);
   }
   if (!ended.ok() && phase_ == Phase::kStopping) SetPhase(Phase::kUp);
+  // Whoever looks next finds it given up.
+  if (system_ == nullptr && !detached_) co_await deps_.fence.Release(row_.id);
   co_return ended;
 }
 
@@ -401,7 +414,9 @@ Task<absl::Status> UtilityVm::Resume() {
   if (phase_ != Phase::kUp) co_return Refuse("resumed");
   if (!paused_) co_return absl::OkStatus();
   std::shared_ptr<ComputeSystem> system = system_;
-  CO_RETURN_IF_ERROR(co_await system->Resume());
+  CO_RETURN_IF_ERROR(co_await ClaimFence(row_.epoch));
+  CO_RETURN_IF_ERROR(CheckHere());
+  CO_RETURN_IF_ERROR(AsFenceHeld(co_await system->Resume()));
   paused_ = false;
   row_.desired_state = "running";
   deps_.events.Publish("vm.resumed", row_.id);

@@ -13,6 +13,7 @@
 #include "ferry/v1/vm.pb.h"
 #include "guestmanager/guest.h"
 #include "vmmanager/backend/compute_system.h"
+#include "vmmanager/fence/fence.h"
 #include "vmmanager/sandbox/event_log.h"
 #include "vmmanager/sandbox/host_settings.h"
 #include "vmmanager/sandbox/migration_hold.h"
@@ -26,6 +27,7 @@ struct SandboxDeps {
   Backend& backend;
   Store& store;
   EventLog& events;
+  Fence& fence;
   const HostSettings& settings;
 };
 
@@ -122,6 +124,15 @@ class UtilityVm : public std::enable_shared_from_this<UtilityVm> {
   Task<bool> MayHaveLeft();
   // Tells attached clients where to go on.
   void AnnounceMove();
+  // Asks the fence, before a copy may run here with that epoch. Cheap where it was asked before.
+  Task<absl::Status> ClaimFence(uint64_t epoch);
+  // The same for a copy that runs here already: there it is too late to be refused, so somebody is
+  // told.
+  Task<void> ClaimWhatRuns(uint64_t epoch);
+  // Until the next ClaimFence another host may.
+  Task<void> YieldFence();
+  // Whether the guest runs at this moment. False if that cannot be told.
+  Task<bool> Executes();
   // Sees to it that it runs, unless its user paused it: a VMM that lost its stream may have left it
   // stopped.
   Task<absl::Status> RunOn();
@@ -170,6 +181,7 @@ class UtilityVm : public std::enable_shared_from_this<UtilityVm> {
   std::string SpoolFolder() const;
   void RemoveSpools();
   Task<absl::Status> TakeOver(const AdoptionClaim& claim);
+  static Task<void> ClaimAdopted(std::shared_ptr<UtilityVm> self);
   absl::Status AdoptGuest();
   void StartPump();
   static Task<void> PumpEvents(std::shared_ptr<UtilityVm> self,
@@ -200,6 +212,7 @@ class UtilityVm : public std::enable_shared_from_this<UtilityVm> {
   AsyncEvent exited_;    // the system is gone; changed_ is pulsed too
   AsyncEvent changed_;   // pulsed when phase, hold, freeze or detached_ changed
   bool frozen_ = false;  // a switchover is being decided
+  bool fenced_ = false;  // decided that it is this host's, but the fence does not let it run
   bool persist_pending_ = false;
 
   std::optional<MigrationNotice> notice_;  // the open migration, on the source

@@ -3,6 +3,7 @@
 
 #include "absl/strings/str_cat.h"
 #include "bridge/runtime/status_macros.h"
+#include "vmmanager/sandbox/disk_lock.h"
 #include "vmmanager/sandbox/utility_vm.h"
 #include "vmmanager/state/saved_state.h"
 
@@ -72,6 +73,8 @@ Task<absl::Status> UtilityVm::TakeOver(const AdoptionClaim& claim) {
     FreezeGuest();
     co_return absl::OkStatus();
   }
+  // The file system of the locks may hang, and other VMs wait to be taken over.
+  Spawn(deps_.executor, ClaimAdopted(shared_from_this()));
   // A VMM that is still told of a migration has to know that its user wants the guest paused.
   std::shared_ptr<ComputeSystem> adopted = system_;
   if (paused_) CO_RETURN_IF_ERROR(co_await adopted->Pause());
@@ -79,6 +82,35 @@ Task<absl::Status> UtilityVm::TakeOver(const AdoptionClaim& claim) {
   deps_.events.Publish("vm.adopted", row_.id, {{"name", row_.name}});
   if (!paused_) Spawn(deps_.executor, AwaitAgent(shared_from_this()));
   co_return absl::OkStatus();
+}
+
+Task<void> UtilityVm::ClaimAdopted(std::shared_ptr<UtilityVm> self) {
+  if (co_await self->Executes()) {
+    co_await self->ClaimWhatRuns(self->row_.epoch);
+    co_return;
+  }
+  // Whoever lets it run asks again.
+  const absl::Status claimed = co_await self->ClaimFence(self->row_.epoch);
+  if (!claimed.ok()) {
+    spdlog::error("vm {}: it does not run here, and may not: {}", self->row_.name,
+                  claimed.ToString());
+  }
+}
+
+Task<bool> UtilityVm::Executes() {
+  std::shared_ptr<ComputeSystem> system = system_;
+  if (system == nullptr) co_return false;
+  const schema::PropertyQuery query;
+  auto properties = co_await system->GetProperties(query);
+  co_return properties.ok() && properties->state == schema::SystemState::kRunning;
+}
+
+Task<void> UtilityVm::ClaimWhatRuns(uint64_t epoch) {
+  auto self = shared_from_this();
+  const absl::Status claimed = co_await ClaimFence(epoch);
+  if (claimed.ok()) co_return;
+  spdlog::error("vm {}: it runs here, and {}", row_.name, claimed.ToString());
+  deps_.events.Publish("vm.fence_lost", row_.id, {{"error", std::string(claimed.message())}});
 }
 
 absl::Status UtilityVm::AdoptGuest() {
@@ -103,7 +135,8 @@ Task<absl::Status> UtilityVm::RunOn() {
   auto properties = co_await system->GetProperties(query);
   if (!properties.ok()) co_return properties.status();
   if (properties->state != schema::SystemState::kPaused) co_return absl::OkStatus();
-  co_return co_await system->Resume();
+  CO_RETURN_IF_ERROR(co_await ClaimFence(row_.epoch));
+  co_return AsFenceHeld(co_await system->Resume());
 }
 
 Task<void> UtilityVm::MarkLost(uint64_t epoch, const std::string& why) {
@@ -116,6 +149,7 @@ Task<void> UtilityVm::MarkLost(uint64_t epoch, const std::string& why) {
   RemoveSpools();
   incoming_session_.clear();
   event_tap_ = nullptr;
+  co_await deps_.fence.Release(row_.id);
   SetPhase(Phase::kFailed, reason);
   absl::Status stored = co_await Persist();
   if (!stored.ok()) spdlog::error("vm {}: {}", row_.name, stored.ToString());

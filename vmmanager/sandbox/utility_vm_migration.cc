@@ -3,6 +3,7 @@
 
 #include "absl/strings/str_cat.h"
 #include "bridge/runtime/status_macros.h"
+#include "vmmanager/sandbox/disk_lock.h"
 #include "vmmanager/sandbox/utility_vm.h"
 
 namespace ferry::vm {
@@ -47,6 +48,22 @@ Task<bool> UtilityVm::MayHaveLeft() {
   const schema::PropertyQuery query;
   auto properties = co_await system->GetProperties(query);
   co_return !properties.ok() || properties->state_sent;
+}
+
+Task<absl::Status> UtilityVm::ClaimFence(uint64_t epoch) {
+  auto self = shared_from_this();
+  FenceClaim claim{row_.id, row_.name, epoch};
+  absl::Status claimed = co_await deps_.fence.Claim(std::move(claim));
+  fenced_ = !claimed.ok() && phase_ == Phase::kInDoubt;
+  if (fenced_) {
+    row_.state_reason = absl::StrCat("it is this host's, but waits: ", claimed.message());
+  }
+  co_return claimed;
+}
+
+Task<void> UtilityVm::YieldFence() {
+  auto self = shared_from_this();
+  co_await deps_.fence.Yield(row_.id);
 }
 
 void UtilityVm::AnnounceMove() {
@@ -101,6 +118,7 @@ Task<absl::Status> UtilityVm::PrepareIncoming(const schema::MigrationInitializeO
   document.migration_options = options;
   auto system = co_await deps_.backend.Create(row_.id, document);
   if (!system.ok()) co_return system.status();
+  CO_RETURN_IF_ERROR(co_await deps_.fence.Prepare(row_.id));
   system_ = *std::move(system);
   StartPump();
   MakeGuest(Spools::kNew);
@@ -129,7 +147,7 @@ Task<absl::Status> UtilityVm::RunIncoming(uint64_t epoch, bool paused) {
     options.origin = schema::MigrationOrigin::kDestination;
     options.finalized_operation = schema::MigrationFinalOperation::kResume;
     options.leave_paused = paused;
-    CO_RETURN_IF_ERROR(co_await system->FinalizeLiveMigration(options));
+    CO_RETURN_IF_ERROR(AsFenceHeld(co_await system->FinalizeLiveMigration(options)));
   }
   paused_ = paused;
   incoming_session_.clear();

@@ -60,6 +60,10 @@ Task<void> VmInventory::AdoptAll(std::map<std::string, AdoptionClaim> claims) {
   std::vector<std::string> records;
   for (const auto& vm : List()) records.push_back(vm->adoption_record());
   co_await deps_.backend.EndAllBut(std::move(records));
+  // Whatever there was of those that could not be taken over has ended by now.
+  for (const auto& vm : List()) {
+    if (vm->system() == nullptr) Spawn(deps_.executor, deps_.fence.Release(vm->id()));
+  }
 }
 
 absl::Status VmInventory::CheckServing() const {
@@ -131,6 +135,7 @@ std::vector<std::shared_ptr<UtilityVm>> VmInventory::List() const {
 Task<absl::Status> VmInventory::Delete(std::shared_ptr<UtilityVm> vm) {
   CO_RETURN_IF_ERROR(co_await vm->Remove());
   vms_.erase(vm->id());
+  co_await deps_.fence.Forget(vm->id(), FenceFate::kDeleted);
   deps_.events.Publish("vm.deleted", vm->id(), {{"name", vm->name()}});
   co_return absl::OkStatus();
 }
@@ -172,6 +177,7 @@ Task<absl::Status> VmInventory::Forget(std::string id, std::string moved_to) {
   const std::string name = it->second->name();
   vms_.erase(it);
   if (!moved_to.empty()) NoteDeparted(id, name, moved_to);
+  co_await deps_.fence.Forget(id, FenceFate::kElsewhere);
   co_return co_await deps_.store.DeleteVm(id);
 }
 

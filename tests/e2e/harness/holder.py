@@ -1,9 +1,9 @@
 """First process of a host's namespaces: makes its mounts private, then reaps orphans.
 
-Usage: holder.py PRIVATE_FOLDER
+Usage: holder.py PRIVATE_FOLDER [SHARED_FOLDER]
 Run by namespaces.py under unshare. Mounts file systems of its own on PRIVATE_FOLDER, /run and
 /dev/shm and makes every other one read-only, so that two hosts share nothing that either can write
-to.
+to, but for SHARED_FOLDER.
 """
 import os
 import subprocess
@@ -24,10 +24,13 @@ def mount_points():
 
 
 def main():
-    private = sys.argv[1]
+    private, *shared = sys.argv[1:]
     for point in mount_points():
         if not any(point == kept or point.startswith(kept + "/") for kept in KEPT_WRITABLE):
             mount("-o", "remount,bind,ro", point, check=False)
+    for folder in shared:
+        mount("--bind", folder, folder)
+        mount("-o", "remount,bind,rw", folder)
     for folder, mode in ((private, "0755"), ("/run", "0755"), ("/dev/shm", "1777")):
         mount("-t", "tmpfs", "-o", f"mode={mode}", "ferry-host", folder)
     mount("-t", "proc", "proc", "/proc")

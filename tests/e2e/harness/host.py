@@ -237,11 +237,15 @@ class Host:
 
 
 class Hosts:
-    """Two hosts that share nothing but the wire, or two loopback ports where that is refused."""
+    """Two hosts that share nothing but the wire, or two loopback ports where that is refused.
 
-    def __init__(self):
+    With a `shared_folder` both can write there, too.
+    """
+
+    def __init__(self, shared_folder=None):
         # Short, for Unix socket addresses end at 107 bytes.
         self.folder = pathlib.Path(tempfile.mkdtemp(prefix="ferry-", dir="/tmp"))
+        self.shared_folder = shared_folder
         self.isolated = True
         self._pair = []
         try:
@@ -257,7 +261,7 @@ class Hosts:
         spaces = []
         try:
             for _ in "ab":
-                spaces.append(namespaces.Namespace(self.folder))
+                spaces.append(namespaces.Namespace(self.folder, self.shared_folder))
             namespaces.connect(*spaces, ("10.99.7.1/30", "10.99.7.2/30"))
         except BaseException:
             for space in spaces:

@@ -16,13 +16,13 @@ class Refused(Exception):
 class Namespace:
     """Holds the three namespaces of one host; ending it ends every process inside."""
 
-    def __init__(self, private_folder):
+    def __init__(self, private_folder, shared_folder=None):
         # The kernel ends unshare with us, unshare ends the holder, and as the first process of its
         # process namespace the holder takes all others with it.
         self._unshare = subprocess.Popen(
             ["setpriv", "--pdeathsig", "KILL", "unshare", "--net", "--mount", "--pid", "--fork",
              "--kill-child=KILL", "--propagation", "private", sys.executable, HOLDER,
-             private_folder],
+             private_folder, *([shared_folder] if shared_folder else [])],
             stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
         self._holder = None
         if self._unshare.stdout.readline() != "ready\n":

@@ -14,6 +14,12 @@ inline constexpr auto kGiveUp = v1::FORCED_DECISION_GIVE_UP;
 // A person decides about a VM that is in doubt, without the destination's word.
 class ForcingTest : public DrivenTest {
  protected:
+  // These hosts share nothing: what a person decides is all there is.
+  void SetUp() override {
+    DrivenTest::SetUp();
+    b_.host.fence.Share(std::make_shared<vm::FakeClaims>());
+  }
+
   // A migration whose source is committed and hears nothing more: its questions wait, and the
   // destination is just being told to run the VM.
   std::string MigrateIntoDoubt(const v1::MigrateRequest& request = MigrateRequest()) {

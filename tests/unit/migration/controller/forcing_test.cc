@@ -138,6 +138,36 @@ TEST_F(ForcingTest, AReturningDestinationEndsItsStaleCopy) {
   ExpectMoved(vm, 5);
 }
 
+// The hosts share a fence, so the person's word alone does not make two copies run.
+TEST_F(ForcingTest, AFenceThatTheStaleCopyHoldsIsFreedByTellingIt) {
+  b_.host.fence.Share(guests_.claims());
+  auto vm = Boot();
+  const std::string id = MigrateAndLoseDone();
+  const auto refused = Recover(a_, id, "web", kRunHere);
+  EXPECT_EQ(rpc::ReasonOf(refused.status()), vm::kFenceHeld) << refused.status();
+  EXPECT_EQ(Kinds(a_, id).back(), "FORCED");
+  EXPECT_FALSE(Runs(a_, vm->id()));
+  EXPECT_TRUE(Runs(b_, vm->id()));
+  peer_->Release("Settle");
+  Wait(a_, id);
+  EXPECT_EQ(Kinds(b_, id).back(), "SUPERSEDED");
+  ExpectRunsAtSourceOnly(vm, id);
+}
+
+TEST_F(ForcingTest, AFenceKeepsAlsoAPausedVmFromBeingForced) {
+  auto vm = Boot();
+  ASSERT_TRUE(Await(vm->Pause()).ok());
+  const std::string id = MigrateAndLoseDone();
+  a_.host.fence.refusal = vm::FenceHeld("process 7 holds it", "end process 7");
+  EXPECT_EQ(rpc::ReasonOf(Recover(a_, id, "web", kRunHere).status()), vm::kFenceHeld);
+  EXPECT_EQ(vm->state(), v1::VM_STATE_IN_DOUBT);
+  a_.host.fence.refusal = absl::OkStatus();
+  EXPECT_TRUE(Recover(a_, id, "web", kRunHere).ok());
+  EXPECT_EQ(vm->state(), v1::VM_STATE_PAUSED);
+  peer_->Release("Settle");
+  Wait(a_, id);
+}
+
 TEST_F(ForcingTest, WhatTheDestinationClaimsLaterIsSuperseded) {
   auto vm = Boot();
   TransferBoth("s1");

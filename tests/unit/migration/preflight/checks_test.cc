@@ -134,6 +134,9 @@ TEST(Preflight, SourceChecks) {
       {"source_certificate", fail, "not valid yet",
        [](auto& f) { f.certificate.certificate->not_before = kNow / 1000 + 1; }},
       {"source_state", fail, "32 MiB are needed", [](auto& f) { f.folder = Folder(31); }},
+      {"source_fence", fail, "process 7",
+       [](auto& f) { f.fence.sight = absl::FailedPreconditionError("process 7 holds it"); }},
+      {"source_fence", warn, "not claimed", [](auto& f) { f.fence.sight = vm::FenceSight::kFree; }},
       {"source_state", fail, "read-only",
        [](auto& f) { f.folder.writable = absl::PermissionDeniedError("read-only"); }},
   };
@@ -242,6 +245,19 @@ TEST(Preflight, NoAnswerIsExplainedByItsKind) {
                                      absl::UnimplementedError("x"), absl::InternalError("x")}) {
     EXPECT_EQ(ExplainNoAnswer("b", status).result(), v1::PREFLIGHT_RESULT_FAIL);
   }
+}
+
+TEST(Preflight, AFenceThatTheHostsDoNotShareIsToldOnlyWhereTheyMeantTo) {
+  DestinationFacts facts = GoodDestination();
+  facts.fence = {vm::kHostLock, vm::FenceSight::kFree};
+  ExpectOnly(CheckDestination(facts), "destination_fence", v1::PREFLIGHT_RESULT_PASS, "host_lock");
+  facts.fence.level = vm::kImageLock;
+  ExpectOnly(CheckDestination(facts), "destination_fence", v1::PREFLIGHT_RESULT_WARN,
+             "in the destination's folder");
+  facts.fence.sight = vm::FenceSight::kHeld;
+  ExpectOnly(CheckDestination(facts), "destination_fence", v1::PREFLIGHT_RESULT_PASS, "image_lock");
+  facts.fence.sight = absl::FailedPreconditionError("process 7 holds it");
+  ExpectOnly(CheckDestination(facts), "destination_fence", v1::PREFLIGHT_RESULT_FAIL, "process 7");
 }
 
 }  // namespace

@@ -124,6 +124,17 @@ TEST_F(PreflightTest, TakenNameAndOpenSessionFail) {
   Wait(a_, id);
 }
 
+TEST_F(PreflightTest, AFenceThatSomebodyElseHoldsFails) {
+  Boot();
+  EXPECT_EQ(Find(Check(), "source_fence").result(), v1::PREFLIGHT_RESULT_PASS);
+  EXPECT_EQ(Find(Check(), "destination_fence").result(), v1::PREFLIGHT_RESULT_PASS);
+  b_.host.fence.refusal = vm::FenceHeld("process 7 holds it", "end process 7");
+  ExpectFails("destination_fence", "process 7 holds it");
+  b_.host.fence.refusal = absl::OkStatus();
+  a_.host.fence.refusal = absl::UnavailableError("the folder gives no answer");
+  ExpectFails("source_fence", "the folder gives no answer");
+}
+
 TEST_F(PreflightTest, SilentAgentFailsWithinItsTime) {
   auto vm = Boot();
   guests_.Agent(vm->id()).Stop();

@@ -46,6 +46,13 @@ TEST(ConfigTest, APlainDaemonServesWhereAPlainClientLooks) {
   EXPECT_EQ(Parse({"--socket", "/tmp/s"})->socket, "/tmp/s");
 }
 
+TEST(ConfigTest, LocksLieWhereItIsSaid) {
+  EXPECT_EQ(Parse({})->fence_lock_dir, "");
+  EXPECT_EQ(Parse({"--fence-lock-dir", "/srv/locks"})->fence_lock_dir, "/srv/locks");
+  EXPECT_THAT(std::string(Parse({"--fence-lock-dir", "locks"}).status().message()),
+              HasSubstr("absolute path"));
+}
+
 TEST(ConfigTest, EveryTcpListenerNeedsCertificatesOrConsent) {
   for (const char* flag : {"--listen", "--migration-listen"}) {
     const auto refused = Parse({flag, "127.0.0.1:7700"});

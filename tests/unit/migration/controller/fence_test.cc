@@ -1,0 +1,270 @@
+// The fence is asked before a copy runs on either side, and told once the source does not run it.
+#include "tests/unit/migration/controller/driven_fixture.h"
+#include "vmmanager/fence/fake_fence.h"
+
+namespace ferry::migration {
+namespace {
+
+using ::testing::Contains;
+using ::testing::IsEmpty;
+
+class FenceTest : public DrivenTest {
+ protected:
+  void TearDown() override {
+    for (MigrationHost* host : {&a_, &b_}) {
+      host->host.fence.on_call = [](const std::string&) {};
+      host->host.fence.before_claim = nullptr;
+    }
+    DrivenTest::TearDown();
+  }
+
+  static absl::Status Held() {
+    return vm::FenceHeld("somebody else holds the lock of VM web", "end that");
+  }
+  static std::vector<std::string> Claims(const MigrationHost& host) {
+    std::vector<std::string> claims;
+    for (const std::string& call : host.host.fence.calls) {
+      if (call.starts_with("claim")) claims.push_back(call);
+    }
+    return claims;
+  }
+};
+
+TEST_F(FenceTest, PassesFromHostToHostWithTheVm) {
+  auto vm = Boot();
+  EXPECT_TRUE(a_.host.fence.Holds(vm->id()));
+  std::vector<std::string> source;
+  std::vector<std::string> destination;
+  bool claimed = true;
+  a_.host.fence.on_call = [&](const std::string& call) {
+    if (call != "yield" || !source.empty()) return;
+    const std::string id = a_.host.store.journal().back().session_id;
+    source = Kinds(a_, id);
+    destination = Kinds(b_, id);
+    claimed = !Claims(b_).empty();
+  };
+  const std::string id = Migrate();
+  EXPECT_EQ(Wait(a_, id).outcome(), v1::SESSION_OUTCOME_SUCCEEDED);
+  ExpectMoved(vm, 2);
+  // It was given up once COMMIT was durable, before the destination had heard of it.
+  EXPECT_THAT(source, ElementsAre("OPEN", "TRANSFER", "QUIESCED", "COMMIT"));
+  EXPECT_THAT(destination, ElementsAre("IMPORTED", "LISTENING", "PREPARED"));
+  EXPECT_FALSE(claimed);
+  EXPECT_THAT(b_.host.fence.calls, ElementsAre("prepare", "claim 2"));
+  EXPECT_TRUE(b_.host.fence.Holds(vm->id()));
+  EXPECT_THAT(a_.host.fence.calls, Contains("forget"));
+}
+
+TEST_F(FenceTest, DestinationThatIsFencedRefusesAndTheSourceRunsOn) {
+  auto vm = Boot();
+  b_.host.fence.refusal = Held();
+  const std::string id = Migrate();
+  const v1::Session session = Wait(a_, id);
+  EXPECT_EQ(session.outcome(), v1::SESSION_OUTCOME_FAILED);
+  EXPECT_EQ(session.reason(), vm::kFenceHeld);
+  EXPECT_THAT(session.error(), HasSubstr("somebody else holds the lock of VM web"));
+  EXPECT_EQ(session.vm_location(), "host-a:1");
+  EXPECT_EQ(session.fence(), "fake");
+  EXPECT_THAT(Kinds(a_, id), ElementsAre("OPEN", "TRANSFER", "QUIESCED", "COMMIT", "RECLAIMED"));
+  EXPECT_THAT(Kinds(b_, id), ElementsAre("IMPORTED", "LISTENING", "PREPARED", "REFUSED"));
+  EXPECT_EQ(Describe(b_, id).reason(), vm::kFenceHeld);
+  ExpectRolledBack(vm);
+  EXPECT_EQ(vm->epoch(), 3u);
+  EXPECT_EQ(Claims(a_).back(), "claim 3");
+  // Nothing of it stays.
+  b_.host.fence.refusal = absl::OkStatus();
+  EXPECT_EQ(Wait(a_, Migrate()).vm_location(), "host-b:1");
+  ExpectMoved(vm, 4);
+}
+
+TEST_F(FenceTest, SourceThatIsFencedStaysPausedAndTriesAgain) {
+  auto vm = Boot();
+  a_.deps->limits.release = milliseconds(5);
+  a_.deps->limits.ask_again = milliseconds(5);
+  b_.host.fence.refusal = Held();
+  b_.host.fence.on_call = [&](const std::string& call) {
+    if (call == "claim 2") a_.host.fence.refusal = Held();
+  };
+  const std::string id = Migrate();
+  const size_t before = Claims(a_).size();
+  Until([&] { return Claims(a_).size() > before + 3; });
+  EXPECT_EQ(Kinds(a_, id).back(), "RECLAIMED");
+  EXPECT_EQ(vm->state(), v1::VM_STATE_IN_DOUBT);
+  EXPECT_THAT(vm->Describe(false).state_reason(), HasSubstr("holds the lock of VM web"));
+  EXPECT_THAT(Describe(a_, id).error(), HasSubstr("this host's again, but does not run yet"));
+  EXPECT_THAT(Describe(a_, id).error(), HasSubstr("holds the lock of VM web"));
+  EXPECT_FALSE(a_.host.System(*vm)->Step());
+  // Whoever wants to use it is told the same.
+  a_.host.settings.outcome_wait = milliseconds(1);
+  for (const absl::Status& told :
+       {Await(vm->UsableGuest()).status(), Await(vm->Pause()), Await(vm->Resume())}) {
+    EXPECT_THAT(std::string(told.message()), HasSubstr("holds the lock of VM web"));
+  }
+  a_.host.fence.refusal = absl::OkStatus();
+  EXPECT_EQ(Wait(a_, id).vm_location(), "host-a:1");
+  ExpectRolledBack(vm);
+  EXPECT_TRUE(a_.host.fence.Holds(vm->id()));
+}
+
+TEST_F(FenceTest, ACallerThatDrivesBothSidesIsToldWhoHoldsIt) {
+  auto vm = Boot();
+  TransferBoth("s");
+  b_.host.fence.refusal = Held();
+  auto go = Stop(a_, "s");
+  ASSERT_TRUE(go.ok()) << go.status();
+  EXPECT_FALSE(a_.host.fence.Holds(vm->id()));
+  a_.host.fence.refusal = Held();
+  const auto ran = Resume(b_, "s", *go);
+  EXPECT_EQ(rpc::ReasonOf(ran.status()), vm::kFenceHeld) << ran.status();
+  auto refused = Stop(b_, "s");
+  ASSERT_TRUE(refused.ok()) << refused.status();
+  const auto fenced = Resume(a_, "s", *refused);
+  EXPECT_EQ(rpc::ReasonOf(fenced.status()), vm::kFenceHeld) << fenced.status();
+  EXPECT_FALSE(a_.host.System(*vm)->Step());
+  a_.host.fence.refusal = absl::OkStatus();
+  EXPECT_TRUE(Resume(a_, "s", *refused).ok());
+  ExpectRolledBack(vm);
+}
+
+TEST_F(FenceTest, WhatIsCalledOffBeforeCommitIsNeverGivenUp) {
+  auto vm = Boot();
+  TransferBoth("s");
+  EXPECT_TRUE(Resume(a_, "s").ok());
+  Wait(b_, "s");
+  ExpectRolledBack(vm);
+  EXPECT_EQ(std::count(a_.host.fence.calls.begin(), a_.host.fence.calls.end(), "yield"), 0);
+  EXPECT_TRUE(a_.host.fence.Holds(vm->id()));
+  EXPECT_THAT(Claims(b_), IsEmpty());
+}
+
+TEST_F(FenceTest, ASourceThatDiedAfterCommitGivesItUpOnceItIsBack) {
+  auto vm = Boot();
+  TransferBoth("s");
+  ASSERT_TRUE(Stop(a_, "s").ok());
+  // As if it had died before it did.
+  ASSERT_TRUE(Await(a_.host.fence.Claim({vm->id(), "web", 1})).ok());
+  SessionRegistry restarted(*a_.deps);
+  ASSERT_TRUE(Await(restarted.Load(JournalTrust::kWhole)).ok());
+  Await(restarted.Recover());
+  Until([&] { return restarted.Describe("s")->done(); });
+  EXPECT_EQ(restarted.Describe("s")->vm_location(), "host-b:1");
+  EXPECT_TRUE(b_.host.fence.Holds(vm->id()));
+}
+
+TEST_F(FenceTest, APausedVmIsNotTakenBackAgainstTheFence) {
+  auto vm = Boot();
+  ASSERT_TRUE(Await(vm->Pause()).ok());
+  TransferBoth("s");
+  ASSERT_TRUE(Stop(a_, "s").ok());
+  auto refused = Stop(b_, "s");
+  ASSERT_TRUE(refused.ok());
+  a_.host.fence.refusal = Held();
+  EXPECT_EQ(rpc::ReasonOf(Resume(a_, "s", *refused).status()), vm::kFenceHeld);
+  EXPECT_EQ(vm->state(), v1::VM_STATE_IN_DOUBT);
+  a_.host.fence.refusal = absl::OkStatus();
+  EXPECT_TRUE(Resume(a_, "s", *refused).ok());
+  EXPECT_EQ(vm->state(), v1::VM_STATE_PAUSED);
+  EXPECT_TRUE(a_.host.fence.Holds(vm->id()));
+  EXPECT_TRUE(Await(vm->Resume()).ok());
+  ExpectRolledBack(vm);
+}
+
+TEST_F(FenceTest, WhatStoppedForTheSwitchoverIsNotRolledBackAgainstTheFence) {
+  auto vm = Boot();
+  TransferBoth("s");
+  a_.host.fence.refusal = Held();
+  EXPECT_EQ(rpc::ReasonOf(Resume(a_, "s").status()), vm::kFenceHeld);
+  EXPECT_FALSE(a_.host.System(*vm)->Step());
+  // Cancelling is no way around it.
+  EXPECT_EQ(rpc::ReasonOf(Cancel(a_, "s")), vm::kFenceHeld);
+  EXPECT_FALSE(a_.host.System(*vm)->Step());
+  EXPECT_EQ(rpc::ReasonOf(Resume(a_, "s").status()), vm::kFenceHeld);
+  EXPECT_FALSE(a_.host.System(*vm)->Step());
+  a_.host.fence.refusal = absl::OkStatus();
+  EXPECT_TRUE(Resume(a_, "s").ok());
+  Wait(b_, "s");
+  ExpectRolledBack(vm);
+}
+
+TEST_F(FenceTest, WhatRunsIsCalledOffWhateverTheFenceSays) {
+  auto vm = Boot();
+  a_.host.backend.script().Block("Page");
+  StartTransfer("s");
+  Await(a_.host.backend.script().WaitBlocked("Page"));
+  a_.host.fence.refusal = Held();
+  EXPECT_TRUE(Cancel(a_, "s").ok());
+  a_.host.backend.script().Release("Page");
+  EXPECT_TRUE(Resume(a_, "s").ok());
+  Wait(b_, "s");
+  ExpectRolledBack(vm);
+}
+
+TEST_F(FenceTest, AVmmThatEndsWhileItIsClaimedIsNotGranted) {
+  auto vm = Boot();
+  TransferBoth("s");
+  auto go = Stop(a_, "s");
+  ASSERT_TRUE(go.ok());
+  AsyncEvent answers(io_.get_executor());
+  b_.host.fence.before_claim = [&answers](const vm::FenceClaim&) { return &answers; };
+  auto running = Begin(Session(b_, "s")->Finalize(v1::FINALIZE_ACTION_RESUME, *go));
+  Settle();
+  b_.host.System(*vm)->Exit(vm::SystemExit::Cause::kCrashed, "killed");
+  Settle();
+  answers.Set();
+  EXPECT_FALSE(Finish(running).ok());
+  EXPECT_EQ(Kinds(b_, "s").back(), "REFUSED");
+  EXPECT_FALSE(b_.host.fence.Holds(vm->id()));
+  Until([&] { return Describe(a_, "s").done(); });
+  ExpectRolledBack(vm);
+}
+
+TEST_F(FenceTest, WhatRunsAtTheDestinationAlreadyGoesOn) {
+  auto vm = Boot();
+  TransferBoth("s");
+  auto go = Stop(a_, "s");
+  ASSERT_TRUE(go.ok());
+  FailAppend(b_, "RUNNING");
+  ASSERT_FALSE(Resume(b_, "s", *go).ok());
+  ASSERT_EQ(Kinds(b_, "s").back(), "GRANTED");
+  ASSERT_TRUE(b_.host.System(*vm)->Step());
+  b_.host.fence.refusal = Held();
+  EXPECT_TRUE(Resume(b_, "s", *go).ok());
+  EXPECT_EQ(Kinds(b_, "s").back(), "RUNNING");
+  Settle();
+  std::vector<std::string> events;
+  const auto rows = Await(b_.host.store.ReadEvents(0, 1000));
+  for (const vm::EventRow& event : *rows) events.push_back(event.type);
+  EXPECT_THAT(events, Contains("vm.fence_lost"));
+  ExpectMoved(vm, 2);
+}
+
+TEST_F(FenceTest, ARestartedSourceTriesAgainWhatTheFenceRefused) {
+  auto vm = Boot();
+  a_.deps->limits.ask_again = milliseconds(5);
+  // Nobody can be asked, so its journal decides.
+  v1::PrepareAndExportSandboxRequest request = ExportRequest("s");
+  request.clear_destination();
+  const auto plan = Await(a_.sessions->PrepareAndExport(request));
+  ASSERT_TRUE(plan.ok()) << plan.status();
+  ASSERT_TRUE(Import("s", *plan).ok());
+  const auto prepared = Prepare(b_, "s");
+  ASSERT_TRUE(prepared.ok()) << prepared.status();
+  ASSERT_TRUE(Transfer(b_, "s").ok());
+  ASSERT_TRUE(Transfer(a_, "s", *prepared).ok());
+  Until([&] { return State(a_, "s") == v1::SESSION_STATE_TRANSFER_COMPLETED; });
+  a_.host.fence.refusal = Held();
+  SessionRegistry restarted(*a_.deps);
+  ASSERT_TRUE(Await(restarted.Load(JournalTrust::kWhole)).ok());
+  const size_t before = Claims(a_).size();
+  Await(restarted.Recover());
+  Until([&] { return Claims(a_).size() > before + 2; });
+  EXPECT_EQ(Kinds(a_, "s").back(), "ABORT");
+  EXPECT_FALSE(a_.host.System(*vm)->Step());
+  a_.host.fence.refusal = absl::OkStatus();
+  Until([&] { return restarted.Describe("s")->done(); });
+  EXPECT_TRUE(a_.host.System(*vm)->Step());
+  EXPECT_EQ(vm->state(), v1::VM_STATE_RUNNING);
+}
+
+}  // namespace
+}  // namespace ferry::migration

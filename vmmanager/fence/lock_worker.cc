@@ -1,0 +1,95 @@
+#include "vmmanager/fence/lock_worker.h"
+
+#include <boost/asio/post.hpp>
+#include <condition_variable>
+#include <deque>
+#include <mutex>
+#include <utility>
+
+#include "bridge/runtime/status_macros.h"
+
+namespace ferry::vm {
+
+struct LockWorker::State {
+  std::mutex mutex;
+  std::condition_variable posted;  // or closed
+  std::condition_variable over;
+  std::deque<std::function<void()>> queue;
+  bool closed = false;
+  bool ended = false;
+  bool listens = true;  // the executor's side is there
+};
+
+// Owned by the executor's side alone: the thread must not let go of an event.
+struct LockWorker::Outcome {
+  explicit Outcome(Executor executor) : done(std::move(executor)) {}
+  AsyncEvent done;
+  absl::Status status;
+};
+
+LockWorker::LockWorker(Executor executor)
+    : executor_(std::move(executor)),
+      state_(std::make_shared<State>()),
+      thread_([state = state_] { Serve(state); }) {}
+
+LockWorker::~LockWorker() { Close(milliseconds(0)); }
+
+void LockWorker::Serve(const std::shared_ptr<State>& state) {
+  std::unique_lock lock(state->mutex);
+  while (true) {
+    state->posted.wait(lock, [&state] { return state->closed || !state->queue.empty(); });
+    if (state->queue.empty()) break;
+    std::function<void()> work = std::move(state->queue.front());
+    state->queue.pop_front();
+    lock.unlock();
+    work();
+    work = nullptr;
+    lock.lock();
+  }
+  state->ended = true;
+  state->over.notify_all();
+}
+
+void LockWorker::Post(std::function<void()> work) {
+  const std::lock_guard lock(state_->mutex);
+  if (state_->closed) return;
+  state_->queue.push_back(std::move(work));
+  state_->posted.notify_one();
+}
+
+Task<absl::Status> LockWorker::Run(milliseconds limit, const char* what,
+                                   std::function<absl::Status()> work) {
+  auto outcome = std::make_shared<Outcome>(executor_);
+  Post([state = state_, executor = executor_, weak = std::weak_ptr<Outcome>(outcome),
+        work = std::move(work)] {
+    absl::Status status = work();
+    const std::lock_guard lock(state->mutex);
+    if (!state->listens) return;
+    asio::post(executor, [weak, status = std::move(status)] {
+      if (const std::shared_ptr<Outcome> waiting = weak.lock()) {
+        waiting->status = status;
+        waiting->done.Set();
+      }
+    });
+  });
+  CO_RETURN_IF_ERROR(co_await WithDeadline(limit, what, outcome->done.Wait()));
+  co_return outcome->status;
+}
+
+void LockWorker::Close(milliseconds patience) {
+  if (!thread_.joinable()) return;
+  std::unique_lock lock(state_->mutex);
+  state_->closed = true;
+  state_->posted.notify_one();
+  state_->over.wait_for(lock, patience, [this] { return state_->ended; });
+  state_->listens = false;
+  const bool ended = state_->ended;
+  lock.unlock();
+  if (ended) {
+    thread_.join();
+  } else {
+    thread_.detach();
+  }
+}
+
+}  // namespace ferry::vm

@@ -1,0 +1,42 @@
+#pragma once
+
+#include <functional>
+#include <memory>
+#include <thread>
+
+#include "absl/status/status.h"
+#include "bridge/runtime/async.h"
+
+namespace ferry::vm {
+
+// Does what may block for ever, one after the other, on a thread of its own. What is asked for is
+// done even if nobody waits for it any more. A thread that is stuck when nobody needs it any more
+// is left to itself, with what it works on.
+class LockWorker {
+ public:
+  explicit LockWorker(Executor executor);
+  ~LockWorker();
+  LockWorker(const LockWorker&) = delete;
+  LockWorker& operator=(const LockWorker&) = delete;
+
+  // Returns what `work` does, after all that was posted before. DEADLINE_EXCEEDED, naming `what`,
+  // if that takes longer than `limit`. Thread: the executor's; the worker may end meanwhile.
+  Task<absl::Status> Run(milliseconds limit, const char* what, std::function<absl::Status()> work);
+
+  // The same, and nobody waits. What it holds is let go of on the worker's thread.
+  void Post(std::function<void()> work);
+
+  // Nothing more is taken; what was posted is done, if that takes no longer than `patience`.
+  void Close(milliseconds patience);
+
+ private:
+  struct State;
+  struct Outcome;
+  static void Serve(const std::shared_ptr<State>& state);
+
+  const Executor executor_;
+  std::shared_ptr<State> state_;  // shared with the thread
+  std::thread thread_;
+};
+
+}  // namespace ferry::vm
