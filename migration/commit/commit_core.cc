@@ -265,9 +265,7 @@ absl::StatusOr<std::optional<SourceStep>> SourceCommit::GiveUp() const {
 
 absl::Status SourceCommit::CheckHeardForced(const Proof& refused) const {
   if (record_ != SourceRecord::kForced) return WrongState("end as a forced one");
-  CommitIdentity any_journal = identity_;
-  any_journal.peer_journal_id.clear();
-  return CheckIdentity(any_journal, refused, ProofKind::kRefused);
+  return CheckProof(refused, ProofKind::kRefused);
 }
 
 void DestinationCommit::Restore(DestinationRecord last, JournalTrust trust, Copy copy) {

@@ -22,9 +22,9 @@
 //                 <------- DONE --------  RUNNING
 //   RELEASED   (ends its copy)
 //
-// The source may run the VM unless its last record is COMMIT or RELEASED; after COMMIT only the
-// destination's REFUSED gives it back (RECLAIMED). The destination may run it only with its own
-// GRANTED. Only the destination writes GRANTED and REFUSED, and never both.
+// The source may run the VM unless its last record is COMMIT, RELEASED or GIVEN_UP; after COMMIT
+// only the destination's REFUSED gives it back (RECLAIMED). The destination may run it only with
+// its own GRANTED. Only the destination writes GRANTED and REFUSED, and never both.
 //
 // Nothing else can make two copies run but a person: where the destination is lost for good, the
 // source may be told to run the VM without its word (FORCED, which raises the epoch above the
@@ -154,8 +154,7 @@ class SourceCommit {
   absl::StatusOr<std::optional<SourceStep>> Force() const;
   // A person's decision to end the copy here without that word: it may have been the last one.
   absl::StatusOr<std::optional<SourceStep>> GiveUp() const;
-  // Whether this is the destination's REFUSED after FORCED: it has ended what it had, and the
-  // session is over. Whoever set that host up anew has ended it as well, so any journal's counts.
+  // Whether this is the destination's REFUSED after FORCED: it has ended what it had.
   absl::Status CheckHeardForced(const Proof& refused) const;
 
   void Apply(const SourceStep& step);

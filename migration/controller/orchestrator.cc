@@ -5,6 +5,7 @@
 #include "absl/strings/str_cat.h"
 #include "bridge/runtime/status_macros.h"
 #include "migration/options/profile.h"
+#include "vmmanager/fence/fence.h"
 #include "vmmanager/rpc/error_info.h"
 
 namespace ferry::migration {
@@ -56,10 +57,12 @@ Task<void> Orchestrator::GiveBack(std::shared_ptr<SourceSession> session, millis
   while (true) {
     std::string no_proof;
     auto back = co_await session->Finalize(v1::FINALIZE_ACTION_RESUME, std::move(no_proof));
-    // What is not allowed now will not be later: it was decided otherwise.
-    if (back.ok() || session->Describe().done() || absl::IsFailedPrecondition(back.status())) {
-      co_return;
-    }
+    if (back.ok() || session->Describe().done()) co_return;
+    // What is not allowed now will not be later, since it was decided otherwise; but a fence may be
+    // held for a moment only.
+    const std::string reason = rpc::ReasonOf(back.status());
+    const bool fenced = reason == vm::kFenceHeld || reason == vm::kFenceStale;
+    if (absl::IsFailedPrecondition(back.status()) && !fenced) co_return;
     spdlog::warn("session {}: {}; tried again", session->id(), back.status().ToString());
     co_await Delay(pause);
   }

@@ -36,6 +36,7 @@ Task<absl::Status> SourceSession::Force(v1::ForcedDecision decision) {
   }
   if (!run_here) co_return co_await FinishGivenUp();
   const absl::Status forced = co_await FinishForced();
+  if (!forced.ok() && !info_.done()) Spawn(deps_.executor(), GoOnHereLater(keep));
   if (!info_.done()) Spawn(deps_.executor(), FindDestination(keep));
   co_return forced;
 }
@@ -102,7 +103,6 @@ Task<void> SourceSession::TellForced(Self self) {
 // A host that was set up anew under the destination's address knows of no copy, and that says
 // nothing of the one that the old journal may bring back.
 absl::Status SourceSession::EndForced(const Proof& refused) {
-  RETURN_IF_ERROR(core_->CheckHeardForced(refused));
   if (!forced_through_) return absl::UnavailableError("the VM is yet to run here");
   if (peer_journal_id_.empty() || refused.journal_id != peer_journal_id_) {
     return absl::FailedPreconditionError(absl::StrCat(
@@ -112,6 +112,7 @@ absl::Status SourceSession::EndForced(const Proof& refused) {
         " the one that the VM was moved to; once no copy can come back with that one, clean up ",
         "the session"));
   }
+  RETURN_IF_ERROR(core_->CheckHeardForced(refused));
   if (!std::exchange(telling_, false)) return absl::OkStatus();
   info_.set_error(absl::StrCat("forced to run here; ", info_.destination(), " has no copy of it"));
   Store();

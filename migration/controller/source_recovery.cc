@@ -46,7 +46,7 @@ Task<void> SourceSession::Recover(std::shared_ptr<vm::UtilityVm> vm) {
   if (core_->record() == SourceRecord::kForced) {
     // Without the VM it has taken effect before, and there is only the destination to be told.
     forced_through_ = vm_ == nullptr;
-    (void)co_await FinishForced();
+    if (!(co_await FinishForced()).ok()) Spawn(deps_.executor(), GoOnHereLater(keep));
     if (!info_.done()) Spawn(deps_.executor(), FindDestination(keep));
     co_return;
   }
@@ -73,7 +73,7 @@ Task<void> SourceSession::Recover(std::shared_ptr<vm::UtilityVm> vm) {
       (void)co_await FinishRelease();
       break;
     case SourceRecord::kReclaimed:
-      (void)co_await FinishReclaim(head_.epoch);
+      if (!(co_await GoOnHere()).ok()) Spawn(deps_.executor(), GoOnHereLater(keep));
       break;
     default:
       // The former daemon may have ended before it did.
@@ -82,18 +82,26 @@ Task<void> SourceSession::Recover(std::shared_ptr<vm::UtilityVm> vm) {
   }
 }
 
-// As where the fence does not let the VM run yet.
-Task<void> SourceSession::RollBackLater(Self self) {
+// For want of the fence, say.
+Task<void> SourceSession::GoOnHereLater(Self self) {
   while (true) {
     co_await Delay(self->deps_.limits.ask_again);
     AsyncMutex::Guard lock = co_await self->deciding_.Lock();
     if (self->info_.done()) co_return;
-    EndReason why = self->Restarted();
-    absl::Status back = co_await self->RollBack(std::move(why));
-    if (!back.ok()) continue;
-    back = co_await self->vm_->RunOn();
-    if (!back.ok()) spdlog::error("session {}: {}", self->id(), back.ToString());
-    co_return;
+    const absl::Status back = co_await self->GoOnHere();
+    if (back.ok()) co_return;
+  }
+}
+
+Task<absl::Status> SourceSession::GoOnHere() {
+  auto keep = self();
+  switch (core_->record()) {
+    case SourceRecord::kReclaimed:
+      co_return co_await FinishReclaim(head_.epoch);
+    case SourceRecord::kForced:
+      co_return co_await FinishForced();
+    default:
+      co_return co_await RollBackRestarted();
   }
 }
 
@@ -101,7 +109,8 @@ Task<void> SourceSession::RecoverUndecided() {
   auto keep = self();
   // COMMIT comes after the VMM has sent all of the VM, and a VM that was given away does not run
   // here again. What shows neither may have been given away by a journal that was put back since.
-  if (!commit_started_ && !info_.destination().empty() && co_await vm_->MayHaveLeft()) {
+  const bool can_ask = core_->before_commit() && !info_.destination().empty();
+  if (!commit_started_ && can_ask && co_await vm_->MayHaveLeft()) {
     core_->Question();
     commit_started_ = true;
     info_.set_state(v1::SESSION_STATE_TRANSFER_COMPLETED);
@@ -113,8 +122,7 @@ Task<void> SourceSession::RecoverUndecided() {
     info_.set_vm_location("in doubt");
     Store();
   } else {
-    const absl::Status back = co_await RollBackRestarted();
-    if (!back.ok()) Spawn(deps_.executor(), RollBackLater(keep));
+    if (!(co_await GoOnHere()).ok()) Spawn(deps_.executor(), GoOnHereLater(keep));
   }
   Spawn(deps_.executor(), FindDestination(keep));
 }

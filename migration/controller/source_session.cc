@@ -470,7 +470,9 @@ Task<absl::Status> SourceSession::Reclaim(const Proof& refused) {
   CO_RETURN_IF_ERROR(co_await TakeStep(std::move(step)));
   why.message = absl::StrCat(kRefusedLate, why.message.empty() ? "" : ": ", why.message);
   Conclude(std::move(why));
-  co_return co_await FinishReclaim(head_.epoch);
+  absl::Status back = co_await FinishReclaim(head_.epoch);
+  if (!back.ok() && !info_.done()) Spawn(deps_.executor(), GoOnHereLater(keep));
+  co_return back;
 }
 
 // RECLAIMED is written: the VM is this host's again.

@@ -155,8 +155,9 @@ class SourceSession final : public MigrationSession {
   Task<absl::Status> FinishGivenUp();
   Task<absl::Status> Offer(std::shared_ptr<PeerClient> peer);
   static Task<void> FindDestination(Self self);
-  // Rolls back once that is possible, where it was not after a restart.
-  static Task<void> RollBackLater(Self self);
+  // By its record the VM is this host's: lets it run. The second one tries again until it does.
+  Task<absl::Status> GoOnHere();
+  static Task<void> GoOnHereLater(Self self);
   Task<void> RecoverUndecided();
   EndReason Restarted() const;
   // Called off by the daemon's restart: the VM is this host's, as far as its journal knows.

@@ -135,9 +135,10 @@ absl::Status UtilityVm::NotYet(const std::string& operation) const {
         absl::StrCat("VM ", row_.name, " cannot be ", operation, ": ", row_.state_reason));
   }
   if (phase_ == Phase::kInDoubt) {
-    return absl::FailedPreconditionError(absl::StrCat(
-        "VM ", row_.name, " cannot be ", operation, ": ", row_.state_reason,
-        "; wait for the outcome (ferryctl migration watch ", notice_->session_id, ")"));
+    return absl::FailedPreconditionError(
+        absl::StrCat("VM ", row_.name, " cannot be ", operation, ": ", row_.state_reason,
+                     "; wait for the outcome (ferryctl migration watch ",
+                     notice_ ? notice_->session_id : "ID", ")"));
   }
   if (phase_ == Phase::kIncoming) {
     return absl::FailedPreconditionError(absl::StrCat(

@@ -37,7 +37,8 @@ void UtilityVm::UnfreezeGuest() {
 }
 
 void UtilityVm::MarkInDoubt() {
-  SetPhase(Phase::kInDoubt, absl::StrCat("only ", notice_->destination, " knows whether it runs ",
+  const std::string there = notice_ ? notice_->destination : "the destination";
+  SetPhase(Phase::kInDoubt, absl::StrCat("only ", there, " knows whether it runs ",
                                          "there; waiting for that host's answer"));
 }
 

@@ -164,6 +164,40 @@ TEST_F(PutBackTest, WhereNobodyCanBeAskedTheVmWaits) {
   ExpectRolledBack(vm);
 }
 
+TEST_F(PutBackTest, WhatWasCalledOffIsNotAskedAbout) {
+  auto vm = Boot();
+  Send("s1").Cut();
+  // The former daemon dies between ABORT and its effect.
+  a_.host.backend.script().FailNext("FinalizeLiveMigration", absl::InternalError("not yet"));
+  ASSERT_FALSE(Resume(a_, "s1").ok());
+  ASSERT_EQ(Kinds(a_, "s1").back(), "ABORT");
+  ASSERT_FALSE(a_.host.System(*vm)->Step());
+  peer_->Block("Settle");
+  Restart();
+  EXPECT_EQ(Wait(a_, "s1").vm_location(), "host-a:1");
+  EXPECT_EQ(vm->state(), v1::VM_STATE_RUNNING);
+  EXPECT_TRUE(a_.host.System(*vm)->Step());
+  peer_->Release("Settle");
+  Settle();
+}
+
+TEST_F(PutBackTest, WhatWasGivenBackRunsOnceTheFenceLetsIt) {
+  auto vm = Boot();
+  CommitOf("s1");
+  const auto refused = Stop(b_, "s1");
+  ASSERT_TRUE(refused.ok()) << refused.status();
+  a_.host.fence.refusal = vm::FenceHeld("process 7 holds it", "end process 7");
+  EXPECT_FALSE(Resume(a_, "s1", *refused).ok());
+  ASSERT_EQ(Kinds(a_, "s1").back(), "RECLAIMED");
+  Restart();
+  EXPECT_EQ(vm->state(), v1::VM_STATE_IN_DOUBT);
+  a_.host.fence.refusal = absl::OkStatus();
+  // Nobody asks for it again.
+  EXPECT_EQ(Wait(a_, "s1").vm_location(), "host-a:1");
+  EXPECT_EQ(vm->state(), v1::VM_STATE_RUNNING);
+  EXPECT_TRUE(a_.host.System(*vm)->Step());
+}
+
 TEST_F(PutBackTest, WhatHasNotBeenSentWasNotGivenAway) {
   auto vm = Boot();
   a_.host.backend.script().Block("SwitchOver");
