@@ -16,7 +16,7 @@ class CtlError(Exception):
 
 
 def ferryctl():
-    return pathlib.Path(os.environ.get("FERRY_BUILD", ROOT / "build/dev")) / "bin/ferryctl"
+    return ROOT / os.environ.get("FERRY_BUILD", "build/dev") / "bin/ferryctl"
 
 
 def snake(value):

@@ -20,7 +20,8 @@ START_DEADLINE = 60  # seconds, on the host's clock
 
 
 def build_folder():
-    return pathlib.Path(os.environ.get("FERRY_BUILD", ROOT / "build/dev"))
+    """$FERRY_BUILD, which may be given from the project's root."""
+    return ROOT / os.environ.get("FERRY_BUILD", "build/dev")
 
 
 class Host:
