@@ -1,4 +1,6 @@
+#include <memory>
 #include <string>
+#include <utility>
 
 #include "absl/strings/str_cat.h"
 #include "tools/ferryctl/command.h"
@@ -31,13 +33,7 @@ Task<int> Watch(Client* client, std::string id) {
   co_return Conclude(*client, absl::StrCat("watching migration ", id), session, &view, json);
 }
 
-}  // namespace
-
-void AddMigrationCommands(CLI::App* app, Command* command) {
-  CLI::App* migration = app->add_subcommand("migration", "Look at migrations, and cancel them");
-  migration->require_subcommand(1);
-  migration->fallthrough();
-
+void AddMigrationList(CLI::App* migration, Command* command) {
   auto vm = std::make_shared<std::string>();
   CLI::App* list = migration->add_subcommand("list", "List migrations");
   list->add_option("--vm", *vm, "Only of this VM");
@@ -49,7 +45,9 @@ void AddMigrationCommands(CLI::App* app, Command* command) {
                           std::move(request), kCallTimeout, "listing migrations", &SessionTable);
     };
   });
+}
 
+void AddMigrationShow(CLI::App* migration, Command* command) {
   auto id = std::make_shared<std::string>();
   CLI::App* show = migration->add_subcommand("show", "Show one migration");
   show->add_option("id", *id, "The session's id")->required();
@@ -62,18 +60,27 @@ void AddMigrationCommands(CLI::App* app, Command* command) {
                           &ShowText);
     };
   });
+}
 
+void AddMigrationWatch(CLI::App* migration, Command* command) {
+  auto id = std::make_shared<std::string>();
   CLI::App* watch = migration->add_subcommand("watch", "Follow a migration to its end");
   watch->add_option("id", *id, "The session's id")->required();
   watch->callback([=] { command->action = [=](Client* client) { return Watch(client, *id); }; });
+}
 
+void AddMigrationTrace(CLI::App* migration, Command* command) {
+  auto id = std::make_shared<std::string>();
   auto file = std::make_shared<std::string>();
   CLI::App* trace = migration->add_subcommand("trace", "Get the timeline of a traced migration");
   trace->add_option("id", *id, "The session's id")->required();
   trace->add_option("-o,--to-file", *file, "Where to write it; default: stdout");
   trace->callback(
       [=] { command->action = [=](Client* client) { return PrintTrace(client, *id, *file); }; });
+}
 
+void AddMigrationCancel(CLI::App* migration, Command* command) {
+  auto id = std::make_shared<std::string>();
   CLI::App* cancel = migration->add_subcommand("cancel", "Call a migration off");
   cancel->add_option("id", *id, "The session's id")->required();
   cancel->callback([=] {
@@ -85,7 +92,10 @@ void AddMigrationCommands(CLI::App* app, Command* command) {
                           absl::StrCat("cancelling migration ", *id), &Requested);
     };
   });
+}
 
+void AddMigrationCleanup(CLI::App* migration, Command* command) {
+  auto id = std::make_shared<std::string>();
   CLI::App* cleanup = migration->add_subcommand(
       "cleanup", "End what is left to do for a migration that is over; its record stays");
   cleanup->add_option("id", *id, "The session's id")->required();
@@ -98,6 +108,21 @@ void AddMigrationCommands(CLI::App* app, Command* command) {
                           absl::StrCat("cleaning up migration ", *id), &CleanedUp);
     };
   });
+}
+
+}  // namespace
+
+void AddMigrationCommands(CLI::App* app, Command* command) {
+  CLI::App* migration = app->add_subcommand("migration", "Look at migrations, and cancel them");
+  migration->require_subcommand(1);
+  migration->fallthrough();
+
+  AddMigrationList(migration, command);
+  AddMigrationShow(migration, command);
+  AddMigrationWatch(migration, command);
+  AddMigrationTrace(migration, command);
+  AddMigrationCancel(migration, command);
+  AddMigrationCleanup(migration, command);
   AddRecoverCommand(migration, command);
 }
 
