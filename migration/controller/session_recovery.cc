@@ -56,15 +56,7 @@ Task<absl::Status> SessionRegistry::LoadUndecided(const vm::SessionRow& row, v1:
   if (is_source && former.last.kind == ToString(SourceRecord::kForced)) {
     auto reached = co_await HasReached(row.vm_id, former.last.epoch);
     if (!reached.ok()) co_return reached.status();
-    if (*reached) {
-      CO_ASSIGN_OR_RETURN(former.detail, ParseDetail(former.last));
-      former.session = std::move(session);
-      auto teller = std::make_shared<SourceSession>(deps_, former);
-      CO_RETURN_IF_ERROR(co_await teller->notifier()->Restore());
-      sessions_[row.id] = teller;
-      telling_.push_back(std::move(teller));
-      co_return absl::OkStatus();
-    }
+    if (*reached) co_return co_await LoadTeller(row.id, std::move(former), std::move(session));
   }
   auto superseded = co_await IsSuperseded(row.vm_id, former.last.sequence);
   if (!superseded.ok()) co_return superseded.status();
@@ -99,6 +91,18 @@ Task<absl::Status> SessionRegistry::LoadUndecided(const vm::SessionRow& row, v1:
   old.created_unix_ms = record.created_unix_ms();
   old.request_id = older->request_id();
   co_return co_await KeepUndecided(std::move(old), std::move(record));
+}
+
+// A forced session of which all is done here; it only has to tell the other host yet.
+Task<absl::Status> SessionRegistry::LoadTeller(std::string session_id, FormerSession former,
+                                               v1::Session session) {
+  CO_ASSIGN_OR_RETURN(former.detail, ParseDetail(former.last));
+  former.session = std::move(session);
+  auto teller = std::make_shared<SourceSession>(deps_, former);
+  CO_RETURN_IF_ERROR(co_await teller->notifier()->Restore());
+  sessions_[session_id] = teller;
+  telling_.push_back(std::move(teller));
+  co_return absl::OkStatus();
 }
 
 // A session that nothing more can come of, though it was never decided.

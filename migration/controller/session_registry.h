@@ -91,6 +91,7 @@ class SessionRegistry {
   Task<absl::Status> KeepUndecided(vm::SessionRow row, v1::Session session);
   Task<absl::Status> LoadUndecided(const vm::SessionRow& row, v1::Session session,
                                    JournalTrust trust);
+  Task<absl::Status> LoadTeller(std::string session_id, FormerSession former, v1::Session session);
   Task<absl::StatusOr<std::string>> AnswerFromJournal(v1::SettleSessionRequest request,
                                                       std::string peer_name);
   // If the source says that it was forced to run a VM that was granted to this host, brings the
