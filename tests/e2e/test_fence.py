@@ -74,8 +74,7 @@ def test_the_lock_passes_over_with_the_vm_there_and_back(bare_hosts, lock_folder
     assert path.stat().st_mode & 0o777 == 0o600
     assert "image_lock" in one.ctl.ok("host")
     assert one.ctl.vm(VM)["fence"] == "image_lock"
-    with one.ctl.attach("exec", "-i", VM, "--", workload.PROGRAM, "tick") as client:
-        client.wait_until(lambda output: b"tick" in output)
+    with workload.attach_ticker(one, VM) as client:
         session = one.ctl.migrate(VM, other)
         assert session["fence"] == "image_lock"
         assert oracles.assert_all(bare_hosts, VM, client) is other
@@ -101,8 +100,7 @@ def test_a_lock_that_is_held_keeps_the_vm_at_its_source(bare_hosts, lock_folder)
     bare_hosts.start()
     path = lock_folder / f"{start_vm(one)}.lock"
     assert one.ctl.vm(VM)["fence"] == "host_lock"
-    with one.ctl.attach("exec", "-i", VM, "--", workload.PROGRAM, "tick") as client:
-        client.wait_until(lambda output: b"tick" in output)
+    with workload.attach_ticker(one, VM) as client:
         with locked(path):
             with pytest.raises(CtlError, match=f"its lock {path} is held by"):
                 one.ctl.migrate(VM, other)
@@ -166,8 +164,7 @@ def test_daemons_that_die_around_the_switchover_leave_the_lock_where_the_vm_is(b
         dying = owner if point.startswith("COMMIT") else other
         lock_in(dying, lock_folder, "--failpoint", point)
         dying.restart()
-        with owner.ctl.attach("exec", "-i", VM, "--", workload.PROGRAM, "tick") as client:
-            client.wait_until(lambda output: b"tick" in output)
+        with workload.attach_ticker(owner, VM) as client:
             with owner.ctl.attach("migrate", VM, "--to", other.address):
                 wait_for_death(dying)
                 # A source has not given it up yet; a destination has claimed it.
@@ -188,8 +185,7 @@ def test_a_source_takes_back_what_its_destination_had_claimed(bare_hosts, lock_f
     path = lock_folder / f"{start_vm(one)}.lock"
     lock_in(other, lock_folder, "--failpoint", "GRANTED.before")
     other.restart()
-    with one.ctl.attach("exec", "-i", VM, "--", workload.PROGRAM, "tick") as client:
-        client.wait_until(lambda output: b"tick" in output)
+    with workload.attach_ticker(one, VM) as client:
         with one.ctl.attach("migrate", VM, "--to", other.address):
             wait_for_death(other)
             assert_locked(path, other)
