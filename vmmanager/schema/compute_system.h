@@ -134,7 +134,7 @@ struct Properties {
   std::string runtime_os_type = "Linux";
   uint64_t memory_size_in_mb = 0;
   uint64_t uptime_ms = 0;
-  uint64_t vmm_pid = 0;  // Ferry: the VMM's process id, 0 if none
+  uint64_t vmm_pid = 0;                           // Ferry: the VMM's process id, 0 if none
   std::optional<std::string> compatibility_info;  // opaque bytes, only on kCompatibilityInfo
   // Ferry: why the system cannot be migrated, for people; only on kMigrationBlockers
   std::vector<std::string> migration_blockers;
