@@ -86,8 +86,16 @@ class AttachRelay::Hold : public Attachment {
 
 AttachRelay::AttachRelay(std::shared_ptr<LinkGate> gate, const ProcessState& state,
                          const SpoolSettings& spool)
-    : gate_(std::move(gate)), spooled_(state.spec.detached), attachment_id_(state.attachment_id) {
-  if (state.stdin_port != 0) in_ = std::make_unique<InputStream>(gate_, this, state.std_in);
+    : gate_(std::move(gate)),
+      spooled_(state.spec.detached),
+      attachment_id_(state.attachment_id),
+      input_known_(gate_->executor) {
+  // What has its id already was made before this relay.
+  const bool restored = state.pid != 0;
+  if (state.stdin_port != 0) {
+    in_ = std::make_unique<InputStream>(gate_, this, state.std_in, restored);
+  }
+  if (!in_ || in_->placed() || state.exit_status) input_known_.Set();
   auto make = [&](Stream which, uint32_t port, const StreamState& from) {
     Output made;
     if (port != 0) made.stream = std::make_unique<OutputStream>(gate_, which, from);
@@ -159,6 +167,15 @@ absl::StatusOr<uint64_t> AttachRelay::StartOf(Stream stream,
   return wish->offset;
 }
 
+bool AttachRelay::IsLast(const std::string& attachment_id) const {
+  return !attachment_id.empty() && attachment_id == attachment_id_;
+}
+
+Task<void> AttachRelay::AwaitInput(std::string attachment_id) {
+  auto self = shared_from_this();
+  if (!IsLast(attachment_id)) co_await input_known_.Wait();
+}
+
 absl::StatusOr<std::unique_ptr<Attachment>> AttachRelay::Attach(AttachOptions options,
                                                                 AttachSink& sink) {
   if (!closed_.ok()) return closed_;
@@ -171,7 +188,7 @@ absl::StatusOr<std::unique_ptr<Attachment>> AttachRelay::Attach(AttachOptions op
   absl::StatusOr<uint64_t> err = StartOf(Stream::kStderr, options.stderr_position);
   if (!err.ok()) return err.status();
 
-  const bool same = !options.attachment_id.empty() && options.attachment_id == attachment_id_;
+  const bool same = IsLast(options.attachment_id);
   if (!options.watch_only) {
     if (std::shared_ptr<Client> old = interactive()) {
       if (same) {
@@ -236,6 +253,7 @@ void AttachRelay::End(const std::shared_ptr<Client>& client, const absl::Status&
 void AttachRelay::SetExit(ExitStatus status) {
   if (exit_) return;
   exit_ = status;
+  input_known_.Set();
   std::shared_ptr<AttachRelay> self = shared_from_this();
   if (status.kind == ExitStatus::Kind::kUnknown) {
     // The agent has forgotten the process, and with it what nobody had read.
@@ -250,6 +268,7 @@ void AttachRelay::Close(const absl::Status& reason) {
   if (!closed_.ok()) return;
   closed_ = reason.ok() ? absl::UnavailableError("the process is no longer served") : reason;
   std::shared_ptr<AttachRelay> self = shared_from_this();
+  input_known_.Set();
   if (in_) in_->Close();
   if (out_.stream) out_.stream->Close();
   if (err_.stream) err_.stream->Close();
@@ -353,6 +372,7 @@ void AttachRelay::OnLost(Stream stream, const absl::Status& reason) {
 }
 
 void AttachRelay::OnTaken(uint64_t offset, bool end_taken) {
+  input_known_.Set();
   std::shared_ptr<Client> client = interactive();
   if (client) client->sink->OnStdinTaken(offset, end_taken);
 }
@@ -363,6 +383,7 @@ void AttachRelay::OnRewind(uint64_t offset) {
 }
 
 void AttachRelay::OnReaderGone() {
+  input_known_.Set();
   std::shared_ptr<Client> client = interactive();
   if (client) client->sink->OnStdinClosed();
 }

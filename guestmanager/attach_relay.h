@@ -28,6 +28,8 @@ class AttachRelay : public OutputConsumer,
   // The exit status was taken by the interactive attacher.
   void set_on_exit_taken(std::function<void()> callback) { on_exit_taken_ = std::move(callback); }
 
+  // See Process::AwaitInput.
+  Task<void> AwaitInput(std::string attachment_id);
   absl::StatusOr<std::unique_ptr<Attachment>> Attach(AttachOptions options, AttachSink& sink);
   bool attached() const;
   void SetExit(ExitStatus status);
@@ -64,6 +66,8 @@ class AttachRelay : public OutputConsumer,
   Output& output(Stream stream) { return stream == Stream::kStderr ? err_ : out_; }
   const Output& output(Stream stream) const { return stream == Stream::kStderr ? err_ : out_; }
   std::shared_ptr<Client> interactive() const;
+  // Whether that is the last interactive attacher, coming back.
+  bool IsLast(const std::string& attachment_id) const;
   absl::StatusOr<uint64_t> StartOf(Stream stream, const std::optional<StreamPosition>& wish) const;
   uint64_t KeepFrom(Stream stream) const;
   void KeepAndAcknowledge(Stream stream);
@@ -78,6 +82,7 @@ class AttachRelay : public OutputConsumer,
   std::shared_ptr<LinkGate> gate_;
   bool spooled_;
   std::string attachment_id_;  // of the last interactive attacher
+  AsyncEvent input_known_;     // how far the guest is with stdin, as far as that matters any more
   std::unique_ptr<InputStream> in_;
   Output out_;
   Output err_;

@@ -158,6 +158,10 @@ Task<absl::Status> HostedProcess::ResizeConsole(uint32_t rows, uint32_t columns)
   co_return absl::OkStatus();
 }
 
+Task<void> HostedProcess::AwaitInput(std::string attachment_id) {
+  return relay_->AwaitInput(std::move(attachment_id));
+}
+
 absl::StatusOr<std::unique_ptr<Attachment>> HostedProcess::Attach(AttachOptions options,
                                                                   AttachSink& sink) {
   return relay_->Attach(std::move(options), sink);

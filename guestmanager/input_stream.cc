@@ -7,12 +7,13 @@
 namespace ferry::guest {
 
 InputStream::InputStream(std::shared_ptr<LinkGate> gate, InputObserver* observer,
-                         const StreamState& state)
+                         const StreamState& state, bool restored)
     : observer_(observer),
       generation_(state.taken.generation),
       taken_(state.taken.offset),
       end_taken_(state.ended),
       sent_(state.taken.offset),
+      placed_(!restored),
       stream_(std::make_shared<StdioStream>(std::move(gate), this)) {}
 
 absl::Status InputStream::Send(uint64_t offset, std::string_view data) {
@@ -108,7 +109,6 @@ absl::Status InputStream::OnFrame(const bridge::StreamFrame& frame) {
 }
 
 void InputStream::OnPlainUp() {
-  placed_ = true;
   std::string held;
   held.swap(before_plain_);
   const size_t size = held.size();

@@ -22,10 +22,14 @@ class InputObserver {
 // only pass through, and after a lost link the client is asked for them again.
 class InputStream : public StdioStream::Owner {
  public:
-  InputStream(std::shared_ptr<LinkGate> gate, InputObserver* observer, const StreamState& state);
+  // `restored`: the state is a former one, and the guest may be further.
+  InputStream(std::shared_ptr<LinkGate> gate, InputObserver* observer, const StreamState& state,
+              bool restored);
   ~InputStream() override { stream_->Close(); }
 
   absl::Status Listen(uint32_t port) { return stream_->Listen(port); }
+  // Whether it is known how far the guest is.
+  bool placed() const { return placed_ || end_taken_; }
   StreamPosition taken() const { return {generation_, taken_}; }
   bool ended() const { return end_taken_; }
   uint64_t sent() const { return sent_; }
@@ -51,10 +55,10 @@ class InputStream : public StdioStream::Owner {
   uint32_t generation_;
   uint64_t taken_;
   bool end_taken_;
-  uint64_t sent_;  // passed on (or given up on, until the next hello rewinds)
+  uint64_t sent_;              // passed on (or given up on, until the next hello rewinds)
   bool rewinding_ = false;     // the client may not have heard of the rewind yet
   bool synchronised_ = false;  // the guest said where it stands on this connection
-  bool placed_ = false;        // it did on any; till then the client may know more than this side
+  bool placed_;                // it need not, or did; till then a client may know more than we do
   std::optional<uint64_t> end_;
   std::string before_plain_;  // a plain peer can't ask again: kept until it has dialled
   std::shared_ptr<StdioStream> stream_;

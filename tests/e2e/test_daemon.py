@@ -128,6 +128,29 @@ def test_a_paused_vm_stays_paused_without_its_daemon(two_hosts, vm):
     assert answer.stdout == "here\n", answer.stderr
 
 
+def test_a_new_client_loses_no_input_to_what_a_former_one_sent(two_hosts, vm):
+    """The daemon that was killed had not recorded what the process took, and the guest stands
+    still, so it cannot say it either."""
+    host = two_hosts[0]
+    with host.ctl.attach("exec", "-i", vm, "--", "cat") as client:
+        client.write(b"from the first client\n")
+        client.wait_until(lambda output: output == b"from the first client\n")
+        process = host.ctl.processes(vm)[0]["id"]
+    host.ctl.ok("vm", "pause", vm)
+    host.kill()
+    host.start()
+    refused = host.ctl.run("attach", vm, process)
+    assert refused.returncode == 125
+    assert f"ferryctl vm resume {vm}" in refused.stderr
+    host.ctl.ok("vm", "resume", vm)
+    with host.ctl.attach("attach", vm, process) as client:
+        client.write(b"all of it\n")
+        client.wait_until(lambda output: output.endswith(b"all of it\n"))
+        assert client.output().count(b"all of it") == 1
+        client.close_stdin()
+        assert client.wait() == 0, client.errors()
+
+
 def test_qemu_that_died_without_a_daemon_is_noticed(two_hosts, vm):
     host = two_hosts[0]
     pid = int(host.ctl.vm(vm)["vmm_pid"])

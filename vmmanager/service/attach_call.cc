@@ -77,6 +77,7 @@ Task<absl::Status> AttachCall::Open(const v1::AttachRequest::Open& open) {
                                                open.process_id(), "; ferryctl ps ", vm_->name(),
                                                " shows those there are"));
   }
+  if (!open.no_stdin()) CO_RETURN_IF_ERROR(co_await AwaitInput(open.attachment_id()));
   auto attachment = process_->Attach(ToOptions(open), *this);
   if (!attachment.ok()) co_return attachment.status();
   attachment_ = *std::move(attachment);
@@ -84,6 +85,25 @@ Task<absl::Status> AttachCall::Open(const v1::AttachRequest::Open& open) {
   vm_->AddObserver(this);
   if (auto notice = vm_->current_notice()) SendNotice(*notice);
   co_return absl::OkStatus();
+}
+
+Task<absl::Status> AttachCall::AwaitInput(std::string attachment_id) {
+  using asio::experimental::awaitable_operators::operator||;
+  std::shared_ptr<AttachStream> stream = stream_;
+  std::shared_ptr<guest::Process> process = process_;
+  auto known = co_await (WithDeadline(inventory_.deps().settings.outcome_wait,
+                                      "the guest's word of the process's input",
+                                      process->AwaitInput(std::move(attachment_id))) ||
+                         stream->WaitGone());
+  if (known.index() == 1) co_return absl::CancelledError("the client is gone");
+  const absl::Status status = std::get<0>(std::move(known));
+  // A guest that runs would have said it, so that input has an end there.
+  if (!absl::IsDeadlineExceeded(status) || vm_->state() != v1::VM_STATE_PAUSED) {
+    co_return absl::OkStatus();
+  }
+  co_return absl::FailedPreconditionError(absl::StrCat(
+      "VM ", vm_->name(), " is paused; resume it first (ferryctl vm resume ", vm_->name(),
+      "), so that its guest can say how much it holds of the input ", "that another client sent"));
 }
 
 void AttachCall::SendOpened() {

@@ -49,6 +49,8 @@ class AttachCall final : public guest::AttachSink, public MoveObserver {
   Task<void> ApplySizes();
   void End(const absl::Status& outcome);
   Task<absl::Status> Handle(const v1::AttachRequest& request);
+  // Where a client begins with its input must be known, unless it is the one that goes on.
+  Task<absl::Status> AwaitInput(std::string attachment_id);
   void SendOpened();
   void SendNotice(const MigrationNotice& notice);
 

@@ -123,6 +123,55 @@ TEST_F(GuestTest, AClientThatKnowsMoreThanWhatWasRestoredLosesNoInput) {
   EXPECT_EQ(after.taken, 6u);
 }
 
+TEST_F(GuestTest, AnotherClientWaitsUntilTheGuestHasSaidWhatItHolds) {
+  Ready();
+  auto process = Exec();
+  const uint32_t pid = process->pid();
+  const auto stale = guest_->Save();
+  TestSink before;
+  auto attachment = Attach(*process, before, {.attachment_id = "a"});
+  ASSERT_TRUE(attachment->SendStdin(0, "abc").ok());
+  Settle();
+  GuestState as_recorded = *stale;
+  as_recorded.processes[0].attachment_id = "a";
+  Migrate(as_recorded);
+  process = moved_->Find(pid);
+  int known = 0;
+  for (const char* client : {"a", "b", ""}) {
+    asio::co_spawn(io_.get_executor(), process->AwaitInput(client),
+                   [&known](const std::exception_ptr&) { ++known; });
+  }
+  Settle();
+  EXPECT_EQ(known, 1) << "only the client that comes back knows";
+  agent_->Connect(moved_transport_.get());
+  Settle();
+  EXPECT_EQ(known, 3);
+  TestSink after;
+  auto other = Attach(*process, after, {.attachment_id = "b"});
+  EXPECT_EQ(other->stdin_position().offset, 3u);
+  ASSERT_TRUE(other->SendStdin(3, "def").ok());
+  Settle();
+  EXPECT_EQ(agent_->processes[pid].in.taken, "abcdef");
+}
+
+TEST_F(GuestTest, NobodyWaitsForTheInputOfWhatIsNewOrOver) {
+  Ready();
+  auto process = Exec();
+  int known = 0;
+  const auto count = [&known](const std::exception_ptr&) { ++known; };
+  asio::co_spawn(io_.get_executor(), process->AwaitInput("b"), count);
+  Settle();
+  EXPECT_EQ(known, 1);
+  Migrate();
+  process = moved_->Find(process->pid());
+  asio::co_spawn(io_.get_executor(), process->AwaitInput("b"), count);
+  Settle();
+  EXPECT_EQ(known, 1);
+  moved_->Close(absl::UnavailableError("over"));
+  Settle();
+  EXPECT_EQ(known, 2);
+}
+
 TEST_F(GuestTest, RestoreRefusesAProcessWithoutWait) {
   GuestState state;
   state.processes.emplace_back();
