@@ -91,14 +91,7 @@ Task<void> DestinationSession::Recover(std::shared_ptr<vm::UtilityVm> vm) {
         Store();
         break;
       }
-      // Where the fence or QEMU does not let it run, the source's next GO tries it again.
-      if (const absl::Status claimed = co_await ClaimFence(); !claimed.ok()) {
-        spdlog::error("session {}: {}", id(), claimed.ToString());
-        break;
-      }
-      const Proof none;
-      auto ran = co_await RunGranted(none, Clock::now());
-      if (!ran.ok()) spdlog::error("session {}: {}", id(), ran.status().ToString());
+      if (!(co_await GoOnGranted()).ok()) Spawn(deps_.executor(), GoOnGrantedLater(keep));
       break;
     }
     case DestinationRecord::kRunning:
@@ -108,6 +101,34 @@ Task<void> DestinationSession::Recover(std::shared_ptr<vm::UtilityVm> vm) {
       info_.set_vm_location("in doubt");
       Store();
       Spawn(deps_.executor(), AwaitDecision(keep));
+  }
+}
+
+Task<absl::Status> DestinationSession::GoOnGranted() {
+  auto keep = self();
+  absl::Status status = co_await ClaimFence();
+  if (status.ok()) {
+    const Proof none;
+    status = (co_await RunGranted(none, Clock::now())).status();
+  }
+  if (!status.ok()) {
+    const std::string why =
+        absl::StrCat("the VM is this host's, but does not run yet: ", status.message());
+    if (info_.error() != why) spdlog::error("session {}: {}", id(), why);
+    info_.set_error(why);
+    Store();
+  }
+  co_return status;
+}
+
+// Where the fence or QEMU does not let it run. The source's next GO tries it as well.
+Task<void> DestinationSession::GoOnGrantedLater(Self self) {
+  while (true) {
+    co_await Delay(self->deps_.limits.ask_again);
+    AsyncMutex::Guard lock = co_await self->deciding_.Lock();
+    if (self->running_ || self->info_.done()) co_return;
+    const absl::Status status = co_await self->GoOnGranted();
+    if (status.ok()) co_return;
   }
 }
 

@@ -84,6 +84,10 @@ class DestinationSession final : public MigrationSession {
   Task<absl::Status> ClaimFence();
   // Until GRANTED, refuses the session if what was voted for has ended.
   Task<void> RefuseIfGone();
+  // GRANTED is in the journal, and the daemon was restarted. The second one tries again until it
+  // runs.
+  Task<absl::Status> GoOnGranted();
+  static Task<void> GoOnGrantedLater(Self self);
   // GRANTED is written.
   Task<absl::StatusOr<std::string>> RunGranted(Proof go, Clock::time_point go_received);
   // RUNNING is written.

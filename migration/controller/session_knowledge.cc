@@ -21,7 +21,8 @@ std::string NextOnSource(const v1::Session& session, v1::VmState vm, bool over) 
                  : absl::StrCat("nothing: the VM went to ", there);
     case SourceRecord::kReclaimed:
     case SourceRecord::kAbort:
-      return "nothing: the VM is this host's";
+      return session.done() ? "nothing: the VM is this host's"
+                            : "the VM is this host's, and is let run as soon as it may";
     case SourceRecord::kCommit:
       if (session.done()) break;
       return absl::StrCat("the VM stays paused here, ", asked);

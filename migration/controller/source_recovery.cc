@@ -116,7 +116,6 @@ Task<void> SourceSession::RecoverUndecided() {
     info_.set_state(v1::SESSION_STATE_TRANSFER_COMPLETED);
     vm_->FreezeGuest();
     vm_->MarkInDoubt();
-    Conclude(Restarted());
   }
   if (commit_started_) {
     info_.set_vm_location("in doubt");
@@ -249,9 +248,7 @@ Task<absl::Status> SourceSession::Offer(std::shared_ptr<PeerClient> peer) {
   if (decoded.kind != ProofKind::kRefused) {
     co_return absl::UnavailableError("the destination has not decided yet");
   }
-  if (core_->record() == SourceRecord::kForced) co_return EndForced(decoded);
-  if (!core_->past_point_of_no_return()) co_return absl::OkStatus();
-  co_return co_await Reclaim(decoded);
+  co_return co_await OnRefused(decoded);
 }
 
 }  // namespace ferry::migration

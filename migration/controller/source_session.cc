@@ -219,6 +219,9 @@ Task<absl::StatusOr<std::string>> SourceSession::Resume(std::string proof) {
 
 Task<absl::Status> SourceSession::RunHereAgain() {
   auto keep = self();
+  if (vm_->system() == nullptr) {
+    co_return absl::UnavailableError("the VM ended while it waited here");
+  }
   CO_RETURN_IF_ERROR(co_await vm_->ClaimFence(head_.epoch));
   absl::Status resumed = co_await TakeBack();
   // After a restart the VMM may not be in a migration any more.
@@ -463,12 +466,18 @@ Task<absl::Status> SourceSession::FinishRelease() {
 
 Task<absl::Status> SourceSession::Reclaim(const Proof& refused) {
   auto keep = self();
-  EndReason why = FromDetail(refused.detail, v1::MIGRATION_ORIGIN_DESTINATION);
+  // Where there was no COMMIT, the destination only confirms what became of it here.
+  EndReason why = core_->before_commit()
+                      ? Restarted()
+                      : FromDetail(refused.detail, v1::MIGRATION_ORIGIN_DESTINATION);
+  const bool late = !core_->before_commit();
   auto step = core_->Reclaim(refused);
   if (!step.ok()) co_return step.status();
   if (!step->has_value() && info_.done()) co_return absl::OkStatus();
   CO_RETURN_IF_ERROR(co_await TakeStep(std::move(step)));
-  why.message = absl::StrCat(kRefusedLate, why.message.empty() ? "" : ": ", why.message);
+  if (late) {
+    why.message = absl::StrCat(kRefusedLate, why.message.empty() ? "" : ": ", why.message);
+  }
   Conclude(std::move(why));
   absl::Status back = co_await FinishReclaim(head_.epoch);
   if (!back.ok() && !info_.done()) Spawn(deps_.executor(), GoOnHereLater(keep));

@@ -190,6 +190,8 @@ Task<absl::Status> UtilityVm::Start() {
   deps_.events.Publish("vm.starting", row_.id, {{"name", row_.name}});
   absl::Status booted = co_await deps_.fence.Prepare(row_.id);
   if (booted.ok()) booted = co_await ClaimFence(row_.epoch);
+  // The fence may have taken its time.
+  if (booted.ok()) booted = CheckHere();
   if (booted.ok()) booted = co_await Boot();
   // A daemon that stops leaves the booting VM to the next one.
   if (detached_) co_return CheckHere();

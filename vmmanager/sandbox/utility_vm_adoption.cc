@@ -89,6 +89,8 @@ Task<void> UtilityVm::ClaimAdopted(std::shared_ptr<UtilityVm> self) {
     co_await self->ClaimWhatRuns(self->row_.epoch);
     co_return;
   }
+  // What has ended meanwhile has given it up.
+  if (self->system_ == nullptr) co_return;
   // Whoever lets it run asks again.
   const absl::Status claimed = co_await self->ClaimFence(self->row_.epoch);
   if (!claimed.ok()) {

@@ -238,6 +238,30 @@ TEST_F(FenceTest, WhatRunsAtTheDestinationAlreadyGoesOn) {
   ExpectMoved(vm, 2);
 }
 
+TEST_F(FenceTest, ARestartedDestinationTriesAgainWhatTheFenceRefused) {
+  auto vm = Boot();
+  b_.deps->limits.ask_again = milliseconds(5);
+  TransferBoth("s");
+  auto go = Stop(a_, "s");
+  ASSERT_TRUE(go.ok());
+  b_.host.backend.script().FailNext("FinalizeLiveMigration", absl::InternalError("not yet"));
+  ASSERT_FALSE(Resume(b_, "s", *go).ok());
+  ASSERT_EQ(Kinds(b_, "s").back(), "GRANTED");
+  b_.host.fence.refusal = Held();
+  SessionRegistry restarted(*b_.deps);
+  ASSERT_TRUE(Await(restarted.Load(JournalTrust::kWhole)).ok());
+  const size_t before = Claims(b_).size();
+  Await(restarted.Recover());
+  Until([&] { return Claims(b_).size() > before + 2; });
+  EXPECT_FALSE(b_.host.System(*vm)->Step());
+  EXPECT_THAT(restarted.Describe("s")->error(), HasSubstr("holds the lock of VM web"));
+  b_.host.fence.refusal = absl::OkStatus();
+  Until([&] { return restarted.Describe("s")->done(); });
+  EXPECT_EQ(restarted.Describe("s")->error(), "");
+  EXPECT_EQ(Kinds(b_, "s").back(), "RUNNING");
+  EXPECT_TRUE(b_.host.System(*vm)->Step());
+}
+
 TEST_F(FenceTest, ARestartedSourceTriesAgainWhatTheFenceRefused) {
   auto vm = Boot();
   a_.deps->limits.ask_again = milliseconds(5);

@@ -164,6 +164,26 @@ TEST_F(PutBackTest, WhereNobodyCanBeAskedTheVmWaits) {
   ExpectRolledBack(vm);
 }
 
+TEST_F(PutBackTest, WhatAPersonDecidesMeanwhileIsTheReason) {
+  auto vm = Boot();
+  Send("s1").Cut();
+  peer_->Block("Settle");
+  Restart();
+  Await(peer_->WaitBlocked("Settle"));
+  v1::RecoverSessionRequest request;
+  request.set_session_id("s1");
+  request.set_local_only(true);
+  request.set_force(true);
+  request.set_vm_name("web");
+  request.set_decision(v1::FORCED_DECISION_RUN_HERE);
+  const auto forced = Await(a_.sessions->RecoverSession(request));
+  ASSERT_TRUE(forced.ok()) << forced.status();
+  EXPECT_EQ(Describe(a_, "s1").reason(), "forced");
+  EXPECT_TRUE(a_.host.System(*vm)->Step());
+  peer_->Release("Settle");
+  Settle();
+}
+
 TEST_F(PutBackTest, WhatWasCalledOffIsNotAskedAbout) {
   auto vm = Boot();
   Send("s1").Cut();
