@@ -471,7 +471,7 @@ Task<absl::Status> SourceSession::Reclaim(const Proof& refused) {
                       ? Restarted()
                       : FromDetail(refused.detail, v1::MIGRATION_ORIGIN_DESTINATION);
   const bool late = !core_->before_commit();
-  auto step = core_->Reclaim(refused);
+  auto step = core_->OnRefused(refused);
   if (!step.ok()) co_return step.status();
   if (!step->has_value() && info_.done()) co_return absl::OkStatus();
   CO_RETURN_IF_ERROR(co_await TakeStep(std::move(step)));
