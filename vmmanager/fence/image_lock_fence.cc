@@ -24,6 +24,10 @@ namespace {
 
 constexpr char kLockFolderAnswer[] = "the folder of the VMs' locks";
 
+// The guest whose claim it is stands still until the journal's next record is on the same disk,
+// which would wait for this one.
+constexpr milliseconds kSyncDelay{200};
+
 absl::Status FolderUnusable(const std::string& folder, const std::string& why) {
   return absl::FailedPreconditionError(
       absl::StrCat("VMs' locks cannot be kept in the folder ", folder, ": ", why));
@@ -128,8 +132,8 @@ struct ImageLockFence::Entry {
 };
 
 struct ImageLockFence::State {
-  State(Executor executor, ImageLockOptions given)
-      : options(std::move(given)), worker(std::move(executor)) {}
+  State(Executor given_executor, ImageLockOptions given)
+      : executor(given_executor), options(std::move(given)), worker(std::move(given_executor)) {}
 
   std::string PathOf(const std::string& vm_id) const {
     return absl::StrCat(options.folder, "/", vm_id, ".lock");
@@ -179,6 +183,17 @@ struct ImageLockFence::State {
     if (!done.ok()) spdlog::warn("{} is given up late: {}", path, done.ToString());
   }
 
+  // Makes durable what a claim wrote into the file.
+  static Task<void> SyncLater(std::weak_ptr<State> weak, std::weak_ptr<VmLock> claimed) {
+    co_await Delay(kSyncDelay);
+    const std::shared_ptr<State> state = weak.lock();
+    if (state == nullptr) co_return;
+    state->worker.Post([claimed] {
+      if (const std::shared_ptr<VmLock> lock = claimed.lock()) lock->file.Sync();
+    });
+  }
+
+  const Executor executor;
   const ImageLockOptions options;
   LockWorker worker;
   std::map<std::string, std::shared_ptr<Entry>> entries;
@@ -250,8 +265,7 @@ Task<absl::Status> ImageLockFence::Claim(FenceClaim claim) {
   if (!claimed.ok()) co_return claimed;
   std::move(undo).Cancel();
   if (entry->calls == call) entry->descriptor = *descriptor;
-  // Behind it, for the guest stands still meanwhile.
-  state->worker.Post([lock = entry->lock] { lock->file.Sync(); });
+  Spawn(state->executor, State::SyncLater(state, entry->lock));
   co_return claimed;
 }
 
