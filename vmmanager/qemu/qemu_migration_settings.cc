@@ -89,8 +89,12 @@ DowntimePolicy DowntimePolicyOf(const schema::MigrationInitializeOptions& option
     policy.first_ms = params->target_blackout_transfer_time.value_or(policy.first_ms);
     policy.first_ms = std::min(policy.first_ms, kForcedDowntimeMs);
     policy.ceiling_ms = std::min(policy.first_ms * kCeilingFactor, kForcedDowntimeMs);
-    policy.target_passes = params->target_number_of_brownout_transfer_passes.value_or(0);
     policy.maximum_passes = params->maximum_number_of_brownout_transfer_passes.value_or(0);
+    if (policy.maximum_passes > 0) {
+      policy.target_passes = std::min(policy.target_passes, policy.maximum_passes);
+    }
+    policy.target_passes =
+        params->target_number_of_brownout_transfer_passes.value_or(policy.target_passes);
   }
   if (const auto threshold = schema::BlackoutThresholdMs(options)) {
     policy.ceiling_ms = std::min(*threshold, kForcedDowntimeMs);

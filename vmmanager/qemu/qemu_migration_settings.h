@@ -16,12 +16,14 @@ namespace ferry::vm {
 
 // How the downtime limit of a run develops. QEMU stops the guest as soon as it expects to send the
 // rest within the limit and then spends all of it, so it starts small: as small as can be until the
-// target of passes. After kPatientPasses more without convergence every further pass adds half of
-// the first limit, up to the ceiling; after the maximum of passes the switchover is forced.
+// target of passes. A guest that is nearly idle fits into that after one or two short passes more;
+// for others each costs no more time than the limit itself if the rest would have fitted into it.
+// After kPatientPasses more without convergence every further pass adds half of the first limit, up
+// to the ceiling; after the maximum of passes the switchover is forced.
 struct DowntimePolicy {
   uint32_t first_ms = 20;
   uint32_t ceiling_ms = 200;
-  uint32_t target_passes = 0;   // 0 and 1: the first pass may be the last
+  uint32_t target_passes = 4;   // 0 and 1: the first pass may be the last
   uint32_t maximum_passes = 0;  // 0: never forced
 
   // The limit that holds when `pass` begins; passes count from 1. QEMU looks at it at their ends.

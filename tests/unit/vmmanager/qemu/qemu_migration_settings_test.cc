@@ -70,6 +70,7 @@ TEST(MigrationSettingsTest, NoJobInheritsAnotherOnesParameters) {
   params.throttling_scale = 30;
   params.starting_brownout_pass_number_for_throttling = 9;
   params.target_blackout_transfer_time = 5;
+  params.target_number_of_brownout_transfer_passes = 0;
   const json::object plain = ParametersFor({});
   for (const auto& [name, value] : ParametersFor(options)) {
     ASSERT_TRUE(plain.contains(name)) << name;
@@ -100,10 +101,12 @@ TEST(MigrationSettingsTest, WhatQemuCannotDoIsRefusedByName) {
 TEST(MigrationSettingsTest, LimitsAreAlwaysExplicit) {
   const json::object unlimited = ParametersFor({});
   EXPECT_GE(unlimited.at("max-bandwidth").to_number<uint64_t>(), 10'000'000'000u);
-  EXPECT_EQ(unlimited.at("downtime-limit").to_number<int>(), 20);
+  EXPECT_EQ(unlimited.at("downtime-limit").to_number<int>(), 1);
   schema::MigrationInitializeOptions options;
   options.max_bandwidth = 1'000'000;
-  options.memory_transfer_throttle_params.emplace().target_blackout_transfer_time = 7;
+  auto& params = options.memory_transfer_throttle_params.emplace();
+  params.target_blackout_transfer_time = 7;
+  params.target_number_of_brownout_transfer_passes = 0;
   EXPECT_EQ(ParametersFor(options).at("max-bandwidth").to_number<uint64_t>(), 1'000'000u);
   EXPECT_EQ(ParametersFor(options).at("downtime-limit").to_number<int>(), 7);
 }
@@ -144,12 +147,27 @@ TEST(ThrottlePolicyTest, HoldsBackUntilItsFirstPass) {
 }
 
 TEST(DowntimePolicyTest, RisesInSmallStepsToACeiling) {
-  const DowntimePolicy policy = DowntimePolicyOf({});
+  schema::MigrationInitializeOptions options;
+  auto& params = options.memory_transfer_throttle_params.emplace();
+  params.target_number_of_brownout_transfer_passes = 0;
+  const DowntimePolicy policy = DowntimePolicyOf(options);
   EXPECT_EQ(policy.LimitAt(1), 20u);
   EXPECT_EQ(policy.LimitAt(kPatientPasses), 20u);
   EXPECT_EQ(policy.LimitAt(kPatientPasses + 1), 30u);
   EXPECT_EQ(policy.LimitAt(kPatientPasses + 2), 40u);
   EXPECT_EQ(policy.LimitAt(1'000'000), 200u);
+}
+
+TEST(DowntimePolicyTest, TriesAFewPassesForLessThanItAimsAtUnlessTold) {
+  EXPECT_EQ(DowntimePolicyOf({}).LimitAt(3), 1u);
+  EXPECT_EQ(DowntimePolicyOf({}).LimitAt(4), 20u);
+  schema::MigrationInitializeOptions options;
+  auto& params = options.memory_transfer_throttle_params.emplace();
+  params.maximum_number_of_brownout_transfer_passes = 2;
+  EXPECT_EQ(DowntimePolicyOf(options).LimitAt(1), 1u);
+  EXPECT_EQ(DowntimePolicyOf(options).LimitAt(2), 20u);
+  params.target_number_of_brownout_transfer_passes = 1;
+  EXPECT_EQ(DowntimePolicyOf(options).LimitAt(1), 20u);
 }
 
 TEST(DowntimePolicyTest, MaximumPassesForceTheSwitchover) {
