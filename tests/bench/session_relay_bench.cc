@@ -1,7 +1,8 @@
 // What it costs that the daemons carry the migration stream: 1 GiB through
 //   Unix socket -> SessionConnection -> TCP loopback -> SessionConnection -> Unix socket
-// with each daemon on a thread of its own, against a direct TCP connection and against two relays
-// that only splice. Read the ratio; the absolute numbers are the machine's.
+// with each daemon on a thread of its own, in the clear and over TLS, against a direct TCP
+// connection and against two relays that only splice. Read the ratio; the absolute numbers are the
+// machine's.
 #include <arpa/inet.h>
 #include <benchmark/benchmark.h>
 #include <fcntl.h>
@@ -18,6 +19,7 @@
 #include <cstdio>
 #include <cstdlib>
 #include <filesystem>
+#include <fstream>
 #include <future>
 #include <string>
 #include <thread>
@@ -26,6 +28,8 @@
 
 #include "bridge/runtime/async.h"
 #include "migration/connection/session_connection.h"
+#include "migration/connection/tls_stream.h"
+#include "vmmanager/identity/authority.h"
 
 namespace ferry::migration {
 namespace {
@@ -130,10 +134,51 @@ double TwoSplices() {
   return seconds;
 }
 
+// A folder that goes away with its owner.
+class Folder {
+ public:
+  Folder() : path_(std::filesystem::temp_directory_path() / "ferry-bench-XXXXXX") {
+    Check(::mkdtemp(path_.data()) != nullptr, "mkdtemp");
+  }
+  ~Folder() { std::filesystem::remove_all(path_); }
+  Folder(const Folder&) = delete;
+  Folder& operator=(const Folder&) = delete;
+
+  std::string Path(const std::string& name) const { return path_ + "/" + name; }
+
+ private:
+  std::string path_;
+};
+
+// The certificate with which both daemons speak TLS.
+identity::TlsFiles MakeCertificate(const Folder& folder) {
+  const auto authority = identity::MakeAuthority("bench", 86'400);
+  Check(authority.ok(), "authority");
+  identity::CertificateOrder order;
+  order.name = "host";
+  order.roles = {identity::Role::kPeer};
+  order.addresses = {"DNS:host"};
+  order.lifetime = 3'600;
+  const auto issued = identity::Issue(*authority, order);
+  Check(issued.ok(), "issue");
+  const identity::TlsFiles files{folder.Path("ca"), folder.Path("cert"), folder.Path("key")};
+  std::ofstream(files.ca) << authority->certificate;
+  std::ofstream(files.cert) << issued->certificate;
+  std::ofstream(files.key) << issued->key;
+  return files;
+}
+
+std::shared_ptr<TlsContext> ContextOf(const identity::TlsFiles& files) {
+  if (files.empty()) return nullptr;
+  auto opened = identity::CertificateFiles::Open(files);
+  Check(opened.ok(), "certificate files");
+  return MakeTlsContext(*std::move(opened));
+}
+
 // One daemon: a context with its thread, and its end of the session connection.
 class Daemon {
  public:
-  Daemon(UniqueFd tcp, Role role) {
+  Daemon(UniqueFd tcp, Role role, std::shared_ptr<TlsContext> tls) : tls_(std::move(tls)) {
     HandshakeParams params;
     params.role = role;
     params.session_id = "bench";
@@ -165,10 +210,25 @@ class Daemon {
 
  private:
   static Task<void> Open(Daemon* self, UniqueFd tcp, HandshakeParams params) {
-    auto connection = co_await SessionConnection::Handshake(std::move(tcp), params);
+    if (self->tls_ == nullptr) {
+      auto connection = co_await SessionConnection::Handshake(std::move(tcp), params);
+      Check(connection.ok(), "handshake");
+      self->connection_ = *connection;
+      co_return;
+    }
+    absl::StatusOr<std::unique_ptr<ByteStream>> stream;
+    if (params.role == Role::kSource) {
+      stream = co_await MakeTlsClientStream(std::move(tcp), self->tls_, "host", kHandshakeDeadline);
+    } else {
+      stream = co_await MakeTlsServerStream(std::move(tcp), self->tls_, kHandshakeDeadline);
+    }
+    Check(stream.ok(), "TLS");
+    auto connection = co_await SessionConnection::Handshake(*std::move(stream), params);
     Check(connection.ok(), "handshake");
     self->connection_ = *connection;
   }
+
+  const std::shared_ptr<TlsContext> tls_;  // or nullptr
 
   asio::io_context context_{1};
   // The other daemon's goodbye must not end the thread before the destructor has used it.
@@ -193,35 +253,31 @@ UniqueFd UnixSocket(const std::string& path, bool listen) {
   return fd;
 }
 
-double ThroughSession() {
-  std::string folder = std::filesystem::temp_directory_path() / "ferry-bench-XXXXXX";
-  Check(::mkdtemp(folder.data()) != nullptr, "mkdtemp");
-  double seconds = 0;
-  {
-    auto [a, b] = TcpPair();
-    Daemon source(std::move(a), Role::kSource);
-    Daemon destination(std::move(b), Role::kDestination);
-    source.WaitConnected();
-    destination.WaitConnected();
-    const UniqueFd vmm = UnixSocket(folder + "/to", true);
-    destination.Relay(false, folder + "/to");
-    source.Relay(true, folder + "/from");
-    const UniqueFd from = UnixSocket(folder + "/from", false);
-    const UniqueFd to(::accept4(vmm.get(), nullptr, nullptr, SOCK_CLOEXEC));
-    Check(to.valid(), "accept");
-    seconds = Seconds(from.get(), to.get());
-  }
-  std::filesystem::remove_all(folder);
-  return seconds;
+double ThroughSession(bool encrypted) {
+  const Folder folder;
+  auto [a, b] = TcpPair();
+  const identity::TlsFiles files = encrypted ? MakeCertificate(folder) : identity::TlsFiles();
+  Daemon source(std::move(a), Role::kSource, ContextOf(files));
+  Daemon destination(std::move(b), Role::kDestination, ContextOf(files));
+  source.WaitConnected();
+  destination.WaitConnected();
+  const UniqueFd vmm = UnixSocket(folder.Path("to"), true);
+  destination.Relay(false, folder.Path("to"));
+  source.Relay(true, folder.Path("from"));
+  const UniqueFd from = UnixSocket(folder.Path("from"), false);
+  const UniqueFd to(::accept4(vmm.get(), nullptr, nullptr, SOCK_CLOEXEC));
+  Check(to.valid(), "accept");
+  return Seconds(from.get(), to.get());
 }
 
-// The three ways in turn, so that the machine's moods meet all of them alike.
+// The ways in turn, so that the machine's moods meet all of them alike.
 void BM_SessionRelay(benchmark::State& state) {
-  std::vector<double> direct, splice, session;
+  std::vector<double> direct, splice, session, encrypted;
   for (auto _ : state) {
     direct.push_back(DirectTcp());
     splice.push_back(TwoSplices());
-    session.push_back(ThroughSession());
+    session.push_back(ThroughSession(false));
+    encrypted.push_back(ThroughSession(true));
     state.SetIterationTime(session.back());
   }
   const auto median = [](std::vector<double> values) {
@@ -232,8 +288,10 @@ void BM_SessionRelay(benchmark::State& state) {
   state.counters["direct_GiB/s"] = gib / median(direct);
   state.counters["splice_GiB/s"] = gib / median(splice);
   state.counters["session_GiB/s"] = gib / median(session);
+  state.counters["tls_GiB/s"] = gib / median(encrypted);
   state.counters["session/direct_time"] = median(session) / median(direct);
   state.counters["session/splice_time"] = median(session) / median(splice);
+  state.counters["tls/session_time"] = median(encrypted) / median(session);
 }
 BENCHMARK(BM_SessionRelay)->UseManualTime()->Unit(benchmark::kMillisecond)->Iterations(9);
 
