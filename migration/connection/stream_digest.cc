@@ -1,6 +1,9 @@
 #include "migration/connection/stream_digest.h"
 
 #include <xxhash.h>
+#ifdef __x86_64__
+#include <xxh_x86dispatch.h>  // the functions below become those for this very processor
+#endif
 
 #include "absl/strings/str_format.h"
 
