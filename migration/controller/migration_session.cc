@@ -345,6 +345,8 @@ void MigrationSession::NoteHeard(const Proof& proof) {
 Task<void> MigrationSession::CheckHeard(Proof echo, std::string meaning) {
   auto self = shared_from_this();
   if (echo.heard_sequence == 0 || put_back_ || !IsPeers(echo)) co_return;
+  // The usual case, at a switchover too: the newest of this session, which is known here.
+  if (echo.heard_sequence == head_.sequence && echo.heard_hash == head_.hash) co_return;
   auto records = co_await deps_.store().ReadJournal(id());
   if (!records.ok()) co_return;
   for (const vm::JournalRecord& record : *records) {
