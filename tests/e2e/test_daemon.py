@@ -1,4 +1,5 @@
 """VMs and the clients attached to them outlive their daemon; a start that fails says why."""
+import os
 import signal
 import time
 
@@ -149,6 +150,20 @@ def test_a_new_client_loses_no_input_to_what_a_former_one_sent(two_hosts, vm):
         assert client.output().count(b"all of it") == 1
         client.close_stdin()
         assert client.wait() == 0, client.errors()
+
+
+def test_a_daemon_may_be_preferred_to_its_vms(two_hosts, vm):
+    host = two_hosts[0]
+    if not two_hosts.isolated:
+        pytest.skip("the daemon's id is not known without namespaces of its own")
+
+    def niceness(pid):
+        return int(host.outside(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[16])
+
+    [(daemon, _)] = host.processes("bin/ferryd")
+    usual = os.nice(0)
+    assert niceness(daemon) < usual
+    assert niceness(host.ctl.vm(vm)["vmm_pid"]) == usual
 
 
 def test_qemu_that_died_without_a_daemon_is_noticed(two_hosts, vm):

@@ -69,6 +69,11 @@ void AddFlags(CLI::App& app, FerrydConfig& config) {
                  "Where each QEMU gets a control group (v2) of its own: a path below the mount of "
                  "cgroup2, auto (beside ferryd's own, if that is possible) or none")
       ->capture_default_str();
+  app.add_option("--nice", config.nice,
+                 "ferryd's own niceness, so that a switchover does not wait for busy VMs; these "
+                 "keep the one that ferryd was started with")
+      ->capture_default_str()
+      ->check(CLI::Range(-20, 19));
   app.add_flag("--no-kvm", config.no_kvm, "Use software emulation without measuring KVM");
   app.add_option("--guest-link", config.guest_link,
                  "How to reach agents: vsock, virtio-serial, or auto (vsock where the host has it)")

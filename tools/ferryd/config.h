@@ -32,6 +32,7 @@ struct FerrydConfig {
   std::string qemu = "/usr/bin/qemu-system-x86_64";
   std::string qemu_user;        // QEMU runs as this user; empty: the daemon's
   std::string cgroup = "auto";  // where each QEMU gets a control group: auto, none or a path
+  int nice = -10;               // ferryd's own; QEMU gets the one that ferryd was started with
   bool no_kvm = false;
   std::string guest_link = "auto";  // auto, vsock or virtio-serial
   std::string log_level = "info";

@@ -21,6 +21,7 @@
 #include "migration/preflight/preflight.h"
 #include "migration/service/grpc_peer_client.h"
 #include "migration/service/migration_service.h"
+#include "tools/ferryd/priority.h"
 #include "vmmanager/fence/image_lock_fence.h"
 #include "vmmanager/identity/certificate.h"
 #include "vmmanager/qemu/cgroup.h"
@@ -119,6 +120,7 @@ struct Daemon::Parts {
   std::unique_ptr<vm::Store> store;
   std::unique_ptr<vm::EventLog> events;
   std::optional<vm::ProcessUser> qemu_user;  // nullopt: QEMU runs as we do
+  int former_niceness = 0;
   std::shared_ptr<bridge::VsockPortRegistry> vsock_ports;
   std::unique_ptr<vm::ImageLockFence> fence;
   std::unique_ptr<vm::Backend> backend;
@@ -162,6 +164,8 @@ absl::Status Daemon::PrepareFolders() {
 }
 
 Task<absl::Status> Daemon::Start() {
+  // Before there are other threads.
+  parts_->former_niceness = SetNiceness(config_.nice);
   CO_RETURN_IF_ERROR(PrepareFolders());
   CO_RETURN_IF_ERROR(OpenCertificates());
   CO_ASSIGN_OR_RETURN(parts_->store,
@@ -252,6 +256,7 @@ Task<absl::Status> Daemon::OpenBackend() {
                        const std::string& id,
                        absl::StatusOr<UniqueFd> kept) { fence->TakeBack(id, std::move(kept)); }};
   qemu.user = parts_->qemu_user;
+  qemu.niceness = parts_->former_niceness;
   CO_ASSIGN_OR_RETURN(qemu.cgroup_parent, CgroupParent(config_.cgroup));
   auto backend = co_await vm::QemuBackend::Open(executor_, std::move(qemu));
   if (!backend.ok()) co_return backend.status();

@@ -30,6 +30,7 @@ struct QemuBackendConfig {
   bool allow_kvm = true;            // false: software emulation without measuring
   std::optional<ProcessUser> user;  // QEMU runs as this user instead of the daemon's
   std::string cgroup_parent;  // cgroup v2 folder; each QEMU gets a child of it. Empty: the daemon's
+  std::optional<int> niceness;               // of each QEMU; absent: the daemon's
   std::vector<std::string> extra_arguments;  // appended to each command line; for firmware tests
   GuestLinkFactory make_link;
   std::optional<KeptDescriptor> kept;

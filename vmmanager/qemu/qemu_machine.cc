@@ -116,6 +116,7 @@ absl::Status QemuMachine::StartProcess(bool incoming) {
   if (keeps_descriptor_) spec.descriptors[kKeptFd] = kept;
   spec.stderr_path = absl::StrCat(folder_, "/", kStderrName);
   spec.user = host_->config.user;
+  spec.niceness = host_->config.niceness;
   spec.cgroup = cgroup_;
   ASSIGN_OR_RETURN(process_, QemuProcess::Launch(host_->executor, spec));
   started_ = std::chrono::steady_clock::now();

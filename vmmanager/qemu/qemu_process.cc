@@ -4,6 +4,7 @@
 #include <grp.h>
 #include <signal.h>
 #include <sys/prctl.h>
+#include <sys/resource.h>
 #include <sys/stat.h>
 #include <sys/wait.h>
 #include <unistd.h>
@@ -38,6 +39,7 @@ struct ChildPlan {
   UniqueFd cgroup_procs;
   std::vector<std::pair<int, UniqueFd>> descriptors;
   std::optional<ProcessUser> user;
+  std::optional<int> niceness;
 };
 
 // What the child was about to do when it failed, and why.
@@ -73,6 +75,8 @@ bool PlaceDescriptors(const ChildPlan& plan) {
   sigemptyset(&none);
   ::sigprocmask(SIG_SETMASK, &none, nullptr);
   ::signal(SIGPIPE, SIG_DFL);
+  // Everybody may be nicer than before.
+  if (plan.niceness) ::setpriority(PRIO_PROCESS, 0, *plan.niceness);
   using Step = ChildFailure::Step;
   ChildFailure failure{Step::kExec, 0};
   if (!EnterCgroup(plan.cgroup_procs.get())) {
@@ -113,6 +117,7 @@ absl::StatusOr<ChildPlan> MakePlan(const LaunchSpec& spec) {
     }
   }
   plan.user = spec.user;
+  plan.niceness = spec.niceness;
   return plan;
 }
 

@@ -25,6 +25,7 @@ struct LaunchSpec {
   std::map<int, int> descriptors;   // number in the program to a descriptor of ours
   std::optional<ProcessUser> user;  // drop to this user before exec
   std::string cgroup;               // of version 2, entered before exec; empty: ours
+  std::optional<int> niceness;      // absent: ours
 };
 
 // How a process ended, as far as that can be known.

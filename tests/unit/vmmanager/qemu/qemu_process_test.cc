@@ -81,6 +81,17 @@ TEST_F(QemuProcessTest, GivesOnlyTheNamedDescriptorsAndASessionOfItsOwn) {
   EXPECT_EQ(FileTail(spec.stderr_path, 4096), "0\n1\n12\n2\n" + pid + " " + pid);
 }
 
+TEST_F(QemuProcessTest, HasTheNicenessThatWasAskedFor) {
+  LaunchSpec spec;
+  spec.argv = {"/bin/sh", "-c", "cut -d' ' -f19 /proc/$$/stat"};
+  spec.stderr_path = folder_ + "/log";
+  spec.niceness = 7;
+  auto process = QemuProcess::Launch(context_.get_executor(), spec);
+  ASSERT_TRUE(process.ok()) << process.status();
+  EXPECT_EQ(Wait(**process).exit_code, 0);
+  EXPECT_EQ(FileTail(spec.stderr_path, 4096), "7");
+}
+
 TEST_F(QemuProcessTest, AdoptsOnlyTheVeryProcess) {
   LaunchSpec spec;
   spec.argv = {"/bin/sleep", "1000"};

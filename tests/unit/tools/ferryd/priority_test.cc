@@ -1,0 +1,41 @@
+#include "tools/ferryd/priority.h"
+
+#include <gtest/gtest.h>
+#include <sys/resource.h>
+#include <unistd.h>
+
+#include <thread>
+
+namespace ferry::tools {
+namespace {
+
+int Niceness() { return ::getpriority(PRIO_PROCESS, 0); }
+
+// Each in a thread of its own, which takes its niceness with it.
+TEST(SetNiceness, TakesEffectAndSaysWhatWasBefore) {
+  const int usual = Niceness();
+  std::thread thread([usual] {
+    EXPECT_EQ(SetNiceness(usual + 3), usual);
+    EXPECT_EQ(Niceness(), usual + 3);
+    std::thread child([usual] { EXPECT_EQ(Niceness(), usual + 3); });
+    child.join();
+  });
+  thread.join();
+  EXPECT_EQ(Niceness(), usual);
+}
+
+TEST(SetNiceness, WhatIsNotPermittedChangesNothing) {
+  std::thread thread([] {
+    const int usual = Niceness();
+    rlimit none{};
+    ASSERT_EQ(::setrlimit(RLIMIT_NICE, &none), 0);
+    const int given = SetNiceness(usual - 1);
+    EXPECT_EQ(given, usual);
+    // Root may do it all the same.
+    EXPECT_EQ(Niceness(), ::geteuid() == 0 ? usual - 1 : usual);
+  });
+  thread.join();
+}
+
+}  // namespace
+}  // namespace ferry::tools
