@@ -180,6 +180,11 @@ class Host:
         status = self.outside(f"/proc/{pid}/status").read_text()
         return int(status.split("VmRSS:")[1].split()[0])
 
+    def open_descriptors(self):
+        """How many the daemon has."""
+        pid = int(self.outside(self._pid_file()).read_text())
+        return len(list(self.outside(f"/proc/{pid}/fd").iterdir()))
+
     def kill_vmm(self):
         """Kills the only VMM on this host, and returns when it is dead."""
         (pid, _), = self.processes("qemu-system")
