@@ -16,6 +16,7 @@ import pathlib
 import platform
 import subprocess
 import sys
+import tempfile
 import time
 
 ROOT = pathlib.Path(__file__).resolve().parents[2]
@@ -23,6 +24,7 @@ sys.path.insert(0, str(ROOT / "tests/e2e"))
 
 import raw_qemu  # noqa: E402
 from harness import workload  # noqa: E402
+from harness.certificates import Authority  # noqa: E402
 from harness.ctl import CtlError, number, parse_json  # noqa: E402
 from harness.host import Hosts  # noqa: E402
 from report import summarize, table  # noqa: E402
@@ -144,6 +146,18 @@ class RawVm:
         self._vm.close()
 
 
+def set_up(hosts, arguments, scratch):
+    """Where the hosts keep their state, and how they trust each other."""
+    authority = Authority(pathlib.Path(scratch)) if arguments.tls else None
+    for host in hosts:
+        if arguments.disk and hosts.isolated:
+            host.state = pathlib.Path(scratch) / f"state-{host.name}"
+        if authority:
+            address = host.address.rpartition(":")[0]
+            host.security = authority.flags(f"host-{host.name}", ["peer"], address)
+            host.ctl.security = authority.flags("operator", ["operator"])
+
+
 def run(hosts, arguments):
     hosts.start()
     ferry = FerryVm(hosts, arguments.memory, arguments.cpus)
@@ -178,6 +192,8 @@ def describe(arguments, hosts, accelerator):
         "host_load": os.getloadavg()[0],
         "kernel": platform.release(),
         "accelerator": accelerator,
+        "tls": arguments.tls,
+        "journal": "disk" if arguments.disk or not hosts.isolated else "memory",
     }
 
 
@@ -188,12 +204,19 @@ def main():
                         help="memory of the VM (default: 256)")
     parser.add_argument("--cpus", type=int, default=1, metavar="N",
                         help="processors of the VM (default: 1)")
+    parser.add_argument("--tls", action="store_true",
+                        help="the daemons speak TLS (default: plain TCP, as QEMU alone does)")
+    parser.add_argument("--disk", type=pathlib.Path, metavar="FOLDER",
+                        help="keep the daemons' state below this folder (default: in memory, where "
+                             "a journal costs no wait for a disk)")
     parser.add_argument("--json", action="store_true", help="print one JSON object, no table")
     arguments = parser.parse_args()
     if min(arguments.rounds, arguments.memory, arguments.cpus) < 1:
         parser.error("numbers must be at least 1")
-    with Hosts() as hosts:
+    with tempfile.TemporaryDirectory(prefix="ferry-bench-", dir=arguments.disk) as scratch, \
+            Hosts(scratch) as hosts:
         try:
+            set_up(hosts, arguments, scratch)
             rounds = run(hosts, arguments)
             accelerator = hosts[0].ctl.json("host").get("accelerator")
             setting = describe(arguments, hosts, accelerator)

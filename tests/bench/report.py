@@ -60,6 +60,8 @@ def table(setting, summary):
              f"{setting['cpus']} CPU under {setting['accelerator']}; host: {setting['host_cpus']} "
              f"CPUs, load {setting['host_load']:.1f} at the end, "
              + ("two network namespaces" if setting["isolated_hosts"] else "loopback"),
+             f"between the daemons: {'TLS' if setting['tls'] else 'plain TCP'}; journals: on "
+             + ("a disk" if setting["journal"] == "disk" else "a file system in memory"),
              "",
              f"{'ms':<32}{'p50':>9}{'p99':>9}{'min':>9}{'max':>9}"]
     for name, kind, measure in ROWS:
