@@ -1,5 +1,6 @@
 #include "vmmanager/rpc/server.h"
 
+#include <grpc/grpc.h>
 #include <grpcpp/channel.h>
 #include <gtest/gtest.h>
 #include <sys/socket.h>
@@ -175,6 +176,10 @@ class RpcTest : public testing::Test {
     ::unlink(options.unix_socket.c_str());
     ::rmdir(folder.c_str());
   }
+
+  // Whoever lets go of gRPC last waits for its background poller, up to 10 s after a stream that
+  // was held back; so that nobody here is the last.
+  static void SetUpTestSuite() { grpc_init(); }
 
   // Runs `test` against a live server and ends everything.
   void Run(Task<void> test) {
