@@ -102,7 +102,6 @@ absl::StatusOr<std::string> EncodeCut(const CutState& cut) {
   message.set_plan_sha256(cut.plan_sha256);
   message.mutable_guest()->PackFrom(guest);
   message.set_paused_by_user(cut.paused_by_user);
-  message.set_memory_stream_xxh3(cut.memory_stream_xxh3);
   return Seal(StateKind::kCut, message.SerializeAsString());
 }
 
@@ -118,7 +117,6 @@ absl::StatusOr<CutState> DecodeCut(std::string_view envelope, std::string_view p
   cut.plan_sha256 = message.plan_sha256();
   cut.guest_link = guest.guest_link();
   cut.paused_by_user = message.paused_by_user();
-  cut.memory_stream_xxh3 = message.memory_stream_xxh3();
   RETURN_IF_ERROR(CheckCut(cut));
   ASSIGN_OR_RETURN(cut.guest, FromPayload(guest));
   ASSIGN_OR_RETURN(const PlanState plan, DecodePlan(plan_envelope));

@@ -33,7 +33,6 @@ struct CutState {
   guest::GuestState guest;
   std::string guest_link;
   bool paused_by_user = false;
-  uint64_t memory_stream_xxh3 = 0;
 };
 
 // To and from the sealed envelope.
