@@ -1,10 +1,11 @@
+#include <algorithm>
 #include <boost/json/array.hpp>
 #include <boost/json/object.hpp>
-#include <boost/json/parse.hpp>
 #include <boost/json/serialize.hpp>
 
 #include "absl/strings/str_cat.h"
 #include "bridge/guest/guest_server.h"
+#include "bridge/protocol/json_fields.h"
 
 // GuestServer's answers, one function per request.
 namespace ferry::bridge {
@@ -54,6 +55,18 @@ uint32_t ToHresult(const absl::Status& status) {
 std::string FromStatus(const RequestBase& request, const absl::Status& status) {
   if (status.ok()) return Ok(request);
   return Encode(FailedResponse(ToHresult(status), Text(status), request.activity_id));
+}
+
+// The names of the properties that a query asks for. An empty text asks for none.
+absl::StatusOr<std::vector<std::string>> PropertyTypes(const std::string& query) {
+  std::vector<std::string> types;
+  if (query.empty()) return types;
+  const absl::StatusOr<boost::json::object> object = ParseObject(query);
+  if (!object.ok()) return object.status();
+  absl::Status status;
+  FieldReader(*object, "Query", &status).TextList("PropertyTypes", &types);
+  if (!status.ok()) return status;
+  return types;
 }
 
 Task<absl::Status> AwaitExit(std::shared_ptr<GuestProcess> process) {
@@ -178,15 +191,23 @@ std::string GuestServer::OnGetProperties(const Frame& frame) {
   const absl::StatusOr<GetPropertiesRequest> request = Decode<GetPropertiesRequest>(frame.payload);
   if (!request.ok()) return BadJson(request.status());
   if (!IsVm(request->container_id)) return NoContainer(*request);
-  boost::json::array list;
-  for (const auto& [pid, process] : processes_) {
-    list.push_back(
-        boost::json::object{{"ProcessId", pid}, {"Exited", process->exit().has_value()}});
+  const absl::StatusOr<std::vector<std::string>> types = PropertyTypes(request->query);
+  if (!types.ok()) {
+    return Encode(FailedResponse(kHresultBadJson, Text(types.status()), request->activity_id));
+  }
+  // Only what was asked for; a property that this agent does not have is left out.
+  boost::json::object properties;
+  if (std::find(types->begin(), types->end(), "ProcessList") != types->end()) {
+    boost::json::array list;
+    for (const auto& [pid, process] : processes_) {
+      list.push_back(
+          boost::json::object{{"ProcessId", pid}, {"Exited", process->exit().has_value()}});
+    }
+    properties["ProcessList"] = std::move(list);
   }
   GetPropertiesResponse response;
   response.activity_id = request->activity_id;
-  response.properties =
-      boost::json::serialize(boost::json::object{{"ProcessList", std::move(list)}});
+  response.properties = boost::json::serialize(properties);
   return Encode(response);
 }
 

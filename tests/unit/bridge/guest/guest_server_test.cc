@@ -1,5 +1,6 @@
 #include "bridge/guest/guest_server.h"
 
+#include "absl/strings/str_cat.h"
 #include "tests/unit/bridge/guest/guest_server_fixture.h"
 
 namespace ferry::bridge {
@@ -165,6 +166,54 @@ TEST_F(GuestServerTest, ClaimsNothingThatItDoesNotAnswer) {
       const auto refused = co_await host->Call<SimpleResponse>(type, 1, simple);
       EXPECT_EQ(HResult(refused.result), kHresultNotImplemented);
     }
+  };
+  Run(test(&transport_));
+}
+
+// The answer to a query about the VM, or its HRESULT in words.
+Task<std::string> Ask(Host* host, std::string query) {
+  GetPropertiesRequest request;
+  request.query = std::move(query);
+  const auto answer = co_await host->Call<GetPropertiesResponse>(kGetProperties, 9, request);
+  if (answer.result != 0) co_return absl::StrCat("0x", absl::Hex(HResult(answer.result)));
+  co_return answer.properties;
+}
+
+TEST_F(GuestServerTest, GetPropertiesAnswersWhatTheQueryAsksFor) {
+  auto test = [](FakeGuestTransport* transport) -> Task<void> {
+    auto host = co_await Host::ConnectAndNegotiate(*transport);
+    EXPECT_EQ(co_await Ask(host.get(), R"({"PropertyTypes":["ProcessList"]})"),
+              R"({"ProcessList":[]})");
+    const uint32_t pid = co_await host->Execute("exec sleep 1000");
+    const std::string all = absl::StrCat(R"({"ProcessList":[{"ProcessId":)", pid, R"(,"Exited":)");
+    EXPECT_EQ(co_await Ask(host.get(), R"({"PropertyTypes":["ProcessList"]})"), all + "false}]}");
+    // One that this agent does not have is left out.
+    EXPECT_EQ(co_await Ask(host.get(), R"({"PropertyTypes":["Statistics","ProcessList"]})"),
+              all + "false}]}");
+    EXPECT_EQ(co_await Ask(host.get(), R"({"PropertyTypes":["Statistics"]})"), "{}");
+    EXPECT_EQ(co_await Ask(host.get(), R"({"PropertyTypes":[]})"), "{}");
+    EXPECT_EQ(co_await Ask(host.get(), "{}"), "{}");
+    EXPECT_EQ(co_await Ask(host.get(), ""), "{}");
+    kill(static_cast<pid_t>(pid), SIGKILL);
+    co_await host->Wait(pid);
+    EXPECT_EQ(co_await Ask(host.get(), R"({"PropertyTypes":["ProcessList"]})"), all + "true}]}");
+  };
+  Run(test(&transport_));
+}
+
+TEST_F(GuestServerTest, GetPropertiesRefusesWhatIsNoQueryOrNotAboutTheVm) {
+  auto test = [](FakeGuestTransport* transport) -> Task<void> {
+    auto host = co_await Host::ConnectAndNegotiate(*transport);
+    EXPECT_EQ(co_await Ask(host.get(), "{nonsense"), "0xc037010d");
+    EXPECT_EQ(co_await Ask(host.get(), "[]"), "0xc037010d");
+    EXPECT_EQ(co_await Ask(host.get(), R"({"PropertyTypes":"ProcessList"})"), "0xc037010d");
+    EXPECT_EQ(co_await Ask(host.get(), R"({"PropertyTypes":[1]})"), "0xc037010d");
+    GetPropertiesRequest elsewhere;
+    elsewhere.container_id = std::string(64, 'b');
+    elsewhere.activity_id = "22222222-0000-0000-0000-000000000000";
+    const auto refused = co_await host->Call<SimpleResponse>(kGetProperties, 1, elsewhere);
+    EXPECT_EQ(HResult(refused.result), kHresultContainerNotFound);
+    EXPECT_EQ(refused.activity_id, elsewhere.activity_id);
   };
   Run(test(&transport_));
 }
