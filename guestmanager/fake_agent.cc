@@ -164,7 +164,11 @@ void FakeAgent::Execute(const Frame& frame) {
   DialStdio(pid);
   bridge::ExecuteProcessResponse response;
   response.process_id = pid;
-  Send(bridge::ResponseType(frame.type), frame.id, Encode(response));
+  std::string answer =
+      *bridge::EncodeFrame(bridge::ResponseType(frame.type), frame.id, Encode(response));
+  // No frame begins like this, so the host takes the answer and hangs up in one go.
+  if (breaks_link) answer.append(bridge::kFrameHeaderSize, '\0');
+  SendRaw(answer);
 }
 
 void FakeAgent::HandleWait(const Frame& frame) {

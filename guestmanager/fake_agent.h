@@ -52,6 +52,7 @@ class FakeAgent : public std::enable_shared_from_this<FakeAgent> {
   bool resumable = true;
   bool acknowledges = true;  // exits: AcknowledgeExitSupported
   bool silent = false;       // answers nothing but the negotiation
+  bool breaks_link = false;  // right after its answer to ExecuteProcess, which arrives
   size_t ack_lag = 0;        // stdin bytes received that the process has not taken
   bool answer_waits = true;  // false: exits stay untold
   uint32_t version = bridge::kProtocolVersion;

@@ -383,17 +383,14 @@ absl::StatusOr<GuestState> Guest::Save() const {
   state.next_message_id = impl_->connection->core().next_id();
   state.started_unix_ms = impl_->started_unix_ms;
   for (const auto& [pid, process] : impl_->processes) {
-    ProcessState one = process->migration_state();
-    if (one.wait_call_id == 0 && !one.exit_status) {
-      return absl::FailedPreconditionError(
-          absl::StrCat("process ", pid, " has no pending wait and can't be carried over"));
-    }
+    absl::StatusOr<ProcessState> one = StateToCarry(*process);
+    if (!one.ok()) return one.status();
     if (impl_->gate->capabilities_known.is_set() && !impl_->gate->resumable_stdio &&
-        !one.exit_status) {
+        !one->exit_status) {
       return absl::FailedPreconditionError(absl::StrCat(
           "process ", pid, " can't be carried over: its agent does not resume streams"));
     }
-    state.processes.push_back(std::move(one));
+    state.processes.push_back(*std::move(one));
   }
   return state;
 }

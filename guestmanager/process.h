@@ -51,7 +51,7 @@ struct StreamState {
 };
 
 // What a migration carries of a process. The zero value (no ports, no wait) says that it has no
-// bridge; export names it and refuses.
+// bridge; StateToCarry names it and refuses.
 struct ProcessState {
   std::string container_id;  // "" is the VM-level scope
   uint32_t pid = 0;
@@ -144,8 +144,14 @@ class Process {
   virtual absl::StatusOr<std::unique_ptr<Attachment>> Attach(AttachOptions options,
                                                              AttachSink& sink) = 0;
 
-  // Ports, the outstanding wait's id and the streams' positions.
-  virtual ProcessState migration_state() const = 0;
+  // Ports, the outstanding wait's id and the streams' positions. The zero value unless the process
+  // is behind a bridge.
+  virtual ProcessState migration_state() const { return ProcessState(); }
 };
+
+// The process's state, if another host could take it over. FAILED_PRECONDITION, naming the process,
+// if it has no bridge, or if nothing waits for its exit, because the link was lost just when it
+// began; once the agent is back, its wait is sent again.
+absl::StatusOr<ProcessState> StateToCarry(const Process& process);
 
 }  // namespace ferry::guest

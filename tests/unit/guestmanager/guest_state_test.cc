@@ -1,3 +1,4 @@
+#include "absl/strings/str_cat.h"
 #include "tests/unit/guestmanager/guest_fixture.h"
 
 namespace ferry::guest {
@@ -179,6 +180,29 @@ TEST_F(GuestTest, RestoreRefusesAProcessWithoutWait) {
   absl::Status status = guest_->Restore(state);
   EXPECT_TRUE(absl::IsFailedPrecondition(status));
   EXPECT_NE(status.message().find("42"), absl::string_view::npos);
+}
+
+TEST_F(GuestTest, SaveNamesAProcessWhoseWaitTheLinkSwallowed) {
+  Ready();
+  agent_->breaks_link = true;
+  const uint32_t pid = Exec()->pid();
+  ASSERT_FALSE(guest_->ready());
+  const absl::Status refused = guest_->Save().status();
+  EXPECT_TRUE(absl::IsFailedPrecondition(refused)) << refused;
+  EXPECT_THAT(std::string(refused.message()),
+              testing::HasSubstr(absl::StrCat("process ", pid, " (cat -u)")));
+  // Nothing is lost: the agent is asked when it is back.
+  agent_->Connect();
+  Settle();
+  auto saved = guest_->Save();
+  ASSERT_TRUE(saved.ok()) << saved.status();
+  EXPECT_NE(saved->processes[0].wait_call_id, 0);
+  Migrate();
+  agent_->Connect(moved_transport_.get());
+  Settle();
+  agent_->Exit(pid, 3);
+  Settle();
+  EXPECT_EQ(moved_->Find(pid)->exit_status(), (ExitStatus{ExitStatus::Kind::kCode, 3}));
 }
 
 TEST_F(GuestTest, FloorsTravel) {
