@@ -39,6 +39,5 @@ function(ferry_unit_test folder)
   add_executable(${name}_test ${sources})
   target_include_directories(${name}_test PRIVATE ${PROJECT_SOURCE_DIR})
   target_link_libraries(${name}_test PRIVATE ${ARG_DEPS} GTest::gtest GTest::gmock GTest::gtest_main)
-  gtest_discover_tests(${name}_test TEST_PREFIX "unit/${folder}/" DISCOVERY_TIMEOUT 60
-                       PROPERTIES LABELS unit TIMEOUT 120)
+  ferry_gtest(${name}_test PREFIX "unit/${folder}/" LABEL unit TIMEOUT 120)
 endfunction()

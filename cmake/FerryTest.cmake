@@ -1,0 +1,67 @@
+# ferry_reaches_grpc(<target> <variable>)
+#
+# Whether the target links gRPC, itself or through what it links.
+function(ferry_reaches_grpc target variable)
+  set(open ${target})
+  set(seen)
+  while(open)
+    list(POP_FRONT open next)
+    # What a static library keeps to itself is linked all the same.
+    string(REGEX REPLACE "^\\$<LINK_ONLY:(.*)>$" "\\1" next "${next}")
+    if(next MATCHES "^gRPC::")
+      set(${variable} TRUE PARENT_SCOPE)
+      return()
+    endif()
+    if(next IN_LIST seen OR NOT TARGET "${next}")
+      continue()
+    endif()
+    list(APPEND seen ${next})
+    foreach(property LINK_LIBRARIES INTERFACE_LINK_LIBRARIES)
+      get_target_property(libraries ${next} ${property})
+      if(libraries)
+        list(APPEND open ${libraries})
+      endif()
+    endforeach()
+  endwhile()
+  set(${variable} FALSE PARENT_SCOPE)
+endfunction()
+
+# The programs that the thread sanitizer is for.
+add_custom_target(tests_without_grpc)
+
+# ferry_gtest(<target> PREFIX <prefix> LABEL <label> TIMEOUT <seconds>)
+#
+# Registers a GoogleTest program with ctest; everything that it links must be known by now. gRPC is
+# not instrumented and drowns the thread sanitizer in reports, so that one's builds leave out
+# whatever links it. tests_without_grpc builds the rest.
+function(ferry_gtest target)
+  cmake_parse_arguments(ARG "" "PREFIX;LABEL;TIMEOUT" "" ${ARGN})
+  ferry_reaches_grpc(${target} reaches_grpc)
+  if(reaches_grpc)
+    set_property(GLOBAL APPEND PROPERTY FERRY_TESTS_WITH_GRPC ${target})
+    if(FERRY_SANITIZER STREQUAL "thread")
+      set_target_properties(${target} PROPERTIES EXCLUDE_FROM_ALL TRUE)
+      return()
+    endif()
+  else()
+    set_property(GLOBAL APPEND PROPERTY FERRY_TESTS_WITHOUT_GRPC ${target})
+    add_dependencies(tests_without_grpc ${target})
+  endif()
+  gtest_discover_tests(${target} TEST_PREFIX "${ARG_PREFIX}" DISCOVERY_TIMEOUT 60
+                       PROPERTIES LABELS ${ARG_LABEL} TIMEOUT ${ARG_TIMEOUT})
+endfunction()
+
+# ferry_write_grpc_list(<file>)
+#
+# Writes a line for each program that ferry_gtest() was told of: "with" or "without", and its path.
+function(ferry_write_grpc_list file)
+  set(lines)
+  foreach(kind WITH WITHOUT)
+    string(TOLOWER ${kind} word)
+    get_property(targets GLOBAL PROPERTY FERRY_TESTS_${kind}_GRPC)
+    foreach(target ${targets})
+      string(APPEND lines "${word} $<TARGET_FILE:${target}>\n")
+    endforeach()
+  endforeach()
+  file(GENERATE OUTPUT ${file} CONTENT "${lines}")
+endfunction()
