@@ -149,7 +149,9 @@ Task<absl::StatusOr<schema::Properties>> FakeComputeSystem::GetProperties(
   properties.state_sent = machine_->stage == Stage::kTransferred &&
                           machine_->origin == schema::MigrationOrigin::kSource;
   for (schema::PropertyType type : query.types) {
-    if (type == schema::PropertyType::kCompatibilityInfo) properties.compatibility_info = "fake-1";
+    if (type == schema::PropertyType::kCompatibilityInfo) {
+      properties.compatibility_info = script_->compatibility_info;
+    }
     if (type == schema::PropertyType::kMigrationBlockers) {
       properties.migration_blockers = script_->migration_blockers;
     }

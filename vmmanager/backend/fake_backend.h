@@ -35,6 +35,7 @@ class FakeScript {
   // Shapes the numbers that a transfer reports, and those that check_rest is given.
   std::function<void(TransferProgress&)> shape_progress = [](TransferProgress&) {};
   std::vector<std::string> migration_blockers;  // why no system can be migrated
+  std::string compatibility_info = "fake-1";
   // A system runs its guest for the first time, so that the guest can dial its host.
   std::function<void(FakeComputeSystem&)> on_first_run;
 
