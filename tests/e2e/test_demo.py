@@ -1,0 +1,24 @@
+"""The demo still runs, and says on one line what it measured; how fast is none of a test's
+business."""
+import json
+import pathlib
+import subprocess
+import sys
+
+DEMO = pathlib.Path(__file__).resolve().parents[2] / "tools/demo.py"
+
+
+def test_json_is_one_object_on_the_last_line():
+    run = subprocess.run([sys.executable, DEMO, "--json"], timeout=500, text=True,
+                         capture_output=True, stdin=subprocess.DEVNULL)
+    assert run.returncode == 0, run.stderr
+    result = json.loads(run.stdout.splitlines()[-1])
+    assert [(migration["from"], migration["to"]) for migration in result["migrations"]] == [
+        ("a", "b"), ("b", "a")]
+    for migration in result["migrations"]:
+        for name in ("total_ms", "blackout_ms", "stdio_gap_ms", "transferred_bytes"):
+            assert migration[name] > 0, (name, migration)
+        assert migration["lost_bytes"] == migration["duplicated_bytes"] == 0
+    assert result["lost_bytes"] == result["duplicated_bytes"] == 0
+    assert result["exit_status"] == 0
+    assert result["accelerator"] in ("kvm", "tcg")
