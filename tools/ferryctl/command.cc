@@ -40,7 +40,7 @@ int RunCommand(const Command& command) {
   const absl::Status connected = client.Connect();
   if (!connected.ok()) {
     const int code = Fail(client, "connecting", connected);
-    return command.failure_code != 0 ? command.failure_code : code;
+    return command.failure_code.value_or(code);
   }
   int exit_code = kInternal;
   Spawn(io.get_executor(), RunAction(&command, &client, &exit_code));
@@ -94,7 +94,7 @@ int RunFerryctl(int argc, const char* const* argv) {
   try {
     app.parse(argc, argv);
   } catch (const CLI::ParseError& error) {
-    return app.exit(error) == 0 ? kOk : kUsage;
+    return app.exit(error) == 0 ? kOk : command.failure_code.value_or(kUsage);
   }
   if (version) {
     std::printf("ferryctl %s\n", kVersion);

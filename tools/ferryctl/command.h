@@ -4,6 +4,7 @@
 #include <cstdio>
 #include <functional>
 #include <memory>
+#include <optional>
 #include <string>
 
 #include "bridge/runtime/async.h"
@@ -43,12 +44,12 @@ class Client {
 };
 
 // A parsed command line: what is to be done, and with which status it exits if that cannot even
-// begin.
+// begin, be it for a wrong usage.
 struct Command {
   GlobalOptions options;
   std::function<Task<int>(Client*)> action;
-  std::function<int()> local;  // in place of it: what needs no daemon
-  int failure_code = 0;        // 0: by the error
+  std::function<int()> local;       // in place of it: what needs no daemon
+  std::optional<int> failure_code;  // nullopt: by the error
 };
 
 inline constexpr milliseconds kCallTimeout(30000);

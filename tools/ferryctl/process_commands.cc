@@ -94,9 +94,15 @@ void CheckExec(ExecArguments* parsed) {
   }
 }
 
+// From its word on, a failure of ours (a wrong usage, too) must not look like the process's status.
+void FailApart(CLI::App* sub, Command* command) {
+  sub->preparse_callback([command](size_t) { command->failure_code = kExecFailed; });
+}
+
 void AddExec(CLI::App* app, Command* command) {
   auto arguments = std::make_shared<ExecArguments>();
   CLI::App* sub = app->add_subcommand("exec", "Run a command in a VM and stay attached to it");
+  FailApart(sub, command);
   sub->add_flag("-i,--interactive", arguments->interactive, "Pass stdin on");
   sub->add_flag("-t,--tty", arguments->terminal, "Give it a terminal");
   sub->add_flag("-d,--detach", arguments->detached, "Print the process id and leave it running");
@@ -108,7 +114,6 @@ void AddExec(CLI::App* app, Command* command) {
   sub->positionals_at_end();
   sub->callback([=] {
     CheckExec(arguments.get());
-    command->failure_code = kExecFailed;
     command->action = [=](Client* client) { return Exec(client, arguments); };
   });
 }
@@ -118,11 +123,11 @@ void AddAttach(CLI::App* app, Command* command) {
   auto process = std::make_shared<uint32_t>(0);
   auto steal = std::make_shared<bool>(false);
   CLI::App* sub = app->add_subcommand("attach", "Attach to a running process");
+  FailApart(sub, command);
   sub->add_flag("--steal", *steal, "Take it over from whoever is attached");
   sub->add_option("vm", *vm, "Name or id")->required();
   sub->add_option("process", *process, "Process id, see ferryctl ps")->required();
   sub->callback([=] {
-    command->failure_code = kExecFailed;
     command->action = [=](Client* client) { return Attach(client, *vm, *process, *steal); };
   });
 }

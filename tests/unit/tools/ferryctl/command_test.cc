@@ -26,6 +26,19 @@ TEST(RunFerryctl, WrongUsageIsTwo) {
   EXPECT_EQ(Ferryctl({"kill", "-s", "WHAT", "web", "1"}), kUsage);
 }
 
+// 2 may be the command's own status.
+TEST(RunFerryctl, WrongUsageOfExecAndAttachIs125) {
+  EXPECT_EQ(Ferryctl({"exec"}), kExecFailed);
+  EXPECT_EQ(Ferryctl({"exec", "web"}), kExecFailed);
+  EXPECT_EQ(Ferryctl({"exec", "--nonsense", "web", "--", "ls"}), kExecFailed);
+  EXPECT_EQ(Ferryctl({"exec", "-e", "NOVALUE", "web", "--", "ls"}), kExecFailed);
+  EXPECT_EQ(Ferryctl({"--output", "xml", "exec", "web", "--", "ls"}), kExecFailed);
+  EXPECT_EQ(Ferryctl({"--host", "x", "exec", "web", "--", "ls"}), kExecFailed);
+  EXPECT_EQ(Ferryctl({"attach"}), kExecFailed);
+  EXPECT_EQ(Ferryctl({"attach", "web", "seven"}), kExecFailed);
+  EXPECT_EQ(Ferryctl({"attach", "web", "7", "8"}), kExecFailed);
+}
+
 TEST(RunFerryctl, HelpAndVersionAreFine) {
   EXPECT_EQ(Ferryctl({"--help"}), kOk);
   EXPECT_EQ(Ferryctl({"exec", "--help"}), kOk);

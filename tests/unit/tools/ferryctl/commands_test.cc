@@ -168,7 +168,7 @@ TEST_F(CommandsTest, ExecWorksWithoutTheSeparatorToo) {
   const auto& command = guests_.created.spec().command();
   EXPECT_EQ(std::vector<std::string>(command.begin(), command.end()),
             (std::vector<std::string>{"ls", "-l", "--", "x"}));
-  EXPECT_EQ(Ferryctl({"exec", "-d", "web", "--"}), kUsage);
+  EXPECT_EQ(Ferryctl({"exec", "-d", "web", "--"}), kExecFailed);
 }
 
 TEST_F(CommandsTest, MigrateGoesOnAfterABreakAndSaysWhereTheVmRuns) {
