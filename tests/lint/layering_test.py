@@ -33,7 +33,7 @@ ALLOWED = {
     "vmmanager/qemu": VM_LOW,
     "vmmanager/state": BRIDGE_RUNTIME | PROTO | {"guestmanager", "vmmanager/schema"},
     "vmmanager/store": BRIDGE_RUNTIME,
-    "vmmanager/sandbox": VM_SANDBOX,
+    "vmmanager/sandbox": VM_SANDBOX | {"vmmanager/rpc"},
     "vmmanager/identity": BRIDGE_RUNTIME,
     "vmmanager/rpc": BRIDGE_RUNTIME | PROTO | {"vmmanager/identity"},
     "vmmanager/service": VM_SANDBOX | {"vmmanager/rpc", "vmmanager/sandbox"},

@@ -13,6 +13,7 @@
 #include "absl/strings/str_cat.h"
 #include "absl/strings/str_join.h"
 #include "vmmanager/rpc/client_call.h"
+#include "vmmanager/rpc/error_info.h"
 
 namespace ferry::ctl {
 namespace {
@@ -106,7 +107,7 @@ Task<bool> AttachSession::WaitBeforeRetry(absl::Status last) {
       const std::string text =
           absl::StrCat("lost process ", config_.process_id, " of VM ", config_.vm, "; looked at ",
                        absl::StrJoin(route_.Candidates(), ", "), ": ", last.message());
-      last = absl::Status(last.code(), text);
+      last = rpc::Reworded(last, last.code(), text);
     }
     Fail(last);
     co_return false;

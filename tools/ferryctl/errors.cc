@@ -2,6 +2,7 @@
 
 #include "absl/strings/str_cat.h"
 #include "tools/ferryctl/exit_codes.h"
+#include "tools/ferryctl/output.h"
 #include "tools/ferryctl/preflight_view.h"
 #include "vmmanager/rpc/error_info.h"
 
@@ -40,7 +41,7 @@ std::string ErrorText(absl::string_view doing, const absl::Status& status, absl:
   } else {
     text = absl::StrCat("Error: ", doing, " failed: ",
                         status.message().empty() ? absl::StatusCodeToString(status.code())
-                                                 : std::string(status.message()),
+                                                 : PrintableLines(status.message()),
                         "\n");
   }
   if (!info.phase().empty()) {

@@ -10,6 +10,8 @@
 #include "absl/strings/str_format.h"
 #include "absl/strings/str_join.h"
 #include "absl/strings/str_replace.h"
+#include "absl/strings/str_split.h"
+#include "absl/strings/strip.h"
 #include "tools/ferryctl/errors.h"
 #include "tools/ferryctl/exit_codes.h"
 #include "tools/ferryctl/preflight_view.h"
@@ -33,6 +35,15 @@ std::string OrDash(const std::string& text) { return text.empty() ? "-" : text; 
 std::string Printable(const std::string& text) {
   std::string clean;
   for (const char c : text) clean += absl::ascii_iscntrl(static_cast<unsigned char>(c)) ? '?' : c;
+  return clean;
+}
+
+std::string PrintableLines(absl::string_view text) {
+  std::string clean;
+  for (const absl::string_view line : absl::StrSplit(text, '\n')) {
+    absl::StrAppend(&clean, clean.empty() ? "" : "\n",
+                    Printable(std::string(absl::StripSuffix(line, "\r"))));
+  }
   return clean;
 }
 
@@ -105,7 +116,9 @@ std::string VmTable(const v1::ListVmsResponse& response) {
 std::string VmDetails(const v1::Vm& vm) {
   std::string text = absl::StrCat(Line("Name", vm.name()), Line("Id", vm.id()),
                                   Line("State", VmStateName(vm.state())));
-  if (!vm.state_reason().empty()) absl::StrAppend(&text, Line("Reason", vm.state_reason()));
+  if (!vm.state_reason().empty()) {
+    absl::StrAppend(&text, Line("Reason", PrintableLines(vm.state_reason())));
+  }
   absl::StrAppend(&text, Line("Memory", FormatSize(vm.spec().memory_mb() << 20)),
                   Line("CPUs", absl::StrCat(vm.spec().cpus())),
                   Line("Machine", OrDash(vm.machine_type())),

@@ -5,6 +5,7 @@
 #include <string>
 #include <vector>
 
+#include "absl/strings/string_view.h"
 #include "ferry/v1/guest.pb.h"
 #include "ferry/v1/host.pb.h"
 #include "ferry/v1/migration.pb.h"
@@ -28,6 +29,8 @@ class Table {
 
 // Another host's or a guest's text, with what could steer the terminal made visible.
 std::string Printable(const std::string& text);
+// The same for text of several lines.
+std::string PrintableLines(absl::string_view text);
 
 // The message as JSON with the proto's field names; one line unless `pretty`.
 std::string ToJson(const google::protobuf::Message& message, bool pretty);

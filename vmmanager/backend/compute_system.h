@@ -29,7 +29,8 @@ inline constexpr char kDiskInUse[] = "ferry.vm/disk_in_use";
 struct SystemExit {
   enum class Cause { kShutdown, kReset, kPanic, kTerminated, kCrashed };
   Cause cause = Cause::kCrashed;
-  std::string detail;  // for people, e.g. the last lines that the VMM printed
+  std::string detail;      // for people, e.g. which signal ended the VMM
+  std::string last_words;  // what the VMM and the guest's console printed last; any bytes
 };
 
 // Progress of the memory transfer, as far as the backend knows it.

@@ -85,7 +85,8 @@ void FakeComputeSystem::Exit(SystemExit::Cause cause, std::string detail) {
   listener_.Reset();
   link_.Close();
   cancel_.Set();
-  Emit({.kind = SystemEvent::Kind::kExited, .exit = {cause, std::move(detail)}});
+  Emit({.kind = SystemEvent::Kind::kExited,
+        .exit = {cause, std::move(detail), script_->last_words}});
   events_.Close();
 }
 

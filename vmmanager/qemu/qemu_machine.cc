@@ -344,9 +344,7 @@ void QemuMachine::HandleEnd(const ProcessEnd& end) {
   if (event.exit.cause == Cause::kCrashed) {
     event.exit.detail = absl::StrCat("QEMU ", end.ToString());
   }
-  if (event.exit.cause == Cause::kCrashed || event.exit.cause == Cause::kPanic) {
-    absl::StrAppend(&event.exit.detail, event.exit.detail.empty() ? "" : "\n", last_words_);
-  }
+  event.exit.last_words = last_words_;
   state_ = SystemState::kStopped;
   ended_.Set();
   if (observer_ != nullptr) observer_->OnExit();

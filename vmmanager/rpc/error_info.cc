@@ -26,6 +26,15 @@ absl::Status ErrorWithReason(absl::StatusCode code, absl::string_view message,
   return WithErrorInfo(absl::Status(code, message), info);
 }
 
+absl::Status Reworded(const absl::Status& status, absl::StatusCode code,
+                      absl::string_view message) {
+  absl::Status told(code, message);
+  status.ForEachPayload([&told](absl::string_view type_url, const absl::Cord& payload) {
+    told.SetPayload(type_url, payload);
+  });
+  return told;
+}
+
 std::string ReasonOf(const absl::Status& status) {
   if (auto info = GetErrorInfo(status); info && !info->reason().empty()) return info->reason();
   return absl::AsciiStrToLower(absl::StatusCodeToString(status.code()));

@@ -23,6 +23,9 @@ std::optional<v1::ErrorInfo> GetErrorInfo(const absl::Status& status);
 absl::Status ErrorWithReason(absl::StatusCode code, absl::string_view message,
                              absl::string_view reason, absl::string_view next_step = "");
 
+// The same error in other words: what it carries stays.
+absl::Status Reworded(const absl::Status& status, absl::StatusCode code, absl::string_view message);
+
 // The error's reason or, where it has none, its code in lower case ("deadline_exceeded").
 std::string ReasonOf(const absl::Status& status);
 

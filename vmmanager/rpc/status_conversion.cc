@@ -6,6 +6,7 @@
 #include "absl/strings/cord.h"
 #include "ferry/v1/error.pb.h"
 #include "vmmanager/rpc/error_info.h"
+#include "vmmanager/rpc/printable.h"
 
 namespace ferry::rpc {
 namespace {
@@ -14,9 +15,10 @@ namespace {
 constexpr size_t kMaxMessageBytes = 2048;
 constexpr size_t kMaxDetailsBytes = 4096;
 
+// It may quote a guest, whose bytes need not be UTF-8; details that are not cannot be read.
 std::string Shortened(absl::string_view message) {
-  if (message.size() <= kMaxMessageBytes) return std::string(message);
-  return std::string(message.substr(0, kMaxMessageBytes)) + "...";
+  const std::string text = Printable(message, kMaxMessageBytes);
+  return message.size() <= kMaxMessageBytes ? text : text + "...";
 }
 
 // With a reason it is the daemon's own answer; a broken connection gives the same codes without.

@@ -9,34 +9,20 @@
 #include "absl/strings/str_cat.h"
 #include "bridge/runtime/status_macros.h"
 #include "bridge/runtime/unix_time.h"
+#include "vmmanager/rpc/error_info.h"
+#include "vmmanager/rpc/printable.h"
 #include "vmmanager/sandbox/disk_lock.h"
+#include "vmmanager/sandbox/system_end.h"
+#include "vmmanager/sandbox/wrong_state.h"
 #include "vmmanager/state/saved_state.h"
 
 namespace ferry::vm {
 namespace {
 
 constexpr milliseconds kExitLimit{10'000};
+constexpr size_t kMaxReasonBytes = 4096;
 
-std::string ExitText(const SystemExit& exit) {
-  const char* cause = "ended unexpectedly";
-  switch (exit.cause) {
-    case SystemExit::Cause::kShutdown:
-      cause = "shut down";
-      break;
-    case SystemExit::Cause::kReset:
-      cause = "reset";
-      break;
-    case SystemExit::Cause::kPanic:
-      cause = "panicked";
-      break;
-    case SystemExit::Cause::kTerminated:
-      cause = "was stopped";
-      break;
-    case SystemExit::Cause::kCrashed:
-      break;
-  }
-  return exit.detail.empty() ? cause : absl::StrCat(cause, ": ", exit.detail);
-}
+std::string FirstLine(const std::string& text) { return text.substr(0, text.find('\n')); }
 
 }  // namespace
 
@@ -109,9 +95,11 @@ v1::Vm UtilityVm::Describe(bool with_document) const {
 }
 
 absl::Status UtilityVm::Refuse(const std::string& operation) const {
-  return absl::FailedPreconditionError(
-      absl::StrCat("VM ", row_.name, " cannot be ", operation, ": it is ",
-                   absl::string_view(v1::VmState_Name(state())).substr(sizeof("VM_STATE_") - 1)));
+  const std::string why = FirstLine(row_.state_reason);
+  return WrongState(
+      {row_.name, state(), session()}, operation,
+      absl::StrCat("VM ", row_.name, " cannot be ", operation, ": it is ", StateName(state()),
+                   why.empty() ? "" : " (", why, why.empty() ? "" : ")"));
 }
 
 absl::Status UtilityVm::CheckHere() const {
@@ -130,21 +118,17 @@ absl::Status UtilityVm::CheckHere() const {
 }
 
 absl::Status UtilityVm::NotYet(const std::string& operation) const {
-  if (phase_ == Phase::kInDoubt && fenced_) {
-    return absl::FailedPreconditionError(
-        absl::StrCat("VM ", row_.name, " cannot be ", operation, ": ", row_.state_reason));
-  }
+  const VmInState vm{row_.name, state(), session()};
   if (phase_ == Phase::kInDoubt) {
-    return absl::FailedPreconditionError(
-        absl::StrCat("VM ", row_.name, " cannot be ", operation, ": ", row_.state_reason,
-                     "; wait for the outcome (ferryctl migration watch ",
-                     notice_ ? notice_->session_id : "ID", ")"));
+    return WrongState(vm, operation,
+                      absl::StrCat("VM ", row_.name, " cannot be ", operation, " until migration ",
+                                   session(), " is decided: ", row_.state_reason));
   }
   if (phase_ == Phase::kIncoming) {
-    return absl::FailedPreconditionError(absl::StrCat(
-        "VM ", row_.name, " cannot be ", operation, " here yet: migration ", incoming_session_,
-        " still brings it, and until then it runs at its source; go on there, or wait (ferryctl ",
-        "migration watch ", incoming_session_, ")"));
+    return WrongState(
+        vm, operation,
+        absl::StrCat("VM ", row_.name, " cannot be ", operation, " here yet: migration ",
+                     incoming_session_, " still brings it, and until then it runs at its source"));
   }
   absl::Status held = RefuseIfMigrating(operation);
   return held.ok() ? Refuse(operation) : held;
@@ -161,16 +145,20 @@ Task<absl::Status> UtilityVm::AwaitWhile(std::function<bool()> holds, millisecon
 }
 
 absl::Status UtilityVm::RefuseIfMigrating(const std::string& operation) const {
-  const std::string& session = notice_.has_value() ? notice_->session_id : incoming_session_;
-  if (session.empty()) return absl::OkStatus();
-  return absl::FailedPreconditionError(absl::StrCat(
-      "VM ", row_.name, " cannot be ", operation, " while migration ", session,
-      " is under way; wait for it (ferryctl migration watch ", session, ") or cancel it first"));
+  if (session().empty()) return absl::OkStatus();
+  // Whatever else it is, the migration has the first say.
+  VmInState vm{row_.name, v1::VM_STATE_MIGRATING_OUT, session()};
+  if (phase_ == Phase::kInDoubt) vm.state = v1::VM_STATE_IN_DOUBT;
+  if (!notice_.has_value()) vm.state = v1::VM_STATE_INCOMING;
+  return WrongState(vm, operation,
+                    absl::StrCat("VM ", row_.name, " cannot be ", operation, " while migration ",
+                                 session(), " is under way"));
 }
 
 void UtilityVm::SetPhase(Phase phase, std::string reason) {
   phase_ = phase;
-  row_.state_reason = std::move(reason);
+  // It may quote the guest, and goes into messages that must be UTF-8.
+  row_.state_reason = rpc::Printable(reason, kMaxReasonBytes);
   Pulse();
 }
 
@@ -196,15 +184,10 @@ Task<absl::Status> UtilityVm::Start() {
   // A daemon that stops leaves the booting VM to the next one.
   if (detached_) co_return CheckHere();
   if (!booted.ok()) {
-    if (system_ != nullptr) {
-      std::shared_ptr<ComputeSystem> system = system_;
-      absl::Status ended = co_await system->Terminate();
-      if (!ended.ok()) spdlog::warn("vm {}: {}", row_.name, ended.ToString());
-      (void)co_await AwaitExit(kExitLimit);
-    }
+    co_await EndSystem();
     co_await deps_.fence.Release(row_.id);
     SetPhase(Phase::kFailed, std::string(booted.message()));
-    deps_.events.Publish("vm.start_failed", row_.id, {{"error", std::string(booted.message())}});
+    deps_.events.Publish("vm.start_failed", row_.id, {{"error", row_.state_reason}});
     (void)co_await Persist();
     co_return booted;
   }
@@ -234,11 +217,21 @@ Task<absl::Status> UtilityVm::Boot() {
       WithDeadline(deps_.settings.boot_timeout, "the guest's agent", guest->WaitReady()) ||
       exited_.Wait());
   if (first.index() == 1) {
-    co_return absl::UnavailableError(
-        absl::StrCat("VM ", row_.name, " ", last_exit_ ? ExitText(*last_exit_) : "ended",
-                     " before its agent was ready; check the guest image, and its console log"));
+    co_return VmEndedAtBoot(row_.name, last_exit_.value_or(SystemExit()));
   }
-  co_return std::get<0>(first);
+  const absl::Status ready = std::get<0>(first);
+  if (!absl::IsDeadlineExceeded(ready) || detached_) co_return ready;
+  // What the guest said last is known once its system has ended.
+  co_await EndSystem();
+  co_return AgentNotReady(row_.name, ready, system_ == nullptr, last_exit_.value_or(SystemExit()));
+}
+
+Task<void> UtilityVm::EndSystem() {
+  if (system_ == nullptr) co_return;
+  std::shared_ptr<ComputeSystem> system = system_;
+  absl::Status ended = co_await system->Terminate();
+  if (!ended.ok()) spdlog::warn("vm {}: {}", row_.name, ended.ToString());
+  (void)co_await AwaitExit(kExitLimit);
 }
 
 std::string UtilityVm::SpoolFolder() const {
@@ -293,7 +286,7 @@ void UtilityVm::OnExit(const SystemExit& exit) {
   last_exit_ = exit;
   spdlog::info("vm {}: {}", row_.name, ExitText(exit));
   if (guest_ != nullptr) {
-    guest_->Close(absl::UnavailableError(absl::StrCat("VM ", row_.name, " ", ExitText(exit))));
+    guest_->Close(VmEnded(row_.name, exit));
     guest_.reset();
   }
   row_.adoption_record.clear();
@@ -304,9 +297,11 @@ void UtilityVm::OnExit(const SystemExit& exit) {
   // A daemon that has let go of it does not know that it ended.
   if (!detached_) Spawn(deps_.executor, deps_.fence.Release(row_.id));
   if (phase_ == Phase::kUp || phase_ == Phase::kStopping) {
-    const bool crashed =
-        exit.cause == SystemExit::Cause::kCrashed || exit.cause == SystemExit::Cause::kPanic;
-    SetPhase(crashed ? Phase::kFailed : Phase::kStopped, ExitText(exit));
+    if (Failed(exit)) {
+      SetPhase(Phase::kFailed, WithLastWords(ExitText(exit), exit));
+    } else {
+      SetPhase(Phase::kStopped, ExitText(exit));
+    }
     row_.desired_state = "stopped";
     deps_.events.Publish("vm.stopped", row_.id,
                          {{"name", row_.name}, {"reason", row_.state_reason}});
@@ -332,9 +327,9 @@ Task<absl::Status> UtilityVm::Stop(bool force, milliseconds timeout) {
   if (phase_ == Phase::kStopped || phase_ == Phase::kFailed) co_return absl::OkStatus();
   if (phase_ != Phase::kUp) co_return Refuse("stopped");
   if (!force && paused_) {
-    co_return absl::FailedPreconditionError(
-        absl::StrCat("VM ", row_.name,
-                     " is paused, so it cannot shut down in order; resume it, or use --force"));
+    co_return WrongState(
+        {row_.name, state(), session()}, "stopped",
+        absl::StrCat("VM ", row_.name, " is paused, so it cannot shut down in order"));
   }
   SetPhase(Phase::kStopping);
   absl::Status ended;
@@ -356,8 +351,10 @@ Task<absl::Status> UtilityVm::ShutDownInOrder(milliseconds timeout) {
   using Clock = std::chrono::steady_clock;
   const Clock::time_point until = Clock::now() + timeout;
   const auto refused = [this](absl::StatusCode code, const std::string& why) {
-    return absl::Status(code, absl::StrCat("VM ", row_.name, " did not shut down: ", why,
-                                           "; it still runs. Try again, or end it with --force"));
+    return rpc::ErrorWithReason(
+        code, absl::StrCat("VM ", row_.name, " did not shut down: ", why, "; it still runs"),
+        "did_not_shut_down",
+        absl::StrCat("Try again, or end it at once: ferryctl stop --force ", row_.name));
   };
   std::shared_ptr<guest::Guest> guest = guest_;
   const milliseconds patience = std::min(timeout, deps_.settings.agent_wait);
@@ -487,10 +484,7 @@ Task<absl::Status> UtilityVm::Remove() {
   AsyncMutex::Guard lock = co_await operation_.Lock();
   CO_RETURN_IF_ERROR(CheckHere());
   CO_RETURN_IF_ERROR(RefuseIfMigrating("deleted"));
-  if (phase_ != Phase::kStopped && phase_ != Phase::kFailed) {
-    co_return absl::FailedPreconditionError(absl::StrCat(
-        "VM ", row_.name, " is not stopped; stop it first (ferryctl stop ", row_.name, ")"));
-  }
+  if (phase_ != Phase::kStopped && phase_ != Phase::kFailed) co_return Refuse("deleted");
   // Gone first: nothing must write its row again while the store drops it.
   const Phase before = phase_;
   std::string reason = row_.state_reason;

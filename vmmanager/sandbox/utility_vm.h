@@ -164,6 +164,11 @@ class UtilityVm : public std::enable_shared_from_this<UtilityVm> {
  private:
   enum class Phase { kStopped, kStarting, kUp, kStopping, kIncoming, kInDoubt, kGone, kFailed };
 
+  // The migration that holds it; empty if none does.
+  const std::string& session() const {
+    return notice_.has_value() ? notice_->session_id : incoming_session_;
+  }
+  // FAILED_PRECONDITION that names its state and why it is in it.
   absl::Status Refuse(const std::string& operation) const;
   // Whether it is (still) this daemon's: neither gone nor let go of.
   absl::Status CheckHere() const;
@@ -175,6 +180,8 @@ class UtilityVm : public std::enable_shared_from_this<UtilityVm> {
   Task<absl::Status> AwaitWhile(std::function<bool()> holds, milliseconds limit);
   Task<absl::Status> ShutDownInOrder(milliseconds timeout);
   Task<absl::Status> Boot();
+  // Ends what runs of it, however that goes.
+  Task<void> EndSystem();
   enum class Spools { kNew, kKept };
   void MakeGuest(Spools spools);
   // The folder for the output of its detached processes; empty if it is not to be kept.

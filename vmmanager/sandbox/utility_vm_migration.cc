@@ -3,6 +3,7 @@
 
 #include "absl/strings/str_cat.h"
 #include "bridge/runtime/status_macros.h"
+#include "vmmanager/rpc/error_info.h"
 #include "vmmanager/sandbox/disk_lock.h"
 #include "vmmanager/sandbox/utility_vm.h"
 
@@ -11,9 +12,9 @@ namespace ferry::vm {
 absl::Status UtilityVm::OpenMigration(const std::string& session_id,
                                       const std::string& destination) {
   if (notice_.has_value() || !incoming_session_.empty()) {
-    return absl::AlreadyExistsError(absl::StrCat(
-        "VM ", row_.name, " is already being migrated by session ",
-        notice_ ? notice_->session_id : incoming_session_, "; wait for it or cancel it first"));
+    return rpc::Reworded(
+        RefuseIfMigrating("migrated"), absl::StatusCode::kAlreadyExists,
+        absl::StrCat("VM ", row_.name, " is already being migrated by session ", session()));
   }
   if (phase_ != Phase::kUp) return Refuse("migrated");
   if (operation_.locked()) {

@@ -2,6 +2,7 @@
 
 #include "absl/strings/str_cat.h"
 #include "bridge/runtime/status_macros.h"
+#include "vmmanager/rpc/error_info.h"
 #include "vmmanager/service/process_conversion.h"
 
 namespace ferry::vm {
@@ -67,9 +68,7 @@ Task<absl::Status> AttachCall::Open(const v1::AttachRequest::Open& open) {
     const v1::VmState state = vm_->state();
     const bool ended = state == v1::VM_STATE_STOPPED || state == v1::VM_STATE_FAILED;
     if (!ended && inventory_.Find(open.vm()).ok()) co_return guest.status();
-    const std::string reason = vm_->Describe(false).state_reason();
-    co_return absl::NotFoundError(absl::StrCat(guest.status().message(), reason.empty() ? "" : " (",
-                                               reason, reason.empty() ? "" : ")"));
+    co_return rpc::Reworded(guest.status(), absl::StatusCode::kNotFound, guest.status().message());
   }
   process_ = (*guest)->Find(open.process_id());
   if (process_ == nullptr) {

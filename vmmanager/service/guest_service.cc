@@ -2,8 +2,10 @@
 
 #include "absl/strings/str_cat.h"
 #include "bridge/runtime/status_macros.h"
+#include "vmmanager/rpc/error_info.h"
 #include "vmmanager/rpc/stream_reactor.h"
 #include "vmmanager/rpc/unary_reactor.h"
+#include "vmmanager/sandbox/wrong_state.h"
 #include "vmmanager/service/attach_call.h"
 #include "vmmanager/service/process_conversion.h"
 
@@ -13,26 +15,27 @@ namespace {
 constexpr uint32_t kMaxSignal = 64;
 constexpr size_t kMaxRequestId = 128;
 
+absl::Status AgentAway(const UtilityVm& vm, const std::string& what) {
+  return rpc::ErrorWithReason(
+      absl::StatusCode::kDeadlineExceeded,
+      absl::StrCat("the agent of VM ", vm.name(), " ", what, "; the VM runs"), "agent_away",
+      absl::StrCat("Try again, or end the VM: ferryctl stop --force ", vm.name()));
+}
+
 // Returns when the VM's guest can be asked for something.
 Task<absl::Status> AwaitAgent(std::shared_ptr<UtilityVm> vm, std::shared_ptr<guest::Guest> guest,
                               milliseconds limit) {
   if (vm->paused_by_user()) {
-    co_return absl::FailedPreconditionError(absl::StrCat(
-        "VM ", vm->name(), " is paused; resume it first (ferryctl vm resume ", vm->name(), ")"));
+    co_return WrongState({vm->name(), v1::VM_STATE_PAUSED, ""}, "used",
+                         absl::StrCat("VM ", vm->name(), " is paused"));
   }
   absl::Status ready = co_await WithDeadline(limit, "the guest's agent", guest->WaitReady());
   if (!absl::IsDeadlineExceeded(ready)) co_return ready;
-  co_return absl::DeadlineExceededError(absl::StrCat(
-      "the agent of VM ", vm->name(), " is not connected and did not come back within ",
-      limit.count(), " ms; the VM runs. Try again, or end it (ferryctl vm stop --force ",
-      vm->name(), ")"));
+  co_return AgentAway(
+      *vm, absl::StrCat("is not connected and did not come back within ", limit.count(), " ms"));
 }
 
-absl::Status NoAnswer(const UtilityVm& vm) {
-  return absl::DeadlineExceededError(absl::StrCat(
-      "the agent of VM ", vm.name(), " gives no answer; the VM runs. Try again, or end ",
-      "it (ferryctl vm stop --force ", vm.name(), ")"));
-}
+absl::Status NoAnswer(const UtilityVm& vm) { return AgentAway(vm, "gives no answer"); }
 
 absl::Status CheckRequestId(const std::string& id) {
   if (id.size() <= kMaxRequestId) return absl::OkStatus();

@@ -29,6 +29,23 @@ TEST(ErrorText, SaysWhatWhereAndWhatNext) {
             "  Next:     Use the same guest image on both hosts.\n");
 }
 
+TEST(ErrorText, KeepsLinesAndTamesGuestText) {
+  const absl::Status status = absl::DeadlineExceededError("no agent\nlast words: \x1b[2J\r\nend");
+  const std::string text = ErrorText("starting VM web", status, "unix:/x");
+  EXPECT_NE(text.find("failed: no agent\nlast words: ?[2J\nend\n  Next:"), std::string::npos)
+      << text;
+}
+
+TEST(ErrorText, ItsOwnNextStepTakesTheDefaultsPlace) {
+  const absl::Status late = absl::DeadlineExceededError("late");
+  EXPECT_NE(ErrorText("starting VM web", late, "x").find("may still be at work"),
+            std::string::npos);
+  const absl::Status told = rpc::ErrorWithReason(late.code(), "late", "agent_not_ready", "Wait.");
+  const std::string text = ErrorText("starting VM web", told, "x");
+  EXPECT_NE(text.find("  Next:     Wait.\n"), std::string::npos) << text;
+  EXPECT_EQ(text.find("may still be at work"), std::string::npos) << text;
+}
+
 TEST(ErrorText, AnAbsentDaemonIsNamed) {
   const std::string text =
       ErrorText("listing VMs", absl::UnavailableError("certificate expired"), "unix:/run/f.sock");

@@ -38,6 +38,22 @@ TEST(StatusConversion, CarriesCodeTextAndPayload) {
   EXPECT_EQ(GetErrorInfo(received)->vm_location(), "host-a:7700");
 }
 
+TEST(ErrorInfo, StaysWhenAnErrorIsReworded) {
+  const absl::Status told = Reworded(WithErrorInfo(absl::UnavailableError("no answer"), Info()),
+                                     absl::StatusCode::kNotFound, "looked in vain: no answer");
+  EXPECT_EQ(told.code(), absl::StatusCode::kNotFound);
+  EXPECT_EQ(told.message(), "looked in vain: no answer");
+  EXPECT_EQ(GetErrorInfo(told)->next_step(), "Start ferryd on host-b.");
+}
+
+TEST(StatusConversion, TextThatIsNoUtf8DoesNotCostThePayload) {
+  const absl::Status sent = WithErrorInfo(absl::InternalError("the guest said \xff\xc3"), Info());
+  const absl::Status received = FromGrpcStatus(ToGrpcStatus(sent));
+  EXPECT_EQ(received.message(), "the guest said \\xff\\xc3");
+  ASSERT_TRUE(GetErrorInfo(received).has_value());
+  EXPECT_EQ(GetErrorInfo(received)->next_step(), "Start ferryd on host-b.");
+}
+
 TEST(StatusConversion, GivesEveryErrorAReason) {
   EXPECT_TRUE(FromGrpcStatus(ToGrpcStatus(absl::OkStatus())).ok());
   const absl::Status received = FromGrpcStatus(ToGrpcStatus(absl::AbortedError("later")));

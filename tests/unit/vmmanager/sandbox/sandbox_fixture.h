@@ -8,6 +8,7 @@
 #include <vector>
 
 #include "tests/unit/bridge/task_test.h"
+#include "tests/unit/vmmanager/next_step.h"
 #include "vmmanager/sandbox/fake_host.h"
 
 namespace ferry::vm {

@@ -66,13 +66,19 @@ TEST_F(UtilityVmTest, AgentThatNeverAnswersFailsTheBootAndLeavesNothing) {
   auto vm = Create("web");
   guests_.boot = false;
   host_.settings.boot_timeout = milliseconds(20);
+  host_.backend.script().last_words = "last console output: no agent\xff here";
   const absl::Status status = Await(vm->Start());
   EXPECT_EQ(status.code(), absl::StatusCode::kDeadlineExceeded);
-  EXPECT_THAT(status.message(), HasSubstr("the guest's agent"));
+  EXPECT_EQ(status.message(),
+            "VM web did not get ready: the guest's agent gave no answer within 20 ms; the VM was "
+            "ended\nlast console output: no agent\xff here");
+  EXPECT_THAT(NextStepOf(status), HasSubstr("--boot-timeout"));
+  EXPECT_THAT(NextStepOf(status), HasSubstr("ferryctl start web"));
   EXPECT_EQ(vm->state(), v1::VM_STATE_FAILED);
   EXPECT_EQ(vm->system(), nullptr);
   EXPECT_EQ(vm->guest(), nullptr);
-  EXPECT_THAT(vm->Describe(false).state_reason(), HasSubstr("agent"));
+  // What cannot be UTF-8 would make the answer unreadable for clients.
+  EXPECT_THAT(vm->Describe(false).state_reason(), HasSubstr("no agent\\xff here"));
   EXPECT_TRUE(Row(vm->id()).adoption_record.empty());
   guests_.boot = true;
   EXPECT_TRUE(Await(vm->Start()).ok());
@@ -84,10 +90,13 @@ TEST_F(UtilityVmTest, SystemThatEndsWhileBootingSaysWhy) {
   guests_.boot = false;
   auto started = Begin(vm->Start());
   Settle();
+  host_.backend.script().last_words = "last console output: oh";
   host_.System(*vm)->Exit(SystemExit::Cause::kPanic, "no init found");
   const absl::Status status = Finish(started);
   EXPECT_EQ(status.code(), absl::StatusCode::kUnavailable);
-  EXPECT_THAT(status.message(), HasSubstr("panicked: no init found before its agent was ready"));
+  EXPECT_EQ(status.message(),
+            "VM web panicked: no init found before its agent was ready\nlast console output: oh");
+  EXPECT_THAT(NextStepOf(status), HasSubstr("ferryctl start web"));
   EXPECT_EQ(vm->state(), v1::VM_STATE_FAILED);
   EXPECT_EQ(vm->system(), nullptr);
   EXPECT_TRUE(Row(vm->id()).adoption_record.empty());
@@ -111,7 +120,7 @@ TEST_F(UtilityVmTest, StopThatTakesTooLongLeavesItRunning) {
   const absl::Status status = Await(vm->Stop(false, milliseconds(10)));
   EXPECT_EQ(status.code(), absl::StatusCode::kDeadlineExceeded);
   EXPECT_THAT(status.message(), HasSubstr("was not done within 10 ms; it still runs"));
-  EXPECT_THAT(status.message(), HasSubstr("--force"));
+  EXPECT_THAT(NextStepOf(status), HasSubstr("ferryctl stop --force web"));
   EXPECT_EQ(vm->state(), v1::VM_STATE_RUNNING);
   EXPECT_TRUE(Await(vm->UsableGuest()).ok());
   EXPECT_TRUE(Await(vm->Stop(true, kLong)).ok());
@@ -125,7 +134,7 @@ TEST_F(UtilityVmTest, StopTakesItsLimitOnceWhateverTheAgentDoes) {
   absl::Status status = Await(vm->Stop(false, milliseconds(20)));
   EXPECT_EQ(status.code(), absl::StatusCode::kDeadlineExceeded);
   EXPECT_THAT(status.message(), HasSubstr("still runs"));
-  EXPECT_THAT(status.message(), HasSubstr("--force"));
+  EXPECT_THAT(NextStepOf(status), HasSubstr("ferryctl stop --force web"));
   EXPECT_EQ(vm->state(), v1::VM_STATE_RUNNING);
   // Without an agent there is nobody to wait an hour for.
   guests_.Agent(vm->id()).Stop();
@@ -190,7 +199,8 @@ TEST_F(UtilityVmTest, StopOfAPausedVmNamesTheWaysOut) {
   const absl::Status status = Await(vm->Stop(false, kLong));
   EXPECT_EQ(status.code(), absl::StatusCode::kFailedPrecondition);
   EXPECT_THAT(status.message(), HasSubstr("is paused"));
-  EXPECT_THAT(status.message(), HasSubstr("--force"));
+  EXPECT_THAT(NextStepOf(status), HasSubstr("ferryctl vm resume web"));
+  EXPECT_THAT(NextStepOf(status), HasSubstr("--force"));
   EXPECT_EQ(vm->state(), v1::VM_STATE_PAUSED);
 }
 
@@ -201,14 +211,22 @@ TEST_F(UtilityVmTest, CrashFailsItWithTheReasonAndEndsItsProcesses) {
   spec.command = {"sleep"};
   auto process = *Await(guest->CreateProcess(spec));
   auto waited = Begin(process->Wait());
+  host_.backend.script().last_words = "last console output: oh";
   host_.System(*vm)->Exit(SystemExit::Cause::kCrashed, "signal 9");
   auto exit = Finish(waited);
   EXPECT_EQ(exit.status().code(), absl::StatusCode::kUnavailable);
   EXPECT_THAT(exit.status().message(), HasSubstr("ended unexpectedly: signal 9"));
   EXPECT_EQ(vm->state(), v1::VM_STATE_FAILED);
-  EXPECT_EQ(vm->Describe(false).state_reason(), "ended unexpectedly: signal 9");
+  EXPECT_THAT(NextStepOf(exit.status()), HasSubstr("ferryctl vm inspect web"));
+  const std::string reason = "ended unexpectedly: signal 9\nlast console output: oh";
+  EXPECT_EQ(vm->Describe(false).state_reason(), reason);
+  const absl::Status unusable = Await(vm->UsableGuest()).status();
+  EXPECT_EQ(unusable.message(),
+            "VM web cannot be used: it is FAILED (ended unexpectedly: signal 9)");
+  EXPECT_THAT(NextStepOf(unusable), HasSubstr("ferryctl vm inspect web"));
+  EXPECT_THAT(NextStepOf(unusable), HasSubstr("ferryctl start web"));
   Settle();
-  EXPECT_EQ(Row(vm->id()).state_reason, "ended unexpectedly: signal 9");
+  EXPECT_EQ(Row(vm->id()).state_reason, reason);
   EXPECT_TRUE(Row(vm->id()).adoption_record.empty());
   EXPECT_EQ(EventTypes().back(), "vm.stopped");
 }

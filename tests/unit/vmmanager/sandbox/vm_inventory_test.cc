@@ -171,7 +171,8 @@ TEST_F(VmInventoryTest, DeleteNeedsAStoppedVm) {
   auto vm = Boot();
   const absl::Status running = Await(host_.inventory->Delete(vm));
   EXPECT_EQ(running.code(), absl::StatusCode::kFailedPrecondition);
-  EXPECT_THAT(running.message(), HasSubstr("ferryctl stop web"));
+  EXPECT_THAT(running.message(), HasSubstr("RUNNING"));
+  EXPECT_THAT(NextStepOf(running), HasSubstr("ferryctl stop web"));
   ASSERT_TRUE(Await(vm->Stop(true, milliseconds(1000))).ok());
   ASSERT_TRUE(Await(host_.inventory->Delete(vm)).ok());
   EXPECT_TRUE(host_.inventory->List().empty());

@@ -72,7 +72,9 @@ class VmStatesTest : public SandboxTest, public ::testing::WithParamInterface<St
       // It says what the VM does, or what holds it.
       EXPECT_THAT(std::string(status.message()),
                   ::testing::AnyOf(HasSubstr(GetParam().told), HasSubstr("session-1"),
-                                   HasSubstr("is paused"), HasSubstr("is not stopped")))
+                                   HasSubstr("is paused")))
+          << name;
+      EXPECT_THAT(NextStepOf(status), ::testing::AnyOf(HasSubstr("web"), HasSubstr("session-1")))
           << name;
     }
     // Another one must be able to take the name.

@@ -80,7 +80,7 @@ TEST_F(GuestServiceTest, AgentThatHangsOrIsAwayIsNamedInTime) {
   for (const absl::Status& status : {Signal(pid, 15).status(), Exec({"cat"}).status()}) {
     EXPECT_EQ(status.code(), absl::StatusCode::kDeadlineExceeded);
     EXPECT_THAT(status.message(), HasSubstr("the agent of VM web gives no answer"));
-    EXPECT_THAT(status.message(), HasSubstr("--force"));
+    EXPECT_THAT(NextStepOf(status), HasSubstr("ferryctl stop --force web"));
   }
   Agent().Stop();
   Settle();
@@ -279,7 +279,21 @@ TEST_F(GuestServiceTest, VmThatDiesEndsTheCall) {
   auto client = Attach(BootWithProcess().id());
   ReadUntil(client, Message::kOpened);
   host_.System(*Vm())->Exit(SystemExit::Cause::kCrashed, "signal 9");
-  EXPECT_EQ(End(client).code(), absl::StatusCode::kUnavailable);
+  const absl::Status ended = End(client);
+  EXPECT_EQ(ended.code(), absl::StatusCode::kUnavailable);
+  EXPECT_THAT(NextStepOf(ended), HasSubstr("ferryctl vm inspect web"));
+}
+
+TEST_F(GuestServiceTest, AttachToAVmThatDiedSaysWhatToDo) {
+  const uint32_t pid = BootWithProcess().id();
+  host_.System(*Vm())->Exit(SystemExit::Cause::kCrashed, "signal 9");
+  Settle();
+  auto client = Attach(pid);
+  const absl::Status refused = End(client);
+  // A client that follows its process looks elsewhere, and gives up soon.
+  EXPECT_EQ(refused.code(), absl::StatusCode::kNotFound);
+  EXPECT_THAT(refused.message(), HasSubstr("ended unexpectedly: signal 9"));
+  EXPECT_THAT(NextStepOf(refused), HasSubstr("ferryctl vm inspect web"));
 }
 
 }  // namespace

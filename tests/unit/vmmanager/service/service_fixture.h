@@ -12,6 +12,7 @@
 #include "ferry/v1/host.grpc.pb.h"
 #include "ferry/v1/vm.grpc.pb.h"
 #include "tests/unit/bridge/task_test.h"
+#include "tests/unit/vmmanager/next_step.h"
 #include "vmmanager/rpc/channel.h"
 #include "vmmanager/rpc/client_call.h"
 #include "vmmanager/rpc/client_stream.h"

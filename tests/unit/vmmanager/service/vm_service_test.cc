@@ -72,7 +72,7 @@ TEST_F(VmServiceTest, RefusalsKeepTheirCodes) {
   ASSERT_TRUE(Start("web").ok());
   const absl::Status running = Call(vms_->async(), &VmAsync::DeleteVm, Ref("web")).status();
   EXPECT_EQ(running.code(), absl::StatusCode::kFailedPrecondition);
-  EXPECT_THAT(running.message(), HasSubstr("ferryctl stop web"));
+  EXPECT_THAT(NextStepOf(running), HasSubstr("ferryctl stop web"));
   guests_.obey = false;
   const absl::Status late = Stop("web", false, 10).status();
   EXPECT_EQ(late.code(), absl::StatusCode::kDeadlineExceeded);
