@@ -52,6 +52,7 @@ class SessionListener {
         std::chrono::milliseconds timeout) = 0;
   };
 
+  // UNAVAILABLE if it cannot listen at the address.
   static absl::StatusOr<std::unique_ptr<SessionListener>> Listen(Executor executor,
                                                                  ListenerOptions options);
   ~SessionListener();

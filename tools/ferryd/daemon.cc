@@ -28,6 +28,7 @@
 #include "vmmanager/qemu/qemu_backend.h"
 #include "vmmanager/qemu/serial_guest_link.h"
 #include "vmmanager/qemu/vsock_guest_link.h"
+#include "vmmanager/rpc/error_info.h"
 #include "vmmanager/rpc/server.h"
 #include "vmmanager/service/guest_service.h"
 #include "vmmanager/service/host_service.h"
@@ -80,6 +81,13 @@ vm::ProgramInfo Program() {
                       {"saved_state", vm::kStateSchemaVersion},
                       {"bridge", bridge::kProtocolVersion},
                       {"store", vm::kStoreVersion}}};
+}
+
+absl::Status NameTheFlag(const absl::Status& not_listening) {
+  return rpc::ErrorWithReason(
+      not_listening.code(), not_listening.message(), "address_not_available",
+      "Give another address with --migration-listen, or end the process that has the port (ss "
+      "-ltnp lists them).");
 }
 
 // On many systems the host's own name stands for its loopback address.
@@ -314,7 +322,10 @@ absl::Status Daemon::OpenMigration() {
   listen.refused = [this](const migration::RefusedConnection& refused) {
     AuditRefusedSession(refused);
   };
-  ASSIGN_OR_RETURN(parts_->listener, migration::SessionListener::Listen(executor_, listen));
+  auto listener = migration::SessionListener::Listen(executor_, listen);
+  if (absl::IsUnavailable(listener.status())) return NameTheFlag(listener.status());
+  RETURN_IF_ERROR(listener.status());
+  parts_->listener = *std::move(listener);
   WarnIfUnreachable(*parts_->listener);
   migration::HandoffOptions handoff;
   handoff.path = config_.state_dir + "/handoff.sock";

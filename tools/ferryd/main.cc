@@ -11,6 +11,7 @@
 #include "bridge/runtime/async.h"
 #include "tools/ferryd/config.h"
 #include "tools/ferryd/daemon.h"
+#include "vmmanager/rpc/error_info.h"
 
 namespace ferry::tools {
 namespace {
@@ -18,6 +19,13 @@ namespace {
 // Documented in docs/ferryd.md.
 constexpr int kExitFailed = 1;
 constexpr int kExitUsage = 2;
+
+void Tell(const absl::Status& failure) {
+  std::fprintf(stderr, "ferryd: %s\n", std::string(failure.message()).c_str());
+  const auto info = rpc::GetErrorInfo(failure);
+  if (!info || info->next_step().empty()) return;
+  std::fprintf(stderr, "  Next:     %s\n", info->next_step().c_str());
+}
 
 Task<void> RunDaemon(FerrydConfig config, asio::io_context* io, int* exit_code) {
   Daemon daemon(io->get_executor(), std::move(config));
@@ -29,7 +37,7 @@ Task<void> RunDaemon(FerrydConfig config, asio::io_context* io, int* exit_code) 
     co_await daemon.Stop();
     spdlog::info("stopped");
   } else {
-    std::fprintf(stderr, "ferryd: %s\n", std::string(started.message()).c_str());
+    Tell(started);
     *exit_code = kExitFailed;
     co_await daemon.Stop();
   }
@@ -41,7 +49,7 @@ int Main(int argc, char** argv) {
   auto config = ParseCommandLine(argc, argv, &exit_code);
   if (!config.ok()) {
     if (absl::IsCancelled(config.status())) return exit_code;
-    std::fprintf(stderr, "ferryd: %s\n", std::string(config.status().message()).c_str());
+    Tell(config.status());
     return kExitUsage;
   }
   ::umask(0077);

@@ -18,6 +18,7 @@
 #include "bridge/runtime/unique_fd.h"
 #include "vmmanager/rpc/audit_interceptor.h"
 #include "vmmanager/rpc/channel.h"
+#include "vmmanager/rpc/error_info.h"
 #include "vmmanager/rpc/local_listener.h"
 #include "vmmanager/rpc/server_credentials.h"
 
@@ -111,9 +112,13 @@ absl::StatusOr<std::unique_ptr<Server>> Server::Start(const ServerOptions& optio
   server->server_ = builder.BuildAndStart();
   for (size_t i = 0; i < tcp.size(); ++i) {
     if (ports[i] == 0) {
-      return absl::FailedPreconditionError(
+      return ErrorWithReason(
+          absl::StatusCode::kFailedPrecondition,
           absl::StrCat("cannot listen on ", tcp[i].ToString(),
-                       ": the port is in use or the address is not this host's"));
+                       ": the port is in use or the address is not this host's"),
+          "address_not_available",
+          "Give another address with --listen, or end the process that has the port (ss -ltnp "
+          "lists them).");
     }
     tcp[i].port = ports[i];
     server->tcp_addresses_.push_back(tcp[i].ToString());
