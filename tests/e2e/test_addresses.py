@@ -19,9 +19,8 @@ def name_hosts(hosts):
 
 @pytest.mark.parametrize("flags", [[], ["--migration-listen", "0.0.0.0:7720"]],
                          ids=["beside-the-api", "on-a-wildcard"])
+@pytest.mark.usefixtures("isolated")
 def test_hosts_that_advertise_their_names_migrate_to_each_other(bare_hosts, flags):
-    if not bare_hosts.isolated:
-        pytest.skip("two hosts on one file system have one hosts file")
     name_hosts(bare_hosts)
     source, destination = bare_hosts
     source.flags = destination.flags = flags

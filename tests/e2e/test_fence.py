@@ -10,6 +10,7 @@ import pytest
 
 from harness import oracles, workload
 from harness.ctl import CtlError
+from harness.fixtures import note_isolation
 from harness.host import Hosts
 from test_crash import wait_for_death
 
@@ -24,9 +25,10 @@ def lock_folder():
 
 
 @pytest.fixture
-def bare_hosts(lock_folder):
+def bare_hosts(lock_folder, pytestconfig):
     """Two hosts without daemons, which can both write to one folder."""
     with Hosts(shared_folder=lock_folder) as hosts:
+        note_isolation(pytestconfig, hosts)
         yield hosts
 
 

@@ -1,11 +1,13 @@
 """The harness itself, with simple programs instead of daemons."""
+import os
 import pathlib
 import subprocess
 import sys
 
 import pytest
 
-from harness import ctl, workload
+from harness import ctl, namespaces, workload
+from harness.host import Hosts
 from harness.stdio import Attached
 
 LISTEN = ("import socket,sys; s=socket.create_server((sys.argv[1], int(sys.argv[2]))); "
@@ -30,10 +32,9 @@ def test_hosts_reach_each_other_by_their_addresses(bare_hosts):
         server.stdout.close()
 
 
+@pytest.mark.usefixtures("isolated")
 def test_hosts_share_no_writable_path(bare_hosts):
     one, other = bare_hosts
-    if not bare_hosts.isolated:
-        return  # Said when the hosts were made; the file system is shared then.
     one.run(["sh", "-c", f"echo secret > {one.folder}/file; echo x > /run/file"], check=True)
     assert one.outside(one.folder / "file").read_text() == "secret\n"
     for path in (one.folder / "file", "/run/file"):
@@ -45,16 +46,22 @@ def test_hosts_share_no_writable_path(bare_hosts):
         assert refused.returncode != 0
 
 
+@pytest.mark.usefixtures("isolated")
 def test_closing_ends_every_process(bare_hosts):
-    if not bare_hosts.isolated:
-        return
     host = bare_hosts[0]
     host.run(["sh", "-c", "setsid sleep 1000 & echo $!"], check=True, stdout=subprocess.DEVNULL)
-    proc = pathlib.Path("/proc") / str(host.namespace.pid)
-    space = (proc / "ns/pid").readlink()
+    space = process_space(host.namespace)
     host.close()
-    left = [entry for entry in pathlib.Path("/proc").glob("[0-9]*/ns/pid") if _is(entry, space)]
-    assert not left
+    assert not processes_in(space)
+
+
+def process_space(namespace):
+    """What tells the namespace's processes from all others."""
+    return pathlib.Path(f"/proc/{namespace.pid}/ns/pid").readlink()
+
+
+def processes_in(space):
+    return [entry for entry in pathlib.Path("/proc").glob("[0-9]*/ns/pid") if _is(entry, space)]
 
 
 def _is(entry, space):
@@ -71,6 +78,58 @@ def test_a_process_is_signalled_by_its_id_on_its_host(bare_hosts):
     host.signal_process(int(process.stdout.readline()), 9)
     assert process.wait(20) != 0
     process.stdout.close()
+
+
+def refuse_namespaces(monkeypatch):
+    def refuse(*_):
+        raise namespaces.Refused("unshare: not today\n")
+
+    monkeypatch.setattr(namespaces, "Namespace", refuse)
+
+
+def test_without_namespaces_the_hosts_are_two_ports_of_this_machine(monkeypatch):
+    refuse_namespaces(monkeypatch)
+    with Hosts() as hosts:
+        assert (hosts.isolated, hosts.refusal) == (False, "unshare: not today")
+        one, other = hosts
+        assert one.address != other.address and one.state != other.state
+        for host in hosts:
+            assert host.address.startswith("127.0.0.1:")
+            assert host.wrap(["true"]) == ["true"]
+        file = one.folder / "file"
+        one.run(["touch", file], check=True)
+        assert one.outside(file) == other.outside(file) == file and file.exists()
+    assert not file.exists()
+
+
+def test_a_cable_that_is_refused_leaves_no_namespace(monkeypatch):
+    spaces = []
+
+    def refuse(one, other, _):
+        spaces.extend(process_space(namespace) for namespace in (one, other))
+        raise namespaces.Refused("ip: not today")
+
+    monkeypatch.setattr(namespaces, "connect", refuse)
+    with Hosts() as hosts:
+        if not spaces:
+            pytest.skip(f"namespaces are refused here ({hosts.refusal})")
+        assert hosts.refusal == "ip: not today"
+        assert not any(processes_in(space) for space in spaces)
+
+
+def test_without_namespaces_tests_say_so():
+    """One that needs hosts of its own is skipped, another is marked in the summary."""
+    here = pathlib.Path(__file__)
+    names = ("test_hosts_share_no_writable_path", "test_hosts_reach_each_other_by_their_addresses")
+    # Nothing is found that could make a namespace.
+    result = subprocess.run([sys.executable, "-m", "pytest", "-q", "-rs", "-p", "no:cacheprovider",
+                             *(f"{here}::{name}" for name in names)], capture_output=True,
+                            text=True, timeout=120, env={**os.environ, "PATH": "/nonexistent"})
+    assert result.returncode == 0, result.stdout + result.stderr
+    assert "1 passed, 1 skipped" in result.stdout
+    assert "namespaces are refused here" in result.stdout.split("SKIPPED")[1]
+    assert "NOT ISOLATED: namespaces are refused here" in result.stdout
+    assert "loopback ports" in result.stdout
 
 
 def test_attached_keeps_output_and_status():

@@ -110,9 +110,8 @@ def test_a_migration_outlives_its_client(two_hosts, vm, number):
     assert_nothing_left(source, vm)
 
 
+@pytest.mark.usefixtures("isolated")
 def test_past_the_point_of_no_return_an_interrupt_is_told_so(bare_hosts):
-    if not bare_hosts.isolated:
-        pytest.skip("the relay needs hosts with networks of their own")
     source, destination = bare_hosts
     destination.flags = Relay.flags
     bare_hosts.start()

@@ -35,9 +35,7 @@ def full(host):
 
 
 @pytest.fixture
-def small_disks(bare_hosts):
-    if not bare_hosts.isolated:
-        pytest.skip("a file system of one's own needs a mount namespace")
+def small_disks(bare_hosts, isolated):
     for host in bare_hosts:
         small_disk(host)
     bare_hosts.start()

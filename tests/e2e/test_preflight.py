@@ -110,9 +110,8 @@ def test_a_pinned_cpu_model_is_what_the_guest_sees_and_where_it_can_go(two_hosts
     assert "Nehalem" in destination.ctl.exec("pinned", "cat", "/proc/cpuinfo").stdout
 
 
+@pytest.mark.usefixtures("isolated")
 def test_another_guest_image_is_refused(two_hosts):
-    if not two_hosts.isolated:
-        pytest.skip("both hosts see the same files")
     source, destination = two_hosts
     image = source.folder / "own-initrd"
     shutil.copy(build_folder() / "guest/initrd.img", source.outside(image))
@@ -149,9 +148,8 @@ def test_row_17_full_destination_is_refused_with_the_numbers(two_hosts, vm):
     assert source.ctl.state(vm) == "running" and destination.ctl.vms() == []
 
 
+@pytest.mark.usefixtures("isolated")
 def test_row_17_full_disk_is_refused_with_the_numbers(bare_hosts):
-    if not bare_hosts.isolated:
-        pytest.skip("a file system of its own needs a host of its own")
     source, destination = bare_hosts
     destination.run(["mkdir", "-p", destination.state], check=True)
     destination.run(["mount", "-t", "tmpfs", "-o", "size=24m", "tmpfs", destination.state],

@@ -35,9 +35,8 @@ def test_a_destination_that_takes_no_byte_ends_the_transfer(bare_hosts):
     source.ctl.migrate("vm", destination)
 
 
+@pytest.mark.usefixtures("isolated")
 def test_a_host_that_vanishes_without_a_word_is_noticed(two_hosts, vm):
-    if not two_hosts.isolated:
-        pytest.skip("there is no cable to pull where namespaces are refused")
     source, destination = two_hosts
     mover, session = open_migration(two_hosts, vm, *SLOW)
     with mover:

@@ -11,12 +11,6 @@ from harness.trial import Trial  # noqa: E402
 
 
 @pytest.fixture
-def isolated(bare_hosts):
-    if not bare_hosts.isolated:
-        pytest.skip("the two hosts are one where namespaces are refused: no cable, no power")
-
-
-@pytest.fixture
 def trial(two_hosts, vm):
     """A VM that runs on the first host, with somebody who talks to a process in it."""
     with Trial(two_hosts, vm) as made:

@@ -10,6 +10,9 @@ from .host import Hosts
 
 _names = itertools.count(1)
 
+# Why namespaces were refused, if they were.
+_REFUSAL = pytest.StashKey[str]()
+
 
 @pytest.hookimpl(hookwrapper=True)
 def pytest_runtest_makereport(item, call):
@@ -20,11 +23,34 @@ def pytest_runtest_makereport(item, call):
         report.sections.append(("daemons", hosts.logs()))
 
 
+def note_isolation(config, hosts):
+    """Whether these hosts are isolated is told in the end."""
+    if not hosts.isolated:
+        config.stash[_REFUSAL] = hosts.refusal
+
+
+def pytest_terminal_summary(terminalreporter, config):
+    refusal = config.stash.get(_REFUSAL, None)
+    if refusal is not None:
+        terminalreporter.write_line(
+            f"NOT ISOLATED: namespaces are refused here ({refusal}), so the two hosts were two "
+            "loopback ports that share the file system")
+
+
 @pytest.fixture
-def bare_hosts():
+def bare_hosts(pytestconfig):
     """Two hosts without daemons."""
     with Hosts() as hosts:
+        note_isolation(pytestconfig, hosts)
         yield hosts
+
+
+@pytest.fixture
+def isolated(bare_hosts):
+    """For tests that prove nothing on hosts that share a file system, a network or processes."""
+    if not bare_hosts.isolated:
+        pytest.skip(f"namespaces are refused here ({bare_hosts.refusal}), and the two hosts must "
+                    "not be one")
 
 
 @pytest.fixture

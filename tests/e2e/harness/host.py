@@ -6,7 +6,6 @@ import shutil
 import signal
 import socket
 import subprocess
-import sys
 import tempfile
 import time
 import uuid
@@ -245,23 +244,26 @@ class Host:
 class Hosts:
     """Two hosts that share nothing but the wire, or two loopback ports where that is refused.
 
-    With a `shared_folder` both can write there, too.
+    With a `shared_folder` both can write there, too. `refusal` is why they are not isolated; None
+    if they are.
     """
 
     def __init__(self, shared_folder=None):
         # Short, for Unix socket addresses end at 107 bytes.
         self.folder = pathlib.Path(tempfile.mkdtemp(prefix="ferry-", dir="/tmp"))
         self.shared_folder = shared_folder
-        self.isolated = True
+        self.refusal = None
         self._pair = []
         try:
             self._make_isolated()
         except (namespaces.Refused, OSError, subprocess.SubprocessError) as error:
             self._close_pair()
-            self.isolated = False
-            print(f"namespaces are refused here ({str(error).strip()}): the two hosts are two "
-                  "loopback ports that share the file system", file=sys.stderr)
+            self.refusal = str(error).strip()
             self._make_loopback()
+
+    @property
+    def isolated(self):
+        return self.refusal is None
 
     def _make_isolated(self):
         spaces = []
