@@ -5,7 +5,7 @@ import time
 
 import pytest
 
-from harness import workload
+from harness import oracles, workload
 from harness.ctl import ferryctl, number
 from harness.host import START_DEADLINE, Host, build_folder
 from test_migration import SLOW, open_migration
@@ -189,13 +189,26 @@ def test_a_port_in_use_is_named(two_hosts):
     ended = run_ferryd(other)
     assert ended.returncode == 1
     assert host.address in ended.stderr
+    oracles.assert_next_step(ended.stderr, "--listen", "end the process")
     assert not other.outside(other.socket).exists()
     assert host.ctl.vms() == []  # the first one is not disturbed
 
 
+def test_a_port_for_migrations_in_use_is_named(two_hosts):
+    host = two_hosts[0]
+    name = host.address.rsplit(":", 1)[0]
+    other = Host("c", host.folder, host.address, host.namespace)
+    other.listen = f"{name}:0"
+    other.flags = ["--migration-listen", host.address]
+    ended = run_ferryd(other)
+    assert ended.returncode == 1
+    assert f"cannot accept migrations at {host.address}" in ended.stderr
+    oracles.assert_next_step(ended.stderr, "--migration-listen", "end the process")
+    assert host.ctl.vms() == []
+
+
+@pytest.mark.usefixtures("isolated")  # the defaults are this machine's own folders
 def test_a_plain_daemon_and_a_plain_client_meet(bare_hosts):
-    if not bare_hosts.isolated:
-        pytest.skip("the defaults are this machine's own folders where namespaces are refused")
     host = bare_hosts[0]
     for folder in ("/run", "/var/lib"):
         host.run(["mount", "-t", "tmpfs", "none", folder], check=True)
@@ -236,10 +249,14 @@ def test_an_agent_that_never_answers_ends_the_start_in_time(bare_hosts):
     host.start()
     host.ctl.create("mute")
     failed = host.ctl.run("vm", "start", "mute")
-    assert failed.returncode != 0
-    assert "agent" in failed.stderr
+    assert failed.returncode == 7
+    assert "the guest's agent gave no answer within 6000 ms; the VM was ended" in failed.stderr
+    assert "last console output: " in failed.stderr
+    oracles.assert_next_step(failed.stderr, "--boot-timeout", "ferryctl start mute")
     assert host.ctl.state("mute") == "failed"
-    assert host.processes("qemu-system") == []
+    assert "last console output: " in host.ctl.ok("vm", "inspect", "mute")
+    oracles.assert_one_copy([host], None)
+    oracles.assert_nothing_left([host], None)
     host.ctl.ok("vm", "delete", "mute")
 
 
@@ -251,5 +268,8 @@ def test_a_guest_that_panics_at_boot_ends_the_start_at_once(bare_hosts):
     failed = host.ctl.run("vm", "start", "broken")
     assert failed.returncode != 0
     assert "before its agent was ready" in failed.stderr
+    assert "last console output: " in failed.stderr
+    oracles.assert_next_step(failed.stderr, "ferryctl start broken")
     assert host.ctl.state("broken") == "failed"
-    assert host.processes("qemu-system") == []
+    oracles.assert_one_copy([host], None)
+    oracles.assert_nothing_left([host], None)

@@ -2,6 +2,8 @@
 import signal
 import time
 
+from harness import oracles
+
 
 def assert_refused(result, *words):
     assert result.returncode != 0, result.stdout
@@ -23,27 +25,47 @@ def test_wrong_states_are_refused(two_hosts):
     ctl = two_hosts[0].ctl
     ctl.create("idle")
     assert_refused(ctl.run("vm", "create", "idle"), "idle")
-    assert_refused(ctl.run("vm", "pause", "idle"), "idle")
-    assert_refused(ctl.run("migrate", "idle", "--to", two_hosts[1].address), "idle")
-    result = ctl.run("exec", "idle", "--", "true")
-    assert result.returncode == 125
+    for command in (["vm", "pause", "idle"], ["vm", "resume", "idle"],
+                    ["exec", "idle", "--", "true"],
+                    ["migrate", "idle", "--to", two_hosts[1].address]):
+        result = ctl.run(*command)
+        assert result.returncode == (125 if command[0] == "exec" else 4), command
+        assert_refused(result, "idle", "STOPPED")
+        oracles.assert_next_step(result.stderr, "ferryctl start idle")
+    oracles.assert_nothing_left(two_hosts, None)
     ctl.ok("vm", "delete", "idle")
     assert ctl.state("idle") == "absent"
 
 
+def test_a_paused_vm_is_to_be_resumed(two_hosts, vm):
+    ctl = two_hosts[0].ctl
+    ctl.ok("vm", "pause", vm)
+    for command in (["vm", "start", vm], ["vm", "stop", vm], ["exec", vm, "--", "true"]):
+        result = ctl.run(*command)
+        assert_refused(result, vm, "paused")
+        oracles.assert_next_step(result.stderr, f"ferryctl vm resume {vm}")
+    ctl.ok("vm", "resume", vm)
+    assert ctl.exec(vm, "echo", "here").stdout == "here\n"
+
+
 def test_a_running_vm_is_not_deleted(two_hosts, vm):
     ctl = two_hosts[0].ctl
-    assert_refused(ctl.run("vm", "delete", vm), vm)
+    result = ctl.run("vm", "delete", vm)
+    assert_refused(result, vm)
+    assert f"ferryctl stop {vm}" in result.stderr
     assert ctl.state(vm) == "running"
 
 
 def test_unreachable_destination_leaves_the_vm_running(two_hosts, vm):
     source, destination = two_hosts
     destination.stop()
-    assert_refused(source.ctl.run("migrate", vm, "--to", destination.address),
-                   destination.address)
+    result = source.ctl.run("migrate", vm, "--to", destination.address)
+    assert_refused(result, destination.address)
+    oracles.assert_next_step(result.stderr, "ferryd runs there")
     assert source.ctl.state(vm) == "running"
     assert source.ctl.exec(vm, "echo", "here").stdout == "here\n"
+    oracles.assert_one_copy(two_hosts, source)
+    oracles.assert_nothing_left(two_hosts, source)
 
 
 def test_bad_options_are_refused_before_anything_happens(two_hosts, vm):
@@ -64,13 +86,21 @@ def test_qemu_that_dies_is_noticed_and_the_vm_starts_again(two_hosts, vm):
         client.write(b"up\n")
         client.wait_until(lambda output: output == b"up\n")
         host.signal_process(pid, signal.SIGKILL)
-        assert client.wait(60) != 0
-        assert client.errors()
+        assert client.wait(60) == 125
+        assert "signal 9" in client.errors()
+        oracles.assert_next_step(client.errors(), f"ferryctl vm inspect {vm}",
+                                 f"ferryctl start {vm}")
     deadline = time.monotonic() + 60
     while host.ctl.state(vm) not in ("failed", "stopped"):
         assert time.monotonic() < deadline
         time.sleep(0.1)
     assert host.processes("qemu-system") == []
+    oracles.assert_nothing_left(two_hosts, None)
+    result = host.ctl.exec(vm, "true")
+    assert result.returncode == 125
+    assert_refused(result, "FAILED", "signal 9")
+    oracles.assert_next_step(result.stderr, f"ferryctl vm inspect {vm}")
+    assert "signal 9" in host.ctl.ok("vm", "inspect", vm)
     host.ctl.start(vm)
     assert host.ctl.exec(vm, "echo", "again").stdout == "again\n"
 

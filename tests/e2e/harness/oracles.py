@@ -32,6 +32,14 @@ NEXT = {
 }
 
 
+def assert_next_step(errors, *words):
+    """An error says what to do next, with these words."""
+    steps = [line.split(":", 1)[1].strip() for line in errors.splitlines()
+             if line.startswith("  Next:")]
+    assert len(steps) == 1, errors
+    assert all(word in steps[0] for word in words), errors
+
+
 def read_copy(host):
     """The journal's rows, from a copy: the daemon holds the store."""
     source = host.outside(host.state / "ferry.db")
