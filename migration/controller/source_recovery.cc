@@ -207,6 +207,13 @@ Task<void> SourceSession::Settle(std::shared_ptr<PeerClient> peer) {
   }
 }
 
+// What is in doubt after a restart has no reason of its own yet: the destination's answer, or a
+// person's, may give another one.
+std::string SourceSession::DetailToOffer() const {
+  if (end_reason()) return ToDetail(*end_reason());
+  return core_->before_commit() ? ToDetail(Restarted()) : info_.error();
+}
+
 Task<absl::Status> SourceSession::Offer(std::shared_ptr<PeerClient> peer) {
   auto keep = self();
   if (core_->record() == SourceRecord::kReclaimed && !info_.done()) {
@@ -230,8 +237,7 @@ Task<absl::Status> SourceSession::Offer(std::shared_ptr<PeerClient> peer) {
   const bool forced = *word == ProofKind::kForced;
   request.set_proof(*word == ProofKind::kGo
                         ? go_proof_
-                        : MakeProof(*word, forced ? head_.epoch : base_epoch_,
-                                    end_reason() ? ToDetail(*end_reason()) : info_.error()));
+                        : MakeProof(*word, forced ? head_.epoch : base_epoch_, DetailToOffer()));
   auto answer = co_await peer->Settle(std::move(request));
   if (!answer.ok()) co_return answer.status();
   auto proof = DecodeProof(answer->proof(), plan_digest_);

@@ -272,16 +272,18 @@ Task<absl::Status> SourceSession::RollBack(EndReason why) {
   std::shared_ptr<vm::ComputeSystem> system = vm_->system();
   if (system != nullptr) {
     absl::Status left = co_await ClaimIfStopped();
-    if (!left.ok()) co_return Explain(left, "roll back", "try again");
-    if (info_.state() == v1::SESSION_STATE_TRANSFER_COMPLETED) {
+    if (left.ok() && info_.state() == v1::SESSION_STATE_TRANSFER_COMPLETED) {
       // The state lies at the destination, which has not been granted it.
       left = co_await TakeBack();
-    } else {
+    } else if (left.ok()) {
       // Leaves the migration, so that another one can begin.
       const schema::MigrationCancelOptions options{schema::MigrationOrigin::kSource};
       left = co_await system->CancelLiveMigration(options);
     }
-    if (!left.ok()) co_return Explain(left, "roll back", "try again");
+    if (!left.ok()) {
+      Store();  // a daemon that is restarted before this is through has to know why
+      co_return Explain(left, "roll back", "try again");
+    }
   } else {
     info_.set_vm_location("nowhere");
   }
@@ -479,6 +481,11 @@ Task<absl::Status> SourceSession::Reclaim(const Proof& refused) {
     why.message = absl::StrCat(kRefusedLate, why.message.empty() ? "" : ": ", why.message);
   }
   Conclude(std::move(why));
+  // A daemon that is restarted before the VM runs again has to know why, and where it began.
+  info_.set_error(end_reason()->message);
+  TellFailure();
+  const absl::Status stored = co_await StoreNow();
+  if (!stored.ok()) spdlog::error("session {}: {}", id(), stored.ToString());
   absl::Status back = co_await FinishReclaim(head_.epoch);
   if (!back.ok() && !info_.done()) Spawn(deps_.executor(), GoOnHereLater(keep));
   co_return back;

@@ -160,6 +160,8 @@ class SourceSession final : public MigrationSession {
   static Task<void> GoOnHereLater(Self self);
   Task<void> RecoverUndecided();
   EndReason Restarted() const;
+  // Why the session is called off, for the destination.
+  std::string DetailToOffer() const;
   // Called off by the daemon's restart: the VM is this host's, as far as its journal knows.
   Task<absl::Status> RollBackRestarted();
   Task<absl::Status> RollBack(EndReason why);

@@ -140,6 +140,7 @@ TEST_F(PutBackTest, ARestartedSourceAsksBeforeItRunsWhatHadStopped) {
   ExpectRolledBack(vm);
   EXPECT_EQ(Kinds(a_, "s1").back(), "RECLAIMED");
   EXPECT_EQ(Kinds(b_, "s1").back(), "REFUSED");
+  EXPECT_EQ(Describe(b_, "s1").reason(), "daemon_restarted");
 }
 
 TEST_F(PutBackTest, WhereNobodyCanBeAskedTheVmWaits) {
@@ -161,6 +162,8 @@ TEST_F(PutBackTest, WhereNobodyCanBeAskedTheVmWaits) {
   EXPECT_EQ(vm->state(), v1::VM_STATE_IN_DOUBT);
   peer_->Release("Settle");
   EXPECT_EQ(Wait(a_, "s1").reason(), "daemon_restarted");
+  EXPECT_EQ(Describe(b_, "s1").reason(), "daemon_restarted");
+  EXPECT_THAT(Describe(b_, "s1").error(), HasSubstr("the source's daemon was restarted"));
   ExpectRolledBack(vm);
 }
 
@@ -195,6 +198,7 @@ TEST_F(PutBackTest, WhatWasCalledOffIsNotAskedAbout) {
   peer_->Block("Settle");
   Restart();
   EXPECT_EQ(Wait(a_, "s1").vm_location(), "host-a:1");
+  EXPECT_EQ(Describe(a_, "s1").reason(), "cancelled");
   EXPECT_EQ(vm->state(), v1::VM_STATE_RUNNING);
   EXPECT_TRUE(a_.host.System(*vm)->Step());
   peer_->Release("Settle");
@@ -216,6 +220,14 @@ TEST_F(PutBackTest, WhatWasGivenBackRunsOnceTheFenceLetsIt) {
   EXPECT_EQ(Wait(a_, "s1").vm_location(), "host-a:1");
   EXPECT_EQ(vm->state(), v1::VM_STATE_RUNNING);
   EXPECT_TRUE(a_.host.System(*vm)->Step());
+  // The former daemon had been told why.
+  const v1::Session session = Describe(a_, "s1");
+  EXPECT_EQ(session.reason(), "cancelled");
+  EXPECT_THAT(session.error(), HasSubstr("stopped by its caller"));
+  EXPECT_THAT(session.error(), testing::Not(HasSubstr("does not run yet")));
+  EXPECT_THAT(
+      Phases(Notifications(a_, "s1")),
+      testing::IsSupersetOf({v1::MIGRATION_PHASE_FAILED, v1::MIGRATION_PHASE_RECOVERY_DONE}));
 }
 
 TEST_F(PutBackTest, WhatHasNotBeenSentWasNotGivenAway) {
