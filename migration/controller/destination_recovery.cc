@@ -2,6 +2,7 @@
 #include <spdlog/spdlog.h>
 
 #include <algorithm>
+#include <utility>
 
 #include "absl/strings/str_cat.h"
 #include "bridge/runtime/status_macros.h"
@@ -111,13 +112,15 @@ Task<absl::Status> DestinationSession::GoOnGranted() {
     const Proof none;
     status = (co_await RunGranted(none, Clock::now())).status();
   }
-  if (!status.ok()) {
-    const std::string why =
-        absl::StrCat("the VM is this host's, but does not run yet: ", status.message());
-    if (info_.error() != why) spdlog::error("session {}: {}", id(), why);
-    info_.set_error(why);
-    Store();
-  }
+  if (status.ok()) co_return status;
+  const bool waits = vm_->state() == v1::VM_STATE_INCOMING;
+  const std::string why = absl::StrCat(
+      "the VM is this host's, but ",
+      waits ? "does not run yet: " : "that it came cannot be recorded yet: ", status.message());
+  info_.set_error(why);
+  if (std::exchange(said_, why) == why) co_return status;
+  spdlog::error("session {}: {}", id(), why);
+  Store();
   co_return status;
 }
 
@@ -126,7 +129,8 @@ Task<void> DestinationSession::GoOnGrantedLater(Self self) {
   while (true) {
     co_await Delay(self->deps_.limits.ask_again);
     AsyncMutex::Guard lock = co_await self->deciding_.Lock();
-    if (self->running_ || self->info_.done()) co_return;
+    const bool granted = self->core_->record() == DestinationRecord::kGranted;
+    if (self->running_ || self->info_.done() || !granted) co_return;
     const absl::Status status = co_await self->GoOnGranted();
     if (status.ok()) co_return;
   }
@@ -309,6 +313,9 @@ Task<absl::Status> DestinationSession::FinishSupersede() {
     const absl::Status reason = absl::NotFoundError(why);
     if (stale->state() == v1::VM_STATE_INCOMING) co_await stale->Discard(reason);
     CO_RETURN_IF_ERROR(co_await deps_.inventory.Forget(stale->id(), info_.source()));
+  } else if (!deps_.inventory.Find(info_.vm_id()).ok()) {
+    // Where it was forgotten before, its row may not have been deleted.
+    CO_RETURN_IF_ERROR(co_await deps_.inventory.Forget(info_.vm_id(), info_.source()));
   }
   (void)Enter(SessionCall::kFinalizeDone);
   info_.set_vm_location(info_.source());

@@ -356,6 +356,9 @@ Task<absl::StatusOr<std::string>> DestinationSession::RunGranted(Proof go,
   auto keep = self();
   const uint64_t epoch = core_->identity().epoch + 1;
   absl::Status ran = co_await vm_->RunIncoming(epoch, paused_by_user_);
+  // It came before, and only the record of that is missing; its users may do with it what they
+  // like, and it may have ended since.
+  if (!ran.ok() && vm_->state() != v1::VM_STATE_INCOMING) ran = absl::OkStatus();
   if (!ran.ok() && vm_->system() == nullptr) {
     // It is this host's now and nobody else's, dead as it is: the source holds a state from before
     // and must not run it.

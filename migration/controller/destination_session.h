@@ -126,6 +126,7 @@ class DestinationSession final : public MigrationSession {
   std::optional<v1::PrepareSandboxResponse> prepared_;
   std::string done_proof_;
   std::string refused_proof_;
+  std::string said_;      // why what was granted does not go on, as it was told last
   bool running_ = false;  // DONE is made
   bool verify_ = false;   // the vote says what was received
   bool revived_ = false;

@@ -20,9 +20,12 @@ std::string NextOnSource(const v1::Session& session, v1::VmState vm, bool over) 
                  ? absl::StrCat("nothing: the VM was ", there, "'s when it ended")
                  : absl::StrCat("nothing: the VM went to ", there);
     case SourceRecord::kReclaimed:
-    case SourceRecord::kAbort:
       return session.done() ? "nothing: the VM is this host's"
                             : "the VM is this host's, and is let run as soon as it may";
+    case SourceRecord::kAbort:
+      return session.done() ? "nothing: the VM is this host's"
+                            : "the VM is this host's; the session is over once it has been rolled "
+                              "back";
     case SourceRecord::kCommit:
       if (session.done()) break;
       return absl::StrCat("the VM stays paused here, ", asked);

@@ -128,7 +128,8 @@ absl::Status UtilityVm::NotYet(const std::string& operation) const {
     return WrongState(
         vm, operation,
         absl::StrCat("VM ", row_.name, " cannot be ", operation, " here yet: migration ",
-                     incoming_session_, " still brings it, and until then it runs at its source"));
+                     incoming_session_,
+                     " still brings it; it runs at its source until it is handed over"));
   }
   absl::Status held = RefuseIfMigrating(operation);
   return held.ok() ? Refuse(operation) : held;

@@ -151,7 +151,7 @@ class UtilityVm : public std::enable_shared_from_this<UtilityVm> {
   absl::Status RestoreGuest(const guest::GuestState& state);
   // Runs it here (or leaves it paused), once the commit protocol granted it.
   Task<absl::Status> RunIncoming(uint64_t epoch, bool paused);
-  // It was granted to this host, and is no more: lists it as failed.
+  // It was granted to this host, and is no more: lists it as failed. Only while it is INCOMING.
   Task<void> MarkLost(uint64_t epoch, const std::string& why);
   // Ends what was prepared.
   Task<void> Discard(const absl::Status& reason);

@@ -172,12 +172,12 @@ uint32_t VmInventory::FreeGuestCid() const {
 }
 
 Task<absl::Status> VmInventory::Forget(std::string id, std::string moved_to) {
-  auto it = vms_.find(id);
-  if (it == vms_.end()) co_return absl::OkStatus();
-  const std::string name = it->second->name();
-  vms_.erase(it);
-  if (!moved_to.empty()) NoteDeparted(id, name, moved_to);
-  co_await deps_.fence.Forget(id, FenceFate::kElsewhere);
+  if (auto it = vms_.find(id); it != vms_.end()) {
+    const std::string name = it->second->name();
+    vms_.erase(it);
+    if (!moved_to.empty()) NoteDeparted(id, name, moved_to);
+    co_await deps_.fence.Forget(id, FenceFate::kElsewhere);
+  }
   co_return co_await deps_.store.DeleteVm(id);
 }
 

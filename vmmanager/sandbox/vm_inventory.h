@@ -45,6 +45,7 @@ class VmInventory {
   uint32_t FreeGuestCid() const;
 
   // Drops a VM that left, or one that never arrived; `moved_to` is told to whoever looks for it.
+  // Called again where its row could not be deleted, it deletes that.
   Task<absl::Status> Forget(std::string id, std::string moved_to);
   // Where a VM went that left before this daemon process.
   void NoteDeparted(const std::string& id, const std::string& name, const std::string& moved_to);

@@ -39,6 +39,7 @@ Task<absl::StatusOr<std::vector<VmRow>>> FakeStore::ListVms() {
 Task<absl::Status> FakeStore::PutSession(const SessionRow& row) {
   CO_RETURN_IF_ERROR(TakeFailure());
   sessions_[row.id] = row;
+  ++session_writes;
   co_return absl::OkStatus();
 }
 

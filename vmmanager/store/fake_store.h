@@ -19,6 +19,7 @@ class FakeStore final : public Store {
   // Runs before each record is appended: to wait there, or to fail.
   std::function<Task<absl::Status>(JournalRecord)> before_append;
   std::vector<JournalRecord>& journal() { return journal_; }
+  size_t session_writes = 0;  // so far, of any session's row
 
   const std::string& journal_id() const override { return journal_id_; }
   Task<absl::Status> PutVm(const VmRow& row) override;

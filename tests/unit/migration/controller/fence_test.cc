@@ -175,6 +175,11 @@ TEST_F(FenceTest, WhatStoppedForTheSwitchoverIsNotRolledBackAgainstTheFence) {
   a_.host.fence.refusal = Held();
   EXPECT_EQ(rpc::ReasonOf(Resume(a_, "s").status()), vm::kFenceHeld);
   EXPECT_FALSE(a_.host.System(*vm)->Step());
+  v1::RecoverSessionRequest look;
+  look.set_session_id("s");
+  look.set_local_only(true);
+  EXPECT_THAT(Await(a_.sessions->RecoverSession(look))->sides(0).next(),
+              HasSubstr("over once it has been rolled back"));
   // Cancelling is no way around it.
   EXPECT_EQ(rpc::ReasonOf(Cancel(a_, "s")), vm::kFenceHeld);
   EXPECT_FALSE(a_.host.System(*vm)->Step());
@@ -260,6 +265,89 @@ TEST_F(FenceTest, ARestartedDestinationTriesAgainWhatTheFenceRefused) {
   EXPECT_EQ(restarted.Describe("s")->error(), "");
   EXPECT_EQ(Kinds(b_, "s").back(), "RUNNING");
   EXPECT_TRUE(b_.host.System(*vm)->Step());
+}
+
+TEST_F(FenceTest, WhatQemuRefusesAgainAndAgainIsToldOnce) {
+  auto vm = Boot();
+  b_.deps->limits.ask_again = milliseconds(5);
+  TransferBoth("s");
+  auto go = Stop(a_, "s");
+  ASSERT_TRUE(go.ok());
+  size_t tries = 0;
+  b_.host.fence.on_call = [&](const std::string& call) {
+    if (call != "claim 2") return;
+    ++tries;
+    b_.host.backend.script().FailNext("FinalizeLiveMigration", absl::InternalError("no room"));
+  };
+  ASSERT_FALSE(Resume(b_, "s", *go).ok());
+  SessionRegistry restarted(*b_.deps);
+  ASSERT_TRUE(Await(restarted.Load(JournalTrust::kWhole)).ok());
+  Await(restarted.Recover());
+  Until([&] { return tries > 3; });
+  Settle();
+  const size_t writes = b_.host.store.session_writes;
+  Until([&] { return tries > 6; });
+  Settle();
+  EXPECT_THAT(restarted.Describe("s")->error(), HasSubstr("does not run yet: "));
+  EXPECT_THAT(restarted.Describe("s")->error(), HasSubstr("no room"));
+  EXPECT_EQ(b_.host.store.session_writes, writes);
+  b_.host.fence.on_call = [](const std::string&) {};
+  Until([&] { return restarted.Describe("s")->done(); });
+  EXPECT_EQ(restarted.Describe("s")->error(), "");
+  EXPECT_TRUE(b_.host.System(*vm)->Step());
+}
+
+TEST_F(FenceTest, ThatItRunsIsNotDeniedWhereItCannotBeRecorded) {
+  auto vm = Boot();
+  b_.deps->limits.ask_again = milliseconds(5);
+  TransferBoth("s");
+  auto go = Stop(a_, "s");
+  ASSERT_TRUE(go.ok());
+  size_t tries = 0;
+  bool full = true;
+  b_.host.store.before_append = [&](vm::JournalRecord record) {
+    const bool fails = full && record.kind == "RUNNING";
+    if (fails) ++tries;
+    return Fail(fails);
+  };
+  ASSERT_FALSE(Resume(b_, "s", *go).ok());
+  SessionRegistry restarted(*b_.deps);
+  ASSERT_TRUE(Await(restarted.Load(JournalTrust::kWhole)).ok());
+  Await(restarted.Recover());
+  Until([&] { return tries > 3; });
+  Settle();
+  EXPECT_TRUE(b_.host.System(*vm)->Step());
+  EXPECT_THAT(restarted.Describe("s")->error(), HasSubstr("cannot be recorded yet: "));
+  EXPECT_THAT(restarted.Describe("s")->error(), HasSubstr("the disk is full"));
+  full = false;
+  Until([&] { return restarted.Describe("s")->done(); });
+  EXPECT_EQ(Kinds(b_, "s").back(), "RUNNING");
+  b_.host.store.before_append = nullptr;
+}
+
+// It came, ended, and is started anew; only the record that it came is missing.
+TEST_F(FenceTest, AVmThatIsStartedAnewAtItsDestinationIsNotLost) {
+  auto vm = Boot();
+  TransferBoth("s");
+  auto go = Stop(a_, "s");
+  ASSERT_TRUE(go.ok());
+  FailAppend(b_, "RUNNING");
+  ASSERT_FALSE(Resume(b_, "s", *go).ok());
+  auto there = *b_.host.inventory->Find("web");
+  ASSERT_TRUE(Await(there->Stop(true, milliseconds(0))).ok());
+  b_.host.backend.script().Block("Create");
+  auto starting = Begin(there->Start());
+  Await(b_.host.backend.script().WaitBlocked("Create"));
+  ASSERT_EQ(there->state(), v1::VM_STATE_STARTING);
+  EXPECT_TRUE(Resume(b_, "s", *go).ok());
+  EXPECT_EQ(Kinds(b_, "s").back(), "RUNNING");
+  EXPECT_EQ(Describe(b_, "s").outcome(), v1::SESSION_OUTCOME_SUCCEEDED);
+  EXPECT_EQ(there->state(), v1::VM_STATE_STARTING);
+  EXPECT_TRUE(b_.host.fence.Holds(vm->id()));
+  b_.host.backend.script().Release("Create");
+  const absl::Status started = Finish(starting);
+  EXPECT_TRUE(started.ok()) << started;
+  EXPECT_EQ(there->state(), v1::VM_STATE_RUNNING);
 }
 
 TEST_F(FenceTest, ARestartedSourceTriesAgainWhatTheFenceRefused) {

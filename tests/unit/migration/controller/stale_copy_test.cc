@@ -66,6 +66,48 @@ TEST_F(StaleCopyTest, ACopyThatWasNeverGrantedIsRefused) {
   ExpectRunsAtSourceOnly(vm, "s1");
 }
 
+// A restarted daemon was trying again and again to run it, and its disk is full just then.
+TEST_F(StaleCopyTest, ACopyThatIsTriedAgainAndAgainEndsForGood) {
+  auto vm = Boot();
+  b_.deps->limits.ask_again = milliseconds(5);
+  TransferBoth("s1");
+  auto go = Stop(a_, "s1");
+  b_.host.backend.script().FailNext("FinalizeLiveMigration", absl::InternalError("not yet"));
+  ASSERT_FALSE(Resume(b_, "s1", *go).ok());
+  ASSERT_EQ(Kinds(b_, "s1").back(), "GRANTED");
+  b_.host.fence.refusal = vm::FenceHeld("process 7 holds it", "end process 7");
+  size_t claims = 0;
+  bool full = true;
+  b_.host.fence.on_call = [&](const std::string& call) {
+    if (call == "claim 2") ++claims;
+    // Its row is deleted next.
+    if (call == "forget" && std::exchange(full, false)) {
+      b_.host.store.FailNext(absl::ResourceExhaustedError("the disk is full"));
+    }
+  };
+  Settle();
+  for (const auto& entry : std::filesystem::directory_iterator(b_.runtime_dir)) {
+    std::filesystem::remove_all(entry);
+  }
+  former_ = std::move(b_.sessions);
+  b_.sessions = std::make_unique<SessionRegistry>(*b_.deps);
+  ASSERT_TRUE(Await(b_.sessions->Load(JournalTrust::kWhole)).ok());
+  Await(b_.sessions->Recover());
+  Until([&] { return claims > 2; });
+  peer_->Block("Settle");
+  ASSERT_TRUE(Recover(a_, "s1", "web", kRunHere).ok());
+  EXPECT_TRUE(absl::IsResourceExhausted(SayForced("s1").status()));
+  EXPECT_FALSE(full);
+  EXPECT_EQ(Kinds(b_, "s1").back(), "SUPERSEDED");
+  // Some more tries, if it is tried.
+  Await(Delay(milliseconds(30)));
+  EXPECT_THAT(Describe(b_, "s1").error(), HasSubstr("process 7 holds it"));
+  peer_->Release("Settle");
+  AwaitTold("s1");
+  ExpectRunsAtSourceOnly(vm, "s1");
+  b_.host.fence.on_call = [](const std::string&) {};
+}
+
 TEST_F(StaleCopyTest, ACopyThatIsJustBeingToldToRunEndsAsWell) {
   auto vm = Boot();
   const std::string id = MigrateIntoDoubt();

@@ -98,7 +98,7 @@ TEST_F(VmMigrationTest, WaitForTheGuestEndsWithWhereTheVmIs) {
   absl::Status status = Await(incoming->UsableGuest()).status();
   EXPECT_EQ(status.code(), absl::StatusCode::kFailedPrecondition);
   EXPECT_THAT(status.message(), HasSubstr("migration session-1 still brings it"));
-  EXPECT_THAT(status.message(), HasSubstr("runs at its source"));
+  EXPECT_THAT(status.message(), HasSubstr("runs at its source until it is handed over"));
   Await(incoming->Discard(absl::CancelledError("over")));
   auto vm = Boot();
   ASSERT_TRUE(vm->OpenMigration("session-1", "host-b:1").ok());
