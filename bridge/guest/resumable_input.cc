@@ -74,7 +74,8 @@ class ResumableInput : public StdioStream,
     if (closed_) {
       if (said_last_) return std::nullopt;
       said_last_ = true;
-      return EncodeAck(receiver_.taken(), receiver_.eof_taken());
+      // Wherever the host's end lies, this is the end of what is taken.
+      return EncodeAck(receiver_.taken(), true);
     }
     const std::optional<StreamReceiver::Ack> ack = receiver_.NextAck();
     if (!ack.has_value()) return std::nullopt;

@@ -17,7 +17,8 @@
 //   the sender says what it can resend   (generation, offset = oldest byte kept, end = next byte),
 //   the receiver says where to go on     (generation, offset = next byte wanted; end unused).
 // Then the sender sends kData from the wanted offset and kEof after the last byte; the receiver
-// sends kAck(offset) for what its consumer has taken and kAck with kFlagEofTaken for the end.
+// sends kAck(offset) for what its consumer has taken and kAck with kFlagEofTaken for the end. On an
+// input stream that flag at an offset before the end says that the process takes no more.
 //
 // Layout, little-endian: u8 type, u8 flags, u16 zero, u32 payload length, u64 offset, payload.
 // kHello's payload: u16 version, u16 zero, u32 generation, u64 end; a later version may append to
@@ -33,7 +34,7 @@ inline constexpr size_t kStreamWindow = 1024 * 1024;
 
 enum class StreamFrameType : uint8_t { kHello = 1, kData = 2, kAck = 3, kEof = 4 };
 
-inline constexpr uint8_t kFlagEofTaken = 1;    // on kAck: the end was taken as well
+inline constexpr uint8_t kFlagEofTaken = 1;    // on kAck: the end was taken, or nothing more is
 inline constexpr uint8_t kFlagEofReached = 1;  // on a sender's kHello: `end` is the stream's end
 
 struct StreamHello {

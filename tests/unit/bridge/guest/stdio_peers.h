@@ -81,7 +81,8 @@ inline Task<void> ReadOutput(OutputReader* reader) {
   }
 }
 
-// Feeds a resumable input stream. `closed_at` is set when the guest closed it in order.
+// Feeds a resumable input stream. `reader_gone` is set when the guest said that its process takes
+// no more, `closed_at` when it then closed the stream in order.
 struct InputWriter {
   InputWriter(FakeGuestTransport* link, uint32_t number, std::string bytes, bool end = true)
       : transport(link), port(number), data(std::move(bytes)), finish(end) {}
@@ -90,6 +91,7 @@ struct InputWriter {
   std::string data;
   bool finish = true;
   bool taken = false;
+  bool reader_gone = false;
   std::optional<uint64_t> closed_at;
 };
 
@@ -134,10 +136,12 @@ inline Task<void> WriteInput(InputWriter* writer) {
         auto frame = decoder.Next();
         EXPECT_TRUE(frame.ok()) << frame.status();
         if (!frame.ok() || !frame->has_value()) break;
-        const absl::Status status =
-            (*frame)->type == StreamFrameType::kHello
-                ? sender.OnPeerHello((*frame)->hello)
-                : sender.OnAck((*frame)->offset, ((*frame)->flags & kFlagEofTaken) != 0);
+        const bool last = ((*frame)->flags & kFlagEofTaken) != 0;
+        const bool all = writer->finish && (*frame)->offset == writer->data.size();
+        writer->reader_gone = writer->reader_gone || (last && !all);
+        const absl::Status status = (*frame)->type == StreamFrameType::kHello
+                                        ? sender.OnPeerHello((*frame)->hello)
+                                        : sender.OnAck((*frame)->offset, last && all);
         EXPECT_TRUE(status.ok()) << status;
       }
       writer->taken = sender.fully_taken();

@@ -66,6 +66,7 @@ TEST_F(GuestServerTest, StdinThatNobodyReadsIsClosedInOrder) {
       InputWriter in(transport, kIn, "", false);
       co_await WriteInput(&in);
       EXPECT_EQ(in.closed_at, 0u);
+      EXPECT_TRUE(in.reader_gone);
       SignalProcessRequest request;
       request.process_id = pid;
       co_await host->Call<SimpleResponse>(kSignalProcess, 9, request);
