@@ -89,7 +89,8 @@ AttachRelay::AttachRelay(std::shared_ptr<LinkGate> gate, const ProcessState& sta
     : gate_(std::move(gate)),
       spooled_(state.spec.detached),
       attachment_id_(state.attachment_id),
-      input_known_(gate_->executor) {
+      input_known_(gate_->executor),
+      input_ended_(state.std_in.ended) {
   // What has its id already was made before this relay.
   const bool restored = state.pid != 0;
   if (state.stdin_port != 0) {
@@ -200,7 +201,6 @@ absl::StatusOr<std::unique_ptr<Attachment>> AttachRelay::Attach(AttachOptions op
             "another client is attached to this process; use --steal to take over");
       }
     }
-    attachment_id_ = options.attachment_id;
   }
 
   auto client = std::make_shared<Client>();
@@ -226,7 +226,11 @@ absl::StatusOr<std::unique_ptr<Attachment>> AttachRelay::Attach(AttachOptions op
     std::shared_ptr<AttachRelay> self = weak.lock();
     if (self && client->sink != nullptr) self->Pump(client);
   });
-  return std::make_unique<Hold>(shared_from_this(), client, stdin_at);
+  auto hold = std::make_unique<Hold>(shared_from_this(), client, stdin_at);
+  if (options.watch_only || attachment_id_ == options.attachment_id) return hold;
+  attachment_id_ = options.attachment_id;
+  if (on_changed_) on_changed_();
+  return hold;
 }
 
 void AttachRelay::Detach(const std::shared_ptr<Client>& client) {
@@ -371,8 +375,15 @@ void AttachRelay::OnLost(Stream stream, const absl::Status& reason) {
   for (const std::shared_ptr<Client>& client : clients) End(client, lost);
 }
 
-void AttachRelay::OnTaken(uint64_t offset, bool end_taken) {
+// The guest does not say a second time that stdin is over.
+void AttachRelay::NoteInput() {
   input_known_.Set();
+  const bool ends = in_->ended() && !std::exchange(input_ended_, true);
+  if (ends && on_changed_) on_changed_();
+}
+
+void AttachRelay::OnTaken(uint64_t offset, bool end_taken) {
+  NoteInput();
   std::shared_ptr<Client> client = interactive();
   if (client) client->sink->OnStdinTaken(offset, end_taken);
 }
@@ -383,7 +394,7 @@ void AttachRelay::OnRewind(uint64_t offset) {
 }
 
 void AttachRelay::OnReaderGone() {
-  input_known_.Set();
+  NoteInput();
   std::shared_ptr<Client> client = interactive();
   if (client) client->sink->OnStdinClosed();
 }

@@ -28,8 +28,13 @@ class AttachRelay : public OutputConsumer,
   // The exit status was taken by the interactive attacher.
   void set_on_exit_taken(std::function<void()> callback) { on_exit_taken_ = std::move(callback); }
 
-  // See Process::AwaitInput.
+  // Another client attached interactively, or stdin's end was taken: a restarted daemon has to
+  // know.
+  void set_on_changed(std::function<void()> callback) { on_changed_ = std::move(callback); }
+
+  // See Process.
   Task<void> AwaitInput(std::string attachment_id);
+  void SettleInput() { input_known_.Set(); }
   absl::StatusOr<std::unique_ptr<Attachment>> Attach(AttachOptions options, AttachSink& sink);
   bool attached() const;
   void SetExit(ExitStatus status);
@@ -78,17 +83,20 @@ class AttachRelay : public OutputConsumer,
   void Acknowledge(const std::shared_ptr<Client>& client, Stream stream, uint64_t offset, bool end);
   void Detach(const std::shared_ptr<Client>& client);
   void End(const std::shared_ptr<Client>& client, const absl::Status& reason);
+  void NoteInput();
 
   std::shared_ptr<LinkGate> gate_;
   bool spooled_;
   std::string attachment_id_;  // of the last interactive attacher
   AsyncEvent input_known_;     // how far the guest is with stdin, as far as that matters any more
+  bool input_ended_;           // and on_changed_ was called for it
   std::unique_ptr<InputStream> in_;
   Output out_;
   Output err_;
   std::optional<ExitStatus> exit_;
   std::vector<std::shared_ptr<Client>> clients_;
   std::function<void()> on_exit_taken_;
+  std::function<void()> on_changed_;
   absl::Status closed_;
 };
 

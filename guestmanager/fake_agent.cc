@@ -226,6 +226,14 @@ void FakeAgent::EndOutput(uint32_t pid) {
   }
 }
 
+void FakeAgent::CloseInput(uint32_t pid) {
+  Input& input = processes[pid].in;
+  input.ended = true;
+  if (stdio_[input.port]) {
+    stdio_[input.port]->queue.Push(bridge::EncodeAck(input.taken.size(), true));
+  }
+}
+
 Task<void> FakeAgent::ServeOutput(Shared self, uint32_t pid, bool to_stderr) {
   Output& output = to_stderr ? self->processes[pid].err : self->processes[pid].out;
   std::shared_ptr<Wire> wire;

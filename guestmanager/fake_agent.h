@@ -68,6 +68,8 @@ class FakeAgent : public std::enable_shared_from_this<FakeAgent> {
   void ConnectTo(Dialer dialer);
   void Write(uint32_t pid, bool to_stderr, const std::string& data);
   void EndOutput(uint32_t pid);
+  // The process closes its stdin before that has ended.
+  void CloseInput(uint32_t pid);
   void Exit(uint32_t pid, uint32_t code, std::optional<uint32_t> signal = std::nullopt);
   // Raw bytes on the bridge.
   void SendRaw(const std::string& bytes);

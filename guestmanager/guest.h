@@ -93,7 +93,7 @@ class Guest : public std::enable_shared_from_this<Guest> {
   void Close(const absl::Status& reason);
 
   // Called on every change that a restart of the daemon would have to know (a process came, exited,
-  // was forgotten, a port or id was used).
+  // was forgotten, another client attached to it, its stdin ended, a port or id was used).
   void set_on_change(std::function<void()> callback);
 
  private:

@@ -34,6 +34,10 @@ absl::Status HostedProcess::Listen() {
     std::shared_ptr<HostedProcess> self = weak.lock();
     if (self && self->events_.exit_taken) self->events_.exit_taken(self->pid());
   });
+  relay_->set_on_changed([weak = weak_from_this()] {
+    std::shared_ptr<HostedProcess> self = weak.lock();
+    if (self && self->closed_.ok() && self->events_.changed) self->events_.changed();
+  });
   absl::Status status = relay_->Listen(state_);
   if (!status.ok()) return status;
   relay_->Start();

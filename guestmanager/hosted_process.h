@@ -45,6 +45,7 @@ class HostedProcess : public Process, public std::enable_shared_from_this<Hosted
   Task<absl::StatusOr<bool>> Signal(uint32_t signal) override;
   Task<absl::Status> ResizeConsole(uint32_t rows, uint32_t columns) override;
   Task<void> AwaitInput(std::string attachment_id) override;
+  void SettleInput() override { relay_->SettleInput(); }
   absl::StatusOr<std::unique_ptr<Attachment>> Attach(AttachOptions options,
                                                      AttachSink& sink) override;
   ProcessState migration_state() const override;

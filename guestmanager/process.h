@@ -135,9 +135,11 @@ class Process {
   virtual Task<absl::Status> ResizeConsole(uint32_t rows, uint32_t columns) = 0;
 
   // Before an interactive Attach: returns when it is known where input of that client begins. The
-  // last attacher knows it by itself. Another one waits, after a restart or a migration, until the
-  // guest has said what it holds of the last one's. May be cancelled.
+  // last attacher, as recorded, knows it by itself. Another one waits, after a restart or a
+  // migration, until the guest has said what it holds of the last one's. May be cancelled.
   virtual Task<void> AwaitInput(std::string attachment_id) = 0;
+  // The guest's agent was there and has not said it, so the input is over: nobody waits any more.
+  virtual void SettleInput() = 0;
 
   // ALREADY_EXISTS if another client is attached interactively and `steal` is not set.
   // OUT_OF_RANGE if a position lies before what is still kept.

@@ -130,8 +130,8 @@ def test_a_paused_vm_stays_paused_without_its_daemon(two_hosts, vm):
 
 
 def test_a_new_client_loses_no_input_to_what_a_former_one_sent(two_hosts, vm):
-    """The daemon that was killed had not recorded what the process took, and the guest stands
-    still, so it cannot say it either."""
+    """A guest that stands still cannot say what it holds of the former client's input, and its
+    record may be behind that, so another client is refused until the VM runs again."""
     host = two_hosts[0]
     with host.ctl.attach("exec", "-i", vm, "--", "cat") as client:
         client.write(b"from the first client\n")

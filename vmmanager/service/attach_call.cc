@@ -56,27 +56,15 @@ Task<absl::Status> AttachCall::Open(const v1::AttachRequest::Open& open) {
   auto vm = inventory_.Find(open.vm());
   if (!vm.ok()) co_return vm.status();
   vm_ = *vm;
-  using asio::experimental::awaitable_operators::operator||;
-  std::shared_ptr<UtilityVm> found = vm_;
-  std::shared_ptr<AttachStream> stream = stream_;
-  auto first = co_await (found->UsableGuest() || stream->WaitGone());
-  if (first.index() == 1) co_return absl::CancelledError("the client is gone");
-  auto guest = std::get<0>(std::move(first));
-  if (!guest.ok()) {
-    // A VM that was expected here and did not come is not here, and with a VM that ended its
-    // processes are gone: the client looks elsewhere.
-    const v1::VmState state = vm_->state();
-    const bool ended = state == v1::VM_STATE_STOPPED || state == v1::VM_STATE_FAILED;
-    if (!ended && inventory_.Find(open.vm()).ok()) co_return guest.status();
-    co_return rpc::Reworded(guest.status(), absl::StatusCode::kNotFound, guest.status().message());
-  }
+  auto guest = co_await UsableGuest();
+  if (!guest.ok()) co_return guest.status();
   process_ = (*guest)->Find(open.process_id());
   if (process_ == nullptr) {
     co_return absl::NotFoundError(absl::StrCat("VM ", vm_->name(), " has no process ",
                                                open.process_id(), "; ferryctl ps ", vm_->name(),
                                                " shows those there are"));
   }
-  if (!open.no_stdin()) CO_RETURN_IF_ERROR(co_await AwaitInput(open.attachment_id()));
+  if (!open.no_stdin()) CO_RETURN_IF_ERROR(co_await AwaitInput(*guest, open.attachment_id()));
   auto attachment = process_->Attach(ToOptions(open), *this);
   if (!attachment.ok()) co_return attachment.status();
   attachment_ = *std::move(attachment);
@@ -86,23 +74,60 @@ Task<absl::Status> AttachCall::Open(const v1::AttachRequest::Open& open) {
   co_return absl::OkStatus();
 }
 
-Task<absl::Status> AttachCall::AwaitInput(std::string attachment_id) {
+Task<absl::StatusOr<std::shared_ptr<guest::Guest>>> AttachCall::UsableGuest() {
+  using asio::experimental::awaitable_operators::operator||;
+  std::shared_ptr<UtilityVm> vm = vm_;
+  std::shared_ptr<AttachStream> stream = stream_;
+  auto first = co_await (vm->UsableGuest() || stream->WaitGone());
+  if (first.index() == 1) co_return absl::CancelledError("the client is gone");
+  auto guest = std::get<0>(std::move(first));
+  if (guest.ok()) co_return guest;
+  // A VM that was expected here and did not come is not here, and with a VM that ended its
+  // processes are gone: the client looks elsewhere.
+  const v1::VmState state = vm->state();
+  const bool ended = state == v1::VM_STATE_STOPPED || state == v1::VM_STATE_FAILED;
+  if (!ended && inventory_.Find(vm->id()).ok()) co_return guest.status();
+  co_return rpc::Reworded(guest.status(), absl::StatusCode::kNotFound, guest.status().message());
+}
+
+Task<absl::Status> AttachCall::AwaitInput(std::shared_ptr<guest::Guest> guest,
+                                          std::string attachment_id) {
   using asio::experimental::awaitable_operators::operator||;
   std::shared_ptr<AttachStream> stream = stream_;
   std::shared_ptr<guest::Process> process = process_;
-  auto known = co_await (WithDeadline(inventory_.deps().settings.outcome_wait,
-                                      "the guest's word of the process's input",
-                                      process->AwaitInput(std::move(attachment_id))) ||
-                         stream->WaitGone());
-  if (known.index() == 1) co_return absl::CancelledError("the client is gone");
-  const absl::Status status = std::get<0>(std::move(known));
-  // A guest that runs would have said it, so that input has an end there.
-  if (!absl::IsDeadlineExceeded(status) || vm_->state() != v1::VM_STATE_PAUSED) {
-    co_return absl::OkStatus();
+  const milliseconds limit = inventory_.deps().settings.outcome_wait;
+  bool had_time = false;
+  while (!had_time) {
+    // An agent that came meanwhile gets the whole time as well.
+    had_time = guest->ready();
+    std::string id = attachment_id;
+    auto known = co_await (WithDeadline(limit, "the guest's word of the process's input",
+                                        process->AwaitInput(std::move(id))) ||
+                           stream->WaitGone());
+    if (known.index() == 1) co_return absl::CancelledError("the client is gone");
+    const absl::Status said = std::get<0>(std::move(known));
+    // A switchover may be under way by now, or the VM may have ended.
+    CO_RETURN_IF_ERROR((co_await UsableGuest()).status());
+    if (!absl::IsDeadlineExceeded(said)) co_return absl::OkStatus();
+    if (vm_->paused_by_user() || !guest->ready()) co_return InputNotKnown();
   }
-  co_return absl::FailedPreconditionError(absl::StrCat(
-      "VM ", vm_->name(), " is paused; resume it first (ferryctl vm resume ", vm_->name(),
-      "), so that its guest can say how much it holds of the input ", "that another client sent"));
+  // Only of input that is over an agent says nothing.
+  process->SettleInput();
+  co_return absl::OkStatus();
+}
+
+absl::Status AttachCall::InputNotKnown() const {
+  const std::string& name = vm_->name();
+  if (!vm_->paused_by_user()) {
+    return absl::UnavailableError(
+        absl::StrCat("the agent of VM ", name,
+                     " is not connected, so it is not known how much the guest holds of the input "
+                     "that another client sent; try again"));
+  }
+  return absl::FailedPreconditionError(
+      absl::StrCat("VM ", name, " is paused; resume it first (ferryctl vm resume ", name,
+                   "), so that its guest can say how much it holds of the input that another "
+                   "client sent"));
 }
 
 void AttachCall::SendOpened() {

@@ -49,8 +49,14 @@ class AttachCall final : public guest::AttachSink, public MoveObserver {
   Task<void> ApplySizes();
   void End(const absl::Status& outcome);
   Task<absl::Status> Handle(const v1::AttachRequest& request);
+  // See UtilityVm::UsableGuest. NOT_FOUND if the client has to look elsewhere, CANCELLED if it is
+  // gone.
+  Task<absl::StatusOr<std::shared_ptr<guest::Guest>>> UsableGuest();
   // Where a client begins with its input must be known, unless it is the one that goes on.
-  Task<absl::Status> AwaitInput(std::string attachment_id);
+  // FAILED_PRECONDITION or UNAVAILABLE if the guest could not say it within
+  // HostSettings::outcome_wait.
+  Task<absl::Status> AwaitInput(std::shared_ptr<guest::Guest> guest, std::string attachment_id);
+  absl::Status InputNotKnown() const;
   void SendOpened();
   void SendNotice(const MigrationNotice& notice);
 

@@ -140,7 +140,10 @@ TEST_F(GuestTest, AnotherClientWaitsUntilTheGuestHasSaidWhatItHolds) {
   int known = 0;
   for (const char* client : {"a", "b", ""}) {
     asio::co_spawn(io_.get_executor(), process->AwaitInput(client),
-                   [&known](const std::exception_ptr&) { ++known; });
+                   [&known](const std::exception_ptr& failure) {
+                     EXPECT_FALSE(failure);
+                     ++known;
+                   });
   }
   Settle();
   EXPECT_EQ(known, 1) << "only the client that comes back knows";
@@ -155,11 +158,63 @@ TEST_F(GuestTest, AnotherClientWaitsUntilTheGuestHasSaidWhatItHolds) {
   EXPECT_EQ(agent_->processes[pid].in.taken, "abcdef");
 }
 
+TEST_F(GuestTest, WhoAttachedLastAndTheEndOfItsInputAreWorthARecord) {
+  Ready();
+  auto process = Exec();
+  const uint32_t pid = process->pid();
+  std::vector<GuestState> records;
+  guest_->set_on_change([&] { records.push_back(*guest_->Save()); });
+  TestSink sink;
+  auto attachment = Attach(*process, sink, {.attachment_id = "a"});
+  ASSERT_EQ(records.size(), 1u);
+  EXPECT_EQ(records[0].processes[0].attachment_id, "a");
+  attachment.reset();
+  attachment = Attach(*process, sink, {.attachment_id = "a"});
+  ASSERT_TRUE(attachment->SendStdin(0, "abc").ok());
+  Settle();
+  EXPECT_EQ(records.size(), 1u) << "what the last client knows by itself";
+  ASSERT_TRUE(attachment->EndStdin(3).ok());
+  Settle();
+  ASSERT_TRUE(sink.end_taken);
+  ASSERT_EQ(records.size(), 2u);
+  EXPECT_TRUE(records[1].processes[0].std_in.ended);
+  // The agent will not say it again.
+  Migrate(records[1]);
+  int known = 0;
+  asio::co_spawn(io_.get_executor(), moved_->Find(pid)->AwaitInput("b"),
+                 [&known](const std::exception_ptr& failure) {
+                   EXPECT_FALSE(failure);
+                   ++known;
+                 });
+  Settle();
+  EXPECT_EQ(known, 1);
+}
+
+TEST_F(GuestTest, AReaderThatIsGoneIsToldAndRecorded) {
+  Ready();
+  auto process = Exec();
+  TestSink sink;
+  auto attachment = Attach(*process, sink, {.attachment_id = "a"});
+  ASSERT_TRUE(attachment->SendStdin(0, "abc").ok());
+  Settle();
+  int changes = 0;
+  guest_->set_on_change([&changes] { ++changes; });
+  agent_->CloseInput(process->pid());
+  Settle();
+  EXPECT_TRUE(sink.stdin_closed);
+  EXPECT_FALSE(sink.end_taken);
+  EXPECT_EQ(changes, 1);
+  EXPECT_TRUE(guest_->Save()->processes[0].std_in.ended);
+}
+
 TEST_F(GuestTest, NobodyWaitsForTheInputOfWhatIsNewOrOver) {
   Ready();
   auto process = Exec();
   int known = 0;
-  const auto count = [&known](const std::exception_ptr&) { ++known; };
+  const auto count = [&known](const std::exception_ptr& failure) {
+    EXPECT_FALSE(failure);
+    ++known;
+  };
   asio::co_spawn(io_.get_executor(), process->AwaitInput("b"), count);
   Settle();
   EXPECT_EQ(known, 1);

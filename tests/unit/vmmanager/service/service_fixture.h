@@ -33,10 +33,13 @@ using AttachClient = rpc::StreamOwner<rpc::ClientBidiStream<v1::AttachRequest, v
 // The host's services on a Unix socket, and clients of them.
 class ServiceTest : public TaskTest {
  protected:
-  ServiceTest() {
+  ServiceTest() { Serve("s", {&vm_service_, &guest_service_, &host_service_}); }
+
+  // From now on calls go to these; what served before was shut down.
+  void Serve(const std::string& socket, const std::vector<grpc::Service*>& services) {
     rpc::ServerOptions options;
-    options.unix_socket = folder_.path() + "/s";
-    auto server = rpc::Server::Start(options, {&vm_service_, &guest_service_, &host_service_});
+    options.unix_socket = folder_.path() + "/" + socket;
+    auto server = rpc::Server::Start(options, services);
     EXPECT_TRUE(server.ok()) << server.status();
     server_ = *std::move(server);
     auto channel = *rpc::MakeChannel("unix:" + options.unix_socket, {});
