@@ -19,6 +19,7 @@ class UnbridgedProcess : public Process {
   Task<absl::StatusOr<bool>> Signal(uint32_t) override { co_return Never(); }
   Task<absl::Status> ResizeConsole(uint32_t, uint32_t) override { co_return Never(); }
   Task<void> AwaitInput(std::string) override { co_return; }
+  void SettleInput() override {}
   absl::StatusOr<std::unique_ptr<Attachment>> Attach(AttachOptions, AttachSink&) override {
     return Never();
   }
