@@ -389,6 +389,7 @@ Task<absl::Status> UtilityVm::Pause() {
   if (paused_) co_return absl::OkStatus();
   std::shared_ptr<ComputeSystem> system = system_;
   pausing_ = true;
+  ++standstills_;
   absl::Status paused = co_await system->Pause();
   pausing_ = false;
   CO_RETURN_IF_ERROR(CheckHere());

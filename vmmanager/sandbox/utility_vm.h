@@ -55,6 +55,8 @@ class UtilityVm : public std::enable_shared_from_this<UtilityVm> {
   const std::string& spec_json() const { return row_.spec_json; }
   const std::string& request_id() const { return row_.request_id; }
   v1::VmState state() const;
+  // How often its guest was made to stand still so far, for a pause or a switchover.
+  uint64_t standstills() const { return standstills_; }
   // Also while it is being paused: what is cut then arrives paused.
   bool paused_by_user() const { return paused_ || pausing_; }
   v1::Vm Describe(bool with_document) const;
@@ -149,8 +151,11 @@ class UtilityVm : public std::enable_shared_from_this<UtilityVm> {
   Task<absl::Status> PrepareIncoming(const schema::MigrationInitializeOptions& options,
                                      const MigrationEndpoint& endpoint);
   absl::Status RestoreGuest(const guest::GuestState& state);
-  // Runs it here (or leaves it paused), once the commit protocol granted it.
+  // Runs it here (or leaves it paused), once the commit protocol granted it. Until NoteArrived no
+  // migration may take it on: its records would come between those of the one that brought it.
   Task<absl::Status> RunIncoming(uint64_t epoch, bool paused);
+  // That it runs here is in the journal.
+  void NoteArrived() { arriving_session_.clear(); }
   // It was granted to this host, and is no more: lists it as failed. Only while it is INCOMING.
   Task<void> MarkLost(uint64_t epoch, const std::string& why);
   // Ends what was prepared.
@@ -209,6 +214,7 @@ class UtilityVm : public std::enable_shared_from_this<UtilityVm> {
   schema::ComputeSystem document_;
 
   Phase phase_ = Phase::kStopped;
+  uint64_t standstills_ = 0;
   bool paused_ = false;
   bool pausing_ = false;   // asked for, not yet done
   bool detached_ = false;  // the daemon has let go of it
@@ -224,6 +230,7 @@ class UtilityVm : public std::enable_shared_from_this<UtilityVm> {
 
   std::optional<MigrationNotice> notice_;  // the open migration, on the source
   std::string incoming_session_;           // on the destination
+  std::string arriving_session_;           // brought it, and has not recorded that yet
   bool runs_already_ = false;              // what was adopted as incoming had been told to run
   std::set<MoveObserver*> observers_;
   std::function<void(const SystemEvent&)> event_tap_;

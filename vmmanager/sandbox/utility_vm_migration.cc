@@ -17,6 +17,15 @@ absl::Status UtilityVm::OpenMigration(const std::string& session_id,
         absl::StrCat("VM ", row_.name, " is already being migrated by session ", session()));
   }
   if (phase_ != Phase::kUp) return Refuse("migrated");
+  if (!arriving_session_.empty()) {
+    return rpc::ErrorWithReason(
+        absl::StatusCode::kFailedPrecondition,
+        absl::StrCat("VM ", row_.name, " cannot be migrated: migration ", arriving_session_,
+                     " brought it here, and that it runs here is not recorded yet"),
+        "arrival_not_recorded",
+        absl::StrCat("free space for this host's journal, finalize migration ", arriving_session_,
+                     " again, and try again"));
+  }
   if (operation_.locked()) {
     return absl::FailedPreconditionError(absl::StrCat(
         "VM ", row_.name, " cannot be migrated: another operation is under way; try again"));
@@ -28,6 +37,7 @@ absl::Status UtilityVm::OpenMigration(const std::string& session_id,
 
 void UtilityVm::FreezeGuest() {
   frozen_ = true;
+  ++standstills_;
   if (guest_ != nullptr) guest_->Freeze();
 }
 
@@ -152,7 +162,7 @@ Task<absl::Status> UtilityVm::RunIncoming(uint64_t epoch, bool paused) {
     CO_RETURN_IF_ERROR(AsFenceHeld(co_await system->FinalizeLiveMigration(options)));
   }
   paused_ = paused;
-  incoming_session_.clear();
+  arriving_session_ = std::exchange(incoming_session_, {});
   event_tap_ = nullptr;
   SetPhase(Phase::kUp);
   deps_.events.Publish("vm.arrived", row_.id, {{"name", row_.name}});

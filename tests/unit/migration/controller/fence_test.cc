@@ -350,6 +350,27 @@ TEST_F(FenceTest, AVmThatIsStartedAnewAtItsDestinationIsNotLost) {
   EXPECT_EQ(there->state(), v1::VM_STATE_RUNNING);
 }
 
+// Its records would come between those of the migration that brought it.
+TEST_F(FenceTest, AVmIsNotMigratedOnUntilItsArrivalIsRecorded) {
+  auto vm = Boot();
+  TransferBoth("s");
+  auto go = Stop(a_, "s");
+  ASSERT_TRUE(go.ok());
+  FailAppend(b_, "RUNNING");
+  ASSERT_FALSE(Resume(b_, "s", *go).ok());
+  auto there = *b_.host.inventory->Find("web");
+  ASSERT_EQ(there->state(), v1::VM_STATE_RUNNING);
+  v1::PrepareAndExportSandboxRequest request = ExportRequest("s2");
+  request.clear_destination();
+  const absl::Status refused = Await(b_.sessions->PrepareAndExport(request)).status();
+  EXPECT_TRUE(absl::IsFailedPrecondition(refused)) << refused;
+  EXPECT_THAT(std::string(refused.message()), HasSubstr("is not recorded yet"));
+  EXPECT_TRUE(Kinds(b_, "s2").empty());
+  ASSERT_TRUE(Resume(b_, "s", *go).ok());
+  request.set_session_id("s3");
+  EXPECT_TRUE(Await(b_.sessions->PrepareAndExport(request)).ok());
+}
+
 TEST_F(FenceTest, ARestartedSourceTriesAgainWhatTheFenceRefused) {
   auto vm = Boot();
   a_.deps->limits.ask_again = milliseconds(5);
