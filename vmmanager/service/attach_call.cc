@@ -98,8 +98,9 @@ Task<absl::Status> AttachCall::AwaitInput(std::shared_ptr<guest::Guest> guest,
   const milliseconds limit = inventory_.deps().settings.outcome_wait;
   bool had_time = false;
   while (!had_time) {
-    // An agent that came meanwhile gets the whole time as well.
-    had_time = guest->ready();
+    // An agent that came meanwhile, or whose guest stood still, gets the whole time as well.
+    const uint64_t stood_still = vm_->standstills();
+    const bool ready = guest->ready() && !vm_->paused_by_user();
     std::string id = attachment_id;
     auto known = co_await (WithDeadline(limit, "the guest's word of the process's input",
                                         process->AwaitInput(std::move(id))) ||
@@ -110,6 +111,7 @@ Task<absl::Status> AttachCall::AwaitInput(std::shared_ptr<guest::Guest> guest,
     CO_RETURN_IF_ERROR((co_await UsableGuest()).status());
     if (!absl::IsDeadlineExceeded(said)) co_return absl::OkStatus();
     if (vm_->paused_by_user() || !guest->ready()) co_return InputNotKnown();
+    had_time = ready && vm_->standstills() == stood_still;
   }
   // Only of input that is over an agent says nothing.
   process->SettleInput();
