@@ -79,9 +79,13 @@ absl::StatusOr<std::unique_ptr<TlsEngine>> TlsEngine::Make(SSL_CTX* context) {
 
 absl::StatusOr<std::unique_ptr<TlsEngine>> TlsEngine::MakeClient(SSL_CTX* context,
                                                                  const std::string& expected) {
+  // OpenSSL would take any name.
+  if (expected.empty()) return absl::InvalidArgumentError("TLS: no name to expect");
   ASSIGN_OR_RETURN(std::unique_ptr<TlsEngine> engine, Make(context));
   X509_VERIFY_PARAM* wanted = SSL_get0_param(engine->ssl_.get());
-  const bool is_address = X509_VERIFY_PARAM_set1_ip_asc(wanted, expected.c_str()) == 1;
+  // Certificates know no zones ("fe80::1%eth0").
+  const std::string address = expected.substr(0, expected.find('%'));
+  const bool is_address = X509_VERIFY_PARAM_set1_ip_asc(wanted, address.c_str()) == 1;
   if (!is_address && X509_VERIFY_PARAM_set1_host(wanted, expected.data(), expected.size()) != 1) {
     return absl::InternalError(absl::StrCat("TLS set-up: ", identity::OpenSslError()));
   }
@@ -136,6 +140,7 @@ absl::Status TlsEngine::Encrypt(std::string_view plain) {
 }
 
 absl::StatusOr<std::optional<size_t>> TlsEngine::Decrypt(std::span<char> to) {
+  if (!failed_.ok()) return failed_;
   size_t filled = 0;
   while (filled < to.size()) {
     size_t read = 0;
@@ -146,10 +151,11 @@ absl::StatusOr<std::optional<size_t>> TlsEngine::Decrypt(std::span<char> to) {
     }
     const int error = SSL_get_error(ssl_.get(), 0);
     if (error == SSL_ERROR_WANT_READ) break;
-    // What was read before an end or an error is given first; the next call meets it again.
+    if (error != SSL_ERROR_ZERO_RETURN) failed_ = Failure();
+    // What was read before an end or an error is given first.
     if (filled > 0) break;
     if (error == SSL_ERROR_ZERO_RETURN) return std::optional<size_t>(0);
-    return Failure();
+    return failed_;
   }
   return filled == 0 ? std::optional<size_t>() : std::optional<size_t>(filled);
 }

@@ -66,6 +66,7 @@ class TlsEngine {
   size_t begin_ = 0;  // of what is in input_
   size_t end_ = 0;
   std::string output_;
+  absl::Status failed_;  // to decrypt
   std::unique_ptr<SSL, Free> ssl_;
 };
 

@@ -93,6 +93,10 @@ TEST_F(TlsEngineTest, AServerOfAnotherNameIsRefusedAndTold) {
   }
 }
 
+TEST_F(TlsEngineTest, SomebodyMustBeExpected) {
+  EXPECT_TRUE(absl::IsInvalidArgument(TlsEngine::MakeClient(client_context_.get(), "").status()));
+}
+
 TEST_F(TlsEngineTest, StrangersAreRefused) {
   identity::TestAuthority other;
   client_context_ = ContextOf(other.Issue("client", {identity::Role::kPeer}));
@@ -141,15 +145,20 @@ TEST_F(TlsEngineTest, RecordsMayComeByteByByteAndBeReadSo) {
   EXPECT_EQ(received, plain);
 }
 
-TEST_F(TlsEngineTest, ADamagedRecordEndsTheConnection) {
+TEST_F(TlsEngineTest, ADamagedRecordEndsTheConnectionBehindWhatCameBefore) {
   Establish();
   ASSERT_TRUE(client_->Encrypt("hello").ok());
+  ASSERT_TRUE(client_->Encrypt("damaged").ok());
   std::string wire;
   client_->TakeOutput(wire);
   wire.back() = static_cast<char>(wire.back() ^ 1);
   Give(*server_, wire);
   char buffer[16];
-  EXPECT_FALSE(server_->Decrypt(buffer).ok());
+  EXPECT_EQ(*server_->Decrypt(buffer), 5u);
+  for (int i = 0; i < 2; ++i) {
+    EXPECT_THAT(std::string(server_->Decrypt(buffer).status().message()),
+                HasSubstr("bad record mac"));
+  }
 }
 
 }  // namespace
