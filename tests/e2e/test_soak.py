@@ -1,4 +1,6 @@
 """Many migrations of one VM, with a process attached all the time."""
+import time
+
 from harness import workload
 
 MIGRATIONS = 200
@@ -19,6 +21,14 @@ def usage(hosts):
     return {host.name: (host.open_descriptors(), host.resident_kib()) for host in hosts}
 
 
+def wait_for_descriptors(hosts, name, wanted, timeout=60):
+    [host] = [host for host in hosts if host.name == name]
+    deadline = time.monotonic() + timeout
+    while (there := host.open_descriptors()) > wanted:
+        assert time.monotonic() < deadline, (name, there, wanted)
+        time.sleep(0.1)
+
+
 def test_two_hundred_migrations_keep_the_stream_and_the_hosts_clean(two_hosts, vm):
     host = two_hosts[0]
     with host.ctl.attach("exec", "-i", vm, "--", workload.PROGRAM, "tick") as client:
@@ -34,5 +44,7 @@ def test_two_hundred_migrations_keep_the_stream_and_the_hosts_clean(two_hosts, v
         assert client.running()
     print(f"descriptors and KiB of memory: before {before}, after {after}")
     for name, (descriptors, resident) in after.items():
-        assert descriptors <= before[name][0], (before, after)
+        # What the last migration used closes by itself in a moment, if it is nothing that stays.
+        if descriptors > before[name][0]:
+            wait_for_descriptors(two_hosts, name, before[name][0])
         assert resident <= before[name][1] + LEAK_KIB, (before, after)
