@@ -5,7 +5,7 @@ import time
 
 import pytest
 
-from harness import oracles, workload
+from harness import oracles, proc, workload
 from harness.ctl import ferryctl, number
 from harness.host import START_DEADLINE, Host, build_folder
 from test_migration import SLOW, open_migration
@@ -157,15 +157,13 @@ def test_a_daemon_may_be_preferred_to_its_vms(two_hosts, vm):
     if not two_hosts.isolated:
         pytest.skip("the daemon's id is not known without namespaces of its own")
 
-    def niceness(pid):
-        return int(host.outside(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[16])
-
     [(daemon, _)] = host.processes("bin/ferryd")
     usual = os.nice(0)
     if "keeps its niceness" in host.log_tail(1000):
         pytest.skip("nobody may be preferred here")
-    assert niceness(daemon) == -10
-    assert niceness(host.ctl.vm(vm)["vmm_pid"]) == usual
+    assert proc.niceness(host.outside(f"/proc/{daemon}/stat").read_text()) == -10
+    vmm = host.ctl.vm(vm)["vmm_pid"]
+    assert proc.niceness(host.outside(f"/proc/{vmm}/stat").read_text()) == usual
 
 
 def test_qemu_that_died_without_a_daemon_is_noticed(two_hosts, vm):

@@ -1,5 +1,5 @@
 """Processes and their stdio, without a migration and across one."""
-from harness import workload
+from harness import proc, workload
 
 
 def test_exec_carries_output_errors_and_status(two_hosts, vm):
@@ -77,7 +77,6 @@ def test_second_attacher_is_refused_unless_it_steals(two_hosts, vm):
 
 def test_the_agent_goes_before_what_it_serves(two_hosts, vm):
     def niceness(process):
-        stat = two_hosts[0].ctl.exec(vm, "cat", f"/proc/{process}/stat").stdout
-        return int(stat.rpartition(")")[2].split()[16])
+        return proc.niceness(two_hosts[0].ctl.exec(vm, "cat", f"/proc/{process}/stat").stdout)
     assert niceness(1) == -20
     assert niceness("self") == 0

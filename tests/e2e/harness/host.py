@@ -10,7 +10,7 @@ import tempfile
 import time
 import uuid
 
-from . import namespaces
+from . import namespaces, proc
 from .ctl import Ctl
 
 ROOT = pathlib.Path(__file__).resolve().parents[3]
@@ -146,7 +146,7 @@ class Host:
         pid = int(self.outside(self._pid_file()).read_text())
         status = self.outside(f"/proc/{pid}/stat")
         deadline = time.monotonic() + timeout
-        while status.read_text().rpartition(")")[2].split()[0] != "T":
+        while proc.state(status.read_text()) != "T":
             assert time.monotonic() < deadline, f"ferryd on {self.name} does not stop"
             time.sleep(0.01)
 
@@ -199,7 +199,7 @@ class Host:
     @staticmethod
     def _is_dead(process):
         try:
-            states = [status.read_text().rpartition(")")[2].split()[0]
+            states = [proc.state(status.read_text())
                       for status in process.glob("task/*/stat")]
         except OSError:
             return not process.exists()
