@@ -36,7 +36,7 @@ class FakeScript {
   std::function<void(TransferProgress&)> shape_progress = [](TransferProgress&) {};
   std::vector<std::string> migration_blockers;  // why no system can be migrated
   std::string compatibility_info = "fake-1";
-  std::string last_words;                       // of each system that ends
+  std::string last_words;  // of each system that ends
   // A system runs its guest for the first time, so that the guest can dial its host.
   std::function<void(FakeComputeSystem&)> on_first_run;
 

@@ -99,19 +99,30 @@ TEST_F(GuestTest, RestoredStreamsGoOnBeforeTheAgentHasNegotiatedAgain) {
   EXPECT_EQ(after.out, "def");
 }
 
-TEST_F(GuestTest, AClientThatKnowsMoreThanWhatWasRestoredLosesNoInput) {
-  Ready();
-  auto process = Exec();
+class StaleInputTest : public GuestTest {
+ protected:
+  // A process that has taken "abc" from client "a", where it was moved with what had been recorded
+  // before: nothing taken, and `last` as the last client.
+  std::shared_ptr<Process> MoveWithStaleRecord(const std::string& last) {
+    Ready();
+    auto process = Exec();
+    GuestState stale = *guest_->Save();
+    stale.processes[0].attachment_id = last;
+    TestSink sink;
+    auto attachment = Attach(*process, sink, {.attachment_id = "a"});
+    EXPECT_TRUE(attachment->SendStdin(0, "abc").ok());
+    Settle();
+    EXPECT_EQ(sink.taken, 3u);
+    Migrate(stale);
+    return moved_->Find(process->pid());
+  }
+};
+
+TEST_F(StaleInputTest, AClientThatKnowsMoreThanWhatWasRestoredLosesNoInput) {
+  auto process = MoveWithStaleRecord("");
   const uint32_t pid = process->pid();
-  const auto stale = guest_->Save();
-  TestSink before;
-  auto attachment = Attach(*process, before, {.attachment_id = "a"});
-  ASSERT_TRUE(attachment->SendStdin(0, "abc").ok());
-  Settle();
-  ASSERT_EQ(before.taken, 3u);
-  Migrate(*stale);
   TestSink after;
-  auto again = Attach(*moved_->Find(pid), after, {.attachment_id = "a"});
+  auto again = Attach(*process, after, {.attachment_id = "a"});
   // The agent has not dialled; the daemon believes that nothing was taken yet.
   EXPECT_EQ(again->stdin_position().offset, 0u);
   ASSERT_TRUE(again->SendStdin(3, "def").ok());
@@ -124,19 +135,8 @@ TEST_F(GuestTest, AClientThatKnowsMoreThanWhatWasRestoredLosesNoInput) {
   EXPECT_EQ(after.taken, 6u);
 }
 
-TEST_F(GuestTest, AnotherClientWaitsUntilTheGuestHasSaidWhatItHolds) {
-  Ready();
-  auto process = Exec();
-  const uint32_t pid = process->pid();
-  const auto stale = guest_->Save();
-  TestSink before;
-  auto attachment = Attach(*process, before, {.attachment_id = "a"});
-  ASSERT_TRUE(attachment->SendStdin(0, "abc").ok());
-  Settle();
-  GuestState as_recorded = *stale;
-  as_recorded.processes[0].attachment_id = "a";
-  Migrate(as_recorded);
-  process = moved_->Find(pid);
+TEST_F(StaleInputTest, AnotherClientWaitsUntilTheGuestHasSaidWhatItHolds) {
+  auto process = MoveWithStaleRecord("a");
   int known = 0;
   for (const char* client : {"a", "b", ""}) {
     asio::co_spawn(io_.get_executor(), process->AwaitInput(client),
@@ -155,7 +155,7 @@ TEST_F(GuestTest, AnotherClientWaitsUntilTheGuestHasSaidWhatItHolds) {
   EXPECT_EQ(other->stdin_position().offset, 3u);
   ASSERT_TRUE(other->SendStdin(3, "def").ok());
   Settle();
-  EXPECT_EQ(agent_->processes[pid].in.taken, "abcdef");
+  EXPECT_EQ(agent_->processes[process->pid()].in.taken, "abcdef");
 }
 
 TEST_F(GuestTest, WhoAttachedLastAndTheEndOfItsInputAreWorthARecord) {

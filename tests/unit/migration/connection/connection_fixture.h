@@ -15,6 +15,7 @@
 
 #include "bridge/runtime/async.h"
 #include "migration/connection/session_connection.h"
+#include "tests/unit/migration/connection/test_params.h"
 
 namespace ferry::migration {
 
@@ -67,21 +68,12 @@ class ConnectionFixture : public testing::Test {
     EXPECT_TRUE(done) << "nothing was left to do, yet the test had not ended";
   }
 
-  static HandshakeParams Params(Role role) {
-    HandshakeParams params;
-    params.role = role;
-    params.session_id = "session-1";
-    params.token = std::string(kSessionTokenSize, 't');
-    params.journal_id = role == Role::kSource ? "source-journal" : "destination-journal";
-    return params;
-  }
-
   // A source and a destination over a socket pair.
   static Task<void> Connect(Connection* source, Connection* destination,
                             SessionLimits limits = {}) {
     auto [a, b] = SocketPair();
-    HandshakeParams source_params = Params(Role::kSource);
-    HandshakeParams destination_params = Params(Role::kDestination);
+    HandshakeParams source_params = TestParams(Role::kSource);
+    HandshakeParams destination_params = TestParams(Role::kDestination);
     co_await ConnectOver(std::move(a), std::move(b), source_params, destination_params, limits,
                          source, destination);
   }

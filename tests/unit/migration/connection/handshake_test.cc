@@ -22,13 +22,13 @@ TEST_F(SessionCoreTest, HandshakeRefusalsCarryTheirReason) {
     HandshakeParams params;
     absl::StatusCode code;
   };
-  Case wrong_token{Params(Role::kSource), absl::StatusCode::kPermissionDenied};
+  Case wrong_token{TestParams(Role::kSource), absl::StatusCode::kPermissionDenied};
   wrong_token.params.token[31] ^= 1;
-  Case wrong_session{Params(Role::kSource), absl::StatusCode::kNotFound};
+  Case wrong_session{TestParams(Role::kSource), absl::StatusCode::kNotFound};
   wrong_session.params.session_id = "session-2";
-  Case short_token{Params(Role::kSource), absl::StatusCode::kPermissionDenied};
+  Case short_token{TestParams(Role::kSource), absl::StatusCode::kPermissionDenied};
   short_token.params.token = "t";
-  Case wrong_role{Params(Role::kSource), absl::StatusCode::kFailedPrecondition};
+  Case wrong_role{TestParams(Role::kSource), absl::StatusCode::kFailedPrecondition};
   wrong_role.params.role = Role::kDestination;
   for (const Case& c : {wrong_token, wrong_session, short_token, wrong_role}) {
     source_ = std::make_unique<End>(Role::kSource, SessionLimits{}, now_);
@@ -47,9 +47,9 @@ TEST_F(SessionCoreTest, VersionsNegotiateToTheHighestCommonOne) {
   hello.token = std::string(kSessionTokenSize, 't');
   hello.max_version = kConnectionVersion + 5;
   EXPECT_EQ(NegotiateVersion(hello), kConnectionVersion);
-  EXPECT_FALSE(CheckHello(hello, Params(Role::kDestination)).has_value());
+  EXPECT_FALSE(CheckHello(hello, TestParams(Role::kDestination)).has_value());
   hello.min_version = kConnectionVersion + 1;
-  const auto refusal = CheckHello(hello, Params(Role::kDestination));
+  const auto refusal = CheckHello(hello, TestParams(Role::kDestination));
   ASSERT_TRUE(refusal.has_value());
   EXPECT_EQ(refusal->reason, RefusalReason::kVersion);
   EXPECT_EQ(RefusalToStatus(*refusal).code(), absl::StatusCode::kFailedPrecondition);
@@ -70,7 +70,7 @@ TEST_F(SessionCoreTest, HostsOneReleaseApartUseTheOlderOnesVersion) {
     source_ = std::make_unique<End>(Role::kSource, release(c.source), now_);
     destination_ = std::make_unique<End>(Role::kDestination, release(c.destination), now_);
     destination_->versions = release(c.destination).versions;
-    source_->core.SendHello(Params(Role::kSource));
+    source_->core.SendHello(TestParams(Role::kSource));
     Run();
     ASSERT_EQ(source_->core.established(), c.version != 0) << c.source << " and " << c.destination;
     ASSERT_EQ(destination_->core.established(), c.version != 0);
@@ -92,7 +92,7 @@ TEST_F(SessionCoreTest, AVersionThatWasNotOfferedIsRefused) {
   SessionLimits newer;
   newer.versions = {kConnectionVersion + 1, kConnectionVersion + 1};
   destination_ = std::make_unique<End>(Role::kDestination, newer, now_);
-  source_->core.SendHello(Params(Role::kSource));
+  source_->core.SendHello(TestParams(Role::kSource));
   Run();
   EXPECT_FALSE(source_->core.established());
   EXPECT_EQ(source_->status.code(), absl::StatusCode::kFailedPrecondition) << source_->status;

@@ -86,11 +86,11 @@ TEST_F(SessionConnectionTest, MessagesGoBothWaysAndCloseIsOrderly) {
 }
 
 TEST_F(SessionConnectionTest, WrongTokenIsRefusedOnBothSides) {
-  auto body = [](SessionConnectionTest* t) -> Task<void> {
+  auto body = [](SessionConnectionTest* /*t*/) -> Task<void> {
     auto [a, b] = SocketPair();
-    HandshakeParams wrong = t->Params(Role::kSource);
+    HandshakeParams wrong = TestParams(Role::kSource);
     wrong.token[0] = 'x';
-    HandshakeParams right = t->Params(Role::kDestination);
+    HandshakeParams right = TestParams(Role::kDestination);
     auto one = SessionConnection::Handshake(std::move(a), wrong);
     auto other = SessionConnection::Handshake(std::move(b), right);
     auto [s, d] = co_await (std::move(one) && std::move(other));
@@ -101,9 +101,9 @@ TEST_F(SessionConnectionTest, WrongTokenIsRefusedOnBothSides) {
 }
 
 TEST_F(SessionConnectionTest, PeerThatNeverSpeaksMeetsTheDeadline) {
-  auto body = [](SessionConnectionTest* t) -> Task<void> {
+  auto body = [](SessionConnectionTest* /*t*/) -> Task<void> {
     auto [a, b] = SocketPair();
-    HandshakeParams params = t->Params(Role::kDestination);
+    HandshakeParams params = TestParams(Role::kDestination);
     auto s = co_await SessionConnection::Handshake(std::move(a), params, SessionLimits{},
                                                    milliseconds(20));
     EXPECT_EQ(s.status().code(), absl::StatusCode::kDeadlineExceeded) << s.status();
@@ -113,14 +113,14 @@ TEST_F(SessionConnectionTest, PeerThatNeverSpeaksMeetsTheDeadline) {
 }
 
 TEST_F(SessionConnectionTest, PeerThatDiesIsNoticedAtOnceAndWithoutGoodbyeIsAnError) {
-  auto body = [](SessionConnectionTest* t) -> Task<void> {
+  auto body = [](SessionConnectionTest* /*t*/) -> Task<void> {
     auto [a, b] = SocketPair();
-    HandshakeParams params = t->Params(Role::kDestination);
+    HandshakeParams params = TestParams(Role::kDestination);
     const Executor executor = co_await asio::this_coro::executor;
     auto handshake = SessionConnection::Handshake(std::move(a), params);
     // The peer speaks its hello and then is gone.
     SessionCore peer(Role::kSource, SessionLimits{}, std::chrono::steady_clock::now());
-    peer.SendHello(t->Params(Role::kSource));
+    peer.SendHello(TestParams(Role::kSource));
     const auto frame = peer.NextOutput(std::chrono::steady_clock::now());
     const std::string bytes =
         std::string(frame->header.data(), frame->header.size()) + std::string(frame->payload);
@@ -135,14 +135,14 @@ TEST_F(SessionConnectionTest, PeerThatDiesIsNoticedAtOnceAndWithoutGoodbyeIsAnEr
 }
 
 TEST_F(SessionConnectionTest, SilentPeerIsLost) {
-  auto body = [](SessionConnectionTest* t) -> Task<void> {
+  auto body = [](SessionConnectionTest* /*t*/) -> Task<void> {
     auto [a, b] = SocketPair();
-    HandshakeParams params = t->Params(Role::kDestination);
+    HandshakeParams params = TestParams(Role::kDestination);
     SessionLimits limits;
     limits.ping_interval = milliseconds(10);
     limits.silence_limit = milliseconds(50);
     SessionCore peer(Role::kSource, SessionLimits{}, std::chrono::steady_clock::now());
-    peer.SendHello(t->Params(Role::kSource));
+    peer.SendHello(TestParams(Role::kSource));
     const auto frame = peer.NextOutput(std::chrono::steady_clock::now());
     const std::string bytes =
         std::string(frame->header.data(), frame->header.size()) + std::string(frame->payload);
@@ -419,8 +419,8 @@ TEST_F(SessionConnectionTest, SocketsAreNotInheritedByPrograms) {
 }
 
 TEST_F(SessionConnectionTest, HandshakeOverWhatIsNoStreamSocketIsRefused) {
-  auto body = [](SessionConnectionTest* t) -> Task<void> {
-    HandshakeParams params = t->Params(Role::kSource);
+  auto body = [](SessionConnectionTest* /*t*/) -> Task<void> {
+    HandshakeParams params = TestParams(Role::kSource);
     UniqueFd unconnected(::socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0));
     auto one = co_await SessionConnection::Handshake(std::move(unconnected), params);
     EXPECT_EQ(one.status().code(), absl::StatusCode::kInvalidArgument);

@@ -15,6 +15,7 @@
 
 #include "migration/connection/handshake.h"
 #include "migration/connection/session_core.h"
+#include "tests/unit/migration/connection/test_params.h"
 
 namespace ferry::migration {
 
@@ -22,15 +23,6 @@ namespace ferry::migration {
 class SessionCoreTest : public testing::Test {
  public:
   using Kind = SessionEvent::Kind;
-
-  static HandshakeParams Params(Role role) {
-    HandshakeParams params;
-    params.role = role;
-    params.session_id = "session-1";
-    params.token = std::string(kSessionTokenSize, 't');
-    params.journal_id = role == Role::kSource ? "source-journal" : "destination-journal";
-    return params;
-  }
 
   static std::string RandomBytes(size_t size, uint32_t seed) {
     std::mt19937_64 random(seed);
@@ -69,7 +61,7 @@ class SessionCoreTest : public testing::Test {
   void Connect(SessionLimits limits = {}) {
     source_ = std::make_unique<End>(Role::kSource, limits, now_);
     destination_ = std::make_unique<End>(Role::kDestination, limits, now_);
-    source_->core.SendHello(Params(Role::kSource));
+    source_->core.SendHello(TestParams(Role::kSource));
     Run();
     ASSERT_TRUE(source_->core.established());
     ASSERT_TRUE(destination_->core.established());
@@ -117,7 +109,7 @@ class SessionCoreTest : public testing::Test {
 
   void OnEvent(End* to, SessionEvent event) {
     if (event.kind == Kind::kHello) {
-      const auto refusal = CheckHello(event.hello, Params(Role::kDestination), to->versions);
+      const auto refusal = CheckHello(event.hello, TestParams(Role::kDestination), to->versions);
       if (refusal) {
         to->core.Refuse(*refusal);
       } else {

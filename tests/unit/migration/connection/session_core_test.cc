@@ -309,7 +309,7 @@ TEST_F(SessionCoreTest, TooLargeMessageIsRefusedLocallyAndFromThePeer) {
   limits.max_message = 100;
   destination_ = std::make_unique<End>(Role::kDestination, limits, now_);
   source_ = std::make_unique<End>(Role::kSource, SessionLimits{}, now_);
-  source_->core.SendHello(Params(Role::kSource));
+  source_->core.SendHello(TestParams(Role::kSource));
   Run();
   EXPECT_EQ(destination_->core.SendMessage({MessageKind::kCut, std::string(101, 'c')}).code(),
             absl::StatusCode::kInvalidArgument);

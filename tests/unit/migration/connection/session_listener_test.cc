@@ -41,7 +41,7 @@ class SessionListenerTest : public ConnectionFixture {
   }
 
   std::unique_ptr<SessionListener::Expectation> Expect(const std::string& peer_name = "") {
-    auto expected = listener_->Expect("session-1", Params(Role::kSource).token,
+    auto expected = listener_->Expect("session-1", TestParams(Role::kSource).token,
                                       "destination-journal", peer_name);
     EXPECT_TRUE(expected.ok()) << expected.status();
     return *std::move(expected);
@@ -50,7 +50,7 @@ class SessionListenerTest : public ConnectionFixture {
   DialOptions To(const std::string& address) const {
     DialOptions options;
     options.address = address;
-    options.params = Params(Role::kSource);
+    options.params = TestParams(Role::kSource);
     return options;
   }
 
@@ -202,7 +202,7 @@ TEST_F(SessionListenerTest, ConnectionThatSaysNothingIsDroppedAtItsDeadline) {
 
 TEST_F(SessionListenerTest, ExpectationsAreChecked) {
   Listen();
-  const std::string token = Params(Role::kSource).token;
+  const std::string token = TestParams(Role::kSource).token;
   EXPECT_EQ(listener_->Expect("s", "short", "j").status().code(),
             absl::StatusCode::kInvalidArgument);
   EXPECT_EQ(listener_->Expect("", token, "j").status().code(), absl::StatusCode::kInvalidArgument);
@@ -241,7 +241,7 @@ TEST_F(SessionListenerTest, WithoutAnAddressNothingIsAccepted) {
   auto listener = SessionListener::Listen(context_.get_executor(), std::move(options));
   ASSERT_TRUE(listener.ok()) << listener.status();
   EXPECT_EQ((*listener)->address(), "");
-  EXPECT_TRUE((*listener)->Expect("s", Params(Role::kSource).token, "j").ok());
+  EXPECT_TRUE((*listener)->Expect("s", TestParams(Role::kSource).token, "j").ok());
   (*listener)->Close();
 }
 

@@ -75,8 +75,8 @@ TEST_F(SocketHandoffTest, HandedOverSocketCarriesASession) {
     EXPECT_TRUE(socket.ok()) << socket.status();
     EXPECT_EQ(t->handoff_->Redeem(*ticket).status().code(), absl::StatusCode::kNotFound)
         << "a ticket works once";
-    HandshakeParams source_params = t->Params(Role::kSource);
-    HandshakeParams destination_params = t->Params(Role::kDestination);
+    HandshakeParams source_params = TestParams(Role::kSource);
+    HandshakeParams destination_params = TestParams(Role::kDestination);
     source_params.token.clear();
     destination_params.token.clear();
     Connection source;

@@ -84,6 +84,18 @@ TEST_F(TlsEngineTest, AnAddressCanBeExpectedToo) {
   EXPECT_TRUE(client.ok() && *client) << client.status();
 }
 
+TEST_F(TlsEngineTest, AnAddressMayHaveAZone) {
+  identity::CertificateOrder order;
+  order.name = "server";
+  order.roles = {identity::Role::kPeer};
+  order.addresses = {"IP:fe80::1"};
+  order.lifetime = 3'600;
+  server_context_ = ContextOf(authority_.Issue(order));
+  Make("fe80::1%eth0");
+  const auto [client, server] = ShakeHands();
+  EXPECT_TRUE(client.ok() && *client) << client.status();
+}
+
 TEST_F(TlsEngineTest, AServerOfAnotherNameIsRefusedAndTold) {
   for (const char* expected : {"elsewhere", "127.0.0.2"}) {
     Make(expected);

@@ -171,6 +171,25 @@ class ControllerTest : public TaskTest {
     return phases;
   }
 
+  // The host's daemon dies, and the next one loads what it left. What the former one's tasks still
+  // do ends with the test.
+  void Reload(MigrationHost& host) {
+    Settle();
+    former_.push_back(std::move(host.sessions));
+    host.sessions = std::make_unique<SessionRegistry>(*host.deps);
+    ASSERT_TRUE(Await(host.sessions->Load(JournalTrust::kWhole)).ok());
+  }
+
+  // The same, and it goes on with that.
+  void Restart(MigrationHost& host) {
+    Settle();
+    for (const auto& entry : std::filesystem::directory_iterator(host.runtime_dir)) {
+      std::filesystem::remove_all(entry);
+    }
+    Reload(host);
+    Await(host.sessions->Recover());
+  }
+
   // The next record of that kind fails to be written.
   static void FailAppend(MigrationHost& host, const std::string& kind) {
     auto failed = std::make_shared<bool>(false);
@@ -230,6 +249,9 @@ class ControllerTest : public TaskTest {
   std::shared_ptr<FakeWire> wire_;
   MigrationHost a_{io_.get_executor(), "host-a:1", folder_.Make("a"), guests_, Peers()};
   MigrationHost b_{io_.get_executor(), "host-b:1", folder_.Make("b"), guests_, Peers()};
+
+ private:
+  std::vector<std::unique_ptr<SessionRegistry>> former_;
 };
 
 }  // namespace ferry::migration

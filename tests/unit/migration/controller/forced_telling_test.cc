@@ -11,7 +11,7 @@ TEST_F(ForcedTellingTest, IsToldAfterARestartWithoutTouchingTheVmAgain) {
   const std::string id = MigrateAndLoseDone();
   ASSERT_TRUE(Recover(a_, id, "web", kRunHere).ok());
   ASSERT_TRUE(Await(vm->Pause()).ok());
-  RestartSource();
+  Reload(a_);
   EXPECT_TRUE(a_.sessions->Claims().empty());
   Await(a_.sessions->Recover());
   peer_->Release("Settle");
@@ -28,7 +28,7 @@ TEST_F(ForcedTellingTest, IsToldAfterARestartAlsoWhereANewerSessionHasTheVm) {
   const std::string id = MigrateAndLoseDone();
   ASSERT_TRUE(Recover(a_, id, "web", kRunHere).ok());
   ASSERT_TRUE(Export("newer").ok());
-  RestartSource();
+  Reload(a_);
   const auto claims = a_.sessions->Claims();
   ASSERT_EQ(claims.size(), 1u);
   EXPECT_EQ(claims.at(vm->id()).session_id, "newer");
@@ -55,7 +55,7 @@ TEST_F(ForcedTellingTest, IsDoneAtOnceAndToldUntilItIsCleanedUp) {
   EXPECT_THAT(session.error(), HasSubstr("host-b:1, which has yet to be told"));
   // Across restarts.
   for (int i = 0; i < 2; ++i) {
-    RestartSource();
+    Reload(a_);
     EXPECT_TRUE(a_.sessions->Claims().empty());
     Await(a_.sessions->Recover());
     Settle();
@@ -66,7 +66,7 @@ TEST_F(ForcedTellingTest, IsDoneAtOnceAndToldUntilItIsCleanedUp) {
   }
   ASSERT_TRUE(Cleanup(a_, id).ok());
   EXPECT_THAT(Describe(a_, id).error(), HasSubstr("was never told"));
-  RestartSource();
+  Reload(a_);
   EXPECT_TRUE(absl::IsNotFound(a_.sessions->Find(id).status()));
   EXPECT_THAT(Describe(a_, id).error(), HasSubstr("was never told"));
   EXPECT_TRUE(Runs(a_, vm->id()));
@@ -100,7 +100,7 @@ TEST_F(ForcedTellingTest, ARepeatedRequestMovesNothingAfterARestart) {
   Until([&] { return Kinds(b_, id).back() == "RUNNING"; });
   ASSERT_TRUE(Recover(a_, id, "web", kRunHere).ok());
   for (int i = 0; i < 2; ++i) {
-    RestartSource();
+    Reload(a_);
     EXPECT_EQ(Describe(a_, id).commit_record(), "FORCED");
     EXPECT_EQ(Migrate(request), id);
     Await(a_.sessions->Recover());
@@ -109,7 +109,7 @@ TEST_F(ForcedTellingTest, ARepeatedRequestMovesNothingAfterARestart) {
   }
   peer_->Release("Settle");
   AwaitTold(id);
-  RestartSource();
+  Reload(a_);
   EXPECT_EQ(Migrate(request), id);
   ExpectRunsAtSourceOnly(vm, id);
 }
@@ -135,7 +135,7 @@ TEST_F(ForcedTellingTest, OnlyTheDestinationItselfEndsTheTelling) {
   // The real one is back.
   fresh_peer_->Block("Settle");
   Await(fresh_peer_->WaitBlocked("Settle"));
-  RestartSource();
+  Reload(a_);
   replaced = false;
   Await(a_.sessions->Recover());
   peer_->Release("Settle");

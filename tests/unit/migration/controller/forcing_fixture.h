@@ -99,9 +99,7 @@ class ForcingTest : public DrivenTest {
     ASSERT_TRUE(Cleanup(b_, id).ok());
     Settle();
     ASSERT_TRUE(Await(b_.host.store.DeleteSession(id)).ok());
-    former_ = std::move(b_.sessions);
-    b_.sessions = std::make_unique<SessionRegistry>(*b_.deps);
-    ASSERT_TRUE(Await(b_.sessions->Load(JournalTrust::kWhole)).ok());
+    Reload(b_);
   }
 
   // The destination's disk turns out to be full once `go_on` is set.
@@ -150,14 +148,6 @@ class ForcingTest : public DrivenTest {
     EXPECT_EQ(Describe(a_, id).reason(), "forced");
   }
 
-  // The source's daemon dies, and the next one loads what it left.
-  void RestartSource() {
-    Settle();
-    former_ = std::move(a_.sessions);
-    a_.sessions = std::make_unique<SessionRegistry>(*a_.deps);
-    ASSERT_TRUE(Await(a_.sessions->Load(JournalTrust::kWhole)).ok());
-  }
-
   // The last phase that a subscriber of the source's session is told, once that has ended.
   Task<v1::MigrationPhase> LastPhase(std::string id) {
     auto notifier = co_await a_.sessions->Notifications(id);
@@ -172,7 +162,6 @@ class ForcingTest : public DrivenTest {
     co_return phase;
   }
 
-  std::unique_ptr<SessionRegistry> former_;
   std::shared_ptr<vm::FakeScript> fresh_peer_ =
       std::make_shared<vm::FakeScript>(io_.get_executor());
 };

@@ -238,7 +238,7 @@ TEST_F(ForcingTest, IsCarriedOutByARestartedDaemonIfItWasOnlyWritten) {
   force.set_decision(kRunHere);
   auto forced = Begin(a_.sessions->RecoverSession(force));
   Await(a_.host.backend.script().WaitBlocked("FinalizeLiveMigration"));
-  RestartSource();
+  Reload(a_);
   const auto claims = a_.sessions->Claims();
   ASSERT_EQ(claims.size(), 1u);
   EXPECT_EQ(claims.at(vm->id()).kind, vm::AdoptionClaim::Kind::kInDoubt);

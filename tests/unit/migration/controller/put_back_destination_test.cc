@@ -22,13 +22,7 @@ class DestinationPutBackTest : public DrivenTest {
     Settle();
     std::vector<vm::JournalRecord>& journal = b_.host.store.journal();
     while (journal.back().kind != kind) journal.pop_back();
-    for (const auto& entry : std::filesystem::directory_iterator(b_.runtime_dir)) {
-      std::filesystem::remove_all(entry);
-    }
-    former_ = std::move(b_.sessions);
-    b_.sessions = std::make_unique<SessionRegistry>(*b_.deps);
-    ASSERT_TRUE(Await(b_.sessions->Load(JournalTrust::kWhole)).ok());
-    Await(b_.sessions->Recover());
+    Restart(b_);
     Settle();
   }
 
@@ -62,8 +56,6 @@ class DestinationPutBackTest : public DrivenTest {
     request.set_proof(EncodeProof(proof, detail.plan_sha256()));
     return request;
   }
-
-  std::unique_ptr<SessionRegistry> former_;
 };
 
 TEST_F(DestinationPutBackTest, ALostGrantIsNoOrdinaryRefusal) {

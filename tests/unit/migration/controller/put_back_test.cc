@@ -38,18 +38,7 @@ class PutBackTest : public DrivenTest {
     Settle();
     std::vector<vm::JournalRecord>& journal = a_.host.store.journal();
     while (journal.back().kind != kind) journal.pop_back();
-    Restart();
-  }
-
-  void Restart() {
-    Settle();
-    for (const auto& entry : std::filesystem::directory_iterator(a_.runtime_dir)) {
-      std::filesystem::remove_all(entry);
-    }
-    former_ = std::move(a_.sessions);
-    a_.sessions = std::make_unique<SessionRegistry>(*a_.deps);
-    ASSERT_TRUE(Await(a_.sessions->Load(JournalTrust::kWhole)).ok());
-    Await(a_.sessions->Recover());
+    Restart(a_);
   }
 
   std::vector<std::string> Events() {
@@ -59,8 +48,6 @@ class PutBackTest : public DrivenTest {
     for (const vm::EventRow& event : *events) types.push_back(event.type);
     return types;
   }
-
-  std::unique_ptr<SessionRegistry> former_;
 };
 
 TEST_F(PutBackTest, TheVmIsNotRunTwice) {
@@ -131,7 +118,7 @@ TEST_F(PutBackTest, ARestartedSourceAsksBeforeItRunsWhatHadStopped) {
   auto vm = Boot();
   Send("s1").Cut();
   peer_->Block("Settle");
-  Restart();
+  Restart(a_);
   Await(peer_->WaitBlocked("Settle"));
   EXPECT_EQ(vm->state(), v1::VM_STATE_IN_DOUBT);
   EXPECT_EQ(Kinds(a_, "s1").back(), "QUIESCED");
@@ -147,7 +134,7 @@ TEST_F(PutBackTest, WhereNobodyCanBeAskedTheVmWaits) {
   auto vm = Boot();
   Send("s1").Cut();
   peer_->Block("Settle");
-  Restart();
+  Restart(a_);
   for (const absl::Status& answer :
        {absl::UnavailableError("no route"), absl::DeadlineExceededError("no answer"),
         absl::PermissionDeniedError("who are you"), absl::ResourceExhaustedError("disk full")}) {
@@ -171,7 +158,7 @@ TEST_F(PutBackTest, WhatAPersonDecidesMeanwhileIsTheReason) {
   auto vm = Boot();
   Send("s1").Cut();
   peer_->Block("Settle");
-  Restart();
+  Restart(a_);
   Await(peer_->WaitBlocked("Settle"));
   v1::RecoverSessionRequest request;
   request.set_session_id("s1");
@@ -196,7 +183,7 @@ TEST_F(PutBackTest, WhatWasCalledOffIsNotAskedAbout) {
   ASSERT_EQ(Kinds(a_, "s1").back(), "ABORT");
   ASSERT_FALSE(a_.host.System(*vm)->Step());
   peer_->Block("Settle");
-  Restart();
+  Restart(a_);
   EXPECT_EQ(Wait(a_, "s1").vm_location(), "host-a:1");
   EXPECT_EQ(Describe(a_, "s1").reason(), "cancelled");
   EXPECT_EQ(vm->state(), v1::VM_STATE_RUNNING);
@@ -213,7 +200,7 @@ TEST_F(PutBackTest, WhatWasGivenBackRunsOnceTheFenceLetsIt) {
   a_.host.fence.refusal = vm::FenceHeld("process 7 holds it", "end process 7");
   EXPECT_FALSE(Resume(a_, "s1", *refused).ok());
   ASSERT_EQ(Kinds(a_, "s1").back(), "RECLAIMED");
-  Restart();
+  Restart(a_);
   EXPECT_EQ(vm->state(), v1::VM_STATE_IN_DOUBT);
   a_.host.fence.refusal = absl::OkStatus();
   // Nobody asks for it again.
@@ -237,7 +224,7 @@ TEST_F(PutBackTest, WhatHasNotBeenSentWasNotGivenAway) {
   Await(a_.host.backend.script().WaitBlocked("SwitchOver"));
   ASSERT_EQ(Kinds(a_, "s1").back(), "QUIESCED");
   peer_->Block("Settle");
-  Restart();
+  Restart(a_);
   EXPECT_EQ(Wait(a_, "s1").reason(), "daemon_restarted");
   EXPECT_EQ(Kinds(a_, "s1").back(), "ABORT");
   EXPECT_EQ(vm->state(), v1::VM_STATE_RUNNING);
@@ -252,7 +239,7 @@ TEST_F(PutBackTest, WhatExecutesWasNotGivenAway) {
   StartTransfer("s1");
   Await(a_.host.backend.script().WaitBlocked("Page"));
   peer_->Block("Settle");
-  Restart();
+  Restart(a_);
   Wait(a_, "s1");
   EXPECT_EQ(Kinds(a_, "s1").back(), "ABORT");
   EXPECT_EQ(vm->state(), v1::VM_STATE_RUNNING);

@@ -69,7 +69,7 @@ TEST_F(StaleCopyTest, ACopyThatWasNeverGrantedIsRefused) {
 // A restarted daemon was trying again and again to run it, and its disk is full just then.
 TEST_F(StaleCopyTest, ACopyThatIsTriedAgainAndAgainEndsForGood) {
   auto vm = Boot();
-  b_.deps->limits.ask_again = milliseconds(5);
+  for (MigrationHost* host : {&a_, &b_}) host->deps->limits.ask_again = milliseconds(5);
   TransferBoth("s1");
   auto go = Stop(a_, "s1");
   b_.host.backend.script().FailNext("FinalizeLiveMigration", absl::InternalError("not yet"));
@@ -85,22 +85,20 @@ TEST_F(StaleCopyTest, ACopyThatIsTriedAgainAndAgainEndsForGood) {
       b_.host.store.FailNext(absl::ResourceExhaustedError("the disk is full"));
     }
   };
-  Settle();
-  for (const auto& entry : std::filesystem::directory_iterator(b_.runtime_dir)) {
-    std::filesystem::remove_all(entry);
-  }
-  former_ = std::move(b_.sessions);
-  b_.sessions = std::make_unique<SessionRegistry>(*b_.deps);
-  ASSERT_TRUE(Await(b_.sessions->Load(JournalTrust::kWhole)).ok());
-  Await(b_.sessions->Recover());
+  Restart(b_);
   Until([&] { return claims > 2; });
   peer_->Block("Settle");
   ASSERT_TRUE(Recover(a_, "s1", "web", kRunHere).ok());
   EXPECT_TRUE(absl::IsResourceExhausted(SayForced("s1").status()));
   EXPECT_FALSE(full);
   EXPECT_EQ(Kinds(b_, "s1").back(), "SUPERSEDED");
-  // Some more tries, if it is tried.
-  Await(Delay(milliseconds(30)));
+  // The source comes in vain as often as it would be tried again here.
+  for (int times = 0; times < 4; ++times) {
+    Await(peer_->WaitBlocked("Settle"));
+    peer_->FailNext("Settle", absl::UnavailableError("not yet"));
+    peer_->Release("Settle");
+    peer_->Block("Settle");
+  }
   EXPECT_THAT(Describe(b_, "s1").error(), HasSubstr("process 7 holds it"));
   peer_->Release("Settle");
   AwaitTold("s1");
