@@ -92,7 +92,7 @@ Task<void> DestinationSession::Recover(std::shared_ptr<vm::UtilityVm> vm) {
         Store();
         break;
       }
-      if (!(co_await GoOnGranted()).ok()) Spawn(deps_.executor(), GoOnGrantedLater(keep));
+      if (!(co_await GoOnGranted()).ok()) TryAgainLater();
       break;
     }
     case DestinationRecord::kRunning:
@@ -124,7 +124,12 @@ Task<absl::Status> DestinationSession::GoOnGranted() {
   co_return status;
 }
 
-// Where the fence or QEMU does not let it run. The source's next GO tries it as well.
+void DestinationSession::TryAgainLater() {
+  if (!std::exchange(tries_again_, true)) Spawn(deps_.executor(), GoOnGrantedLater(self()));
+}
+
+// Where the fence or QEMU does not let it run, or there is no room for the record. The source's
+// next GO tries it as well.
 Task<void> DestinationSession::GoOnGrantedLater(Self self) {
   while (true) {
     co_await Delay(self->deps_.limits.ask_again);

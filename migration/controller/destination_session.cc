@@ -358,9 +358,9 @@ Task<absl::StatusOr<std::string>> DestinationSession::RunGranted(Proof go,
   absl::Status ran = co_await vm_->RunIncoming(epoch, paused_by_user_);
   // It came before, and only the record of that is missing; its users may do with it what they
   // like, and it may have ended since.
-  const bool came = vm_->state() != v1::VM_STATE_INCOMING && !vm_->current_notice();
-  if (!ran.ok() && came) ran = absl::OkStatus();
-  if (!ran.ok() && vm_->system() == nullptr) {
+  const bool waits = vm_->state() == v1::VM_STATE_INCOMING;
+  if (!ran.ok() && !waits && !vm_->current_notice()) ran = absl::OkStatus();
+  if (!ran.ok() && waits && vm_->system() == nullptr) {
     // It is this host's now and nobody else's, dead as it is: the source holds a state from before
     // and must not run it.
     lost_ = absl::StrCat("VM ", info_.vm_name(), " ended at the switchover, after it was granted ",
@@ -393,7 +393,11 @@ Task<absl::StatusOr<std::string>> DestinationSession::RunGranted(Proof go,
     blackout->set_resume_ms(resume);
     *blackout->mutable_blackout_stop_timestamp() = WallTimeOf(resumed);
   }
-  CO_RETURN_IF_ERROR(co_await TakeStep(core_->Running()));
+  const absl::Status recorded = co_await TakeStep(core_->Running());
+  if (!recorded.ok()) {
+    TryAgainLater();
+    co_return recorded;
+  }
   vm_->NoteArrived();
   FinishRunning(std::move(blackout));
   co_return done_proof_;

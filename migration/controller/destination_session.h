@@ -84,10 +84,11 @@ class DestinationSession final : public MigrationSession {
   Task<absl::Status> ClaimFence();
   // Until GRANTED, refuses the session if what was voted for has ended.
   Task<void> RefuseIfGone();
-  // GRANTED is in the journal, and the daemon was restarted. The second one tries again until it
-  // runs.
+  // GRANTED is in the journal, and the daemon was restarted or cannot record that it runs. The
+  // second one tries again until both are so; TryAgainLater starts it, once.
   Task<absl::Status> GoOnGranted();
   static Task<void> GoOnGrantedLater(Self self);
+  void TryAgainLater();
   // GRANTED is written.
   Task<absl::StatusOr<std::string>> RunGranted(Proof go, Clock::time_point go_received);
   // RUNNING is written.
@@ -128,7 +129,8 @@ class DestinationSession final : public MigrationSession {
   std::string refused_proof_;
   std::string said_;      // why what was granted does not go on, as it was told last
   bool running_ = false;  // DONE is made
-  bool verify_ = false;   // the vote says what was received
+  bool tries_again_ = false;
+  bool verify_ = false;  // the vote says what was received
   bool revived_ = false;
   std::string lost_;  // why there is no VM any more although it was granted; else empty
   Clock::time_point resumed_at_;

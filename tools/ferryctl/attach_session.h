@@ -33,7 +33,7 @@ struct AttachConfig {
   int stderr_fd = 2;
   bool handle_signals = false;
   milliseconds give_up{60000};       // without an open attachment
-  milliseconds open_timeout{60000};  // one host's answer; it may be waiting for the VM itself
+  milliseconds open_timeout{45000};  // one host's answer; it may be waiting for the VM itself
 };
 
 struct AttachOutcome {

@@ -280,6 +280,9 @@ Task<void> UtilityVm::PumpEvents(std::shared_ptr<UtilityVm> self,
 void UtilityVm::OnEvent(const SystemEvent& event) {
   // A session that ends with its VM takes its tap off while the tap runs.
   if (const auto tap = event_tap_) tap(event);
+  const bool stops = event.kind == SystemEvent::Kind::kMigration &&
+                     event.migration.event == schema::MigrationEventName::kBlackoutStarted;
+  if (stops) ++standstills_;
   if (event.kind == SystemEvent::Kind::kExited) OnExit(event.exit);
 }
 
@@ -486,6 +489,7 @@ Task<absl::Status> UtilityVm::Remove() {
   AsyncMutex::Guard lock = co_await operation_.Lock();
   CO_RETURN_IF_ERROR(CheckHere());
   CO_RETURN_IF_ERROR(RefuseIfMigrating("deleted"));
+  CO_RETURN_IF_ERROR(CheckArrived("deleted"));
   if (phase_ != Phase::kStopped && phase_ != Phase::kFailed) co_return Refuse("deleted");
   // Gone first: nothing must write its row again while the store drops it.
   const Phase before = phase_;

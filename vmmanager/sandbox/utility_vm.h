@@ -151,10 +151,11 @@ class UtilityVm : public std::enable_shared_from_this<UtilityVm> {
   Task<absl::Status> PrepareIncoming(const schema::MigrationInitializeOptions& options,
                                      const MigrationEndpoint& endpoint);
   absl::Status RestoreGuest(const guest::GuestState& state);
-  // Runs it here (or leaves it paused), once the commit protocol granted it. Until NoteArrived no
-  // migration may take it on: its records would come between those of the one that brought it.
+  // Runs it here (or leaves it paused), once the commit protocol granted it. Until NoteArrived it
+  // can neither be deleted, nor may a migration take it on: its records would come between those of
+  // the one that brought it.
   Task<absl::Status> RunIncoming(uint64_t epoch, bool paused);
-  // That it runs here is in the journal.
+  // That it came is in the journal.
   void NoteArrived() { arriving_session_.clear(); }
   // It was granted to this host, and is no more: lists it as failed. Only while it is INCOMING.
   Task<void> MarkLost(uint64_t epoch, const std::string& why);
@@ -175,6 +176,8 @@ class UtilityVm : public std::enable_shared_from_this<UtilityVm> {
   }
   // FAILED_PRECONDITION that names its state and why it is in it.
   absl::Status Refuse(const std::string& operation) const;
+  // FAILED_PRECONDITION "arrival_not_recorded" between RunIncoming or MarkLost, and NoteArrived.
+  absl::Status CheckArrived(const std::string& operation) const;
   // Whether it is (still) this daemon's: neither gone nor let go of.
   absl::Status CheckHere() const;
   // A switchover decides, or has not begun to, whether it runs here.

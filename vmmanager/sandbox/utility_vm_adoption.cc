@@ -149,7 +149,7 @@ Task<void> UtilityVm::MarkLost(uint64_t epoch, const std::string& why) {
   row_.adoption_record.clear();
   row_.guest_state.clear();
   RemoveSpools();
-  incoming_session_.clear();
+  arriving_session_ = std::exchange(incoming_session_, {});
   event_tap_ = nullptr;
   co_await deps_.fence.Release(row_.id);
   SetPhase(Phase::kFailed, reason);

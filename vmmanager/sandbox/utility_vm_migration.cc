@@ -17,15 +17,7 @@ absl::Status UtilityVm::OpenMigration(const std::string& session_id,
         absl::StrCat("VM ", row_.name, " is already being migrated by session ", session()));
   }
   if (phase_ != Phase::kUp) return Refuse("migrated");
-  if (!arriving_session_.empty()) {
-    return rpc::ErrorWithReason(
-        absl::StatusCode::kFailedPrecondition,
-        absl::StrCat("VM ", row_.name, " cannot be migrated: migration ", arriving_session_,
-                     " brought it here, and that it runs here is not recorded yet"),
-        "arrival_not_recorded",
-        absl::StrCat("free space for this host's journal, finalize migration ", arriving_session_,
-                     " again, and try again"));
-  }
+  RETURN_IF_ERROR(CheckArrived("migrated"));
   if (operation_.locked()) {
     return absl::FailedPreconditionError(absl::StrCat(
         "VM ", row_.name, " cannot be migrated: another operation is under way; try again"));
@@ -33,6 +25,16 @@ absl::Status UtilityVm::OpenMigration(const std::string& session_id,
   notice_ = MigrationNotice{MigrationNotice::Kind::kOpened, session_id, destination};
   Notify(*notice_);
   return absl::OkStatus();
+}
+
+absl::Status UtilityVm::CheckArrived(const std::string& operation) const {
+  if (arriving_session_.empty()) return absl::OkStatus();
+  return rpc::ErrorWithReason(
+      absl::StatusCode::kFailedPrecondition,
+      absl::StrCat("VM ", row_.name, " cannot be ", operation, ": migration ", arriving_session_,
+                   " brought it here, and that is not recorded yet"),
+      "arrival_not_recorded",
+      "see that there is room for this host's journal; that is tried again by itself");
 }
 
 void UtilityVm::FreezeGuest() {

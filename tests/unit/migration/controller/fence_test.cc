@@ -18,6 +18,29 @@ class FenceTest : public DrivenTest {
     DrivenTest::TearDown();
   }
 
+  // Up to the source's GO, which is returned.
+  std::string Commit() {
+    TransferBoth("s");
+    auto go = Stop(a_, "s");
+    EXPECT_TRUE(go.ok()) << go.status();
+    return go.value_or("");
+  }
+
+  // The destination moves the VM on.
+  absl::Status ExportOn(const std::string& id) {
+    v1::PrepareAndExportSandboxRequest request = ExportRequest(id);
+    request.clear_destination();
+    return Await(b_.sessions->PrepareAndExport(request)).status();
+  }
+  static void ExpectIsKept(const absl::Status& refused) {
+    EXPECT_TRUE(absl::IsFailedPrecondition(refused)) << refused;
+    EXPECT_EQ(rpc::ReasonOf(refused), "arrival_not_recorded");
+  }
+  void ExpectKept() {
+    ExpectIsKept(ExportOn("s2"));
+    EXPECT_TRUE(Kinds(b_, "s2").empty());
+  }
+
   static absl::Status Held() {
     return vm::FenceHeld("somebody else holds the lock of VM web", "end that");
   }
@@ -143,11 +166,9 @@ TEST_F(FenceTest, ASourceThatDiedAfterCommitGivesItUpOnceItIsBack) {
   ASSERT_TRUE(Stop(a_, "s").ok());
   // As if it had died before it did.
   ASSERT_TRUE(Await(a_.host.fence.Claim({vm->id(), "web", 1})).ok());
-  SessionRegistry restarted(*a_.deps);
-  ASSERT_TRUE(Await(restarted.Load(JournalTrust::kWhole)).ok());
-  Await(restarted.Recover());
-  Until([&] { return restarted.Describe("s")->done(); });
-  EXPECT_EQ(restarted.Describe("s")->vm_location(), "host-b:1");
+  Restart(a_);
+  Until([&] { return Describe(a_, "s").done(); });
+  EXPECT_EQ(Describe(a_, "s").vm_location(), "host-b:1");
   EXPECT_TRUE(b_.host.fence.Holds(vm->id()));
 }
 
@@ -246,23 +267,19 @@ TEST_F(FenceTest, WhatRunsAtTheDestinationAlreadyGoesOn) {
 TEST_F(FenceTest, ARestartedDestinationTriesAgainWhatTheFenceRefused) {
   auto vm = Boot();
   b_.deps->limits.ask_again = milliseconds(5);
-  TransferBoth("s");
-  auto go = Stop(a_, "s");
-  ASSERT_TRUE(go.ok());
+  const std::string go = Commit();
   b_.host.backend.script().FailNext("FinalizeLiveMigration", absl::InternalError("not yet"));
-  ASSERT_FALSE(Resume(b_, "s", *go).ok());
+  ASSERT_FALSE(Resume(b_, "s", go).ok());
   ASSERT_EQ(Kinds(b_, "s").back(), "GRANTED");
   b_.host.fence.refusal = Held();
-  SessionRegistry restarted(*b_.deps);
-  ASSERT_TRUE(Await(restarted.Load(JournalTrust::kWhole)).ok());
   const size_t before = Claims(b_).size();
-  Await(restarted.Recover());
+  Restart(b_);
   Until([&] { return Claims(b_).size() > before + 2; });
   EXPECT_FALSE(b_.host.System(*vm)->Step());
-  EXPECT_THAT(restarted.Describe("s")->error(), HasSubstr("holds the lock of VM web"));
+  EXPECT_THAT(Describe(b_, "s").error(), HasSubstr("holds the lock of VM web"));
   b_.host.fence.refusal = absl::OkStatus();
-  Until([&] { return restarted.Describe("s")->done(); });
-  EXPECT_EQ(restarted.Describe("s")->error(), "");
+  Until([&] { return Describe(b_, "s").done(); });
+  EXPECT_EQ(Describe(b_, "s").error(), "");
   EXPECT_EQ(Kinds(b_, "s").back(), "RUNNING");
   EXPECT_TRUE(b_.host.System(*vm)->Step());
 }
@@ -270,39 +287,33 @@ TEST_F(FenceTest, ARestartedDestinationTriesAgainWhatTheFenceRefused) {
 TEST_F(FenceTest, WhatQemuRefusesAgainAndAgainIsToldOnce) {
   auto vm = Boot();
   b_.deps->limits.ask_again = milliseconds(5);
-  TransferBoth("s");
-  auto go = Stop(a_, "s");
-  ASSERT_TRUE(go.ok());
+  const std::string go = Commit();
   size_t tries = 0;
   b_.host.fence.on_call = [&](const std::string& call) {
     if (call != "claim 2") return;
     ++tries;
     b_.host.backend.script().FailNext("FinalizeLiveMigration", absl::InternalError("no room"));
   };
-  ASSERT_FALSE(Resume(b_, "s", *go).ok());
-  SessionRegistry restarted(*b_.deps);
-  ASSERT_TRUE(Await(restarted.Load(JournalTrust::kWhole)).ok());
-  Await(restarted.Recover());
+  ASSERT_FALSE(Resume(b_, "s", go).ok());
+  Restart(b_);
   Until([&] { return tries > 3; });
   Settle();
   const size_t writes = b_.host.store.session_writes;
   Until([&] { return tries > 6; });
   Settle();
-  EXPECT_THAT(restarted.Describe("s")->error(), HasSubstr("does not run yet: "));
-  EXPECT_THAT(restarted.Describe("s")->error(), HasSubstr("no room"));
+  EXPECT_THAT(Describe(b_, "s").error(), HasSubstr("does not run yet: "));
+  EXPECT_THAT(Describe(b_, "s").error(), HasSubstr("no room"));
   EXPECT_EQ(b_.host.store.session_writes, writes);
   b_.host.fence.on_call = [](const std::string&) {};
-  Until([&] { return restarted.Describe("s")->done(); });
-  EXPECT_EQ(restarted.Describe("s")->error(), "");
+  Until([&] { return Describe(b_, "s").done(); });
+  EXPECT_EQ(Describe(b_, "s").error(), "");
   EXPECT_TRUE(b_.host.System(*vm)->Step());
 }
 
 TEST_F(FenceTest, ThatItRunsIsNotDeniedWhereItCannotBeRecorded) {
   auto vm = Boot();
   b_.deps->limits.ask_again = milliseconds(5);
-  TransferBoth("s");
-  auto go = Stop(a_, "s");
-  ASSERT_TRUE(go.ok());
+  const std::string go = Commit();
   size_t tries = 0;
   bool full = true;
   b_.host.store.before_append = [&](vm::JournalRecord record) {
@@ -310,17 +321,15 @@ TEST_F(FenceTest, ThatItRunsIsNotDeniedWhereItCannotBeRecorded) {
     if (fails) ++tries;
     return Fail(fails);
   };
-  ASSERT_FALSE(Resume(b_, "s", *go).ok());
-  SessionRegistry restarted(*b_.deps);
-  ASSERT_TRUE(Await(restarted.Load(JournalTrust::kWhole)).ok());
-  Await(restarted.Recover());
+  ASSERT_FALSE(Resume(b_, "s", go).ok());
+  Restart(b_);
   Until([&] { return tries > 3; });
   Settle();
   EXPECT_TRUE(b_.host.System(*vm)->Step());
-  EXPECT_THAT(restarted.Describe("s")->error(), HasSubstr("cannot be recorded yet: "));
-  EXPECT_THAT(restarted.Describe("s")->error(), HasSubstr("the disk is full"));
+  EXPECT_THAT(Describe(b_, "s").error(), HasSubstr("cannot be recorded yet: "));
+  EXPECT_THAT(Describe(b_, "s").error(), HasSubstr("the disk is full"));
   full = false;
-  Until([&] { return restarted.Describe("s")->done(); });
+  Until([&] { return Describe(b_, "s").done(); });
   EXPECT_EQ(Kinds(b_, "s").back(), "RUNNING");
   b_.host.store.before_append = nullptr;
 }
@@ -328,18 +337,16 @@ TEST_F(FenceTest, ThatItRunsIsNotDeniedWhereItCannotBeRecorded) {
 // It came, ended, and is started anew; only the record that it came is missing.
 TEST_F(FenceTest, AVmThatIsStartedAnewAtItsDestinationIsNotLost) {
   auto vm = Boot();
-  TransferBoth("s");
-  auto go = Stop(a_, "s");
-  ASSERT_TRUE(go.ok());
+  const std::string go = Commit();
   FailAppend(b_, "RUNNING");
-  ASSERT_FALSE(Resume(b_, "s", *go).ok());
+  ASSERT_FALSE(Resume(b_, "s", go).ok());
   auto there = *b_.host.inventory->Find("web");
   ASSERT_TRUE(Await(there->Stop(true, milliseconds(0))).ok());
   b_.host.backend.script().Block("Create");
   auto starting = Begin(there->Start());
   Await(b_.host.backend.script().WaitBlocked("Create"));
   ASSERT_EQ(there->state(), v1::VM_STATE_STARTING);
-  EXPECT_TRUE(Resume(b_, "s", *go).ok());
+  EXPECT_TRUE(Resume(b_, "s", go).ok());
   EXPECT_EQ(Kinds(b_, "s").back(), "RUNNING");
   EXPECT_EQ(Describe(b_, "s").outcome(), v1::SESSION_OUTCOME_SUCCEEDED);
   EXPECT_EQ(there->state(), v1::VM_STATE_STARTING);
@@ -353,22 +360,49 @@ TEST_F(FenceTest, AVmThatIsStartedAnewAtItsDestinationIsNotLost) {
 // Its records would come between those of the migration that brought it.
 TEST_F(FenceTest, AVmIsNotMigratedOnUntilItsArrivalIsRecorded) {
   auto vm = Boot();
-  TransferBoth("s");
-  auto go = Stop(a_, "s");
-  ASSERT_TRUE(go.ok());
+  const std::string go = Commit();
   FailAppend(b_, "RUNNING");
-  ASSERT_FALSE(Resume(b_, "s", *go).ok());
+  ASSERT_FALSE(Resume(b_, "s", go).ok());
   auto there = *b_.host.inventory->Find("web");
   ASSERT_EQ(there->state(), v1::VM_STATE_RUNNING);
-  v1::PrepareAndExportSandboxRequest request = ExportRequest("s2");
-  request.clear_destination();
-  const absl::Status refused = Await(b_.sessions->PrepareAndExport(request)).status();
-  EXPECT_TRUE(absl::IsFailedPrecondition(refused)) << refused;
-  EXPECT_THAT(std::string(refused.message()), HasSubstr("is not recorded yet"));
-  EXPECT_TRUE(Kinds(b_, "s2").empty());
-  ASSERT_TRUE(Resume(b_, "s", *go).ok());
-  request.set_session_id("s3");
-  EXPECT_TRUE(Await(b_.sessions->PrepareAndExport(request)).ok());
+  ExpectKept();
+  ASSERT_TRUE(Await(there->Stop(true, milliseconds(0))).ok());
+  ExpectIsKept(Await(b_.host.inventory->Delete(there)));
+  ASSERT_TRUE(Await(there->Start()).ok());
+  ASSERT_TRUE(Resume(b_, "s", go).ok());
+  EXPECT_TRUE(ExportOn("s3").ok());
+}
+
+TEST_F(FenceTest, NorIsOneThatWasLostAndStartedAnew) {
+  auto vm = Boot();
+  const std::string go = Commit();
+  vm::FakeScript& qemu = b_.host.backend.script();
+  qemu.Block("FinalizeLiveMigration");
+  FailAppend(b_, "RUNNING");
+  auto resumed = Begin(Session(b_, "s")->Finalize(v1::FINALIZE_ACTION_RESUME, go));
+  Await(qemu.WaitBlocked("FinalizeLiveMigration"));
+  b_.host.backend.Find(vm->id())->Exit(vm::SystemExit::Cause::kCrashed, "killed");
+  Settle();
+  qemu.FailNext("FinalizeLiveMigration", absl::UnavailableError("gone"));
+  qemu.Release("FinalizeLiveMigration");
+  ASSERT_FALSE(Finish(resumed).ok());
+  auto there = *b_.host.inventory->Find("web");
+  ASSERT_EQ(there->state(), v1::VM_STATE_FAILED);
+  ASSERT_TRUE(Await(there->Start()).ok());
+  ExpectKept();
+  EXPECT_TRUE(Resume(b_, "s", go).ok());
+  EXPECT_EQ(there->state(), v1::VM_STATE_RUNNING);
+  EXPECT_TRUE(ExportOn("s3").ok());
+}
+
+TEST_F(FenceTest, TheRecordOfAnArrivalIsTriedAgainByItself) {
+  auto vm = Boot();
+  b_.deps->limits.ask_again = milliseconds(5);
+  const std::string go = Commit();
+  FailAppend(b_, "RUNNING");
+  ASSERT_FALSE(Resume(b_, "s", go).ok());
+  Until([&] { return Describe(b_, "s").done(); });
+  EXPECT_EQ(Kinds(b_, "s").back(), "RUNNING");
 }
 
 TEST_F(FenceTest, ARestartedSourceTriesAgainWhatTheFenceRefused) {
@@ -386,15 +420,13 @@ TEST_F(FenceTest, ARestartedSourceTriesAgainWhatTheFenceRefused) {
   ASSERT_TRUE(Transfer(a_, "s", *prepared).ok());
   Until([&] { return State(a_, "s") == v1::SESSION_STATE_TRANSFER_COMPLETED; });
   a_.host.fence.refusal = Held();
-  SessionRegistry restarted(*a_.deps);
-  ASSERT_TRUE(Await(restarted.Load(JournalTrust::kWhole)).ok());
   const size_t before = Claims(a_).size();
-  Await(restarted.Recover());
+  Restart(a_);
   Until([&] { return Claims(a_).size() > before + 2; });
   EXPECT_EQ(Kinds(a_, "s").back(), "ABORT");
   EXPECT_FALSE(a_.host.System(*vm)->Step());
   a_.host.fence.refusal = absl::OkStatus();
-  Until([&] { return restarted.Describe("s")->done(); });
+  Until([&] { return Describe(a_, "s").done(); });
   EXPECT_TRUE(a_.host.System(*vm)->Step());
   EXPECT_EQ(vm->state(), v1::VM_STATE_RUNNING);
 }

@@ -148,6 +148,21 @@ TEST_F(AttachInputTest, OfInputThatIsOverAnAgentSaysNothing) {
   ReadUntil(next, Message::kOpened);
 }
 
+// It had no time to say it, so its silence says nothing.
+TEST_F(AttachInputTest, AGuestThatStoodStillMeanwhileIsWaitedForAnew) {
+  auto process = SendAndKill();
+  Agent().processes[process->pid()].in.ended = true;  // it does not dial that port
+  Connect();
+  host_.settings.outcome_wait = kShort;
+  const auto begun = std::chrono::steady_clock::now();
+  auto client = AttachAndWait(process);
+  ASSERT_TRUE(Vm()->OpenMigration("session-1", "host-b:1").ok());
+  Vm()->FreezeGuest();
+  Vm()->ReturnFromMigration(1);
+  ReadUntil(client, Message::kOpened);
+  EXPECT_GE(std::chrono::steady_clock::now() - begun, 2 * kShort);
+}
+
 TEST_F(AttachInputTest, NobodyAttachesToAGuestThatIsBeingCut) {
   auto process = SendAndKill();
   host_.settings.outcome_wait = kShort;
