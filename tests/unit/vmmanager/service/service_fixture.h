@@ -3,6 +3,7 @@
 #include <gmock/gmock.h>
 #include <grpcpp/channel.h>
 
+#include <functional>
 #include <memory>
 #include <optional>
 #include <string>
@@ -51,7 +52,19 @@ class ServiceTest : public TaskTest {
   void TearDown() override {
     Await(host_.Stop());
     Await(server_->Shutdown(milliseconds(0)));
+    // gRPC's threads tell the io context how these ended, perhaps long after their server is gone.
+    for (const auto& ended : calls_) Await(ended());
     Settle();
+  }
+
+  // Has the test wait for the end of this call before it ends itself.
+  template <typename Stream>
+  rpc::StreamOwner<Stream> Remember(rpc::StreamOwner<Stream> call) {
+    calls_.push_back([stream = call.shared()]() -> Task<void> {
+      stream->Cancel();
+      (void)co_await stream->Finish();
+    });
+    return call;
   }
 
   template <typename Async, typename Request, typename Response>
@@ -105,7 +118,7 @@ class ServiceTest : public TaskTest {
   guest::FakeAgent& Agent() { return guests_.Agent(Vm()->id()); }
 
   AttachClient OpenAttach() {
-    return rpc::OpenBidi(io_.get_executor(), processes_->async(), &GuestAsync::Attach);
+    return Remember(rpc::OpenBidi(io_.get_executor(), processes_->async(), &GuestAsync::Attach));
   }
   // Opens and says what is wanted.
   AttachClient Attach(uint32_t pid, const std::string& attachment_id = "client-1",
@@ -145,6 +158,9 @@ class ServiceTest : public TaskTest {
   std::unique_ptr<v1::VmService::Stub> vms_;
   std::unique_ptr<v1::GuestService::Stub> processes_;
   std::unique_ptr<v1::HostService::Stub> hosts_;
+
+ private:
+  std::vector<std::function<Task<void>()>> calls_;
 };
 
 }  // namespace ferry::vm

@@ -123,8 +123,8 @@ TEST_F(VmServiceTest, EventsGoOnAfterTheLastSeen) {
 TEST_F(VmServiceTest, EventsAreFollowed) {
   v1::WatchEventsRequest request;
   request.set_follow(true);
-  auto stream =
-      rpc::OpenRead(io_.get_executor(), hosts_->async(), &HostAsync::WatchEvents, request);
+  auto stream = Remember(
+      rpc::OpenRead(io_.get_executor(), hosts_->async(), &HostAsync::WatchEvents, request));
   auto first = Begin(stream->Read());
   ASSERT_TRUE(Create("web").ok());
   auto event = Finish(first);
