@@ -207,6 +207,8 @@ TEST_F(FailureTest, VoteThatDoesNotCome) {
   Until([&] { return !Describe(a_, id).error().empty(); });
   go_on.Set();
   b_.host.store.before_append = nullptr;
+  // The next one's has to come, however late.
+  a_.deps->limits.vote = milliseconds(60'000);
   ExpectEnds(vm, id, "vote");
 }
 

@@ -33,6 +33,7 @@ TEST_F(StallTest, SourceThatSendsNothing) {
   a_.deps->limits.stall = milliseconds(20);
   a_.host.backend.script().Block("Page");
   ExpectStalls(vm);
+  a_.deps->limits.stall = milliseconds(0);
   a_.host.backend.script().Release("Page");
   EXPECT_EQ(Wait(a_, Migrate()).outcome(), v1::SESSION_OUTCOME_SUCCEEDED);
 }
