@@ -134,7 +134,8 @@ struct Daemon::Parts {
   std::unique_ptr<vm::Backend> backend;
   vm::HostSettings settings;
   std::unique_ptr<vm::VmInventory> inventory;
-  vm::ImageDigests digests;
+  vm::FileReads file_reads;
+  vm::ImageDigests digests{file_reads};
   std::unique_ptr<migration::SessionListener> listener;
   std::unique_ptr<migration::SocketHandoff> handoff;
   std::unique_ptr<migration::ControllerDeps> deps;

@@ -23,6 +23,7 @@ struct BackendInfo {
   std::string accelerator_reason;          // for people: why not KVM
   std::string machine_type;                // versioned default, e.g. "pc-q35-7.2"
   std::string cpu_model;                   // of VMs that ask for none
+  uint32_t layout = 0;                     // of new VMs, the newest; see schema::Platform
   std::vector<std::string> machine_types;  // all that it has
   std::vector<CpuModel> cpu_models;        // all that it knows
 

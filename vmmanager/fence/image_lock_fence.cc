@@ -15,9 +15,9 @@
 #include "absl/cleanup/cleanup.h"
 #include "absl/strings/ascii.h"
 #include "absl/strings/str_cat.h"
+#include "bridge/runtime/blocking_worker.h"
 #include "bridge/runtime/status_macros.h"
 #include "vmmanager/fence/lock_file.h"
-#include "vmmanager/fence/lock_worker.h"
 
 namespace ferry::vm {
 namespace {
@@ -195,7 +195,7 @@ struct ImageLockFence::State {
 
   const Executor executor;
   const ImageLockOptions options;
-  LockWorker worker;
+  BlockingWorker worker;
   std::map<std::string, std::shared_ptr<Entry>> entries;
 };
 

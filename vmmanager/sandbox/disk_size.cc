@@ -5,9 +5,6 @@
 #include <unistd.h>
 
 #include <array>
-#include <boost/asio/co_spawn.hpp>
-#include <boost/asio/thread_pool.hpp>
-#include <boost/asio/use_awaitable.hpp>
 #include <cerrno>
 #include <cstring>
 
@@ -52,16 +49,13 @@ absl::StatusOr<uint64_t> ReadSize(const std::string& path, const std::string& fo
   return static_cast<uint64_t>(end);
 }
 
-Task<absl::StatusOr<uint64_t>> Read(std::string path, std::string format) {
-  co_return ReadSize(path, format);
-}
-
 }  // namespace
 
-Task<absl::StatusOr<uint64_t>> DiskBytes(std::string path, std::string format) {
-  asio::thread_pool pool(1);
-  co_return co_await asio::co_spawn(pool.get_executor(), Read(std::move(path), std::move(format)),
-                                    asio::use_awaitable);
+Task<absl::StatusOr<uint64_t>> DiskBytes(FileReads* reads, std::string path, std::string format) {
+  std::function<absl::StatusOr<uint64_t>()> read = [path, format = std::move(format)] {
+    return ReadSize(path, format);
+  };
+  co_return co_await reads->Run<uint64_t>(std::move(path), std::move(read));
 }
 
 }  // namespace ferry::vm

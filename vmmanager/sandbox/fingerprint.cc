@@ -2,9 +2,6 @@
 
 #include <sys/stat.h>
 
-#include <boost/asio/co_spawn.hpp>
-#include <boost/asio/thread_pool.hpp>
-#include <boost/asio/use_awaitable.hpp>
 #include <cerrno>
 #include <cstring>
 
@@ -19,26 +16,17 @@ namespace {
 
 constexpr uint64_t kMaxImageBytes = 1ull << 30;
 
-// A file system that hangs takes them away, and only them.
-constexpr size_t kThreads = 2;
-
 }  // namespace
 
-ImageDigests::ImageDigests()
-    : threads_(std::make_unique<asio::thread_pool>(kThreads)), files_(threads_->get_executor()) {}
-
-ImageDigests::ImageDigests(Executor files) : files_(std::move(files)) {}
-
-ImageDigests::~ImageDigests() = default;
-
-Task<absl::StatusOr<ImageDigests::Known>> ImageDigests::Look(std::string path, Known known) {
+absl::StatusOr<ImageDigests::Known> ImageDigests::Look(const std::string& path,
+                                                       const Known& known) {
   struct stat info {};
   if (::stat(path.c_str(), &info) != 0) {
-    co_return absl::NotFoundError(
+    return absl::NotFoundError(
         absl::StrCat("cannot read guest image ", path, ": ", std::strerror(errno)));
   }
   if (!S_ISREG(info.st_mode)) {
-    co_return absl::FailedPreconditionError(
+    return absl::FailedPreconditionError(
         absl::StrCat("guest image ", path, " is not a regular file"));
   }
   Known now;
@@ -46,17 +34,17 @@ Task<absl::StatusOr<ImageDigests::Known>> ImageDigests::Look(std::string path, K
   now.inode = info.st_ino;
   now.changed_ns = info.st_ctim.tv_sec * 1'000'000'000 + info.st_ctim.tv_nsec;
   if (known.size == now.size && known.inode == now.inode && known.changed_ns == now.changed_ns) {
-    co_return known;
+    return known;
   }
-  CO_ASSIGN_OR_RETURN(now.sha256, FileSha256(path, kMaxImageBytes));
-  co_return now;
+  ASSIGN_OR_RETURN(now.sha256, FileSha256(path, kMaxImageBytes));
+  return now;
 }
 
 Task<absl::StatusOr<std::string>> ImageDigests::Get(std::string path) {
   Known before;
   if (const auto it = known_.find(path); it != known_.end()) before = it->second;
-  auto look = Look(path, std::move(before));
-  auto looked = co_await asio::co_spawn(files_, std::move(look), asio::use_awaitable);
+  std::function<absl::StatusOr<Known>()> look = [path, before] { return Look(path, before); };
+  absl::StatusOr<Known> looked = co_await reads_.Run<Known>(path, std::move(look));
   if (!looked.ok()) co_return looked.status();
   if (known_.size() >= kMaxKnown && !known_.contains(path)) known_.erase(known_.begin());
   known_[path] = *looked;
@@ -85,6 +73,9 @@ state::v1::Fingerprint DescribeMachine(const schema::ComputeSystem& document,
       fingerprint.add_devices(absl::StrCat("scsi ", controller, ":", lun, " ", disk.name, " ",
                                            disk.format, disk.read_only ? " ro" : " rw"));
     }
+  }
+  if (machine.platform.layout != 0) {
+    fingerprint.add_devices(absl::StrCat("layout ", machine.platform.layout));
   }
   const bool vsock =
       machine.devices.hv_socket.has_value() && machine.devices.hv_socket->guest_cid != 0;

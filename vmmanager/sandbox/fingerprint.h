@@ -10,28 +10,24 @@
 #include "bridge/runtime/task.h"
 #include "ferry/state/v1/saved_state.pb.h"
 #include "vmmanager/backend/compute_system.h"
+#include "vmmanager/sandbox/file_reads.h"
 #include "vmmanager/schema/compute_system.h"
-
-namespace boost::asio {
-class thread_pool;
-}  // namespace boost::asio
 
 namespace ferry::vm {
 
 // SHA-256 of guest image files, remembered until a file changes. Hashing takes some 50 ms per image
-// the first time. Paths may come from peers, so files are looked at and read on threads of its own,
-// only regular ones of a bounded size are read, and few are remembered.
+// the first time. Paths may come from peers, so only regular files of a bounded size are read, and
+// few are remembered.
 class ImageDigests {
  public:
-  ImageDigests();
-  // Files are read on `files`, which must outlive it.
-  explicit ImageDigests(Executor files);
-  ~ImageDigests();
+  // `reads` must outlive it.
+  explicit ImageDigests(FileReads& reads) : reads_(reads) {}
 
   Task<absl::StatusOr<std::string>> Get(std::string path);
 
   static constexpr size_t kMaxKnown = 64;
   size_t known() const { return known_.size(); }
+  FileReads& reads() const { return reads_; }
 
  private:
   struct Known {
@@ -40,10 +36,9 @@ class ImageDigests {
     int64_t changed_ns = 0;
     std::string sha256;
   };
-  static Task<absl::StatusOr<Known>> Look(std::string path, Known known);
+  static absl::StatusOr<Known> Look(const std::string& path, const Known& known);
 
-  std::unique_ptr<asio::thread_pool> threads_;  // nullptr: others' are used
-  const Executor files_;
+  FileReads& reads_;
   std::map<std::string, Known> known_;
 };
 

@@ -61,11 +61,15 @@ void Explain(std::vector<v1::Difference>& differences, const std::string& field,
 }
 
 // What the VMM of this host cannot give, which a document alone does not show.
-void CompareWithBackend(const state::v1::Fingerprint& source, const BackendInfo& backend,
-                        std::vector<v1::Difference>& differences) {
+void CompareWithBackend(const state::v1::Fingerprint& source, uint32_t layout,
+                        const BackendInfo& backend, std::vector<v1::Difference>& differences) {
   const std::string vmm = absl::StrCat(backend.name, " ", backend.version);
   if (!source.machine_type().empty() && !backend.HasMachineType(source.machine_type())) {
     Add(differences, "machine_type", source.machine_type(), absl::StrCat("unknown to ", vmm));
+  }
+  if (layout > backend.layout) {
+    Add(differences, "machine_type", absl::StrCat(source.machine_type(), " in layout ", layout),
+        absl::StrCat(vmm, " has no layout above ", backend.layout));
   }
   if (source.cpu_model().empty()) return;
   const CpuModel* model = backend.FindCpuModel(source.cpu_model());
@@ -78,7 +82,7 @@ void CompareWithBackend(const state::v1::Fingerprint& source, const BackendInfo&
 }
 
 Task<std::vector<v1::Difference>> CompareDisks(state::v1::VmPayload vm,
-                                               schema::ComputeSystem document) {
+                                               schema::ComputeSystem document, FileReads* reads) {
   std::map<std::string, uint64_t> source;
   for (const state::v1::DiskPayload& disk : vm.disks()) source[disk.name()] = disk.bytes();
   std::vector<v1::Difference> differences;
@@ -88,7 +92,7 @@ Task<std::vector<v1::Difference>> CompareDisks(state::v1::VmPayload vm,
       const auto there = source.find(name);
       const std::string wanted =
           there == source.end() ? std::string(kRequired) : absl::StrCat(there->second, " bytes");
-      absl::StatusOr<uint64_t> bytes = co_await DiskBytes(disk.path, disk.format);
+      absl::StatusOr<uint64_t> bytes = co_await DiskBytes(reads, disk.path, disk.format);
       if (!bytes.ok()) {
         Add(differences, absl::StrCat("disk ", name), wanted,
             std::string(bytes.status().message()));
@@ -132,17 +136,20 @@ Task<absl::StatusOr<IncomingMachine>> FitMachine(state::v1::VmPayload vm,
   machine.differences = CompareFingerprints(source, machine.fingerprint);
   Explain(machine.differences, "kernel", kernel_found);
   Explain(machine.differences, "initrd", initrd_found);
-  CompareWithBackend(source, backend, machine.differences);
-  std::vector<v1::Difference> disks = co_await CompareDisks(vm, machine.document);
+  CompareWithBackend(source, machine.document.virtual_machine.platform.layout, backend,
+                     machine.differences);
+  std::vector<v1::Difference> disks = co_await CompareDisks(vm, machine.document, &digests.reads());
   for (v1::Difference& difference : disks) machine.differences.push_back(std::move(difference));
   co_return machine;
 }
 
-Task<std::vector<state::v1::DiskPayload>> DescribeDisks(schema::ComputeSystem document) {
+Task<std::vector<state::v1::DiskPayload>> DescribeDisks(schema::ComputeSystem document,
+                                                        FileReads& reads) {
+  FileReads* const files = &reads;
   std::vector<state::v1::DiskPayload> disks;
   for (const auto& [controller, scsi] : document.virtual_machine.devices.scsi) {
     for (const auto& [lun, disk] : scsi.attachments) {
-      const absl::StatusOr<uint64_t> bytes = co_await DiskBytes(disk.path, disk.format);
+      const absl::StatusOr<uint64_t> bytes = co_await DiskBytes(files, disk.path, disk.format);
       if (!bytes.ok()) continue;
       state::v1::DiskPayload& payload = disks.emplace_back();
       payload.set_name(NameOf(controller, lun, disk));

@@ -28,6 +28,7 @@ Task<absl::StatusOr<IncomingMachine>> FitMachine(state::v1::VmPayload vm,
 
 // The disks of a machine as its own host sees them, for the payload. One that cannot be read is
 // left out.
-Task<std::vector<state::v1::DiskPayload>> DescribeDisks(schema::ComputeSystem document);
+Task<std::vector<state::v1::DiskPayload>> DescribeDisks(schema::ComputeSystem document,
+                                                        FileReads& reads);
 
 }  // namespace ferry::vm

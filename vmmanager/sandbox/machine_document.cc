@@ -173,6 +173,7 @@ schema::ComputeSystem BuildDocument(const v1::VmSpec& spec, const HostSettings& 
   if (guest_cid != 0) machine.devices.hv_socket.emplace().guest_cid = guest_cid;
   machine.platform.machine_type = backend.machine_type;
   machine.platform.cpu_model = spec.cpu_model().empty() ? backend.cpu_model : spec.cpu_model();
+  machine.platform.layout = backend.layout;
   return document;
 }
 

@@ -123,6 +123,7 @@ json::object VirtualMachineObject(const VirtualMachine& vm) {
   json::object ferry;
   PutUnlessDefault(ferry, "MachineType", vm.platform.machine_type);
   PutUnlessDefault(ferry, "CpuModel", vm.platform.cpu_model);
+  PutUnlessDefault(ferry, "Layout", vm.platform.layout);
   if (!ferry.empty()) object["Ferry"] = std::move(ferry);
   return object;
 }
@@ -148,6 +149,7 @@ void ReadVirtualMachine(JsonReader& reader, VirtualMachine& vm) {
   reader.Object("Ferry", [&](JsonReader& ferry) {
     ferry.Read("MachineType", vm.platform.machine_type);
     ferry.Read("CpuModel", vm.platform.cpu_model);
+    ferry.Read("Layout", vm.platform.layout);
   });
 }
 

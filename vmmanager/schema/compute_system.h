@@ -80,6 +80,9 @@ struct Devices {
 struct Platform {
   std::string machine_type;  // versioned, e.g. "pc-q35-7.2"; empty in a new document = the default
   std::string cpu_model;     // empty in a new document = the backend's default
+  // Which of the backend's ways to lay out a machine this one has, for both sides of a migration
+  // must agree; 0 is the oldest.
+  uint32_t layout = 0;
   bool operator==(const Platform&) const = default;
 };
 

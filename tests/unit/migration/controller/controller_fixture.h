@@ -25,7 +25,7 @@ using ::testing::HasSubstr;
 struct MigrationHost {
   MigrationHost(Executor executor, const std::string& address, const std::string& folder,
                 vm::FakeGuests& guests, PeerFactory make_peer)
-      : host(executor, address, folder, guests), runtime_dir(folder + "/mig"), digests(executor) {
+      : host(executor, address, folder, guests), runtime_dir(folder + "/mig") {
     std::filesystem::create_directory(runtime_dir);
     listener = *SessionListener::Listen(executor, {});
     HandoffOptions options;
@@ -42,7 +42,8 @@ struct MigrationHost {
 
   vm::FakeHost host;
   std::string runtime_dir;
-  vm::ImageDigests digests;
+  vm::FileReads reads = vm::FileReads::AtOnce();
+  vm::ImageDigests digests{reads};
   std::unique_ptr<SessionListener> listener;
   std::unique_ptr<SocketHandoff> handoff;
   std::unique_ptr<ControllerDeps> deps;

@@ -44,11 +44,12 @@ class FingerprintTest : public TaskTest {
                        .accelerator = "none",
                        .machine_type = "fake-1",
                        .cpu_models = {{"any", {}, {"add", "sub"}}, {"plain", {}, {}}}};
-  ImageDigests digests_;
+  FileReads reads_;
+  ImageDigests digests_{reads_};
 };
 
 TEST_F(FingerprintTest, SameMachineAgrees) {
-  ImageDigests other;
+  ImageDigests other(reads_);
   auto a = Await(MakeFingerprint(document_, backend_, digests_));
   auto b = Await(MakeFingerprint(document_, backend_, other));
   ASSERT_TRUE(a.ok()) << a.status();
@@ -77,6 +78,7 @@ TEST_F(FingerprintTest, DifferencesAreFound) {
         d.virtual_machine.chipset.linux_kernel_direct->init_rd_path = Path("kernel");
       },
       [](auto& d, auto&) { d.virtual_machine.devices.scsi["0"].attachments["0"].name = "data"; },
+      [](auto& d, auto&) { d.virtual_machine.platform.layout = 1; },
       [](auto& d, auto&) { d.virtual_machine.devices.hv_socket.emplace().guest_cid = 5; },
   };
   int index = 0;
@@ -145,16 +147,6 @@ TEST_F(FingerprintTest, FewDigestsAreRemembered) {
     EXPECT_TRUE(Await(digests_.Get(Path(name))).ok());
   }
   EXPECT_EQ(digests_.known(), ImageDigests::kMaxKnown);
-}
-
-TEST_F(FingerprintTest, FilesAreNotEvenLookedAtOnTheCallersThread) {
-  asio::io_context files;
-  ImageDigests digests(files.get_executor());
-  auto missing = Begin(digests.Get(Path("nowhere")));
-  Settle();
-  EXPECT_FALSE(missing->has_value());
-  files.run();
-  EXPECT_EQ(Finish(missing).status().code(), absl::StatusCode::kNotFound);
 }
 
 }  // namespace

@@ -48,7 +48,7 @@ class IncomingMachineTest : public SandboxTest {
     payload.set_hcs_document_json(schema::ToJson(document));
     *payload.mutable_fingerprint() =
         *Await(MakeFingerprint(document, host_.backend.info(), digests_));
-    const auto disks = Await(DescribeDisks(document));
+    const auto disks = Await(DescribeDisks(document, reads_));
     payload.mutable_disks()->Add(disks.begin(), disks.end());
     return payload;
   }
@@ -66,7 +66,8 @@ class IncomingMachineTest : public SandboxTest {
     return differences.empty() ? v1::Difference() : differences[0];
   }
 
-  ImageDigests digests_;
+  FileReads reads_;
+  ImageDigests digests_{reads_};
 };
 
 TEST_F(IncomingMachineTest, SameHostFits) { EXPECT_THAT(Fit(Payload()).differences, IsEmpty()); }
@@ -116,6 +117,13 @@ TEST_F(IncomingMachineTest, UnknownMachineTypeAndCpuModelAreDifferences) {
   EXPECT_EQ(Difference(payload).field(), "machine_type");
   EXPECT_THAT(Difference(payload).destination(), HasSubstr("unknown to fake 1"));
   host_.backend.mutable_info().machine_types = {"fake-1"};
+  auto document = *schema::ComputeSystemFromJson(payload.hcs_document_json());
+  document.virtual_machine.platform.layout = 1;
+  state::v1::VmPayload newer = payload;
+  newer.set_hcs_document_json(schema::ToJson(document));
+  newer.mutable_fingerprint()->add_devices("layout 1");
+  EXPECT_EQ(Difference(newer).field(), "machine_type");
+  EXPECT_THAT(Difference(newer).destination(), HasSubstr("fake 1 has no layout above 0"));
   host_.backend.mutable_info().cpu_models[0] = {"any", {"mul"}, {"add", "sub"}};
   EXPECT_EQ(Difference(payload).field(), "cpu_model");
   EXPECT_THAT(Difference(payload).destination(), HasSubstr("lack mul"));
@@ -142,10 +150,11 @@ TEST_F(IncomingMachineTest, DisksMustBeThereInTheSameSize) {
 
 TEST_F(IncomingMachineTest, DiskSizesAreReadFromFilesOnly) {
   Write("raw", std::string(5000, 'x'));
-  EXPECT_EQ(*Await(DiskBytes(Path("raw"), "raw")), 5000u);
+  EXPECT_EQ(*Await(DiskBytes(&reads_, Path("raw"), "raw")), 5000u);
   ASSERT_EQ(::mkfifo(Path("fifo").c_str(), 0600), 0);
   for (const std::string& path : {Path("fifo"), std::string("/dev/zero"), folder_.path()}) {
-    EXPECT_EQ(Await(DiskBytes(path, "raw")).status().code(), absl::StatusCode::kFailedPrecondition)
+    EXPECT_EQ(Await(DiskBytes(&reads_, path, "raw")).status().code(),
+              absl::StatusCode::kFailedPrecondition)
         << path;
   }
 }

@@ -23,7 +23,7 @@ ComputeSystem FullDocument() {
   vm.compute_topology.processor.count = 2;
   vm.devices.scsi["0"].attachments["1"] = {"VirtualDisk", "/d.raw", true, "data", "raw"};
   vm.devices.hv_socket = HvSocketSystemConfig{5};
-  vm.platform = {"pc-q35-7.2", "qemu64"};
+  vm.platform = {"pc-q35-7.2", "qemu64", 1};
   document.migration_options.emplace().origin = MigrationOrigin::kDestination;
   return document;
 }
@@ -37,7 +37,7 @@ TEST(ComputeSystemJson, GoldenText) {
       R"({"Memory":{"SizeInMB":512},"Processor":{"Count":2}},"Devices":{"Scsi":{"0":{"Attachments":)"
       R"({"1":{"Type":"VirtualDisk","Path":"/d.raw","ReadOnly":true,"Ferry":{"Name":"data",)"
       R"("Format":"raw"}}}}},"HvSocket":{"HvSocketConfig":{"Ferry":{"GuestCid":5}}}},"Ferry":)"
-      R"({"MachineType":"pc-q35-7.2","CpuModel":"qemu64"}},"MigrationOptions":)"
+      R"({"MachineType":"pc-q35-7.2","CpuModel":"qemu64","Layout":1}},"MigrationOptions":)"
       R"({"Origin":"Destination"}})");
 }
 

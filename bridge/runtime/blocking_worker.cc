@@ -1,4 +1,4 @@
-#include "vmmanager/fence/lock_worker.h"
+#include "bridge/runtime/blocking_worker.h"
 
 #include <boost/asio/post.hpp>
 #include <condition_variable>
@@ -8,9 +8,9 @@
 
 #include "bridge/runtime/status_macros.h"
 
-namespace ferry::vm {
+namespace ferry {
 
-struct LockWorker::State {
+struct BlockingWorker::State {
   std::mutex mutex;
   std::condition_variable posted;  // or closed
   std::condition_variable over;
@@ -21,20 +21,20 @@ struct LockWorker::State {
 };
 
 // Owned by the executor's side alone: the thread must not let go of an event.
-struct LockWorker::Outcome {
+struct BlockingWorker::Outcome {
   explicit Outcome(Executor executor) : done(std::move(executor)) {}
   AsyncEvent done;
   absl::Status status;
 };
 
-LockWorker::LockWorker(Executor executor)
+BlockingWorker::BlockingWorker(Executor executor)
     : executor_(std::move(executor)),
       state_(std::make_shared<State>()),
       thread_([state = state_] { Serve(state); }) {}
 
-LockWorker::~LockWorker() { Close(milliseconds(0)); }
+BlockingWorker::~BlockingWorker() { Close(milliseconds(0)); }
 
-void LockWorker::Serve(const std::shared_ptr<State>& state) {
+void BlockingWorker::Serve(const std::shared_ptr<State>& state) {
   std::unique_lock lock(state->mutex);
   while (true) {
     state->posted.wait(lock, [&state] { return state->closed || !state->queue.empty(); });
@@ -50,15 +50,15 @@ void LockWorker::Serve(const std::shared_ptr<State>& state) {
   state->over.notify_all();
 }
 
-void LockWorker::Post(std::function<void()> work) {
+void BlockingWorker::Post(std::function<void()> work) {
   const std::lock_guard lock(state_->mutex);
   if (state_->closed) return;
   state_->queue.push_back(std::move(work));
   state_->posted.notify_one();
 }
 
-Task<absl::Status> LockWorker::Run(milliseconds limit, const char* what,
-                                   std::function<absl::Status()> work) {
+Task<absl::Status> BlockingWorker::Run(milliseconds limit, const char* what,
+                                       std::function<absl::Status()> work) {
   auto outcome = std::make_shared<Outcome>(executor_);
   Post([state = state_, executor = executor_, weak = std::weak_ptr<Outcome>(outcome),
         work = std::move(work)] {
@@ -76,7 +76,7 @@ Task<absl::Status> LockWorker::Run(milliseconds limit, const char* what,
   co_return outcome->status;
 }
 
-void LockWorker::Close(milliseconds patience) {
+void BlockingWorker::Close(milliseconds patience) {
   if (!thread_.joinable()) return;
   std::unique_lock lock(state_->mutex);
   state_->closed = true;
@@ -92,4 +92,4 @@ void LockWorker::Close(milliseconds patience) {
   }
 }
 
-}  // namespace ferry::vm
+}  // namespace ferry

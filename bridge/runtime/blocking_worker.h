@@ -7,17 +7,17 @@
 #include "absl/status/status.h"
 #include "bridge/runtime/async.h"
 
-namespace ferry::vm {
+namespace ferry {
 
 // Does what may block for ever, one after the other, on a thread of its own. What is asked for is
 // done even if nobody waits for it any more. A thread that is stuck when nobody needs it any more
 // is left to itself, with what it works on.
-class LockWorker {
+class BlockingWorker {
  public:
-  explicit LockWorker(Executor executor);
-  ~LockWorker();
-  LockWorker(const LockWorker&) = delete;
-  LockWorker& operator=(const LockWorker&) = delete;
+  explicit BlockingWorker(Executor executor);
+  ~BlockingWorker();
+  BlockingWorker(const BlockingWorker&) = delete;
+  BlockingWorker& operator=(const BlockingWorker&) = delete;
 
   // Returns what `work` does, after all that was posted before. DEADLINE_EXCEEDED, naming `what`,
   // if that takes longer than `limit`. Thread: the executor's; the worker may end meanwhile.
@@ -39,4 +39,4 @@ class LockWorker {
   std::thread thread_;
 };
 
-}  // namespace ferry::vm
+}  // namespace ferry
