@@ -330,6 +330,7 @@ Task<absl::Status> DestinationSession::FinishSupersede() {
   // Also where it had succeeded before.
   info_.set_outcome(superseded.outcome);
   info_.set_reason(superseded.word);
+  info_.set_failed_at(superseded.began_at);
   info_.set_error(superseded.message);
   EndBadly(Recovery::kNone);
   co_return absl::OkStatus();

@@ -85,6 +85,8 @@ void MigrationSession::Conclude(EndReason reason) {
   if (info_.outcome() == v1::SESSION_OUTCOME_UNSPECIFIED) {
     info_.set_outcome(reason.outcome);
     info_.set_reason(reason.word);
+    info_.set_failed_at(reason.began_at);
+    info_.set_next_step(reason.next_step);
   }
   if (info_.error().empty()) info_.set_error(reason.message);
   end_reason_ = std::move(reason);
@@ -277,7 +279,9 @@ void MigrationSession::Restore(const FormerSession& former) {
   base_epoch_ = former.detail.epoch();
   if (info_.outcome() == v1::SESSION_OUTCOME_CANCELLED ||
       info_.outcome() == v1::SESSION_OUTCOME_FAILED) {
-    end_reason_ = EndReason{info_.outcome(), origin(), info_.reason(), info_.error()};
+    const bool known = info_.failed_at() != v1::MIGRATION_ORIGIN_UNSPECIFIED;
+    end_reason_ = EndReason{info_.outcome(), known ? info_.failed_at() : origin(), info_.reason(),
+                            info_.error()};
   }
   paused_by_user_ = former.detail.paused_by_user();
 }

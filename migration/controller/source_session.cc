@@ -528,7 +528,7 @@ void SourceSession::NoteError(const absl::Status& status) {
     *info_.mutable_differences() = known->differences();
   }
   Conclude({v1::SESSION_OUTCOME_FAILED, v1::MIGRATION_ORIGIN_DESTINATION, rpc::ReasonOf(status),
-            std::string(status.message())});
+            std::string(status.message()), rpc::NextStepOf(status)});
 }
 
 Task<bool> SourceSession::AwaitRelease(milliseconds limit) {

@@ -206,7 +206,7 @@ EndReason SourceSession::WhyFailed(const absl::Status& status) const {
   }
   if (refused_) return *refused_;
   return {v1::SESSION_OUTCOME_FAILED, failed_at_, rpc::ReasonOf(status),
-          std::string(status.message())};
+          std::string(status.message()), rpc::NextStepOf(status)};
 }
 
 // The session has nothing left to move. What the destination holds already lives on there.
@@ -347,6 +347,8 @@ void SourceSession::OnProgress(const vm::TransferProgress& from) {
         "memory faster than it moves; give it a longer blackout, or use the profile must-finish");
     Spawn(deps_.executor(), CallOffByLimit(self(), std::move(why), "not_converging"));
   }
+  // The last numbers come when the transfer is over; they are for whoever asks.
+  if (transfer_ended_.is_set()) return;
   v1::Notification notification;
   notification.set_origin(origin());
   notification.set_phase(v1::MIGRATION_PHASE_TRANSFER_IN_PROGRESS);

@@ -13,8 +13,9 @@ struct EndReason {
   v1::SessionOutcome outcome = v1::SESSION_OUTCOME_FAILED;  // or CANCELLED
   // Where it began, whoever notices it.
   v1::MigrationOrigin began_at = v1::MIGRATION_ORIGIN_UNSPECIFIED;
-  std::string word;     // for machines, e.g. "transfer_stalled"
-  std::string message;  // for people
+  std::string word;       // for machines, e.g. "transfer_stalled"
+  std::string message;    // for people
+  std::string next_step;  // what they can do about it; not part of a detail
 
   bool operator==(const EndReason&) const = default;
 };

@@ -61,6 +61,7 @@ def test_unreachable_destination_leaves_the_vm_running(two_hosts, vm):
     destination.stop()
     result = source.ctl.run("migrate", vm, "--to", destination.address)
     assert_refused(result, destination.address)
+    assert "check that ferryd runs there" in result.stdout + result.stderr, result
     assert source.ctl.state(vm) == "running"
     assert source.ctl.exec(vm, "echo", "here").stdout == "here\n"
     oracles.assert_one_copy(two_hosts, source)

@@ -182,6 +182,11 @@ std::string SessionDetails(const v1::Session& session) {
       Line("From", OrDash(session.source())), Line("To", OrDash(session.destination())),
       Line("VM runs on", OrDash(session.vm_location())));
   if (!session.error().empty()) absl::StrAppend(&text, Line("Error", session.error()));
+  if (session.failed_at() != v1::MIGRATION_ORIGIN_UNSPECIFIED) {
+    const bool here = session.failed_at() == v1::MIGRATION_ORIGIN_SOURCE;
+    absl::StrAppend(&text, Line("Failed at", here ? session.source() : session.destination()));
+  }
+  if (!session.next_step().empty()) absl::StrAppend(&text, Line("Next", session.next_step()));
   absl::StrAppend(&text, DifferenceTable(session.differences()));
   if (!session.commit_record().empty()) {
     absl::StrAppend(&text, Line("Commit record", session.commit_record()));
@@ -241,6 +246,7 @@ std::string MigrationSummary(const v1::Session& session) {
     text = absl::StrCat("Migration of ", session.vm_name(), cancelled ? " cancelled" : " failed",
                         ".\n");
     if (!session.error().empty()) absl::StrAppend(&text, Line("  Reason", session.error()));
+    if (!session.next_step().empty()) absl::StrAppend(&text, Line("  Next", session.next_step()));
     absl::StrAppend(&text, DifferenceTable(session.differences()));
   }
   if (s.total_ms() > 0) {

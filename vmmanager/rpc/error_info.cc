@@ -35,6 +35,10 @@ absl::Status Reworded(const absl::Status& status, absl::StatusCode code,
   return told;
 }
 
+std::string NextStepOf(const absl::Status& status) {
+  return GetErrorInfo(status).value_or(v1::ErrorInfo()).next_step();
+}
+
 std::string ReasonOf(const absl::Status& status) {
   if (auto info = GetErrorInfo(status); info && !info->reason().empty()) return info->reason();
   return absl::AsciiStrToLower(absl::StatusCodeToString(status.code()));

@@ -28,5 +28,7 @@ absl::Status Reworded(const absl::Status& status, absl::StatusCode code, absl::s
 
 // The error's reason or, where it has none, its code in lower case ("deadline_exceeded").
 std::string ReasonOf(const absl::Status& status);
+// What to do about it; empty if the error does not say.
+std::string NextStepOf(const absl::Status& status);
 
 }  // namespace ferry::rpc

@@ -33,8 +33,12 @@ class FailureTest : public ControllerTest {
 
 TEST_F(FailureTest, UnreachableDestination) {
   auto vm = Boot();
-  peer_->FailNext("Import", absl::UnavailableError("cannot connect to host-b:1"));
-  ExpectFails(vm, "cannot connect to host-b:1");
+  peer_->FailNext("Import",
+                  rpc::ErrorWithReason(absl::StatusCode::kUnavailable, "cannot connect to host-b:1",
+                                       "destination_unreachable", "see that it runs"));
+  const std::string id = Migrate();
+  ExpectEnds(vm, id, "cannot connect to host-b:1");
+  EXPECT_EQ(Describe(a_, id).next_step(), "see that it runs");
 }
 
 TEST_F(FailureTest, HostsThatDoNotAgree) {
@@ -210,6 +214,16 @@ TEST_F(FailureTest, VoteThatDoesNotCome) {
   // The next one's has to come, however late.
   a_.deps->limits.vote = milliseconds(60'000);
   ExpectEnds(vm, id, "vote");
+}
+
+TEST_F(FailureTest, OnWhichHostItFailedIsKept) {
+  Boot();
+  FailAppend(b_, "PREPARED");
+  const v1::Session session = Wait(a_, Migrate());
+  EXPECT_EQ(session.failed_at(), v1::MIGRATION_ORIGIN_DESTINATION);
+  Restart(a_);
+  EXPECT_EQ(Describe(a_, session.session_id()).failed_at(), v1::MIGRATION_ORIGIN_DESTINATION);
+  EXPECT_EQ(Wait(a_, Migrate()).failed_at(), v1::MIGRATION_ORIGIN_UNSPECIFIED);
 }
 
 // --- The journal ---

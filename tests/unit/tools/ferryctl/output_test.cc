@@ -30,6 +30,29 @@ TEST(VmTable, ShowsTheList) {
             "web    migrating-out   256 MiB   2      0           -        id-1\n");
 }
 
+TEST(SessionDetails, NamesTheHostAtWhichItFailed) {
+  v1::Session session;
+  session.set_source("host-a:1");
+  session.set_destination("host-b:1");
+  EXPECT_EQ(SessionDetails(session).find("Failed at"), std::string::npos);
+  session.set_failed_at(v1::MIGRATION_ORIGIN_DESTINATION);
+  const std::string text = SessionDetails(session);
+  const size_t line = text.find("Failed at");
+  ASSERT_NE(line, std::string::npos) << text;
+  EXPECT_EQ(text.substr(line, text.find('\n', line) - line).find("host-a:1"), std::string::npos);
+  EXPECT_NE(text.substr(line, text.find('\n', line) - line).find("host-b:1"), std::string::npos);
+}
+
+TEST(MigrationSummary, SaysWhatToDoAboutAFailure) {
+  v1::Session session;
+  session.set_outcome(v1::SESSION_OUTCOME_FAILED);
+  session.set_error("the destination cannot be reached");
+  EXPECT_EQ(MigrationSummary(session).find("Next"), std::string::npos);
+  session.set_next_step("check that ferryd runs there");
+  EXPECT_NE(MigrationSummary(session).find("check that ferryd runs there"), std::string::npos);
+  EXPECT_NE(SessionDetails(session).find("check that ferryd runs there"), std::string::npos);
+}
+
 TEST(ProcessTable, ShowsHowProcessesEndedAndTamesGuestText) {
   v1::ListProcessesResponse response;
   v1::Process* process = response.add_processes();
