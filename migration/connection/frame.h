@@ -77,6 +77,8 @@ class FrameDecoder {
   // Where to read into (never empty); then Commit() what was read and call Next() until nullopt.
   std::span<char> Space();
   void Commit(size_t size) { end_ += size; }
+  // Nothing more will be read.
+  void Release() { buffer_ = {}; }
 
   // INVALID_ARGUMENT, for good, on a violation of the format. Unknown optional frames are reported
   // like others, piece by piece.

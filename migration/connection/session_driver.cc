@@ -130,6 +130,8 @@ Task<void> SessionDriver::ReadLoop(Self self) {
   self->stream_->Close();
   self->output_->Set();
   self->linger_timer_.cancel();
+  // A session is remembered for longer than its connection is of use.
+  self->core_->decoder().Release();
 }
 
 bool SessionDriver::HandleEvents() {
