@@ -155,7 +155,9 @@ class Settings:
     """The capabilities and parameters that Ferry has set in its QEMU."""
 
     def __init__(self, qmp):
-        self.capabilities = qmp.command("query-migrate-capabilities")
+        # QEMU starts with none of them, and is slow to read what it is told.
+        self.capabilities = [capability for capability in qmp.command("query-migrate-capabilities")
+                             if capability["state"]]
         parameters = qmp.command("query-migrate-parameters")
         # The others stand at QEMU's own values in both.
         self.parameters = {name: parameters[name] for name in ("max-bandwidth", "downtime-limit")}

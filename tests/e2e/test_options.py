@@ -232,7 +232,7 @@ def test_profiles_do_what_they_say_for_a_guest_faster_than_the_link(two_hosts, v
 
 def test_a_guest_that_no_throttle_makes_slow_enough_is_called_hopeless(two_hosts, vm):
     source, destination = two_hosts
-    with dirtier(source, vm, 64) as client:
+    with dirtier(source, vm, 32) as client:
         # What the guest dirties in the hundredth of its time that it has left takes longer to send
         # than until its next turn.
         hopeless = source.ctl.run("migrate", vm, "--to", destination.address, "--max-bandwidth",

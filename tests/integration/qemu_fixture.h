@@ -11,6 +11,7 @@
 #include <vector>
 
 #include "vmmanager/qemu/qemu_backend.h"
+#include "vmmanager/qemu/qemu_command_line.h"
 #include "vmmanager/qemu/serial_guest_link.h"
 
 #define CO_EXPECT_OK(expr)                        \
@@ -106,6 +107,7 @@ class QemuFixture : public ::testing::Test {
   static schema::ComputeSystem Document() {
     schema::ComputeSystem document;
     document.virtual_machine.compute_topology.memory.size_in_mb = 256;
+    document.virtual_machine.platform.layout = kLeanLayout;
     return document;
   }
 

@@ -5,6 +5,8 @@
 #include "tests/integration/qemu_fixture.h"
 #include "vmmanager/qemu/accelerator_probe.h"
 #include "vmmanager/qemu/qemu_capabilities.h"
+#include "vmmanager/qemu/qmp_client.h"
+#include "vmmanager/qemu/unix_socket.h"
 
 namespace ferry::vm {
 namespace {
@@ -149,6 +151,51 @@ class QemuLifecycleTest : public QemuFixture {
     CO_EXPECT_OK(co_await (*system)->Terminate());
   }
 
+  // QEMU's second monitor, which Ferry leaves to others.
+  Task<std::unique_ptr<QmpClient>> Monitor() {
+    std::unique_ptr<QmpClient> monitor;
+    for (const auto& entry : std::filesystem::directory_iterator(folder_ + "/state")) {
+      if (!entry.is_directory()) continue;
+      const auto folder = OpenFolder(entry.path());
+      auto socket = ConnectUnix(folder->get(), "qmp-spare");
+      EXPECT_TRUE(socket.ok()) << socket.status();
+      if (socket.ok()) monitor = std::make_unique<QmpClient>(executor(), *std::move(socket));
+    }
+    if (monitor) {
+      const absl::Status ready = co_await monitor->WaitReady(milliseconds(60'000));
+      EXPECT_TRUE(ready.ok()) << ready;
+    }
+    co_return monitor;
+  }
+
+  static Task<std::string> RunStateOf(QmpClient* monitor) {
+    auto status = co_await monitor->Execute("query-status");
+    EXPECT_TRUE(status.ok()) << status.status();
+    if (!status.ok()) co_return "";
+    co_return std::string(status->as_object().at("status").as_string());
+  }
+
+  Task<void> Anticipation() {
+    auto backend = co_await QemuBackend::Open(executor(), Config());
+    CO_EXPECT_OK(backend.status());
+    auto system = co_await StartSystem(backend->get());
+    CO_EXPECT_OK(system.status());
+    CO_EXPECT_OK(co_await (*system)->Pause());
+    auto monitor = co_await Monitor();
+    // Another command follows, or the connection ends: it has not been given.
+    monitor->Anticipate("cont");
+    EXPECT_EQ(co_await RunStateOf(monitor.get()), "paused");
+    monitor->Anticipate("cont");
+    co_await asio::post(executor(), asio::use_awaitable);
+    monitor.reset();
+    monitor = co_await Monitor();
+    EXPECT_EQ(co_await RunStateOf(monitor.get()), "paused");
+    monitor->Anticipate("cont");
+    CO_EXPECT_OK((co_await monitor->Execute("cont")).status());
+    EXPECT_EQ(co_await RunStateOf(monitor.get()), "running");
+    CO_EXPECT_OK(co_await (*system)->Terminate());
+  }
+
   Task<void> Accelerator() {
     std::filesystem::create_directories(folder_ + "/state");
     const std::string binary = "/usr/bin/qemu-system-x86_64";
@@ -169,6 +216,7 @@ class QemuLifecycleTest : public QemuFixture {
     EXPECT_TRUE(found->machine_types.contains(found->machine_type));
     EXPECT_TRUE(found->can_migrate_with("return-path"));
     EXPECT_FALSE(found->version.empty());
+    EXPECT_TRUE(found->lean_machine);
     const std::string program = "/bin/true";
     EXPECT_FALSE((co_await ProbeCapabilities(program)).ok());
   }
@@ -181,6 +229,7 @@ TEST_F(QemuLifecycleTest, BadIdsAndUnknownMachinesAreRefused) { Run(BadRequests(
 TEST_F(QemuLifecycleTest, QemuOutlivesItsOwnerAndIsAdopted) { Run(Adoption()); }
 TEST_F(QemuLifecycleTest, DisksComeAndGo) { Run(Disks()); }
 TEST_F(QemuLifecycleTest, SavesThePausedState) { Run(Save()); }
+TEST_F(QemuLifecycleTest, ACommandIsGivenWithItsLastByte) { Run(Anticipation()); }
 TEST_F(QemuLifecycleTest, MeasuresTheAcceleratorOnce) { Run(Accelerator()); }
 TEST_F(QemuLifecycleTest, AsksTheBinaryForWhatItCan) { Run(Capabilities()); }
 

@@ -53,6 +53,11 @@ absl::Status CheckDocument(const QemuHost& host, const std::string& id,
     return absl::FailedPreconditionError(
         absl::StrCat("QEMU ", host.info.version, " on this host lacks the machine type ", machine));
   }
+  if (document.virtual_machine.platform.layout > host.info.layout) {
+    return absl::FailedPreconditionError(absl::StrCat(
+        "the machine has layout ", document.virtual_machine.platform.layout,
+        ", and this host with its QEMU ", host.info.version, " has up to ", host.info.layout));
+  }
   return CheckCpuModel(host.info, CpuModelOf(document.virtual_machine, host.info.accelerator));
 }
 
@@ -85,7 +90,8 @@ Task<absl::StatusOr<std::unique_ptr<QemuBackend>>> QemuBackend::Open(Executor ex
                 .accelerator = choice.accelerator,
                 .accelerator_reason = choice.reason,
                 .machine_type = host->capabilities.machine_type,
-                .cpu_model = CpuModelOf(schema::VirtualMachine(), choice.accelerator)};
+                .cpu_model = CpuModelOf(schema::VirtualMachine(), choice.accelerator),
+                .layout = host->capabilities.lean_machine ? kLeanLayout : 0};
   host->info.machine_types.assign(host->capabilities.machine_types.begin(),
                                   host->capabilities.machine_types.end());
   CO_ASSIGN_OR_RETURN(host->info.cpu_models,

@@ -1,10 +1,12 @@
 #include "vmmanager/qemu/qemu_capabilities.h"
 
+#include <algorithm>
 #include <boost/json/array.hpp>
 
 #include "absl/strings/str_cat.h"
 #include "bridge/runtime/status_macros.h"
 #include "vmmanager/qemu/json_text.h"
+#include "vmmanager/qemu/qemu_command_line.h"
 #include "vmmanager/qemu/qemu_probe.h"
 
 namespace ferry::vm {
@@ -81,6 +83,13 @@ Task<absl::StatusOr<QemuCapabilities>> Ask(QmpClient* qmp) {
   CO_ASSIGN_OR_RETURN(const json::value devices,
                       co_await qmp->Execute("qom-list-types", std::move(implements)));
   found.devices = Names(devices, "name");
+  json::object machine = {{"typename", absl::StrCat(found.machine_type, "-machine")}};
+  CO_ASSIGN_OR_RETURN(const json::value properties,
+                      co_await qmp->Execute("qom-list-properties", std::move(machine)));
+  const std::set<std::string> names = Names(properties, "name");
+  found.lean_machine =
+      std::all_of(std::begin(kLeanMachine), std::end(kLeanMachine),
+                  [&names](const auto& part) { return names.contains(part.name); });
   co_return found;
 }
 

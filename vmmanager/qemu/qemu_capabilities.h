@@ -16,6 +16,7 @@ struct QemuCapabilities {
   std::set<std::string> migration;  // migration capabilities
   std::set<std::string> devices;
   bool multifd_zstd = false;  // multifd can compress with zstd
+  bool lean_machine = false;  // its machine type can do without what kLeanMachine leaves out
 
   bool can_migrate_with(const std::string& capability) const {
     return migration.contains(capability);

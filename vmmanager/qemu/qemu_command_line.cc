@@ -30,6 +30,24 @@ std::string OnBus(const std::string& device, int slot) {
   return absl::StrCat(device, ",bus=pcie.0,addr=0x", absl::Hex(slot));
 }
 
+bool IsLean(const schema::VirtualMachine& machine) {
+  return machine.platform.layout == kLeanLayout;
+}
+
+// A virtio device that has both interfaces.
+std::string VirtioOnBus(const schema::VirtualMachine& machine, const std::string& device,
+                        int slot) {
+  const char* legacy = ",disable-legacy=off,disable-modern=on";
+  return OnBus(absl::StrCat(device, IsLean(machine) ? legacy : ""), slot);
+}
+
+std::string MachineOf(const schema::VirtualMachine& machine, const std::string& fallback) {
+  std::string option = EscapeOption(MachineTypeOf(machine, fallback));
+  if (!IsLean(machine)) return option;
+  for (const auto& [name, value] : kLeanMachine) absl::StrAppend(&option, ",", name, "=", value);
+  return option;
+}
+
 std::string ListeningSocket(const std::string& id, int fd) {
   return absl::StrCat("socket,id=", id, ",fd=", fd, ",server=on,wait=off");
 }
@@ -49,7 +67,7 @@ std::string MemoryOf(const schema::VirtualMachine& machine, const std::string& a
 void AddMachine(Words& words, const std::string& id, const schema::VirtualMachine& machine,
                 const CommandLineContext& context) {
   Append(words, {"-name", absl::StrCat("guest=", id), "-uuid", id});
-  Append(words, {"-machine", EscapeOption(MachineTypeOf(machine, context.default_machine))});
+  Append(words, {"-machine", MachineOf(machine, context.default_machine)});
   Append(words, {"-accel", context.accelerator});
   Append(words, {"-cpu", EscapeOption(CpuModelOf(machine, context.accelerator))});
   Append(words, {"-m", MemoryOf(machine, context.accelerator)});
@@ -92,7 +110,8 @@ void AddGuestLink(Words& words, const schema::VirtualMachine& machine) {
     return;
   }
   Append(words, {"-chardev", ListeningSocket("bridge0", kBridgeFd)});
-  Append(words, {"-device", OnBus("virtio-serial-pci,id=serial0,max_ports=2", kSerialSlot)});
+  Append(words, {"-device",
+                 VirtioOnBus(machine, "virtio-serial-pci,id=serial0,max_ports=2", kSerialSlot)});
   Append(words, {"-device", absl::StrCat("virtserialport,id=bridgeport0,bus=serial0.0,nr=1,",
                                          "chardev=bridge0,name=", kBridgePortName)});
 }
@@ -132,8 +151,8 @@ absl::Status AddDisks(Words& words, const schema::VirtualMachine& machine) {
     controllers.insert(number);
   }
   for (const uint32_t number : controllers) {
-    Append(words, {"-device", OnBus(absl::StrCat("virtio-scsi-pci,id=scsi", number),
-                                    static_cast<int>(kFirstScsiSlot + number))});
+    Append(words, {"-device", VirtioOnBus(machine, absl::StrCat("virtio-scsi-pci,id=scsi", number),
+                                          static_cast<int>(kFirstScsiSlot + number))});
   }
   std::set<std::string> stems;
   for (const auto& [controller, scsi] : machine.devices.scsi) {
@@ -192,12 +211,16 @@ absl::StatusOr<std::vector<std::string>> BuildCommandLine(const std::string& id,
   if (machine.compute_topology.processor.count == 0) {
     return absl::InvalidArgumentError("ComputeTopology.Processor.Count must be at least 1");
   }
+  if (machine.platform.layout > kLeanLayout) {
+    return absl::InvalidArgumentError(absl::StrCat("Ferry.Layout is ", machine.platform.layout,
+                                                   "; this version knows 0 to ", kLeanLayout));
+  }
   Words words = {context.binary};
   AddMachine(words, id, machine, context);
   AddKernel(words, machine);
   AddMonitors(words);
   AddGuestLink(words, machine);
-  Append(words, {"-device", OnBus("virtio-rng-pci,id=rng0", kRngSlot)});
+  Append(words, {"-device", VirtioOnBus(machine, "virtio-rng-pci,id=rng0", kRngSlot)});
   RETURN_IF_ERROR(AddDisks(words, machine));
   if (context.incoming) Append(words, {"-incoming", "defer"});
   words.insert(words.end(), context.extra_arguments.begin(), context.extra_arguments.end());

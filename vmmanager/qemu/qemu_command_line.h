@@ -21,6 +21,20 @@ inline constexpr int kKeptFd = 14;
 // Name of the virtio-serial port that the guest agent opens.
 inline constexpr char kBridgePortName[] = "ferry.bridge";
 
+// Layouts of a machine (schema::Platform::layout). 0: virtio devices of version 1, each of which
+// migrates as a table of 1024 queues (45 KB), a SATA controller and a mouse, and a description of
+// all that behind the state (46 KB). Lean: legacy virtio devices and nothing of the rest. What a
+// layout means never changes; what would change it is the next one.
+inline constexpr uint32_t kLeanLayout = 1;
+
+// Options of the machine in the lean layout.
+struct MachineOption {
+  const char* name;
+  const char* value;
+};
+inline constexpr MachineOption kLeanMachine[] = {
+    {"suppress-vmdesc", "on"}, {"sata", "off"}, {"vmport", "off"}};
+
 // What the host adds to the document.
 struct CommandLineContext {
   std::string binary;

@@ -16,6 +16,7 @@
 #include "vmmanager/qemu/cgroup.h"
 #include "vmmanager/qemu/json_text.h"
 #include "vmmanager/qemu/qemu_command_line.h"
+#include "vmmanager/qemu/qemu_migration_settings.h"
 #include "vmmanager/qemu/unix_socket.h"
 
 namespace ferry::vm {
@@ -149,6 +150,7 @@ absl::Status QemuMachine::AttachLink() {
 
 Task<absl::Status> QemuMachine::Launch(bool incoming) {
   std::shared_ptr<QemuMachine> self = shared_from_this();
+  settings_.NoteCapabilities(NoCapabilities(host_->capabilities));
   absl::Status status = MakeFolder();
   if (status.ok()) status = StartProcess(incoming);
   if (status.ok()) status = ConnectMonitor();
@@ -234,6 +236,38 @@ Task<absl::StatusOr<json::value>> QemuMachine::Command(std::string command, json
   std::shared_ptr<QmpClient> qmp = qmp_;
   if (!qmp) co_return WrongState(command.c_str());
   co_return co_await qmp->Execute(std::move(command), std::move(arguments), options);
+}
+
+void QemuMachine::Anticipate(std::string command, json::object arguments) {
+  if (qmp_) qmp_->Anticipate(std::move(command), std::move(arguments));
+}
+
+Task<absl::Status> QemuMachine::SetMigrationCapabilities(json::object arguments) {
+  std::shared_ptr<QemuMachine> self = shared_from_this();
+  const json::object changes = settings_.CapabilityChanges(arguments);
+  if (changes.empty()) co_return absl::OkStatus();
+  json::object sent = changes;
+  const absl::Status set = (co_await Command("migrate-set-capabilities", std::move(sent))).status();
+  if (set.ok()) {
+    settings_.NoteCapabilities(changes);
+  } else {
+    settings_.Forget();
+  }
+  co_return set;
+}
+
+Task<absl::Status> QemuMachine::SetMigrationParameters(json::object arguments) {
+  std::shared_ptr<QemuMachine> self = shared_from_this();
+  const json::object changes = settings_.ParameterChanges(arguments);
+  if (changes.empty()) co_return absl::OkStatus();
+  json::object sent = changes;
+  const absl::Status set = (co_await Command("migrate-set-parameters", std::move(sent))).status();
+  if (set.ok()) {
+    settings_.NoteParameters(changes);
+  } else {
+    settings_.Forget();
+  }
+  co_return set;
 }
 
 Task<absl::StatusOr<std::string>> QemuMachine::RunState() {

@@ -14,6 +14,7 @@
 #include "vmmanager/backend/compute_system.h"
 #include "vmmanager/qemu/console_log.h"
 #include "vmmanager/qemu/guest_link.h"
+#include "vmmanager/qemu/migration_settings_mirror.h"
 #include "vmmanager/qemu/qemu_backend.h"
 #include "vmmanager/qemu/qemu_capabilities.h"
 #include "vmmanager/qemu/qemu_process.h"
@@ -64,6 +65,12 @@ class QemuMachine : public std::enable_shared_from_this<QemuMachine> {
   Task<absl::StatusOr<boost::json::value>> Command(
       std::string command, boost::json::object arguments = boost::json::object(),
       QmpCallOptions options = QmpCallOptions());
+  // Says which command will probably be the next one: see QmpClient.
+  void Anticipate(std::string command, boost::json::object arguments = boost::json::object());
+  // Sees to it that QEMU has these migration settings: arguments of migrate-set-capabilities and
+  // migrate-set-parameters.
+  Task<absl::Status> SetMigrationCapabilities(boost::json::object arguments);
+  Task<absl::Status> SetMigrationParameters(boost::json::object arguments);
   // QEMU's run state, e.g. "running", "paused", "postmigrate".
   Task<absl::StatusOr<std::string>> RunState();
 
@@ -128,6 +135,7 @@ class QemuMachine : public std::enable_shared_from_this<QemuMachine> {
   std::unique_ptr<QemuProcess> process_;
   bool keeps_descriptor_ = false;
   std::shared_ptr<QmpClient> qmp_;
+  MigrationSettingsMirror settings_;
   std::shared_ptr<ConsoleLog> console_;  // nullptr: nobody listens
   AsyncQueue<SystemEvent> events_;
   AsyncEvent ended_;

@@ -4,6 +4,7 @@
 
 #include "absl/strings/str_cat.h"
 #include "bridge/runtime/status_macros.h"
+#include "vmmanager/qemu/migration_channel.h"
 #include "vmmanager/qemu/unix_socket.h"
 
 namespace ferry::vm {
@@ -16,12 +17,20 @@ using schema::MigrationResult;
 using schema::SystemState;
 
 constexpr milliseconds kProgressPeriod{250};
+// A pass that begins so soon after the last report gets none of its own, unless it decides how much
+// the guest is slowed down: QEMU is slow to read what it is asked, and short passes come just
+// before the switchover.
+constexpr milliseconds kPassReportPeriod{50};
 constexpr milliseconds kCancelDeadline{2'000};
 constexpr milliseconds kStreamEndDeadline{10'000};
 
 json::object UriOf(const MigrationEndpoint& endpoint) {
   return {{"uri", absl::StrCat("unix:", endpoint.unix_path)}};
 }
+
+// The order that ends the pause in which the cut is taken.
+constexpr char kContinue[] = "migrate-continue";
+json::object FromThePause() { return {{"state", "pre-switchover"}}; }
 
 }  // namespace
 
@@ -46,22 +55,18 @@ bool QemuMigration::StreamOver() const {
          machine_.state() == SystemState::kStopped;
 }
 
-Task<absl::Status> QemuMigration::Configure() {
+Task<absl::Status> QemuMigration::Configure(json::object parameters) {
   json::object capabilities = CapabilitiesFor(options_, machine_.host().capabilities);
-  CO_RETURN_IF_ERROR(
-      (co_await machine_.Command("migrate-set-capabilities", std::move(capabilities))).status());
-  parameters_ = ParametersAt(options_, 1, 0);
-  json::object parameters = ParametersFor(options_);
-  co_return (co_await machine_.Command("migrate-set-parameters", std::move(parameters))).status();
+  CO_RETURN_IF_ERROR(co_await machine_.SetMigrationCapabilities(std::move(capabilities)));
+  co_return co_await machine_.SetMigrationParameters(std::move(parameters));
 }
 
 Task<void> QemuMigration::ResetSettings(std::shared_ptr<QemuMachine> machine) {
   // Best effort: the next job sets all of them again.
   json::object capabilities = PlainCapabilities(machine->host().capabilities);
-  absl::Status ignored =
-      (co_await machine->Command("migrate-set-capabilities", std::move(capabilities))).status();
+  (void)co_await machine->SetMigrationCapabilities(std::move(capabilities));
   json::object parameters = ParametersFor({});
-  ignored = (co_await machine->Command("migrate-set-parameters", std::move(parameters))).status();
+  (void)co_await machine->SetMigrationParameters(std::move(parameters));
 }
 
 Task<absl::Status> QemuMigration::Listen(schema::MigrationInitializeOptions options,
@@ -71,7 +76,8 @@ Task<absl::Status> QemuMigration::Listen(schema::MigrationInitializeOptions opti
   origin_ = Origin::kDestination;
   options_ = std::move(options);
   endpoint_ = std::move(endpoint);
-  CO_RETURN_IF_ERROR(co_await Configure());
+  json::object parameters = IncomingParametersFor(options_);
+  CO_RETURN_IF_ERROR(co_await Configure(std::move(parameters)));
   json::object uri = UriOf(endpoint_);
   absl::Status listening = (co_await machine_.Command("migrate-incoming", std::move(uri))).status();
   CO_RETURN_IF_ERROR(listening);
@@ -115,7 +121,8 @@ Task<absl::Status> QemuMigration::Start(MigrationEndpoint endpoint) {
   // What is being cancelled must not begin: nobody would listen to it.
   if (cancelled_) co_return absl::CancelledError("the migration was cancelled");
   endpoint_ = std::move(endpoint);
-  CO_RETURN_IF_ERROR(co_await Configure());
+  json::object parameters = ParametersFor(options_);
+  CO_RETURN_IF_ERROR(co_await Configure(std::move(parameters)));
   if (cancelled_) co_return absl::CancelledError("the migration was cancelled");
   stage_ = Stage::kStarted;
   Tell(MigrationEventName::kSetupDone);
@@ -157,26 +164,26 @@ Task<absl::Status> QemuMigration::TransferOut(TransferHooks hooks) {
   ran_before_ = machine_.state() == SystemState::kRunning;
   user_paused_ = !ran_before_;
   blackout_told_ = false;
+  reported_at_ = {};
   forced_ = false;
   lifted_ = false;
   status_.clear();
   while (signals_->size() > 0) co_await signals_->Pop();
   TaskScope sampling(machine_.host().executor);
   sampling.Spawn(Sample(signals_));
-  absl::Status status;
-  json::object uri = UriOf(endpoint_);
-  status = (co_await machine_.Command("migrate", std::move(uri))).status();
+  const MigrationEndpoint endpoint = endpoint_;
+  absl::StatusOr<std::string> address =
+      co_await OpenMigrationChannel(&machine_, endpoint, HasSeveralChannels(options_));
+  absl::Status status = address.status();
+  if (status.ok()) {
+    json::object uri = {{"uri", *std::move(address)}};
+    status = (co_await machine_.Command("migrate", std::move(uri))).status();
+  }
   if (status.ok()) status = co_await DriveOut(hooks);
   co_await sampling.CancelAndJoin();
   if (!status.ok()) co_return co_await Abort(status);
-
-  CO_ASSIGN_OR_RETURN(const std::string run_state, co_await SettledRunState());
-  if (run_state != "postmigrate") {
-    absl::Status odd =
-        absl::InternalError(absl::StrCat("the state has been sent but the source is ", run_state));
-    co_return co_await Abort(odd);
-  }
-  co_await ReportProgress();
+  // A QEMU that says "completed" goes to postmigrate whatever comes, and will not run the guest by
+  // itself. It is asked nothing more here: the destination waits.
   if (cancelled_) co_return co_await Abort(absl::CancelledError("the migration was cancelled"));
   stage_ = Stage::kTransferred;
   Tell(MigrationEventName::kOfflineDone);
@@ -188,6 +195,7 @@ Task<absl::Status> QemuMigration::DriveOut(TransferHooks& hooks) {
     const std::optional<Signal> signal = co_await signals_->Pop();
     if (cancelled_) co_return absl::CancelledError("the migration was cancelled");
     CO_RETURN_IF_ERROR(co_await React(*signal, hooks));
+    if (status_ == "active") machine_.Anticipate(kContinue, FromThePause());
     if (signal->kind == Signal::Kind::kStatus && signal->status == "completed") {
       co_return absl::OkStatus();
     }
@@ -232,8 +240,8 @@ Task<absl::Status> QemuMigration::SwitchOver(TransferHooks& hooks,
   }
   CO_RETURN_IF_ERROR(co_await RunHook(hooks));
   if (cancelled_) co_return absl::CancelledError("the migration was cancelled");
-  json::object state = {{"state", "pre-switchover"}};
-  co_return (co_await machine_.Command("migrate-continue", std::move(state))).status();
+  json::object state = FromThePause();
+  co_return (co_await machine_.Command(kContinue, std::move(state))).status();
 }
 
 // The hook may take its time; a cancellation does not wait for it.
@@ -338,14 +346,15 @@ Task<absl::Status> QemuMigration::RunOnHere() {
 
 Task<void> QemuMigration::OnPass(uint64_t pass) {
   if (DowntimePolicyOf(options_).ForcesAt(pass)) forced_ = lifted_ = true;
-  const std::optional<TransferProgress> progress = co_await ReportProgress();
-  json::object wanted =
-      ParametersAt(options_, pass, progress ? progress->throttle_percent : uint32_t{0});
+  uint32_t throttle = 0;
+  const auto due = reported_at_ + kPassReportPeriod;
+  if (ThrottlePolicyOf(options_) || std::chrono::steady_clock::now() >= due) {
+    const std::optional<TransferProgress> progress = co_await ReportProgress();
+    if (progress) throttle = progress->throttle_percent;
+  }
+  json::object wanted = ParametersAt(options_, pass, throttle);
   if (lifted_) wanted["downtime-limit"] = kForcedDowntimeMs;
-  if (wanted == parameters_) co_return;
-  parameters_ = wanted;
-  absl::Status ignored =
-      (co_await machine_.Command("migrate-set-parameters", std::move(wanted))).status();
+  (void)co_await machine_.SetMigrationParameters(std::move(wanted));
 }
 
 Task<absl::Status> QemuMigration::ForceSwitchover(SwitchoverForce how) {
@@ -361,13 +370,16 @@ Task<absl::Status> QemuMigration::ForceSwitchover(SwitchoverForce how) {
   }
   lifted_ = true;
   json::object parameters = {{"downtime-limit", kForcedDowntimeMs}};
-  co_return (co_await machine_.Command("migrate-set-parameters", std::move(parameters))).status();
+  co_return co_await machine_.SetMigrationParameters(std::move(parameters));
 }
 
-Task<std::optional<TransferProgress>> QemuMigration::Measure() {
+Task<std::optional<TransferProgress>> QemuMigration::Measure(milliseconds deadline) {
   // Until this run's first event the statistics are those of a former one.
   if (status_.empty()) co_return std::nullopt;
-  absl::StatusOr<json::value> reply = co_await machine_.Command("query-migrate");
+  json::object none;
+  const QmpCallOptions options{.deadline = deadline};
+  absl::StatusOr<json::value> reply =
+      co_await machine_.Command("query-migrate", std::move(none), options);
   if (!reply.ok()) co_return std::nullopt;
   TransferProgress progress = ParseMigrationReport(*reply).progress;
   if (progress.total_bytes == 0) co_return std::nullopt;
@@ -375,9 +387,10 @@ Task<std::optional<TransferProgress>> QemuMigration::Measure() {
   co_return progress;
 }
 
-Task<std::optional<TransferProgress>> QemuMigration::ReportProgress() {
-  std::optional<TransferProgress> progress = co_await Measure();
+Task<std::optional<TransferProgress>> QemuMigration::ReportProgress(milliseconds deadline) {
+  std::optional<TransferProgress> progress = co_await Measure(deadline);
   if (progress) {
+    reported_at_ = std::chrono::steady_clock::now();
     machine_.Emit({.kind = SystemEvent::Kind::kTransferProgress,
                    .when = std::chrono::steady_clock::now(),
                    .progress = *progress});
@@ -398,6 +411,7 @@ Task<absl::Status> QemuMigration::TransferIn() {
   if (resumed_at_) co_return absl::InternalError("the destination runs before it was told to");
   machine_.set_state(SystemState::kPaused);
   stage_ = Stage::kTransferred;
+  machine_.Anticipate("cont");
   co_return absl::OkStatus();
 }
 
@@ -418,6 +432,7 @@ Task<absl::Status> QemuMigration::FinalizeSource(MigrationFinalOperation operati
     if (stage_ != Stage::kTransferred) {
       co_return absl::FailedPreconditionError("the source still holds the VM; transfer it first");
     }
+    co_await ReportProgress(kCancelDeadline);
     Tell(MigrationEventName::kMigrationDone);
     stage_ = Stage::kNone;
     co_return co_await machine_.End(SystemExit::Cause::kTerminated);

@@ -53,7 +53,7 @@ class QemuMigration : public MigrationObserver {
   };
 
   static Task<void> Sample(std::shared_ptr<AsyncQueue<Signal>> signals);
-  Task<absl::Status> Configure();
+  Task<absl::Status> Configure(boost::json::object parameters);
   Task<absl::Status> TransferOut(TransferHooks hooks);
   Task<absl::Status> DriveOut(TransferHooks& hooks);
   Task<absl::Status> React(const Signal& signal, TransferHooks& hooks);
@@ -68,8 +68,9 @@ class QemuMigration : public MigrationObserver {
   Task<absl::Status> FailureOf(const std::string& status);
   Task<void> OnPass(uint64_t pass);
   // The numbers as they are now; nullopt if there are none yet.
-  Task<std::optional<TransferProgress>> Measure();
-  Task<std::optional<TransferProgress>> ReportProgress();
+  Task<std::optional<TransferProgress>> Measure(milliseconds deadline = milliseconds(10'000));
+  Task<std::optional<TransferProgress>> ReportProgress(
+      milliseconds deadline = milliseconds(10'000));
   Task<absl::Status> FinalizeSource(schema::MigrationFinalOperation operation);
   Task<absl::Status> FinalizeDestination(const schema::MigrationFinalizedOptions& options);
   static Task<void> ResetSettings(std::shared_ptr<QemuMachine> machine);
@@ -88,10 +89,10 @@ class QemuMigration : public MigrationObserver {
   bool user_paused_ = false;
   bool blackout_told_ = false;
   bool cancelled_ = false;
-  bool forced_ = false;             // the switchover is being forced
-  bool lifted_ = false;             // whatever is left to send
-  boost::json::object parameters_;  // those of ParametersAt, as QEMU has them
-  std::string status_;              // of this run, from events only
+  bool forced_ = false;                                  // the switchover is being forced
+  bool lifted_ = false;                                  // whatever is left to send
+  std::string status_;                                   // of this run, from events only
+  std::chrono::steady_clock::time_point reported_at_{};  // its progress, last
   std::optional<std::chrono::steady_clock::time_point> resumed_at_;
   std::shared_ptr<AsyncQueue<Signal>> signals_;
   AsyncEvent cancel_;

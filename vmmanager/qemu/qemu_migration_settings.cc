@@ -41,6 +41,12 @@ json::object CapabilityList(const std::set<std::string>& wanted, const QemuCapab
   return {{"capabilities", std::move(list)}};
 }
 
+json::object ChannelParameters(const schema::MigrationInitializeOptions& options) {
+  const uint32_t workers = Workers(options);
+  return {{"multifd-channels", workers > 0 ? workers : kDefaultChannels},
+          {"multifd-compression", workers > 0 ? "zstd" : "none"}};
+}
+
 uint64_t Number(const json::object& object, const char* key) {
   const json::value* value = object.if_contains(key);
   if (value == nullptr) return 0;
@@ -147,26 +153,33 @@ absl::Status CheckSupported(const schema::MigrationInitializeOptions& options,
   return absl::OkStatus();
 }
 
+bool HasSeveralChannels(const schema::MigrationInitializeOptions& options) {
+  return Workers(options) > 0;
+}
+
 json::object CapabilitiesFor(const schema::MigrationInitializeOptions& options,
                              const QemuCapabilities& qemu) {
   std::set<std::string> wanted = {"events", "return-path", "pause-before-switchover",
                                   "late-block-activate", "validate-uuid"};
-  if (Workers(options) > 0) wanted.insert("multifd");
+  if (HasSeveralChannels(options)) wanted.insert("multifd");
   if (ThrottlePolicyOf(options)) wanted.insert("auto-converge");
   return CapabilityList(wanted, qemu);
 }
+
+json::object NoCapabilities(const QemuCapabilities& qemu) { return CapabilityList({}, qemu); }
 
 json::object PlainCapabilities(const QemuCapabilities& qemu) {
   return CapabilityList({"events"}, qemu);
 }
 
+json::object IncomingParametersFor(const schema::MigrationInitializeOptions& options) {
+  return HasSeveralChannels(options) ? ChannelParameters(options) : json::object();
+}
+
 json::object ParametersFor(const schema::MigrationInitializeOptions& options) {
   const uint64_t bandwidth = options.max_bandwidth.value_or(0);
-  json::object parameters = {
-      {"max-bandwidth", bandwidth == 0 ? kUnlimitedBandwidth : bandwidth},
-      {"multifd-channels", Workers(options) > 0 ? Workers(options) : kDefaultChannels},
-      {"multifd-compression", Workers(options) > 0 ? "zstd" : "none"},
-  };
+  json::object parameters = ChannelParameters(options);
+  parameters["max-bandwidth"] = bandwidth == 0 ? kUnlimitedBandwidth : bandwidth;
   for (const auto& [name, value] : ParametersAt(options, 1, 0)) parameters[name] = value;
   return parameters;
 }

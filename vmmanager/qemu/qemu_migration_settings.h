@@ -60,6 +60,9 @@ DowntimePolicy DowntimePolicyOf(const schema::MigrationInitializeOptions& option
 absl::Status CheckSupported(const schema::MigrationInitializeOptions& options,
                             const QemuCapabilities& qemu);
 
+// Whether the stream has several channels (multifd).
+bool HasSeveralChannels(const schema::MigrationInitializeOptions& options);
+
 // Arguments of migrate-set-capabilities and migrate-set-parameters. Every capability and parameter
 // that Ferry ever sets is named each time, so that no job inherits another one's.
 boost::json::object CapabilitiesFor(const schema::MigrationInitializeOptions& options,
@@ -69,6 +72,11 @@ boost::json::object ParametersFor(const schema::MigrationInitializeOptions& opti
 // down by `throttle` percent.
 boost::json::object ParametersAt(const schema::MigrationInitializeOptions& options, uint64_t pass,
                                  uint32_t throttle);
+
+// Parameters that the stream's receiving end needs.
+boost::json::object IncomingParametersFor(const schema::MigrationInitializeOptions& options);
+// Capabilities of a QEMU that nobody has set up yet.
+boost::json::object NoCapabilities(const QemuCapabilities& qemu);
 
 // The same for a job that is not a migration (save), and after each job.
 boost::json::object PlainCapabilities(const QemuCapabilities& qemu);

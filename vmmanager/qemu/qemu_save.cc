@@ -58,11 +58,9 @@ Task<absl::Status> SaveToFile(std::shared_ptr<QemuMachine> machine, schema::Save
   const UniqueFd file(::open(partial.path.c_str(), O_RDWR | O_CREAT | O_TRUNC | O_CLOEXEC, 0600));
   if (!file.valid()) co_return absl::ErrnoToStatus(errno, absl::StrCat("cannot make ", path));
   json::object plain = PlainCapabilities(machine->host().capabilities);
-  CO_RETURN_IF_ERROR(
-      (co_await machine->Command("migrate-set-capabilities", std::move(plain))).status());
+  CO_RETURN_IF_ERROR(co_await machine->SetMigrationCapabilities(std::move(plain)));
   json::object parameters = ParametersFor({});
-  CO_RETURN_IF_ERROR(
-      (co_await machine->Command("migrate-set-parameters", std::move(parameters))).status());
+  CO_RETURN_IF_ERROR(co_await machine->SetMigrationParameters(std::move(parameters)));
   QmpCallOptions with_file;
   with_file.send_fd = file.get();
   json::object name = {{"fdname", "state"}};

@@ -123,6 +123,12 @@ struct QmpClient::State : std::enable_shared_from_this<QmpClient::State> {
     co_return absl::OkStatus();
   }
 
+  // A task of its own: a monitor that reads nothing fails a call by its deadline.
+  static Task<void> Send(std::shared_ptr<State> self, std::string bytes, UniqueFd attached) {
+    absl::Status sent = co_await self->Write(std::move(bytes), attached.get());
+    if (!sent.ok()) self->Fail(sent);
+  }
+
   Executor executor;
   Socket socket;
   std::array<char, 16384> buffer{};
@@ -158,14 +164,9 @@ Task<absl::StatusOr<json::value>> QmpClient::Execute(std::string command, json::
                       state->core.Submit(command, std::move(arguments), options.lane));
   auto call = std::make_shared<Call>(state->executor, options.deadline);
   state->calls.emplace(id, call);
-  // Written by a task of its own: a monitor that reads nothing fails the call by its deadline.
-  auto write = [](std::shared_ptr<State> inner, std::string bytes, UniqueFd fd) -> Task<void> {
-    absl::Status sent = co_await inner->Write(std::move(bytes), fd.get());
-    if (!sent.ok()) inner->Fail(sent);
-  };
   UniqueFd attached;
   if (options.send_fd >= 0) attached.Reset(::fcntl(options.send_fd, F_DUPFD_CLOEXEC, 0));
-  Spawn(state->executor, write(state, state->core.TakeOutput(), std::move(attached)));
+  Spawn(state->executor, State::Send(state, state->core.TakeOutput(), std::move(attached)));
   if (!call->result.has_value()) {
     boost::system::error_code ignored;
     co_await call->timer.async_wait(asio::redirect_error(asio::use_awaitable, ignored));
@@ -175,6 +176,11 @@ Task<absl::StatusOr<json::value>> QmpClient::Execute(std::string command, json::
   if (call->result.has_value()) co_return *std::move(call->result);
   co_return absl::DeadlineExceededError(
       absl::StrCat("QEMU did not answer ", command, " within ", options.deadline.count(), " ms"));
+}
+
+void QmpClient::Anticipate(std::string command, json::object arguments) {
+  state_->core.Anticipate(command, std::move(arguments));
+  Spawn(state_->executor, State::Send(state_, state_->core.TakeOutput(), UniqueFd()));
 }
 
 AsyncQueue<QmpEvent>& QmpClient::events() { return state_->events; }

@@ -36,6 +36,10 @@ class QmpClient {
       std::string command, boost::json::object arguments = boost::json::object(),
       QmpCallOptions options = QmpCallOptions());
 
+  // Sends all but the end of a command that will probably be the next one: see QmpCore. Of several
+  // in a row the first one counts.
+  void Anticipate(std::string command, boost::json::object arguments = boost::json::object());
+
   // Events in order; closes when the connection ends.
   AsyncQueue<QmpEvent>& events();
 

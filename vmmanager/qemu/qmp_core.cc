@@ -118,6 +118,26 @@ absl::Status QmpCore::Feed(std::string_view bytes) {
 
 absl::StatusOr<uint64_t> QmpCore::Submit(std::string_view command, json::object arguments,
                                          QmpLane lane) {
+  RETURN_IF_ERROR(Check(command, arguments));
+  const bool jump = lane == QmpLane::kOutOfBand && out_of_band_;
+  if (const std::optional<Anticipated> begun = std::exchange(anticipated_, std::nullopt)) {
+    if (!jump && begun->command == command && begun->arguments == arguments) {
+      pending_.emplace(begun->id, begun->command);
+      End();
+      return begun->id;
+    }
+    // No command has such a member.
+    output_ += R"(,"refuse":true)";
+    End();
+  }
+  const uint64_t id = next_id_++;
+  pending_.emplace(id, std::string(command));
+  Begin(jump ? "exec-oob" : "execute", command, std::move(arguments), id);
+  End();
+  return id;
+}
+
+absl::Status QmpCore::Check(std::string_view command, const json::object& arguments) const {
   if (failed()) return failure_;
   if (!ready()) return absl::FailedPreconditionError("QMP is not negotiated yet");
   if (command == "human-monitor-command") {
@@ -128,11 +148,13 @@ absl::StatusOr<uint64_t> QmpCore::Submit(std::string_view command, json::object 
     return absl::InvalidArgumentError(
         absl::StrCat("refused to send ", std::string(command), " with an exec: address"));
   }
-  const uint64_t id = next_id_++;
-  pending_.emplace(id, std::string(command));
-  const bool jump = lane == QmpLane::kOutOfBand && out_of_band_;
-  Send(jump ? "exec-oob" : "execute", command, std::move(arguments), id);
-  return id;
+  return absl::OkStatus();
+}
+
+void QmpCore::Anticipate(std::string_view command, json::object arguments) {
+  if (anticipated_ || !Check(command, arguments).ok()) return;
+  anticipated_ = Anticipated{next_id_++, std::string(command), arguments};
+  Begin("execute", command, std::move(arguments), anticipated_->id);
 }
 
 void QmpCore::Fail(absl::Status reason) {
@@ -170,7 +192,8 @@ absl::Status QmpCore::HandleGreeting(const json::object& greeting) {
   json::object arguments;
   if (out_of_band_) arguments["enable"] = json::array({"oob"});
   state_ = State::kNegotiating;
-  Send("execute", "qmp_capabilities", std::move(arguments), kNegotiationId);
+  Begin("execute", "qmp_capabilities", std::move(arguments), kNegotiationId);
+  End();
   return absl::OkStatus();
 }
 
@@ -216,14 +239,14 @@ absl::Status QmpCore::HandleEvent(const json::object& message) {
   return absl::OkStatus();
 }
 
-void QmpCore::Send(std::string_view verb, std::string_view command, json::object arguments,
-                   uint64_t id) {
+void QmpCore::Begin(std::string_view verb, std::string_view command, json::object arguments,
+                    uint64_t id) {
   json::object message;
   message[View(verb)] = View(command);
   if (!arguments.empty()) message["arguments"] = std::move(arguments);
   message["id"] = id;
   output_ += json::serialize(message);
-  output_ += '\n';
+  output_.pop_back();
 }
 
 }  // namespace ferry::vm

@@ -20,8 +20,7 @@ absl::Status SystemError(const char* what, const std::string& name) {
   return absl::ErrnoToStatus(error, text);
 }
 
-absl::StatusOr<sockaddr_un> AddressOf(int folder, const std::string& name) {
-  const std::string path = absl::StrCat("/proc/self/fd/", folder, "/", name);
+absl::StatusOr<sockaddr_un> AddressOf(const std::string& path) {
   RETURN_IF_ERROR(CheckUnixPath(path));
   sockaddr_un address{};
   address.sun_family = AF_UNIX;
@@ -29,9 +28,23 @@ absl::StatusOr<sockaddr_un> AddressOf(int folder, const std::string& name) {
   return address;
 }
 
+absl::StatusOr<sockaddr_un> AddressOf(int folder, const std::string& name) {
+  return AddressOf(absl::StrCat("/proc/self/fd/", folder, "/", name));
+}
+
 absl::StatusOr<UniqueFd> MakeSocket() {
   UniqueFd socket(::socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0));
   if (!socket.valid()) return SystemError("make", "a Unix socket");
+  return socket;
+}
+
+absl::StatusOr<UniqueFd> Connect(const sockaddr_un& address, const std::string& name) {
+  ASSIGN_OR_RETURN(UniqueFd socket, MakeSocket());
+  // Non-blocking: a full backlog must be an error, not a hang.
+  ::fcntl(socket.get(), F_SETFL, O_NONBLOCK);
+  if (::connect(socket.get(), reinterpret_cast<const sockaddr*>(&address), sizeof(address)) != 0) {
+    return SystemError("connect to", name);
+  }
   return socket;
 }
 
@@ -57,13 +70,12 @@ absl::StatusOr<UniqueFd> ListenUnix(int folder, const std::string& name) {
 
 absl::StatusOr<UniqueFd> ConnectUnix(int folder, const std::string& name) {
   ASSIGN_OR_RETURN(const sockaddr_un address, AddressOf(folder, name));
-  ASSIGN_OR_RETURN(UniqueFd socket, MakeSocket());
-  // Non-blocking: a full backlog must be an error, not a hang.
-  ::fcntl(socket.get(), F_SETFL, O_NONBLOCK);
-  if (::connect(socket.get(), reinterpret_cast<const sockaddr*>(&address), sizeof(address)) != 0) {
-    return SystemError("connect to", name);
-  }
-  return socket;
+  return Connect(address, name);
+}
+
+absl::StatusOr<UniqueFd> ConnectUnixPath(const std::string& path) {
+  ASSIGN_OR_RETURN(const sockaddr_un address, AddressOf(path));
+  return Connect(address, path);
 }
 
 absl::Status CheckUnixPath(const std::string& path) {

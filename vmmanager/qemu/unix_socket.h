@@ -20,6 +20,9 @@ absl::StatusOr<UniqueFd> ListenUnix(int folder, const std::string& name);
 // A stream socket connected to `name` in the folder. NOT_FOUND if nobody listens there.
 absl::StatusOr<UniqueFd> ConnectUnix(int folder, const std::string& name);
 
+// The same by a path that fits a socket address.
+absl::StatusOr<UniqueFd> ConnectUnixPath(const std::string& path);
+
 // INVALID_ARGUMENT with the path if it does not fit a socket address.
 absl::Status CheckUnixPath(const std::string& path);
 

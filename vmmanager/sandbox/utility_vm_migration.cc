@@ -106,18 +106,21 @@ void UtilityVm::ReturnFromMigration(uint64_t epoch) {
 Task<absl::Status> UtilityVm::Relinquish() {
   auto self = shared_from_this();
   SetPhase(Phase::kGone, absl::StrCat("it moved to ", notice_->destination));
-  event_tap_ = nullptr;
   if (guest_ != nullptr) {
     guest_->set_on_change(nullptr);
     guest_->Close(absl::UnavailableError(row_.state_reason));
     guest_.reset();
   }
   std::shared_ptr<ComputeSystem> system = system_;
-  if (system == nullptr) co_return absl::OkStatus();
-  const schema::MigrationFinalizedOptions options{schema::MigrationOrigin::kSource,
-                                                  schema::MigrationFinalOperation::kStop};
-  absl::Status ended = co_await system->FinalizeLiveMigration(options);
-  if (!ended.ok() && !exited_.is_set()) ended = co_await system->Terminate();
+  absl::Status ended;
+  if (system != nullptr) {
+    const schema::MigrationFinalizedOptions options{schema::MigrationOrigin::kSource,
+                                                    schema::MigrationFinalOperation::kStop};
+    ended = co_await system->FinalizeLiveMigration(options);
+    if (!ended.ok() && !exited_.is_set()) ended = co_await system->Terminate();
+  }
+  // Its last words were the numbers of the transfer.
+  event_tap_ = nullptr;
   co_return ended;
 }
 

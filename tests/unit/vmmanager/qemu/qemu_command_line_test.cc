@@ -80,6 +80,25 @@ TEST(QemuCommandLineTest, LinksTheGuestBySerialPortOrByVsock) {
   EXPECT_THAT(vsock, Not(Contains(HasSubstr("ferry.bridge"))));
 }
 
+TEST(QemuCommandLineTest, ALeanMachineHasLittleToMigrate) {
+  schema::VirtualMachine machine;
+  const auto first = *BuildCommandLine(kId, machine, Context());
+  EXPECT_EQ(After(first, "-machine"), "pc-q35-7.2");
+  EXPECT_THAT(first, Not(Contains(HasSubstr("disable-modern"))));
+  machine.platform.layout = kLeanLayout;
+  const auto lean = *BuildCommandLine(kId, machine, Context());
+  EXPECT_EQ(After(lean, "-machine"), "pc-q35-7.2,suppress-vmdesc=on,sata=off,vmport=off");
+  EXPECT_THAT(lean, Contains("virtio-serial-pci,id=serial0,max_ports=2,disable-legacy=off,"
+                             "disable-modern=on,bus=pcie.0,addr=0x4"));
+  EXPECT_THAT(lean, Contains("virtio-rng-pci,id=rng0,disable-legacy=off,disable-modern=on,"
+                             "bus=pcie.0,addr=0x6"));
+  EXPECT_THAT(lean, Contains("virtio-scsi-pci,id=scsi0,disable-legacy=off,disable-modern=on,"
+                             "bus=pcie.0,addr=0x8"));
+  machine.platform.layout = kLeanLayout + 1;
+  EXPECT_THAT(BuildCommandLine(kId, machine, Context()).status().message(),
+              HasSubstr("Ferry.Layout is 2"));
+}
+
 TEST(QemuCommandLineTest, DisksHaveStableNamesAndEscapedPaths) {
   schema::VirtualMachine machine;
   machine.devices.scsi["1"].attachments["3"] = {

@@ -166,6 +166,68 @@ TEST(QmpCoreTest, NeverLetsProgramsBeStarted) {
   EXPECT_TRUE(core.TakeOutput().empty());
 }
 
+TEST(QmpCoreTest, OfAnAnticipatedCommandOnlyTheEndIsLeft) {
+  QmpCore core;
+  MakeReady(core);
+  json::object arguments = {{"state", "pre-switchover"}};
+  core.Anticipate("migrate-continue", arguments);
+  core.Anticipate("migrate-continue", arguments);
+  const std::string begun = core.TakeOutput();
+  EXPECT_EQ(core.pending(), 0u);
+  const uint64_t id = *core.Submit("migrate-continue", arguments);
+  EXPECT_EQ(core.TakeOutput(), "}\n");
+  const json::object whole = json::parse(begun + "}").as_object();
+  EXPECT_EQ(whole.at("execute").as_string(), "migrate-continue");
+  EXPECT_EQ(whole.at("arguments").as_object(), arguments);
+  EXPECT_EQ(whole.at("id").to_number<uint64_t>(), id);
+  ASSERT_TRUE(core.Feed("{\"return\": {}, \"id\": " + std::to_string(id) + "}\n").ok());
+  ASSERT_EQ(core.TakeReplies().size(), 1u);
+  // The next one is sent as ever.
+  ASSERT_TRUE(core.Submit("migrate-continue", arguments).ok());
+  EXPECT_NE(core.TakeOutput().find("migrate-continue"), std::string::npos);
+}
+
+TEST(QmpCoreTest, AnAnticipatedCommandThatDoesNotFollowIsRefused) {
+  const json::object paused = {{"state", "pre-switchover"}};
+  struct Other {
+    const char* command;
+    json::object arguments;
+    QmpLane lane;
+  };
+  for (const Other& other : {Other{"query-status", {}, QmpLane::kInBand},
+                             Other{"migrate-continue", {{"state", "device"}}, QmpLane::kInBand},
+                             Other{"migrate-continue", paused, QmpLane::kOutOfBand}}) {
+    QmpCore core;
+    MakeReady(core);
+    core.Anticipate("migrate-continue", paused);
+    const std::string begun = core.TakeOutput();
+    const uint64_t id = *core.Submit(other.command, other.arguments, other.lane);
+    const std::string rest = core.TakeOutput();
+    const size_t end = rest.find('\n');
+    const json::object refused = json::parse(begun + rest.substr(0, end)).as_object();
+    EXPECT_TRUE(refused.contains("refuse"));
+    const json::object next = json::parse(rest.substr(end + 1)).as_object();
+    EXPECT_EQ(next.at("id").to_number<uint64_t>(), id);
+    // QEMU's word of the refusal is nobody's.
+    const uint64_t unclaimed = refused.at("id").to_number<uint64_t>();
+    EXPECT_NE(unclaimed, id);
+    ASSERT_TRUE(core.Feed("{\"error\": {\"class\": \"GenericError\", \"desc\": \"x\"}, \"id\": " +
+                          std::to_string(unclaimed) + "}\n")
+                    .ok());
+    EXPECT_TRUE(core.TakeReplies().empty());
+    EXPECT_EQ(core.pending(), 1u);
+  }
+}
+
+TEST(QmpCoreTest, WhatMayNotBeSentIsNotAnticipated) {
+  QmpCore core;
+  core.Anticipate("cont", {});
+  EXPECT_EQ(core.TakeOutput(), "");
+  MakeReady(core);
+  core.Anticipate("migrate", {{"uri", "exec:cat"}});
+  EXPECT_EQ(core.TakeOutput(), "");
+}
+
 TEST(SteadyTimeOfTest, ConvertsAgeAndNeverLiesInTheFuture) {
   const auto wall = std::chrono::system_clock::time_point(std::chrono::seconds(100));
   const auto steady = std::chrono::steady_clock::time_point(std::chrono::seconds(10));
