@@ -84,6 +84,18 @@ void FieldReader::I32(const char* member, int32_t* out) const {
   *out = static_cast<int32_t>(*number);
 }
 
+void FieldReader::U64(const char* member, uint64_t* out) const {
+  const json::value* value = Find(member);
+  if (value == nullptr) return;
+  if (value->is_uint64()) {
+    *out = value->get_uint64();
+  } else if (value->is_int64() && value->get_int64() >= 0) {
+    *out = static_cast<uint64_t>(value->get_int64());
+  } else {
+    Complain(member, "must be a whole number from 0 to 18446744073709551615");
+  }
+}
+
 void FieldReader::Raw(const char* member, std::string* out) const {
   const json::value* value = Find(member);
   if (value != nullptr) *out = json::serialize(*value);

@@ -39,6 +39,9 @@ inline constexpr uint32_t kModifyServiceSettings = 0x10200101;
 // Ferry's own; only sent to an agent that announced AcknowledgeExitSupported.
 inline constexpr uint32_t kAcknowledgeExit = 0x10F00101;
 inline constexpr uint32_t kListProcesses = 0x10F00201;
+// Only sent to an agent that announced ContainersSupported.
+inline constexpr uint32_t kPauseContainer = 0x10F00301;
+inline constexpr uint32_t kResumeContainer = 0x10F00401;
 
 inline constexpr uint32_t kContainerNotification = 0x30100101;
 

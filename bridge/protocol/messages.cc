@@ -153,7 +153,8 @@ json::object EncodeCapabilities(const Capabilities& capabilities) {
                         {"DumpStacksSupported", guest.dump_stacks_supported},
                         {"DeleteContainerStateSupported", guest.delete_container_state_supported},
                         {"ResumableStdioSupported", guest.resumable_stdio_supported},
-                        {"AcknowledgeExitSupported", guest.acknowledge_exit_supported}}}};
+                        {"AcknowledgeExitSupported", guest.acknowledge_exit_supported},
+                        {"ContainersSupported", guest.containers_supported}}}};
 }
 
 void ReadCapabilities(const FieldReader& in, Capabilities* out) {
@@ -177,6 +178,7 @@ void ReadCapabilities(const FieldReader& in, Capabilities* out) {
     guest.Bool("DeleteContainerStateSupported", &defined.delete_container_state_supported);
     guest.Bool("ResumableStdioSupported", &defined.resumable_stdio_supported);
     guest.Bool("AcknowledgeExitSupported", &defined.acknowledge_exit_supported);
+    guest.Bool("ContainersSupported", &defined.containers_supported);
   });
 }
 

@@ -38,10 +38,11 @@ struct ResponseBase {
   std::vector<ErrorRecord> error_records;
 };
 
-// Requests with nothing but the base: Start, ShutdownGraceful, ShutdownForced, ListProcesses.
+// Requests with nothing but the base: Start, ShutdownGraceful, ShutdownForced, ListProcesses,
+// DeleteContainerState, PauseContainer, ResumeContainer.
 struct SimpleRequest : RequestBase {};
 // Answers with nothing but the base: Start, Shutdown*, SignalProcess, ResizeConsole,
-// ModifySettings, AcknowledgeExit.
+// ModifySettings, AcknowledgeExit, DeleteContainerState, PauseContainer, ResumeContainer.
 struct SimpleResponse : ResponseBase {};
 
 struct NegotiateRequest : RequestBase {
@@ -63,6 +64,8 @@ struct GuestDefinedCapabilities {
   bool resumable_stdio_supported = false;
   // Ferry's: exit statuses are kept until AcknowledgeExit; ListProcesses is known as well.
   bool acknowledge_exit_supported = false;
+  // Ferry's: OCI containers, with PauseContainer and ResumeContainer (container_messages.h).
+  bool containers_supported = false;
 };
 
 struct Capabilities {

@@ -9,6 +9,7 @@
 #include <utility>
 #include <vector>
 
+#include "bridge/protocol/container_messages.h"
 #include "bridge/protocol/frame.h"
 #include "bridge/protocol/messages.h"
 #include "guestmanager/bridge_client_core.h"
@@ -31,15 +32,32 @@ void TryText(std::string_view text) {
 
 using Try = void (*)(std::string_view);
 constexpr Try kMessages[] = {
-    TryText<bridge::SimpleRequest>,          TryText<bridge::NegotiateRequest>,
-    TryText<bridge::CreateRequest>,          TryText<bridge::ExecuteProcessRequest>,
-    TryText<bridge::WaitForProcessRequest>,  TryText<bridge::SignalProcessRequest>,
-    TryText<bridge::ResizeConsoleRequest>,   TryText<bridge::GetPropertiesRequest>,
-    TryText<bridge::ModifySettingsRequest>,  TryText<bridge::AcknowledgeExitRequest>,
-    TryText<bridge::SimpleResponse>,         TryText<bridge::NegotiateResponse>,
-    TryText<bridge::CreateResponse>,         TryText<bridge::ExecuteProcessResponse>,
-    TryText<bridge::WaitForProcessResponse>, TryText<bridge::GetPropertiesResponse>,
-    TryText<bridge::ListProcessesResponse>,  TryText<bridge::ContainerNotification>,
+    TryText<bridge::SimpleRequest>,
+    TryText<bridge::NegotiateRequest>,
+    TryText<bridge::CreateRequest>,
+    TryText<bridge::ExecuteProcessRequest>,
+    TryText<bridge::WaitForProcessRequest>,
+    TryText<bridge::SignalProcessRequest>,
+    TryText<bridge::ResizeConsoleRequest>,
+    TryText<bridge::GetPropertiesRequest>,
+    TryText<bridge::ModifySettingsRequest>,
+    TryText<bridge::AcknowledgeExitRequest>,
+    TryText<bridge::SimpleResponse>,
+    TryText<bridge::NegotiateResponse>,
+    TryText<bridge::CreateResponse>,
+    TryText<bridge::ExecuteProcessResponse>,
+    TryText<bridge::WaitForProcessResponse>,
+    TryText<bridge::GetPropertiesResponse>,
+    TryText<bridge::ListProcessesResponse>,
+    TryText<bridge::ContainerNotification>,
+    TryText<bridge::ContainerConfig>,
+    TryText<bridge::MappedVirtualDisk>,
+    TryText<bridge::ScsiDevice>,
+    TryText<bridge::CombinedLayers>,
+    TryText<bridge::ContainerConstraints>,
+    TryText<bridge::PodCgroupMemoryLimit>,
+    TryText<bridge::PropertyQuery>,
+    TryText<bridge::ContainerProperties>,
 };
 
 // However the bytes are cut, the same frames come out.

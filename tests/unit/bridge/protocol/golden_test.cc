@@ -48,6 +48,8 @@ TEST(GoldenTest, RequestTypes) {
   // Ferry's own: agents one release apart meet.
   EXPECT_EQ(kAcknowledgeExit, 0x10f00101u);
   EXPECT_EQ(kListProcesses, 0x10f00201u);
+  EXPECT_EQ(kPauseContainer, 0x10f00301u);
+  EXPECT_EQ(kResumeContainer, 0x10f00401u);
 }
 
 TEST(GoldenTest, AnswersAndNotifications) {
@@ -133,11 +135,11 @@ std::string NegotiatedText(int member) {
          R"("GuestDefinedCapabilities":{"NamespaceAddRequestSupported":)" + is(5) +
          R"(,"SignalProcessSupported":)" + is(6) + R"(,"DumpStacksSupported":)" + is(7) +
          R"(,"DeleteContainerStateSupported":)" + is(8) + R"(,"ResumableStdioSupported":)" + is(9) +
-         R"(,"AcknowledgeExitSupported":)" + is(10) + "}}}";
+         R"(,"AcknowledgeExitSupported":)" + is(10) + R"(,"ContainersSupported":)" + is(11) + "}}}";
 }
 
 TEST(GoldenTest, Capabilities) {
-  constexpr int kMembers = 11;
+  constexpr int kMembers = 12;
   for (int member = 0; member < kMembers; ++member) {
     auto message = WithActivity<NegotiateResponse>();
     const auto members = [](NegotiateResponse* of) {
@@ -149,7 +151,7 @@ TEST(GoldenTest, Capabilities) {
           &all.modify_service_settings_supported,  &guest.namespace_add_request_supported,
           &guest.signal_process_supported,         &guest.dump_stacks_supported,
           &guest.delete_container_state_supported, &guest.resumable_stdio_supported,
-          &guest.acknowledge_exit_supported};
+          &guest.acknowledge_exit_supported,       &guest.containers_supported};
     };
     ASSERT_EQ(members(&message).size(), size_t{kMembers});
     message.version = 4;
