@@ -7,7 +7,7 @@
 #include <vector>
 
 #include "absl/status/statusor.h"
-#include "bridge/guest/spawn.h"
+#include "bridge/process/spawn.h"
 #include "bridge/guest/stdio_stream.h"
 #include "bridge/protocol/messages.h"
 #include "bridge/runtime/async.h"

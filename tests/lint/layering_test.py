@@ -25,7 +25,8 @@ ALLOWED = {
     "bridge/stream": BRIDGE_RUNTIME,
     "bridge/transport": BRIDGE_RUNTIME,
     "bridge/mux": BRIDGE_RUNTIME | {"bridge/transport"},
-    "bridge/guest": BRIDGE_WIRE,
+    "bridge/process": BRIDGE_RUNTIME,
+    "bridge/guest": BRIDGE_WIRE | {"bridge/process"},
     "guestmanager": BRIDGE_WIRE,
     "vmmanager/schema": BRIDGE_RUNTIME,
     "vmmanager/backend": BRIDGE_WIRE | {"vmmanager/schema"},
@@ -50,7 +51,7 @@ ALLOWED = {
                                                                           "migration/preflight"},
 }
 # The guest links no protobuf, no gRPC and none of the host's code.
-TOOLS_GUEST = HOST_BRIDGE | {"bridge/guest"}
+TOOLS_GUEST = HOST_BRIDGE | {"bridge/process", "bridge/guest"}
 
 INCLUDE = re.compile(r'^\s*#\s*include\s*["<]([^">]+)[">]', re.M)
 ROOMS = sorted(set(ALLOWED) | PROTO, key=len, reverse=True)

@@ -1,10 +1,6 @@
 #include <errno.h>
 #include <fcntl.h>
-#include <linux/netlink.h>
 #include <poll.h>
-#include <string.h>
-#include <sys/socket.h>
-#include <sys/syscall.h>
 #include <unistd.h>
 
 #include <chrono>
@@ -12,6 +8,8 @@
 #include <fstream>
 
 #include "absl/strings/str_cat.h"
+#include "bridge/process/device_events.h"
+#include "bridge/process/kernel_modules.h"
 #include "tools/ferry-guest/init.h"
 
 // Kernel modules, and the device that they bring.
@@ -21,7 +19,6 @@ namespace {
 namespace fs = std::filesystem;
 
 constexpr char kModuleList[] = "/etc/ferry/modules";
-constexpr char kModuleFolder[] = "/lib/modules/ferry/";
 constexpr char kPortClass[] = "/sys/class/virtio-ports";
 constexpr std::chrono::seconds kPortDeadline{20};
 
@@ -38,35 +35,19 @@ std::string FindPort(const std::string& name) {
   return "";
 }
 
-// The kernel's announcements of devices.
-UniqueFd OpenDeviceEvents() {
-  UniqueFd events(
-      socket(AF_NETLINK, SOCK_DGRAM | SOCK_CLOEXEC | SOCK_NONBLOCK, NETLINK_KOBJECT_UEVENT));
-  struct sockaddr_nl address = {};
-  address.nl_family = AF_NETLINK;
-  address.nl_groups = 1;
-  if (bind(events.get(), reinterpret_cast<struct sockaddr*>(&address), sizeof(address)) != 0) {
-    events.Reset();
-  }
-  return events;
-}
-
 }  // namespace
 
 void LoadModules() {
+  const bridge::KernelModules modules;
   std::ifstream list(kModuleList);
   for (std::string name; list >> name;) {
-    UniqueFd file(open(absl::StrCat(kModuleFolder, name).c_str(), O_RDONLY | O_CLOEXEC));
-    if (!file.valid()) {
-      Say(absl::StrCat("module ", name, ": ", strerror(errno)));
-    } else if (syscall(SYS_finit_module, file.get(), "", 0) != 0 && errno != EEXIST) {
-      Say(absl::StrCat("module ", name, ": ", strerror(errno)));
-    }
+    const absl::Status status = modules.LoadFile(name);
+    if (!status.ok()) Say(std::string(status.message()));
   }
 }
 
 absl::StatusOr<UniqueFd> OpenVirtioPort(const std::string& name) {
-  const UniqueFd events = OpenDeviceEvents();
+  const UniqueFd events = bridge::OpenDeviceEvents();
   const auto deadline = std::chrono::steady_clock::now() + kPortDeadline;
   std::string device = FindPort(name);
   while (device.empty()) {
@@ -78,9 +59,7 @@ absl::StatusOr<UniqueFd> OpenVirtioPort(const std::string& name) {
     }
     struct pollfd wait = {events.get(), POLLIN, 0};
     poll(&wait, 1, static_cast<int>(left.count()));
-    char event[4096];
-    while (recv(events.get(), event, sizeof(event), 0) > 0) {
-    }
+    bridge::DrainDeviceEvents(events.get());
     device = FindPort(name);
   }
   UniqueFd port(open(device.c_str(), O_RDWR | O_NONBLOCK | O_CLOEXEC));

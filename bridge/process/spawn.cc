@@ -1,4 +1,4 @@
-#include "bridge/guest/spawn.h"
+#include "bridge/process/spawn.h"
 
 #include <errno.h>
 #include <fcntl.h>
