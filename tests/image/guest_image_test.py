@@ -122,12 +122,41 @@ class GuestImageTest(unittest.TestCase):
         self.assertIn("root:x:0:0:", self.content("etc/passwd"))
         self.assertEqual(self.content("etc/ferry/note"), "a note\n")
 
+    def test_the_tools_find_every_library_that_they_need(self):
+        for tool in ("usr/bin/crun", "sbin/mke2fs"):
+            self.assertEqual(self.entries[tool][0], stat.S_IFREG | 0o755)
+        for name, (_, _, content) in list(self.entries.items()):
+            if content[:4] != b"\x7fELF" or name.endswith(".ko"):
+                continue
+            with tempfile.NamedTemporaryFile() as file:
+                file.write(content)
+                file.flush()
+                text = subprocess.run(["readelf", "--wide", "--dynamic", "--program-headers",
+                                       file.name], check=True, stdout=subprocess.PIPE,
+                                      text=True).stdout
+            for linker in re.findall(r"interpreter: /(\S+)\]", text):
+                # The test's agent is any program of this machine; it is not run.
+                if name != "init":
+                    self.assertIn(linker, self.entries, name)
+            for library in re.findall(r"\(NEEDED\).*\[(\S+)\]", text):
+                if name != "init" and not library.startswith("ld-linux"):
+                    self.assertIn(f"lib/x86_64-linux-gnu/{library}", self.entries, name)
+
+    def test_what_containers_need_is_a_module_or_built_in(self):
+        modules = self.content("lib/modules/ferry/modules.dep")
+        for name in ("overlay", "erofs", "squashfs", "ext4", "crc32c_generic"):
+            self.assertIn(f"{name}.ko:", modules)
+            self.assertNotIn(f"{name}.ko", self.content("etc/ferry/modules"))
+
     def test_manifest_names_every_input(self):
         manifest = json.loads((self.image / "manifest.json").read_text())
         self.assertEqual(set(manifest["inputs"]["files"]), {"init", "etc/ferry/note"})
         names = [package["name"] for package in manifest["inputs"]["packages"]]
         self.assertTrue(names[0].startswith("linux-image-"))
         self.assertEqual(names[1], "busybox-static")
+        for name in ("crun", "e2fsprogs", "libc6", "libseccomp2"):
+            self.assertIn(name, names)
+        self.assertNotIn("libelogind0", names)
         self.assertEqual(set(manifest["outputs"]), {"vmlinuz", "initrd.img"})
 
     def test_wrong_arguments_are_explained(self):
