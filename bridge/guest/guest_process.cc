@@ -1,6 +1,7 @@
 #include "bridge/guest/guest_process.h"
 
 #include <errno.h>
+#include <poll.h>
 #include <signal.h>
 #include <sys/wait.h>
 
@@ -13,16 +14,24 @@ namespace {
 
 constexpr milliseconds kDialLimit{10'000};
 
+// What stands for the status of a process that is not this process's child.
+constexpr uint32_t kStatusLost = 255;
+
 // How the zombie ended, without reaping it; nullopt while it runs.
 std::optional<GuestExit> PeekExit(pid_t pid) {
   siginfo_t info = {};
-  if (waitid(P_PID, static_cast<id_t>(pid), &info, WEXITED | WNOHANG | WNOWAIT) != 0 ||
-      info.si_pid != pid) {
-    return std::nullopt;
+  if (waitid(P_PID, static_cast<id_t>(pid), &info, WEXITED | WNOHANG | WNOWAIT) != 0) {
+    return GuestExit{kStatusLost, std::nullopt};
   }
+  if (info.si_pid != pid) return std::nullopt;
   const auto status = static_cast<uint32_t>(info.si_status);
   if (info.si_code == CLD_EXITED) return GuestExit{status, std::nullopt};
   return GuestExit{128 + status, status};
+}
+
+bool HasEnded(int pidfd) {
+  struct pollfd ended = {pidfd, POLLIN, 0};
+  return poll(&ended, 1, 0) > 0;
 }
 
 SpawnSpec ToSpec(const ProcessParameters& parameters, const StdioRelaySettings& stdio) {
@@ -45,8 +54,8 @@ SpawnSpec ToSpec(const ProcessParameters& parameters, const StdioRelaySettings& 
   return spec;
 }
 
-Task<absl::StatusOr<std::unique_ptr<Connection>>> DialStdio(GuestTransport* transport,
-                                                            uint32_t port) {
+Task<absl::StatusOr<std::unique_ptr<Connection>>> DialPort(GuestTransport* transport,
+                                                           uint32_t port) {
   if (port == 0) co_return std::unique_ptr<Connection>();
   Task<absl::StatusOr<std::unique_ptr<Connection>>> dial = transport->Dial(port);
   co_return co_await WithDeadline(kDialLimit, "the host's stdio port", std::move(dial));
@@ -54,38 +63,43 @@ Task<absl::StatusOr<std::unique_ptr<Connection>>> DialStdio(GuestTransport* tran
 
 }  // namespace
 
-struct GuestProcess::Dialled {
-  std::shared_ptr<Connection> std_in;
-  std::shared_ptr<Connection> std_out;
-  std::shared_ptr<Connection> std_err;
-};
+Task<absl::StatusOr<DialledStdio>> DialStdio(GuestTransport& transport, StdioRelaySettings stdio) {
+  DialledStdio dialled;
+  if (stdio.resumable) co_return dialled;
+  CO_ASSIGN_OR_RETURN(dialled.std_in, co_await DialPort(&transport, stdio.std_in));
+  CO_ASSIGN_OR_RETURN(dialled.std_out, co_await DialPort(&transport, stdio.std_out));
+  CO_ASSIGN_OR_RETURN(dialled.std_err, co_await DialPort(&transport, stdio.std_err));
+  co_return dialled;
+}
 
 Task<absl::StatusOr<std::shared_ptr<GuestProcess>>> GuestProcess::Start(
     Executor executor, GuestTransport& transport, ProcessParameters parameters,
     StdioRelaySettings stdio) {
   const SpawnSpec spec = ToSpec(parameters, stdio);
-  Dialled dialled;
-  if (!stdio.resumable) {
-    CO_ASSIGN_OR_RETURN(dialled.std_in, co_await DialStdio(&transport, stdio.std_in));
-    CO_ASSIGN_OR_RETURN(dialled.std_out, co_await DialStdio(&transport, stdio.std_out));
-    CO_ASSIGN_OR_RETURN(dialled.std_err, co_await DialStdio(&transport, stdio.std_err));
-  }
+  CO_ASSIGN_OR_RETURN(DialledStdio dialled, co_await DialStdio(transport, stdio));
   CO_ASSIGN_OR_RETURN(SpawnedProcess spawned, SpawnProcess(spec));
-  // The relays own the stdio ends, the process everything else.
-  SpawnedProcess ends;
-  ends.std_in = std::move(spawned.std_in);
-  ends.std_out = std::move(spawned.std_out);
-  ends.std_err = std::move(spawned.std_err);
-  auto process = std::make_shared<GuestProcess>(executor, std::move(spawned));
-  process->StartStdio(executor, transport, ends, stdio, spec.terminal, dialled);
-  process->scope_.Spawn(process->WatchExit(process));
+  std::shared_ptr<GuestProcess> process = Adopt(executor, std::move(spawned), Kind::kVm);
+  process->ConnectStdio(transport, stdio, std::move(dialled));
   co_return process;
 }
 
-GuestProcess::GuestProcess(Executor executor, SpawnedProcess spawned)
-    : pid_(spawned.pid),
+std::shared_ptr<GuestProcess> GuestProcess::Adopt(Executor executor, SpawnedProcess spawned,
+                                                  Kind kind) {
+  auto process = std::make_shared<GuestProcess>(executor, std::move(spawned), kind);
+  process->scope_.Spawn(process->WatchExit(process));
+  return process;
+}
+
+GuestProcess::GuestProcess(Executor executor, SpawnedProcess spawned, Kind kind)
+    : executor_(executor),
+      kind_(kind),
+      pid_(spawned.pid),
+      id_(static_cast<uint32_t>(spawned.pid)),
       pidfd_(executor, spawned.pidfd.Release()),
       terminal_(std::move(spawned.terminal)),
+      std_in_(std::move(spawned.std_in)),
+      std_out_(std::move(spawned.std_out)),
+      std_err_(std::move(spawned.std_err)),
       exited_(executor),
       scope_(executor) {}
 
@@ -93,22 +107,29 @@ GuestProcess::~GuestProcess() {
   for (const auto& stream : streams_) stream->Abort();
 }
 
-void GuestProcess::StartStdio(Executor executor, GuestTransport& transport, SpawnedProcess& spawned,
-                              const StdioRelaySettings& stdio, bool terminal, Dialled& dialled) {
-  if (spawned.std_in.valid()) {
+void GuestProcess::ConnectStdio(GuestTransport& transport, const StdioRelaySettings& stdio,
+                                DialledStdio dialled) {
+  UniqueFd std_in = std::move(std_in_);
+  if (std_in.valid() && stdio.std_in != 0) {
     streams_.push_back(stdio.resumable
-                           ? StartResumableInput(executor, transport, stdio.std_in,
-                                                 std::move(spawned.std_in), terminal)
-                           : StartPlainInput(executor, dialled.std_in, std::move(spawned.std_in)));
+                           ? StartResumableInput(executor_, transport, stdio.std_in,
+                                                 std::move(std_in), has_terminal())
+                           : StartPlainInput(executor_, dialled.std_in, std::move(std_in)));
   }
   const auto output = [&](UniqueFd fd, uint32_t port, std::shared_ptr<Connection> connection) {
     if (!fd.valid()) return;
-    streams_.push_back(stdio.resumable
-                           ? StartResumableOutput(executor, transport, port, std::move(fd))
-                           : StartPlainOutput(executor, std::move(connection), std::move(fd)));
+    if (port == 0) {
+      streams_.push_back(StartDiscard(executor_, std::move(fd)));
+    } else if (stdio.resumable) {
+      streams_.push_back(StartResumableOutput(executor_, transport, port, std::move(fd)));
+    } else {
+      streams_.push_back(StartPlainOutput(executor_, std::move(connection), std::move(fd)));
+    }
   };
-  output(std::move(spawned.std_out), stdio.std_out, dialled.std_out);
-  output(std::move(spawned.std_err), stdio.std_err, dialled.std_err);
+  output(std::move(std_out_), stdio.std_out, dialled.std_out);
+  output(std::move(std_err_), stdio.std_err, dialled.std_err);
+  if (!exit_.has_value()) return;
+  for (const auto& stream : streams_) stream->ProcessExited();
 }
 
 Task<void> GuestProcess::WatchExit([[maybe_unused]] std::shared_ptr<GuestProcess> self) {
@@ -119,35 +140,42 @@ Task<void> GuestProcess::WatchExit([[maybe_unused]] std::shared_ptr<GuestProcess
     exit_ = PeekExit(pid_);
     if (error) break;
   }
+  if (kind_ == Kind::kContainer && exit_.has_value()) Collect(/*wait=*/false);
   for (const auto& stream : streams_) stream->ProcessExited();
   exited_.Set();
 }
 
+void GuestProcess::Collect(bool wait) {
+  if (!std::exchange(reaped_, true)) waitpid(pid_, nullptr, wait ? 0 : WNOHANG);
+}
+
 absl::Status GuestProcess::Signal(uint32_t signal) {
-  if (exit_.has_value() || PeekExit(pid_).has_value()) {
-    return absl::NotFoundError(absl::StrCat("process ", pid_, " has exited"));
+  if (exit_.has_value() || reaped_ || HasEnded(pidfd_.native_handle())) {
+    return absl::NotFoundError(absl::StrCat("process ", id_, " has exited"));
   }
   if (signal >= static_cast<uint32_t>(NSIG)) {
     return absl::InvalidArgumentError(absl::StrCat("there is no signal ", signal));
   }
   const int number = signal == 0 ? SIGKILL : static_cast<int>(signal);
-  const pid_t target = number == SIGKILL ? -pid_ : pid_;
+  const pid_t target = number == SIGKILL && kind_ == Kind::kVm ? -pid_ : pid_;
+  last_signal_ = number;
   if (kill(target, number) == 0) return absl::OkStatus();
-  return absl::ErrnoToStatus(errno, absl::StrCat("cannot signal process ", pid_));
+  return absl::ErrnoToStatus(errno, absl::StrCat("cannot signal process ", id_));
 }
 
 absl::Status GuestProcess::Resize(uint32_t rows, uint32_t columns) {
   if (!terminal_.valid()) {
-    return absl::FailedPreconditionError(absl::StrCat("process ", pid_, " has no terminal"));
+    return absl::FailedPreconditionError(absl::StrCat("process ", id_, " has no terminal"));
   }
   return SetWindowSize(terminal_.get(), rows, columns);
 }
 
 absl::Status GuestProcess::Acknowledge() {
   if (!exit_.has_value()) {
-    return absl::FailedPreconditionError(absl::StrCat("process ", pid_, " has not exited"));
+    return absl::FailedPreconditionError(absl::StrCat("process ", id_, " has not exited"));
   }
-  if (!std::exchange(reaped_, true)) waitpid(pid_, nullptr, WNOHANG);
+  Collect(/*wait=*/false);
+  acknowledged_ = true;
   for (const auto& stream : streams_) stream->Abort();
   streams_.clear();
   return absl::OkStatus();
@@ -158,10 +186,10 @@ void GuestProcess::Abandon() {
   streams_.clear();
   scope_.Cancel();
   if (reaped_) return;
-  if (!exit_.has_value()) kill(-pid_, SIGKILL);
-  // After SIGKILL this returns within moments.
-  waitpid(pid_, nullptr, 0);
-  reaped_ = true;
+  if (!exit_.has_value()) kill(kind_ == Kind::kVm ? -pid_ : pid_, SIGKILL);
+  // After SIGKILL a process of the VM is gone within moments. A container's init may have to wait
+  // for others that are collected here as well.
+  Collect(/*wait=*/kind_ == Kind::kVm);
 }
 
 }  // namespace ferry::bridge

@@ -1,73 +1,10 @@
-#include <algorithm>
-#include <boost/json/array.hpp>
-#include <boost/json/object.hpp>
-#include <boost/json/serialize.hpp>
-
 #include "absl/strings/str_cat.h"
+#include "bridge/guest/answers.h"
 #include "bridge/guest/guest_server.h"
-#include "bridge/protocol/json_fields.h"
 
 // GuestServer's answers, one function per request.
 namespace ferry::bridge {
 namespace {
-
-bool IsVm(const std::string& container_id) {
-  return container_id.empty() || container_id == kNullGuid;
-}
-
-std::string Text(const absl::Status& status) { return std::string(status.message()); }
-
-std::string BadJson(const absl::Status& status) {
-  return Encode(FailedResponse(kHresultBadJson, Text(status), kNullGuid));
-}
-
-std::string Ok(const RequestBase& request) {
-  SimpleResponse response;
-  response.activity_id = request.activity_id;
-  return Encode(response);
-}
-
-std::string NoContainer(const RequestBase& request) {
-  return Encode(FailedResponse(kHresultContainerNotFound,
-                               absl::StrCat("there is no container '", request.container_id,
-                                            "': this agent runs processes of the VM itself only"),
-                               request.activity_id));
-}
-
-std::string NoProcess(const RequestBase& request, uint32_t pid) {
-  return Encode(FailedResponse(kHresultProcessNotFound, absl::StrCat("there is no process ", pid),
-                               request.activity_id));
-}
-
-uint32_t ToHresult(const absl::Status& status) {
-  switch (status.code()) {
-    case absl::StatusCode::kNotFound:
-      return kHresultProcessNotFound;
-    case absl::StatusCode::kInvalidArgument:
-      return kHresultInvalidArgument;
-    case absl::StatusCode::kFailedPrecondition:
-      return kHresultInvalidState;
-    default:
-      return kHresultFailed;
-  }
-}
-
-std::string FromStatus(const RequestBase& request, const absl::Status& status) {
-  if (status.ok()) return Ok(request);
-  return Encode(FailedResponse(ToHresult(status), Text(status), request.activity_id));
-}
-
-// The names of the properties that a query asks for. An empty text asks for none.
-absl::StatusOr<std::vector<std::string>> PropertyTypes(const std::string& query) {
-  std::vector<std::string> types;
-  if (query.empty()) return types;
-  const absl::StatusOr<boost::json::object> object = ParseObject(query);
-  if (!object.ok()) return object.status();
-  absl::Status status;
-  FieldReader(*object, "Query", &status).TextList("PropertyTypes", &types);
-  if (!status.ok()) return status;
-  return types;
-}
 
 Task<absl::Status> AwaitExit(std::shared_ptr<GuestProcess> process) {
   co_await process->exited().Wait();
@@ -79,7 +16,7 @@ Task<absl::Status> AwaitExit(std::shared_ptr<GuestProcess> process) {
 Task<std::string> GuestServer::Answer(const Frame& frame, const RequestBase& base) {
   switch (frame.type) {
     case kCreate:
-      co_return OnCreate(frame, base);
+      co_return co_await OnCreate(frame, base);
     case kStart:
       co_return Ok(base);
     case kExecuteProcess:
@@ -100,41 +37,44 @@ Task<std::string> GuestServer::Answer(const Frame& frame, const RequestBase& bas
       co_return OnAcknowledgeExit(frame);
     case kListProcesses:
       co_return OnListProcesses(base);
+    case kModifySettings:
+      if (containers_.has_value()) co_return co_await OnModifySettings(frame);
+      break;
+    case kPauseContainer:
+    case kResumeContainer:
+    case kDeleteContainerState:
+      if (containers_.has_value()) co_return co_await OnContainerRequest(frame.type, base);
+      break;
     default:
-      co_return Encode(FailedResponse(
-          kHresultNotImplemented,
-          absl::StrCat("this agent does not know message type 0x", absl::Hex(frame.type)),
-          base.activity_id));
+      break;
   }
-}
-
-std::string GuestServer::OnCreate(const Frame& frame, const RequestBase& base) {
-  const absl::StatusOr<CreateRequest> request = Decode<CreateRequest>(frame.payload);
-  if (!request.ok()) return BadJson(request.status());
-  if (IsVm(base.container_id)) return Ok(base);
-  return Encode(FailedResponse(kHresultNotImplemented,
-                               absl::StrCat("cannot create container '", base.container_id,
-                                            "': this agent runs processes of the VM itself only"),
-                               base.activity_id));
+  co_return Encode(FailedResponse(
+      kHresultNotImplemented,
+      absl::StrCat("this agent does not know message type 0x", absl::Hex(frame.type)),
+      base.activity_id));
 }
 
 Task<std::string> GuestServer::OnExecute(const Frame& frame) {
   const absl::StatusOr<ExecuteProcessRequest> request =
       Decode<ExecuteProcessRequest>(frame.payload);
   if (!request.ok()) co_return BadJson(request.status());
+  ExecuteProcessResponse response;
+  response.activity_id = request->activity_id;
   if (!IsVm(request->container_id) && !request->parameters.create_in_utility_vm) {
-    co_return NoContainer(*request);
+    if (!containers_.has_value()) co_return NoContainer(*request);
+    const absl::Status status = co_await ExecuteInContainer(*request, &response.process_id);
+    if (!status.ok()) co_return FromContainerStatus(*request, status);
+    co_return Encode(response);
   }
   const absl::StatusOr<std::shared_ptr<GuestProcess>> process =
       co_await GuestProcess::Start(executor_, transport_, request->parameters, request->stdio);
   if (!process.ok()) {
     // "Process not found" is an answer about a pid; a command that is missing is a plain failure.
-    co_return Encode(FailedResponse(kHresultFailed, Text(process.status()), request->activity_id));
+    co_return Encode(
+        FailedResponse(kHresultFailed, StatusText(process.status()), request->activity_id));
   }
-  processes_[(*process)->pid()] = *process;
-  ExecuteProcessResponse response;
-  response.activity_id = request->activity_id;
-  response.process_id = (*process)->pid();
+  Add(*process);
+  response.process_id = (*process)->id();
   co_return Encode(response);
 }
 
@@ -164,7 +104,12 @@ Task<std::string> GuestServer::OnWait(const Frame& frame) {
 }
 
 Task<std::string> GuestServer::OnShutdown(const RequestBase& base, bool force) {
-  if (!IsVm(base.container_id)) co_return NoContainer(base);
+  if (!IsVm(base.container_id)) {
+    if (!containers_.has_value()) co_return NoContainer(base);
+    const absl::Status status = containers_->Shutdown(base.container_id, force);
+    if (!absl::IsFailedPrecondition(status)) co_return FromContainerStatus(base, status);
+    co_return Encode(FailedResponse(kHresultAlreadyStopped, StatusText(status), base.activity_id));
+  }
   co_await EndProcesses(force);
   end_ = force ? End::kShutdownForced : End::kShutdownGraceful;
   scope_.Spawn(Farewell(shared_from_this()));
@@ -185,30 +130,6 @@ std::string GuestServer::OnResize(const Frame& frame) {
   const std::shared_ptr<GuestProcess> process = Find(request->process_id);
   if (process == nullptr) return NoProcess(*request, request->process_id);
   return FromStatus(*request, process->Resize(request->height, request->width));
-}
-
-std::string GuestServer::OnGetProperties(const Frame& frame) {
-  const absl::StatusOr<GetPropertiesRequest> request = Decode<GetPropertiesRequest>(frame.payload);
-  if (!request.ok()) return BadJson(request.status());
-  if (!IsVm(request->container_id)) return NoContainer(*request);
-  const absl::StatusOr<std::vector<std::string>> types = PropertyTypes(request->query);
-  if (!types.ok()) {
-    return Encode(FailedResponse(kHresultBadJson, Text(types.status()), request->activity_id));
-  }
-  // Only what was asked for; a property that this agent does not have is left out.
-  boost::json::object properties;
-  if (std::find(types->begin(), types->end(), "ProcessList") != types->end()) {
-    boost::json::array list;
-    for (const auto& [pid, process] : processes_) {
-      list.push_back(
-          boost::json::object{{"ProcessId", pid}, {"Exited", process->exit().has_value()}});
-    }
-    properties["ProcessList"] = std::move(list);
-  }
-  GetPropertiesResponse response;
-  response.activity_id = request->activity_id;
-  response.properties = boost::json::serialize(properties);
-  return Encode(response);
 }
 
 std::string GuestServer::OnAcknowledgeExit(const Frame& frame) {

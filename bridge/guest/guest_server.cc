@@ -14,16 +14,20 @@ namespace {
 // How long a shutdown's answer may take to get out before the VM ends all the same.
 constexpr milliseconds kFarewell{1'000};
 
-Capabilities OwnCapabilities() {
+// Beyond every pid that the kernel gives.
+constexpr uint32_t kPidLimit = 1u << 22;
+
+Capabilities OwnCapabilities(bool containers) {
   Capabilities capabilities;
   capabilities.supported_schema_versions.push_back(SchemaVersion{2, 1});
   capabilities.runtime_os_type = "Linux";
-  // Only what is answered: hosts send nothing else. Namespaces, stack dumps and the deletion of a
-  // container's state come with containers.
+  // Only what is answered: hosts send nothing else.
   GuestDefinedCapabilities& defined = capabilities.guest_defined;
   defined.signal_process_supported = true;
   defined.resumable_stdio_supported = true;
   defined.acknowledge_exit_supported = true;
+  defined.delete_container_state_supported = containers;
+  defined.containers_supported = containers;
   return capabilities;
 }
 
@@ -68,7 +72,12 @@ GuestServer::GuestServer(Executor executor, GuestTransport& transport, Options o
       transport_(transport),
       options_(std::move(options)),
       outbox_(executor),
-      scope_(executor) {}
+      scope_(executor) {
+  if (!options_.containers.has_value()) return;
+  containers_.emplace(
+      executor_, transport_, *options_.containers,
+      [this](const ContainerNotification& notification) { NotifyContainerExit(notification); });
+}
 
 GuestServer::~GuestServer() {
   for (const auto& [pid, process] : processes_) process->Abandon();
@@ -189,7 +198,7 @@ void GuestServer::OnNegotiate(const Frame& frame) {
   NegotiateResponse response;
   response.activity_id = request->activity_id;
   response.version = kProtocolVersion;
-  response.capabilities = OwnCapabilities();
+  response.capabilities = OwnCapabilities(containers_.has_value());
   // Direct frames go first, so what waits follows the answer.
   Post(frame.type, frame.id, Encode(response), /*direct=*/true);
   outbox_.OnNegotiated();
@@ -227,9 +236,26 @@ void GuestServer::NotifyContainerExit(const ContainerNotification& notification)
   if (frame.ok()) outbox_.Post(*std::move(frame));
 }
 
-std::shared_ptr<GuestProcess> GuestServer::Find(uint32_t pid) const {
-  const auto it = processes_.find(pid);
+void GuestServer::Add(std::shared_ptr<GuestProcess> process) {
+  // A container's process is collected before the host has taken its exit, and the kernel may give
+  // its number away.
+  uint32_t id = static_cast<uint32_t>(process->kernel_pid());
+  while (processes_.contains(id)) id += kPidLimit;
+  process->set_id(id);
+  processes_[id] = std::move(process);
+}
+
+std::shared_ptr<GuestProcess> GuestServer::Find(uint32_t id) const {
+  const auto it = processes_.find(id);
   return it == processes_.end() ? nullptr : it->second;
+}
+
+bool GuestServer::Owns(uint32_t pid) const {
+  const pid_t number = static_cast<pid_t>(pid);
+  if (containers_.has_value() && containers_->Owns(number)) return true;
+  return std::any_of(processes_.begin(), processes_.end(), [number](const auto& entry) {
+    return entry.second->kernel_pid() == number && !entry.second->collected();
+  });
 }
 
 Task<void> GuestServer::Farewell([[maybe_unused]] std::shared_ptr<GuestServer> self) {
@@ -238,6 +264,7 @@ Task<void> GuestServer::Farewell([[maybe_unused]] std::shared_ptr<GuestServer> s
 }
 
 Task<void> GuestServer::EndProcesses(bool force) {
+  if (containers_.has_value()) co_await containers_->PrepareShutdown();
   const std::vector<std::pair<uint32_t, std::shared_ptr<GuestProcess>>> running(processes_.begin(),
                                                                                 processes_.end());
   for (const auto& [pid, process] : running) {

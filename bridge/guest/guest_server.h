@@ -4,9 +4,11 @@
 #include <functional>
 #include <map>
 #include <memory>
+#include <optional>
 #include <string>
 
 #include "bridge/guest/bridge_outbox.h"
+#include "bridge/guest/container_host.h"
 #include "bridge/guest/guest_process.h"
 #include "bridge/protocol/frame.h"
 #include "bridge/protocol/messages.h"
@@ -23,6 +25,8 @@ class GuestServer : public std::enable_shared_from_this<GuestServer> {
     // After ShutdownGraceful's SIGTERM, before SIGKILL.
     milliseconds shutdown_grace{5'000};
     std::function<void(const std::string&)> log;
+    // Without them the server runs processes of the VM itself only.
+    std::optional<ContainerParts> containers;
   };
 
   enum class End { kShutdownGraceful, kShutdownForced };
@@ -37,8 +41,8 @@ class GuestServer : public std::enable_shared_from_this<GuestServer> {
   // Says that a container has exited; held until the protocol is negotiated.
   void NotifyContainerExit(const ContainerNotification& notification);
 
-  // True for pids whose exit status is still owed to the host.
-  bool Owns(uint32_t pid) const { return processes_.contains(pid); }
+  // True for pids whose exit status is still owed to somebody.
+  bool Owns(uint32_t pid) const;
 
  private:
   static constexpr size_t kMaxRequests = 4096;
@@ -58,14 +62,19 @@ class GuestServer : public std::enable_shared_from_this<GuestServer> {
   Task<std::string> OnExecute(const Frame& frame);
   Task<std::string> OnWait(const Frame& frame);
   Task<std::string> OnShutdown(const RequestBase& base, bool force);
-  std::string OnCreate(const Frame& frame, const RequestBase& base);
+  Task<std::string> OnCreate(const Frame& frame, const RequestBase& base);
   std::string OnSignal(const Frame& frame);
   std::string OnResize(const Frame& frame);
   std::string OnGetProperties(const Frame& frame);
+  Task<absl::Status> ExecuteInContainer(ExecuteProcessRequest request, uint32_t* id);
+  Task<std::string> OnModifySettings(const Frame& frame);
+  Task<std::string> OnContainerRequest(uint32_t type, const RequestBase& base);
   std::string OnAcknowledgeExit(const Frame& frame);
   std::string OnListProcesses(const RequestBase& base);
 
-  std::shared_ptr<GuestProcess> Find(uint32_t pid) const;
+  // Gives it a number that no other one has, and keeps it until its exit is acknowledged.
+  void Add(std::shared_ptr<GuestProcess> process);
+  std::shared_ptr<GuestProcess> Find(uint32_t id) const;
   Task<void> EndProcesses(bool force);
   Task<void> Farewell(std::shared_ptr<GuestServer> self);
   void Post(uint32_t type, int64_t id, const std::string& text, bool direct);
@@ -74,7 +83,8 @@ class GuestServer : public std::enable_shared_from_this<GuestServer> {
   GuestTransport& transport_;
   const Options options_;
   BridgeOutbox outbox_;
-  std::map<uint32_t, std::shared_ptr<GuestProcess>> processes_;
+  std::map<uint32_t, std::shared_ptr<GuestProcess>> processes_;  // by the host's number
+  std::optional<ContainerHost> containers_;
   LinkNumber link_ = 0;
   size_t requests_ = 0;
   std::optional<End> end_;  // asked for

@@ -37,4 +37,7 @@ std::shared_ptr<StdioStream> StartPlainOutput(Executor executor,
 std::shared_ptr<StdioStream> StartPlainInput(Executor executor,
                                              std::shared_ptr<Connection> connection, UniqueFd sink);
 
+// Reads and drops what nobody wants, so that the process does not block.
+std::shared_ptr<StdioStream> StartDiscard(Executor executor, UniqueFd source);
+
 }  // namespace ferry::bridge

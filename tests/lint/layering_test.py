@@ -26,7 +26,8 @@ ALLOWED = {
     "bridge/transport": BRIDGE_RUNTIME,
     "bridge/mux": BRIDGE_RUNTIME | {"bridge/transport"},
     "bridge/process": BRIDGE_RUNTIME,
-    "bridge/guest": BRIDGE_WIRE | {"bridge/process"},
+    "bridge/container": BRIDGE_RUNTIME | {"bridge/protocol", "bridge/process"},
+    "bridge/guest": BRIDGE_WIRE | {"bridge/process", "bridge/container"},
     "guestmanager": BRIDGE_WIRE,
     "vmmanager/schema": BRIDGE_RUNTIME,
     "vmmanager/backend": BRIDGE_WIRE | {"vmmanager/schema"},
@@ -51,7 +52,7 @@ ALLOWED = {
                                                                           "migration/preflight"},
 }
 # The guest links no protobuf, no gRPC and none of the host's code.
-TOOLS_GUEST = HOST_BRIDGE | {"bridge/process", "bridge/guest"}
+TOOLS_GUEST = HOST_BRIDGE | {"bridge/process", "bridge/container", "bridge/guest"}
 
 INCLUDE = re.compile(r'^\s*#\s*include\s*["<]([^">]+)[">]', re.M)
 ROOMS = sorted(set(ALLOWED) | PROTO, key=len, reverse=True)

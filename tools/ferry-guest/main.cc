@@ -13,6 +13,8 @@
 #include <string>
 
 #include "absl/strings/str_cat.h"
+#include "bridge/container/crun_runtime.h"
+#include "bridge/container/linux_volumes.h"
 #include "bridge/guest/guest_server.h"
 #include "bridge/guest/orphan_reaper.h"
 #include "bridge/mux/serial_guest_transport.h"
@@ -26,6 +28,7 @@ namespace ferry {
 namespace {
 
 constexpr char kPortName[] = "ferry.bridge";
+constexpr char kCgroupRoot[] = "/sys/fs/cgroup";
 constexpr char kUsage[] =
     "usage: ferry-guest --socket PATH\n"
     "Serves the host at the other end of the Unix socket PATH, which carries the same multiplexer\n"
@@ -54,8 +57,12 @@ Task<void> RunServer(std::shared_ptr<bridge::GuestServer> server, asio::io_conte
 
 // Ends when the host asks for it, or on SIGTERM and SIGINT.
 void Serve(asio::io_context& io, bridge::GuestTransport& transport, bool init) {
+  bridge::CrunRuntime runtime(io.get_executor(), bridge::CrunRuntime::Options());
+  bridge::LinuxVolumes volumes{bridge::LinuxVolumes::Options()};
   bridge::GuestServer::Options options;
   options.log = Say;
+  // Containers' processes come to process 1 when crun has left them behind.
+  if (init) options.containers = bridge::ContainerParts{&runtime, &volumes, kCgroupRoot};
   auto server =
       std::make_shared<bridge::GuestServer>(io.get_executor(), transport, std::move(options));
   asio::signal_set stop(io);

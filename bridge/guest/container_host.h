@@ -1,0 +1,100 @@
+#pragma once
+
+#include <functional>
+#include <map>
+#include <memory>
+#include <string>
+#include <vector>
+
+#include "bridge/container/cgroup.h"
+#include "bridge/container/container_runtime.h"
+#include "bridge/container/volumes.h"
+#include "bridge/guest/guest_process.h"
+#include "bridge/process/child_gate.h"
+#include "bridge/protocol/container_messages.h"
+
+namespace ferry::bridge {
+
+// What containers need of the guest. All of it must outlive the server.
+struct ContainerParts {
+  ContainerRuntime* runtime = nullptr;
+  Volumes* volumes = nullptr;
+  std::string cgroup_root = "/sys/fs/cgroup";
+};
+
+// The guest's containers. NOT_FOUND is always about the container itself; a state in which
+// something is not possible is FAILED_PRECONDITION.
+class ContainerHost {
+ public:
+  // `on_exit` gets the notification of each container whose init has exited.
+  ContainerHost(Executor executor, GuestTransport& transport, ContainerParts parts,
+                std::function<void(const ContainerNotification&)> on_exit);
+  ~ContainerHost();
+
+  // Makes the container with its init, which waits for StartInit(). ALREADY_EXISTS.
+  Task<absl::Status> Create(std::string id, ContainerConfig config);
+
+  // Runs the init, or another process of a running container. `keep` is called with the process
+  // before anybody else could take it for an orphan.
+  using Keep = std::function<void(std::shared_ptr<GuestProcess>)>;
+  Task<absl::Status> StartInit(std::string id, ProcessParameters parameters,
+                               StdioRelaySettings stdio, Keep keep);
+  Task<absl::Status> Exec(std::string id, ProcessParameters parameters, StdioRelaySettings stdio,
+                          Keep keep);
+
+  // Signals the init (SIGTERM, or SIGKILL with `force`) and does not wait.
+  absl::Status Shutdown(const std::string& id, bool force);
+
+  Task<absl::Status> Pause(std::string id);
+  Task<absl::Status> Resume(std::string id);
+
+  absl::StatusOr<ContainerProperties> Properties(const std::string& id, const PropertyQuery& query);
+
+  // A resource of the VM, or with an `id` of a container. INVALID_ARGUMENT for an unknown one.
+  Task<absl::Status> Modify(std::string id, ModifySettingsRequest request);
+
+  // Removes container, cgroup and bundle. FAILED_PRECONDITION while its init runs.
+  Task<absl::Status> Delete(std::string id);
+
+  // Lets paused containers run, so that they can end, and kills those that were not started.
+  Task<void> PrepareShutdown();
+
+  bool Has(const std::string& id) const { return containers_.contains(id); }
+
+  // Whether a child of this process may be, or is, a container's.
+  bool Owns(pid_t pid) const;
+
+ private:
+  struct Container {
+    std::string bundle;
+    ContainerState state = ContainerState::kCreated;
+    bool terminal = false;
+    bool busy = false;  // a call that changes it is under way
+    std::shared_ptr<GuestProcess> init;
+    std::vector<std::weak_ptr<GuestProcess>> processes;  // that the host knows of
+  };
+  class Claim;
+
+  absl::StatusOr<std::shared_ptr<Container>> Find(const std::string& id) const;
+  absl::StatusOr<Claim> ClaimIn(const std::string& id, ContainerState state, const char* what);
+  absl::StatusOr<std::string> Complete(const std::string& id, const ContainerConfig& config,
+                                       bool* terminal) const;
+  Task<absl::Status> CreateIn(std::string id, ContainerConfig config,
+                              std::shared_ptr<Container> container);
+  Task<void> WatchInit(std::string id, std::shared_ptr<Container> container);
+  Task<absl::Status> MountDisk(MappedVirtualDisk disk);
+  Task<absl::Status> ModifyVm(ModifySettingsRequest request);
+  Task<absl::Status> Constrain(std::string id, ContainerConstraints constraints);
+  absl::Status LimitPods(const PodCgroupMemoryLimit& limit) const;
+
+  const Executor executor_;
+  GuestTransport& transport_;
+  const ContainerParts parts_;
+  const std::function<void(const ContainerNotification&)> on_exit_;
+  const CgroupTree cgroups_;
+  ChildGate gate_;
+  std::map<std::string, std::shared_ptr<Container>> containers_;
+  TaskScope scope_;
+};
+
+}  // namespace ferry::bridge

@@ -1,0 +1,92 @@
+#include "absl/strings/str_cat.h"
+#include "bridge/guest/answers.h"
+#include "bridge/guest/guest_server.h"
+
+// GuestServer's answers about containers, and to queries of properties.
+namespace ferry::bridge {
+
+Task<std::string> GuestServer::OnCreate(const Frame& frame, const RequestBase& base) {
+  const absl::StatusOr<CreateRequest> request = Decode<CreateRequest>(frame.payload);
+  if (!request.ok()) co_return BadJson(request.status());
+  if (IsVm(base.container_id)) co_return Ok(base);
+  if (!containers_.has_value()) {
+    co_return Encode(
+        FailedResponse(kHresultNotImplemented,
+                       absl::StrCat("cannot create container '", base.container_id,
+                                    "': this agent runs processes of the VM itself only"),
+                       base.activity_id));
+  }
+  const absl::StatusOr<ContainerConfig> config = Decode<ContainerConfig>(request->container_config);
+  if (!config.ok()) co_return FromContainerStatus(base, config.status());
+  co_return FromContainerStatus(base, co_await containers_->Create(base.container_id, *config));
+}
+
+Task<absl::Status> GuestServer::ExecuteInContainer(ExecuteProcessRequest request, uint32_t* id) {
+  const ContainerHost::Keep keep = [this, id](std::shared_ptr<GuestProcess> process) {
+    Add(process);
+    *id = process->id();
+  };
+  if (request.parameters.oci_process.empty()) {
+    co_return co_await containers_->StartInit(request.container_id, request.parameters,
+                                              request.stdio, keep);
+  }
+  co_return co_await containers_->Exec(request.container_id, request.parameters, request.stdio,
+                                       keep);
+}
+
+Task<std::string> GuestServer::OnContainerRequest(uint32_t type, const RequestBase& base) {
+  absl::Status status;
+  if (type == kPauseContainer) {
+    status = co_await containers_->Pause(base.container_id);
+  } else if (type == kResumeContainer) {
+    status = co_await containers_->Resume(base.container_id);
+  } else {
+    status = co_await containers_->Delete(base.container_id);
+  }
+  co_return FromContainerStatus(base, status);
+}
+
+Task<std::string> GuestServer::OnModifySettings(const Frame& frame) {
+  const absl::StatusOr<ModifySettingsRequest> request =
+      Decode<ModifySettingsRequest>(frame.payload);
+  if (!request.ok()) co_return BadJson(request.status());
+  const bool vm = IsVm(request->container_id);
+  const std::string id = vm ? "" : request->container_id;
+  const absl::Status status = co_await containers_->Modify(id, *request);
+  // Of a resource of the VM it is a device that is not there, and no container.
+  if (vm && absl::IsNotFound(status)) {
+    co_return Encode(FailedResponse(kHresultFailed, StatusText(status), request->activity_id));
+  }
+  co_return FromContainerStatus(*request, status);
+}
+
+std::string GuestServer::OnGetProperties(const Frame& frame) {
+  const absl::StatusOr<GetPropertiesRequest> request = Decode<GetPropertiesRequest>(frame.payload);
+  if (!request.ok()) return BadJson(request.status());
+  const bool vm = IsVm(request->container_id);
+  if (!vm && !containers_.has_value()) return NoContainer(*request);
+  const absl::StatusOr<PropertyQuery> query = Decode<PropertyQuery>(request->query);
+  if (!query.ok()) {
+    return Encode(
+        FailedResponse(kHresultBadJson, StatusText(query.status()), request->activity_id));
+  }
+  // Only what was asked for; a property that this agent does not have is left out.
+  ContainerProperties properties;
+  if (!vm) {
+    absl::StatusOr<ContainerProperties> found =
+        containers_->Properties(request->container_id, *query);
+    if (!found.ok()) return FromContainerStatus(*request, found.status());
+    properties = *std::move(found);
+  } else if (query->Asks("ProcessList")) {
+    properties.process_list.emplace();
+    for (const auto& [id, process] : processes_) {
+      properties.process_list->push_back({id, process->exit().has_value()});
+    }
+  }
+  GetPropertiesResponse response;
+  response.activity_id = request->activity_id;
+  response.properties = Encode(properties);
+  return Encode(response);
+}
+
+}  // namespace ferry::bridge

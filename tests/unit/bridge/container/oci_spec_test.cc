@@ -1,0 +1,114 @@
+#include "bridge/container/oci_spec.h"
+
+#include <gtest/gtest.h>
+
+#include <boost/json/parse.hpp>
+
+#include "absl/strings/str_cat.h"
+
+namespace ferry::bridge {
+namespace {
+
+namespace json = boost::json;
+
+const std::string kId(64, 'a');
+const std::string kSandbox(64, 'b');
+
+std::string Spec(const std::string& rest) {
+  return absl::StrCat(R"({"ociVersion":"1.0.2","process":{"args":["sh"],"terminal":true},)",
+                      R"("root":{"path":"/run/c/rootfs"})", rest, "}");
+}
+
+json::value Cgroup() { return json::string(absl::StrCat("/containers/", kId)); }
+
+std::string PodAnnotations(const std::string& sandbox) {
+  return absl::StrCat(R"(,"annotations":{"io.kubernetes.cri.container-type":"container",)",
+                      R"("io.kubernetes.cri.sandbox-id":")", sandbox, R"("})");
+}
+
+TEST(OciSpecTest, ReadsWhatTheAgentMustKnow) {
+  const auto plain = ReadSpec(Spec(""));
+  ASSERT_TRUE(plain.ok()) << plain.status();
+  EXPECT_TRUE(plain->terminal);
+  EXPECT_EQ(plain->sandbox_id, "");
+  EXPECT_EQ(ReadSpec(Spec(PodAnnotations(kSandbox)))->sandbox_id, kSandbox);
+  const auto sandbox =
+      ReadSpec(Spec(R"(,"annotations":{"io.kubernetes.cri.container-type":"sandbox",)"
+                    R"("io.kubernetes.cri.sandbox-id":"whatever"})"));
+  EXPECT_EQ(sandbox->sandbox_id, "");
+}
+
+TEST(OciSpecTest, RefusesWhatItCannotRun) {
+  for (const char* text :
+       {"nonsense", "[]", R"({"process":{"args":["sh"]},"root":{"path":"/r"}})",
+        R"({"ociVersion":"1","root":{"path":"/r"}})",
+        R"({"ociVersion":"1","process":{"args":[]},"root":{"path":"/r"}})",
+        R"({"ociVersion":"1","process":{"args":[""]},"root":{"path":"/r"}})",
+        R"({"ociVersion":"1","process":{"args":["sh"]}})",
+        R"({"ociVersion":"1","process":{"args":["sh"]},"root":{"path":"/r/../x"}})",
+        R"({"ociVersion":"1","process":{"args":["sh"]},"root":{"path":"../x"}})",
+        R"({"ociVersion":"1","process":{"args":["sh"]},"root":{"path":"/r"},"linux":[]})"}) {
+    EXPECT_FALSE(ReadSpec(text).ok()) << text;
+  }
+  EXPECT_FALSE(ReadSpec(Spec(PodAnnotations("short"))).ok());
+  EXPECT_TRUE(
+      ReadSpec(R"({"ociVersion":"1","process":{"args":["sh"]},"root":{"path":"rootfs"}})").ok());
+}
+
+TEST(OciSpecTest, GivesAContainerItsCgroupAndLeavesTheRest) {
+  const auto text = CompleteSpec(
+      Spec(R"(,"hostname":"h","windows":{"x":1},"linux":{"namespaces":[{"type":"network"}],)"
+           R"("cgroupsPath":"/elsewhere"})"),
+      kId, std::nullopt);
+  ASSERT_TRUE(text.ok()) << text.status();
+  const json::object spec = json::parse(*text).as_object();
+  EXPECT_EQ(spec.at("linux").at("cgroupsPath"), Cgroup());
+  EXPECT_EQ(spec.at("linux").at("namespaces"), json::parse(R"([{"type":"network"}])"));
+  EXPECT_EQ(spec.at("hostname"), "h");
+  EXPECT_FALSE(spec.contains("windows"));
+  EXPECT_EQ(json::parse(*CompleteSpec(Spec(""), kId, std::nullopt)).at("linux").at("cgroupsPath"),
+            Cgroup());
+}
+
+TEST(OciSpecTest, AContainerOfAPodSharesTheSandboxsNamespaces) {
+  const auto text = CompleteSpec(
+      Spec(R"(,"hostname":"own","linux":{"namespaces":[{"type":"mount"},{"type":"pid"},)"
+           R"({"type":"network"},{"type":"ipc","path":"/proc/1/ns/ipc"},{"type":"uts"}]})"),
+      kId, 42);
+  ASSERT_TRUE(text.ok()) << text.status();
+  const json::object spec = json::parse(*text).as_object();
+  EXPECT_EQ(spec.at("linux").at("namespaces"),
+            json::parse(R"([{"type":"mount"},{"type":"pid"},)"
+                        R"({"type":"network","path":"/proc/42/ns/net"},)"
+                        R"({"type":"ipc","path":"/proc/42/ns/ipc"},)"
+                        R"({"type":"uts","path":"/proc/42/ns/uts"}])"));
+  EXPECT_FALSE(spec.contains("hostname"));
+}
+
+TEST(OciSpecTest, AContainerOfAPodSharesPidsOnlyIfItAsks) {
+  const auto text = CompleteSpec(
+      Spec(R"(,"linux":{"namespaces":[{"type":"pid","path":"/proc/7/ns/pid"}]})"), kId, 42);
+  const json::value namespaces = json::parse(*text).at("linux").at("namespaces");
+  EXPECT_EQ(namespaces.as_array()[0], json::parse(R"({"type":"pid","path":"/proc/42/ns/pid"})"));
+}
+
+TEST(OciSpecTest, AnExecsTerminalIsTheRequests) {
+  ProcessParameters parameters;
+  parameters.oci_process = R"({"args":["sh"],"env":["A=1"],"terminal":true})";
+  const json::object plain = json::parse(*CompleteProcess(parameters)).as_object();
+  EXPECT_EQ(plain.at("terminal"), false);
+  EXPECT_EQ(plain.at("cwd"), "/");
+  EXPECT_EQ(plain.at("env"), json::parse(R"(["A=1"])"));
+  EXPECT_FALSE(plain.contains("consoleSize"));
+  parameters.emulate_console = true;
+  parameters.console_rows = 24;
+  parameters.console_columns = 80;
+  const json::object console = json::parse(*CompleteProcess(parameters)).as_object();
+  EXPECT_EQ(console.at("terminal"), true);
+  EXPECT_EQ(console.at("consoleSize"), json::parse(R"({"height":24,"width":80})"));
+  parameters.oci_process = R"({"args":[]})";
+  EXPECT_FALSE(CompleteProcess(parameters).ok());
+}
+
+}  // namespace
+}  // namespace ferry::bridge
