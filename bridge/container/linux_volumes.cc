@@ -29,6 +29,12 @@ std::string DeviceNode(const ScsiDevice& device) {
   return !name.empty() && access(node.c_str(), F_OK) == 0 ? node : "";
 }
 
+// The node comes a moment before the kernel lets anybody open the disk.
+bool CanBeOpened(const ScsiDevice& device) {
+  const std::string node = DeviceNode(device);
+  return !node.empty() && UniqueFd(open(node.c_str(), O_RDONLY | O_CLOEXEC)).valid();
+}
+
 absl::StatusOr<std::string> ReadStart(const std::string& device) {
   const UniqueFd file(open(device.c_str(), O_RDONLY | O_CLOEXEC));
   std::string start(kProbeSize, '\0');
@@ -91,14 +97,14 @@ absl::Status LinuxVolumes::LoadModules(const std::string& filesystem) {
 }
 
 Task<absl::Status> LinuxVolumes::AwaitDisk(ScsiDevice device) {
-  if (!DeviceNode(device).empty()) co_return absl::OkStatus();
+  if (CanBeOpened(device)) co_return absl::OkStatus();
   CO_ASSIGN_OR_RETURN(const int host, ScsiHostNumber(device.controller));
   // An announcement that got lost while the VM was on its way would not be repeated.
   const absl::Status ignored = WriteWord(absl::StrCat("/sys/class/scsi_host/host", host, "/scan"),
                                          absl::StrCat("0 0 ", device.lun));
   const std::string what =
       absl::StrCat("the disk at controller ", device.controller, ", LUN ", device.lun);
-  std::function<bool()> there = [device] { return !DeviceNode(device).empty(); };
+  std::function<bool()> there = [device] { return CanBeOpened(device); };
   co_return co_await AwaitDevice(what.c_str(), options_.disk_limit, std::move(there));
 }
 
