@@ -1,0 +1,217 @@
+#include "vmmanager/images/image_store.h"
+
+#include <fcntl.h>
+#include <gtest/gtest.h>
+#include <sys/stat.h>
+
+#include "tests/unit/vmmanager/images/images_fixture.h"
+#include "vmmanager/rpc/error_info.h"
+
+namespace ferry::vm {
+namespace {
+
+using ::testing::ElementsAre;
+using ::testing::HasSubstr;
+using ::testing::IsEmpty;
+using ::testing::SizeIs;
+
+class ImageStoreTest : public ImagesTest {};
+
+TEST_F(ImageStoreTest, AnImageIsFoundByNameAndIdAlsoAfterARestart) {
+  const auto image = Add("web", {"base", "top"}, "serve");
+  ASSERT_TRUE(image.ok()) << image.status();
+  EXPECT_EQ(image->name, "web:latest");
+  ASSERT_EQ(image->layers.size(), 2u);
+  EXPECT_EQ(image->layers[0].digest, DigestOf("base"));
+  EXPECT_EQ(image->layers[1].digest, DigestOf("top"));
+  for (int start = 0; start < 2; ++start, Reopen()) {
+    for (const std::string& name : {std::string("web"), std::string("web:latest"), image->id}) {
+      const auto found = store_->Find(name);
+      ASSERT_TRUE(found.ok()) << found.status();
+      EXPECT_EQ(*found, *image);
+    }
+    EXPECT_THAT(store_->List(), ElementsAre(*image));
+    EXPECT_TRUE(store_->Has(DigestOf("base")));
+    EXPECT_EQ(ReadFile(store_->PathOf(DigestOf("base"))), "base");
+    EXPECT_TRUE(Await(store_->Verify(DigestOf("top"))).ok());
+  }
+  EXPECT_TRUE(absl::IsNotFound(store_->Find("other").status()));
+  EXPECT_TRUE(absl::IsInvalidArgument(store_->Find("NO NAME").status()));
+  EXPECT_TRUE(absl::IsNotFound(Await(store_->Verify(DigestOf("other")))));
+}
+
+TEST_F(ImageStoreTest, LayersAreReadOnlyAndHaveTheirDigestAsName) {
+  ASSERT_TRUE(Add("web", {"base"}).ok());
+  struct stat info {};
+  ASSERT_EQ(::stat(store_->PathOf(DigestOf("base")).c_str(), &info), 0);
+  EXPECT_EQ(info.st_mode & 07777, 0400u);
+  EXPECT_THAT(LayerFiles(), ElementsAre("sha256-" + DigestOf("base").substr(7) + ".erofs"));
+  EXPECT_THAT(TempFiles(), IsEmpty());
+}
+
+TEST_F(ImageStoreTest, ImagesShareLayersWhichGoWithTheLast) {
+  ASSERT_TRUE(Add("a", {"base", "a"}).ok());
+  ASSERT_TRUE(Add("b", {"base", "b"}).ok());
+  EXPECT_THAT(LayerFiles(), SizeIs(3));
+  ASSERT_TRUE(Await(store_->Remove("a")).ok());
+  EXPECT_THAT(LayerFiles(), SizeIs(2));
+  EXPECT_TRUE(store_->Find("b").ok());
+  ASSERT_TRUE(Await(store_->Remove("b")).ok());
+  EXPECT_THAT(LayerFiles(), IsEmpty());
+  EXPECT_TRUE(absl::IsNotFound(Await(store_->Remove("b"))));
+  EXPECT_THAT(FilesIn(images() + "/names"), IsEmpty());
+}
+
+TEST_F(ImageStoreTest, TheSameInputIsTheSameImageAndAnotherOneTakesTheNamesPlace) {
+  const auto first = Add("web", {"base", "base"});
+  const auto again = Add("other", {"base", "base"});
+  ASSERT_TRUE(first.ok() && again.ok());
+  EXPECT_EQ(first->id, again->id);
+  EXPECT_EQ(first->layers, again->layers);
+  EXPECT_THAT(LayerFiles(), SizeIs(1));
+  ASSERT_TRUE(Await(store_->Remove("other")).ok());
+  const auto newer = Add("web", {"newer"});
+  ASSERT_TRUE(newer.ok());
+  EXPECT_NE(newer->id, first->id);
+  EXPECT_THAT(store_->List(), ElementsAre(*newer));
+  EXPECT_THAT(LayerFiles(), SizeIs(1));
+}
+
+TEST_F(ImageStoreTest, WhatIsPinnedIsKeptAndNamedUntilItsOwnerLetsGo) {
+  const auto image = Add("web", {"base", "top"});
+  ASSERT_TRUE(image.ok());
+  const auto pinned = Await(store_->Pin("container-1", "web"));
+  ASSERT_TRUE(pinned.ok()) << pinned.status();
+  EXPECT_EQ(*pinned, *image);
+  ASSERT_TRUE(Await(store_->Pin("container-1", "web")).ok());
+  for (int start = 0; start < 2; ++start, Reopen()) {
+    const absl::Status refused = Await(store_->Remove("web"));
+    EXPECT_EQ(refused.code(), absl::StatusCode::kFailedPrecondition);
+    EXPECT_THAT(std::string(refused.message()), HasSubstr("web:latest is in use by container-1"));
+    EXPECT_EQ(rpc::ReasonOf(refused), "image_in_use");
+  }
+  // Another image of that name does not take the container's layers away, and neither does an end
+  // of the last name.
+  ASSERT_TRUE(Add("web", {"newer"}).ok());
+  ASSERT_TRUE(Await(store_->Remove("web")).ok());
+  Reopen();
+  EXPECT_TRUE(store_->Has(DigestOf("base")));
+  EXPECT_FALSE(store_->Has(DigestOf("newer")));
+  ASSERT_TRUE(Await(store_->Unpin("container-1")).ok());
+  EXPECT_THAT(LayerFiles(), IsEmpty());
+  EXPECT_THAT(FilesIn(images() + "/pins"), IsEmpty());
+  EXPECT_TRUE(Await(store_->Unpin("container-1")).ok());
+}
+
+TEST_F(ImageStoreTest, OfTwoNamesOfAPinnedImageOneMayGo) {
+  ASSERT_TRUE(Add("web", {"base"}).ok());
+  ASSERT_TRUE(Add("web:old", {"base"}).ok());
+  ASSERT_TRUE(Await(store_->Pin("c", "web")).ok());
+  EXPECT_TRUE(Await(store_->Remove("web")).ok());
+  EXPECT_FALSE(Await(store_->Remove("web:old")).ok());
+}
+
+TEST_F(ImageStoreTest, OnlyLayersThatAreThereArePinned) {
+  ASSERT_TRUE(Add("web", {"base"}).ok());
+  EXPECT_TRUE(
+      absl::IsNotFound(Await(store_->PinLayers("vm-1", {DigestOf("base"), DigestOf("other")}))));
+  EXPECT_THAT(store_->Pins(), IsEmpty());
+  ASSERT_TRUE(Await(store_->PinLayers("vm-1", {DigestOf("base")})).ok());
+  // The layer is kept, and not the name.
+  ASSERT_TRUE(Await(store_->Remove("web")).ok());
+  EXPECT_TRUE(store_->Has(DigestOf("base")));
+  EXPECT_TRUE(absl::IsNotFound(Await(store_->Pin("vm-2", "web")).status()));
+  for (const std::string& owner : {std::string(), std::string("../x"), std::string(".x"),
+                                   std::string("a/b"), std::string(129, 'a')}) {
+    EXPECT_TRUE(absl::IsInvalidArgument(Await(store_->Unpin(owner)))) << owner;
+  }
+}
+
+TEST_F(ImageStoreTest, ALayerFromElsewhereIsTakenOnlyWithItsDigest) {
+  auto folder = *store_->MakeTempFolder(std::nullopt);
+  WriteFile(folder->path() + "/came", "layer");
+  const absl::Status refused = Await(store_->Adopt("session-1", DigestOf("other"), "came", folder));
+  EXPECT_EQ(refused.code(), absl::StatusCode::kDataLoss);
+  EXPECT_THAT(LayerFiles(), IsEmpty());
+  EXPECT_THAT(store_->Pins(), IsEmpty());
+  ASSERT_TRUE(Await(store_->Adopt("session-1", DigestOf("layer"), "came", folder)).ok());
+  EXPECT_TRUE(store_->Has(DigestOf("layer")));
+  // Once more, as after a session that was begun again.
+  WriteFile(folder->path() + "/came", "layer");
+  ASSERT_TRUE(Await(store_->Adopt("session-1", DigestOf("layer"), "came", folder)).ok());
+  Reopen();
+  EXPECT_TRUE(store_->Has(DigestOf("layer")));
+  ASSERT_TRUE(Await(store_->Unpin("session-1")).ok());
+  EXPECT_FALSE(store_->Has(DigestOf("layer")));
+}
+
+TEST_F(ImageStoreTest, NoLinkIsTakenForALayer) {
+  auto folder = *store_->MakeTempFolder(std::nullopt);
+  WriteFile(folder_.path() + "/secret", "secret");
+  std::filesystem::create_symlink(folder_.path() + "/secret", folder->path() + "/came");
+  std::filesystem::create_hard_link(folder_.path() + "/secret", folder->path() + "/hard");
+  for (const char* file : {"came", "hard", "absent"}) {
+    EXPECT_FALSE(Await(store_->Adopt("s", DigestOf("secret"), file, folder)).ok()) << file;
+  }
+  EXPECT_EQ(ReadFile(folder_.path() + "/secret"), "secret");
+}
+
+TEST_F(ImageStoreTest, WhatACrashLeftIsSweptOnStart) {
+  ASSERT_TRUE(Add("web", {"base"}).ok());
+  // An import that was under way, and one that had its layers but no name yet.
+  std::filesystem::create_directories(images() + "/tmp/abc/out");
+  WriteFile(images() + "/tmp/abc/out/layer-0", "half");
+  WriteFile(images() + "/tmp/def", "draft");
+  WriteFile(store_->PathOf(DigestOf("nobody's")), "nobody's");
+  Reopen();
+  EXPECT_THAT(TempFiles(), IsEmpty());
+  EXPECT_THAT(LayerFiles(), SizeIs(1));
+  EXPECT_TRUE(store_->Find("web").ok());
+}
+
+TEST_F(ImageStoreTest, DamageIsToldAndLosesNothingElse) {
+  ASSERT_TRUE(Add("web", {"base"}).ok());
+  ASSERT_TRUE(Add("job", {"work"}).ok());
+  // A layer with another byte, which only a look at all of them shows.
+  const std::string base = store_->PathOf(DigestOf("base"));
+  std::filesystem::permissions(base, std::filesystem::perms::owner_all);
+  WriteFile(base, "bAse");
+  EXPECT_EQ(Await(store_->Verify(DigestOf("base"))).code(), absl::StatusCode::kDataLoss);
+  // A layer that is gone.
+  std::filesystem::remove(base);
+  Reopen();
+  EXPECT_EQ(store_->Find("web").status().code(), absl::StatusCode::kDataLoss);
+  // A name's file that is not whole: its layers may be needed, so none is collected.
+  const std::string names = images() + "/names/" + DigestOf("job:latest").substr(7);
+  const std::string text = ReadFile(names);
+  WriteFile(names, text.substr(0, text.size() / 2));
+  Reopen();
+  EXPECT_TRUE(absl::IsNotFound(store_->Find("job").status()));
+  EXPECT_TRUE(store_->Has(DigestOf("work")));
+  WriteFile(names, text);
+  Reopen();
+  EXPECT_TRUE(store_->Find("job").ok());
+}
+
+TEST_F(ImageStoreTest, ImportsAtTheSameTimeDoNotDisturbEachOther) {
+  std::vector<Pending<absl::StatusOr<Image>>> adding;
+  std::vector<std::shared_ptr<TempFolder>> folders;
+  for (int i = 0; i < 4; ++i) {
+    folders.push_back(*store_->MakeTempFolder(std::nullopt));
+    WriteFile(folders.back()->out_path() + "/l0", "base");
+    WriteFile(folders.back()->out_path() + "/l1", absl::StrCat("top", i % 2));
+    layers::BuiltImage built;
+    built.layers = {{"l0", DigestOf("0"), 1, 1}, {"l1", DigestOf("1"), 1, 1}};
+    adding.push_back(Begin(store_->Add(absl::StrCat("i", i), built, folders.back())));
+  }
+  for (auto& pending : adding) {
+    const auto image = Finish(pending);
+    EXPECT_TRUE(image.ok()) << image.status();
+  }
+  Reopen();
+  EXPECT_THAT(store_->List(), SizeIs(4));
+  EXPECT_THAT(LayerFiles(), SizeIs(3));
+}
+
+}  // namespace
+}  // namespace ferry::vm

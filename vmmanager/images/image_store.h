@@ -1,0 +1,114 @@
+#pragma once
+
+#include <sys/types.h>
+
+#include <map>
+#include <memory>
+#include <optional>
+#include <string>
+#include <vector>
+
+#include "absl/status/status.h"
+#include "absl/status/statusor.h"
+#include "bridge/runtime/async.h"
+#include "bridge/runtime/blocking_worker.h"
+#include "vmmanager/images/image.h"
+#include "vmmanager/images/temp_folder.h"
+
+// The images of a host and the layers that they share, in files:
+//
+//   layers/sha256-<hex>.erofs   a layer, read-only, named by the digest of its bytes
+//   names/<digest of the name>  an image, as JSON
+//   pins/<owner>                who needs what, as JSON
+//   tmp/                        what is being made; swept on start
+//
+// Each file appears whole, by a rename behind a sync, and never changes; a layer is there before
+// the image that names it. So a crash leaves at most layers that nobody names, and these are
+// collected.
+namespace ferry::vm {
+
+// Used on the executor's thread alone; what touches the disk runs on threads of its own. Calls that
+// change something run to their end, also if their caller is cancelled.
+class ImageStore {
+ public:
+  struct Options {
+    std::string folder;  // made if it is not there
+    // May read layers and pass through the folders, beside us: QEMU's. nullopt: nobody.
+    std::optional<gid_t> readers;
+  };
+
+  // Takes up what is there and sweeps what is left over. No other store may use the folder.
+  static Task<absl::StatusOr<std::unique_ptr<ImageStore>>> Open(Executor executor, Options options);
+
+  // By name.
+  std::vector<Image> List() const;
+  // By name (with or without its tag), or by id. NOT_FOUND, and DATA_LOSS if a layer is missing.
+  absl::StatusOr<Image> Find(const std::string& name) const;
+
+  bool Has(const std::string& digest) const { return layers_.contains(digest); }
+  // Where the layer is, if the store has it.
+  std::string PathOf(const std::string& digest) const;
+  // Reads the layer again. DATA_LOSS if its bytes have not that digest any more.
+  Task<absl::Status> Verify(std::string digest);
+
+  // For what becomes part of the store, on its file system. `user` may write into its `out/`.
+  absl::StatusOr<std::shared_ptr<TempFolder>> MakeTempFolder(
+      const std::optional<ProcessUser>& user);
+
+  // An image whose layers are files in `folder->out_path()`; those that the store has already are
+  // dropped. Takes the place of another one of that name.
+  Task<absl::StatusOr<Image>> Add(std::string name, layers::BuiltImage built,
+                                  std::shared_ptr<TempFolder> folder);
+
+  // FAILED_PRECONDITION, naming the owners, while it is pinned. Layers that nobody else needs go
+  // with it.
+  Task<absl::Status> Remove(std::string name);
+
+  // Keeps the image and its layers for `owner`, who may pin more than one; returns the image.
+  Task<absl::StatusOr<Image>> Pin(std::string owner, std::string name);
+  // Keeps layers that came without their image. NOT_FOUND, naming the first that is not there.
+  Task<absl::Status> PinLayers(std::string owner, std::vector<std::string> digests);
+  // Takes a file that came from elsewhere (in `folder->path()`) as this layer, and pins it for
+  // `owner`. DATA_LOSS if it has another digest; then nothing is kept.
+  Task<absl::Status> Adopt(std::string owner, std::string digest, std::string file,
+                           std::shared_ptr<TempFolder> folder);
+  // The owner needs nothing any more. Unknown owners are fine.
+  Task<absl::Status> Unpin(std::string owner);
+  std::vector<ImagePin> Pins() const;
+
+ private:
+  struct Sealed {
+    std::string file;
+    std::string digest;
+    uint64_t size = 0;
+  };
+
+  ImageStore(Executor executor, Options options);
+  absl::Status Load();
+  absl::Status LoadRecords();
+  absl::Status LoadLayers();
+  std::string NameFile(const std::string& name) const;
+  std::string PinFile(const std::string& owner) const;
+  std::vector<std::string> OwnersOf(const std::string& image_id) const;
+  absl::Status Seal(Sealed* layer) const;
+  absl::Status Settle(const std::vector<Sealed>& layers) const;
+  absl::Status WriteRecord(const std::string& path, const std::string& text) const;
+  ImagePin PinOf(const std::string& owner) const;
+  Task<absl::Status> SavePin(ImagePin pin);
+  Task<void> Collect();
+
+  const Executor executor_;
+  const Options options_;
+  BlockingWorker worker_;
+  AsyncMutex mutex_;  // held by changes
+  std::map<std::string, Image> images_;
+  std::map<std::string, ImagePin> pins_;
+  std::map<std::string, uint64_t> layers_;  // sizes
+  // Something could not be read: it may need any layer, so all are kept.
+  bool keep_all_ = false;
+};
+
+// Letters, digits, '-', '_' and '.', at most 128: of containers, sessions and the like.
+absl::Status CheckPinOwner(const std::string& owner);
+
+}  // namespace ferry::vm
