@@ -59,6 +59,7 @@ absl::Status Client::Connect() {
   guests = v1::GuestService::NewStub(channel);
   hosts = v1::HostService::NewStub(channel);
   migrations = v1::MigrationService::NewStub(channel);
+  images = v1::ImageService::NewStub(channel);
   return absl::OkStatus();
 }
 
@@ -86,6 +87,7 @@ int RunFerryctl(int argc, const char* const* argv) {
   AddMigrationCommands(&app, &command);
   AddEventsCommand(&app, &command);
   AddHostCommand(&app, &command);
+  AddImageCommands(&app, &command);
   AddPkiCommands(&app, &command);
   bool version = false;
   app.add_subcommand("version", "Print ferryctl's version")->callback([&version] {

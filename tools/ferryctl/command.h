@@ -10,6 +10,7 @@
 #include "bridge/runtime/async.h"
 #include "ferry/v1/guest.grpc.pb.h"
 #include "ferry/v1/host.grpc.pb.h"
+#include "ferry/v1/image.grpc.pb.h"
 #include "ferry/v1/migration.grpc.pb.h"
 #include "ferry/v1/vm.grpc.pb.h"
 #include "tools/ferryctl/output.h"
@@ -41,6 +42,7 @@ class Client {
   std::unique_ptr<v1::GuestService::Stub> guests;
   std::unique_ptr<v1::HostService::Stub> hosts;
   std::unique_ptr<v1::MigrationService::Stub> migrations;
+  std::unique_ptr<v1::ImageService::Stub> images;
 };
 
 // A parsed command line: what is to be done, and with which status it exits if that cannot even
@@ -62,6 +64,7 @@ void AddMigrateCommand(CLI::App* app, Command* command);
 void AddMigrationCommands(CLI::App* app, Command* command);
 void AddEventsCommand(CLI::App* app, Command* command);
 void AddHostCommand(CLI::App* app, Command* command);
+void AddImageCommands(CLI::App* app, Command* command);
 void AddPkiCommands(CLI::App* app, Command* command);
 
 // Parses and runs one command line; returns the exit status.

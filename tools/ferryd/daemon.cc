@@ -24,6 +24,9 @@
 #include "tools/ferryd/priority.h"
 #include "vmmanager/fence/image_lock_fence.h"
 #include "vmmanager/identity/certificate.h"
+#include "vmmanager/images/child_tool_runner.h"
+#include "vmmanager/images/image_importer.h"
+#include "vmmanager/images/image_store.h"
 #include "vmmanager/qemu/cgroup.h"
 #include "vmmanager/qemu/qemu_backend.h"
 #include "vmmanager/qemu/serial_guest_link.h"
@@ -32,6 +35,7 @@
 #include "vmmanager/rpc/server.h"
 #include "vmmanager/service/guest_service.h"
 #include "vmmanager/service/host_service.h"
+#include "vmmanager/service/image_service.h"
 #include "vmmanager/service/vm_service.h"
 #include "vmmanager/state/saved_state.h"
 #include "vmmanager/store/migrations.h"
@@ -73,6 +77,13 @@ absl::Status MakeSocketFolder() {
   }
   ::chmod(folder.c_str(), 0755);  // the umask is strict
   return absl::OkStatus();
+}
+
+// The path of a program that is installed with this one.
+std::string BesideUs(const std::string& program) {
+  std::error_code ignored;
+  const std::filesystem::path own = std::filesystem::read_symlink("/proc/self/exe", ignored);
+  return own.parent_path() / program;
 }
 
 vm::ProgramInfo Program() {
@@ -134,6 +145,9 @@ struct Daemon::Parts {
   std::unique_ptr<vm::Backend> backend;
   vm::HostSettings settings;
   std::unique_ptr<vm::VmInventory> inventory;
+  std::unique_ptr<vm::ImageStore> images;
+  std::unique_ptr<vm::ToolRunner> tools;
+  std::unique_ptr<vm::ImageImporter> importer;
   vm::FileReads file_reads;
   vm::ImageDigests digests{file_reads};
   std::unique_ptr<migration::SessionListener> listener;
@@ -145,6 +159,7 @@ struct Daemon::Parts {
   std::unique_ptr<vm::GuestService> guest_service;
   std::unique_ptr<vm::HostService> host_service;
   std::unique_ptr<migration::MigrationService> migration_service;
+  std::unique_ptr<vm::ImageService> image_service;
   std::unique_ptr<rpc::Server> server;
 };
 
@@ -197,6 +212,7 @@ Task<absl::Status> Daemon::Start() {
   parts_->events = std::make_unique<vm::EventLog>(executor_, *parts_->store);
   CO_RETURN_IF_ERROR(co_await OpenFence());
   CO_RETURN_IF_ERROR(co_await OpenBackend());
+  CO_RETURN_IF_ERROR(co_await OpenImages());
 
   parts_->settings.advertised_address = config_.advertise;
   parts_->settings.kernel = config_.kernel;
@@ -273,6 +289,23 @@ Task<absl::Status> Daemon::OpenBackend() {
   const vm::BackendInfo& info = parts_->backend->info();
   spdlog::info("{} {} with {} ({}), machine {}", info.name, info.version, info.accelerator,
                info.accelerator_reason, info.machine_type);
+  co_return absl::OkStatus();
+}
+
+Task<absl::Status> Daemon::OpenImages() {
+  vm::ImageStore::Options options;
+  options.folder = config_.state_dir + "/images";
+  if (parts_->qemu_user) options.readers = parts_->qemu_user->gid;
+  auto images = co_await vm::ImageStore::Open(executor_, std::move(options));
+  if (!images.ok()) co_return images.status();
+  parts_->images = *std::move(images);
+  const std::optional<vm::ProcessUser> user = vm::UserForTools(parts_->qemu_user);
+  parts_->tools = std::make_unique<vm::ChildToolRunner>(executor_, user);
+  vm::ImageImporter::Options import;
+  import.builder = BesideUs("ferry-layers");
+  import.user = user;
+  parts_->importer =
+      std::make_unique<vm::ImageImporter>(*parts_->images, *parts_->tools, std::move(import));
   co_return absl::OkStatus();
 }
 
@@ -365,15 +398,17 @@ absl::Status Daemon::Serve() {
                                                              std::move(preflight));
   parts_->migration_service = std::make_unique<migration::MigrationService>(
       *parts_->sessions, *parts_->preflight, executor_);
+  parts_->image_service =
+      std::make_unique<vm::ImageService>(executor_, *parts_->images, *parts_->importer);
   rpc::ServerOptions options;
   options.unix_socket = config_.socket;
   options.tcp_addresses = config_.listen;
   options.tls = parts_->certificates;
   options.audit = parts_->audit.get();
   options.insecure_tcp = config_.insecure_tcp;
-  const std::vector<grpc::Service*> services{parts_->vm_service.get(), parts_->guest_service.get(),
-                                             parts_->host_service.get(),
-                                             parts_->migration_service.get()};
+  const std::vector<grpc::Service*> services{
+      parts_->vm_service.get(), parts_->guest_service.get(), parts_->host_service.get(),
+      parts_->migration_service.get(), parts_->image_service.get()};
   ASSIGN_OR_RETURN(parts_->server, rpc::Server::Start(options, services));
   return absl::OkStatus();
 }

@@ -55,6 +55,11 @@ const std::vector<Rule>& Rules() {
       {"/ferry.v1.GuestService/SignalProcess", kOperators, kChange},
       {"/ferry.v1.GuestService/Attach", kOperators, kChange},
 
+      {"/ferry.v1.ImageService/ImportImage", kOperators, kChange},
+      {"/ferry.v1.ImageService/ListImages", kLookers, kRead},
+      {"/ferry.v1.ImageService/GetImage", kLookers, kRead},
+      {"/ferry.v1.ImageService/RemoveImage", kOperators, kChange},
+
       {"/ferry.v1.HostService/GetHost", kEverybody, kRead},
       {"/ferry.v1.HostService/WatchEvents", kLookers, kRead},
 

@@ -10,6 +10,7 @@
 #include "absl/strings/str_cat.h"
 #include "ferry/v1/guest.pb.h"
 #include "ferry/v1/host.pb.h"
+#include "ferry/v1/image.pb.h"
 #include "ferry/v1/migration.pb.h"
 #include "ferry/v1/vm.pb.h"
 
@@ -31,7 +32,8 @@ std::set<std::string> MethodsOfTheApi() {
   std::set<std::string> methods;
   for (const google::protobuf::FileDescriptor* file :
        {v1::VmRef::descriptor()->file(), v1::AttachRequest::descriptor()->file(),
-        v1::Host::descriptor()->file(), v1::Session::descriptor()->file()}) {
+        v1::Host::descriptor()->file(), v1::Image::descriptor()->file(),
+        v1::Session::descriptor()->file()}) {
     for (int i = 0; i < file->service_count(); ++i) {
       const google::protobuf::ServiceDescriptor* service = file->service(i);
       for (int m = 0; m < service->method_count(); ++m) {
@@ -81,6 +83,10 @@ TEST(AuthorizationTest, RolesPermitWhatTheyAreFor) {
            Case{"/ferry.v1.VmService/StopVm", false, true, true, false},
            Case{"/ferry.v1.VmService/DeleteVm", false, false, true, false},
            Case{"/ferry.v1.GuestService/Attach", false, true, true, false},
+           Case{"/ferry.v1.ImageService/ListImages", true, true, true, false},
+           Case{"/ferry.v1.ImageService/GetImage", true, true, true, false},
+           Case{"/ferry.v1.ImageService/ImportImage", false, true, true, false},
+           Case{"/ferry.v1.ImageService/RemoveImage", false, true, true, false},
            Case{"/ferry.v1.MigrationService/Migrate", false, true, true, false},
            Case{"/ferry.v1.MigrationService/ImportSandbox", false, true, true, true},
            Case{"/ferry.v1.MigrationService/SettleSession", false, true, true, true},

@@ -1,0 +1,43 @@
+#pragma once
+
+#include "ferry/v1/image.grpc.pb.h"
+#include "vmmanager/images/image_importer.h"
+#include "vmmanager/images/image_store.h"
+#include "vmmanager/rpc/stream_reactor.h"
+
+namespace ferry::vm {
+
+// ferry.v1.ImageService over the host's images: translates, and posts to the executor.
+class ImageService final : public v1::ImageService::CallbackService {
+ public:
+  // At most `max_imports` run at a time; more are refused.
+  ImageService(Executor executor, ImageStore& store, ImageImporter& importer, int max_imports = 4)
+      : executor_(std::move(executor)),
+        store_(store),
+        importer_(importer),
+        max_imports_(max_imports) {}
+
+  grpc::ServerBidiReactor<v1::ImportImageRequest, v1::ImportImageResponse>* ImportImage(
+      grpc::CallbackServerContext*) override;
+  grpc::ServerUnaryReactor* ListImages(grpc::CallbackServerContext*, const v1::ListImagesRequest*,
+                                       v1::ListImagesResponse*) override;
+  grpc::ServerUnaryReactor* GetImage(grpc::CallbackServerContext*, const v1::ImageRef*,
+                                     v1::Image*) override;
+  grpc::ServerUnaryReactor* RemoveImage(grpc::CallbackServerContext*, const v1::ImageRef*,
+                                        v1::RemoveImageResponse*) override;
+
+ private:
+  using ImportStream = rpc::BidiStream<v1::ImportImageRequest, v1::ImportImageResponse>;
+
+  Task<absl::Status> Import(std::shared_ptr<ImportStream> stream);
+
+  const Executor executor_;
+  ImageStore& store_;
+  ImageImporter& importer_;
+  const int max_imports_;
+  int imports_ = 0;
+};
+
+v1::Image ToProto(const Image& image);
+
+}  // namespace ferry::vm
