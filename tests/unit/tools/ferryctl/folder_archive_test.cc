@@ -7,6 +7,7 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
+#include <clocale>
 #include <csignal>
 #include <filesystem>
 #include <fstream>
@@ -40,6 +41,8 @@ std::string ArchiveOf(const std::string& folder) {
 
 // Name, then what it is and leads to.
 std::vector<std::string> EntriesOf(const std::string& tar) {
+  // libarchive reads names as text of the process's language.
+  std::setlocale(LC_CTYPE, "C.UTF-8");
   std::vector<std::string> entries;
   struct archive* in = archive_read_new();
   archive_read_support_format_tar(in);
