@@ -84,9 +84,10 @@ Task<absl::StatusOr<QemuCapabilities>> Ask(QmpClient* qmp) {
                       co_await qmp->Execute("qom-list-types", std::move(implements)));
   found.devices = Names(devices, "name");
   json::object machine = {{"typename", absl::StrCat(found.machine_type, "-machine")}};
-  CO_ASSIGN_OR_RETURN(const json::value properties,
-                      co_await qmp->Execute("qom-list-properties", std::move(machine)));
-  const std::set<std::string> names = Names(properties, "name");
+  // A QEMU that does not say has none of them.
+  const absl::StatusOr<json::value> properties =
+      co_await qmp->Execute("qom-list-properties", std::move(machine));
+  const std::set<std::string> names = Names(properties.value_or(json::array()), "name");
   found.lean_machine =
       std::all_of(std::begin(kLeanMachine), std::end(kLeanMachine),
                   [&names](const auto& part) { return names.contains(part.name); });
