@@ -24,8 +24,8 @@ Task<absl::StatusOr<vm::PlanState>> DescribeForExport(const ControllerDeps& deps
       co_await vm::MakeFingerprint(machine->document(), host->inventory.deps().backend.info(),
                                    host->digests));
   schema::ComputeSystem document = machine->document();
-  const std::vector<state::v1::DiskPayload> disks =
-      co_await vm::DescribeDisks(std::move(document), host->digests.reads());
+  CO_ASSIGN_OR_RETURN(const std::vector<state::v1::DiskPayload> disks,
+                      co_await vm::DescribeDisks(std::move(document), host->digests.reads()));
   plan.vm.mutable_disks()->Add(disks.begin(), disks.end());
   co_return plan;
 }

@@ -148,8 +148,8 @@ struct Daemon::Parts {
   std::unique_ptr<vm::ImageStore> images;
   std::unique_ptr<vm::ToolRunner> tools;
   std::unique_ptr<vm::ImageImporter> importer;
-  vm::FileReads file_reads;
-  vm::ImageDigests digests{file_reads};
+  std::unique_ptr<vm::FileReads> file_reads;
+  std::unique_ptr<vm::ImageDigests> digests;
   std::unique_ptr<migration::SessionListener> listener;
   std::unique_ptr<migration::SocketHandoff> handoff;
   std::unique_ptr<migration::ControllerDeps> deps;
@@ -227,6 +227,8 @@ Task<absl::Status> Daemon::Start() {
   const vm::SandboxDeps sandbox{executor_,       *parts_->backend, *parts_->store,
                                 *parts_->events, *parts_->fence,   parts_->settings};
   parts_->inventory = std::make_unique<vm::VmInventory>(sandbox);
+  parts_->file_reads = std::make_unique<vm::ThreadedFileReads>(executor_);
+  parts_->digests = std::make_unique<vm::ImageDigests>(*parts_->file_reads);
   CO_RETURN_IF_ERROR(co_await parts_->inventory->Load());
   CO_RETURN_IF_ERROR(OpenMigration());
   CO_RETURN_IF_ERROR(co_await parts_->sessions->Load(
@@ -370,7 +372,7 @@ absl::Status Daemon::OpenMigration() {
     return migration::MakeGrpcPeerClient(address, certificates);
   };
   parts_->deps = std::make_unique<migration::ControllerDeps>(
-      migration::ControllerDeps{*parts_->inventory, parts_->digests, *parts_->listener,
+      migration::ControllerDeps{*parts_->inventory, *parts_->digests, *parts_->listener,
                                 *parts_->handoff, make_peer, tls, config_.state_dir + "/mig"});
   if (const auto& user = parts_->qemu_user) parts_->deps->vmm_owner = {user->uid, user->gid};
   parts_->deps->limits.stall = config_.stall_timeout;

@@ -4,6 +4,7 @@
 #include <memory>
 #include <string>
 #include <utility>
+#include <vector>
 
 #include "absl/status/status.h"
 #include "absl/status/statusor.h"
@@ -12,31 +13,46 @@
 
 namespace ferry::vm {
 
-// Reads of files whose paths come from users and peers: each on a thread of its own, for a file
-// system may hang, and with a deadline. What hangs is left to itself, and only so many may.
+// Reads files whose paths come from users and peers: their file system may hang.
 class FileReads {
  public:
-  explicit FileReads(milliseconds limit = milliseconds(10'000)) : limit_(limit) {}
-  // Reads at once on the caller's thread, without a deadline: for tests with files of their own.
-  static FileReads AtOnce() { return FileReads(milliseconds(0)); }
+  virtual ~FileReads() = default;
 
-  // What `read` returns, which runs on another thread and holds all that it needs.
-  // DEADLINE_EXCEEDED, naming `path`, if it takes too long; RESOURCE_EXHAUSTED if kMost others do.
+  // What `read` returns, which may run on another thread and holds all that it needs. The reads
+  // must outlive the task.
   template <typename T>
   Task<absl::StatusOr<T>> Run(std::string path, std::function<absl::StatusOr<T>()> read) {
     auto result = std::make_shared<absl::StatusOr<T>>(absl::UnknownError("not read"));
     std::function<void()> work = [result, read = std::move(read)] { *result = read(); };
-    CO_RETURN_IF_ERROR(co_await Wait(std::move(path), std::move(work)));
+    CO_RETURN_IF_ERROR(co_await Do(std::move(path), std::move(work)));
     co_return *std::move(result);
   }
 
-  static constexpr int kMost = 8;
+ private:
+  // Returns once `work` was done.
+  virtual Task<absl::Status> Do(std::string path, std::function<void()> work) = 0;
+};
+
+// Each on a thread of its own, with a deadline, some at a time. What hangs is left to itself, and
+// no more is begun while too much does. Thread: the executor's.
+class ThreadedFileReads final : public FileReads {
+ public:
+  // The limit is for one read, be it a guest image of a gigabyte.
+  explicit ThreadedFileReads(Executor executor, milliseconds limit = milliseconds(60'000));
+  ~ThreadedFileReads() override;
+
+  static constexpr int kAtOnce = 8;  // others wait
+  static constexpr int kMostLate = 32;
 
  private:
-  Task<absl::Status> Wait(std::string path, std::function<void()> work);
+  struct State;
+
+  // DEADLINE_EXCEEDED, naming `path`, if it takes too long; RESOURCE_EXHAUSTED if kMostLate others
+  // have, and have not ended yet.
+  Task<absl::Status> Do(std::string path, std::function<void()> work) override;
 
   const milliseconds limit_;
-  const std::shared_ptr<int> running_ = std::make_shared<int>(0);  // its owners, but for this one
+  std::shared_ptr<State> state_;  // shared with who waits
 };
 
 }  // namespace ferry::vm

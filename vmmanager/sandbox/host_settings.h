@@ -24,8 +24,8 @@ struct HostSettings {
   uint64_t memory_reserve_mb = 0;      // that VMs which arrive must leave to the host
   bool use_vsock = false;              // AF_VSOCK instead of the virtio-serial multiplexer
   milliseconds boot_timeout{180'000};  // until the agent is ready; generous, because TCG is slow
-  // For a migration's outcome, or a guest's word of its stdin (AttachCall). A client waits for some
-  // of these.
+  // For a migration's outcome, or a guest's word of its stdin (AttachCall). A client waits for
+  // several of these (ferryctl: 45 s in one call).
   milliseconds outcome_wait{10'000};
   // For an agent that is away: it dials again within milliseconds if it can.
   milliseconds agent_wait{5'000};

@@ -143,13 +143,17 @@ Task<absl::StatusOr<IncomingMachine>> FitMachine(state::v1::VmPayload vm,
   co_return machine;
 }
 
-Task<std::vector<state::v1::DiskPayload>> DescribeDisks(schema::ComputeSystem document,
-                                                        FileReads& reads) {
+Task<absl::StatusOr<std::vector<state::v1::DiskPayload>>> DescribeDisks(
+    schema::ComputeSystem document, FileReads& reads) {
   FileReads* const files = &reads;
   std::vector<state::v1::DiskPayload> disks;
   for (const auto& [controller, scsi] : document.virtual_machine.devices.scsi) {
     for (const auto& [lun, disk] : scsi.attachments) {
       const absl::StatusOr<uint64_t> bytes = co_await DiskBytes(files, disk.path, disk.format);
+      // That it cannot be read in time says nothing of the disk.
+      if (absl::IsDeadlineExceeded(bytes.status()) || absl::IsResourceExhausted(bytes.status())) {
+        co_return bytes.status();
+      }
       if (!bytes.ok()) continue;
       state::v1::DiskPayload& payload = disks.emplace_back();
       payload.set_name(NameOf(controller, lun, disk));

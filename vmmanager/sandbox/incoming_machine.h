@@ -27,8 +27,8 @@ Task<absl::StatusOr<IncomingMachine>> FitMachine(state::v1::VmPayload vm,
                                                  ImageDigests& digests);
 
 // The disks of a machine as its own host sees them, for the payload. One that cannot be read is
-// left out.
-Task<std::vector<state::v1::DiskPayload>> DescribeDisks(schema::ComputeSystem document,
-                                                        FileReads& reads);
+// left out; an error if one cannot be read in time. `reads` must outlive the task.
+Task<absl::StatusOr<std::vector<state::v1::DiskPayload>>> DescribeDisks(
+    schema::ComputeSystem document, FileReads& reads);
 
 }  // namespace ferry::vm

@@ -14,6 +14,7 @@
 #include "tests/unit/bridge/task_test.h"
 #include "tests/unit/migration/controller/fake_wire.h"
 #include "vmmanager/rpc/error_info.h"
+#include "vmmanager/sandbox/fake_file_reads.h"
 #include "vmmanager/sandbox/fake_host.h"
 
 namespace ferry::migration {
@@ -42,7 +43,7 @@ struct MigrationHost {
 
   vm::FakeHost host;
   std::string runtime_dir;
-  vm::FileReads reads = vm::FileReads::AtOnce();
+  vm::FakeFileReads reads;
   vm::ImageDigests digests{reads};
   std::unique_ptr<SessionListener> listener;
   std::unique_ptr<SocketHandoff> handoff;

@@ -44,7 +44,7 @@ class FingerprintTest : public TaskTest {
                        .accelerator = "none",
                        .machine_type = "fake-1",
                        .cpu_models = {{"any", {}, {"add", "sub"}}, {"plain", {}, {}}}};
-  FileReads reads_;
+  ThreadedFileReads reads_{io_.get_executor()};
   ImageDigests digests_{reads_};
 };
 

@@ -48,7 +48,7 @@ class IncomingMachineTest : public SandboxTest {
     payload.set_hcs_document_json(schema::ToJson(document));
     *payload.mutable_fingerprint() =
         *Await(MakeFingerprint(document, host_.backend.info(), digests_));
-    const auto disks = Await(DescribeDisks(document, reads_));
+    const auto disks = *Await(DescribeDisks(document, reads_));
     payload.mutable_disks()->Add(disks.begin(), disks.end());
     return payload;
   }
@@ -66,7 +66,7 @@ class IncomingMachineTest : public SandboxTest {
     return differences.empty() ? v1::Difference() : differences[0];
   }
 
-  FileReads reads_;
+  ThreadedFileReads reads_{io_.get_executor()};
   ImageDigests digests_{reads_};
 };
 
