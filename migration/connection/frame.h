@@ -77,8 +77,12 @@ class FrameDecoder {
   // Where to read into (never empty); then Commit() what was read and call Next() until nullopt.
   std::span<char> Space();
   void Commit(size_t size) { end_ += size; }
-  // Nothing more will be read.
-  void Release() { buffer_ = {}; }
+  // Gives the buffer's memory back: nothing more will be read, and Space() is not called again.
+  void Release() {
+    std::vector<char>().swap(buffer_);
+    begin_ = end_ = 0;
+  }
+  size_t capacity() const { return buffer_.capacity(); }
 
   // INVALID_ARGUMENT, for good, on a violation of the format. Unknown optional frames are reported
   // like others, piece by piece.

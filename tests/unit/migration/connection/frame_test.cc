@@ -92,6 +92,14 @@ TEST(FrameTest, LargePayloadsPassThroughASmallBuffer) {
   EXPECT_EQ((*frames)[1].payload, "abcdefgh");
 }
 
+TEST(FrameDecoderTest, GivesItsMemoryBack) {
+  FrameDecoder decoder;
+  EXPECT_GT(decoder.capacity(), size_t{kMaxBulkPayload});
+  decoder.Release();
+  EXPECT_EQ(decoder.capacity(), 0u);
+  EXPECT_FALSE(decoder.Next()->has_value());
+}
+
 TEST(FrameTest, OversizedFramesAreRefusedByTheirHeaderAlone) {
   const std::vector<std::pair<FrameType, size_t>> limits = {
       {FrameType::kData, kMaxBulkPayload},
