@@ -331,6 +331,7 @@ Task<absl::Status> DestinationSession::FinishSupersede() {
   info_.set_outcome(superseded.outcome);
   info_.set_reason(superseded.word);
   info_.set_failed_at(superseded.began_at);
+  info_.set_next_step(superseded.next_step);
   info_.set_error(superseded.message);
   EndBadly(Recovery::kNone);
   co_return absl::OkStatus();

@@ -406,6 +406,8 @@ void MigrationSession::EndWell(const std::string& message) {
   info_.set_outcome(v1::SESSION_OUTCOME_SUCCEEDED);
   info_.clear_reason();
   info_.clear_error();
+  info_.clear_failed_at();
+  info_.clear_next_step();
   if (!notifier_->told(v1::MIGRATION_PHASE_DONE)) {
     Publish(v1::MIGRATION_PHASE_DONE, v1::MIGRATION_PHASE_STATE_SUCCESS, message);
   }

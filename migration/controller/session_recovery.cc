@@ -110,6 +110,8 @@ Task<absl::Status> SessionRegistry::KeepUndecided(vm::SessionRow row, v1::Sessio
   session.set_done(true);
   session.set_outcome(v1::SESSION_OUTCOME_UNKNOWN);
   session.set_reason(DefaultReason(v1::SESSION_OUTCOME_UNKNOWN));
+  session.clear_failed_at();
+  session.clear_next_step();
   records_[session.session_id()] = session;
   row.decided = true;
   row.session_bytes = session.SerializeAsString();

@@ -50,7 +50,8 @@ Task<void> SourceSession::RunTransfer(Self self, v1::TransferSandboxRequest requ
     self->commit_status_ = committed.status();
     if (!committed.ok()) {
       self->Conclude({v1::SESSION_OUTCOME_FAILED, self->origin(), rpc::ReasonOf(committed.status()),
-                      std::string(committed.status().message())});
+                      std::string(committed.status().message()),
+                      rpc::NextStepOf(committed.status())});
     }
   }
   self->commit_settled_.Set();
@@ -340,15 +341,15 @@ void SourceSession::OnProgress(const vm::TransferProgress& from) {
   statistics.set_memory_passes(from.pass);
   statistics.set_throttle_percent(std::max(statistics.throttle_percent(), from.throttle_percent));
   statistics.set_switchover_forced(statistics.switchover_forced() || from.forced);
+  // The last numbers come when the transfer is over; they are for whoever asks.
+  if (transfer_ended_.is_set()) return;
   TraceProgress(from);
-  if (convergence_.Hopeless(from) && !transfer_ended_.is_set()) {
+  if (convergence_.Hopeless(from)) {
     std::string why = absl::StrCat(
         "the guest is slowed down by ", from.throttle_percent, " percent, and still dirties its ",
         "memory faster than it moves; give it a longer blackout, or use the profile must-finish");
     Spawn(deps_.executor(), CallOffByLimit(self(), std::move(why), "not_converging"));
   }
-  // The last numbers come when the transfer is over; they are for whoever asks.
-  if (transfer_ended_.is_set()) return;
   v1::Notification notification;
   notification.set_origin(origin());
   notification.set_phase(v1::MIGRATION_PHASE_TRANSFER_IN_PROGRESS);

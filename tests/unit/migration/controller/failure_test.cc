@@ -226,6 +226,23 @@ TEST_F(FailureTest, OnWhichHostItFailedIsKept) {
   EXPECT_EQ(Wait(a_, Migrate()).failed_at(), v1::MIGRATION_ORIGIN_UNSPECIFIED);
 }
 
+TEST_F(FailureTest, WhatFailedBeforeItSucceededIsForgotten) {
+  Boot();
+  AsyncEvent go_on(io_.get_executor());
+  HoldAppend(a_, "COMMIT", go_on);
+  const std::string id = Migrate();
+  Until([&] { return !Kinds(b_, id).empty() && Kinds(b_, id).back() == "PREPARED"; });
+  FailAppend(b_, "REFUSED");
+  EXPECT_FALSE(Await((*b_.sessions->Find(id))->Cancel("changed my mind")).ok());
+  EXPECT_EQ(Describe(b_, id).failed_at(), v1::MIGRATION_ORIGIN_DESTINATION);
+  go_on.Set();
+  a_.host.store.before_append = nullptr;
+  EXPECT_EQ(Wait(a_, id).vm_location(), "host-b:1");
+  const v1::Session there = Describe(b_, id);
+  EXPECT_EQ(there.outcome(), v1::SESSION_OUTCOME_SUCCEEDED);
+  EXPECT_EQ(there.failed_at(), v1::MIGRATION_ORIGIN_UNSPECIFIED);
+}
+
 // --- The journal ---
 
 class JournalFailureTest : public FailureTest, public ::testing::WithParamInterface<const char*> {};
