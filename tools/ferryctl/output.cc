@@ -25,7 +25,8 @@ std::string Word(const std::string& enum_name, absl::string_view prefix) {
 }
 
 std::string Line(absl::string_view name, absl::string_view value) {
-  return absl::StrFormat("%-16s %s\n", absl::StrCat(name, ":"), value);
+  // Much of it comes from a guest or from another host.
+  return absl::StrFormat("%-16s %s\n", absl::StrCat(name, ":"), PrintableLines(value));
 }
 
 std::string OrDash(const std::string& text) { return text.empty() ? "-" : text; }
@@ -117,7 +118,7 @@ std::string VmDetails(const v1::Vm& vm) {
   std::string text = absl::StrCat(Line("Name", vm.name()), Line("Id", vm.id()),
                                   Line("State", VmStateName(vm.state())));
   if (!vm.state_reason().empty()) {
-    absl::StrAppend(&text, Line("Reason", PrintableLines(vm.state_reason())));
+    absl::StrAppend(&text, Line("Reason", vm.state_reason()));
   }
   absl::StrAppend(&text, Line("Memory", FormatSize(vm.spec().memory_mb() << 20)),
                   Line("CPUs", absl::StrCat(vm.spec().cpus())),

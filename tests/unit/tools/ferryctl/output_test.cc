@@ -43,6 +43,17 @@ TEST(SessionDetails, NamesTheHostAtWhichItFailed) {
   EXPECT_NE(text.substr(line, text.find('\n', line) - line).find("host-b:1"), std::string::npos);
 }
 
+TEST(MigrationSummary, AHostileHostsTextIsTame) {
+  v1::Session session;
+  session.set_outcome(v1::SESSION_OUTCOME_FAILED);
+  session.set_error("\x1b[2Jgone");
+  session.set_next_step("\x1b]0;mine\x07");
+  session.set_destination("\x1b[31m");
+  session.set_failed_at(v1::MIGRATION_ORIGIN_DESTINATION);
+  EXPECT_EQ(MigrationSummary(session).find('\x1b'), std::string::npos);
+  EXPECT_EQ(SessionDetails(session).find('\x1b'), std::string::npos);
+}
+
 TEST(MigrationSummary, SaysWhatToDoAboutAFailure) {
   v1::Session session;
   session.set_outcome(v1::SESSION_OUTCOME_FAILED);
