@@ -44,6 +44,7 @@ class QemuConformanceFixture : public BackendFixture {
 
   Backend& source() override { return *source_; }
   Backend& destination() override { return *destination_; }
+  // In the oldest layout; the other tests with real QEMU have the newest.
   schema::ComputeSystem Document() override { return {}; }
   std::string Folder() override { return folder_; }
 

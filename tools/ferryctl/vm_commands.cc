@@ -29,6 +29,7 @@ struct CreateArguments {
   v1::VmSpec spec;
   std::string name, memory = "256M", kernel, initrd, cpu_model;
   uint32_t cpus = 1;
+  std::optional<uint32_t> layout;
   std::vector<std::string> disks;
 };
 
@@ -45,6 +46,7 @@ void CheckCreate(CreateArguments* arguments) {
   arguments->spec.set_kernel(arguments->kernel);
   arguments->spec.set_initrd(arguments->initrd);
   arguments->spec.set_cpu_model(arguments->cpu_model);
+  if (arguments->layout) arguments->spec.set_layout(*arguments->layout);
   for (const std::string& text : arguments->disks) {
     absl::StatusOr<v1::DiskSpec> disk = ParseDisk(text);
     if (!disk.ok()) throw CLI::ValidationError("--disk", std::string(disk.status().message()));
@@ -68,6 +70,8 @@ void AddCreate(CLI::App* app, Command* command) {
       "--cpu-model", arguments->cpu_model,
       "CPU model that all its hosts have, e.g. Nehalem (default: all that this host's "
       "has)");
+  create->add_option("--layout", arguments->layout,
+                     "Of the machine: 0 for hosts of an older release (default: the newest)");
   create->callback([arguments, command] {
     CheckCreate(arguments.get());
     command->action = [arguments](Client* client) {

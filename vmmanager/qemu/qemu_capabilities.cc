@@ -1,7 +1,7 @@
 #include "vmmanager/qemu/qemu_capabilities.h"
 
-#include <algorithm>
 #include <boost/json/array.hpp>
+#include <vector>
 
 #include "absl/strings/str_cat.h"
 #include "bridge/runtime/status_macros.h"
@@ -13,6 +13,9 @@ namespace ferry::vm {
 namespace {
 
 namespace json = boost::json;
+
+// Those that every VM has and that have both interfaces.
+constexpr const char* kVirtioDevices[] = {"virtio-serial-pci", "virtio-scsi-pci", "virtio-rng-pci"};
 
 // The texts under `key` of a list of objects.
 std::set<std::string> Names(const json::value& list, const char* key) {
@@ -47,7 +50,9 @@ absl::Status CheckNeeds(const std::string& binary, const QemuCapabilities& found
           absl::StrCat(binary, " ", found.version, " lacks the migration capability ", name));
     }
   }
-  for (const char* name : {"virtio-serial-pci", "virtio-scsi-pci", "virtio-rng-pci", "scsi-hd"}) {
+  std::vector<std::string> devices(std::begin(kVirtioDevices), std::end(kVirtioDevices));
+  devices.push_back("scsi-hd");
+  for (const std::string& name : devices) {
     if (!found.devices.contains(name)) {
       return absl::FailedPreconditionError(
           absl::StrCat(binary, " ", found.version, " lacks the device ", name));
@@ -57,6 +62,29 @@ absl::Status CheckNeeds(const std::string& binary, const QemuCapabilities& found
     return absl::FailedPreconditionError(absl::StrCat(binary, " lacks the machine type q35"));
   }
   return absl::OkStatus();
+}
+
+// The names of a type's properties; a QEMU that does not say has none.
+Task<std::set<std::string>> PropertiesOf(QmpClient* qmp, const char* command, std::string type) {
+  json::object arguments = {{"typename", type}};
+  const absl::StatusOr<json::value> list = co_await qmp->Execute(command, std::move(arguments));
+  co_return Names(list.value_or(json::array()), "name");
+}
+
+// Whether this QEMU can make a machine of the lean layout.
+Task<bool> CanBeLean(QmpClient* qmp, std::string machine_type) {
+  const std::set<std::string> machine =
+      co_await PropertiesOf(qmp, "qom-list-properties", std::move(machine_type));
+  for (const MachineOption& option : kLeanMachine) {
+    if (!machine.contains(option.name)) co_return false;
+  }
+  for (const char* type : kVirtioDevices) {
+    std::string name = type;
+    const std::set<std::string> device =
+        co_await PropertiesOf(qmp, "device-list-properties", std::move(name));
+    if (!device.contains("disable-modern") || !device.contains("disable-legacy")) co_return false;
+  }
+  co_return true;
 }
 
 Task<absl::StatusOr<QemuCapabilities>> Ask(QmpClient* qmp) {
@@ -83,17 +111,10 @@ Task<absl::StatusOr<QemuCapabilities>> Ask(QmpClient* qmp) {
   CO_ASSIGN_OR_RETURN(const json::value devices,
                       co_await qmp->Execute("qom-list-types", std::move(implements)));
   found.devices = Names(devices, "name");
-  json::object machine = {{"typename", absl::StrCat(found.machine_type, "-machine")}};
-  // A QEMU that does not say has none of them.
-  const absl::StatusOr<json::value> properties =
-      co_await qmp->Execute("qom-list-properties", std::move(machine));
-  const std::set<std::string> names = Names(properties.value_or(json::array()), "name");
-  found.lean_machine =
-      std::all_of(std::begin(kLeanMachine), std::end(kLeanMachine),
-                  [&names](const auto& part) { return names.contains(part.name); });
+  std::string machine_type = absl::StrCat(found.machine_type, "-machine");
+  found.lean_machine = co_await CanBeLean(qmp, std::move(machine_type));
   co_return found;
 }
-
 }  // namespace
 
 Task<absl::StatusOr<QemuCapabilities>> ProbeCapabilities(std::string binary) {

@@ -148,6 +148,13 @@ absl::Status CheckCpuModel(const std::string& model, const BackendInfo& backend)
                 "choose one that all hosts have; ferryctl host --output json lists this one's");
 }
 
+absl::Status CheckLayout(const v1::VmSpec& spec, const BackendInfo& backend) {
+  if (spec.layout() <= backend.layout) return absl::OkStatus();
+  return Refuse(absl::StrCat("layout is ", spec.layout()),
+                absl::StrCat("this host with its ", backend.name, " ", backend.version,
+                             " has 0 to ", backend.layout));
+}
+
 schema::ComputeSystem BuildDocument(const v1::VmSpec& spec, const HostSettings& host,
                                     const BackendInfo& backend, uint32_t guest_cid) {
   schema::ComputeSystem document;
@@ -173,7 +180,7 @@ schema::ComputeSystem BuildDocument(const v1::VmSpec& spec, const HostSettings& 
   if (guest_cid != 0) machine.devices.hv_socket.emplace().guest_cid = guest_cid;
   machine.platform.machine_type = backend.machine_type;
   machine.platform.cpu_model = spec.cpu_model().empty() ? backend.cpu_model : spec.cpu_model();
-  machine.platform.layout = backend.layout;
+  machine.platform.layout = spec.has_layout() ? spec.layout() : backend.layout;
   return document;
 }
 

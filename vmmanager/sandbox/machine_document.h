@@ -19,6 +19,9 @@ absl::StatusOr<v1::VmSpec> CompleteSpec(const v1::VmSpec& spec);
 // INVALID_ARGUMENT if a VM cannot be pinned to that CPU model here; says which ones are near.
 absl::Status CheckCpuModel(const std::string& model, const BackendInfo& backend);
 
+// INVALID_ARGUMENT if this host cannot lay out the VM that way.
+absl::Status CheckLayout(const v1::VmSpec& spec, const BackendInfo& backend);
+
 schema::ComputeSystem BuildDocument(const v1::VmSpec& spec, const HostSettings& host,
                                     const BackendInfo& backend, uint32_t guest_cid);
 

@@ -83,6 +83,7 @@ Task<absl::StatusOr<std::shared_ptr<UtilityVm>>> VmInventory::Create(
         "a VM named ", spec.name(), " exists; choose another name, or delete that one first"));
   }
   CO_RETURN_IF_ERROR(CheckCpuModel(spec.cpu_model(), deps_.backend.info()));
+  CO_RETURN_IF_ERROR(CheckLayout(spec, deps_.backend.info()));
   const schema::ComputeSystem document = BuildDocument(
       spec, deps_.settings, deps_.backend.info(), deps_.settings.use_vsock ? FreeGuestCid() : 0);
   VmRow row;

@@ -64,5 +64,20 @@ TEST_F(CpuModelTest, OldDocumentWithoutOneGetsTheHostsOnLoading) {
   EXPECT_EQ((*host_.inventory->Find("old"))->document().virtual_machine.platform.cpu_model, "any");
 }
 
+TEST_F(CpuModelTest, TheLayoutIsTheSpecsOrTheNewest) {
+  host_.backend.mutable_info().layout = 1;
+  auto make = [this](const std::string& name, std::optional<uint32_t> layout) {
+    v1::CreateVmRequest request;
+    request.mutable_spec()->set_name(name);
+    if (layout) request.mutable_spec()->set_layout(*layout);
+    return Await(host_.inventory->Create(request));
+  };
+  EXPECT_EQ((*make("new", std::nullopt))->document().virtual_machine.platform.layout, 1u);
+  EXPECT_EQ((*make("old", 0))->document().virtual_machine.platform.layout, 0u);
+  const absl::Status refused = make("newer", 2).status();
+  EXPECT_EQ(refused.code(), absl::StatusCode::kInvalidArgument);
+  EXPECT_THAT(refused.message(), HasSubstr("has 0 to 1"));
+}
+
 }  // namespace
 }  // namespace ferry::vm
