@@ -76,7 +76,8 @@ QemuMachine::QemuMachine(std::shared_ptr<const QemuHost> host, std::string id,
       link_(std::move(link)),
       events_(host_->executor),
       ended_(host_->executor),
-      device_deleted_(host_->executor) {}
+      device_deleted_(host_->executor),
+      settings_mutex_(host_->executor) {}
 
 absl::Status QemuMachine::MakeFolder() {
   constexpr size_t kShortId = 8;
@@ -243,27 +244,28 @@ void QemuMachine::Anticipate(std::string command, json::object arguments) {
 }
 
 Task<absl::Status> QemuMachine::SetMigrationCapabilities(json::object arguments) {
-  std::shared_ptr<QemuMachine> self = shared_from_this();
-  const json::object changes = settings_.CapabilityChanges(arguments);
-  if (changes.empty()) co_return absl::OkStatus();
-  json::object sent = changes;
-  const absl::Status set = (co_await Command("migrate-set-capabilities", std::move(sent))).status();
-  if (set.ok()) {
-    settings_.NoteCapabilities(changes);
-  } else {
-    settings_.Forget();
-  }
-  co_return set;
+  co_return co_await SetMigration("migrate-set-capabilities", std::move(arguments),
+                                  &MigrationSettingsMirror::CapabilityChanges,
+                                  &MigrationSettingsMirror::NoteCapabilities);
 }
 
 Task<absl::Status> QemuMachine::SetMigrationParameters(json::object arguments) {
+  co_return co_await SetMigration("migrate-set-parameters", std::move(arguments),
+                                  &MigrationSettingsMirror::ParameterChanges,
+                                  &MigrationSettingsMirror::NoteParameters);
+}
+
+// One at a time: what one changes is the next one's present.
+Task<absl::Status> QemuMachine::SetMigration(const char* command, json::object arguments,
+                                             SettingChanges changes_of, NoteSettings note) {
   std::shared_ptr<QemuMachine> self = shared_from_this();
-  const json::object changes = settings_.ParameterChanges(arguments);
+  AsyncMutex::Guard lock = co_await settings_mutex_.Lock();
+  const json::object changes = (settings_.*changes_of)(arguments);
   if (changes.empty()) co_return absl::OkStatus();
   json::object sent = changes;
-  const absl::Status set = (co_await Command("migrate-set-parameters", std::move(sent))).status();
+  const absl::Status set = (co_await Command(command, std::move(sent))).status();
   if (set.ok()) {
-    settings_.NoteParameters(changes);
+    (settings_.*note)(changes);
   } else {
     settings_.Forget();
   }

@@ -114,6 +114,11 @@ class QemuMachine : public std::enable_shared_from_this<QemuMachine> {
   static Task<void> EndLater(std::shared_ptr<QemuMachine> self, SystemExit::Cause cause);
 
   Task<absl::Status> AwaitDeleted(std::string device);
+  using SettingChanges =
+      boost::json::object (MigrationSettingsMirror::*)(const boost::json::object&) const;
+  using NoteSettings = void (MigrationSettingsMirror::*)(const boost::json::object&);
+  Task<absl::Status> SetMigration(const char* command, boost::json::object arguments,
+                                  SettingChanges changes_of, NoteSettings note);
   absl::Status MakeFolder();
   absl::Status StartProcess(bool incoming);
   absl::Status ConnectMonitor();
@@ -135,11 +140,12 @@ class QemuMachine : public std::enable_shared_from_this<QemuMachine> {
   std::unique_ptr<QemuProcess> process_;
   bool keeps_descriptor_ = false;
   std::shared_ptr<QmpClient> qmp_;
-  MigrationSettingsMirror settings_;
   std::shared_ptr<ConsoleLog> console_;  // nullptr: nobody listens
   AsyncQueue<SystemEvent> events_;
   AsyncEvent ended_;
   AsyncEvent device_deleted_;
+  MigrationSettingsMirror settings_;
+  AsyncMutex settings_mutex_;  // held while they change
   std::set<std::string> deleted_devices_;
   MigrationObserver* observer_ = nullptr;
   std::optional<SystemExit::Cause> cause_;

@@ -32,6 +32,12 @@ json::object UriOf(const MigrationEndpoint& endpoint) {
 constexpr char kContinue[] = "migrate-continue";
 json::object FromThePause() { return {{"state", "pre-switchover"}}; }
 
+void EmitProgress(QemuMachine& machine, const TransferProgress& progress) {
+  machine.Emit({.kind = SystemEvent::Kind::kTransferProgress,
+                .when = std::chrono::steady_clock::now(),
+                .progress = progress});
+}
+
 }  // namespace
 
 QemuMigration::QemuMigration(QemuMachine& machine)
@@ -183,7 +189,8 @@ Task<absl::Status> QemuMigration::TransferOut(TransferHooks hooks) {
   co_await sampling.CancelAndJoin();
   if (!status.ok()) co_return co_await Abort(status);
   // A QEMU that says "completed" goes to postmigrate whatever comes, and will not run the guest by
-  // itself. It is asked nothing more here: the destination waits.
+  // itself. The last numbers come beside what follows: the destination waits.
+  Spawn(machine_.host().executor, ReportLast(machine_.shared_from_this(), forced_));
   if (cancelled_) co_return co_await Abort(absl::CancelledError("the migration was cancelled"));
   stage_ = Stage::kTransferred;
   Tell(MigrationEventName::kOfflineDone);
@@ -238,6 +245,7 @@ Task<absl::Status> QemuMigration::SwitchOver(TransferHooks& hooks,
     const std::optional<TransferProgress> rest = co_await Measure();
     if (rest) CO_RETURN_IF_ERROR(hooks.check_rest(*rest));
   }
+  machine_.Anticipate(kContinue, FromThePause());
   CO_RETURN_IF_ERROR(co_await RunHook(hooks));
   if (cancelled_) co_return absl::CancelledError("the migration was cancelled");
   json::object state = FromThePause();
@@ -373,27 +381,32 @@ Task<absl::Status> QemuMigration::ForceSwitchover(SwitchoverForce how) {
   co_return co_await machine_.SetMigrationParameters(std::move(parameters));
 }
 
-Task<std::optional<TransferProgress>> QemuMigration::Measure(milliseconds deadline) {
-  // Until this run's first event the statistics are those of a former one.
-  if (status_.empty()) co_return std::nullopt;
-  json::object none;
-  const QmpCallOptions options{.deadline = deadline};
-  absl::StatusOr<json::value> reply =
-      co_await machine_.Command("query-migrate", std::move(none), options);
+Task<std::optional<TransferProgress>> QemuMigration::MeasureAt(std::shared_ptr<QemuMachine> machine,
+                                                               bool forced) {
+  const absl::StatusOr<json::value> reply = co_await machine->Command("query-migrate");
   if (!reply.ok()) co_return std::nullopt;
   TransferProgress progress = ParseMigrationReport(*reply).progress;
   if (progress.total_bytes == 0) co_return std::nullopt;
-  progress.forced = forced_;
+  progress.forced = forced;
   co_return progress;
 }
 
-Task<std::optional<TransferProgress>> QemuMigration::ReportProgress(milliseconds deadline) {
-  std::optional<TransferProgress> progress = co_await Measure(deadline);
+Task<std::optional<TransferProgress>> QemuMigration::Measure() {
+  // Until this run's first event the statistics are those of a former one.
+  if (status_.empty()) co_return std::nullopt;
+  co_return co_await MeasureAt(machine_.shared_from_this(), forced_);
+}
+
+Task<void> QemuMigration::ReportLast(std::shared_ptr<QemuMachine> machine, bool forced) {
+  const std::optional<TransferProgress> progress = co_await MeasureAt(machine, forced);
+  if (progress) EmitProgress(*machine, *progress);
+}
+
+Task<std::optional<TransferProgress>> QemuMigration::ReportProgress() {
+  std::optional<TransferProgress> progress = co_await Measure();
   if (progress) {
     reported_at_ = std::chrono::steady_clock::now();
-    machine_.Emit({.kind = SystemEvent::Kind::kTransferProgress,
-                   .when = std::chrono::steady_clock::now(),
-                   .progress = *progress});
+    EmitProgress(machine_, *progress);
   }
   co_return progress;
 }
@@ -432,7 +445,6 @@ Task<absl::Status> QemuMigration::FinalizeSource(MigrationFinalOperation operati
     if (stage_ != Stage::kTransferred) {
       co_return absl::FailedPreconditionError("the source still holds the VM; transfer it first");
     }
-    co_await ReportProgress(kCancelDeadline);
     Tell(MigrationEventName::kMigrationDone);
     stage_ = Stage::kNone;
     co_return co_await machine_.End(SystemExit::Cause::kTerminated);

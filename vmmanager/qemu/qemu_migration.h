@@ -68,9 +68,12 @@ class QemuMigration : public MigrationObserver {
   Task<absl::Status> FailureOf(const std::string& status);
   Task<void> OnPass(uint64_t pass);
   // The numbers as they are now; nullopt if there are none yet.
-  Task<std::optional<TransferProgress>> Measure(milliseconds deadline = milliseconds(10'000));
-  Task<std::optional<TransferProgress>> ReportProgress(
-      milliseconds deadline = milliseconds(10'000));
+  Task<std::optional<TransferProgress>> Measure();
+  Task<std::optional<TransferProgress>> ReportProgress();
+  // The same without this object, which may be gone before QEMU has answered.
+  static Task<std::optional<TransferProgress>> MeasureAt(std::shared_ptr<QemuMachine> machine,
+                                                         bool forced);
+  static Task<void> ReportLast(std::shared_ptr<QemuMachine> machine, bool forced);
   Task<absl::Status> FinalizeSource(schema::MigrationFinalOperation operation);
   Task<absl::Status> FinalizeDestination(const schema::MigrationFinalizedOptions& options);
   static Task<void> ResetSettings(std::shared_ptr<QemuMachine> machine);

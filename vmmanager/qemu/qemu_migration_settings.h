@@ -78,7 +78,7 @@ boost::json::object IncomingParametersFor(const schema::MigrationInitializeOptio
 // Capabilities of a QEMU that nobody has set up yet.
 boost::json::object NoCapabilities(const QemuCapabilities& qemu);
 
-// The same for a job that is not a migration (save), and after each job.
+// Capabilities for a job that is not a migration (save), and after each job.
 boost::json::object PlainCapabilities(const QemuCapabilities& qemu);
 
 // What query-migrate says.

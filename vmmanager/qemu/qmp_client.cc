@@ -180,7 +180,9 @@ Task<absl::StatusOr<json::value>> QmpClient::Execute(std::string command, json::
 
 void QmpClient::Anticipate(std::string command, json::object arguments) {
   state_->core.Anticipate(command, std::move(arguments));
-  Spawn(state_->executor, State::Send(state_, state_->core.TakeOutput(), UniqueFd()));
+  std::string begun = state_->core.TakeOutput();
+  if (begun.empty()) return;
+  Spawn(state_->executor, State::Send(state_, std::move(begun), UniqueFd()));
 }
 
 AsyncQueue<QmpEvent>& QmpClient::events() { return state_->events; }
