@@ -113,6 +113,12 @@ Task<absl::Status> DestinationSession::Import(v1::ImportSandboxRequest request) 
   co_return imported;
 }
 
+void DestinationSession::LetGo() {
+  MigrationSession::LetGo();
+  std::string().swap(sealed_plan_);
+  std::string().swap(sealed_cut_);
+}
+
 absl::Status DestinationSession::CheckRoom() const {
   const absl::Status room = vm::CheckCapacity(vm_->spec().memory_mb(), vm_->id(), deps_.inventory);
   return Explain(room, "prepare", "free some here, or choose another destination");

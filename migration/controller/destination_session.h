@@ -53,6 +53,7 @@ class DestinationSession final : public MigrationSession {
 
  protected:
   Role role() const override { return Role::kDestination; }
+  void LetGo() override;
   bool may_expire() const override;
   Task<void> Expire(EndReason why) override;
 
@@ -120,7 +121,6 @@ class DestinationSession final : public MigrationSession {
   std::string incoming_path_;
   std::string sealed_plan_;
   std::string sealed_cut_;
-  std::optional<vm::CutState> cut_;
   AsyncEvent cut_arrived_;   // or it never will
   AsyncEvent word_arrived_;  // refused, or the source is gone
   std::string prepared_options_;

@@ -23,6 +23,7 @@ Task<void> DestinationSession::RunTransfer(Self self, v1::TransferSandboxRequest
   absl::Status status = co_await self->Receive(request);
   if (status.ok()) status = co_await self->Vote();
   self->transfer_ended_.Set();
+  self->LetGoIfOver();
   if (status.ok()) co_return;
   EndReason why = co_await self->WhyFailed(status);
   auto legal = Apply(self->info_.state(), SessionCall::kTransferFailed);
@@ -81,8 +82,8 @@ Task<EndReason> DestinationSession::WhyFailed(absl::Status status) {
 Task<absl::Status> DestinationSession::Vote() {
   CO_RETURN_IF_ERROR(co_await WithDeadline(limits_.cut, "the cut", WaitFor(&cut_arrived_)));
   if (sealed_cut_.empty()) co_return absl::DataLossError("the source's cut did not arrive");
-  CO_ASSIGN_OR_RETURN(cut_, vm::DecodeCut(sealed_cut_, sealed_plan_));
-  if (cut_->session_id != id() || cut_->vm_id != info_.vm_id()) {
+  CO_ASSIGN_OR_RETURN(const vm::CutState cut, vm::DecodeCut(sealed_cut_, sealed_plan_));
+  if (cut.session_id != id() || cut.vm_id != info_.vm_id()) {
     co_return absl::DataLossError("the cut belongs to another plan than the one imported here");
   }
   state_digest_ = vm::Sha256(sealed_cut_);
@@ -94,8 +95,8 @@ Task<absl::Status> DestinationSession::Vote() {
   if (core_->record() == DestinationRecord::kRefused) {
     co_return absl::CancelledError("the session ended before the vote");
   }
-  CO_RETURN_IF_ERROR(vm_->RestoreGuest(cut_->guest));
-  paused_by_user_ = cut_->paused_by_user;
+  CO_RETURN_IF_ERROR(vm_->RestoreGuest(cut.guest));
+  paused_by_user_ = cut.paused_by_user;
   CO_RETURN_IF_ERROR(co_await TakeStep(core_->Prepare()));
   auto entered = Enter(SessionCall::kTransferDone);
   if (!entered.ok()) co_return entered.status();
@@ -114,7 +115,8 @@ Task<void> DestinationSession::ReadMessages(Self self,
                                             std::shared_ptr<SessionConnection> connection) {
   while (auto message = co_await connection->NextMessage()) {
     if (message->kind == MessageKind::kCut) {
-      self->sealed_cut_ = std::move(message->bytes);
+      // One that comes late is of no use.
+      if (!self->info_.done()) self->sealed_cut_ = std::move(message->bytes);
       self->cut_arrived_.Set();
     } else if (message->kind == MessageKind::kProof) {
       co_await self->HandleProof(std::move(message->bytes));

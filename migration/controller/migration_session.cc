@@ -443,6 +443,7 @@ void MigrationSession::Finish(bool moved, const std::string& message) {
       moved ? "migration.done" : "migration.ended", id(),
       {{"vm", info_.vm_name()}, {"location", info_.vm_location()}, {"message", message}});
   Store();
+  LetGoIfOver();
 }
 
 void MigrationSession::Store() { Spawn(deps_.executor(), StoreLater(shared_from_this())); }

@@ -124,6 +124,12 @@ class MigrationSession : public std::enable_shared_from_this<MigrationSession> {
   void Publish(v1::MigrationPhase phase, v1::MigrationPhaseState state,
                const std::string& message = "");
   void Tell(const v1::Notification& notification);
+  // A session is remembered for longer than what it moved its VM with is of use: that goes once it
+  // is done and no transfer task runs. Called when one of the two has come about.
+  void LetGoIfOver() {
+    if (info_.done() && transfer_ended_.is_set()) LetGo();
+  }
+  virtual void LetGo() { connection_.reset(); }
   void Store();
   // The same, durable when it returns.
   Task<absl::Status> StoreNow();
@@ -174,7 +180,7 @@ class MigrationSession : public std::enable_shared_from_this<MigrationSession> {
   uint64_t base_epoch_ = 0;  // of the VM when the session opened
   bool paused_by_user_ = false;
   vm::JournalRecord head_;
-  std::shared_ptr<SessionConnection> connection_;
+  std::shared_ptr<SessionConnection> connection_;  // only while it is of use
   AsyncEvent connected_;  // or it cannot come any more; then socket_error_ says why
   TaskScope greetings_;   // over sockets that were handed over
   bool greeting_ = false;

@@ -12,7 +12,7 @@ namespace ferry::migration {
 Task<absl::Status> SourceSession::Force(v1::ForcedDecision decision) {
   auto keep = self();
   AsyncMutex::Guard lock = co_await deciding_.Lock();
-  if (core_ == nullptr || (vm_ == nullptr && !forced_through_)) {
+  if (core_ == nullptr || (vm_ == nullptr && in_doubt() && !forced_through_)) {
     co_return absl::FailedPreconditionError(
         absl::StrCat("session ", id(), " has nothing to decide"));
   }

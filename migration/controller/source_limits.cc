@@ -56,8 +56,9 @@ Task<void> SourceSession::OnTimeLimit(std::weak_ptr<SourceSession> weak, millise
 
 // The VMM takes the request only once memory moves.
 Task<void> SourceSession::ForceSwitchover(Self self, vm::SwitchoverForce how) {
+  if (self->transfer_ended_.is_set()) co_return;
   std::shared_ptr<vm::ComputeSystem> system = self->vm_->system();
-  if (system == nullptr || self->transfer_ended_.is_set()) co_return;
+  if (system == nullptr) co_return;
   absl::Status forced = co_await system->ForceSwitchover(how);
   if (!forced.ok()) {
     spdlog::warn("session {}: {}", self->id(), forced.ToString());

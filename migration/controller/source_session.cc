@@ -92,6 +92,13 @@ Task<absl::StatusOr<std::string>> SourceSession::ExportAgain(
   co_return sealed_plan_;
 }
 
+// Once it has ended nobody can ask for the plan again.
+void SourceSession::LetGo() {
+  MigrationSession::LetGo();
+  std::string().swap(sealed_plan_);
+  std::string().swap(request_);
+}
+
 Task<absl::StatusOr<std::string>> SourceSession::Export() {
   std::shared_ptr<vm::ComputeSystem> system = vm_->system();
   if (system == nullptr) co_return absl::UnavailableError("the VM has ended");
@@ -453,6 +460,7 @@ Task<absl::Status> SourceSession::FinishRelease() {
   if (!ended.ok()) spdlog::warn("session {}: what is left of the VM: {}", id(), ended.ToString());
   absl::Status forgotten = co_await deps_.inventory.Forget(vm_->id(), info_.destination());
   if (!forgotten.ok()) spdlog::error("session {}: {}", id(), forgotten.ToString());
+  vm_.reset();
   released_.Set();
   if (lost_there_) {
     Conclude({v1::SESSION_OUTCOME_FAILED, v1::MIGRATION_ORIGIN_DESTINATION,

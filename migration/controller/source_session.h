@@ -76,6 +76,7 @@ class SourceSession final : public MigrationSession {
 
  protected:
   Role role() const override { return Role::kSource; }
+  void LetGo() override;
   bool may_expire() const override { return !commit_when_ready_; }
   Task<void> Expire(EndReason why) override;
 

@@ -288,6 +288,7 @@ void SourceSession::NoteInFlight(const guest::GuestState& state) {
 
 absl::Status SourceSession::CheckVote(const Proof& prepared) {
   if (options_.checksum_verification.value_or(false)) {
+    if (connection_ == nullptr) return absl::FailedPreconditionError("the session has ended");
     const StateCheck sent = CheckOfSent(*connection_);
     RETURN_IF_ERROR(CompareChecks(sent, prepared.detail));
     info_.mutable_statistics()->set_verified_bytes(sent.bytes);
@@ -445,6 +446,7 @@ void SourceSession::FinishTransfer(const absl::Status& status) {
   time_limit_.reset();
   if (!status.ok()) blackout_limit_.reset();
   transfer_ended_.Set();
+  LetGoIfOver();
 }
 
 }  // namespace ferry::migration

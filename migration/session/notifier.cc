@@ -170,6 +170,7 @@ Task<void> Notifier::Write(std::shared_ptr<Notifier> self) {
     absl::Status put = co_await self->store_.PutNotification(std::move(row));
     // Who listens now gets it all the same.
     if (!put.ok()) spdlog::error("session {}: {}", self->session_id_, put.ToString());
+    self->all_kept_ = self->all_kept_ && put.ok();
     self->kept_id_ = self->pending_.front().message_id();
     self->recent_.push_back(std::move(self->pending_.front()));
     self->pending_.pop_front();
@@ -177,6 +178,7 @@ Task<void> Notifier::Write(std::shared_ptr<Notifier> self) {
     self->Pulse();
   }
   self->writing_ = false;
+  self->LetGoIfOver();
   self->Pulse();
 }
 
@@ -187,7 +189,14 @@ void Notifier::Pulse() {
 
 void Notifier::Close() {
   closed_ = true;
+  LetGoIfOver();
   Pulse();
+}
+
+void Notifier::LetGoIfOver() {
+  if (!closed_ || writing_ || !all_kept_ || subscribers_ > 0) return;
+  std::deque<v1::NotificationsResponse>().swap(recent_);
+  std::deque<uint32_t>().swap(progress_);
 }
 
 Notifier::Messages Notifier::RecentAfter(uint32_t last_seen) const {

@@ -69,6 +69,7 @@ class Notifier : public std::enable_shared_from_this<Notifier> {
     ~Subscription() {
       --notifier_->subscribers_;
       notifier_->last_unsubscribed_ = Clock::now();
+      notifier_->LetGoIfOver();
     }
     Subscription(const Subscription&) = delete;
     Subscription& operator=(const Subscription&) = delete;
@@ -85,6 +86,8 @@ class Notifier : public std::enable_shared_from_this<Notifier> {
   static Task<void> Write(std::shared_ptr<Notifier> self);
   void Note(const v1::NotificationsResponse& message);
   void Pulse();
+  // Nothing more comes, and whoever asks later gets it from the store.
+  void LetGoIfOver();
   Messages RecentAfter(uint32_t last_seen) const;
   Task<absl::StatusOr<Messages>> ReadAfter(uint32_t last_seen);
 
@@ -102,6 +105,7 @@ class Notifier : public std::enable_shared_from_this<Notifier> {
   uint32_t next_id_ = 1;
   bool writing_ = false;
   bool closed_ = false;
+  bool all_kept_ = true;  // the store took everything so far
   int subscribers_ = 0;
   Clock::time_point last_unsubscribed_;
 };

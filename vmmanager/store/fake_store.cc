@@ -97,6 +97,7 @@ Task<absl::Status> FakeStore::VerifyJournal() {
 }
 
 Task<absl::Status> FakeStore::PutNotification(NotificationRow row) {
+  if (!takes_notifications) co_return absl::ResourceExhaustedError("the disk is full");
   auto& kept = notifications_[row.session_id];
   kept.erase(row.drop);
   kept[row.id] = std::move(row);

@@ -20,6 +20,7 @@ class FakeStore final : public Store {
   std::function<Task<absl::Status>(JournalRecord)> before_append;
   std::vector<JournalRecord>& journal() { return journal_; }
   size_t session_writes = 0;  // so far, of any session's row
+  bool takes_notifications = true;
 
   const std::string& journal_id() const override { return journal_id_; }
   Task<absl::Status> PutVm(const VmRow& row) override;

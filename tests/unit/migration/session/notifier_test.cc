@@ -122,6 +122,19 @@ class NotifierTest : public ::testing::Test {
     }
     io_.restart();
   }
+  // All that there is to do by now.
+  void Run() {
+    io_.restart();
+    io_.run();
+  }
+
+  void EmptyStore() {
+    Spawn(io_.get_executor(), Delete(&store_));
+    Run();
+  }
+  static Task<void> Delete(vm::FakeStore* store) {
+    EXPECT_TRUE((co_await store->DeleteSession("s")).ok());
+  }
   static Task<void> Restore(std::shared_ptr<Notifier> notifier) {
     EXPECT_TRUE((co_await notifier->Restore()).ok());
   }
@@ -216,6 +229,35 @@ TEST_F(NotifierTest, EndlessProgressNeverPushesOutAPhase) {
   EXPECT_EQ(ids.front(), 1u);
   EXPECT_EQ(ids.back(), 12'002u);
   EXPECT_EQ(ids.size(), 10'002u);
+}
+
+TEST_F(NotifierTest, OnceItIsOverOnlyTheStoreHoldsTheMessages) {
+  notifier_->Publish(Phase(v1::MIGRATION_PHASE_SETUP_DONE));
+  {
+    const Notifier::Subscription one(notifier_);
+    notifier_->Publish(Phase(v1::MIGRATION_PHASE_DONE));
+    notifier_->Close();
+    Run();
+    EmptyStore();
+    auto& follower = Subscribe(1);
+    Run();
+    EXPECT_EQ(follower, (std::vector<uint32_t>{2}))
+        << "whoever follows it does not wait for the store";
+  }
+  auto& late = Subscribe(1);
+  Run();
+  EXPECT_TRUE(late.empty());
+}
+
+TEST_F(NotifierTest, WhatTheStoreDidNotTakeStays) {
+  store_.takes_notifications = false;
+  notifier_->Publish(Phase(v1::MIGRATION_PHASE_SETUP_DONE));
+  notifier_->Publish(Phase(v1::MIGRATION_PHASE_DONE));
+  notifier_->Close();
+  Run();
+  auto& late = Subscribe(0);
+  Run();
+  EXPECT_EQ(late, (std::vector<uint32_t>{1, 2}));
 }
 
 TEST_F(NotifierTest, KnowsWhoFollowsTheSession) {
