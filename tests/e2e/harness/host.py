@@ -179,6 +179,15 @@ class Host:
         status = self.outside(f"/proc/{pid}/status").read_text()
         return int(status.split("VmRSS:")[1].split()[0])
 
+    def threads(self):
+        """How many the daemon has."""
+        pid = int(self.outside(self._pid_file()).read_text())
+        return len(list(self.outside(f"/proc/{pid}/task").iterdir()))
+
+    def files(self):
+        """How many lie in the state folder, with folders."""
+        return sum(1 for _ in self.outside(self.state).rglob("*"))
+
     def open_descriptors(self):
         """How many the daemon has."""
         pid = int(self.outside(self._pid_file()).read_text())
