@@ -17,9 +17,10 @@ struct ContainerStdio {
   uint32_t columns = 0;
 };
 
-// What runs containers. All calls have deadlines of their own; one at a time is made, inside a
-// ChildGate, because the processes that they leave behind are this process's children by adoption.
-// Errors say what the runtime said.
+// What runs containers. All calls have deadlines of their own; one at a time is made about a
+// container. Create() and Exec() are called inside a ChildGate, because the processes that they
+// leave behind are this process's children by adoption. If they fail, they leave none. Errors say
+// what the runtime said.
 class ContainerRuntime {
  public:
   virtual ~ContainerRuntime() = default;
@@ -34,6 +35,7 @@ class ContainerRuntime {
   virtual Task<absl::StatusOr<SpawnedProcess>> Exec(std::string id, std::string process,
                                                     ContainerStdio stdio) = 0;
 
+  // Returns when all of its processes stand still. After a failure some of them may.
   virtual Task<absl::Status> Pause(std::string id) = 0;
   virtual Task<absl::Status> Resume(std::string id) = 0;
 

@@ -6,6 +6,7 @@
 
 #include "bridge/container/container_runtime.h"
 #include "bridge/container/crun_arguments.h"
+#include "bridge/process/helper.h"
 
 namespace ferry::bridge {
 
@@ -16,10 +17,13 @@ class CrunRuntime : public ContainerRuntime {
     std::string program = "/usr/bin/crun";
     std::string state_folder = "/run/crun";
     std::string work_folder = "/run/ferry/crun";  // for files that live as long as one run
-    milliseconds limit{120'000};                  // for one run
+    std::string cgroup_root = "/sys/fs/cgroup";
+    milliseconds limit{120'000};        // for one run
+    milliseconds freeze_limit{60'000};  // until a paused container's processes stand still
   };
 
-  CrunRuntime(Executor executor, Options options);
+  // `pids` must outlive all that is under way.
+  CrunRuntime(Executor executor, Options options, HelperPids& pids);
 
   Task<absl::StatusOr<SpawnedProcess>> Create(std::string id, std::string bundle,
                                               ContainerStdio stdio) override;
@@ -32,19 +36,25 @@ class CrunRuntime : public ContainerRuntime {
   Task<absl::Status> Delete(std::string id) override;
 
  private:
-  CrunFiles NewFiles();
+  class Run;
+
   Task<absl::Status> Simple(std::string id, const char* verb);
 
-  // Runs crun to its end; on failure the error is what crun has to say.
-  Task<absl::Status> Run(CrunFiles files, SpawnedProcess spawned);
+  // Waits for crun's end; on failure the error is what crun has to say.
+  Task<absl::Status> Finish(const Run* run, SpawnedProcess spawned);
 
-  // Runs a command that leaves a process behind, and gives that one.
-  Task<absl::StatusOr<SpawnedProcess>> Launch(CrunFiles files, std::vector<std::string> command,
+  // Runs a command that leaves nothing behind.
+  Task<absl::Status> RunVerb(const Run* run, std::vector<std::string> command);
+
+  // Runs a command that leaves a process behind, and gives that one. If anything fails, it is
+  // killed.
+  Task<absl::StatusOr<SpawnedProcess>> Launch(const Run* run, std::vector<std::string> command,
                                               ContainerStdio stdio);
 
   const Executor executor_;
   const Options options_;
   const CrunCommands commands_;
+  HelperPids& pids_;
   uint64_t runs_ = 0;
 };
 

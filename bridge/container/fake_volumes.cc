@@ -14,19 +14,19 @@ Task<absl::Status> FakeVolumes::MountDisk(MappedVirtualDisk disk) {
   co_return absl::OkStatus();
 }
 
-absl::Status FakeVolumes::CombineLayers(const CombinedLayers& layers) {
+Task<absl::Status> FakeVolumes::CombineLayers(CombinedLayers layers) {
   calls.push_back(absl::StrCat("combine ", layers.layers.size(), " ", layers.container_root_path));
-  return absl::OkStatus();
+  co_return absl::OkStatus();
 }
 
-absl::Status FakeVolumes::Unmount(const std::string& path) {
+Task<absl::Status> FakeVolumes::Unmount(std::string path) {
   calls.push_back(absl::StrCat("unmount ", path));
-  return absl::OkStatus();
+  co_return absl::OkStatus();
 }
 
-absl::Status FakeVolumes::RemoveDevice(const ScsiDevice& device) {
+Task<absl::Status> FakeVolumes::RemoveDevice(ScsiDevice device) {
   calls.push_back(absl::StrCat("remove ", device.controller, ":", device.lun));
-  return absl::OkStatus();
+  co_return absl::OkStatus();
 }
 
 absl::Status FakeVolumes::WriteBundle(const std::string& bundle, const std::string& config) {
@@ -34,9 +34,12 @@ absl::Status FakeVolumes::WriteBundle(const std::string& bundle, const std::stri
   return absl::OkStatus();
 }
 
-absl::Status FakeVolumes::RemoveBundle(const std::string& bundle) {
+void FakeVolumes::DiscardBundle(const std::string& bundle) { bundles.erase(bundle); }
+
+Task<absl::Status> FakeVolumes::RemoveBundle(std::string bundle) {
+  calls.push_back(absl::StrCat("remove bundle ", bundle));
   bundles.erase(bundle);
-  return absl::OkStatus();
+  co_return absl::OkStatus();
 }
 
 }  // namespace ferry::bridge

@@ -13,11 +13,12 @@ class FakeVolumes : public Volumes {
  public:
   Task<absl::Status> AwaitDisk(ScsiDevice device) override;
   Task<absl::Status> MountDisk(MappedVirtualDisk disk) override;
-  absl::Status CombineLayers(const CombinedLayers& layers) override;
-  absl::Status Unmount(const std::string& path) override;
-  absl::Status RemoveDevice(const ScsiDevice& device) override;
+  Task<absl::Status> CombineLayers(CombinedLayers layers) override;
+  Task<absl::Status> Unmount(std::string path) override;
+  Task<absl::Status> RemoveDevice(ScsiDevice device) override;
   absl::Status WriteBundle(const std::string& bundle, const std::string& config) override;
-  absl::Status RemoveBundle(const std::string& bundle) override;
+  void DiscardBundle(const std::string& bundle) override;
+  Task<absl::Status> RemoveBundle(std::string bundle) override;
 
   std::vector<std::string> calls;
   std::map<std::string, std::string> bundles;  // path to config.json

@@ -2,69 +2,54 @@
 
 #include <errno.h>
 #include <fcntl.h>
-#include <sys/mount.h>
 #include <unistd.h>
 
-#include <filesystem>
+#include <algorithm>
 #include <fstream>
-#include <sstream>
+#include <memory>
 
+#include "absl/strings/match.h"
 #include "absl/strings/str_cat.h"
 #include "bridge/container/mount_plan.h"
-#include "bridge/container/mount_table.h"
+#include "bridge/container/mounts.h"
 #include "bridge/container/scsi_disks.h"
 #include "bridge/process/device_events.h"
-#include "bridge/process/helper.h"
+#include "bridge/runtime/blocking_worker.h"
 #include "bridge/runtime/status_macros.h"
 #include "bridge/runtime/unique_fd.h"
 
 namespace ferry::bridge {
-namespace fs = std::filesystem;
 namespace {
 
+using Options = LinuxVolumes::Options;
+
+// Does what may hang on a thread of its own, which is left to itself if it is late.
+Task<absl::Status> OnThread(milliseconds limit, std::string what,
+                            std::function<absl::Status()> work) {
+  BlockingWorker worker(co_await asio::this_coro::executor);
+  co_return co_await worker.Run(limit, what.c_str(), std::move(work));
+}
+
+std::string NameOf(const ScsiDevice& device) {
+  return absl::StrCat("the disk at controller ", device.controller, ", LUN ", device.lun);
+}
+
 // The device node, empty until the kernel has made it.
-std::string DeviceNode(const ScsiDevice& device) {
-  const std::string name = ScsiDiskName(device);
-  const std::string node = absl::StrCat("/dev/", name);
+std::string DeviceNode(const Options& options, const ScsiDevice& device) {
+  const std::string name = ScsiDiskName(device, options.sysfs);
+  const std::string node = absl::StrCat(options.devices, "/", name);
   return !name.empty() && access(node.c_str(), F_OK) == 0 ? node : "";
 }
 
 // The node comes a moment before the kernel lets anybody open the disk.
-bool CanBeOpened(const ScsiDevice& device) {
-  const std::string node = DeviceNode(device);
-  return !node.empty() && UniqueFd(open(node.c_str(), O_RDONLY | O_CLOEXEC)).valid();
-}
-
-absl::StatusOr<std::string> ReadStart(const std::string& device) {
-  const UniqueFd file(open(device.c_str(), O_RDONLY | O_CLOEXEC));
-  std::string start(kProbeSize, '\0');
-  const ssize_t got = file.valid() ? pread(file.get(), start.data(), start.size(), 0) : -1;
-  if (got < 0) return absl::ErrnoToStatus(errno, absl::StrCat("cannot read ", device));
-  start.resize(static_cast<size_t>(got));
-  return start;
-}
-
-absl::Status WriteWord(const std::string& path, const std::string& word) {
-  const UniqueFd file(open(path.c_str(), O_WRONLY | O_CLOEXEC));
-  if (file.valid() && write(file.get(), word.data(), word.size()) >= 0) return absl::OkStatus();
-  return absl::ErrnoToStatus(errno, absl::StrCat("cannot write ", path));
-}
-
-absl::Status MakeFolder(const std::string& path) {
-  std::error_code error;
-  fs::create_directories(path, error);
-  if (!error) return absl::OkStatus();
-  return absl::InternalError(absl::StrCat("cannot make ", path, ": ", error.message()));
-}
-
-absl::Status MountAt(const std::string& source, const std::string& target, const MountPlan& plan) {
-  RETURN_IF_ERROR(MakeFolder(target));
-  const char* type = plan.type.empty() ? nullptr : plan.type.c_str();
-  if (mount(source.c_str(), target.c_str(), type, plan.flags, plan.data.c_str()) == 0) {
-    return absl::OkStatus();
-  }
-  return absl::ErrnoToStatus(errno, absl::StrCat("cannot mount ", source, " (",
-                                                 type == nullptr ? "bind" : type, ") on ", target));
+Task<bool> CanBeOpened(Options options, ScsiDevice device) {
+  const std::string node = DeviceNode(options, device);
+  if (node.empty()) co_return false;
+  std::function<absl::Status()> look = [node] {
+    const bool opened = UniqueFd(open(node.c_str(), O_RDONLY | O_CLOEXEC)).valid();
+    return opened ? absl::OkStatus() : absl::UnavailableError(node);
+  };
+  co_return (co_await OnThread(options.io_limit, node, std::move(look))).ok();
 }
 
 SpawnSpec FormatCommand(const std::string& program, const std::string& device) {
@@ -73,75 +58,14 @@ SpawnSpec FormatCommand(const std::string& program, const std::string& device) {
   return spec;
 }
 
-std::string MountInfo() {
-  std::ifstream file("/proc/self/mountinfo");
-  std::ostringstream text;
-  text << file.rdbuf();
-  return text.str();
-}
-
-// A second mount on the same place would hide the first, and be taken for it at the removal.
-absl::Status CheckFree(const std::string& path) {
-  const std::string info = MountInfo();
-  for (const std::string& point : MountPointsBelow(info, path)) {
-    if (point == path) return absl::AlreadyExistsError(absl::StrCat(path, " is a mount already"));
-  }
+absl::Status LoadModules(const KernelModules& modules, const std::string& filesystem) {
+  for (const std::string& name : ModulesFor(filesystem)) RETURN_IF_ERROR(modules.Load(name));
   return absl::OkStatus();
 }
 
-}  // namespace
-
-absl::Status LinuxVolumes::LoadModules(const std::string& filesystem) {
-  for (const std::string& name : ModulesFor(filesystem)) RETURN_IF_ERROR(modules_.Load(name));
-  return absl::OkStatus();
-}
-
-Task<absl::Status> LinuxVolumes::AwaitDisk(ScsiDevice device) {
-  if (CanBeOpened(device)) co_return absl::OkStatus();
-  CO_ASSIGN_OR_RETURN(const int host, ScsiHostNumber(device.controller));
-  // An announcement that got lost while the VM was on its way would not be repeated.
-  const absl::Status ignored = WriteWord(absl::StrCat("/sys/class/scsi_host/host", host, "/scan"),
-                                         absl::StrCat("0 0 ", device.lun));
-  const std::string what =
-      absl::StrCat("the disk at controller ", device.controller, ", LUN ", device.lun);
-  std::function<bool()> there = [device] { return CanBeOpened(device); };
-  co_return co_await AwaitDevice(what.c_str(), options_.disk_limit, std::move(there));
-}
-
-Task<absl::Status> LinuxVolumes::EnsureFilesystem(std::string device, MappedVirtualDisk disk,
-                                                  std::string* filesystem) {
-  CO_ASSIGN_OR_RETURN(const std::string start, ReadStart(device));
-  *filesystem = ProbeFilesystem(start);
-  if (!disk.ensure_filesystem || disk.read_only || !IsBlank(start)) co_return absl::OkStatus();
-  if (!disk.filesystem.empty() && disk.filesystem != "ext4") {
-    co_return absl::InvalidArgumentError(
-        absl::StrCat("the agent makes ext4 only, not ", disk.filesystem));
-  }
-  const SpawnSpec spec = FormatCommand(options_.format_program, device);
-  CO_RETURN_IF_ERROR(co_await RunHelper(spec, options_.format_limit));
-  *filesystem = "ext4";
-  co_return absl::OkStatus();
-}
-
-Task<absl::Status> LinuxVolumes::MountDisk(MappedVirtualDisk disk) {
-  const std::string device = DeviceNode(ScsiDevice{disk.controller, disk.lun});
-  if (device.empty()) {
-    co_return absl::NotFoundError(
-        absl::StrCat("there is no disk at controller ", disk.controller, ", LUN ", disk.lun));
-  }
-  CO_RETURN_IF_ERROR(CheckFree(disk.mount_path));
-  std::string found;
-  CO_RETURN_IF_ERROR(co_await EnsureFilesystem(device, disk, &found));
-  const std::string filesystem = disk.filesystem.empty() ? found : disk.filesystem;
-  CO_ASSIGN_OR_RETURN(const MountPlan plan, PlanDisk(disk, filesystem));
-  CO_RETURN_IF_ERROR(LoadModules(filesystem));
-  co_return MountAt(device, disk.mount_path, plan);
-}
-
-absl::Status LinuxVolumes::CombineLayers(const CombinedLayers& layers) {
-  ASSIGN_OR_RETURN(const MountPlan plan, PlanOverlay(layers));
-  RETURN_IF_ERROR(CheckFree(layers.container_root_path));
-  RETURN_IF_ERROR(LoadModules("overlay"));
+absl::Status MakeOverlay(const KernelModules& modules, const CombinedLayers& layers,
+                         const MountPlan& plan) {
+  RETURN_IF_ERROR(LoadModules(modules, "overlay"));
   if (!layers.scratch_path.empty()) {
     RETURN_IF_ERROR(MakeFolder(UpperFolder(layers)));
     RETURN_IF_ERROR(MakeFolder(WorkFolder(layers)));
@@ -149,29 +73,162 @@ absl::Status LinuxVolumes::CombineLayers(const CombinedLayers& layers) {
   return MountAt(plan.source, layers.container_root_path, plan);
 }
 
-absl::Status LinuxVolumes::Unmount(const std::string& path) {
-  if (umount2(path.c_str(), UMOUNT_NOFOLLOW) == 0) {
-    rmdir(path.c_str());
-    return absl::OkStatus();
-  }
-  if (errno == ENOENT || errno == EINVAL) return absl::OkStatus();
-  if (errno == EBUSY) {
-    return absl::FailedPreconditionError(absl::StrCat(path, " is in use; delete its container"));
-  }
-  return absl::ErrnoToStatus(errno, absl::StrCat("cannot unmount ", path));
-}
-
-absl::Status LinuxVolumes::RemoveDevice(const ScsiDevice& device) {
-  ASSIGN_OR_RETURN(const std::string folder, ScsiDeviceFolder(device));
-  if (access(folder.c_str(), F_OK) != 0) return absl::OkStatus();
+absl::Status LetGo(const std::string& folder, const std::string& node, const std::string& name) {
   // An overlay holds its layers' disks even after these were unmounted.
-  const std::string node = DeviceNode(device);
   if (!node.empty() && !UniqueFd(open(node.c_str(), O_RDONLY | O_EXCL | O_CLOEXEC)).valid() &&
       errno == EBUSY) {
-    return absl::FailedPreconditionError(absl::StrCat("the disk at controller ", device.controller,
-                                                      ", LUN ", device.lun, " is in use"));
+    return absl::FailedPreconditionError(absl::StrCat(name, " is in use"));
   }
   return WriteWord(folder + "/delete", "1");
+}
+
+}  // namespace
+
+// Keeps a second call away from a disk or path while one is under way.
+class LinuxVolumes::Claim {
+ public:
+  Claim(LinuxVolumes& volumes, std::string what)
+      : volumes_(volumes), what_(std::move(what)), got_(volumes_.busy_.insert(what_).second) {}
+  Claim(const Claim&) = delete;
+  Claim& operator=(const Claim&) = delete;
+  ~Claim() {
+    if (got_) volumes_.busy_.erase(what_);
+  }
+  absl::Status status() const {
+    if (got_) return absl::OkStatus();
+    return absl::FailedPreconditionError(absl::StrCat("another call is at ", what_));
+  }
+
+ private:
+  LinuxVolumes& volumes_;
+  const std::string what_;
+  const bool got_;
+};
+
+// Notes a path as mounted before it is, because a mount that is late may come all the same.
+class LinuxVolumes::Mounting {
+ public:
+  Mounting(LinuxVolumes& volumes, std::string path) : volumes_(volumes), path_(std::move(path)) {
+    volumes_.mounted_.push_back(path_);
+  }
+  absl::Status End(absl::Status status) {
+    if (!status.ok() && !absl::IsDeadlineExceeded(status)) std::erase(volumes_.mounted_, path_);
+    return status;
+  }
+
+ private:
+  LinuxVolumes& volumes_;
+  const std::string path_;
+};
+
+bool LinuxVolumes::IsOurs(const std::string& path) const {
+  return std::find(mounted_.begin(), mounted_.end(), path) != mounted_.end();
+}
+
+// A second mount on the same place would hide the first, and be taken for it at the removal.
+absl::Status LinuxVolumes::CheckFree(const std::string& path) const {
+  ASSIGN_OR_RETURN(const bool mounted, IsMountPoint(options_.mount_table, path));
+  if (!mounted && !IsOurs(path)) return absl::OkStatus();
+  return absl::AlreadyExistsError(absl::StrCat(path, " is a mount already"));
+}
+
+Task<absl::Status> LinuxVolumes::AwaitDisk(ScsiDevice device) {
+  if (co_await CanBeOpened(options_, device)) co_return absl::OkStatus();
+  CO_ASSIGN_OR_RETURN(const int host, ScsiHostNumber(device.controller, options_.sysfs));
+  const std::string what = NameOf(device);
+  // Before the scan, so that no announcement is missed.
+  UniqueFd events = OpenDeviceEvents();
+  // An announcement that got lost while the VM was on its way would not be repeated.
+  const std::string file = absl::StrCat(options_.sysfs, "/class/scsi_host/host", host, "/scan");
+  std::function<absl::Status()> scan = [file, device] {
+    return WriteWord(file, absl::StrCat("0 0 ", device.lun));
+  };
+  const absl::Status ignored = co_await OnThread(options_.io_limit, what, std::move(scan));
+  std::function<Task<bool>()> there = [this, device] { return CanBeOpened(options_, device); };
+  co_return co_await AwaitDevice(std::move(events), what, options_.disk_limit, std::move(there));
+}
+
+Task<absl::Status> LinuxVolumes::EnsureFilesystem(std::string device, MappedVirtualDisk disk,
+                                                  std::string* filesystem) {
+  auto start = std::make_shared<absl::StatusOr<std::string>>("");
+  std::function<absl::Status()> read = [start, device] {
+    *start = ReadStart(device);
+    return start->status();
+  };
+  CO_RETURN_IF_ERROR(co_await OnThread(options_.io_limit, device, std::move(read)));
+  *filesystem = ProbeFilesystem(**start);
+  if (!disk.ensure_filesystem || disk.read_only || !IsBlank(**start)) co_return absl::OkStatus();
+  if (!disk.filesystem.empty() && disk.filesystem != "ext4") {
+    co_return absl::InvalidArgumentError(
+        absl::StrCat("the agent makes ext4 only, not ", disk.filesystem));
+  }
+  const SpawnSpec spec = FormatCommand(options_.format_program, device);
+  CO_RETURN_IF_ERROR(co_await RunHelper(spec, options_.format_limit, &pids_));
+  *filesystem = "ext4";
+  co_return absl::OkStatus();
+}
+
+Task<absl::Status> LinuxVolumes::MountDisk(MappedVirtualDisk disk) {
+  const Claim path(*this, disk.mount_path);
+  CO_RETURN_IF_ERROR(path.status());
+  const Claim device(*this, NameOf(ScsiDevice{disk.controller, disk.lun}));
+  CO_RETURN_IF_ERROR(device.status());
+  co_return co_await MountClaimed(std::move(disk));
+}
+
+Task<absl::Status> LinuxVolumes::MountClaimed(MappedVirtualDisk disk) {
+  const ScsiDevice address{disk.controller, disk.lun};
+  const std::string device = DeviceNode(options_, address);
+  if (device.empty()) co_return absl::NotFoundError(absl::StrCat("there is no ", NameOf(address)));
+  CO_RETURN_IF_ERROR(CheckFree(disk.mount_path));
+  std::string found;
+  CO_RETURN_IF_ERROR(co_await EnsureFilesystem(device, disk, &found));
+  const std::string filesystem = disk.filesystem.empty() ? found : disk.filesystem;
+  CO_ASSIGN_OR_RETURN(const MountPlan plan, PlanDisk(disk, filesystem));
+  std::function<absl::Status()> work = [=, modules = modules_, target = disk.mount_path] {
+    const absl::Status loaded = LoadModules(modules, filesystem);
+    return loaded.ok() ? MountAt(device, target, plan) : loaded;
+  };
+  Mounting mounting(*this, disk.mount_path);
+  co_return mounting.End(co_await OnThread(options_.io_limit, device, std::move(work)));
+}
+
+Task<absl::Status> LinuxVolumes::CombineLayers(CombinedLayers layers) {
+  const std::string root = layers.container_root_path;
+  CO_ASSIGN_OR_RETURN(const MountPlan plan, PlanOverlay(layers));
+  const Claim claim(*this, root);
+  CO_RETURN_IF_ERROR(claim.status());
+  CO_RETURN_IF_ERROR(CheckFree(root));
+  std::function<absl::Status()> work = [modules = modules_, layers = std::move(layers), plan] {
+    return MakeOverlay(modules, layers, plan);
+  };
+  Mounting mounting(*this, root);
+  co_return mounting.End(co_await OnThread(options_.io_limit, root, std::move(work)));
+}
+
+Task<absl::Status> LinuxVolumes::Unmount(std::string path) {
+  const Claim claim(*this, path);
+  CO_RETURN_IF_ERROR(claim.status());
+  if (!IsOurs(path)) {
+    CO_ASSIGN_OR_RETURN(const bool mounted, IsMountPoint(options_.mount_table, path));
+    if (!mounted) co_return absl::OkStatus();
+    co_return absl::FailedPreconditionError(absl::StrCat(path, " was not mounted by a request"));
+  }
+  std::function<absl::Status()> work = [path] { return UnmountAt(path); };
+  CO_RETURN_IF_ERROR(co_await OnThread(options_.io_limit, path, std::move(work)));
+  std::erase(mounted_, path);
+  co_return absl::OkStatus();
+}
+
+Task<absl::Status> LinuxVolumes::RemoveDevice(ScsiDevice device) {
+  const std::string name = NameOf(device);
+  const Claim claim(*this, name);
+  CO_RETURN_IF_ERROR(claim.status());
+  CO_ASSIGN_OR_RETURN(const std::string folder, ScsiDeviceFolder(device, options_.sysfs));
+  if (access(folder.c_str(), F_OK) != 0) co_return absl::OkStatus();
+  const std::string node = DeviceNode(options_, device);
+  std::function<absl::Status()> work = [=] { return LetGo(folder, node, name); };
+  co_return co_await OnThread(options_.io_limit, name, std::move(work));
 }
 
 absl::Status LinuxVolumes::WriteBundle(const std::string& bundle, const std::string& config) {
@@ -184,15 +241,30 @@ absl::Status LinuxVolumes::WriteBundle(const std::string& bundle, const std::str
   return absl::InternalError(absl::StrCat("cannot write ", path));
 }
 
-absl::Status LinuxVolumes::RemoveBundle(const std::string& bundle) {
-  // What is mounted there is somebody's disk: unmounted, never emptied.
-  for (const std::string& point : MountPointsBelow(MountInfo(), bundle)) {
-    RETURN_IF_ERROR(Unmount(point));
+void LinuxVolumes::DiscardBundle(const std::string& bundle) {
+  unlink((bundle + "/config.json").c_str());
+  // What else is there is not the bundle's, and keeps the folder.
+  rmdir(bundle.c_str());
+}
+
+Task<absl::Status> LinuxVolumes::RemoveBundle(std::string bundle) {
+  const std::vector<std::string> all(mounted_.rbegin(), mounted_.rend());
+  for (const std::string& path : all) {
+    if (absl::StartsWith(path, bundle + "/")) CO_RETURN_IF_ERROR(co_await Unmount(path));
   }
-  std::error_code error;
-  fs::remove_all(bundle, error);
-  if (!error) return absl::OkStatus();
-  return absl::InternalError(absl::StrCat("cannot remove ", bundle, ": ", error.message()));
+  DiscardBundle(bundle);
+  co_return absl::OkStatus();
+}
+
+Task<void> LinuxVolumes::UnmountAll(milliseconds limit) {
+  const std::vector<std::string> all(mounted_.rbegin(), mounted_.rend());
+  std::function<absl::Status()> work = [all] {
+    for (const std::string& path : all) {
+      const absl::Status ignored = UnmountAt(path);
+    }
+    return absl::OkStatus();
+  };
+  const absl::Status ignored = co_await OnThread(limit, "the mounts", std::move(work));
 }
 
 }  // namespace ferry::bridge

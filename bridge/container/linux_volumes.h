@@ -1,38 +1,60 @@
 #pragma once
 
+#include <set>
 #include <string>
+#include <vector>
 
 #include "bridge/container/volumes.h"
+#include "bridge/process/helper.h"
 #include "bridge/process/kernel_modules.h"
 
 namespace ferry::bridge {
 
 // The kernel's disks and mounts. File systems' modules are loaded when they are first needed.
+// Whatever touches a disk runs on a thread of its own, so that one that hangs holds up nobody else.
 class LinuxVolumes : public Volumes {
  public:
   struct Options {
-    milliseconds disk_limit{30'000};  // until the kernel has a disk
-    milliseconds format_limit{120'000};
+    // A guest's clock can run many times faster than the host's while it waits for a disk.
+    milliseconds disk_limit{600'000};  // until the kernel has a disk
+    milliseconds io_limit{600'000};    // for reading, mounting, unmounting
+    milliseconds format_limit{600'000};
     std::string format_program = "/sbin/mke2fs";
+    std::string sysfs = "/sys";
+    std::string devices = "/dev";
+    std::string mount_table = "/proc/self/mountinfo";
   };
 
-  explicit LinuxVolumes(Options options) : options_(std::move(options)) {}
+  // `pids` must outlive all that is under way.
+  LinuxVolumes(Options options, HelperPids& pids) : options_(std::move(options)), pids_(pids) {}
 
   Task<absl::Status> AwaitDisk(ScsiDevice device) override;
   Task<absl::Status> MountDisk(MappedVirtualDisk disk) override;
-  absl::Status CombineLayers(const CombinedLayers& layers) override;
-  absl::Status Unmount(const std::string& path) override;
-  absl::Status RemoveDevice(const ScsiDevice& device) override;
+  Task<absl::Status> CombineLayers(CombinedLayers layers) override;
+  Task<absl::Status> Unmount(std::string path) override;
+  Task<absl::Status> RemoveDevice(ScsiDevice device) override;
   absl::Status WriteBundle(const std::string& bundle, const std::string& config) override;
-  absl::Status RemoveBundle(const std::string& bundle) override;
+  void DiscardBundle(const std::string& bundle) override;
+  Task<absl::Status> RemoveBundle(std::string bundle) override;
+
+  // Unmounts whatever it has mounted, as far as that works within `limit`.
+  Task<void> UnmountAll(milliseconds limit);
 
  private:
+  class Claim;
+  class Mounting;
+
+  Task<absl::Status> MountClaimed(MappedVirtualDisk disk);
   Task<absl::Status> EnsureFilesystem(std::string device, MappedVirtualDisk disk,
                                       std::string* filesystem);
-  absl::Status LoadModules(const std::string& filesystem);
+  absl::Status CheckFree(const std::string& path) const;
+  bool IsOurs(const std::string& path) const;
 
   const Options options_;
-  KernelModules modules_;
+  HelperPids& pids_;
+  const KernelModules modules_;
+  std::vector<std::string> mounted_;  // by requests, the last one last
+  std::set<std::string> busy_;        // paths and disks at which a call is under way
 };
 
 }  // namespace ferry::bridge

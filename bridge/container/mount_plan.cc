@@ -41,7 +41,8 @@ std::string ProbeFilesystem(std::string_view start) {
 }
 
 bool IsBlank(std::string_view start) {
-  return std::all_of(start.begin(), start.end(), [](char byte) { return byte == 0; });
+  return start.size() >= kProbeSize &&
+         std::all_of(start.begin(), start.end(), [](char byte) { return byte == 0; });
 }
 
 absl::StatusOr<MountPlan> PlanDisk(const MappedVirtualDisk& disk, const std::string& filesystem) {
@@ -93,9 +94,9 @@ absl::StatusOr<MountPlan> PlanOverlay(const CombinedLayers& layers) {
   if (layers.layers.empty()) return absl::InvalidArgumentError("there are no layers to combine");
   MountPlan plan;
   if (layers.scratch_path.empty() && layers.layers.size() == 1) {
-    // Without an upper layer overlayfs wants at least two; the layer is read-only by itself.
+    // Without an upper layer overlayfs wants at least two.
     plan.source = layers.layers[0].path;
-    plan.flags = MS_BIND;
+    plan.flags = MS_BIND | MS_RDONLY;
     return plan;
   }
   plan.source = plan.type = "overlay";

@@ -17,13 +17,15 @@ struct MountPlan {
   std::string data;
 };
 
-// How much of a disk's start ProbeFilesystem() wants to see.
-inline constexpr size_t kProbeSize = 64 * 1024;
+// How much of a disk's start is looked at. Every file system in use leaves a mark there: the
+// farthest that is known is btrfs's, behind 64 KiB.
+inline constexpr size_t kProbeSize = 1 << 20;
 
 // erofs, squashfs or ext4 by the super block in a disk's first bytes; empty if it has none of them.
 std::string ProbeFilesystem(std::string_view start);
 
-// Whether nothing at all was written there.
+// Whether nothing at all was written there. False if less than kProbeSize was read: a disk that
+// small holds no file system, and one that ends early is broken.
 bool IsBlank(std::string_view start);
 
 // INVALID_ARGUMENT for a file system that the agent does not mount, or not writable.

@@ -5,10 +5,10 @@
 #include <boost/json/serialize.hpp>
 #include <vector>
 
-#include "absl/strings/str_cat.h"
 #include "bridge/protocol/container_messages.h"
 #include "bridge/protocol/json_fields.h"
 #include "bridge/runtime/status_macros.h"
+#include "bridge/runtime/str_cat.h"
 
 namespace ferry::bridge {
 namespace json = boost::json;
@@ -16,6 +16,7 @@ namespace {
 
 constexpr char kContainerType[] = "io.kubernetes.cri.container-type";
 constexpr char kSandboxId[] = "io.kubernetes.cri.sandbox-id";
+constexpr uint32_t kMaxConsoleSide = 65535;
 
 void ReadArguments(const FieldReader& process) {
   std::vector<std::string> arguments;
@@ -27,7 +28,7 @@ void ReadArguments(const FieldReader& process) {
 void ReadRoot(const FieldReader& root) {
   std::string path;
   root.Text("path", &path);
-  const std::string whole = path.empty() || path[0] == '/' ? path : absl::StrCat("/", path);
+  const std::string whole = path.empty() || path[0] == '/' ? path : StrCat("/", path);
   const absl::Status status = CheckGuestPath("path", whole);
   if (!status.ok()) root.Complain("path", std::string(status.message()));
 }
@@ -43,42 +44,48 @@ void ReadAnnotations(const FieldReader& in, SpecFacts* facts) {
   facts->sandbox_id = sandbox;
 }
 
-// The kind's entry in /proc/PID/ns, nullptr if a pod does not share it.
-const char* SharedNamespace(const json::object& entry) {
-  const json::value* type = entry.if_contains("type");
-  if (type == nullptr || !type->is_string()) return nullptr;
-  const json::string& name = type->get_string();
-  if (name == "network") return "net";
-  if (name == "ipc") return "ipc";
-  if (name == "uts") return "uts";
-  const json::value* path = entry.if_contains("path");
-  const bool asked = path != nullptr && path->is_string() && !path->get_string().empty();
-  if (name == "pid" && asked) return "pid";
-  return nullptr;
-}
+// A list of OCI's namespaces, which a container of a pod joins in place of its own.
+class PodNamespaces {
+ public:
+  explicit PodNamespaces(const NamespacePaths& sandbox) : sandbox_(sandbox) {}
 
-json::object NamespaceOf(const std::string& type, const char* file, pid_t pid) {
-  return {{"type", type}, {"path", absl::StrCat("/proc/", pid, "/ns/", file)}};
-}
+  // Takes over one that the specification has.
+  void Take(const json::object& entry) {
+    const json::value* type = entry.if_contains("type");
+    const std::string name = type != nullptr && type->is_string() ? type->get_string().c_str() : "";
+    if (name == "network" || name == "ipc" || name == "uts") return;
+    const json::value* path = entry.if_contains("path");
+    const bool asked = path != nullptr && path->is_string() && !path->get_string().empty();
+    if (name == "pid" && asked) return Add("pid", sandbox_.pid);
+    list_.push_back(entry);
+  }
 
-void JoinSandbox(json::object* specification, json::object* linux_part, pid_t pid) {
-  json::array joined;
+  json::array Finish() && {
+    Add("network", sandbox_.network);
+    Add("ipc", sandbox_.ipc);
+    Add("uts", sandbox_.uts);
+    return std::move(list_);
+  }
+
+ private:
+  void Add(const char* type, const std::string& path) {
+    list_.push_back(json::object{{"type", type}, {"path", path}});
+  }
+
+  const NamespacePaths& sandbox_;
+  json::array list_;
+};
+
+void JoinSandbox(json::object* specification, json::object* linux_part,
+                 const NamespacePaths& sandbox) {
+  PodNamespaces joined(sandbox);
   if (const json::value* present = linux_part->if_contains("namespaces");
       present != nullptr && present->is_array()) {
     for (const json::value& entry : present->get_array()) {
-      if (!entry.is_object()) continue;
-      const char* file = SharedNamespace(entry.get_object());
-      if (file == nullptr) {
-        joined.push_back(entry);
-      } else if (std::string(file) == "pid") {
-        joined.push_back(NamespaceOf("pid", file, pid));
-      }
+      if (entry.is_object()) joined.Take(entry.get_object());
     }
   }
-  joined.push_back(NamespaceOf("network", "net", pid));
-  joined.push_back(NamespaceOf("ipc", "ipc", pid));
-  joined.push_back(NamespaceOf("uts", "uts", pid));
-  (*linux_part)["namespaces"] = std::move(joined);
+  (*linux_part)["namespaces"] = std::move(joined).Finish();
   // The name is the sandbox's.
   specification->erase("hostname");
   specification->erase("domainname");
@@ -118,26 +125,38 @@ absl::StatusOr<SpecFacts> ReadSpec(const std::string& specification) {
   return facts;
 }
 
+std::string ContainerCgroup(std::string_view id) { return StrCat(kContainersCgroup, "/", id); }
+
 absl::StatusOr<std::string> CompleteSpec(const std::string& specification, const std::string& id,
-                                         std::optional<pid_t> sandbox_pid) {
+                                         const NamespacePaths* sandbox) {
   ASSIGN_OR_RETURN(json::object object, ParseObject(specification));
   object.erase("windows");
   json::object* linux_part = Member(&object, "linux");
-  (*linux_part)["cgroupsPath"] = absl::StrCat(kContainersCgroup, "/", id);
-  if (sandbox_pid.has_value()) JoinSandbox(&object, linux_part, *sandbox_pid);
+  (*linux_part)["cgroupsPath"] = ContainerCgroup(id);
+  if (sandbox != nullptr) JoinSandbox(&object, linux_part, *sandbox);
   return json::serialize(object);
 }
 
-absl::StatusOr<std::string> CompleteProcess(const ProcessParameters& parameters) {
+absl::StatusOr<ExecProcess> CompleteProcess(const ProcessParameters& parameters) {
   ASSIGN_OR_RETURN(json::object process, ParseObject(parameters.oci_process));
   absl::Status status;
-  ReadArguments(FieldReader(process, "OciProcess", &status));
+  const FieldReader in(process, "OciProcess", &status);
+  ReadArguments(in);
+  ExecProcess made;
+  in.Bool("terminal", &made.terminal);
   RETURN_IF_ERROR(status);
-  process["terminal"] = parameters.emulate_console;
+  if (parameters.console_rows > kMaxConsoleSide || parameters.console_columns > kMaxConsoleSide) {
+    return absl::InvalidArgumentError(StrCat("a console of ", parameters.console_rows, " rows and ",
+                                             parameters.console_columns, " columns is too large"));
+  }
+  // hcsshim's hosts say it in the OCI process alone.
+  made.terminal = made.terminal || parameters.emulate_console;
+  process["terminal"] = made.terminal;
   if (!process.contains("cwd")) process["cwd"] = "/";
   if (!process.contains("user")) process["user"] = json::object{{"uid", 0}, {"gid", 0}};
   SetConsoleSize(&process, parameters.console_rows, parameters.console_columns);
-  return json::serialize(process);
+  made.json = json::serialize(process);
+  return made;
 }
 
 }  // namespace ferry::bridge

@@ -1,10 +1,7 @@
 #pragma once
 
-#include <sys/types.h>
-
-#include <cstdint>
-#include <optional>
 #include <string>
+#include <string_view>
 
 #include "absl/status/statusor.h"
 #include "bridge/protocol/messages.h"
@@ -14,6 +11,7 @@ namespace ferry::bridge {
 
 // All containers' cgroups lie in this one.
 inline constexpr char kContainersCgroup[] = "/containers";
+std::string ContainerCgroup(std::string_view id);
 
 struct SpecFacts {
   bool terminal = false;   // the init has one
@@ -23,13 +21,28 @@ struct SpecFacts {
 // INVALID_ARGUMENT if the text is no specification that the agent can run.
 absl::StatusOr<SpecFacts> ReadSpec(const std::string& specification);
 
-// The specification as crun gets it for container `id`: with its cgroup, without what is meant for
-// Windows, and, in a pod, with the namespaces of the sandbox's init `sandbox_pid` (a pid namespace
-// only if the specification has one with a path).
-absl::StatusOr<std::string> CompleteSpec(const std::string& specification, const std::string& id,
-                                         std::optional<pid_t> sandbox_pid);
+// Files that stand for the namespaces of a pod's sandbox.
+struct NamespacePaths {
+  std::string network;
+  std::string ipc;
+  std::string uts;
+  std::string pid;
+};
 
-// The OCI process of an exec as crun gets it: its terminal and console size are the request's.
-absl::StatusOr<std::string> CompleteProcess(const ProcessParameters& parameters);
+// The specification as crun gets it for container `id`: with its cgroup, without what is meant for
+// Windows, and, if it is in a pod (`sandbox` is not nullptr), with the sandbox's namespaces (the
+// pid namespace only if the specification has one with a path).
+absl::StatusOr<std::string> CompleteSpec(const std::string& specification, const std::string& id,
+                                         const NamespacePaths* sandbox);
+
+struct ExecProcess {
+  std::string json;  // an OCI process as crun gets it
+  bool terminal = false;
+};
+
+// The process of an exec. It has a terminal if the request or the OCI process says so; the
+// console's size is the request's. INVALID_ARGUMENT if it cannot be run, or with a size beyond a
+// terminal's.
+absl::StatusOr<ExecProcess> CompleteProcess(const ProcessParameters& parameters);
 
 }  // namespace ferry::bridge

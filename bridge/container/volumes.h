@@ -8,8 +8,10 @@
 
 namespace ferry::bridge {
 
-// Disks and layers of the guest. Removing what is not there is OK, so that requests can be
-// repeated.
+// Disks and layers of the guest. All calls have deadlines of their own, because a disk may hang;
+// what is late may still be done after its call has failed. Removing what is not there is OK, so
+// that requests can be repeated; a call about a disk or a path at which another one is under way is
+// FAILED_PRECONDITION.
 class Volumes {
  public:
   virtual ~Volumes() = default;
@@ -18,20 +20,24 @@ class Volumes {
   // or NOT_FOUND if there is no such controller.
   virtual Task<absl::Status> AwaitDisk(ScsiDevice device) = 0;
 
-  // Mounts a disk that is there; may run a helper program, so call it inside a ChildGate.
+  // Mounts a disk that is there.
   virtual Task<absl::Status> MountDisk(MappedVirtualDisk disk) = 0;
-  virtual absl::Status CombineLayers(const CombinedLayers& layers) = 0;
+  virtual Task<absl::Status> CombineLayers(CombinedLayers layers) = 0;
 
-  virtual absl::Status Unmount(const std::string& path) = 0;
+  // Undoes one of the two. FAILED_PRECONDITION if what is mounted there is somebody else's.
+  virtual Task<absl::Status> Unmount(std::string path) = 0;
 
   // Lets go of a disk that nothing has mounted, so that it can be unplugged.
-  virtual absl::Status RemoveDevice(const ScsiDevice& device) = 0;
+  virtual Task<absl::Status> RemoveDevice(ScsiDevice device) = 0;
 
   // Writes the bundle's config.json, and makes the folder.
   virtual absl::Status WriteBundle(const std::string& bundle, const std::string& config) = 0;
 
-  // Removes a bundle, after unmounting what is mounted inside it.
-  virtual absl::Status RemoveBundle(const std::string& bundle) = 0;
+  // Takes back what WriteBundle() did, and nothing else.
+  virtual void DiscardBundle(const std::string& bundle) = 0;
+
+  // Removes a bundle, after undoing what was mounted inside it.
+  virtual Task<absl::Status> RemoveBundle(std::string bundle) = 0;
 };
 
 }  // namespace ferry::bridge

@@ -39,6 +39,11 @@ std::string BadJson(const absl::Status& status) {
   return Encode(FailedResponse(kHresultBadJson, StatusText(status), kNullGuid));
 }
 
+std::string BadJsonIn(const RequestBase& request, const char* member) {
+  return Encode(FailedResponse(kHresultBadJson, absl::StrCat(member, " is no JSON object"),
+                               request.activity_id));
+}
+
 std::string Ok(const RequestBase& request) {
   SimpleResponse response;
   response.activity_id = request.activity_id;

@@ -14,6 +14,9 @@ bool IsVm(const std::string& container_id);
 std::string StatusText(const absl::Status& status);
 
 std::string BadJson(const absl::Status& status);
+
+// Of a text inside the request's own.
+std::string BadJsonIn(const RequestBase& request, const char* member);
 std::string Ok(const RequestBase& request);
 
 // From an agent that has no containers at all.

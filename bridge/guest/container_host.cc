@@ -3,9 +3,11 @@
 #include <signal.h>
 
 #include <algorithm>
+#include <boost/asio/post.hpp>
 #include <optional>
 #include <utility>
 
+#include "absl/strings/match.h"
 #include "absl/strings/str_cat.h"
 #include "bridge/container/oci_spec.h"
 #include "bridge/runtime/status_macros.h"
@@ -13,9 +15,11 @@
 namespace ferry::bridge {
 namespace {
 
-constexpr milliseconds kKillLimit{20'000};
+// A guest's clock can run many times faster than the host's while everything in it waits.
+constexpr milliseconds kKillLimit{300'000};
 
-std::string CgroupOf(const std::string& id) { return absl::StrCat(kContainersCgroup, "/", id); }
+// For others' calls of the runtime, each of which has a deadline of its own.
+constexpr milliseconds kTurnLimit{300'000};
 
 absl::Status WrongState(const std::string& id, ContainerState state, const char* what) {
   return absl::FailedPreconditionError(
@@ -24,14 +28,14 @@ absl::Status WrongState(const std::string& id, ContainerState state, const char*
 
 // How hcsshim's hosts are told what became of a container.
 const char* ExitType(const GuestProcess& init) {
-  if (init.last_signal() == SIGTERM) return "GracefulExit";
-  if (init.last_signal() == SIGKILL) return "ForcedExit";
+  if (init.ending_signal() == SIGTERM) return "GracefulExit";
+  if (init.ending_signal() == SIGKILL) return "ForcedExit";
   return "UnexpectedExit";
 }
 
-Task<absl::Status> AwaitEnd(std::shared_ptr<GuestProcess> process) {
-  co_await process->exited().Wait();
-  co_return absl::OkStatus();
+// Whether one of the folders is the other, or lies in it.
+bool Overlap(const std::string& one, const std::string& other) {
+  return absl::StartsWith(one + "/", other + "/") || absl::StartsWith(other + "/", one + "/");
 }
 
 }  // namespace
@@ -47,8 +51,8 @@ class ContainerHost::Claim {
   ~Claim() {
     if (container_ != nullptr) container_->busy = false;
   }
-  Container& operator*() const { return *container_; }
   Container* operator->() const { return container_.get(); }
+  const std::shared_ptr<Container>& get() const { return container_; }
 
  private:
   std::shared_ptr<Container> container_;
@@ -61,7 +65,7 @@ ContainerHost::ContainerHost(Executor executor, GuestTransport& transport, Conta
       parts_(std::move(parts)),
       on_exit_(std::move(on_exit)),
       cgroups_(parts_.cgroup_root),
-      gate_(executor),
+      gate_(executor, parts_.collect_orphans),
       scope_(executor) {}
 
 ContainerHost::~ContainerHost() {
@@ -102,21 +106,41 @@ bool ContainerHost::Owns(pid_t pid) const {
   });
 }
 
-absl::StatusOr<std::string> ContainerHost::Complete(const std::string& id,
-                                                    const ContainerConfig& config,
-                                                    bool* terminal) const {
-  ASSIGN_OR_RETURN(const SpecFacts facts, ReadSpec(config.oci_specification));
-  *terminal = facts.terminal;
-  if (facts.sandbox_id.empty()) return CompleteSpec(config.oci_specification, id, std::nullopt);
-  const absl::StatusOr<std::shared_ptr<Container>> sandbox = Find(facts.sandbox_id);
-  if (!sandbox.ok() || (*sandbox)->init == nullptr || (*sandbox)->init->exit().has_value()) {
-    return absl::FailedPreconditionError(
-        absl::StrCat("the pod's sandbox container ", facts.sandbox_id, " does not run"));
-  }
-  return CompleteSpec(config.oci_specification, id, (*sandbox)->init->kernel_pid());
+Task<absl::StatusOr<AsyncMutex::Guard>> ContainerHost::TakeTurn(
+    std::shared_ptr<Container> container) {
+  auto lock = [](std::shared_ptr<Container> inner) -> Task<absl::StatusOr<AsyncMutex::Guard>> {
+    co_return co_await inner->turn.Lock();
+  };
+  Task<absl::StatusOr<AsyncMutex::Guard>> wait = lock(std::move(container));
+  co_return co_await WithDeadline(kTurnLimit, "another call about the container", std::move(wait));
 }
 
-Task<absl::Status> ContainerHost::Create(std::string id, ContainerConfig config) {
+absl::Status ContainerHost::CheckBundle(const std::string& bundle) const {
+  if (!absl::StartsWith(bundle, parts_.bundle_root + "/")) {
+    return absl::InvalidArgumentError(
+        absl::StrCat("the bundle ", bundle, " does not lie below ", parts_.bundle_root));
+  }
+  for (const auto& [id, container] : containers_) {
+    if (!Overlap(bundle, container->bundle)) continue;
+    return absl::FailedPreconditionError(
+        absl::StrCat("the bundle ", bundle, " is not apart from container ", id, "'s"));
+  }
+  return absl::OkStatus();
+}
+
+absl::StatusOr<std::optional<SandboxNamespaces>> ContainerHost::OpenSandbox(
+    const std::string& sandbox_id) const {
+  if (sandbox_id.empty()) return std::nullopt;
+  const absl::StatusOr<std::shared_ptr<Container>> sandbox = Find(sandbox_id);
+  if (!sandbox.ok() || (*sandbox)->init == nullptr || (*sandbox)->init->exit().has_value()) {
+    return absl::FailedPreconditionError(
+        absl::StrCat("the pod's sandbox container ", sandbox_id, " does not run"));
+  }
+  return SandboxNamespaces::Open((*sandbox)->init->kernel_pid());
+}
+
+Task<absl::Status> ContainerHost::Create(std::string id, ContainerConfig config,
+                                         std::string activity_id) {
   if (!IsContainerId(id)) {
     co_return absl::InvalidArgumentError(
         absl::StrCat("'", id, "' is no container id: 64 hexadecimal digits"));
@@ -124,8 +148,11 @@ Task<absl::Status> ContainerHost::Create(std::string id, ContainerConfig config)
   if (containers_.contains(id)) {
     co_return absl::AlreadyExistsError(absl::StrCat("container ", id, " exists already"));
   }
-  // The id is taken from here on, whatever else comes meanwhile.
-  auto container = std::make_shared<Container>();
+  CO_RETURN_IF_ERROR(CheckBundle(config.oci_bundle_path));
+  // The id and the bundle are taken from here on, whatever else comes meanwhile.
+  auto container = std::make_shared<Container>(executor_);
+  container->bundle = config.oci_bundle_path;
+  container->activity_id = std::move(activity_id);
   containers_[id] = container;
   const Claim claim(container);
   absl::Status status = co_await CreateIn(id, std::move(config), container);
@@ -135,32 +162,46 @@ Task<absl::Status> ContainerHost::Create(std::string id, ContainerConfig config)
 
 Task<absl::Status> ContainerHost::CreateIn(std::string id, ContainerConfig config,
                                            std::shared_ptr<Container> container) {
-  const ChildGate::Pass pass = co_await gate_.Enter();
-  // Inside the gate, so that the sandbox's pid is the sandbox's as long as it is used.
-  CO_ASSIGN_OR_RETURN(const std::string text, Complete(id, config, &container->terminal));
-  CO_RETURN_IF_ERROR(parts_.volumes->WriteBundle(config.oci_bundle_path, text));
-  container->bundle = config.oci_bundle_path;
+  CO_ASSIGN_OR_RETURN(const SpecFacts facts, ReadSpec(config.oci_specification));
+  container->terminal = facts.terminal;
+  absl::Status status =
+      co_await CreateInit(id, config.oci_specification, facts.sandbox_id, container);
+  if (status.ok()) {
+    scope_.Spawn(WatchInit(id, container));
+    co_return status;
+  }
+  // Whatever there is of it must not keep its id.
+  const absl::Status ignored = co_await parts_.runtime->Delete(id);
+  parts_.volumes->DiscardBundle(container->bundle);
+  co_return status;
+}
+
+Task<absl::Status> ContainerHost::CreateInit(std::string id, std::string specification,
+                                             std::string sandbox_id,
+                                             std::shared_ptr<Container> container) {
+  CO_ASSIGN_OR_RETURN(const ChildGate::Pass pass, co_await gate_.Enter(kTurnLimit));
+  CO_ASSIGN_OR_RETURN(const std::optional<SandboxNamespaces> sandbox, OpenSandbox(sandbox_id));
+  const NamespacePaths paths = sandbox.has_value() ? sandbox->paths() : NamespacePaths();
+  CO_ASSIGN_OR_RETURN(const std::string text,
+                      CompleteSpec(specification, id, sandbox.has_value() ? &paths : nullptr));
+  CO_RETURN_IF_ERROR(parts_.volumes->WriteBundle(container->bundle, text));
   ContainerStdio stdio;
   stdio.terminal = container->terminal;
-  absl::StatusOr<SpawnedProcess> init =
-      co_await parts_.runtime->Create(id, container->bundle, stdio);
-  if (!init.ok()) {
-    // Whatever there is of it must not keep its id.
-    const absl::Status ignored = co_await parts_.runtime->Delete(id);
-    const absl::Status ignored_too = parts_.volumes->RemoveBundle(container->bundle);
-    co_return init.status();
-  }
-  container->init =
-      GuestProcess::Adopt(executor_, *std::move(init), GuestProcess::Kind::kContainer);
-  scope_.Spawn(WatchInit(id, container));
+  CO_ASSIGN_OR_RETURN(SpawnedProcess init,
+                      co_await parts_.runtime->Create(id, container->bundle, stdio));
+  container->init = GuestProcess::Adopt(executor_, std::move(init), GuestProcess::Kind::kContainer);
   co_return absl::OkStatus();
 }
 
 Task<void> ContainerHost::WatchInit(std::string id, std::shared_ptr<Container> container) {
+  const Executor executor = executor_;
   co_await container->init->exited().Wait();
   container->state = ContainerState::kStopped;
+  // Whoever waits for the init already is told first, as hcsshim's hosts expect it.
+  co_await asio::post(executor, asio::use_awaitable);
   ContainerNotification notification;
   notification.container_id = id;
+  notification.activity_id = container->activity_id;
   notification.type = ExitType(*container->init);
   on_exit_(notification);
 }
@@ -168,17 +209,13 @@ Task<void> ContainerHost::WatchInit(std::string id, std::shared_ptr<Container> c
 Task<absl::Status> ContainerHost::StartInit(std::string id, ProcessParameters parameters,
                                             StdioRelaySettings stdio, Keep keep) {
   CO_ASSIGN_OR_RETURN(const Claim claim, ClaimIn(id, ContainerState::kCreated, "start"));
-  if (parameters.emulate_console != claim->terminal) {
-    co_return absl::InvalidArgumentError(
-        absl::StrCat("container ", id, " was created ", claim->terminal ? "with" : "without",
-                     " a terminal, and is to be started ", claim->terminal ? "without" : "with"));
-  }
+  // Whether it has a terminal was said by the specification.
   const std::shared_ptr<GuestProcess> init = claim->init;
   if (claim->terminal && (parameters.console_rows != 0 || parameters.console_columns != 0)) {
     CO_RETURN_IF_ERROR(init->Resize(parameters.console_rows, parameters.console_columns));
   }
   CO_ASSIGN_OR_RETURN(DialledStdio dialled, co_await DialStdio(transport_, stdio));
-  const ChildGate::Pass pass = co_await gate_.Enter();
+  CO_ASSIGN_OR_RETURN(const AsyncMutex::Guard turn, co_await TakeTurn(claim.get()));
   CO_RETURN_IF_ERROR(co_await parts_.runtime->Start(id));
   init->ConnectStdio(transport_, stdio, std::move(dialled));
   if (claim->state == ContainerState::kCreated) claim->state = ContainerState::kRunning;
@@ -191,17 +228,19 @@ Task<absl::Status> ContainerHost::Exec(std::string id, ProcessParameters paramet
                                        StdioRelaySettings stdio, Keep keep) {
   // No claim: any number of execs may be under way.
   CO_ASSIGN_OR_RETURN(const std::shared_ptr<Container> container, Find(id));
-  CO_ASSIGN_OR_RETURN(const std::string process, CompleteProcess(parameters));
+  CO_ASSIGN_OR_RETURN(const ExecProcess process, CompleteProcess(parameters));
   CO_ASSIGN_OR_RETURN(DialledStdio dialled, co_await DialStdio(transport_, stdio));
-  const ChildGate::Pass pass = co_await gate_.Enter();
+  CO_ASSIGN_OR_RETURN(const AsyncMutex::Guard turn, co_await TakeTurn(container));
+  CO_ASSIGN_OR_RETURN(const ChildGate::Pass pass, co_await gate_.Enter(kTurnLimit));
   if (container->state != ContainerState::kRunning) {
     co_return WrongState(id, container->state, "run a process in");
   }
   ContainerStdio wanted;
-  wanted.terminal = parameters.emulate_console;
+  wanted.terminal = process.terminal;
   wanted.rows = parameters.console_rows;
   wanted.columns = parameters.console_columns;
-  CO_ASSIGN_OR_RETURN(SpawnedProcess spawned, co_await parts_.runtime->Exec(id, process, wanted));
+  CO_ASSIGN_OR_RETURN(SpawnedProcess spawned,
+                      co_await parts_.runtime->Exec(id, process.json, wanted));
   const std::shared_ptr<GuestProcess> made =
       GuestProcess::Adopt(executor_, std::move(spawned), GuestProcess::Kind::kContainer);
   made->ConnectStdio(transport_, stdio, std::move(dialled));
@@ -216,23 +255,27 @@ Task<absl::Status> ContainerHost::Exec(std::string id, ProcessParameters paramet
 
 absl::Status ContainerHost::Shutdown(const std::string& id, bool force) {
   ASSIGN_OR_RETURN(const std::shared_ptr<Container> container, Find(id));
-  if (container->init == nullptr || container->state == ContainerState::kStopped) {
-    return absl::FailedPreconditionError(absl::StrCat("container ", id, " has stopped already"));
-  }
-  return container->init->Signal(force ? SIGKILL : SIGTERM);
+  const absl::Status stopped =
+      absl::FailedPreconditionError(absl::StrCat("container ", id, " has stopped already"));
+  if (container->init == nullptr || container->state == ContainerState::kStopped) return stopped;
+  const absl::Status status = container->init->Signal(force ? SIGKILL : SIGTERM);
+  // It has exited, and nobody has been told yet.
+  return absl::IsNotFound(status) ? stopped : status;
 }
 
 Task<absl::Status> ContainerHost::Pause(std::string id) {
   CO_ASSIGN_OR_RETURN(const Claim claim, ClaimIn(id, ContainerState::kRunning, "pause"));
-  const ChildGate::Pass pass = co_await gate_.Enter();
-  CO_RETURN_IF_ERROR(co_await parts_.runtime->Pause(id));
+  CO_ASSIGN_OR_RETURN(const AsyncMutex::Guard turn, co_await TakeTurn(claim.get()));
+  const absl::Status paused = co_await parts_.runtime->Pause(id);
+  // A part of it may stand still: it goes on, or is paused as far as anybody can tell.
+  if (!paused.ok() && (co_await parts_.runtime->Resume(id)).ok()) co_return paused;
   if (claim->state == ContainerState::kRunning) claim->state = ContainerState::kPaused;
-  co_return absl::OkStatus();
+  co_return paused;
 }
 
 Task<absl::Status> ContainerHost::Resume(std::string id) {
   CO_ASSIGN_OR_RETURN(const Claim claim, ClaimIn(id, ContainerState::kPaused, "resume"));
-  const ChildGate::Pass pass = co_await gate_.Enter();
+  CO_ASSIGN_OR_RETURN(const AsyncMutex::Guard turn, co_await TakeTurn(claim.get()));
   CO_RETURN_IF_ERROR(co_await parts_.runtime->Resume(id));
   if (claim->state == ContainerState::kPaused) claim->state = ContainerState::kRunning;
   co_return absl::OkStatus();
@@ -252,7 +295,7 @@ absl::StatusOr<ContainerProperties> ContainerHost::Properties(const std::string&
     }
   }
   if (query.Asks("Statistics")) {
-    const absl::StatusOr<ContainerMetrics> metrics = cgroups_.Read(CgroupOf(id));
+    const absl::StatusOr<ContainerMetrics> metrics = cgroups_.Read(ContainerCgroup(id));
     // While it is being created there is none yet.
     if (metrics.ok()) properties.metrics = *metrics;
   }
@@ -271,25 +314,29 @@ Task<absl::Status> ContainerHost::Delete(std::string id) {
   const Claim claim(container);
   if (!container->init->exit().has_value()) {
     const absl::Status ignored = container->init->Signal(SIGKILL);
-    Task<absl::Status> end = AwaitEnd(container->init);
+    Task<void> end = container->init->exited().Wait();
     CO_RETURN_IF_ERROR(co_await WithDeadline(kKillLimit, "the container's init", std::move(end)));
   }
-  const ChildGate::Pass pass = co_await gate_.Enter();
+  CO_ASSIGN_OR_RETURN(const AsyncMutex::Guard turn, co_await TakeTurn(container));
   CO_RETURN_IF_ERROR(co_await parts_.runtime->Delete(id));
-  CO_RETURN_IF_ERROR(parts_.volumes->RemoveBundle(container->bundle));
+  CO_RETURN_IF_ERROR(co_await parts_.volumes->RemoveBundle(container->bundle));
   containers_.erase(id);
   co_return absl::OkStatus();
 }
 
-Task<void> ContainerHost::PrepareShutdown() {
+Task<void> ContainerHost::PrepareShutdown(bool force) {
   const std::map<std::string, std::shared_ptr<Container>> all = containers_;
   for (const auto& [id, container] : all) {
-    if (container->state == ContainerState::kPaused) {
-      const absl::Status ignored = co_await Resume(id);
-    } else if (container->state == ContainerState::kCreated && container->init != nullptr) {
-      const absl::Status ignored = container->init->Signal(SIGKILL);
-    }
+    if (container->state != ContainerState::kCreated || container->init == nullptr) continue;
+    const absl::Status ignored = container->init->Signal(SIGKILL);
+  }
+  if (force) co_return;
+  for (const auto& [id, container] : all) {
+    if (container->state != ContainerState::kPaused) continue;
+    const absl::Status ignored = co_await Resume(id);
   }
 }
+
+Task<void> ContainerHost::Close() { return scope_.CancelAndJoin(); }
 
 }  // namespace ferry::bridge

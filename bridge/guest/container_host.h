@@ -3,11 +3,13 @@
 #include <functional>
 #include <map>
 #include <memory>
+#include <optional>
 #include <string>
 #include <vector>
 
 #include "bridge/container/cgroup.h"
 #include "bridge/container/container_runtime.h"
+#include "bridge/container/sandbox_namespaces.h"
 #include "bridge/container/volumes.h"
 #include "bridge/guest/guest_process.h"
 #include "bridge/process/child_gate.h"
@@ -20,19 +22,24 @@ struct ContainerParts {
   ContainerRuntime* runtime = nullptr;
   Volumes* volumes = nullptr;
   std::string cgroup_root = "/sys/fs/cgroup";
+  std::string bundle_root = kBundleRoot;
+  // Collects the children that have ended and are nobody's.
+  std::function<void()> collect_orphans;
 };
 
 // The guest's containers. NOT_FOUND is always about the container itself; a state in which
 // something is not possible is FAILED_PRECONDITION.
 class ContainerHost {
  public:
-  // `on_exit` gets the notification of each container whose init has exited.
+  // `on_exit` gets the notification of each container whose init has exited, after those that wait
+  // for the init at that moment were told.
   ContainerHost(Executor executor, GuestTransport& transport, ContainerParts parts,
                 std::function<void(const ContainerNotification&)> on_exit);
   ~ContainerHost();
 
-  // Makes the container with its init, which waits for StartInit(). ALREADY_EXISTS.
-  Task<absl::Status> Create(std::string id, ContainerConfig config);
+  // Makes the container with its init, which waits for StartInit(). ALREADY_EXISTS. Its exit will
+  // be notified with `activity_id`.
+  Task<absl::Status> Create(std::string id, ContainerConfig config, std::string activity_id);
 
   // Runs the init, or another process of a running container. `keep` is called with the process
   // before anybody else could take it for an orphan.
@@ -42,7 +49,8 @@ class ContainerHost {
   Task<absl::Status> Exec(std::string id, ProcessParameters parameters, StdioRelaySettings stdio,
                           Keep keep);
 
-  // Signals the init (SIGTERM, or SIGKILL with `force`) and does not wait.
+  // Signals the init (SIGTERM, or SIGKILL with `force`) and does not wait. FAILED_PRECONDITION if
+  // it has exited.
   absl::Status Shutdown(const std::string& id, bool force);
 
   Task<absl::Status> Pause(std::string id);
@@ -56,8 +64,12 @@ class ContainerHost {
   // Removes container, cgroup and bundle. FAILED_PRECONDITION while its init runs.
   Task<absl::Status> Delete(std::string id);
 
-  // Lets paused containers run, so that they can end, and kills those that were not started.
-  Task<void> PrepareShutdown();
+  // Kills those that were not started, and lets paused ones run, so that they can take a SIGTERM;
+  // not with `force`, because they take a SIGKILL as they are.
+  Task<void> PrepareShutdown(bool force);
+
+  // No exit is notified any more. To be called before it is destroyed.
+  Task<void> Close();
 
   bool Has(const std::string& id) const { return containers_.contains(id); }
 
@@ -66,10 +78,13 @@ class ContainerHost {
 
  private:
   struct Container {
+    explicit Container(Executor executor) : turn(std::move(executor)) {}
     std::string bundle;
+    std::string activity_id;  // Create's
     ContainerState state = ContainerState::kCreated;
     bool terminal = false;
     bool busy = false;  // a call that changes it is under way
+    AsyncMutex turn;    // whoever has the runtime do something with it holds this
     std::shared_ptr<GuestProcess> init;
     std::vector<std::weak_ptr<GuestProcess>> processes;  // that the host knows of
   };
@@ -77,13 +92,16 @@ class ContainerHost {
 
   absl::StatusOr<std::shared_ptr<Container>> Find(const std::string& id) const;
   absl::StatusOr<Claim> ClaimIn(const std::string& id, ContainerState state, const char* what);
-  absl::StatusOr<std::string> Complete(const std::string& id, const ContainerConfig& config,
-                                       bool* terminal) const;
+  static Task<absl::StatusOr<AsyncMutex::Guard>> TakeTurn(std::shared_ptr<Container> container);
+  absl::Status CheckBundle(const std::string& bundle) const;
+  absl::StatusOr<std::optional<SandboxNamespaces>> OpenSandbox(const std::string& sandbox_id) const;
   Task<absl::Status> CreateIn(std::string id, ContainerConfig config,
                               std::shared_ptr<Container> container);
+  Task<absl::Status> CreateInit(std::string id, std::string specification, std::string sandbox_id,
+                                std::shared_ptr<Container> container);
   Task<void> WatchInit(std::string id, std::shared_ptr<Container> container);
-  Task<absl::Status> MountDisk(MappedVirtualDisk disk);
   Task<absl::Status> ModifyVm(ModifySettingsRequest request);
+  Task<absl::Status> MountDisk(MappedVirtualDisk disk);
   Task<absl::Status> Constrain(std::string id, ContainerConstraints constraints);
   absl::Status LimitPods(const PodCgroupMemoryLimit& limit) const;
 

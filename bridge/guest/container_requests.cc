@@ -16,9 +16,11 @@ Task<std::string> GuestServer::OnCreate(const Frame& frame, const RequestBase& b
                                     "': this agent runs processes of the VM itself only"),
                        base.activity_id));
   }
+  if (!IsJsonObject(request->container_config)) co_return BadJsonIn(base, "ContainerConfig");
   const absl::StatusOr<ContainerConfig> config = Decode<ContainerConfig>(request->container_config);
   if (!config.ok()) co_return FromContainerStatus(base, config.status());
-  co_return FromContainerStatus(base, co_await containers_->Create(base.container_id, *config));
+  co_return FromContainerStatus(
+      base, co_await containers_->Create(base.container_id, *config, base.activity_id));
 }
 
 Task<absl::Status> GuestServer::ExecuteInContainer(ExecuteProcessRequest request, uint32_t* id) {
@@ -50,6 +52,9 @@ Task<std::string> GuestServer::OnModifySettings(const Frame& frame) {
   const absl::StatusOr<ModifySettingsRequest> request =
       Decode<ModifySettingsRequest>(frame.payload);
   if (!request.ok()) co_return BadJson(request.status());
+  if (!request->settings.empty() && !IsJsonObject(request->settings)) {
+    co_return BadJsonIn(*request, "Settings");
+  }
   const bool vm = IsVm(request->container_id);
   const std::string id = vm ? "" : request->container_id;
   const absl::Status status = co_await containers_->Modify(id, *request);

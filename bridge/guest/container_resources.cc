@@ -28,7 +28,9 @@ uint64_t SpareMemory() {
 
 Task<absl::Status> ContainerHost::Modify(std::string id, ModifySettingsRequest request) {
   if (id.empty()) co_return co_await ModifyVm(std::move(request));
-  if (request.resource_type != kResourceContainerConstraints) co_return NotPossible(request);
+  if (request.resource_type != kResourceContainerConstraints || request.request_type != "Update") {
+    co_return NotPossible(request);
+  }
   CO_ASSIGN_OR_RETURN(ContainerConstraints constraints,
                       Decode<ContainerConstraints>(request.settings));
   co_return co_await Constrain(std::move(id), std::move(constraints));
@@ -40,20 +42,20 @@ Task<absl::Status> ContainerHost::ModifyVm(ModifySettingsRequest request) {
   const bool remove = request.request_type == "Remove";
   if (type == kResourceMappedVirtualDisk && (add || remove)) {
     CO_ASSIGN_OR_RETURN(MappedVirtualDisk disk, Decode<MappedVirtualDisk>(request.settings));
-    if (remove) co_return parts_.volumes->Unmount(disk.mount_path);
+    if (remove) co_return co_await parts_.volumes->Unmount(disk.mount_path);
     co_return co_await MountDisk(std::move(disk));
   }
   if (type == kResourceCombinedLayers && (add || remove)) {
-    CO_ASSIGN_OR_RETURN(const CombinedLayers layers, Decode<CombinedLayers>(request.settings));
-    if (remove) co_return parts_.volumes->Unmount(layers.container_root_path);
-    co_return parts_.volumes->CombineLayers(layers);
+    CO_ASSIGN_OR_RETURN(CombinedLayers layers, Decode<CombinedLayers>(request.settings));
+    if (remove) co_return co_await parts_.volumes->Unmount(layers.container_root_path);
+    co_return co_await parts_.volumes->CombineLayers(std::move(layers));
   }
   if (type == kResourceScsiDevice && remove) {
     CO_ASSIGN_OR_RETURN(const ScsiDevice device, Decode<ScsiDevice>(request.settings));
-    co_return parts_.volumes->RemoveDevice(device);
+    co_return co_await parts_.volumes->RemoveDevice(device);
   }
   // hcsshim's hosts say nothing, which is Add, where they mean Update.
-  if (type == kResourcePodCgroupMemoryLimit && !remove) {
+  if (type == kResourcePodCgroupMemoryLimit && (add || request.request_type == "Update")) {
     CO_ASSIGN_OR_RETURN(const PodCgroupMemoryLimit limit,
                         Decode<PodCgroupMemoryLimit>(request.settings));
     co_return LimitPods(limit);
@@ -63,15 +65,13 @@ Task<absl::Status> ContainerHost::ModifyVm(ModifySettingsRequest request) {
 
 Task<absl::Status> ContainerHost::MountDisk(MappedVirtualDisk disk) {
   const ScsiDevice device{disk.controller, disk.lun};
-  // Not inside the gate: others need not wait for a disk that does not come.
   CO_RETURN_IF_ERROR(co_await parts_.volumes->AwaitDisk(device));
-  const ChildGate::Pass pass = co_await gate_.Enter();
   co_return co_await parts_.volumes->MountDisk(std::move(disk));
 }
 
 Task<absl::Status> ContainerHost::Constrain(std::string id, ContainerConstraints constraints) {
   CO_ASSIGN_OR_RETURN(const std::shared_ptr<Container> container, Find(id));
-  const ChildGate::Pass pass = co_await gate_.Enter();
+  CO_ASSIGN_OR_RETURN(const AsyncMutex::Guard turn, co_await TakeTurn(container));
   if (container->state == ContainerState::kStopped) {
     co_return absl::FailedPreconditionError(absl::StrCat("container ", id, " has stopped"));
   }

@@ -17,7 +17,7 @@ class DiscardStream : public StdioStream, public std::enable_shared_from_this<Di
   void ProcessExited() override {}
 
   void Abort() override {
-    over_ = true;
+    End();
     scope_.Cancel();
   }
 
@@ -31,7 +31,13 @@ class DiscardStream : public StdioStream, public std::enable_shared_from_this<Di
       co_await source_.async_read_some(asio::buffer(buffer),
                                        asio::redirect_error(asio::use_awaitable, error));
     }
+    End();
+  }
+
+  void End() {
     over_ = true;
+    boost::system::error_code ignored;
+    source_.close(ignored);
   }
 
   asio::posix::stream_descriptor source_;

@@ -41,7 +41,7 @@ SpawnSpec ToSpec(const ProcessParameters& parameters, const StdioRelaySettings& 
     spec.command = absl::StrSplit(parameters.command_line, ' ', absl::SkipEmpty());
   }
   spec.environment = parameters.environment;
-  spec.environment.emplace("PATH", "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin");
+  spec.environment.emplace("PATH", kDefaultPath);
   if (parameters.emulate_console) spec.environment.emplace("TERM", "xterm");
   spec.working_directory =
       parameters.working_directory.empty() ? "/" : parameters.working_directory;
@@ -146,7 +146,11 @@ Task<void> GuestProcess::WatchExit([[maybe_unused]] std::shared_ptr<GuestProcess
 }
 
 void GuestProcess::Collect(bool wait) {
-  if (!std::exchange(reaped_, true)) waitpid(pid_, nullptr, wait ? 0 : WNOHANG);
+  if (std::exchange(reaped_, true)) return;
+  waitpid(pid_, nullptr, wait ? 0 : WNOHANG);
+  // The host may take its time to acknowledge the exit.
+  boost::system::error_code ignored;
+  pidfd_.close(ignored);
 }
 
 absl::Status GuestProcess::Signal(uint32_t signal) {
@@ -158,9 +162,11 @@ absl::Status GuestProcess::Signal(uint32_t signal) {
   }
   const int number = signal == 0 ? SIGKILL : static_cast<int>(signal);
   const pid_t target = number == SIGKILL && kind_ == Kind::kVm ? -pid_ : pid_;
-  last_signal_ = number;
-  if (kill(target, number) == 0) return absl::OkStatus();
-  return absl::ErrnoToStatus(errno, absl::StrCat("cannot signal process ", id_));
+  if (kill(target, number) != 0) {
+    return absl::ErrnoToStatus(errno, absl::StrCat("cannot signal process ", id_));
+  }
+  if (number == SIGTERM || number == SIGKILL) ending_signal_ = number;
+  return absl::OkStatus();
 }
 
 absl::Status GuestProcess::Resize(uint32_t rows, uint32_t columns) {

@@ -68,8 +68,8 @@ class GuestProcess : public std::enable_shared_from_this<GuestProcess> {
   bool has_terminal() const { return terminal_.valid(); }
   const std::optional<GuestExit>& exit() const { return exit_; }
 
-  // The last signal that was sent through Signal(), 0 if none was.
-  int last_signal() const { return last_signal_; }
+  // The last of SIGTERM and SIGKILL that was sent through Signal(), 0 if none was.
+  int ending_signal() const { return ending_signal_; }
 
   // Set when it has exited.
   AsyncEvent& exited() { return exited_; }
@@ -103,7 +103,7 @@ class GuestProcess : public std::enable_shared_from_this<GuestProcess> {
   UniqueFd std_err_;
   std::vector<std::shared_ptr<StdioStream>> streams_;
   std::optional<GuestExit> exit_;
-  int last_signal_ = 0;
+  int ending_signal_ = 0;
   bool reaped_ = false;
   bool acknowledged_ = false;
   AsyncEvent exited_;

@@ -4,14 +4,6 @@
 
 // GuestServer's answers, one function per request.
 namespace ferry::bridge {
-namespace {
-
-Task<absl::Status> AwaitExit(std::shared_ptr<GuestProcess> process) {
-  co_await process->exited().Wait();
-  co_return absl::OkStatus();
-}
-
-}  // namespace
 
 Task<std::string> GuestServer::Answer(const Frame& frame, const RequestBase& base) {
   switch (frame.type) {
@@ -62,6 +54,8 @@ Task<std::string> GuestServer::OnExecute(const Frame& frame) {
   response.activity_id = request->activity_id;
   if (!IsVm(request->container_id) && !request->parameters.create_in_utility_vm) {
     if (!containers_.has_value()) co_return NoContainer(*request);
+    const std::string& process = request->parameters.oci_process;
+    if (!process.empty() && !IsJsonObject(process)) co_return BadJsonIn(*request, "OciProcess");
     const absl::Status status = co_await ExecuteInContainer(*request, &response.process_id);
     if (!status.ok()) co_return FromContainerStatus(*request, status);
     co_return Encode(response);
@@ -87,7 +81,7 @@ Task<std::string> GuestServer::OnWait(const Frame& frame) {
   if (request->timeout_ms == kWaitForever) {
     co_await process->exited().Wait();
   } else {
-    Task<absl::Status> exited = AwaitExit(process);
+    Task<void> exited = process->exited().Wait();
     const absl::Status ignored =
         co_await WithDeadline(milliseconds(request->timeout_ms), "the process", std::move(exited));
   }

@@ -60,11 +60,6 @@ class CancelOnExit {
   TaskScope& scope_;
 };
 
-Task<absl::Status> AwaitEvent(AsyncEvent* event) {
-  co_await event->Wait();
-  co_return absl::OkStatus();
-}
-
 }  // namespace
 
 GuestServer::GuestServer(Executor executor, GuestTransport& transport, Options options)
@@ -97,6 +92,7 @@ Task<GuestServer::End> GuestServer::Run() {
     if (!end_.has_value()) co_await redial.Wait();
   }
   co_await scope_.CancelAndJoin();
+  if (containers_.has_value()) co_await containers_->Close();
   for (const auto& [pid, process] : processes_) process->Abandon();
   processes_.clear();
   co_return *end_;
@@ -264,14 +260,18 @@ Task<void> GuestServer::Farewell([[maybe_unused]] std::shared_ptr<GuestServer> s
 }
 
 Task<void> GuestServer::EndProcesses(bool force) {
-  if (containers_.has_value()) co_await containers_->PrepareShutdown();
+  if (containers_.has_value()) {
+    Task<void> prepare = containers_->PrepareShutdown(force);
+    const absl::Status ignored =
+        co_await WithDeadline(options_.shutdown_grace, "the containers", std::move(prepare));
+  }
   const std::vector<std::pair<uint32_t, std::shared_ptr<GuestProcess>>> running(processes_.begin(),
                                                                                 processes_.end());
   for (const auto& [pid, process] : running) {
     const absl::Status ignored = process->Signal(force ? 9 : 15);
   }
   for (const auto& [pid, process] : running) {
-    Task<absl::Status> exited = AwaitEvent(&process->exited());
+    Task<void> exited = process->exited().Wait();
     const absl::Status status =
         co_await WithDeadline(options_.shutdown_grace, "a process", std::move(exited));
     if (!status.ok()) {

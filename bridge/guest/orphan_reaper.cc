@@ -19,14 +19,18 @@ std::vector<pid_t> ListChildren() {
   return children;
 }
 
-Task<void> ReapOrphans(std::function<bool(uint32_t pid)> owned) {
+void CollectOrphans(const IsOwned& owned) {
+  // waitid(P_ALL) would return the first zombie over and over if that one is to be kept.
+  for (const pid_t pid : ListChildren()) {
+    if (!owned(static_cast<uint32_t>(pid))) waitpid(pid, nullptr, WNOHANG);
+  }
+}
+
+Task<void> ReapOrphans(IsOwned owned) {
   const Executor executor = co_await asio::this_coro::executor;
   asio::signal_set child_signals(executor, SIGCHLD);
   while (true) {
-    // waitid(P_ALL) would return the first zombie over and over if that one is to be kept.
-    for (const pid_t pid : ListChildren()) {
-      if (!owned(static_cast<uint32_t>(pid))) waitpid(pid, nullptr, WNOHANG);
-    }
+    CollectOrphans(owned);
     boost::system::error_code error;
     co_await child_signals.async_wait(asio::redirect_error(asio::use_awaitable, error));
     if (error) co_return;

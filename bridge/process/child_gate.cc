@@ -1,8 +1,5 @@
 #include "bridge/process/child_gate.h"
 
-#include <signal.h>
-#include <unistd.h>
-
 namespace ferry::bridge {
 
 ChildGate::Pass::Pass(ChildGate* gate, AsyncMutex::Guard guard)
@@ -13,12 +10,19 @@ ChildGate::Pass::Pass(ChildGate* gate, AsyncMutex::Guard guard)
 ChildGate::Pass::~Pass() {
   if (gate_ == nullptr) return;
   gate_->inside_ = false;
-  kill(getpid(), SIGCHLD);
+  // What ended meanwhile has been announced already, and the next one enters before the reactor
+  // could bring another signal: under steady traffic the reaper would never get to look.
+  if (gate_->collect_) gate_->collect_();
 }
 
-Task<ChildGate::Pass> ChildGate::Enter() {
+Task<absl::StatusOr<ChildGate::Pass>> ChildGate::Wait() {
   AsyncMutex::Guard guard = co_await mutex_.Lock();
   co_return Pass(this, std::move(guard));
+}
+
+Task<absl::StatusOr<ChildGate::Pass>> ChildGate::Enter(milliseconds limit) {
+  Task<absl::StatusOr<Pass>> wait = Wait();
+  co_return co_await WithDeadline(limit, "the container runtime", std::move(wait));
 }
 
 }  // namespace ferry::bridge

@@ -1,5 +1,6 @@
 #pragma once
 
+#include <functional>
 #include <utility>
 
 #include "bridge/runtime/async.h"
@@ -7,11 +8,14 @@
 namespace ferry::bridge {
 
 // While somebody is inside, a child of this process may be nobody's yet: one that a helper program
-// has just left behind, or the helper itself. The reaper then takes none. One at a time is inside,
-// so that there are moments between for the reaper.
+// has just left behind. The reaper then takes none that it does not know. One at a time is inside;
+// whenever one leaves, the reaper gets its turn before the next one enters.
 class ChildGate {
  public:
-  explicit ChildGate(Executor executor) : mutex_(std::move(executor)) {}
+  // `collect` takes the orphans that have ended meanwhile. It is called when somebody has left, and
+  // must not enter.
+  ChildGate(Executor executor, std::function<void()> collect)
+      : mutex_(std::move(executor)), collect_(std::move(collect)) {}
 
   class Pass {
    public:
@@ -19,7 +23,6 @@ class ChildGate {
     Pass(Pass&& other) noexcept
         : gate_(std::exchange(other.gate_, nullptr)), guard_(std::move(other.guard_)) {}
     Pass& operator=(Pass&&) = delete;
-    // Makes the reaper look again: what ended meanwhile has been announced already.
     ~Pass();
 
    private:
@@ -27,11 +30,15 @@ class ChildGate {
     AsyncMutex::Guard guard_;
   };
 
-  Task<Pass> Enter();
+  // DEADLINE_EXCEEDED if others are inside for longer than `limit`.
+  Task<absl::StatusOr<Pass>> Enter(milliseconds limit);
   bool closed() const { return inside_; }
 
  private:
+  Task<absl::StatusOr<Pass>> Wait();
+
   AsyncMutex mutex_;
+  const std::function<void()> collect_;
   bool inside_ = false;
 };
 

@@ -7,9 +7,9 @@
 namespace ferry::bridge {
 namespace {
 
-Task<absl::Status> Watch(Executor executor, UniqueFd events, std::function<bool()> there) {
+Task<absl::Status> Watch(Executor executor, UniqueFd events, std::function<Task<bool>()> there) {
   asio::posix::stream_descriptor descriptor(executor, events.Release());
-  while (!there()) {
+  while (!co_await there()) {
     boost::system::error_code error;
     co_await descriptor.async_wait(asio::posix::stream_descriptor::wait_read,
                                    asio::redirect_error(asio::use_awaitable, error));
@@ -40,14 +40,15 @@ void DrainDeviceEvents(int events) {
   }
 }
 
-Task<absl::Status> AwaitDevice(const char* what, milliseconds limit, std::function<bool()> there) {
-  // Opened before the first look, so that nothing comes between.
-  UniqueFd events = OpenDeviceEvents();
-  if (there()) co_return absl::OkStatus();
-  if (!events.valid()) co_return absl::InternalError("the kernel announces no devices");
+Task<absl::Status> AwaitDevice(UniqueFd events, std::string what, milliseconds limit,
+                               std::function<Task<bool>()> there) {
+  if (!events.valid()) {
+    if (co_await there()) co_return absl::OkStatus();
+    co_return absl::InternalError("the kernel announces no devices");
+  }
   const Executor executor = co_await asio::this_coro::executor;
   Task<absl::Status> watch = Watch(executor, std::move(events), std::move(there));
-  co_return co_await WithDeadline(limit, what, std::move(watch));
+  co_return co_await WithDeadline(limit, what.c_str(), std::move(watch));
 }
 
 }  // namespace ferry::bridge

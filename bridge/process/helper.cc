@@ -3,30 +3,44 @@
 #include <signal.h>
 #include <sys/wait.h>
 
+#include <utility>
+
 #include "absl/strings/str_cat.h"
 #include "bridge/runtime/status_macros.h"
 
 namespace ferry::bridge {
 namespace {
 
-Task<absl::Status> WaitFor(Helper* helper, const char* program) {
-  const int status = co_await helper->Wait();
-  co_return FromWaitStatus(program, status);
+absl::Status FromWaitStatus(const std::string& name, int status) {
+  if (WIFEXITED(status) && WEXITSTATUS(status) == 0) return absl::OkStatus();
+  if (WIFSIGNALED(status)) {
+    return absl::InternalError(absl::StrCat(name, " was ended by signal ", WTERMSIG(status)));
+  }
+  return absl::InternalError(absl::StrCat(name, " failed with status ", WEXITSTATUS(status)));
 }
 
 }  // namespace
 
-Helper::Helper(Executor executor, SpawnedProcess& spawned)
-    : pid_(spawned.pid), pidfd_(executor, spawned.pidfd.Release()) {}
-
-Helper::~Helper() {
-  if (collected_) return;
-  // Its session is its own; after SIGKILL the wait is over within moments.
-  kill(-pid_, SIGKILL);
-  waitpid(pid_, nullptr, 0);
+absl::StatusOr<SpawnedProcess> Helper::Spawn(const SpawnSpec& spec) {
+  absl::StatusOr<SpawnedProcess> spawned = SpawnProcess(spec);
+  if (!absl::IsNotFound(spawned.status())) return spawned;
+  return absl::InternalError(spawned.status().message());
 }
 
-Task<int> Helper::Wait() {
+Helper::Helper(Executor executor, SpawnedProcess& spawned, HelperPids& pids)
+    : pid_(spawned.pid), pids_(pids), pidfd_(executor, spawned.pidfd.Release()) {
+  pids_.pids_.insert(pid_);
+}
+
+Helper::~Helper() {
+  // Nobody else has its number as long as it is in the list.
+  if (pids_.pids_.erase(pid_) == 0) return;
+  // Its session is its own. It may be a while before it takes the signal (a disk that hangs).
+  kill(-pid_, SIGKILL);
+  waitpid(pid_, nullptr, WNOHANG);
+}
+
+Task<absl::StatusOr<int>> Helper::Wait() {
   int status = 0;
   while (true) {
     boost::system::error_code error;
@@ -34,26 +48,24 @@ Task<int> Helper::Wait() {
                                asio::redirect_error(asio::use_awaitable, error));
     const pid_t ended = waitpid(pid_, &status, WNOHANG);
     if (ended == 0 && !error) continue;
-    collected_ = ended != 0;
-    co_return ended == pid_ ? status : -1;
+    if (ended != 0) pids_.pids_.erase(pid_);
+    if (ended == pid_) co_return status;
+    co_return absl::InternalError("its status was lost");
   }
 }
 
-absl::Status FromWaitStatus(const char* program, int status) {
-  if (WIFEXITED(status) && WEXITSTATUS(status) == 0) return absl::OkStatus();
-  if (WIFSIGNALED(status)) {
-    return absl::InternalError(absl::StrCat(program, " was ended by signal ", WTERMSIG(status)));
-  }
-  return absl::InternalError(absl::StrCat(program, " failed with status ", WEXITSTATUS(status)));
+Task<absl::Status> Helper::Finish(std::string name, milliseconds limit) {
+  Task<absl::StatusOr<int>> wait = Wait();
+  CO_ASSIGN_OR_RETURN(const int status,
+                      co_await WithDeadline(limit, name.c_str(), std::move(wait)));
+  co_return FromWaitStatus(name, status);
 }
 
-Task<absl::Status> RunHelper(SpawnSpec spec, milliseconds limit) {
+Task<absl::Status> RunHelper(SpawnSpec spec, milliseconds limit, HelperPids* pids) {
   const Executor executor = co_await asio::this_coro::executor;
-  const std::string program = spec.command.empty() ? "" : spec.command[0];
-  CO_ASSIGN_OR_RETURN(SpawnedProcess spawned, SpawnProcess(spec));
-  Helper helper(executor, spawned);
-  Task<absl::Status> wait = WaitFor(&helper, program.c_str());
-  co_return co_await WithDeadline(limit, program.c_str(), std::move(wait));
+  CO_ASSIGN_OR_RETURN(SpawnedProcess spawned, Helper::Spawn(spec));
+  Helper helper(executor, spawned, *pids);
+  co_return co_await helper.Finish(spec.command[0], limit);
 }
 
 }  // namespace ferry::bridge

@@ -15,12 +15,11 @@
 #include "absl/strings/match.h"
 #include "absl/strings/str_cat.h"
 #include "absl/strings/str_split.h"
+#include "bridge/process/open_files.h"
 #include "bridge/runtime/status_macros.h"
 
 namespace ferry::bridge {
 namespace {
-
-constexpr char kDefaultPath[] = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
 
 // What the child needs; made before fork, because after it only async-signal-safe calls are
 // allowed.
@@ -32,6 +31,7 @@ struct ChildPlan {
   int stdio[3] = {-1, -1, -1};
   bool terminal = false;
   int error_pipe = -1;
+  struct rlimit open_files = {};
 };
 
 absl::Status StartError(int error, const std::string& command, const std::string& what) {
@@ -123,6 +123,7 @@ absl::Status OpenPipes(const SpawnSpec& spec, Stdio* stdio) {
   sigemptyset(&none);
   sigprocmask(SIG_SETMASK, &none, nullptr);
   for (int number = 1; number < NSIG; ++number) signal(number, SIG_DFL);
+  setrlimit(RLIMIT_NOFILE, &plan.open_files);
   setsid();
   if (plan.terminal && ioctl(plan.stdio[0], TIOCSCTTY, 0) != 0) fail();
   for (int i = 0; i < 3; ++i) {
@@ -166,6 +167,7 @@ absl::StatusOr<SpawnedProcess> SpawnProcess(const SpawnSpec& spec) {
   ASSIGN_OR_RETURN(plan.program, FindProgram(spec));
   plan.directory = spec.working_directory.empty() ? "/" : spec.working_directory;
   plan.terminal = spec.terminal;
+  plan.open_files = InheritedOpenFiles();
   Stdio stdio;
   RETURN_IF_ERROR(spec.terminal ? OpenTerminal(spec, &stdio) : OpenPipes(spec, &stdio));
   ASSIGN_OR_RETURN(Pipe errors, MakePipe());

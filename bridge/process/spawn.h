@@ -10,6 +10,10 @@
 // Starting one process in the guest. Plain POSIX, synchronous, no coroutines.
 namespace ferry::bridge {
 
+// Where programs are looked for if their environment does not say.
+inline constexpr char kDefaultPath[] =
+    "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
+
 struct SpawnSpec {
   std::vector<std::string> command;
   std::map<std::string, std::string> environment;
@@ -32,7 +36,8 @@ struct SpawnedProcess {
   UniqueFd terminal;  // the master, for its window size
 };
 
-// Runs `spec.command` in a session of its own. The error names the command and the cause: NOT_FOUND
+// Runs `spec.command` in a session of its own, with the limit of open files that this process was
+// started with. The error names the command and the cause: NOT_FOUND
 // if there is no such program, PERMISSION_DENIED, or FAILED_PRECONDITION for everything else that
 // keeps it from starting.
 absl::StatusOr<SpawnedProcess> SpawnProcess(const SpawnSpec& spec);

@@ -1,10 +1,10 @@
 #include "bridge/protocol/container_messages.h"
 
 #include <algorithm>
-#include <boost/json/parse.hpp>
 #include <boost/json/serialize.hpp>
 #include <boost/json/value_from.hpp>
 
+#include "absl/strings/ascii.h"
 #include "absl/strings/str_split.h"
 #include "bridge/protocol/json_fields.h"
 #include "bridge/runtime/status_macros.h"
@@ -16,12 +16,6 @@ namespace {
 
 constexpr uint32_t kMaxController = 255;
 constexpr uint32_t kMaxLun = 16383;
-
-json::value EmbeddedValue(const std::string& text) {
-  boost::system::error_code error;
-  json::value value = json::parse(text, error);
-  return error ? json::value(text) : value;
-}
 
 template <typename Message, typename Read>
 absl::StatusOr<Message> DecodeText(std::string_view text, const char* name, Read read) {
@@ -50,10 +44,10 @@ void ReadSlot(const FieldReader& in, uint32_t* controller, uint32_t* lun) {
 }  // namespace
 
 bool IsContainerId(std::string_view id) {
-  return id.size() == 64 && std::all_of(id.begin(), id.end(), [](char c) {
-           return (c >= '0' && c <= '9') || (c >= 'a' && c <= 'f');
-         });
+  return id.size() == 64 && std::all_of(id.begin(), id.end(), absl::ascii_isxdigit);
 }
+
+bool IsJsonObject(std::string_view text) { return ParseObject(text).ok(); }
 
 absl::Status CheckGuestPath(std::string_view what, std::string_view path) {
   const auto refuse = [&](const char* why) {
@@ -82,7 +76,7 @@ std::string Encode(const ContainerConfig& config) {
   json::object out{{"SchemaVersion", json::object{{"Major", config.schema_version.major},
                                                   {"Minor", config.schema_version.minor}}},
                    {"OciBundlePath", config.oci_bundle_path},
-                   {"OciSpecification", EmbeddedValue(config.oci_specification)}};
+                   {"OciSpecification", Embedded(config.oci_specification)}};
   if (!config.scratch_dir_path.empty()) out["ScratchDirPath"] = config.scratch_dir_path;
   return json::serialize(out);
 }
@@ -138,6 +132,7 @@ absl::StatusOr<MappedVirtualDisk> Decode(std::string_view text) {
     if (encrypted) in.Complain("Encrypted", "is not supported");
     if (block_device) in.Complain("BlockDev", "is not supported");
     if (partition != 0) in.Complain("Partition", "is not supported");
+    if (in.Has("VerityInfo")) in.Complain("VerityInfo", "is not supported");
   };
   return DecodeText<MappedVirtualDisk>(text, kResourceMappedVirtualDisk, read);
 }
@@ -182,7 +177,7 @@ absl::StatusOr<CombinedLayers> Decode(std::string_view text) {
 }
 
 std::string Encode(const ContainerConstraints& constraints) {
-  return json::serialize(json::object{{"Linux", EmbeddedValue(constraints.linux_resources)}});
+  return json::serialize(json::object{{"Linux", Embedded(constraints.linux_resources)}});
 }
 
 template <>

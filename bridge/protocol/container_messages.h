@@ -18,8 +18,14 @@ namespace ferry::bridge {
 inline constexpr size_t kMaxGuestPath = 1024;
 inline constexpr size_t kMaxLayers = 64;
 
-// 64 lower-case hexadecimal digits.
+// All bundles lie below this folder of the guest.
+inline constexpr char kBundleRoot[] = "/run/gcs/c";
+
+// 64 hexadecimal digits.
 bool IsContainerId(std::string_view id);
+
+// Whether a text is a JSON object at all, whatever it says.
+bool IsJsonObject(std::string_view text);
 
 // INVALID_ARGUMENT with `what` unless the path is absolute, below "/", without empty, "." or ".."
 // components, within bounds, and without what overlayfs takes for a separator (',', ':', '\').
@@ -28,9 +34,9 @@ absl::Status CheckGuestPath(std::string_view what, std::string_view path);
 // Create's ContainerConfig.
 struct ContainerConfig {
   SchemaVersion schema_version;
-  std::string oci_bundle_path;
+  std::string oci_bundle_path;    // below kBundleRoot, for this container alone
   std::string oci_specification;  // JSON text
-  std::string scratch_dir_path;   // may be empty
+  std::string scratch_dir_path;   // hcsshim's hosts send it; the agent keeps nothing there
 };
 
 // Resource types of ModifySettings that the agent knows.
@@ -47,7 +53,7 @@ struct MappedVirtualDisk {
   uint32_t controller = 0;
   uint32_t lun = 0;
   bool read_only = false;
-  bool ensure_filesystem = false;  // makes `filesystem` on a disk that holds only zeros
+  bool ensure_filesystem = false;  // makes ext4 on a disk whose first MiB is zeros
   std::string filesystem;          // erofs, squashfs or ext4; empty: what the disk holds
   std::vector<std::string> options;
 };

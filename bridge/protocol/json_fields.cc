@@ -32,6 +32,12 @@ absl::StatusOr<json::object> ParseObject(std::string_view text) {
   return std::move(value.get_object());
 }
 
+json::value Embedded(const std::string& text) {
+  boost::system::error_code error;
+  json::value value = json::parse(text, error);
+  return error ? json::value(text) : value;
+}
+
 const json::value* FieldReader::Find(const char* member) const {
   const json::value* value = object_.if_contains(member);
   return value == nullptr || value->is_null() ? nullptr : value;

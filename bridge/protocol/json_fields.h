@@ -12,7 +12,7 @@
 #include "absl/status/status.h"
 #include "absl/status/statusor.h"
 
-// Helpers of messages.cc; this header pulls in Boost.JSON.
+// Helpers of the messages; this header pulls in Boost.JSON.
 namespace ferry::bridge {
 
 // Nesting and lengths beyond these are refused; no honest message comes near.
@@ -20,6 +20,10 @@ inline constexpr size_t kMaxJsonDepth = 16;
 inline constexpr size_t kMaxListSize = 4096;
 
 absl::StatusOr<boost::json::object> ParseObject(std::string_view text);
+
+// Texts that are JSON inside JSON: kept as they are if they parse, else as a string, so that a bad
+// one is seen (and refused) by whoever reads it.
+boost::json::value Embedded(const std::string& text);
 
 // Reads members of one object into variables and remembers the first complaint. Missing members and
 // null leave the variable as it is.

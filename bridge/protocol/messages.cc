@@ -59,14 +59,6 @@ void ReadBase(const FieldReader& in, ResponseBase* message) {
 std::string ToGuest(const json::object& object) { return json::serialize(object) + "\n"; }
 std::string ToHost(const json::object& object) { return json::serialize(object); }
 
-// Texts that are JSON inside JSON: kept as they are if they parse, else as a string, so that a bad
-// one is seen (and refused) by whoever reads it.
-json::value Embedded(const std::string& text) {
-  boost::system::error_code error;
-  json::value value = json::parse(text, error);
-  return error ? json::value(text) : value;
-}
-
 // Parses the text, reads the base, then what `read(FieldReader, message)` asks for.
 template <typename Message, typename Read>
 absl::StatusOr<Message> DecodeWith(std::string_view text, Read read) {

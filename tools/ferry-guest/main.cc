@@ -18,6 +18,8 @@
 #include "bridge/guest/guest_server.h"
 #include "bridge/guest/orphan_reaper.h"
 #include "bridge/mux/serial_guest_transport.h"
+#include "bridge/process/helper.h"
+#include "bridge/process/open_files.h"
 #include "bridge/runtime/async.h"
 #include "bridge/transport/vsock.h"
 #include "tools/ferry-guest/init.h"
@@ -28,7 +30,6 @@ namespace ferry {
 namespace {
 
 constexpr char kPortName[] = "ferry.bridge";
-constexpr char kCgroupRoot[] = "/sys/fs/cgroup";
 constexpr char kUsage[] =
     "usage: ferry-guest --socket PATH\n"
     "Serves the host at the other end of the Unix socket PATH, which carries the same multiplexer\n"
@@ -49,28 +50,43 @@ absl::StatusOr<UniqueFd> ConnectTo(const std::string& path) {
   return fd;
 }
 
-Task<void> RunServer(std::shared_ptr<bridge::GuestServer> server, asio::io_context* io) {
+// How long disks may hold up the end of the VM.
+constexpr milliseconds kUnmountLimit{5'000};
+
+Task<void> RunServer(std::shared_ptr<bridge::GuestServer> server, bridge::LinuxVolumes* volumes,
+                     asio::io_context* io) {
   Say("ready");
   co_await server->Run();
+  co_await volumes->UnmountAll(kUnmountLimit);
   io->stop();
 }
 
 // Ends when the host asks for it, or on SIGTERM and SIGINT.
 void Serve(asio::io_context& io, bridge::GuestTransport& transport, bool init) {
-  bridge::CrunRuntime runtime(io.get_executor(), bridge::CrunRuntime::Options());
-  bridge::LinuxVolumes volumes{bridge::LinuxVolumes::Options()};
+  bridge::HelperPids helpers;
+  const bridge::CrunRuntime::Options crun;
+  bridge::CrunRuntime runtime(io.get_executor(), crun, helpers);
+  bridge::LinuxVolumes volumes(bridge::LinuxVolumes::Options(), helpers);
+  std::weak_ptr<bridge::GuestServer> weak;
+  const bridge::IsOwned owned = [&helpers, &weak](uint32_t pid) {
+    const auto live = weak.lock();
+    return helpers.Contains(static_cast<pid_t>(pid)) || (live != nullptr && live->Owns(pid));
+  };
   bridge::GuestServer::Options options;
   options.log = Say;
   // Containers' processes come to process 1 when crun has left them behind.
-  if (init) options.containers = bridge::ContainerParts{&runtime, &volumes, kCgroupRoot};
+  if (init && access(crun.program.c_str(), X_OK) == 0) {
+    bridge::ContainerParts& parts = options.containers.emplace();
+    parts.runtime = &runtime;
+    parts.volumes = &volumes;
+    parts.collect_orphans = [&owned] { bridge::CollectOrphans(owned); };
+  }
   auto server =
       std::make_shared<bridge::GuestServer>(io.get_executor(), transport, std::move(options));
+  weak = server;
   asio::signal_set stop(io);
   if (init) {
-    Spawn(io.get_executor(), bridge::ReapOrphans([weak = std::weak_ptr(server)](uint32_t pid) {
-            const auto live = weak.lock();
-            return live != nullptr && live->Owns(pid);
-          }));
+    Spawn(io.get_executor(), bridge::ReapOrphans(owned));
   } else {
     stop.add(SIGTERM);
     stop.add(SIGINT);
@@ -78,7 +94,7 @@ void Serve(asio::io_context& io, bridge::GuestTransport& transport, bool init) {
       if (!error) io.stop();
     });
   }
-  Spawn(io.get_executor(), RunServer(std::move(server), &io));
+  Spawn(io.get_executor(), RunServer(std::move(server), &volumes, &io));
   io.run();
 }
 
@@ -95,6 +111,7 @@ void PreferAgent() {
 
 absl::Status RunAsInit() {
   PreferAgent();
+  bridge::AllowManyOpenFiles();
   if (absl::Status status = PrepareRoot(); !status.ok()) return status;
   LoadModules();
   asio::io_context io(1);

@@ -26,6 +26,13 @@ TEST(MountPlanTest, KnowsFileSystemsByTheirSuperBlocks) {
 TEST(MountPlanTest, ADiskWithAnythingOnItIsNotBlank) {
   EXPECT_TRUE(IsBlank(std::string(kProbeSize, '\0')));
   EXPECT_FALSE(IsBlank(StartWith(kProbeSize - 1, "x")));
+  // btrfs' super block.
+  EXPECT_FALSE(IsBlank(StartWith(65536 + 64, "_BHRfS_M")));
+}
+
+TEST(MountPlanTest, ADiskThatWasNotReadIsNotBlank) {
+  EXPECT_FALSE(IsBlank(""));
+  EXPECT_FALSE(IsBlank(std::string(kProbeSize - 1, '\0')));
 }
 
 TEST(MountPlanTest, LayersAreReadOnlyAndScratchesAreNot) {
@@ -73,7 +80,7 @@ TEST(MountPlanTest, OneLayerWithoutAScratchIsThatLayer) {
   const auto plan = PlanOverlay(layers);
   ASSERT_TRUE(plan.ok()) << plan.status();
   EXPECT_EQ(plan->source, "/l/1");
-  EXPECT_EQ(plan->flags, static_cast<unsigned long>(MS_BIND));
+  EXPECT_EQ(plan->flags, static_cast<unsigned long>(MS_BIND | MS_RDONLY));
 }
 
 TEST(MountPlanTest, LayersWhosePathsDoNotFitAreRefused) {

@@ -13,6 +13,7 @@ namespace json = boost::json;
 
 const std::string kId(64, 'a');
 const std::string kSandbox(64, 'b');
+const NamespacePaths kSandboxPaths{"/n/net", "/n/ipc", "/n/uts", "/n/pid"};
 
 std::string Spec(const std::string& rest) {
   return absl::StrCat(R"({"ociVersion":"1.0.2","process":{"args":["sh"],"terminal":true},)",
@@ -59,14 +60,14 @@ TEST(OciSpecTest, GivesAContainerItsCgroupAndLeavesTheRest) {
   const auto text = CompleteSpec(
       Spec(R"(,"hostname":"h","windows":{"x":1},"linux":{"namespaces":[{"type":"network"}],)"
            R"("cgroupsPath":"/elsewhere"})"),
-      kId, std::nullopt);
+      kId, nullptr);
   ASSERT_TRUE(text.ok()) << text.status();
   const json::object spec = json::parse(*text).as_object();
   EXPECT_EQ(spec.at("linux").at("cgroupsPath"), Cgroup());
   EXPECT_EQ(spec.at("linux").at("namespaces"), json::parse(R"([{"type":"network"}])"));
   EXPECT_EQ(spec.at("hostname"), "h");
   EXPECT_FALSE(spec.contains("windows"));
-  EXPECT_EQ(json::parse(*CompleteSpec(Spec(""), kId, std::nullopt)).at("linux").at("cgroupsPath"),
+  EXPECT_EQ(json::parse(*CompleteSpec(Spec(""), kId, nullptr)).at("linux").at("cgroupsPath"),
             Cgroup());
 }
 
@@ -74,40 +75,63 @@ TEST(OciSpecTest, AContainerOfAPodSharesTheSandboxsNamespaces) {
   const auto text = CompleteSpec(
       Spec(R"(,"hostname":"own","linux":{"namespaces":[{"type":"mount"},{"type":"pid"},)"
            R"({"type":"network"},{"type":"ipc","path":"/proc/1/ns/ipc"},{"type":"uts"}]})"),
-      kId, 42);
+      kId, &kSandboxPaths);
   ASSERT_TRUE(text.ok()) << text.status();
   const json::object spec = json::parse(*text).as_object();
-  EXPECT_EQ(spec.at("linux").at("namespaces"),
-            json::parse(R"([{"type":"mount"},{"type":"pid"},)"
-                        R"({"type":"network","path":"/proc/42/ns/net"},)"
-                        R"({"type":"ipc","path":"/proc/42/ns/ipc"},)"
-                        R"({"type":"uts","path":"/proc/42/ns/uts"}])"));
+  EXPECT_EQ(spec.at("linux").at("namespaces"), json::parse(R"([{"type":"mount"},{"type":"pid"},)"
+                                                           R"({"type":"network","path":"/n/net"},)"
+                                                           R"({"type":"ipc","path":"/n/ipc"},)"
+                                                           R"({"type":"uts","path":"/n/uts"}])"));
   EXPECT_FALSE(spec.contains("hostname"));
 }
 
 TEST(OciSpecTest, AContainerOfAPodSharesPidsOnlyIfItAsks) {
-  const auto text = CompleteSpec(
-      Spec(R"(,"linux":{"namespaces":[{"type":"pid","path":"/proc/7/ns/pid"}]})"), kId, 42);
+  const auto text =
+      CompleteSpec(Spec(R"(,"linux":{"namespaces":[{"type":"pid","path":"/proc/7/ns/pid"}]})"), kId,
+                   &kSandboxPaths);
   const json::value namespaces = json::parse(*text).at("linux").at("namespaces");
-  EXPECT_EQ(namespaces.as_array()[0], json::parse(R"({"type":"pid","path":"/proc/42/ns/pid"})"));
+  EXPECT_EQ(namespaces.as_array()[0], json::parse(R"({"type":"pid","path":"/n/pid"})"));
 }
 
-TEST(OciSpecTest, AnExecsTerminalIsTheRequests) {
+TEST(OciSpecTest, AnExecIsGivenWhatItsProcessLeavesOut) {
   ProcessParameters parameters;
-  parameters.oci_process = R"({"args":["sh"],"env":["A=1"],"terminal":true})";
-  const json::object plain = json::parse(*CompleteProcess(parameters)).as_object();
-  EXPECT_EQ(plain.at("terminal"), false);
+  parameters.oci_process = R"({"args":["sh"],"env":["A=1"]})";
+  const auto made = CompleteProcess(parameters);
+  ASSERT_TRUE(made.ok()) << made.status();
+  const json::object plain = json::parse(made->json).as_object();
   EXPECT_EQ(plain.at("cwd"), "/");
   EXPECT_EQ(plain.at("env"), json::parse(R"(["A=1"])"));
   EXPECT_FALSE(plain.contains("consoleSize"));
-  parameters.emulate_console = true;
-  parameters.console_rows = 24;
-  parameters.console_columns = 80;
-  const json::object console = json::parse(*CompleteProcess(parameters)).as_object();
-  EXPECT_EQ(console.at("terminal"), true);
-  EXPECT_EQ(console.at("consoleSize"), json::parse(R"({"height":24,"width":80})"));
   parameters.oci_process = R"({"args":[]})";
   EXPECT_FALSE(CompleteProcess(parameters).ok());
+  parameters.oci_process = R"({"args":["sh"],"terminal":1})";
+  EXPECT_FALSE(CompleteProcess(parameters).ok());
+}
+
+// hcsshim's hosts never set EmulateConsole for an OCI process.
+TEST(OciSpecTest, AnExecHasATerminalIfTheRequestOrItsProcessSaysSo) {
+  for (const bool asked : {false, true}) {
+    for (const char* own : {"false", "true"}) {
+      ProcessParameters parameters;
+      parameters.oci_process = absl::StrCat(R"({"args":["sh"],"terminal":)", own, "}");
+      parameters.emulate_console = asked;
+      const auto made = CompleteProcess(parameters);
+      ASSERT_TRUE(made.ok()) << made.status();
+      EXPECT_EQ(made->terminal, asked || std::string(own) == "true");
+      EXPECT_EQ(json::parse(made->json).at("terminal"), made->terminal);
+    }
+  }
+}
+
+TEST(OciSpecTest, AConsolesSizeIsTheRequestsAndWithinBounds) {
+  ProcessParameters parameters;
+  parameters.oci_process = R"({"args":["sh"],"terminal":true})";
+  parameters.console_rows = 24;
+  parameters.console_columns = 80;
+  EXPECT_EQ(json::parse(CompleteProcess(parameters)->json).at("consoleSize"),
+            json::parse(R"({"height":24,"width":80})"));
+  parameters.console_columns = 65536;
+  EXPECT_TRUE(absl::IsInvalidArgument(CompleteProcess(parameters).status()));
 }
 
 }  // namespace

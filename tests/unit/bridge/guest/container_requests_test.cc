@@ -17,7 +17,7 @@ const std::string kOne(64, '1');
 const std::string kTwo(64, '2');
 constexpr char kDisk[] = R"({"MountPath":"/run/layers/1","Controller":1,"Lun":3,"ReadOnly":true})";
 constexpr char kLayers[] =
-    R"({"ContainerRootPath":"/run/c/rootfs","Layers":[{"Id":"a","Path":"/run/layers/1"}]})";
+    R"({"ContainerRootPath":"/run/gcs/c/rootfs","Layers":[{"Id":"a","Path":"/run/layers/1"}]})";
 constexpr char kProcess[] = R"({"args":["sh"],"cwd":"/"})";
 
 std::string Calls(const std::vector<std::string>& calls) {
@@ -64,10 +64,10 @@ class ContainerClient {
 
   Task<uint32_t> Create(std::string id, std::string more = "", bool terminal = false) {
     ContainerConfig config;
-    config.oci_bundle_path = "/run/c/" + id.substr(0, 1);
+    config.oci_bundle_path = "/run/gcs/c/" + id.substr(0, 1);
     config.oci_specification = absl::StrCat(
         R"({"ociVersion":"1.0.2","process":{"args":["sh"],"terminal":)",
-        terminal ? "true" : "false", R"(},"root":{"path":"/run/c/rootfs"})", more, "}");
+        terminal ? "true" : "false", R"(},"root":{"path":"/run/gcs/c/rootfs"})", more, "}");
     CreateRequest request;
     request.container_id = id;
     request.container_config = Encode(config);
@@ -156,7 +156,7 @@ TEST_F(ContainerRequestsTest, AContainersLifeFromCreatedToDeleted) {
     EXPECT_EQ(co_await client->Properties(kOne, "State"), "0xc037010e");
     EXPECT_EQ(co_await client->Create(kOne), kHresultOk);
     EXPECT_EQ(co_await client->Create(kOne), kHresultAlreadyExists);
-    EXPECT_NE(volumes->bundles["/run/c/1"].find("/containers/" + kOne), std::string::npos);
+    EXPECT_NE(volumes->bundles["/run/gcs/c/1"].find("/containers/" + kOne), std::string::npos);
     EXPECT_EQ(co_await client->Simple(kStart, kOne), kHresultOk);
     EXPECT_EQ(co_await client->Properties(kOne, "State"), R"({"State":"created"})");
     EXPECT_EQ(co_await client->Properties(kOne, "ProcessList"), R"({"ProcessList":[]})");
@@ -180,7 +180,7 @@ TEST_F(ContainerRequestsTest, AContainersLifeFromCreatedToDeleted) {
     EXPECT_TRUE(volumes->bundles.empty());
     // Deleted, and its exit is still to be had.
     EXPECT_EQ((co_await client->host().Wait(init.process_id)).exit_signal, 15u);
-    EXPECT_EQ(Calls(runtime->calls), "create 1 /run/c/1;start 1;delete 1;");
+    EXPECT_EQ(Calls(runtime->calls), "create 1 /run/gcs/c/1;start 1;delete 1;");
   };
   Run(test(&transport_, &runtime_, &volumes_));
 }
@@ -259,7 +259,7 @@ TEST_F(ContainerRequestsTest, TheReaperTakesNothingWhileTheRuntimeRuns) {
     CreateRequest create;
     create.container_id = kOne;
     ContainerConfig config;
-    config.oci_bundle_path = "/run/c/1";
+    config.oci_bundle_path = "/run/gcs/c/1";
     config.oci_specification =
         R"({"ociVersion":"1","process":{"args":["sh"]},"root":{"path":"/r"}})";
     create.container_config = Encode(config);
@@ -311,7 +311,7 @@ TEST_F(ContainerRequestsTest, AFailureToCreateLeavesNothing) {
     EXPECT_EQ(client->error, "crun: no such command");
     EXPECT_TRUE(volumes->bundles.empty());
     EXPECT_EQ(co_await client->Properties(kOne, "State"), "0xc037010e");
-    EXPECT_EQ(Calls(runtime->calls), "create 1 /run/c/1;delete 1;");
+    EXPECT_EQ(Calls(runtime->calls), "create 1 /run/gcs/c/1;delete 1;");
     EXPECT_EQ(co_await client->Create("../../etc"), kHresultInvalidArgument);
     EXPECT_EQ(co_await client->Create(kOne), kHresultOk);
   };
@@ -359,8 +359,8 @@ TEST_F(ContainerRequestsTest, APodsContainersJoinTheSandboxThatRuns) {
     const auto sandbox = co_await client->Execute(kOne, "");
     EXPECT_EQ(co_await client->Create(kTwo, pod), kHresultOk);
     const std::string path = absl::StrCat("/proc/", sandbox.process_id, "/ns/net");
-    EXPECT_NE(volumes->bundles["/run/c/2"].find(path), std::string::npos)
-        << volumes->bundles["/run/c/2"];
+    EXPECT_NE(volumes->bundles["/run/gcs/c/2"].find(path), std::string::npos)
+        << volumes->bundles["/run/gcs/c/2"];
   };
   Run(test(&transport_, &volumes_));
 }
@@ -375,8 +375,8 @@ TEST_F(ContainerRequestsTest, DisksAndLayersGoToTheVolumes) {
     EXPECT_EQ(co_await client->Modify(kNullGuid, "Remove", "SCSIDevice", R"({"Lun":3})"),
               kHresultOk);
     EXPECT_EQ(Calls(volumes->calls),
-              "await 1:3;mount 1:3 /run/layers/1;combine 1 /run/c/rootfs;"
-              "unmount /run/c/rootfs;unmount /run/layers/1;remove 0:3;");
+              "await 1:3;mount 1:3 /run/layers/1;combine 1 /run/gcs/c/rootfs;"
+              "unmount /run/gcs/c/rootfs;unmount /run/layers/1;remove 0:3;");
     volumes->disk_status = absl::NotFoundError("there is no SCSI controller 1; the VM has 0");
     EXPECT_EQ(co_await client->Modify(kNullGuid, "Add", "MappedVirtualDisk", kDisk),
               kHresultFailed);
