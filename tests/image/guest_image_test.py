@@ -3,6 +3,8 @@
 Usage: guest_image_test.py --cache DIR [unittest arguments]
 The packages come from DIR, or are downloaded into it.
 """
+import importlib.machinery
+import importlib.util
 import json
 import pathlib
 import re
@@ -13,6 +15,8 @@ import sys
 import tempfile
 import unittest
 
+# The tool is loaded as a module as well.
+sys.dont_write_bytecode = True
 TOOL = pathlib.Path(__file__).resolve().parents[2] / "tools/guest-image"
 PROGRAM = pathlib.Path("/bin/true")
 cache = None
@@ -37,6 +41,36 @@ def read_cpio(path):
 def build(output, *extra, check=True):
     return subprocess.run([TOOL, "--output", output, "--cache", cache, "--agent", PROGRAM, *extra],
                           check=check, stderr=subprocess.PIPE, text=True, timeout=240)
+
+
+class LinksTest(unittest.TestCase):
+    """Links inside an unpacked package are followed as if it were installed."""
+
+    def setUp(self):
+        self.folder = pathlib.Path(tempfile.mkdtemp(prefix="ferry-package-"))
+        self.addCleanup(shutil.rmtree, self.folder)
+        (self.folder / "lib").mkdir()
+        (self.folder / "lib/libreal.so.1").write_text("the package's")
+        loader = importlib.machinery.SourceFileLoader("guest_image", str(TOOL))
+        spec = importlib.util.spec_from_loader("guest_image", loader)
+        self.tool = importlib.util.module_from_spec(spec)
+        sys.modules["guest_image"] = self.tool
+        loader.exec_module(self.tool)
+
+    def follow(self, target):
+        link = self.folder / "lib/libx.so"
+        link.unlink(missing_ok=True)
+        link.symlink_to(target)
+        return self.tool.follow(self.folder, link)
+
+    def test_links_stay_in_the_package(self):
+        for target in ("libreal.so.1", "/lib/libreal.so.1", "../lib/libreal.so.1"):
+            self.assertEqual(self.follow(target), self.folder / "lib/libreal.so.1")
+
+    def test_a_link_that_leads_out_is_an_error(self):
+        for target in ("../../etc/hostname", "libx.so"):
+            with self.assertRaises(self.tool.ImageError):
+                self.follow(target)
 
 
 class GuestImageTest(unittest.TestCase):
