@@ -31,11 +31,18 @@ Task<absl::Status> FakeContainerRuntime::Note(const char* verb, std::string id,
   co_return status;
 }
 
+Task<absl::StatusOr<SpawnedProcess>> FakeContainerRuntime::Make(std::string script,
+                                                                ContainerStdio stdio) {
+  absl::StatusOr<SpawnedProcess> process = RunScript(script, stdio);
+  co_await made_.Wait();
+  co_return process;
+}
+
 Task<absl::StatusOr<SpawnedProcess>> FakeContainerRuntime::Create(std::string id,
                                                                   std::string bundle,
                                                                   ContainerStdio stdio) {
   CO_RETURN_IF_ERROR(co_await Note("create", id, bundle));
-  co_return RunScript(init_script, stdio);
+  co_return co_await Make(init_script, stdio);
 }
 
 Task<absl::Status> FakeContainerRuntime::Start(std::string id) { return Note("start", id, ""); }
@@ -43,7 +50,7 @@ Task<absl::Status> FakeContainerRuntime::Start(std::string id) { return Note("st
 Task<absl::StatusOr<SpawnedProcess>> FakeContainerRuntime::Exec(std::string id, std::string process,
                                                                 ContainerStdio stdio) {
   CO_RETURN_IF_ERROR(co_await Note("exec", id, process));
-  co_return RunScript(exec_script, stdio);
+  co_return co_await Make(exec_script, stdio);
 }
 
 Task<absl::Status> FakeContainerRuntime::Pause(std::string id) { return Note("pause", id, ""); }

@@ -12,7 +12,10 @@ namespace ferry::bridge {
 // fail or to wait.
 class FakeContainerRuntime : public ContainerRuntime {
  public:
-  explicit FakeContainerRuntime(Executor executor) : go_(executor) { go_.Set(); }
+  explicit FakeContainerRuntime(Executor executor) : go_(executor), made_(executor) {
+    go_.Set();
+    made_.Set();
+  }
 
   Task<absl::StatusOr<SpawnedProcess>> Create(std::string id, std::string bundle,
                                               ContainerStdio stdio) override;
@@ -33,11 +36,15 @@ class FakeContainerRuntime : public ContainerRuntime {
   std::string exec_script = "exec sleep 1000";
   // Reset it, and calls wait until it is set.
   AsyncEvent& go() { return go_; }
+  // Reset it, and what Create() and Exec() have made is handed over when it is set.
+  AsyncEvent& made() { return made_; }
 
  private:
   Task<absl::Status> Note(const char* verb, std::string id, std::string argument);
+  Task<absl::StatusOr<SpawnedProcess>> Make(std::string script, ContainerStdio stdio);
 
   AsyncEvent go_;
+  AsyncEvent made_;
 };
 
 }  // namespace ferry::bridge

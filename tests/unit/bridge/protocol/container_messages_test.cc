@@ -56,6 +56,8 @@ TEST(ContainerMessagesTest, MappedVirtualDisk) {
 
 TEST(ContainerMessagesTest, ADisksMembersThatAreNotSupportedAreRefused) {
   EXPECT_FALSE(Decode<MappedVirtualDisk>(R"({"MountPath":"/m","Encrypted":true})").ok());
+  EXPECT_FALSE(Decode<MappedVirtualDisk>(R"({"MountPath":"/m","VerityInfo":{}})").ok());
+  EXPECT_TRUE(Decode<MappedVirtualDisk>(R"({"MountPath":"/m","VerityInfo":null})").ok());
   EXPECT_FALSE(Decode<MappedVirtualDisk>(R"({"MountPath":"/m","BlockDev":true})").ok());
   EXPECT_FALSE(Decode<MappedVirtualDisk>(R"({"MountPath":"/m","Partition":1})").ok());
   EXPECT_FALSE(Decode<MappedVirtualDisk>(R"({"MountPath":"/m","Lun":16384})").ok());
@@ -111,6 +113,7 @@ TEST(ContainerMessagesTest, PathsOfTheGuest) {
 
 TEST(ContainerMessagesTest, ContainerIds) {
   EXPECT_TRUE(IsContainerId(std::string(32, '0') + std::string(32, 'f')));
+  EXPECT_TRUE(IsContainerId(std::string(32, 'A') + std::string(32, 'F')));
   EXPECT_FALSE(IsContainerId(std::string(63, 'a')));
   EXPECT_FALSE(IsContainerId(std::string(65, 'a')));
   EXPECT_FALSE(IsContainerId(std::string(64, 'g')));

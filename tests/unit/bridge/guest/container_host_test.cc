@@ -1,0 +1,123 @@
+#include "bridge/guest/container_host.h"
+
+#include <gtest/gtest.h>
+#include <sys/wait.h>
+
+#include "bridge/container/fake_container_runtime.h"
+#include "bridge/container/fake_volumes.h"
+#include "bridge/guest/orphan_reaper.h"
+#include "bridge/transport/fake_guest_transport.h"
+#include "tests/unit/bridge/task_test.h"
+
+namespace ferry::bridge {
+namespace {
+
+const std::string kId(64, '1');
+
+class ContainerHostTest : public TaskTest {
+ protected:
+  ContainerHostTest() {
+    ContainerParts parts;
+    parts.runtime = &runtime_;
+    parts.volumes = &volumes_;
+    host_.emplace(io_.get_executor(), transport_, parts,
+                  [this](const ContainerNotification&) { ++notified_; });
+  }
+
+  ~ContainerHostTest() override {
+    host_.reset();
+    for (const pid_t child : ListChildren()) {
+      kill(child, SIGKILL);
+      waitpid(child, nullptr, 0);
+    }
+  }
+
+  Task<absl::Status> Create() {
+    ContainerConfig config;
+    config.oci_bundle_path = "/run/gcs/c/1";
+    config.oci_specification =
+        R"({"ociVersion":"1","process":{"args":["sh"]},"root":{"path":"/r"}})";
+    return host_->Create(kId, config, kNullGuid);
+  }
+
+  Task<absl::Status> Start() {
+    return host_->StartInit(kId, ProcessParameters(), StdioRelaySettings(),
+                            [this](std::shared_ptr<GuestProcess> init) { init_ = init; });
+  }
+
+  Task<absl::Status> Exec() {
+    ProcessParameters parameters;
+    parameters.oci_process = R"({"args":["sh"]})";
+    return host_->Exec(kId, parameters, StdioRelaySettings(), [](std::shared_ptr<GuestProcess>) {});
+  }
+
+  void MakeRunning() {
+    EXPECT_TRUE(Await(Create()).ok());
+    EXPECT_TRUE(Await(Start()).ok());
+  }
+
+  // Nobody has noticed yet.
+  void KillInit() {
+    kill(init_->kernel_pid(), SIGKILL);
+    siginfo_t info = {};
+    waitid(P_PID, static_cast<id_t>(init_->kernel_pid()), &info, WEXITED | WNOWAIT);
+  }
+
+  FakeGuestTransport transport_{io_.get_executor()};
+  FakeContainerRuntime runtime_{io_.get_executor()};
+  FakeVolumes volumes_;
+  std::optional<ContainerHost> host_;
+  std::shared_ptr<GuestProcess> init_;
+  int notified_ = 0;
+};
+
+TEST_F(ContainerHostTest, OneThatHasJustExitedHasStoppedAndIsNotUnknown) {
+  MakeRunning();
+  KillInit();
+  EXPECT_TRUE(absl::IsFailedPrecondition(host_->Shutdown(kId, /*force=*/false)));
+  EXPECT_TRUE(absl::IsNotFound(host_->Shutdown(std::string(64, '2'), /*force=*/false)));
+}
+
+TEST_F(ContainerHostTest, NoExitIsNotifiedAfterItWasClosed) {
+  MakeRunning();
+  Await(host_->Close());
+  KillInit();
+  Until([this] { return init_->exit().has_value(); });
+  Settle();
+  EXPECT_EQ(notified_, 0);
+}
+
+TEST_F(ContainerHostTest, APauseWaitsForTheExecThatIsUnderWay) {
+  MakeRunning();
+  runtime_.go().Reset();
+  const auto exec = Begin(Exec());
+  Until([this] { return runtime_.calls.back().substr(0, 4) == "exec"; });
+  // crun could not put a process into a frozen cgroup.
+  const auto pause = Begin(host_->Pause(kId));
+  const auto late = Begin(Exec());
+  Settle();
+  EXPECT_EQ(runtime_.calls.back().substr(0, 4), "exec");
+  runtime_.go().Set();
+  EXPECT_TRUE(Finish(exec).ok());
+  EXPECT_TRUE(Finish(pause).ok());
+  EXPECT_TRUE(absl::IsFailedPrecondition(Finish(late)));
+  EXPECT_EQ(runtime_.calls.back(), "pause 1");
+}
+
+TEST_F(ContainerHostTest, AContainerThatIsStuckHoldsUpNoDiskAndNoOrphan) {
+  MakeRunning();
+  runtime_.go().Reset();
+  const auto pause = Begin(host_->Pause(kId));
+  Until([this] { return runtime_.calls.back() == "pause 1"; });
+  // What it runs is known, and everybody else's end is seen.
+  EXPECT_FALSE(host_->Owns(4'000'000));
+  ModifySettingsRequest request;
+  request.resource_type = kResourceMappedVirtualDisk;
+  request.settings = R"({"MountPath":"/run/layers/1","ReadOnly":true})";
+  EXPECT_TRUE(Await(host_->Modify("", request)).ok());
+  runtime_.go().Set();
+  EXPECT_TRUE(Finish(pause).ok());
+}
+
+}  // namespace
+}  // namespace ferry::bridge
