@@ -257,6 +257,7 @@ Task<absl::Status> LinuxVolumes::RemoveBundle(std::string bundle) {
 }
 
 Task<void> LinuxVolumes::UnmountAll(milliseconds limit) {
+  if (mounted_.empty()) co_return;
   const std::vector<std::string> all(mounted_.rbegin(), mounted_.rend());
   std::function<absl::Status()> work = [all] {
     for (const std::string& path : all) {

@@ -2,7 +2,6 @@
 
 #include <gtest/gtest.h>
 
-#include <deque>
 #include <memory>
 #include <string>
 #include <utility>
@@ -22,12 +21,14 @@ class ContainerHostClient {
  public:
   explicit ContainerHostClient(HostTransport& transport) : transport_(transport) {}
 
-  // Waits for the agent and negotiates.
+  // Waits for the agent and negotiates; also again, after Disconnect().
   Task<void> Open() {
-    auto listener = transport_.Listen(kBridgePort);
-    EXPECT_TRUE(listener.ok()) << listener.status();
-    if (!listener.ok()) co_return;
-    listener_ = *std::move(listener);
+    if (listener_ == nullptr) {
+      auto listener = transport_.Listen(kBridgePort);
+      EXPECT_TRUE(listener.ok()) << listener.status();
+      if (!listener.ok()) co_return;
+      listener_ = *std::move(listener);
+    }
     auto connection = co_await listener_->Accept();
     EXPECT_TRUE(connection.ok()) << connection.status();
     if (!connection.ok()) co_return;
@@ -35,6 +36,13 @@ class ContainerHostClient {
     const NegotiateRequest request;
     const auto answer = co_await Call<NegotiateResponse>(kNegotiateProtocol, request);
     EXPECT_TRUE(answer.capabilities.guest_defined.containers_supported);
+  }
+
+  // The agent dials again, and keeps for Open() what it has to say.
+  void Disconnect() {
+    connection_->Close();
+    connection_ = nullptr;
+    decoder_ = FrameDecoder();
   }
 
   template <typename Response, typename Request>
@@ -96,8 +104,11 @@ class ContainerHostClient {
 
   // The init if `process` is empty.
   Task<std::unique_ptr<Running>> Execute(std::string id, std::string process, bool terminal) {
+    auto running = std::make_unique<Running>();
     auto in = transport_.Listen(next_port_);
     auto out = transport_.Listen(next_port_ + 1);
+    EXPECT_TRUE(in.ok() && out.ok()) << in.status() << out.status();
+    if (!in.ok() || !out.ok()) co_return running;
     ExecuteProcessRequest request;
     request.container_id = id;
     request.parameters.oci_process = process;
@@ -108,7 +119,6 @@ class ContainerHostClient {
     request.stdio.std_out = next_port_++;
     const auto answer = co_await Call<ExecuteProcessResponse>(kExecuteProcess, request);
     EXPECT_EQ(HResult(answer.result), kHresultOk) << answer.error_message;
-    auto running = std::make_unique<Running>();
     running->pid = answer.process_id;
     if (HResult(answer.result) != kHresultOk) co_return running;
     auto stdin_connection = co_await (*in)->Accept();
@@ -117,6 +127,55 @@ class ContainerHostClient {
     if (stdin_connection.ok()) running->in = *std::move(stdin_connection);
     if (stdout_connection.ok()) running->out = *std::move(stdout_connection);
     co_return running;
+  }
+
+  // Asks for as many at once, without stdio; their pids.
+  Task<std::vector<uint32_t>> ExecuteTogether(std::string id, std::string process, int count) {
+    ExecuteProcessRequest request;
+    request.container_id = id;
+    request.parameters.oci_process = process;
+    const std::string text = Encode(request);
+    for (int i = 0; i < count; ++i) {
+      const std::string frame = *EncodeFrame(kExecuteProcess, next_id_++, text);
+      const absl::Status written = co_await connection_->Write(frame);
+      EXPECT_TRUE(written.ok()) << written;
+    }
+    std::vector<uint32_t> pids;
+    while (pids.size() < static_cast<size_t>(count)) {
+      const Frame frame = co_await Receive();
+      EXPECT_EQ(frame.type, ResponseType(kExecuteProcess));
+      const auto answer = Decode<ExecuteProcessResponse>(frame.payload);
+      EXPECT_TRUE(answer.ok()) << answer.status();
+      if (!answer.ok()) break;
+      EXPECT_EQ(HResult(answer->result), kHresultOk) << answer->error_message;
+      pids.push_back(answer->process_id);
+    }
+    co_return pids;
+  }
+
+  // What a process of the VM itself says.
+  Task<std::string> Shell(std::string script) {
+    auto out = transport_.Listen(next_port_);
+    EXPECT_TRUE(out.ok()) << out.status();
+    if (!out.ok()) co_return "";
+    ExecuteProcessRequest request;
+    request.parameters.command_args.push_back("/bin/sh");
+    request.parameters.command_args.push_back("-c");
+    request.parameters.command_args.push_back(script);
+    request.stdio.std_out = next_port_++;
+    const auto answer = co_await Call<ExecuteProcessResponse>(kExecuteProcess, request);
+    EXPECT_EQ(HResult(answer.result), kHresultOk) << answer.error_message;
+    if (HResult(answer.result) != kHresultOk) co_return "";
+    auto connection = co_await (*out)->Accept();
+    EXPECT_TRUE(connection.ok()) << connection.status();
+    std::string said;
+    while (connection.ok()) {
+      char buffer[4096];
+      const absl::StatusOr<size_t> got = co_await (*connection)->Read(buffer);
+      if (!got.ok() || *got == 0) break;
+      said.append(buffer, *got);
+    }
+    co_return said;
   }
 
   Task<WaitForProcessResponse> Wait(uint32_t pid) {

@@ -156,6 +156,8 @@ class GuestContainersTest : public QemuFixture {
   Task<void> Life();
   Task<void> Terminals(ContainerHostClient* client);
   Task<void> Pod();
+  Task<void> Layers();
+  static Task<void> MakeLayerOfScratch(ContainerHostClient* client);
 };
 
 Task<void> GuestContainersTest::Life() {
@@ -197,7 +199,10 @@ Task<void> GuestContainersTest::Life() {
   EXPECT_GE(running.metrics->pids_current, 3u);
   const std::string resources = R"({"Linux":{"memory":{"limit":50331648}}})";
   co_await client->Modify(kOne, "Update", "ContainerConstraints", resources);
-  EXPECT_EQ((co_await client->Properties(kOne)).metrics->memory_limit, 48u << 20);
+  const auto constrained = co_await client->Properties(kOne);
+  EXPECT_TRUE(constrained.metrics.has_value());
+  if (!constrained.metrics.has_value()) co_return;
+  EXPECT_EQ(constrained.metrics->memory_limit, 48u << 20);
 
   co_await client->Simple(bridge::kPauseContainer, kOne);
   EXPECT_EQ((co_await client->Properties(kOne)).state, ContainerState::kPaused);
@@ -290,8 +295,65 @@ Task<void> GuestContainersTest::Pod() {
   CO_EXPECT_OK(co_await guest->system->Terminate());
 }
 
+// What a container leaves on its scratch is a layer of the next one.
+Task<void> GuestContainersTest::MakeLayerOfScratch(ContainerHostClient* client) {
+  co_await MakeRoot(client, kOne, 1);
+  const std::string spec = Spec(kOne, "echo above > /made; read x; exit 5", "");
+  co_await client->Create(kOne, spec);
+  const auto init = co_await client->Execute(kOne, "", /*terminal=*/false);
+  if (init->in == nullptr) co_return;
+  const std::string exec = Process("exit 6", false);
+  const std::vector<uint32_t> together = co_await client->ExecuteTogether(kOne, exec, 4);
+  for (const uint32_t pid : together) EXPECT_EQ((co_await client->Wait(pid)).exit_code, 6u);
+  // Its exit waits for a host that is away.
+  client->Disconnect();
+  CO_EXPECT_OK(co_await init->in->Write("end\n"));
+  EXPECT_EQ(co_await ReadUntil(init->out.get(), ""), "");
+  co_await client->Open();
+  EXPECT_EQ(co_await client->ExitType(kOne), "UnexpectedExit");
+  EXPECT_EQ((co_await client->Wait(init->pid)).exit_code, 5u);
+  co_await client->Simple(bridge::kDeleteContainerState, kOne);
+}
+
+Task<void> GuestContainersTest::Layers() {
+  const auto guest = co_await Boot();
+  if (guest == nullptr) co_return;
+  const auto log = Watch(guest->system.get());
+  ContainerHostClient* client = guest->client.get();
+  co_await MountLayer(client);
+  const std::string limit = R"({"MemoryLimitInBytes":100663296})";
+  co_await client->Modify(bridge::kNullGuid, "Update", "PodCgroupMemoryLimit", limit);
+  EXPECT_EQ(co_await client->Shell("cat /sys/fs/cgroup/containers/memory.max"), "100663296\n");
+  co_await MakeLayerOfScratch(client);
+
+  const std::string layers =
+      absl::StrCat(R"({"ContainerRootPath":"/run/gcs/c/)", kTwo, R"(/rootfs","Layers":[)",
+                   R"({"Id":"above","Path":"/run/scratch/11111111/upper"},)",
+                   R"({"Id":"below","Path":"/run/layers/0"}]})");
+  co_await client->Modify(bridge::kNullGuid, "Add", "CombinedLayers", layers);
+  const std::string spec =
+      Spec(kTwo, "cat /made; echo no > /made || echo read-only; exec sleep 1000", "");
+  co_await client->Create(kTwo, spec);
+  // Deleted with the init that was never started; its layers went with the bundle.
+  co_await client->Simple(bridge::kDeleteContainerState, kTwo);
+  EXPECT_EQ(co_await client->ExitType(kTwo), "ForcedExit");
+  EXPECT_EQ(co_await client->Shell("ls /run/gcs/c; grep -c overlay /proc/mounts"), "0\n");
+  co_await client->Modify(bridge::kNullGuid, "Add", "CombinedLayers", layers);
+  co_await client->Create(kTwo, spec);
+  const auto init = co_await client->Execute(kTwo, "", /*terminal=*/false);
+  if (init->out == nullptr) co_return;
+  EXPECT_EQ(co_await ReadUntil(init->out.get(), "read-only\n"), "above\nread-only\n");
+
+  // The VM ends although a container stands still.
+  co_await client->Simple(bridge::kPauseContainer, kTwo);
+  co_await client->Simple(bridge::kShutdownForced, bridge::kNullGuid);
+  co_await log->Await(SystemEvent::Kind::kExited);
+  CO_EXPECT_OK(co_await guest->system->Terminate());
+}
+
 TEST_F(GuestContainersTest, AContainerLivesOnALayerAndAScratch) { Run(Life()); }
 TEST_F(GuestContainersTest, TwoContainersOfAPodShareNamespaces) { Run(Pod()); }
+TEST_F(GuestContainersTest, ManyLayersManyExecsAndAHostThatWasAway) { Run(Layers()); }
 
 }  // namespace
 }  // namespace ferry::vm
