@@ -94,8 +94,11 @@ class FolderWriter {
   absl::Status AddChildren(const std::string& path, const std::string& name) {
     std::vector<std::string> children;
     std::error_code error;
-    for (const auto& child : fs::directory_iterator(path, error)) {
-      children.push_back(child.path().filename().string());
+    fs::directory_iterator entry(path, error);
+    // Its operator++ would throw.
+    while (!error && entry != fs::directory_iterator()) {
+      children.push_back(entry->path().filename().string());
+      entry.increment(error);
     }
     if (error) return absl::UnknownError(absl::StrCat("cannot read ", path, ": ", error.message()));
     std::sort(children.begin(), children.end());

@@ -18,6 +18,7 @@
 #include "bridge/runtime/status_macros.h"
 #include "bridge/runtime/unix_time.h"
 #include "vmmanager/images/durable_file.h"
+#include "vmmanager/images/folder_list.h"
 #include "vmmanager/images/image_name.h"
 #include "vmmanager/layers/byte_source.h"
 #include "vmmanager/rpc/error_info.h"
@@ -105,60 +106,71 @@ absl::Status ImageStore::Load() {
   for (const char* closed : {"/names", "/pins", "/tmp"}) {
     RETURN_IF_ERROR(MakeStoreFolder(options_.folder + closed, std::nullopt));
   }
-  std::error_code error;
-  for (const auto& left : fs::directory_iterator(options_.folder + "/tmp", error)) {
-    spdlog::info("sweeping {}, left over from an import", left.path().string());
-    fs::remove_all(left.path(), error);
+  const std::string temporary = options_.folder + "/tmp";
+  ASSIGN_OR_RETURN(const std::vector<std::string> left, ListFolder(temporary));
+  for (const std::string& name : left) {
+    spdlog::info("sweeping {}/{}, left over from an import", temporary, name);
+    std::error_code ignored;
+    fs::remove_all(absl::StrCat(temporary, "/", name), ignored);
   }
   RETURN_IF_ERROR(LoadLayers());
-  return LoadRecords();
+  RETURN_IF_ERROR(LoadImages());
+  return LoadPins();
 }
 
 absl::Status ImageStore::LoadLayers() {
-  std::error_code error;
-  for (const auto& entry : fs::directory_iterator(options_.folder + "/layers", error)) {
-    const std::string file = entry.path().filename().string();
+  ASSIGN_OR_RETURN(const std::vector<std::string> files, ListFolder(options_.folder + "/layers"));
+  for (const std::string& file : files) {
     absl::string_view hex = file;
     if (!absl::ConsumePrefix(&hex, kLayerPrefix) || !absl::ConsumeSuffix(&hex, kLayerSuffix)) {
       continue;
     }
     const std::string digest = absl::StrCat(kDigestWord, hex);
-    if (layers::IsDigest(digest)) layers_[digest] = entry.file_size(error);
+    if (!layers::IsDigest(digest)) continue;
+    struct stat info {};
+    if (::lstat(PathOf(digest).c_str(), &info) != 0) {
+      return absl::ErrnoToStatus(errno, absl::StrCat("cannot look at the layer ", PathOf(digest)));
+    }
+    layers_[digest] = static_cast<uint64_t>(info.st_size);
   }
-  if (!error) return absl::OkStatus();
-  return absl::UnavailableError(
-      absl::StrCat("cannot read ", options_.folder, "/layers: ", error.message()));
+  return absl::OkStatus();
 }
 
-absl::Status ImageStore::LoadRecords() {
-  std::error_code error;
-  for (const auto& entry : fs::directory_iterator(options_.folder + "/names", error)) {
-    const auto text = ReadWhole(entry.path().string(), kMaxRecord);
+absl::Status ImageStore::LoadImages() {
+  const std::string folder = options_.folder + "/names";
+  ASSIGN_OR_RETURN(const std::vector<std::string> files, ListFolder(folder));
+  for (const std::string& file : files) {
+    const std::string path = absl::StrCat(folder, "/", file);
+    const auto text = ReadWhole(path, kMaxRecord);
     absl::StatusOr<Image> image =
         text.ok() ? ImageFromJson(*text) : absl::StatusOr<Image>(text.status());
     if (image.ok()) {
       images_[image->name] = *std::move(image);
       continue;
     }
-    spdlog::error("an image is left out, and no layer is removed: {}: {}", entry.path().string(),
+    spdlog::error("an image is left out, and no layer is removed: {}: {}", path,
                   std::string(image.status().message()));
     keep_all_ = true;
   }
-  for (const auto& entry : fs::directory_iterator(options_.folder + "/pins", error)) {
-    const auto text = ReadWhole(entry.path().string(), kMaxRecord);
+  return absl::OkStatus();
+}
+
+absl::Status ImageStore::LoadPins() {
+  const std::string folder = options_.folder + "/pins";
+  ASSIGN_OR_RETURN(const std::vector<std::string> files, ListFolder(folder));
+  for (const std::string& file : files) {
+    const std::string path = absl::StrCat(folder, "/", file);
+    const auto text = ReadWhole(path, kMaxRecord);
     absl::StatusOr<ImagePin> pin =
         text.ok() ? PinFromJson(*text) : absl::StatusOr<ImagePin>(text.status());
     if (pin.ok()) {
       pins_[pin->owner] = *std::move(pin);
       continue;
     }
-    spdlog::error("no layer is removed: {}: {}", entry.path().string(),
-                  std::string(pin.status().message()));
+    spdlog::error("no layer is removed: {}: {}", path, std::string(pin.status().message()));
     keep_all_ = true;
   }
-  if (!error) return absl::OkStatus();
-  return absl::UnavailableError(
-      absl::StrCat("cannot read ", options_.folder, ": ", error.message()));
+  return absl::OkStatus();
 }
 
 std::string ImageStore::PathOf(const std::string& digest) const {

@@ -85,8 +85,9 @@ class ImageStore {
 
   ImageStore(Executor executor, Options options);
   absl::Status Load();
-  absl::Status LoadRecords();
   absl::Status LoadLayers();
+  absl::Status LoadImages();
+  absl::Status LoadPins();
   std::string NameFile(const std::string& name) const;
   std::string PinFile(const std::string& owner) const;
   std::vector<std::string> OwnersOf(const std::string& image_id) const;

@@ -5,6 +5,7 @@
 #include <sys/stat.h>
 
 #include "tests/unit/vmmanager/images/images_fixture.h"
+#include "vmmanager/images/folder_list.h"
 #include "vmmanager/rpc/error_info.h"
 
 namespace ferry::vm {
@@ -191,6 +192,35 @@ TEST_F(ImageStoreTest, DamageIsToldAndLosesNothingElse) {
   WriteFile(names, text);
   Reopen();
   EXPECT_TRUE(store_->Find("job").ok());
+}
+
+TEST_F(ImageStoreTest, AFolderThatCannotBeReadIsNotTakenForAnEmptyOne) {
+  ASSERT_TRUE(Add("web", {"base"}).ok());
+  for (const char* folder : {"/names", "/layers"}) {
+    store_.reset();
+    const std::string path = images() + folder;
+    std::filesystem::rename(path, folder_.path() + "/aside");
+    WriteFile(path, "no folder");
+    const absl::Status refused = Await(TryOpen());
+    EXPECT_FALSE(refused.ok()) << folder;
+    EXPECT_THAT(std::string(refused.message()), HasSubstr(folder));
+    std::filesystem::remove(path);
+    std::filesystem::rename(folder_.path() + "/aside", path);
+    EXPECT_THAT(LayerFiles(), SizeIs(1)) << folder;
+  }
+  Reopen();
+  EXPECT_TRUE(store_->Find("web").ok());
+}
+
+TEST(FolderListTest, AFolderIsListedWhollyOrNotAtAll) {
+  const TestFolder folder;
+  WriteFile(folder.path() + "/b", "");
+  WriteFile(folder.path() + "/a", "");
+  const auto names = ListFolder(folder.path());
+  ASSERT_TRUE(names.ok()) << names.status();
+  EXPECT_THAT(*names, ElementsAre("a", "b"));
+  EXPECT_TRUE(absl::IsUnavailable(ListFolder(folder.path() + "/a").status()));
+  EXPECT_TRUE(absl::IsUnavailable(ListFolder(folder.path() + "/absent").status()));
 }
 
 TEST_F(ImageStoreTest, ImportsAtTheSameTimeDoNotDisturbEachOther) {

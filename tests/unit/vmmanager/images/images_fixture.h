@@ -57,6 +57,13 @@ class ImagesTest : public TaskTest {
     ASSERT_NE(store_, nullptr);
   }
 
+  // How opening it goes.
+  Task<absl::Status> TryOpen() {
+    ImageStore::Options options;
+    options.folder = images();
+    co_return (co_await ImageStore::Open(io_.get_executor(), std::move(options))).status();
+  }
+
   static Task<void> OpenStore(Executor executor, ImageStore::Options options,
                               std::unique_ptr<ImageStore>* store) {
     auto opened = co_await ImageStore::Open(std::move(executor), std::move(options));
