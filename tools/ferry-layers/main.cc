@@ -1,11 +1,12 @@
-// ferry-layers: takes an image's archive apart for ferryd, which starts it without rights. It has
-// only the descriptors that it was given, so an archive that got the better of it would have no
-// more.
+// ferry-layers: takes an image's archive apart for ferryd, which starts it as a user without
+// rights. Before it looks at the archive it gives up all but the descriptors that it was given, so
+// an archive that got the better of it would have no more.
 #include <fcntl.h>
+#include <poll.h>
 #include <sys/prctl.h>
-#include <sys/resource.h>
 #include <unistd.h>
 
+#include <cerrno>
 #include <clocale>
 #include <csignal>
 #include <cstdio>
@@ -16,73 +17,80 @@
 #include "absl/strings/str_cat.h"
 #include "bridge/runtime/status_macros.h"
 #include "bridge/runtime/unique_fd.h"
+#include "bridge/runtime/write_all.h"
+#include "tools/ferry-layers/confinement.h"
+#include "vmmanager/layers/builder_protocol.h"
+#include "vmmanager/layers/byte_source.h"
+#include "vmmanager/layers/disk_space.h"
 #include "vmmanager/layers/image_builder.h"
 
 namespace ferry::tools {
 namespace {
 
-// Known to vmmanager/images/image_importer.cc.
-constexpr int kSource = 3;
-constexpr int kOutput = 4;
-constexpr int kProgress = 5;
-constexpr char kResult[] = "result.json";
-constexpr int kExitFailed = 1;
-constexpr int kExitRefused = 2;
-constexpr int kExitTooMuch = 3;
-
-constexpr rlim_t kMemory = rlim_t{4} << 30;
-
 absl::Status WriteResult(const std::string& text) {
-  const UniqueFd file(::openat(kOutput, kResult, O_WRONLY | O_CREAT | O_EXCL | O_CLOEXEC, 0600));
-  if (!file.valid() ||
-      ::write(file.get(), text.data(), text.size()) != static_cast<ssize_t>(text.size())) {
-    return absl::ErrnoToStatus(errno, "cannot write the result");
+  if (text.size() > layers::kMaxBuilderResult) {
+    return absl::ResourceExhaustedError("the image's configuration is too large");
   }
-  return absl::OkStatus();
+  const UniqueFd file(::openat(layers::kBuilderOutput, layers::kBuilderResult,
+                               O_WRONLY | O_CREAT | O_EXCL | O_CLOEXEC, 0600));
+  if (file.valid() && WriteAll(file.get(), text)) return absl::OkStatus();
+  return layers::WriteError(errno, "cannot write the result");
 }
 
+// Whoever listens may have gone.
 void TellProgress(size_t done, size_t of) {
-  const std::string line = absl::StrCat(done, " ", of, "\n");
-  const ssize_t ignored = ::write(kProgress, line.data(), line.size());
-  static_cast<void>(ignored);
+  static_cast<void>(WriteAll(layers::kBuilderProgress, absl::StrCat(done, " ", of, "\n")));
 }
 
-absl::Status Build(const std::string& kind_name, const std::string& bytes,
-                   const std::string& entries) {
+// Nobody would take what we make, and the next daemon sweeps it. False if it has ended already:
+// then nobody can read our progress.
+bool EndWithTheDaemon() {
+  ::prctl(PR_SET_PDEATHSIG, SIGKILL);
+  pollfd progress{layers::kBuilderProgress, 0, 0};
+  return ::poll(&progress, 1, 0) == 0;
+}
+
+// What libraries read of the host when they are first used.
+void WarmUp() {
+  // Names in archives are UTF-8, whatever the daemon's language is.
+  std::setlocale(LC_ALL, "C.UTF-8");
+  layers::Sha256().Finish();
+}
+
+absl::Status Build(char** arguments) {
+  ASSIGN_OR_RETURN(const layers::ArchiveKind kind, layers::ParseArchiveKind(arguments[0]));
   layers::Limits limits;
-  ASSIGN_OR_RETURN(const layers::ArchiveKind kind, layers::ParseArchiveKind(kind_name));
-  if (!absl::SimpleAtoi(bytes, &limits.bytes) || !absl::SimpleAtoi(entries, &limits.entries)) {
-    return absl::InvalidArgumentError("the limits are no numbers");
+  if (!absl::SimpleAtoi(arguments[1], &limits.bytes) ||
+      !absl::SimpleAtoi(arguments[2], &limits.entries) ||
+      !absl::SimpleAtoi(arguments[3], &limits.reserve)) {
+    return absl::InternalError("the limits are no numbers");
   }
+  WarmUp();
+  RETURN_IF_ERROR(Confine(limits));
   ASSIGN_OR_RETURN(const layers::BuiltImage image,
-                   layers::BuildImage(kSource, kind, limits, kOutput, &TellProgress));
+                   layers::BuildImage(layers::kBuilderSource, kind, limits, layers::kBuilderOutput,
+                                      &TellProgress));
   return WriteResult(layers::ToJsonText(image));
 }
 
 int ExitCodeFor(const absl::Status& status) {
-  if (absl::IsInvalidArgument(status)) return kExitRefused;
-  if (absl::IsResourceExhausted(status)) return kExitTooMuch;
-  return kExitFailed;
+  if (absl::IsInvalidArgument(status)) return layers::kBuilderRefused;
+  if (absl::IsResourceExhausted(status)) return layers::kBuilderTooMuch;
+  if (absl::IsUnavailable(status)) return layers::kBuilderDiskFull;
+  return layers::kBuilderFailed;
 }
 
 int Main(int argc, char** argv) {
-  if (argc != 4) {
-    std::fprintf(stderr, "Usage: ferry-layers KIND MAX-BYTES MAX-FILES  (ferryd starts it)\n");
-    return kExitFailed;
+  if (argc != 5) {
+    std::fprintf(stderr,
+                 "Usage: ferry-layers KIND MAX-BYTES MAX-FILES RESERVE  (ferryd starts it)\n");
+    return layers::kBuilderFailed;
   }
   std::signal(SIGPIPE, SIG_IGN);
-  // Nobody would take what we make, and the next daemon sweeps it.
-  ::prctl(PR_SET_PDEATHSIG, SIGKILL);
-  const rlimit memory{kMemory, kMemory};
-  const rlimit nothing{0, 0};
-  ::setrlimit(RLIMIT_AS, &memory);
-  ::setrlimit(RLIMIT_CORE, &nothing);
-  ::setrlimit(RLIMIT_NPROC, &nothing);
-  // Names in archives are UTF-8, whatever the daemon's language is.
-  std::setlocale(LC_ALL, "C.UTF-8");
+  if (!EndWithTheDaemon()) return layers::kBuilderFailed;
   absl::Status status;
   try {
-    status = Build(argv[1], argv[2], argv[3]);
+    status = Build(argv + 1);
   } catch (const std::bad_alloc&) {
     status = absl::ResourceExhaustedError("it takes too much memory");
   }

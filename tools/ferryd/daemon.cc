@@ -44,6 +44,8 @@ namespace ferry::tools {
 namespace {
 
 constexpr milliseconds kCallGrace{2'000};
+// What imports leave free of the disk that the journal is on, too.
+constexpr uint64_t kImagesReserve = uint64_t{1} << 30;
 
 absl::Status MakeFolder(const std::string& path) {
   std::error_code error;
@@ -212,7 +214,6 @@ Task<absl::Status> Daemon::Start() {
   parts_->events = std::make_unique<vm::EventLog>(executor_, *parts_->store);
   CO_RETURN_IF_ERROR(co_await OpenFence());
   CO_RETURN_IF_ERROR(co_await OpenBackend());
-  CO_RETURN_IF_ERROR(co_await OpenImages());
 
   parts_->settings.advertised_address = config_.advertise;
   parts_->settings.kernel = config_.kernel;
@@ -235,6 +236,8 @@ Task<absl::Status> Daemon::Start() {
       intact.ok() ? migration::JournalTrust::kWhole : migration::JournalTrust::kMayLackRecords));
   co_await parts_->inventory->AdoptAll(parts_->sessions->Claims());
   co_await parts_->sessions->Recover();
+  // VMs do without.
+  co_await OpenImages();
   CO_RETURN_IF_ERROR(Serve());
   parts_->events->Publish("host.started", parts_->store->journal_id(),
                           {{"address", config_.advertise}});
@@ -294,21 +297,23 @@ Task<absl::Status> Daemon::OpenBackend() {
   co_return absl::OkStatus();
 }
 
-Task<absl::Status> Daemon::OpenImages() {
+Task<void> Daemon::OpenImages() {
   vm::ImageStore::Options options;
   options.folder = config_.state_dir + "/images";
   if (parts_->qemu_user) options.readers = parts_->qemu_user->gid;
-  auto images = co_await vm::ImageStore::Open(executor_, std::move(options));
-  if (!images.ok()) co_return images.status();
-  parts_->images = *std::move(images);
-  const std::optional<vm::ProcessUser> user = vm::UserForTools(parts_->qemu_user);
-  parts_->tools = std::make_unique<vm::ChildToolRunner>(executor_, user);
+  auto images = co_await vm::ImageStore::Open(executor_, options);
+  if (images.ok()) {
+    parts_->images = *std::move(images);
+  } else {
+    spdlog::error("there are no images: {}", std::string(images.status().message()));
+    parts_->images = vm::ImageStore::Closed(executor_, options, images.status());
+  }
+  parts_->tools = std::make_unique<vm::ChildToolRunner>(executor_, vm::UserForTools());
   vm::ImageImporter::Options import;
   import.builder = BesideUs("ferry-layers");
-  import.user = user;
+  import.limits.reserve = kImagesReserve;
   parts_->importer =
       std::make_unique<vm::ImageImporter>(*parts_->images, *parts_->tools, std::move(import));
-  co_return absl::OkStatus();
 }
 
 absl::Status Daemon::OpenCertificates() {

@@ -1,7 +1,6 @@
 #include "vmmanager/images/child_tool_runner.h"
 
 #include <fcntl.h>
-#include <spdlog/spdlog.h>
 #include <unistd.h>
 
 #include <array>
@@ -20,6 +19,8 @@ namespace {
 constexpr size_t kLastWords = 2048;
 constexpr size_t kMaxProgressLine = 256;
 constexpr int kNiceness = 10;
+constexpr milliseconds kFindTime{60'000};
+constexpr milliseconds kReapTime{10'000};
 constexpr int kOwnProgram = 9;  // in a program of Ferry's own: itself
 
 struct Pipe {
@@ -94,7 +95,7 @@ class KillOnDrop {
 };
 
 absl::Status MissingTool(const ToolCommand& command) {
-  if (command.package.empty()) {
+  if (command.ferrys_own) {
     return rpc::ErrorWithReason(absl::StatusCode::kFailedPrecondition,
                                 absl::StrCat(command.program, " is missing; it belongs to Ferry"),
                                 "tool_missing", "Install Ferry again.");
@@ -131,9 +132,24 @@ Task<absl::Status> Follow(Executor executor, std::shared_ptr<Running> running, P
 
 }  // namespace
 
+// The program's file, which it can be run by.
+Task<absl::StatusOr<UniqueFd>> ChildToolRunner::FindProgram(ToolCommand command) {
+  auto program = std::make_shared<UniqueFd>();
+  std::function<absl::Status()> find = [path = command.program, program] {
+    if (::access(path.c_str(), X_OK) == 0) {
+      program->Reset(::open(path.c_str(), O_PATH | O_CLOEXEC));
+    }
+    return absl::OkStatus();
+  };
+  CO_RETURN_IF_ERROR(co_await worker_.Run(kFindTime, "the programs' disk", std::move(find)));
+  if (!program->valid()) co_return MissingTool(command);
+  co_return std::move(*program);
+}
+
 Task<absl::StatusOr<ToolEnd>> ChildToolRunner::Run(ToolCommand command) {
   const std::string name = ToolName(command);
-  if (::access(command.program.c_str(), X_OK) != 0) co_return MissingTool(command);
+  CO_ASSIGN_OR_RETURN(const std::optional<ProcessUser> user, user_);
+  CO_ASSIGN_OR_RETURN(const UniqueFd program, co_await FindProgram(command));
   CO_ASSIGN_OR_RETURN(Pipe words_pipe, MakePipe());
   Pipe progress_pipe;
   LaunchSpec spec;
@@ -146,15 +162,11 @@ Task<absl::StatusOr<ToolEnd>> ChildToolRunner::Run(ToolCommand command) {
     CO_ASSIGN_OR_RETURN(progress_pipe, MakePipe());
     spec.descriptors[kToolProgress] = progress_pipe.theirs.get();
   }
-  UniqueFd own_program;
-  if (command.package.empty()) {
-    // Where Ferry lies, perhaps nobody else may pass.
-    own_program.Reset(::open(command.program.c_str(), O_PATH | O_CLOEXEC));
-    if (!own_program.valid()) co_return MissingTool(command);
-    spec.descriptors[kOwnProgram] = own_program.get();
+  if (command.ferrys_own) {
+    spec.descriptors[kOwnProgram] = program.get();
     spec.argv.front() = absl::StrCat("/proc/self/fd/", kOwnProgram);
   }
-  spec.user = user_;
+  spec.user = user;
   spec.niceness = kNiceness;
   auto running = std::make_shared<Running>();
   CO_ASSIGN_OR_RETURN(running->process, QemuProcess::Launch(executor_, spec));
@@ -171,6 +183,11 @@ Task<absl::StatusOr<ToolEnd>> ChildToolRunner::Run(ToolCommand command) {
              std::move(command.progress), &words, &end);
   const absl::Status ended = co_await WithDeadline(command.deadline, "a tool", std::move(followed));
   if (absl::IsDeadlineExceeded(ended)) {
+    // What it works on is whole again only when it is gone.
+    running->process->Kill();
+    Task<void> gone = Reap(running);
+    const absl::Status reaped = co_await WithDeadline(kReapTime, "a tool's end", std::move(gone));
+    if (reaped.ok()) kill.Ended();
     co_return rpc::ErrorWithReason(
         absl::StatusCode::kDeadlineExceeded,
         absl::StrCat(name, " did not end within ", command.deadline.count() / 1000,
@@ -193,12 +210,14 @@ Task<absl::StatusOr<ToolEnd>> ChildToolRunner::Run(ToolCommand command) {
   co_return result;
 }
 
-std::optional<ProcessUser> UserForTools(const std::optional<ProcessUser>& preferred) {
-  if (preferred || ::geteuid() != 0) return preferred;
-  absl::StatusOr<ProcessUser> nobody = FindProcessUser("nobody");
-  if (nobody.ok()) return *nobody;
-  spdlog::warn("tools that work on images run as root: {}", std::string(nobody.status().message()));
-  return std::nullopt;
+absl::StatusOr<std::optional<ProcessUser>> UserForTools(const std::string& name) {
+  if (::geteuid() != 0) return std::nullopt;
+  const absl::StatusOr<ProcessUser> found = FindProcessUser(name);
+  if (found.ok()) return *found;
+  return rpc::ErrorWithReason(
+      absl::StatusCode::kFailedPrecondition,
+      absl::StrCat("nothing that others wrote is read as root: ", found.status().message()),
+      "no_tools_user", absl::StrCat("Make the user ", name, " and start ferryd again."));
 }
 
 }  // namespace ferry::vm

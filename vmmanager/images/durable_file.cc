@@ -12,6 +12,7 @@
 #include "absl/strings/str_cat.h"
 #include "bridge/runtime/status_macros.h"
 #include "bridge/runtime/unique_fd.h"
+#include "bridge/runtime/write_all.h"
 
 namespace ferry::vm {
 namespace {
@@ -21,12 +22,7 @@ std::string FolderOf(const std::string& path) {
 }
 
 absl::Status WriteAndSync(int fd, const std::string& text) {
-  for (size_t done = 0; done < text.size();) {
-    const ssize_t count = ::write(fd, text.data() + done, text.size() - done);
-    if (count < 0 && errno == EINTR) continue;
-    if (count < 0) return absl::ErrnoToStatus(errno, "cannot write");
-    done += static_cast<size_t>(count);
-  }
+  if (!WriteAll(fd, text)) return absl::ErrnoToStatus(errno, "cannot write");
   return ::fsync(fd) == 0 ? absl::OkStatus() : absl::ErrnoToStatus(errno, "cannot sync");
 }
 
@@ -40,6 +36,14 @@ absl::Status SyncFolder(const std::string& path) {
 
 absl::Status RenameDurably(const std::string& from, const std::string& to) {
   if (::rename(from.c_str(), to.c_str()) != 0) {
+    return absl::ErrnoToStatus(errno, absl::StrCat("cannot make ", to));
+  }
+  return SyncFolder(FolderOf(to));
+}
+
+absl::Status RenameToNewDurably(const std::string& from, const std::string& to) {
+  if (::renameat2(AT_FDCWD, from.c_str(), AT_FDCWD, to.c_str(), RENAME_NOREPLACE) != 0) {
+    if (errno == EEXIST) return absl::AlreadyExistsError(absl::StrCat(to, " exists"));
     return absl::ErrnoToStatus(errno, absl::StrCat("cannot make ", to));
   }
   return SyncFolder(FolderOf(to));

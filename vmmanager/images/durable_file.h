@@ -12,6 +12,8 @@ namespace ferry::vm {
 absl::Status SyncFolder(const std::string& path);
 // The file gets its final name, which may be another file's; both on the same file system.
 absl::Status RenameDurably(const std::string& from, const std::string& to);
+// The same, but ALREADY_EXISTS if the name is taken.
+absl::Status RenameToNewDurably(const std::string& from, const std::string& to);
 // Writes the file anew, by way of one in the folder `temporary`.
 absl::Status WriteDurably(const std::string& path, const std::string& text,
                           const std::string& temporary);

@@ -14,11 +14,13 @@ class FakeToolRunner final : public ToolRunner {
 
   explicit FakeToolRunner(Executor executor) : gate_(std::move(executor)) { gate_.Set(); }
 
+  absl::StatusOr<std::optional<ProcessUser>> user() const override { return runs_as; }
   Task<absl::StatusOr<ToolEnd>> Run(ToolCommand command) override;
 
   // What a tool does; by default it succeeds and does nothing.
   Act act;
   std::vector<ToolCommand> commands;
+  absl::StatusOr<std::optional<ProcessUser>> runs_as = std::optional<ProcessUser>();
   // Tools do not begin while it is reset.
   AsyncEvent& gate() { return gate_; }
 

@@ -36,7 +36,6 @@ class ImageImporter {
   struct Options {
     std::string builder;  // path of ferry-layers
     layers::Limits limits;
-    std::optional<ProcessUser> user;  // that the runner runs tools as
     milliseconds build_time{3'600'000};
   };
   // The next piece of the archive; nullopt at its end.
@@ -47,7 +46,8 @@ class ImageImporter {
       : store_(store), runner_(runner), options_(std::move(options)) {}
 
   // INVALID_ARGUMENT, saying what is wrong with it, for an archive that is no image or a hostile
-  // one; RESOURCE_EXHAUSTED if it or the disk is too large or too full. Cancelling leaves nothing,
+  // one; RESOURCE_EXHAUSTED if it is too large, or the disk too full to leave the reserve of the
+  // limits. Cancelling leaves nothing,
   // until the image is being stored, which runs to its end.
   Task<absl::StatusOr<Image>> Import(ImportRequest request, NextPiece next, OnProgress progress);
 
@@ -59,6 +59,7 @@ class ImageImporter {
   Task<absl::StatusOr<layers::BuiltImage>> Build(ImportRequest request,
                                                  std::shared_ptr<TempFolder> folder,
                                                  OnProgress progress);
+  Task<absl::StatusOr<layers::BuiltImage>> ReadResult(std::shared_ptr<TempFolder> folder);
 
   ImageStore& store_;
   ToolRunner& runner_;

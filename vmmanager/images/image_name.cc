@@ -5,6 +5,8 @@
 #include "absl/strings/ascii.h"
 #include "absl/strings/str_cat.h"
 #include "absl/strings/str_split.h"
+#include "absl/strings/strip.h"
+#include "vmmanager/layers/byte_source.h"
 #include "vmmanager/rpc/error_info.h"
 
 namespace ferry::vm {
@@ -13,6 +15,9 @@ namespace {
 constexpr size_t kMaxImageName = 255;
 constexpr size_t kMaxTag = 128;
 constexpr char kUsualTag[] = "latest";
+constexpr absl::string_view kDigestWord = "sha256:";
+constexpr size_t kShortId = 12;
+constexpr size_t kWholeId = 64;
 
 bool IsWordChar(char c) { return absl::ascii_islower(c) || absl::ascii_isdigit(c); }
 
@@ -49,7 +54,18 @@ bool IsTag(absl::string_view tag) {
   });
 }
 
+bool IsHex(absl::string_view text) {
+  return std::all_of(text.begin(), text.end(),
+                     [](char c) { return absl::ascii_isdigit(c) || (c >= 'a' && c <= 'f'); });
+}
+
 }  // namespace
+
+std::string ImageIdBegin(absl::string_view text) {
+  absl::ConsumePrefix(&text, kDigestWord);
+  const bool fits = text.size() >= kShortId && text.size() <= kWholeId && IsHex(text);
+  return fits ? absl::StrCat(kDigestWord, text) : "";
+}
 
 absl::StatusOr<std::string> FullImageName(absl::string_view text) {
   absl::string_view name = text;
@@ -60,7 +76,8 @@ absl::StatusOr<std::string> FullImageName(absl::string_view text) {
     tag = text.substr(colon + 1);
   }
   std::string full = absl::StrCat(name, ":", tag);
-  if (full.size() <= kMaxImageName && IsName(name) && IsTag(tag)) return full;
+  const bool id = layers::IsDigest(text) || layers::IsDigest(absl::StrCat(kDigestWord, name));
+  if (!id && full.size() <= kMaxImageName && IsName(name) && IsTag(tag)) return full;
   return rpc::ErrorWithReason(
       absl::StatusCode::kInvalidArgument,
       absl::StrCat("\"", text.substr(0, kMaxImageName), "\" is no name for an image"),

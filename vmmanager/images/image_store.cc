@@ -1,24 +1,18 @@
 #include "vmmanager/images/image_store.h"
 
-#include <fcntl.h>
 #include <spdlog/spdlog.h>
-#include <sys/stat.h>
 #include <unistd.h>
 
 #include <algorithm>
+#include <atomic>
 #include <cerrno>
-#include <filesystem>
 #include <set>
 
 #include "absl/strings/ascii.h"
-#include "absl/strings/match.h"
 #include "absl/strings/str_cat.h"
 #include "absl/strings/str_join.h"
-#include "absl/strings/strip.h"
 #include "bridge/runtime/status_macros.h"
 #include "bridge/runtime/unix_time.h"
-#include "vmmanager/images/durable_file.h"
-#include "vmmanager/images/folder_list.h"
 #include "vmmanager/images/image_name.h"
 #include "vmmanager/layers/byte_source.h"
 #include "vmmanager/rpc/error_info.h"
@@ -26,36 +20,11 @@
 namespace ferry::vm {
 namespace {
 
-namespace fs = std::filesystem;
-
+constexpr char kImagesDisk[] = "the images' disk";
 constexpr milliseconds kRecordTime{60'000};
+constexpr milliseconds kOpenTime{120'000};
 constexpr milliseconds kLayerTime{3'600'000};  // to read or sync a large one on a busy disk
-constexpr size_t kMaxRecord = size_t{16} << 20;
 constexpr size_t kMaxOwner = 128;
-constexpr size_t kHashPiece = size_t{1} << 20;
-constexpr absl::string_view kDigestWord = "sha256:";
-constexpr absl::string_view kLayerPrefix = "sha256-";
-constexpr absl::string_view kLayerSuffix = ".erofs";
-
-absl::Status MakeStoreFolder(const std::string& path, std::optional<gid_t> passers) {
-  std::error_code error;
-  fs::create_directories(path, error);
-  if (error) {
-    return absl::UnavailableError(absl::StrCat("cannot make folder ", path, ": ", error.message()));
-  }
-  const mode_t mode = passers ? 0710 : 0700;
-  if ((!passers || ::chown(path.c_str(), static_cast<uid_t>(-1), *passers) == 0) &&
-      ::chmod(path.c_str(), mode) == 0) {
-    return absl::OkStatus();
-  }
-  return absl::ErrnoToStatus(errno, absl::StrCat("cannot close folder ", path, " to others"));
-}
-
-absl::StatusOr<std::string> HashFile(int fd, uint64_t size) {
-  layers::FileSource file(fd, 0, size);
-  layers::HashingSource hashed(file);
-  return hashed.Finish();
-}
 
 absl::Status LayerIsGone(const std::string& digest) {
   return rpc::ErrorWithReason(absl::StatusCode::kNotFound,
@@ -75,6 +44,26 @@ Task<void> StayToTheEnd() {
   co_await asio::this_coro::reset_cancellation_state(asio::disable_cancellation());
 }
 
+// Tells a thread that nobody waits for it any more.
+class StopOnDrop {
+ public:
+  StopOnDrop() = default;
+  ~StopOnDrop() { *stop_ = true; }
+  StopOnDrop(const StopOnDrop&) = delete;
+  StopOnDrop& operator=(const StopOnDrop&) = delete;
+
+  std::shared_ptr<const std::atomic<bool>> flag() const { return stop_; }
+
+ private:
+  const std::shared_ptr<std::atomic<bool>> stop_ = std::make_shared<std::atomic<bool>>(false);
+};
+
+// From here on only we change what is in it.
+absl::Status TakeBack(const std::string& folder) {
+  if (::lchown(folder.c_str(), ::geteuid(), ::getegid()) == 0) return absl::OkStatus();
+  return absl::ErrnoToStatus(errno, absl::StrCat("cannot take the folder ", folder, " back"));
+}
+
 }  // namespace
 
 absl::Status CheckPinOwner(const std::string& owner) {
@@ -88,138 +77,100 @@ absl::Status CheckPinOwner(const std::string& owner) {
 }
 
 ImageStore::ImageStore(Executor executor, Options options)
-    : executor_(executor), options_(std::move(options)), worker_(executor), mutex_(executor) {}
+    : executor_(executor),
+      files_(std::move(options.folder), options.readers),
+      worker_(executor),
+      mutex_(executor) {}
 
 Task<absl::StatusOr<std::unique_ptr<ImageStore>>> ImageStore::Open(Executor executor,
                                                                    Options options) {
   std::unique_ptr<ImageStore> store(new ImageStore(std::move(executor), std::move(options)));
-  std::function<absl::Status()> load = [raw = store.get()] { return raw->Load(); };
+  auto content = std::make_shared<StoreFiles::Content>();
+  std::function<absl::Status()> load = [files = store->files_, content] {
+    ASSIGN_OR_RETURN(*content, files.Load());
+    return absl::OkStatus();
+  };
   co_await StayToTheEnd();
-  CO_RETURN_IF_ERROR(co_await store->worker_.Run(kLayerTime, "the images' disk", std::move(load)));
+  CO_RETURN_IF_ERROR(co_await store->worker_.Run(kOpenTime, kImagesDisk, std::move(load)));
+  store->images_ = std::move(content->images);
+  store->pins_ = std::move(content->pins);
+  store->layers_ = std::move(content->layers);
+  store->keep_all_ = !content->whole;
   co_await store->Collect();
   co_return store;
 }
 
-absl::Status ImageStore::Load() {
-  RETURN_IF_ERROR(MakeStoreFolder(options_.folder, options_.readers));
-  RETURN_IF_ERROR(MakeStoreFolder(options_.folder + "/layers", options_.readers));
-  for (const char* closed : {"/names", "/pins", "/tmp"}) {
-    RETURN_IF_ERROR(MakeStoreFolder(options_.folder + closed, std::nullopt));
-  }
-  const std::string temporary = options_.folder + "/tmp";
-  ASSIGN_OR_RETURN(const std::vector<std::string> left, ListFolder(temporary));
-  for (const std::string& name : left) {
-    spdlog::info("sweeping {}/{}, left over from an import", temporary, name);
-    std::error_code ignored;
-    fs::remove_all(absl::StrCat(temporary, "/", name), ignored);
-  }
-  RETURN_IF_ERROR(LoadLayers());
-  RETURN_IF_ERROR(LoadImages());
-  return LoadPins();
+std::unique_ptr<ImageStore> ImageStore::Closed(Executor executor, Options options,
+                                               const absl::Status& why) {
+  std::unique_ptr<ImageStore> store(new ImageStore(std::move(executor), std::move(options)));
+  store->usable_ = rpc::ErrorWithReason(
+      absl::StatusCode::kUnavailable,
+      absl::StrCat("this host cannot use its images: ", std::string(why.message())),
+      "images_unavailable", "Mend what is wrong with their folder and start ferryd again.");
+  return store;
 }
 
-absl::Status ImageStore::LoadLayers() {
-  ASSIGN_OR_RETURN(const std::vector<std::string> files, ListFolder(options_.folder + "/layers"));
-  for (const std::string& file : files) {
-    absl::string_view hex = file;
-    if (!absl::ConsumePrefix(&hex, kLayerPrefix) || !absl::ConsumeSuffix(&hex, kLayerSuffix)) {
-      continue;
-    }
-    const std::string digest = absl::StrCat(kDigestWord, hex);
-    if (!layers::IsDigest(digest)) continue;
-    struct stat info {};
-    if (::lstat(PathOf(digest).c_str(), &info) != 0) {
-      return absl::ErrnoToStatus(errno, absl::StrCat("cannot look at the layer ", PathOf(digest)));
-    }
-    layers_[digest] = static_cast<uint64_t>(info.st_size);
-  }
-  return absl::OkStatus();
-}
-
-absl::Status ImageStore::LoadImages() {
-  const std::string folder = options_.folder + "/names";
-  ASSIGN_OR_RETURN(const std::vector<std::string> files, ListFolder(folder));
-  for (const std::string& file : files) {
-    const std::string path = absl::StrCat(folder, "/", file);
-    const auto text = ReadWhole(path, kMaxRecord);
-    absl::StatusOr<Image> image =
-        text.ok() ? ImageFromJson(*text) : absl::StatusOr<Image>(text.status());
-    if (image.ok()) {
-      images_[image->name] = *std::move(image);
-      continue;
-    }
-    spdlog::error("an image is left out, and no layer is removed: {}: {}", path,
-                  std::string(image.status().message()));
-    keep_all_ = true;
-  }
-  return absl::OkStatus();
-}
-
-absl::Status ImageStore::LoadPins() {
-  const std::string folder = options_.folder + "/pins";
-  ASSIGN_OR_RETURN(const std::vector<std::string> files, ListFolder(folder));
-  for (const std::string& file : files) {
-    const std::string path = absl::StrCat(folder, "/", file);
-    const auto text = ReadWhole(path, kMaxRecord);
-    absl::StatusOr<ImagePin> pin =
-        text.ok() ? PinFromJson(*text) : absl::StatusOr<ImagePin>(text.status());
-    if (pin.ok()) {
-      pins_[pin->owner] = *std::move(pin);
-      continue;
-    }
-    spdlog::error("no layer is removed: {}: {}", path, std::string(pin.status().message()));
-    keep_all_ = true;
-  }
-  return absl::OkStatus();
-}
-
-std::string ImageStore::PathOf(const std::string& digest) const {
-  return absl::StrCat(options_.folder, "/layers/", kLayerPrefix,
-                      absl::StripPrefix(digest, kDigestWord), kLayerSuffix);
-}
-
-std::string ImageStore::NameFile(const std::string& name) const {
-  layers::Sha256 hash;
-  hash.Update(name);
-  return absl::StrCat(options_.folder, "/names/", absl::StripPrefix(hash.Finish(), kDigestWord));
-}
-
-std::string ImageStore::PinFile(const std::string& owner) const {
-  return absl::StrCat(options_.folder, "/pins/", owner);
-}
-
-std::vector<Image> ImageStore::List() const {
+absl::StatusOr<std::vector<Image>> ImageStore::List() const {
+  RETURN_IF_ERROR(usable_);
   std::vector<Image> images;
   for (const auto& [name, image] : images_) images.push_back(image);
   return images;
 }
 
-absl::StatusOr<Image> ImageStore::Find(const std::string& name) const {
-  const Image* found = nullptr;
-  if (layers::IsDigest(name)) {
-    for (const auto& [full, image] : images_) {
-      if (image.id == name) found = &image;
-    }
-  } else {
-    ASSIGN_OR_RETURN(const std::string full, FullImageName(name));
-    const auto image = images_.find(full);
-    if (image != images_.end()) found = &image->second;
+// The image of this name, or else all that have an id that begins like that, which is the same one.
+absl::StatusOr<std::vector<const Image*>> ImageStore::Named(const std::string& name) const {
+  RETURN_IF_ERROR(usable_);
+  const absl::StatusOr<std::string> full = FullImageName(name);
+  if (full.ok()) {
+    const auto image = images_.find(*full);
+    if (image != images_.end()) return std::vector<const Image*>{&image->second};
   }
-  if (found == nullptr) return NoSuchImage(name);
-  for (const ImageLayer& layer : found->layers) {
-    if (Has(layer.digest)) continue;
+  const std::string begin = ImageIdBegin(name);
+  if (begin.empty() && !full.ok()) return full.status();
+  std::vector<const Image*> found;
+  for (const auto& [other, image] : images_) {
+    if (!begin.empty() && image.id.compare(0, begin.size(), begin) == 0) found.push_back(&image);
+  }
+  if (found.empty()) return NoSuchImage(full.value_or(name));
+  for (const Image* image : found) {
+    if (image->id == found.front()->id) continue;
+    return rpc::ErrorWithReason(absl::StatusCode::kFailedPrecondition,
+                                absl::StrCat("several images have an id that begins with ", name),
+                                "ambiguous_image", "Give more digits, or a name.");
+  }
+  return found;
+}
+
+absl::Status ImageStore::CheckLayers(const Image& image) const {
+  for (const ImageLayer& layer : image.layers) {
+    const auto here = layers_.find(layer.digest);
+    if (here != layers_.end() && here->second == layer.disk_size) continue;
     return rpc::ErrorWithReason(
         absl::StatusCode::kDataLoss,
-        absl::StrCat("the image ", found->name, " lacks its layer ", layer.digest), "layer_missing",
+        absl::StrCat("the image ", image.name, " lacks its layer ", layer.digest), "layer_missing",
         "Import it again.");
   }
-  return *found;
+  return absl::OkStatus();
+}
+
+absl::StatusOr<Image> ImageStore::Find(const std::string& name) const {
+  ASSIGN_OR_RETURN(const std::vector<const Image*> found, Named(name));
+  RETURN_IF_ERROR(CheckLayers(*found.front()));
+  return *found.front();
 }
 
 std::vector<ImagePin> ImageStore::Pins() const {
   std::vector<ImagePin> pins;
   for (const auto& [owner, pin] : pins_) pins.push_back(pin);
   return pins;
+}
+
+std::vector<std::string> ImageStore::NamesOf(const std::string& image_id) const {
+  std::vector<std::string> names;
+  for (const auto& [name, image] : images_) {
+    if (image.id == image_id) names.push_back(name);
+  }
+  return names;
 }
 
 std::vector<std::string> ImageStore::OwnersOf(const std::string& image_id) const {
@@ -232,63 +183,66 @@ std::vector<std::string> ImageStore::OwnersOf(const std::string& image_id) const
   return owners;
 }
 
-absl::StatusOr<std::shared_ptr<TempFolder>> ImageStore::MakeTempFolder(
-    const std::optional<ProcessUser>& user) {
-  return TempFolder::Make(executor_, options_.folder + "/tmp", user);
+Task<absl::StatusOr<std::shared_ptr<TempFolder>>> ImageStore::MakeTempFolder(
+    std::optional<ProcessUser> user) {
+  CO_RETURN_IF_ERROR(usable_);
+  std::string parent = files_.temporary();
+  co_return co_await TempFolder::Make(executor_, std::move(parent), std::move(user));
 }
 
-// Makes the file ours and read-only, and finds out its digest. Whoever wrote it has ended.
-absl::Status ImageStore::Seal(Sealed* layer) const {
-  const UniqueFd file(::open(layer->file.c_str(), O_RDONLY | O_CLOEXEC | O_NOFOLLOW | O_NONBLOCK));
-  struct stat info {};
-  if (!file.valid() || ::fstat(file.get(), &info) != 0) {
-    return absl::ErrnoToStatus(errno, absl::StrCat("cannot read the layer ", layer->file));
-  }
-  if (!S_ISREG(info.st_mode) || info.st_nlink != 1) {
-    return absl::InternalError(absl::StrCat("the layer ", layer->file, " is no plain file"));
-  }
-  if (::fchown(file.get(), ::geteuid(), options_.readers.value_or(::getegid())) != 0 ||
-      ::fchmod(file.get(), options_.readers ? 0440 : 0400) != 0) {
-    return absl::ErrnoToStatus(errno, absl::StrCat("cannot take over the layer ", layer->file));
-  }
-  layer->size = static_cast<uint64_t>(info.st_size);
-  ASSIGN_OR_RETURN(layer->digest, HashFile(file.get(), layer->size));
-  if (::fsync(file.get()) != 0) {
-    return absl::ErrnoToStatus(errno, absl::StrCat("cannot sync the layer ", layer->file));
-  }
-  return absl::OkStatus();
+Task<absl::Status> ImageStore::Seal(std::shared_ptr<TempFolder> folder,
+                                    std::shared_ptr<std::vector<NewLayer>> layers) {
+  const StopOnDrop stop;
+  std::function<absl::Status()> seal = [files = files_, layers, stopped = stop.flag(),
+                                        out = folder->out_path()] {
+    RETURN_IF_ERROR(TakeBack(out));
+    for (NewLayer& layer : *layers) RETURN_IF_ERROR(files.Seal(&layer, *stopped));
+    return absl::OkStatus();
+  };
+  co_return co_await folder->worker().Run(kLayerTime, kImagesDisk, std::move(seal));
 }
 
-// Gives the layers their final names.
-absl::Status ImageStore::Settle(const std::vector<Sealed>& layers) const {
-  for (const Sealed& layer : layers) {
-    const std::string path = PathOf(layer.digest);
-    if (::rename(layer.file.c_str(), path.c_str()) != 0) {
-      return absl::ErrnoToStatus(errno, absl::StrCat("cannot keep the layer ", path));
+// With the mutex. What failed may have been done in part, and what was late may still be done.
+Task<absl::Status> ImageStore::Change(milliseconds limit, std::function<absl::Status()> change) {
+  const absl::Status changed = co_await worker_.Run(limit, kImagesDisk, std::move(change));
+  if (!changed.ok() && !keep_all_) {
+    keep_all_ = true;
+    spdlog::error("no layer is removed until ferryd starts again: {}",
+                  std::string(changed.message()));
+  }
+  co_return changed;
+}
+
+// Whether layers are on the disk. With the mutex. Those that are not are forgotten.
+Task<absl::Status> ImageStore::LookFor(Sizes sizes) {
+  auto missing = std::make_shared<std::vector<std::string>>();
+  std::function<absl::Status()> look = [files = files_, sizes = std::move(sizes), missing] {
+    absl::Status first;
+    for (const auto& layer : sizes) {
+      const absl::Status there = files.CheckLayers({layer});
+      if (there.ok()) continue;
+      missing->push_back(layer.first);
+      first.Update(there);
     }
+    return first;
+  };
+  const absl::Status found = co_await worker_.Run(kRecordTime, kImagesDisk, std::move(look));
+  if (absl::IsDataLoss(found)) {
+    for (const std::string& digest : *missing) layers_.erase(digest);
   }
-  return SyncFolder(options_.folder + "/layers");
-}
-
-absl::Status ImageStore::WriteRecord(const std::string& path, const std::string& text) const {
-  return WriteDurably(path, text, options_.folder + "/tmp");
+  co_return found;
 }
 
 Task<absl::StatusOr<Image>> ImageStore::Add(std::string name, layers::BuiltImage built,
                                             std::shared_ptr<TempFolder> folder) {
-  co_await StayToTheEnd();
+  CO_RETURN_IF_ERROR(usable_);
   Image image;
   CO_ASSIGN_OR_RETURN(image.name, FullImageName(name));
-  auto sealed = std::make_shared<std::vector<Sealed>>();
+  auto sealed = std::make_shared<std::vector<NewLayer>>();
   for (const auto& layer : built.layers) {
     sealed->push_back({absl::StrCat(folder->out_path(), "/", layer.file), "", 0});
   }
-  std::function<absl::Status()> seal = [this, sealed] {
-    for (Sealed& layer : *sealed) RETURN_IF_ERROR(Seal(&layer));
-    return absl::OkStatus();
-  };
-  CO_RETURN_IF_ERROR(
-      co_await folder->worker().Run(kLayerTime, "the images' disk", std::move(seal)));
+  CO_RETURN_IF_ERROR(co_await Seal(folder, sealed));
   for (size_t i = 0; i < sealed->size(); ++i) {
     image.layers.push_back({(*sealed)[i].digest, built.layers[i].diff_id, (*sealed)[i].size,
                             built.layers[i].bytes, built.layers[i].entries});
@@ -298,47 +252,41 @@ Task<absl::StatusOr<Image>> ImageStore::Add(std::string name, layers::BuiltImage
   image.id = ImageId(image.config, image.layers);
   image.created_unix_ms = NowUnixMs();
 
+  co_await StayToTheEnd();
   const AsyncMutex::Guard guard = co_await mutex_.Lock();
-  std::vector<Sealed> fresh;
-  std::set<std::string> seen;
-  for (const Sealed& layer : *sealed) {
-    if (!Has(layer.digest) && seen.insert(layer.digest).second) fresh.push_back(layer);
-  }
-  std::function<absl::Status()> write = [this, fresh, path = NameFile(image.name),
-                                         text = ToJsonText(image)] {
-    RETURN_IF_ERROR(Settle(fresh));
-    return WriteRecord(path, text);
+  std::function<absl::Status()> write = [files = files_, layers = *sealed, image] {
+    RETURN_IF_ERROR(files.Settle(layers));
+    return files.Write(image);
   };
-  const absl::Status written =
-      co_await worker_.Run(kLayerTime, "the images' disk", std::move(write));
-  // What was renamed before a failure is there, and nobody names it.
-  for (const Sealed& layer : fresh) {
-    if (::access(PathOf(layer.digest).c_str(), F_OK) == 0) layers_[layer.digest] = layer.size;
-  }
-  if (written.ok()) images_[image.name] = image;
+  CO_RETURN_IF_ERROR(co_await Change(kLayerTime, std::move(write)));
+  for (const NewLayer& layer : *sealed) layers_[layer.digest] = layer.size;
+  images_[image.name] = image;
   co_await Collect();
-  if (!written.ok()) co_return written;
   co_return image;
 }
 
 Task<absl::Status> ImageStore::Remove(std::string name) {
   co_await StayToTheEnd();
-  CO_ASSIGN_OR_RETURN(const std::string full, FullImageName(name));
   const AsyncMutex::Guard guard = co_await mutex_.Lock();
-  const auto image = images_.find(full);
-  if (image == images_.end()) co_return NoSuchImage(full);
-  const std::string id = image->second.id;
-  const auto same = std::count_if(images_.begin(), images_.end(),
-                                  [&id](const auto& other) { return other.second.id == id; });
+  CO_ASSIGN_OR_RETURN(const std::vector<const Image*> found, Named(name));
+  const std::string id = found.front()->id;
+  const std::string full = found.front()->name;
+  const std::vector<std::string> names = NamesOf(id);
+  if (found.size() > 1) {
+    co_return rpc::ErrorWithReason(
+        absl::StatusCode::kFailedPrecondition,
+        absl::StrCat("the image ", name, " has several names: ", absl::StrJoin(names, ", ")),
+        "ambiguous_image", "Remove it by each of them.");
+  }
   const std::vector<std::string> owners = OwnersOf(id);
-  if (same == 1 && !owners.empty()) {
+  if (names.size() == 1 && !owners.empty()) {
     co_return rpc::ErrorWithReason(
         absl::StatusCode::kFailedPrecondition,
         absl::StrCat("the image ", full, " is in use by ", absl::StrJoin(owners, ", ")),
         "image_in_use", "Remove what uses it first.");
   }
-  std::function<absl::Status()> remove = [path = NameFile(full)] { return RemoveDurably(path); };
-  CO_RETURN_IF_ERROR(co_await worker_.Run(kRecordTime, "the images' disk", std::move(remove)));
+  std::function<absl::Status()> remove = [files = files_, full] { return files.RemoveImage(full); };
+  CO_RETURN_IF_ERROR(co_await Change(kRecordTime, std::move(remove)));
   images_.erase(full);
   co_await Collect();
   co_return absl::OkStatus();
@@ -354,10 +302,8 @@ Task<absl::Status> ImageStore::SavePin(ImagePin pin) {
     std::sort(list->begin(), list->end());
     list->erase(std::unique(list->begin(), list->end()), list->end());
   }
-  std::function<absl::Status()> write = [this, path = PinFile(pin.owner), text = ToJsonText(pin)] {
-    return WriteRecord(path, text);
-  };
-  CO_RETURN_IF_ERROR(co_await worker_.Run(kRecordTime, "the images' disk", std::move(write)));
+  std::function<absl::Status()> write = [files = files_, pin] { return files.Write(pin); };
+  CO_RETURN_IF_ERROR(co_await Change(kRecordTime, std::move(write)));
   pins_[pin.owner] = std::move(pin);
   co_return absl::OkStatus();
 }
@@ -369,7 +315,12 @@ Task<absl::StatusOr<Image>> ImageStore::Pin(std::string owner, std::string name)
   CO_ASSIGN_OR_RETURN(const Image image, Find(name));
   ImagePin pin = PinOf(owner);
   pin.image_ids.push_back(image.id);
-  for (const ImageLayer& layer : image.layers) pin.layers.push_back(layer.digest);
+  Sizes sizes;
+  for (const ImageLayer& layer : image.layers) {
+    pin.layers.push_back(layer.digest);
+    sizes[layer.digest] = layer.disk_size;
+  }
+  CO_RETURN_IF_ERROR(co_await LookFor(std::move(sizes)));
   const absl::Status saved = co_await SavePin(std::move(pin));
   if (!saved.ok()) co_return saved;
   co_return image;
@@ -377,11 +328,22 @@ Task<absl::StatusOr<Image>> ImageStore::Pin(std::string owner, std::string name)
 
 Task<absl::Status> ImageStore::PinLayers(std::string owner, std::vector<std::string> digests) {
   co_await StayToTheEnd();
+  CO_RETURN_IF_ERROR(usable_);
   CO_RETURN_IF_ERROR(CheckPinOwner(owner));
   const AsyncMutex::Guard guard = co_await mutex_.Lock();
+  Sizes sizes;
   for (const std::string& digest : digests) {
-    if (!Has(digest)) co_return LayerIsGone(digest);
+    const auto layer = layers_.find(digest);
+    if (layer == layers_.end()) co_return LayerIsGone(digest);
+    sizes.insert(*layer);
   }
+  const absl::Status found = co_await LookFor(std::move(sizes));
+  if (absl::IsDataLoss(found)) {
+    for (const std::string& digest : digests) {
+      if (!Has(digest)) co_return LayerIsGone(digest);
+    }
+  }
+  CO_RETURN_IF_ERROR(found);
   ImagePin pin = PinOf(owner);
   pin.layers.insert(pin.layers.end(), digests.begin(), digests.end());
   co_return co_await SavePin(std::move(pin));
@@ -389,54 +351,50 @@ Task<absl::Status> ImageStore::PinLayers(std::string owner, std::vector<std::str
 
 Task<absl::Status> ImageStore::Adopt(std::string owner, std::string digest, std::string file,
                                      std::shared_ptr<TempFolder> folder) {
-  co_await StayToTheEnd();
+  CO_RETURN_IF_ERROR(usable_);
   CO_RETURN_IF_ERROR(CheckPinOwner(owner));
   if (!layers::IsDigest(digest)) co_return absl::InvalidArgumentError("it has no valid digest");
-  auto sealed = std::make_shared<Sealed>();
-  sealed->file = absl::StrCat(folder->path(), "/", file);
-  std::function<absl::Status()> seal = [this, sealed] { return Seal(sealed.get()); };
-  CO_RETURN_IF_ERROR(
-      co_await folder->worker().Run(kLayerTime, "the images' disk", std::move(seal)));
-  if (sealed->digest != digest) {
+  auto sealed = std::make_shared<std::vector<NewLayer>>();
+  sealed->push_back({absl::StrCat(folder->path(), "/", file), "", 0});
+  CO_RETURN_IF_ERROR(co_await Seal(folder, sealed));
+  const NewLayer layer = sealed->front();
+  if (layer.digest != digest) {
     co_return rpc::ErrorWithReason(
         absl::StatusCode::kDataLoss,
-        absl::StrCat("what came as the layer ", digest, " has the digest ", sealed->digest),
+        absl::StrCat("what came as the layer ", digest, " has the digest ", layer.digest),
         "layer_damaged");
   }
+  co_await StayToTheEnd();
   const AsyncMutex::Guard guard = co_await mutex_.Lock();
   // Pinned first: so it is never there without somebody who needs it.
   ImagePin pin = PinOf(owner);
   pin.layers.push_back(digest);
   CO_RETURN_IF_ERROR(co_await SavePin(std::move(pin)));
-  if (Has(digest)) co_return absl::OkStatus();
-  std::function<absl::Status()> settle = [this, sealed] { return Settle({*sealed}); };
-  CO_RETURN_IF_ERROR(co_await worker_.Run(kRecordTime, "the images' disk", std::move(settle)));
-  layers_[digest] = sealed->size;
+  std::function<absl::Status()> settle = [files = files_, layer] { return files.Settle({layer}); };
+  CO_RETURN_IF_ERROR(co_await Change(kRecordTime, std::move(settle)));
+  layers_[digest] = layer.size;
   co_return absl::OkStatus();
 }
 
 Task<absl::Status> ImageStore::Unpin(std::string owner) {
   co_await StayToTheEnd();
+  CO_RETURN_IF_ERROR(usable_);
   CO_RETURN_IF_ERROR(CheckPinOwner(owner));
   const AsyncMutex::Guard guard = co_await mutex_.Lock();
   if (!pins_.contains(owner)) co_return absl::OkStatus();
-  std::function<absl::Status()> remove = [path = PinFile(owner)] { return RemoveDurably(path); };
-  CO_RETURN_IF_ERROR(co_await worker_.Run(kRecordTime, "the images' disk", std::move(remove)));
+  std::function<absl::Status()> remove = [files = files_, owner] { return files.RemovePin(owner); };
+  CO_RETURN_IF_ERROR(co_await Change(kRecordTime, std::move(remove)));
   pins_.erase(owner);
   co_await Collect();
   co_return absl::OkStatus();
 }
 
 Task<absl::Status> ImageStore::Verify(std::string digest) {
+  CO_RETURN_IF_ERROR(usable_);
   if (!Has(digest)) co_return LayerIsGone(digest);
-  std::function<absl::Status()> read = [path = PathOf(digest), digest] {
-    const UniqueFd file(::open(path.c_str(), O_RDONLY | O_CLOEXEC));
-    struct stat info {};
-    if (!file.valid() || ::fstat(file.get(), &info) != 0) {
-      return absl::ErrnoToStatus(errno, absl::StrCat("cannot read ", path));
-    }
-    ASSIGN_OR_RETURN(const std::string found,
-                     HashFile(file.get(), static_cast<uint64_t>(info.st_size)));
+  const StopOnDrop stop;
+  std::function<absl::Status()> read = [files = files_, digest, stopped = stop.flag()] {
+    ASSIGN_OR_RETURN(const std::string found, files.DigestNow(digest, *stopped));
     if (found == digest) return absl::OkStatus();
     return rpc::ErrorWithReason(
         absl::StatusCode::kDataLoss,
@@ -445,7 +403,7 @@ Task<absl::Status> ImageStore::Verify(std::string digest) {
   };
   // Not the store's own thread, which others wait for.
   auto worker = std::make_shared<BlockingWorker>(executor_);
-  co_return co_await worker->Run(kLayerTime, "the images' disk", std::move(read));
+  co_return co_await worker->Run(kLayerTime, kImagesDisk, std::move(read));
 }
 
 // With the mutex, or before anybody else has the store.
@@ -456,21 +414,18 @@ Task<void> ImageStore::Collect() {
     for (const ImageLayer& layer : image.layers) needed.insert(layer.digest);
   }
   for (const auto& [owner, pin] : pins_) needed.insert(pin.layers.begin(), pin.layers.end());
-  std::vector<std::string> gone;
+  std::vector<std::string> useless;
   for (const auto& [digest, size] : layers_) {
-    if (!needed.contains(digest)) gone.push_back(digest);
+    if (!needed.contains(digest)) useless.push_back(digest);
   }
-  if (gone.empty()) co_return;
-  std::vector<std::string> paths;
-  for (const std::string& digest : gone) paths.push_back(PathOf(digest));
-  std::function<absl::Status()> remove = [paths] {
-    for (const std::string& path : paths) ::unlink(path.c_str());
+  if (useless.empty()) co_return;
+  auto gone = std::make_shared<std::vector<std::string>>();
+  std::function<absl::Status()> remove = [files = files_, useless, gone] {
+    *gone = files.RemoveLayers(useless);
     return absl::OkStatus();
   };
-  const absl::Status removed =
-      co_await worker_.Run(kRecordTime, "the images' disk", std::move(remove));
-  if (!removed.ok()) spdlog::warn("layers were not removed: {}", removed.ToString());
-  for (const std::string& digest : gone) layers_.erase(digest);
+  if (!(co_await Change(kRecordTime, std::move(remove))).ok()) co_return;
+  for (const std::string& digest : *gone) layers_.erase(digest);
 }
 
 }  // namespace ferry::vm

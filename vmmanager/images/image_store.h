@@ -2,6 +2,7 @@
 
 #include <sys/types.h>
 
+#include <functional>
 #include <map>
 #include <memory>
 #include <optional>
@@ -13,6 +14,7 @@
 #include "bridge/runtime/async.h"
 #include "bridge/runtime/blocking_worker.h"
 #include "vmmanager/images/image.h"
+#include "vmmanager/images/store_files.h"
 #include "vmmanager/images/temp_folder.h"
 
 // The images of a host and the layers that they share, in files:
@@ -24,11 +26,12 @@
 //
 // Each file appears whole, by a rename behind a sync, and never changes; a layer is there before
 // the image that names it. So a crash leaves at most layers that nobody names, and these are
-// collected.
+// collected. After a write that failed or was late nothing is, until the next start has seen what
+// is there.
 namespace ferry::vm {
 
 // Used on the executor's thread alone; what touches the disk runs on threads of its own. Calls that
-// change something run to their end, also if their caller is cancelled.
+// change something run to their end once they have begun to, also if their caller is cancelled.
 class ImageStore {
  public:
   struct Options {
@@ -39,32 +42,37 @@ class ImageStore {
 
   // Takes up what is there and sweeps what is left over. No other store may use the folder.
   static Task<absl::StatusOr<std::unique_ptr<ImageStore>>> Open(Executor executor, Options options);
+  // Stands for one that could not be opened: has nothing, takes nothing, and says why: UNAVAILABLE.
+  static std::unique_ptr<ImageStore> Closed(Executor executor, Options options,
+                                            const absl::Status& why);
 
   // By name.
-  std::vector<Image> List() const;
-  // By name (with or without its tag), or by id. NOT_FOUND, and DATA_LOSS if a layer is missing.
+  absl::StatusOr<std::vector<Image>> List() const;
+  // By name (with or without its tag), or by id, of which the first 12 digits or more are enough.
+  // NOT_FOUND; FAILED_PRECONDITION if several have an id that begins like that; DATA_LOSS if a
+  // layer was missing when somebody looked last.
   absl::StatusOr<Image> Find(const std::string& name) const;
 
   bool Has(const std::string& digest) const { return layers_.contains(digest); }
   // Where the layer is, if the store has it.
-  std::string PathOf(const std::string& digest) const;
+  std::string PathOf(const std::string& digest) const { return files_.LayerPath(digest); }
   // Reads the layer again. DATA_LOSS if its bytes have not that digest any more.
   Task<absl::Status> Verify(std::string digest);
 
   // For what becomes part of the store, on its file system. `user` may write into its `out/`.
-  absl::StatusOr<std::shared_ptr<TempFolder>> MakeTempFolder(
-      const std::optional<ProcessUser>& user);
+  Task<absl::StatusOr<std::shared_ptr<TempFolder>>> MakeTempFolder(std::optional<ProcessUser> user);
 
   // An image whose layers are files in `folder->out_path()`; those that the store has already are
-  // dropped. Takes the place of another one of that name.
+  // dropped, unless they have gone from the disk. Takes the place of another one of that name.
   Task<absl::StatusOr<Image>> Add(std::string name, layers::BuiltImage built,
                                   std::shared_ptr<TempFolder> folder);
 
-  // FAILED_PRECONDITION, naming the owners, while it is pinned. Layers that nobody else needs go
-  // with it.
+  // By name or id, as Find. FAILED_PRECONDITION, naming the owners, while it is pinned, and, naming
+  // them, if an id has several names. Layers that nobody else needs go with it.
   Task<absl::Status> Remove(std::string name);
 
   // Keeps the image and its layers for `owner`, who may pin more than one; returns the image.
+  // DATA_LOSS if a layer is missing.
   Task<absl::StatusOr<Image>> Pin(std::string owner, std::string name);
   // Keeps layers that came without their image. NOT_FOUND, naming the first that is not there.
   Task<absl::Status> PinLayers(std::string owner, std::vector<std::string> digests);
@@ -77,35 +85,30 @@ class ImageStore {
   std::vector<ImagePin> Pins() const;
 
  private:
-  struct Sealed {
-    std::string file;
-    std::string digest;
-    uint64_t size = 0;
-  };
+  using Sizes = std::map<std::string, uint64_t>;  // by digest
 
   ImageStore(Executor executor, Options options);
-  absl::Status Load();
-  absl::Status LoadLayers();
-  absl::Status LoadImages();
-  absl::Status LoadPins();
-  std::string NameFile(const std::string& name) const;
-  std::string PinFile(const std::string& owner) const;
+  absl::StatusOr<std::vector<const Image*>> Named(const std::string& name) const;
+  absl::Status CheckLayers(const Image& image) const;
+  std::vector<std::string> NamesOf(const std::string& image_id) const;
   std::vector<std::string> OwnersOf(const std::string& image_id) const;
-  absl::Status Seal(Sealed* layer) const;
-  absl::Status Settle(const std::vector<Sealed>& layers) const;
-  absl::Status WriteRecord(const std::string& path, const std::string& text) const;
   ImagePin PinOf(const std::string& owner) const;
+  Task<absl::Status> Seal(std::shared_ptr<TempFolder> folder,
+                          std::shared_ptr<std::vector<NewLayer>> layers);
+  Task<absl::Status> Change(milliseconds limit, std::function<absl::Status()> change);
+  Task<absl::Status> LookFor(Sizes sizes);
   Task<absl::Status> SavePin(ImagePin pin);
   Task<void> Collect();
 
   const Executor executor_;
-  const Options options_;
+  const StoreFiles files_;
+  absl::Status usable_;
   BlockingWorker worker_;
   AsyncMutex mutex_;  // held by changes
   std::map<std::string, Image> images_;
   std::map<std::string, ImagePin> pins_;
-  std::map<std::string, uint64_t> layers_;  // sizes
-  // Something could not be read: it may need any layer, so all are kept.
+  Sizes layers_;
+  // What is on the disk is not all known: somebody may need any layer, so all are kept.
   bool keep_all_ = false;
 };
 

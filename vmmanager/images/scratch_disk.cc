@@ -7,7 +7,6 @@
 
 #include "absl/strings/str_cat.h"
 #include "bridge/runtime/status_macros.h"
-#include "vmmanager/images/child_tool_runner.h"
 #include "vmmanager/images/durable_file.h"
 
 namespace ferry::vm {
@@ -22,10 +21,10 @@ std::string Within(const std::string& name) {
   return absl::StrCat("/proc/self/fd/", kScratchFolder, "/", name);
 }
 
-absl::Status MakeRawFile(const TempFolder& folder, uint64_t size,
+absl::Status MakeRawFile(const std::string& folder, uint64_t size,
                          const std::optional<ProcessUser>& user) {
-  const UniqueFd raw(
-      ::openat(folder.out_fd(), "raw", O_WRONLY | O_CREAT | O_EXCL | O_CLOEXEC, 0600));
+  const UniqueFd raw(::open(absl::StrCat(folder, "/raw").c_str(),
+                            O_WRONLY | O_CREAT | O_EXCL | O_CLOEXEC | O_NOFOLLOW, 0600));
   if (!raw.valid() || ::ftruncate(raw.get(), static_cast<off_t>(size)) != 0 ||
       (user && ::fchown(raw.get(), user->uid, user->gid) != 0)) {
     return absl::ErrnoToStatus(errno, "cannot make a scratch disk");
@@ -33,17 +32,17 @@ absl::Status MakeRawFile(const TempFolder& folder, uint64_t size,
   return absl::OkStatus();
 }
 
-absl::Status KeepScratch(const TempFolder& folder, const std::string& path,
+absl::Status KeepScratch(const std::string& folder, const std::string& path,
                          const std::optional<ProcessUser>& user) {
-  const UniqueFd disk(
-      ::openat(folder.out_fd(), "scratch.qcow2", O_RDONLY | O_CLOEXEC | O_NOFOLLOW | O_NONBLOCK));
+  const std::string file = folder + "/scratch.qcow2";
+  const UniqueFd disk(::open(file.c_str(), O_RDONLY | O_CLOEXEC | O_NOFOLLOW | O_NONBLOCK));
   const uid_t owner = user ? user->uid : ::geteuid();
   const gid_t group = user ? user->gid : ::getegid();
   if (!disk.valid() || ::fchown(disk.get(), owner, group) != 0 || ::fchmod(disk.get(), 0600) != 0 ||
       ::fsync(disk.get()) != 0) {
     return absl::ErrnoToStatus(errno, absl::StrCat("cannot keep the scratch disk ", path));
   }
-  return RenameDurably(folder.out_path() + "/scratch.qcow2", path);
+  return RenameToNewDurably(file, path);
 }
 
 ToolCommand ScratchTool(const std::string& program, const std::string& package,
@@ -62,7 +61,13 @@ ToolCommand ScratchTool(const std::string& program, const std::string& package,
 Task<absl::Status> Make(ToolRunner& runner, std::shared_ptr<TempFolder> folder, std::string path,
                         uint64_t size, std::optional<ProcessUser> tools,
                         std::optional<ProcessUser> user) {
-  CO_RETURN_IF_ERROR(MakeRawFile(*folder, size, tools));
+  std::function<absl::Status()> prepare = [out = folder->out_path(), path, size, tools] {
+    if (::access(path.c_str(), F_OK) == 0) {
+      return absl::AlreadyExistsError(absl::StrCat(path, " exists"));
+    }
+    return MakeRawFile(out, size, tools);
+  };
+  CO_RETURN_IF_ERROR(co_await folder->worker().Run(kScratchTime, "the disk", std::move(prepare)));
   // Nobody owns anything in it yet, so no part of it is kept for root.
   ToolCommand format = ScratchTool("/usr/sbin/mkfs.ext4", "e2fsprogs", folder,
                                    {"-q", "-F", "-m", "0", "-L", "scratch", Within("raw")});
@@ -71,8 +76,8 @@ Task<absl::Status> Make(ToolRunner& runner, std::shared_ptr<TempFolder> folder, 
       "/usr/bin/qemu-img", "qemu-utils", folder,
       {"convert", "-q", "-f", "raw", "-O", "qcow2", Within("raw"), Within("scratch.qcow2")});
   CO_RETURN_IF_ERROR(co_await RunTool(runner, std::move(convert)));
-  std::function<absl::Status()> keep = [folder, path, user] {
-    return KeepScratch(*folder, path, user);
+  std::function<absl::Status()> keep = [out = folder->out_path(), path, user] {
+    return KeepScratch(out, path, user);
   };
   co_return co_await folder->worker().Run(kScratchTime, "the disk", std::move(keep));
 }
@@ -83,13 +88,11 @@ Task<absl::Status> MakeScratchDisk(ImageStore& store, ToolRunner& runner, std::s
                                    uint64_t size, std::optional<ProcessUser> user) {
   if (size < kMinScratch || size > kMaxScratch || size % kScratchUnit != 0) {
     co_return absl::InvalidArgumentError(absl::StrCat(
-        "a scratch disk cannot have ", size, " bytes: it takes whole MiB, from 16 MiB to 16 TiB"));
+        "a scratch disk cannot have ", size, " bytes: it takes whole MiB, from 16 MiB to 8 TiB"));
   }
-  if (::access(path.c_str(), F_OK) == 0) {
-    co_return absl::AlreadyExistsError(absl::StrCat(path, " exists"));
-  }
-  const std::optional<ProcessUser> tools = UserForTools(user);
-  CO_ASSIGN_OR_RETURN(const std::shared_ptr<TempFolder> folder, store.MakeTempFolder(tools));
+  CO_ASSIGN_OR_RETURN(const std::optional<ProcessUser> tools, runner.user());
+  CO_ASSIGN_OR_RETURN(const std::shared_ptr<TempFolder> folder,
+                      co_await store.MakeTempFolder(tools));
   Task<absl::Status> making = Make(runner, folder, std::move(path), size, tools, user);
   const absl::Status made = co_await std::move(making);
   co_await folder->Remove();

@@ -11,7 +11,7 @@ namespace ferry::vm {
 
 // Sizes that a scratch disk may have, in bytes.
 inline constexpr uint64_t kMinScratch = uint64_t{16} << 20;
-inline constexpr uint64_t kMaxScratch = uint64_t{16} << 40;
+inline constexpr uint64_t kMaxScratch = uint64_t{8} << 40;  // of ext4 a file may be 16 TiB
 
 // Makes the file `path`, which must not exist, a qcow2 disk with an empty ext4 file system of so
 // many bytes, a multiple of 1 MiB. It takes little space before it is written to. It must be on the

@@ -17,27 +17,34 @@ namespace ferry::vm {
 class TempFolder {
  public:
   // Below `parent`, which must exist. `user` owns `out/`.
-  static absl::StatusOr<std::shared_ptr<TempFolder>> Make(Executor executor,
-                                                          const std::string& parent,
-                                                          const std::optional<ProcessUser>& user);
+  static Task<absl::StatusOr<std::shared_ptr<TempFolder>>> Make(Executor executor,
+                                                                std::string parent,
+                                                                std::optional<ProcessUser> user);
   ~TempFolder();
   TempFolder(const TempFolder&) = delete;
   TempFolder& operator=(const TempFolder&) = delete;
 
-  const std::string& path() const { return path_; }
-  std::string out_path() const { return path_ + "/out"; }
+  const std::string& path() const { return made_->path; }
+  std::string out_path() const { return path() + "/out"; }
   // Of `out/`.
-  int out_fd() const { return out_.get(); }
+  int out_fd() const { return made_->out.get(); }
   BlockingWorker& worker() { return worker_; }
 
   // Returns when it is removed. Not needed, but then it may take a moment longer than its holder.
   Task<void> Remove();
 
  private:
-  TempFolder(Executor executor, std::string path) : path_(std::move(path)), worker_(executor) {}
+  // Written on the thread, once, before anybody reads it.
+  struct Made {
+    std::string path;
+    UniqueFd out;
+  };
 
-  const std::string path_;
-  UniqueFd out_;
+  explicit TempFolder(Executor executor) : worker_(std::move(executor)) {}
+  static absl::Status MakeFolders(const std::string& parent, const std::optional<ProcessUser>& user,
+                                  Made* made);
+
+  const std::shared_ptr<Made> made_ = std::make_shared<Made>();
   bool removed_ = false;
   BlockingWorker worker_;
 };

@@ -3,19 +3,22 @@
 #include <functional>
 #include <map>
 #include <memory>
+#include <optional>
 #include <string>
 #include <vector>
 
 #include "absl/status/statusor.h"
 #include "absl/strings/string_view.h"
 #include "bridge/runtime/async.h"
+#include "vmmanager/qemu/process_user.h"
 
 namespace ferry::vm {
 
 // A program that does a piece of work and ends. No shell is involved.
 struct ToolCommand {
-  std::string program;  // its absolute path
-  std::string package;  // Debian's, for whoever has not got it; empty: it is Ferry's own
+  std::string program;      // its absolute path
+  std::string package;      // Debian's, for whoever has not got it
+  bool ferrys_own = false;  // where Ferry lies, perhaps nobody else may pass
   std::vector<std::string> arguments;
   std::map<int, int> descriptors;  // number in the program to one of ours, from 3 on
   milliseconds deadline{0};
@@ -37,6 +40,9 @@ struct ToolEnd {
 class ToolRunner {
  public:
   virtual ~ToolRunner() = default;
+
+  // Whom tools run as; nullopt: as we do. FAILED_PRECONDITION if they must not run as anybody.
+  virtual absl::StatusOr<std::optional<ProcessUser>> user() const = 0;
 
   // FAILED_PRECONDITION, naming the package, if there is no such program; DEADLINE_EXCEEDED if it
   // was ended for its time was over; INTERNAL if a signal ended it or it could not be started.

@@ -11,6 +11,7 @@ namespace {
 
 constexpr size_t kReadBlock = size_t{64} << 10;
 constexpr size_t kMaxShown = 128;
+constexpr la_int64_t kTarBlock = 512;
 
 TarEntry::Kind KindOf(struct archive_entry* entry) {
   if (archive_entry_hardlink(entry) != nullptr) return TarEntry::Kind::kHardLink;
@@ -77,6 +78,10 @@ absl::Status Decompressor::Begin() {
   archive_read_support_format_raw(input_.get());
   archive_read_support_format_empty(input_.get());
   RETURN_IF_ERROR(input_.Open());
+  // Each packing multiplies what a few bytes may become. One of those counted is of plain bytes.
+  if (archive_filter_count(input_.get()) > 2) {
+    return absl::InvalidArgumentError("the archive is packed more than once");
+  }
   struct archive_entry* entry = nullptr;
   const int result = archive_read_next_header(input_.get(), &entry);
   over_ = result == ARCHIVE_EOF;
@@ -100,7 +105,12 @@ absl::StatusOr<bool> TarReader::Next(TarEntry* entry) {
   }
   struct archive_entry* found = nullptr;
   const int result = archive_read_next_header(input_.get(), &found);
-  if (result == ARCHIVE_EOF) return false;
+  if (result == ARCHIVE_EOF) {
+    // Where a header was looked for, and what was taken from there.
+    const la_int64_t end = archive_read_header_position(input_.get());
+    has_end_ = archive_filter_bytes(input_.get(), 0) - end >= kTarBlock;
+    return false;
+  }
   // A warning is of what nobody needs, or of a name, which is looked at below.
   if (result != ARCHIVE_OK && result != ARCHIVE_WARN) return input_.Error();
   *entry = TarEntry();
@@ -120,6 +130,7 @@ absl::StatusOr<bool> TarReader::Next(TarEntry* entry) {
   entry->mtime_nanoseconds = static_cast<uint32_t>(archive_entry_mtime_nsec(found));
   entry->size = static_cast<uint64_t>(archive_entry_size(found));
   entry->position = static_cast<uint64_t>(archive_read_header_position(input_.get()));
+  entry->sparse = archive_entry_sparse_count(found) > 0;
   TakeXattrs(found, entry);
   return true;
 }

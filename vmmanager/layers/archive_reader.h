@@ -62,6 +62,7 @@ struct TarEntry {
   uint32_t mtime_nanoseconds = 0;
   uint64_t size = 0;                          // of files
   uint64_t position = 0;                      // of its header, from the source's first byte
+  bool sparse = false;                        // it has holes
   std::map<std::string, std::string> xattrs;  // whole names, such as "user.note"
 };
 
@@ -72,12 +73,16 @@ class TarReader {
 
   // False at the end. What was not read of the entry before is skipped.
   absl::StatusOr<bool> Next(TarEntry* entry);
-  // Data of the entry; 0 at its end. Holes read as zeros.
+  // Data of the entry; 0 at its end, or where only a hole is left of it. Other holes read as zeros.
   absl::StatusOr<size_t> Read(absl::Span<char> buffer);
+
+  // Once there is no more: whether a block of zeros said so. Otherwise something may be missing.
+  bool has_end() const { return has_end_; }
 
  private:
   ArchiveInput input_;
   bool begun_ = false;
+  bool has_end_ = false;
 };
 
 // The text in a form for errors: short, on one line, without control characters.

@@ -1,5 +1,7 @@
 #include "vmmanager/layers/blob_archive.h"
 
+#include <algorithm>
+
 #include "absl/strings/match.h"
 #include "absl/strings/str_cat.h"
 #include "absl/strings/str_join.h"
@@ -77,6 +79,8 @@ absl::Status BlobArchive::Add(const TarEntry& entry) {
   const std::string path = absl::StrJoin(parts, "/");
   File file;
   file.position = entry.position;
+  // Also one that is a hole as a whole, of which libarchive does not tell.
+  file.sparse = entry.sparse || entry.size > size_ - std::min(size_, entry.position);
   switch (entry.kind) {
     case TarEntry::Kind::kFile:
       break;
@@ -105,6 +109,9 @@ absl::StatusOr<std::unique_ptr<ByteSource>> BlobArchive::Open(const std::string&
   for (int hops = 0; hops <= kMaxLinks; ++hops) {
     const auto file = files_.find(at);
     if (file == files_.end()) break;
+    if (file->second.sparse) {
+      return absl::InvalidArgumentError(absl::StrCat("\"", Shown(at), "\" has holes"));
+    }
     if (file->second.link.empty()) {
       auto source = std::make_unique<EntrySource>(fd_, file->second.position, size_);
       RETURN_IF_ERROR(source->Begin());

@@ -20,7 +20,7 @@ class BlobArchive {
   bool Has(const std::string& path) const { return files_.contains(path); }
 
   // The file's data; links in the archive are followed. The archive must live as long. NOT_FOUND if
-  // there is no such file.
+  // there is no such file; INVALID_ARGUMENT if it has holes, as nobody's documents and layers have.
   absl::StatusOr<std::unique_ptr<ByteSource>> Open(const std::string& path) const;
   // INVALID_ARGUMENT if it is larger than `max`.
   absl::StatusOr<std::string> ReadAll(const std::string& path, size_t max) const;
@@ -29,6 +29,7 @@ class BlobArchive {
   struct File {
     uint64_t position = 0;
     std::string link;  // to this path of the archive
+    bool sparse = false;
   };
 
   BlobArchive(int fd, uint64_t size) : fd_(fd), size_(size) {}

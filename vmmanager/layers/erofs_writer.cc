@@ -13,6 +13,7 @@
 #include "absl/strings/match.h"
 #include "absl/strings/str_cat.h"
 #include "bridge/runtime/status_macros.h"
+#include "vmmanager/layers/disk_space.h"
 #include "vmmanager/layers/limits.h"
 
 namespace ferry::layers {
@@ -168,10 +169,11 @@ bool FitsBesideInode(uint64_t xattrs, uint64_t tail) {
 }  // namespace
 
 absl::Status ErofsWriter::WriteAt(uint64_t position, absl::Span<const char> data) {
+  RETURN_IF_ERROR(budget_.SpendDisk(data.size()));
   while (!data.empty()) {
     const ssize_t count = ::pwrite(fd_, data.data(), data.size(), static_cast<off_t>(position));
     if (count < 0 && errno == EINTR) continue;
-    if (count < 0) return absl::ErrnoToStatus(errno, "cannot write the layer");
+    if (count < 0) return WriteError(errno, "cannot write the layer");
     position += static_cast<uint64_t>(count);
     data.remove_prefix(static_cast<size_t>(count));
   }
@@ -246,13 +248,20 @@ absl::StatusOr<uint64_t> ErofsWriter::EndFile() {
 absl::StatusOr<uint64_t> ErofsWriter::AddSymlink(const FileAttributes& attributes,
                                                  const std::string& target) {
   ASSIGN_OR_RETURN(const std::string xattrs, EncodeXattrs(attributes.xattrs));
-  if (!FitsBesideInode(xattrs.size(), target.size())) {
+  if (target.size() > kMaxPath) {
     return absl::InvalidArgumentError("the link's target is too long");
   }
   Inode inode = MakeInode(S_IFLNK, attributes);
   inode.size = target.size();
-  inode.SetLayout(Layout::kInline);
-  return AddInode(inode, xattrs, target);
+  if (FitsBesideInode(xattrs.size(), target.size())) {
+    inode.SetLayout(Layout::kInline);
+    return AddInode(inode, xattrs, target);
+  }
+  const uint64_t position = ReserveBlocks(1);
+  inode.SetLayout(Layout::kPlain);
+  inode.block = static_cast<uint32_t>(position / kBlock);
+  RETURN_IF_ERROR(WriteAt(position, target));
+  return AddInode(inode, xattrs, "");
 }
 
 absl::StatusOr<uint64_t> ErofsWriter::AddFifo(const FileAttributes& attributes) {
@@ -348,7 +357,7 @@ absl::Status ErofsWriter::Finish(Node& root) {
   RETURN_IF_ERROR(WriteLinkCounts(links));
   RETURN_IF_ERROR(WriteSuperBlock());
   if (::ftruncate(fd_, static_cast<off_t>(end_)) != 0) {
-    return absl::ErrnoToStatus(errno, "cannot write the layer");
+    return WriteError(errno, "cannot write the layer");
   }
   return absl::OkStatus();
 }

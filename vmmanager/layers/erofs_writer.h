@@ -10,6 +10,7 @@
 #include "absl/types/span.h"
 #include "vmmanager/layers/erofs_format.h"
 #include "vmmanager/layers/file_tree.h"
+#include "vmmanager/layers/limits.h"
 
 namespace ferry::layers {
 
@@ -18,8 +19,8 @@ namespace ferry::layers {
 // gets in. Errors are of the disk, except where said.
 class ErofsWriter {
  public:
-  // The descriptor is the caller's.
-  explicit ErofsWriter(int fd) : fd_(fd) {}
+  // The descriptor is the caller's, and the budget, of which the disk's space is taken.
+  ErofsWriter(int fd, Budget& budget) : fd_(fd), budget_(budget) {}
 
   // A regular file: its data in between, exactly `size` bytes. End returns its inode.
   // INVALID_ARGUMENT if the attributes take too much space.
@@ -27,6 +28,7 @@ class ErofsWriter {
   absl::Status Append(absl::Span<const char> data);
   absl::StatusOr<uint64_t> EndFile();
 
+  // INVALID_ARGUMENT if the target or the attributes are too long.
   absl::StatusOr<uint64_t> AddSymlink(const FileAttributes& attributes, const std::string& target);
   absl::StatusOr<uint64_t> AddFifo(const FileAttributes& attributes);
   // To overlayfs: what has this name in a lower layer is not there.
@@ -36,8 +38,6 @@ class ErofsWriter {
   absl::Status Finish(Node& root);
 
  private:
-  struct Folder;
-
   absl::StatusOr<uint64_t> AddInode(erofs::Inode inode, const std::string& xattrs,
                                     const std::string& tail);
   absl::Status PlaceFolders(Node& node, std::map<uint64_t, uint32_t>* links);
@@ -51,6 +51,7 @@ class ErofsWriter {
   absl::Status WriteAt(uint64_t position, absl::Span<const char> data);
 
   const int fd_;
+  Budget& budget_;
   uint64_t end_ = erofs::kBlock;  // of the file; always at a block's boundary
   uint64_t meta_next_ = 0;        // free space for inodes in a block that has some already
   uint64_t meta_end_ = 0;

@@ -34,13 +34,17 @@ absl::StatusOr<std::vector<std::string>> SplitPath(absl::string_view path) {
   return parts;
 }
 
-FileTree::FileTree() { root_.attributes.permissions = kUsualFolder; }
+FileTree::FileTree(Budget& budget) : budget_(budget) {
+  root_.attributes.permissions = kUsualFolder;
+}
 
 absl::StatusOr<Node*> FileTree::Descend(const std::vector<std::string>& path, size_t parts) {
   Node* at = &root_;
   for (size_t i = 0; i < parts; ++i) {
     std::unique_ptr<Node>& child = at->children[path[i]];
     if (!child) {
+      // The last one has an entry of its own.
+      if (i + 1 < path.size()) RETURN_IF_ERROR(budget_.SpendEntry());
       child = std::make_unique<Node>();
       child->attributes.permissions = kUsualFolder;
     }

@@ -9,6 +9,7 @@
 #include "absl/status/status.h"
 #include "absl/status/statusor.h"
 #include "absl/strings/string_view.h"
+#include "vmmanager/layers/limits.h"
 
 // The names of a layer, in memory. Nothing here is ever a path of the host.
 namespace ferry::layers {
@@ -41,10 +42,12 @@ struct Node {
 // deeper than a file system takes.
 absl::StatusOr<std::vector<std::string>> SplitPath(absl::string_view path);
 
-// Paths are given in parts. Links are never followed: what lies "in" one is refused.
+// Paths are given in parts. Links are never followed: what lies "in" one is refused. Folders that
+// are there only because something lies in them count as entries, too.
 class FileTree {
  public:
-  FileTree();
+  // The budget must live as long.
+  explicit FileTree(Budget& budget);
 
   Node& root() { return root_; }
 
@@ -59,6 +62,7 @@ class FileTree {
  private:
   absl::StatusOr<Node*> Descend(const std::vector<std::string>& path, size_t parts);
 
+  Budget& budget_;
   Node root_;
 };
 

@@ -7,13 +7,16 @@
 #include <array>
 #include <boost/json/serialize.hpp>
 #include <cerrno>
+#include <set>
 
 #include "absl/strings/match.h"
 #include "absl/strings/str_cat.h"
 #include "bridge/runtime/status_macros.h"
 #include "bridge/runtime/unique_fd.h"
+#include "bridge/runtime/write_all.h"
 #include "vmmanager/layers/archive_reader.h"
 #include "vmmanager/layers/blob_archive.h"
+#include "vmmanager/layers/disk_space.h"
 #include "vmmanager/layers/image_archive.h"
 #include "vmmanager/layers/json_reader.h"
 #include "vmmanager/layers/layer_builder.h"
@@ -52,7 +55,7 @@ Packing PackingOf(absl::string_view head) {
 
 absl::StatusOr<UniqueFd> NewFile(int folder, const std::string& name) {
   UniqueFd file(::openat(folder, name.c_str(), O_RDWR | O_CREAT | O_EXCL | O_CLOEXEC, 0600));
-  if (!file.valid()) return absl::ErrnoToStatus(errno, absl::StrCat("cannot make ", name));
+  if (!file.valid()) return WriteError(errno, absl::StrCat("cannot make ", name));
   return file;
 }
 
@@ -60,16 +63,6 @@ absl::StatusOr<uint64_t> SizeOf(int fd) {
   struct stat info {};
   if (::fstat(fd, &info) != 0) return absl::ErrnoToStatus(errno, "cannot read the archive");
   return static_cast<uint64_t>(info.st_size);
-}
-
-absl::Status WriteAll(int fd, absl::Span<const char> data) {
-  while (!data.empty()) {
-    const ssize_t count = ::write(fd, data.data(), data.size());
-    if (count < 0 && errno == EINTR) continue;
-    if (count < 0) return absl::ErrnoToStatus(errno, "cannot unpack the archive");
-    data.remove_prefix(static_cast<size_t>(count));
-  }
-  return absl::OkStatus();
 }
 
 // The archive without its compression, in a file without a name.
@@ -83,7 +76,10 @@ absl::StatusOr<UniqueFd> Unpack(int source, uint64_t size, Budget& budget, int o
   while (true) {
     ASSIGN_OR_RETURN(const size_t count, bounded.Read(absl::MakeSpan(piece)));
     if (count == 0) return plain;
-    RETURN_IF_ERROR(WriteAll(plain.get(), absl::MakeConstSpan(piece).first(count)));
+    RETURN_IF_ERROR(budget.SpendDisk(count));
+    if (!WriteAll(plain.get(), absl::string_view(piece.data(), count))) {
+      return WriteError(errno, "cannot unpack the archive");
+    }
   }
 }
 
@@ -173,7 +169,7 @@ std::string ToJsonText(const BuiltImage& image) {
                                                     {"layers", std::move(layers)}});
 }
 
-absl::StatusOr<BuiltImage> BuiltImageFromJson(absl::string_view text) {
+absl::StatusOr<BuiltImage> BuiltImageFromJson(absl::string_view text, const Limits& limits) {
   ASSIGN_OR_RETURN(const auto document, ParseObject(text, "the result"));
   BuiltImage image;
   ASSIGN_OR_RETURN(const std::string kind, StringAt(document, "kind"));
@@ -181,6 +177,7 @@ absl::StatusOr<BuiltImage> BuiltImageFromJson(absl::string_view text) {
   ASSIGN_OR_RETURN(const auto config, ObjectAt(document, "config"));
   ASSIGN_OR_RETURN(image.config, ConfigFromJson(config));
   ASSIGN_OR_RETURN(const auto layers, ObjectsAt(document, "layers"));
+  std::set<std::string> files;
   for (const auto& json : layers) {
     BuiltImage::Layer layer;
     ASSIGN_OR_RETURN(layer.file, StringAt(json, "file"));
@@ -188,10 +185,14 @@ absl::StatusOr<BuiltImage> BuiltImageFromJson(absl::string_view text) {
     ASSIGN_OR_RETURN(layer.bytes, NumberAt(json, "bytes"));
     ASSIGN_OR_RETURN(layer.entries, NumberAt(json, "entries"));
     if (layer.file.empty() || absl::StrContains(layer.file, '/') || layer.file[0] == '.' ||
-        !IsDigest(layer.diff_id)) {
+        !IsDigest(layer.diff_id) || !files.insert(layer.file).second) {
       return absl::InvalidArgumentError("the result names no layers");
     }
     image.layers.push_back(std::move(layer));
+  }
+  if (image.layers.empty() || image.layers.size() > limits.layers) {
+    return absl::InvalidArgumentError(
+        absl::StrCat("the result has ", image.layers.size(), " layers"));
   }
   return image;
 }
@@ -208,8 +209,8 @@ absl::StatusOr<BuiltImage> BuildImage(int source, ArchiveKind kind, const Limits
         "the archive is packed in a way that is not understood; use a plain tar, gzip or zstd");
   }
   // What is unpacked here is read once more below, and each may be as much as is allowed.
-  Budget budget(limits);
-  Budget unpacking(limits);
+  Budget budget(limits, output);
+  Budget unpacking(limits, output);
   UniqueFd plain;
   int fd = source;
   if (packing == Packing::kKnown) {

@@ -30,7 +30,8 @@ struct BuiltImage {
 };
 
 std::string ToJsonText(const BuiltImage& image);
-absl::StatusOr<BuiltImage> BuiltImageFromJson(absl::string_view text);
+// INVALID_ARGUMENT unless it has layers, at most those that are allowed, each in a file of its own.
+absl::StatusOr<BuiltImage> BuiltImageFromJson(absl::string_view text, const Limits& limits);
 
 // Told before each layer: how many are done, of how many.
 using LayerProgress = std::function<void(size_t done, size_t of)>;
@@ -38,7 +39,7 @@ using LayerProgress = std::function<void(size_t done, size_t of)>;
 // Takes the archive in the file `source`, which may be compressed with gzip or zstd, apart and
 // writes an EROFS image of each layer into the folder `output`, which should be empty. Reads and
 // writes nothing else. Errors as of BuildLayer, and INVALID_ARGUMENT where a digest does not fit or
-// the archive is not of that kind.
+// the archive is not of that kind; UNAVAILABLE if the disk is too full.
 absl::StatusOr<BuiltImage> BuildImage(int source, ArchiveKind kind, const Limits& limits,
                                       int output, const LayerProgress& progress);
 

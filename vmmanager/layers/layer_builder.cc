@@ -20,29 +20,6 @@ constexpr absl::string_view kWhiteout = ".wh.";
 constexpr absl::string_view kWhiteoutMeta = ".wh..wh.";  // of aufs, which is long gone
 constexpr absl::string_view kOpaque = ".wh..wh..opq";
 constexpr size_t kDataPiece = size_t{256} << 10;
-constexpr size_t kTarBlock = 512;
-
-// Remembers how the bytes end: a tar's last block is of zeros, so one that was cut between two
-// files is noticed, too.
-class EndWatch final : public ByteSource {
- public:
-  explicit EndWatch(ByteSource& inner) : inner_(inner) {}
-
-  absl::StatusOr<size_t> Read(absl::Span<char> buffer) override {
-    ASSIGN_OR_RETURN(const size_t count, inner_.Read(buffer));
-    const absl::Span<const char> read = buffer.first(count);
-    size_t zeros = 0;
-    while (zeros < count && read[count - 1 - zeros] == 0) ++zeros;
-    zeros_ = zeros == count ? zeros_ + zeros : zeros;
-    return count;
-  }
-
-  bool ends_in_zeros() const { return zeros_ >= kTarBlock; }
-
- private:
-  ByteSource& inner_;
-  uint64_t zeros_ = 0;
-};
 
 absl::Status About(const TarEntry& entry, absl::string_view why) {
   return absl::InvalidArgumentError(absl::StrCat("\"", Shown(entry.path), "\" ", why));
@@ -80,7 +57,7 @@ absl::StatusOr<FileAttributes> AttributesOf(const TarEntry& entry) {
 class LayerBuilder {
  public:
   LayerBuilder(TarReader& tar, Whiteouts whiteouts, Budget& budget, int image)
-      : tar_(tar), whiteouts_(whiteouts), budget_(budget), writer_(image) {}
+      : tar_(tar), whiteouts_(whiteouts), budget_(budget), writer_(image, budget), tree_(budget) {}
 
   absl::Status Build(LayerSource* built) {
     TarEntry entry;
@@ -168,13 +145,22 @@ class LayerBuilder {
   absl::Status AddFile(const TarEntry& entry, const std::vector<std::string>& path,
                        const FileAttributes& attributes) {
     // Holes cost nothing in a tar, but somebody will read them.
-    if (entry.size > budget_.limits().bytes) return budget_.SpendBytes(entry.size);
+    RETURN_IF_ERROR(budget_.SpendFile(entry.size));
     RETURN_IF_ERROR(Explained(entry, writer_.BeginFile(attributes, entry.size)));
     data_.resize(kDataPiece);
+    bool over = false;
     for (uint64_t left = entry.size; left > 0;) {
       const size_t wanted = static_cast<size_t>(std::min<uint64_t>(left, data_.size()));
-      ASSIGN_OR_RETURN(const size_t count, tar_.Read(absl::MakeSpan(data_).first(wanted)));
-      if (count == 0) return About(entry, "is cut short");
+      size_t count = wanted;
+      if (!over) {
+        ASSIGN_OR_RETURN(count, tar_.Read(absl::MakeSpan(data_).first(wanted)));
+      }
+      // What is left is a hole, for data that is missing is an error.
+      if (count == 0) {
+        over = true;
+        count = wanted;
+        std::fill(data_.begin(), data_.end(), '\0');
+      }
       RETURN_IF_ERROR(writer_.Append(absl::MakeConstSpan(data_).first(count)));
       left -= count;
     }
@@ -227,15 +213,14 @@ absl::StatusOr<LayerSource> BuildLayer(ByteSource& source, Whiteouts whiteouts, 
                                        int image) {
   Decompressor plain(source);
   BoundedSource bounded(plain, budget);
-  EndWatch watched(bounded);
-  HashingSource hashed(watched);
+  HashingSource hashed(bounded);
   TarReader tar(hashed);
   LayerSource built;
   LayerBuilder builder(tar, whiteouts, budget, image);
   RETURN_IF_ERROR(builder.Build(&built));
   ASSIGN_OR_RETURN(built.diff_id, hashed.Finish());
   // A layer of OCI has a digest that tells, and some programs leave its end out.
-  if (whiteouts == Whiteouts::kLiteral && !watched.ends_in_zeros()) {
+  if (whiteouts == Whiteouts::kLiteral && !tar.has_end()) {
     return absl::InvalidArgumentError("the archive is cut short: its end is missing");
   }
   return built;

@@ -27,7 +27,7 @@ struct LayerSource {
 //
 // INVALID_ARGUMENT, saying which file and why, for anything that a layer must not hold: paths or
 // hard links that leave the archive, devices, attributes of overlayfs, and damaged archives.
-// RESOURCE_EXHAUSTED beyond the budget.
+// RESOURCE_EXHAUSTED beyond the budget, UNAVAILABLE if the disk is too full for it.
 absl::StatusOr<LayerSource> BuildLayer(ByteSource& source, Whiteouts whiteouts, Budget& budget,
                                        int image);
 

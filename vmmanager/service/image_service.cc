@@ -41,14 +41,14 @@ absl::StatusOr<layers::ArchiveKind> FromProto(v1::ArchiveKind kind) {
   }
 }
 
-absl::StatusOr<ImportRequest> ToRequest(const std::optional<v1::ImportImageRequest>& first) {
-  if (!first || !first->has_header()) {
+absl::StatusOr<ImportRequest> ToRequest(const v1::ImportImageRequest& first) {
+  if (!first.has_header()) {
     return absl::InvalidArgumentError("the first message must be the header");
   }
   ImportRequest request;
-  request.name = first->header().name();
-  ASSIGN_OR_RETURN(request.kind, FromProto(first->header().kind()));
-  if (first->header().has_size()) request.size = first->header().size();
+  request.name = first.header().name();
+  ASSIGN_OR_RETURN(request.kind, FromProto(first.header().kind()));
+  if (first.header().has_size()) request.size = first.header().size();
   return request;
 }
 
@@ -64,11 +64,21 @@ v1::ImportImageResponse ToProto(const ImportProgress& progress) {
   return response;
 }
 
-// The archive as it comes, until the client says that this was all.
 template <typename Stream>
-Task<absl::StatusOr<std::optional<std::string>>> NextPiece(std::shared_ptr<Stream> stream) {
+Task<absl::StatusOr<v1::ImportImageRequest>> Next(std::shared_ptr<Stream> stream) {
   std::optional<v1::ImportImageRequest> message = co_await stream->Read();
   if (!message) co_return absl::CancelledError("the archive broke off");
+  co_return *std::move(message);
+}
+
+// The archive as it comes, until the client says that this was all.
+template <typename Stream>
+Task<absl::StatusOr<std::optional<std::string>>> NextPiece(std::shared_ptr<Stream> stream,
+                                                           milliseconds patience) {
+  Task<absl::StatusOr<v1::ImportImageRequest>> next = Next(std::move(stream));
+  absl::StatusOr<v1::ImportImageRequest> message =
+      co_await WithDeadline(patience, "a piece of the archive", std::move(next));
+  if (!message.ok()) co_return message.status();
   if (message->has_end()) co_return std::nullopt;
   if (!message->has_data() || message->data().size() > kMaxPiece) {
     co_return absl::InvalidArgumentError(
@@ -130,15 +140,21 @@ grpc::ServerBidiReactor<v1::ImportImageRequest, v1::ImportImageResponse>* ImageS
 }
 
 Task<absl::Status> ImageService::Import(std::shared_ptr<ImportStream> stream) {
-  if (imports_ >= max_imports_) {
+  // One that says nothing takes nobody's place.
+  Task<absl::StatusOr<v1::ImportImageRequest>> reading = Next(stream);
+  CO_ASSIGN_OR_RETURN(
+      const v1::ImportImageRequest first,
+      co_await WithDeadline(limits_.patience, "the import's header", std::move(reading)));
+  CO_ASSIGN_OR_RETURN(ImportRequest request, ToRequest(first));
+  if (imports_ >= limits_.imports) {
     co_return rpc::ErrorWithReason(absl::StatusCode::kResourceExhausted,
                                    absl::StrCat("this host is busy with ", imports_, " imports"),
                                    "too_many_imports", "Try again when one has ended.");
   }
   const CountedImport counted(&imports_);
-  std::optional<v1::ImportImageRequest> first = co_await stream->Read();
-  CO_ASSIGN_OR_RETURN(ImportRequest request, ToRequest(first));
-  ImageImporter::NextPiece next = [stream] { return NextPiece(stream); };
+  ImageImporter::NextPiece next = [stream, patience = limits_.patience] {
+    return NextPiece(stream, patience);
+  };
   // A client that does not listen gets no more to read than it has room for.
   ImageImporter::OnProgress tell = [stream,
                                     told = uint64_t{0}](const ImportProgress& progress) mutable {
@@ -163,8 +179,9 @@ grpc::ServerUnaryReactor* ImageService::ListImages(grpc::CallbackServerContext* 
   return rpc::ServeUnary(
       context, executor_, request, response,
       [this](const v1::ListImagesRequest&) -> Task<absl::StatusOr<v1::ListImagesResponse>> {
+        CO_ASSIGN_OR_RETURN(const std::vector<Image> images, store_.List());
         v1::ListImagesResponse list;
-        for (const Image& image : store_.List()) {
+        for (const Image& image : images) {
           v1::Image* told = list.add_images();
           *told = ToProto(image);
           // An image's maker chose its length, and there may be many.

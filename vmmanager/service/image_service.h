@@ -10,12 +10,15 @@ namespace ferry::vm {
 // ferry.v1.ImageService over the host's images: translates, and posts to the executor.
 class ImageService final : public v1::ImageService::CallbackService {
  public:
-  // At most `max_imports` run at a time; more are refused.
-  ImageService(Executor executor, ImageStore& store, ImageImporter& importer, int max_imports = 4)
-      : executor_(std::move(executor)),
-        store_(store),
-        importer_(importer),
-        max_imports_(max_imports) {}
+  struct Limits {
+    int imports = 4;                // that run at a time; more are refused
+    milliseconds patience{60'000};  // with a client, for each piece
+  };
+
+  ImageService(Executor executor, ImageStore& store, ImageImporter& importer)
+      : ImageService(std::move(executor), store, importer, Limits()) {}
+  ImageService(Executor executor, ImageStore& store, ImageImporter& importer, Limits limits)
+      : executor_(std::move(executor)), store_(store), importer_(importer), limits_(limits) {}
 
   grpc::ServerBidiReactor<v1::ImportImageRequest, v1::ImportImageResponse>* ImportImage(
       grpc::CallbackServerContext*) override;
@@ -34,7 +37,7 @@ class ImageService final : public v1::ImageService::CallbackService {
   const Executor executor_;
   ImageStore& store_;
   ImageImporter& importer_;
-  const int max_imports_;
+  const Limits limits_;
   int imports_ = 0;
 };
 

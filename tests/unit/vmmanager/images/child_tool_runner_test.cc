@@ -4,6 +4,9 @@
 #include <gtest/gtest.h>
 #include <unistd.h>
 
+#include <csignal>
+#include <cstdlib>
+
 #include "tests/unit/vmmanager/images/images_fixture.h"
 #include "tests/unit/vmmanager/next_step.h"
 
@@ -23,8 +26,23 @@ class ChildToolRunnerTest : public TaskTest {
     return command;
   }
 
+  // One that says who it is, and hangs.
+  ToolCommand Sleeper() {
+    ToolCommand command = Tool("/bin/sh", {"-c", "echo $$ >&5; exec sleep 1000"});
+    command.progress = [this](absl::string_view line) {
+      pid_ = std::atoi(std::string(line).c_str());
+    };
+    auto held = std::make_shared<int>(0);
+    held_ = held;
+    command.holds = std::move(held);
+    return command;
+  }
+  static bool IsThere(pid_t pid) { return ::kill(pid, 0) == 0; }
+
   TestFolder folder_;
-  ChildToolRunner runner_{io_.get_executor(), UserForTools(std::nullopt)};
+  pid_t pid_ = 0;
+  std::weak_ptr<int> held_;
+  ChildToolRunner runner_{io_.get_executor(), UserForTools()};
 };
 
 TEST_F(ChildToolRunnerTest, AToolEndsWithItsStatusAndItsLastWords) {
@@ -71,31 +89,53 @@ TEST_F(ChildToolRunnerTest, AMissingToolIsAnsweredWithItsPackage) {
   EXPECT_EQ(NextStepOf(missing), "Install it: apt-get install no-such-package");
 }
 
-TEST_F(ChildToolRunnerTest, AToolThatHangsIsEnded) {
-  ToolCommand command = Tool("/bin/sleep", {"1000"});
-  command.deadline = milliseconds(1);
-  auto held = std::make_shared<int>(0);
-  const std::weak_ptr<int> watched = held;
-  command.holds = std::move(held);
-  const absl::Status late = Await(runner_.Run(std::move(command))).status();
-  EXPECT_EQ(late.code(), absl::StatusCode::kDeadlineExceeded);
-  EXPECT_THAT(std::string(late.message()), HasSubstr("sleep did not end"));
-  // What it holds is let go of when it has been reaped.
-  Until([&] { return watched.expired(); });
+TEST_F(ChildToolRunnerTest, AToolThatHangsIsEndedBeforeThatIsTold) {
+  // Until it was given time enough to say who it is.
+  for (milliseconds deadline(1); pid_ == 0; deadline *= 4) {
+    ToolCommand command = Sleeper();
+    command.deadline = deadline;
+    const absl::Status late = Await(runner_.Run(std::move(command))).status();
+    EXPECT_EQ(late.code(), absl::StatusCode::kDeadlineExceeded);
+    EXPECT_THAT(std::string(late.message()), HasSubstr("sh did not end"));
+    EXPECT_TRUE(held_.expired());
+  }
+  EXPECT_FALSE(IsThere(pid_));
 }
 
 TEST_F(ChildToolRunnerTest, CancellingEndsTheTool) {
-  auto held = std::make_shared<int>(0);
-  const std::weak_ptr<int> watched = held;
   TaskScope scope(io_.get_executor());
-  ToolCommand command = Tool("/bin/sleep", {"1000"});
-  command.holds = std::move(held);
   scope.Spawn([](ChildToolRunner* runner, ToolCommand sleep) -> Task<void> {
     (void)co_await runner->Run(std::move(sleep));
-  }(&runner_, std::move(command)));
-  Settle();
+  }(&runner_, Sleeper()));
+  Until([this] { return pid_ != 0; });
+  EXPECT_TRUE(IsThere(pid_));
   Await(scope.CancelAndJoin());
-  Until([&] { return watched.expired(); });
+  // What it holds is let go of when it has been reaped.
+  Until([this] { return held_.expired(); });
+  EXPECT_FALSE(IsThere(pid_));
+}
+
+TEST_F(ChildToolRunnerTest, WithoutAUserNoToolRuns) {
+  ChildToolRunner runner(io_.get_executor(), absl::FailedPreconditionError("no user"));
+  EXPECT_TRUE(absl::IsFailedPrecondition(Await(runner.Run(Tool("/bin/echo", {}))).status()));
+  if (::geteuid() != 0) GTEST_SKIP() << "only root becomes somebody else";
+  EXPECT_TRUE(absl::IsFailedPrecondition(UserForTools("there-is-no-such-user").status()));
+  EXPECT_TRUE(absl::IsFailedPrecondition(UserForTools("root").status()));
+}
+
+TEST_F(ChildToolRunnerTest, FerrysOwnToolsNeedNoWayToThem) {
+  const std::string hidden = folder_.Make("hidden");
+  std::filesystem::copy_file("/bin/echo", hidden + "/echo");
+  std::filesystem::permissions(hidden, std::filesystem::perms::owner_all);
+  ToolCommand command = Tool(hidden + "/echo", {"here"});
+  command.ferrys_own = true;
+  const auto end = Await(runner_.Run(std::move(command)));
+  ASSERT_TRUE(end.ok()) << end.status();
+  EXPECT_EQ(end->last_words, "here");
+  ToolCommand missing = Tool(hidden + "/absent", {});
+  missing.ferrys_own = true;
+  const absl::Status refused = Await(runner_.Run(std::move(missing))).status();
+  EXPECT_THAT(std::string(refused.message()), HasSubstr("it belongs to Ferry"));
 }
 
 TEST_F(ChildToolRunnerTest, ToolsHaveNoRightsOfRoot) {

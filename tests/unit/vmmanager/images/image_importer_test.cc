@@ -78,7 +78,7 @@ TEST_F(ImageImporterTest, AnArchiveBecomesAnImageAndNothingElseStays) {
   EXPECT_EQ(image->layers[0].diff_id, DigestOf("abcdef"));
   EXPECT_EQ(ReadFile(store_->PathOf(image->layers[0].digest)), "layer of abcdef");
   EXPECT_THAT(told_, ElementsAre("0:3/6", "0:6/6", "1:0/1", "1:1/1", "2:0/0"));
-  EXPECT_THAT(runner_.commands[0].arguments, ElementsAre("rootfs", "1000", "1000000"));
+  EXPECT_THAT(runner_.commands[0].arguments, ElementsAre("rootfs", "1000", "1000000", "0"));
   EXPECT_THAT(TempFiles(), IsEmpty());
 }
 
@@ -90,7 +90,7 @@ TEST_F(ImageImporterTest, WhateverGoesWrongNothingIsKept) {
     EXPECT_THAT(std::string(image.status().message()), HasSubstr(words));
     EXPECT_THAT(TempFiles(), IsEmpty());
     EXPECT_THAT(LayerFiles(), IsEmpty());
-    EXPECT_THAT(store_->List(), IsEmpty());
+    EXPECT_EQ(Count(), 0u);
   };
   expect(Await(Import({"No Name"}, {"x"})), Code::kInvalidArgument, "no name for an image");
   expect(Await(Import({"web", layers::ArchiveKind::kAny, 3}, {"ab"})), Code::kInvalidArgument,
@@ -105,13 +105,23 @@ TEST_F(ImageImporterTest, WhateverGoesWrongNothingIsKept) {
   expect(Await(Import(plain, {"x"})), Code::kInvalidArgument, "\"../x\" leads out");
   runner_.act = [](const ToolCommand&) { return ToolEnd{3, "too much"}; };
   expect(Await(Import(plain, {"x"})), Code::kResourceExhausted, "too much");
+  expect(Await(Import({"web", layers::ArchiveKind::kAny, 1001}, {})), Code::kResourceExhausted,
+         "more than the 1000 bytes");
+  runner_.act = [](const ToolCommand&) { return ToolEnd{4, "the disk is full"}; };
+  expect(Await(Import(plain, {"x"})), Code::kResourceExhausted, "the disk is full");
   runner_.act = [](const ToolCommand&) { return ToolEnd{1, "the disk"}; };
   expect(Await(Import(plain, {"x"})), Code::kInternal, "the disk");
   runner_.act = [](const ToolCommand&) { return absl::DeadlineExceededError("late"); };
   expect(Await(Import(plain, {"x"})), Code::kDeadlineExceeded, "late");
   runner_.act = nullptr;
   expect(Await(Import(plain, {"x"})), Code::kInternal, "left no result");
-  // A result of one that was taken over by its archive.
+  // Results of one that was taken over by its archive.
+  runner_.act = [](const ToolCommand& command) {
+    const std::string out = FolderOfDescriptor(command.descriptors.at(4));
+    WriteFile(out + "/result.json", std::string(3 << 20, ' '));
+    return ToolEnd{};
+  };
+  expect(Await(Import(plain, {"x"})), Code::kInternal, "too large");
   runner_.act = [](const ToolCommand& command) {
     const std::string out = FolderOfDescriptor(command.descriptors.at(4));
     WriteFile(out + "/result.json",
@@ -120,6 +130,32 @@ TEST_F(ImageImporterTest, WhateverGoesWrongNothingIsKept) {
     return ToolEnd{};
   };
   expect(Await(Import(plain, {"x"})), Code::kInternal, "names no layers");
+}
+
+TEST_F(ImageImporterTest, OfADiskThatIsTooFullNothingMoreIsTaken) {
+  ImageImporter::Options options;
+  options.builder = "/usr/bin/ferry-layers";
+  options.limits.reserve = uint64_t{1} << 60;
+  ImageImporter importer(*store_, runner_, options);
+  ImageImporter::NextPiece next = []() -> Task<absl::StatusOr<std::optional<std::string>>> {
+    ADD_FAILURE() << "it was refused already";
+    co_return std::nullopt;
+  };
+  ImportRequest request{"web", layers::ArchiveKind::kAny, std::nullopt};
+  const absl::Status refused =
+      Await(importer.Import(std::move(request), std::move(next), [](const ImportProgress&) {
+      })).status();
+  EXPECT_EQ(refused.code(), absl::StatusCode::kResourceExhausted) << refused;
+  EXPECT_EQ(rpc::ReasonOf(refused), "disk_full");
+  EXPECT_THAT(TempFiles(), IsEmpty());
+}
+
+TEST_F(ImageImporterTest, WithoutAUserForToolsNothingIsTaken) {
+  runner_.runs_as = absl::FailedPreconditionError("nobody is nobody");
+  const ImportRequest plain{"web", layers::ArchiveKind::kAny, std::nullopt};
+  EXPECT_EQ(Await(Import(plain, {"x"})).status().code(), absl::StatusCode::kFailedPrecondition);
+  EXPECT_THAT(runner_.commands, IsEmpty());
+  EXPECT_THAT(TempFiles(), IsEmpty());
 }
 
 TEST_F(ImageImporterTest, AnImportThatIsCancelledLeavesNothing) {
@@ -133,7 +169,7 @@ TEST_F(ImageImporterTest, AnImportThatIsCancelledLeavesNothing) {
   }(this));
   Until([this] { return !runner_.commands.empty(); });
   Await(scope.CancelAndJoin());
-  EXPECT_THAT(store_->List(), IsEmpty());
+  EXPECT_EQ(Count(), 0u);
   // The program holds the folder until it has ended.
   EXPECT_EQ(TempFiles().size(), 1u);
   auto holds = std::static_pointer_cast<TempFolder>(runner_.commands[0].holds);

@@ -3,6 +3,10 @@
 #include <fcntl.h>
 #include <gtest/gtest.h>
 #include <sys/stat.h>
+#include <unistd.h>
+
+#include <atomic>
+#include <future>
 
 #include "tests/unit/vmmanager/images/images_fixture.h"
 #include "vmmanager/images/folder_list.h"
@@ -31,7 +35,7 @@ TEST_F(ImageStoreTest, AnImageIsFoundByNameAndIdAlsoAfterARestart) {
       ASSERT_TRUE(found.ok()) << found.status();
       EXPECT_EQ(*found, *image);
     }
-    EXPECT_THAT(store_->List(), ElementsAre(*image));
+    EXPECT_THAT(*store_->List(), ElementsAre(*image));
     EXPECT_TRUE(store_->Has(DigestOf("base")));
     EXPECT_EQ(ReadFile(store_->PathOf(DigestOf("base"))), "base");
     EXPECT_TRUE(Await(store_->Verify(DigestOf("top"))).ok());
@@ -74,7 +78,7 @@ TEST_F(ImageStoreTest, TheSameInputIsTheSameImageAndAnotherOneTakesTheNamesPlace
   const auto newer = Add("web", {"newer"});
   ASSERT_TRUE(newer.ok());
   EXPECT_NE(newer->id, first->id);
-  EXPECT_THAT(store_->List(), ElementsAre(*newer));
+  EXPECT_THAT(*store_->List(), ElementsAre(*newer));
   EXPECT_THAT(LayerFiles(), SizeIs(1));
 }
 
@@ -129,7 +133,7 @@ TEST_F(ImageStoreTest, OnlyLayersThatAreThereArePinned) {
 }
 
 TEST_F(ImageStoreTest, ALayerFromElsewhereIsTakenOnlyWithItsDigest) {
-  auto folder = *store_->MakeTempFolder(std::nullopt);
+  auto folder = NewFolder();
   WriteFile(folder->path() + "/came", "layer");
   const absl::Status refused = Await(store_->Adopt("session-1", DigestOf("other"), "came", folder));
   EXPECT_EQ(refused.code(), absl::StatusCode::kDataLoss);
@@ -147,7 +151,7 @@ TEST_F(ImageStoreTest, ALayerFromElsewhereIsTakenOnlyWithItsDigest) {
 }
 
 TEST_F(ImageStoreTest, NoLinkIsTakenForALayer) {
-  auto folder = *store_->MakeTempFolder(std::nullopt);
+  auto folder = NewFolder();
   WriteFile(folder_.path() + "/secret", "secret");
   std::filesystem::create_symlink(folder_.path() + "/secret", folder->path() + "/came");
   std::filesystem::create_hard_link(folder_.path() + "/secret", folder->path() + "/hard");
@@ -201,7 +205,7 @@ TEST_F(ImageStoreTest, AFolderThatCannotBeReadIsNotTakenForAnEmptyOne) {
     const std::string path = images() + folder;
     std::filesystem::rename(path, folder_.path() + "/aside");
     WriteFile(path, "no folder");
-    const absl::Status refused = Await(TryOpen());
+    const absl::Status refused = Await(OpenWith(StoreOptions()));
     EXPECT_FALSE(refused.ok()) << folder;
     EXPECT_THAT(std::string(refused.message()), HasSubstr(folder));
     std::filesystem::remove(path);
@@ -210,6 +214,165 @@ TEST_F(ImageStoreTest, AFolderThatCannotBeReadIsNotTakenForAnEmptyOne) {
   }
   Reopen();
   EXPECT_TRUE(store_->Find("web").ok());
+}
+
+TEST_F(ImageStoreTest, AfterAWriteThatFailedNoLayerIsRemovedUntilTheNextStart) {
+  ASSERT_TRUE(Add("web", {"base"}).ok());
+  const std::string names = images() + "/names";
+  std::filesystem::rename(names, folder_.path() + "/aside");
+  WriteFile(names, "no folder");
+  // Perhaps its record was written, and only that could not be told.
+  EXPECT_FALSE(Add("job", {"work"}).ok());
+  EXPECT_THAT(LayerFiles(), SizeIs(2));
+  std::filesystem::remove(names);
+  std::filesystem::rename(folder_.path() + "/aside", names);
+  ASSERT_TRUE(Await(store_->Remove("web")).ok());
+  EXPECT_THAT(LayerFiles(), SizeIs(2));
+  Reopen();
+  EXPECT_THAT(LayerFiles(), IsEmpty());
+}
+
+TEST_F(ImageStoreTest, ALayerThatCannotBeRemovedIsNotForgotten) {
+  ASSERT_TRUE(Add("web", {"base"}).ok());
+  const std::string path = store_->PathOf(DigestOf("base"));
+  std::filesystem::remove(path);
+  std::filesystem::create_directory(path);
+  ASSERT_TRUE(Await(store_->Remove("web")).ok());
+  EXPECT_TRUE(store_->Has(DigestOf("base")));
+  std::filesystem::remove(path);
+  ASSERT_TRUE(Add("job", {"work"}).ok());
+  EXPECT_FALSE(store_->Has(DigestOf("base")));
+}
+
+TEST_F(ImageStoreTest, ALayerThatSomebodyRemovedIsMissedAndComesBackWithAnImport) {
+  ASSERT_TRUE(Add("web", {"base", "top"}).ok());
+  const std::string path = store_->PathOf(DigestOf("base"));
+  std::filesystem::remove(path);
+  const absl::Status missed = Await(store_->Pin("c", "web")).status();
+  EXPECT_EQ(missed.code(), absl::StatusCode::kDataLoss) << missed;
+  EXPECT_THAT(store_->Pins(), IsEmpty());
+  EXPECT_TRUE(absl::IsNotFound(Await(store_->PinLayers("c", {DigestOf("base")}))));
+  ASSERT_TRUE(Add("web", {"base", "top"}).ok());
+  EXPECT_EQ(ReadFile(path), "base");
+  EXPECT_TRUE(Await(store_->Pin("c", "web")).ok());
+  // Nobody looked for it in between.
+  std::filesystem::remove(path);
+  ASSERT_TRUE(Add("other", {"base"}).ok());
+  EXPECT_EQ(ReadFile(path), "base");
+  // One that was cut short.
+  std::filesystem::resize_file(path, 2);
+  Reopen();
+  EXPECT_EQ(store_->Find("web").status().code(), absl::StatusCode::kDataLoss);
+  ASSERT_TRUE(Add("other", {"base"}).ok());
+  EXPECT_EQ(ReadFile(path), "base");
+  EXPECT_TRUE(store_->Find("web").ok());
+}
+
+TEST_F(ImageStoreTest, AnIdAndItsFirstDigitsStandForTheImage) {
+  const auto image = Add("web", {"base"});
+  ASSERT_TRUE(image.ok());
+  const std::string digits = image->id.substr(7);
+  for (const std::string& id :
+       {image->id, digits, digits.substr(0, 12), "sha256:" + digits.substr(0, 13)}) {
+    const auto found = store_->Find(id);
+    ASSERT_TRUE(found.ok()) << id << ": " << found.status();
+    EXPECT_EQ(*found, *image);
+  }
+  EXPECT_TRUE(absl::IsNotFound(store_->Find(digits.substr(0, 11)).status()));
+  // A name comes first.
+  const auto named = Add(digits.substr(0, 12), {"other"});
+  ASSERT_TRUE(named.ok()) << named.status();
+  EXPECT_EQ(*store_->Find(digits.substr(0, 12)), *named);
+  // Of several names none is chosen.
+  ASSERT_TRUE(Add("again", {"base"}).ok());
+  const absl::Status several = Await(store_->Remove(image->id));
+  EXPECT_EQ(several.code(), absl::StatusCode::kFailedPrecondition);
+  EXPECT_THAT(std::string(several.message()), HasSubstr("again:latest, web:latest"));
+  ASSERT_TRUE(Await(store_->Remove("again")).ok());
+  ASSERT_TRUE(Await(store_->Remove(digits.substr(0, 20))).ok());
+  EXPECT_THAT(*store_->List(), ElementsAre(*named));
+}
+
+TEST_F(ImageStoreTest, ALayerThatIsStillBeingWrittenIsNotTaken) {
+  const auto folder = NewFolder();
+  WriteFile(folder->path() + "/came", "layer");
+  UniqueFd writer(::open((folder->path() + "/came").c_str(), O_WRONLY | O_CLOEXEC));
+  ASSERT_TRUE(writer.valid());
+  const absl::Status refused = Await(store_->Adopt("s", DigestOf("layer"), "came", folder));
+  EXPECT_THAT(std::string(refused.message()), HasSubstr("still being written"));
+  writer.Reset();
+  EXPECT_TRUE(Await(store_->Adopt("s", DigestOf("layer"), "came", folder)).ok());
+}
+
+TEST_F(ImageStoreTest, UntilItIsStoredAnImageCanBeCalledOff) {
+  const auto folder = NewFolder();
+  WriteFile(folder->out_path() + "/l0", "base");
+  layers::BuiltImage built;
+  built.layers = {{"l0", DigestOf("0"), 1, 1}};
+  // A disk that takes its time with the layers.
+  std::promise<void> slow;
+  folder->worker().Post([wait = slow.get_future().share()] { wait.wait(); });
+  TaskScope scope(io_.get_executor());
+  scope.Spawn([](ImageStore* store, layers::BuiltImage image,
+                 std::shared_ptr<TempFolder> made) -> Task<void> {
+    std::string name = "web";
+    (void)co_await store->Add(std::move(name), std::move(image), std::move(made));
+  }(store_.get(), built, folder));
+  Settle();
+  Await(scope.CancelAndJoin());
+  slow.set_value();
+  Await(folder->Remove());
+  EXPECT_EQ(Count(), 0u);
+  EXPECT_THAT(LayerFiles(), IsEmpty());
+}
+
+TEST_F(ImageStoreTest, NobodyGoesOnReadingALayerThatNobodyWaitsFor) {
+  WriteFile(folder_.path() + "/layer", "layer");
+  const StoreFiles files(images(), std::nullopt);
+  NewLayer layer{folder_.path() + "/layer", "", 0};
+  EXPECT_TRUE(absl::IsCancelled(files.Seal(&layer, std::atomic<bool>(true))));
+  EXPECT_TRUE(files.Seal(&layer, std::atomic<bool>(false)).ok());
+  EXPECT_EQ(layer.digest, DigestOf("layer"));
+}
+
+TEST_F(ImageStoreTest, ReadersMayReadLayersAndNothingElse) {
+  store_.reset();
+  ImageStore::Options options = StoreOptions();
+  // As root another group than ours.
+  options.readers = ::geteuid() == 0 ? 65534 : ::getegid();
+  ASSERT_TRUE(Await(OpenWith(options)).ok());
+  ASSERT_TRUE(Add("web", {"base"}).ok());
+  struct stat info {};
+  ASSERT_EQ(::stat(store_->PathOf(DigestOf("base")).c_str(), &info), 0);
+  EXPECT_EQ(info.st_mode & 07777, 0440u);
+  EXPECT_EQ(info.st_gid, *options.readers);
+  for (const char* folder : {"", "/layers"}) {
+    ASSERT_EQ(::stat((images() + folder).c_str(), &info), 0);
+    EXPECT_EQ(info.st_mode & 07777, 0710u);
+    EXPECT_EQ(info.st_gid, *options.readers);
+  }
+  for (const char* folder : {"/names", "/pins", "/tmp"}) {
+    ASSERT_EQ(::stat((images() + folder).c_str(), &info), 0);
+    EXPECT_EQ(info.st_mode & 07777, 0700u);
+  }
+}
+
+TEST_F(ImageStoreTest, OneThatCouldNotBeOpenedSaysSo) {
+  ASSERT_TRUE(Add("web", {"base"}).ok());
+  const auto folder = NewFolder();
+  store_ = ImageStore::Closed(io_.get_executor(), StoreOptions(), absl::UnknownError("no disk"));
+  for (const absl::Status& refused :
+       {store_->List().status(), store_->Find("web").status(),
+        Await(store_->MakeTempFolder(std::nullopt)).status(), Await(store_->Remove("web")),
+        Await(store_->Add("web", {}, folder)).status(), Await(store_->Pin("c", "web")).status(),
+        Await(store_->PinLayers("c", {})), Await(store_->Unpin("c")),
+        Await(store_->Adopt("c", DigestOf("x"), "x", folder)),
+        Await(store_->Verify(DigestOf("base")))}) {
+    EXPECT_EQ(refused.code(), absl::StatusCode::kUnavailable) << refused;
+    EXPECT_THAT(std::string(refused.message()), HasSubstr("no disk"));
+    EXPECT_EQ(rpc::ReasonOf(refused), "images_unavailable");
+  }
+  EXPECT_THAT(LayerFiles(), SizeIs(1));
 }
 
 TEST(FolderListTest, AFolderIsListedWhollyOrNotAtAll) {
@@ -227,7 +390,7 @@ TEST_F(ImageStoreTest, ImportsAtTheSameTimeDoNotDisturbEachOther) {
   std::vector<Pending<absl::StatusOr<Image>>> adding;
   std::vector<std::shared_ptr<TempFolder>> folders;
   for (int i = 0; i < 4; ++i) {
-    folders.push_back(*store_->MakeTempFolder(std::nullopt));
+    folders.push_back(NewFolder());
     WriteFile(folders.back()->out_path() + "/l0", "base");
     WriteFile(folders.back()->out_path() + "/l1", absl::StrCat("top", i % 2));
     layers::BuiltImage built;
@@ -239,7 +402,7 @@ TEST_F(ImageStoreTest, ImportsAtTheSameTimeDoNotDisturbEachOther) {
     EXPECT_TRUE(image.ok()) << image.status();
   }
   Reopen();
-  EXPECT_THAT(store_->List(), SizeIs(4));
+  EXPECT_THAT(*store_->List(), SizeIs(4));
   EXPECT_THAT(LayerFiles(), SizeIs(3));
 }
 

@@ -11,8 +11,8 @@
 
 #include "absl/strings/str_cat.h"
 #include "tests/unit/bridge/task_test.h"
+#include "tests/unit/vmmanager/layers/digest_of.h"
 #include "vmmanager/images/image_store.h"
-#include "vmmanager/layers/byte_source.h"
 
 namespace ferry::vm {
 
@@ -27,11 +27,7 @@ inline std::string ReadFile(const std::string& path) {
   return text.str();
 }
 
-inline std::string DigestOf(const std::string& bytes) {
-  layers::Sha256 hash;
-  hash.Update(bytes);
-  return hash.Finish();
-}
+using layers::DigestOf;
 
 // The names in a folder, sorted.
 inline std::vector<std::string> FilesIn(const std::string& folder) {
@@ -51,25 +47,28 @@ class ImagesTest : public TaskTest {
   // As after a restart of the daemon.
   void Reopen() {
     store_.reset();
-    ImageStore::Options options;
-    options.folder = images();
-    Await(OpenStore(io_.get_executor(), std::move(options), &store_));
-    ASSERT_NE(store_, nullptr);
+    const absl::Status opened = Await(OpenWith(StoreOptions()));
+    ASSERT_TRUE(opened.ok()) << opened;
   }
 
-  // How opening it goes.
-  Task<absl::Status> TryOpen() {
-    ImageStore::Options options;
-    options.folder = images();
-    co_return (co_await ImageStore::Open(io_.get_executor(), std::move(options))).status();
+  Task<absl::Status> OpenWith(ImageStore::Options options) {
+    auto opened = co_await ImageStore::Open(io_.get_executor(), std::move(options));
+    if (opened.ok()) store_ = *std::move(opened);
+    co_return opened.status();
   }
 
-  static Task<void> OpenStore(Executor executor, ImageStore::Options options,
-                              std::unique_ptr<ImageStore>* store) {
-    auto opened = co_await ImageStore::Open(std::move(executor), std::move(options));
-    EXPECT_TRUE(opened.ok()) << opened.status();
-    if (opened.ok()) *store = *std::move(opened);
+  ImageStore::Options StoreOptions() const {
+    ImageStore::Options options;
+    options.folder = images();
+    return options;
   }
+  std::shared_ptr<TempFolder> NewFolder() {
+    auto folder = Await(store_->MakeTempFolder(std::nullopt));
+    EXPECT_TRUE(folder.ok()) << folder.status();
+    return *folder;
+  }
+  // How many images there are.
+  size_t Count() const { return store_->List().value().size(); }
 
   std::string images() const { return folder_.path() + "/images"; }
   std::vector<std::string> LayerFiles() const { return FilesIn(images() + "/layers"); }
@@ -78,18 +77,17 @@ class ImagesTest : public TaskTest {
   // An image of layers with these bytes, which are no file systems; the store does not care.
   absl::StatusOr<Image> Add(const std::string& name, const std::vector<std::string>& layers,
                             const std::string& command = "") {
-    auto folder = store_->MakeTempFolder(std::nullopt);
-    EXPECT_TRUE(folder.ok()) << folder.status();
+    const auto folder = NewFolder();
     layers::BuiltImage built;
     built.kind = layers::ArchiveKind::kOci;
     built.config.cmd = {command};
     for (size_t i = 0; i < layers.size(); ++i) {
       const std::string file = absl::StrCat("layer-", i);
-      WriteFile(absl::StrCat((*folder)->out_path(), "/", file), layers[i]);
+      WriteFile(absl::StrCat(folder->out_path(), "/", file), layers[i]);
       built.layers.push_back({file, DigestOf("tar of " + layers[i]), layers[i].size(), 1});
     }
-    auto image = Await(store_->Add(name, std::move(built), *folder));
-    Await((*folder)->Remove());
+    auto image = Await(store_->Add(name, std::move(built), folder));
+    Await(folder->Remove());
     return image;
   }
 

@@ -20,7 +20,7 @@ class ScratchDiskTest : public ImagesTest {
 };
 
 TEST_F(ScratchDiskTest, ADiskHasAnEmptyFileSystemOfItsSize) {
-  ChildToolRunner runner(io_.get_executor(), UserForTools(std::nullopt));
+  ChildToolRunner runner(io_.get_executor(), UserForTools());
   const absl::Status made =
       Await(MakeScratchDisk(*store_, runner, path_, 1024 * kMiB, std::nullopt));
   ASSERT_TRUE(made.ok()) << made;
@@ -31,7 +31,7 @@ TEST_F(ScratchDiskTest, ADiskHasAnEmptyFileSystemOfItsSize) {
   info.program = "/usr/bin/qemu-img";
   info.arguments = {"info", path_};
   info.deadline = milliseconds(60'000);
-  ChildToolRunner ours(io_.get_executor(), std::nullopt);
+  ChildToolRunner ours(io_.get_executor(), std::optional<ProcessUser>());
   const auto told = Await(ours.Run(info));
   ASSERT_TRUE(told.ok()) << told.status();
   EXPECT_THAT(told->last_words, HasSubstr("file format: qcow2"));
@@ -47,7 +47,8 @@ TEST_F(ScratchDiskTest, ADiskHasAnEmptyFileSystemOfItsSize) {
 
 TEST_F(ScratchDiskTest, OtherSizesAndAFileThatIsThereAreRefused) {
   FakeToolRunner runner(io_.get_executor());
-  for (const uint64_t size : {uint64_t{0}, 15 * kMiB, 16 * kMiB + 1, uint64_t{1} << 60}) {
+  for (const uint64_t size :
+       {uint64_t{0}, 15 * kMiB, 16 * kMiB + 1, uint64_t{16} << 40, uint64_t{1} << 60}) {
     EXPECT_TRUE(absl::IsInvalidArgument(
         Await(MakeScratchDisk(*store_, runner, path_, size, std::nullopt))));
   }
@@ -56,6 +57,20 @@ TEST_F(ScratchDiskTest, OtherSizesAndAFileThatIsThereAreRefused) {
       Await(MakeScratchDisk(*store_, runner, path_, 16 * kMiB, std::nullopt))));
   EXPECT_EQ(ReadFile(path_), "mine");
   EXPECT_THAT(runner.commands, IsEmpty());
+}
+
+TEST_F(ScratchDiskTest, AFileThatCameMeanwhileStays) {
+  FakeToolRunner runner(io_.get_executor());
+  runner.act = [this](const ToolCommand& command) {
+    const std::string out =
+        std::filesystem::read_symlink(absl::StrCat("/proc/self/fd/", command.descriptors.at(4)));
+    WriteFile(out + "/scratch.qcow2", "scratch");
+    WriteFile(path_, "mine");
+    return ToolEnd{};
+  };
+  EXPECT_TRUE(absl::IsAlreadyExists(
+      Await(MakeScratchDisk(*store_, runner, path_, 16 * kMiB, std::nullopt))));
+  EXPECT_EQ(ReadFile(path_), "mine");
 }
 
 TEST_F(ScratchDiskTest, AToolThatFailsLeavesNothing) {

@@ -1,5 +1,6 @@
 #pragma once
 
+#include <gtest/gtest.h>
 #include <sys/stat.h>
 
 #include <cstring>
@@ -26,8 +27,6 @@ class ErofsReader {
     std::map<std::string, std::string> xattrs;
   };
 
-  const erofs::SuperBlock& super() const { return super_; }
-
   // nullopt if there is none.
   std::optional<File> Find(const std::string& path) const {
     File at = Read(super_.root);
@@ -40,8 +39,10 @@ class ErofsReader {
     return at;
   }
 
+  // They have to be in order, for the kernel searches them.
   std::map<std::string, uint64_t> Names(const File& folder) const {
     std::map<std::string, uint64_t> names;
+    std::string previous;
     for (size_t start = 0; start < folder.data.size(); start += erofs::kBlock) {
       const std::string block = folder.data.substr(start, erofs::kBlock);
       erofs::DirectoryEntry entry;
@@ -56,7 +57,9 @@ class ErofsReader {
           end = next.name_offset;
         }
         const std::string name = block.substr(entry.name_offset, end - entry.name_offset);
-        names[std::string(name.c_str())] = entry.inode;
+        EXPECT_LT(previous, name.c_str());
+        previous = name.c_str();
+        names[previous] = entry.inode;
       }
     }
     return names;

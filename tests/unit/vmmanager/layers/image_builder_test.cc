@@ -4,16 +4,17 @@
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
 
-#include <cstdlib>
 #include <filesystem>
 #include <fstream>
 #include <sstream>
 
 #include "absl/strings/str_join.h"
 #include "absl/strings/strip.h"
+#include "tests/unit/bridge/task_test.h"
 #include "tests/unit/vmmanager/layers/erofs_reader.h"
 #include "tests/unit/vmmanager/layers/memory_file.h"
 #include "tests/unit/vmmanager/layers/tar_maker.h"
+#include "vmmanager/layers/disk_space.h"
 
 namespace ferry::layers {
 namespace {
@@ -85,16 +86,9 @@ struct Sample {
 
 class ImageBuilderTest : public testing::Test {
  protected:
-  ImageBuilderTest() {
-    char pattern[] = "/tmp/ferry-layers-XXXXXX";
-    folder_ = ::mkdtemp(pattern);
-    out_.Reset(::open(folder_.c_str(), O_RDONLY | O_DIRECTORY | O_CLOEXEC));
-  }
-  ~ImageBuilderTest() override { std::filesystem::remove_all(folder_); }
-
   absl::StatusOr<BuiltImage> Build(const std::string& archive, ArchiveKind kind = ArchiveKind::kAny,
                                    const Limits& limits = {}) {
-    for (const auto& old : std::filesystem::directory_iterator(folder_)) {
+    for (const auto& old : std::filesystem::directory_iterator(folder_.path())) {
       std::filesystem::remove(old.path());
     }
     const UniqueFd source = MemoryFile(archive);
@@ -104,14 +98,14 @@ class ImageBuilderTest : public testing::Test {
   }
 
   ErofsReader Layer(const std::string& file) {
-    std::ifstream in(folder_ + "/" + file, std::ios::binary);
+    std::ifstream in(folder_.path() + "/" + file, std::ios::binary);
     std::stringstream bytes;
     bytes << in.rdbuf();
     return ErofsReader(bytes.str());
   }
 
-  std::string folder_;
-  UniqueFd out_;
+  TestFolder folder_;
+  UniqueFd out_{::open(folder_.path().c_str(), O_RDONLY | O_DIRECTORY | O_CLOEXEC)};
   std::vector<std::pair<size_t, size_t>> told_;
 };
 
@@ -139,7 +133,7 @@ TEST_F(ImageBuilderTest, EveryKindOfArchiveIsFoundOutAndTakenApart) {
     EXPECT_EQ(image->config.labels.at("k"), "v");
     EXPECT_THAT(told_, ElementsAre(std::pair{0u, 2u}, std::pair{1u, 2u}, std::pair{2u, 2u}));
     // What it is told in survives.
-    const auto again = BuiltImageFromJson(ToJsonText(*image));
+    const auto again = BuiltImageFromJson(ToJsonText(*image), {});
     ASSERT_TRUE(again.ok()) << again.status();
     EXPECT_EQ(again->config, image->config);
     EXPECT_EQ(again->layers[1].diff_id, image->layers[1].diff_id);
@@ -228,6 +222,12 @@ TEST_F(ImageBuilderTest, WhatIsNotWholeOrDoesNotFitIsRefusedWithTheReason) {
                     .File("manifest.json", R"([{"Config":"a","Layers":[]}])")
                     .Bytes(),
                 "does not hold \"a\""},
+           Case{TarMaker()
+                    .File("c", good.Config())
+                    .Hole("l", 1 << 20)
+                    .File("manifest.json", R"([{"Config":"c","Layers":["l","l"]}])")
+                    .Bytes(),
+                "\"l\" has holes"},
            Case{TarMaker().Bytes(), "holds no files"},
            Case{"\xfd"
                 "7zXZ",
@@ -238,6 +238,34 @@ TEST_F(ImageBuilderTest, WhatIsNotWholeOrDoesNotFitIsRefusedWithTheReason) {
     EXPECT_EQ(image.status().code(), absl::StatusCode::kInvalidArgument) << image.status();
     EXPECT_THAT(std::string(image.status().message()), HasSubstr(c.answer));
   }
+}
+
+TEST_F(ImageBuilderTest, OfADiskThatIsTooFullNothingMoreIsTaken) {
+  const Sample sample;
+  Limits limits;
+  limits.reserve = uint64_t{1} << 60;
+  for (const std::string& archive : {sample.Oci(), Packed(sample.Oci(), "gzip")}) {
+    const absl::Status refused = Build(archive, ArchiveKind::kAny, limits).status();
+    EXPECT_EQ(refused.code(), absl::StatusCode::kUnavailable) << refused;
+    EXPECT_THAT(std::string(refused.message()), HasSubstr("disk is too full"));
+  }
+  EXPECT_TRUE(absl::IsUnavailable(WriteError(ENOSPC, "cannot write")));
+  EXPECT_TRUE(absl::IsUnavailable(WriteError(EDQUOT, "cannot write")));
+  EXPECT_TRUE(absl::IsResourceExhausted(WriteError(EFBIG, "cannot write")));
+  EXPECT_FALSE(absl::IsUnavailable(WriteError(EIO, "cannot write")));
+}
+
+TEST_F(ImageBuilderTest, OnlyAResultThatItCanHaveMadeIsTaken) {
+  BuiltImage image;
+  image.kind = ArchiveKind::kOci;
+  EXPECT_FALSE(BuiltImageFromJson(ToJsonText(image), {}).ok());
+  image.layers = {{"layer-0", DigestOf("0"), 1, 1}, {"layer-1", DigestOf("1"), 1, 1}};
+  EXPECT_TRUE(BuiltImageFromJson(ToJsonText(image), {}).ok());
+  Limits limits;
+  limits.layers = 1;
+  EXPECT_FALSE(BuiltImageFromJson(ToJsonText(image), limits).ok());
+  image.layers[1].file = "layer-0";
+  EXPECT_FALSE(BuiltImageFromJson(ToJsonText(image), {}).ok());
 }
 
 TEST_F(ImageBuilderTest, LimitsHoldForAllLayersTogetherAndForDocuments) {

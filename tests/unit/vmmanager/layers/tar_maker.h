@@ -12,11 +12,12 @@
 #include <vector>
 
 #include "absl/strings/str_cat.h"
-#include "absl/strings/string_view.h"
-#include "vmmanager/layers/byte_source.h"
+#include "tests/unit/vmmanager/layers/digest_of.h"
 
 // Archives as tests need them: whole ones, and such as nobody should make.
 namespace ferry::layers {
+
+inline constexpr size_t kTarBlock = 512;
 
 class TarMaker {
  public:
@@ -46,24 +47,25 @@ class TarMaker {
   // Whatever is wanted; `size` is what the header says.
   TarMaker& Raw(const std::string& name, char type, unsigned mode, const std::string& link,
                 const std::string& data, uint64_t size) {
-    char header[512] = {};
-    std::memcpy(header, name.data(), std::min<size_t>(name.size(), 100));
-    std::snprintf(header + 100, 8, "%07o", mode);
-    std::snprintf(header + 108, 8, "%07o", 1000);
-    std::snprintf(header + 116, 8, "%07o", 1000);
-    std::snprintf(header + 124, 12, "%011llo", static_cast<unsigned long long>(size));
-    std::snprintf(header + 136, 12, "%011o", 1700000000);
+    return Add(Header(name, type, mode, link, size), data);
+  }
+  // A file that is one hole, as GNU tar writes it.
+  TarMaker& Hole(const std::string& name, uint64_t size) {
+    std::string header = Header(name, 'S', 0644, "", 0);
+    header.replace(257, 8, "ustar  \0", 8);
+    // The map: no bytes, at the end.
+    std::snprintf(header.data() + 386, 12, "%011llo", static_cast<unsigned long long>(size));
+    std::snprintf(header.data() + 398, 12, "%011o", 0);
+    std::snprintf(header.data() + 483, 12, "%011llo", static_cast<unsigned long long>(size));
+    return Add(std::move(header), "");
+  }
+
+  // Makes the sum of a header right again.
+  static void Sum(char* header) {
     std::memset(header + 148, ' ', 8);
-    header[156] = type;
-    std::memcpy(header + 157, link.data(), std::min<size_t>(link.size(), 100));
-    std::memcpy(header + 257, "ustar\00000", 8);
     unsigned sum = 0;
-    for (const char c : header) sum += static_cast<unsigned char>(c);
+    for (size_t i = 0; i < kTarBlock; ++i) sum += static_cast<unsigned char>(header[i]);
     std::snprintf(header + 148, 8, "%06o", sum);
-    bytes_.append(header, sizeof(header));
-    bytes_.append(data);
-    bytes_.resize((bytes_.size() + 511) / 512 * 512);
-    return *this;
   }
 
   std::string Bytes() const { return bytes_ + std::string(1024, '\0'); }
@@ -71,13 +73,37 @@ class TarMaker {
   std::string OpenBytes() const { return bytes_; }
 
  private:
+  static std::string Header(const std::string& name, char type, unsigned mode,
+                            const std::string& link, uint64_t size) {
+    std::string block(kTarBlock, '\0');
+    char* header = block.data();
+    std::memcpy(header, name.data(), std::min<size_t>(name.size(), 100));
+    std::snprintf(header + 100, 8, "%07o", mode);
+    std::snprintf(header + 108, 8, "%07o", 1000);
+    std::snprintf(header + 116, 8, "%07o", 1000);
+    std::snprintf(header + 124, 12, "%011llo", static_cast<unsigned long long>(size));
+    std::snprintf(header + 136, 12, "%011o", 1700000000);
+    header[156] = type;
+    std::memcpy(header + 157, link.data(), std::min<size_t>(link.size(), 100));
+    std::memcpy(header + 257, "ustar\00000", 8);
+    return block;
+  }
+  TarMaker& Add(std::string header, const std::string& data) {
+    Sum(header.data());
+    bytes_ += header;
+    bytes_.append(data);
+    bytes_.resize((bytes_.size() + kTarBlock - 1) / kTarBlock * kTarBlock);
+    return *this;
+  }
+
   std::string bytes_;
 };
 
-inline std::string DigestOf(absl::string_view bytes) {
-  Sha256 hash;
-  hash.Update(absl::MakeConstSpan(bytes.data(), bytes.size()));
-  return hash.Finish();
+// Makes the sums of all headers right.
+inline void RepairSums(std::string* tar) {
+  for (size_t at = 0; at + kTarBlock <= tar->size(); at += kTarBlock) {
+    if (tar->compare(at + 257, 5, "ustar") == 0) TarMaker::Sum(tar->data() + at);
+  }
 }
 
 // Packed by libarchive's filter of that name ("gzip", "zstd").

@@ -8,7 +8,7 @@
 #include <fstream>
 
 #include "absl/strings/str_cat.h"
-#include "tests/unit/bridge/task_test.h"
+#include "tests/unit/vmmanager/images/images_fixture.h"
 #include "vmmanager/images/fake_tool_runner.h"
 #include "vmmanager/rpc/channel.h"
 #include "vmmanager/rpc/client_call.h"
@@ -24,12 +24,9 @@ using ImageAsync = v1::ImageService::StubInterface::async_interface;
 using ImportClient =
     rpc::StreamOwner<rpc::ClientBidiStream<v1::ImportImageRequest, v1::ImportImageResponse>>;
 
-class ImageServiceTest : public TaskTest {
+class ImageServiceTest : public ImagesTest {
  protected:
   ImageServiceTest() {
-    ImageStore::Options options;
-    options.folder = folder_.path() + "/images";
-    Await(OpenStore(io_.get_executor(), std::move(options), &store_));
     runner_.act = [](const ToolCommand& command) {
       const std::string out =
           std::filesystem::read_symlink(absl::StrCat("/proc/self/fd/", command.descriptors.at(4)));
@@ -44,22 +41,20 @@ class ImageServiceTest : public TaskTest {
     ImageImporter::Options import;
     import.builder = "ferry-layers";
     importer_.emplace(*store_, runner_, import);
-    service_.emplace(io_.get_executor(), *store_, *importer_, 1);
+    Serve({.imports = 1});
+  }
+  void TearDown() override { Stop(); }
+
+  void Serve(ImageService::Limits limits) {
+    service_.emplace(io_.get_executor(), *store_, *importer_, limits);
     rpc::ServerOptions server;
     server.unix_socket = folder_.path() + "/s";
     server_ = *rpc::Server::Start(server, {&*service_});
     stub_ = v1::ImageService::NewStub(*rpc::MakeChannel("unix:" + server.unix_socket, {}));
   }
-  void TearDown() override {
+  void Stop() {
     Await(server_->Shutdown(milliseconds(0)));
     Settle();
-  }
-
-  static Task<void> OpenStore(Executor executor, ImageStore::Options options,
-                              std::unique_ptr<ImageStore>* store) {
-    auto opened = co_await ImageStore::Open(std::move(executor), std::move(options));
-    EXPECT_TRUE(opened.ok()) << opened.status();
-    if (opened.ok()) *store = *std::move(opened);
   }
 
   ImportClient Open(const std::string& name) {
@@ -87,8 +82,6 @@ class ImageServiceTest : public TaskTest {
     return Await(call->Finish());
   }
 
-  TestFolder folder_;
-  std::unique_ptr<ImageStore> store_;
   FakeToolRunner runner_{io_.get_executor()};
   std::optional<ImageImporter> importer_;
   std::optional<ImageService> service_;
@@ -140,8 +133,26 @@ TEST_F(ImageServiceTest, AConversationThatIsNoneIsRefused) {
   cut->Write(Data("x"));
   cut->WritesDone();
   EXPECT_EQ(Finish(cut).code(), absl::StatusCode::kCancelled);
-  EXPECT_TRUE(store_->List().empty());
+  EXPECT_EQ(Count(), 0u);
   EXPECT_TRUE(runner_.commands.empty());
+}
+
+TEST_F(ImageServiceTest, AClientThatSaysNothingIsNotWaitedForAndTakesNobodysPlace) {
+  ImportClient silent = rpc::OpenBidi(io_.get_executor(), stub_->async(), &ImageAsync::ImportImage);
+  ImportClient other = Open("web");
+  other->Write(End());
+  EXPECT_TRUE(Finish(other).ok());
+  silent->Cancel();
+  EXPECT_FALSE(Finish(silent).ok());
+  Stop();
+  Serve({.imports = 1, .patience = milliseconds(1)});
+  ImportClient headless =
+      rpc::OpenBidi(io_.get_executor(), stub_->async(), &ImageAsync::ImportImage);
+  EXPECT_EQ(Finish(headless).code(), absl::StatusCode::kDeadlineExceeded);
+  // Whether it waits for the header or for what follows it.
+  ImportClient idle = Open("web");
+  EXPECT_EQ(Finish(idle).code(), absl::StatusCode::kDeadlineExceeded);
+  EXPECT_THAT(TempFiles(), ::testing::IsEmpty());
 }
 
 TEST_F(ImageServiceTest, MoreImportsThanAllowedAreRefusedUntilOneEnds) {
