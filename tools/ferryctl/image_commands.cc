@@ -12,6 +12,7 @@
 #include "tools/ferryctl/fd_thread.h"
 #include "tools/ferryctl/folder_archive.h"
 #include "tools/ferryctl/image_view.h"
+#include "tools/ferryctl/output.h"
 #include "tools/ferryctl/terminal.h"
 #include "vmmanager/rpc/client_stream.h"
 
@@ -124,15 +125,18 @@ Task<void> TakeAnswers(ImportCall* call, ImportView* view, std::optional<v1::Ima
   }
 }
 
+// What the caller named cannot be read. Names of files may hold anything.
+int NotRead(const std::string& doing, const absl::Status& why, const char* next) {
+  std::fprintf(stderr, "Error: %s failed: %s\n%s", Printable(doing).c_str(),
+               PrintableLines(why.message()).c_str(), next);
+  return kUsage;
+}
+
 Task<int> Import(Client* client, ImportArguments arguments) {
   using asio::experimental::awaitable_operators::operator||;
   const std::string doing = absl::StrCat("importing ", arguments.source);
   absl::StatusOr<ImportSource> source = OpenSource(arguments.source);
-  if (!source.ok()) {
-    std::fprintf(stderr, "Error: %s failed: %s\n", doing.c_str(),
-                 std::string(source.status().message()).c_str());
-    co_return kUsage;
-  }
+  if (!source.ok()) co_return NotRead(doing, source.status(), "");
   ImportCall call =
       rpc::OpenBidi(client->executor, client->images->async(), &ImageAsync::ImportImage);
   v1::ImportImageRequest header;
@@ -153,9 +157,7 @@ Task<int> Import(Client* client, ImportArguments arguments) {
   const absl::Status status = co_await call->Finish();
   view.Clear();
   if (!failure.ok()) {
-    std::fprintf(stderr, "Error: %s failed: %s\n  Next:     Nothing was kept; try again.\n",
-                 doing.c_str(), std::string(failure.message()).c_str());
-    co_return kInternal;
+    co_return NotRead(doing, failure, "  Next:     Nothing was kept; try again.\n");
   }
   if (!status.ok()) co_return Fail(*client, doing, status);
   if (!image) co_return Fail(*client, doing, absl::InternalError("the daemon sent no image"));
@@ -220,7 +222,7 @@ void AddImageCommands(CLI::App* app, Command* command) {
   });
   auto names = std::make_shared<std::vector<std::string>>();
   CLI::App* remove = image->add_subcommand("rm", "Remove images that nothing uses");
-  remove->add_option("images", *names, "Their names")->required();
+  remove->add_option("images", *names, "Their names or ids")->required();
   remove->callback([names, command] {
     command->action = [names](Client* client) { return RemoveImages(client, *names); };
   });

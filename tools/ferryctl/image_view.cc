@@ -42,8 +42,9 @@ std::string Layers(int count) { return absl::StrCat(count, count == 1 ? " layer"
 std::string ImageTable(const v1::ListImagesResponse& response) {
   Table table({"IMAGE", "ID", "LAYERS", "SIZE", "IMPORTED"});
   for (const v1::Image& image : response.images()) {
-    table.Add({image.name(), ShortDigest(image.id()), absl::StrCat(image.layers_size()),
-               FormatSize(image.disk_bytes()), FormatTime(image.created_unix_ms())});
+    table.Add({Printable(image.name()), Printable(ShortDigest(image.id())),
+               absl::StrCat(image.layers_size()), FormatSize(image.disk_bytes()),
+               FormatTime(image.created_unix_ms())});
   }
   return table.ToString();
 }
@@ -72,7 +73,7 @@ std::string ImageDetails(const v1::Image& image) {
 }
 
 std::string ImportedLine(const v1::Image& image) {
-  return absl::StrCat("Imported ", image.name(), ": ", Layers(image.layers_size()), ", ",
+  return absl::StrCat("Imported ", Printable(image.name()), ": ", Layers(image.layers_size()), ", ",
                       FormatSize(image.disk_bytes()), "\n");
 }
 

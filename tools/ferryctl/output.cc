@@ -35,7 +35,14 @@ std::string OrDash(const std::string& text) { return text.empty() ? "-" : text; 
 
 std::string Printable(const std::string& text) {
   std::string clean;
-  for (const char c : text) clean += absl::ascii_iscntrl(static_cast<unsigned char>(c)) ? '?' : c;
+  for (size_t i = 0; i < text.size(); ++i) {
+    const auto c = static_cast<unsigned char>(text[i]);
+    const auto next = static_cast<unsigned char>(i + 1 < text.size() ? text[i + 1] : '\0');
+    // Terminals take U+0080 to U+009F for control characters, too; U+009B begins a sequence.
+    const bool wide = c == 0xc2 && next >= 0x80 && next < 0xa0;
+    clean += wide || absl::ascii_iscntrl(c) ? '?' : text[i];
+    if (wide) ++i;
+  }
   return clean;
 }
 

@@ -53,5 +53,14 @@ TEST(ImageViewTest, ProgressSaysWhatIsDoneAndOfHowMuch) {
   EXPECT_EQ(ImportedLine(Sample()), "Imported web:1: 2 layers, 3.0 MiB\n");
 }
 
+TEST(ImageViewTest, NoNameSteersTheTerminal) {
+  v1::Image image = Sample();
+  image.set_name("web\u009b31m:1\x1b[31m");
+  EXPECT_THAT(ImportedLine(image), HasSubstr("Imported web?31m:1?[31m: "));
+  v1::ListImagesResponse response;
+  *response.add_images() = image;
+  EXPECT_THAT(ImageTable(response), HasSubstr("web?31m:1?[31m "));
+}
+
 }  // namespace
 }  // namespace ferry::ctl
