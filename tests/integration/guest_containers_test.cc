@@ -1,10 +1,13 @@
-#include <stdlib.h>
+#include <fcntl.h>
 
 #include <filesystem>
 #include <fstream>
 
 #include "tests/integration/container_host_client.h"
 #include "tests/integration/qemu_fixture.h"
+#include "tests/unit/vmmanager/layers/memory_file.h"
+#include "tests/unit/vmmanager/layers/tar_maker.h"
+#include "vmmanager/layers/layer_builder.h"
 
 // Containers in the real guest image under the real QEMU.
 namespace ferry::vm {
@@ -17,6 +20,7 @@ using bridge::ReadUntil;
 
 const std::string kOne(64, '1');
 const std::string kTwo(64, '2');
+constexpr int kManyNames = 500;
 
 constexpr char kMounts[] =
     R"("mounts":[{"destination":"/proc","type":"proc","source":"proc"},)"
@@ -47,32 +51,37 @@ class GuestContainersTest : public QemuFixture {
  protected:
   void SetUp() override {
     QemuFixture::SetUp();
-    MakeRootfs();
-    const std::string layer = folder_ + "/layer.erofs";
-    ASSERT_EQ(system(absl::StrCat("mkfs.erofs ", layer, " ", folder_, "/rootfs >", folder_,
-                                  "/mkfs.log 2>&1")
-                         .c_str()),
-              0);
+    MakeLayer();
     MakeScratch("scratch");
     MakeScratch("scratch2");
   }
 
-  void MakeRootfs() {
-    const std::string bin = folder_ + "/rootfs/bin";
-    fs::create_directories(bin);
-    for (const char* name : {"proc", "sys", "dev", "tmp", "etc"}) {
-      fs::create_directories(folder_ + "/rootfs/" + name);
-    }
+  // By Ferry's own writer, with more names in one folder than a block of it holds.
+  void MakeLayer() {
+    layers::TarMaker tar;
+    for (const char* name : {"proc", "sys", "dev", "tmp", "etc"}) tar.Folder(name);
     std::string busybox;
     for (const auto& entry : fs::directory_iterator(FERRY_GUEST_CACHE)) {
       const std::string candidate = entry.path().string() + "/bin/busybox";
       if (entry.is_directory() && fs::exists(candidate)) busybox = candidate;
     }
     ASSERT_FALSE(busybox.empty()) << "no busybox in " << FERRY_GUEST_CACHE;
-    fs::copy_file(busybox, bin + "/busybox");
+    std::ifstream in(busybox, std::ios::binary);
+    const std::string program((std::istreambuf_iterator<char>(in)), {});
+    tar.File("bin/busybox", program, 0755);
     for (const char* name : {"sh", "cat", "sleep", "stty", "hostname", "readlink", "ps"}) {
-      fs::create_symlink("busybox", bin + "/" + name);
+      tar.Symlink(absl::StrCat("bin/", name), "busybox");
     }
+    for (int i = 0; i < kManyNames; ++i) {
+      tar.File(absl::StrCat("many/a-rather-long-name-", i), absl::StrCat(i, "\n"));
+    }
+    const UniqueFd source = layers::MemoryFile(tar.Bytes());
+    const UniqueFd image(
+        ::open((folder_ + "/layer.erofs").c_str(), O_RDWR | O_CREAT | O_EXCL | O_CLOEXEC, 0600));
+    layers::FileSource file(source.get(), 0, tar.Bytes().size());
+    layers::Budget budget(layers::Limits(), image.get());
+    const auto built = layers::BuildLayer(file, layers::Whiteouts::kLiteral, budget, image.get());
+    ASSERT_TRUE(built.ok()) << built.status();
   }
 
   void MakeScratch(const std::string& name) {
@@ -172,6 +181,17 @@ Task<void> GuestContainersTest::Life() {
   const auto init = co_await client->Execute(kOne, "", /*terminal=*/false);
   if (init->out == nullptr) co_return;
   EXPECT_EQ(co_await ReadUntil(init->out.get(), "\n"), "up 1\n");
+
+  // Every name of a large folder is found, wherever in it the kernel looks.
+  const std::string look = Process(
+      "n=0; while [ $n -lt 500 ]; do read x </many/a-rather-long-name-$n; "
+      "[ $x = $n ] || echo $n; n=$((n + 1)); done; set -- /many/*; echo $#",
+      false);
+  const auto names = co_await client->Execute(kOne, look, /*terminal=*/false);
+  if (names->out == nullptr) co_return;
+  EXPECT_EQ(co_await ReadUntil(names->out.get(), ""), absl::StrCat(kManyNames, "\n"));
+  names->out->Close();
+  EXPECT_EQ((co_await client->Wait(names->pid)).exit_code, 0u);
 
   // What an exec writes is on the scratch; the root is the layer's.
   const std::string write = Process("echo kept > /made; cat /made; kill -9 $$", false);
