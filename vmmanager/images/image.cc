@@ -15,9 +15,10 @@ namespace json = boost::json;
 
 constexpr uint64_t kImageVersion = 1;
 
-absl::Status CheckVersion(const json::object& document) {
+absl::StatusOr<json::object> ParseRecord(absl::string_view text, absl::string_view what) {
+  ASSIGN_OR_RETURN(json::object document, layers::ParseObject(text, what));
   ASSIGN_OR_RETURN(const uint64_t version, layers::NumberAt(document, "version"));
-  if (version == kImageVersion) return absl::OkStatus();
+  if (version == kImageVersion) return document;
   return absl::InvalidArgumentError(
       absl::StrCat("it has the version ", version, ", and this ferryd knows ", kImageVersion));
 }
@@ -62,8 +63,7 @@ std::string ToJsonText(const Image& image) {
 }
 
 absl::StatusOr<Image> ImageFromJson(absl::string_view text) {
-  ASSIGN_OR_RETURN(const auto document, layers::ParseObject(text, "the image's file"));
-  RETURN_IF_ERROR(CheckVersion(document));
+  ASSIGN_OR_RETURN(const auto document, ParseRecord(text, "the image's file"));
   Image image;
   ASSIGN_OR_RETURN(image.name, layers::StringAt(document, "name"));
   ASSIGN_OR_RETURN(image.id, layers::StringAt(document, "id"));
@@ -97,8 +97,7 @@ std::string ToJsonText(const ImagePin& pin) {
 }
 
 absl::StatusOr<ImagePin> PinFromJson(absl::string_view text) {
-  ASSIGN_OR_RETURN(const auto document, layers::ParseObject(text, "the pin's file"));
-  RETURN_IF_ERROR(CheckVersion(document));
+  ASSIGN_OR_RETURN(const auto document, ParseRecord(text, "the pin's file"));
   ImagePin pin;
   ASSIGN_OR_RETURN(pin.owner, layers::StringAt(document, "owner"));
   ASSIGN_OR_RETURN(pin.image_ids, layers::StringsAt(document, "image_ids"));

@@ -10,20 +10,54 @@
 
 namespace ferry::layers {
 
+namespace {
+
+// The fields of a configuration, with their names in OCI's document and in Ferry's. First those
+// that lie in its "config".
+template <typename Config, typename Visit>
+absl::Status ForEachInnerField(Config& config, Visit visit) {
+  RETURN_IF_ERROR(visit("Entrypoint", "entrypoint", config.entrypoint));
+  RETURN_IF_ERROR(visit("Cmd", "cmd", config.cmd));
+  RETURN_IF_ERROR(visit("Env", "env", config.env));
+  RETURN_IF_ERROR(visit("WorkingDir", "working_dir", config.working_dir));
+  RETURN_IF_ERROR(visit("User", "user", config.user));
+  RETURN_IF_ERROR(visit("StopSignal", "stop_signal", config.stop_signal));
+  return visit("Labels", "labels", config.labels);
+}
+template <typename Config, typename Visit>
+absl::Status ForEachOuterField(Config& config, Visit visit) {
+  RETURN_IF_ERROR(visit("architecture", "architecture", config.architecture));
+  return visit("os", "os", config.os);
+}
+
+absl::Status ReadField(const boost::json::object& json, const char* name, std::string* field) {
+  ASSIGN_OR_RETURN(*field, StringAt(json, name));
+  return absl::OkStatus();
+}
+absl::Status ReadField(const boost::json::object& json, const char* name,
+                       std::vector<std::string>* field) {
+  ASSIGN_OR_RETURN(*field, StringsAt(json, name));
+  return absl::OkStatus();
+}
+absl::Status ReadField(const boost::json::object& json, const char* name,
+                       std::map<std::string, std::string>* field) {
+  ASSIGN_OR_RETURN(*field, StringMapAt(json, name));
+  return absl::OkStatus();
+}
+
+}  // namespace
+
 absl::StatusOr<OciConfig> ParseOciConfig(absl::string_view json) {
   ASSIGN_OR_RETURN(const auto document, ParseObject(json, "the image's configuration"));
   ASSIGN_OR_RETURN(const auto inner, ObjectAt(document, "config"));
   OciConfig parsed;
-  ImageConfig& config = parsed.config;
-  ASSIGN_OR_RETURN(config.architecture, StringAt(document, "architecture"));
-  ASSIGN_OR_RETURN(config.os, StringAt(document, "os"));
-  ASSIGN_OR_RETURN(config.entrypoint, StringsAt(inner, "Entrypoint"));
-  ASSIGN_OR_RETURN(config.cmd, StringsAt(inner, "Cmd"));
-  ASSIGN_OR_RETURN(config.env, StringsAt(inner, "Env"));
-  ASSIGN_OR_RETURN(config.working_dir, StringAt(inner, "WorkingDir"));
-  ASSIGN_OR_RETURN(config.user, StringAt(inner, "User"));
-  ASSIGN_OR_RETURN(config.stop_signal, StringAt(inner, "StopSignal"));
-  ASSIGN_OR_RETURN(config.labels, StringMapAt(inner, "Labels"));
+  const auto read_from = [](const boost::json::object& object) {
+    return [&object](const char* name, const char*, auto& field) {
+      return ReadField(object, name, &field);
+    };
+  };
+  RETURN_IF_ERROR(ForEachInnerField(parsed.config, read_from(inner)));
+  RETURN_IF_ERROR(ForEachOuterField(parsed.config, read_from(document)));
   ASSIGN_OR_RETURN(const auto rootfs, ObjectAt(document, "rootfs"));
   ASSIGN_OR_RETURN(parsed.diff_ids, StringsAt(rootfs, "diff_ids"));
   for (const std::string& id : parsed.diff_ids) {
@@ -36,28 +70,23 @@ absl::StatusOr<OciConfig> ParseOciConfig(absl::string_view json) {
 }
 
 boost::json::object ToJson(const ImageConfig& config) {
-  return {{"entrypoint", boost::json::value_from(config.entrypoint)},
-          {"cmd", boost::json::value_from(config.cmd)},
-          {"env", boost::json::value_from(config.env)},
-          {"working_dir", config.working_dir},
-          {"user", config.user},
-          {"stop_signal", config.stop_signal},
-          {"labels", boost::json::value_from(config.labels)},
-          {"architecture", config.architecture},
-          {"os", config.os}};
+  boost::json::object json;
+  const auto write = [&json](const char*, const char* name, const auto& field) {
+    json[name] = boost::json::value_from(field);
+    return absl::OkStatus();
+  };
+  ForEachInnerField(config, write).IgnoreError();
+  ForEachOuterField(config, write).IgnoreError();
+  return json;
 }
 
 absl::StatusOr<ImageConfig> ConfigFromJson(const boost::json::object& json) {
   ImageConfig config;
-  ASSIGN_OR_RETURN(config.entrypoint, StringsAt(json, "entrypoint"));
-  ASSIGN_OR_RETURN(config.cmd, StringsAt(json, "cmd"));
-  ASSIGN_OR_RETURN(config.env, StringsAt(json, "env"));
-  ASSIGN_OR_RETURN(config.working_dir, StringAt(json, "working_dir"));
-  ASSIGN_OR_RETURN(config.user, StringAt(json, "user"));
-  ASSIGN_OR_RETURN(config.stop_signal, StringAt(json, "stop_signal"));
-  ASSIGN_OR_RETURN(config.labels, StringMapAt(json, "labels"));
-  ASSIGN_OR_RETURN(config.architecture, StringAt(json, "architecture"));
-  ASSIGN_OR_RETURN(config.os, StringAt(json, "os"));
+  const auto read = [&json](const char*, const char* name, auto& field) {
+    return ReadField(json, name, &field);
+  };
+  RETURN_IF_ERROR(ForEachInnerField(config, read));
+  RETURN_IF_ERROR(ForEachOuterField(config, read));
   return config;
 }
 
