@@ -84,6 +84,7 @@ struct Guest::Impl {
       : options(o),
         gate(std::make_shared<LinkGate>(executor, transport)),
         connection(std::make_shared<GuestConnection>(gate, o.rpc_timeout)),
+        log(o.log ? std::make_shared<GuestLog>(gate, o.log) : nullptr),
         requests(executor),
         strays(connection, {.knows = [this](uint32_t pid) { return processes.count(pid) != 0; },
                             .acknowledge_exit = [this](uint32_t pid) { AcknowledgeExit(pid); }}) {}
@@ -158,6 +159,7 @@ struct Guest::Impl {
   GuestOptions options;
   std::shared_ptr<LinkGate> gate;
   std::shared_ptr<GuestConnection> connection;
+  std::shared_ptr<GuestLog> log;  // nullptr: nobody asked for it
   PortAllocator ports;
   std::map<uint32_t, std::shared_ptr<HostedProcess>> processes;
   std::map<std::string, std::shared_ptr<Container>> containers;
@@ -280,7 +282,15 @@ std::shared_ptr<Guest> Guest::Create(Executor executor, bridge::HostTransport& t
 
 Guest::~Guest() { Close(absl::UnavailableError("the guest is gone")); }
 
-absl::Status Guest::Listen() { return impl_->connection->Listen(); }
+absl::Status Guest::Listen() {
+  absl::Status status = impl_->connection->Listen();
+  if (!status.ok() || !impl_->log) return status;
+  // With vsock the port is one that only the privileged may listen on.
+  if (const absl::Status log = impl_->log->Listen(); !log.ok()) {
+    spdlog::warn("a guest's log is not taken: {}", std::string(log.message()));
+  }
+  return absl::OkStatus();
+}
 
 Task<absl::Status> Guest::WaitReady() {
   std::shared_ptr<GuestConnection> connection = impl_->connection;
@@ -444,6 +454,7 @@ void Guest::Close(const absl::Status& reason) {
   impl_->connection->core().set_on_notification(nullptr);
   for (auto& [pid, process] : impl_->processes) process->Close(reason);
   for (auto& [id, container] : impl_->containers) container->Close();
+  if (impl_->log) impl_->log->Close();
   impl_->connection->Close(reason);
   // Tasks that are held back or waiting for the agent see that they are closed, and end.
   impl_->gate->open.Set();

@@ -10,6 +10,7 @@
 #include "absl/status/statusor.h"
 #include "bridge/runtime/async.h"
 #include "bridge/transport/transport.h"
+#include "guestmanager/guest_log.h"
 #include "guestmanager/process.h"
 #include "guestmanager/spool_file.h"
 
@@ -22,6 +23,7 @@ struct GuestOptions {
   SpoolSettings spool;
   size_t max_processes = 4096;  // more are refused; what a migration carries is bounded
   size_t ended_kept = 64;       // ended processes that nobody is attached to; the newest stay
+  GuestLogSink log;             // null: the guest's log is not taken
 };
 
 // What a migration carries of a guest, and what the destination makes it from again.
@@ -44,7 +46,8 @@ class Guest : public std::enable_shared_from_this<Guest> {
                                        GuestOptions options);
   ~Guest();
 
-  // Listens on the bridge port. Once listening the agent may dial at any time.
+  // Listens on the bridge port, and on the log's, without which it does as well. Once listening the
+  // agent may dial at any time.
   absl::Status Listen();
 
   // Returns when the agent has dialled and the protocol is negotiated. From then on a lost link is

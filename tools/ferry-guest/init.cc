@@ -23,6 +23,7 @@ namespace {
 namespace fs = std::filesystem;
 
 constexpr char kNewRoot[] = "/.ferry-root";
+constexpr char kKernelLog[] = "/dev/kmsg";
 
 absl::Status Mount(const char* source, const char* target, const char* type, unsigned long flags,
                    const char* data) {
@@ -103,7 +104,22 @@ void SetHostName() {
 
 }  // namespace
 
-void Say(const std::string& text) { fprintf(stderr, "ferry-guest: %s\n", text.c_str()); }
+void Say(const std::string& text) {
+  fprintf(stderr, "ferry-guest: %s\n", text.c_str());
+  if (getpid() != 1) return;
+  // As a notice of a program (facility 1): the host reads it there, and the console does not show
+  // it a second time.
+  const std::string record = absl::StrCat("<13>ferry-guest: ", text);
+  const UniqueFd log(open(kKernelLog, O_WRONLY | O_NOCTTY | O_CLOEXEC));
+  if (log.valid()) [[maybe_unused]]
+    const ssize_t written = write(log.get(), record.data(), record.size());
+}
+
+absl::StatusOr<UniqueFd> OpenKernelLog() {
+  UniqueFd log(open(kKernelLog, O_RDONLY | O_NONBLOCK | O_NOCTTY | O_CLOEXEC));
+  if (!log.valid()) return absl::ErrnoToStatus(errno, absl::StrCat("cannot open ", kKernelLog));
+  return log;
+}
 
 absl::Status PrepareRoot() {
   RETURN_IF_ERROR(SwitchRoot());

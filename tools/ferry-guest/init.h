@@ -9,8 +9,12 @@
 // What process 1 of a guest does before and after it is an agent.
 namespace ferry {
 
-// Says something on the console (standard error).
+// Says something on the console (standard error), and as process 1 in the kernel's log, which the
+// host gets.
 void Say(const std::string& text);
+
+// For reading, from the oldest record, without blocking.
+absl::StatusOr<UniqueFd> OpenKernelLog();
 
 // Mounts what programs expect, moves the root onto a tmpfs (a container cannot pivot away from an
 // initramfs), and brings up the host name and the loopback device.

@@ -16,6 +16,7 @@
 #include "bridge/container/crun_runtime.h"
 #include "bridge/container/linux_volumes.h"
 #include "bridge/guest/guest_server.h"
+#include "bridge/guest/log_stream.h"
 #include "bridge/guest/orphan_reaper.h"
 #include "bridge/mux/serial_guest_transport.h"
 #include "bridge/process/helper.h"
@@ -86,6 +87,7 @@ void Serve(asio::io_context& io, bridge::GuestTransport& transport, bool init) {
   weak = server;
   asio::signal_set stop(io);
   if (init) {
+    Spawn(io.get_executor(), bridge::StreamLog(transport, {.open = OpenKernelLog}));
     Spawn(io.get_executor(), bridge::ReapOrphans(owned));
   } else {
     stop.add(SIGTERM);

@@ -2,6 +2,7 @@
 
 #include <cstdint>
 
+#include "absl/strings/ascii.h"
 #include "absl/strings/escaping.h"
 
 namespace ferry::rpc {
@@ -36,6 +37,18 @@ std::string Printable(absl::string_view text, size_t max_bytes) {
     text.remove_prefix(source.size());
   }
   return printable;
+}
+
+std::string PrintableLine(absl::string_view text, size_t max_bytes) {
+  std::string line = Printable(text, max_bytes);
+  for (size_t i = 0; i < line.size(); ++i) {
+    if (absl::ascii_iscntrl(static_cast<unsigned char>(line[i]))) line[i] = '?';
+    // U+0080 to U+009F steer terminals as well.
+    const bool upper =
+        line[i] == '\xc2' && i + 1 < line.size() && static_cast<uint8_t>(line[i + 1]) < 0xa0;
+    if (upper) line.replace(i, 2, "?");
+  }
+  return line;
 }
 
 }  // namespace ferry::rpc

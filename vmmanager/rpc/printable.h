@@ -11,4 +11,7 @@ namespace ferry::rpc {
 // are written as \xNN.
 std::string Printable(absl::string_view text, size_t max_bytes);
 
+// The same for one line of a log that is read on terminals: control characters become '?'.
+std::string PrintableLine(absl::string_view text, size_t max_bytes);
+
 }  // namespace ferry::rpc

@@ -24,6 +24,17 @@ constexpr size_t kMaxReasonBytes = 4096;
 
 std::string FirstLine(const std::string& text) { return text.substr(0, text.find('\n')); }
 
+// A guest may write anything, and our log's readers are terminals.
+void LogOfGuest(const std::string& vm, bridge::LogLevel level, const std::string& text) {
+  constexpr size_t kMaxLine = 1024;
+  const bool bad = level <= bridge::LogLevel::kError;
+  const auto severity = bad                                   ? spdlog::level::err
+                        : level == bridge::LogLevel::kWarning ? spdlog::level::warn
+                        : level == bridge::LogLevel::kDebug   ? spdlog::level::debug
+                                                              : spdlog::level::info;
+  spdlog::log(severity, "guest {}: {}", vm, rpc::PrintableLine(text, kMaxLine));
+}
+
 }  // namespace
 
 UtilityVm::UtilityVm(SandboxDeps deps, VmRow row, v1::VmSpec spec, schema::ComputeSystem document)
@@ -256,6 +267,9 @@ void UtilityVm::MakeGuest(Spools spools) {
   if (!options.spool.folder.empty()) {
     std::filesystem::create_directories(options.spool.folder, ignored);
   }
+  options.log = [name = this->name()](bridge::LogLevel level, const std::string& text) {
+    LogOfGuest(name, level, text);
+  };
   guest_ = guest::Guest::Create(deps_.executor, system_->guest_transport(), options);
   std::weak_ptr<UtilityVm> weak = weak_from_this();
   guest_->set_on_change([weak] {

@@ -23,6 +23,15 @@ TEST(PrintableTest, OtherBytesAreEscaped) {
   EXPECT_EQ(Printable("a\xffz", 100), "a\\xffz");
 }
 
+TEST(PrintableTest, OneLineSteersNoTerminal) {
+  EXPECT_EQ(PrintableLine("a\x1b[2J\r\nb\x7f", 100), "a?[2J??b?");
+  EXPECT_EQ(PrintableLine("a\xc2\x9b"
+                          "31m",
+                          100),
+            "a?31m");
+  EXPECT_EQ(PrintableLine("na\xc3\xafve", 100), "na\xc3\xafve");
+}
+
 TEST(PrintableTest, CutsBetweenCharacters) {
   EXPECT_EQ(Printable("abc", 2), "ab");
   EXPECT_EQ(Printable("a\u20ac", 3), "a");

@@ -1,0 +1,60 @@
+"""What a guest's kernel and agent log comes to the log of the daemon that has the guest."""
+import select
+import time
+
+from harness.inotify import Inotify
+
+DEADLINE = 60
+
+
+def lines_of(host, text):
+    log = host.outside(host.log).read_text(errors="replace")
+    return [line for line in log.splitlines() if text in line]
+
+
+def wait_for_line(host, text):
+    """The lines of the daemon's log that hold the text, once there is one."""
+    notices = Inotify()
+    notices.watch(host.outside(host.log).parent)
+    deadline = time.monotonic() + DEADLINE
+    while not (found := lines_of(host, text)):
+        left = deadline - time.monotonic()
+        assert left > 0 and select.select([notices], [], [], left)[0], \
+            f"no line with {text!r}:\n{host.log_tail()}"
+        notices.appeared()
+    return found
+
+
+def say(host, vm, text, priority):
+    result = host.ctl.exec(vm, "sh", "-c", f'echo "<{priority}>{text}" >/dev/kmsg')
+    assert result.returncode == 0, result.stderr
+
+
+def test_the_guests_log_goes_where_the_guest_goes(two_hosts, vm):
+    source, destination = two_hosts
+    (ready,) = wait_for_line(source, f"guest {vm}: ferry-guest: ready")
+    assert "info" in ready
+    say(source, vm, "the fan is slow", 12)
+    (warning,) = wait_for_line(source, f"guest {vm}: the fan is slow")
+    assert "warn" in warning
+
+    source.ctl.migrate(vm, destination)
+    say(destination, vm, "the fan stands", 11)
+    (error,) = wait_for_line(destination, f"guest {vm}: the fan stands")
+    assert "error" in error
+    # What the source has taken is not told again.
+    assert not lines_of(destination, "the fan is slow")
+    assert not lines_of(source, "the fan stands")
+
+
+def test_a_daemon_that_was_away_is_told_what_it_missed(two_hosts, vm):
+    host = two_hosts[0]
+    say(host, vm, "before", 13)
+    wait_for_line(host, f"guest {vm}: before")
+    said = 'for i in 1 2 3; do echo "<13>while away $i" >/dev/kmsg; sleep 1; done'
+    host.ctl.ok("exec", "-d", vm, "--", "sh", "-c", said)
+    host.kill()
+    host.start()
+    wait_for_line(host, f"guest {vm}: while away 3")
+    for number in (1, 2, 3):
+        assert len(lines_of(host, f"guest {vm}: while away {number}")) == 1
