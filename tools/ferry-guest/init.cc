@@ -4,6 +4,7 @@
 #include <fcntl.h>
 #include <net/if.h>
 #include <stdio.h>
+#include <string.h>
 #include <sys/ioctl.h>
 #include <sys/mount.h>
 #include <sys/reboot.h>
@@ -111,8 +112,9 @@ void Say(const std::string& text) {
   // it a second time.
   const std::string record = absl::StrCat("<13>ferry-guest: ", text);
   const UniqueFd log(open(kKernelLog, O_WRONLY | O_NOCTTY | O_CLOEXEC));
-  if (log.valid()) [[maybe_unused]]
-    const ssize_t written = write(log.get(), record.data(), record.size());
+  if (!log.valid() || write(log.get(), record.data(), record.size()) < 0) {
+    fprintf(stderr, "ferry-guest: cannot write to %s: %s\n", kKernelLog, strerror(errno));
+  }
 }
 
 absl::StatusOr<UniqueFd> OpenKernelLog() {
