@@ -1,31 +1,26 @@
 #include "guestmanager/guest_log.h"
 
 #include <array>
+#include <chrono>
 #include <optional>
 #include <utility>
 
-#include "absl/strings/str_cat.h"
-
 namespace ferry::guest {
 
-bool LogAllowance::Take(std::chrono::steady_clock::time_point now) {
+milliseconds LogAllowance::Take(std::chrono::steady_clock::time_point now) {
   if (now - began_ >= kPeriod) {
     began_ = now;
     taken_ = 0;
-    earlier_ += std::exchange(refused_, 0);
   }
   if (taken_ < kLines) {
     ++taken_;
-    return true;
+    return milliseconds(0);
   }
-  ++refused_;
-  return false;
+  return std::chrono::ceil<milliseconds>(began_ + kPeriod - now);
 }
 
-uint64_t LogAllowance::TakeRefused() { return std::exchange(earlier_, 0); }
-
 GuestLog::GuestLog(std::shared_ptr<LinkGate> gate, GuestLogSink sink)
-    : gate_(std::move(gate)), sink_(std::move(sink)) {}
+    : gate_(std::move(gate)), sink_(std::move(sink)), closed_(gate_->executor) {}
 
 absl::Status GuestLog::Listen() {
   absl::StatusOr<std::unique_ptr<bridge::Listener>> listener =
@@ -37,19 +32,19 @@ absl::Status GuestLog::Listen() {
 }
 
 void GuestLog::Close() {
-  sink_ = nullptr;
+  closed_.Set();
   if (listener_) listener_->Close();
   if (connection_) connection_->Close();
 }
 
 Task<void> GuestLog::AcceptLoop(std::shared_ptr<GuestLog> self) {
   const std::shared_ptr<bridge::Listener> listener = self->listener_;
-  while (self->sink_) {
+  while (!self->closed_.is_set()) {
     absl::StatusOr<std::unique_ptr<bridge::Connection>> connection = co_await listener->Accept();
     if (!connection.ok()) co_return;
     if (self->connection_) self->connection_->Close();
     self->connection_ = *std::move(connection);
-    if (!self->sink_) co_return self->connection_->Close();
+    if (self->closed_.is_set()) co_return self->connection_->Close();
     Spawn(self->gate_->executor, ReadLoop(self, self->connection_));
   }
 }
@@ -58,21 +53,35 @@ Task<void> GuestLog::ReadLoop(std::shared_ptr<GuestLog> self,
                               std::shared_ptr<bridge::Connection> connection) {
   bridge::LogLines lines;
   std::array<char, 4096> buffer;
-  while (self->sink_) {
+  while (!self->closed_.is_set()) {
     const absl::StatusOr<size_t> got = co_await connection->Read(buffer);
-    // A frozen guest is not told anything, not even that its log was read.
-    co_await self->gate_->open.Wait();
-    if (!got.ok() || *got == 0 || !self->sink_) break;
+    if (!got.ok() || *got == 0) break;
     lines.Append(std::string_view(buffer.data(), *got));
     bool acknowledge = false;
     while (const std::optional<std::string> line = lines.Next()) {
+      // Before the line is looked at, which costs more than to send it.
+      if (!co_await self->Allowed()) co_return connection->Close();
       acknowledge = self->Pass(bridge::DecodeLogLine(*line)) || acknowledge;
     }
     if (!acknowledge) continue;
     const std::string ack = bridge::EncodeLogAck(self->last_);
+    // A frozen guest is not told anything, not even that its log was read.
+    co_await self->gate_->open.Wait();
     if (!(co_await connection->Write(ack)).ok()) break;
   }
   connection->Close();
+}
+
+Task<bool> GuestLog::Allowed() {
+  const std::shared_ptr<GuestLog> self = shared_from_this();
+  while (!closed_.is_set()) {
+    co_await gate_->open.Wait();
+    const milliseconds wait = allowance_.Take(std::chrono::steady_clock::now());
+    if (wait == milliseconds(0)) break;
+    Task<void> closed = closed_.Wait();
+    const absl::Status ignored = co_await WithDeadline(wait, "the log", std::move(closed));
+  }
+  co_return !closed_.is_set();
 }
 
 bool GuestLog::Pass(const bridge::LogRecord& record) {
@@ -80,11 +89,7 @@ bool GuestLog::Pass(const bridge::LogRecord& record) {
   // One whose acknowledgement was lost.
   if (numbered && record.sequence <= last_) return true;
   if (numbered) last_ = record.sequence;
-  const bool passes = allowance_.Take(std::chrono::steady_clock::now());
-  if (const uint64_t refused = allowance_.TakeRefused(); refused > 0) {
-    sink_(bridge::LogLevel::kWarning, absl::StrCat(refused, " lines were left out: too many"));
-  }
-  if (passes) sink_(record.level, record.message);
+  sink_(record.level, record.message);
   return numbered;
 }
 

@@ -17,23 +17,21 @@ using GuestLogSink = std::function<void(bridge::LogLevel level, const std::strin
 // How many lines of one guest are passed on: the log is the host's, and a guest must not fill it.
 class LogAllowance {
  public:
-  static constexpr int kLines = 200;  // in each period
+  static constexpr int kLines = 50;  // in each period
   static constexpr milliseconds kPeriod{10'000};
 
-  // Whether one more may pass now.
-  bool Take(std::chrono::steady_clock::time_point now);
-  // How many were refused before the present period; told once.
-  uint64_t TakeRefused();
+  // Takes one line, or says how long to wait until the next one may pass.
+  milliseconds Take(std::chrono::steady_clock::time_point now);
 
  private:
   std::chrono::steady_clock::time_point began_;
   int taken_ = 0;
-  uint64_t refused_ = 0;
-  uint64_t earlier_ = 0;
 };
 
-// The host's end of one guest's log stream: takes its records, passes on each once and acknowledges
-// it. The agent dials again after a lost link, to whichever host the guest is on then.
+// The host's end of one guest's log stream: takes its records, passes each on once and acknowledges
+// it. The agent dials again after a lost link, to whichever host the guest is on then; what another
+// daemon has passed on without being able to say so comes again. A guest that logs more than it may
+// is read more slowly; its kernel's buffer then counts what it loses.
 class GuestLog : public std::enable_shared_from_this<GuestLog> {
  public:
   GuestLog(std::shared_ptr<LinkGate> gate, GuestLogSink sink);
@@ -46,11 +44,14 @@ class GuestLog : public std::enable_shared_from_this<GuestLog> {
   static Task<void> AcceptLoop(std::shared_ptr<GuestLog> self);
   static Task<void> ReadLoop(std::shared_ptr<GuestLog> self,
                              std::shared_ptr<bridge::Connection> connection);
+  // Waits until one more line may pass. False: closed.
+  Task<bool> Allowed();
   // True if it is numbered, so that it has to be acknowledged.
   bool Pass(const bridge::LogRecord& record);
 
   const std::shared_ptr<LinkGate> gate_;
-  GuestLogSink sink_;  // null: closed
+  GuestLogSink sink_;
+  AsyncEvent closed_;
   LogAllowance allowance_;
   std::shared_ptr<bridge::Listener> listener_;
   std::shared_ptr<bridge::Connection> connection_;  // the newest

@@ -22,6 +22,8 @@ namespace {
 // The kernel's records are shorter than this (PRINTK_MESSAGE_MAX).
 constexpr size_t kMaxRecord = 8192;
 
+constexpr milliseconds kMostPatience{60'000};
+
 // One connection to a host.
 struct Link {
   std::shared_ptr<Connection> connection;
@@ -87,11 +89,17 @@ Task<void> StreamLog(GuestTransport& transport, LogStreamOptions options) {
   const Executor executor = co_await asio::this_coro::executor;
   Redial redial(transport);
   uint64_t acknowledged = 0;
+  milliseconds patience = options.patience;
   while (true) {
     co_await redial.Wait();
-    co_await Delay(options.patience);
+    co_await Delay(patience);
     absl::StatusOr<std::unique_ptr<Connection>> connection = co_await transport.Dial(kGuestLogPort);
-    if (!connection.ok()) continue;
+    if (!connection.ok()) {
+      // A host that does not take logs would wake an idle guest for ever.
+      patience = std::min(patience * 2, kMostPatience);
+      continue;
+    }
+    patience = options.patience;
     absl::StatusOr<UniqueFd> log = options.open();
     if (!log.ok()) co_return;  // a kernel without a log
     redial.Succeeded();

@@ -61,13 +61,19 @@ std::optional<uint64_t> DecodeLogAck(std::string_view line) {
   return sequence;
 }
 
+void LogLines::Append(std::string_view bytes) {
+  pending_.erase(0, std::exchange(begin_, 0));
+  pending_.append(bytes);
+}
+
 std::optional<std::string> LogLines::Next() {
   while (true) {
-    const size_t end = pending_.find('\n');
-    if (end == std::string::npos && pending_.size() <= kMaxLogLine) return std::nullopt;
-    const bool whole = end != std::string::npos;
-    std::string line = pending_.substr(0, std::min(whole ? end : pending_.size(), kMaxLogLine));
-    pending_.erase(0, whole ? end + 1 : pending_.size());
+    const std::string_view rest = std::string_view(pending_).substr(begin_);
+    const size_t end = rest.find('\n');
+    const bool whole = end != std::string_view::npos;
+    if (!whole && rest.size() <= kMaxLogLine) return std::nullopt;
+    const std::string line(rest.substr(0, std::min(whole ? end : rest.size(), kMaxLogLine)));
+    begin_ += whole ? end + 1 : rest.size();
     if (std::exchange(skipping_, !whole)) continue;
     return line;
   }

@@ -31,8 +31,9 @@ struct LogRecord {
   bool operator==(const LogRecord&) const = default;
 };
 
-// Longer lines are cut by who reads them.
-inline constexpr size_t kMaxLogLine = 4096;
+// Longer lines are cut by who reads them. A record of the kernel's has at most 1 KiB, of which each
+// byte may take five here.
+inline constexpr size_t kMaxLogLine = 8192;
 
 // With its newline.
 std::string Encode(const LogRecord& record);
@@ -48,13 +49,14 @@ std::optional<uint64_t> DecodeLogAck(std::string_view line);
 // Splits a stream into lines, and bounds them.
 class LogLines {
  public:
-  void Append(std::string_view bytes) { pending_.append(bytes); }
+  void Append(std::string_view bytes);
 
   // The next line, without its newline; of one that is too long its first kMaxLogLine bytes.
   std::optional<std::string> Next();
 
  private:
   std::string pending_;
+  size_t begin_ = 0;       // of what Next() has not returned yet
   bool skipping_ = false;  // to the end of a line that was too long
 };
 

@@ -451,16 +451,24 @@ Task<absl::Status> SourceSession::Release(const Proof& done) {
   co_return co_await FinishRelease();
 }
 
+// A session that a restarted daemon took up may have none any more.
+Task<void> SourceSession::RemoveVm() {
+  auto keep = self();
+  const std::shared_ptr<vm::UtilityVm> vm = vm_;
+  if (vm == nullptr) co_return;
+  const absl::Status ended = co_await vm->Relinquish();
+  if (!ended.ok()) spdlog::warn("session {}: what is left of the VM: {}", id(), ended.ToString());
+  const absl::Status forgotten = co_await deps_.inventory.Forget(vm->id(), info_.destination());
+  if (!forgotten.ok()) spdlog::error("session {}: {}", id(), forgotten.ToString());
+  vm_.reset();
+}
+
 // RELEASED is written: what is left of the VM here goes.
 Task<absl::Status> SourceSession::FinishRelease() {
   auto keep = self();
   info_.set_vm_location(lost_there_ ? "nowhere" : info_.destination());
   (void)Enter(SessionCall::kFinalizeDone);
-  absl::Status ended = co_await vm_->Relinquish();
-  if (!ended.ok()) spdlog::warn("session {}: what is left of the VM: {}", id(), ended.ToString());
-  absl::Status forgotten = co_await deps_.inventory.Forget(vm_->id(), info_.destination());
-  if (!forgotten.ok()) spdlog::error("session {}: {}", id(), forgotten.ToString());
-  vm_.reset();
+  co_await RemoveVm();
   released_.Set();
   if (lost_there_) {
     Conclude({v1::SESSION_OUTCOME_FAILED, v1::MIGRATION_ORIGIN_DESTINATION,

@@ -137,6 +137,7 @@ class SourceSession final : public MigrationSession {
   absl::Status TooLateToCancel() const;
   Task<absl::Status> Release(const Proof& done);
   Task<absl::Status> Reclaim(const Proof& refused);
+  Task<void> RemoveVm();
   Task<absl::Status> FinishRelease();
   Task<absl::Status> FinishReclaim(uint64_t epoch);
   // It is decided that the VM is this host's, with head_.epoch. The fence's refusal is final.

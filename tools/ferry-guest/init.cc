@@ -108,11 +108,14 @@ void SetHostName() {
 void Say(const std::string& text) {
   fprintf(stderr, "ferry-guest: %s\n", text.c_str());
   if (getpid() != 1) return;
-  // As a notice of a program (facility 1): the host reads it there, and the console does not show
-  // it a second time.
-  const std::string record = absl::StrCat("<13>ferry-guest: ", text);
+  // As a notice of a program (facility 1), which our console does not show a second time. Without a
+  // newline the kernel would wait for the rest of it; what is too long it refuses.
+  constexpr size_t kMaxText = 900;
+  const std::string record = absl::StrCat("<13>ferry-guest: ", text.substr(0, kMaxText), "\n");
   const UniqueFd log(open(kKernelLog, O_WRONLY | O_NOCTTY | O_CLOEXEC));
-  if (!log.valid() || write(log.get(), record.data(), record.size()) < 0) {
+  // There is none before the root is prepared.
+  if (!log.valid()) return;
+  if (write(log.get(), record.data(), record.size()) < 0) {
     fprintf(stderr, "ferry-guest: cannot write to %s: %s\n", kKernelLog, strerror(errno));
   }
 }
