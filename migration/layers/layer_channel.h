@@ -9,6 +9,11 @@
 
 namespace ferry::migration {
 
+// How much of a layer is read, sent and written at once, in bytes, and how long its disk may take
+// for that.
+inline constexpr size_t kLayerPiece = 1024 * 1024;
+inline constexpr milliseconds kLayerDiskTime{60'000};
+
 // Our own end of a channel of a session connection. Thread: the executor's.
 class LayerChannel {
  public:

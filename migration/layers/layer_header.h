@@ -8,9 +8,9 @@
 #include "absl/status/status.h"
 #include "absl/status/statusor.h"
 
-// How an image's layer travels on a channel of a session connection: this header, the layer's bytes,
-// the end of the sender's half; then what the receiver says of it, which is nothing if it took it,
-// and the end of its half.
+// How an image's layer travels on a channel of a session connection: this header, the layer's
+// bytes, the end of the sender's half; then what the receiver says of it, which is nothing if it
+// took it, and the end of its half.
 namespace ferry::migration {
 
 struct LayerHeader {

@@ -17,8 +17,6 @@
 namespace ferry::migration {
 namespace {
 
-constexpr size_t kPiece = 1024 * 1024;
-constexpr milliseconds kPieceTime{60'000};
 constexpr char kName[] = "layer";
 
 absl::Status NoRoom(absl::string_view message) {
@@ -67,14 +65,14 @@ Task<absl::Status> LayerReceiver::Receive(std::shared_ptr<SessionConnection> con
   while (!wanted_.empty()) {
     using asio::experimental::awaitable_operators::operator||;
     LayerChannel::Socket socket(executor_);
-    auto first = co_await (
-        acceptor.async_accept(socket, asio::redirect_error(asio::use_awaitable, ec)) ||
-        connection->WaitClosed());
+    auto first =
+        co_await (acceptor.async_accept(socket, asio::redirect_error(asio::use_awaitable, ec)) ||
+                  connection->WaitClosed());
     if (first.index() == 1) {
       const absl::Status why = std::get<1>(first);
-      co_return absl::UnavailableError(absl::StrCat(
-          "the source went away with layers left to send",
-          why.ok() ? std::string() : absl::StrCat(": ", why.message())));
+      co_return absl::UnavailableError(
+          absl::StrCat("the source went away with layers left to send",
+                       why.ok() ? std::string() : absl::StrCat(": ", why.message())));
     }
     if (ec) co_return absl::UnavailableError(absl::StrCat("cannot take layers: ", ec.message()));
     LayerChannel channel(std::move(socket));
@@ -121,17 +119,18 @@ Task<absl::Status> LayerReceiver::Store(LayerChannel* channel, LayerHeader heade
                                         size = header.size, reserve = options_.reserve] {
     return file->Open(path, size, reserve);
   };
-  CO_RETURN_IF_ERROR(co_await (*folder)->worker().Run(kPieceTime, "the disk", std::move(open)));
+  CO_RETURN_IF_ERROR(co_await (*folder)->worker().Run(kLayerDiskTime, "the disk", std::move(open)));
   uint64_t left = header.size;
   while (left > 0) {
-    auto piece = co_await channel->ReadSome(std::min<uint64_t>(left, kPiece));
+    auto piece = co_await channel->ReadSome(std::min<uint64_t>(left, kLayerPiece));
     if (!piece.ok()) co_return piece.status();
     if (piece->empty()) co_return absl::DataLossError("the layer was cut off");
     const uint64_t size = piece->size();
     std::function<absl::Status()> write = [file, bytes = *std::move(piece)] {
       return file->Write(bytes);
     };
-    CO_RETURN_IF_ERROR(co_await (*folder)->worker().Run(kPieceTime, "the disk", std::move(write)));
+    CO_RETURN_IF_ERROR(
+        co_await (*folder)->worker().Run(kLayerDiskTime, "the disk", std::move(write)));
     left -= size;
     received_ += size;
     if (progress_) progress_(received_, total_);
@@ -143,7 +142,8 @@ Task<absl::Status> LayerReceiver::Store(LayerChannel* channel, LayerHeader heade
     file->fd.Reset();
     return absl::OkStatus();
   };
-  CO_RETURN_IF_ERROR(co_await (*folder)->worker().Run(kPieceTime, "the disk", std::move(close)));
+  CO_RETURN_IF_ERROR(
+      co_await (*folder)->worker().Run(kLayerDiskTime, "the disk", std::move(close)));
   std::string owner = options_.owner;
   std::string name = kName;
   co_return co_await store_.Adopt(std::move(owner), header.digest, std::move(name), *folder);

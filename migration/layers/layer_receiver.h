@@ -20,9 +20,9 @@ namespace ferry::migration {
 class LayerReceiver {
  public:
   struct Options {
-    std::string owner;         // whose pin keeps the layers
-    uint64_t reserve = 0;      // bytes of the disk that are kept for others
-    std::string socket_path;   // a free one, in a folder that only we can enter
+    std::string owner;        // whose pin keeps the layers
+    uint64_t reserve = 0;     // bytes of the disk that are kept for others
+    std::string socket_path;  // a free one, in a folder that only we can enter
   };
   // Told how many bytes of layers have come, of all that are to.
   using OnProgress = std::function<void(uint64_t received, uint64_t of)>;
@@ -31,8 +31,8 @@ class LayerReceiver {
       : executor_(executor), store_(store), options_(std::move(options)) {}
 
   // Returns when all of `wanted`, digests with their sizes, are in the store, or with why the first
-  // was not taken. RESOURCE_EXHAUSTED before anything comes if there is no room for them. Those that
-  // were taken stay, for the owner. May be cancelled.
+  // was not taken. RESOURCE_EXHAUSTED before anything comes if there is no room for them. Those
+  // that were taken stay, for the owner. May be cancelled.
   Task<absl::Status> Receive(std::shared_ptr<SessionConnection> connection,
                              std::map<std::string, uint64_t> wanted, OnProgress progress);
 

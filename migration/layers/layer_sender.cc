@@ -15,13 +15,6 @@
 #include "migration/layers/layer_channel.h"
 
 namespace ferry::migration {
-namespace {
-
-constexpr size_t kPiece = 1024 * 1024;
-constexpr milliseconds kPieceTime{60'000};
-
-}  // namespace
-
 // The file as it is read. Blocks; shared with the thread that reads it.
 struct LayerSender::File {
   absl::Status Open(const LayerFile& layer) {
@@ -38,7 +31,7 @@ struct LayerSender::File {
   }
 
   absl::Status Read() {
-    piece.resize(kPiece);
+    piece.resize(kLayerPiece);
     ssize_t size;
     do {
       size = ::read(fd.get(), piece.data(), piece.size());
@@ -71,7 +64,7 @@ Task<absl::Status> LayerSender::Send(std::vector<LayerFile> layers, std::string 
 Task<absl::Status> LayerSender::SendOne(LayerFile layer, std::string socket_path) {
   auto file = std::make_shared<File>();
   std::function<absl::Status()> open = [file, layer] { return file->Open(layer); };
-  CO_RETURN_IF_ERROR(co_await disk_.Run(kPieceTime, "the disk", std::move(open)));
+  CO_RETURN_IF_ERROR(co_await disk_.Run(kLayerDiskTime, "the disk", std::move(open)));
   LayerChannel channel(executor_);
   CO_RETURN_IF_ERROR(co_await channel.Connect(socket_path));
   std::string header = EncodeLayerHeader(layer.header);
@@ -79,7 +72,7 @@ Task<absl::Status> LayerSender::SendOne(LayerFile layer, std::string socket_path
   uint64_t left = layer.header.size;
   while (status.ok() && left > 0) {
     std::function<absl::Status()> read = [file] { return file->Read(); };
-    CO_RETURN_IF_ERROR(co_await disk_.Run(kPieceTime, "the disk", std::move(read)));
+    CO_RETURN_IF_ERROR(co_await disk_.Run(kLayerDiskTime, "the disk", std::move(read)));
     if (file->piece.empty() || file->piece.size() > left) {
       co_return absl::DataLossError("its file changed while it was read");
     }

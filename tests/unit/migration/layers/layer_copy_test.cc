@@ -35,8 +35,8 @@ class LayerCopyTest : public vm::ImagesTest {
     };
     auto send = [](LayerSender* from, Connection over, std::vector<LayerFile> what,
                    std::string path, uint64_t* seen) -> Task<absl::Status> {
-      absl::Status status = co_await from->Send(
-          std::move(what), std::move(path), [seen](uint64_t sent, uint64_t) { *seen = sent; });
+      absl::Status status = co_await from->Send(std::move(what), std::move(path),
+                                                [seen](uint64_t sent, uint64_t) { *seen = sent; });
       over->Close();
       co_return status;
     };
@@ -67,8 +67,8 @@ TEST_F(LayerCopyTest, LayersArriveAndAreKeptForTheirOwner) {
   const std::string large = Noise(5'000'000, 1);
   const std::string small = "small";
   const absl::Status sent =
-      Await(Copy({File(large), File(small)}, {{vm::DigestOf(large), large.size()},
-                                              {vm::DigestOf(small), small.size()}}));
+      Await(Copy({File(large), File(small)},
+                 {{vm::DigestOf(large), large.size()}, {vm::DigestOf(small), small.size()}}));
   ASSERT_TRUE(sent.ok()) << sent;
   ASSERT_TRUE(received_status_.ok()) << received_status_;
   EXPECT_EQ(sent_, large.size() + small.size());
