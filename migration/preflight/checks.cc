@@ -6,6 +6,7 @@
 #include "absl/strings/str_join.h"
 #include "migration/preflight/host_checks.h"
 #include "migration/preflight/verdict.h"
+#include "vmmanager/rpc/error_info.h"
 
 namespace ferry::migration {
 namespace {
@@ -75,6 +76,10 @@ std::vector<v1::PreflightCheck> CheckSource(const SourceFacts& facts) {
   checks.push_back(CheckOther("source_session", facts.other_session));
   checks.push_back(CheckAgent(facts));
   checks.push_back(CheckBlockers(facts.blockers));
+  if (!facts.containers.ok()) {
+    checks.push_back(Failed("containers", std::string(facts.containers.message()),
+                            rpc::NextStepOf(facts.containers)));
+  }
   checks.push_back(PassedIf("source_machine", facts.plan, "the VM can be described completely",
                             "make the files of its guest image readable"));
   checks.push_back(PassedIf("source_options", facts.options, "the options can be met here",

@@ -31,11 +31,13 @@ struct AdoptionClaim {
   bool guest_is_loaded = false;  // of what comes in: the guest's state is there
 };
 
-// Gets the notices of one VM for as long as it is registered (UtilityVm::AddObserver).
+// Is told what becomes of one VM for as long as it is registered (UtilityVm::AddObserver).
 class MoveObserver {
  public:
   virtual ~MoveObserver() = default;
   virtual void OnNotice(const MigrationNotice& notice) = 0;
+  // It does not run here any more, and its guest is gone.
+  virtual void OnEnded() {}
 };
 
 }  // namespace ferry::vm

@@ -328,6 +328,8 @@ void UtilityVm::OnExit(const SystemExit& exit) {
   frozen_ = false;
   exited_.Set();
   Pulse();
+  if (detached_) return;
+  ForEachObserver([](MoveObserver& observer) { observer.OnEnded(); });
 }
 
 Task<absl::Status> UtilityVm::AwaitExit(milliseconds limit) {
@@ -552,9 +554,13 @@ Task<void> UtilityVm::PersistLater(std::shared_ptr<UtilityVm> self) {
 }
 
 void UtilityVm::Notify(MigrationNotice notice) {
+  ForEachObserver([&notice](MoveObserver& observer) { observer.OnNotice(notice); });
+}
+
+void UtilityVm::ForEachObserver(const std::function<void(MoveObserver&)>& tell) {
   const std::set<MoveObserver*> observers = observers_;
   for (MoveObserver* observer : observers) {
-    if (observers_.contains(observer)) observer->OnNotice(notice);
+    if (observers_.contains(observer)) tell(*observer);
   }
 }
 

@@ -90,6 +90,13 @@ class UtilityVm : public std::enable_shared_from_this<UtilityVm> {
   // The guest without waiting, nullptr if there is none.
   std::shared_ptr<guest::Guest> guest() const { return guest_; }
 
+  // Containers that are this VM's, whether or not they run.
+  void HoldFor(const std::string& container_id) { containers_.insert(container_id); }
+  void LetGoOf(const std::string& container_id) { containers_.erase(container_id); }
+  // FAILED_PRECONDITION "containers_cannot_migrate" if it has any: what they consist of would stay
+  // behind.
+  absl::Status RefuseWithContainers() const;
+
   void AddObserver(MoveObserver* observer) { observers_.insert(observer); }
   void RemoveObserver(MoveObserver* observer) { observers_.erase(observer); }
   // The open session's notice, for a client that attaches while it is open.
@@ -208,6 +215,7 @@ class UtilityVm : public std::enable_shared_from_this<UtilityVm> {
   static Task<void> PersistLater(std::shared_ptr<UtilityVm> self);
   static Task<void> AwaitAgent(std::shared_ptr<UtilityVm> self);
   void Notify(MigrationNotice notice);
+  void ForEachObserver(const std::function<void(MoveObserver&)>& tell);
   void SetPhase(Phase phase, std::string reason = "");
   void Pulse();
 
@@ -235,6 +243,7 @@ class UtilityVm : public std::enable_shared_from_this<UtilityVm> {
   std::string incoming_session_;           // on the destination
   std::string arriving_session_;           // brought it, and has not recorded that yet
   bool runs_already_ = false;              // what was adopted as incoming had been told to run
+  std::set<std::string> containers_;  // ids
   std::set<MoveObserver*> observers_;
   std::function<void(const SystemEvent&)> event_tap_;
 };

@@ -138,6 +138,7 @@ Task<absl::Status> VmInventory::Delete(std::shared_ptr<UtilityVm> vm) {
   vms_.erase(vm->id());
   co_await deps_.fence.Forget(vm->id(), FenceFate::kDeleted);
   deps_.events.Publish("vm.deleted", vm->id(), {{"name", vm->name()}});
+  if (on_deleted_) co_await on_deleted_(vm->id());
   co_return absl::OkStatus();
 }
 

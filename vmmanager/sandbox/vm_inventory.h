@@ -1,5 +1,6 @@
 #pragma once
 
+#include <functional>
 #include <map>
 #include <memory>
 #include <string>
@@ -34,6 +35,10 @@ class VmInventory {
 
   // Forgets a stopped VM.
   Task<absl::Status> Delete(std::shared_ptr<UtilityVm> vm);
+  // Awaited with the VM's id once a VM was deleted: what is kept for it goes with it.
+  void set_on_deleted(std::function<Task<void>(std::string)> callback) {
+    on_deleted_ = std::move(callback);
+  }
 
   // A VM that migration `session_id` brings; nobody else may start or delete it. ALREADY_EXISTS if
   // its id or name is taken here.
@@ -59,6 +64,7 @@ class VmInventory {
   SandboxDeps deps_;
   std::map<std::string, std::shared_ptr<UtilityVm>> vms_;  // by id
   std::map<std::string, std::string> departed_;            // id and name -> new host
+  std::function<Task<void>(std::string)> on_deleted_;
   bool detached_ = false;
 };
 

@@ -56,6 +56,25 @@ Task<absl::StatusOr<std::vector<SessionRow>>> FakeStore::ListSessions() {
   co_return rows;
 }
 
+Task<absl::Status> FakeStore::PutContainer(ContainerRow row) {
+  CO_RETURN_IF_ERROR(TakeFailure());
+  std::string id = row.id;
+  containers_[std::move(id)] = std::move(row);
+  co_return absl::OkStatus();
+}
+
+Task<absl::Status> FakeStore::DeleteContainer(std::string id) {
+  CO_RETURN_IF_ERROR(TakeFailure());
+  containers_.erase(id);
+  co_return absl::OkStatus();
+}
+
+Task<absl::StatusOr<std::vector<ContainerRow>>> FakeStore::ListContainers() {
+  std::vector<ContainerRow> rows;
+  for (const auto& [id, row] : containers_) rows.push_back(row);
+  co_return rows;
+}
+
 Task<absl::StatusOr<JournalRecord>> FakeStore::Append(JournalRecord record, AppendOptions options) {
   if (before_append) CO_RETURN_IF_ERROR(co_await before_append(record));
   CO_RETURN_IF_ERROR(TakeFailure());

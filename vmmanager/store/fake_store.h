@@ -29,6 +29,9 @@ class FakeStore final : public Store {
   Task<absl::Status> PutSession(const SessionRow& row) override;
   Task<absl::Status> DeleteSession(const std::string& id) override;
   Task<absl::StatusOr<std::vector<SessionRow>>> ListSessions() override;
+  Task<absl::Status> PutContainer(ContainerRow row) override;
+  Task<absl::Status> DeleteContainer(std::string id) override;
+  Task<absl::StatusOr<std::vector<ContainerRow>>> ListContainers() override;
   Task<absl::StatusOr<JournalRecord>> Append(JournalRecord record, AppendOptions options) override;
   Task<absl::StatusOr<std::vector<JournalRecord>>> ReadJournal(
       const std::string& session_id) override;
@@ -50,6 +53,7 @@ class FakeStore final : public Store {
   std::optional<absl::Status> failure_;
   std::map<std::string, VmRow> vms_;
   std::map<std::string, SessionRow> sessions_;
+  std::map<std::string, ContainerRow> containers_;
   std::map<std::string, std::map<uint32_t, NotificationRow>> notifications_;  // by session
   std::vector<JournalRecord> journal_;
   std::vector<EventRow> events_;

@@ -34,8 +34,14 @@ CREATE TABLE notifications (
   PRIMARY KEY (session_id, id)) WITHOUT ROWID;
 )sql";
 
+constexpr char kVersion3[] = R"sql(
+CREATE TABLE containers (
+  id TEXT PRIMARY KEY, vm_id BLOB NOT NULL, name BLOB NOT NULL, record BLOB NOT NULL)
+  WITHOUT ROWID;
+)sql";
+
 // What each version adds to the one before it. A step is never changed once it was released.
-constexpr const char* kSteps[] = {kVersion1, kVersion2};
+constexpr const char* kSteps[] = {kVersion1, kVersion2, kVersion3};
 static_assert(std::size(kSteps) == kStoreVersion);
 
 // FAILED_PRECONDITION if there are tables, but not those of a store: nothing is added to a file

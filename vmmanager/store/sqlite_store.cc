@@ -113,6 +113,25 @@ class Database {
     return transaction.Commit();
   }
 
+  absl::Status PutContainer(const ContainerRow& row) {
+    RETURN_IF_ERROR(SetSynced(true));
+    ASSIGN_OR_RETURN(
+        SqliteStatement put,
+        connection_->Prepare("INSERT OR REPLACE INTO containers VALUES (?, ?, ?, ?)"));
+    return put.BindText(row.id).Bind(row.vm_id).Bind(row.name).Bind(row.record).Run();
+  }
+
+  absl::StatusOr<std::vector<ContainerRow>> ListContainers() {
+    ASSIGN_OR_RETURN(SqliteStatement read,
+                     connection_->Prepare("SELECT * FROM containers ORDER BY id"));
+    std::vector<ContainerRow> rows;
+    while (true) {
+      ASSIGN_OR_RETURN(const bool found, read.Step());
+      if (!found) return rows;
+      rows.push_back({read.Text(0), read.Text(1), read.Text(2), read.Text(3)});
+    }
+  }
+
   absl::Status PutNotification(const NotificationRow& row) {
     RETURN_IF_ERROR(SetSynced(false));
     return WriteNotification(row);
@@ -324,6 +343,17 @@ class SqliteStore final : public Store {
   Task<absl::StatusOr<std::vector<SessionRow>>> ListSessions() override {
     return Run<absl::StatusOr<std::vector<SessionRow>>>(
         [this] { return database_.ListSessions(); });
+  }
+  Task<absl::Status> PutContainer(ContainerRow row) override {
+    return Run<absl::Status>([this, row = std::move(row)] { return database_.PutContainer(row); });
+  }
+  Task<absl::Status> DeleteContainer(std::string id) override {
+    return Run<absl::Status>(
+        [this, id = std::move(id)] { return database_.Delete("containers", id); });
+  }
+  Task<absl::StatusOr<std::vector<ContainerRow>>> ListContainers() override {
+    return Run<absl::StatusOr<std::vector<ContainerRow>>>(
+        [this] { return database_.ListContainers(); });
   }
   Task<absl::StatusOr<JournalRecord>> Append(JournalRecord record, AppendOptions options) override {
     return Run<absl::StatusOr<JournalRecord>>(

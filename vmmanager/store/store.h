@@ -39,6 +39,13 @@ struct SessionRow {
   std::string session_bytes;  // ferry.v1.Session
 };
 
+struct ContainerRow {
+  std::string id;
+  std::string vm_id;
+  std::string name;
+  std::string record;  // ferry.state.v1.ContainerRecord
+};
+
 // One record of a session's commit protocol. Records are hash-chained over the whole journal, so
 // that a lost or altered one is found.
 struct JournalRecord {
@@ -97,6 +104,10 @@ class Store {
   // And its notifications.
   virtual Task<absl::Status> DeleteSession(const std::string& id) = 0;
   virtual Task<absl::StatusOr<std::vector<SessionRow>>> ListSessions() = 0;
+
+  virtual Task<absl::Status> PutContainer(ContainerRow row) = 0;
+  virtual Task<absl::Status> DeleteContainer(std::string id) = 0;
+  virtual Task<absl::StatusOr<std::vector<ContainerRow>>> ListContainers() = 0;
 
   // Appends and returns the record with sequence and hash filled. When this returns an error the
   // caller must take no step that depends on the record.

@@ -151,12 +151,44 @@ TEST_F(SqliteStoreTest, AStoreOfTheFirstReleaseIsTakenOverAndStaysOurs) {
 
 TEST_F(SqliteStoreTest, AStoreWithoutNotificationsIsBroughtUpToDate) {
   AppendThree();
-  Tamper("DROP TABLE notifications; UPDATE store SET version = 1");
+  Tamper("DROP TABLE notifications; DROP TABLE containers; UPDATE store SET version = 1");
   Reopen();
   EXPECT_EQ(Await(store_->ReadJournal("s"))->size(), 3u);
   EXPECT_TRUE(Await(store_->PutNotification({"s", 1, "first", 0})).ok());
   Reopen();
   EXPECT_EQ(Await(store_->ReadNotifications("s", 0, 10))->size(), 1u);
+}
+
+TEST_F(SqliteStoreTest, AStoreWithoutContainersIsBroughtUpToDate) {
+  ASSERT_TRUE(Await(store_->PutVm({"id", "n", "{}", "{}", "stopped"})).ok());
+  Tamper("DROP TABLE containers; UPDATE store SET version = 2");
+  for (int time = 0; time < 2; ++time) {
+    Reopen();
+    EXPECT_EQ(Await(store_->ListVms())->size(), 1u);
+    EXPECT_TRUE(Await(store_->PutContainer({"c", "id", "web", "record"})).ok());
+    EXPECT_EQ(Await(store_->ListContainers())->size(), 1u);
+  }
+}
+
+TEST_F(SqliteStoreTest, ContainersSurviveAReopenUntilTheyAreDeleted) {
+  const std::string odd("\0\xff'", 3);
+  for (const char* record : {"first", odd.c_str()}) {
+    ASSERT_TRUE(Await(store_->PutContainer({"c", "v", "web", record})).ok());
+  }
+  ASSERT_TRUE(Await(store_->PutContainer({"d", "v", "db", odd})).ok());
+  Reopen();
+  auto rows = Await(store_->ListContainers());
+  ASSERT_EQ(rows->size(), 2u);
+  EXPECT_EQ(rows->front().id, "c");
+  EXPECT_EQ(rows->back().vm_id, "v");
+  EXPECT_EQ(rows->back().name, "db");
+  EXPECT_EQ(rows->back().record, odd);
+  EXPECT_TRUE(Await(store_->DeleteContainer("c")).ok());
+  EXPECT_TRUE(Await(store_->DeleteContainer("never was")).ok());
+  Reopen();
+  rows = Await(store_->ListContainers());
+  ASSERT_EQ(rows->size(), 1u);
+  EXPECT_EQ(rows->front().id, "d");
 }
 
 TEST_F(SqliteStoreTest, NotificationsAreKeptInOrderUntilTheirSessionGoes) {

@@ -1,0 +1,263 @@
+#include "vmmanager/containers/container_inventory.h"
+
+#include <spdlog/spdlog.h>
+
+#include <algorithm>
+
+#include "absl/strings/str_cat.h"
+#include "absl/strings/str_join.h"
+#include "bridge/protocol/container_messages.h"
+#include "bridge/runtime/status_macros.h"
+#include "vmmanager/containers/container_names.h"
+#include "vmmanager/rpc/error_info.h"
+
+namespace ferry::vm {
+
+using state::v1::CONTAINER_STAGE_MAKING;
+using state::v1::CONTAINER_STAGE_REMOVING;
+
+// Passes a VM's end on to its containers.
+class ContainerInventory::Observer final : public MoveObserver {
+ public:
+  Observer(ContainerInventory& inventory, std::shared_ptr<UtilityVm> vm)
+      : inventory_(inventory), vm_(std::move(vm)) {
+    vm_->AddObserver(this);
+  }
+  ~Observer() override { vm_->RemoveObserver(this); }
+
+  void OnNotice(const MigrationNotice&) override {}
+  void OnEnded() override {
+    for (const auto& container : inventory_.Of(vm_->id())) container->VmEnded();
+  }
+
+ private:
+  ContainerInventory& inventory_;
+  const std::shared_ptr<UtilityVm> vm_;
+};
+
+ContainerInventory::ContainerInventory(VmInventory& vms, Options options)
+    : scratch_(vms.deps().executor, options.scratch_folder, options.scratch_user),
+      deps_{vms, scratch_},
+      options_(std::move(options)),
+      scope_(vms.deps().executor) {
+  vms.set_on_deleted([this](std::string vm_id) { return ForgetVm(std::move(vm_id)); });
+}
+
+ContainerInventory::~ContainerInventory() = default;
+
+absl::Status ContainerInventory::CheckServing() const {
+  if (!closed_ && deps_.images != nullptr) return absl::OkStatus();
+  return absl::UnavailableError(closed_ ? "this host's ferryd stops; try again when it is back"
+                                        : "this host's ferryd is about to start; try again");
+}
+
+Task<void> ContainerInventory::Close() {
+  closed_ = true;
+  co_await scope_.CancelAndJoin();
+}
+
+std::shared_ptr<ContainerHome> ContainerInventory::HomeOf(const std::shared_ptr<UtilityVm>& vm) {
+  std::shared_ptr<ContainerHome>& home = homes_[vm->id()];
+  if (home == nullptr) {
+    home = std::make_shared<ContainerHome>(deps_.executor(), vm, options_.make_machine(vm));
+    observers_[vm->id()] = std::make_unique<Observer>(*this, vm);
+  }
+  return home;
+}
+
+std::shared_ptr<VmContainer> ContainerInventory::Add(StoredContainer stored,
+                                                     std::shared_ptr<ContainerHome> home) {
+  const std::string id = stored.record.container_id();
+  auto container = std::make_shared<VmContainer>(deps_, std::move(home), std::move(stored));
+  std::weak_ptr<VmContainer> weak = container;
+  container->set_on_stopped([this, weak] {
+    if (const auto stopped = weak.lock()) RemoveIfDone(stopped);
+  });
+  container->vm().HoldFor(id);
+  containers_[id] = container;
+  return container;
+}
+
+void ContainerInventory::Erase(const VmContainer& container) {
+  const std::string vm_id = container.record().vm_id();
+  containers_.erase(container.id());
+  if (!Of(vm_id).empty()) return;
+  observers_.erase(vm_id);
+  homes_.erase(vm_id);
+}
+
+ContainerInventory::Containers ContainerInventory::Of(const std::string& vm_id) const {
+  Containers found;
+  for (const auto& [id, container] : containers_) {
+    if (container->record().vm_id() == vm_id) found.push_back(container);
+  }
+  return found;
+}
+
+ContainerInventory::Containers ContainerInventory::List() const {
+  Containers list;
+  for (const auto& [id, container] : containers_) {
+    if (!container->being_made()) list.push_back(container);
+  }
+  std::stable_sort(list.begin(), list.end(), [](const auto& one, const auto& other) {
+    return one->record().created_unix_ms() < other->record().created_unix_ms();
+  });
+  return list;
+}
+
+absl::StatusOr<std::shared_ptr<VmContainer>> ContainerInventory::Find(
+    const std::string& container, const std::string& vm) const {
+  const Containers all = List();
+  std::vector<ContainerKey> keys;
+  keys.reserve(all.size());
+  for (const auto& one : all) {
+    keys.push_back({one->id(), one->name(), one->record().vm_id(), one->vm().name()});
+  }
+  ASSIGN_OR_RETURN(const size_t found, FindContainer(keys, container, vm));
+  return all[found];
+}
+
+bool ContainerInventory::NameIsTaken(const std::string& name, const std::string& vm_id) const {
+  return std::any_of(containers_.begin(), containers_.end(), [&](const auto& entry) {
+    const VmContainer& container = *entry.second;
+    return container.name() == name && (vm_id.empty() || container.record().vm_id() == vm_id);
+  });
+}
+
+Task<absl::Status> ContainerInventory::Load() {
+  CO_ASSIGN_OR_RETURN(const std::vector<VmRow> vm_rows, co_await deps_.store().ListVms());
+  CO_ASSIGN_OR_RETURN(const std::vector<ContainerRow> rows,
+                      co_await deps_.store().ListContainers());
+  for (const ContainerRow& row : rows) {
+    absl::StatusOr<StoredContainer> stored = FromRow(row);
+    const auto vm = deps_.vms.Find(row.vm_id);
+    const bool vm_is_known = std::any_of(vm_rows.begin(), vm_rows.end(),
+                                         [&row](const VmRow& known) { return known.id == row.vm_id; });
+    if (!stored.ok() || (!vm.ok() && vm_is_known)) {
+      spdlog::error("container {} is left alone: {}", row.id,
+                    (stored.ok() ? vm.status() : stored.status()).ToString());
+      unreadable_.insert(row.id);
+    } else if (vm.ok()) {
+      Add(*std::move(stored), HomeOf(*vm));
+    } else {
+      orphans_.push_back(*std::move(stored));
+    }
+  }
+  co_return absl::OkStatus();
+}
+
+Task<void> ContainerInventory::TakeUp(ImageStore& images) {
+  deps_.images = &images;
+  for (const StoredContainer& orphan : std::exchange(orphans_, {})) co_await ForgetRow(orphan);
+  Containers half;
+  Containers whole;
+  for (const auto& [id, container] : containers_) {
+    const auto stage = container->record().stage();
+    const bool is_half = stage == CONTAINER_STAGE_MAKING || stage == CONTAINER_STAGE_REMOVING;
+    (is_half ? half : whole).push_back(container);
+  }
+  // Who uses a layer is known before anybody lets go of one.
+  for (const auto& container : whole) co_await container->TakeUp();
+  for (const auto& container : half) co_await container->TakeUp();
+  for (const auto& container : half) scope_.Spawn(RemoveLater(this, container));
+  for (const auto& container : whole) RemoveIfDone(container);
+  for (const ImagePin& pin : images.Pins()) {
+    const bool known = containers_.contains(pin.owner) || unreadable_.contains(pin.owner);
+    if (known || !bridge::IsContainerId(pin.owner)) continue;
+    const absl::Status unpinned = co_await images.Unpin(pin.owner);
+    if (!unpinned.ok()) spdlog::warn("images: {}", unpinned.ToString());
+  }
+  std::vector<std::string> keep(unreadable_.begin(), unreadable_.end());
+  for (const auto& [id, container] : containers_) keep.push_back(id);
+  scratch_.RemoveOthers(std::move(keep));
+}
+
+Task<void> ContainerInventory::ForgetRow(StoredContainer stored) {
+  const std::string id = stored.record.container_id();
+  absl::Status removed = co_await scratch_.Remove(id, stored.record.scratch_file());
+  if (removed.ok()) removed = co_await deps_.store().DeleteContainer(id);
+  if (!removed.ok()) spdlog::warn("container {}: {}", id, removed.ToString());
+}
+
+Task<absl::Status> ContainerInventory::Remove(std::shared_ptr<VmContainer> container, bool force) {
+  if (closed_) co_return CheckServing();
+  if (container->gone()) co_return absl::OkStatus();
+  if (container->record().owns_vm()) co_return co_await RemoveWithVm(std::move(container), force);
+  co_return co_await RemoveAlone(std::move(container), force);
+}
+
+Task<absl::Status> ContainerInventory::RemoveAlone(std::shared_ptr<VmContainer> container,
+                                                   bool force) {
+  using Running = VmContainer::Running;
+  CO_RETURN_IF_ERROR(co_await container->MarkRemoving(force ? Running::kKill : Running::kRefuse));
+  CO_RETURN_IF_ERROR(co_await container->TakeOut());
+  Erase(*container);
+  co_return absl::OkStatus();
+}
+
+Task<absl::Status> ContainerInventory::RemoveWithVm(std::shared_ptr<VmContainer> owner,
+                                                    bool force) {
+  using Running = VmContainer::Running;
+  std::vector<std::string> others;
+  for (const auto& other : Of(owner->record().vm_id())) {
+    if (other != owner) others.push_back(other->name());
+  }
+  if (!others.empty() && !force) {
+    co_return rpc::ErrorWithReason(
+        absl::StatusCode::kFailedPrecondition,
+        absl::StrCat("VM ", owner->vm().name(), " was made for container ", owner->name(),
+                     " and would go with it, but also has ", absl::StrJoin(others, ", ")),
+        "vm_has_other_containers",
+        absl::StrCat("Remove these first, or all together: ferryctl container rm --force ",
+                     owner->name()));
+  }
+  CO_RETURN_IF_ERROR(co_await owner->MarkRemoving(force ? Running::kLeave : Running::kRefuse));
+  std::shared_ptr<UtilityVm> vm = owner->home()->vm;
+  CO_RETURN_IF_ERROR(co_await EndVm(vm));
+  // What is left is what could not be taken out, and says why.
+  co_return co_await RemoveAlone(std::move(owner), force);
+}
+
+Task<absl::Status> ContainerInventory::EndVm(std::shared_ptr<UtilityVm> vm) {
+  if (!deps_.vms.Find(vm->id()).ok()) co_return absl::OkStatus();
+  CO_RETURN_IF_ERROR(co_await vm->Stop(true, milliseconds(0)));
+  const absl::Status deleted = co_await deps_.vms.Delete(vm);
+  co_return absl::IsNotFound(deleted) ? absl::OkStatus() : deleted;
+}
+
+Task<void> ContainerInventory::ForgetVm(std::string vm_id) {
+  for (const auto& container : Of(vm_id)) {
+    // Whoever makes one there finds that the VM has gone, and takes it out.
+    if (container->being_made()) continue;
+    const absl::Status removed = co_await container->TakeOut();
+    if (removed.ok()) {
+      Erase(*container);
+    } else {
+      spdlog::warn("container {}: {}", container->id(), removed.ToString());
+    }
+  }
+}
+
+void ContainerInventory::NoteExitTaken(const std::string& vm_id, uint32_t process_id) {
+  for (const auto& container : Of(vm_id)) {
+    if (container->record().process_id() == process_id) RemoveIfDone(container);
+  }
+}
+
+void ContainerInventory::RemoveIfDone(const std::shared_ptr<VmContainer>& container) {
+  if (closed_ || !container->spec().remove_when_stopped()) return;
+  if (container->state() != v1::CONTAINER_STATE_STOPPED || !container->exit_is_taken()) return;
+  scope_.Spawn(RemoveLater(this, container));
+}
+
+Task<void> ContainerInventory::RemoveLater(ContainerInventory* self,
+                                           std::shared_ptr<VmContainer> container) {
+  if (container->home()->machine->runs()) {
+    // Without it the attempt will say so.
+    const absl::Status ignored = co_await container->home()->machine->AwaitAgent();
+  }
+  const absl::Status removed = co_await self->Remove(container, true);
+  if (!removed.ok()) spdlog::warn("container {}: {}", container->id(), removed.ToString());
+}
+
+}  // namespace ferry::vm

@@ -1,0 +1,100 @@
+#pragma once
+
+#include <functional>
+#include <map>
+#include <memory>
+#include <optional>
+#include <set>
+#include <string>
+#include <vector>
+
+#include "absl/status/status.h"
+#include "absl/status/statusor.h"
+#include "vmmanager/containers/vm_container.h"
+
+namespace ferry::vm {
+
+// The containers in the VMs of this host, by id and by name. Thread: the executor's only.
+class ContainerInventory {
+ public:
+  struct Options {
+    std::string scratch_folder;               // the host's own
+    std::optional<ProcessUser> scratch_user;  // QEMU's; nullopt: ours
+    // How a VM is reached; tests have their own.
+    std::function<std::unique_ptr<ContainerMachine>(std::shared_ptr<UtilityVm>)> make_machine;
+  };
+
+  // `vms` must outlive it, and must be told to no other one.
+  ContainerInventory(VmInventory& vms, Options options);
+  ~ContainerInventory();
+
+  // Reads the store; the VMs' own rows were read before.
+  Task<absl::Status> Load();
+  // Finds out what became of them, once the VMs were taken over and the images are open: those that
+  // a former daemon was making or removing are removed, and pins of no container are let go of.
+  Task<void> TakeUp(ImageStore& images);
+
+  // Whoever awaits this may be cancelled: then it is called off, unless the same request was made
+  // again meanwhile.
+  Task<absl::StatusOr<std::shared_ptr<VmContainer>>> Create(v1::CreateContainerRequest request);
+  // By name or id, in a VM by name or id or in any. As FindContainer.
+  absl::StatusOr<std::shared_ptr<VmContainer>> Find(const std::string& container,
+                                                    const std::string& vm) const;
+  // By the time of their making; not those that are being made.
+  std::vector<std::shared_ptr<VmContainer>> List() const;
+  // As VmContainer::TakeOut; with the VM that was made for it, if one was.
+  Task<absl::Status> Remove(std::shared_ptr<VmContainer> container, bool force);
+
+  // Somebody has taken that process's exit status.
+  void NoteExitTaken(const std::string& vm_id, uint32_t process_id);
+  // Nothing begins any more. What is under way breaks off; the next daemon takes it back.
+  Task<void> Close();
+
+  const ContainerDeps& deps() const { return deps_; }
+
+ private:
+  struct Making;
+  class Observer;
+  using Containers = std::vector<std::shared_ptr<VmContainer>>;
+
+  absl::Status CheckServing() const;
+  std::shared_ptr<ContainerHome> HomeOf(const std::shared_ptr<UtilityVm>& vm);
+  std::shared_ptr<VmContainer> Add(StoredContainer stored, std::shared_ptr<ContainerHome> home);
+  void Erase(const VmContainer& container);
+  Containers Of(const std::string& vm_id) const;
+  bool NameIsTaken(const std::string& name, const std::string& vm_id) const;
+  std::shared_ptr<VmContainer> MadeBy(const v1::CreateContainerRequest& request) const;
+
+  static Task<void> RunMaking(ContainerInventory* self, std::shared_ptr<Making> making);
+  Task<absl::StatusOr<std::shared_ptr<VmContainer>>> Make(std::shared_ptr<Making> making);
+  Task<absl::StatusOr<std::shared_ptr<VmContainer>>> MakeIn(std::shared_ptr<Making> making,
+                                                            std::shared_ptr<UtilityVm> vm);
+  Task<absl::StatusOr<std::shared_ptr<UtilityVm>>> VmFor(std::shared_ptr<Making> making);
+  Task<absl::StatusOr<std::shared_ptr<UtilityVm>>> MakeVm(std::shared_ptr<Making> making);
+  absl::StatusOr<StoredContainer> Describe(const Making& making, const UtilityVm& vm) const;
+  absl::StatusOr<std::string> SandboxOf(const std::string& pod, const UtilityVm& vm) const;
+  absl::Status CheckPlace(const UtilityVm& vm, const std::string& sandbox_id, bool own) const;
+
+  Task<absl::Status> RemoveWithVm(std::shared_ptr<VmContainer> owner, bool force);
+  Task<absl::Status> RemoveAlone(std::shared_ptr<VmContainer> container, bool force);
+  // Ends it at once and deletes it, with all that is in it.
+  Task<absl::Status> EndVm(std::shared_ptr<UtilityVm> vm);
+  Task<void> ForgetVm(std::string vm_id);
+  Task<void> ForgetRow(StoredContainer stored);
+  void RemoveIfDone(const std::shared_ptr<VmContainer>& container);
+  static Task<void> RemoveLater(ContainerInventory* self, std::shared_ptr<VmContainer> container);
+
+  ScratchFiles scratch_;
+  ContainerDeps deps_;
+  const Options options_;
+  std::map<std::string, std::shared_ptr<ContainerHome>> homes_;      // by VM
+  std::map<std::string, std::unique_ptr<Observer>> observers_;       // by VM
+  std::map<std::string, std::shared_ptr<VmContainer>> containers_;   // by id
+  std::map<std::string, std::shared_ptr<Making>> makings_;           // by request id
+  std::vector<StoredContainer> orphans_;  // whose VM is gone
+  std::set<std::string> unreadable_;      // ids of rows that are left alone
+  TaskScope scope_;
+  bool closed_ = false;
+};
+
+}  // namespace ferry::vm

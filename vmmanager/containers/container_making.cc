@@ -1,0 +1,257 @@
+// The part of ContainerInventory that makes containers.
+#include <spdlog/spdlog.h>
+
+#include "absl/strings/str_cat.h"
+#include "bridge/runtime/status_macros.h"
+#include "bridge/runtime/unix_time.h"
+#include "vmmanager/containers/container_inventory.h"
+#include "vmmanager/containers/container_limits.h"
+#include "vmmanager/containers/container_names.h"
+#include "vmmanager/containers/oci_specification.h"
+#include "vmmanager/rpc/error_info.h"
+#include "vmmanager/sandbox/wrong_state.h"
+
+namespace ferry::vm {
+namespace {
+
+constexpr size_t kMaxRequestId = 128;
+constexpr size_t kMaxSpec = 48 * 1024;
+
+absl::Status CheckRequest(const v1::CreateContainerRequest& request) {
+  const v1::ContainerSpec& spec = request.spec();
+  if (request.request_id().size() > kMaxRequestId) {
+    return absl::InvalidArgumentError(absl::StrCat("request_id must have at most ", kMaxRequestId,
+                                                   " bytes; a UUID is a good choice"));
+  }
+  if (request.where_case() == v1::CreateContainerRequest::WHERE_NOT_SET) {
+    return absl::InvalidArgumentError("say in which VM the container is to be made");
+  }
+  if (request.has_new_vm() && !spec.pod().empty()) {
+    return absl::InvalidArgumentError(
+        "a container in a pod shares the VM of that pod; name that VM instead of making one");
+  }
+  if (spec.ByteSizeLong() > kMaxSpec) {
+    return absl::InvalidArgumentError(
+        absl::StrCat("the container's specification is too long; it may have ", kMaxSpec, " bytes"));
+  }
+  if (!spec.name().empty()) RETURN_IF_ERROR(CheckContainerName(spec.name()));
+  if (spec.image().empty()) return absl::InvalidArgumentError("the container needs an image");
+  return ScratchFiles::Check(spec.scratch());
+}
+
+// One of those that wait for a container to be made, as long as it lives.
+class Waiter {
+ public:
+  explicit Waiter(size_t* count) : count_(count) { ++*count_; }
+  ~Waiter() { --*count_; }
+  Waiter(const Waiter&) = delete;
+  Waiter& operator=(const Waiter&) = delete;
+
+ private:
+  size_t* const count_;
+};
+
+}  // namespace
+
+struct ContainerInventory::Making {
+  explicit Making(Executor executor) : done(std::move(executor)) {}
+
+  absl::Status GoOn() const {
+    if (waiters > 0) return absl::OkStatus();
+    return absl::CancelledError("nobody waits for the container any more");
+  }
+
+  v1::CreateContainerRequest request;
+  std::string id = NewContainerId();
+  size_t waiters = 0;
+  AsyncEvent done;
+  std::optional<absl::StatusOr<std::shared_ptr<VmContainer>>> result;
+};
+
+std::shared_ptr<VmContainer> ContainerInventory::MadeBy(
+    const v1::CreateContainerRequest& request) const {
+  if (request.request_id().empty()) return nullptr;
+  for (const auto& [id, container] : containers_) {
+    if (!container->being_made() && container->record().request_id() == request.request_id()) {
+      return container;
+    }
+  }
+  return nullptr;
+}
+
+Task<absl::StatusOr<std::shared_ptr<VmContainer>>> ContainerInventory::Create(
+    v1::CreateContainerRequest request) {
+  CO_RETURN_IF_ERROR(CheckRequest(request));
+  while (true) {
+    CO_RETURN_IF_ERROR(CheckServing());
+    if (auto made = MadeBy(request)) co_return made;
+    const auto found = makings_.find(request.request_id());
+    const bool joins = !request.request_id().empty() && found != makings_.end();
+    std::shared_ptr<Making> making;
+    if (joins) {
+      making = found->second;
+    } else {
+      making = std::make_shared<Making>(deps_.executor());
+      making->request = request;
+    }
+    const Waiter waiter(&making->waiters);
+    if (!joins) {
+      if (!request.request_id().empty()) makings_[request.request_id()] = making;
+      scope_.Spawn(RunMaking(this, making));
+    }
+    co_await making->done.Wait();
+    // One that was called off before we came is made anew.
+    if (joins && absl::IsCancelled(making->result->status())) continue;
+    co_return *making->result;
+  }
+}
+
+Task<void> ContainerInventory::RunMaking(ContainerInventory* self, std::shared_ptr<Making> making) {
+  // Also when the daemon breaks it off.
+  struct AtEnd {
+    ContainerInventory& inventory;
+    Making& making;
+    ~AtEnd() {
+      if (!making.result.has_value()) {
+        making.result.emplace(absl::UnavailableError(
+            "this host's ferryd stops; try again when it is back"));
+      }
+      const std::string& request_id = making.request.request_id();
+      if (!request_id.empty()) inventory.makings_.erase(request_id);
+      making.done.Set();
+    }
+  };
+  const AtEnd at_end{*self, *making};
+  making->result.emplace(co_await self->Make(making));
+}
+
+Task<absl::StatusOr<std::shared_ptr<VmContainer>>> ContainerInventory::Make(
+    std::shared_ptr<Making> making) {
+  // What cannot be is said before anything is made.
+  CO_ASSIGN_OR_RETURN(const Image image, deps_.images->Find(making->request.spec().image()));
+  OciInputs inputs;
+  inputs.id = making->id;
+  inputs.root_path = "/";
+  inputs.spec = &making->request.spec();
+  inputs.image = &image.config;
+  CO_RETURN_IF_ERROR(MakeOciSpecification(inputs).status());
+  CO_ASSIGN_OR_RETURN(std::shared_ptr<UtilityVm> vm, co_await VmFor(making));
+  auto container = co_await MakeIn(making, vm);
+  if (container.ok() || !making->request.has_new_vm()) co_return container;
+  const absl::Status ended = co_await EndVm(vm);
+  if (!ended.ok()) spdlog::warn("vm {}: {}", vm->name(), ended.ToString());
+  co_return container;
+}
+
+Task<absl::StatusOr<std::shared_ptr<UtilityVm>>> ContainerInventory::VmFor(
+    std::shared_ptr<Making> making) {
+  if (making->request.has_new_vm()) co_return co_await MakeVm(std::move(making));
+  CO_ASSIGN_OR_RETURN(const std::shared_ptr<UtilityVm> vm,
+                      deps_.vms.Find(making->request.vm()));
+  CO_RETURN_IF_ERROR(vm->RefuseIfMigrating("given a container"));
+  if (vm->state() == v1::VM_STATE_RUNNING) co_return vm;
+  co_return WrongState({vm->name(), vm->state(), ""}, "given a container",
+                       absl::StrCat("VM ", vm->name(), " cannot be given a container: it is ",
+                                    StateName(vm->state())));
+}
+
+Task<absl::StatusOr<std::shared_ptr<UtilityVm>>> ContainerInventory::MakeVm(
+    std::shared_ptr<Making> making) {
+  v1::CreateVmRequest create;
+  *create.mutable_spec() = making->request.new_vm();
+  v1::ContainerSpec* spec = making->request.mutable_spec();
+  if (spec->name().empty()) {
+    spec->set_name(MakeUpContainerName(making->id, [this](const std::string& name) {
+      return NameIsTaken(name, "") || deps_.vms.Find(name).ok();
+    }));
+  }
+  if (create.spec().name().empty()) create.mutable_spec()->set_name(spec->name());
+  CO_ASSIGN_OR_RETURN(const std::shared_ptr<UtilityVm> vm, co_await deps_.vms.Create(create));
+  absl::Status started = making->GoOn();
+  if (started.ok()) started = co_await vm->Start();
+  if (started.ok()) co_return vm;
+  const absl::Status ended = co_await EndVm(vm);
+  if (!ended.ok()) spdlog::warn("vm {}: {}", vm->name(), ended.ToString());
+  co_return started;
+}
+
+absl::StatusOr<std::string> ContainerInventory::SandboxOf(const std::string& pod,
+                                                          const UtilityVm& vm) const {
+  if (pod.empty()) return std::string();
+  ASSIGN_OR_RETURN(const std::shared_ptr<VmContainer> sandbox, Find(pod, vm.id()));
+  if (sandbox->state() == v1::CONTAINER_STATE_STOPPED) {
+    return rpc::ErrorWithReason(
+        absl::StatusCode::kFailedPrecondition,
+        absl::StrCat("container ", sandbox->name(), " has stopped, so its namespaces are gone"),
+        "wrong_state", "Name a container that runs.");
+  }
+  const std::string& its = sandbox->record().sandbox_id();
+  return its.empty() ? sandbox->id() : its;
+}
+
+absl::Status ContainerInventory::CheckPlace(const UtilityVm& vm, const std::string& sandbox_id,
+                                            bool own) const {
+  if (own) return absl::OkStatus();
+  for (const auto& container : Of(vm.id())) {
+    if (!container->record().owns_vm() || container->id() == sandbox_id) continue;
+    return rpc::ErrorWithReason(
+        absl::StatusCode::kFailedPrecondition,
+        absl::StrCat("VM ", vm.name(), " was made for container ", container->name(),
+                     " alone, and goes with it"),
+        "vm_belongs_to_container",
+        absl::StrCat("Use another VM, or join that container: --pod ", container->name()));
+  }
+  return absl::OkStatus();
+}
+
+absl::StatusOr<StoredContainer> ContainerInventory::Describe(const Making& making,
+                                                             const UtilityVm& vm) const {
+  const v1::CreateContainerRequest& request = making.request;
+  StoredContainer stored;
+  stored.spec = request.spec();
+  state::v1::ContainerRecord& record = stored.record;
+  ASSIGN_OR_RETURN(*record.mutable_sandbox_id(), SandboxOf(request.spec().pod(), vm));
+  RETURN_IF_ERROR(CheckPlace(vm, record.sandbox_id(), request.has_new_vm()));
+  if (stored.spec.name().empty()) {
+    stored.spec.set_name(MakeUpContainerName(
+        making.id, [this](const std::string& name) { return NameIsTaken(name, ""); }));
+  }
+  if (NameIsTaken(stored.spec.name(), vm.id())) {
+    return rpc::ErrorWithReason(
+        absl::StatusCode::kAlreadyExists,
+        absl::StrCat("VM ", vm.name(), " has a container named ", stored.spec.name()),
+        "container_exists", "Choose another name, or remove that one first.");
+  }
+  record.set_container_id(making.id);
+  record.set_vm_id(vm.id());
+  record.set_stage(state::v1::CONTAINER_STAGE_MAKING);
+  record.set_created_unix_ms(NowUnixMs());
+  record.set_owns_vm(request.has_new_vm());
+  record.set_request_id(request.request_id());
+  return stored;
+}
+
+Task<absl::StatusOr<std::shared_ptr<VmContainer>>> ContainerInventory::MakeIn(
+    std::shared_ptr<Making> making, std::shared_ptr<UtilityVm> vm) {
+  CO_RETURN_IF_ERROR(making->GoOn());
+  CO_ASSIGN_OR_RETURN(StoredContainer stored, Describe(*making, *vm));
+  const std::shared_ptr<VmContainer> container = Add(std::move(stored), HomeOf(vm));
+  auto image = co_await deps_.images->Pin(container->id(), container->spec().image());
+  absl::Status made = image.status();
+  if (made.ok()) {
+    std::function<absl::Status()> go_on = [making] { return making->GoOn(); };
+    made = co_await container->Make(*std::move(image), std::move(go_on));
+  }
+  if (made.ok()) co_return container;
+  // A VM that was made for it ends anyway, and takes what is in its guest along.
+  if (making->request.has_new_vm()) (void)co_await vm->Stop(true, milliseconds(0));
+  const absl::Status taken = co_await container->TakeOut();
+  if (taken.ok()) {
+    Erase(*container);
+  } else {
+    spdlog::warn("container {}: {}", container->id(), taken.ToString());
+  }
+  co_return made;
+}
+
+}  // namespace ferry::vm

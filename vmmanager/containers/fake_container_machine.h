@@ -1,0 +1,123 @@
+#pragma once
+
+#include <map>
+#include <memory>
+#include <optional>
+#include <string>
+#include <vector>
+
+#include "vmmanager/containers/container_machine.h"
+
+namespace ferry::vm {
+
+// A container's init without a guest.
+class FakeInit final : public guest::Process {
+ public:
+  FakeInit(Executor executor, uint32_t pid) : pid_(pid), exited_(std::move(executor)) {}
+
+  uint32_t pid() const override { return pid_; }
+  const guest::ProcessSpec& spec() const override { return spec_; }
+  uint64_t created_unix_ms() const override { return 1; }
+  std::optional<guest::ExitStatus> exit_status() const override { return exit_; }
+  bool attached() const override { return false; }
+  Task<absl::StatusOr<guest::ExitStatus>> Wait() override;
+  Task<absl::StatusOr<bool>> Signal(uint32_t signal) override;
+  Task<absl::Status> ResizeConsole(uint32_t, uint32_t) override { co_return absl::OkStatus(); }
+  Task<void> AwaitInput(std::string) override { co_return; }
+  void SettleInput() override {}
+  absl::StatusOr<std::unique_ptr<guest::Attachment>> Attach(guest::AttachOptions,
+                                                            guest::AttachSink&) override {
+    return absl::UnimplementedError("the fake has no stdio");
+  }
+
+  void Exit(guest::ExitStatus status);
+  // The guest went away for good.
+  void Lose() { exited_.Set(); }
+
+  std::vector<uint32_t> signals;
+  bool obeys = true;  // ends by SIGTERM; it ends by SIGKILL in any case
+  bool immortal = false;
+
+ private:
+  const uint32_t pid_;
+  const guest::ProcessSpec spec_;
+  std::optional<guest::ExitStatus> exit_;
+  AsyncEvent exited_;
+};
+
+// A guest that only keeps books: what is attached, mounted and made in it. It outlives its machines
+// as a guest outlives a daemon.
+class FakeContainerGuest {
+ public:
+  explicit FakeContainerGuest(Executor its_executor) : executor(std::move(its_executor)) {}
+
+  const Executor executor;
+
+  // Everything that was asked for, in order, e.g. "attach /images/x", "create 0123".
+  std::vector<std::string> calls;
+  // The call that begins like this fails, once.
+  std::string fails_at;
+  // Calls that begin like this wait until it is cleared and `go_on` is set.
+  std::string blocks_at;
+  AsyncEvent go_on{executor};
+  AsyncEvent blocked{executor};
+
+  std::map<std::string, DiskSlot> disks;  // by file
+  std::map<std::string, std::string> mounts;  // by path: what of
+  struct Container {
+    bridge::ContainerState state = bridge::ContainerState::kCreated;
+    guest::NewContainer made_of;
+    std::shared_ptr<FakeInit> init;
+    std::string resources;
+    bool forgotten = false;  // its exit was taken
+  };
+  std::map<std::string, Container> containers;  // by id
+  bridge::ContainerMetrics metrics;
+  uint64_t boots = 1;
+  bool running = true;
+
+  // Nothing is in it: as before the first container.
+  bool empty() const { return disks.empty() && mounts.empty() && containers.empty(); }
+  void Exit(const std::string& id, guest::ExitStatus status);
+
+  Task<absl::Status> Pass(std::string call);
+  uint32_t next_pid = 100;
+};
+
+class FakeContainerMachine final : public ContainerMachine {
+ public:
+  explicit FakeContainerMachine(FakeContainerGuest& guest) : guest_(guest) {}
+
+  uint64_t boot() override { return guest_.boots; }
+  bool runs() override { return guest_.running; }
+  Task<absl::Status> Ready() override;
+  Task<absl::Status> AwaitAgent() override;
+  Task<absl::StatusOr<DiskSlot>> AttachDisk(schema::Attachment disk) override;
+  Task<absl::Status> DetachDisk(DiskSlot slot) override;
+  std::optional<DiskSlot> FindDisk(const std::string& file) override;
+  Task<absl::Status> MountDisk(bridge::MappedVirtualDisk disk) override;
+  Task<absl::Status> UnmountDisk(bridge::MappedVirtualDisk disk) override;
+  Task<absl::Status> EjectDisk(bridge::ScsiDevice disk) override;
+  Task<absl::Status> CombineLayers(bridge::CombinedLayers layers) override;
+  Task<absl::Status> SeparateLayers(bridge::CombinedLayers layers) override;
+  Task<absl::StatusOr<std::shared_ptr<guest::Process>>> Create(
+      guest::NewContainer container) override;
+  Task<absl::Status> Start(std::string id) override;
+  Task<absl::Status> Pause(std::string id) override;
+  Task<absl::Status> Resume(std::string id) override;
+  Task<absl::Status> Update(std::string id, std::string linux_resources) override;
+  Task<absl::Status> Delete(std::string id) override;
+  Task<absl::StatusOr<bridge::ContainerProperties>> Properties(
+      std::string id, std::vector<std::string> types) override;
+  Task<bool> AwaitNotice(std::string id) override;
+  std::shared_ptr<guest::Process> FindProcess(uint32_t pid) override;
+  std::shared_ptr<guest::Process> FindInit(const std::string& id, uint32_t pid) override;
+  Task<absl::Status> Persist() override { co_return absl::OkStatus(); }
+
+ private:
+  Task<absl::Status> SetState(std::string verb, std::string id, bridge::ContainerState state);
+
+  FakeContainerGuest& guest_;
+};
+
+}  // namespace ferry::vm

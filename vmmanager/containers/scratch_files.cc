@@ -1,0 +1,110 @@
+#include "vmmanager/containers/scratch_files.h"
+
+#include <fcntl.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+#include <algorithm>
+#include <cerrno>
+#include <filesystem>
+
+#include "absl/strings/str_cat.h"
+#include "bridge/protocol/container_messages.h"
+#include "bridge/runtime/status_macros.h"
+#include "bridge/runtime/unique_fd.h"
+#include "bridge/runtime/write_all.h"
+#include "vmmanager/containers/empty_qcow2.h"
+#include "vmmanager/rpc/printable.h"
+
+namespace ferry::vm {
+namespace {
+
+constexpr milliseconds kFileTime{60'000};
+constexpr size_t kMaxFolder = 1024;
+
+// QEMU's user may pass through, and not list.
+absl::Status MakeFolder(const std::string& folder, const std::optional<ProcessUser>& user) {
+  if (::mkdir(folder.c_str(), 0700) != 0 && errno != EEXIST) {
+    return absl::ErrnoToStatus(errno, absl::StrCat("cannot make folder ", folder));
+  }
+  if (!user) return absl::OkStatus();
+  if (::chown(folder.c_str(), static_cast<uid_t>(-1), user->gid) == 0 &&
+      ::chmod(folder.c_str(), 0710) == 0) {
+    return absl::OkStatus();
+  }
+  return absl::ErrnoToStatus(errno, absl::StrCat("cannot open folder ", folder, " to QEMU's user"));
+}
+
+absl::Status WriteFile(const std::string& path, const std::string& bytes,
+                       const std::optional<ProcessUser>& user) {
+  const UniqueFd file(
+      ::open(path.c_str(), O_WRONLY | O_CREAT | O_EXCL | O_CLOEXEC | O_NOFOLLOW, 0600));
+  const auto failed = [&path] {
+    return absl::ErrnoToStatus(errno, absl::StrCat("cannot make the scratch disk ", path));
+  };
+  if (!file.valid()) return failed();
+  if (WriteAll(file.get(), bytes) &&
+      (!user || ::fchown(file.get(), user->uid, user->gid) == 0) && ::fsync(file.get()) == 0) {
+    return absl::OkStatus();
+  }
+  const absl::Status status = failed();
+  ::unlink(path.c_str());
+  return status;
+}
+
+}  // namespace
+
+absl::Status ScratchFiles::Check(const v1::ScratchSpec& spec) {
+  if (spec.size_bytes() != 0) RETURN_IF_ERROR(CheckScratchSize(spec.size_bytes()));
+  const std::string& folder = spec.folder();
+  const bool fits = folder.empty() || (folder[0] == '/' && folder.size() <= kMaxFolder &&
+                                       folder.find('\0') == std::string::npos);
+  if (fits) return absl::OkStatus();
+  return absl::InvalidArgumentError(absl::StrCat("the scratch disk's folder is \"",
+                                                 rpc::Printable(folder, 128),
+                                                 "\"; use an absolute path"));
+}
+
+std::string ScratchFiles::PathOf(const std::string& container_id,
+                                 const v1::ScratchSpec& spec) const {
+  if (spec.folder().empty()) return OwnFolder(container_id) + "/scratch.qcow2";
+  return absl::StrCat(spec.folder(), "/", container_id, ".qcow2");
+}
+
+Task<absl::Status> ScratchFiles::Make(std::string container_id, v1::ScratchSpec spec) {
+  const uint64_t size = spec.size_bytes() == 0 ? kDefaultScratchDisk : spec.size_bytes();
+  const std::string path = PathOf(container_id, spec);
+  std::vector<std::string> folders;
+  if (spec.folder().empty()) folders = {folder_, OwnFolder(container_id)};
+  std::function<absl::Status()> work = [path, size, folders, user = user_]() -> absl::Status {
+    for (const std::string& folder : folders) RETURN_IF_ERROR(MakeFolder(folder, user));
+    return WriteFile(path, EmptyQcow2(size), user);
+  };
+  co_return co_await worker_.Run(kFileTime, "the scratch disk", std::move(work));
+}
+
+Task<absl::Status> ScratchFiles::Remove(std::string container_id, std::string file) {
+  std::function<absl::Status()> work = [file, own = OwnFolder(container_id)]() -> absl::Status {
+    if (!file.empty() && ::unlink(file.c_str()) != 0 && errno != ENOENT && errno != ENOTDIR) {
+      return absl::ErrnoToStatus(errno, absl::StrCat("cannot remove the scratch disk ", file));
+    }
+    ::rmdir(own.c_str());
+    return absl::OkStatus();
+  };
+  co_return co_await worker_.Run(kFileTime, "the scratch disk", std::move(work));
+}
+
+void ScratchFiles::RemoveOthers(std::vector<std::string> keep) {
+  worker_.Post([folder = folder_, keep = std::move(keep)] {
+    std::error_code ignored;
+    for (const auto& entry : std::filesystem::directory_iterator(folder, ignored)) {
+      const std::string name = entry.path().filename();
+      if (!bridge::IsContainerId(name) || std::find(keep.begin(), keep.end(), name) != keep.end()) {
+        continue;
+      }
+      std::filesystem::remove_all(entry.path(), ignored);
+    }
+  });
+}
+
+}  // namespace ferry::vm

@@ -1,0 +1,43 @@
+#pragma once
+
+#include <optional>
+#include <string>
+
+#include "absl/status/status.h"
+#include "absl/status/statusor.h"
+#include "bridge/runtime/async.h"
+#include "bridge/runtime/blocking_worker.h"
+#include "ferry/v1/container.pb.h"
+#include "vmmanager/qemu/process_user.h"
+
+namespace ferry::vm {
+
+// The files that take what containers write. They are made on a thread, for a folder that hosts
+// share can hang.
+class ScratchFiles {
+ public:
+  // `folder` is the host's own, made with the first file. Files belong to `user`, or to us.
+  ScratchFiles(Executor executor, std::string folder, std::optional<ProcessUser> user)
+      : folder_(std::move(folder)), user_(std::move(user)), worker_(std::move(executor)) {}
+
+  // INVALID_ARGUMENT if there can be no such disk.
+  static absl::Status Check(const v1::ScratchSpec& spec);
+  // Where the container's file is, or would be.
+  std::string PathOf(const std::string& container_id, const v1::ScratchSpec& spec) const;
+  Task<absl::Status> Make(std::string container_id, v1::ScratchSpec spec);
+  // Fine if it is not there.
+  Task<absl::Status> Remove(std::string container_id, std::string file);
+  // Of our own folder, what is no container's in `keep`: a former daemon may have died over it.
+  void RemoveOthers(std::vector<std::string> keep);
+
+ private:
+  std::string OwnFolder(const std::string& container_id) const {
+    return folder_ + "/" + container_id;
+  }
+
+  const std::string folder_;
+  const std::optional<ProcessUser> user_;
+  BlockingWorker worker_;
+};
+
+}  // namespace ferry::vm

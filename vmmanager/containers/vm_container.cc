@@ -1,0 +1,266 @@
+#include "vmmanager/containers/vm_container.h"
+
+#include <spdlog/spdlog.h>
+
+#include <boost/json/serialize.hpp>
+#include <csignal>
+
+#include "absl/strings/str_cat.h"
+#include "bridge/runtime/status_macros.h"
+#include "bridge/runtime/unix_time.h"
+#include "vmmanager/containers/container_limits.h"
+#include "vmmanager/containers/container_names.h"
+#include "vmmanager/containers/oci_specification.h"
+#include "vmmanager/rpc/error_info.h"
+
+namespace ferry::vm {
+namespace {
+
+using state::v1::CONTAINER_STAGE_CREATED;
+using state::v1::CONTAINER_STAGE_MAKING;
+using state::v1::CONTAINER_STAGE_PAUSED;
+using state::v1::CONTAINER_STAGE_REMOVING;
+using state::v1::CONTAINER_STAGE_RUNNING;
+using state::v1::CONTAINER_STAGE_STOPPED;
+
+constexpr milliseconds kKillTime{30'000};
+
+std::string NextStep(v1::ContainerState state, const std::string& name) {
+  switch (state) {
+    case v1::CONTAINER_STATE_CREATED:
+      return absl::StrCat("Start it first: ferryctl container start ", name);
+    case v1::CONTAINER_STATE_RUNNING:
+      return absl::StrCat("Stop it first: ferryctl container stop ", name);
+    case v1::CONTAINER_STATE_PAUSED:
+      return absl::StrCat("Resume it first: ferryctl container resume ", name);
+    default:
+      return "A container runs once; make another one with ferryctl run.";
+  }
+}
+
+}  // namespace
+
+VmContainer::VmContainer(ContainerDeps& deps, std::shared_ptr<ContainerHome> home,
+                         StoredContainer stored)
+    : deps_(deps),
+      home_(std::move(home)),
+      stored_(std::move(stored)),
+      operation_(deps.executor()),
+      stopped_(deps.executor()),
+      announced_(!being_made()) {}
+
+bool VmContainer::lives() const {
+  return Is(CONTAINER_STAGE_CREATED) || Is(CONTAINER_STAGE_RUNNING) || Is(CONTAINER_STAGE_PAUSED);
+}
+
+bool VmContainer::in_guest() const {
+  return boot_ != 0 && home_->machine->runs() && boot_ == home_->machine->boot();
+}
+
+v1::Container VmContainer::Describe(bool whole) const {
+  const state::v1::ContainerRecord& from = record();
+  v1::Container to;
+  to.set_id(from.container_id());
+  *to.mutable_spec() = spec();
+  to.set_vm_id(from.vm_id());
+  to.set_vm_name(vm().name());
+  to.set_state(state());
+  to.set_image_id(from.image_id());
+  if (in_guest()) to.set_process_id(from.process_id());
+  if (state() == v1::CONTAINER_STATE_STOPPED) *to.mutable_exit_status() = ToProto(from.exit());
+  to.set_created_unix_ms(from.created_unix_ms());
+  to.set_started_unix_ms(from.started_unix_ms());
+  to.set_stopped_unix_ms(from.stopped_unix_ms());
+  to.set_owns_vm(from.owns_vm());
+  if (!whole) return to;
+  for (const state::v1::ContainerLayer& layer : from.layers()) to.add_layers(layer.digest());
+  to.set_scratch_file(from.scratch_file());
+  return to;
+}
+
+absl::Status VmContainer::WrongState(const std::string& operation) const {
+  const std::string text =
+      gone_ ? absl::StrCat("container ", name(), " is not there any more")
+            : absl::StrCat("container ", name(), " cannot be ", operation, ": it is ",
+                           ContainerStateName(state()));
+  return rpc::ErrorWithReason(absl::StatusCode::kFailedPrecondition, text, "wrong_state",
+                              gone_ ? "" : NextStep(state(), name()));
+}
+
+absl::Status VmContainer::CheckRunning(const std::string& operation) const {
+  if (!gone_ && Is(CONTAINER_STAGE_RUNNING)) return absl::OkStatus();
+  return WrongState(operation);
+}
+
+Task<absl::Status> VmContainer::Persist() {
+  if (gone_) co_return absl::OkStatus();
+  co_return co_await deps_.store().PutContainer(ToRow(stored_));
+}
+
+void VmContainer::PersistSoon() { Spawn(deps_.executor(), PersistLater(shared_from_this())); }
+
+Task<void> VmContainer::PersistLater(std::shared_ptr<VmContainer> self) {
+  const absl::Status stored = co_await self->Persist();
+  if (!stored.ok()) spdlog::error("container {}: {}", self->id(), stored.ToString());
+}
+
+Task<absl::Status> VmContainer::SetStage(Stage stage) {
+  stored_.record.set_stage(stage);
+  co_return co_await Persist();
+}
+
+Task<absl::Status> VmContainer::Start() {
+  auto self = shared_from_this();
+  const AsyncMutex::Guard turn = co_await operation_.Lock();
+  if (!gone_ && Is(CONTAINER_STAGE_RUNNING)) co_return absl::OkStatus();
+  if (gone_ || !Is(CONTAINER_STAGE_CREATED)) co_return WrongState("started");
+  CO_RETURN_IF_ERROR(co_await home_->machine->Ready());
+  const absl::Status started = co_await home_->machine->Start(id());
+  if (!started.ok()) {
+    // What the image lacks is found out here, and then there is no init any more.
+    std::vector<std::string> types{"State"};
+    const auto properties = co_await home_->machine->Properties(id(), std::move(types));
+    if (properties.ok() && properties->state == bridge::ContainerState::kStopped) Stopped({});
+    co_return started;
+  }
+  if (!Is(CONTAINER_STAGE_CREATED)) co_return WrongState("started");
+  stored_.record.set_process_id(init_->pid());
+  stored_.record.set_started_unix_ms(NowUnixMs());
+  stored_.record.set_stage(CONTAINER_STAGE_RUNNING);
+  deps_.events().Publish("container.started", id(), {{"name", name()}, {"vm", vm().id()}});
+  Watch();
+  CO_RETURN_IF_ERROR(co_await Persist());
+  // From the answer on the caller may count on finding the init again.
+  co_return co_await home_->machine->Persist();
+}
+
+void VmContainer::Watch() { Spawn(deps_.executor(), WatchInit(shared_from_this())); }
+
+Task<void> VmContainer::WatchInit(std::shared_ptr<VmContainer> self) {
+  const std::shared_ptr<guest::Process> init = self->init_;
+  const absl::StatusOr<guest::ExitStatus> exit = co_await init->Wait();
+  // Otherwise the VM has ended, which it is told, or the daemon does.
+  if (exit.ok()) self->Stopped(ToRecord(*exit));
+}
+
+void VmContainer::Stopped(const state::v1::ContainerExit& exit) {
+  if (gone_ || Is(CONTAINER_STAGE_STOPPED) || Is(CONTAINER_STAGE_REMOVING)) return;
+  *stored_.record.mutable_exit() = exit;
+  stored_.record.set_stopped_unix_ms(NowUnixMs());
+  stored_.record.set_stage(CONTAINER_STAGE_STOPPED);
+  EventLog::Attributes attributes{{"name", name()}, {"vm", vm().id()}};
+  if (exit.has_code()) attributes.emplace_back("code", absl::StrCat(exit.code()));
+  if (exit.has_signal()) attributes.emplace_back("signal", absl::StrCat(exit.signal()));
+  deps_.events().Publish("container.stopped", id(), std::move(attributes));
+  PersistSoon();
+  stopped_.Set();
+  if (on_stopped_) on_stopped_();
+}
+
+void VmContainer::VmEnded() {
+  boot_ = 0;
+  // Whoever makes it, or takes it out, finds that by itself.
+  if (lives()) Stopped({});
+}
+
+bool VmContainer::exit_is_taken() const {
+  return spec().detached() || init_ == nullptr || !in_guest() ||
+         home_->machine->FindProcess(record().process_id()) == nullptr;
+}
+
+Task<absl::Status> VmContainer::AwaitStopped(milliseconds patience) {
+  auto wait = [](VmContainer* container) -> Task<absl::Status> {
+    co_await container->stopped_.Wait();
+    co_return absl::OkStatus();
+  };
+  co_return co_await WithDeadline(patience, "the container's init", wait(this));
+}
+
+Task<absl::Status> VmContainer::Kill() {
+  const std::shared_ptr<guest::Process> init = init_;
+  CO_RETURN_IF_ERROR((co_await init->Signal(SIGKILL)).status());
+  const absl::Status ended = co_await AwaitStopped(kKillTime);
+  if (!absl::IsDeadlineExceeded(ended)) co_return ended;
+  co_return rpc::ErrorWithReason(
+      absl::StatusCode::kDeadlineExceeded,
+      absl::StrCat("container ", name(), " was killed, and VM ", vm().name(),
+                   " does not say that it has ended"),
+      "did_not_stop", absl::StrCat("Try again, or end the VM: ferryctl stop --force ", vm().name()));
+}
+
+Task<absl::Status> VmContainer::Stop(milliseconds patience) {
+  auto self = shared_from_this();
+  const AsyncMutex::Guard turn = co_await operation_.Lock();
+  if (!gone_ && state() == v1::CONTAINER_STATE_STOPPED) co_return absl::OkStatus();
+  if (gone_ || being_made()) co_return WrongState("stopped");
+  if (Is(CONTAINER_STAGE_CREATED)) {
+    co_return rpc::ErrorWithReason(
+        absl::StatusCode::kFailedPrecondition,
+        absl::StrCat("container ", name(), " cannot be stopped: it was not started"), "wrong_state",
+        absl::StrCat("Remove it: ferryctl container rm ", name()));
+  }
+  CO_RETURN_IF_ERROR(co_await home_->machine->Ready());
+  if (patience.count() == 0) co_return co_await Kill();
+  if (Is(CONTAINER_STAGE_PAUSED)) {
+    // What stands still takes no signal but SIGKILL.
+    CO_RETURN_IF_ERROR(co_await home_->machine->Resume(id()));
+    if (Is(CONTAINER_STAGE_PAUSED)) CO_RETURN_IF_ERROR(co_await SetStage(CONTAINER_STAGE_RUNNING));
+  }
+  const std::shared_ptr<guest::Process> init = init_;
+  CO_RETURN_IF_ERROR((co_await init->Signal(StopSignal(record().stop_signal()))).status());
+  const absl::Status ended = co_await AwaitStopped(patience);
+  if (!absl::IsDeadlineExceeded(ended)) co_return ended;
+  co_return co_await Kill();
+}
+
+Task<absl::Status> VmContainer::Pause() {
+  auto self = shared_from_this();
+  const AsyncMutex::Guard turn = co_await operation_.Lock();
+  if (!gone_ && Is(CONTAINER_STAGE_PAUSED)) co_return absl::OkStatus();
+  CO_RETURN_IF_ERROR(CheckRunning("paused"));
+  CO_RETURN_IF_ERROR(co_await home_->machine->Ready());
+  CO_RETURN_IF_ERROR(co_await home_->machine->Pause(id()));
+  if (!Is(CONTAINER_STAGE_RUNNING)) co_return WrongState("paused");
+  deps_.events().Publish("container.paused", id(), {{"name", name()}, {"vm", vm().id()}});
+  co_return co_await SetStage(CONTAINER_STAGE_PAUSED);
+}
+
+Task<absl::Status> VmContainer::Resume() {
+  auto self = shared_from_this();
+  const AsyncMutex::Guard turn = co_await operation_.Lock();
+  if (!gone_ && Is(CONTAINER_STAGE_RUNNING)) co_return absl::OkStatus();
+  if (gone_ || !Is(CONTAINER_STAGE_PAUSED)) co_return WrongState("resumed");
+  CO_RETURN_IF_ERROR(co_await home_->machine->Ready());
+  CO_RETURN_IF_ERROR(co_await home_->machine->Resume(id()));
+  if (!Is(CONTAINER_STAGE_PAUSED)) co_return WrongState("resumed");
+  deps_.events().Publish("container.resumed", id(), {{"name", name()}, {"vm", vm().id()}});
+  co_return co_await SetStage(CONTAINER_STAGE_RUNNING);
+}
+
+Task<absl::Status> VmContainer::Update(v1::ContainerLimits changes) {
+  auto self = shared_from_this();
+  CO_RETURN_IF_ERROR(CheckLimits(changes));
+  const AsyncMutex::Guard turn = co_await operation_.Lock();
+  if (gone_ || !lives()) co_return WrongState("changed");
+  CO_RETURN_IF_ERROR(co_await home_->machine->Ready());
+  std::string resources = boost::json::serialize(LimitsToResources(changes));
+  CO_RETURN_IF_ERROR(co_await home_->machine->Update(id(), std::move(resources)));
+  *stored_.spec.mutable_limits() = MergeLimits(spec().limits(), changes);
+  co_return co_await Persist();
+}
+
+Task<absl::StatusOr<bridge::ContainerMetrics>> VmContainer::Stats() {
+  auto self = shared_from_this();
+  if (gone_ || !(Is(CONTAINER_STAGE_RUNNING) || Is(CONTAINER_STAGE_PAUSED))) {
+    co_return WrongState("measured");
+  }
+  CO_RETURN_IF_ERROR(co_await home_->machine->Ready());
+  std::vector<std::string> types{"Statistics"};
+  CO_ASSIGN_OR_RETURN(const bridge::ContainerProperties properties,
+                      co_await home_->machine->Properties(id(), std::move(types)));
+  if (properties.metrics.has_value()) co_return *properties.metrics;
+  co_return absl::UnavailableError(
+      absl::StrCat("the agent of VM ", vm().name(), " has no numbers of container ", name()));
+}
+
+}  // namespace ferry::vm

@@ -1,0 +1,109 @@
+#pragma once
+
+#include <memory>
+#include <optional>
+#include <string>
+
+#include "absl/status/status.h"
+#include "absl/status/statusor.h"
+#include "bridge/runtime/async.h"
+#include "vmmanager/containers/container_home.h"
+#include "vmmanager/containers/container_record.h"
+#include "vmmanager/images/image.h"
+
+namespace ferry::vm {
+
+// One container in a VM.
+//
+//   making -> CREATED -> RUNNING <-> PAUSED -> STOPPED -> gone
+//
+// Operations wait for each other; what a state does not allow fails with FAILED_PRECONDITION. It
+// stops when its init has exited, or when its VM ends. Thread: the executor's only.
+class VmContainer : public std::enable_shared_from_this<VmContainer> {
+ public:
+  VmContainer(ContainerDeps& deps, std::shared_ptr<ContainerHome> home, StoredContainer stored);
+
+  const std::string& id() const { return record().container_id(); }
+  const std::string& name() const { return stored_.spec.name(); }
+  const v1::ContainerSpec& spec() const { return stored_.spec; }
+  const state::v1::ContainerRecord& record() const { return stored_.record; }
+  const std::shared_ptr<ContainerHome>& home() const { return home_; }
+  UtilityVm& vm() const { return *home_->vm; }
+  v1::ContainerState state() const { return ToState(record().stage()); }
+  bool being_made() const { return Is(state::v1::CONTAINER_STAGE_MAKING); }
+  bool gone() const { return gone_; }
+  v1::Container Describe(bool whole) const;
+
+  // Brings everything into the VM and makes the container of it. `go_on` is asked before each step.
+  // If it fails, TakeOut() takes back what there is.
+  Task<absl::Status> Make(Image image, std::function<absl::Status()> go_on);
+
+  Task<absl::Status> Start();
+  Task<absl::Status> Stop(milliseconds patience);
+  Task<absl::Status> Pause();
+  Task<absl::Status> Resume();
+  Task<absl::Status> Update(v1::ContainerLimits changes);
+  Task<absl::StatusOr<bridge::ContainerMetrics>> Stats();
+  // FAILED_PRECONDITION, with what to do, unless other processes can be run in it.
+  absl::Status CheckRunning(const std::string& operation) const;
+
+  // It is to be removed, whatever becomes of this daemon. FAILED_PRECONDITION while it runs, unless
+  // forced; then it is killed first, unless its VM ends anyway.
+  enum class Running { kRefuse, kKill, kLeave };
+  Task<absl::Status> MarkRemoving(Running running);
+  // Takes it out of its VM, in the opposite order, removes its scratch disk and its row, and lets
+  // go of its image. Where that fails, it can be repeated.
+  Task<absl::Status> TakeOut();
+
+  // Of a container of a former daemon: finds out what became of it.
+  Task<void> TakeUp();
+  // Its VM ended, and its init with it.
+  void VmEnded();
+  // Whether nobody can ask for its exit status any more, or has to.
+  bool exit_is_taken() const;
+  // Set when it has stopped.
+  void set_on_stopped(std::function<void()> callback) { on_stopped_ = std::move(callback); }
+
+  Task<absl::Status> Persist();
+
+ private:
+  using Stage = state::v1::ContainerStage;
+
+  bool Is(Stage stage) const { return record().stage() == stage; }
+  bool lives() const;
+  // Whether what it has in the guest is still there.
+  bool in_guest() const;
+  std::string BundlePath() const;
+  std::string RootPath() const { return BundlePath() + "/rootfs"; }
+  bridge::CombinedLayers Layers() const;
+  absl::Status WrongState(const std::string& operation) const;
+  Task<absl::Status> BringLayers(const std::function<absl::Status()>* go_on);
+  Task<absl::Status> BringScratch();
+  absl::Status CheckThere(const std::function<absl::Status()>& go_on) const;
+  Task<absl::Status> CreateInit(const Image* image);
+  Task<absl::Status> SetStage(Stage stage);
+  Task<absl::Status> Kill();
+  Task<absl::Status> AwaitStopped(milliseconds patience);
+  Task<absl::Status> TidyGuest();
+  void TakeUpDisks();
+  // As its agent says, once that can be asked.
+  static Task<void> FindState(std::shared_ptr<VmContainer> self);
+  void Watch();
+  static Task<void> WatchInit(std::shared_ptr<VmContainer> self);
+  void Stopped(const state::v1::ContainerExit& exit);
+  void PersistSoon();
+  static Task<void> PersistLater(std::shared_ptr<VmContainer> self);
+
+  ContainerDeps& deps_;
+  const std::shared_ptr<ContainerHome> home_;
+  StoredContainer stored_;
+  uint64_t boot_ = 0;  // of the VM, that it was brought into; 0: none
+  std::shared_ptr<guest::Process> init_;
+  AsyncMutex operation_;
+  AsyncEvent stopped_;
+  std::function<void()> on_stopped_;
+  bool announced_ = false;  // others were told that there is one
+  bool gone_ = false;
+};
+
+}  // namespace ferry::vm

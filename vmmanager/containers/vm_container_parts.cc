@@ -1,0 +1,261 @@
+// The part of VmContainer that brings things into the VM, takes them out, and finds them again.
+#include <spdlog/spdlog.h>
+
+#include "absl/strings/str_cat.h"
+#include "bridge/runtime/status_macros.h"
+#include "bridge/runtime/unix_time.h"
+#include "vmmanager/containers/oci_specification.h"
+#include "vmmanager/containers/vm_container.h"
+#include "vmmanager/rpc/error_info.h"
+
+namespace ferry::vm {
+
+using state::v1::CONTAINER_STAGE_CREATED;
+using state::v1::CONTAINER_STAGE_MAKING;
+using state::v1::CONTAINER_STAGE_PAUSED;
+using state::v1::CONTAINER_STAGE_REMOVING;
+using state::v1::CONTAINER_STAGE_RUNNING;
+using state::v1::CONTAINER_STAGE_STOPPED;
+
+std::string VmContainer::BundlePath() const {
+  return absl::StrCat(bridge::kBundleRoot, "/", id());
+}
+
+bridge::CombinedLayers VmContainer::Layers() const {
+  bridge::CombinedLayers combined;
+  combined.container_root_path = RootPath();
+  // The lowest is the last one there.
+  for (int i = record().layers_size() - 1; i >= 0; --i) {
+    const state::v1::ContainerLayer& layer = record().layers(i);
+    combined.layers.push_back({layer.digest(), layer.disk().mount_path()});
+  }
+  if (record().has_scratch_disk()) combined.scratch_path = record().scratch_disk().mount_path();
+  return combined;
+}
+
+absl::Status VmContainer::CheckThere(const std::function<absl::Status()>& go_on) const {
+  RETURN_IF_ERROR(go_on());
+  if (in_guest()) return absl::OkStatus();
+  return absl::UnavailableError(
+      absl::StrCat("VM ", vm().name(), " ended while container ", name(), " was being made"));
+}
+
+Task<absl::Status> VmContainer::Make(Image image, std::function<absl::Status()> go_on) {
+  auto self = shared_from_this();
+  const AsyncMutex::Guard turn = co_await operation_.Lock();
+  if (image.layers.empty() || image.layers.size() > bridge::kMaxLayers) {
+    co_return absl::FailedPreconditionError(
+        absl::StrCat("image ", image.name, " has ", image.layers.size(),
+                     " layers; a container takes 1 to ", bridge::kMaxLayers));
+  }
+  state::v1::ContainerRecord& record = stored_.record;
+  record.set_image_id(image.id);
+  record.set_stop_signal(image.config.stop_signal);
+  for (const ImageLayer& layer : image.layers) record.add_layers()->set_digest(layer.digest);
+  if (!spec().read_only()) record.set_scratch_file(deps_.scratch.PathOf(id(), spec().scratch()));
+  // What a crash leaves in the VM is found by this.
+  CO_RETURN_IF_ERROR(co_await SetStage(CONTAINER_STAGE_MAKING));
+  CO_RETURN_IF_ERROR(co_await home_->machine->Ready());
+  boot_ = home_->machine->boot();
+  CO_RETURN_IF_ERROR(co_await BringLayers(&go_on));
+  CO_RETURN_IF_ERROR(CheckThere(go_on));
+  if (!spec().read_only()) CO_RETURN_IF_ERROR(co_await BringScratch());
+  CO_RETURN_IF_ERROR(CheckThere(go_on));
+  CO_RETURN_IF_ERROR(co_await home_->machine->CombineLayers(Layers()));
+  CO_RETURN_IF_ERROR(CheckThere(go_on));
+  CO_RETURN_IF_ERROR(co_await CreateInit(&image));
+  CO_RETURN_IF_ERROR(CheckThere(go_on));
+  CO_RETURN_IF_ERROR(co_await SetStage(CONTAINER_STAGE_CREATED));
+  CO_RETURN_IF_ERROR(co_await home_->machine->Persist());
+  CO_RETURN_IF_ERROR(CheckThere(go_on));
+  announced_ = true;
+  deps_.events().Publish("container.created", id(), {{"name", name()}, {"vm", vm().id()}});
+  co_return absl::OkStatus();
+}
+
+Task<absl::Status> VmContainer::BringLayers(const std::function<absl::Status()>* go_on) {
+  for (int i = 0; i < record().layers_size(); ++i) {
+    CO_RETURN_IF_ERROR(CheckThere(*go_on));
+    const std::string digest = record().layers(i).digest();
+    CO_ASSIGN_OR_RETURN(const ContainerDisk disk,
+                        co_await home_->layers.Acquire(digest, deps_.images->PathOf(digest)));
+    *stored_.record.mutable_layers(i)->mutable_disk() = disk;
+  }
+  co_return absl::OkStatus();
+}
+
+Task<absl::Status> VmContainer::BringScratch() {
+  CO_RETURN_IF_ERROR(co_await deps_.scratch.Make(id(), spec().scratch()));
+  DiskToBring scratch;
+  scratch.name = absl::StrCat("scratch-", id().substr(0, 16));
+  scratch.file = record().scratch_file();
+  scratch.format = "qcow2";
+  scratch.ensure_filesystem = true;
+  scratch.filesystem = "ext4";
+  scratch.mount_path = BundlePath() + "/scratch";
+  CO_ASSIGN_OR_RETURN(const ContainerDisk disk,
+                      co_await BringDisk(*home_->machine, std::move(scratch)));
+  *stored_.record.mutable_scratch_disk() = disk;
+  co_return absl::OkStatus();
+}
+
+Task<absl::Status> VmContainer::CreateInit(const Image* image) {
+  OciInputs inputs;
+  inputs.id = id();
+  inputs.root_path = RootPath();
+  inputs.sandbox_id = record().sandbox_id();
+  inputs.spec = &spec();
+  inputs.image = &image->config;
+  guest::NewContainer container;
+  container.id = id();
+  container.bundle_path = BundlePath();
+  CO_ASSIGN_OR_RETURN(container.oci_specification, MakeOciSpecification(inputs));
+  container.has_stdin = spec().has_stdin();
+  container.terminal = spec().terminal();
+  container.rows = spec().terminal_size().rows();
+  container.columns = spec().terminal_size().columns();
+  container.detached = spec().detached();
+  container.request_id = record().request_id();
+  auto init = co_await home_->machine->Create(std::move(container));
+  if (!init.ok()) co_return init.status();
+  init_ = *std::move(init);
+  co_return absl::OkStatus();
+}
+
+Task<absl::Status> VmContainer::MarkRemoving(Running running) {
+  auto self = shared_from_this();
+  const AsyncMutex::Guard turn = co_await operation_.Lock();
+  if (gone_ || Is(CONTAINER_STAGE_REMOVING)) co_return absl::OkStatus();
+  if (Is(CONTAINER_STAGE_RUNNING) || Is(CONTAINER_STAGE_PAUSED)) {
+    if (running == Running::kRefuse) {
+      co_return rpc::ErrorWithReason(
+          absl::StatusCode::kFailedPrecondition,
+          absl::StrCat("container ", name(), " cannot be removed: it is ",
+                       ContainerStateName(state())),
+          "wrong_state",
+          absl::StrCat("Stop it first (ferryctl container stop ", name(),
+                       "), or use ferryctl container rm --force ", name()));
+    }
+    if (running == Running::kKill) {
+      CO_RETURN_IF_ERROR(co_await home_->machine->Ready());
+      CO_RETURN_IF_ERROR(co_await Kill());
+    }
+  }
+  co_return co_await SetStage(CONTAINER_STAGE_REMOVING);
+}
+
+Task<absl::Status> VmContainer::TakeOut() {
+  auto self = shared_from_this();
+  const AsyncMutex::Guard turn = co_await operation_.Lock();
+  if (gone_) co_return absl::OkStatus();
+  // Nothing stops it any more: nobody has to know how it ended.
+  stored_.record.set_stage(CONTAINER_STAGE_REMOVING);
+  if (in_guest()) {
+    const absl::Status tidied = co_await TidyGuest();
+    // A VM that ended meanwhile has nothing of it any more.
+    if (!tidied.ok() && in_guest()) {
+      PersistSoon();
+      co_return tidied;
+    }
+  }
+  boot_ = 0;
+  CO_RETURN_IF_ERROR(co_await deps_.scratch.Remove(id(), record().scratch_file()));
+  CO_RETURN_IF_ERROR(co_await deps_.store().DeleteContainer(id()));
+  gone_ = true;
+  stopped_.Set();
+  vm().LetGoOf(id());
+  if (announced_) {
+    deps_.events().Publish("container.removed", id(), {{"name", name()}, {"vm", record().vm_id()}});
+  }
+  // A pin that stays goes with the next start.
+  absl::Status unpinned;
+  if (deps_.images != nullptr) unpinned = co_await deps_.images->Unpin(id());
+  if (!unpinned.ok()) spdlog::warn("container {}: {}", id(), unpinned.ToString());
+  co_return absl::OkStatus();
+}
+
+Task<absl::Status> VmContainer::TidyGuest() {
+  CO_RETURN_IF_ERROR(co_await home_->machine->Ready());
+  const absl::Status deleted = co_await home_->machine->Delete(id());
+  if (!absl::IsNotFound(deleted)) CO_RETURN_IF_ERROR(deleted);
+  CO_RETURN_IF_ERROR(co_await home_->machine->SeparateLayers(Layers()));
+  if (record().has_scratch_disk()) {
+    CO_RETURN_IF_ERROR(co_await TakeDisk(*home_->machine, record().scratch_disk()));
+    stored_.record.clear_scratch_disk();
+  }
+  for (int i = record().layers_size() - 1; i >= 0; --i) {
+    state::v1::ContainerLayer* layer = stored_.record.mutable_layers(i);
+    if (!layer->has_disk()) continue;
+    CO_RETURN_IF_ERROR(co_await home_->layers.Release(layer->digest()));
+    stored_.record.mutable_layers(i)->clear_disk();
+  }
+  co_return absl::OkStatus();
+}
+
+void VmContainer::TakeUpDisks() {
+  for (state::v1::ContainerLayer& layer : *stored_.record.mutable_layers()) {
+    if (!layer.has_disk() && deps_.images != nullptr) {
+      const auto slot = home_->machine->FindDisk(deps_.images->PathOf(layer.digest()));
+      if (slot.has_value()) *layer.mutable_disk() = DiskAt(*slot, "");
+    }
+    if (layer.has_disk()) home_->layers.TakeUp(layer.digest(), layer.disk());
+  }
+  if (record().scratch_file().empty() || record().has_scratch_disk()) return;
+  const auto slot = home_->machine->FindDisk(record().scratch_file());
+  if (slot.has_value()) {
+    *stored_.record.mutable_scratch_disk() = DiskAt(*slot, BundlePath() + "/scratch");
+  }
+}
+
+Task<void> VmContainer::TakeUp() {
+  auto self = shared_from_this();
+  const AsyncMutex::Guard turn = co_await operation_.Lock();
+  if (Is(CONTAINER_STAGE_STOPPED)) stopped_.Set();
+  if (!home_->machine->runs()) {
+    for (state::v1::ContainerLayer& layer : *stored_.record.mutable_layers()) layer.clear_disk();
+    stored_.record.clear_scratch_disk();
+    if (lives()) Stopped({});
+    co_return;
+  }
+  boot_ = home_->machine->boot();
+  TakeUpDisks();
+  init_ = home_->machine->FindInit(id(), record().process_id());
+  if (!lives()) co_return;
+  const bool watched = init_ != nullptr && !Is(CONTAINER_STAGE_CREATED);
+  if (watched) Watch();
+  Spawn(deps_.executor(), FindState(self));
+}
+
+Task<void> VmContainer::FindState(std::shared_ptr<VmContainer> self) {
+  const absl::Status there = co_await self->home_->machine->AwaitAgent();
+  if (!there.ok() || !self->in_guest()) co_return;
+  std::vector<std::string> types{"State"};
+  const auto properties = co_await self->home_->machine->Properties(self->id(), std::move(types));
+  if (absl::IsNotFound(properties.status())) {
+    self->Stopped({});
+    co_return;
+  }
+  if (!properties.ok() || !properties->state.has_value() || !self->lives()) co_return;
+  const bool created = self->Is(CONTAINER_STAGE_CREATED);
+  const bool watched = self->init_ != nullptr && !created;
+  switch (*properties->state) {
+    case bridge::ContainerState::kStopped:
+      // Whoever watches the init is told how it ended.
+      if (!watched) self->Stopped({});
+      co_return;
+    case bridge::ContainerState::kRunning:
+      self->stored_.record.set_stage(CONTAINER_STAGE_RUNNING);
+      break;
+    case bridge::ContainerState::kPaused:
+      self->stored_.record.set_stage(CONTAINER_STAGE_PAUSED);
+      break;
+    case bridge::ContainerState::kCreated:
+      break;
+  }
+  self->PersistSoon();
+  if (watched || *properties->state == bridge::ContainerState::kCreated) co_return;
+  // Nobody here holds its init: that it ended is known, and how is not.
+  if (co_await self->home_->machine->AwaitNotice(self->id())) self->Stopped({});
+}
+
+}  // namespace ferry::vm
