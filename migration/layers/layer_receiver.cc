@@ -112,14 +112,22 @@ Task<absl::Status> LayerReceiver::TakeOne(LayerChannel* channel) {
 }
 
 Task<absl::Status> LayerReceiver::Store(LayerChannel* channel, LayerHeader header) {
-  auto folder = co_await store_.MakeTempFolder(std::nullopt);
-  if (!folder.ok()) co_return folder.status();
+  auto made = co_await store_.MakeTempFolder(std::nullopt);
+  if (!made.ok()) co_return made.status();
+  const std::shared_ptr<vm::TempFolder> folder = *std::move(made);
+  absl::Status stored = co_await StoreIn(folder, channel, std::move(header));
+  co_await folder->Remove();
+  co_return stored;
+}
+
+Task<absl::Status> LayerReceiver::StoreIn(std::shared_ptr<vm::TempFolder> folder,
+                                          LayerChannel* channel, LayerHeader header) {
   auto file = std::make_shared<File>();
-  std::function<absl::Status()> open = [file, path = absl::StrCat((*folder)->path(), "/", kName),
+  std::function<absl::Status()> open = [file, path = absl::StrCat(folder->path(), "/", kName),
                                         size = header.size, reserve = options_.reserve] {
     return file->Open(path, size, reserve);
   };
-  CO_RETURN_IF_ERROR(co_await (*folder)->worker().Run(kLayerDiskTime, "the disk", std::move(open)));
+  CO_RETURN_IF_ERROR(co_await folder->worker().Run(kLayerDiskTime, "the disk", std::move(open)));
   uint64_t left = header.size;
   while (left > 0) {
     auto piece = co_await channel->ReadSome(std::min<uint64_t>(left, kLayerPiece));
@@ -129,8 +137,7 @@ Task<absl::Status> LayerReceiver::Store(LayerChannel* channel, LayerHeader heade
     std::function<absl::Status()> write = [file, bytes = *std::move(piece)] {
       return file->Write(bytes);
     };
-    CO_RETURN_IF_ERROR(
-        co_await (*folder)->worker().Run(kLayerDiskTime, "the disk", std::move(write)));
+    CO_RETURN_IF_ERROR(co_await folder->worker().Run(kLayerDiskTime, "the disk", std::move(write)));
     left -= size;
     received_ += size;
     if (progress_) progress_(received_, total_);
@@ -142,11 +149,10 @@ Task<absl::Status> LayerReceiver::Store(LayerChannel* channel, LayerHeader heade
     file->fd.Reset();
     return absl::OkStatus();
   };
-  CO_RETURN_IF_ERROR(
-      co_await (*folder)->worker().Run(kLayerDiskTime, "the disk", std::move(close)));
+  CO_RETURN_IF_ERROR(co_await folder->worker().Run(kLayerDiskTime, "the disk", std::move(close)));
   std::string owner = options_.owner;
   std::string name = kName;
-  co_return co_await store_.Adopt(std::move(owner), header.digest, std::move(name), *folder);
+  co_return co_await store_.Adopt(std::move(owner), header.digest, std::move(name), folder);
 }
 
 }  // namespace ferry::migration

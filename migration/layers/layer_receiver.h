@@ -40,6 +40,8 @@ class LayerReceiver {
   struct File;
   Task<absl::Status> TakeOne(LayerChannel* channel);
   Task<absl::Status> Store(LayerChannel* channel, LayerHeader header);
+  Task<absl::Status> StoreIn(std::shared_ptr<vm::TempFolder> folder, LayerChannel* channel,
+                             LayerHeader header);
   absl::Status CheckWanted(const LayerHeader& header) const;
 
   const Executor executor_;
