@@ -22,6 +22,7 @@
 #include "migration/service/grpc_peer_client.h"
 #include "migration/service/migration_service.h"
 #include "tools/ferryd/priority.h"
+#include "vmmanager/containers/container_inventory.h"
 #include "vmmanager/fence/image_lock_fence.h"
 #include "vmmanager/identity/certificate.h"
 #include "vmmanager/images/child_tool_runner.h"
@@ -33,6 +34,7 @@
 #include "vmmanager/qemu/vsock_guest_link.h"
 #include "vmmanager/rpc/error_info.h"
 #include "vmmanager/rpc/server.h"
+#include "vmmanager/service/container_service.h"
 #include "vmmanager/service/guest_service.h"
 #include "vmmanager/service/host_service.h"
 #include "vmmanager/service/image_service.h"
@@ -147,6 +149,7 @@ struct Daemon::Parts {
   std::unique_ptr<vm::Backend> backend;
   vm::HostSettings settings;
   std::unique_ptr<vm::VmInventory> inventory;
+  std::unique_ptr<vm::ContainerInventory> containers;
   std::unique_ptr<vm::ImageStore> images;
   std::unique_ptr<vm::ToolRunner> tools;
   std::unique_ptr<vm::ImageImporter> importer;
@@ -162,6 +165,7 @@ struct Daemon::Parts {
   std::unique_ptr<vm::HostService> host_service;
   std::unique_ptr<migration::MigrationService> migration_service;
   std::unique_ptr<vm::ImageService> image_service;
+  std::unique_ptr<vm::ContainerService> container_service;
   std::unique_ptr<rpc::Server> server;
 };
 
@@ -231,6 +235,7 @@ Task<absl::Status> Daemon::Start() {
   parts_->file_reads = std::make_unique<vm::ThreadedFileReads>(executor_);
   parts_->digests = std::make_unique<vm::ImageDigests>(*parts_->file_reads);
   CO_RETURN_IF_ERROR(co_await parts_->inventory->Load());
+  CO_RETURN_IF_ERROR(co_await LoadContainers());
   CO_RETURN_IF_ERROR(OpenMigration());
   CO_RETURN_IF_ERROR(co_await parts_->sessions->Load(
       intact.ok() ? migration::JournalTrust::kWhole : migration::JournalTrust::kMayLackRecords));
@@ -238,6 +243,7 @@ Task<absl::Status> Daemon::Start() {
   co_await parts_->sessions->Recover();
   // VMs do without.
   co_await OpenImages();
+  co_await parts_->containers->TakeUp(*parts_->images);
   CO_RETURN_IF_ERROR(Serve());
   parts_->events->Publish("host.started", parts_->store->journal_id(),
                           {{"address", config_.advertise}});
@@ -295,6 +301,18 @@ Task<absl::Status> Daemon::OpenBackend() {
   spdlog::info("{} {} with {} ({}), machine {}", info.name, info.version, info.accelerator,
                info.accelerator_reason, info.machine_type);
   co_return absl::OkStatus();
+}
+
+Task<absl::Status> Daemon::LoadContainers() {
+  vm::ContainerInventory::Options options;
+  options.scratch_folder = config_.state_dir + "/containers";
+  options.scratch_user = parts_->qemu_user;
+  options.make_machine = [settings = &parts_->settings](std::shared_ptr<vm::UtilityVm> vm) {
+    return vm::MakeContainerMachine(std::move(vm), *settings);
+  };
+  parts_->containers =
+      std::make_unique<vm::ContainerInventory>(*parts_->inventory, std::move(options));
+  co_return co_await parts_->containers->Load();
 }
 
 Task<void> Daemon::OpenImages() {
@@ -398,7 +416,8 @@ absl::Status Daemon::OpenMigration() {
 
 absl::Status Daemon::Serve() {
   parts_->vm_service = std::make_unique<vm::VmService>(*parts_->inventory);
-  parts_->guest_service = std::make_unique<vm::GuestService>(*parts_->inventory);
+  parts_->guest_service =
+      std::make_unique<vm::GuestService>(*parts_->inventory, parts_->containers.get());
   parts_->host_service = std::make_unique<vm::HostService>(*parts_->inventory, Program());
   migration::Preflight::Settings preflight{.program = Program(), .certificate = config_.tls.cert};
   parts_->preflight = std::make_unique<migration::Preflight>(*parts_->deps, *parts_->sessions,
@@ -407,6 +426,7 @@ absl::Status Daemon::Serve() {
       *parts_->sessions, *parts_->preflight, executor_);
   parts_->image_service =
       std::make_unique<vm::ImageService>(executor_, *parts_->images, *parts_->importer);
+  parts_->container_service = std::make_unique<vm::ContainerService>(*parts_->containers);
   rpc::ServerOptions options;
   options.unix_socket = config_.socket;
   options.tcp_addresses = config_.listen;
@@ -415,7 +435,8 @@ absl::Status Daemon::Serve() {
   options.insecure_tcp = config_.insecure_tcp;
   const std::vector<grpc::Service*> services{
       parts_->vm_service.get(), parts_->guest_service.get(), parts_->host_service.get(),
-      parts_->migration_service.get(), parts_->image_service.get()};
+      parts_->migration_service.get(), parts_->image_service.get(),
+      parts_->container_service.get()};
   ASSIGN_OR_RETURN(parts_->server, rpc::Server::Start(options, services));
   return absl::OkStatus();
 }
@@ -435,6 +456,7 @@ Task<void> Daemon::StopServing() {
 
 Task<void> Daemon::LetGo() {
   if (parts_->sessions) co_await parts_->sessions->Shutdown();
+  if (parts_->containers) co_await parts_->containers->Close();
   if (parts_->inventory) co_await parts_->inventory->Detach();
   if (parts_->events) co_await parts_->events->Close();
 }

@@ -31,6 +31,7 @@ class Daemon {
   void AuditRefusedSession(const migration::RefusedConnection& refused);
   Task<absl::Status> OpenFence();
   Task<absl::Status> OpenBackend();
+  Task<absl::Status> LoadContainers();
   Task<void> OpenImages();
   absl::Status OpenMigration();
   absl::Status Serve();

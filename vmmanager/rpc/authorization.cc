@@ -60,6 +60,17 @@ const std::vector<Rule>& Rules() {
       {"/ferry.v1.ImageService/GetImage", kLookers, kRead},
       {"/ferry.v1.ImageService/RemoveImage", kOperators, kChange},
 
+      {"/ferry.v1.ContainerService/CreateContainer", kOperators, kChange},
+      {"/ferry.v1.ContainerService/StartContainer", kOperators, kChange},
+      {"/ferry.v1.ContainerService/StopContainer", kOperators, kChange},
+      {"/ferry.v1.ContainerService/PauseContainer", kOperators, kChange},
+      {"/ferry.v1.ContainerService/ResumeContainer", kOperators, kChange},
+      {"/ferry.v1.ContainerService/UpdateContainer", kOperators, kChange},
+      {"/ferry.v1.ContainerService/RemoveContainer", kOperators, kChange},
+      {"/ferry.v1.ContainerService/GetContainer", kLookers, kRead},
+      {"/ferry.v1.ContainerService/ListContainers", kLookers, kRead},
+      {"/ferry.v1.ContainerService/GetContainerStats", kLookers, kRead},
+
       {"/ferry.v1.HostService/GetHost", kEverybody, kRead},
       {"/ferry.v1.HostService/WatchEvents", kLookers, kRead},
 

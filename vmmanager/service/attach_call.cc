@@ -175,6 +175,7 @@ Task<absl::Status> AttachCall::Handle(const v1::AttachRequest& request) {
     case v1::AttachRequest::kExitTaken:
       attachment_->ExitTaken();
       exit_taken_ = true;
+      on_exit_taken_(vm_->id(), process_->pid());
       co_return absl::OkStatus();
     case v1::AttachRequest::kOpen:
       co_return absl::InvalidArgumentError("an Attach call is opened once");

@@ -1,5 +1,6 @@
 #pragma once
 
+#include <functional>
 #include <memory>
 #include <string>
 
@@ -16,9 +17,13 @@ using AttachStream = rpc::BidiStream<v1::AttachRequest, v1::AttachResponse>;
 // bytes of its own beyond what gRPC has queued.
 class AttachCall final : public guest::AttachSink, public MoveObserver {
  public:
-  AttachCall(VmInventory& inventory, std::shared_ptr<AttachStream> stream)
+  // `exit_taken` is told when the client has taken the process's exit status.
+  using OnExitTaken = std::function<void(const std::string& vm_id, uint32_t process_id)>;
+
+  AttachCall(VmInventory& inventory, std::shared_ptr<AttachStream> stream, OnExitTaken exit_taken)
       : inventory_(inventory),
         stream_(std::move(stream)),
+        on_exit_taken_(std::move(exit_taken)),
         stalled_(inventory.deps().executor),
         resized_(inventory.deps().executor),
         over_(inventory.deps().executor) {}
@@ -62,6 +67,7 @@ class AttachCall final : public guest::AttachSink, public MoveObserver {
 
   VmInventory& inventory_;
   std::shared_ptr<AttachStream> stream_;
+  const OnExitTaken on_exit_taken_;
   std::shared_ptr<UtilityVm> vm_;
   std::shared_ptr<guest::Process> process_;
   std::unique_ptr<guest::Attachment> attachment_;

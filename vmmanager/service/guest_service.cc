@@ -2,10 +2,9 @@
 
 #include "absl/strings/str_cat.h"
 #include "bridge/runtime/status_macros.h"
-#include "vmmanager/rpc/error_info.h"
 #include "vmmanager/rpc/stream_reactor.h"
 #include "vmmanager/rpc/unary_reactor.h"
-#include "vmmanager/sandbox/wrong_state.h"
+#include "vmmanager/sandbox/agent_wait.h"
 #include "vmmanager/service/attach_call.h"
 #include "vmmanager/service/process_conversion.h"
 
@@ -14,26 +13,6 @@ namespace {
 
 constexpr uint32_t kMaxSignal = 64;
 constexpr size_t kMaxRequestId = 128;
-
-absl::Status AgentAway(const UtilityVm& vm, const std::string& what) {
-  return rpc::ErrorWithReason(
-      absl::StatusCode::kDeadlineExceeded,
-      absl::StrCat("the agent of VM ", vm.name(), " ", what, "; the VM runs"), "agent_away",
-      absl::StrCat("Try again, or end the VM: ferryctl stop --force ", vm.name()));
-}
-
-// Returns when the VM's guest can be asked for something.
-Task<absl::Status> AwaitAgent(std::shared_ptr<UtilityVm> vm, std::shared_ptr<guest::Guest> guest,
-                              milliseconds limit) {
-  if (vm->paused_by_user()) {
-    co_return WrongState({vm->name(), v1::VM_STATE_PAUSED, ""}, "used",
-                         absl::StrCat("VM ", vm->name(), " is paused"));
-  }
-  absl::Status ready = co_await WithDeadline(limit, "the guest's agent", guest->WaitReady());
-  if (!absl::IsDeadlineExceeded(ready)) co_return ready;
-  co_return AgentAway(
-      *vm, absl::StrCat("is not connected and did not come back within ", limit.count(), " ms"));
-}
 
 absl::Status NoAnswer(const UtilityVm& vm) { return AgentAway(vm, "gives no answer"); }
 
@@ -45,6 +24,22 @@ absl::Status CheckRequestId(const std::string& id) {
 
 }  // namespace
 
+absl::Status GuestService::ResolveContainer(const UtilityVm& vm, const v1::ProcessSpec& wanted,
+                                            guest::ProcessSpec* spec) const {
+  if (wanted.container().empty()) {
+    if (wanted.user().empty()) return absl::OkStatus();
+    return absl::InvalidArgumentError(
+        "a process of the VM itself runs as its agent's user; a user can be given in a container");
+  }
+  if (containers_ == nullptr) return absl::UnimplementedError("this host has no containers");
+  ASSIGN_OR_RETURN(const std::shared_ptr<VmContainer> container,
+                   containers_->Find(wanted.container(), vm.id()));
+  RETURN_IF_ERROR(container->CheckRunning("given a process"));
+  spec->container_id = container->id();
+  spec->user = wanted.user();
+  return absl::OkStatus();
+}
+
 grpc::ServerUnaryReactor* GuestService::CreateProcess(grpc::CallbackServerContext* context,
                                                       const v1::CreateProcessRequest* request,
                                                       v1::Process* response) {
@@ -55,9 +50,9 @@ grpc::ServerUnaryReactor* GuestService::CreateProcess(grpc::CallbackServerContex
         CO_RETURN_IF_ERROR(CheckRequestId(create.request_id()));
         auto vm = inventory_.Find(create.vm());
         if (!vm.ok()) co_return vm.status();
-        auto guest = co_await (*vm)->UsableGuest();
+        CO_RETURN_IF_ERROR(ResolveContainer(**vm, create.spec(), &spec));
+        auto guest = co_await ReadyGuest(*vm, agent_wait());
         if (!guest.ok()) co_return guest.status();
-        CO_RETURN_IF_ERROR(co_await AwaitAgent(*vm, *guest, agent_wait()));
         co_await rpc::RunToEndFromHere();
         std::string request_id = create.request_id();
         auto process =
@@ -125,7 +120,7 @@ Task<absl::StatusOr<bool>> GuestService::Signal(const v1::SignalProcessRequest& 
                                                request.process_id(), "; ferryctl ps ", request.vm(),
                                                " shows those there are"));
   }
-  CO_RETURN_IF_ERROR(co_await AwaitAgent(*vm, *guest, agent_wait()));
+  CO_RETURN_IF_ERROR((co_await ReadyGuest(*vm, agent_wait())).status());
   co_await rpc::RunToEndFromHere();
   auto delivered = co_await WithDeadline(inventory_.deps().settings.answer_wait,
                                          "the guest's agent", process->Signal(request.signal()));
@@ -138,7 +133,9 @@ grpc::ServerBidiReactor<v1::AttachRequest, v1::AttachResponse>* GuestService::At
   return rpc::ServeBidi<v1::AttachRequest, v1::AttachResponse>(
       context, executor(),
       [this](std::shared_ptr<AttachStream> stream) -> Task<absl::Status> {
-        AttachCall call(inventory_, std::move(stream));
+        AttachCall call(inventory_, std::move(stream), [this](const auto& vm_id, uint32_t pid) {
+          if (containers_ != nullptr) containers_->NoteExitTaken(vm_id, pid);
+        });
         co_return co_await call.Run();
       },
       rpc::OnCallerGone::kRunToEnd);

@@ -1,6 +1,7 @@
 #pragma once
 
 #include "ferry/v1/guest.grpc.pb.h"
+#include "vmmanager/containers/container_inventory.h"
 #include "vmmanager/sandbox/vm_inventory.h"
 
 namespace ferry::vm {
@@ -8,7 +9,9 @@ namespace ferry::vm {
 // ferry.v1.GuestService: processes in the host's VMs and their stdio.
 class GuestService final : public v1::GuestService::CallbackService {
  public:
-  explicit GuestService(VmInventory& inventory) : inventory_(inventory) {}
+  // Without `containers`, processes run in the VMs themselves only.
+  explicit GuestService(VmInventory& inventory, ContainerInventory* containers = nullptr)
+      : inventory_(inventory), containers_(containers) {}
 
   grpc::ServerUnaryReactor* CreateProcess(grpc::CallbackServerContext*,
                                           const v1::CreateProcessRequest*, v1::Process*) override;
@@ -24,10 +27,14 @@ class GuestService final : public v1::GuestService::CallbackService {
  private:
   const Executor& executor() const { return inventory_.deps().executor; }
   milliseconds agent_wait() const { return inventory_.deps().settings.agent_wait; }
+  // Says in which container of the VM, if in one, and as whom.
+  absl::Status ResolveContainer(const UtilityVm& vm, const v1::ProcessSpec& wanted,
+                                guest::ProcessSpec* spec) const;
   // False if it had already exited.
   Task<absl::StatusOr<bool>> Signal(const v1::SignalProcessRequest& request);
 
   VmInventory& inventory_;
+  ContainerInventory* const containers_;
 };
 
 }  // namespace ferry::vm

@@ -65,6 +65,8 @@ v1::Process ToProto(const std::string& vm_id, const guest::Process& process) {
   proto.mutable_spec()->set_has_stdin(spec.has_stdin);
   proto.mutable_spec()->set_terminal(spec.terminal);
   proto.mutable_spec()->set_detached(spec.detached);
+  proto.mutable_spec()->set_container(spec.container_id);
+  proto.mutable_spec()->set_user(spec.user);
   proto.set_running(!process.exit_status().has_value());
   if (process.exit_status()) *proto.mutable_exit_status() = ToProto(*process.exit_status());
   proto.set_attached(process.attached());

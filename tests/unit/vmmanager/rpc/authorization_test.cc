@@ -8,6 +8,7 @@
 
 #include "absl/strings/match.h"
 #include "absl/strings/str_cat.h"
+#include "ferry/v1/container.pb.h"
 #include "ferry/v1/guest.pb.h"
 #include "ferry/v1/host.pb.h"
 #include "ferry/v1/image.pb.h"
@@ -33,7 +34,7 @@ std::set<std::string> MethodsOfTheApi() {
   for (const google::protobuf::FileDescriptor* file :
        {v1::VmRef::descriptor()->file(), v1::AttachRequest::descriptor()->file(),
         v1::Host::descriptor()->file(), v1::Image::descriptor()->file(),
-        v1::Session::descriptor()->file()}) {
+        v1::Container::descriptor()->file(), v1::Session::descriptor()->file()}) {
     for (int i = 0; i < file->service_count(); ++i) {
       const google::protobuf::ServiceDescriptor* service = file->service(i);
       for (int m = 0; m < service->method_count(); ++m) {
@@ -87,6 +88,10 @@ TEST(AuthorizationTest, RolesPermitWhatTheyAreFor) {
            Case{"/ferry.v1.ImageService/GetImage", true, true, true, false},
            Case{"/ferry.v1.ImageService/ImportImage", false, true, true, false},
            Case{"/ferry.v1.ImageService/RemoveImage", false, true, true, false},
+           Case{"/ferry.v1.ContainerService/CreateContainer", false, true, true, false},
+           Case{"/ferry.v1.ContainerService/RemoveContainer", false, true, true, false},
+           Case{"/ferry.v1.ContainerService/ListContainers", true, true, true, false},
+           Case{"/ferry.v1.ContainerService/GetContainerStats", true, true, true, false},
            Case{"/ferry.v1.MigrationService/Migrate", false, true, true, false},
            Case{"/ferry.v1.MigrationService/ImportSandbox", false, true, true, true},
            Case{"/ferry.v1.MigrationService/SettleSession", false, true, true, true},

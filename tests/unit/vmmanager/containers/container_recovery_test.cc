@@ -1,0 +1,153 @@
+#include "tests/unit/vmmanager/containers/containers_fixture.h"
+
+namespace ferry::vm {
+namespace {
+
+class ContainerRecoveryTest : public ContainersTest {
+ protected:
+  void SetUp() override {
+    vm_ = Boot("vm");
+    guest_ = &Guest(vm_->id());
+  }
+  std::shared_ptr<VmContainer> Found(const std::string& name) {
+    auto found = containers_->Find(name, "");
+    EXPECT_TRUE(found.ok()) << found.status();
+    return *found;
+  }
+  // What a daemon wrote that died in that stage.
+  void SetStage(const VmContainer& container, state::v1::ContainerStage stage) {
+    StoredContainer stored{container.record(), container.spec()};
+    stored.record.set_stage(stage);
+    ASSERT_TRUE(Await(host_.store.PutContainer(ToRow(stored))).ok());
+  }
+
+  std::shared_ptr<UtilityVm> vm_;
+  FakeContainerGuest* guest_ = nullptr;
+};
+
+TEST_F(ContainerRecoveryTest, ARunningOneIsTakenUpAndItsExitIsSeen) {
+  const auto before = Run(Request("vm", "one"));
+  RestartDaemon();
+  const auto container = Found("one");
+  EXPECT_EQ(container->state(), v1::CONTAINER_STATE_RUNNING);
+  EXPECT_EQ(container->Describe(false).process_id(), before->record().process_id());
+  Exit(*container, 5);
+  EXPECT_EQ(container->Describe(false).exit_status().code(), 5u);
+  ASSERT_TRUE(Await(containers_->Remove(container, false)).ok());
+  ExpectNothingLeft(vm_->id());
+}
+
+TEST_F(ContainerRecoveryTest, LayersAreStillShared) {
+  Run(Request("vm", "one"));
+  RestartDaemon();
+  const auto second = Make(Request("vm", "two"));
+  EXPECT_EQ(guest_->disks.size(), 4u);
+  ASSERT_TRUE(Await(containers_->Remove(Found("one"), true)).ok());
+  EXPECT_EQ(guest_->disks.size(), 3u);
+  ASSERT_TRUE(Await(containers_->Remove(second, true)).ok());
+  ExpectNothingLeft(vm_->id());
+}
+
+TEST_F(ContainerRecoveryTest, WhatEndedMeanwhileWithoutAWitnessHasAnUnknownExit) {
+  const auto before = Run(Request("vm", "one"));
+  guest_->containers.at(before->id()).forgotten = true;
+  guest_->containers.at(before->id()).state = bridge::ContainerState::kStopped;
+  RestartDaemon();
+  EXPECT_EQ(Found("one")->state(), v1::CONTAINER_STATE_STOPPED);
+  EXPECT_TRUE(Found("one")->Describe(false).exit_status().unknown());
+}
+
+TEST_F(ContainerRecoveryTest, OneWhoseInitIsNotKnownIsSeenToEnd) {
+  const auto before = Run(Request("vm", "one"));
+  guest_->containers.at(before->id()).forgotten = true;
+  RestartDaemon();
+  EXPECT_EQ(Found("one")->state(), v1::CONTAINER_STATE_RUNNING);
+  Exit(*before, 5);
+  EXPECT_EQ(Found("one")->state(), v1::CONTAINER_STATE_STOPPED);
+  EXPECT_TRUE(Found("one")->Describe(false).exit_status().unknown());
+}
+
+TEST_F(ContainerRecoveryTest, OneThatTheAgentDoesNotKnowHasStopped) {
+  const auto before = Run(Request("vm", "one"));
+  guest_->containers.clear();
+  RestartDaemon();
+  EXPECT_EQ(Found("one")->state(), v1::CONTAINER_STATE_STOPPED);
+}
+
+TEST_F(ContainerRecoveryTest, WithItsVmItHasStopped) {
+  Run(Request("vm", "one"));
+  guest_->running = false;
+  host_.System(*vm_)->Exit(SystemExit::Cause::kCrashed, "a signal");
+  RestartDaemon();
+  EXPECT_EQ(Found("one")->state(), v1::CONTAINER_STATE_STOPPED);
+  EXPECT_TRUE(Found("one")->Describe(false).exit_status().unknown());
+  ASSERT_TRUE(Await(containers_->Remove(Found("one"), false)).ok());
+  EXPECT_EQ(Rows(), 0u);
+}
+
+TEST_F(ContainerRecoveryTest, HalfOfOneIsTakenBack) {
+  for (const auto stage : {state::v1::CONTAINER_STAGE_MAKING, state::v1::CONTAINER_STAGE_REMOVING}) {
+    const auto container = Make(Request("vm", "one"));
+    StoredContainer stored{container->record(), container->spec()};
+    stored.record.set_stage(stage);
+    // What it had brought it had not written down yet.
+    for (auto& layer : *stored.record.mutable_layers()) layer.clear_disk();
+    stored.record.clear_scratch_disk();
+    ASSERT_TRUE(Await(host_.store.PutContainer(ToRow(stored))).ok());
+    RestartDaemon();
+    Until([&] { return store_->Pins().empty(); });
+    ExpectNothingLeft(vm_->id());
+  }
+}
+
+TEST_F(ContainerRecoveryTest, OneThatIsToBeRemovedGoesIfItEndedWithoutTheDaemon) {
+  auto request = Request("vm", "one");
+  request.mutable_spec()->set_remove_when_stopped(true);
+  request.mutable_spec()->set_detached(true);
+  const auto before = Run(request);
+  guest_->containers.at(before->id()).state = bridge::ContainerState::kStopped;
+  guest_->containers.at(before->id()).init->Exit({guest::ExitStatus::Kind::kCode, 1});
+  RestartDaemon();
+  Until([&] { return guest_->empty() && store_->Pins().empty(); });
+  ExpectNothingLeft(vm_->id());
+}
+
+TEST_F(ContainerRecoveryTest, PinsAndFilesOfNobodyGo) {
+  ASSERT_TRUE(Await(store_->Pin(std::string(64, 'e'), "web")).ok());
+  ASSERT_TRUE(Await(store_->Pin("session-of-somebody", "web")).ok());
+  std::filesystem::create_directories(scratch_folder() + "/" + std::string(64, 'e'));
+  std::filesystem::create_directories(scratch_folder() + "/not-ours");
+  const auto container = Make(Request("vm", "one"));
+  RestartDaemon();
+  std::vector<std::string> owners;
+  for (const ImagePin& pin : store_->Pins()) owners.push_back(pin.owner);
+  EXPECT_THAT(owners, testing::UnorderedElementsAre(container->id(), "session-of-somebody"));
+  Until([&] { return ScratchFolders().size() == 2; });
+  EXPECT_THAT(ScratchFolders(), testing::UnorderedElementsAre(container->id(), "not-ours"));
+}
+
+TEST_F(ContainerRecoveryTest, ARowThatCannotBeReadIsLeftAlone) {
+  const auto container = Make(Request("vm", "one"));
+  ContainerRow row = ToRow({container->record(), container->spec()});
+  row.record = "damaged";
+  ASSERT_TRUE(Await(host_.store.PutContainer(row)).ok());
+  RestartDaemon();
+  EXPECT_TRUE(containers_->List().empty());
+  EXPECT_EQ(Rows(), 1u);
+  EXPECT_EQ(store_->Pins().size(), 1u);
+  EXPECT_FALSE(ScratchFolders().empty());
+}
+
+TEST_F(ContainerRecoveryTest, TheRowsOfAVmThatIsNotThereGo) {
+  const auto container = Make(Request("vm", "one"));
+  StoredContainer stored{container->record(), container->spec()};
+  stored.record.set_vm_id("gone");
+  ASSERT_TRUE(Await(host_.store.PutContainer(ToRow(stored))).ok());
+  RestartDaemon();
+  EXPECT_EQ(Rows(), 0u);
+  EXPECT_TRUE(store_->Pins().empty());
+  EXPECT_TRUE(ScratchFolders().empty());
+}
+
+}  // namespace
+}  // namespace ferry::vm

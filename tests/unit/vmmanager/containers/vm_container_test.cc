@@ -1,0 +1,219 @@
+#include "vmmanager/containers/vm_container.h"
+
+#include <boost/json/parse.hpp>
+#include <csignal>
+
+#include "tests/unit/vmmanager/containers/containers_fixture.h"
+
+namespace ferry::vm {
+namespace {
+
+using ::testing::Contains;
+using ::testing::ElementsAre;
+
+class VmContainerTest : public ContainersTest {
+ protected:
+  void SetUp() override {
+    vm_ = Boot("vm");
+    guest_ = &Guest(vm_->id());
+  }
+  FakeInit& Init(const VmContainer& container) {
+    return *guest_->containers.at(container.id()).init;
+  }
+  static void ExpectWrongState(const absl::Status& status, const std::string& text) {
+    EXPECT_EQ(status.code(), absl::StatusCode::kFailedPrecondition);
+    EXPECT_THAT(std::string(status.message()), HasSubstr(text));
+    EXPECT_FALSE(NextStepOf(status).empty());
+  }
+
+  std::shared_ptr<UtilityVm> vm_;
+  FakeContainerGuest* guest_ = nullptr;
+};
+
+TEST_F(VmContainerTest, RunsOnceAndKeepsHowItEnded) {
+  const auto container = Make(Request("vm", "one"));
+  ExpectWrongState(Await(container->Pause()), "it is CREATED");
+  ExpectWrongState(Await(container->Stop(milliseconds(1))), "was not started");
+  ASSERT_TRUE(Await(container->Start()).ok());
+  ASSERT_TRUE(Await(container->Start()).ok());
+  v1::Container described = container->Describe(false);
+  EXPECT_EQ(described.state(), v1::CONTAINER_STATE_RUNNING);
+  EXPECT_EQ(described.process_id(), 100u);
+  EXPECT_NE(described.started_unix_ms(), 0u);
+  EXPECT_FALSE(described.has_exit_status());
+  ExpectWrongState(Await(containers_->Remove(container, false)), "it is RUNNING");
+  Exit(*container, 7);
+  described = container->Describe(false);
+  EXPECT_EQ(described.state(), v1::CONTAINER_STATE_STOPPED);
+  EXPECT_EQ(described.exit_status().code(), 7u);
+  EXPECT_NE(described.stopped_unix_ms(), 0u);
+  ExpectWrongState(Await(container->Start()), "it is STOPPED");
+  ExpectWrongState(Await(container->Resume()), "it is STOPPED");
+  EXPECT_TRUE(Await(container->Stop(milliseconds(1))).ok());
+  RestartDaemon();
+  const auto same = *containers_->Find("one", "");
+  EXPECT_EQ(same->Describe(false).exit_status().code(), 7u);
+  ASSERT_TRUE(Await(containers_->Remove(same, false)).ok());
+  ExpectNothingLeft(vm_->id());
+  EXPECT_THAT(EventTypes(), Contains("container.removed"));
+}
+
+TEST_F(VmContainerTest, PausesAndResumes) {
+  const auto container = Run(Request("vm", "one"));
+  for (int time = 0; time < 2; ++time) ASSERT_TRUE(Await(container->Pause()).ok());
+  EXPECT_EQ(container->state(), v1::CONTAINER_STATE_PAUSED);
+  ExpectWrongState(Await(container->Start()), "it is PAUSED");
+  ExpectWrongState(container->CheckRunning("given a process"), "it is PAUSED");
+  RestartDaemon();
+  const auto same = *containers_->Find("one", "");
+  EXPECT_EQ(same->state(), v1::CONTAINER_STATE_PAUSED);
+  for (int time = 0; time < 2; ++time) ASSERT_TRUE(Await(same->Resume()).ok());
+  EXPECT_EQ(same->state(), v1::CONTAINER_STATE_RUNNING);
+  EXPECT_TRUE(same->CheckRunning("given a process").ok());
+}
+
+TEST_F(VmContainerTest, StopsWithItsSignalAndThenByForce) {
+  auto container = Run(Request("vm", "one"));
+  ASSERT_TRUE(Await(container->Stop(milliseconds(10'000))).ok());
+  EXPECT_THAT(Init(*container).signals, ElementsAre(SIGTERM));
+  EXPECT_EQ(container->Describe(false).exit_status().signal(), uint32_t{SIGTERM});
+  container = Run(Request("vm", "two"));
+  Init(*container).obeys = false;
+  ASSERT_TRUE(Await(container->Stop(milliseconds(5))).ok());
+  EXPECT_THAT(Init(*container).signals, ElementsAre(SIGTERM, SIGKILL));
+  container = Run(Request("vm", "three"));
+  ASSERT_TRUE(Await(container->Pause()).ok());
+  ASSERT_TRUE(Await(container->Stop(milliseconds(0))).ok());
+  EXPECT_THAT(Init(*container).signals, ElementsAre(SIGKILL));
+  container = Run(Request("vm", "four"));
+  ASSERT_TRUE(Await(container->Pause()).ok());
+  ASSERT_TRUE(Await(container->Stop(milliseconds(10'000))).ok());
+  EXPECT_THAT(Init(*container).signals, ElementsAre(SIGTERM));
+  EXPECT_EQ(container->state(), v1::CONTAINER_STATE_STOPPED);
+}
+
+TEST_F(VmContainerTest, ForceEndsAndRemoves) {
+  const auto container = Run(Request("vm", "one"));
+  Init(*container).obeys = false;
+  ASSERT_TRUE(Await(container->Pause()).ok());
+  ASSERT_TRUE(Await(containers_->Remove(container, true)).ok());
+  ExpectNothingLeft(vm_->id());
+  EXPECT_TRUE(Await(containers_->Remove(container, false)).ok());
+  EXPECT_TRUE(vm_->RefuseWithContainers().ok());
+}
+
+TEST_F(VmContainerTest, ARemovalThatFailsCanBeRepeated) {
+  const auto container = Make(Request("vm", "one"));
+  guest_->fails_at = "unmount /run/gcs/l";
+  EXPECT_EQ(Await(containers_->Remove(container, false)).code(), absl::StatusCode::kInternal);
+  EXPECT_EQ((*containers_->Find("one", ""))->state(), v1::CONTAINER_STATE_STOPPED);
+  ASSERT_TRUE(Await(containers_->Remove(container, false)).ok());
+  ExpectNothingLeft(vm_->id());
+}
+
+TEST_F(VmContainerTest, LimitsChangeWhileItLives) {
+  auto request = Request("vm", "one");
+  request.mutable_spec()->mutable_limits()->set_pids(10);
+  const auto container = Run(request);
+  v1::ContainerLimits changes;
+  changes.set_memory_bytes(1 << 20);
+  EXPECT_EQ(Await(container->Update(changes)).code(), absl::StatusCode::kInvalidArgument);
+  changes.set_memory_bytes(64 << 20);
+  ASSERT_TRUE(Await(container->Update(changes)).ok());
+  EXPECT_EQ(boost::json::parse(guest_->containers.at(container->id()).resources),
+            boost::json::parse(R"({"memory":{"limit":67108864}})"));
+  RestartDaemon();
+  const v1::ContainerLimits& kept = (*containers_->Find("one", ""))->spec().limits();
+  EXPECT_EQ(kept.memory_bytes(), 64u << 20);
+  EXPECT_EQ(kept.pids(), 10u);
+  const auto same = *containers_->Find("one", "");
+  Exit(*same, 0);
+  ExpectWrongState(Await(same->Update(changes)), "it is STOPPED");
+}
+
+TEST_F(VmContainerTest, NumbersAreTheGuests) {
+  const auto container = Run(Request("vm", "one"));
+  guest_->metrics.pids_current = 3;
+  EXPECT_EQ(Await(container->Stats())->pids_current, 3u);
+  Exit(*container, 0);
+  ExpectWrongState(Await(container->Stats()).status(), "it is STOPPED");
+}
+
+TEST_F(VmContainerTest, AStartThatFailsTellsAndLeavesWhatItIs) {
+  const auto container = Make(Request("vm", "one"));
+  guest_->fails_at = "start";
+  EXPECT_EQ(Await(container->Start()).code(), absl::StatusCode::kInternal);
+  EXPECT_EQ(container->state(), v1::CONTAINER_STATE_CREATED);
+  guest_->fails_at = "start";
+  guest_->containers.at(container->id()).state = bridge::ContainerState::kStopped;
+  EXPECT_EQ(Await(container->Start()).code(), absl::StatusCode::kInternal);
+  EXPECT_EQ(container->state(), v1::CONTAINER_STATE_STOPPED);
+  EXPECT_TRUE(container->Describe(false).exit_status().unknown());
+}
+
+TEST_F(VmContainerTest, OneThatIsToBeRemovedGoesOnceItsExitStatusWasTaken) {
+  auto request = Request("vm", "one");
+  request.mutable_spec()->set_remove_when_stopped(true);
+  const auto container = Run(request);
+  Exit(*container, 3);
+  EXPECT_EQ(container->state(), v1::CONTAINER_STATE_STOPPED);
+  EXPECT_FALSE(container->gone());
+  guest_->containers.at(container->id()).forgotten = true;
+  containers_->NoteExitTaken(vm_->id(), container->record().process_id());
+  Until([&] { return container->gone() && store_->Pins().empty(); });
+  ExpectNothingLeft(vm_->id());
+}
+
+TEST_F(VmContainerTest, ADetachedOneThatIsToBeRemovedGoesAtOnce) {
+  auto request = Request("vm", "one");
+  request.mutable_spec()->set_remove_when_stopped(true);
+  request.mutable_spec()->set_detached(true);
+  const auto container = Run(request);
+  Exit(*container, 3);
+  Until([&] { return container->gone() && store_->Pins().empty(); });
+  ExpectNothingLeft(vm_->id());
+}
+
+TEST_F(VmContainerTest, AVmThatEndsTakesItsContainersAlong) {
+  const auto running = Run(Request("vm", "one"));
+  const auto created = Make(Request("vm", "two"));
+  auto request = Request("vm", "three");
+  request.mutable_spec()->set_remove_when_stopped(true);
+  const auto brief = Run(request);
+  guest_->running = false;
+  host_.System(*vm_)->Exit(SystemExit::Cause::kCrashed, "a signal");
+  Until([&] { return brief->gone(); });
+  for (const auto& container : {running, created}) {
+    const v1::Container described = container->Describe(false);
+    EXPECT_EQ(described.state(), v1::CONTAINER_STATE_STOPPED);
+    EXPECT_TRUE(described.exit_status().unknown());
+    EXPECT_EQ(described.process_id(), 0u);
+  }
+  EXPECT_EQ(Rows(), 2u);
+  // Without its guest there is nothing to be taken out of it.
+  guest_->calls.clear();
+  ASSERT_TRUE(Await(containers_->Remove(running, false)).ok());
+  EXPECT_TRUE(guest_->calls.empty());
+  // And with the VM goes what is left.
+  ASSERT_TRUE(Await(host_.inventory->Delete(vm_)).ok());
+  EXPECT_EQ(Rows(), 0u);
+  EXPECT_TRUE(store_->Pins().empty());
+  EXPECT_TRUE(ScratchFolders().empty());
+}
+
+TEST_F(VmContainerTest, AVmWithContainersIsNotMigrated) {
+  const auto container = Make(Request("vm", "one"));
+  const absl::Status refused = vm_->OpenMigration("session", "host-b:1");
+  EXPECT_EQ(refused.code(), absl::StatusCode::kFailedPrecondition);
+  EXPECT_EQ(rpc::ReasonOf(refused), "containers_cannot_migrate");
+  EXPECT_THAT(std::string(refused.message()), HasSubstr("it has 1 container"));
+  ASSERT_TRUE(Await(containers_->Remove(container, false)).ok());
+  ASSERT_TRUE(vm_->OpenMigration("session", "host-b:1").ok());
+  const absl::Status moving = Await(containers_->Create(Request("vm", "two"))).status();
+  EXPECT_EQ(moving.code(), absl::StatusCode::kFailedPrecondition);
+  EXPECT_THAT(std::string(moving.message()), HasSubstr("while migration session is under way"));
+  vm_->ReturnFromMigration(1);
+}
+
+}  // namespace
+}  // namespace ferry::vm
