@@ -12,10 +12,12 @@
 #include "absl/strings/str_format.h"
 #include "absl/strings/str_join.h"
 #include "bridge/protocol/messages.h"
+#include "bridge/runtime/status_macros.h"
 #include "bridge/runtime/unix_time.h"
 #include "guestmanager/container.h"
 #include "guestmanager/create_requests.h"
 #include "guestmanager/guest_connection.h"
+#include "guestmanager/guest_containers.h"
 #include "guestmanager/hosted_process.h"
 #include "guestmanager/link_gate.h"
 #include "guestmanager/port_allocator.h"
@@ -24,9 +26,12 @@
 namespace ferry::guest {
 namespace {
 
-bridge::ExecuteProcessRequest MakeRequest(const ProcessState& state, bool resumable) {
+bridge::ExecuteProcessRequest MakeRequest(const ProcessState& state, bool resumable,
+                                          std::string oci_process) {
   bridge::ExecuteProcessRequest request;
   bridge::ProcessParameters& parameters = request.parameters;
+  if (!state.container_id.empty()) request.container_id = state.container_id;
+  parameters.oci_process = std::move(oci_process);
   parameters.command_args = state.spec.command;
   parameters.command_line = absl::StrJoin(state.spec.command, " ");
   parameters.working_directory =
@@ -38,7 +43,7 @@ bridge::ExecuteProcessRequest MakeRequest(const ProcessState& state, bool resuma
   parameters.create_stdin_pipe = state.stdin_port != 0;
   parameters.create_stdout_pipe = state.stdout_port != 0;
   parameters.create_stderr_pipe = state.stderr_port != 0;
-  parameters.create_in_utility_vm = true;
+  parameters.create_in_utility_vm = state.container_id.empty();
   request.stdio = {.std_in = state.stdin_port,
                    .std_out = state.stdout_port,
                    .std_err = state.stderr_port,
@@ -84,6 +89,7 @@ struct Guest::Impl {
       : options(o),
         gate(std::make_shared<LinkGate>(executor, transport)),
         connection(std::make_shared<GuestConnection>(gate, o.rpc_timeout)),
+        container_host(connection),
         log(o.log ? std::make_shared<GuestLog>(gate, o.log) : nullptr),
         requests(executor),
         strays(connection, {.knows = [this](uint32_t pid) { return processes.count(pid) != 0; },
@@ -100,6 +106,9 @@ struct Guest::Impl {
   Task<absl::StatusOr<std::shared_ptr<Process>>> MadeBefore(std::string request_id);
   // Takes the agent's answer to ExecuteProcess.
   absl::Status Admit(const std::shared_ptr<HostedProcess>& process, const std::string& answer);
+  // Has the agent execute it, or start a container whose init it then is.
+  Task<absl::StatusOr<std::shared_ptr<Process>>> Execute(ProcessSpec spec, std::string request_id,
+                                                         std::string oci_process);
 
   void Changed() {
     if (on_change) on_change();
@@ -159,6 +168,7 @@ struct Guest::Impl {
   GuestOptions options;
   std::shared_ptr<LinkGate> gate;
   std::shared_ptr<GuestConnection> connection;
+  GuestContainers container_host;
   std::shared_ptr<GuestLog> log;  // nullptr: nobody asked for it
   PortAllocator ports;
   std::map<uint32_t, std::shared_ptr<HostedProcess>> processes;
@@ -223,6 +233,7 @@ absl::StatusOr<std::shared_ptr<HostedProcess>> Guest::Impl::Prepare(ProcessSpec 
                                                      "another host; end some first"));
   }
   ProcessState state;
+  state.container_id = spec.container_id;
   state.created_unix_ms = NowUnixMs();
   state.request_id = std::move(request_id);
   std::vector<uint32_t*> wanted{&state.stdout_port};
@@ -249,9 +260,9 @@ absl::Status Guest::Impl::Admit(const std::shared_ptr<HostedProcess>& process,
       bridge::Decode<bridge::ExecuteProcessResponse>(answer);
   if (!response.ok()) return response.status();
   if (response->result != 0) {
-    return absl::FailedPreconditionError(absl::StrFormat(
-        "the guest could not start %s (0x%08x): %s", process->spec().command.front(),
-        bridge::HResult(response->result), response->error_message));
+    const std::string what = absl::StrCat("start ", process->spec().command.front());
+    if (!process->spec().container_id.empty()) return FromAgent(*response, what);
+    return absl::FailedPreconditionError(FromAgent(*response, what).message());
   }
   if (closed) return absl::UnavailableError("the guest is gone");
   const uint32_t pid = response->process_id;
@@ -301,30 +312,54 @@ bool Guest::ready() const { return impl_->connection->ready(); }
 
 uint64_t Guest::started_unix_ms() const { return impl_->started_unix_ms; }
 
-Task<absl::StatusOr<std::shared_ptr<Process>>> Guest::CreateProcess(ProcessSpec spec,
-                                                                    std::string request_id) {
-  std::shared_ptr<Guest> self = shared_from_this();
-  absl::StatusOr<std::shared_ptr<Process>> earlier = co_await impl_->MadeBefore(request_id);
+Task<absl::StatusOr<std::shared_ptr<Process>>> Guest::Impl::Execute(ProcessSpec spec,
+                                                                    std::string request_id,
+                                                                    std::string oci_process) {
+  absl::StatusOr<std::shared_ptr<Process>> earlier = co_await MadeBefore(request_id);
   if (!earlier.ok() || *earlier != nullptr) co_return earlier;
-  CreateRequests::Making making(impl_->requests, request_id);
+  CreateRequests::Making making(requests, request_id);
   absl::StatusOr<std::shared_ptr<HostedProcess>> process =
-      impl_->Prepare(std::move(spec), std::move(request_id));
+      Prepare(std::move(spec), std::move(request_id));
   if (!process.ok()) co_return process.status();
   Undo undo{*process};
-  StrayProcesses::Execution execution(impl_->strays);
-  std::string request =
-      Encode(MakeRequest((*process)->migration_state(), impl_->gate->resumable_stdio));
-  absl::StatusOr<std::string> answer = co_await impl_->connection->Call(
-      bridge::kExecuteProcess, std::move(request), impl_->options.rpc_timeout);
+  StrayProcesses::Execution execution(strays);
+  std::string request = Encode(
+      MakeRequest((*process)->migration_state(), gate->resumable_stdio, std::move(oci_process)));
+  absl::StatusOr<std::string> answer =
+      co_await connection->Call(bridge::kExecuteProcess, std::move(request), options.rpc_timeout);
   if (!answer.ok()) co_return answer.status();
   execution.Answered();
-  absl::Status status = impl_->Admit(*process, *answer);
+  absl::Status status = Admit(*process, *answer);
   if (!status.ok()) co_return status;
   undo.process = nullptr;
   making.Made((*process)->pid());
   std::shared_ptr<Process> created = *process;
   co_return created;
 }
+
+Task<absl::StatusOr<std::shared_ptr<Process>>> Guest::CreateProcess(ProcessSpec spec,
+                                                                    std::string request_id,
+                                                                    std::string oci_process) {
+  std::shared_ptr<Guest> self = shared_from_this();
+  // Without an OCI process the agent would take it for the init.
+  if (spec.container_id.empty() != oci_process.empty()) {
+    co_return absl::InvalidArgumentError("an OCI process is for a process in a container");
+  }
+  if (!spec.container_id.empty()) CO_RETURN_IF_ERROR(impl_->container_host.CheckSupported());
+  co_return co_await impl_->Execute(std::move(spec), std::move(request_id), std::move(oci_process));
+}
+
+Task<absl::StatusOr<std::shared_ptr<Process>>> Guest::StartContainer(ProcessSpec spec,
+                                                                     std::string request_id) {
+  std::shared_ptr<Guest> self = shared_from_this();
+  if (spec.container_id.empty()) {
+    co_return absl::InvalidArgumentError("which container is to be started was not said");
+  }
+  CO_RETURN_IF_ERROR(impl_->container_host.CheckSupported());
+  co_return co_await impl_->Execute(std::move(spec), std::move(request_id), "");
+}
+
+GuestContainers& Guest::container_host() { return impl_->container_host; }
 
 std::shared_ptr<Process> Guest::Find(uint32_t pid) const {
   auto found = impl_->processes.find(pid);
@@ -415,6 +450,7 @@ absl::Status Guest::Restore(const GuestState& state) {
     } else if (impl_->processes.count(one.pid) != 0 || restored.count(one.pid) != 0) {
       status = absl::AlreadyExistsError(absl::StrCat("process ", one.pid, " is there already"));
     } else {
+      one.spec.container_id = one.container_id;
       RecoverSpools(impl_->options.spool, &one);
       auto process = std::make_shared<HostedProcess>(impl_->gate, impl_->connection, one,
                                                      impl_->options.spool, impl_->ProcessEvents());

@@ -36,6 +36,7 @@ struct GuestState {
 
 class Container;
 class GuestConnection;
+class GuestContainers;
 class PortAllocator;
 
 // Thread: the executor's only. Calls that need the agent fail with UNAVAILABLE while it is away.
@@ -63,8 +64,17 @@ class Guest : public std::enable_shared_from_this<Guest> {
   // is killed once the agent is back.
   // A repeated call with the same `request_id` returns the process that the first one made (or is
   // making); FAILED_PRECONDITION if that has exited and was forgotten.
+  // In a container (`spec.container_id`) the runtime is told `oci_process`, JSON text that says the
+  // same and more.
   Task<absl::StatusOr<std::shared_ptr<Process>>> CreateProcess(ProcessSpec spec,
-                                                               std::string request_id = "");
+                                                               std::string request_id = "",
+                                                               std::string oci_process = "");
+  // Runs the init of a container that was created. `spec` says which, and what its specification
+  // said of stdio already. Otherwise as CreateProcess.
+  Task<absl::StatusOr<std::shared_ptr<Process>>> StartContainer(ProcessSpec spec,
+                                                                std::string request_id = "");
+  // What else there is to ask about containers. As long as the guest.
+  GuestContainers& container_host();
   // nullptr if there is no such process.
   std::shared_ptr<Process> Find(uint32_t pid) const;
   std::vector<std::shared_ptr<Process>> processes() const;

@@ -33,6 +33,8 @@ struct ProcessSpec {
   uint32_t rows = 0;
   uint32_t columns = 0;
   bool detached = false;
+  std::string container_id;  // it is in this container; empty: in the VM itself
+  std::string user;          // as asked for; in a container only
 };
 
 struct ExitStatus {

@@ -49,6 +49,8 @@ ALLOWED = {
     "migration/session": BRIDGE_RUNTIME | PROTO | {"vmmanager/schema", "vmmanager/store"},
     "migration/commit": BRIDGE_RUNTIME,
     "migration/connection": BRIDGE_RUNTIME | {"vmmanager/identity"},
+    "migration/layers": BRIDGE_RUNTIME | {"migration/connection", "vmmanager/images",
+                                          "vmmanager/layers", "vmmanager/rpc"},
     "migration/controller": (VM_SANDBOX | MIGRATION_PARTS
                              | {"vmmanager/sandbox", "vmmanager/identity", "vmmanager/rpc"}),
     "migration/preflight": (VM_SANDBOX | MIGRATION_PARTS

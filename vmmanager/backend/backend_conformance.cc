@@ -4,6 +4,7 @@
 
 #include <boost/asio/io_context.hpp>
 #include <filesystem>
+#include <fstream>
 #include <utility>
 #include <vector>
 
@@ -412,6 +413,51 @@ Task<void> EndAllButSparesWhatIsNamed(Context& context) {
   EXPECT_EQ(gone.status().code(), absl::StatusCode::kNotFound);
 }
 
+Task<absl::Status> ChangeDisk(ComputeSystem& system, std::string request_type, std::string lun,
+                              std::string file) {
+  schema::ModifySettingRequest request;
+  request.request_type = std::move(request_type);
+  request.resource_path = StrCat("VirtualMachine/Devices/Scsi/0/Attachments/", lun);
+  if (!file.empty()) {
+    schema::Attachment disk;
+    disk.path = std::move(file);
+    disk.format = "raw";
+    request.settings_json = schema::ToJson(disk);
+  }
+  co_return co_await system.Modify(request);
+}
+
+std::string MakeDisk(Context& context) {
+  const std::string file = StrCat(context.fixture.Folder(), "/disk.raw");
+  std::ofstream(file, std::ios::binary) << std::string(1024 * 1024, '\0');
+  return file;
+}
+
+Task<void> DisksComeAndGo(Context& context) {
+  const std::string file = MakeDisk(context);
+  REQUIRE_OK(co_await MakeSource(context));
+  ComputeSystem& system = *context.source;
+  // Twice, for nothing of the first may be left in its place.
+  for (int round = 0; round < 2; ++round) {
+    REQUIRE_OK(co_await ChangeDisk(system, "Add", "7", file));
+    const absl::Status twice = co_await ChangeDisk(system, "Add", "7", file);
+    EXPECT_TRUE(absl::IsAlreadyExists(twice)) << twice;
+    EXPECT_EQ(co_await StateOf(system), SystemState::kRunning);
+    REQUIRE_OK(co_await ChangeDisk(system, "Remove", "7", ""));
+    const absl::Status gone = co_await ChangeDisk(system, "Remove", "7", "");
+    EXPECT_TRUE(absl::IsNotFound(gone)) << gone;
+  }
+}
+
+Task<void> ADiskThatCannotBeOpenedLeavesNothing(Context& context) {
+  const std::string file = MakeDisk(context);
+  REQUIRE_OK(co_await MakeSource(context));
+  ComputeSystem& system = *context.source;
+  EXPECT_FALSE((co_await ChangeDisk(system, "Add", "3", StrCat(file, ".missing"))).ok());
+  EXPECT_TRUE(absl::IsNotFound(co_await ChangeDisk(system, "Remove", "3", "")));
+  REQUIRE_OK(co_await ChangeDisk(system, "Add", "3", file));
+}
+
 struct Case {
   const char* name;
   Task<void> (*run)(Context&);
@@ -420,6 +466,8 @@ struct Case {
 constexpr Case kCases[] = {
     {"LifeCycle", LifeCycle},
     {"PropertiesNameTheMachine", PropertiesNameTheMachine},
+    {"DisksComeAndGo", DisksComeAndGo},
+    {"ADiskThatCannotBeOpenedLeavesNothing", ADiskThatCannotBeOpenedLeavesNothing},
     {"SaveNeedsAPausedSystem", SaveNeedsAPausedSystem},
     {"WrongOrderIsRefused", WrongOrderIsRefused},
     {"MigrationMovesTheGuest", MigrationMovesTheGuest},

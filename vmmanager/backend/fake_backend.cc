@@ -1,5 +1,7 @@
 #include "vmmanager/backend/fake_backend.h"
 
+#include <unistd.h>
+
 #include <algorithm>
 #include <fstream>
 #include <utility>
@@ -136,8 +138,30 @@ Task<absl::Status> FakeComputeSystem::Save(const schema::SaveOptions& options) {
 }
 
 Task<absl::Status> FakeComputeSystem::Modify(const schema::ModifySettingRequest& request) {
+  const schema::ModifySettingRequest wanted = request;
   CO_RETURN_IF_ERROR(co_await script_->Pass("Modify"));
-  co_return absl::UnimplementedError(StrCat("the fake cannot change ", request.resource_path));
+  if (machine_->state != SystemState::kRunning && machine_->state != SystemState::kPaused) {
+    co_return WrongState("change its devices");
+  }
+  auto& disks = machine_->disks;
+  if (wanted.request_type == "Remove") {
+    if (disks.erase(wanted.resource_path) != 0) co_return absl::OkStatus();
+    co_return absl::NotFoundError(StrCat("there is no disk at ", wanted.resource_path));
+  }
+  if (disks.contains(wanted.resource_path)) {
+    co_return absl::AlreadyExistsError(StrCat(wanted.resource_path, " holds a disk already"));
+  }
+  const std::string text =
+      StrCat(R"({"VirtualMachine":{"Devices":{"Scsi":{"0":{"Attachments":{"0":)",
+             wanted.settings_json, "}}}}}}");
+  CO_ASSIGN_OR_RETURN(const schema::ComputeSystem document, schema::ComputeSystemFromJson(text));
+  const schema::Attachment& disk =
+      document.virtual_machine.devices.scsi.at("0").attachments.at("0");
+  if (::access(disk.path.c_str(), R_OK) != 0) {
+    co_return absl::NotFoundError(StrCat("there is no file ", disk.path));
+  }
+  disks[wanted.resource_path] = disk;
+  co_return absl::OkStatus();
 }
 
 Task<absl::StatusOr<schema::Properties>> FakeComputeSystem::GetProperties(

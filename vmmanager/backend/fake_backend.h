@@ -61,6 +61,7 @@ struct FakeMachine {
   schema::SystemState state = schema::SystemState::kCreated;
   uint64_t counter = 0;
   uint64_t memory_mb = 0;
+  std::map<std::string, schema::Attachment> disks;  // that came while it ran, by resource path
   Stage stage = Stage::kNone;  // of its migration
   schema::MigrationOrigin origin = schema::MigrationOrigin::kSource;
   bool ran_before = false;  // the blackout
@@ -99,6 +100,7 @@ class FakeComputeSystem final : public ComputeSystem {
   // The guest's own doing. Step() is refused (false) unless the guest runs.
   bool Step(uint64_t steps = 1);
   uint64_t counter() const { return machine_->counter; }
+  const std::map<std::string, schema::Attachment>& disks() const { return machine_->disks; }
   schema::SystemState state() const { return machine_->state; }
   // How the switchover was forced, if it was.
   std::optional<SwitchoverForce> forced() const { return forced_; }

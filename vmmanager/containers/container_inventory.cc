@@ -105,8 +105,8 @@ ContainerInventory::Containers ContainerInventory::List() const {
   return list;
 }
 
-absl::StatusOr<std::shared_ptr<VmContainer>> ContainerInventory::Find(
-    const std::string& container, const std::string& vm) const {
+absl::StatusOr<std::shared_ptr<VmContainer>> ContainerInventory::Find(const std::string& container,
+                                                                      const std::string& vm) const {
   const Containers all = List();
   std::vector<ContainerKey> keys;
   keys.reserve(all.size());
@@ -131,8 +131,9 @@ Task<absl::Status> ContainerInventory::Load() {
   for (const ContainerRow& row : rows) {
     absl::StatusOr<StoredContainer> stored = FromRow(row);
     const auto vm = deps_.vms.Find(row.vm_id);
-    const bool vm_is_known = std::any_of(vm_rows.begin(), vm_rows.end(),
-                                         [&row](const VmRow& known) { return known.id == row.vm_id; });
+    const bool vm_is_known =
+        std::any_of(vm_rows.begin(), vm_rows.end(),
+                    [&row](const VmRow& known) { return known.id == row.vm_id; });
     if (!stored.ok() || (!vm.ok() && vm_is_known)) {
       spdlog::error("container {} is left alone: {}", row.id,
                     (stored.ok() ? vm.status() : stored.status()).ToString());

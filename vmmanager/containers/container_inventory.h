@@ -87,12 +87,12 @@ class ContainerInventory {
   ScratchFiles scratch_;
   ContainerDeps deps_;
   const Options options_;
-  std::map<std::string, std::shared_ptr<ContainerHome>> homes_;      // by VM
-  std::map<std::string, std::unique_ptr<Observer>> observers_;       // by VM
-  std::map<std::string, std::shared_ptr<VmContainer>> containers_;   // by id
-  std::map<std::string, std::shared_ptr<Making>> makings_;           // by request id
-  std::vector<StoredContainer> orphans_;  // whose VM is gone
-  std::set<std::string> unreadable_;      // ids of rows that are left alone
+  std::map<std::string, std::shared_ptr<ContainerHome>> homes_;     // by VM
+  std::map<std::string, std::unique_ptr<Observer>> observers_;      // by VM
+  std::map<std::string, std::shared_ptr<VmContainer>> containers_;  // by id
+  std::map<std::string, std::shared_ptr<Making>> makings_;          // by request id
+  std::vector<StoredContainer> orphans_;                            // whose VM is gone
+  std::set<std::string> unreadable_;  // ids of rows that are left alone
   TaskScope scope_;
   bool closed_ = false;
 };

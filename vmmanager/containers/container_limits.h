@@ -1,8 +1,7 @@
 #pragma once
 
-#include <string>
-
 #include <boost/json/object.hpp>
+#include <string>
 
 #include "absl/status/status.h"
 #include "ferry/v1/container.pb.h"

@@ -28,8 +28,8 @@ class ContainerMachine {
   virtual uint64_t boot() = 0;
   // Whether the VM runs (or stands still) here, so that what was put into its guest is there.
   virtual bool runs() = 0;
-  // Returns when the agent can be asked for something. An agent that is away has little time to come
-  // back, and a paused VM is refused at once.
+  // Returns when the agent can be asked for something. An agent that is away has little time to
+  // come back, and a paused VM is refused at once.
   virtual Task<absl::Status> Ready() = 0;
   // The same with all patience; an error if the VM ends, or the daemon.
   virtual Task<absl::Status> AwaitAgent() = 0;
@@ -46,10 +46,10 @@ class ContainerMachine {
   virtual Task<absl::Status> CombineLayers(bridge::CombinedLayers layers) = 0;
   virtual Task<absl::Status> SeparateLayers(bridge::CombinedLayers layers) = 0;
 
-  // Returns the init, which waits for Start.
-  virtual Task<absl::StatusOr<std::shared_ptr<guest::Process>>> Create(
-      guest::NewContainer container) = 0;
-  virtual Task<absl::Status> Start(std::string id) = 0;
+  // Its init waits for Start.
+  virtual Task<absl::Status> Create(guest::NewContainer container) = 0;
+  // Returns the init. `spec` says what its specification said already.
+  virtual Task<absl::StatusOr<std::shared_ptr<guest::Process>>> Start(guest::ProcessSpec spec) = 0;
   virtual Task<absl::Status> Pause(std::string id) = 0;
   virtual Task<absl::Status> Resume(std::string id) = 0;
   virtual Task<absl::Status> Update(std::string id, std::string linux_resources) = 0;

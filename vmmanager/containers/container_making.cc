@@ -31,8 +31,8 @@ absl::Status CheckRequest(const v1::CreateContainerRequest& request) {
         "a container in a pod shares the VM of that pod; name that VM instead of making one");
   }
   if (spec.ByteSizeLong() > kMaxSpec) {
-    return absl::InvalidArgumentError(
-        absl::StrCat("the container's specification is too long; it may have ", kMaxSpec, " bytes"));
+    return absl::InvalidArgumentError(absl::StrCat(
+        "the container's specification is too long; it may have ", kMaxSpec, " bytes"));
   }
   if (!spec.name().empty()) RETURN_IF_ERROR(CheckContainerName(spec.name()));
   if (spec.image().empty()) return absl::InvalidArgumentError("the container needs an image");
@@ -113,8 +113,8 @@ Task<void> ContainerInventory::RunMaking(ContainerInventory* self, std::shared_p
     Making& making;
     ~AtEnd() {
       if (!making.result.has_value()) {
-        making.result.emplace(absl::UnavailableError(
-            "this host's ferryd stops; try again when it is back"));
+        making.result.emplace(
+            absl::UnavailableError("this host's ferryd stops; try again when it is back"));
       }
       const std::string& request_id = making.request.request_id();
       if (!request_id.empty()) inventory.makings_.erase(request_id);
@@ -146,8 +146,7 @@ Task<absl::StatusOr<std::shared_ptr<VmContainer>>> ContainerInventory::Make(
 Task<absl::StatusOr<std::shared_ptr<UtilityVm>>> ContainerInventory::VmFor(
     std::shared_ptr<Making> making) {
   if (making->request.has_new_vm()) co_return co_await MakeVm(std::move(making));
-  CO_ASSIGN_OR_RETURN(const std::shared_ptr<UtilityVm> vm,
-                      deps_.vms.Find(making->request.vm()));
+  CO_ASSIGN_OR_RETURN(const std::shared_ptr<UtilityVm> vm, deps_.vms.Find(making->request.vm()));
   CO_RETURN_IF_ERROR(vm->RefuseIfMigrating("given a container"));
   if (vm->state() == v1::VM_STATE_RUNNING) co_return vm;
   co_return WrongState({vm->name(), vm->state(), ""}, "given a container",

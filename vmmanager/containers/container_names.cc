@@ -20,15 +20,15 @@ constexpr size_t kIdDigits = 64;
 constexpr int kAttempts = 16;
 
 constexpr std::array kFirstWords = {
-    "able",  "amber", "brave", "brisk", "calm",  "clear", "deep",  "early", "fair",  "fleet",
-    "fresh", "glad",  "green", "handy", "keen",  "light", "lucky", "merry", "neat",  "patient",
-    "plain", "prime", "quick", "quiet", "ready", "royal", "sober", "solid", "steady", "sunny",
-    "swift", "tidy",  "true",  "vivid", "warm",  "wise"};
+    "able",  "amber",   "brave", "brisk", "calm",  "clear", "deep",  "early", "fair",
+    "fleet", "fresh",   "glad",  "green", "handy", "keen",  "light", "lucky", "merry",
+    "neat",  "patient", "plain", "prime", "quick", "quiet", "ready", "royal", "sober",
+    "solid", "steady",  "sunny", "swift", "tidy",  "true",  "vivid", "warm",  "wise"};
 constexpr std::array kSecondWords = {
-    "anchor", "barge", "bay",    "beacon", "bell",   "bridge", "buoy",   "canal", "coast",
-    "cove",   "crane", "current", "delta", "dock",   "ebb",    "fjord",  "gull",  "harbour",
-    "heron",  "inlet", "island", "jetty",  "keel",   "lagoon", "lock",   "mast",  "otter",
-    "pier",   "pilot", "quay",   "river",  "rudder", "sail",   "seal",   "shore", "tide"};
+    "anchor", "barge", "bay",     "beacon", "bell",   "bridge", "buoy",  "canal", "coast",
+    "cove",   "crane", "current", "delta",  "dock",   "ebb",    "fjord", "gull",  "harbour",
+    "heron",  "inlet", "island",  "jetty",  "keel",   "lagoon", "lock",  "mast",  "otter",
+    "pier",   "pilot", "quay",    "river",  "rudder", "sail",   "seal",  "shore", "tide"};
 
 bool IsHex(absl::string_view text) {
   return std::all_of(text.begin(), text.end(), [](unsigned char c) {
@@ -45,10 +45,10 @@ std::string Shown(const std::string& wanted) { return rpc::Printable(wanted, 2 *
 
 absl::Status NotFound(const std::string& wanted, const std::string& vm) {
   const std::string where = vm.empty() ? "on this host" : absl::StrCat("in VM ", Shown(vm));
-  return rpc::ErrorWithReason(
-      absl::StatusCode::kNotFound,
-      absl::StrCat("there is no container \"", Shown(wanted), "\" ", where), "container_not_found",
-      "ferryctl container list --all shows those there are.");
+  return rpc::ErrorWithReason(absl::StatusCode::kNotFound,
+                              absl::StrCat("there is no container \"", Shown(wanted), "\" ", where),
+                              "container_not_found",
+                              "ferryctl container list --all shows those there are.");
 }
 
 absl::Status Ambiguous(const std::vector<ContainerKey>& all, const std::vector<size_t>& found,

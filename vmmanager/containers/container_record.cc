@@ -12,8 +12,7 @@ ContainerRow ToRow(const StoredContainer& container) {
   state::v1::ContainerRecord record = container.record;
   record.set_schema_version(kContainerRecordVersion);
   container.spec.SerializeToString(record.mutable_spec());
-  return {record.container_id(), record.vm_id(), container.spec.name(),
-          record.SerializeAsString()};
+  return {record.container_id(), record.vm_id(), container.spec.name(), record.SerializeAsString()};
 }
 
 absl::StatusOr<StoredContainer> FromRow(const ContainerRow& row) {
@@ -27,8 +26,8 @@ absl::StatusOr<StoredContainer> FromRow(const ContainerRow& row) {
       RefuseUnknownCritical(record).ok()) {
     return container;
   }
-  return absl::DataLossError(absl::StrCat("the record of container ", row.id,
-                                          " is damaged, or of a newer ferryd"));
+  return absl::DataLossError(
+      absl::StrCat("the record of container ", row.id, " is damaged, or of a newer ferryd"));
 }
 
 v1::ContainerState ToState(ContainerStage stage) {

@@ -36,9 +36,8 @@ absl::Status CheckScratchSize(uint64_t size) {
   if (size >= kMinScratchDisk && size <= kMaxScratchDisk && size % kUnit == 0) {
     return absl::OkStatus();
   }
-  return absl::InvalidArgumentError(
-      absl::StrCat("a scratch disk cannot have ", size,
-                   " bytes: it takes whole MiB, from 16 MiB to 8 TiB"));
+  return absl::InvalidArgumentError(absl::StrCat(
+      "a scratch disk cannot have ", size, " bytes: it takes whole MiB, from 16 MiB to 8 TiB"));
 }
 
 std::string EmptyQcow2(uint64_t size) {

@@ -70,7 +70,8 @@ Task<absl::StatusOr<DiskSlot>> FakeContainerMachine::AttachDisk(schema::Attachme
 
 Task<absl::Status> FakeContainerMachine::DetachDisk(DiskSlot slot) {
   CO_RETURN_IF_ERROR(co_await guest_.Pass(absl::StrCat("detach ", slot.lun)));
-  const size_t had = std::erase_if(guest_.disks, [&](const auto& disk) { return disk.second == slot; });
+  const size_t had =
+      std::erase_if(guest_.disks, [&](const auto& disk) { return disk.second == slot; });
   if (had == 0) co_return absl::NotFoundError("there is no such disk");
   co_return absl::OkStatus();
 }
@@ -111,14 +112,13 @@ Task<absl::Status> FakeContainerMachine::SeparateLayers(bridge::CombinedLayers l
   co_return absl::OkStatus();
 }
 
-Task<absl::StatusOr<std::shared_ptr<guest::Process>>> FakeContainerMachine::Create(
-    guest::NewContainer container) {
+Task<absl::Status> FakeContainerMachine::Create(guest::NewContainer container) {
   const std::string id = container.id;
   CO_RETURN_IF_ERROR(co_await guest_.Pass(absl::StrCat("create ", id)));
   FakeContainerGuest::Container& made = guest_.containers[id];
   made.made_of = std::move(container);
   made.init = std::make_shared<FakeInit>(guest_.executor, guest_.next_pid++);
-  co_return std::shared_ptr<guest::Process>(made.init);
+  co_return absl::OkStatus();
 }
 
 Task<absl::Status> FakeContainerMachine::SetState(std::string verb, std::string id,
@@ -130,8 +130,13 @@ Task<absl::Status> FakeContainerMachine::SetState(std::string verb, std::string 
   co_return absl::OkStatus();
 }
 
-Task<absl::Status> FakeContainerMachine::Start(std::string id) {
-  return SetState("start", std::move(id), bridge::ContainerState::kRunning);
+Task<absl::StatusOr<std::shared_ptr<guest::Process>>> FakeContainerMachine::Start(
+    guest::ProcessSpec spec) {
+  std::string id = spec.container_id;
+  CO_RETURN_IF_ERROR(co_await SetState("start", id, bridge::ContainerState::kRunning));
+  FakeContainerGuest::Container& container = guest_.containers.at(id);
+  container.started_as = std::move(spec);
+  co_return std::shared_ptr<guest::Process>(container.init);
 }
 Task<absl::Status> FakeContainerMachine::Pause(std::string id) {
   return SetState("pause", std::move(id), bridge::ContainerState::kPaused);

@@ -62,11 +62,12 @@ class FakeContainerGuest {
   AsyncEvent go_on{executor};
   AsyncEvent blocked{executor};
 
-  std::map<std::string, DiskSlot> disks;  // by file
+  std::map<std::string, DiskSlot> disks;      // by file
   std::map<std::string, std::string> mounts;  // by path: what of
   struct Container {
     bridge::ContainerState state = bridge::ContainerState::kCreated;
     guest::NewContainer made_of;
+    guest::ProcessSpec started_as;
     std::shared_ptr<FakeInit> init;
     std::string resources;
     bool forgotten = false;  // its exit was taken
@@ -100,9 +101,8 @@ class FakeContainerMachine final : public ContainerMachine {
   Task<absl::Status> EjectDisk(bridge::ScsiDevice disk) override;
   Task<absl::Status> CombineLayers(bridge::CombinedLayers layers) override;
   Task<absl::Status> SeparateLayers(bridge::CombinedLayers layers) override;
-  Task<absl::StatusOr<std::shared_ptr<guest::Process>>> Create(
-      guest::NewContainer container) override;
-  Task<absl::Status> Start(std::string id) override;
+  Task<absl::Status> Create(guest::NewContainer container) override;
+  Task<absl::StatusOr<std::shared_ptr<guest::Process>>> Start(guest::ProcessSpec spec) override;
   Task<absl::Status> Pause(std::string id) override;
   Task<absl::Status> Resume(std::string id) override;
   Task<absl::Status> Update(std::string id, std::string linux_resources) override;

@@ -1,11 +1,11 @@
 #include "vmmanager/containers/oci_specification.h"
 
-#include <csignal>
-#include <cstring>
-
 #include <boost/json/array.hpp>
 #include <boost/json/object.hpp>
+#include <boost/json/parse.hpp>
 #include <boost/json/serialize.hpp>
+#include <csignal>
+#include <cstring>
 #include <map>
 
 #include "absl/strings/numbers.h"
@@ -21,8 +21,7 @@ namespace json = boost::json;
 namespace {
 
 constexpr char kOciVersion[] = "1.0.2";
-constexpr char kDefaultPath[] =
-    "PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
+constexpr char kDefaultPath[] = "PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
 // A message to the agent has 64 KiB, and quotes inside it are written as four bytes.
 constexpr size_t kMaxTexts = 24 * 1024;
 constexpr size_t kShown = 64;
@@ -30,13 +29,21 @@ constexpr uint32_t kMaxTerminal = 4096;
 
 // Docker's, so that images find what they were made for.
 constexpr const char* kCapabilities[] = {
-    "CAP_CHOWN",  "CAP_DAC_OVERRIDE", "CAP_FSETID",  "CAP_FOWNER",           "CAP_MKNOD",
-    "CAP_NET_RAW", "CAP_SETGID",      "CAP_SETUID",  "CAP_SETFCAP",          "CAP_SETPCAP",
-    "CAP_NET_BIND_SERVICE",           "CAP_SYS_CHROOT", "CAP_KILL",          "CAP_AUDIT_WRITE"};
-constexpr const char* kMaskedPaths[] = {
-    "/proc/asound", "/proc/acpi",       "/proc/kcore",        "/proc/keys",
-    "/proc/latency_stats", "/proc/timer_list", "/proc/timer_stats", "/proc/sched_debug",
-    "/proc/scsi",   "/sys/firmware",    "/sys/devices/virtual/powercap"};
+    "CAP_CHOWN",   "CAP_DAC_OVERRIDE", "CAP_FSETID",           "CAP_FOWNER",
+    "CAP_MKNOD",   "CAP_NET_RAW",      "CAP_SETGID",           "CAP_SETUID",
+    "CAP_SETFCAP", "CAP_SETPCAP",      "CAP_NET_BIND_SERVICE", "CAP_SYS_CHROOT",
+    "CAP_KILL",    "CAP_AUDIT_WRITE"};
+constexpr const char* kMaskedPaths[] = {"/proc/asound",
+                                        "/proc/acpi",
+                                        "/proc/kcore",
+                                        "/proc/keys",
+                                        "/proc/latency_stats",
+                                        "/proc/timer_list",
+                                        "/proc/timer_stats",
+                                        "/proc/sched_debug",
+                                        "/proc/scsi",
+                                        "/sys/firmware",
+                                        "/sys/devices/virtual/powercap"};
 constexpr const char* kReadonlyPaths[] = {"/proc/bus", "/proc/fs", "/proc/irq", "/proc/sys",
                                           "/proc/sysrq-trigger"};
 
@@ -61,9 +68,8 @@ struct DeviceRow {
   int major;
   int minor;  // -1: any
 };
-constexpr DeviceRow kDevices[] = {{'c', 1, 3}, {'c', 1, 5}, {'c', 1, 7},  {'c', 1, 8},
-                                  {'c', 1, 9}, {'c', 5, 0}, {'c', 5, 1},  {'c', 5, 2},
-                                  {'c', 136, -1}};
+constexpr DeviceRow kDevices[] = {{'c', 1, 3}, {'c', 1, 5}, {'c', 1, 7}, {'c', 1, 8},   {'c', 1, 9},
+                                  {'c', 5, 0}, {'c', 5, 1}, {'c', 5, 2}, {'c', 136, -1}};
 
 template <typename Texts>
 json::array ToArray(const Texts& texts) {
@@ -130,9 +136,9 @@ json::object Capabilities(const std::string& user) {
 
 absl::Status CheckDirectory(const std::string& directory) {
   if (directory[0] == '/' && directory.find('\0') == std::string::npos) return absl::OkStatus();
-  return absl::InvalidArgumentError(
-      absl::StrCat("the container's working directory is \"", rpc::Printable(directory, kShown),
-                   "\"; use an absolute path"));
+  return absl::InvalidArgumentError(absl::StrCat("the container's working directory is \"",
+                                                 rpc::Printable(directory, kShown),
+                                                 "\"; use an absolute path"));
 }
 
 absl::Status CheckSize(const std::vector<std::string>& arguments,
@@ -153,6 +159,51 @@ absl::Status CheckTerminal(const v1::TerminalSize& size) {
       absl::StrCat("the terminal size must be at most ", kMaxTerminal, " x ", kMaxTerminal));
 }
 
+// Entries of which the last of each name counts, in the order in which the names came.
+class Environment {
+ public:
+  void Set(const std::string& entry) {
+    const auto [place, is_new] = places_.emplace(entry.substr(0, entry.find('=')), entries_.size());
+    if (is_new) {
+      entries_.push_back(entry);
+    } else {
+      entries_[place->second] = entry;
+    }
+  }
+  const std::vector<std::string>& entries() const { return entries_; }
+
+ private:
+  std::vector<std::string> entries_;
+  std::map<std::string, size_t> places_;  // by name
+};
+
+absl::Status CheckEntry(const std::string& entry) {
+  const size_t equals = entry.find('=');
+  if (equals != 0 && equals != std::string::npos && entry.find('\0') == std::string::npos) {
+    return absl::OkStatus();
+  }
+  return absl::InvalidArgumentError(absl::StrCat("the container's environment has \"",
+                                                 rpc::Printable(entry, kShown),
+                                                 "\"; each entry must be NAME=value"));
+}
+
+absl::StatusOr<json::object> ParseProcess(const std::string& text) {
+  json::error_code error;
+  const json::value value = json::parse(text, error);
+  if (!error && value.is_object()) return value.as_object();
+  return absl::DataLossError("the record of the container's process cannot be read");
+}
+
+std::vector<std::string> TextsIn(const json::object& object, const char* name) {
+  std::vector<std::string> texts;
+  const json::value* list = object.if_contains(name);
+  if (list == nullptr || !list->is_array()) return texts;
+  for (const json::value& text : list->as_array()) {
+    if (text.is_string()) texts.emplace_back(text.as_string());
+  }
+  return texts;
+}
+
 std::string HostnameOf(const OciInputs& inputs) {
   return inputs.spec->hostname().empty() ? ShortContainerId(inputs.id) : inputs.spec->hostname();
 }
@@ -169,12 +220,9 @@ absl::StatusOr<json::object> Process(const OciInputs& inputs) {
   if (directory.empty()) directory = image.working_dir.empty() ? "/" : image.working_dir;
   RETURN_IF_ERROR(CheckDirectory(directory));
   const std::string& user = spec.user().empty() ? image.user : spec.user();
-  json::object process{{"terminal", spec.terminal()},
-                       {"user", User(user)},
-                       {"args", ToArray(arguments)},
-                       {"env", ToArray(environment)},
-                       {"cwd", directory},
-                       {"capabilities", Capabilities(user)}};
+  json::object process{
+      {"terminal", spec.terminal()}, {"user", User(user)}, {"args", ToArray(arguments)},
+      {"env", ToArray(environment)}, {"cwd", directory},   {"capabilities", Capabilities(user)}};
   if (spec.terminal() && spec.terminal_size().rows() != 0) {
     process["consoleSize"] = json::object{{"height", spec.terminal_size().rows()},
                                           {"width", spec.terminal_size().columns()}};
@@ -197,9 +245,10 @@ json::object LinuxPart(const v1::ContainerSpec& spec) {
 
 absl::Status CheckHostname(const std::string& name) {
   constexpr size_t kMaxHostname = 63;
-  const bool fits = name.size() <= kMaxHostname &&
-                    name.find_first_not_of("abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ"
-                                           "0123456789-.") == std::string::npos;
+  const bool fits =
+      name.size() <= kMaxHostname && name.find_first_not_of(
+                                         "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ"
+                                         "0123456789-.") == std::string::npos;
   if (fits) return absl::OkStatus();
   return absl::InvalidArgumentError(
       absl::StrCat("the container's host name is \"", rpc::Printable(name, kShown),
@@ -227,37 +276,24 @@ absl::StatusOr<std::vector<std::string>> ContainerArguments(const v1::ContainerS
 absl::StatusOr<std::vector<std::string>> ContainerEnvironment(const v1::ContainerSpec& spec,
                                                               const layers::ImageConfig& image,
                                                               const std::string& hostname) {
-  std::vector<std::string> environment;
-  std::map<std::string, size_t> places;  // by name
-  const auto set = [&](const std::string& entry) {
-    const std::string name = entry.substr(0, entry.find('='));
-    const auto [place, is_new] = places.emplace(name, environment.size());
-    if (is_new) {
-      environment.push_back(entry);
-    } else {
-      environment[place->second] = entry;
-    }
-  };
-  set(kDefaultPath);
-  set(absl::StrCat("HOSTNAME=", hostname));
-  if (spec.terminal()) set("TERM=xterm");
-  for (const std::string& entry : image.env) set(entry);
+  Environment environment;
+  environment.Set(kDefaultPath);
+  environment.Set(absl::StrCat("HOSTNAME=", hostname));
+  if (spec.terminal()) environment.Set("TERM=xterm");
+  for (const std::string& entry : image.env) environment.Set(entry);
   for (const std::string& entry : spec.environment()) {
-    const size_t equals = entry.find('=');
-    if (equals == 0 || equals == std::string::npos || entry.find('\0') != std::string::npos) {
-      return absl::InvalidArgumentError(absl::StrCat("the container's environment has \"",
-                                                     rpc::Printable(entry, kShown),
-                                                     "\"; each entry must be NAME=value"));
-    }
-    set(entry);
+    RETURN_IF_ERROR(CheckEntry(entry));
+    environment.Set(entry);
   }
-  return environment;
+  return environment.entries();
 }
 
-absl::StatusOr<std::string> MakeOciSpecification(const OciInputs& inputs) {
+absl::StatusOr<OciTexts> MakeOciSpecification(const OciInputs& inputs) {
   RETURN_IF_ERROR(CheckLimits(inputs.spec->limits()));
   RETURN_IF_ERROR(CheckHostname(inputs.spec->hostname()));
   ASSIGN_OR_RETURN(json::object process, Process(inputs));
+  OciTexts texts;
+  texts.process = json::serialize(process);
   json::object specification{
       {"ociVersion", kOciVersion},
       {"process", std::move(process)},
@@ -270,7 +306,41 @@ absl::StatusOr<std::string> MakeOciSpecification(const OciInputs& inputs) {
         json::object{{"io.kubernetes.cri.container-type", "container"},
                      {"io.kubernetes.cri.sandbox-id", inputs.sandbox_id}};
   }
-  return json::serialize(specification);
+  texts.specification = json::serialize(specification);
+  return texts;
+}
+
+absl::StatusOr<std::string> MakeExecProcess(const std::string& init_process,
+                                            const v1::ProcessSpec& spec) {
+  ASSIGN_OR_RETURN(json::object process, ParseProcess(init_process));
+  if (spec.command_size() == 0) return absl::InvalidArgumentError("no command was given");
+  process["args"] = ToArray(spec.command());
+  process["terminal"] = spec.terminal();
+  process.erase("consoleSize");
+  if (!spec.working_directory().empty()) {
+    RETURN_IF_ERROR(CheckDirectory(spec.working_directory()));
+    process["cwd"] = spec.working_directory();
+  }
+  if (!spec.user().empty()) {
+    process["user"] = User(spec.user());
+    process["capabilities"] = Capabilities(spec.user());
+  }
+  Environment environment;
+  for (const std::string& entry : TextsIn(process, "env")) environment.Set(entry);
+  if (spec.terminal()) environment.Set("TERM=xterm");
+  for (const auto& [name, value] : spec.environment()) {
+    const std::string entry = absl::StrCat(name, "=", value);
+    RETURN_IF_ERROR(CheckEntry(entry));
+    environment.Set(entry);
+  }
+  RETURN_IF_ERROR(CheckSize({spec.command().begin(), spec.command().end()}, environment.entries()));
+  process["env"] = ToArray(environment.entries());
+  return json::serialize(process);
+}
+
+std::vector<std::string> ArgumentsOf(const std::string& oci_process) {
+  const absl::StatusOr<json::object> process = ParseProcess(oci_process);
+  return process.ok() ? TextsIn(*process, "args") : std::vector<std::string>();
 }
 
 uint32_t StopSignal(const std::string& name) {

@@ -5,6 +5,7 @@
 
 #include "absl/status/statusor.h"
 #include "ferry/v1/container.pb.h"
+#include "ferry/v1/guest.pb.h"
 #include "vmmanager/layers/image_config.h"
 
 // What a container's runtime is told, from what its image and whoever wants it say. No I/O.
@@ -30,8 +31,20 @@ struct OciInputs {
   const layers::ImageConfig* image = nullptr;
 };
 
-// The OCI runtime specification as JSON. INVALID_ARGUMENT for what cannot be run.
-absl::StatusOr<std::string> MakeOciSpecification(const OciInputs& inputs);
+// Both as JSON.
+struct OciTexts {
+  std::string specification;  // OCI's runtime specification
+  std::string process;        // what it says of the init
+};
+// INVALID_ARGUMENT for what cannot be run.
+absl::StatusOr<OciTexts> MakeOciSpecification(const OciInputs& inputs);
+
+// OCI's "process" for another process of the container: its own arguments, in what the init has
+// around it unless it says something else. INVALID_ARGUMENT for what cannot be run.
+absl::StatusOr<std::string> MakeExecProcess(const std::string& init_process,
+                                            const v1::ProcessSpec& spec);
+// The arguments in OCI's "process"; empty if there are none.
+std::vector<std::string> ArgumentsOf(const std::string& oci_process);
 
 // The number of the signal that asks a container to end: "SIGINT", "INT" or "2"; SIGTERM for what
 // is not known.

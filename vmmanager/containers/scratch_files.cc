@@ -43,8 +43,8 @@ absl::Status WriteFile(const std::string& path, const std::string& bytes,
     return absl::ErrnoToStatus(errno, absl::StrCat("cannot make the scratch disk ", path));
   };
   if (!file.valid()) return failed();
-  if (WriteAll(file.get(), bytes) &&
-      (!user || ::fchown(file.get(), user->uid, user->gid) == 0) && ::fsync(file.get()) == 0) {
+  if (WriteAll(file.get(), bytes) && (!user || ::fchown(file.get(), user->uid, user->gid) == 0) &&
+      ::fsync(file.get()) == 0) {
     return absl::OkStatus();
   }
   const absl::Status status = failed();
@@ -60,9 +60,8 @@ absl::Status ScratchFiles::Check(const v1::ScratchSpec& spec) {
   const bool fits = folder.empty() || (folder[0] == '/' && folder.size() <= kMaxFolder &&
                                        folder.find('\0') == std::string::npos);
   if (fits) return absl::OkStatus();
-  return absl::InvalidArgumentError(absl::StrCat("the scratch disk's folder is \"",
-                                                 rpc::Printable(folder, 128),
-                                                 "\"; use an absolute path"));
+  return absl::InvalidArgumentError(absl::StrCat(
+      "the scratch disk's folder is \"", rpc::Printable(folder, 128), "\"; use an absolute path"));
 }
 
 std::string ScratchFiles::PathOf(const std::string& container_id,

@@ -79,10 +79,9 @@ v1::Container VmContainer::Describe(bool whole) const {
 }
 
 absl::Status VmContainer::WrongState(const std::string& operation) const {
-  const std::string text =
-      gone_ ? absl::StrCat("container ", name(), " is not there any more")
-            : absl::StrCat("container ", name(), " cannot be ", operation, ": it is ",
-                           ContainerStateName(state()));
+  const std::string text = gone_ ? absl::StrCat("container ", name(), " is not there any more")
+                                 : absl::StrCat("container ", name(), " cannot be ", operation,
+                                                ": it is ", ContainerStateName(state()));
   return rpc::ErrorWithReason(absl::StatusCode::kFailedPrecondition, text, "wrong_state",
                               gone_ ? "" : NextStep(state(), name()));
 }
@@ -115,14 +114,23 @@ Task<absl::Status> VmContainer::Start() {
   if (!gone_ && Is(CONTAINER_STAGE_RUNNING)) co_return absl::OkStatus();
   if (gone_ || !Is(CONTAINER_STAGE_CREATED)) co_return WrongState("started");
   CO_RETURN_IF_ERROR(co_await home_->machine->Ready());
-  const absl::Status started = co_await home_->machine->Start(id());
+  guest::ProcessSpec init;
+  init.container_id = id();
+  init.command = ArgumentsOf(record().oci_process());
+  init.has_stdin = spec().has_stdin();
+  init.terminal = spec().terminal();
+  init.rows = spec().terminal_size().rows();
+  init.columns = spec().terminal_size().columns();
+  init.detached = spec().detached();
+  auto started = co_await home_->machine->Start(std::move(init));
   if (!started.ok()) {
     // What the image lacks is found out here, and then there is no init any more.
     std::vector<std::string> types{"State"};
     const auto properties = co_await home_->machine->Properties(id(), std::move(types));
     if (properties.ok() && properties->state == bridge::ContainerState::kStopped) Stopped({});
-    co_return started;
+    co_return started.status();
   }
+  init_ = *std::move(started);
   if (!Is(CONTAINER_STAGE_CREATED)) co_return WrongState("started");
   stored_.record.set_process_id(init_->pid());
   stored_.record.set_started_unix_ms(NowUnixMs());
@@ -185,7 +193,8 @@ Task<absl::Status> VmContainer::Kill() {
       absl::StatusCode::kDeadlineExceeded,
       absl::StrCat("container ", name(), " was killed, and VM ", vm().name(),
                    " does not say that it has ended"),
-      "did_not_stop", absl::StrCat("Try again, or end the VM: ferryctl stop --force ", vm().name()));
+      "did_not_stop",
+      absl::StrCat("Try again, or end the VM: ferryctl stop --force ", vm().name()));
 }
 
 Task<absl::Status> VmContainer::Stop(milliseconds patience) {

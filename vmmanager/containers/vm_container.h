@@ -9,6 +9,7 @@
 #include "bridge/runtime/async.h"
 #include "vmmanager/containers/container_home.h"
 #include "vmmanager/containers/container_record.h"
+#include "vmmanager/containers/oci_specification.h"
 #include "vmmanager/images/image.h"
 
 namespace ferry::vm {
@@ -46,6 +47,10 @@ class VmContainer : public std::enable_shared_from_this<VmContainer> {
   Task<absl::StatusOr<bridge::ContainerMetrics>> Stats();
   // FAILED_PRECONDITION, with what to do, unless other processes can be run in it.
   absl::Status CheckRunning(const std::string& operation) const;
+  // OCI's "process", as JSON, for another process in it.
+  absl::StatusOr<std::string> ExecProcess(const v1::ProcessSpec& spec) const {
+    return MakeExecProcess(record().oci_process(), spec);
+  }
 
   // It is to be removed, whatever becomes of this daemon. FAILED_PRECONDITION while it runs, unless
   // forced; then it is killed first, unless its VM ends anyway.

@@ -17,9 +17,7 @@ using state::v1::CONTAINER_STAGE_REMOVING;
 using state::v1::CONTAINER_STAGE_RUNNING;
 using state::v1::CONTAINER_STAGE_STOPPED;
 
-std::string VmContainer::BundlePath() const {
-  return absl::StrCat(bridge::kBundleRoot, "/", id());
-}
+std::string VmContainer::BundlePath() const { return absl::StrCat(bridge::kBundleRoot, "/", id()); }
 
 bridge::CombinedLayers VmContainer::Layers() const {
   bridge::CombinedLayers combined;
@@ -109,17 +107,10 @@ Task<absl::Status> VmContainer::CreateInit(const Image* image) {
   guest::NewContainer container;
   container.id = id();
   container.bundle_path = BundlePath();
-  CO_ASSIGN_OR_RETURN(container.oci_specification, MakeOciSpecification(inputs));
-  container.has_stdin = spec().has_stdin();
-  container.terminal = spec().terminal();
-  container.rows = spec().terminal_size().rows();
-  container.columns = spec().terminal_size().columns();
-  container.detached = spec().detached();
-  container.request_id = record().request_id();
-  auto init = co_await home_->machine->Create(std::move(container));
-  if (!init.ok()) co_return init.status();
-  init_ = *std::move(init);
-  co_return absl::OkStatus();
+  CO_ASSIGN_OR_RETURN(OciTexts texts, MakeOciSpecification(inputs));
+  container.oci_specification = std::move(texts.specification);
+  stored_.record.set_oci_process(std::move(texts.process));
+  co_return co_await home_->machine->Create(std::move(container));
 }
 
 Task<absl::Status> VmContainer::MarkRemoving(Running running) {

@@ -15,7 +15,7 @@ using state::v1::ContainerDisk;
 
 // A file of the host that becomes a disk of a VM, mounted in its guest.
 struct DiskToBring {
-  std::string name;    // for people, and the stem of the disk's name in the machine
+  std::string name;  // for people, and the stem of the disk's name in the machine
   std::string file;
   std::string format;  // qcow2 or raw
   bool read_only = false;

@@ -311,6 +311,7 @@ void UtilityVm::OnExit(const SystemExit& exit) {
   row_.guest_state.clear();
   RemoveSpools();
   system_.reset();
+  DropAttachedDisks();
   paused_ = false;
   // A daemon that has let go of it does not know that it ended.
   if (!detached_) Spawn(deps_.executor, deps_.fence.Release(row_.id));

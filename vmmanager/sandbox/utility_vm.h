@@ -14,6 +14,7 @@
 #include "guestmanager/guest.h"
 #include "vmmanager/backend/compute_system.h"
 #include "vmmanager/fence/fence.h"
+#include "vmmanager/sandbox/disk_slot.h"
 #include "vmmanager/sandbox/event_log.h"
 #include "vmmanager/sandbox/host_settings.h"
 #include "vmmanager/sandbox/migration_hold.h"
@@ -73,6 +74,12 @@ class UtilityVm : public std::enable_shared_from_this<UtilityVm> {
   Task<absl::Status> Pause();
   Task<absl::Status> Resume();
   Task<absl::StatusOr<schema::Properties>> GetProperties(const schema::PropertyQuery& query);
+
+  // Puts a disk into the VM while it runs, at a place of its own, until DetachDisk or until the VM
+  // ends. FAILED_PRECONDITION while a migration holds the VM.
+  Task<absl::StatusOr<DiskSlot>> AttachDisk(schema::Attachment disk);
+  // NOT_FOUND if there is none. The guest must have let go of it.
+  Task<absl::Status> DetachDisk(DiskSlot slot);
 
   // Returns when no migration holds the VM, so that it can be resumed. FAILED_PRECONDITION if it
   // moved, or if that takes longer than HostSettings::outcome_wait. May be cancelled.
@@ -194,6 +201,10 @@ class UtilityVm : public std::enable_shared_from_this<UtilityVm> {
   // Returns when `holds` does not any more, or the daemon lets go; DEADLINE_EXCEEDED after `limit`.
   Task<absl::Status> AwaitWhile(std::function<bool()> holds, milliseconds limit);
   Task<absl::Status> ShutDownInOrder(milliseconds timeout);
+  absl::Status CheckDisksMayChange(const std::string& operation) const;
+  Task<absl::Status> PersistDisks();
+  // What is not in its specification is gone with the system that it was put into.
+  void DropAttachedDisks();
   Task<absl::Status> Boot();
   // Ends what runs of it, however that goes.
   Task<void> EndSystem();

@@ -43,6 +43,7 @@ Task<absl::Status> UtilityVm::Adopt(AdoptionClaim claim) {
   notice_.reset();
   row_.guest_state.clear();
   RemoveSpools();
+  DropAttachedDisks();
   row_.desired_state = "stopped";
   SetPhase(Phase::kStopped, absl::StrCat("it ended while the daemon was away: ", taken.message()));
   (void)co_await Persist();

@@ -213,6 +213,8 @@ absl::StatusOr<ComputeSystem> ComputeSystemFromJson(std::string_view text) {
   return document;
 }
 
+std::string ToJson(const Attachment& disk) { return json::serialize(AttachmentObject(disk)); }
+
 std::string ToJson(const StartOptions& options) {
   json::object object;
   if (options.destination_migration_options) {

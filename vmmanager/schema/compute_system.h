@@ -150,6 +150,7 @@ struct Properties {
 std::string ToJson(const ComputeSystem& document);
 absl::StatusOr<ComputeSystem> ComputeSystemFromJson(std::string_view json);
 
+std::string ToJson(const Attachment& disk);
 std::string ToJson(const StartOptions& options);
 std::string ToJson(const SaveOptions& options);
 std::string ToJson(const ModifySettingRequest& request);

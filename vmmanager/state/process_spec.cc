@@ -26,6 +26,7 @@ std::string ProcessSpecToJson(const guest::ProcessSpec& spec) {
   schema::PutUnlessDefault(object, "rows", spec.rows);
   schema::PutUnlessDefault(object, "columns", spec.columns);
   schema::PutUnlessDefault(object, "detached", spec.detached);
+  schema::PutUnlessDefault(object, "user", spec.user);
   return json::serialize(object);
 }
 
@@ -42,6 +43,7 @@ absl::StatusOr<guest::ProcessSpec> ProcessSpecFromJson(std::string_view text) {
   reader.Read("rows", spec.rows);
   reader.Read("columns", spec.columns);
   reader.Read("detached", spec.detached);
+  reader.Read("user", spec.user);
   RETURN_IF_ERROR(reader.Finish());
   return spec;
 }

@@ -1,0 +1,158 @@
+#include "migration/layers/layer_receiver.h"
+
+#include <fcntl.h>
+
+#include <algorithm>
+#include <boost/asio/local/stream_protocol.hpp>
+#include <cerrno>
+#include <utility>
+
+#include "absl/strings/str_cat.h"
+#include "bridge/runtime/status_macros.h"
+#include "bridge/runtime/unique_fd.h"
+#include "bridge/runtime/write_all.h"
+#include "vmmanager/layers/disk_space.h"
+#include "vmmanager/rpc/error_info.h"
+
+namespace ferry::migration {
+namespace {
+
+constexpr char kName[] = "layer";
+
+absl::Status NoRoom(absl::string_view message) {
+  return rpc::ErrorWithReason(absl::StatusCode::kResourceExhausted, message, "disk_full",
+                              "make room on the disk of ferryd's state folder there");
+}
+
+}  // namespace
+
+// The file as it grows. Blocks; shared with the thread that writes it.
+struct LayerReceiver::File {
+  absl::Status Open(const std::string& path, uint64_t size, uint64_t reserve) {
+    fd.Reset(::open(path.c_str(), O_WRONLY | O_CREAT | O_EXCL | O_CLOEXEC | O_NOFOLLOW, 0600));
+    if (!fd.valid()) return absl::ErrnoToStatus(errno, "cannot keep a layer");
+    ASSIGN_OR_RETURN(const uint64_t free, layers::FreeBytes(fd.get()));
+    if (free >= reserve && free - reserve >= size) return absl::OkStatus();
+    return NoRoom(absl::StrCat("the layer takes ", size, " bytes, and the disk has ", free,
+                               " left, of which ", reserve, " are kept for others"));
+  }
+
+  absl::Status Write(const std::string& piece) {
+    if (WriteAll(fd.get(), piece)) return absl::OkStatus();
+    const absl::Status error = layers::WriteError(errno, "cannot keep a layer");
+    return absl::IsUnavailable(error) ? NoRoom(error.message()) : error;
+  }
+
+  UniqueFd fd;
+};
+
+Task<absl::Status> LayerReceiver::Receive(std::shared_ptr<SessionConnection> connection,
+                                          std::map<std::string, uint64_t> wanted,
+                                          OnProgress progress) {
+  wanted_ = std::move(wanted);
+  received_ = 0;
+  total_ = 0;
+  for (const auto& [digest, size] : wanted_) total_ += size;
+  progress_ = std::move(progress);
+  boost::system::error_code ec;
+  const asio::local::stream_protocol::endpoint endpoint(options_.socket_path);
+  asio::local::stream_protocol::acceptor acceptor(executor_);
+  acceptor.open(endpoint.protocol(), ec);
+  if (!ec) acceptor.bind(endpoint, ec);
+  if (!ec) acceptor.listen(asio::socket_base::max_listen_connections, ec);
+  if (ec) co_return absl::UnavailableError(absl::StrCat("cannot take layers: ", ec.message()));
+  CO_RETURN_IF_ERROR(connection->RelayToPath(options_.socket_path));
+  while (!wanted_.empty()) {
+    using asio::experimental::awaitable_operators::operator||;
+    LayerChannel::Socket socket(executor_);
+    auto first =
+        co_await (acceptor.async_accept(socket, asio::redirect_error(asio::use_awaitable, ec)) ||
+                  connection->WaitClosed());
+    if (first.index() == 1) {
+      const absl::Status why = std::get<1>(first);
+      co_return absl::UnavailableError(
+          absl::StrCat("the source went away with layers left to send",
+                       why.ok() ? std::string() : absl::StrCat(": ", why.message())));
+    }
+    if (ec) co_return absl::UnavailableError(absl::StrCat("cannot take layers: ", ec.message()));
+    LayerChannel channel(std::move(socket));
+    absl::Status taken = co_await TakeOne(&channel);
+    std::string answer = taken.ok() ? std::string() : std::string(taken.message());
+    answer.resize(std::min(answer.size(), kMaxLayerAnswer));
+    if (!answer.empty()) (void)co_await channel.Write(std::move(answer));
+    channel.EndWriting();
+    if (!taken.ok()) co_return taken;
+  }
+  co_return absl::OkStatus();
+}
+
+absl::Status LayerReceiver::CheckWanted(const LayerHeader& header) const {
+  const auto found = wanted_.find(header.digest);
+  if (found == wanted_.end()) {
+    return absl::InvalidArgumentError(
+        absl::StrCat("layer ", header.digest, " came, which was not asked for"));
+  }
+  if (found->second != header.size) {
+    return absl::InvalidArgumentError(absl::StrCat("layer ", header.digest, " is to have ",
+                                                   found->second, " bytes, and came with ",
+                                                   header.size));
+  }
+  return absl::OkStatus();
+}
+
+Task<absl::Status> LayerReceiver::TakeOne(LayerChannel* channel) {
+  auto bytes = co_await channel->ReadExactly(kLayerHeaderSize);
+  if (!bytes.ok()) co_return bytes.status();
+  CO_ASSIGN_OR_RETURN(LayerHeader header, DecodeLayerHeader(*bytes));
+  CO_RETURN_IF_ERROR(CheckWanted(header));
+  const std::string digest = header.digest;
+  CO_RETURN_IF_ERROR(co_await Store(channel, std::move(header)));
+  wanted_.erase(digest);
+  co_return absl::OkStatus();
+}
+
+Task<absl::Status> LayerReceiver::Store(LayerChannel* channel, LayerHeader header) {
+  auto made = co_await store_.MakeTempFolder(std::nullopt);
+  if (!made.ok()) co_return made.status();
+  const std::shared_ptr<vm::TempFolder> folder = *std::move(made);
+  absl::Status stored = co_await StoreIn(folder, channel, std::move(header));
+  co_await folder->Remove();
+  co_return stored;
+}
+
+Task<absl::Status> LayerReceiver::StoreIn(std::shared_ptr<vm::TempFolder> folder,
+                                          LayerChannel* channel, LayerHeader header) {
+  auto file = std::make_shared<File>();
+  std::function<absl::Status()> open = [file, path = absl::StrCat(folder->path(), "/", kName),
+                                        size = header.size, reserve = options_.reserve] {
+    return file->Open(path, size, reserve);
+  };
+  CO_RETURN_IF_ERROR(co_await folder->worker().Run(kLayerDiskTime, "the disk", std::move(open)));
+  uint64_t left = header.size;
+  while (left > 0) {
+    auto piece = co_await channel->ReadSome(std::min<uint64_t>(left, kLayerPiece));
+    if (!piece.ok()) co_return piece.status();
+    if (piece->empty()) co_return absl::DataLossError("the layer was cut off");
+    const uint64_t size = piece->size();
+    std::function<absl::Status()> write = [file, bytes = *std::move(piece)] {
+      return file->Write(bytes);
+    };
+    CO_RETURN_IF_ERROR(co_await folder->worker().Run(kLayerDiskTime, "the disk", std::move(write)));
+    left -= size;
+    received_ += size;
+    if (progress_) progress_(received_, total_);
+  }
+  auto rest = co_await channel->ReadToEnd(0);
+  if (!rest.ok()) co_return rest.status();
+  // Whoever has the file open could still write to it.
+  std::function<absl::Status()> close = [file] {
+    file->fd.Reset();
+    return absl::OkStatus();
+  };
+  CO_RETURN_IF_ERROR(co_await folder->worker().Run(kLayerDiskTime, "the disk", std::move(close)));
+  std::string owner = options_.owner;
+  std::string name = kName;
+  co_return co_await store_.Adopt(std::move(owner), header.digest, std::move(name), folder);
+}
+
+}  // namespace ferry::migration

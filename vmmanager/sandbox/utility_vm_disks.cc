@@ -1,0 +1,99 @@
+// Disks that come and go while the VM runs.
+#include "absl/strings/numbers.h"
+#include "absl/strings/str_cat.h"
+#include "bridge/runtime/status_macros.h"
+#include "vmmanager/sandbox/utility_vm.h"
+
+namespace ferry::vm {
+namespace {
+
+// The one controller that every machine has (qemu_command_line.h), and the first that the guest
+// finds. MachineDocument() puts the specification's disks there, from LUN 0 on.
+constexpr char kController[] = "0";
+constexpr uint32_t kMaxDisks = 256;
+
+std::string ResourcePath(const std::string& lun) {
+  return absl::StrCat("VirtualMachine/Devices/Scsi/", kController, "/Attachments/", lun);
+}
+
+}  // namespace
+
+absl::Status UtilityVm::CheckDisksMayChange(const std::string& operation) const {
+  RETURN_IF_ERROR(CheckHere());
+  RETURN_IF_ERROR(RefuseIfMigrating(operation));
+  if (phase_ != Phase::kUp) return Refuse(operation);
+  return absl::OkStatus();
+}
+
+Task<absl::Status> UtilityVm::PersistDisks() {
+  row_.document_json = schema::ToJson(document_);
+  co_return co_await Persist();
+}
+
+Task<absl::StatusOr<DiskSlot>> UtilityVm::AttachDisk(schema::Attachment disk) {
+  auto self = shared_from_this();
+  AsyncMutex::Guard lock = co_await operation_.Lock();
+  CO_RETURN_IF_ERROR(CheckDisksMayChange("given a disk"));
+  auto& attachments = document_.virtual_machine.devices.scsi[kController].attachments;
+  DiskSlot slot;
+  while (attachments.contains(absl::StrCat(slot.lun))) ++slot.lun;
+  if (attachments.size() >= kMaxDisks) {
+    co_return absl::ResourceExhaustedError(absl::StrCat(
+        "VM ", row_.name, " has ", attachments.size(), " disks, the most it can have"));
+  }
+  const std::string lun = absl::StrCat(slot.lun);
+  std::shared_ptr<ComputeSystem> system = system_;
+  schema::ModifySettingRequest request;
+  request.resource_path = ResourcePath(lun);
+  request.request_type = "Add";
+  request.settings_json = schema::ToJson(disk);
+  // Known before it is there: a daemon that finds the VM again must know of every disk.
+  attachments[lun] = std::move(disk);
+  absl::Status added = co_await PersistDisks();
+  if (added.ok()) added = co_await system->Modify(request);
+  if (added.ok()) co_return slot;
+  document_.virtual_machine.devices.scsi[kController].attachments.erase(lun);
+  if (system_ != nullptr) (void)co_await PersistDisks();
+  co_return added;
+}
+
+Task<absl::Status> UtilityVm::DetachDisk(DiskSlot slot) {
+  auto self = shared_from_this();
+  AsyncMutex::Guard lock = co_await operation_.Lock();
+  CO_RETURN_IF_ERROR(CheckDisksMayChange("relieved of a disk"));
+  const std::string lun = absl::StrCat(slot.lun);
+  auto& attachments = document_.virtual_machine.devices.scsi[kController].attachments;
+  if (absl::StrCat(slot.controller) != kController || !attachments.contains(lun)) {
+    co_return absl::NotFoundError(
+        absl::StrCat("VM ", row_.name, " has no disk at Scsi/", slot.controller, "/", slot.lun));
+  }
+  if (slot.lun < static_cast<uint32_t>(spec_.disks_size())) {
+    co_return absl::FailedPreconditionError(absl::StrCat("the disk at Scsi/", slot.controller, "/",
+                                                         slot.lun, " belongs to VM ", row_.name));
+  }
+  std::shared_ptr<ComputeSystem> system = system_;
+  schema::ModifySettingRequest request;
+  request.resource_path = ResourcePath(lun);
+  request.request_type = "Remove";
+  const absl::Status removed = co_await system->Modify(request);
+  // One that the machine does not have was on its way when a daemon died.
+  if (!removed.ok() && !absl::IsNotFound(removed)) co_return removed;
+  if (system_ == nullptr) co_return absl::OkStatus();
+  document_.virtual_machine.devices.scsi[kController].attachments.erase(lun);
+  co_return co_await PersistDisks();
+}
+
+void UtilityVm::DropAttachedDisks() {
+  auto& scsi = document_.virtual_machine.devices.scsi;
+  const auto controller = scsi.find(kController);
+  if (controller == scsi.end()) return;
+  std::erase_if(controller->second.attachments, [this](const auto& attachment) {
+    uint32_t lun = 0;
+    return !absl::SimpleAtoi(attachment.first, &lun) ||
+           lun >= static_cast<uint32_t>(spec_.disks_size());
+  });
+  if (controller->second.attachments.empty()) scsi.erase(controller);
+  row_.document_json = schema::ToJson(document_);
+}
+
+}  // namespace ferry::vm
