@@ -24,10 +24,11 @@ absl::Status CheckRequestId(const std::string& id) {
 
 }  // namespace
 
-absl::Status GuestService::ResolveContainer(const UtilityVm& vm, const v1::ProcessSpec& wanted,
-                                            guest::ProcessSpec* spec) const {
+absl::StatusOr<std::string> GuestService::PutIntoContainer(const UtilityVm& vm,
+                                                           const v1::ProcessSpec& wanted,
+                                                           guest::ProcessSpec* spec) const {
   if (wanted.container().empty()) {
-    if (wanted.user().empty()) return absl::OkStatus();
+    if (wanted.user().empty()) return std::string();
     return absl::InvalidArgumentError(
         "a process of the VM itself runs as its agent's user; a user can be given in a container");
   }
@@ -37,7 +38,7 @@ absl::Status GuestService::ResolveContainer(const UtilityVm& vm, const v1::Proce
   RETURN_IF_ERROR(container->CheckRunning("given a process"));
   spec->container_id = container->id();
   spec->user = wanted.user();
-  return absl::OkStatus();
+  return container->ExecProcess(wanted);
 }
 
 grpc::ServerUnaryReactor* GuestService::CreateProcess(grpc::CallbackServerContext* context,
@@ -50,14 +51,16 @@ grpc::ServerUnaryReactor* GuestService::CreateProcess(grpc::CallbackServerContex
         CO_RETURN_IF_ERROR(CheckRequestId(create.request_id()));
         auto vm = inventory_.Find(create.vm());
         if (!vm.ok()) co_return vm.status();
-        CO_RETURN_IF_ERROR(ResolveContainer(**vm, create.spec(), &spec));
+        CO_ASSIGN_OR_RETURN(std::string oci_process,
+                            PutIntoContainer(**vm, create.spec(), &spec));
         auto guest = co_await ReadyGuest(*vm, agent_wait());
         if (!guest.ok()) co_return guest.status();
         co_await rpc::RunToEndFromHere();
         std::string request_id = create.request_id();
-        auto process =
-            co_await WithDeadline(inventory_.deps().settings.answer_wait, "the guest's agent",
-                                  (*guest)->CreateProcess(std::move(spec), std::move(request_id)));
+        auto process = co_await WithDeadline(
+            inventory_.deps().settings.answer_wait, "the guest's agent",
+            (*guest)->CreateProcess(std::move(spec), std::move(request_id),
+                                    std::move(oci_process)));
         if (absl::IsDeadlineExceeded(process.status())) co_return NoAnswer(**vm);
         if (!process.ok()) co_return process.status();
         // From the answer on the caller may count on finding it again.
