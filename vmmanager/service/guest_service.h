@@ -27,8 +27,8 @@ class GuestService final : public v1::GuestService::CallbackService {
  private:
   const Executor& executor() const { return inventory_.deps().executor; }
   milliseconds agent_wait() const { return inventory_.deps().settings.agent_wait; }
-  // Says in which container of the VM, if in one, and as whom. Returns what its runtime is told.
-  absl::StatusOr<std::string> ResolveContainer(const UtilityVm& vm, const v1::ProcessSpec& wanted,
+  // Says in which container of the VM, if in one, and as whom; returns what its runtime is told.
+  absl::StatusOr<std::string> PutIntoContainer(const UtilityVm& vm, const v1::ProcessSpec& wanted,
                                                guest::ProcessSpec* spec) const;
   // False if it had already exited.
   Task<absl::StatusOr<bool>> Signal(const v1::SignalProcessRequest& request);

@@ -4,6 +4,7 @@
 #include <gtest/gtest.h>
 
 #include <boost/json/parse.hpp>
+#include <boost/json/serialize.hpp>
 #include <csignal>
 
 #include "vmmanager/containers/container_limits.h"
@@ -31,7 +32,7 @@ class OciSpecificationTest : public testing::Test {
     inputs.image = &image_;
     const absl::StatusOr<OciTexts> made = MakeOciSpecification(inputs);
     if (!made.ok()) return made.status();
-    init_process_ = made->process;
+    process_ = made->process;
     return json::parse(made->specification).as_object();
   }
   json::value At(const char* pointer) {
@@ -51,7 +52,7 @@ class OciSpecificationTest : public testing::Test {
   v1::ContainerSpec spec_;
   layers::ImageConfig image_;
   std::string sandbox_;
-  std::string init_process_;  // of what was made last
+  std::string process_;  // of what was made last
 };
 
 TEST_F(OciSpecificationTest, ArgumentsComeFromWhereDockerTakesThem) {
@@ -120,6 +121,35 @@ TEST_F(OciSpecificationTest, DirectoryAndHostNameAreTheOnesThatWereAskedFor) {
   spec_.clear_hostname();
   spec_.set_working_directory("tmp");
   ExpectRefused("use an absolute path");
+}
+
+TEST_F(OciSpecificationTest, AnotherProcessHasWhatTheInitHasUnlessItSaysSomethingElse) {
+  image_.env = {"A=1", "B=2"};
+  image_.user = "7:8";
+  image_.working_dir = "/srv";
+  ASSERT_TRUE(Make().ok());
+  EXPECT_THAT(ArgumentsOf(process_), ElementsAre("serve"));
+  v1::ProcessSpec exec;
+  exec.add_command("ls");
+  json::object made = json::parse(*MakeExecProcess(process_, exec)).as_object();
+  EXPECT_EQ(made["args"], json::parse(R"(["ls"])"));
+  EXPECT_EQ(made["cwd"].as_string(), "/srv");
+  EXPECT_EQ(made["user"], json::parse(R"({"uid":7,"gid":8})"));
+  EXPECT_FALSE(made["terminal"].as_bool());
+  exec.set_working_directory("/tmp");
+  exec.set_user("root");
+  exec.set_terminal(true);
+  (*exec.mutable_environment())["B"] = "3";
+  made = json::parse(*MakeExecProcess(process_, exec)).as_object();
+  EXPECT_EQ(made["cwd"].as_string(), "/tmp");
+  EXPECT_EQ(made["user"].as_object()["username"].as_string(), "root");
+  EXPECT_TRUE(made["terminal"].as_bool());
+  const std::string environment = json::serialize(made["env"]);
+  EXPECT_THAT(environment, HasSubstr("\"A=1\""));
+  EXPECT_THAT(environment, HasSubstr("\"B=3\""));
+  EXPECT_THAT(environment, testing::Not(HasSubstr("B=2")));
+  exec.set_working_directory("tmp");
+  EXPECT_EQ(MakeExecProcess(process_, exec).status().code(), absl::StatusCode::kInvalidArgument);
 }
 
 TEST_F(OciSpecificationTest, TerminalsHaveASize) {
