@@ -227,50 +227,5 @@ TEST(StopSignalTest, NamesAndNumbers) {
   EXPECT_EQ(StopSignal("SIGNOSUCH"), uint32_t{SIGTERM});
 }
 
-TEST_F(OciSpecificationTest, AnotherProcessHasWhatTheInitHasUnlessItSaysSomethingElse) {
-  image_.env = {"A=image", "B=image"};
-  image_.working_dir = "/srv";
-  image_.user = "7:8";
-  ASSERT_TRUE(Make().ok());
-  EXPECT_THAT(ArgumentsOf(init_process_), ElementsAre("serve"));
-  v1::ProcessSpec exec;
-  exec.add_command("id");
-  absl::StatusOr<std::string> made = MakeExecProcess(init_process_, exec);
-  ASSERT_TRUE(made.ok()) << made.status();
-  json::object process = json::parse(*made).as_object();
-  EXPECT_THAT(ArgumentsOf(*made), ElementsAre("id"));
-  EXPECT_EQ(process["cwd"], "/srv");
-  EXPECT_EQ(process["user"], (json::object{{"uid", 7}, {"gid", 8}}));
-  EXPECT_EQ(process["terminal"], false);
-
-  exec.set_working_directory("/tmp");
-  exec.set_user("root");
-  exec.set_terminal(true);
-  (*exec.mutable_environment())["B"] = "mine";
-  made = MakeExecProcess(init_process_, exec);
-  ASSERT_TRUE(made.ok()) << made.status();
-  process = json::parse(*made).as_object();
-  EXPECT_EQ(process["cwd"], "/tmp");
-  EXPECT_EQ(process["user"].at("username"), "root");
-  EXPECT_EQ(process["terminal"], true);
-  const std::string text = json::serialize(process["env"]);
-  EXPECT_THAT(text, HasSubstr("\"A=image\""));
-  EXPECT_THAT(text, HasSubstr("\"B=mine\""));
-  EXPECT_THAT(text, HasSubstr("\"TERM=xterm\""));
-  EXPECT_TRUE(process["capabilities"].as_object().contains("effective"));
-}
-
-TEST_F(OciSpecificationTest, AnotherProcessThatCannotRunIsRefused) {
-  ASSERT_TRUE(Make().ok());
-  v1::ProcessSpec exec;
-  EXPECT_EQ(MakeExecProcess(init_process_, exec).status().code(),
-            absl::StatusCode::kInvalidArgument);
-  exec.add_command("id");
-  EXPECT_EQ(MakeExecProcess("damaged", exec).status().code(), absl::StatusCode::kDataLoss);
-  exec.set_working_directory("relative");
-  EXPECT_EQ(MakeExecProcess(init_process_, exec).status().code(),
-            absl::StatusCode::kInvalidArgument);
-}
-
 }  // namespace
 }  // namespace ferry::vm
