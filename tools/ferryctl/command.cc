@@ -60,7 +60,12 @@ absl::Status Client::Connect() {
   hosts = v1::HostService::NewStub(channel);
   migrations = v1::MigrationService::NewStub(channel);
   images = v1::ImageService::NewStub(channel);
+  containers = v1::ContainerService::NewStub(channel);
   return absl::OkStatus();
+}
+
+void FailApart(CLI::App* sub, Command* command) {
+  sub->preparse_callback([command](size_t) { command->failure_code = kExecFailed; });
 }
 
 int Fail(const Client& client, const std::string& doing, const absl::Status& status) {
@@ -77,11 +82,14 @@ std::string NewRequestId() {
 
 int RunFerryctl(int argc, const char* const* argv) {
   Command command;
-  CLI::App app("Runs utility VMs on Ferry hosts and moves them between hosts.", "ferryctl");
+  CLI::App app("Runs containers and utility VMs on Ferry hosts and moves VMs between hosts.",
+               "ferryctl");
   app.require_subcommand(1);
   app.fallthrough();
   AddGlobalOptions(&app, &command.options);
   AddVmCommands(&app, &command);
+  AddRunCommand(&app, &command);
+  AddContainerCommands(&app, &command);
   AddProcessCommands(&app, &command);
   AddMigrateCommand(&app, &command);
   AddMigrationCommands(&app, &command);

@@ -8,6 +8,7 @@
 #include <string>
 
 #include "bridge/runtime/async.h"
+#include "ferry/v1/container.grpc.pb.h"
 #include "ferry/v1/guest.grpc.pb.h"
 #include "ferry/v1/host.grpc.pb.h"
 #include "ferry/v1/image.grpc.pb.h"
@@ -43,6 +44,7 @@ class Client {
   std::unique_ptr<v1::HostService::Stub> hosts;
   std::unique_ptr<v1::MigrationService::Stub> migrations;
   std::unique_ptr<v1::ImageService::Stub> images;
+  std::unique_ptr<v1::ContainerService::Stub> containers;
 };
 
 // A parsed command line: what is to be done, and with which status it exits if that cannot even
@@ -65,7 +67,15 @@ void AddMigrationCommands(CLI::App* app, Command* command);
 void AddEventsCommand(CLI::App* app, Command* command);
 void AddHostCommand(CLI::App* app, Command* command);
 void AddImageCommands(CLI::App* app, Command* command);
+void AddContainerCommands(CLI::App* app, Command* command);
+void AddRunCommand(CLI::App* app, Command* command);
+// `container create`.
+void AddContainerCreate(CLI::App* container, Command* command);
 void AddPkiCommands(CLI::App* app, Command* command);
+
+// For a subcommand that ends with a process's status: from its word on a failure of ours, a wrong
+// usage too, must not look like one.
+void FailApart(CLI::App* sub, Command* command);
 
 // Parses and runs one command line; returns the exit status.
 int RunFerryctl(int argc, const char* const* argv);

@@ -1,7 +1,7 @@
 #pragma once
 
-// What ferryctl's exit status means; documented in docs/cli.md. `exec` and `attach` instead exit
-// with the command's status, or kExecFailed.
+// What ferryctl's exit status means; documented in docs/cli.md. `run`, `exec` and `attach`
+// instead exit with the command's status, or with one of the last three.
 namespace ferry::ctl {
 
 inline constexpr int kOk = 0;
@@ -14,5 +14,7 @@ inline constexpr int kCancelled = 6;
 inline constexpr int kTimedOut = 7;
 inline constexpr int kNeedsPerson = 8;
 inline constexpr int kExecFailed = 125;
+inline constexpr int kNotRunnable = 126;  // a container's program
+inline constexpr int kNotFound = 127;
 
 }  // namespace ferry::ctl

@@ -14,10 +14,12 @@ constexpr size_t kPiece = 50000;
 
 }  // namespace
 
-FakeDaemon::FakeDaemon(Executor executor, std::string socket_path, FakeProcess* process)
+FakeDaemon::FakeDaemon(Executor executor, std::string socket_path, FakeProcess* process,
+                       grpc::Service* more)
     : executor_(executor),
       path_(std::move(socket_path)),
       process_(process),
+      more_(more),
       gate_(executor),
       changed_(executor) {
   gate_.Set();
@@ -27,7 +29,9 @@ FakeDaemon::FakeDaemon(Executor executor, std::string socket_path, FakeProcess* 
 void FakeDaemon::Restart() {
   rpc::ServerOptions options;
   options.unix_socket = path_;
-  auto server = rpc::Server::Start(options, {this});
+  std::vector<grpc::Service*> services = {this};
+  if (more_ != nullptr) services.push_back(more_);
+  auto server = rpc::Server::Start(options, services);
   if (!server.ok()) std::abort();
   server_ = *std::move(server);
 }
@@ -41,6 +45,19 @@ Task<void> FakeDaemon::Shutdown() {
   if (std::unique_ptr<rpc::Server> server = std::move(server_)) {
     co_await server->Shutdown(milliseconds(0));
   }
+}
+
+grpc::ServerUnaryReactor* FakeDaemon::CreateProcess(grpc::CallbackServerContext* context,
+                                                    const v1::CreateProcessRequest* request,
+                                                    v1::Process* response) {
+  auto handler = [this](const v1::CreateProcessRequest& r) -> Task<absl::StatusOr<v1::Process>> {
+    process_->created = r;
+    if (!process_->create_status.ok()) co_return process_->create_status;
+    v1::Process process;
+    process.set_id(7);
+    co_return process;
+  };
+  return rpc::ServeUnary(context, executor_, request, response, handler);
 }
 
 grpc::ServerUnaryReactor* FakeDaemon::SignalProcess(grpc::CallbackServerContext* context,

@@ -43,12 +43,15 @@ struct FakeProcess {
   int unacknowledged_breaks = 0;  // steps that found output in flight
   std::string attachment_id;
   uint32_t last_signal = 0;
+  v1::CreateProcessRequest created;
+  absl::Status create_status;
 };
 
-// A daemon that knows only GuestService, over a real socket.
+// A daemon that knows only GuestService, and `more` if it is given, over a real socket.
 class FakeDaemon final : public v1::GuestService::CallbackService {
  public:
-  FakeDaemon(Executor executor, std::string socket_path, FakeProcess* process);
+  FakeDaemon(Executor executor, std::string socket_path, FakeProcess* process,
+             grpc::Service* more = nullptr);
 
   void SetPeer(const std::string& address) { peer_ = address; }
   std::string address() const { return "unix:" + path_; }
@@ -61,6 +64,9 @@ class FakeDaemon final : public v1::GuestService::CallbackService {
 
   grpc::ServerBidiReactor<v1::AttachRequest, v1::AttachResponse>* Attach(
       grpc::CallbackServerContext* context) override;
+  grpc::ServerUnaryReactor* CreateProcess(grpc::CallbackServerContext* context,
+                                          const v1::CreateProcessRequest* request,
+                                          v1::Process* response) override;
   grpc::ServerUnaryReactor* SignalProcess(grpc::CallbackServerContext* context,
                                           const v1::SignalProcessRequest* request,
                                           v1::SignalProcessResponse* response) override;
@@ -77,6 +83,7 @@ class FakeDaemon final : public v1::GuestService::CallbackService {
   const Executor executor_;
   const std::string path_;
   FakeProcess* const process_;
+  grpc::Service* const more_;
   std::string peer_;
   AsyncEvent gate_;
   AsyncEvent changed_;

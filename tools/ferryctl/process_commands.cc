@@ -2,8 +2,11 @@
 #include <vector>
 
 #include "absl/strings/str_cat.h"
+#include "bridge/runtime/status_macros.h"
 #include "tools/ferryctl/attach_session.h"
 #include "tools/ferryctl/command.h"
+#include "tools/ferryctl/container_attach.h"
+#include "tools/ferryctl/container_options.h"
 #include "tools/ferryctl/exit_codes.h"
 #include "tools/ferryctl/process_exit.h"
 #include "tools/ferryctl/terminal.h"
@@ -16,9 +19,10 @@ namespace {
 using GuestAsync = v1::GuestService::StubInterface::async_interface;
 
 struct ExecArguments {
-  std::string vm, working_directory;
+  std::string vm, container, user, working_directory;
   bool interactive = false, terminal = false, detached = false;
   std::vector<std::string> environment, command;
+  std::vector<std::string> words;  // the VM and the command, as they were given
 };
 
 v1::CreateProcessRequest CreateRequest(const ExecArguments& arguments) {
@@ -28,9 +32,11 @@ v1::CreateProcessRequest CreateRequest(const ExecArguments& arguments) {
   v1::ProcessSpec* spec = request.mutable_spec();
   for (const std::string& word : arguments.command) spec->add_command(word);
   for (const std::string& pair : arguments.environment) {
-    const size_t equals = pair.find('=');
-    (*spec->mutable_environment())[pair.substr(0, equals)] = pair.substr(equals + 1);
+    const auto assignment = ParseAssignment(pair);
+    if (assignment.ok()) (*spec->mutable_environment())[assignment->first] = assignment->second;
   }
+  spec->set_container(arguments.container);
+  spec->set_user(arguments.user);
   spec->set_working_directory(arguments.working_directory);
   spec->set_has_stdin(arguments.interactive);
   spec->set_terminal(arguments.terminal);
@@ -58,19 +64,31 @@ Task<int> Attach(Client* client, std::string vm, uint32_t process, bool steal) {
   co_return ExitCodeFor(outcome);
 }
 
+// Starts the process in the VM, or in the container, whose VM is then found out.
+Task<absl::StatusOr<v1::Process>> StartProcess(Client* client,
+                                               std::shared_ptr<ExecArguments> arguments) {
+  if (!arguments->container.empty()) {
+    v1::ContainerRef ref = RefTo(arguments->container, arguments->vm);
+    CO_ASSIGN_OR_RETURN(const v1::Container container,
+                        co_await FindContainer(client, std::move(ref)));
+    arguments->vm = container.vm_id();
+    arguments->container = container.id();
+  }
+  co_return co_await rpc::CallUnary(client->guests->async(), &GuestAsync::CreateProcess,
+                                    CreateRequest(*arguments), kCallTimeout);
+}
+
 Task<int> Exec(Client* client, std::shared_ptr<ExecArguments> arguments) {
-  if (arguments->interactive && arguments->terminal && !arguments->detached && !IsTerminal(0)) {
-    std::fputs(
-        "Error: -t together with -i needs a terminal, but stdin is not a terminal\n"
-        "  Next:     leave -t out to pass on a file or a pipe\n",
-        stderr);
+  if (LacksTerminal(arguments->interactive, arguments->terminal, arguments->detached)) {
     co_return kExecFailed;
   }
-  absl::StatusOr<v1::Process> process = co_await rpc::CallUnary(
-      client->guests->async(), &GuestAsync::CreateProcess, CreateRequest(*arguments), kCallTimeout);
+  const bool in_container = !arguments->container.empty();
+  const std::string where = in_container ? absl::StrCat("container ", arguments->container)
+                                         : absl::StrCat("VM ", arguments->vm);
+  absl::StatusOr<v1::Process> process = co_await StartProcess(client, arguments);
   if (!process.ok()) {
-    Fail(*client, absl::StrCat("running a command in VM ", arguments->vm), process.status());
-    co_return kExecFailed;
+    Fail(*client, absl::StrCat("running a command in ", where), process.status());
+    co_return in_container ? CommandFailureCode(process.status()) : kExecFailed;
   }
   if (arguments->detached) {
     const std::string text = client->options.format() == OutputFormat::kJson
@@ -82,38 +100,41 @@ Task<int> Exec(Client* client, std::shared_ptr<ExecArguments> arguments) {
   co_return co_await Attach(client, arguments->vm, process->id(), false);
 }
 
-void CheckExec(ExecArguments* parsed) {
-  // The parser hands everything after the VM on, so that the command's options stay its own.
-  if (parsed->command.front() == "--") parsed->command.erase(parsed->command.begin());
-  const ExecArguments& arguments = *parsed;
-  if (arguments.command.empty()) throw CLI::RequiredError("command");
-  for (const std::string& pair : arguments.environment) {
-    if (pair.find('=') == std::string::npos || pair[0] == '=') {
-      throw CLI::ValidationError("-e", "\"" + pair + "\" is not of the form KEY=VALUE");
-    }
+// `marked`: a "--" stood before all words.
+void CheckExec(ExecArguments* arguments, bool marked) {
+  const bool in_container = !arguments->container.empty();
+  ExecWords words = SplitExecWords(arguments->words, in_container, marked);
+  arguments->vm = std::move(words.vm);
+  arguments->command = std::move(words.command);
+  if (arguments->command.empty()) throw CLI::RequiredError("command");
+  if (!in_container && !arguments->user.empty()) {
+    throw CLI::ValidationError("-u", "a user can be given in a container only; see --container");
   }
-}
-
-// From its word on, a failure of ours (a wrong usage, too) must not look like the process's status.
-void FailApart(CLI::App* sub, Command* command) {
-  sub->preparse_callback([command](size_t) { command->failure_code = kExecFailed; });
+  for (const std::string& pair : arguments->environment) {
+    const absl::Status good = ParseAssignment(pair).status();
+    if (!good.ok()) throw CLI::ValidationError("-e", std::string(good.message()));
+  }
 }
 
 void AddExec(CLI::App* app, Command* command) {
   auto arguments = std::make_shared<ExecArguments>();
-  CLI::App* sub = app->add_subcommand("exec", "Run a command in a VM and stay attached to it");
+  CLI::App* sub =
+      app->add_subcommand("exec", "Run a command in a VM or a container, and stay attached to it");
   FailApart(sub, command);
   sub->add_flag("-i,--interactive", arguments->interactive, "Pass stdin on");
   sub->add_flag("-t,--tty", arguments->terminal, "Give it a terminal");
   sub->add_flag("-d,--detach", arguments->detached, "Print the process id and leave it running");
   sub->add_option("-e,--env", arguments->environment, "KEY=VALUE")->allow_extra_args(false);
   sub->add_option("-w,--workdir", arguments->working_directory, "Folder to run it in");
-  sub->add_option("vm", arguments->vm, "Name or id")->required();
-  sub->add_option("command", arguments->command, "After --: the command and its arguments")
+  sub->add_option("--container", arguments->container,
+                  "Run it in this container; VM may be left out");
+  sub->add_option("-u,--user", arguments->user, "USER[:GROUP], in a container");
+  sub->add_option("vm", arguments->words, "The VM's name or id; then -- and the command")
       ->required();
   sub->positionals_at_end();
   sub->callback([=] {
-    CheckExec(arguments.get());
+    const std::vector<std::string> marks = sub->remaining();
+    CheckExec(arguments.get(), !marks.empty() && marks.front() == "--");
     command->action = [=](Client* client) { return Exec(client, arguments); };
   });
 }

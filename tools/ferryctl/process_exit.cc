@@ -1,5 +1,6 @@
 #include "tools/ferryctl/process_exit.h"
 
+#include "absl/strings/match.h"
 #include "absl/strings/str_cat.h"
 #include "tools/ferryctl/errors.h"
 #include "tools/ferryctl/exit_codes.h"
@@ -33,6 +34,32 @@ std::string OutcomeText(const AttachOutcome& outcome, const std::string& vm, uin
   }
   return ErrorText(absl::StrCat("attaching to process ", process, " of VM ", vm), outcome.error,
                    outcome.address);
+}
+
+std::string ContainerOutcomeText(const AttachOutcome& outcome, const v1::Container& container) {
+  const std::string& name = container.spec().name();
+  if (outcome.exit_status) {
+    const auto kind = outcome.exit_status->kind_case();
+    if (kind == v1::ExitStatus::kCode || kind == v1::ExitStatus::kSignal) return "";
+    return absl::StrCat("Error: container ", name, " ended, but nobody held its exit status\n");
+  }
+  if (outcome.output_closed) return "";
+  if (outcome.signal != 0) {
+    return absl::StrCat("Detached; container ", name,
+                        " goes on. Attach again with: ferryctl --host ", outcome.address,
+                        " container attach ", name, "\n");
+  }
+  return ErrorText(absl::StrCat("attaching to container ", name), outcome.error, outcome.address);
+}
+
+int CommandFailureCode(const absl::Status& status) {
+  // crun's words, which the agent hands on.
+  const absl::string_view text = status.message();
+  const bool not_run = absl::StrContains(text, "exec container process");
+  const bool absent = absl::StrContains(text, "No such file or directory");
+  if (absl::StrContains(text, "executable file") || (not_run && absent)) return kNotFound;
+  if (absl::StrContains(text, "open executable") || not_run) return kNotRunnable;
+  return kExecFailed;
 }
 
 }  // namespace ferry::ctl

@@ -1,0 +1,84 @@
+#include "tools/ferryctl/container_attach.h"
+
+#include "absl/strings/str_cat.h"
+#include "tools/ferryctl/exit_codes.h"
+#include "tools/ferryctl/process_exit.h"
+#include "tools/ferryctl/terminal.h"
+#include "vmmanager/rpc/error_info.h"
+
+namespace ferry::ctl {
+namespace {
+
+using ContainerAsync = v1::ContainerService::StubInterface::async_interface;
+
+// Why there is no process to attach to.
+absl::Status NoProcess(const v1::Container& container) {
+  const std::string& name = container.spec().name();
+  if (container.state() == v1::CONTAINER_STATE_CREATED) {
+    return rpc::ErrorWithReason(
+        absl::StatusCode::kFailedPrecondition,
+        absl::StrCat("container ", name, " has not been started"), "wrong_state",
+        absl::StrCat("Start it and stay attached: ferryctl container start -a ", name));
+  }
+  return rpc::ErrorWithReason(
+      absl::StatusCode::kFailedPrecondition,
+      absl::StrCat("container ", name, " has stopped, and its VM with what it still had to say"),
+      "wrong_state", absl::StrCat("Remove it: ferryctl container rm ", name));
+}
+
+}  // namespace
+
+v1::ContainerRef RefTo(const std::string& container, const std::string& vm) {
+  v1::ContainerRef ref;
+  ref.set_container(container);
+  ref.set_vm(vm);
+  return ref;
+}
+
+Task<absl::StatusOr<v1::Container>> FindContainer(Client* client, v1::ContainerRef ref) {
+  co_return co_await rpc::CallUnary(client->containers->async(), &ContainerAsync::GetContainer,
+                                    std::move(ref), kCallTimeout);
+}
+
+Task<absl::Status> RemoveContainer(Client* client, v1::ContainerRef ref, bool force) {
+  v1::RemoveContainerRequest request;
+  *request.mutable_ref() = std::move(ref);
+  request.set_force(force);
+  const absl::StatusOr<v1::RemoveContainerResponse> removed =
+      co_await rpc::CallUnary(client->containers->async(), &ContainerAsync::RemoveContainer,
+                              std::move(request), kRemovalTimeout);
+  co_return removed.status();
+}
+
+Task<int> AttachToContainer(Client* client, v1::Container container, bool steal,
+                            std::string* address) {
+  if (container.process_id() == 0) {
+    const std::string doing = absl::StrCat("attaching to container ", container.spec().name());
+    Fail(*client, doing, NoProcess(container));
+    co_return kExecFailed;
+  }
+  AttachConfig config;
+  config.address = client->options.host;
+  config.tls = client->options.tls;
+  config.vm = container.vm_name();
+  config.process_id = container.process_id();
+  config.steal = steal;
+  config.handle_signals = true;
+  AttachSession session(client->executor, config);
+  const AttachOutcome outcome = co_await session.Run();
+  const std::string text = ContainerOutcomeText(outcome, container);
+  std::fputs(text.c_str(), stderr);
+  if (address != nullptr && outcome.exit_status) *address = outcome.address;
+  co_return ExitCodeFor(outcome);
+}
+
+bool LacksTerminal(bool interactive, bool terminal, bool detached) {
+  if (!interactive || !terminal || detached || IsTerminal(0)) return false;
+  std::fputs(
+      "Error: -t together with -i needs a terminal, but stdin is not a terminal\n"
+      "  Next:     leave -t out to pass on a file or a pipe\n",
+      stderr);
+  return true;
+}
+
+}  // namespace ferry::ctl

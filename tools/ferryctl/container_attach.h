@@ -1,0 +1,28 @@
+#pragma once
+
+#include <string>
+
+#include "absl/status/statusor.h"
+#include "tools/ferryctl/attach_session.h"
+#include "tools/ferryctl/command.h"
+
+// What several of the commands for containers do.
+namespace ferry::ctl {
+
+inline constexpr milliseconds kRemovalTimeout(120000);
+
+v1::ContainerRef RefTo(const std::string& container, const std::string& vm);
+
+Task<absl::StatusOr<v1::Container>> FindContainer(Client* client, v1::ContainerRef ref);
+Task<absl::Status> RemoveContainer(Client* client, v1::ContainerRef ref, bool force);
+
+// Attaches this program's stdio to the container's init, and follows it to where its VM goes. Says
+// what there is to say and returns the exit status. `address`, unless null: where it ran last, if
+// the container has ended.
+Task<int> AttachToContainer(Client* client, v1::Container container, bool steal,
+                            std::string* address);
+
+// Whether a person's "-i" and "-t" ask for a terminal that is not there; says so.
+bool LacksTerminal(bool interactive, bool terminal, bool detached);
+
+}  // namespace ferry::ctl
