@@ -177,7 +177,7 @@ def test_paused_container_stands_still_until_it_is_resumed(ctl, vm):
         assert state(ctl, "web") == "paused"
         client.write(b"two\n")
         refused = ctl.run("exec", "--container", "web", "--", "true")
-        assert refused.returncode == 125 and "paused" in refused.stderr
+        assert refused.returncode == 125 and "PAUSED" in refused.stderr
         assert client.output() == b"one\n"
         ctl.ok("container", "resume", "web")
         client.wait_until(lambda output: output == b"one\ntwo\n")
