@@ -170,7 +170,8 @@ Task<void> ContainerInventory::TakeUp(ImageStore& images) {
   }
   std::vector<std::string> keep(unreadable_.begin(), unreadable_.end());
   for (const auto& [id, container] : containers_) keep.push_back(id);
-  scratch_.RemoveOthers(std::move(keep));
+  const absl::Status swept = co_await scratch_.RemoveOthers(std::move(keep));
+  if (!swept.ok()) spdlog::warn("containers: {}", swept.ToString());
 }
 
 Task<void> ContainerInventory::ForgetRow(StoredContainer stored) {

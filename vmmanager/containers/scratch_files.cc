@@ -93,8 +93,8 @@ Task<absl::Status> ScratchFiles::Remove(std::string container_id, std::string fi
   co_return co_await worker_.Run(kFileTime, "the scratch disk", std::move(work));
 }
 
-void ScratchFiles::RemoveOthers(std::vector<std::string> keep) {
-  worker_.Post([folder = folder_, keep = std::move(keep)] {
+Task<absl::Status> ScratchFiles::RemoveOthers(std::vector<std::string> keep) {
+  std::function<absl::Status()> work = [folder = folder_, keep = std::move(keep)] {
     std::error_code ignored;
     for (const auto& entry : std::filesystem::directory_iterator(folder, ignored)) {
       const std::string name = entry.path().filename();
@@ -103,7 +103,9 @@ void ScratchFiles::RemoveOthers(std::vector<std::string> keep) {
       }
       std::filesystem::remove_all(entry.path(), ignored);
     }
-  });
+    return absl::OkStatus();
+  };
+  co_return co_await worker_.Run(kFileTime, "the scratch disks", std::move(work));
 }
 
 }  // namespace ferry::vm

@@ -28,7 +28,7 @@ class ScratchFiles {
   // Fine if it is not there.
   Task<absl::Status> Remove(std::string container_id, std::string file);
   // Of our own folder, what is no container's in `keep`: a former daemon may have died over it.
-  void RemoveOthers(std::vector<std::string> keep);
+  Task<absl::Status> RemoveOthers(std::vector<std::string> keep);
 
  private:
   std::string OwnFolder(const std::string& container_id) const {

@@ -24,8 +24,8 @@ using ::testing::HasSubstr;
 class ContainersTest : public ImagesTest {
  protected:
   ContainersTest() {
-    EXPECT_TRUE(Add("web", {"base", "app"}).ok());
-    EXPECT_TRUE(Add("other", {"base", "more"}).ok());
+    EXPECT_TRUE(Add("web", {"base", "app"}, "serve").ok());
+    EXPECT_TRUE(Add("other", {"base", "more"}, "serve").ok());
     Open();
   }
   void TearDown() override {
