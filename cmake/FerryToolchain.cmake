@@ -11,6 +11,9 @@ set(FERRY_GUEST_BINARIES "" CACHE PATH
 
 add_compile_options(-Wall -Wextra -Wpedantic -Werror -Wno-missing-field-initializers)
 
+# What is built does not say where, so that checkouts share what the compiler's cache holds.
+add_compile_options(-ffile-prefix-map=${PROJECT_SOURCE_DIR}/=)
+
 # GCC 12 reports uninitialised, dangling and wrongly freed objects inside coroutine frames that do
 # not exist (GCC bugs 105562 and 107985 are of this family), so these are off.
 if(CMAKE_CXX_COMPILER_ID STREQUAL "GNU")
