@@ -434,9 +434,9 @@ absl::Status Daemon::Serve() {
   options.audit = parts_->audit.get();
   options.insecure_tcp = config_.insecure_tcp;
   const std::vector<grpc::Service*> services{
-      parts_->vm_service.get(), parts_->guest_service.get(), parts_->host_service.get(),
-      parts_->migration_service.get(), parts_->image_service.get(),
-      parts_->container_service.get()};
+      parts_->vm_service.get(),    parts_->guest_service.get(),
+      parts_->host_service.get(),  parts_->migration_service.get(),
+      parts_->image_service.get(), parts_->container_service.get()};
   ASSIGN_OR_RETURN(parts_->server, rpc::Server::Start(options, services));
   return absl::OkStatus();
 }

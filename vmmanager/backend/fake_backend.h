@@ -62,7 +62,7 @@ struct FakeMachine {
   uint64_t counter = 0;
   uint64_t memory_mb = 0;
   std::map<std::string, schema::Attachment> disks;  // that came while it ran, by resource path
-  Stage stage = Stage::kNone;  // of its migration
+  Stage stage = Stage::kNone;                       // of its migration
   schema::MigrationOrigin origin = schema::MigrationOrigin::kSource;
   bool ran_before = false;  // the blackout
 };

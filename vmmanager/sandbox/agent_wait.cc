@@ -21,8 +21,7 @@ Task<absl::StatusOr<std::shared_ptr<guest::Guest>>> ReadyGuest(std::shared_ptr<U
     co_return WrongState({vm->name(), v1::VM_STATE_PAUSED, ""}, "used",
                          absl::StrCat("VM ", vm->name(), " is paused"));
   }
-  const absl::Status ready =
-      co_await WithDeadline(limit, "the guest's agent", guest->WaitReady());
+  const absl::Status ready = co_await WithDeadline(limit, "the guest's agent", guest->WaitReady());
   if (ready.ok()) co_return guest;
   if (!absl::IsDeadlineExceeded(ready)) co_return ready;
   co_return AgentAway(

@@ -254,7 +254,7 @@ class UtilityVm : public std::enable_shared_from_this<UtilityVm> {
   std::string incoming_session_;           // on the destination
   std::string arriving_session_;           // brought it, and has not recorded that yet
   bool runs_already_ = false;              // what was adopted as incoming had been told to run
-  std::set<std::string> containers_;  // ids
+  std::set<std::string> containers_;       // ids
   std::set<MoveObserver*> observers_;
   std::function<void(const SystemEvent&)> event_tap_;
 };

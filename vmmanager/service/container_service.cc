@@ -116,15 +116,15 @@ grpc::ServerUnaryReactor* ContainerService::UpdateContainer(
 grpc::ServerUnaryReactor* ContainerService::RemoveContainer(
     grpc::CallbackServerContext* context, const v1::RemoveContainerRequest* request,
     v1::RemoveContainerResponse* response) {
-  return rpc::ServeUnary(context, executor(), request, response,
-                         [this](const v1::RemoveContainerRequest& remove)
-                             -> Task<absl::StatusOr<v1::RemoveContainerResponse>> {
-                           auto container = Find(remove.ref());
-                           if (!container.ok()) co_return container.status();
-                           CO_RETURN_IF_ERROR(
-                               co_await containers_.Remove(*container, remove.force()));
-                           co_return v1::RemoveContainerResponse();
-                         });
+  return rpc::ServeUnary(
+      context, executor(), request, response,
+      [this](const v1::RemoveContainerRequest& remove)
+          -> Task<absl::StatusOr<v1::RemoveContainerResponse>> {
+        auto container = Find(remove.ref());
+        if (!container.ok()) co_return container.status();
+        CO_RETURN_IF_ERROR(co_await containers_.Remove(*container, remove.force()));
+        co_return v1::RemoveContainerResponse();
+      });
 }
 
 grpc::ServerUnaryReactor* ContainerService::GetContainer(grpc::CallbackServerContext* context,
@@ -156,9 +156,9 @@ absl::StatusOr<v1::ListContainersResponse> ContainerService::List(
   return list;
 }
 
-grpc::ServerUnaryReactor* ContainerService::ListContainers(
-    grpc::CallbackServerContext* context, const v1::ListContainersRequest* request,
-    v1::ListContainersResponse* response) {
+grpc::ServerUnaryReactor* ContainerService::ListContainers(grpc::CallbackServerContext* context,
+                                                           const v1::ListContainersRequest* request,
+                                                           v1::ListContainersResponse* response) {
   return rpc::ServeUnary(
       context, executor(), request, response,
       [this](const v1::ListContainersRequest& list)

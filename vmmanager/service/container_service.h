@@ -16,8 +16,7 @@ class ContainerService final : public v1::ContainerService::CallbackService {
   grpc::ServerUnaryReactor* StartContainer(grpc::CallbackServerContext*, const v1::ContainerRef*,
                                            v1::Container*) override;
   grpc::ServerUnaryReactor* StopContainer(grpc::CallbackServerContext*,
-                                          const v1::StopContainerRequest*,
-                                          v1::Container*) override;
+                                          const v1::StopContainerRequest*, v1::Container*) override;
   grpc::ServerUnaryReactor* PauseContainer(grpc::CallbackServerContext*, const v1::ContainerRef*,
                                            v1::Container*) override;
   grpc::ServerUnaryReactor* ResumeContainer(grpc::CallbackServerContext*, const v1::ContainerRef*,
@@ -33,8 +32,7 @@ class ContainerService final : public v1::ContainerService::CallbackService {
   grpc::ServerUnaryReactor* ListContainers(grpc::CallbackServerContext*,
                                            const v1::ListContainersRequest*,
                                            v1::ListContainersResponse*) override;
-  grpc::ServerUnaryReactor* GetContainerStats(grpc::CallbackServerContext*,
-                                              const v1::ContainerRef*,
+  grpc::ServerUnaryReactor* GetContainerStats(grpc::CallbackServerContext*, const v1::ContainerRef*,
                                               v1::ContainerStats*) override;
 
  private:

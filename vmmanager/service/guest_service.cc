@@ -51,16 +51,15 @@ grpc::ServerUnaryReactor* GuestService::CreateProcess(grpc::CallbackServerContex
         CO_RETURN_IF_ERROR(CheckRequestId(create.request_id()));
         auto vm = inventory_.Find(create.vm());
         if (!vm.ok()) co_return vm.status();
-        CO_ASSIGN_OR_RETURN(std::string oci_process,
-                            PutIntoContainer(**vm, create.spec(), &spec));
+        CO_ASSIGN_OR_RETURN(std::string oci_process, PutIntoContainer(**vm, create.spec(), &spec));
         auto guest = co_await ReadyGuest(*vm, agent_wait());
         if (!guest.ok()) co_return guest.status();
         co_await rpc::RunToEndFromHere();
         std::string request_id = create.request_id();
-        auto process = co_await WithDeadline(
-            inventory_.deps().settings.answer_wait, "the guest's agent",
-            (*guest)->CreateProcess(std::move(spec), std::move(request_id),
-                                    std::move(oci_process)));
+        auto process =
+            co_await WithDeadline(inventory_.deps().settings.answer_wait, "the guest's agent",
+                                  (*guest)->CreateProcess(std::move(spec), std::move(request_id),
+                                                          std::move(oci_process)));
         if (absl::IsDeadlineExceeded(process.status())) co_return NoAnswer(**vm);
         if (!process.ok()) co_return process.status();
         // From the answer on the caller may count on finding it again.

@@ -115,9 +115,8 @@ class Database {
 
   absl::Status PutContainer(const ContainerRow& row) {
     RETURN_IF_ERROR(SetSynced(true));
-    ASSIGN_OR_RETURN(
-        SqliteStatement put,
-        connection_->Prepare("INSERT OR REPLACE INTO containers VALUES (?, ?, ?, ?)"));
+    ASSIGN_OR_RETURN(SqliteStatement put,
+                     connection_->Prepare("INSERT OR REPLACE INTO containers VALUES (?, ?, ?, ?)"));
     return put.BindText(row.id).Bind(row.vm_id).Bind(row.name).Bind(row.record).Run();
   }
 

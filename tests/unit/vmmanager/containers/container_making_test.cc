@@ -19,8 +19,8 @@ TEST_F(ContainerMakingTest, BringsLayersAndScratchAndMakesTheContainerOfThem) {
   const std::string bundle = "/run/gcs/c/" + container->id();
   std::vector<std::string> verbs;
   for (const std::string& call : guest.calls) verbs.push_back(call.substr(0, call.find(' ')));
-  EXPECT_THAT(verbs, ElementsAre("attach", "mount", "attach", "mount", "attach", "mount",
-                                 "combine", "create"));
+  EXPECT_THAT(verbs, ElementsAre("attach", "mount", "attach", "mount", "attach", "mount", "combine",
+                                 "create"));
   // The image's last layer is the topmost.
   EXPECT_EQ(guest.mounts.at(bundle + "/rootfs"),
             "/run/gcs/l/0-1 /run/gcs/l/0-0 over " + bundle + "/scratch");
@@ -49,7 +49,8 @@ TEST_F(ContainerMakingTest, LayersAreSharedAndGoWithTheLastThatNeedsThem) {
   // Two layers each, of which they share one, and one scratch disk.
   EXPECT_EQ(guest.disks.size(), 4u);
   EXPECT_TRUE(second->Describe(true).scratch_file().empty());
-  EXPECT_THAT(guest.mounts.at("/run/gcs/c/" + second->id() + "/rootfs"), testing::EndsWith("over "));
+  EXPECT_THAT(guest.mounts.at("/run/gcs/c/" + second->id() + "/rootfs"),
+              testing::EndsWith("over "));
   ASSERT_TRUE(Await(containers_->Remove(first, false)).ok());
   EXPECT_EQ(guest.disks.size(), 2u);
   ASSERT_TRUE(Await(containers_->Remove(second, false)).ok());
@@ -58,8 +59,8 @@ TEST_F(ContainerMakingTest, LayersAreSharedAndGoWithTheLastThatNeedsThem) {
 
 TEST_F(ContainerMakingTest, WhateverFailsIsTakenBack) {
   const auto vm = Boot("vm");
-  for (const char* step : {"attach", "mount /run/gcs/l/0-1", "mount /run/gcs/c/", "combine",
-                           "create"}) {
+  for (const char* step :
+       {"attach", "mount /run/gcs/l/0-1", "mount /run/gcs/c/", "combine", "create"}) {
     Guest(vm->id()).fails_at = step;
     const absl::Status failed = Await(containers_->Create(Request("vm", "one"))).status();
     EXPECT_EQ(failed.code(), absl::StatusCode::kInternal) << step;
@@ -91,8 +92,8 @@ TEST_F(ContainerMakingTest, ItIsCalledOffWhenNobodyWaitsAnyMore) {
   const auto vm = Boot("vm");
   FakeContainerGuest& guest = Guest(vm->id());
   guest.blocks_at = "combine";
-  auto late = Await(WithDeadline(milliseconds(20), "the test",
-                                 containers_->Create(Request("vm", "one"))));
+  auto late =
+      Await(WithDeadline(milliseconds(20), "the test", containers_->Create(Request("vm", "one"))));
   EXPECT_EQ(late.status().code(), absl::StatusCode::kDeadlineExceeded);
   EXPECT_TRUE(guest.blocked.is_set());
   EXPECT_FALSE(guest.empty());

@@ -46,7 +46,9 @@ class FindContainerTest : public testing::Test {
   absl::StatusOr<size_t> Find(const std::string& wanted, const std::string& vm = "") {
     return FindContainer(all_, wanted, vm);
   }
-  static std::string Id(const std::string& begin) { return begin + std::string(64 - begin.size(), '0'); }
+  static std::string Id(const std::string& begin) {
+    return begin + std::string(64 - begin.size(), '0');
+  }
 
   const std::vector<ContainerKey> all_{{Id("aaaaaaaaaaaa1"), "web", "vm-1", "one"},
                                        {Id("aaaaaaaaaaaa2"), "web", "vm-2", "two"},

@@ -86,7 +86,8 @@ TEST_F(ContainerRecoveryTest, WithItsVmItHasStopped) {
 }
 
 TEST_F(ContainerRecoveryTest, HalfOfOneIsTakenBack) {
-  for (const auto stage : {state::v1::CONTAINER_STAGE_MAKING, state::v1::CONTAINER_STAGE_REMOVING}) {
+  for (const auto stage :
+       {state::v1::CONTAINER_STAGE_MAKING, state::v1::CONTAINER_STAGE_REMOVING}) {
     const auto container = Make(Request("vm", "one"));
     StoredContainer stored{container->record(), container->spec()};
     stored.record.set_stage(stage);

@@ -92,8 +92,7 @@ class ContainersTest : public ImagesTest {
     return container;
   }
   void Exit(const VmContainer& container, uint32_t code) {
-    Guest(container.record().vm_id())
-        .Exit(container.id(), {guest::ExitStatus::Kind::kCode, code});
+    Guest(container.record().vm_id()).Exit(container.id(), {guest::ExitStatus::Kind::kCode, code});
     Settle();
   }
   size_t Rows() { return Await(host_.store.ListContainers())->size(); }

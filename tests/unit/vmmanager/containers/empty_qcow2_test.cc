@@ -23,10 +23,11 @@ TEST(EmptyQcow2Test, SizesHaveBounds) {
 
 // The reference: QEMU's own tool finds nothing wrong with it, and all of it is zeros.
 TEST(EmptyQcow2Test, QemuTakesItForWhatItIs) {
-  if (std::system("qemu-img --version >/dev/null 2>&1") != 0) GTEST_SKIP() << "there is no qemu-img";
+  if (std::system("qemu-img --version >/dev/null 2>&1") != 0)
+    GTEST_SKIP() << "there is no qemu-img";
   const TestFolder folder;
-  for (uint64_t size : {kMinScratchDisk, kDefaultScratchDisk, kDefaultScratchDisk + (1 << 20),
-                        kMaxScratchDisk}) {
+  for (uint64_t size :
+       {kMinScratchDisk, kDefaultScratchDisk, kDefaultScratchDisk + (1 << 20), kMaxScratchDisk}) {
     const std::string file = absl::StrCat(folder.path(), "/", size);
     std::ofstream(file, std::ios::binary) << EmptyQcow2(size);
     const auto run = [&](const std::string& command) {
@@ -38,10 +39,10 @@ TEST(EmptyQcow2Test, QemuTakesItForWhatItIs) {
                               .c_str()),
               0)
         << size;
-    EXPECT_EQ(std::system(absl::StrCat("qemu-img map --output=json ", file,
-                                       " | grep -q '\"data\": true'")
-                              .c_str()) == 0,
-              false)
+    EXPECT_EQ(
+        std::system(absl::StrCat("qemu-img map --output=json ", file, " | grep -q '\"data\": true'")
+                        .c_str()) == 0,
+        false)
         << size;
     // And it takes data.
     EXPECT_EQ(std::system(absl::StrCat("qemu-io -f qcow2 -c 'write 5M 3M' ", file,

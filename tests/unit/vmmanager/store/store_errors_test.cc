@@ -70,7 +70,8 @@ TEST_F(StoreErrorsTest, SecondOpenerIsToldWhichStoreIsHeld) {
 TEST_F(StoreErrorsTest, NewerVersionIsRefusedWithPathAndFix) {
   ASSERT_TRUE(Open(path_).ok());
   auto connection = SqliteConnection::Open(path_);
-  ASSERT_TRUE(connection.ok() && (*connection)->Execute("UPDATE store SET version = version + 1").ok());
+  ASSERT_TRUE(connection.ok() &&
+              (*connection)->Execute("UPDATE store SET version = version + 1").ok());
   connection->reset();
   ExpectRefused(path_, absl::StatusCode::kFailedPrecondition, "run the newer ferryd");
 }
