@@ -13,6 +13,7 @@
 #include "migration/connection/socket_handoff.h"
 #include "migration/connection/tls_stream.h"
 #include "migration/controller/peer_client.h"
+#include "vmmanager/containers/container_moves.h"
 #include "vmmanager/sandbox/fingerprint.h"
 #include "vmmanager/sandbox/vm_inventory.h"
 #include "vmmanager/schema/migration.h"
@@ -47,6 +48,10 @@ struct ControllerDeps {
   // The VMMs' user and group if they are not the daemon's own; it gets the folders in
   // `runtime_dir`.
   std::optional<std::pair<uid_t, gid_t>> vmm_owner = std::nullopt;
+  // nullptr: this host has no containers, and no VM that has some comes here.
+  vm::ContainerInventory* containers = nullptr;
+  vm::ContainerExports* exports = nullptr;
+  uint64_t image_reserve = 0;  // bytes that the layers of images leave free on their disk
   // Told the name of each point at which a test may have the daemon die, such as "COMMIT.after".
   std::function<void(const std::string&)> failpoint = [](const std::string&) {};
 

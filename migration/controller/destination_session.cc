@@ -2,7 +2,6 @@
 
 #include <google/protobuf/util/json_util.h>
 #include <google/protobuf/util/time_util.h>
-#include <openssl/rand.h>
 #include <spdlog/spdlog.h>
 
 #include <cmath>
@@ -88,9 +87,13 @@ Task<absl::Status> DestinationSession::Import(v1::ImportSandboxRequest request) 
   row.document_json = schema::ToJson(machine.document);
   row.epoch = plan.vm.epoch();
   row.created_unix_ms = info_.created_unix_ms();
+  if (plan.vm.containers_size() > 0 && deps_.containers == nullptr) {
+    co_return absl::FailedPreconditionError("this host has no containers, and the VM has some");
+  }
   CO_ASSIGN_OR_RETURN(vm_,
                       deps_.inventory.AddIncoming(id(), std::move(row), spec, machine.document));
 
+  MakeArrivals(plan);
   sealed_plan_ = request.config();
   plan_digest_ = vm::PlanDigest(sealed_plan_);
   base_epoch_ = plan.vm.epoch();
@@ -117,6 +120,7 @@ void DestinationSession::LetGo() {
   MigrationSession::LetGo();
   std::string().swap(sealed_plan_);
   std::string().swap(sealed_cut_);
+  arrivals_.reset();
 }
 
 absl::Status DestinationSession::CheckRoom() const {
@@ -156,14 +160,18 @@ Task<absl::StatusOr<v1::PrepareSandboxResponse>> DestinationSession::Prepare(
   UseOptions(*converted);
   verify_ = converted->checksum_verification.value_or(false);
   CO_RETURN_IF_ERROR(CheckRoom());
+  if (arrivals_ != nullptr) {
+    CO_RETURN_IF_ERROR(Explain(arrivals_->CheckReady(), "prepare", ""));
+  }
   CO_ASSIGN_OR_RETURN(incoming_path_, MakeSocketPath());
   vm::MigrationEndpoint endpoint;
   endpoint.unix_path = incoming_path_;
   absl::Status prepared = co_await vm_->PrepareIncoming(*converted, endpoint);
-  std::string token(kSessionTokenSize, '\0');
-  if (prepared.ok() && RAND_bytes(reinterpret_cast<unsigned char*>(token.data()),
-                                  static_cast<int>(token.size())) != 1) {
-    prepared = absl::InternalError("no random numbers for the session's token");
+  std::string token;
+  if (prepared.ok()) {
+    auto made = MakeToken();
+    prepared = made.status();
+    if (made.ok()) token = *std::move(made);
   }
   if (prepared.ok()) {
     auto expectation = deps_.listener.Expect(id(), token, deps_.store().journal_id(), peer_name_);
@@ -406,6 +414,7 @@ Task<absl::StatusOr<std::string>> DestinationSession::RunGranted(Proof go,
   }
   vm_->NoteArrived();
   FinishRunning(std::move(blackout));
+  if (deps_.containers != nullptr) co_await deps_.containers->VmArrived(info_.vm_id());
   co_return done_proof_;
 }
 
@@ -479,6 +488,7 @@ Task<void> DestinationSession::FinishRefuse() {
   // A transfer that waits for the connection wakes up, and lets go of the expectation itself.
   connected_.Set();
   word_arrived_.Set();
+  if (layers_ != nullptr) layers_->Close();
   if (transfer_ended_.is_set()) expectation_.reset();
   Conclude(Failed(DefaultReason(v1::SESSION_OUTCOME_FAILED), "refused"));
   const std::string why = end_reason()->message;
@@ -490,6 +500,7 @@ Task<void> DestinationSession::FinishRefuse() {
   if (vm_ != nullptr) co_await vm_->Discard(reason);
   absl::Status forgotten = co_await deps_.inventory.Forget(info_.vm_id(), "");
   if (!forgotten.ok()) spdlog::error("session {}: {}", id(), forgotten.ToString());
+  if (arrivals_ != nullptr) co_await arrivals_->Discard();
   if (info_.state() != v1::SESSION_STATE_CANCELLING) {
     (void)Enter(SessionCall::kTransferFailed);
     (void)Enter(SessionCall::kFinalizeDone);

@@ -1,8 +1,10 @@
 #pragma once
 
+#include <map>
 #include <memory>
 #include <optional>
 #include <string>
+#include <vector>
 
 #include "migration/controller/migration_session.h"
 #include "vmmanager/schema/migration.h"
@@ -31,6 +33,14 @@ class DestinationSession final : public MigrationSession {
   Task<absl::Status> Import(v1::ImportSandboxRequest request);
   // For a caller that lost the answer. ALREADY_EXISTS if it brings another plan.
   Task<absl::Status> ImportAgain(v1::ImportSandboxRequest request);
+
+  // The containers that come with it.
+  std::vector<v1::IncomingContainer> Incoming() const;
+  // Says what one of them is on this host.
+  Task<absl::StatusOr<v1::BindContainerResponse>> Bind(v1::BindContainerRequest request);
+  // Expects the layers that this host lacks; a connection that does not come, or breaks, is given
+  // up, and may be asked for again.
+  Task<absl::StatusOr<v1::ReceiveLayersResponse>> ReceiveLayers();
 
   // Makes the VM's system ready to receive. Absent options are the source's; given ones must not
   // contradict those.
@@ -64,6 +74,13 @@ class DestinationSession final : public MigrationSession {
   absl::StatusOr<schema::MigrationInitializeOptions> AgreedOptions(
       const std::optional<v1::InitializeOptions>& options) const;
   absl::Status CheckRoom() const;
+  // Containers can be bound: the VM was imported, and is not prepared yet.
+  absl::Status CheckBinds(const std::string& call) const;
+  void MakeArrivals(const vm::PlanState& plan);
+  absl::StatusOr<std::string> MakeToken() const;
+  static Task<void> TakeLayers(Self self, std::map<std::string, uint64_t> wanted);
+  Task<absl::Status> TakeLayersFrom(std::shared_ptr<SessionConnection> connection,
+                                    std::map<std::string, uint64_t> wanted);
   Task<absl::Status> TakeStep(absl::StatusOr<std::optional<DestinationStep>> step);
   Task<DestinationCommit::Copy> LookAtCopy();
   static Task<void> AwaitDecision(Self self);
@@ -118,6 +135,9 @@ class DestinationSession final : public MigrationSession {
   DestinationRecord former_record_ = DestinationRecord::kNone;  // before this daemon process
   JournalTrust former_trust_ = JournalTrust::kWhole;
   std::unique_ptr<SessionListener::Expectation> expectation_;
+  std::unique_ptr<vm::ContainerArrivals> arrivals_;  // nullptr: no containers come
+  std::unique_ptr<SessionListener::Expectation> layers_expected_;
+  std::shared_ptr<SessionConnection> layers_;  // while they come
   std::string incoming_path_;
   std::string sealed_plan_;
   std::string sealed_cut_;

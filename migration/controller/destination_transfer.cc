@@ -96,6 +96,7 @@ Task<absl::Status> DestinationSession::Vote() {
     co_return absl::CancelledError("the session ended before the vote");
   }
   CO_RETURN_IF_ERROR(vm_->RestoreGuest(cut.guest));
+  if (arrivals_ != nullptr) CO_RETURN_IF_ERROR(co_await arrivals_->Arrive(cut.containers));
   paused_by_user_ = cut.paused_by_user;
   CO_RETURN_IF_ERROR(co_await TakeStep(core_->Prepare()));
   auto entered = Enter(SessionCall::kTransferDone);

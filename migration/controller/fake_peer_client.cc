@@ -19,10 +19,27 @@ Task<absl::StatusOr<v1::PreflightResponse>> FakePeerClient::PreflightIncoming(
   co_return co_await on_preflight(std::move(request));
 }
 
-Task<absl::Status> FakePeerClient::Import(v1::ImportSandboxRequest request) {
+Task<absl::StatusOr<v1::ImportSandboxResponse>> FakePeerClient::Import(
+    v1::ImportSandboxRequest request) {
+  const std::string id = request.session_id();
   CO_RETURN_IF_ERROR(co_await script_->Pass("Import"));
   CO_RETURN_IF_ERROR(co_await peer_.Import(std::move(request)));
-  co_return co_await script_->Pass("Import answer");
+  v1::ImportSandboxResponse response;
+  for (auto& container : peer_.Incoming(id)) *response.add_containers() = std::move(container);
+  CO_RETURN_IF_ERROR(co_await script_->Pass("Import answer"));
+  co_return response;
+}
+
+Task<absl::StatusOr<v1::BindContainerResponse>> FakePeerClient::Bind(
+    v1::BindContainerRequest request) {
+  CO_RETURN_IF_ERROR(co_await script_->Pass("Bind"));
+  co_return co_await peer_.Bind(std::move(request));
+}
+
+Task<absl::StatusOr<v1::ReceiveLayersResponse>> FakePeerClient::ReceiveLayers(
+    v1::ReceiveLayersRequest request) {
+  CO_RETURN_IF_ERROR(co_await script_->Pass("ReceiveLayers"));
+  co_return co_await peer_.ReceiveLayers(std::move(request));
 }
 
 Task<absl::StatusOr<v1::PrepareSandboxResponse>> FakePeerClient::Prepare(

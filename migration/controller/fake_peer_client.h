@@ -25,7 +25,10 @@ class FakePeerClient final : public PeerClient {
   Task<absl::StatusOr<v1::Host>> Host() override;
   Task<absl::StatusOr<v1::PreflightResponse>> PreflightIncoming(
       v1::PreflightIncomingRequest request) override;
-  Task<absl::Status> Import(v1::ImportSandboxRequest request) override;
+  Task<absl::StatusOr<v1::ImportSandboxResponse>> Import(v1::ImportSandboxRequest request) override;
+  Task<absl::StatusOr<v1::BindContainerResponse>> Bind(v1::BindContainerRequest request) override;
+  Task<absl::StatusOr<v1::ReceiveLayersResponse>> ReceiveLayers(
+      v1::ReceiveLayersRequest request) override;
   Task<absl::StatusOr<v1::PrepareSandboxResponse>> Prepare(
       v1::PrepareSandboxRequest request) override;
   Task<absl::Status> Transfer(v1::TransferSandboxRequest request) override;

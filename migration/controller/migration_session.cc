@@ -191,7 +191,7 @@ void MigrationSession::SocketFailed(const absl::Status& why) {
 
 // The id is the caller's choice, so the folder is named after its digest: of one length, without
 // separators, and another one for another id.
-absl::StatusOr<std::string> MigrationSession::MakeSocketPath() {
+absl::StatusOr<std::string> MigrationSession::MakeSocketPath(const std::string& socket) {
   const std::string name = absl::BytesToHexString(vm::Sha256(id()).substr(0, 8));
   const char* side = origin() == v1::MIGRATION_ORIGIN_SOURCE ? "-out" : "-in";
   const std::string dir = absl::StrCat(deps_.runtime_dir, "/", name, side);
@@ -205,12 +205,12 @@ absl::StatusOr<std::string> MigrationSession::MakeSocketPath() {
     return absl::UnavailableError(
         absl::StrCat("cannot give folder ", dir, " to QEMU's user: ", std::strerror(errno)));
   }
-  return dir + "/m";
+  return absl::StrCat(dir, "/", socket);
 }
 
 void MigrationSession::RemoveSocketPath() {
   if (socket_dir_.empty()) return;
-  ::unlink((socket_dir_ + "/m").c_str());
+  for (const char* name : {"/m", "/l"}) ::unlink((socket_dir_ + name).c_str());
   ::rmdir(socket_dir_.c_str());
   socket_dir_.clear();
 }

@@ -142,7 +142,7 @@ class MigrationSession : public std::enable_shared_from_this<MigrationSession> {
                                HandshakeParams params);
   void SocketFailed(const absl::Status& why);
   // A path for a Unix socket in a folder of this session's own, and the end of both.
-  absl::StatusOr<std::string> MakeSocketPath();
+  absl::StatusOr<std::string> MakeSocketPath(const std::string& name = "m");
   void RemoveSocketPath();
 
   // STOP after RESUME: ends the VM that runs here because of this session, as long as nothing has

@@ -73,7 +73,9 @@ Task<absl::Status> Orchestrator::Drive(std::shared_ptr<Run> run) {
   v1::ImportSandboxRequest import;
   import.set_session_id(id);
   import.set_config(std::move(run->plan));
-  CO_RETURN_IF_ERROR(co_await run->peer->Import(std::move(import)));
+  auto imported = co_await run->peer->Import(std::move(import));
+  if (!imported.ok()) co_return imported.status();
+  CO_RETURN_IF_ERROR(co_await BringContainers(run, *std::move(imported)));
 
   v1::PrepareSandboxRequest prepare;
   prepare.set_session_id(id);
@@ -97,6 +99,30 @@ Task<absl::Status> Orchestrator::Drive(std::shared_ptr<Run> run) {
   CO_RETURN_IF_ERROR(co_await run->session->Transfer(std::move(transfer)));
   CO_RETURN_IF_ERROR(co_await run->session->AwaitTransfer());
   co_return co_await run->session->AwaitCommit();
+}
+
+Task<absl::Status> Orchestrator::BringContainers(std::shared_ptr<Run> run,
+                                                 v1::ImportSandboxResponse imported) {
+  bool complete = true;
+  for (const v1::IncomingContainer& container : imported.containers()) {
+    v1::BindContainerRequest bind;
+    bind.set_session_id(run->session->id());
+    bind.set_source_container_id(container.container_id());
+    auto bound = co_await run->peer->Bind(std::move(bind));
+    if (!bound.ok()) co_return bound.status();
+    complete = bound->missing_layers().empty();
+  }
+  if (complete) co_return absl::OkStatus();
+  v1::ReceiveLayersRequest receive;
+  receive.set_session_id(run->session->id());
+  auto awaited = co_await run->peer->ReceiveLayers(std::move(receive));
+  if (!awaited.ok()) co_return awaited.status();
+  v1::SendLayersRequest send;
+  send.set_session_id(run->session->id());
+  send.set_session_address(awaited->session_address());
+  send.set_session_token(awaited->session_token());
+  *send.mutable_layers() = awaited->layers();
+  co_return co_await run->session->SendLayers(std::move(send));
 }
 
 // After COMMIT only the destination's word counts, whichever way it comes: over the session

@@ -30,6 +30,9 @@ class Orchestrator {
 
   static Task<void> RunToEnd(std::shared_ptr<Run> run, const ControllerDeps* deps);
   static Task<absl::Status> Drive(std::shared_ptr<Run> run);
+  // Binds the VM's containers at the destination, and sends what it lacks of them.
+  static Task<absl::Status> BringContainers(std::shared_ptr<Run> run,
+                                            v1::ImportSandboxResponse imported);
   static Task<void> SettleInDoubt(std::shared_ptr<Run> run, ControllerLimits limits);
   static Task<void> CleanUpPeer(std::shared_ptr<Run> run, const absl::Status& outcome);
 

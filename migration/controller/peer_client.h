@@ -19,7 +19,12 @@ class PeerClient {
   virtual Task<absl::StatusOr<v1::Host>> Host() = 0;
   virtual Task<absl::StatusOr<v1::PreflightResponse>> PreflightIncoming(
       v1::PreflightIncomingRequest request) = 0;
-  virtual Task<absl::Status> Import(v1::ImportSandboxRequest request) = 0;
+  virtual Task<absl::StatusOr<v1::ImportSandboxResponse>> Import(
+      v1::ImportSandboxRequest request) = 0;
+  virtual Task<absl::StatusOr<v1::BindContainerResponse>> Bind(
+      v1::BindContainerRequest request) = 0;
+  virtual Task<absl::StatusOr<v1::ReceiveLayersResponse>> ReceiveLayers(
+      v1::ReceiveLayersRequest request) = 0;
   virtual Task<absl::StatusOr<v1::PrepareSandboxResponse>> Prepare(
       v1::PrepareSandboxRequest request) = 0;
   virtual Task<absl::Status> Transfer(v1::TransferSandboxRequest request) = 0;

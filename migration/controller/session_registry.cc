@@ -219,14 +219,46 @@ Task<absl::Status> SessionRegistry::Import(v1::ImportSandboxRequest request,
   co_return imported;
 }
 
+absl::StatusOr<std::shared_ptr<DestinationSession>> SessionRegistry::FindDestination(
+    const std::string& session_id, const char* call) const {
+  ASSIGN_OR_RETURN(std::shared_ptr<MigrationSession> session, Find(session_id));
+  auto destination = std::dynamic_pointer_cast<DestinationSession>(session);
+  if (destination != nullptr) return destination;
+  return absl::FailedPreconditionError(absl::StrCat("this host is the source of session ",
+                                                    session_id, "; ", call, " the destination"));
+}
+
+std::vector<v1::IncomingContainer> SessionRegistry::Incoming(const std::string& session_id) const {
+  const auto session = FindAs<DestinationSession>(session_id);
+  return session == nullptr ? std::vector<v1::IncomingContainer>() : session->Incoming();
+}
+
+Task<absl::StatusOr<v1::BindContainerResponse>> SessionRegistry::Bind(
+    v1::BindContainerRequest request) {
+  CO_ASSIGN_OR_RETURN(const auto session, FindDestination(request.session_id(), "bind them at"));
+  co_return co_await session->Bind(std::move(request));
+}
+
+Task<absl::StatusOr<v1::ReceiveLayersResponse>> SessionRegistry::ReceiveLayers(
+    v1::ReceiveLayersRequest request) {
+  CO_ASSIGN_OR_RETURN(const auto session, FindDestination(request.session_id(), "receive at"));
+  co_return co_await session->ReceiveLayers();
+}
+
+Task<absl::Status> SessionRegistry::SendLayers(v1::SendLayersRequest request) {
+  CO_ASSIGN_OR_RETURN(const auto session, Find(request.session_id()));
+  const auto source = std::dynamic_pointer_cast<SourceSession>(session);
+  if (source == nullptr) {
+    co_return absl::FailedPreconditionError(
+        absl::StrCat("this host is the destination of session ", request.session_id(),
+                     "; layers are sent by the source"));
+  }
+  co_return co_await source->SendLayers(std::move(request));
+}
+
 Task<absl::StatusOr<v1::PrepareSandboxResponse>> SessionRegistry::Prepare(
     v1::PrepareSandboxRequest request) {
-  CO_ASSIGN_OR_RETURN(std::shared_ptr<MigrationSession> session, Find(request.session_id()));
-  auto destination = std::dynamic_pointer_cast<DestinationSession>(session);
-  if (destination == nullptr) {
-    co_return absl::FailedPreconditionError(absl::StrCat(
-        "this host is the source of session ", request.session_id(), "; prepare the destination"));
-  }
+  CO_ASSIGN_OR_RETURN(const auto destination, FindDestination(request.session_id(), "prepare"));
   std::optional<v1::InitializeOptions> options;
   if (request.has_init_options()) options = request.init_options();
   co_return co_await destination->Prepare(std::move(options));

@@ -38,6 +38,11 @@ class SessionRegistry {
   Task<absl::StatusOr<std::string>> PrepareAndExport(v1::PrepareAndExportSandboxRequest request);
   // If a host's daemon imports, the session is that host's: `peer_name`, by its certificate.
   Task<absl::Status> Import(v1::ImportSandboxRequest request, std::string peer_name = "");
+  // Of an imported session: the containers that come with it.
+  std::vector<v1::IncomingContainer> Incoming(const std::string& session_id) const;
+  Task<absl::StatusOr<v1::BindContainerResponse>> Bind(v1::BindContainerRequest request);
+  Task<absl::StatusOr<v1::ReceiveLayersResponse>> ReceiveLayers(v1::ReceiveLayersRequest request);
+  Task<absl::Status> SendLayers(v1::SendLayersRequest request);
   Task<absl::StatusOr<v1::PrepareSandboxResponse>> Prepare(v1::PrepareSandboxRequest request);
   // A source asks, or tells, how a session ends; see MigrationService.SettleSession.
   Task<absl::StatusOr<v1::SettleSessionResponse>> Settle(v1::SettleSessionRequest request,
@@ -82,6 +87,9 @@ class SessionRegistry {
     it->second->Touch();
     return std::dynamic_pointer_cast<Side>(it->second);
   }
+  // FAILED_PRECONDITION if this host is the other side; `call` is one for that side.
+  absl::StatusOr<std::shared_ptr<DestinationSession>> FindDestination(
+      const std::string& session_id, const char* call) const;
   Task<void> Drop(std::shared_ptr<MigrationSession> session);
   // Makes mere records of the oldest sessions that are over, and forgets the oldest records.
   Task<void> RetireEnded();

@@ -97,6 +97,7 @@ void SourceSession::LetGo() {
   MigrationSession::LetGo();
   std::string().swap(sealed_plan_);
   std::string().swap(request_);
+  if (deps_.exports != nullptr) Spawn(deps_.executor(), deps_.exports->End(info_.vm_id()));
 }
 
 Task<absl::StatusOr<std::string>> SourceSession::Export() {
@@ -129,6 +130,11 @@ Task<absl::StatusOr<std::string>> SourceSession::MakePlan(std::string compat_inf
   std::shared_ptr<vm::UtilityVm> machine = vm_;
   CO_ASSIGN_OR_RETURN(vm::PlanState plan,
                       co_await DescribeForExport(deps_, std::move(machine), id()));
+  if (deps_.exports != nullptr) {
+    CO_ASSIGN_OR_RETURN(const std::vector<state::v1::ContainerRecord> containers,
+                        co_await deps_.exports->Begin(vm_->id()));
+    plan.vm.mutable_containers()->Add(containers.begin(), containers.end());
+  }
   plan.init_options_json = schema::ToJson(options_);
   plan.vm.set_compat_info(compat_info);
   co_return vm::EncodePlan(plan);
@@ -331,6 +337,7 @@ Task<absl::Status> SourceSession::CallOff(EndReason why) {
   if (legal.ok()) Conclude(std::move(why));
   auto entered = Enter(SessionCall::kCancel);
   if (!entered.ok()) co_return entered.status();
+  if (layers_ != nullptr) layers_->Close();
   co_await WriteAbort();
   std::shared_ptr<vm::ComputeSystem> system = vm_->system();
   if (system != nullptr) {

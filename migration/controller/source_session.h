@@ -37,6 +37,10 @@ class SourceSession final : public MigrationSession {
   Task<absl::StatusOr<std::string>> PrepareAndExport(std::string vm, std::string destination,
                                                      std::optional<v1::InitializeOptions> options);
 
+  // Sends layers of the VM's containers to the destination, over a connection of their own, and
+  // returns when they are there. Between the export and the transfer.
+  Task<absl::Status> SendLayers(v1::SendLayersRequest request);
+
   Task<absl::Status> Transfer(v1::TransferSandboxRequest request) override;
   Task<absl::StatusOr<std::string>> Finalize(v1::FinalizeAction action, std::string proof) override;
   Task<absl::Status> Cancel(std::string reason) override;
@@ -135,6 +139,8 @@ class SourceSession final : public MigrationSession {
   Task<absl::StatusOr<std::string>> Stop(std::string proof);
   Task<absl::StatusOr<std::string>> Resume(std::string proof);
   absl::Status TooLateToCancel() const;
+  Task<absl::StatusOr<std::shared_ptr<SessionConnection>>> DialForLayers(
+      v1::SendLayersRequest request);
   Task<absl::Status> Release(const Proof& done);
   Task<absl::Status> Reclaim(const Proof& refused);
   Task<void> RemoveVm();
@@ -181,6 +187,7 @@ class SourceSession final : public MigrationSession {
   bool telling_ = false;         // the destination has yet to be told of FORCED
   bool commit_when_ready_ = false;
   bool commit_started_ = false;
+  std::shared_ptr<SessionConnection> layers_;  // while layers are sent
   absl::Status transfer_status_;
   std::unique_ptr<StallWatchdog> watchdog_;  // while memory moves
   std::unique_ptr<TimeLimit> time_limit_;    // of the whole

@@ -268,6 +268,7 @@ Task<absl::Status> SourceSession::OnStopped() {
   cut.guest_link = vm_->guest_link();
   cut.guest = *std::move(guest_state);
   cut.paused_by_user = vm_->paused_by_user();
+  if (deps_.exports != nullptr) cut.containers = deps_.exports->Cut(vm_->id());
   CO_ASSIGN_OR_RETURN(std::string sealed, vm::EncodeCut(cut));
   state_digest_ = vm::Sha256(sealed);
   CO_RETURN_IF_ERROR(connection_->SendMessage(MessageKind::kCut, std::move(sealed)));

@@ -47,8 +47,16 @@ class GrpcPeerClient final : public PeerClient {
       v1::PreflightIncomingRequest request) override {
     return Call(&Async::PreflightIncoming, std::move(request), kPreflightLimit);
   }
-  Task<absl::Status> Import(v1::ImportSandboxRequest request) override {
-    co_return (co_await Call(&Async::ImportSandbox, std::move(request), kCallLimit)).status();
+  Task<absl::StatusOr<v1::ImportSandboxResponse>> Import(
+      v1::ImportSandboxRequest request) override {
+    return Call(&Async::ImportSandbox, std::move(request), kCallLimit);
+  }
+  Task<absl::StatusOr<v1::BindContainerResponse>> Bind(v1::BindContainerRequest request) override {
+    return Call(&Async::BindContainer, std::move(request), kCallLimit);
+  }
+  Task<absl::StatusOr<v1::ReceiveLayersResponse>> ReceiveLayers(
+      v1::ReceiveLayersRequest request) override {
+    return Call(&Async::ReceiveLayers, std::move(request), kCallLimit);
   }
   Task<absl::StatusOr<v1::PrepareSandboxResponse>> Prepare(
       v1::PrepareSandboxRequest request) override {

@@ -115,7 +115,49 @@ grpc::ServerUnaryReactor* MigrationService::ImportSandbox(grpc::CallbackServerCo
           -> Task<absl::StatusOr<v1::ImportSandboxResponse>> {
         v1::ImportSandboxRequest own = import;
         CO_RETURN_IF_ERROR(co_await sessions_.Import(std::move(own), caller.peer_name()));
-        co_return v1::ImportSandboxResponse();
+        v1::ImportSandboxResponse result;
+        for (auto& container : sessions_.Incoming(import.session_id())) {
+          *result.add_containers() = std::move(container);
+        }
+        co_return result;
+      });
+}
+
+grpc::ServerUnaryReactor* MigrationService::BindContainer(grpc::CallbackServerContext* context,
+                                                          const v1::BindContainerRequest* request,
+                                                          v1::BindContainerResponse* response) {
+  return rpc::ServeUnary(
+      context, executor_, request, response,
+      [this, caller = rpc::CallerOf(*context)](const v1::BindContainerRequest& bind)
+          -> Task<absl::StatusOr<v1::BindContainerResponse>> {
+        v1::BindContainerRequest own = bind;
+        CO_RETURN_IF_ERROR(co_await CheckPeer(caller, own.session_id(), Bound::kToCaller));
+        co_return co_await sessions_.Bind(std::move(own));
+      });
+}
+
+grpc::ServerUnaryReactor* MigrationService::ReceiveLayers(grpc::CallbackServerContext* context,
+                                                          const v1::ReceiveLayersRequest* request,
+                                                          v1::ReceiveLayersResponse* response) {
+  return rpc::ServeUnary(
+      context, executor_, request, response,
+      [this, caller = rpc::CallerOf(*context)](const v1::ReceiveLayersRequest& receive)
+          -> Task<absl::StatusOr<v1::ReceiveLayersResponse>> {
+        v1::ReceiveLayersRequest own = receive;
+        CO_RETURN_IF_ERROR(co_await CheckPeer(caller, own.session_id(), Bound::kToCaller));
+        co_return co_await sessions_.ReceiveLayers(std::move(own));
+      });
+}
+
+grpc::ServerUnaryReactor* MigrationService::SendLayers(grpc::CallbackServerContext* context,
+                                                       const v1::SendLayersRequest* request,
+                                                       v1::SendLayersResponse* response) {
+  return rpc::ServeUnary(
+      context, executor_, request, response,
+      [this](const v1::SendLayersRequest& send) -> Task<absl::StatusOr<v1::SendLayersResponse>> {
+        v1::SendLayersRequest own = send;
+        CO_RETURN_IF_ERROR(co_await sessions_.SendLayers(std::move(own)));
+        co_return v1::SendLayersResponse();
       });
 }
 

@@ -21,6 +21,15 @@ class MigrationService final : public v1::MigrationService::CallbackService {
   grpc::ServerUnaryReactor* ImportSandbox(grpc::CallbackServerContext*,
                                           const v1::ImportSandboxRequest*,
                                           v1::ImportSandboxResponse*) override;
+  grpc::ServerUnaryReactor* BindContainer(grpc::CallbackServerContext* context,
+                                          const v1::BindContainerRequest* request,
+                                          v1::BindContainerResponse* response) override;
+  grpc::ServerUnaryReactor* ReceiveLayers(grpc::CallbackServerContext* context,
+                                          const v1::ReceiveLayersRequest* request,
+                                          v1::ReceiveLayersResponse* response) override;
+  grpc::ServerUnaryReactor* SendLayers(grpc::CallbackServerContext* context,
+                                       const v1::SendLayersRequest* request,
+                                       v1::SendLayersResponse* response) override;
   grpc::ServerUnaryReactor* PrepareSandbox(grpc::CallbackServerContext*,
                                            const v1::PrepareSandboxRequest*,
                                            v1::PrepareSandboxResponse*) override;

@@ -52,7 +52,8 @@ ALLOWED = {
     "migration/layers": BRIDGE_RUNTIME | {"migration/connection", "vmmanager/images",
                                           "vmmanager/layers", "vmmanager/rpc"},
     "migration/controller": (VM_SANDBOX | MIGRATION_PARTS
-                             | {"vmmanager/sandbox", "vmmanager/identity", "vmmanager/rpc"}),
+                             | {"vmmanager/sandbox", "vmmanager/identity", "vmmanager/rpc",
+                                "vmmanager/containers", "migration/layers"}),
     "migration/preflight": (VM_SANDBOX | MIGRATION_PARTS
                             | {"vmmanager/sandbox", "vmmanager/identity", "vmmanager/rpc",
                                "migration/controller"}),

@@ -150,6 +150,7 @@ struct Daemon::Parts {
   vm::HostSettings settings;
   std::unique_ptr<vm::VmInventory> inventory;
   std::unique_ptr<vm::ContainerInventory> containers;
+  std::unique_ptr<vm::ContainerExports> exports;
   std::unique_ptr<vm::ImageStore> images;
   std::unique_ptr<vm::ToolRunner> tools;
   std::unique_ptr<vm::ImageImporter> importer;
@@ -397,6 +398,10 @@ absl::Status Daemon::OpenMigration() {
   parts_->deps = std::make_unique<migration::ControllerDeps>(
       migration::ControllerDeps{*parts_->inventory, *parts_->digests, *parts_->listener,
                                 *parts_->handoff, make_peer, tls, config_.state_dir + "/mig"});
+  parts_->exports = std::make_unique<vm::ContainerExports>(*parts_->containers);
+  parts_->deps->containers = parts_->containers.get();
+  parts_->deps->exports = parts_->exports.get();
+  parts_->deps->image_reserve = kImagesReserve;
   if (const auto& user = parts_->qemu_user) parts_->deps->vmm_owner = {user->uid, user->gid};
   parts_->deps->limits.stall = config_.stall_timeout;
 #ifdef FERRY_FAILPOINTS

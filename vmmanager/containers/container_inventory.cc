@@ -25,7 +25,11 @@ class ContainerInventory::Observer final : public MoveObserver {
   }
   ~Observer() override { vm_->RemoveObserver(this); }
 
-  void OnNotice(const MigrationNotice&) override {}
+  void OnNotice(const MigrationNotice& notice) override {
+    // What stopped meanwhile and is to be removed could not be.
+    if (notice.kind != MigrationNotice::Kind::kClosed) return;
+    for (const auto& container : inventory_.Of(vm_->id())) inventory_.RemoveIfDone(container);
+  }
   void OnEnded() override {
     for (const auto& container : inventory_.Of(vm_->id())) container->VmEnded();
   }
@@ -41,6 +45,7 @@ ContainerInventory::ContainerInventory(VmInventory& vms, Options options)
       options_(std::move(options)),
       scope_(vms.deps().executor) {
   vms.set_on_deleted([this](std::string vm_id) { return ForgetVm(std::move(vm_id)); });
+  vms.set_on_forgotten([this](std::string vm_id) { return VmDeparted(std::move(vm_id)); });
 }
 
 ContainerInventory::~ContainerInventory() = default;
@@ -73,7 +78,6 @@ std::shared_ptr<VmContainer> ContainerInventory::Add(StoredContainer stored,
   container->set_on_stopped([this, weak] {
     if (const auto stopped = weak.lock()) RemoveIfDone(stopped);
   });
-  container->vm().HoldFor(id);
   containers_[id] = container;
   return container;
 }
@@ -238,6 +242,33 @@ Task<void> ContainerInventory::ForgetVm(std::string vm_id) {
       spdlog::warn("container {}: {}", container->id(), removed.ToString());
     }
   }
+}
+
+Task<void> ContainerInventory::VmDeparted(std::string vm_id) {
+  for (const auto& container : Of(vm_id)) {
+    co_await container->Depart();
+    Erase(*container);
+  }
+}
+
+Task<absl::Status> ContainerInventory::Bring(StoredContainer stored,
+                                             std::shared_ptr<UtilityVm> vm) {
+  CO_RETURN_IF_ERROR(CheckServing());
+  const std::string id = stored.record.container_id();
+  if (containers_.contains(id) || unreadable_.contains(id)) {
+    co_return absl::AlreadyExistsError(absl::StrCat("container ", id, " is on this host already"));
+  }
+  CO_RETURN_IF_ERROR(co_await deps_.store().PutContainer(ToRow(stored)));
+  Add(std::move(stored), HomeOf(vm));
+  co_return absl::OkStatus();
+}
+
+Task<void> ContainerInventory::VmArrived(std::string vm_id) {
+  // Those of a daemon that has just begun are taken up with all others.
+  if (closed_ || deps_.images == nullptr) co_return;
+  const Containers all = Of(vm_id);
+  for (const auto& container : all) co_await container->TakeUp();
+  for (const auto& container : all) RemoveIfDone(container);
 }
 
 void ContainerInventory::NoteExitTaken(const std::string& vm_id, uint32_t process_id) {

@@ -45,6 +45,13 @@ class ContainerInventory {
   // As VmContainer::TakeOut; with the VM that was made for it, if one was.
   Task<absl::Status> Remove(std::shared_ptr<VmContainer> container, bool force);
 
+  using Containers = std::vector<std::shared_ptr<VmContainer>>;
+  Containers Of(const std::string& vm_id) const;
+  // One that a migration has brought, with its VM; written down.
+  Task<absl::Status> Bring(StoredContainer stored, std::shared_ptr<UtilityVm> vm);
+  // Their VM runs here since a moment ago, or runs here again.
+  Task<void> VmArrived(std::string vm_id);
+
   // Somebody has taken that process's exit status.
   void NoteExitTaken(const std::string& vm_id, uint32_t process_id);
   // Nothing begins any more. What is under way breaks off; the next daemon takes it back.
@@ -55,13 +62,10 @@ class ContainerInventory {
  private:
   struct Making;
   class Observer;
-  using Containers = std::vector<std::shared_ptr<VmContainer>>;
-
   absl::Status CheckServing() const;
   std::shared_ptr<ContainerHome> HomeOf(const std::shared_ptr<UtilityVm>& vm);
   std::shared_ptr<VmContainer> Add(StoredContainer stored, std::shared_ptr<ContainerHome> home);
   void Erase(const VmContainer& container);
-  Containers Of(const std::string& vm_id) const;
   bool NameIsTaken(const std::string& name, const std::string& vm_id) const;
   std::shared_ptr<VmContainer> MadeBy(const v1::CreateContainerRequest& request) const;
 
@@ -80,6 +84,7 @@ class ContainerInventory {
   // Ends it at once and deletes it, with all that is in it.
   Task<absl::Status> EndVm(std::shared_ptr<UtilityVm> vm);
   Task<void> ForgetVm(std::string vm_id);
+  Task<void> VmDeparted(std::string vm_id);
   Task<void> ForgetRow(StoredContainer stored);
   void RemoveIfDone(const std::shared_ptr<VmContainer>& container);
   static Task<void> RemoveLater(ContainerInventory* self, std::shared_ptr<VmContainer> container);

@@ -190,6 +190,7 @@ absl::StatusOr<std::string> ContainerInventory::SandboxOf(const std::string& pod
 
 absl::Status ContainerInventory::CheckPlace(const UtilityVm& vm, const std::string& sandbox_id,
                                             bool own) const {
+  RETURN_IF_ERROR(vm.RefuseIfMigrating("given a container"));
   if (own) return absl::OkStatus();
   for (const auto& container : Of(vm.id())) {
     if (!container->record().owns_vm() || container->id() == sandbox_id) continue;

@@ -8,10 +8,19 @@ namespace ferry::vm {
 
 using state::v1::ContainerStage;
 
-ContainerRow ToRow(const StoredContainer& container) {
+state::v1::ContainerRecord ToRecord(const StoredContainer& container) {
   state::v1::ContainerRecord record = container.record;
   record.set_schema_version(kContainerRecordVersion);
   container.spec.SerializeToString(record.mutable_spec());
+  return record;
+}
+
+absl::StatusOr<StoredContainer> FromRecord(const state::v1::ContainerRecord& record) {
+  return FromRow({record.container_id(), record.vm_id(), "", record.SerializeAsString()});
+}
+
+ContainerRow ToRow(const StoredContainer& container) {
+  const state::v1::ContainerRecord record = ToRecord(container);
   return {record.container_id(), record.vm_id(), container.spec.name(), record.SerializeAsString()};
 }
 

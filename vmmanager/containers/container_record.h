@@ -22,6 +22,9 @@ struct StoredContainer {
 ContainerRow ToRow(const StoredContainer& container);
 // DATA_LOSS if it cannot be read, or has what this release does not know.
 absl::StatusOr<StoredContainer> FromRow(const ContainerRow& row);
+absl::StatusOr<StoredContainer> FromRecord(const state::v1::ContainerRecord& record);
+// With its specification in it.
+state::v1::ContainerRecord ToRecord(const StoredContainer& container);
 
 // What whoever asks sees of a stage. One that is being made is nobody's yet.
 v1::ContainerState ToState(state::v1::ContainerStage stage);

@@ -1,13 +1,16 @@
 #include "vmmanager/containers/scratch_files.h"
 
 #include <fcntl.h>
+#include <sys/random.h>
 #include <sys/stat.h>
 #include <unistd.h>
 
 #include <algorithm>
+#include <array>
 #include <cerrno>
 #include <filesystem>
 
+#include "absl/strings/escaping.h"
 #include "absl/strings/str_cat.h"
 #include "bridge/protocol/container_messages.h"
 #include "bridge/runtime/status_macros.h"
@@ -21,6 +24,9 @@ namespace {
 
 constexpr milliseconds kFileTime{60'000};
 constexpr size_t kMaxFolder = 1024;
+constexpr size_t kProofBytes = 16;
+
+std::string ProofOf(const std::string& file) { return file + ".proof"; }
 
 // QEMU's user may pass through, and not list.
 absl::Status MakeFolder(const std::string& folder, const std::optional<ProcessUser>& user) {
@@ -87,10 +93,53 @@ Task<absl::Status> ScratchFiles::Remove(std::string container_id, std::string fi
     if (!file.empty() && ::unlink(file.c_str()) != 0 && errno != ENOENT && errno != ENOTDIR) {
       return absl::ErrnoToStatus(errno, absl::StrCat("cannot remove the scratch disk ", file));
     }
+    if (!file.empty()) ::unlink(ProofOf(file).c_str());
     ::rmdir(own.c_str());
     return absl::OkStatus();
   };
   co_return co_await worker_.Run(kFileTime, "the scratch disk", std::move(work));
+}
+
+Task<absl::StatusOr<std::string>> ScratchFiles::Prove(std::string file) {
+  std::array<unsigned char, kProofBytes> noise;
+  if (::getrandom(noise.data(), noise.size(), 0) != static_cast<ssize_t>(noise.size())) {
+    co_return absl::InternalError("no random numbers for a proof");
+  }
+  const std::string proof = absl::BytesToHexString(
+      absl::string_view(reinterpret_cast<const char*>(noise.data()), noise.size()));
+  std::function<absl::Status()> work = [path = ProofOf(file), proof]() -> absl::Status {
+    ::unlink(path.c_str());
+    return WriteFile(path, proof, std::nullopt);
+  };
+  CO_RETURN_IF_ERROR(co_await worker_.Run(kFileTime, "the scratch disk", std::move(work)));
+  co_return proof;
+}
+
+Task<absl::Status> ScratchFiles::CheckProof(std::string file, std::string proof) {
+  std::function<absl::Status()> work = [file, proof]() -> absl::Status {
+    struct stat found;
+    if (::lstat(file.c_str(), &found) != 0 || !S_ISREG(found.st_mode)) {
+      return absl::FailedPreconditionError(absl::StrCat("there is no file ", file));
+    }
+    const UniqueFd written(
+        ::open(ProofOf(file).c_str(), O_RDONLY | O_CLOEXEC | O_NOFOLLOW | O_NONBLOCK));
+    std::string text(2 * kProofBytes + 1, '\0');
+    const ssize_t size = written.valid() ? ::read(written.get(), text.data(), text.size()) : -1;
+    text.resize(static_cast<size_t>(std::max<ssize_t>(size, 0)));
+    if (text == proof && !proof.empty()) return absl::OkStatus();
+    return absl::FailedPreconditionError(
+        absl::StrCat(file, " is another file than the one that the source has"));
+  };
+  co_return co_await worker_.Run(kFileTime, "the scratch disk", std::move(work));
+}
+
+Task<void> ScratchFiles::RemoveProof(std::string file) {
+  std::function<absl::Status()> work = [path = ProofOf(file)] {
+    ::unlink(path.c_str());
+    return absl::OkStatus();
+  };
+  const absl::Status ignored =
+      co_await worker_.Run(kFileTime, "the scratch disk", std::move(work));
 }
 
 Task<absl::Status> ScratchFiles::RemoveOthers(std::vector<std::string> keep) {

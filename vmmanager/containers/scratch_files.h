@@ -27,6 +27,13 @@ class ScratchFiles {
   Task<absl::Status> Make(std::string container_id, v1::ScratchSpec spec);
   // Fine if it is not there.
   Task<absl::Status> Remove(std::string container_id, std::string file);
+  // Whether such a file can be on another host, too: not in our own folder.
+  static bool IsShareable(const v1::ScratchSpec& spec) { return !spec.folder().empty(); }
+  // Writes a word that nobody can guess beside the file, and returns it.
+  Task<absl::StatusOr<std::string>> Prove(std::string file);
+  // Whether this very file is here: it is there, and so is that word. FAILED_PRECONDITION.
+  Task<absl::Status> CheckProof(std::string file, std::string proof);
+  Task<void> RemoveProof(std::string file);
   // Of our own folder, what is no container's in `keep`: a former daemon may have died over it.
   Task<absl::Status> RemoveOthers(std::vector<std::string> keep);
 

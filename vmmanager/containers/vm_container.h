@@ -64,6 +64,10 @@ class VmContainer : public std::enable_shared_from_this<VmContainer> {
   Task<void> TakeUp();
   // Its VM ended, and its init with it.
   void VmEnded();
+  // All of it, for another host.
+  state::v1::ContainerRecord Export() const { return ToRecord(stored_); }
+  // It is another host's now, or never was this one's: forgets it, and touches nothing of it.
+  Task<void> Depart();
   // Whether nobody can ask for its exit status any more, or has to.
   bool exit_is_taken() const;
   // Set when it has stopped.

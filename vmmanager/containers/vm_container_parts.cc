@@ -117,6 +117,7 @@ Task<absl::Status> VmContainer::MarkRemoving(Running running) {
   auto self = shared_from_this();
   const AsyncMutex::Guard turn = co_await operation_.Lock();
   if (gone_ || Is(CONTAINER_STAGE_REMOVING)) co_return absl::OkStatus();
+  CO_RETURN_IF_ERROR(vm().RefuseIfMigrating("relieved of a container"));
   if (Is(CONTAINER_STAGE_RUNNING) || Is(CONTAINER_STAGE_PAUSED)) {
     if (running == Running::kRefuse) {
       co_return rpc::ErrorWithReason(
@@ -154,7 +155,6 @@ Task<absl::Status> VmContainer::TakeOut() {
   CO_RETURN_IF_ERROR(co_await deps_.store().DeleteContainer(id()));
   gone_ = true;
   stopped_.Set();
-  vm().LetGoOf(id());
   if (announced_) {
     deps_.events().Publish("container.removed", id(), {{"name", name()}, {"vm", record().vm_id()}});
   }
@@ -163,6 +163,16 @@ Task<absl::Status> VmContainer::TakeOut() {
   if (deps_.images != nullptr) unpinned = co_await deps_.images->Unpin(id());
   if (!unpinned.ok()) spdlog::warn("container {}: {}", id(), unpinned.ToString());
   co_return absl::OkStatus();
+}
+
+Task<void> VmContainer::Depart() {
+  auto self = shared_from_this();
+  gone_ = true;
+  boot_ = 0;
+  stopped_.Set();
+  absl::Status left = co_await deps_.store().DeleteContainer(id());
+  if (left.ok() && deps_.images != nullptr) left = co_await deps_.images->Unpin(id());
+  if (!left.ok()) spdlog::warn("container {}: {}", id(), left.ToString());
 }
 
 Task<absl::Status> VmContainer::TidyGuest() {

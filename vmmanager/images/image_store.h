@@ -54,6 +54,11 @@ class ImageStore {
   absl::StatusOr<Image> Find(const std::string& name) const;
 
   bool Has(const std::string& digest) const { return layers_.contains(digest); }
+  // Of a layer that it has, in bytes; 0: it has not.
+  uint64_t SizeOf(const std::string& digest) const {
+    const auto found = layers_.find(digest);
+    return found == layers_.end() ? 0 : found->second;
+  }
   // Where the layer is, if the store has it.
   std::string PathOf(const std::string& digest) const { return files_.LayerPath(digest); }
   // Reads the layer again. DATA_LOSS if its bytes have not that digest any more.

@@ -28,6 +28,21 @@ std::string NameOf(const std::string& controller, const std::string& lun,
   return disk.name.empty() ? absl::StrCat(controller, ":", lun) : disk.name;
 }
 
+// They are bound one by one later, wherever this host has them.
+bool IsContainers(const state::v1::VmPayload& vm, const std::string& controller,
+                  const std::string& lun) {
+  const auto is = [&](const state::v1::ContainerDisk& disk) {
+    return absl::StrCat(disk.controller()) == controller && absl::StrCat(disk.lun()) == lun;
+  };
+  for (const state::v1::ContainerRecord& container : vm.containers()) {
+    if (container.has_scratch_disk() && is(container.scratch_disk())) return true;
+    for (const state::v1::ContainerLayer& layer : container.layers()) {
+      if (layer.has_disk() && is(layer.disk())) return true;
+    }
+  }
+  return false;
+}
+
 struct Image {
   std::string path;
   absl::StatusOr<std::string> digest;
@@ -88,6 +103,7 @@ Task<std::vector<v1::Difference>> CompareDisks(state::v1::VmPayload vm,
   std::vector<v1::Difference> differences;
   for (const auto& [controller, scsi] : document.virtual_machine.devices.scsi) {
     for (const auto& [lun, disk] : scsi.attachments) {
+      if (IsContainers(vm, controller, lun)) continue;
       const std::string name = NameOf(controller, lun, disk);
       const auto there = source.find(name);
       const std::string wanted =

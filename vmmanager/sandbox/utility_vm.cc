@@ -302,6 +302,9 @@ void UtilityVm::OnEvent(const SystemEvent& event) {
 
 void UtilityVm::OnExit(const SystemExit& exit) {
   last_exit_ = exit;
+  // What is, or may be, another host's goes on there.
+  const bool ours = phase_ != Phase::kGone && phase_ != Phase::kInDoubt &&
+                    phase_ != Phase::kIncoming;
   spdlog::info("vm {}: {}", row_.name, ExitText(exit));
   if (guest_ != nullptr) {
     guest_->Close(VmEnded(row_.name, exit));
@@ -329,8 +332,7 @@ void UtilityVm::OnExit(const SystemExit& exit) {
   frozen_ = false;
   exited_.Set();
   Pulse();
-  if (detached_) return;
-  ForEachObserver([](MoveObserver& observer) { observer.OnEnded(); });
+  if (!detached_ && ours) TellEnded();
 }
 
 Task<absl::Status> UtilityVm::AwaitExit(milliseconds limit) {
@@ -556,6 +558,10 @@ Task<void> UtilityVm::PersistLater(std::shared_ptr<UtilityVm> self) {
 
 void UtilityVm::Notify(MigrationNotice notice) {
   ForEachObserver([&notice](MoveObserver& observer) { observer.OnNotice(notice); });
+}
+
+void UtilityVm::TellEnded() {
+  ForEachObserver([](MoveObserver& observer) { observer.OnEnded(); });
 }
 
 void UtilityVm::ForEachObserver(const std::function<void(MoveObserver&)>& tell) {

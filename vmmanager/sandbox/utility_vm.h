@@ -97,13 +97,6 @@ class UtilityVm : public std::enable_shared_from_this<UtilityVm> {
   // The guest without waiting, nullptr if there is none.
   std::shared_ptr<guest::Guest> guest() const { return guest_; }
 
-  // Containers that are this VM's, whether or not they run.
-  void HoldFor(const std::string& container_id) { containers_.insert(container_id); }
-  void LetGoOf(const std::string& container_id) { containers_.erase(container_id); }
-  // FAILED_PRECONDITION "containers_cannot_migrate" if it has any: what they consist of would stay
-  // behind.
-  absl::Status RefuseWithContainers() const;
-
   void AddObserver(MoveObserver* observer) { observers_.insert(observer); }
   void RemoveObserver(MoveObserver* observer) { observers_.erase(observer); }
   // The open session's notice, for a client that attaches while it is open.
@@ -161,6 +154,8 @@ class UtilityVm : public std::enable_shared_from_this<UtilityVm> {
 
   // It is the session's from here on, until RunIncoming or Discard; the source runs it meanwhile.
   void ExpectMigration(const std::string& session_id) { incoming_session_ = session_id; }
+  // Before that: where this host has a disk of the machine. NOT_FOUND if there is no such disk.
+  absl::Status BindDisk(DiskSlot slot, const std::string& path);
   // Makes the system ready to receive. The VM is INCOMING until RunIncoming or Discard.
   Task<absl::Status> PrepareIncoming(const schema::MigrationInitializeOptions& options,
                                      const MigrationEndpoint& endpoint);
@@ -226,6 +221,7 @@ class UtilityVm : public std::enable_shared_from_this<UtilityVm> {
   static Task<void> PersistLater(std::shared_ptr<UtilityVm> self);
   static Task<void> AwaitAgent(std::shared_ptr<UtilityVm> self);
   void Notify(MigrationNotice notice);
+  void TellEnded();
   void ForEachObserver(const std::function<void(MoveObserver&)>& tell);
   void SetPhase(Phase phase, std::string reason = "");
   void Pulse();
@@ -254,7 +250,6 @@ class UtilityVm : public std::enable_shared_from_this<UtilityVm> {
   std::string incoming_session_;           // on the destination
   std::string arriving_session_;           // brought it, and has not recorded that yet
   bool runs_already_ = false;              // what was adopted as incoming had been told to run
-  std::set<std::string> containers_;       // ids
   std::set<MoveObserver*> observers_;
   std::function<void(const SystemEvent&)> event_tap_;
 };

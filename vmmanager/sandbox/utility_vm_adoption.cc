@@ -156,6 +156,7 @@ Task<void> UtilityVm::MarkLost(uint64_t epoch, const std::string& why) {
   SetPhase(Phase::kFailed, reason);
   absl::Status stored = co_await Persist();
   if (!stored.ok()) spdlog::error("vm {}: {}", row_.name, stored.ToString());
+  TellEnded();
 }
 
 }  // namespace ferry::vm

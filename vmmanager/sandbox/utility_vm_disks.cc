@@ -83,6 +83,20 @@ Task<absl::Status> UtilityVm::DetachDisk(DiskSlot slot) {
   co_return co_await PersistDisks();
 }
 
+absl::Status UtilityVm::BindDisk(DiskSlot slot, const std::string& path) {
+  if (phase_ != Phase::kStopped || incoming_session_.empty()) return Refuse("given other disks");
+  auto& scsi = document_.virtual_machine.devices.scsi;
+  const auto controller = scsi.find(absl::StrCat(slot.controller));
+  const std::string lun = absl::StrCat(slot.lun);
+  if (controller == scsi.end() || !controller->second.attachments.contains(lun)) {
+    return absl::NotFoundError(absl::StrCat("VM ", row_.name, " has no disk at Scsi/",
+                                            slot.controller, "/", slot.lun));
+  }
+  controller->second.attachments[lun].path = path;
+  row_.document_json = schema::ToJson(document_);
+  return absl::OkStatus();
+}
+
 void UtilityVm::DropAttachedDisks() {
   auto& scsi = document_.virtual_machine.devices.scsi;
   const auto controller = scsi.find(kController);

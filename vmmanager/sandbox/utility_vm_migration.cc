@@ -18,7 +18,6 @@ absl::Status UtilityVm::OpenMigration(const std::string& session_id,
   }
   if (phase_ != Phase::kUp) return Refuse("migrated");
   RETURN_IF_ERROR(CheckArrived("migrated"));
-  RETURN_IF_ERROR(RefuseWithContainers());
   if (operation_.locked()) {
     return absl::FailedPreconditionError(absl::StrCat(
         "VM ", row_.name, " cannot be migrated: another operation is under way; try again"));
@@ -26,19 +25,6 @@ absl::Status UtilityVm::OpenMigration(const std::string& session_id,
   notice_ = MigrationNotice{MigrationNotice::Kind::kOpened, session_id, destination};
   Notify(*notice_);
   return absl::OkStatus();
-}
-
-absl::Status UtilityVm::RefuseWithContainers() const {
-  if (containers_.empty()) return absl::OkStatus();
-  return rpc::ErrorWithReason(
-      absl::StatusCode::kFailedPrecondition,
-      absl::StrCat("VM ", row_.name, " cannot be migrated: it has ", containers_.size(),
-                   containers_.size() == 1 ? " container" : " containers",
-                   ", and containers cannot be moved to another host yet"),
-      "containers_cannot_migrate",
-      absl::StrCat("Leave it here, or remove its containers first: ferryctl container list --all "
-                   "--vm ",
-                   row_.name, " shows them."));
 }
 
 absl::Status UtilityVm::CheckArrived(const std::string& operation) const {
@@ -110,6 +96,7 @@ void UtilityVm::ReturnFromMigration(uint64_t epoch) {
   if (phase_ == Phase::kInDoubt) {
     row_.desired_state = "stopped";
     SetPhase(Phase::kFailed, "it ended while it waited for the destination's answer");
+    TellEnded();
   }
   UnfreezeGuest();
   Pulse();

@@ -40,6 +40,11 @@ class VmInventory {
     on_deleted_ = std::move(callback);
   }
 
+  // Awaited with the id of a VM that has left this host, or did not come to it.
+  void set_on_forgotten(std::function<Task<void>(std::string)> callback) {
+    on_forgotten_ = std::move(callback);
+  }
+
   // A VM that migration `session_id` brings; nobody else may start or delete it. ALREADY_EXISTS if
   // its id or name is taken here.
   absl::StatusOr<std::shared_ptr<UtilityVm>> AddIncoming(const std::string& session_id, VmRow row,
@@ -65,6 +70,7 @@ class VmInventory {
   std::map<std::string, std::shared_ptr<UtilityVm>> vms_;  // by id
   std::map<std::string, std::string> departed_;            // id and name -> new host
   std::function<Task<void>(std::string)> on_deleted_;
+  std::function<Task<void>(std::string)> on_forgotten_;
   bool detached_ = false;
 };
 

@@ -6,6 +6,7 @@
 
 #include "vmmanager/schema/compute_system.h"
 #include "vmmanager/state/any_payload.h"
+#include "vmmanager/state/container_check.h"
 #include "vmmanager/state/envelope.h"
 #include "vmmanager/state/guest_payload.h"
 
@@ -43,7 +44,9 @@ absl::Status CheckVm(const state::v1::VmPayload& vm) {
     RETURN_IF_ERROR(Need(digest->empty() || digest->size() == kSha256Bytes,
                          "an image's digest has the wrong length"));
   }
-  return schema::ComputeSystemFromJson(vm.hcs_document_json()).status();
+  ASSIGN_OR_RETURN(const schema::ComputeSystem document,
+                   schema::ComputeSystemFromJson(vm.hcs_document_json()));
+  return CheckContainers(vm, document);
 }
 
 absl::Status CheckPlan(const PlanState& plan) {
@@ -102,6 +105,7 @@ absl::StatusOr<std::string> EncodeCut(const CutState& cut) {
   message.set_plan_sha256(cut.plan_sha256);
   message.mutable_guest()->PackFrom(guest);
   message.set_paused_by_user(cut.paused_by_user);
+  message.mutable_containers()->Add(cut.containers.begin(), cut.containers.end());
   return Seal(StateKind::kCut, message.SerializeAsString());
 }
 
@@ -117,6 +121,7 @@ absl::StatusOr<CutState> DecodeCut(std::string_view envelope, std::string_view p
   cut.plan_sha256 = message.plan_sha256();
   cut.guest_link = guest.guest_link();
   cut.paused_by_user = message.paused_by_user();
+  cut.containers.assign(message.containers().begin(), message.containers().end());
   RETURN_IF_ERROR(CheckCut(cut));
   ASSIGN_OR_RETURN(cut.guest, FromPayload(guest));
   ASSIGN_OR_RETURN(const PlanState plan, DecodePlan(plan_envelope));
@@ -126,6 +131,7 @@ absl::StatusOr<CutState> DecodeCut(std::string_view envelope, std::string_view p
         StrCat("the cut of session ", cut.session_id, " does not belong to the plan of session ",
                plan.session_id, "; both must come from one export"));
   }
+  RETURN_IF_ERROR(CheckSameContainers(plan.vm, cut.containers));
   return cut;
 }
 

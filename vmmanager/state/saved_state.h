@@ -3,6 +3,7 @@
 #include <cstdint>
 #include <string>
 #include <string_view>
+#include <vector>
 
 #include "absl/status/status.h"
 #include "absl/status/statusor.h"
@@ -33,6 +34,7 @@ struct CutState {
   guest::GuestState guest;
   std::string guest_link;
   bool paused_by_user = false;
+  std::vector<state::v1::ContainerRecord> containers;  // as they are at the cut
 };
 
 // To and from the sealed envelope.

@@ -1,0 +1,127 @@
+// What the VM's containers consist of, and where this host has it.
+#include <openssl/rand.h>
+#include <spdlog/spdlog.h>
+
+#include "absl/strings/str_cat.h"
+#include "bridge/runtime/status_macros.h"
+#include "ferry/v1/container.pb.h"
+#include "migration/controller/destination_session.h"
+#include "migration/layers/layer_receiver.h"
+
+namespace ferry::migration {
+namespace {
+
+constexpr milliseconds kLayersWait{60'000};  // for the source to connect
+
+}  // namespace
+
+absl::StatusOr<std::string> DestinationSession::MakeToken() const {
+  std::string token(kSessionTokenSize, '\0');
+  if (RAND_bytes(reinterpret_cast<unsigned char*>(token.data()),
+                 static_cast<int>(token.size())) != 1) {
+    return absl::InternalError("no random numbers for the session's token");
+  }
+  return token;
+}
+
+void DestinationSession::MakeArrivals(const vm::PlanState& plan) {
+  if (plan.vm.containers_size() == 0) return;
+  arrivals_ = std::make_unique<vm::ContainerArrivals>(
+      *deps_.containers, vm_,
+      std::vector<state::v1::ContainerRecord>(plan.vm.containers().begin(),
+                                              plan.vm.containers().end()));
+}
+
+std::vector<v1::IncomingContainer> DestinationSession::Incoming() const {
+  std::vector<v1::IncomingContainer> incoming;
+  if (arrivals_ == nullptr) return incoming;
+  for (const state::v1::ContainerRecord& record : arrivals_->planned()) {
+    v1::ContainerSpec spec;
+    v1::IncomingContainer& container = incoming.emplace_back();
+    container.set_container_id(record.container_id());
+    if (spec.ParseFromString(record.spec())) container.set_name(spec.name());
+    container.set_scratch_file(record.scratch_file());
+  }
+  return incoming;
+}
+
+absl::Status DestinationSession::CheckBinds(const std::string& call) const {
+  if (info_.state() == v1::SESSION_STATE_DESTINATION_IMPORTED) return absl::OkStatus();
+  return absl::FailedPreconditionError(absl::StrCat(
+      call, " is for a session that is imported and not prepared yet; session ", id(), " is ",
+      ToString(info_.state())));
+}
+
+Task<absl::StatusOr<v1::BindContainerResponse>> DestinationSession::Bind(
+    v1::BindContainerRequest request) {
+  auto keep = self();
+  AsyncMutex::Guard lock = co_await deciding_.Lock();
+  CO_RETURN_IF_ERROR(CheckBinds("BindContainer"));
+  if (arrivals_ == nullptr) {
+    co_return absl::NotFoundError(
+        absl::StrCat("VM ", info_.vm_name(), " comes without containers"));
+  }
+  const absl::Status bound =
+      co_await arrivals_->Bind(request.source_container_id(), request.scratch_file());
+  if (!bound.ok()) co_return Explain(bound, "bind", "the VM runs on at its source");
+  v1::BindContainerResponse response;
+  for (const auto& [digest, size] : arrivals_->MissingLayers()) {
+    response.add_missing_layers(digest);
+  }
+  co_return response;
+}
+
+Task<absl::StatusOr<v1::ReceiveLayersResponse>> DestinationSession::ReceiveLayers() {
+  auto keep = self();
+  AsyncMutex::Guard lock = co_await deciding_.Lock();
+  CO_RETURN_IF_ERROR(CheckBinds("ReceiveLayers"));
+  v1::ReceiveLayersResponse response;
+  std::map<std::string, uint64_t> wanted;
+  if (arrivals_ != nullptr) wanted = arrivals_->MissingLayers();
+  if (wanted.empty()) co_return response;
+  if (layers_expected_ != nullptr || layers_ != nullptr) {
+    co_return absl::FailedPreconditionError(
+        absl::StrCat("session ", id(), " expects its layers already"));
+  }
+  CO_ASSIGN_OR_RETURN(const std::string token, MakeToken());
+  CO_ASSIGN_OR_RETURN(layers_expected_, deps_.listener.Expect(
+                                            id(), token, deps_.store().journal_id(), peer_name_));
+  response.set_session_address(deps_.listener.address());
+  response.set_session_token(token);
+  for (const auto& [digest, size] : wanted) response.add_layers(digest);
+  Spawn(deps_.executor(), TakeLayers(keep, std::move(wanted)));
+  co_return response;
+}
+
+Task<void> DestinationSession::TakeLayers(Self self, std::map<std::string, uint64_t> wanted) {
+  auto connection = co_await self->layers_expected_->Wait(kLayersWait);
+  self->layers_expected_.reset();
+  absl::Status taken = connection.status();
+  if (taken.ok()) taken = co_await self->TakeLayersFrom(*connection, std::move(wanted));
+  // The source is told, too; it decides what follows from that.
+  if (!taken.ok()) spdlog::warn("session {}: {}", self->id(), taken.ToString());
+}
+
+Task<absl::Status> DestinationSession::TakeLayersFrom(
+    std::shared_ptr<SessionConnection> connection, std::map<std::string, uint64_t> wanted) {
+  auto keep = self();
+  if (info_.done() || arrivals_ == nullptr) {
+    co_return absl::CancelledError("the session ended before its layers came");
+  }
+  LayerReceiver::Options options;
+  options.owner = arrivals_->LayerOwner();
+  options.reserve = deps_.image_reserve;
+  CO_ASSIGN_OR_RETURN(options.socket_path, MakeSocketPath("l"));
+  layers_ = connection;
+  LayerReceiver receiver(deps_.executor(), *deps_.containers->deps().images, std::move(options));
+  absl::Status received = co_await receiver.Receive(connection, std::move(wanted), nullptr);
+  layers_.reset();
+  connection->Close();
+  if (info_.done() || arrivals_ == nullptr) {
+    co_return absl::CancelledError("the session ended while its layers came");
+  }
+  if (received.ok()) received = co_await arrivals_->PinLayers();
+  co_return received;
+}
+
+}  // namespace ferry::migration

@@ -1,0 +1,203 @@
+"""A VM with containers moves: what they consist of, what runs in them, and who is attached."""
+import shutil
+
+import pytest
+
+from harness.fixtures import note_isolation
+from harness.host import Hosts
+from harness.inotify import wait_until
+from test_containers import containers, inspect, make_image, state
+
+
+@pytest.fixture
+def shared(tmp_path):
+    return tmp_path
+
+
+@pytest.fixture
+def hosts(pytestconfig, shared):
+    """Two hosts that share a folder, and an image that only the first has."""
+    with Hosts(shared_folder=shared) as pair:
+        note_isolation(pytestconfig, pair)
+        pair.start()
+        make_image(pair[0], shared)
+        yield pair
+
+
+@pytest.fixture
+def vm(hosts):
+    hosts[0].ctl.create("vm")
+    hosts[0].ctl.start("vm")
+    return "vm"
+
+
+def layers(host):
+    folder = host.outside(host.state / "images" / "layers")
+    return sorted(path.name for path in folder.iterdir())
+
+
+def test_containers_move_with_their_vm_and_their_clients(hosts, vm, shared):
+    source, destination = hosts
+    ctl = source.ctl
+    with ctl.attach("run", "-i", "--name", "web", "--vm", vm, "--scratch-dir", shared, "box",
+                    "cat") as client:
+        client.write(b"before\n")
+        client.wait_until(lambda output: output == b"before\n")
+        ctl.ok("exec", "--container", "web", "--", "sh", "-c", "echo kept > /kept")
+        process = inspect(ctl, "web")["process_id"]
+        assert layers(destination) == []
+        ctl.migrate(vm, destination)
+        client.write(b"after\n")
+        client.wait_until(lambda output: output == b"before\nafter\n")
+        assert containers(ctl) == []
+        there = destination.ctl
+        assert state(there, "web") == "running"
+        assert inspect(there, "web")["process_id"] == process
+        assert layers(destination) == layers(source)
+        assert there.ok("exec", "--container", "web", "--", "cat", "/kept") == "kept\n"
+        # And back again, where the layers are already.
+        there.migrate(vm, source)
+        client.write(b"back\n")
+        client.wait_until(lambda output: output == b"before\nafter\nback\n")
+        assert ctl.ok("exec", "--container", "web", "--", "cat", "/kept") == "kept\n"
+        client.close_stdin()
+        assert client.wait() == 0
+    assert inspect(ctl, "web")["exit_status"] == {"code": 0}
+    assert containers(destination.ctl) == []
+    ctl.ok("container", "rm", "web")
+    assert sorted(path.name for path in shared.glob("*.qcow2*")) == []
+
+
+def test_containers_in_every_state_move_as_they_are(hosts, vm, shared):
+    source, destination = hosts
+    ctl, there = source.ctl, destination.ctl
+    scratch = ("--vm", vm, "--scratch-dir", shared)
+    ctl.ok("container", "create", "--name", "created", *scratch, "box", "echo", "at last")
+    ctl.ok("run", "-d", "--name", "running", *scratch, "box", "sleep", "1000")
+    ctl.ok("run", "-d", "-i", "--name", "paused", *scratch, "box", "cat")
+    ctl.ok("container", "pause", "paused")
+    ctl.ok("run", "-d", "--name", "stopped", *scratch, "box", "sh", "-c", "exit 9")
+    ctl.ok("run", "-d", "--name", "bare", "--vm", vm, "--read-only", "box", "sleep", "1000")
+    unread = ctl.ok("exec", "-d", "--container", "running", "--", "sh", "-c",
+                    "echo unread; exit 4").strip()
+    wait_until(source.outside(source.state), lambda: state(ctl, "stopped") == "stopped")
+    ctl.migrate(vm, destination)
+    assert {one["spec"]["name"]: one["state"].removeprefix("CONTAINER_STATE_").lower()
+            for one in containers(there)} == {
+                "created": "created", "running": "running", "paused": "paused",
+                "stopped": "stopped", "bare": "running"}
+    assert inspect(there, "stopped")["exit_status"] == {"code": 9}
+    with there.attach("attach", vm, unread) as client:
+        assert client.wait() == 4
+        assert client.output() == b"unread\n"
+    with there.attach("container", "start", "-a", "created") as client:
+        assert client.wait() == 0, client.errors()
+        assert client.output() == b"at last\n"
+    there.ok("container", "resume", "paused")
+    with there.attach("container", "attach", "paused") as client:
+        client.write(b"awake\n")
+        client.wait_until(lambda output: output == b"awake\n")
+    for name in ("running", "paused", "bare"):
+        there.ok("container", "stop", "-t", "0", name)
+    for name in ("created", "running", "paused", "stopped", "bare"):
+        there.ok("container", "rm", name)
+    assert containers(there) == []
+    assert sorted(path.name for path in shared.glob("*.qcow2*")) == []
+
+
+def test_a_scratch_disk_of_one_host_alone_is_refused_with_the_reason(hosts, vm):
+    source, destination = hosts
+    source.ctl.ok("run", "-d", "--name", "web", "--vm", vm, "box", "sleep", "1000")
+    refused = source.ctl.run("migrate", vm, "--to", destination.address)
+    assert refused.returncode != 0
+    assert "scratch disk of container web" in refused.stderr and "--scratch-dir" in refused.stderr
+    dry = source.ctl.run("migrate", vm, "--to", destination.address, "--dry-run")
+    assert dry.returncode != 0 and "scratch disk of container web" in dry.stdout + dry.stderr
+    assert state(source.ctl, "web") == "running"
+    assert source.ctl.ok("exec", "--container", "web", "--", "echo", "on") == "on\n"
+
+
+def test_a_copy_of_the_scratch_disk_is_not_the_scratch_disk(hosts, vm, isolated_folder):
+    source, destination = hosts
+    source.ctl.ok("run", "-d", "--name", "web", "--vm", vm, "--scratch-dir", isolated_folder.here,
+                  "box", "sleep", "1000")
+    isolated_folder.copy()
+    refused = source.ctl.run("migrate", vm, "--to", destination.address)
+    assert refused.returncode != 0 and "not seen" in refused.stderr, refused.stderr
+    assert state(source.ctl, "web") == "running"
+    assert containers(destination.ctl) == [] and destination.ctl.vms() == []
+
+
+@pytest.fixture
+def isolated_folder(hosts):
+    """A folder of the same path on both hosts that is not the same folder."""
+    class Folder:
+        here = hosts[0].state.parent / "scratch-of-its-own"
+
+        def copy(self):
+            for path in hosts[0].outside(self.here).iterdir():
+                shutil.copy(path, hosts[1].outside(self.here) / path.name)
+
+    if not hosts.isolated:
+        pytest.skip("the hosts share all folders here")
+    for host in hosts:
+        host.outside(Folder.here).mkdir(exist_ok=True)
+    return Folder()
+
+
+def test_a_migration_that_is_called_off_leaves_the_containers_as_they_were(hosts, vm, shared):
+    source, destination = hosts
+    ctl = source.ctl
+    with ctl.attach("run", "-i", "--name", "web", "--vm", vm, "--scratch-dir", shared, "box",
+                    "cat") as client:
+        client.write(b"one\n")
+        client.wait_until(lambda output: output == b"one\n")
+        moving = ctl.start_migration(vm, destination, "--max-bandwidth", "1M")
+        with moving:
+            moving.wait_until(lambda output: b"TRANSFER_IN_PROGRESS" in output, timeout=60)
+            refused = ctl.run("container", "rm", "--force", "web")
+            assert refused.returncode != 0
+            session = [one for one in ctl.sessions() if not one.get("done")][0]["session_id"]
+            ctl.ok("migration", "cancel", session)
+            assert moving.wait() != 0
+        client.write(b"two\n")
+        client.wait_until(lambda output: output == b"one\ntwo\n")
+        assert state(ctl, "web") == "running"
+        assert containers(destination.ctl) == [] and destination.ctl.vms() == []
+        assert sorted(path.name for path in shared.glob("*.proof")) == []
+        client.close_stdin()
+        assert client.wait() == 0
+    ctl.ok("container", "rm", "web")
+
+
+def test_what_is_started_while_memory_moves_is_there_afterwards(hosts, vm, shared):
+    source, destination = hosts
+    ctl = source.ctl
+    ctl.ok("container", "create", "-i", "--name", "web", "--vm", vm, "--scratch-dir", shared, "box",
+           "cat")
+    moving = ctl.start_migration(vm, destination, "--max-bandwidth", "20M")
+    with moving:
+        moving.wait_until(lambda output: b"TRANSFER_IN_PROGRESS" in output, timeout=60)
+        ctl.ok("container", "start", "web")
+        process = ctl.ok("exec", "-d", "--container", "web", "--", "sleep", "1000").strip()
+        assert moving.wait() == 0
+    assert state(destination.ctl, "web") == "running"
+    assert process in [str(one["id"]) for one in destination.ctl.processes(vm)]
+    with destination.ctl.attach("container", "attach", "web") as client:
+        client.write(b"here\n")
+        client.wait_until(lambda output: output == b"here\n")
+        client.close_stdin()
+        assert client.wait() == 0
+
+
+def test_a_container_that_is_to_go_when_it_stops_goes_at_the_destination(hosts, vm, shared):
+    source, destination = hosts
+    with source.ctl.attach("run", "--rm", "-i", "--name", "web", "--vm", vm, "--scratch-dir",
+                           shared, "box", "cat") as client:
+        client.write(b"one\n")
+        client.wait_until(lambda output: output == b"one\n")
+        source.ctl.migrate(vm, destination)
+        client.close_stdin()
+        assert client.wait() == 0
+    wait_until(destination.outside(destination.state), lambda: containers(destination.ctl) == [])
+    assert sorted(path.name for path in shared.glob("*.qcow2*")) == []

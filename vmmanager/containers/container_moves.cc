@@ -1,0 +1,211 @@
+#include "vmmanager/containers/container_moves.h"
+
+#include <spdlog/spdlog.h>
+
+#include <algorithm>
+#include <utility>
+
+#include "absl/strings/str_cat.h"
+#include "bridge/runtime/status_macros.h"
+#include "vmmanager/rpc/error_info.h"
+
+namespace ferry::vm {
+namespace {
+
+using state::v1::ContainerLayer;
+using state::v1::ContainerRecord;
+
+absl::Status NoImages() {
+  return absl::UnavailableError("this host's ferryd is about to start; try again");
+}
+
+DiskSlot SlotOf(const state::v1::ContainerDisk& disk) { return {disk.controller(), disk.lun()}; }
+
+}  // namespace
+
+absl::Status ContainerExports::CheckMovable(const std::string& vm_id) const {
+  for (const auto& container : containers_.Of(vm_id)) {
+    if (container->being_made() ||
+        container->record().stage() == state::v1::CONTAINER_STAGE_REMOVING) {
+      return rpc::ErrorWithReason(
+          absl::StatusCode::kFailedPrecondition,
+          absl::StrCat("container ", container->name(), " is just being ",
+                       container->being_made() ? "made" : "removed"),
+          "container_changes", "Try again when that is done.");
+    }
+    if (container->record().scratch_file().empty() ||
+        ScratchFiles::IsShareable(container->spec().scratch())) {
+      continue;
+    }
+    return rpc::ErrorWithReason(
+        absl::StatusCode::kFailedPrecondition,
+        absl::StrCat("the scratch disk of container ", container->name(),
+                     " is in this host's own folder, and no other host has it"),
+        "scratch_not_shared",
+        "Run it with --scratch-dir in a folder that the hosts share, or with --read-only.");
+  }
+  return absl::OkStatus();
+}
+
+Task<absl::StatusOr<std::vector<ContainerRecord>>> ContainerExports::Begin(std::string vm_id) {
+  CO_RETURN_IF_ERROR(CheckMovable(vm_id));
+  const ContainerInventory::Containers all = containers_.Of(vm_id);
+  if (!all.empty() && containers_.deps().images == nullptr) co_return NoImages();
+  std::vector<ContainerRecord> records;
+  for (const auto& container : all) {
+    ContainerRecord record = container->Export();
+    for (ContainerLayer& layer : *record.mutable_layers()) {
+      CO_ASSIGN_OR_RETURN(const Layer found, FindLayer(layer.digest()));
+      layer.set_bytes(found.bytes);
+    }
+    if (const std::string file = record.scratch_file(); !file.empty()) {
+      proven_[vm_id].push_back(file);
+      auto proof = co_await containers_.deps().scratch.Prove(file);
+      if (!proof.ok()) co_return proof.status();
+      record.set_scratch_proof(*std::move(proof));
+    }
+    records.push_back(std::move(record));
+  }
+  co_return records;
+}
+
+std::vector<ContainerRecord> ContainerExports::Cut(const std::string& vm_id) const {
+  std::vector<ContainerRecord> records;
+  for (const auto& container : containers_.Of(vm_id)) records.push_back(container->Export());
+  return records;
+}
+
+Task<void> ContainerExports::End(std::string vm_id) {
+  const auto found = proven_.find(vm_id);
+  if (found == proven_.end()) co_return;
+  const std::vector<std::string> files = std::move(found->second);
+  proven_.erase(found);
+  for (const std::string& file : files) co_await containers_.deps().scratch.RemoveProof(file);
+}
+
+absl::StatusOr<ContainerExports::Layer> ContainerExports::FindLayer(
+    const std::string& digest) const {
+  const ImageStore* images = containers_.deps().images;
+  if (images == nullptr) return NoImages();
+  if (!images->Has(digest)) {
+    return absl::NotFoundError(absl::StrCat("this host has no layer ", digest));
+  }
+  return Layer{images->PathOf(digest), images->SizeOf(digest)};
+}
+
+ContainerArrivals::ContainerArrivals(ContainerInventory& containers, std::shared_ptr<UtilityVm> vm,
+                                     std::vector<ContainerRecord> records)
+    : containers_(containers), vm_(std::move(vm)), planned_(std::move(records)) {}
+
+Task<absl::Status> ContainerArrivals::Bind(std::string container_id, std::string scratch_file) {
+  const auto found =
+      std::find_if(planned_.begin(), planned_.end(), [&](const ContainerRecord& record) {
+        return record.container_id() == container_id;
+      });
+  if (found == planned_.end()) {
+    co_return absl::NotFoundError(
+        absl::StrCat("no container ", container_id, " comes with VM ", vm_->name()));
+  }
+  if (images() == nullptr) co_return NoImages();
+  std::string file = scratch_file.empty() ? found->scratch_file() : std::move(scratch_file);
+  if (found->scratch_file().empty() != file.empty()) {
+    co_return absl::InvalidArgumentError(
+        absl::StrCat("container ", container_id, " has no scratch disk, so it can have no file"));
+  }
+  if (!file.empty()) {
+    const absl::Status same =
+        co_await containers_.deps().scratch.CheckProof(file, found->scratch_proof());
+    if (absl::IsFailedPrecondition(same)) {
+      co_return rpc::ErrorWithReason(
+          absl::StatusCode::kFailedPrecondition,
+          absl::StrCat("the scratch disk of container ", container_id,
+                       " is not seen by this host: ", same.message()),
+          "scratch_not_shared",
+          "Mount the folder that it is in on this host, too, and bind it where it is here.");
+    }
+    CO_RETURN_IF_ERROR(same);
+  }
+  std::vector<std::string> here;
+  for (const ContainerLayer& layer : found->layers()) {
+    if (images()->Has(layer.digest())) here.push_back(layer.digest());
+  }
+  // What is here must not go while the others are on their way.
+  CO_RETURN_IF_ERROR(co_await images()->PinLayers(container_id, std::move(here)));
+  CO_RETURN_IF_ERROR(BindDisks(*found, file));
+  bound_[container_id] = std::move(file);
+  co_return absl::OkStatus();
+}
+
+absl::Status ContainerArrivals::BindDisks(const ContainerRecord& record,
+                                          const std::string& scratch) {
+  if (record.has_scratch_disk()) {
+    RETURN_IF_ERROR(vm_->BindDisk(SlotOf(record.scratch_disk()), scratch));
+  }
+  for (const ContainerLayer& layer : record.layers()) {
+    if (!layer.has_disk()) continue;
+    RETURN_IF_ERROR(vm_->BindDisk(SlotOf(layer.disk()), images()->PathOf(layer.digest())));
+  }
+  return absl::OkStatus();
+}
+
+std::map<std::string, uint64_t> ContainerArrivals::MissingLayers() const {
+  std::map<std::string, uint64_t> missing;
+  for (const ContainerRecord& record : planned_) {
+    if (!bound_.contains(record.container_id())) continue;
+    for (const ContainerLayer& layer : record.layers()) {
+      if (!images()->Has(layer.digest())) missing[layer.digest()] = layer.bytes();
+    }
+  }
+  return missing;
+}
+
+// A container's own: what nobody needs any more is then let go of when the daemon starts.
+std::string ContainerArrivals::LayerOwner() const {
+  return planned_.empty() ? std::string() : planned_.front().container_id();
+}
+
+Task<absl::Status> ContainerArrivals::PinLayers() {
+  for (const ContainerRecord& record : planned_) {
+    std::vector<std::string> digests;
+    for (const ContainerLayer& layer : record.layers()) digests.push_back(layer.digest());
+    CO_RETURN_IF_ERROR(co_await images()->PinLayers(record.container_id(), std::move(digests)));
+  }
+  co_return absl::OkStatus();
+}
+
+absl::Status ContainerArrivals::CheckReady() const {
+  for (const ContainerRecord& record : planned_) {
+    if (bound_.contains(record.container_id())) continue;
+    return rpc::ErrorWithReason(
+        absl::StatusCode::kFailedPrecondition,
+        absl::StrCat("container ", record.container_id(), " of VM ", vm_->name(),
+                     " is not bound to this host"),
+        "containers_unbound", "Call BindContainer for each container that ImportSandbox named.");
+  }
+  const auto missing = MissingLayers();
+  if (missing.empty()) return absl::OkStatus();
+  return rpc::ErrorWithReason(
+      absl::StatusCode::kFailedPrecondition,
+      absl::StrCat("this host lacks the layer ", missing.begin()->first, " of a container of VM ",
+                   vm_->name()),
+      "layers_missing", "Have them sent: ReceiveLayers here, then SendLayers at the source.");
+}
+
+Task<absl::Status> ContainerArrivals::Arrive(std::vector<ContainerRecord> cut) {
+  for (ContainerRecord& record : cut) {
+    record.set_scratch_file(bound_[record.container_id()]);
+    CO_ASSIGN_OR_RETURN(StoredContainer stored, FromRecord(record));
+    CO_RETURN_IF_ERROR(co_await containers_.Bring(std::move(stored), vm_));
+  }
+  co_return absl::OkStatus();
+}
+
+Task<void> ContainerArrivals::Discard() {
+  if (images() == nullptr) co_return;
+  for (const ContainerRecord& record : planned_) {
+    const absl::Status unpinned = co_await images()->Unpin(record.container_id());
+    if (!unpinned.ok()) spdlog::warn("images: {}", unpinned.ToString());
+  }
+}
+
+}  // namespace ferry::vm

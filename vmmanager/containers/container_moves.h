@@ -1,0 +1,78 @@
+#pragma once
+
+#include <map>
+#include <memory>
+#include <string>
+#include <vector>
+
+#include "absl/status/status.h"
+#include "absl/status/statusor.h"
+#include "vmmanager/containers/container_inventory.h"
+
+// The part that containers have in the migration of their VM. What the guest has of them goes with
+// the VM; what goes another way is what they consist of on the host: records, layers, scratch files.
+namespace ferry::vm {
+
+// The source's half. Thread: the executor's only.
+class ContainerExports {
+ public:
+  explicit ContainerExports(ContainerInventory& containers) : containers_(containers) {}
+
+  // Whether the VM's containers could move. FAILED_PRECONDITION with what to do.
+  absl::Status CheckMovable(const std::string& vm_id) const;
+  // What the destination has to know of them. From here on, until End(), a proof lies beside each
+  // scratch file. The VM must be held by its migration.
+  Task<absl::StatusOr<std::vector<state::v1::ContainerRecord>>> Begin(std::string vm_id);
+  // As they are now.
+  std::vector<state::v1::ContainerRecord> Cut(const std::string& vm_id) const;
+  // The migration is over, whatever became of it.
+  Task<void> End(std::string vm_id);
+
+  // NOT_FOUND if this host has no such layer.
+  struct Layer {
+    std::string path;
+    uint64_t bytes = 0;
+  };
+  absl::StatusOr<Layer> FindLayer(const std::string& digest) const;
+
+ private:
+  ContainerInventory& containers_;
+  std::map<std::string, std::vector<std::string>> proven_;  // scratch files, by VM
+};
+
+// The containers that one migration brings to this host, from its plan until they are this host's.
+// Thread: the executor's only.
+class ContainerArrivals {
+ public:
+  ContainerArrivals(ContainerInventory& containers, std::shared_ptr<UtilityVm> vm,
+                    std::vector<state::v1::ContainerRecord> records);
+
+  const std::vector<state::v1::ContainerRecord>& planned() const { return planned_; }
+  // Says where this host has what a container consists of; an empty file is the source's path.
+  // NOT_FOUND if none of that id comes; FAILED_PRECONDITION "scratch_not_shared" if this host does
+  // not see the same scratch file. Repeating it does no harm.
+  Task<absl::Status> Bind(std::string container_id, std::string scratch_file);
+  // Of those that are bound: the layers that this host lacks, with their sizes.
+  std::map<std::string, uint64_t> MissingLayers() const;
+  // The missing layers have come, under the pin of LayerOwner().
+  Task<absl::Status> PinLayers();
+  std::string LayerOwner() const;
+  // FAILED_PRECONDITION "containers_unbound" or "layers_missing", naming the first.
+  absl::Status CheckReady() const;
+
+  // They become this host's, as the cut says they are.
+  Task<absl::Status> Arrive(std::vector<state::v1::ContainerRecord> cut);
+  // They do not come.
+  Task<void> Discard();
+
+ private:
+  ImageStore* images() const { return containers_.deps().images; }
+  absl::Status BindDisks(const state::v1::ContainerRecord& record, const std::string& scratch);
+
+  ContainerInventory& containers_;
+  const std::shared_ptr<UtilityVm> vm_;
+  const std::vector<state::v1::ContainerRecord> planned_;
+  std::map<std::string, std::string> bound_;  // by id: the scratch file here, or nothing
+};
+
+}  // namespace ferry::vm

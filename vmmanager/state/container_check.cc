@@ -1,0 +1,138 @@
+#include "vmmanager/state/container_check.h"
+
+#include <algorithm>
+#include <map>
+#include <set>
+#include <string>
+#include <utility>
+
+#include "bridge/runtime/status_macros.h"
+#include "bridge/runtime/str_cat.h"
+
+namespace ferry::vm {
+namespace {
+
+using state::v1::ContainerDisk;
+using state::v1::ContainerLayer;
+using state::v1::ContainerRecord;
+
+constexpr int kMaxContainers = 256;
+constexpr int kMaxLayers = 64;
+constexpr size_t kMaxText = 4096;
+constexpr size_t kMaxBlob = 256 * 1024;
+constexpr size_t kIdDigits = 64;
+constexpr std::string_view kDigestPrefix = "sha256:";
+
+absl::Status Need(bool good, const std::string& container, std::string_view problem) {
+  if (good) return absl::OkStatus();
+  return absl::InvalidArgumentError(
+      StrCat("the saved state is not valid: container ", container, ": ", problem));
+}
+
+bool IsHex(std::string_view text) {
+  return text.size() == kIdDigits &&
+         text.find_first_not_of("0123456789abcdef") == std::string_view::npos;
+}
+
+bool IsDigest(std::string_view text) {
+  return text.substr(0, kDigestPrefix.size()) == kDigestPrefix &&
+         IsHex(text.substr(kDigestPrefix.size()));
+}
+
+using Place = std::pair<uint32_t, uint32_t>;
+Place PlaceOf(const ContainerDisk& disk) { return {disk.controller(), disk.lun()}; }
+
+const schema::Attachment* Find(const schema::ComputeSystem& document, const ContainerDisk& disk) {
+  const auto& scsi = document.virtual_machine.devices.scsi;
+  const auto controller = scsi.find(StrCat(disk.controller()));
+  if (controller == scsi.end()) return nullptr;
+  const auto found = controller->second.attachments.find(StrCat(disk.lun()));
+  return found == controller->second.attachments.end() ? nullptr : &found->second;
+}
+
+absl::Status CheckRecord(const ContainerRecord& record) {
+  const std::string& id = record.container_id();
+  if (!IsHex(id)) {
+    return absl::InvalidArgumentError("the saved state is not valid: a container has no proper id");
+  }
+  const bool small = record.spec().size() <= kMaxBlob && record.oci_process().size() <= kMaxBlob;
+  RETURN_IF_ERROR(Need(small, id, "its description is too large"));
+  for (const std::string* text :
+       {&record.image_id(), &record.stop_signal(), &record.scratch_file(), &record.sandbox_id(),
+        &record.request_id(), &record.scratch_proof()}) {
+    RETURN_IF_ERROR(Need(text->size() <= kMaxText, id, "a text in it is too long"));
+  }
+  RETURN_IF_ERROR(Need(record.layers_size() <= kMaxLayers, id, "it has too many layers"));
+  for (const ContainerLayer& layer : record.layers()) {
+    RETURN_IF_ERROR(Need(IsDigest(layer.digest()), id, "a layer has no proper digest"));
+  }
+  const bool carried = record.stage() == state::v1::CONTAINER_STAGE_CREATED ||
+                       record.stage() == state::v1::CONTAINER_STAGE_RUNNING ||
+                       record.stage() == state::v1::CONTAINER_STAGE_PAUSED ||
+                       record.stage() == state::v1::CONTAINER_STAGE_STOPPED;
+  return Need(carried, id, "it is in no state that can be carried over");
+}
+
+// What does not change while a container moves.
+std::string Substance(ContainerRecord record) {
+  for (ContainerLayer& layer : *record.mutable_layers()) layer.clear_bytes();
+  record.clear_scratch_proof();
+  record.clear_spec();  // its limits may change
+  record.clear_stage();
+  record.clear_process_id();
+  record.clear_exit();
+  record.clear_started_unix_ms();
+  record.clear_stopped_unix_ms();
+  return record.SerializeAsString();
+}
+
+}  // namespace
+
+absl::Status CheckContainers(const state::v1::VmPayload& vm,
+                             const schema::ComputeSystem& document) {
+  if (vm.containers_size() > kMaxContainers) {
+    return absl::InvalidArgumentError("the saved state is not valid: it has too many containers");
+  }
+  std::set<std::string> ids;
+  std::map<Place, std::string> holds;  // a layer's digest, or whose scratch it is
+  for (const ContainerRecord& record : vm.containers()) {
+    RETURN_IF_ERROR(CheckRecord(record));
+    const std::string& id = record.container_id();
+    RETURN_IF_ERROR(Need(ids.insert(id).second, id, "it is there twice"));
+    for (const ContainerLayer& layer : record.layers()) {
+      if (!layer.has_disk()) continue;
+      const schema::Attachment* disk = Find(document, layer.disk());
+      RETURN_IF_ERROR(
+          Need(disk != nullptr && disk->read_only, id, "a layer is no disk of the machine"));
+      const auto [place, is_new] = holds.emplace(PlaceOf(layer.disk()), layer.digest());
+      RETURN_IF_ERROR(Need(is_new || place->second == layer.digest(), id,
+                           "two different layers are the same disk"));
+    }
+    if (!record.has_scratch_disk()) continue;
+    const schema::Attachment* disk = Find(document, record.scratch_disk());
+    RETURN_IF_ERROR(Need(disk != nullptr && !record.scratch_file().empty(), id,
+                         "its scratch disk is no disk of the machine"));
+    RETURN_IF_ERROR(Need(holds.emplace(PlaceOf(record.scratch_disk()), id).second, id,
+                         "its scratch disk is another's, too"));
+  }
+  return absl::OkStatus();
+}
+
+absl::Status CheckSameContainers(const state::v1::VmPayload& plan,
+                                 const std::vector<ContainerRecord>& cut) {
+  std::map<std::string, std::string> planned;
+  for (const ContainerRecord& record : plan.containers()) {
+    planned[record.container_id()] = Substance(record);
+  }
+  for (const ContainerRecord& record : cut) {
+    RETURN_IF_ERROR(CheckRecord(record));
+    const auto found = planned.find(record.container_id());
+    RETURN_IF_ERROR(Need(found != planned.end() && found->second == Substance(record),
+                         record.container_id(), "the cut has another one than the plan"));
+    planned.erase(found);
+  }
+  if (planned.empty()) return absl::OkStatus();
+  return Need(false, planned.begin()->first, "the cut does not have it");
+}
+
+}  // namespace ferry::vm
