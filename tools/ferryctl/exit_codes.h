@@ -14,7 +14,7 @@ inline constexpr int kCancelled = 6;
 inline constexpr int kTimedOut = 7;
 inline constexpr int kNeedsPerson = 8;
 inline constexpr int kExecFailed = 125;
-inline constexpr int kNotRunnable = 126;  // a container's program
-inline constexpr int kNotFound = 127;
+inline constexpr int kCannotRun = 126;  // a container's program
+inline constexpr int kNoProgram = 127;
 
 }  // namespace ferry::ctl

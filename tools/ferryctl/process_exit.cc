@@ -57,8 +57,8 @@ int CommandFailureCode(const absl::Status& status) {
   const absl::string_view text = status.message();
   const bool not_run = absl::StrContains(text, "exec container process");
   const bool absent = absl::StrContains(text, "No such file or directory");
-  if (absl::StrContains(text, "executable file") || (not_run && absent)) return kNotFound;
-  if (absl::StrContains(text, "open executable") || not_run) return kNotRunnable;
+  if (absl::StrContains(text, "executable file") || (not_run && absent)) return kNoProgram;
+  if (absl::StrContains(text, "open executable") || not_run) return kCannotRun;
   return kExecFailed;
 }
 

@@ -1,0 +1,54 @@
+"""A small image to run containers of: a busybox and the workload, without a network."""
+from . import images
+from .host import ROOT
+
+NAME = "box"
+APPLETS = ("cat", "chmod", "echo", "env", "false", "grep", "head", "hostname", "id", "kill", "ls",
+           "mkdir", "ps", "pwd", "readlink", "rm", "sh", "sleep", "stty", "tail", "touch", "tr",
+           "true", "wc")
+
+
+def workload():
+    """The program that the guest image has, too."""
+    found = sorted(ROOT.glob("build/*/bin/ferry-workload"))
+    assert found, "build ferry-workload first"
+    return found[0].read_bytes()
+
+
+def archive():
+    """Its root file system as a tar."""
+    entries = {"bin": None, "bin/busybox": images.busybox(), "bin/ferry-workload": workload(),
+               "etc": None, "etc/passwd": b"root:x:0:0::/:/bin/sh\nweb:x:7:8::/srv:/bin/sh\n",
+               "etc/group": b"root:x:0:\nweb:x:8:\n", "srv": None, "tmp": None, "proc": None,
+               "sys": None, "dev": None, "run": None}
+    entries.update({f"bin/{applet}": "busybox" for applet in APPLETS})
+    return images.make_tar(entries)
+
+
+def import_into(host, folder):
+    """Gives the host the image."""
+    tar = folder / "box.tar"
+    tar.write_bytes(archive())
+    host.ctl.ok("image", "import", NAME, tar)
+
+
+def containers(host, *options):
+    """What `container list` shows of all, also of those that have stopped."""
+    return host.ctl.json("container", "list", "-a", *options).get("containers", [])
+
+
+def inspect(host, container):
+    return host.ctl.json("container", "inspect", container)
+
+
+def state(host, container):
+    """One word; "absent" if there is no such container."""
+    for entry in containers(host):
+        if container in (entry["spec"]["name"], entry["id"]):
+            return entry["state"].lower().replace("container_state_", "")
+    return "absent"
+
+
+def stats(host, container):
+    """Its numbers, once."""
+    return host.ctl.json("container", "stats", "--no-stream", container)
