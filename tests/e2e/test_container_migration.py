@@ -3,10 +3,11 @@ import shutil
 
 import pytest
 
+from harness import box
+from harness.box import containers, inspect, state
 from harness.fixtures import note_isolation
 from harness.host import Hosts
 from harness.inotify import wait_until
-from test_containers import containers, inspect, make_image, state
 
 
 @pytest.fixture
@@ -20,7 +21,7 @@ def hosts(pytestconfig, shared):
     with Hosts(shared_folder=shared) as pair:
         note_isolation(pytestconfig, pair)
         pair.start()
-        make_image(pair[0], shared)
+        box.import_into(pair[0], shared)
         yield pair
 
 
@@ -44,15 +45,15 @@ def test_containers_move_with_their_vm_and_their_clients(hosts, vm, shared):
         client.write(b"before\n")
         client.wait_until(lambda output: output == b"before\n")
         ctl.ok("exec", "--container", "web", "--", "sh", "-c", "echo kept > /kept")
-        process = inspect(ctl, "web")["process_id"]
+        process = inspect(source, "web")["process_id"]
         assert layers(destination) == []
         ctl.migrate(vm, destination)
         client.write(b"after\n")
         client.wait_until(lambda output: output == b"before\nafter\n")
-        assert containers(ctl) == []
+        assert containers(source) == []
         there = destination.ctl
-        assert state(there, "web") == "running"
-        assert inspect(there, "web")["process_id"] == process
+        assert state(destination, "web") == "running"
+        assert inspect(destination, "web")["process_id"] == process
         assert layers(destination) == layers(source)
         assert there.ok("exec", "--container", "web", "--", "cat", "/kept") == "kept\n"
         # And back again, where the layers are already.
@@ -62,8 +63,8 @@ def test_containers_move_with_their_vm_and_their_clients(hosts, vm, shared):
         assert ctl.ok("exec", "--container", "web", "--", "cat", "/kept") == "kept\n"
         client.close_stdin()
         assert client.wait() == 0
-    assert inspect(ctl, "web")["exit_status"] == {"code": 0}
-    assert containers(destination.ctl) == []
+    assert inspect(source, "web")["exit_status"] == {"code": 0}
+    assert containers(destination) == []
     ctl.ok("container", "rm", "web")
     assert sorted(path.name for path in shared.glob("*.qcow2*")) == []
 
@@ -80,13 +81,13 @@ def test_containers_in_every_state_move_as_they_are(hosts, vm, shared):
     ctl.ok("run", "-d", "--name", "bare", "--vm", vm, "--read-only", "box", "sleep", "1000")
     unread = ctl.ok("exec", "-d", "--container", "running", "--", "sh", "-c",
                     "echo unread; exit 4").strip()
-    wait_until(source.outside(source.state), lambda: state(ctl, "stopped") == "stopped")
+    wait_until(source.outside(source.state), lambda: state(source, "stopped") == "stopped")
     ctl.migrate(vm, destination)
     assert {one["spec"]["name"]: one["state"].removeprefix("CONTAINER_STATE_").lower()
-            for one in containers(there)} == {
+            for one in containers(destination)} == {
                 "created": "created", "running": "running", "paused": "paused",
                 "stopped": "stopped", "bare": "running"}
-    assert inspect(there, "stopped")["exit_status"] == {"code": 9}
+    assert inspect(destination, "stopped")["exit_status"] == {"code": 9}
     with there.attach("attach", vm, unread) as client:
         assert client.wait() == 4
         assert client.output() == b"unread\n"
@@ -101,7 +102,7 @@ def test_containers_in_every_state_move_as_they_are(hosts, vm, shared):
         there.ok("container", "stop", "-t", "0", name)
     for name in ("created", "running", "paused", "stopped", "bare"):
         there.ok("container", "rm", name)
-    assert containers(there) == []
+    assert containers(destination) == []
     assert sorted(path.name for path in shared.glob("*.qcow2*")) == []
 
 
@@ -113,7 +114,7 @@ def test_a_scratch_disk_of_one_host_alone_is_refused_with_the_reason(hosts, vm):
     assert "scratch disk of container web" in refused.stderr and "--scratch-dir" in refused.stderr
     dry = source.ctl.run("migrate", vm, "--to", destination.address, "--dry-run")
     assert dry.returncode != 0 and "scratch disk of container web" in dry.stdout + dry.stderr
-    assert state(source.ctl, "web") == "running"
+    assert state(source, "web") == "running"
     assert source.ctl.ok("exec", "--container", "web", "--", "echo", "on") == "on\n"
 
 
@@ -124,8 +125,8 @@ def test_a_copy_of_the_scratch_disk_is_not_the_scratch_disk(hosts, vm, isolated_
     isolated_folder.copy()
     refused = source.ctl.run("migrate", vm, "--to", destination.address)
     assert refused.returncode != 0 and "not seen" in refused.stderr, refused.stderr
-    assert state(source.ctl, "web") == "running"
-    assert containers(destination.ctl) == [] and destination.ctl.vms() == []
+    assert state(source, "web") == "running"
+    assert containers(destination) == [] and destination.ctl.vms() == []
 
 
 @pytest.fixture
@@ -162,8 +163,8 @@ def test_a_migration_that_is_called_off_leaves_the_containers_as_they_were(hosts
             assert moving.wait() != 0
         client.write(b"two\n")
         client.wait_until(lambda output: output == b"one\ntwo\n")
-        assert state(ctl, "web") == "running"
-        assert containers(destination.ctl) == [] and destination.ctl.vms() == []
+        assert state(source, "web") == "running"
+        assert containers(destination) == [] and destination.ctl.vms() == []
         assert sorted(path.name for path in shared.glob("*.proof")) == []
         client.close_stdin()
         assert client.wait() == 0
@@ -181,7 +182,7 @@ def test_what_is_started_while_memory_moves_is_there_afterwards(hosts, vm, share
         ctl.ok("container", "start", "web")
         process = ctl.ok("exec", "-d", "--container", "web", "--", "sleep", "1000").strip()
         assert moving.wait() == 0
-    assert state(destination.ctl, "web") == "running"
+    assert state(destination, "web") == "running"
     assert process in [str(one["id"]) for one in destination.ctl.processes(vm)]
     with destination.ctl.attach("container", "attach", "web") as client:
         client.write(b"here\n")
@@ -199,5 +200,5 @@ def test_a_container_that_is_to_go_when_it_stops_goes_at_the_destination(hosts, 
         source.ctl.migrate(vm, destination)
         client.close_stdin()
         assert client.wait() == 0
-    wait_until(destination.outside(destination.state), lambda: containers(destination.ctl) == [])
+    wait_until(destination.outside(destination.state), lambda: containers(destination) == [])
     assert sorted(path.name for path in shared.glob("*.qcow2*")) == []
