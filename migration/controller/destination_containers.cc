@@ -4,6 +4,7 @@
 
 #include "absl/strings/str_cat.h"
 #include "bridge/runtime/status_macros.h"
+#include "bridge/runtime/str_cat.h"
 #include "ferry/v1/container.pb.h"
 #include "migration/controller/destination_session.h"
 #include "migration/layers/layer_receiver.h"
@@ -47,7 +48,7 @@ std::vector<v1::IncomingContainer> DestinationSession::Incoming() const {
 
 absl::Status DestinationSession::CheckBinds(const std::string& call) const {
   if (info_.state() == v1::SESSION_STATE_DESTINATION_IMPORTED) return absl::OkStatus();
-  return absl::FailedPreconditionError(absl::StrCat(
+  return absl::FailedPreconditionError(StrCat(
       call, " is for a session that is imported and not prepared yet; session ", id(), " is ",
       ToString(info_.state())));
 }

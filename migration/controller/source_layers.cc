@@ -1,6 +1,7 @@
 // What the VM's containers consist of goes to a destination that lacks it, before the VM does.
 #include "absl/strings/str_cat.h"
 #include "bridge/runtime/status_macros.h"
+#include "bridge/runtime/str_cat.h"
 #include "migration/connection/dialer.h"
 #include "migration/controller/source_session.h"
 #include "migration/layers/layer_sender.h"
@@ -24,8 +25,8 @@ Task<absl::StatusOr<std::shared_ptr<SessionConnection>>> SourceSession::DialForL
 Task<absl::Status> SourceSession::SendLayers(v1::SendLayersRequest request) {
   auto keep = self();
   if (info_.state() != v1::SESSION_STATE_SOURCE_EXPORTED || deps_.exports == nullptr) {
-    co_return absl::FailedPreconditionError(absl::StrCat(
-        "session ", id(), " sends no layers while it is ", ToString(info_.state())));
+    co_return absl::FailedPreconditionError(
+        StrCat("session ", id(), " sends no layers while it is ", ToString(info_.state())));
   }
   if (layers_ != nullptr) {
     co_return absl::FailedPreconditionError(

@@ -8,6 +8,7 @@
 #include "migration/connection/dialer.h"
 #include "migration/controller/source_session.h"
 #include "migration/controller/state_check.h"
+#include "migration/options/initialize_options.h"
 #include "migration/controller/transfer_progress.h"
 #include "vmmanager/rpc/error_info.h"
 #include "vmmanager/state/envelope.h"
