@@ -51,14 +51,11 @@ absl::StatusOr<UniqueFd> ConnectTo(const std::string& path) {
   return fd;
 }
 
-// How long disks may hold up the end of the VM.
-constexpr milliseconds kUnmountLimit{5'000};
-
 Task<void> RunServer(std::shared_ptr<bridge::GuestServer> server, bridge::LinuxVolumes* volumes,
                      asio::io_context* io) {
   Say("ready");
   co_await server->Run();
-  co_await volumes->UnmountAll(kUnmountLimit);
+  co_await volumes->UnmountAll();
   io->stop();
 }
 
