@@ -31,6 +31,7 @@ class Daemon {
   void AuditRefusedSession(const migration::RefusedConnection& refused);
   Task<absl::Status> OpenFence();
   Task<absl::Status> OpenBackend();
+  void MakeImages();
   Task<void> OpenImages();
   absl::Status OpenMigration();
   absl::Status Serve();
