@@ -84,7 +84,7 @@ struct Guest::Impl {
       : options(o),
         gate(std::make_shared<LinkGate>(executor, transport)),
         connection(std::make_shared<GuestConnection>(gate, o.rpc_timeout)),
-        log(o.log ? std::make_shared<GuestLog>(gate, o.log) : nullptr),
+        log(o.log ? std::make_shared<GuestLog>(gate, o.log, o.log_allowance) : nullptr),
         requests(executor),
         strays(connection, {.knows = [this](uint32_t pid) { return processes.count(pid) != 0; },
                             .acknowledge_exit = [this](uint32_t pid) { AcknowledgeExit(pid); }}) {}

@@ -24,6 +24,7 @@ struct GuestOptions {
   size_t max_processes = 4096;  // more are refused; what a migration carries is bounded
   size_t ended_kept = 64;       // ended processes that nobody is attached to; the newest stay
   GuestLogSink log;             // null: the guest's log is not taken
+  std::shared_ptr<LogAllowance> log_allowance;  // what all guests' logs share; null: nothing
 };
 
 // What a migration carries of a guest, and what the destination makes it from again.

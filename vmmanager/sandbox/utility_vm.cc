@@ -270,6 +270,7 @@ void UtilityVm::MakeGuest(Spools spools) {
   options.log = [name = this->name()](bridge::LogLevel level, const std::string& text) {
     LogOfGuest(name, level, text);
   };
+  options.log_allowance = deps_.settings.log_allowance;
   guest_ = guest::Guest::Create(deps_.executor, system_->guest_transport(), options);
   std::weak_ptr<UtilityVm> weak = weak_from_this();
   guest_->set_on_change([weak] {
