@@ -385,7 +385,12 @@ void Guest::Freeze() {
 void Guest::Unfreeze() {
   impl_->gate->transport.ResumeReading();
   impl_->gate->open.Set();
+  impl_->connection->StoodStill();
 }
+
+void Guest::StandsStill() { impl_->connection->StandsStill(); }
+
+void Guest::RunsAgain() { impl_->connection->RunsAgain(); }
 
 absl::StatusOr<GuestState> Guest::Save() const {
   GuestState state;

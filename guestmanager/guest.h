@@ -84,6 +84,11 @@ class Guest : public std::enable_shared_from_this<Guest> {
   void Freeze();
   void Unfreeze();
 
+  // The guest is about to be paused: until it runs again, and its clock has been set, none of its
+  // processes is told anything.
+  void StandsStill();
+  void RunsAgain();
+
   // The state that a destination needs. FAILED_PRECONDITION, naming the process, if one of them
   // cannot be carried over.
   absl::StatusOr<GuestState> Save() const;
