@@ -1,6 +1,7 @@
 #include "guestmanager/fake_agent.h"
 
 #include <algorithm>
+#include <chrono>
 #include <utility>
 
 namespace ferry::guest {
@@ -112,11 +113,15 @@ void FakeAgent::Handle(const Frame& frame) {
     response.capabilities.runtime_os_type = "Linux";
     response.capabilities.guest_defined.resumable_stdio_supported = resumable;
     response.capabilities.guest_defined.acknowledge_exit_supported = acknowledges;
+    response.capabilities.guest_defined.clock_supported = clock_ahead.has_value();
     return Send(answer, frame.id, Encode(response));
   }
   if (silent) return;
   if (frame.type == bridge::kExecuteProcess) return Execute(frame);
   if (frame.type == bridge::kWaitForProcess) return HandleWait(frame);
+  if (frame.type == bridge::kGetClock || frame.type == bridge::kAdjustClock) {
+    return HandleClock(frame);
+  }
   if (frame.type == bridge::kSignalProcess) {
     auto request = bridge::Decode<bridge::SignalProcessRequest>(frame.payload);
     auto found = processes.find(request->process_id);
@@ -151,6 +156,29 @@ void FakeAgent::Handle(const Frame& frame) {
   const bool shutdown =
       frame.type == bridge::kShutdownGraceful || frame.type == bridge::kShutdownForced;
   if (shutdown && on_shutdown) on_shutdown();
+}
+
+void FakeAgent::HandleClock(const Frame& frame) {
+  if (holds_clock) return clock_requests_.push_back(frame);
+  const uint32_t answer = bridge::ResponseType(frame.type);
+  if (refuses_clock || !clock_ahead) {
+    return Send(answer, frame.id,
+                Encode(bridge::FailedResponse(bridge::kHresultFailed, "no clock", "")));
+  }
+  if (frame.type == bridge::kAdjustClock) {
+    *clock_ahead += bridge::Decode<bridge::AdjustClockRequest>(frame.payload)->offset_ns;
+    return Send(answer, frame.id, Encode(bridge::SimpleResponse{}));
+  }
+  const auto now = std::chrono::system_clock::now().time_since_epoch();
+  bridge::GetClockResponse response;
+  response.unix_ns = static_cast<uint64_t>(
+      std::chrono::duration_cast<std::chrono::nanoseconds>(now).count() + *clock_ahead);
+  Send(answer, frame.id, Encode(response));
+}
+
+void FakeAgent::AnswerClock() {
+  holds_clock = false;
+  for (const Frame& frame : std::exchange(clock_requests_, {})) HandleClock(frame);
 }
 
 void FakeAgent::Execute(const Frame& frame) {

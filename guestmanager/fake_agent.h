@@ -50,11 +50,14 @@ class FakeAgent : public std::enable_shared_from_this<FakeAgent> {
       : FakeAgent(executor, [&transport](uint32_t port) { return transport.Dial(port); }) {}
 
   bool resumable = true;
-  bool acknowledges = true;  // exits: AcknowledgeExitSupported
-  bool silent = false;       // answers nothing but the negotiation
-  bool breaks_link = false;  // right after its answer to ExecuteProcess, which arrives
-  size_t ack_lag = 0;        // stdin bytes received that the process has not taken
-  bool answer_waits = true;  // false: exits stay untold
+  bool acknowledges = true;            // exits: AcknowledgeExitSupported
+  bool silent = false;                 // answers nothing but the negotiation
+  bool breaks_link = false;            // right after its answer to ExecuteProcess, which arrives
+  size_t ack_lag = 0;                  // stdin bytes received that the process has not taken
+  bool answer_waits = true;            // false: exits stay untold
+  std::optional<int64_t> clock_ahead;  // of the host's, in ns; nullopt: it is not the host's affair
+  bool holds_clock = false;            // answers GetClock only with AnswerClock()
+  bool refuses_clock = false;
   uint32_t version = bridge::kProtocolVersion;
   std::map<uint32_t, Process> processes;
   std::vector<bridge::Frame> received;
@@ -74,6 +77,8 @@ class FakeAgent : public std::enable_shared_from_this<FakeAgent> {
   // Raw bytes on the bridge.
   void SendRaw(const std::string& bytes);
   void Send(uint32_t type, int64_t id, const std::string& payload);
+  // Answers what it was asked for its clock meanwhile, and holds nothing back any more.
+  void AnswerClock();
   int CountReceived(uint32_t type) const;
   // Ends everything, so that the test's tasks end.
   void Stop();
@@ -87,6 +92,7 @@ class FakeAgent : public std::enable_shared_from_this<FakeAgent> {
   static Task<void> ServeInput(Shared self, uint32_t pid);
   void Handle(const bridge::Frame& frame);
   void HandleWait(const bridge::Frame& frame);
+  void HandleClock(const bridge::Frame& frame);
   void Execute(const bridge::Frame& frame);
   void DialStdio(uint32_t pid);
   std::shared_ptr<Wire> Dial(uint32_t port);
@@ -97,6 +103,7 @@ class FakeAgent : public std::enable_shared_from_this<FakeAgent> {
   std::shared_ptr<Wire> bridge_;
   std::map<uint32_t, std::shared_ptr<Wire>> stdio_;  // by port
   std::vector<std::pair<int64_t, uint32_t>> waits_;  // id, pid
+  std::vector<bridge::Frame> clock_requests_;        // held back
   uint32_t next_pid_ = 100;
   bool stopped_ = false;
 };

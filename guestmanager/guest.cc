@@ -90,7 +90,7 @@ struct Guest::Impl {
         gate(std::make_shared<LinkGate>(executor, transport)),
         connection(std::make_shared<GuestConnection>(gate, o.rpc_timeout)),
         container_host(connection),
-        log(o.log ? std::make_shared<GuestLog>(gate, o.log) : nullptr),
+        log(o.log ? std::make_shared<GuestLog>(gate, o.log, o.log_allowance) : nullptr),
         requests(executor),
         strays(connection, {.knows = [this](uint32_t pid) { return processes.count(pid) != 0; },
                             .acknowledge_exit = [this](uint32_t pid) { AcknowledgeExit(pid); }}) {}
@@ -420,7 +420,12 @@ void Guest::Freeze() {
 void Guest::Unfreeze() {
   impl_->gate->transport.ResumeReading();
   impl_->gate->open.Set();
+  impl_->connection->StoodStill();
 }
+
+void Guest::StandsStill() { impl_->connection->StandsStill(); }
+
+void Guest::RunsAgain() { impl_->connection->RunsAgain(); }
 
 absl::StatusOr<GuestState> Guest::Save() const {
   GuestState state;

@@ -24,6 +24,7 @@ struct GuestOptions {
   size_t max_processes = 4096;  // more are refused; what a migration carries is bounded
   size_t ended_kept = 64;       // ended processes that nobody is attached to; the newest stay
   GuestLogSink log;             // null: the guest's log is not taken
+  std::shared_ptr<LogAllowance> log_allowance;  // what all guests' logs share; null: nothing
 };
 
 // What a migration carries of a guest, and what the destination makes it from again.
@@ -92,6 +93,11 @@ class Guest : public std::enable_shared_from_this<Guest> {
   // nothing had been. Writes to the guest are held back meanwhile.
   void Freeze();
   void Unfreeze();
+
+  // The guest is about to be paused: until it runs again, and its clock has been set, none of its
+  // processes is told anything.
+  void StandsStill();
+  void RunsAgain();
 
   // The state that a destination needs. FAILED_PRECONDITION, naming the process, if one of them
   // cannot be carried over.

@@ -1,10 +1,15 @@
 #include "guestmanager/guest_connection.h"
 
+#include <spdlog/spdlog.h>
+
+#include <algorithm>
+#include <chrono>
 #include <utility>
 #include <vector>
 
 #include "absl/strings/str_cat.h"
 #include "absl/strings/str_format.h"
+#include "guestmanager/guest_clock.h"
 
 namespace ferry::guest {
 namespace {
@@ -40,7 +45,10 @@ struct GuestConnection::Link {
 };
 
 GuestConnection::GuestConnection(std::shared_ptr<LinkGate> gate, milliseconds rpc_timeout)
-    : gate_(std::move(gate)), rpc_timeout_(rpc_timeout), ready_(gate_->executor) {}
+    : gate_(std::move(gate)),
+      rpc_timeout_(rpc_timeout),
+      ready_(gate_->executor),
+      clock_mutex_(gate_->executor) {}
 
 absl::Status GuestConnection::Listen() {
   absl::StatusOr<std::unique_ptr<bridge::Listener>> listener =
@@ -98,13 +106,54 @@ Task<void> GuestConnection::ReadLoop(std::shared_ptr<GuestConnection> self,
     if (link->closed) co_return;
     if (!status.ok()) co_return self->Break(link, status);
     if (was_ready || !self->ready()) continue;
-    link->negotiation_limit.cancel();
-    self->gate_->resumable_stdio =
-        self->core_.capabilities().guest_defined.resumable_stdio_supported;
-    self->gate_->capabilities_known.Set();
-    self->ready_.Set();
-    if (self->on_ready_) self->on_ready_();
+    self->Negotiated(link);
   }
+}
+
+void GuestConnection::Negotiated(const std::shared_ptr<Link>& link) {
+  link->negotiation_limit.cancel();
+  gate_->resumable_stdio = core_.capabilities().guest_defined.resumable_stdio_supported;
+  gate_->capabilities_known.Set();
+  ready_.Set();
+  if (!still_) Spawn(gate_->executor, SetClock(shared_from_this(), link));
+  if (on_ready_) on_ready_();
+}
+
+Task<void> GuestConnection::SetClock(std::shared_ptr<GuestConnection> self,
+                                     std::shared_ptr<Link> link) {
+  const AsyncMutex::Guard one = co_await self->clock_mutex_.Lock();
+  if (link->closed) co_return;
+  uint64_t turn = 0;
+  do {
+    turn = self->clock_turn_;
+    if (!self->core_.capabilities().guest_defined.clock_supported) continue;
+    const AgentCall call = [&self, &link](uint32_t type, std::string text) {
+      return self->Ask(type, std::move(text), self->rpc_timeout_, link);
+    };
+    const absl::Status set = co_await SetGuestClock(call);
+    if (link->closed) co_return;
+    if (!set.ok()) spdlog::debug("a guest's clock is not set: {}", std::string(set.message()));
+  } while (turn != self->clock_turn_ && !self->still_);
+  if (!self->still_) self->gate_->clock_set.Set();
+}
+
+void GuestConnection::StandsStill() {
+  if (!closed_.ok()) return;
+  still_ = true;
+  ++clock_turn_;
+  gate_->clock_set.Reset();
+}
+
+void GuestConnection::RunsAgain() {
+  still_ = false;
+  StoodStill();
+}
+
+void GuestConnection::StoodStill() {
+  if (!closed_.ok()) return;
+  ++clock_turn_;
+  gate_->clock_set.Reset();
+  if (!still_ && link_ && ready()) Spawn(gate_->executor, SetClock(shared_from_this(), link_));
 }
 
 Task<void> GuestConnection::WriteLoop(std::shared_ptr<GuestConnection> self,
@@ -151,6 +200,24 @@ Task<absl::Status> GuestConnection::WaitReady() {
 Task<absl::StatusOr<std::string>> GuestConnection::Call(uint32_t type, std::string payload,
                                                         milliseconds limit) {
   std::shared_ptr<GuestConnection> self = shared_from_this();
+  const auto begun = std::chrono::steady_clock::now();
+  const bool ends_all = type == bridge::kShutdownGraceful || type == bridge::kShutdownForced;
+  if (ready() && !ends_all && !gate_->clock_set.is_set()) {
+    Task<void> clock_set = gate_->clock_set.Wait();
+    const absl::Status set =
+        co_await WithDeadline(limit, "the guest's clock to be set", std::move(clock_set));
+    if (!set.ok()) co_return set;
+  }
+  const auto spent = std::chrono::steady_clock::now() - begun;
+  limit -= std::chrono::duration_cast<milliseconds>(spent);
+  co_return co_await Ask(type, std::move(payload), std::max(limit, milliseconds(1)), link_);
+}
+
+Task<absl::StatusOr<std::string>> GuestConnection::Ask(uint32_t type, std::string payload,
+                                                       milliseconds limit,
+                                                       std::shared_ptr<Link> on) {
+  std::shared_ptr<GuestConnection> self = shared_from_this();
+  if (on != link_) co_return absl::UnavailableError("the link to the guest was lost");
   auto answer = std::make_shared<PendingAnswer>(gate_->executor);
   auto complete = [answer](absl::StatusOr<std::string> value) {
     answer->value = std::move(value);
@@ -159,11 +226,12 @@ Task<absl::StatusOr<std::string>> GuestConnection::Call(uint32_t type, std::stri
   absl::StatusOr<int64_t> id =
       core_.Call(type, payload, BridgeClientCore::Kind::kShort, std::move(complete));
   if (!id.ok()) co_return id.status();
-  std::weak_ptr<Link> sent_on = link_;
+  std::weak_ptr<Link> sent_on = std::exchange(on, nullptr);
   Kick();
   absl::Status status = co_await WithDeadline(limit, "the guest's agent", AwaitAnswer(answer));
   if (!status.ok()) {
-    if (std::shared_ptr<Link> link = sent_on.lock()) Break(link, status);
+    // A guest that is paused cannot answer.
+    if (std::shared_ptr<Link> link = sent_on.lock(); link && !still_) Break(link, status);
     co_return status;
   }
   co_return std::move(answer->value);
@@ -199,6 +267,7 @@ void GuestConnection::Close(const absl::Status& reason) {
   }
   core_.Close(closed_);
   ready_.Set();
+  gate_->clock_set.Set();
 }
 
 }  // namespace ferry::guest

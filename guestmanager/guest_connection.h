@@ -29,8 +29,9 @@ class GuestConnection : public std::enable_shared_from_this<GuestConnection> {
   BridgeClientCore& core() { return core_; }
   const BridgeClientCore& core() const { return core_; }
 
-  // One call; the answer's JSON text. A call that expires takes the connection down (the agent is
-  // stuck or gone; it dials again). A cancelled caller may leave earlier.
+  // One call; the answer's JSON text. Waits until the guest's clock is set. A call that expires
+  // takes the connection down (the agent is stuck or gone; it dials again). A cancelled caller may
+  // leave earlier.
   Task<absl::StatusOr<std::string>> Call(uint32_t type, std::string payload, milliseconds limit);
   milliseconds rpc_timeout() const { return rpc_timeout_; }
 
@@ -41,6 +42,13 @@ class GuestConnection : public std::enable_shared_from_this<GuestConnection> {
   // Sends and does not care for the answer. False if it can't be sent now.
   bool Post(uint32_t type, const std::string& payload);
 
+  // The guest stands still from here on, and its clock with it: until RunsAgain() and until the
+  // clock has been set then, its processes are told nothing.
+  void StandsStill();
+  void RunsAgain();
+  // It stood still for a moment and runs, unless somebody else keeps it from that.
+  void StoodStill();
+
   void Close(const absl::Status& reason);
 
  private:
@@ -48,6 +56,12 @@ class GuestConnection : public std::enable_shared_from_this<GuestConnection> {
   static Task<void> AcceptLoop(std::shared_ptr<GuestConnection> self);
   static Task<void> ReadLoop(std::shared_ptr<GuestConnection> self, std::shared_ptr<Link> link);
   static Task<void> WriteLoop(std::shared_ptr<GuestConnection> self, std::shared_ptr<Link> link);
+  void Negotiated(const std::shared_ptr<Link>& link);
+  // Sets the guest's clock, again if it stands still meanwhile, and opens the gate for what
+  // processes are told.
+  static Task<void> SetClock(std::shared_ptr<GuestConnection> self, std::shared_ptr<Link> link);
+  Task<absl::StatusOr<std::string>> Ask(uint32_t type, std::string payload, milliseconds limit,
+                                        std::shared_ptr<Link> on);
   void Take(std::unique_ptr<bridge::Connection> connection);
   void Break(const std::shared_ptr<Link>& link, const absl::Status& reason);
   void Kick();
@@ -59,6 +73,9 @@ class GuestConnection : public std::enable_shared_from_this<GuestConnection> {
   std::shared_ptr<bridge::Listener> listener_;
   std::shared_ptr<Link> link_;
   AsyncEvent ready_;
+  bool still_ = false;       // the guest is paused
+  uint64_t clock_turn_ = 0;  // how often the guest's clock became doubtful
+  AsyncMutex clock_mutex_;   // one at a time sets it, or it would be set twice as far
   absl::Status closed_;
 };
 

@@ -1,5 +1,6 @@
 #include "guestmanager/guest_log.h"
 
+#include <algorithm>
 #include <array>
 #include <chrono>
 #include <optional>
@@ -7,20 +8,21 @@
 
 namespace ferry::guest {
 
-milliseconds LogAllowance::Take(std::chrono::steady_clock::time_point now) {
+milliseconds LogAllowance::Wait(std::chrono::steady_clock::time_point now) {
   if (now - began_ >= kPeriod) {
     began_ = now;
     taken_ = 0;
   }
-  if (taken_ < kLines) {
-    ++taken_;
-    return milliseconds(0);
-  }
+  if (taken_ < lines_) return milliseconds(0);
   return std::chrono::ceil<milliseconds>(began_ + kPeriod - now);
 }
 
-GuestLog::GuestLog(std::shared_ptr<LinkGate> gate, GuestLogSink sink)
-    : gate_(std::move(gate)), sink_(std::move(sink)), closed_(gate_->executor) {}
+GuestLog::GuestLog(std::shared_ptr<LinkGate> gate, GuestLogSink sink,
+                   std::shared_ptr<LogAllowance> shared)
+    : gate_(std::move(gate)),
+      sink_(std::move(sink)),
+      closed_(gate_->executor),
+      shared_(std::move(shared)) {}
 
 absl::Status GuestLog::Listen() {
   absl::StatusOr<std::unique_ptr<bridge::Listener>> listener =
@@ -76,8 +78,14 @@ Task<bool> GuestLog::Allowed() {
   const std::shared_ptr<GuestLog> self = shared_from_this();
   while (!closed_.is_set()) {
     co_await gate_->open.Wait();
-    const milliseconds wait = allowance_.Take(std::chrono::steady_clock::now());
-    if (wait == milliseconds(0)) break;
+    const auto now = std::chrono::steady_clock::now();
+    milliseconds wait = allowance_.Wait(now);
+    if (shared_) wait = std::max(wait, shared_->Wait(now));
+    if (wait == milliseconds(0)) {
+      allowance_.Take();
+      if (shared_) shared_->Take();
+      break;
+    }
     Task<void> closed = closed_.Wait();
     const absl::Status ignored = co_await WithDeadline(wait, "the log", std::move(closed));
   }

@@ -14,16 +14,22 @@ namespace ferry::guest {
 // Told one line of the guest's log. The text is the guest's, and may hold anything.
 using GuestLogSink = std::function<void(bridge::LogLevel level, const std::string& text)>;
 
-// How many lines of one guest are passed on: the log is the host's, and a guest must not fill it.
+// How many lines are passed on: the log is the host's, and guests must not fill it.
 class LogAllowance {
  public:
-  static constexpr int kLines = 50;  // in each period
+  static constexpr int kLines = 50;        // of one guest, in each period
+  static constexpr int kTotalLines = 500;  // of all guests of a daemon together
   static constexpr milliseconds kPeriod{10'000};
 
-  // Takes one line, or says how long to wait until the next one may pass.
-  milliseconds Take(std::chrono::steady_clock::time_point now);
+  explicit LogAllowance(int lines = kLines) : lines_(lines) {}
+
+  // How long to wait until one more line may pass; 0: it may.
+  milliseconds Wait(std::chrono::steady_clock::time_point now);
+  // Takes one, which may pass.
+  void Take() { ++taken_; }
 
  private:
+  const int lines_;
   std::chrono::steady_clock::time_point began_;
   int taken_ = 0;
 };
@@ -34,7 +40,9 @@ class LogAllowance {
 // is read more slowly; its kernel's buffer then counts what it loses.
 class GuestLog : public std::enable_shared_from_this<GuestLog> {
  public:
-  GuestLog(std::shared_ptr<LinkGate> gate, GuestLogSink sink);
+  // `shared` is what all guests take from beside their own; nullptr: this one is alone.
+  GuestLog(std::shared_ptr<LinkGate> gate, GuestLogSink sink,
+           std::shared_ptr<LogAllowance> shared = nullptr);
 
   absl::Status Listen();
   // Nothing is passed on any more.
@@ -53,6 +61,7 @@ class GuestLog : public std::enable_shared_from_this<GuestLog> {
   GuestLogSink sink_;
   AsyncEvent closed_;
   LogAllowance allowance_;
+  const std::shared_ptr<LogAllowance> shared_;
   std::shared_ptr<bridge::Listener> listener_;
   std::shared_ptr<bridge::Connection> connection_;  // the newest
   uint64_t last_ = 0;                               // record that was passed on

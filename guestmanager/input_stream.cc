@@ -35,13 +35,13 @@ absl::Status InputStream::Send(uint64_t offset, std::string_view data) {
   const uint64_t at = sent_;
   sent_ += data.size();
   if (stream_->plain()) {
-    stream_->Send(std::string(data), data.size());
+    stream_->SendToProcess(std::string(data), data.size());
   } else if (synchronised_ && stream_->up()) {
     for (size_t done = 0; done < data.size(); done += bridge::kMaxStreamPayload) {
       std::string_view part = data.substr(done, bridge::kMaxStreamPayload);
       std::string frame = bridge::EncodeDataHeader(at + done, part.size());
       frame.append(part);
-      stream_->Send(std::move(frame), 0);
+      stream_->SendToProcess(std::move(frame), 0);
     }
   } else if (taken_ + before_plain_.size() == at) {
     before_plain_.append(data);
@@ -60,7 +60,7 @@ absl::Status InputStream::End(uint64_t offset) {
   if (stream_->plain()) {
     stream_->EndWriting();
   } else if (synchronised_ && stream_->up()) {
-    stream_->Send(bridge::EncodeEof(offset), 0);
+    stream_->SendToProcess(bridge::EncodeEof(offset), 0);
   }
   return absl::OkStatus();
 }
@@ -85,7 +85,7 @@ absl::Status InputStream::OnPeerHello(const bridge::StreamHello& hello) {
     end_.reset();
     rewinding_ = true;
   }
-  if (end_) stream_->Send(bridge::EncodeEof(*end_), 0);
+  if (end_) stream_->SendToProcess(bridge::EncodeEof(*end_), 0);
   observer_->OnTaken(taken_, end_taken_);
   if (moved) observer_->OnRewind(hello.offset);
   return absl::OkStatus();
@@ -112,7 +112,7 @@ void InputStream::OnPlainUp() {
   std::string held;
   held.swap(before_plain_);
   const size_t size = held.size();
-  if (size > 0) stream_->Send(std::move(held), size);
+  if (size > 0) stream_->SendToProcess(std::move(held), size);
   if (end_) stream_->EndWriting();
 }
 

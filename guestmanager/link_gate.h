@@ -5,11 +5,12 @@
 
 namespace ferry::guest {
 
-// What all tasks that talk to one guest share: its transport, whether anything may move now, and
-// what the agent can do. Tasks hold it by shared_ptr, because they may outlive the guest.
+// What all tasks that talk to one guest share: its transport, whether anything may move now, what
+// the agent can do, and whether the guest knows the time. Tasks hold it by shared_ptr, because they
+// may outlive the guest.
 struct LinkGate {
   LinkGate(Executor e, bridge::HostTransport& t)
-      : executor(e), transport(t), open(e), capabilities_known(e) {
+      : executor(e), transport(t), open(e), capabilities_known(e), clock_set(e) {
     open.Set();
   }
 
@@ -17,6 +18,7 @@ struct LinkGate {
   bridge::HostTransport& transport;
   AsyncEvent open;                // reset while the guest is frozen
   AsyncEvent capabilities_known;  // set for good: negotiated, or restored
+  AsyncEvent clock_set;  // reset while the guest's clock may be wrong: no process is told anything
   bool resumable_stdio = false;
 };
 

@@ -21,6 +21,7 @@ struct StdioStream::Link {
     std::string bytes;
     size_t counted = 0;
     bool half_close = false;
+    bool for_process = false;  // it is told that it runs
   };
 
   std::unique_ptr<bridge::Connection> connection;
@@ -49,13 +50,19 @@ bool StdioStream::plain() const { return link_ && link_->plain; }
 
 void StdioStream::Send(std::string bytes, size_t counted) {
   if (!up()) return;
-  link_->queue.push_back({std::move(bytes), counted, false});
+  link_->queue.push_back({std::move(bytes), counted});
+  link_->outgoing.Set();
+}
+
+void StdioStream::SendToProcess(std::string bytes, size_t counted) {
+  if (!up()) return;
+  link_->queue.push_back({std::move(bytes), counted, false, true});
   link_->outgoing.Set();
 }
 
 void StdioStream::EndWriting() {
   if (!up()) return;
-  link_->queue.push_back({"", 0, true});
+  link_->queue.push_back({"", 0, true, true});
   link_->outgoing.Set();
 }
 
@@ -202,6 +209,10 @@ Task<void> StdioStream::WriteLoop(std::shared_ptr<StdioStream> self, std::shared
     if (link->queue.empty()) {
       link->outgoing.Reset();
       co_await link->outgoing.Wait();
+      continue;
+    }
+    if (link->queue.front().for_process && !self->gate_->clock_set.is_set()) {
+      co_await self->gate_->clock_set.Wait();
       continue;
     }
     Link::Chunk chunk = std::move(link->queue.front());

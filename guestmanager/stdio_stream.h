@@ -45,6 +45,8 @@ class StdioStream : public std::enable_shared_from_this<StdioStream> {
   bool plain() const;
   // Queued for the current connection; dropped if there is none. `counted` bytes of it are payload.
   void Send(std::string bytes, size_t counted);
+  // The same for what the process reads: held back while the guest's clock may be wrong.
+  void SendToProcess(std::string bytes, size_t counted);
   void EndWriting();  // plain: half-close after what is queued
   void Wake();
   // Drops the connection; the guest dials again and the hellos say where to go on.

@@ -11,7 +11,6 @@
 #include "absl/strings/match.h"
 #include "absl/strings/str_cat.h"
 #include "bridge/container/mount_plan.h"
-#include "bridge/container/mounts.h"
 #include "bridge/container/scsi_disks.h"
 #include "bridge/process/device_events.h"
 #include "bridge/runtime/blocking_worker.h"
@@ -63,14 +62,14 @@ absl::Status LoadModules(const KernelModules& modules, const std::string& filesy
   return absl::OkStatus();
 }
 
-absl::Status MakeOverlay(const KernelModules& modules, const CombinedLayers& layers,
-                         const MountPlan& plan) {
+absl::Status MakeOverlay(const Options& options, const KernelModules& modules,
+                         const CombinedLayers& layers, const MountPlan& plan) {
   RETURN_IF_ERROR(LoadModules(modules, "overlay"));
   if (!layers.scratch_path.empty()) {
     RETURN_IF_ERROR(MakeFolder(UpperFolder(layers)));
     RETURN_IF_ERROR(MakeFolder(WorkFolder(layers)));
   }
-  return MountAt(plan.source, layers.container_root_path, plan);
+  return options.mount(plan.source, layers.container_root_path, plan);
 }
 
 absl::Status LetGo(const std::string& folder, const std::string& node, const std::string& name) {
@@ -105,28 +104,19 @@ class LinuxVolumes::Claim {
   const bool got_;
 };
 
-// Notes a path as mounted before it is, because a mount that is late may come all the same.
-class LinuxVolumes::Mounting {
- public:
-  Mounting(LinuxVolumes& volumes, std::string path) : volumes_(volumes), path_(std::move(path)) {
-    volumes_.mounted_.push_back(path_);
-  }
-  absl::Status End(absl::Status status) {
-    if (!status.ok() && !absl::IsDeadlineExceeded(status)) std::erase(volumes_.mounted_, path_);
-    return status;
-  }
-
- private:
-  LinuxVolumes& volumes_;
-  const std::string path_;
-};
-
 bool LinuxVolumes::IsOurs(const std::string& path) const {
   return std::find(mounted_.begin(), mounted_.end(), path) != mounted_.end();
 }
 
 // A second mount on the same place would hide the first, and be taken for it at the removal.
-absl::Status LinuxVolumes::CheckFree(const std::string& path) const {
+absl::Status LinuxVolumes::CheckFree(const std::string& path) {
+  const auto late = late_.find(path);
+  if (late != late_.end() && late->second->over()) {
+    late_.erase(late);
+  } else if (late != late_.end() && !IsOurs(path)) {
+    return absl::FailedPreconditionError(
+        absl::StrCat("a mount at ", path, " that was given up is still under way"));
+  }
   ASSIGN_OR_RETURN(const bool mounted, IsMountPoint(options_.mount_table, path));
   if (!mounted && !IsOurs(path)) return absl::OkStatus();
   return absl::AlreadyExistsError(absl::StrCat(path, " is a mount already"));
@@ -185,12 +175,28 @@ Task<absl::Status> LinuxVolumes::MountClaimed(MappedVirtualDisk disk) {
   CO_RETURN_IF_ERROR(co_await EnsureFilesystem(device, disk, &found));
   const std::string filesystem = disk.filesystem.empty() ? found : disk.filesystem;
   CO_ASSIGN_OR_RETURN(const MountPlan plan, PlanDisk(disk, filesystem));
-  std::function<absl::Status()> work = [=, modules = modules_, target = disk.mount_path] {
+  std::function<absl::Status()> work = [=, options = options_, modules = modules_,
+                                        target = disk.mount_path] {
     const absl::Status loaded = LoadModules(modules, filesystem);
-    return loaded.ok() ? MountAt(device, target, plan) : loaded;
+    return loaded.ok() ? options.mount(device, target, plan) : loaded;
   };
-  Mounting mounting(*this, disk.mount_path);
-  co_return mounting.End(co_await OnThread(options_.io_limit, device, std::move(work)));
+  co_return co_await Mount(device, disk.mount_path, std::move(work));
+}
+
+Task<absl::Status> LinuxVolumes::Mount(std::string what, std::string path,
+                                       MountAttempt::Step mount) {
+  auto attempt = std::make_shared<MountAttempt>();
+  std::function<absl::Status()> work = [=, unmount = options_.unmount] {
+    return attempt->Run(mount, [&] { return unmount(path); });
+  };
+  // Before it is, because it counts as mounted if it is late, or if nobody waits for it any more.
+  mounted_.push_back(path);
+  late_[path] = attempt;
+  const absl::Status status = co_await OnThread(options_.io_limit, what, std::move(work));
+  if (absl::IsDeadlineExceeded(status)) co_return status;
+  late_.erase(path);
+  if (!status.ok()) std::erase(mounted_, path);
+  co_return status;
 }
 
 Task<absl::Status> LinuxVolumes::CombineLayers(CombinedLayers layers) {
@@ -199,11 +205,11 @@ Task<absl::Status> LinuxVolumes::CombineLayers(CombinedLayers layers) {
   const Claim claim(*this, root);
   CO_RETURN_IF_ERROR(claim.status());
   CO_RETURN_IF_ERROR(CheckFree(root));
-  std::function<absl::Status()> work = [modules = modules_, layers = std::move(layers), plan] {
-    return MakeOverlay(modules, layers, plan);
+  std::function<absl::Status()> work = [options = options_, modules = modules_,
+                                        layers = std::move(layers), plan] {
+    return MakeOverlay(options, modules, layers, plan);
   };
-  Mounting mounting(*this, root);
-  co_return mounting.End(co_await OnThread(options_.io_limit, root, std::move(work)));
+  co_return co_await Mount(root, root, std::move(work));
 }
 
 Task<absl::Status> LinuxVolumes::Unmount(std::string path) {
@@ -214,9 +220,16 @@ Task<absl::Status> LinuxVolumes::Unmount(std::string path) {
     if (!mounted) co_return absl::OkStatus();
     co_return absl::FailedPreconditionError(absl::StrCat(path, " was not mounted by a request"));
   }
-  std::function<absl::Status()> work = [path] { return UnmountAt(path); };
+  const auto late = late_.find(path);
+  if (late != late_.end() && late->second->GiveUp()) {
+    // The mark stays until the thread has come back.
+    std::erase(mounted_, path);
+    co_return absl::OkStatus();
+  }
+  std::function<absl::Status()> work = [path, unmount = options_.unmount] { return unmount(path); };
   CO_RETURN_IF_ERROR(co_await OnThread(options_.io_limit, path, std::move(work)));
   std::erase(mounted_, path);
+  late_.erase(path);
   co_return absl::OkStatus();
 }
 
@@ -256,16 +269,16 @@ Task<absl::Status> LinuxVolumes::RemoveBundle(std::string bundle) {
   co_return absl::OkStatus();
 }
 
-Task<void> LinuxVolumes::UnmountAll(milliseconds limit) {
+Task<void> LinuxVolumes::UnmountAll() {
   if (mounted_.empty()) co_return;
   const std::vector<std::string> all(mounted_.rbegin(), mounted_.rend());
-  std::function<absl::Status()> work = [all] {
+  std::function<absl::Status()> work = [all, unmount = options_.unmount] {
     for (const std::string& path : all) {
-      const absl::Status ignored = UnmountAt(path);
+      const absl::Status ignored = unmount(path);
     }
     return absl::OkStatus();
   };
-  const absl::Status ignored = co_await OnThread(limit, "the mounts", std::move(work));
+  const absl::Status ignored = co_await OnThread(options_.io_limit, "the mounts", std::move(work));
 }
 
 }  // namespace ferry::bridge

@@ -1,9 +1,14 @@
 #pragma once
 
+#include <functional>
+#include <map>
+#include <memory>
 #include <set>
 #include <string>
 #include <vector>
 
+#include "bridge/container/mount_attempt.h"
+#include "bridge/container/mounts.h"
 #include "bridge/container/volumes.h"
 #include "bridge/process/helper.h"
 #include "bridge/process/kernel_modules.h"
@@ -23,6 +28,10 @@ class LinuxVolumes : public Volumes {
     std::string sysfs = "/sys";
     std::string devices = "/dev";
     std::string mount_table = "/proc/self/mountinfo";
+    std::function<absl::Status(const std::string& source, const std::string& target,
+                               const MountPlan& plan)>
+        mount = MountAt;
+    std::function<absl::Status(const std::string& path)> unmount = UnmountAt;
   };
 
   // `pids` must outlive all that is under way.
@@ -37,24 +46,26 @@ class LinuxVolumes : public Volumes {
   void DiscardBundle(const std::string& bundle) override;
   Task<absl::Status> RemoveBundle(std::string bundle) override;
 
-  // Unmounts whatever it has mounted, as far as that works within `limit`.
-  Task<void> UnmountAll(milliseconds limit);
+  // Unmounts whatever it has mounted, as far as the disks do not hang.
+  Task<void> UnmountAll();
 
  private:
   class Claim;
-  class Mounting;
 
   Task<absl::Status> MountClaimed(MappedVirtualDisk disk);
   Task<absl::Status> EnsureFilesystem(std::string device, MappedVirtualDisk disk,
                                       std::string* filesystem);
-  absl::Status CheckFree(const std::string& path) const;
+  // Runs `mount` on a thread. What is late may come all the same, until it is removed.
+  Task<absl::Status> Mount(std::string what, std::string path, MountAttempt::Step mount);
+  absl::Status CheckFree(const std::string& path);
   bool IsOurs(const std::string& path) const;
 
   const Options options_;
   HelperPids& pids_;
   const KernelModules modules_;
-  std::vector<std::string> mounted_;  // by requests, the last one last
-  std::set<std::string> busy_;        // paths and disks at which a call is under way
+  std::vector<std::string> mounted_;                           // by requests, the last one last
+  std::map<std::string, std::shared_ptr<MountAttempt>> late_;  // under way, or given up
+  std::set<std::string> busy_;  // paths and disks at which a call is under way
 };
 
 }  // namespace ferry::bridge

@@ -9,7 +9,8 @@
 namespace ferry::bridge {
 
 // Disks and layers of the guest. All calls have deadlines of their own, because a disk may hang;
-// what is late may still be done after its call has failed. Removing what is not there is OK, so
+// what is late may still be done after its call has failed. A late mount can be removed as if it
+// were there, and comes to nothing then. Removing what is not there is OK, so
 // that requests can be repeated; a call about a disk or a path at which another one is under way is
 // FAILED_PRECONDITION.
 class Volumes {

@@ -140,14 +140,14 @@ Task<void> GuestProcess::WatchExit([[maybe_unused]] std::shared_ptr<GuestProcess
     exit_ = PeekExit(pid_);
     if (error) break;
   }
-  if (kind_ == Kind::kContainer && exit_.has_value()) Collect(/*wait=*/false);
+  if (kind_ == Kind::kContainer && exit_.has_value()) Collect();
   for (const auto& stream : streams_) stream->ProcessExited();
   exited_.Set();
 }
 
-void GuestProcess::Collect(bool wait) {
+void GuestProcess::Collect() {
   if (std::exchange(reaped_, true)) return;
-  waitpid(pid_, nullptr, wait ? 0 : WNOHANG);
+  waitpid(pid_, nullptr, WNOHANG);
   // The host may take its time to acknowledge the exit.
   boost::system::error_code ignored;
   pidfd_.close(ignored);
@@ -180,7 +180,7 @@ absl::Status GuestProcess::Acknowledge() {
   if (!exit_.has_value()) {
     return absl::FailedPreconditionError(absl::StrCat("process ", id_, " has not exited"));
   }
-  Collect(/*wait=*/false);
+  Collect();
   acknowledged_ = true;
   for (const auto& stream : streams_) stream->Abort();
   streams_.clear();
@@ -193,9 +193,8 @@ void GuestProcess::Abandon() {
   scope_.Cancel();
   if (reaped_) return;
   if (!exit_.has_value()) kill(kind_ == Kind::kVm ? -pid_ : pid_, SIGKILL);
-  // After SIGKILL a process of the VM is gone within moments. A container's init may have to wait
-  // for others that are collected here as well.
-  Collect(/*wait=*/kind_ == Kind::kVm);
+  // Not waited for, because nothing ends while a disk holds it. From here on it is an orphan.
+  Collect();
 }
 
 }  // namespace ferry::bridge

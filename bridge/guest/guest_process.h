@@ -84,12 +84,13 @@ class GuestProcess : public std::enable_shared_from_this<GuestProcess> {
   absl::Status Acknowledge();
   bool acknowledged() const { return acknowledged_; }
 
-  // Kills it and drops the streams, for an agent that ends.
+  // Kills it and drops the streams, for an agent that ends. Waits for nothing.
   void Abandon();
 
  private:
   Task<void> WatchExit(std::shared_ptr<GuestProcess> self);
-  void Collect(bool wait);
+  // If it has ended; does not wait for that. Its pid is nobody's from here on.
+  void Collect();
 
   const Executor executor_;
   const Kind kind_;

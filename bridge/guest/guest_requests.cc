@@ -29,6 +29,12 @@ Task<std::string> GuestServer::Answer(const Frame& frame, const RequestBase& bas
       co_return OnAcknowledgeExit(frame);
     case kListProcesses:
       co_return OnListProcesses(base);
+    case kGetClock:
+      if (options_.clock != nullptr) co_return OnGetClock(base);
+      break;
+    case kAdjustClock:
+      if (options_.clock != nullptr) co_return OnAdjustClock(frame);
+      break;
     case kModifySettings:
       if (containers_.has_value()) co_return co_await OnModifySettings(frame);
       break;
@@ -135,6 +141,19 @@ std::string GuestServer::OnAcknowledgeExit(const Frame& frame) {
   const absl::Status status = process->Acknowledge();
   if (status.ok()) processes_.erase(request->process_id);
   return FromStatus(*request, status);
+}
+
+std::string GuestServer::OnGetClock(const RequestBase& base) {
+  GetClockResponse response;
+  response.activity_id = base.activity_id;
+  response.unix_ns = static_cast<uint64_t>(options_.clock->Now());
+  return Encode(response);
+}
+
+std::string GuestServer::OnAdjustClock(const Frame& frame) {
+  const absl::StatusOr<AdjustClockRequest> request = Decode<AdjustClockRequest>(frame.payload);
+  if (!request.ok()) return BadJson(request.status());
+  return FromStatus(*request, options_.clock->Adjust(request->offset_ns));
 }
 
 std::string GuestServer::OnListProcesses(const RequestBase& base) {

@@ -17,7 +17,7 @@ constexpr milliseconds kFarewell{1'000};
 // Beyond every pid that the kernel gives.
 constexpr uint32_t kPidLimit = 1u << 22;
 
-Capabilities OwnCapabilities(bool containers) {
+Capabilities OwnCapabilities(bool containers, bool clock) {
   Capabilities capabilities;
   capabilities.supported_schema_versions.push_back(SchemaVersion{2, 1});
   capabilities.runtime_os_type = "Linux";
@@ -28,6 +28,7 @@ Capabilities OwnCapabilities(bool containers) {
   defined.acknowledge_exit_supported = true;
   defined.delete_container_state_supported = containers;
   defined.containers_supported = containers;
+  defined.clock_supported = clock;
   return capabilities;
 }
 
@@ -194,7 +195,7 @@ void GuestServer::OnNegotiate(const Frame& frame) {
   NegotiateResponse response;
   response.activity_id = request->activity_id;
   response.version = kProtocolVersion;
-  response.capabilities = OwnCapabilities(containers_.has_value());
+  response.capabilities = OwnCapabilities(containers_.has_value(), options_.clock != nullptr);
   // Direct frames go first, so what waits follows the answer.
   Post(frame.type, frame.id, Encode(response), /*direct=*/true);
   outbox_.OnNegotiated();

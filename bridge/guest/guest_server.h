@@ -10,6 +10,7 @@
 #include "bridge/guest/bridge_outbox.h"
 #include "bridge/guest/container_host.h"
 #include "bridge/guest/guest_process.h"
+#include "bridge/guest/wall_clock.h"
 #include "bridge/protocol/frame.h"
 #include "bridge/protocol/messages.h"
 #include "bridge/runtime/async.h"
@@ -27,6 +28,8 @@ class GuestServer : public std::enable_shared_from_this<GuestServer> {
     std::function<void(const std::string&)> log;
     // Without them the server runs processes of the VM itself only.
     std::optional<ContainerParts> containers;
+    // Outlives the server. Without it the host does not set the clock.
+    WallClock* clock = nullptr;
   };
 
   enum class End { kShutdownGraceful, kShutdownForced };
@@ -71,6 +74,8 @@ class GuestServer : public std::enable_shared_from_this<GuestServer> {
   Task<std::string> OnContainerRequest(uint32_t type, const RequestBase& base);
   std::string OnAcknowledgeExit(const Frame& frame);
   std::string OnListProcesses(const RequestBase& base);
+  std::string OnGetClock(const RequestBase& base);
+  std::string OnAdjustClock(const Frame& frame);
 
   // Gives it a number that no other one has, and keeps it until its exit is acknowledged.
   void Add(std::shared_ptr<GuestProcess> process);

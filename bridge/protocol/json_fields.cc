@@ -90,6 +90,14 @@ void FieldReader::I32(const char* member, int32_t* out) const {
   *out = static_cast<int32_t>(*number);
 }
 
+void FieldReader::I64(const char* member, int64_t* out) const {
+  const json::value* value = Find(member);
+  if (value == nullptr) return;
+  const std::optional<int64_t> number = WholeNumber(*value);
+  if (!number) return Complain(member, "must be a whole number of 64 bits");
+  *out = *number;
+}
+
 void FieldReader::U64(const char* member, uint64_t* out) const {
   const json::value* value = Find(member);
   if (value == nullptr) return;

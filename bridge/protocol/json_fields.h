@@ -37,6 +37,7 @@ class FieldReader {
   void Bool(const char* member, bool* out) const;
   void U32(const char* member, uint32_t* out) const;
   void I32(const char* member, int32_t* out) const;
+  void I64(const char* member, int64_t* out) const;
   void U64(const char* member, uint64_t* out) const;
   // Any JSON value, kept as its text.
   void Raw(const char* member, std::string* out) const;

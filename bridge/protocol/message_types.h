@@ -42,6 +42,9 @@ inline constexpr uint32_t kListProcesses = 0x10F00201;
 // Only sent to an agent that announced ContainersSupported.
 inline constexpr uint32_t kPauseContainer = 0x10F00301;
 inline constexpr uint32_t kResumeContainer = 0x10F00401;
+// Only sent to an agent that announced ClockSupported.
+inline constexpr uint32_t kGetClock = 0x10F00501;
+inline constexpr uint32_t kAdjustClock = 0x10F00601;
 
 inline constexpr uint32_t kContainerNotification = 0x30100101;
 

@@ -3,6 +3,7 @@
 #include <boost/json/parse.hpp>
 #include <boost/json/serialize.hpp>
 #include <boost/json/value_from.hpp>
+#include <limits>
 #include <type_traits>
 
 #include "bridge/protocol/json_fields.h"
@@ -146,7 +147,8 @@ json::object EncodeCapabilities(const Capabilities& capabilities) {
                         {"DeleteContainerStateSupported", guest.delete_container_state_supported},
                         {"ResumableStdioSupported", guest.resumable_stdio_supported},
                         {"AcknowledgeExitSupported", guest.acknowledge_exit_supported},
-                        {"ContainersSupported", guest.containers_supported}}}};
+                        {"ContainersSupported", guest.containers_supported},
+                        {"ClockSupported", guest.clock_supported}}}};
 }
 
 void ReadCapabilities(const FieldReader& in, Capabilities* out) {
@@ -171,6 +173,7 @@ void ReadCapabilities(const FieldReader& in, Capabilities* out) {
     guest.Bool("ResumableStdioSupported", &defined.resumable_stdio_supported);
     guest.Bool("AcknowledgeExitSupported", &defined.acknowledge_exit_supported);
     guest.Bool("ContainersSupported", &defined.containers_supported);
+    guest.Bool("ClockSupported", &defined.clock_supported);
   });
 }
 
@@ -446,6 +449,37 @@ absl::StatusOr<ListProcessesResponse> Decode(std::string_view text) {
           out->processes.push_back(process);
         });
       });
+}
+
+std::string Encode(const GetClockResponse& message) {
+  json::object out = Base(message);
+  out["UnixNs"] = message.unix_ns;
+  return ToHost(out);
+}
+
+template <>
+absl::StatusOr<GetClockResponse> Decode(std::string_view text) {
+  return DecodeWith<GetClockResponse>(text, [](const FieldReader& in, GetClockResponse* out) {
+    in.Required("UnixNs");
+    in.U64("UnixNs", &out->unix_ns);
+    if (out->unix_ns > static_cast<uint64_t>(std::numeric_limits<int64_t>::max())) {
+      in.Complain("UnixNs", "is no time of a clock");
+    }
+  });
+}
+
+std::string Encode(const AdjustClockRequest& message) {
+  json::object out = Base(message);
+  out["OffsetNs"] = message.offset_ns;
+  return ToGuest(out);
+}
+
+template <>
+absl::StatusOr<AdjustClockRequest> Decode(std::string_view text) {
+  return DecodeWith<AdjustClockRequest>(text, [](const FieldReader& in, AdjustClockRequest* out) {
+    in.Required("OffsetNs");
+    in.I64("OffsetNs", &out->offset_ns);
+  });
 }
 
 std::string Encode(const ContainerNotification& message) {

@@ -39,10 +39,11 @@ struct ResponseBase {
 };
 
 // Requests with nothing but the base: Start, ShutdownGraceful, ShutdownForced, ListProcesses,
-// DeleteContainerState, PauseContainer, ResumeContainer.
+// DeleteContainerState, PauseContainer, ResumeContainer, GetClock.
 struct SimpleRequest : RequestBase {};
 // Answers with nothing but the base: Start, Shutdown*, SignalProcess, ResizeConsole,
-// ModifySettings, AcknowledgeExit, DeleteContainerState, PauseContainer, ResumeContainer.
+// ModifySettings, AcknowledgeExit, DeleteContainerState, PauseContainer, ResumeContainer,
+// AdjustClock.
 struct SimpleResponse : ResponseBase {};
 
 struct NegotiateRequest : RequestBase {
@@ -66,6 +67,8 @@ struct GuestDefinedCapabilities {
   bool acknowledge_exit_supported = false;
   // Ferry's: OCI containers, with PauseContainer and ResumeContainer (container_messages.h).
   bool containers_supported = false;
+  // Ferry's: the host may set the guest's clock, with GetClock and AdjustClock.
+  bool clock_supported = false;
 };
 
 struct Capabilities {
@@ -172,6 +175,16 @@ struct ListProcessesResponse : ResponseBase {
   std::vector<Entry> processes;
 };
 
+// What the guest's CLOCK_REALTIME says.
+struct GetClockResponse : ResponseBase {
+  uint64_t unix_ns = 0;  // below 2^63
+};
+
+// Sets the guest's CLOCK_REALTIME to what it says then, and so much more.
+struct AdjustClockRequest : RequestBase {
+  int64_t offset_ns = 0;
+};
+
 // Host to guest: the text ends with a newline.
 std::string Encode(const SimpleRequest& message);
 std::string Encode(const NegotiateRequest& message);
@@ -183,6 +196,7 @@ std::string Encode(const ResizeConsoleRequest& message);
 std::string Encode(const GetPropertiesRequest& message);
 std::string Encode(const ModifySettingsRequest& message);
 std::string Encode(const AcknowledgeExitRequest& message);
+std::string Encode(const AdjustClockRequest& message);
 
 // Guest to host: the text does not end with a newline.
 std::string Encode(const SimpleResponse& message);
@@ -192,6 +206,7 @@ std::string Encode(const ExecuteProcessResponse& message);
 std::string Encode(const WaitForProcessResponse& message);
 std::string Encode(const GetPropertiesResponse& message);
 std::string Encode(const ListProcessesResponse& message);
+std::string Encode(const GetClockResponse& message);
 std::string Encode(const ContainerNotification& message);
 
 // INVALID_ARGUMENT with the member's name if the text is no such message. Any request decodes as
@@ -220,6 +235,8 @@ absl::StatusOr<ModifySettingsRequest> Decode(std::string_view text);
 template <>
 absl::StatusOr<AcknowledgeExitRequest> Decode(std::string_view text);
 template <>
+absl::StatusOr<AdjustClockRequest> Decode(std::string_view text);
+template <>
 absl::StatusOr<SimpleResponse> Decode(std::string_view text);
 template <>
 absl::StatusOr<NegotiateResponse> Decode(std::string_view text);
@@ -233,6 +250,8 @@ template <>
 absl::StatusOr<GetPropertiesResponse> Decode(std::string_view text);
 template <>
 absl::StatusOr<ListProcessesResponse> Decode(std::string_view text);
+template <>
+absl::StatusOr<GetClockResponse> Decode(std::string_view text);
 template <>
 absl::StatusOr<ContainerNotification> Decode(std::string_view text);
 

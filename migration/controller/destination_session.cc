@@ -118,6 +118,8 @@ Task<absl::Status> DestinationSession::Import(v1::ImportSandboxRequest request) 
 
 void DestinationSession::LetGo() {
   MigrationSession::LetGo();
+  // It may leave this host again; who asks about it later finds it in the inventory.
+  vm_.reset();
   std::string().swap(sealed_plan_);
   std::string().swap(sealed_cut_);
   arrivals_.reset();

@@ -218,11 +218,14 @@ void MigrationSession::RemoveSocketPath() {
 Task<absl::Status> MigrationSession::EndResumedVm(uint64_t epoch) {
   auto self = shared_from_this();
   if (stopped_again_) co_return absl::OkStatus();
-  if (vm_ == nullptr || vm_->epoch() != epoch) {
+  // What was brought here is not held by a session that is over.
+  const auto found = deps_.inventory.Find(info_.vm_id());
+  if (!found.ok() || (*found)->epoch() != epoch) {
     co_return absl::FailedPreconditionError(
         absl::StrCat("VM ", info_.vm_name(), " has moved since session ", id(), " ended"));
   }
-  CO_RETURN_IF_ERROR(co_await vm_->Stop(true, milliseconds(0)));
+  const std::shared_ptr<vm::UtilityVm> machine = *found;
+  CO_RETURN_IF_ERROR(co_await machine->Stop(true, milliseconds(0)));
   stopped_again_ = true;
   info_.set_vm_location("nowhere");
   Store();

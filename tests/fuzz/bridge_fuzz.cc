@@ -58,6 +58,8 @@ constexpr Try kMessages[] = {
     TryText<bridge::PodCgroupMemoryLimit>,
     TryText<bridge::PropertyQuery>,
     TryText<bridge::ContainerProperties>,
+    TryText<bridge::AdjustClockRequest>,
+    TryText<bridge::GetClockResponse>,
 };
 
 // However the bytes are cut, the same frames come out.

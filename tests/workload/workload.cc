@@ -40,6 +40,8 @@ constexpr char kHelp[] =
   flood [--lines N]             prints "flood NUMBER" lines at full speed
   hold PID [--ms N]             stops a process for N milliseconds, even process 1; prints "holding"
                                 before and "released" after
+  clock                         answers each line of its input with "clock REALTIME MONOTONIC LINE",
+                                both in nanoseconds
   keys [--raw 1]                prints "size ROWS COLUMNS MODE" at the start and whenever the size of
                                 its terminal changes, "read HEX" for what it reads, "signal NUMBER"
                                 for SIGHUP, SIGINT and SIGQUIT; MODE is its terminal's, lines or raw.
@@ -320,6 +322,25 @@ int Keys(const Arguments& arguments) {
   }
 }
 
+uint64_t ReadClock(clockid_t clock) {
+  struct timespec now = {};
+  clock_gettime(clock, &now);
+  return static_cast<uint64_t>(now.tv_sec) * kSecond + static_cast<uint64_t>(now.tv_nsec);
+}
+
+int Clock() {
+  std::string line;
+  char next = 0;
+  while (read(STDIN_FILENO, &next, 1) == 1) {
+    line += next;
+    if (next != '\n') continue;
+    Write("clock " + std::to_string(ReadClock(CLOCK_REALTIME)) + " " +
+          std::to_string(ReadClock(CLOCK_MONOTONIC)) + " " + line);
+    line.clear();
+  }
+  return 0;
+}
+
 int Tty() {
   sigset_t changes;
   sigemptyset(&changes);
@@ -353,6 +374,10 @@ int main(int argc, char** argv) {
   if (command == "flood") return Flood(Parse(argc, argv, {"--lines"}, 0));
   if (command == "hold") return Hold(Parse(argc, argv, {"--ms"}, 1));
   if (command == "keys") return Keys(Parse(argc, argv, {"--raw"}, 0));
+  if (command == "clock") {
+    Parse(argc, argv, {}, 0);
+    return Clock();
+  }
   if (command == "tty") {
     Parse(argc, argv, {}, 0);
     return Tty();

@@ -18,6 +18,7 @@
 #include "bridge/guest/guest_server.h"
 #include "bridge/guest/log_stream.h"
 #include "bridge/guest/orphan_reaper.h"
+#include "bridge/guest/wall_clock.h"
 #include "bridge/mux/serial_guest_transport.h"
 #include "bridge/process/helper.h"
 #include "bridge/process/open_files.h"
@@ -51,14 +52,11 @@ absl::StatusOr<UniqueFd> ConnectTo(const std::string& path) {
   return fd;
 }
 
-// How long disks may hold up the end of the VM.
-constexpr milliseconds kUnmountLimit{5'000};
-
 Task<void> RunServer(std::shared_ptr<bridge::GuestServer> server, bridge::LinuxVolumes* volumes,
                      asio::io_context* io) {
   Say("ready");
   co_await server->Run();
-  co_await volumes->UnmountAll(kUnmountLimit);
+  co_await volumes->UnmountAll();
   io->stop();
 }
 
@@ -75,6 +73,9 @@ void Serve(asio::io_context& io, bridge::GuestTransport& transport, bool init) {
   };
   bridge::GuestServer::Options options;
   options.log = Say;
+  bridge::KernelWallClock clock;
+  // Otherwise it is the clock of whoever runs the agent without a VM.
+  if (init) options.clock = &clock;
   // Containers' processes come to process 1 when crun has left them behind.
   if (init && access(crun.program.c_str(), X_OK) == 0) {
     bridge::ContainerParts& parts = options.containers.emplace();

@@ -56,7 +56,8 @@ void DieFirst() {
   if (file.valid()) static_cast<void>(WriteAll(file.get(), "1000"));
 }
 
-// Leaves the output folder of all files. Kernels without Landlock leave what the user may see.
+// Leaves the output folder of all files. Kernels without Landlock leave it what the filter of
+// system calls does.
 absl::Status LeaveFiles() {
   landlock_ruleset_attr rules{};
   rules.handled_access_fs =
@@ -67,7 +68,8 @@ absl::Status LeaveFiles() {
       LANDLOCK_ACCESS_FS_MAKE_SYM;
   const UniqueFd set(
       static_cast<int>(::syscall(SYS_landlock_create_ruleset, &rules, sizeof(rules), 0)));
-  if (!set.valid()) return absl::OkStatus();
+  if (!set.valid() && MeansNoLandlock(errno)) return absl::OkStatus();
+  if (!set.valid()) return absl::ErrnoToStatus(errno, "cannot leave other files alone");
   landlock_path_beneath_attr output{};
   output.parent_fd = layers::kBuilderOutput;
   output.allowed_access = LANDLOCK_ACCESS_FS_WRITE_FILE | LANDLOCK_ACCESS_FS_READ_FILE |
@@ -110,6 +112,11 @@ absl::Status LeaveSystemCalls() {
 }
 
 }  // namespace
+
+bool MeansNoLandlock(int error) {
+  // Not built in; not switched on; kept away by a container's filter.
+  return error == ENOSYS || error == EOPNOTSUPP || error == EPERM;
+}
 
 absl::Status Confine(const layers::Limits& limits) {
   DieFirst();

@@ -14,4 +14,8 @@ namespace ferry::tools {
 // memory and system calls than this leaves, so with one of them those stay.
 absl::Status Confine(const layers::Limits& limits);
 
+// Whether this error of its first system call says that the kernel has no Landlock, or that whoever
+// runs this process does not let it have it.
+bool MeansNoLandlock(int error);
+
 }  // namespace ferry::tools

@@ -242,10 +242,13 @@ Task<absl::Status> Daemon::Start() {
       intact.ok() ? migration::JournalTrust::kWhole : migration::JournalTrust::kMayLackRecords));
   co_await parts_->inventory->AdoptAll(parts_->sessions->Claims());
   co_await parts_->sessions->Recover();
-  // VMs do without.
-  co_await OpenImages();
-  co_await parts_->containers->TakeUp(*parts_->images);
+  MakeImages();
+  // Containers are taken up before anybody can ask for them. VMs do without images, and a slow disk
+  // may take long; who asks for one meanwhile is told.
+  const bool needs_images = !parts_->containers->empty();
+  if (needs_images) co_await OpenImages();
   CO_RETURN_IF_ERROR(Serve());
+  if (!needs_images) Spawn(executor_, OpenImages());
   parts_->events->Publish("host.started", parts_->store->journal_id(),
                           {{"address", config_.advertise}});
   spdlog::info("serving {}{}{}", config_.socket, config_.listen.empty() ? "" : " and ",
@@ -316,23 +319,24 @@ Task<absl::Status> Daemon::LoadContainers() {
   co_return co_await parts_->containers->Load();
 }
 
-Task<void> Daemon::OpenImages() {
+void Daemon::MakeImages() {
   vm::ImageStore::Options options;
   options.folder = config_.state_dir + "/images";
   if (parts_->qemu_user) options.readers = parts_->qemu_user->gid;
-  auto images = co_await vm::ImageStore::Open(executor_, options);
-  if (images.ok()) {
-    parts_->images = *std::move(images);
-  } else {
-    spdlog::error("there are no images: {}", std::string(images.status().message()));
-    parts_->images = vm::ImageStore::Closed(executor_, options, images.status());
-  }
+  parts_->images = std::make_unique<vm::ImageStore>(executor_, std::move(options));
   parts_->tools = std::make_unique<vm::ChildToolRunner>(executor_, vm::UserForTools());
   vm::ImageImporter::Options import;
   import.builder = BesideUs("ferry-layers");
   import.limits.reserve = kImagesReserve;
   parts_->importer =
       std::make_unique<vm::ImageImporter>(*parts_->images, *parts_->tools, std::move(import));
+}
+
+// What needs images to be taken up is taken up at its end.
+Task<void> Daemon::OpenImages() {
+  const absl::Status opened = co_await parts_->images->Open();
+  if (!opened.ok()) spdlog::error("there are no images: {}", std::string(opened.message()));
+  co_await parts_->containers->TakeUp(*parts_->images);
 }
 
 absl::Status Daemon::OpenCertificates() {

@@ -32,6 +32,7 @@ class Daemon {
   Task<absl::Status> OpenFence();
   Task<absl::Status> OpenBackend();
   Task<absl::Status> LoadContainers();
+  void MakeImages();
   Task<void> OpenImages();
   absl::Status OpenMigration();
   absl::Status Serve();

@@ -12,6 +12,7 @@
 #include "bridge/runtime/async.h"
 #include "tools/ferryd/config.h"
 #include "tools/ferryd/daemon.h"
+#include "tools/ferryd/signals.h"
 #include "vmmanager/rpc/error_info.h"
 
 namespace ferry::tools {
@@ -64,7 +65,7 @@ int Main(int argc, char** argv) {
     return kExitUsage;
   }
   ::umask(0077);
-  std::signal(SIGPIPE, SIG_IGN);
+  IgnoreTellingSignals();
   auto logger = spdlog::stderr_logger_mt("ferryd");
   logger->set_pattern("%Y-%m-%dT%H:%M:%S.%e %l %v");
   logger->set_level(spdlog::level::from_str(config->log_level));

@@ -40,6 +40,8 @@ class ContainerInventory {
   // By name or id, in a VM by name or id or in any. As FindContainer.
   absl::StatusOr<std::shared_ptr<VmContainer>> Find(const std::string& container,
                                                     const std::string& vm) const;
+  // Whether the store holds none, of no VM.
+  bool empty() const { return containers_.empty() && orphans_.empty() && unreadable_.empty(); }
   // By the time of their making; not those that are being made.
   std::vector<std::shared_ptr<VmContainer>> List() const;
   // As VmContainer::TakeOut; with the VM that was made for it, if one was.

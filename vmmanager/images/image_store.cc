@@ -22,7 +22,7 @@ namespace {
 
 constexpr char kImagesDisk[] = "the images' disk";
 constexpr milliseconds kRecordTime{60'000};
-constexpr milliseconds kOpenTime{120'000};
+constexpr milliseconds kOpenTime{3'600'000};   // nobody is kept from anything else meanwhile
 constexpr milliseconds kLayerTime{3'600'000};  // to read or sync a large one on a busy disk
 constexpr size_t kMaxOwner = 128;
 
@@ -79,35 +79,38 @@ absl::Status CheckPinOwner(const std::string& owner) {
 ImageStore::ImageStore(Executor executor, Options options)
     : executor_(executor),
       files_(std::move(options.folder), options.readers),
+      usable_(rpc::ErrorWithReason(absl::StatusCode::kUnavailable,
+                                   "this host is still opening its images", "images_opening",
+                                   "Try again in a moment; a slow disk is what takes it longer.")),
       worker_(executor),
       mutex_(executor) {}
 
-Task<absl::StatusOr<std::unique_ptr<ImageStore>>> ImageStore::Open(Executor executor,
-                                                                   Options options) {
-  std::unique_ptr<ImageStore> store(new ImageStore(std::move(executor), std::move(options)));
+Task<absl::Status> ImageStore::Open() {
+  co_await StayToTheEnd();
+  const absl::Status loaded = co_await Load();
+  usable_ = absl::OkStatus();
+  if (!loaded.ok()) {
+    usable_ = rpc::ErrorWithReason(
+        absl::StatusCode::kUnavailable,
+        absl::StrCat("this host cannot use its images: ", std::string(loaded.message())),
+        "images_unavailable", "Mend what is wrong with their folder and start ferryd again.");
+  }
+  co_return loaded;
+}
+
+Task<absl::Status> ImageStore::Load() {
   auto content = std::make_shared<StoreFiles::Content>();
-  std::function<absl::Status()> load = [files = store->files_, content] {
+  std::function<absl::Status()> load = [files = files_, content] {
     ASSIGN_OR_RETURN(*content, files.Load());
     return absl::OkStatus();
   };
-  co_await StayToTheEnd();
-  CO_RETURN_IF_ERROR(co_await store->worker_.Run(kOpenTime, kImagesDisk, std::move(load)));
-  store->images_ = std::move(content->images);
-  store->pins_ = std::move(content->pins);
-  store->layers_ = std::move(content->layers);
-  store->keep_all_ = !content->whole;
-  co_await store->Collect();
-  co_return store;
-}
-
-std::unique_ptr<ImageStore> ImageStore::Closed(Executor executor, Options options,
-                                               const absl::Status& why) {
-  std::unique_ptr<ImageStore> store(new ImageStore(std::move(executor), std::move(options)));
-  store->usable_ = rpc::ErrorWithReason(
-      absl::StatusCode::kUnavailable,
-      absl::StrCat("this host cannot use its images: ", std::string(why.message())),
-      "images_unavailable", "Mend what is wrong with their folder and start ferryd again.");
-  return store;
+  CO_RETURN_IF_ERROR(co_await worker_.Run(kOpenTime, kImagesDisk, std::move(load)));
+  images_ = std::move(content->images);
+  pins_ = std::move(content->pins);
+  layers_ = std::move(content->layers);
+  keep_all_ = !content->whole;
+  co_await Collect();
+  co_return absl::OkStatus();
 }
 
 absl::StatusOr<std::vector<Image>> ImageStore::List() const {

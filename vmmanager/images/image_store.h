@@ -40,11 +40,12 @@ class ImageStore {
     std::optional<gid_t> readers;
   };
 
-  // Takes up what is there and sweeps what is left over. No other store may use the folder.
-  static Task<absl::StatusOr<std::unique_ptr<ImageStore>>> Open(Executor executor, Options options);
-  // Stands for one that could not be opened: has nothing, takes nothing, and says why: UNAVAILABLE.
-  static std::unique_ptr<ImageStore> Closed(Executor executor, Options options,
-                                            const absl::Status& why);
+  // Until Open() has succeeded it has nothing, takes nothing, and says why: UNAVAILABLE.
+  ImageStore(Executor executor, Options options);
+
+  // Takes up what is there and sweeps what is left over; once. No other store may use the folder.
+  // Takes as long as the disk does; others may ask meanwhile, and are told.
+  Task<absl::Status> Open();
 
   // By name.
   absl::StatusOr<std::vector<Image>> List() const;
@@ -92,7 +93,7 @@ class ImageStore {
  private:
   using Sizes = std::map<std::string, uint64_t>;  // by digest
 
-  ImageStore(Executor executor, Options options);
+  Task<absl::Status> Load();
   absl::StatusOr<std::vector<const Image*>> Named(const std::string& name) const;
   absl::Status CheckLayers(const Image& image) const;
   std::vector<std::string> NamesOf(const std::string& image_id) const;

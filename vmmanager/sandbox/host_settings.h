@@ -1,9 +1,11 @@
 #pragma once
 
 #include <cstdint>
+#include <memory>
 #include <string>
 
 #include "bridge/runtime/async.h"
+#include "guestmanager/guest_log.h"
 
 namespace ferry::vm {
 
@@ -31,6 +33,9 @@ struct HostSettings {
   milliseconds agent_wait{5'000};
   // For an agent's answer about a process.
   milliseconds answer_wait{12'000};
+  // What the logs of all guests take from.
+  std::shared_ptr<guest::LogAllowance> log_allowance =
+      std::make_shared<guest::LogAllowance>(guest::LogAllowance::kTotalLines);
 };
 
 }  // namespace ferry::vm

@@ -270,6 +270,7 @@ void UtilityVm::MakeGuest(Spools spools) {
   options.log = [name = this->name()](bridge::LogLevel level, const std::string& text) {
     LogOfGuest(name, level, text);
   };
+  options.log_allowance = deps_.settings.log_allowance;
   guest_ = guest::Guest::Create(deps_.executor, system_->guest_transport(), options);
   std::weak_ptr<UtilityVm> weak = weak_from_this();
   guest_->set_on_change([weak] {
@@ -412,8 +413,10 @@ Task<absl::Status> UtilityVm::Pause() {
   std::shared_ptr<ComputeSystem> system = system_;
   pausing_ = true;
   ++standstills_;
+  if (guest_ != nullptr) guest_->StandsStill();
   absl::Status paused = co_await system->Pause();
   pausing_ = false;
+  if (!paused.ok() && guest_ != nullptr) guest_->RunsAgain();
   CO_RETURN_IF_ERROR(CheckHere());
   CO_RETURN_IF_ERROR(paused);
   paused_ = true;
@@ -441,6 +444,7 @@ Task<absl::Status> UtilityVm::Resume() {
   CO_RETURN_IF_ERROR(co_await ClaimFence(row_.epoch));
   CO_RETURN_IF_ERROR(CheckHere());
   CO_RETURN_IF_ERROR(AsFenceHeld(co_await system->Resume()));
+  if (guest_ != nullptr) guest_->RunsAgain();
   paused_ = false;
   row_.desired_state = "running";
   deps_.events.Publish("vm.resumed", row_.id);

@@ -106,6 +106,32 @@ TEST_F(GuestLogTest, AGuestThatLogsTooMuchIsReadLater) {
   EXPECT_EQ(log_.use_count(), 1);
 }
 
+TEST_F(GuestLogTest, AllGuestsTogetherLogNoMoreThanTheDaemonMay) {
+  const int all = LogAllowance::kLines + 7;
+  const auto shared = std::make_shared<LogAllowance>(all);
+  std::string records;
+  for (int i = 1; i <= 3 * LogAllowance::kLines; ++i) records += Record(i, "spam");
+  std::vector<std::shared_ptr<GuestLog>> logs;
+  std::vector<std::unique_ptr<FakeHostTransport>> transports;
+  std::vector<std::unique_ptr<bridge::Connection>> agents;
+  for (int guest = 0; guest < 3; ++guest) {
+    auto& transport =
+        transports.emplace_back(std::make_unique<FakeHostTransport>(io_.get_executor()));
+    auto& log = logs.emplace_back(std::make_shared<GuestLog>(
+        std::make_shared<LinkGate>(io_.get_executor(), *transport),
+        [this](bridge::LogLevel, const std::string& text) { lines_.push_back(text); }, shared));
+    ASSERT_TRUE(log->Listen().ok());
+    auto dialled = transport->Dial(bridge::kGuestLogPort);
+    ASSERT_TRUE(dialled.ok()) << dialled.status();
+    agents.push_back(*std::move(dialled));
+    Settle();
+    Send(*agents.back(), records);
+  }
+  EXPECT_THAT(lines_, SizeIs(all));
+  for (const auto& log : logs) log->Close();
+  Settle();
+}
+
 TEST_F(GuestLogTest, EmptyLinesCountToo) {
   const auto agent = Dial();
   Send(*agent, std::string(60'000, '\n'));
@@ -115,10 +141,13 @@ TEST_F(GuestLogTest, EmptyLinesCountToo) {
 TEST(LogAllowanceTest, IsRenewed) {
   LogAllowance allowance;
   const std::chrono::steady_clock::time_point begin = std::chrono::steady_clock::now();
-  for (int i = 0; i < LogAllowance::kLines; ++i) EXPECT_EQ(allowance.Take(begin).count(), 0);
-  EXPECT_EQ(allowance.Take(begin), LogAllowance::kPeriod);
-  EXPECT_EQ(allowance.Take(begin + LogAllowance::kPeriod / 2), LogAllowance::kPeriod / 2);
-  EXPECT_EQ(allowance.Take(begin + LogAllowance::kPeriod).count(), 0);
+  for (int i = 0; i < LogAllowance::kLines; ++i) {
+    EXPECT_EQ(allowance.Wait(begin).count(), 0);
+    allowance.Take();
+  }
+  EXPECT_EQ(allowance.Wait(begin), LogAllowance::kPeriod);
+  EXPECT_EQ(allowance.Wait(begin + LogAllowance::kPeriod / 2), LogAllowance::kPeriod / 2);
+  EXPECT_EQ(allowance.Wait(begin + LogAllowance::kPeriod).count(), 0);
 }
 
 }  // namespace

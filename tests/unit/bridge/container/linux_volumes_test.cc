@@ -6,6 +6,7 @@
 #include <unistd.h>
 
 #include <fstream>
+#include <future>
 
 #include "bridge/container/mount_plan.h"
 #include "bridge/runtime/unique_fd.h"
@@ -153,6 +154,65 @@ TEST_F(LinuxVolumesTest, ABundlesRemovalTakesNothingButTheBundle) {
   EXPECT_TRUE(Await(volumes_->RemoveBundle(bundle)).ok());
   EXPECT_FALSE(fs::exists(bundle + "/config.json"));
   EXPECT_TRUE(fs::exists(bundle + "/rootfs/precious"));
+}
+
+// Mounts that hang until the test says so.
+class LateMountTest : public LinuxVolumesTest {
+ protected:
+  LateMountTest() {
+    layers_.container_root_path = folder_.path() + "/root";
+    layers_.layers = {{"a", folder_.Make("layer")}};
+    options_.io_limit = milliseconds(1);
+    options_.mount = [go = gone_on_](auto&&...) {
+      go.wait();
+      return absl::OkStatus();
+    };
+    options_.unmount = [unmounted = unmounted_](const std::string& path) {
+      unmounted->set_value(path);
+      return absl::OkStatus();
+    };
+  }
+
+  CombinedLayers layers_;
+  std::promise<void> go_;
+  const std::shared_future<void> gone_on_ = go_.get_future().share();
+  // The thread may outlive the test.
+  std::shared_ptr<std::promise<std::string>> unmounted_ =
+      std::make_shared<std::promise<std::string>>();
+};
+
+TEST_F(LateMountTest, AMountThatComesAfterItsRemovalIsUndone) {
+  EXPECT_TRUE(absl::IsDeadlineExceeded(Await(Volumes().CombineLayers(layers_))));
+  EXPECT_TRUE(absl::IsAlreadyExists(Await(volumes_->CombineLayers(layers_))));
+  EXPECT_TRUE(Await(volumes_->Unmount(layers_.container_root_path)).ok());
+  EXPECT_TRUE(absl::IsFailedPrecondition(Await(volumes_->CombineLayers(layers_))));
+  go_.set_value();
+  EXPECT_EQ(unmounted_->get_future().get(), layers_.container_root_path);
+}
+
+TEST_F(LateMountTest, ABundlesRemovalUndoesItToo) {
+  EXPECT_TRUE(absl::IsDeadlineExceeded(Await(Volumes().CombineLayers(layers_))));
+  EXPECT_TRUE(Await(volumes_->RemoveBundle(folder_.path())).ok());
+  go_.set_value();
+  EXPECT_EQ(unmounted_->get_future().get(), layers_.container_root_path);
+}
+
+TEST_F(LateMountTest, TheEndOfTheVmDoesNotWaitForEver) {
+  options_.unmount = [go = gone_on_](const std::string&) {
+    go.wait();
+    return absl::OkStatus();
+  };
+  EXPECT_TRUE(absl::IsDeadlineExceeded(Await(Volumes().CombineLayers(layers_))));
+  Await(volumes_->UnmountAll());
+  go_.set_value();
+}
+
+// A guest's clock can run many times faster than the host's.
+TEST_F(LateMountTest, LimitsAreMinutes) {
+  const LinuxVolumes::Options usual;
+  for (const milliseconds limit : {usual.disk_limit, usual.io_limit, usual.format_limit}) {
+    EXPECT_GE(limit, std::chrono::minutes(5));
+  }
 }
 
 }  // namespace

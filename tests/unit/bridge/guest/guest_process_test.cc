@@ -1,5 +1,10 @@
 #include "bridge/guest/guest_process.h"
 
+#include <signal.h>
+#include <sys/syscall.h>
+#include <sys/wait.h>
+#include <unistd.h>
+
 #include "tests/unit/bridge/guest/guest_server_fixture.h"
 #include "tests/unit/bridge/guest/stdio_peers.h"
 
@@ -151,6 +156,28 @@ TEST_F(GuestServerTest, ATerminalHasItsSize) {
     co_await scope.CancelAndJoin();
   };
   Run(test(&transport_));
+}
+
+// A process that is no leader of its group does not get the SIGKILL, and so runs on, as one does
+// that hangs in the kernel.
+TEST_F(GuestServerTest, AnAgentThatEndsDoesNotWaitForAProcessThatHangs) {
+  const pid_t pid = fork();
+  if (pid == 0) {
+    while (true) pause();
+  }
+  SpawnedProcess spawned;
+  spawned.pid = pid;
+  spawned.pidfd = UniqueFd(static_cast<int>(syscall(SYS_pidfd_open, pid, 0)));
+  ASSERT_TRUE(spawned.pidfd.valid());
+  auto process =
+      GuestProcess::Adopt(io_.get_executor(), std::move(spawned), GuestProcess::Kind::kVm);
+  process->Abandon();
+  io_.poll();
+  EXPECT_TRUE(process->collected());
+  int status = 0;
+  EXPECT_EQ(waitpid(pid, &status, WNOHANG), 0) << "it runs on";
+  kill(pid, SIGKILL);
+  EXPECT_EQ(waitpid(pid, &status, 0), pid);
 }
 
 }  // namespace

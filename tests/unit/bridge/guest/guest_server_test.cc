@@ -1,5 +1,7 @@
 #include "bridge/guest/guest_server.h"
 
+#include <sys/wait.h>
+
 #include "absl/strings/str_cat.h"
 #include "tests/unit/bridge/guest/guest_server_fixture.h"
 
@@ -255,7 +257,10 @@ TEST_F(GuestServerTest, ACancelledServerEndsItsProcessesAlthoughTheHostWaitsForT
   server_.reset();
   io_.restart();
   io_.poll();
-  EXPECT_NE(kill(static_cast<pid_t>(pid), 0), 0);
+  // It was killed, and nobody waited for its end.
+  int status = 0;
+  EXPECT_EQ(waitpid(static_cast<pid_t>(pid), &status, 0), static_cast<pid_t>(pid));
+  EXPECT_TRUE(WIFSIGNALED(status) && WTERMSIG(status) == SIGKILL) << status;
 }
 
 }  // namespace

@@ -33,6 +33,8 @@ TEST(ContainerMessagesTest, AContainerConfigIsRefusedWithTheMembersName) {
   refused(R"({"OciBundlePath":"/b","OciSpecification":{}})", "SchemaVersion");
   refused(schema + R"(,"OciSpecification":{}})", "OciBundlePath");
   refused(schema + R"(,"OciBundlePath":"b","OciSpecification":{}})", "OciBundlePath");
+  refused(schema + R"(,"OciBundlePath":"/run/gcs/c/../../etc","OciSpecification":{}})",
+          "OciBundlePath");
   refused(schema + R"(,"OciBundlePath":"/b"})", "OciSpecification");
   refused(schema + R"(,"OciBundlePath":"/b","OciSpecification":"text"})", "OciSpecification");
   refused(schema + R"(,"OciBundlePath":"/b","OciSpecification":{},"ScratchDirPath":"/a/../b"})",

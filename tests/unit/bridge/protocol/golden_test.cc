@@ -50,6 +50,8 @@ TEST(GoldenTest, RequestTypes) {
   EXPECT_EQ(kListProcesses, 0x10f00201u);
   EXPECT_EQ(kPauseContainer, 0x10f00301u);
   EXPECT_EQ(kResumeContainer, 0x10f00401u);
+  EXPECT_EQ(kGetClock, 0x10f00501u);
+  EXPECT_EQ(kAdjustClock, 0x10f00601u);
 }
 
 TEST(GoldenTest, AnswersAndNotifications) {
@@ -135,23 +137,30 @@ std::string NegotiatedText(int member) {
          R"("GuestDefinedCapabilities":{"NamespaceAddRequestSupported":)" + is(5) +
          R"(,"SignalProcessSupported":)" + is(6) + R"(,"DumpStacksSupported":)" + is(7) +
          R"(,"DeleteContainerStateSupported":)" + is(8) + R"(,"ResumableStdioSupported":)" + is(9) +
-         R"(,"AcknowledgeExitSupported":)" + is(10) + R"(,"ContainersSupported":)" + is(11) + "}}}";
+         R"(,"AcknowledgeExitSupported":)" + is(10) + R"(,"ContainersSupported":)" + is(11) +
+         R"(,"ClockSupported":)" + is(12) + "}}}";
 }
 
 TEST(GoldenTest, Capabilities) {
-  constexpr int kMembers = 12;
+  constexpr int kMembers = 13;
   for (int member = 0; member < kMembers; ++member) {
     auto message = WithActivity<NegotiateResponse>();
     const auto members = [](NegotiateResponse* of) {
       Capabilities& all = of->capabilities;
       GuestDefinedCapabilities& guest = all.guest_defined;
-      return std::vector<bool*>{
-          &all.send_host_create_message,           &all.send_host_start_message,
-          &all.hv_socket_config_on_startup,        &all.send_lifecycle_notifications,
-          &all.modify_service_settings_supported,  &guest.namespace_add_request_supported,
-          &guest.signal_process_supported,         &guest.dump_stacks_supported,
-          &guest.delete_container_state_supported, &guest.resumable_stdio_supported,
-          &guest.acknowledge_exit_supported,       &guest.containers_supported};
+      return std::vector<bool*>{&all.send_host_create_message,
+                                &all.send_host_start_message,
+                                &all.hv_socket_config_on_startup,
+                                &all.send_lifecycle_notifications,
+                                &all.modify_service_settings_supported,
+                                &guest.namespace_add_request_supported,
+                                &guest.signal_process_supported,
+                                &guest.dump_stacks_supported,
+                                &guest.delete_container_state_supported,
+                                &guest.resumable_stdio_supported,
+                                &guest.acknowledge_exit_supported,
+                                &guest.containers_supported,
+                                &guest.clock_supported};
     };
     ASSERT_EQ(members(&message).size(), size_t{kMembers});
     message.version = 4;
@@ -205,6 +214,15 @@ TEST(GoldenTest, AnswerToListProcesses) {
   EXPECT_EQ(back.processes[1].process_id, 2u);
   EXPECT_FALSE(back.processes[0].exited);
   EXPECT_TRUE(back.processes[1].exited);
+}
+
+TEST(GoldenTest, AnswerToGetClock) {
+  auto message = WithActivity<GetClockResponse>();
+  message.unix_ns = 1'700'000'000'123'456'789;
+  const std::string text = R"({"Result":0,"ActivityId":"0f0e0d0c-0b0a-0908-0706-050403020100",)"
+                           R"("UnixNs":1700000000123456789})";
+  EXPECT_EQ(Encode(message), text);
+  EXPECT_EQ(Decoded<GetClockResponse>(text).unix_ns, 1'700'000'000'123'456'789u);
 }
 
 TEST(GoldenTest, AnswerToGetProperties) {

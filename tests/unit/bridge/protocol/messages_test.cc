@@ -31,6 +31,9 @@ TEST(MessagesTest, GoldenRequests) {
   AcknowledgeExitRequest acknowledge;
   acknowledge.process_id = 7;
   EXPECT_EQ(Encode(acknowledge), Request(R"(,"ProcessId":7)"));
+  AdjustClockRequest adjust;
+  adjust.offset_ns = -5'000'000'000;
+  EXPECT_EQ(Encode(adjust), Request(R"(,"OffsetNs":-5000000000)"));
   GetPropertiesRequest properties;
   properties.query = "{}";
   EXPECT_EQ(Encode(properties), Request(R"(,"Query":"{}")"));
@@ -140,6 +143,19 @@ TEST(MessagesTest, TypesAndRangesAreStrict) {
   EXPECT_FALSE(
       Decode<ExecuteProcessRequest>(R"({"Settings":{"ProcessParameters":"{\"ConsoleSize\":[1]}"}})")
           .ok());
+}
+
+TEST(MessagesTest, ClocksAreWholeNanosecondsWithinRange) {
+  EXPECT_EQ(Decode<GetClockResponse>(R"({"UnixNs":9223372036854775807})")->unix_ns,
+            9223372036854775807u);
+  EXPECT_FALSE(Decode<GetClockResponse>(R"({"UnixNs":9223372036854775808})").ok());
+  EXPECT_FALSE(Decode<GetClockResponse>(R"({"UnixNs":-1})").ok());
+  EXPECT_FALSE(Decode<GetClockResponse>("{}").ok());
+  EXPECT_TRUE(Decode<GetClockResponse>(R"({"Result":-1})").ok());
+  EXPECT_EQ(Decode<AdjustClockRequest>(R"({"OffsetNs":-7})")->offset_ns, -7);
+  EXPECT_FALSE(Decode<AdjustClockRequest>(R"({"OffsetNs":9223372036854775808})").ok());
+  EXPECT_FALSE(Decode<AdjustClockRequest>(R"({"OffsetNs":1.5})").ok());
+  EXPECT_FALSE(Decode<AdjustClockRequest>("{}").ok());
 }
 
 TEST(MessagesTest, DeepNestingAndLongListsAreRefused) {

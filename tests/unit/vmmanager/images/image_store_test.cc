@@ -357,21 +357,42 @@ TEST_F(ImageStoreTest, ReadersMayReadLayersAndNothingElse) {
   }
 }
 
-TEST_F(ImageStoreTest, OneThatCouldNotBeOpenedSaysSo) {
-  ASSERT_TRUE(Add("web", {"base"}).ok());
-  const auto folder = NewFolder();
-  store_ = ImageStore::Closed(io_.get_executor(), StoreOptions(), absl::UnknownError("no disk"));
-  for (const absl::Status& refused :
-       {store_->List().status(), store_->Find("web").status(),
-        Await(store_->MakeTempFolder(std::nullopt)).status(), Await(store_->Remove("web")),
-        Await(store_->Add("web", {}, folder)).status(), Await(store_->Pin("c", "web")).status(),
-        Await(store_->PinLayers("c", {})), Await(store_->Unpin("c")),
-        Await(store_->Adopt("c", DigestOf("x"), "x", folder)),
-        Await(store_->Verify(DigestOf("base")))}) {
-    EXPECT_EQ(refused.code(), absl::StatusCode::kUnavailable) << refused;
-    EXPECT_THAT(std::string(refused.message()), HasSubstr("no disk"));
-    EXPECT_EQ(rpc::ReasonOf(refused), "images_unavailable");
+// A store that is not open, for the reason that is expected of it.
+class UnopenedStoreTest : public ImagesTest {
+ protected:
+  void ExpectRefused(const std::string& reason, const std::string& words) {
+    for (const absl::Status& refused :
+         {store_->List().status(), store_->Find("web").status(),
+          Await(store_->MakeTempFolder(std::nullopt)).status(), Await(store_->Remove("web")),
+          Await(store_->Add("web", {}, temp_)).status(), Await(store_->Pin("c", "web")).status(),
+          Await(store_->PinLayers("c", {})), Await(store_->Unpin("c")),
+          Await(store_->Adopt("c", DigestOf("x"), "x", temp_)),
+          Await(store_->Verify(DigestOf("base")))}) {
+      EXPECT_EQ(refused.code(), absl::StatusCode::kUnavailable) << refused;
+      EXPECT_THAT(std::string(refused.message()), HasSubstr(words));
+      EXPECT_EQ(rpc::ReasonOf(refused), reason);
+    }
   }
+
+  const std::shared_ptr<TempFolder> temp_ = NewFolder();
+};
+
+TEST_F(UnopenedStoreTest, OneThatCouldNotBeOpenedSaysSo) {
+  ASSERT_TRUE(Add("web", {"base"}).ok());
+  store_.reset();
+  std::filesystem::rename(images() + "/names", folder_.path() + "/aside");
+  WriteFile(images() + "/names", "no folder");
+  EXPECT_FALSE(Await(OpenWith(StoreOptions())).ok());
+  ExpectRefused("images_unavailable", "/names");
+  EXPECT_THAT(LayerFiles(), SizeIs(1));
+}
+
+TEST_F(UnopenedStoreTest, OneThatIsNotOpenYetSaysSo) {
+  ASSERT_TRUE(Add("web", {"base"}).ok());
+  store_ = std::make_unique<ImageStore>(io_.get_executor(), StoreOptions());
+  ExpectRefused("images_opening", "still opening");
+  EXPECT_TRUE(Await(store_->Open()).ok());
+  EXPECT_TRUE(store_->Find("web").ok());
   EXPECT_THAT(LayerFiles(), SizeIs(1));
 }
 

@@ -52,9 +52,8 @@ class ImagesTest : public TaskTest {
   }
 
   Task<absl::Status> OpenWith(ImageStore::Options options) {
-    auto opened = co_await ImageStore::Open(io_.get_executor(), std::move(options));
-    if (opened.ok()) store_ = *std::move(opened);
-    co_return opened.status();
+    store_ = std::make_unique<ImageStore>(io_.get_executor(), std::move(options));
+    co_return co_await store_->Open();
   }
 
   ImageStore::Options StoreOptions() const {
