@@ -1,0 +1,180 @@
+#include "vmmanager/containers/container_moves.h"
+
+#include "tests/unit/vmmanager/containers/containers_fixture.h"
+#include "vmmanager/rpc/error_info.h"
+
+namespace ferry::vm {
+namespace {
+
+using ::testing::IsEmpty;
+using ::testing::SizeIs;
+using ::testing::UnorderedElementsAre;
+
+// One host is both sides, one after the other: the VM leaves it, and comes again.
+class ContainerMovesTest : public ContainersTest {
+ protected:
+  void SetUp() override {
+    vm_ = Boot("vm");
+    shared_ = folder_.Make("shared");
+  }
+  v1::CreateContainerRequest Shared(const std::string& name) {
+    v1::CreateContainerRequest request = Request("vm", name);
+    request.mutable_spec()->mutable_scratch()->set_folder(shared_);
+    return request;
+  }
+  std::vector<state::v1::ContainerRecord> Export() {
+    auto records = Await(exports_.Begin(vm_->id()));
+    EXPECT_TRUE(records.ok()) << records.status();
+    return *std::move(records);
+  }
+  // A machine with the disks of these containers, at the paths of another host.
+  schema::ComputeSystem Machine(const std::vector<state::v1::ContainerRecord>& records) {
+    schema::ComputeSystem document = vm_->document();
+    auto& disks = document.virtual_machine.devices.scsi["0"].attachments;
+    for (const auto& record : records) {
+      disks[absl::StrCat(record.scratch_disk().lun())].path = "/there/scratch";
+      for (const auto& layer : record.layers()) {
+        disks[absl::StrCat(layer.disk().lun())].path = "/there/layer";
+      }
+    }
+    return document;
+  }
+  // The VM goes, and is expected from another host.
+  std::shared_ptr<UtilityVm> GoAndCome(const std::vector<state::v1::ContainerRecord>& records) {
+    const schema::ComputeSystem document = Machine(records);
+    VmRow row;
+    row.id = vm_->id();
+    row.name = "vm";
+    EXPECT_TRUE(Await(vm_->Stop(true, milliseconds(0))).ok());
+    EXPECT_TRUE(Await(host_.inventory->Forget(vm_->id(), "elsewhere")).ok());
+    auto incoming = host_.inventory->AddIncoming("session", row, vm_->spec(), document);
+    EXPECT_TRUE(incoming.ok()) << incoming.status();
+    return *incoming;
+  }
+  std::string PathAt(const UtilityVm& vm, uint32_t lun) {
+    return vm.document().virtual_machine.devices.scsi.at("0").attachments.at(absl::StrCat(lun)).path;
+  }
+
+  std::shared_ptr<UtilityVm> vm_;
+  std::string shared_;
+  ContainerExports exports_{*containers_};
+};
+
+TEST_F(ContainerMovesTest, OneWhoseScratchDiskIsThisHostsOwnStays) {
+  Run(Request("vm", "one"));
+  const absl::Status refused = exports_.CheckMovable(vm_->id());
+  EXPECT_EQ(rpc::ReasonOf(refused), "scratch_not_shared");
+  EXPECT_THAT(rpc::NextStepOf(refused), HasSubstr("--scratch-dir"));
+  EXPECT_EQ(Await(exports_.Begin(vm_->id())).status(), refused);
+}
+
+TEST_F(ContainerMovesTest, ThePlanSaysWhatItConsistsOfAndLeavesAProof) {
+  const auto container = Run(Shared("one"));
+  const auto records = Export();
+  ASSERT_THAT(records, SizeIs(1));
+  EXPECT_EQ(records[0].container_id(), container->id());
+  ASSERT_EQ(records[0].layers_size(), 2);
+  EXPECT_EQ(records[0].layers(0).bytes(), std::string("base").size());
+  EXPECT_THAT(records[0].scratch_proof(), SizeIs(32));
+  EXPECT_EQ(ReadFile(records[0].scratch_file() + ".proof"), records[0].scratch_proof());
+  Await(exports_.End(vm_->id()));
+  EXPECT_THAT(FilesIn(shared_), UnorderedElementsAre(container->id() + ".qcow2"));
+}
+
+TEST_F(ContainerMovesTest, WhatLeavesKeepsItsScratchDiskAndNothingElseHere) {
+  Run(Shared("one"));
+  const auto records = Export();
+  GoAndCome(records);
+  EXPECT_EQ(Rows(), 0u);
+  EXPECT_THAT(containers_->List(), IsEmpty());
+  EXPECT_THAT(store_->Pins(), IsEmpty());
+  EXPECT_TRUE(std::filesystem::exists(records[0].scratch_file()));
+}
+
+TEST_F(ContainerMovesTest, WhatComesIsBoundToWhereItIsHere) {
+  const auto before = Run(Shared("one"));
+  auto records = Export();
+  const auto incoming = GoAndCome(records);
+  ContainerArrivals arrivals(*containers_, incoming, records);
+  EXPECT_EQ(rpc::ReasonOf(arrivals.CheckReady()), "containers_unbound");
+  EXPECT_TRUE(absl::IsNotFound(Await(arrivals.Bind(std::string(64, '0'), ""))));
+  for (int twice = 0; twice < 2; ++twice) {
+    const absl::Status bound = Await(arrivals.Bind(before->id(), ""));
+    ASSERT_TRUE(bound.ok()) << bound;
+  }
+  EXPECT_TRUE(arrivals.CheckReady().ok());
+  EXPECT_EQ(PathAt(*incoming, records[0].scratch_disk().lun()), records[0].scratch_file());
+  EXPECT_EQ(PathAt(*incoming, records[0].layers(0).disk().lun()),
+            store_->PathOf(DigestOf("base")));
+  records[0].set_stage(state::v1::CONTAINER_STAGE_PAUSED);
+  ASSERT_TRUE(Await(arrivals.Arrive(records)).ok());
+  const auto container = containers_->Find("one", "");
+  ASSERT_TRUE(container.ok()) << container.status();
+  EXPECT_EQ((*container)->state(), v1::CONTAINER_STATE_PAUSED);
+  EXPECT_EQ(Rows(), 1u);
+  ASSERT_THAT(store_->Pins(), SizeIs(1));
+}
+
+TEST_F(ContainerMovesTest, ACopyOfTheScratchDiskIsRefused) {
+  const auto before = Run(Shared("one"));
+  const auto records = Export();
+  const auto incoming = GoAndCome(records);
+  const std::string copy = folder_.path() + "/copy.qcow2";
+  WriteFile(copy, ReadFile(records[0].scratch_file()));
+  ContainerArrivals arrivals(*containers_, incoming, records);
+  EXPECT_EQ(rpc::ReasonOf(Await(arrivals.Bind(before->id(), copy))), "scratch_not_shared");
+  // A proof of an earlier migration proves nothing.
+  WriteFile(copy + ".proof", std::string(32, '0'));
+  EXPECT_EQ(rpc::ReasonOf(Await(arrivals.Bind(before->id(), copy))), "scratch_not_shared");
+  EXPECT_EQ(rpc::ReasonOf(Await(arrivals.Bind(before->id(), folder_.path() + "/none"))),
+            "scratch_not_shared");
+}
+
+TEST_F(ContainerMovesTest, LayersThatAreNotHereAreMissed) {
+  const auto before = Run(Shared("one"));
+  const auto records = Export();
+  const auto incoming = GoAndCome(records);
+  ASSERT_TRUE(Await(store_->Remove("web")).ok());
+  ContainerArrivals arrivals(*containers_, incoming, records);
+  ASSERT_TRUE(Await(arrivals.Bind(before->id(), "")).ok());
+  // The other image has the lower one, too.
+  const auto missing = arrivals.MissingLayers();
+  ASSERT_THAT(missing, SizeIs(1));
+  EXPECT_EQ(missing.begin()->first, DigestOf("app"));
+  EXPECT_EQ(missing.begin()->second, 3u);
+  EXPECT_EQ(rpc::ReasonOf(arrivals.CheckReady()), "layers_missing");
+  const auto folder = NewFolder();
+  WriteFile(folder->path() + "/layer", "app");
+  ASSERT_TRUE(Await(store_->Adopt(arrivals.LayerOwner(), DigestOf("app"), "layer", folder)).ok());
+  EXPECT_TRUE(arrivals.CheckReady().ok());
+  ASSERT_TRUE(Await(arrivals.PinLayers()).ok());
+  Await(arrivals.Discard());
+  EXPECT_THAT(store_->Pins(), IsEmpty());
+  EXPECT_FALSE(store_->Has(DigestOf("app")));
+}
+
+TEST_F(ContainerMovesTest, WhatIsRefusedAfterTheVoteIsForgotten) {
+  const auto before = Run(Shared("one"));
+  const auto records = Export();
+  const auto incoming = GoAndCome(records);
+  ContainerArrivals arrivals(*containers_, incoming, records);
+  ASSERT_TRUE(Await(arrivals.Bind(before->id(), "")).ok());
+  ASSERT_TRUE(Await(arrivals.Arrive(records)).ok());
+  ASSERT_TRUE(Await(host_.inventory->Forget(vm_->id(), "")).ok());
+  EXPECT_EQ(Rows(), 0u);
+  EXPECT_THAT(containers_->List(), IsEmpty());
+  EXPECT_TRUE(std::filesystem::exists(records[0].scratch_file()));
+}
+
+TEST_F(ContainerMovesTest, AVmThatMovesIsGivenAndRelievedOfNoContainer) {
+  const auto container = Run(Shared("one"));
+  ASSERT_TRUE(vm_->OpenMigration("session", "elsewhere").ok());
+  EXPECT_TRUE(absl::IsFailedPrecondition(Await(containers_->Remove(container, true))));
+  EXPECT_TRUE(absl::IsFailedPrecondition(Await(containers_->Create(Shared("two"))).status()));
+  EXPECT_EQ(container->state(), v1::CONTAINER_STATE_RUNNING);
+  vm_->ReturnFromMigration(vm_->epoch());
+  EXPECT_TRUE(Await(containers_->Remove(container, true)).ok());
+}
+
+}  // namespace
+}  // namespace ferry::vm
