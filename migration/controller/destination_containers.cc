@@ -18,8 +18,8 @@ constexpr milliseconds kLayersWait{60'000};  // for the source to connect
 
 absl::StatusOr<std::string> DestinationSession::MakeToken() const {
   std::string token(kSessionTokenSize, '\0');
-  if (RAND_bytes(reinterpret_cast<unsigned char*>(token.data()),
-                 static_cast<int>(token.size())) != 1) {
+  if (RAND_bytes(reinterpret_cast<unsigned char*>(token.data()), static_cast<int>(token.size())) !=
+      1) {
     return absl::InternalError("no random numbers for the session's token");
   }
   return token;
@@ -48,9 +48,9 @@ std::vector<v1::IncomingContainer> DestinationSession::Incoming() const {
 
 absl::Status DestinationSession::CheckBinds(const std::string& call) const {
   if (info_.state() == v1::SESSION_STATE_DESTINATION_IMPORTED) return absl::OkStatus();
-  return absl::FailedPreconditionError(StrCat(
-      call, " is for a session that is imported and not prepared yet; session ", id(), " is ",
-      ToString(info_.state())));
+  return absl::FailedPreconditionError(
+      StrCat(call, " is for a session that is imported and not prepared yet; session ", id(),
+             " is ", ToString(info_.state())));
 }
 
 Task<absl::StatusOr<v1::BindContainerResponse>> DestinationSession::Bind(
@@ -85,8 +85,8 @@ Task<absl::StatusOr<v1::ReceiveLayersResponse>> DestinationSession::ReceiveLayer
         absl::StrCat("session ", id(), " expects its layers already"));
   }
   CO_ASSIGN_OR_RETURN(const std::string token, MakeToken());
-  CO_ASSIGN_OR_RETURN(layers_expected_, deps_.listener.Expect(
-                                            id(), token, deps_.store().journal_id(), peer_name_));
+  CO_ASSIGN_OR_RETURN(layers_expected_,
+                      deps_.listener.Expect(id(), token, deps_.store().journal_id(), peer_name_));
   response.set_session_address(deps_.listener.address());
   response.set_session_token(token);
   for (const auto& [digest, size] : wanted) response.add_layers(digest);
@@ -103,8 +103,8 @@ Task<void> DestinationSession::TakeLayers(Self self, std::map<std::string, uint6
   if (!taken.ok()) spdlog::warn("session {}: {}", self->id(), taken.ToString());
 }
 
-Task<absl::Status> DestinationSession::TakeLayersFrom(
-    std::shared_ptr<SessionConnection> connection, std::map<std::string, uint64_t> wanted) {
+Task<absl::Status> DestinationSession::TakeLayersFrom(std::shared_ptr<SessionConnection> connection,
+                                                      std::map<std::string, uint64_t> wanted) {
   auto keep = self();
   if (info_.done() || arrivals_ == nullptr) {
     co_return absl::CancelledError("the session ended before its layers came");

@@ -249,9 +249,9 @@ Task<absl::Status> SessionRegistry::SendLayers(v1::SendLayersRequest request) {
   CO_ASSIGN_OR_RETURN(const auto session, Find(request.session_id()));
   const auto source = std::dynamic_pointer_cast<SourceSession>(session);
   if (source == nullptr) {
-    co_return absl::FailedPreconditionError(
-        absl::StrCat("this host is the destination of session ", request.session_id(),
-                     "; layers are sent by the source"));
+    co_return absl::FailedPreconditionError(absl::StrCat("this host is the destination of session ",
+                                                         request.session_id(),
+                                                         "; layers are sent by the source"));
   }
   co_return co_await source->SendLayers(std::move(request));
 }

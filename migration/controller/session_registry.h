@@ -88,8 +88,8 @@ class SessionRegistry {
     return std::dynamic_pointer_cast<Side>(it->second);
   }
   // FAILED_PRECONDITION if this host is the other side; `call` is one for that side.
-  absl::StatusOr<std::shared_ptr<DestinationSession>> FindDestination(
-      const std::string& session_id, const char* call) const;
+  absl::StatusOr<std::shared_ptr<DestinationSession>> FindDestination(const std::string& session_id,
+                                                                      const char* call) const;
   Task<void> Drop(std::shared_ptr<MigrationSession> session);
   // Makes mere records of the oldest sessions that are over, and forgets the oldest records.
   Task<void> RetireEnded();

@@ -133,6 +133,7 @@ Task<absl::StatusOr<std::string>> SourceSession::MakePlan(std::string compat_inf
   if (deps_.exports != nullptr) {
     CO_ASSIGN_OR_RETURN(const std::vector<state::v1::ContainerRecord> containers,
                         co_await deps_.exports->Begin(vm_->id()));
+    plan.vm.clear_containers();
     plan.vm.mutable_containers()->Add(containers.begin(), containers.end());
   }
   plan.init_options_json = schema::ToJson(options_);

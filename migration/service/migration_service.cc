@@ -128,8 +128,8 @@ grpc::ServerUnaryReactor* MigrationService::BindContainer(grpc::CallbackServerCo
                                                           v1::BindContainerResponse* response) {
   return rpc::ServeUnary(
       context, executor_, request, response,
-      [this, caller = rpc::CallerOf(*context)](const v1::BindContainerRequest& bind)
-          -> Task<absl::StatusOr<v1::BindContainerResponse>> {
+      [this, caller = rpc::CallerOf(*context)](
+          const v1::BindContainerRequest& bind) -> Task<absl::StatusOr<v1::BindContainerResponse>> {
         v1::BindContainerRequest own = bind;
         CO_RETURN_IF_ERROR(co_await CheckPeer(caller, own.session_id(), Bound::kToCaller));
         co_return co_await sessions_.Bind(std::move(own));

@@ -47,6 +47,7 @@ def test_containers_move_with_their_vm_and_their_clients(hosts, vm, shared):
         ctl.ok("exec", "--container", "web", "--", "sh", "-c", "echo kept > /kept")
         process = inspect(source, "web")["process_id"]
         assert layers(destination) == []
+        ctl.ok("migrate", vm, "--to", destination.address, "--dry-run")
         ctl.migrate(vm, destination)
         client.write(b"after\n")
         client.wait_until(lambda output: output == b"before\nafter\n")

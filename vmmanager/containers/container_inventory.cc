@@ -244,18 +244,20 @@ Task<void> ContainerInventory::ForgetVm(std::string vm_id) {
   }
 }
 
-Task<void> ContainerInventory::VmDeparted(std::string vm_id) {
+Task<absl::Status> ContainerInventory::VmDeparted(std::string vm_id) {
+  absl::Status departed;
   for (const auto& container : Of(vm_id)) {
-    co_await container->Depart();
+    departed.Update(co_await container->Depart());
     Erase(*container);
   }
+  co_return departed;
 }
 
 Task<absl::Status> ContainerInventory::Bring(StoredContainer stored,
                                              std::shared_ptr<UtilityVm> vm) {
   CO_RETURN_IF_ERROR(CheckServing());
   const std::string id = stored.record.container_id();
-  if (containers_.contains(id) || unreadable_.contains(id)) {
+  if (Knows(id)) {
     co_return absl::AlreadyExistsError(absl::StrCat("container ", id, " is on this host already"));
   }
   CO_RETURN_IF_ERROR(co_await deps_.store().PutContainer(ToRow(stored)));

@@ -40,6 +40,10 @@ class ContainerInventory {
   // By name or id, in a VM by name or id or in any. As FindContainer.
   absl::StatusOr<std::shared_ptr<VmContainer>> Find(const std::string& container,
                                                     const std::string& vm) const;
+  // Whether there is one of that id, in whatever state, also one whose row cannot be read.
+  bool Knows(const std::string& id) const {
+    return containers_.contains(id) || unreadable_.contains(id);
+  }
   // Whether the store holds none, of no VM.
   bool empty() const { return containers_.empty() && orphans_.empty() && unreadable_.empty(); }
   // By the time of their making; not those that are being made.
@@ -86,7 +90,7 @@ class ContainerInventory {
   // Ends it at once and deletes it, with all that is in it.
   Task<absl::Status> EndVm(std::shared_ptr<UtilityVm> vm);
   Task<void> ForgetVm(std::string vm_id);
-  Task<void> VmDeparted(std::string vm_id);
+  Task<absl::Status> VmDeparted(std::string vm_id);
   Task<void> ForgetRow(StoredContainer stored);
   void RemoveIfDone(const std::shared_ptr<VmContainer>& container);
   static Task<void> RemoveLater(ContainerInventory* self, std::shared_ptr<VmContainer> container);

@@ -27,11 +27,10 @@ absl::Status ContainerExports::CheckMovable(const std::string& vm_id) const {
   for (const auto& container : containers_.Of(vm_id)) {
     if (container->being_made() ||
         container->record().stage() == state::v1::CONTAINER_STAGE_REMOVING) {
-      return rpc::ErrorWithReason(
-          absl::StatusCode::kFailedPrecondition,
-          absl::StrCat("container ", container->name(), " is just being ",
-                       container->being_made() ? "made" : "removed"),
-          "container_changes", "Try again when that is done.");
+      return rpc::ErrorWithReason(absl::StatusCode::kFailedPrecondition,
+                                  absl::StrCat("container ", container->name(), " is just being ",
+                                               container->being_made() ? "made" : "removed"),
+                                  "container_changes", "Try again when that is done.");
     }
     if (container->record().scratch_file().empty() ||
         ScratchFiles::IsShareable(container->spec().scratch())) {
@@ -98,13 +97,16 @@ ContainerArrivals::ContainerArrivals(ContainerInventory& containers, std::shared
     : containers_(containers), vm_(std::move(vm)), planned_(std::move(records)) {}
 
 Task<absl::Status> ContainerArrivals::Bind(std::string container_id, std::string scratch_file) {
-  const auto found =
-      std::find_if(planned_.begin(), planned_.end(), [&](const ContainerRecord& record) {
-        return record.container_id() == container_id;
-      });
+  const auto found = std::find_if(
+      planned_.begin(), planned_.end(),
+      [&](const ContainerRecord& record) { return record.container_id() == container_id; });
   if (found == planned_.end()) {
     co_return absl::NotFoundError(
         absl::StrCat("no container ", container_id, " comes with VM ", vm_->name()));
+  }
+  if (containers_.Knows(container_id)) {
+    co_return absl::AlreadyExistsError(
+        absl::StrCat("container ", container_id, " is on this host already, in another VM"));
   }
   if (images() == nullptr) co_return NoImages();
   std::string file = scratch_file.empty() ? found->scratch_file() : std::move(scratch_file);
@@ -176,19 +178,19 @@ Task<absl::Status> ContainerArrivals::PinLayers() {
 absl::Status ContainerArrivals::CheckReady() const {
   for (const ContainerRecord& record : planned_) {
     if (bound_.contains(record.container_id())) continue;
-    return rpc::ErrorWithReason(
-        absl::StatusCode::kFailedPrecondition,
-        absl::StrCat("container ", record.container_id(), " of VM ", vm_->name(),
-                     " is not bound to this host"),
-        "containers_unbound", "Call BindContainer for each container that ImportSandbox named.");
+    return rpc::ErrorWithReason(absl::StatusCode::kFailedPrecondition,
+                                absl::StrCat("container ", record.container_id(), " of VM ",
+                                             vm_->name(), " is not bound to this host"),
+                                "containers_unbound",
+                                "Call BindContainer for each container that ImportSandbox named.");
   }
   const auto missing = MissingLayers();
   if (missing.empty()) return absl::OkStatus();
-  return rpc::ErrorWithReason(
-      absl::StatusCode::kFailedPrecondition,
-      absl::StrCat("this host lacks the layer ", missing.begin()->first, " of a container of VM ",
-                   vm_->name()),
-      "layers_missing", "Have them sent: ReceiveLayers here, then SendLayers at the source.");
+  return rpc::ErrorWithReason(absl::StatusCode::kFailedPrecondition,
+                              absl::StrCat("this host lacks the layer ", missing.begin()->first,
+                                           " of a container of VM ", vm_->name()),
+                              "layers_missing",
+                              "Have them sent: ReceiveLayers here, then SendLayers at the source.");
 }
 
 Task<absl::Status> ContainerArrivals::Arrive(std::vector<ContainerRecord> cut) {

@@ -10,7 +10,8 @@
 #include "vmmanager/containers/container_inventory.h"
 
 // The part that containers have in the migration of their VM. What the guest has of them goes with
-// the VM; what goes another way is what they consist of on the host: records, layers, scratch files.
+// the VM; what goes another way is what they consist of on the host: records, layers, scratch
+// files.
 namespace ferry::vm {
 
 // The source's half. Thread: the executor's only.

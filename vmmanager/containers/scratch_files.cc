@@ -138,8 +138,7 @@ Task<void> ScratchFiles::RemoveProof(std::string file) {
     ::unlink(path.c_str());
     return absl::OkStatus();
   };
-  const absl::Status ignored =
-      co_await worker_.Run(kFileTime, "the scratch disk", std::move(work));
+  const absl::Status ignored = co_await worker_.Run(kFileTime, "the scratch disk", std::move(work));
 }
 
 Task<absl::Status> ScratchFiles::RemoveOthers(std::vector<std::string> keep) {

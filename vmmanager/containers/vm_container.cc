@@ -186,6 +186,7 @@ Task<absl::Status> VmContainer::AwaitStopped(milliseconds patience) {
 
 Task<absl::Status> VmContainer::Kill() {
   const std::shared_ptr<guest::Process> init = init_;
+  if (init == nullptr) co_return InitUnknown();
   CO_RETURN_IF_ERROR((co_await init->Signal(SIGKILL)).status());
   const absl::Status ended = co_await AwaitStopped(kKillTime);
   if (!absl::IsDeadlineExceeded(ended)) co_return ended;
@@ -195,6 +196,14 @@ Task<absl::Status> VmContainer::Kill() {
                    " does not say that it has ended"),
       "did_not_stop",
       absl::StrCat("Try again, or end the VM: ferryctl stop --force ", vm().name()));
+}
+
+absl::Status VmContainer::InitUnknown() const {
+  return rpc::ErrorWithReason(
+      absl::StatusCode::kFailedPrecondition,
+      absl::StrCat("container ", name(),
+                   " cannot be stopped: a former ferryd did not write down its ", "init's number"),
+      "init_unknown", absl::StrCat("End its VM: ferryctl stop --force ", vm().name()));
 }
 
 Task<absl::Status> VmContainer::Stop(milliseconds patience) {
@@ -216,8 +225,10 @@ Task<absl::Status> VmContainer::Stop(milliseconds patience) {
     if (Is(CONTAINER_STAGE_PAUSED)) CO_RETURN_IF_ERROR(co_await SetStage(CONTAINER_STAGE_RUNNING));
   }
   const std::shared_ptr<guest::Process> init = init_;
+  if (init == nullptr) co_return InitUnknown();
   CO_RETURN_IF_ERROR((co_await init->Signal(StopSignal(record().stop_signal()))).status());
   const absl::Status ended = co_await AwaitStopped(patience);
+  if (gone_) co_return WrongState("stopped");
   if (!absl::IsDeadlineExceeded(ended)) co_return ended;
   co_return co_await Kill();
 }

@@ -66,8 +66,9 @@ class VmContainer : public std::enable_shared_from_this<VmContainer> {
   void VmEnded();
   // All of it, for another host.
   state::v1::ContainerRecord Export() const { return ToRecord(stored_); }
-  // It is another host's now, or never was this one's: forgets it, and touches nothing of it.
-  Task<void> Depart();
+  // It is another host's now, or never was this one's: forgets it, and touches nothing of it. An
+  // error if its row is still there.
+  Task<absl::Status> Depart();
   // Whether nobody can ask for its exit status any more, or has to.
   bool exit_is_taken() const;
   // Set when it has stopped.
@@ -86,6 +87,8 @@ class VmContainer : public std::enable_shared_from_this<VmContainer> {
   std::string RootPath() const { return BundlePath() + "/rootfs"; }
   bridge::CombinedLayers Layers() const;
   absl::Status WrongState(const std::string& operation) const;
+  // A daemon died between starting it and writing down which process that is.
+  absl::Status InitUnknown() const;
   Task<absl::Status> BringLayers(const std::function<absl::Status()>* go_on);
   Task<absl::Status> BringScratch();
   absl::Status CheckThere(const std::function<absl::Status()>& go_on) const;

@@ -165,14 +165,17 @@ Task<absl::Status> VmContainer::TakeOut() {
   co_return absl::OkStatus();
 }
 
-Task<void> VmContainer::Depart() {
+Task<absl::Status> VmContainer::Depart() {
   auto self = shared_from_this();
   gone_ = true;
   boot_ = 0;
   stopped_.Set();
-  absl::Status left = co_await deps_.store().DeleteContainer(id());
-  if (left.ok() && deps_.images != nullptr) left = co_await deps_.images->Unpin(id());
-  if (!left.ok()) spdlog::warn("container {}: {}", id(), left.ToString());
+  CO_RETURN_IF_ERROR(co_await deps_.store().DeleteContainer(id()));
+  // A pin that stays goes with the next start.
+  absl::Status unpinned;
+  if (deps_.images != nullptr) unpinned = co_await deps_.images->Unpin(id());
+  if (!unpinned.ok()) spdlog::warn("container {}: {}", id(), unpinned.ToString());
+  co_return absl::OkStatus();
 }
 
 Task<absl::Status> VmContainer::TidyGuest() {

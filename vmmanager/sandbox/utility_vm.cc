@@ -304,8 +304,8 @@ void UtilityVm::OnEvent(const SystemEvent& event) {
 void UtilityVm::OnExit(const SystemExit& exit) {
   last_exit_ = exit;
   // What is, or may be, another host's goes on there.
-  const bool ours = phase_ != Phase::kGone && phase_ != Phase::kInDoubt &&
-                    phase_ != Phase::kIncoming;
+  const bool ours =
+      phase_ != Phase::kGone && phase_ != Phase::kInDoubt && phase_ != Phase::kIncoming;
   spdlog::info("vm {}: {}", row_.name, ExitText(exit));
   if (guest_ != nullptr) {
     guest_->Close(VmEnded(row_.name, exit));

@@ -89,8 +89,8 @@ absl::Status UtilityVm::BindDisk(DiskSlot slot, const std::string& path) {
   const auto controller = scsi.find(absl::StrCat(slot.controller));
   const std::string lun = absl::StrCat(slot.lun);
   if (controller == scsi.end() || !controller->second.attachments.contains(lun)) {
-    return absl::NotFoundError(absl::StrCat("VM ", row_.name, " has no disk at Scsi/",
-                                            slot.controller, "/", slot.lun));
+    return absl::NotFoundError(
+        absl::StrCat("VM ", row_.name, " has no disk at Scsi/", slot.controller, "/", slot.lun));
   }
   controller->second.attachments[lun].path = path;
   row_.document_json = schema::ToJson(document_);

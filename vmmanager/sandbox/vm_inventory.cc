@@ -180,7 +180,7 @@ Task<absl::Status> VmInventory::Forget(std::string id, std::string moved_to) {
     if (!moved_to.empty()) NoteDeparted(id, name, moved_to);
     co_await deps_.fence.Forget(id, FenceFate::kElsewhere);
   }
-  if (on_forgotten_) co_await on_forgotten_(id);
+  if (on_forgotten_) CO_RETURN_IF_ERROR(co_await on_forgotten_(id));
   co_return co_await deps_.store.DeleteVm(id);
 }
 

@@ -40,8 +40,9 @@ class VmInventory {
     on_deleted_ = std::move(callback);
   }
 
-  // Awaited with the id of a VM that has left this host, or did not come to it.
-  void set_on_forgotten(std::function<Task<void>(std::string)> callback) {
+  // Awaited with the id of a VM that has left this host, or did not come to it, before its row
+  // goes. An error keeps the row, so that it is tried again at the next start.
+  void set_on_forgotten(std::function<Task<absl::Status>(std::string)> callback) {
     on_forgotten_ = std::move(callback);
   }
 
@@ -70,7 +71,7 @@ class VmInventory {
   std::map<std::string, std::shared_ptr<UtilityVm>> vms_;  // by id
   std::map<std::string, std::string> departed_;            // id and name -> new host
   std::function<Task<void>(std::string)> on_deleted_;
-  std::function<Task<void>(std::string)> on_forgotten_;
+  std::function<Task<absl::Status>(std::string)> on_forgotten_;
   bool detached_ = false;
 };
 

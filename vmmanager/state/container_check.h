@@ -10,8 +10,7 @@
 namespace ferry::vm {
 
 // Their records are whole, and each of their disks is one of the machine's, for what it says.
-absl::Status CheckContainers(const state::v1::VmPayload& vm,
-                             const schema::ComputeSystem& document);
+absl::Status CheckContainers(const state::v1::VmPayload& vm, const schema::ComputeSystem& document);
 
 // The cut has the plan's containers, and they consist of what the plan said.
 absl::Status CheckSameContainers(const state::v1::VmPayload& plan,

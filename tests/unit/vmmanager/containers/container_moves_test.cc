@@ -52,7 +52,10 @@ class ContainerMovesTest : public ContainersTest {
     return *incoming;
   }
   std::string PathAt(const UtilityVm& vm, uint32_t lun) {
-    return vm.document().virtual_machine.devices.scsi.at("0").attachments.at(absl::StrCat(lun)).path;
+    return vm.document()
+        .virtual_machine.devices.scsi.at("0")
+        .attachments.at(absl::StrCat(lun))
+        .path;
   }
 
   std::shared_ptr<UtilityVm> vm_;
@@ -104,8 +107,7 @@ TEST_F(ContainerMovesTest, WhatComesIsBoundToWhereItIsHere) {
   }
   EXPECT_TRUE(arrivals.CheckReady().ok());
   EXPECT_EQ(PathAt(*incoming, records[0].scratch_disk().lun()), records[0].scratch_file());
-  EXPECT_EQ(PathAt(*incoming, records[0].layers(0).disk().lun()),
-            store_->PathOf(DigestOf("base")));
+  EXPECT_EQ(PathAt(*incoming, records[0].layers(0).disk().lun()), store_->PathOf(DigestOf("base")));
   records[0].set_stage(state::v1::CONTAINER_STAGE_PAUSED);
   ASSERT_TRUE(Await(arrivals.Arrive(records)).ok());
   const auto container = containers_->Find("one", "");
@@ -164,6 +166,27 @@ TEST_F(ContainerMovesTest, WhatIsRefusedAfterTheVoteIsForgotten) {
   EXPECT_EQ(Rows(), 0u);
   EXPECT_THAT(containers_->List(), IsEmpty());
   EXPECT_TRUE(std::filesystem::exists(records[0].scratch_file()));
+}
+
+TEST_F(ContainerMovesTest, ARowThatCannotBeRemovedIsFoundAgain) {
+  Run(Shared("one"));
+  const auto records = Export();
+  ASSERT_TRUE(Await(vm_->Stop(true, milliseconds(0))).ok());
+  Settle();
+  host_.store.FailNext(absl::ResourceExhaustedError("full"));
+  EXPECT_FALSE(Await(host_.inventory->Forget(vm_->id(), "elsewhere")).ok());
+  // With its VM, so that nobody takes what it consists of for nobody's.
+  EXPECT_EQ(Await(host_.store.ListVms())->size(), 1u);
+  EXPECT_EQ(Rows(), 1u);
+  EXPECT_TRUE(std::filesystem::exists(records[0].scratch_file()));
+}
+
+TEST_F(ContainerMovesTest, AContainerThatIsHereAlreadyDoesNotComeAgain) {
+  const auto here = Run(Shared("one"));
+  const auto records = Export();
+  ContainerArrivals arrivals(*containers_, vm_, records);
+  EXPECT_TRUE(absl::IsAlreadyExists(Await(arrivals.Bind(here->id(), ""))));
+  EXPECT_THAT(store_->Pins(), SizeIs(1));
 }
 
 TEST_F(ContainerMovesTest, AVmThatMovesIsGivenAndRelievedOfNoContainer) {
