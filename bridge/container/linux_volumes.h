@@ -36,6 +36,7 @@ class LinuxVolumes : public Volumes {
   absl::Status WriteBundle(const std::string& bundle, const std::string& config) override;
   void DiscardBundle(const std::string& bundle) override;
   Task<absl::Status> RemoveBundle(std::string bundle) override;
+  Task<absl::StatusOr<UserFiles>> ReadUserFiles(ContainerRoot root) override;
 
   // Unmounts whatever it has mounted, as far as that works within `limit`.
   Task<void> UnmountAll(milliseconds limit);
