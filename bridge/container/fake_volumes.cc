@@ -42,4 +42,9 @@ Task<absl::Status> FakeVolumes::RemoveBundle(std::string bundle) {
   co_return absl::OkStatus();
 }
 
+Task<absl::StatusOr<UserFiles>> FakeVolumes::ReadUserFiles(ContainerRoot root) {
+  calls.push_back(absl::StrCat("read users ", root.path));
+  co_return user_files;
+}
+
 }  // namespace ferry::bridge

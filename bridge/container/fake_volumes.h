@@ -19,9 +19,11 @@ class FakeVolumes : public Volumes {
   absl::Status WriteBundle(const std::string& bundle, const std::string& config) override;
   void DiscardBundle(const std::string& bundle) override;
   Task<absl::Status> RemoveBundle(std::string bundle) override;
+  Task<absl::StatusOr<UserFiles>> ReadUserFiles(ContainerRoot root) override;
 
   std::vector<std::string> calls;
   std::map<std::string, std::string> bundles;  // path to config.json
+  UserFiles user_files;                        // every container's
   absl::Status disk_status;                    // what AwaitDisk() says
 };
 

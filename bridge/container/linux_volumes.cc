@@ -269,6 +269,18 @@ Task<absl::Status> LinuxVolumes::RemoveBundle(std::string bundle) {
   co_return absl::OkStatus();
 }
 
+Task<absl::StatusOr<UserFiles>> LinuxVolumes::ReadUserFiles(ContainerRoot root) {
+  auto files = std::make_shared<UserFiles>();
+  // Holds the folder open for as long as the thread needs it, also if nobody waits any more.
+  std::function<absl::Status()> work = [files, root = std::move(root)]() -> absl::Status {
+    ASSIGN_OR_RETURN(*files, ReadUserFilesIn(root));
+    return absl::OkStatus();
+  };
+  CO_RETURN_IF_ERROR(
+      co_await OnThread(options_.io_limit, "the container's users", std::move(work)));
+  co_return *files;
+}
+
 Task<void> LinuxVolumes::UnmountAll() {
   if (mounted_.empty()) co_return;
   const std::vector<std::string> all(mounted_.rbegin(), mounted_.rend());

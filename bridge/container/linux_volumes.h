@@ -45,6 +45,7 @@ class LinuxVolumes : public Volumes {
   absl::Status WriteBundle(const std::string& bundle, const std::string& config) override;
   void DiscardBundle(const std::string& bundle) override;
   Task<absl::Status> RemoveBundle(std::string bundle) override;
+  Task<absl::StatusOr<UserFiles>> ReadUserFiles(ContainerRoot root) override;
 
   // Unmounts whatever it has mounted, as far as the disks do not hang.
   Task<void> UnmountAll();

@@ -3,6 +3,7 @@
 #include <boost/json/array.hpp>
 #include <boost/json/object.hpp>
 #include <boost/json/serialize.hpp>
+#include <string_view>
 #include <vector>
 
 #include "bridge/protocol/container_messages.h"
@@ -24,10 +25,14 @@ void ReadArguments(const FieldReader& process) {
   if (arguments.empty() || arguments[0].empty()) process.Complain("args", "must name a command");
 }
 
+void ReadUserName(const FieldReader& process, std::string* name) {
+  process.Object("user", [name](const FieldReader& user) { user.Text("username", name); });
+}
+
 // Relative to the bundle, or a path of the guest.
-void ReadRoot(const FieldReader& root) {
-  std::string path;
-  root.Text("path", &path);
+void ReadRoot(const FieldReader& root, SpecFacts* facts) {
+  root.Text("path", &facts->root);
+  const std::string& path = facts->root;
   const std::string whole = path.empty() || path[0] == '/' ? path : StrCat("/", path);
   const absl::Status status = CheckGuestPath("path", whole);
   if (!status.ok()) root.Complain("path", std::string(status.message()));
@@ -103,6 +108,36 @@ void SetConsoleSize(json::object* process, uint32_t rows, uint32_t columns) {
   (*process)["consoleSize"] = json::object{{"height", rows}, {"width", columns}};
 }
 
+// A member list of `object`, made if it is not there.
+json::array* List(json::object* object, const char* name) {
+  json::value& value = (*object)[name];
+  if (!value.is_array()) value = json::array();
+  return &value.get_array();
+}
+
+bool HasHome(const json::array& environment) {
+  for (const json::value& entry : environment) {
+    if (entry.is_string() && entry.get_string().starts_with("HOME=")) return true;
+  }
+  return false;
+}
+
+void SetUser(json::object* process, const ResolvedUser& user) {
+  json::object* member = Member(process, "user");
+  member->erase("username");
+  (*member)["uid"] = user.uid;
+  (*member)["gid"] = user.gid;
+  json::array* groups = user.additional_gids.empty() ? nullptr : List(member, "additionalGids");
+  for (const uint32_t gid : user.additional_gids) {
+    const json::value value(gid);
+    bool known = false;
+    for (const json::value& entry : *groups) known = known || entry == value;
+    if (!known) groups->push_back(value);
+  }
+  json::array* environment = List(process, "env");
+  if (!HasHome(*environment)) environment->emplace_back(StrCat("HOME=", user.home));
+}
+
 }  // namespace
 
 absl::StatusOr<SpecFacts> ReadSpec(const std::string& specification) {
@@ -115,9 +150,10 @@ absl::StatusOr<SpecFacts> ReadSpec(const std::string& specification) {
   in.Object("process", [&facts](const FieldReader& process) {
     process.Bool("terminal", &facts.terminal);
     ReadArguments(process);
+    ReadUserName(process, &facts.user_name);
   });
   in.Required("root");
-  in.Object("root", [](const FieldReader& root) { ReadRoot(root); });
+  in.Object("root", [&facts](const FieldReader& root) { ReadRoot(root, &facts); });
   in.Object("linux", [](const FieldReader&) {});
   in.Object("annotations",
             [&facts](const FieldReader& entries) { ReadAnnotations(entries, &facts); });
@@ -144,6 +180,7 @@ absl::StatusOr<ExecProcess> CompleteProcess(const ProcessParameters& parameters)
   ReadArguments(in);
   ExecProcess made;
   in.Bool("terminal", &made.terminal);
+  ReadUserName(in, &made.user_name);
   RETURN_IF_ERROR(status);
   if (parameters.console_rows > kMaxConsoleSide || parameters.console_columns > kMaxConsoleSide) {
     return absl::InvalidArgumentError(StrCat("a console of ", parameters.console_rows, " rows and ",
@@ -157,6 +194,19 @@ absl::StatusOr<ExecProcess> CompleteProcess(const ProcessParameters& parameters)
   SetConsoleSize(&process, parameters.console_rows, parameters.console_columns);
   made.json = json::serialize(process);
   return made;
+}
+
+absl::StatusOr<std::string> SetSpecUser(const std::string& specification,
+                                        const ResolvedUser& user) {
+  ASSIGN_OR_RETURN(json::object object, ParseObject(specification));
+  SetUser(Member(&object, "process"), user);
+  return json::serialize(object);
+}
+
+absl::StatusOr<std::string> SetProcessUser(const std::string& process, const ResolvedUser& user) {
+  ASSIGN_OR_RETURN(json::object object, ParseObject(process));
+  SetUser(&object, user);
+  return json::serialize(object);
 }
 
 }  // namespace ferry::bridge

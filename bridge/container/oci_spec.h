@@ -4,6 +4,7 @@
 #include <string_view>
 
 #include "absl/status/statusor.h"
+#include "bridge/container/user_names.h"
 #include "bridge/protocol/messages.h"
 
 // What the agent must know of, and change in, the OCI specifications that the host sends. No I/O.
@@ -16,6 +17,8 @@ std::string ContainerCgroup(std::string_view id);
 struct SpecFacts {
   bool terminal = false;   // the init has one
   std::string sandbox_id;  // the pod's sandbox container, empty: none, or it is the sandbox
+  std::string root;        // absolute, or relative to the bundle
+  std::string user_name;   // process.user.username; empty: the numbers are meant
 };
 
 // INVALID_ARGUMENT if the text is no specification that the agent can run.
@@ -38,11 +41,17 @@ absl::StatusOr<std::string> CompleteSpec(const std::string& specification, const
 struct ExecProcess {
   std::string json;  // an OCI process as crun gets it
   bool terminal = false;
+  std::string user_name;  // as in SpecFacts
 };
 
 // The process of an exec. It has a terminal if the request or the OCI process says so; the
 // console's size is the request's. INVALID_ARGUMENT if it cannot be run, or with a size beyond a
 // terminal's.
 absl::StatusOr<ExecProcess> CompleteProcess(const ProcessParameters& parameters);
+
+// A specification, or the process of an exec, with `user` in place of the user's name. HOME is set
+// if the environment has none; groups that were asked for by their numbers stay.
+absl::StatusOr<std::string> SetSpecUser(const std::string& specification, const ResolvedUser& user);
+absl::StatusOr<std::string> SetProcessUser(const std::string& process, const ResolvedUser& user);
 
 }  // namespace ferry::bridge

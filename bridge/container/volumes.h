@@ -3,6 +3,8 @@
 #include <string>
 
 #include "absl/status/status.h"
+#include "absl/status/statusor.h"
+#include "bridge/container/user_files.h"
 #include "bridge/protocol/container_messages.h"
 #include "bridge/runtime/async.h"
 
@@ -39,6 +41,9 @@ class Volumes {
 
   // Removes a bundle, after undoing what was mounted inside it.
   virtual Task<absl::Status> RemoveBundle(std::string bundle) = 0;
+
+  // What ReadUserFilesIn() reads.
+  virtual Task<absl::StatusOr<UserFiles>> ReadUserFiles(ContainerRoot root) = 0;
 };
 
 }  // namespace ferry::bridge

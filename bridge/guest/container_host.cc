@@ -164,8 +164,16 @@ Task<absl::Status> ContainerHost::CreateIn(std::string id, ContainerConfig confi
                                            std::shared_ptr<Container> container) {
   CO_ASSIGN_OR_RETURN(const SpecFacts facts, ReadSpec(config.oci_specification));
   container->terminal = facts.terminal;
-  absl::Status status =
-      co_await CreateInit(id, config.oci_specification, facts.sandbox_id, container);
+  std::string specification = config.oci_specification;
+  if (!facts.user_name.empty()) {
+    ContainerRoot root;
+    root.path = absl::StartsWith(facts.root, "/")
+                    ? facts.root
+                    : absl::StrCat(container->bundle, "/", facts.root);
+    CO_ASSIGN_OR_RETURN(const ResolvedUser user, co_await FindUser(root, facts.user_name));
+    CO_ASSIGN_OR_RETURN(specification, SetSpecUser(specification, user));
+  }
+  absl::Status status = co_await CreateInit(id, specification, facts.sandbox_id, container);
   if (status.ok()) {
     scope_.Spawn(WatchInit(id, container));
     co_return status;
@@ -174,6 +182,11 @@ Task<absl::Status> ContainerHost::CreateIn(std::string id, ContainerConfig confi
   const absl::Status ignored = co_await parts_.runtime->Delete(id);
   parts_.volumes->DiscardBundle(container->bundle);
   co_return status;
+}
+
+Task<absl::StatusOr<ResolvedUser>> ContainerHost::FindUser(ContainerRoot root, std::string name) {
+  CO_ASSIGN_OR_RETURN(const UserFiles files, co_await parts_.volumes->ReadUserFiles(root));
+  co_return ResolveUser(name, files);
 }
 
 Task<absl::Status> ContainerHost::CreateInit(std::string id, std::string specification,
@@ -228,7 +241,20 @@ Task<absl::Status> ContainerHost::Exec(std::string id, ProcessParameters paramet
                                        StdioRelaySettings stdio, Keep keep) {
   // No claim: any number of execs may be under way.
   CO_ASSIGN_OR_RETURN(const std::shared_ptr<Container> container, Find(id));
-  CO_ASSIGN_OR_RETURN(const ExecProcess process, CompleteProcess(parameters));
+  CO_ASSIGN_OR_RETURN(ExecProcess process, CompleteProcess(parameters));
+  if (!process.user_name.empty()) {
+    if (container->state != ContainerState::kRunning) {
+      co_return WrongState(id, container->state, "run a process in");
+    }
+    // Its number may be another process's by now, with another root.
+    if (container->init->collected()) {
+      co_return WrongState(id, ContainerState::kStopped, "run a process in");
+    }
+    CO_ASSIGN_OR_RETURN(ContainerRoot root, RootOfProcess(container->init->kernel_pid()));
+    CO_ASSIGN_OR_RETURN(const ResolvedUser user,
+                        co_await FindUser(std::move(root), process.user_name));
+    CO_ASSIGN_OR_RETURN(process.json, SetProcessUser(process.json, user));
+  }
   CO_ASSIGN_OR_RETURN(DialledStdio dialled, co_await DialStdio(transport_, stdio));
   CO_ASSIGN_OR_RETURN(const AsyncMutex::Guard turn, co_await TakeTurn(container));
   CO_ASSIGN_OR_RETURN(const ChildGate::Pass pass, co_await gate_.Enter(kTurnLimit));

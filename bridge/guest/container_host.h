@@ -10,6 +10,7 @@
 #include "bridge/container/cgroup.h"
 #include "bridge/container/container_runtime.h"
 #include "bridge/container/sandbox_namespaces.h"
+#include "bridge/container/user_files.h"
 #include "bridge/container/volumes.h"
 #include "bridge/guest/guest_process.h"
 #include "bridge/process/child_gate.h"
@@ -94,6 +95,7 @@ class ContainerHost {
   absl::StatusOr<Claim> ClaimIn(const std::string& id, ContainerState state, const char* what);
   static Task<absl::StatusOr<AsyncMutex::Guard>> TakeTurn(std::shared_ptr<Container> container);
   absl::Status CheckBundle(const std::string& bundle) const;
+  Task<absl::StatusOr<ResolvedUser>> FindUser(ContainerRoot root, std::string name);
   absl::StatusOr<std::optional<SandboxNamespaces>> OpenSandbox(const std::string& sandbox_id) const;
   Task<absl::Status> CreateIn(std::string id, ContainerConfig config,
                               std::shared_ptr<Container> container);

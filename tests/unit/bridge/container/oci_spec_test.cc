@@ -134,5 +134,40 @@ TEST(OciSpecTest, AConsolesSizeIsTheRequestsAndWithinBounds) {
   EXPECT_TRUE(absl::IsInvalidArgument(CompleteProcess(parameters).status()));
 }
 
+TEST(OciSpecTest, TellsWhichUserIsToBeLookedUp) {
+  const auto named = ReadSpec(R"({"ociVersion":"1","root":{"path":"rootfs"},)"
+                              R"("process":{"args":["sh"],"user":{"username":"web"}}})");
+  ASSERT_TRUE(named.ok()) << named.status();
+  EXPECT_EQ(named->user_name, "web");
+  EXPECT_EQ(named->root, "rootfs");
+  EXPECT_EQ(ReadSpec(Spec(""))->user_name, "");
+  ProcessParameters parameters;
+  parameters.oci_process = R"({"args":["sh"],"user":{"username":"web"}})";
+  EXPECT_EQ(CompleteProcess(parameters)->user_name, "web");
+  parameters.oci_process = R"({"args":["sh"],"user":{"username":7}})";
+  EXPECT_FALSE(CompleteProcess(parameters).ok());
+}
+
+TEST(OciSpecTest, PutsAUserInTheNamesPlace) {
+  ResolvedUser user;
+  user.uid = 33;
+  user.gid = 34;
+  user.additional_gids = {6, 29};
+  user.home = "/srv/web";
+  const auto process = SetProcessUser(
+      R"({"args":["sh"],"user":{"uid":0,"umask":18,"username":"web","additionalGids":[29]}})",
+      user);
+  ASSERT_TRUE(process.ok()) << process.status();
+  EXPECT_EQ(json::parse(*process), json::parse(R"({"args":["sh"],"env":["HOME=/srv/web"],)"
+                                               R"("user":{"uid":33,"gid":34,"umask":18,)"
+                                               R"("additionalGids":[29,6]}})"));
+  const auto spec =
+      SetSpecUser(R"({"process":{"env":["A=b","HOME=/own"],"user":{"username":"web"}}})", user);
+  ASSERT_TRUE(spec.ok()) << spec.status();
+  EXPECT_EQ(json::parse(*spec), json::parse(R"({"process":{"env":["A=b","HOME=/own"],)"
+                                            R"("user":{"uid":33,"gid":34,)"
+                                            R"("additionalGids":[6,29]}}})"));
+}
+
 }  // namespace
 }  // namespace ferry::bridge

@@ -3,6 +3,7 @@
 #include <gtest/gtest.h>
 #include <sys/wait.h>
 
+#include "absl/strings/str_cat.h"
 #include "bridge/container/fake_container_runtime.h"
 #include "bridge/container/fake_volumes.h"
 #include "bridge/guest/orphan_reaper.h"
@@ -32,11 +33,11 @@ class ContainerHostTest : public TaskTest {
     }
   }
 
-  Task<absl::Status> Create() {
+  Task<absl::Status> Create(const std::string& user = "") {
     ContainerConfig config;
     config.oci_bundle_path = "/run/gcs/c/1";
-    config.oci_specification =
-        R"({"ociVersion":"1","process":{"args":["sh"]},"root":{"path":"/r"}})";
+    config.oci_specification = absl::StrCat(R"({"ociVersion":"1","process":{"args":["sh"])",
+                                            UserMember(user), R"(},"root":{"path":"rootfs"}})");
     return host_->Create(kId, config, kNullGuid);
   }
 
@@ -45,9 +46,14 @@ class ContainerHostTest : public TaskTest {
                             [this](std::shared_ptr<GuestProcess> init) { init_ = init; });
   }
 
-  Task<absl::Status> Exec() {
+  static std::string UserMember(const std::string& user) {
+    if (user.empty()) return "";
+    return absl::StrCat(R"(,"user":{"uid":0,"gid":0,"username":")", user, R"("})");
+  }
+
+  Task<absl::Status> Exec(const std::string& user = "") {
     ProcessParameters parameters;
-    parameters.oci_process = R"({"args":["sh"]})";
+    parameters.oci_process = absl::StrCat(R"({"args":["sh"])", UserMember(user), "}");
     return host_->Exec(kId, parameters, StdioRelaySettings(), [](std::shared_ptr<GuestProcess>) {});
   }
 
@@ -85,6 +91,33 @@ TEST_F(ContainerHostTest, NoExitIsNotifiedAfterItWasClosed) {
   Until([this] { return init_->exit().has_value(); });
   Settle();
   EXPECT_EQ(notified_, 0);
+}
+
+TEST_F(ContainerHostTest, TheInitsUserIsLookedUpInItsOwnFiles) {
+  volumes_.user_files.passwd = "web:x:33:34::/srv/web:\n";
+  const absl::Status created = Await(Create("web"));
+  ASSERT_TRUE(created.ok()) << created;
+  EXPECT_EQ(volumes_.calls.front(), "read users /run/gcs/c/1/rootfs");
+  const std::string& config = volumes_.bundles["/run/gcs/c/1"];
+  EXPECT_NE(config.find(R"("uid":33)"), std::string::npos) << config;
+  EXPECT_NE(config.find("HOME=/srv/web"), std::string::npos) << config;
+  EXPECT_EQ(config.find("username"), std::string::npos) << config;
+}
+
+TEST_F(ContainerHostTest, AnUnknownUserLeavesNothingBehind) {
+  EXPECT_TRUE(absl::IsInvalidArgument(Await(Create("web"))));
+  EXPECT_TRUE(runtime_.calls.empty());
+  EXPECT_TRUE(volumes_.bundles.empty());
+  EXPECT_FALSE(host_->Has(kId));
+}
+
+TEST_F(ContainerHostTest, AnExecsUserIsLookedUpWhereTheInitIs) {
+  MakeRunning();
+  EXPECT_TRUE(absl::IsInvalidArgument(Await(Exec("web"))));
+  EXPECT_EQ(volumes_.calls.back(), absl::StrCat("read users /proc/", init_->kernel_pid(), "/root"));
+  volumes_.user_files.passwd = "web:x:33:34::/srv/web:\n";
+  const absl::Status status = Await(Exec("web"));
+  EXPECT_TRUE(status.ok()) << status;
 }
 
 TEST_F(ContainerHostTest, APauseWaitsForTheExecThatIsUnderWay) {
