@@ -113,10 +113,14 @@ void FakeAgent::Handle(const Frame& frame) {
     response.capabilities.runtime_os_type = "Linux";
     response.capabilities.guest_defined.resumable_stdio_supported = resumable;
     response.capabilities.guest_defined.acknowledge_exit_supported = acknowledges;
+    response.capabilities.guest_defined.containers_supported = containers;
     response.capabilities.guest_defined.clock_supported = clock_ahead.has_value();
     return Send(answer, frame.id, Encode(response));
   }
   if (silent) return;
+  if (const auto refusal = refusals.find(frame.type); refusal != refusals.end()) {
+    return Send(answer, frame.id, Encode(bridge::FailedResponse(refusal->second, "refused", "")));
+  }
   if (frame.type == bridge::kExecuteProcess) return Execute(frame);
   if (frame.type == bridge::kWaitForProcess) return HandleWait(frame);
   if (frame.type == bridge::kGetClock || frame.type == bridge::kAdjustClock) {

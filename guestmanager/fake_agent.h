@@ -50,11 +50,13 @@ class FakeAgent : public std::enable_shared_from_this<FakeAgent> {
       : FakeAgent(executor, [&transport](uint32_t port) { return transport.Dial(port); }) {}
 
   bool resumable = true;
-  bool acknowledges = true;            // exits: AcknowledgeExitSupported
-  bool silent = false;                 // answers nothing but the negotiation
-  bool breaks_link = false;            // right after its answer to ExecuteProcess, which arrives
-  size_t ack_lag = 0;                  // stdin bytes received that the process has not taken
-  bool answer_waits = true;            // false: exits stay untold
+  bool acknowledges = true;               // exits: AcknowledgeExitSupported
+  bool containers = true;                 // ContainersSupported
+  std::map<uint32_t, uint32_t> refusals;  // what it answers with, by the request's type
+  bool silent = false;                    // answers nothing but the negotiation
+  bool breaks_link = false;               // right after its answer to ExecuteProcess, which arrives
+  size_t ack_lag = 0;                     // stdin bytes received that the process has not taken
+  bool answer_waits = true;               // false: exits stay untold
   std::optional<int64_t> clock_ahead;  // of the host's, in ns; nullopt: it is not the host's affair
   bool holds_clock = false;            // answers GetClock only with AnswerClock()
   bool refuses_clock = false;
