@@ -133,7 +133,7 @@ TEST_F(GuestContainersTest, AnotherProcessTellsTheRuntimeMore) {
   ProcessSpec spec = Init();
   auto process = Start(guest_->CreateProcess(spec, "", R"({"args":["serve"]})"));
   ASSERT_TRUE(process->has_value() && (*process)->ok());
-  const auto& request = agent_->processes.at((**process)->pid()).request;
+  const auto& request = agent_->processes.at((***process)->pid()).request;
   EXPECT_EQ(request.container_id, kId);
   EXPECT_THAT(request.parameters.oci_process, HasSubstr("serve"));
   // Without it the agent would take it for the init, and with it the VM has no such process.
