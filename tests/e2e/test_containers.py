@@ -126,7 +126,7 @@ def test_a_terminal_has_the_windows_size_and_learns_a_new_one(host, one):
         assert terminal.wait() == 6
         assert terminal.is_restored()
     with host.ctl.terminal("run", "-it", "--rm", "--vm", one, box.NAME, *KEYS) as terminal:
-        terminal.wait_for_line(b"size 24 80")
+        terminal.wait_for(b"size 24 80 lines")
         terminal.set_size(50, 132)
         terminal.wait_for_line(b"size 50 132")
         terminal.type(b"q\r")
