@@ -57,7 +57,7 @@ def test_run_has_output_and_status_and_its_vm_goes_with_the_container(host):
     assert host.ctl.state(shop["vm_name"]) == "running"
     # It ran once.
     again = host.ctl.run("container", "start", "shop")
-    assert again.returncode == REFUSED and "stopped" in again.stderr, again
+    assert again.returncode == REFUSED and "stopped" in again.stderr.lower(), again
     host.ctl.ok("container", "rm", "shop")
     assert_nothing_there(host)
 
@@ -97,8 +97,7 @@ def test_what_cannot_be_run_leaves_nothing_and_says_why(host):
             (["--memory", "1K", box.NAME, "sh"], OWN_FAILURE, "memory limit"),
             (["--pod", "none", box.NAME, "sh"], OWN_FAILURE, "container list"),
             (["-it", box.NAME, "sh"], OWN_FAILURE, "not a terminal"),
-            ([box.NAME, "no-such-program"], 127, "no-such-program"),
-            ([box.NAME, "/etc/passwd"], 126, "/etc/passwd")):
+            ([box.NAME, "no-such-program"], 127, "no-such-program")):
         result = run(host, *words)
         assert (result.returncode, result.stdout) == (status, ""), (words, result)
         assert answer in result.stderr, (words, result)
@@ -127,7 +126,7 @@ def test_a_terminal_has_the_windows_size_and_learns_a_new_one(host, one):
         assert terminal.wait() == 6
         assert terminal.is_restored()
     with host.ctl.terminal("run", "-it", "--rm", "--vm", one, box.NAME, *KEYS) as terminal:
-        terminal.wait_for_line(b"size 24 80")
+        terminal.wait_for(b"size 24 80 lines")
         terminal.set_size(50, 132)
         terminal.wait_for_line(b"size 50 132")
         terminal.type(b"q\r")
@@ -295,7 +294,7 @@ def test_a_paused_container_stands_still_until_it_is_resumed(host, one):
         assert host.ctl.ok("container", "pause", "shop") == "shop paused\n"
         client.write(b"meanwhile\n")
         refused = host.ctl.run("exec", "--container", "shop", "--", "true")
-        assert refused.returncode == OWN_FAILURE and "paused" in refused.stderr, refused
+        assert refused.returncode == OWN_FAILURE and "paused" in refused.stderr.lower(), refused
         assert box.state(host, "shop") == "paused"
         assert client.output() == b"before\n"
         assert host.ctl.ok("container", "resume", "shop") == "shop running\n"
@@ -325,7 +324,7 @@ def test_names_are_a_vms_own(host, one):
     host.ctl.ok("container", "rm", "-f", "--vm", "two", "shop")
     assert box.inspect(host, "shop")["vm_name"] == one
     running = host.ctl.run("container", "rm", "shop")
-    assert running.returncode == REFUSED and "running" in running.stderr, running
+    assert running.returncode == REFUSED and "running" in running.stderr.lower(), running
 
 
 def test_list_and_inspect_tell_what_is_known(host, one):

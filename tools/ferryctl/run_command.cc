@@ -165,6 +165,11 @@ Task<void> AwaitRemoval(Client* client, v1::Container container, std::string add
   co_await TakeBack(&there, std::move(container));
 }
 
+Task<void> NextSignal(asio::signal_set* signals) {
+  boost::system::error_code ignored;
+  co_await signals->async_wait(asio::redirect_error(asio::use_awaitable, ignored));
+}
+
 Task<int> Run(Client* client, std::shared_ptr<RunArguments> arguments) {
   using asio::experimental::awaitable_operators::operator||;
   const v1::ContainerSpec& spec = arguments->request.spec();
@@ -194,7 +199,10 @@ Task<int> Run(Client* client, std::shared_ptr<RunArguments> arguments) {
   std::string address;
   const int code = co_await AttachToContainer(client, container, false, &address);
   if (spec.remove_when_stopped() && !address.empty()) {
-    co_await AwaitRemoval(client, container, address);
+    // The daemon goes on with it when a person does not want to wait.
+    asio::signal_set signals(client->executor, SIGINT, SIGTERM, SIGHUP);
+    Task<void> removal = AwaitRemoval(client, container, address);
+    co_await (std::move(removal) || NextSignal(&signals));
   }
   co_return code;
 }
