@@ -21,7 +21,11 @@ class Containers:
     """Calls of the ContainerService of one host."""
 
     def __init__(self, host):
-        self._rpc = Rpc(host)
+        self._host = host
+        self.connect()
+
+    def connect(self):
+        self._rpc = Rpc(self._host)
         self.stub = container_pb2_grpc.ContainerServiceStub(self._rpc._channel)
 
     def close(self):
@@ -109,8 +113,10 @@ def test_a_daemon_that_is_killed_finds_its_containers_again(host, containers):
     containers.create("vm", name="waits", user="0:0", entrypoint=["/bin/busybox"],
                       command=["true"])
     containers.start("one")
+    containers.close()
     host.kill()
     host.start()
+    containers.connect()
     assert containers.get("one").state == pb.CONTAINER_STATE_RUNNING
     containers.start("waits")
     assert containers.stop("one", 0).exit_status.signal == 9
