@@ -137,11 +137,11 @@ def test_a_vm_of_its_own_goes_with_it(host, containers):
     assert host.ctl.vms() == []
 
 
-def test_a_vm_with_containers_stays(host, containers):
+def test_a_vm_whose_containers_cannot_move_stays(host, containers):
     host.ctl.create("vm")
     host.ctl.start("vm")
     containers.create("vm", name="one", user="0:0", entrypoint=["/bin/busybox"],
                       command=["true"])
     with Rpc(host) as rpc, refused(grpc.StatusCode.FAILED_PRECONDITION) as error:
         rpc.export("session", "vm")
-    assert error_info(error.value).reason == "containers_cannot_migrate"
+    assert error_info(error.value).reason == "scratch_not_shared"

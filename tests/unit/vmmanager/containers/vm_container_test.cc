@@ -99,7 +99,6 @@ TEST_F(VmContainerTest, ForceEndsAndRemoves) {
   ASSERT_TRUE(Await(containers_->Remove(container, true)).ok());
   ExpectNothingLeft(vm_->id());
   EXPECT_TRUE(Await(containers_->Remove(container, false)).ok());
-  EXPECT_TRUE(vm_->RefuseWithContainers().ok());
 }
 
 TEST_F(VmContainerTest, ARemovalThatFailsCanBeRepeated) {
@@ -201,13 +200,7 @@ TEST_F(VmContainerTest, AVmThatEndsTakesItsContainersAlong) {
   EXPECT_TRUE(ScratchFolders().empty());
 }
 
-TEST_F(VmContainerTest, AVmWithContainersIsNotMigrated) {
-  const auto container = Make(Request("vm", "one"));
-  const absl::Status refused = vm_->OpenMigration("session", "host-b:1");
-  EXPECT_EQ(refused.code(), absl::StatusCode::kFailedPrecondition);
-  EXPECT_EQ(rpc::ReasonOf(refused), "containers_cannot_migrate");
-  EXPECT_THAT(std::string(refused.message()), HasSubstr("it has 1 container"));
-  ASSERT_TRUE(Await(containers_->Remove(container, false)).ok());
+TEST_F(VmContainerTest, NoneIsMadeInAVmThatMoves) {
   ASSERT_TRUE(vm_->OpenMigration("session", "host-b:1").ok());
   const absl::Status moving = Await(containers_->Create(Request("vm", "two"))).status();
   EXPECT_EQ(moving.code(), absl::StatusCode::kFailedPrecondition);
