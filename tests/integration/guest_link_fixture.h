@@ -2,6 +2,7 @@
 
 #include <gtest/gtest.h>
 #include <signal.h>
+#include <sys/wait.h>
 
 #include <boost/asio/io_context.hpp>
 #include <functional>
@@ -67,6 +68,11 @@ class GuestLinkTest : public testing::Test {
     server_.reset();
     port_->Close();
     RunReady(io_);
+    // What the agent kills when it ends it does not wait for; one that it left alone is waited for
+    // until the test's time is over.
+    for (const pid_t child : bridge::ListChildren()) {
+      EXPECT_EQ(::waitpid(child, nullptr, 0), child);
+    }
     EXPECT_TRUE(bridge::ListChildren().empty()) << "a process was left behind";
   }
 
