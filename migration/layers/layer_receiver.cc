@@ -77,7 +77,8 @@ Task<absl::Status> LayerReceiver::Receive(std::shared_ptr<SessionConnection> con
     if (ec) co_return absl::UnavailableError(absl::StrCat("cannot take layers: ", ec.message()));
     LayerChannel channel(std::move(socket));
     absl::Status taken = co_await TakeOne(&channel);
-    std::string answer = taken.ok() ? std::string() : std::string(taken.message());
+    std::string answer;
+    if (!taken.ok()) answer = taken.message().empty() ? "refused" : std::string(taken.message());
     answer.resize(std::min(answer.size(), kMaxLayerAnswer));
     if (!answer.empty()) (void)co_await channel.Write(std::move(answer));
     channel.EndWriting();

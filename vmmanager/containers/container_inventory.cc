@@ -58,6 +58,7 @@ absl::Status ContainerInventory::CheckServing() const {
 
 Task<void> ContainerInventory::Close() {
   closed_ = true;
+  for (const auto& [id, container] : containers_) container->Close();
   co_await scope_.CancelAndJoin();
 }
 
@@ -198,6 +199,7 @@ Task<absl::Status> ContainerInventory::RemoveAlone(std::shared_ptr<VmContainer> 
   CO_RETURN_IF_ERROR(co_await container->MarkRemoving(force ? Running::kKill : Running::kRefuse));
   CO_RETURN_IF_ERROR(co_await container->TakeOut());
   Erase(*container);
+  for (const auto& other : Of(container->record().vm_id())) RemoveIfDone(other);
   co_return absl::OkStatus();
 }
 
@@ -287,6 +289,8 @@ void ContainerInventory::RemoveIfDone(const std::shared_ptr<VmContainer>& contai
 
 Task<void> ContainerInventory::RemoveLater(ContainerInventory* self,
                                            std::shared_ptr<VmContainer> container) {
+  // With its VM others would go that nobody wants to remove; it is tried again when they have gone.
+  if (container->record().owns_vm() && self->Of(container->record().vm_id()).size() > 1) co_return;
   if (container->home()->machine->runs()) {
     // Without it the attempt will say so.
     const absl::Status ignored = co_await container->home()->machine->AwaitAgent();

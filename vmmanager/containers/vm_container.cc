@@ -168,6 +168,8 @@ void VmContainer::Stopped(const state::v1::ContainerExit& exit) {
 void VmContainer::VmEnded() {
   boot_ = 0;
   // Whoever makes it, or takes it out, finds that by itself.
+  if (being_made() || gone_ || Is(CONTAINER_STAGE_REMOVING)) return;
+  ForgetDisks();
   if (lives()) Stopped({});
 }
 
@@ -179,7 +181,8 @@ bool VmContainer::exit_is_taken() const {
 Task<absl::Status> VmContainer::AwaitStopped(milliseconds patience) {
   auto wait = [](VmContainer* container) -> Task<absl::Status> {
     co_await container->stopped_.Wait();
-    co_return absl::OkStatus();
+    co_return container->closed_ ? absl::UnavailableError("this host's ferryd stops; try again")
+                                 : absl::OkStatus();
   };
   co_return co_await WithDeadline(patience, "the container's init", wait(this));
 }

@@ -71,6 +71,11 @@ class VmContainer : public std::enable_shared_from_this<VmContainer> {
   Task<absl::Status> Depart();
   // Whether nobody can ask for its exit status any more, or has to.
   bool exit_is_taken() const;
+  // The daemon stops: whoever waits for its end gets UNAVAILABLE.
+  void Close() {
+    closed_ = true;
+    stopped_.Set();
+  }
   // Set when it has stopped.
   void set_on_stopped(std::function<void()> callback) { on_stopped_ = std::move(callback); }
 
@@ -98,6 +103,8 @@ class VmContainer : public std::enable_shared_from_this<VmContainer> {
   Task<absl::Status> AwaitStopped(milliseconds patience);
   Task<absl::Status> TidyGuest();
   void TakeUpDisks();
+  // They went with the VM's boot.
+  void ForgetDisks();
   // As its agent says, once that can be asked.
   static Task<void> FindState(std::shared_ptr<VmContainer> self);
   void Watch();
@@ -116,6 +123,7 @@ class VmContainer : public std::enable_shared_from_this<VmContainer> {
   std::function<void()> on_stopped_;
   bool announced_ = false;  // others were told that there is one
   bool gone_ = false;
+  bool closed_ = false;
 };
 
 }  // namespace ferry::vm

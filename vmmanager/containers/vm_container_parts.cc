@@ -196,19 +196,28 @@ Task<absl::Status> VmContainer::TidyGuest() {
   co_return absl::OkStatus();
 }
 
+// The machine's document is right where the record differs: it may have been written when the VM
+// ran another time, or before the disk came.
 void VmContainer::TakeUpDisks() {
   for (state::v1::ContainerLayer& layer : *stored_.record.mutable_layers()) {
-    if (!layer.has_disk() && deps_.images != nullptr) {
-      const auto slot = home_->machine->FindDisk(deps_.images->PathOf(layer.digest()));
-      if (slot.has_value()) *layer.mutable_disk() = DiskAt(*slot, "");
-    }
-    if (layer.has_disk()) home_->layers.TakeUp(layer.digest(), layer.disk());
+    const auto slot = home_->machine->FindDisk(deps_.images->PathOf(layer.digest()));
+    layer.clear_disk();
+    if (!slot.has_value()) continue;
+    *layer.mutable_disk() = DiskAt(*slot, "");
+    home_->layers.TakeUp(layer.digest(), layer.disk());
   }
-  if (record().scratch_file().empty() || record().has_scratch_disk()) return;
+  stored_.record.clear_scratch_disk();
+  if (record().scratch_file().empty()) return;
   const auto slot = home_->machine->FindDisk(record().scratch_file());
   if (slot.has_value()) {
     *stored_.record.mutable_scratch_disk() = DiskAt(*slot, BundlePath() + "/scratch");
   }
+}
+
+void VmContainer::ForgetDisks() {
+  for (state::v1::ContainerLayer& layer : *stored_.record.mutable_layers()) layer.clear_disk();
+  stored_.record.clear_scratch_disk();
+  PersistSoon();
 }
 
 Task<void> VmContainer::TakeUp() {
@@ -216,8 +225,7 @@ Task<void> VmContainer::TakeUp() {
   const AsyncMutex::Guard turn = co_await operation_.Lock();
   if (Is(CONTAINER_STAGE_STOPPED)) stopped_.Set();
   if (!home_->machine->runs()) {
-    for (state::v1::ContainerLayer& layer : *stored_.record.mutable_layers()) layer.clear_disk();
-    stored_.record.clear_scratch_disk();
+    ForgetDisks();
     if (lives()) Stopped({});
     co_return;
   }

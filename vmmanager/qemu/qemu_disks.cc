@@ -93,8 +93,13 @@ Task<absl::Status> RemoveDisk(QemuMachine* machine, Place place) {
         absl::StrCat("there is no disk at Scsi/", place.controller, "/", place.lun));
   }
   const std::string stem = DiskStem(place.controller, place.lun, found->second);
-  CO_RETURN_IF_ERROR(co_await machine->RemoveDevice(stem));
-  CO_RETURN_IF_ERROR(co_await RemoveNodes(machine, stem));
+  const absl::Status unplugged = co_await machine->RemoveDevice(stem);
+  // A device that QEMU does not have was on its way when a daemon died, and so may its nodes have
+  // been.
+  const bool missing = absl::IsNotFound(unplugged);
+  if (!missing) CO_RETURN_IF_ERROR(unplugged);
+  const absl::Status removed = co_await RemoveNodes(machine, stem);
+  if (!missing) CO_RETURN_IF_ERROR(removed);
   attachments.erase(place.lun);
   co_return absl::OkStatus();
 }

@@ -48,6 +48,34 @@ TEST_F(ContainerRecoveryTest, LayersAreStillShared) {
   ExpectNothingLeft(vm_->id());
 }
 
+TEST_F(ContainerRecoveryTest, DisksOfAFormerBootAreNotTakenForThoseOfThisOne) {
+  const auto former = Run(Request("vm", "one"));
+  ASSERT_TRUE(Await(vm_->Stop(true, milliseconds(0))).ok());
+  guest_->disks.clear();
+  guest_->mounts.clear();
+  guest_->containers.clear();
+  ++guest_->boots;
+  ASSERT_TRUE(Await(vm_->Start()).ok());
+  auto request = Request("vm", "two");
+  request.mutable_spec()->set_image("other");
+  Run(request);
+  const auto disks = guest_->disks;
+  RestartDaemon();
+  ASSERT_TRUE(Await(containers_->Remove(Found("one"), false)).ok());
+  EXPECT_EQ(guest_->disks.size(), disks.size());
+  ASSERT_TRUE(Await(containers_->Remove(Found("two"), true)).ok());
+  ExpectNothingLeft(vm_->id());
+}
+
+TEST_F(ContainerRecoveryTest, OneWhoseInitIsNotKnownIsNotStopped) {
+  const auto before = Run(Request("vm", "one"));
+  guest_->containers.at(before->id()).forgotten = true;
+  RestartDaemon();
+  const absl::Status refused = Await(Found("one")->Stop(milliseconds(0)));
+  EXPECT_EQ(rpc::ReasonOf(refused), "init_unknown");
+  EXPECT_EQ(rpc::ReasonOf(Await(containers_->Remove(Found("one"), true))), "init_unknown");
+}
+
 TEST_F(ContainerRecoveryTest, WhatEndedMeanwhileWithoutAWitnessHasAnUnknownExit) {
   const auto before = Run(Request("vm", "one"));
   guest_->containers.at(before->id()).forgotten = true;
