@@ -2,25 +2,10 @@
 #include "absl/strings/str_cat.h"
 #include "bridge/runtime/status_macros.h"
 #include "bridge/runtime/str_cat.h"
-#include "migration/connection/dialer.h"
 #include "migration/controller/source_session.h"
 #include "migration/layers/layer_sender.h"
 
 namespace ferry::migration {
-
-Task<absl::StatusOr<std::shared_ptr<SessionConnection>>> SourceSession::DialForLayers(
-    v1::SendLayersRequest request) {
-  DialOptions dial;
-  dial.address = request.session_address();
-  dial.tls = deps_.tls;
-  dial.params.role = Role::kSource;
-  dial.params.session_id = id();
-  dial.params.token = request.session_token();
-  dial.params.journal_id = deps_.store().journal_id();
-  auto connection = co_await Dial(std::move(dial));
-  if (!connection.ok()) co_return AtDestination(connection.status());
-  co_return connection;
-}
 
 Task<absl::Status> SourceSession::SendLayers(v1::SendLayersRequest request) {
   auto keep = self();
@@ -38,7 +23,7 @@ Task<absl::Status> SourceSession::SendLayers(v1::SendLayersRequest request) {
     files.push_back({{digest, layer.bytes}, std::move(layer.path)});
   }
   CO_ASSIGN_OR_RETURN(std::string path, MakeSocketPath("l"));
-  auto connection = co_await DialForLayers(std::move(request));
+  auto connection = co_await DialDestination(request.session_address(), request.session_token());
   if (!connection.ok()) co_return connection.status();
   if (info_.state() != v1::SESSION_STATE_SOURCE_EXPORTED) {
     co_return absl::CancelledError("the session ended before its layers were sent");

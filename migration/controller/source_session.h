@@ -139,8 +139,8 @@ class SourceSession final : public MigrationSession {
   Task<absl::StatusOr<std::string>> Stop(std::string proof);
   Task<absl::StatusOr<std::string>> Resume(std::string proof);
   absl::Status TooLateToCancel() const;
-  Task<absl::StatusOr<std::shared_ptr<SessionConnection>>> DialForLayers(
-      v1::SendLayersRequest request);
+  Task<absl::StatusOr<std::shared_ptr<SessionConnection>>> DialDestination(std::string address,
+                                                                           std::string token);
   Task<absl::Status> Release(const Proof& done);
   Task<absl::Status> Reclaim(const Proof& refused);
   Task<void> RemoveVm();

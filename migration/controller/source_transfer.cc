@@ -61,18 +61,25 @@ Task<void> SourceSession::RunTransfer(Self self, v1::TransferSandboxRequest requ
   co_await self->WriteAbort();
 }
 
+Task<absl::StatusOr<std::shared_ptr<SessionConnection>>> SourceSession::DialDestination(
+    std::string address, std::string token) {
+  DialOptions dial;
+  dial.address = std::move(address);
+  dial.tls = deps_.tls;
+  dial.params.role = Role::kSource;
+  dial.params.session_id = id();
+  dial.params.token = std::move(token);
+  dial.params.journal_id = deps_.store().journal_id();
+  auto connection = co_await Dial(std::move(dial));
+  if (!connection.ok()) co_return AtDestination(connection.status());
+  co_return connection;
+}
+
 Task<absl::Status> SourceSession::Connect(const v1::TransferSandboxRequest& request) {
   const milliseconds timeout = SocketTimeout(request);
   if (connection_ == nullptr && !request.session_address().empty()) {
-    DialOptions dial;
-    dial.address = request.session_address();
-    dial.tls = deps_.tls;
-    dial.params.role = Role::kSource;
-    dial.params.session_id = id();
-    dial.params.token = request.session_token();
-    dial.params.journal_id = deps_.store().journal_id();
-    auto connection = co_await Dial(std::move(dial));
-    if (!connection.ok()) co_return AtDestination(connection.status());
+    auto connection = co_await DialDestination(request.session_address(), request.session_token());
+    if (!connection.ok()) co_return connection.status();
     ConnectionArrived(*std::move(connection));
   }
   CO_RETURN_IF_ERROR(
