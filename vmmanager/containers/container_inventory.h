@@ -37,6 +37,8 @@ class ContainerInventory {
   // Whoever awaits this may be cancelled: then it is called off, unless the same request was made
   // again meanwhile.
   Task<absl::StatusOr<std::shared_ptr<VmContainer>>> Create(v1::CreateContainerRequest request);
+  // Whether somebody waits for what the request of this id makes.
+  bool IsAwaited(const std::string& request_id) const;
   // By name or id, in a VM by name or id or in any. As FindContainer.
   absl::StatusOr<std::shared_ptr<VmContainer>> Find(const std::string& container,
                                                     const std::string& vm) const;

@@ -79,6 +79,11 @@ std::shared_ptr<VmContainer> ContainerInventory::MadeBy(
   return nullptr;
 }
 
+bool ContainerInventory::IsAwaited(const std::string& request_id) const {
+  const auto found = makings_.find(request_id);
+  return found != makings_.end() && found->second->waiters > 0;
+}
+
 Task<absl::StatusOr<std::shared_ptr<VmContainer>>> ContainerInventory::Create(
     v1::CreateContainerRequest request) {
   CO_RETURN_IF_ERROR(CheckRequest(request));
