@@ -72,11 +72,11 @@ absl::StatusOr<int64_t> BridgeClientCore::Call(uint32_t type, const std::string&
   return id;
 }
 
-void BridgeClientCore::PreregisterWait(int64_t id, Completion completion) {
+void BridgeClientCore::Preregister(int64_t id, uint32_t type, Completion completion) {
   if (!closed_.ok()) return completion(closed_);
   PendingCall& call = pending_[id];
   if (call.completions.empty()) {
-    call.type = bridge::kWaitForProcess;
+    call.type = type;
     call.kind = Kind::kWait;
   }
   call.completions.push_back(std::move(completion));

@@ -45,7 +45,11 @@ class BridgeClientCore {
 
   // Expects the answer to a wait that somebody else sent under this id. If the id is pending
   // already, the existing call is reused and completes both.
-  void PreregisterWait(int64_t id, Completion completion);
+  void PreregisterWait(int64_t id, Completion completion) {
+    Preregister(id, bridge::kWaitForProcess, std::move(completion));
+  }
+  // The same for another type of call that outlives its connection.
+  void Preregister(int64_t id, uint32_t type, Completion completion);
 
   // No longer interested; a late answer is dropped.
   void Forget(int64_t id) { pending_.erase(id); }

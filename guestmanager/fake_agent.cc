@@ -200,7 +200,16 @@ void FakeAgent::Execute(const Frame& frame) {
       *bridge::EncodeFrame(bridge::ResponseType(frame.type), frame.id, Encode(response));
   // No frame begins like this, so the host takes the answer and hangs up in one go.
   if (breaks_link) answer.append(bridge::kFrameHeaderSize, '\0');
-  SendRaw(answer);
+  if (holds_starts) {
+    start_answers_.push_back(std::move(answer));
+  } else {
+    SendRaw(answer);
+  }
+}
+
+void FakeAgent::AnswerStarts() {
+  holds_starts = false;
+  for (const std::string& answer : std::exchange(start_answers_, {})) SendRaw(answer);
 }
 
 void FakeAgent::HandleWait(const Frame& frame) {

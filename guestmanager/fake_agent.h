@@ -58,6 +58,7 @@ class FakeAgent : public std::enable_shared_from_this<FakeAgent> {
   size_t ack_lag = 0;                     // stdin bytes received that the process has not taken
   bool answer_waits = true;               // false: exits stay untold
   std::optional<int64_t> clock_ahead;  // of the host's, in ns; nullopt: it is not the host's affair
+  bool holds_starts = false;           // answers ExecuteProcess only with AnswerStarts()
   bool holds_clock = false;            // answers GetClock only with AnswerClock()
   bool refuses_clock = false;
   uint32_t version = bridge::kProtocolVersion;
@@ -81,6 +82,8 @@ class FakeAgent : public std::enable_shared_from_this<FakeAgent> {
   void Send(uint32_t type, int64_t id, const std::string& payload);
   // Answers what it was asked for its clock meanwhile, and holds nothing back any more.
   void AnswerClock();
+  // The same for what it was to execute.
+  void AnswerStarts();
   int CountReceived(uint32_t type) const;
   // Ends everything, so that the test's tasks end.
   void Stop();
@@ -106,6 +109,7 @@ class FakeAgent : public std::enable_shared_from_this<FakeAgent> {
   std::map<uint32_t, std::shared_ptr<Wire>> stdio_;  // by port
   std::vector<std::pair<int64_t, uint32_t>> waits_;  // id, pid
   std::vector<bridge::Frame> clock_requests_;        // held back
+  std::vector<std::string> start_answers_;           // held back
   uint32_t next_pid_ = 100;
   bool stopped_ = false;
 };

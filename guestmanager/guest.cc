@@ -15,6 +15,7 @@
 #include "bridge/runtime/status_macros.h"
 #include "bridge/runtime/unix_time.h"
 #include "guestmanager/container.h"
+#include "guestmanager/container_starts.h"
 #include "guestmanager/create_requests.h"
 #include "guestmanager/guest_connection.h"
 #include "guestmanager/guest_containers.h"
@@ -93,7 +94,8 @@ struct Guest::Impl {
         log(o.log ? std::make_shared<GuestLog>(gate, o.log, o.log_allowance) : nullptr),
         requests(executor),
         strays(connection, {.knows = [this](uint32_t pid) { return processes.count(pid) != 0; },
-                            .acknowledge_exit = [this](uint32_t pid) { AcknowledgeExit(pid); }}) {}
+                            .acknowledge_exit = [this](uint32_t pid) { AcknowledgeExit(pid); }}),
+        starts(connection, strays) {}
 
   HostedProcess::Events ProcessEvents() {
     return {.changed = [this] { ProcessChanged(); },
@@ -122,6 +124,13 @@ struct Guest::Impl {
   void DropEnded();
   // Divides what the spools may take together.
   void ShareSpools();
+  // What another host, or a former daemon, had.
+  struct Revived {
+    std::map<uint32_t, std::shared_ptr<HostedProcess>> running;  // by pid
+    std::map<int64_t, std::shared_ptr<HostedProcess>> starting;  // by the start's call
+  };
+  absl::StatusOr<std::shared_ptr<HostedProcess>> Revive(ProcessState state);
+  absl::Status ReviveAll(const GuestState& state, Revived* revived);
 
   void OnReady() {
     // Acknowledgements that a lost link swallowed; repeating one is harmless.
@@ -177,6 +186,7 @@ struct Guest::Impl {
   std::vector<uint32_t> ended;  // in the order in which that became known
   std::set<uint32_t> unacknowledged;
   StrayProcesses strays;
+  ContainerStarts starts;
   std::function<void()> on_change;
   uint64_t started_unix_ms = NowUnixMs();
   bool closed = false;
@@ -318,6 +328,7 @@ Task<absl::StatusOr<std::shared_ptr<Process>>> Guest::Impl::Execute(ProcessSpec 
   absl::StatusOr<std::shared_ptr<Process>> earlier = co_await MadeBefore(request_id);
   if (!earlier.ok() || *earlier != nullptr) co_return earlier;
   CreateRequests::Making making(requests, request_id);
+  const bool starts_container = oci_process.empty();
   absl::StatusOr<std::shared_ptr<HostedProcess>> process =
       Prepare(std::move(spec), std::move(request_id));
   if (!process.ok()) co_return process.status();
@@ -325,8 +336,13 @@ Task<absl::StatusOr<std::shared_ptr<Process>>> Guest::Impl::Execute(ProcessSpec 
   StrayProcesses::Execution execution(strays);
   std::string request = Encode(
       MakeRequest((*process)->migration_state(), gate->resumable_stdio, std::move(oci_process)));
-  absl::StatusOr<std::string> answer =
-      co_await connection->Call(bridge::kExecuteProcess, std::move(request), options.rpc_timeout);
+  absl::StatusOr<std::string> answer;
+  if ((*process)->spec().container_id.empty() || !starts_container) {
+    answer =
+        co_await connection->Call(bridge::kExecuteProcess, std::move(request), options.rpc_timeout);
+  } else {
+    answer = co_await starts.Call(*process, std::move(request));
+  }
   if (!answer.ok()) co_return answer.status();
   execution.Answered();
   absl::Status status = Admit(*process, *answer);
@@ -357,6 +373,17 @@ Task<absl::StatusOr<std::shared_ptr<Process>>> Guest::StartContainer(ProcessSpec
   }
   CO_RETURN_IF_ERROR(impl_->container_host.CheckSupported());
   co_return co_await impl_->Execute(std::move(spec), std::move(request_id), "");
+}
+
+Task<absl::StatusOr<std::shared_ptr<Process>>> Guest::AwaitStart(std::string container_id) {
+  std::shared_ptr<Guest> self = shared_from_this();
+  const ContainerStarts::Answered start = co_await impl_->starts.Take(std::move(container_id));
+  if (start.init == nullptr) co_return std::shared_ptr<Process>();
+  Undo undo{start.init};
+  CO_RETURN_IF_ERROR(start.answer.status());
+  CO_RETURN_IF_ERROR(impl_->Admit(start.init, *start.answer));
+  undo.process = nullptr;
+  co_return std::shared_ptr<Process>(start.init);
 }
 
 GuestContainers& Guest::container_host() { return impl_->container_host; }
@@ -442,32 +469,51 @@ absl::StatusOr<GuestState> Guest::Save() const {
     }
     state.processes.push_back(*std::move(one));
   }
+  state.starting = impl_->starts.Save();
   return state;
 }
 
-absl::Status Guest::Restore(const GuestState& state) {
-  std::map<uint32_t, std::shared_ptr<HostedProcess>> restored;
-  absl::Status status;
-  for (ProcessState one : state.processes) {
+absl::StatusOr<std::shared_ptr<HostedProcess>> Guest::Impl::Revive(ProcessState state) {
+  state.spec.container_id = state.container_id;
+  RecoverSpools(options.spool, &state);
+  auto process = std::make_shared<HostedProcess>(gate, connection, std::move(state), options.spool,
+                                                 ProcessEvents());
+  const absl::Status status = process->Listen();
+  if (status.ok()) return process;
+  process->Close(status);
+  return status;
+}
+
+absl::Status Guest::Impl::ReviveAll(const GuestState& state, Revived* revived) {
+  for (const ProcessState& one : state.processes) {
     if (one.pid == 0 || (one.wait_call_id == 0 && !one.exit_status)) {
-      status = absl::FailedPreconditionError(
+      return absl::FailedPreconditionError(
           absl::StrCat("process ", one.pid, " was saved without a wait and can't be taken over"));
-    } else if (impl_->processes.count(one.pid) != 0 || restored.count(one.pid) != 0) {
-      status = absl::AlreadyExistsError(absl::StrCat("process ", one.pid, " is there already"));
-    } else {
-      one.spec.container_id = one.container_id;
-      RecoverSpools(impl_->options.spool, &one);
-      auto process = std::make_shared<HostedProcess>(impl_->gate, impl_->connection, one,
-                                                     impl_->options.spool, impl_->ProcessEvents());
-      restored[one.pid] = process;
-      status = process->Listen();
     }
-    if (status.ok()) continue;
-    for (auto& [pid, process] : restored) process->Close(status);
+    if (processes.count(one.pid) != 0 || revived->running.count(one.pid) != 0) {
+      return absl::AlreadyExistsError(absl::StrCat("process ", one.pid, " is there already"));
+    }
+    ASSIGN_OR_RETURN(revived->running[one.pid], Revive(one));
+  }
+  for (const ProcessState& one : state.starting) {
+    ASSIGN_OR_RETURN(revived->starting[one.wait_call_id], Revive(one));
+  }
+  return absl::OkStatus();
+}
+
+absl::Status Guest::Restore(const GuestState& state) {
+  Impl::Revived revived;
+  if (const absl::Status status = impl_->ReviveAll(state, &revived); !status.ok()) {
+    for (auto& [pid, process] : revived.running) {
+      if (process) process->Close(status);
+    }
+    for (auto& [call, process] : revived.starting) {
+      if (process) process->Close(status);
+    }
     return status;
   }
   if (state.started_unix_ms != 0) impl_->started_unix_ms = state.started_unix_ms;
-  if (!restored.empty()) {
+  if (!revived.running.empty() || !revived.starting.empty()) {
     // Processes are saved only of an agent that resumes streams, and it is the same agent: they
     // need not wait until it has negotiated again.
     impl_->gate->resumable_stdio = true;
@@ -475,14 +521,15 @@ absl::Status Guest::Restore(const GuestState& state) {
   }
   impl_->ports.SetNextPort(state.next_port);
   impl_->connection->core().SeedNextId(state.next_message_id);
-  for (auto& [pid, process] : restored) {
+  for (auto& [pid, process] : revived.running) {
     impl_->requests.Restore(process->request_id(), pid);
     process->Adopt();
   }
-  impl_->processes.merge(restored);
+  for (auto& [call, process] : revived.starting) impl_->starts.Restore(process, call);
+  impl_->processes.merge(revived.running);
   impl_->ShareSpools();
   if (ready()) impl_->OnReady();
-  // What the source was starting at the cut is not among them, and its caller was told so.
+  // What else the source was starting at the cut is not among them, and its caller was told so.
   impl_->strays.Suspect();
   return absl::OkStatus();
 }

@@ -32,7 +32,10 @@ struct GuestState {
   uint32_t next_port = 0;               // port floor; 0: none
   int64_t next_message_id = 0;          // message id floor; 0: none
   std::vector<ProcessState> processes;  // sorted by pid
-  uint64_t started_unix_ms = 0;         // 0: not known
+  // Inits of containers whose start is not answered yet, sorted by container: without a pid, and
+  // their wait is the start's call.
+  std::vector<ProcessState> starting;
+  uint64_t started_unix_ms = 0;  // 0: not known
 };
 
 class Container;
@@ -74,6 +77,9 @@ class Guest : public std::enable_shared_from_this<Guest> {
   // said of stdio already. Otherwise as CreateProcess.
   Task<absl::StatusOr<std::shared_ptr<Process>>> StartContainer(ProcessSpec spec,
                                                                 std::string request_id = "");
+  // The init of a container whose start another host, or a former daemon, had asked for and got no
+  // answer to: waits for that, once the agent is there. nullptr: there is no such start.
+  Task<absl::StatusOr<std::shared_ptr<Process>>> AwaitStart(std::string container_id);
   // What else there is to ask about containers. As long as the guest.
   GuestContainers& container_host();
   // nullptr if there is no such process.

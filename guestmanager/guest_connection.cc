@@ -197,15 +197,20 @@ Task<absl::Status> GuestConnection::WaitReady() {
   }
 }
 
+Task<absl::Status> GuestConnection::AwaitClock(milliseconds limit) {
+  std::shared_ptr<GuestConnection> self = shared_from_this();
+  if (!ready() || gate_->clock_set.is_set()) co_return absl::OkStatus();
+  Task<void> clock_set = gate_->clock_set.Wait();
+  co_return co_await WithDeadline(limit, "the guest's clock to be set", std::move(clock_set));
+}
+
 Task<absl::StatusOr<std::string>> GuestConnection::Call(uint32_t type, std::string payload,
                                                         milliseconds limit) {
   std::shared_ptr<GuestConnection> self = shared_from_this();
   const auto begun = std::chrono::steady_clock::now();
   const bool ends_all = type == bridge::kShutdownGraceful || type == bridge::kShutdownForced;
-  if (ready() && !ends_all && !gate_->clock_set.is_set()) {
-    Task<void> clock_set = gate_->clock_set.Wait();
-    const absl::Status set =
-        co_await WithDeadline(limit, "the guest's clock to be set", std::move(clock_set));
+  if (!ends_all) {
+    const absl::Status set = co_await AwaitClock(limit);
     if (!set.ok()) co_return set;
   }
   const auto spent = std::chrono::steady_clock::now() - begun;
@@ -237,10 +242,10 @@ Task<absl::StatusOr<std::string>> GuestConnection::Ask(uint32_t type, std::strin
   co_return std::move(answer->value);
 }
 
-int64_t GuestConnection::StartWait(const std::string& payload,
-                                   BridgeClientCore::Completion completion) {
-  absl::StatusOr<int64_t> id = core_.Call(bridge::kWaitForProcess, payload,
-                                          BridgeClientCore::Kind::kWait, std::move(completion));
+int64_t GuestConnection::StartLasting(uint32_t type, const std::string& payload,
+                                      BridgeClientCore::Completion completion) {
+  absl::StatusOr<int64_t> id =
+      core_.Call(type, payload, BridgeClientCore::Kind::kWait, std::move(completion));
   Kick();
   return id.ok() ? *id : 0;
 }

@@ -34,9 +34,16 @@ class GuestConnection : public std::enable_shared_from_this<GuestConnection> {
   // leave earlier.
   Task<absl::StatusOr<std::string>> Call(uint32_t type, std::string payload, milliseconds limit);
   milliseconds rpc_timeout() const { return rpc_timeout_; }
+  const Executor& executor() const { return gate_->executor; }
+  // Processes are told nothing before the guest's clock is set.
+  Task<absl::Status> AwaitClock(milliseconds limit);
 
-  // Starts a wait for a process that survives a lost link; its id, or 0 if it can't be sent now.
-  int64_t StartWait(const std::string& payload, BridgeClientCore::Completion completion);
+  // Starts a call that survives a lost link; its id, or 0 if it can't be sent now.
+  int64_t StartLasting(uint32_t type, const std::string& payload,
+                       BridgeClientCore::Completion completion);
+  int64_t StartWait(const std::string& payload, BridgeClientCore::Completion completion) {
+    return StartLasting(bridge::kWaitForProcess, payload, std::move(completion));
+  }
   // Sends; the completion tells the answer, or that there is none. False if it can't be sent now.
   bool Send(uint32_t type, const std::string& payload, BridgeClientCore::Completion completion);
   // Sends and does not care for the answer. False if it can't be sent now.

@@ -2,6 +2,7 @@
 
 #include <set>
 #include <utility>
+#include <vector>
 
 #include "vmmanager/state/any_payload.h"
 
@@ -39,7 +40,6 @@ absl::Status CheckStream(const ProcessState& process, const char* name, bool wan
 }
 
 absl::Status CheckProcess(const ProcessState& process) {
-  if (process.pid == 0) return Bad(process, "it has no process id");
   if (process.wait_call_id <= 0) return Bad(process, "it has no outstanding wait");
   if (process.spec.command.empty()) return Bad(process, "it has no command");
   if (process.container_id.size() > kMaxIdBytes || process.attachment_id.size() > kMaxIdBytes ||
@@ -53,25 +53,12 @@ absl::Status CheckProcess(const ProcessState& process) {
   return CheckStream(process, "stderr", has_stderr, process.stderr_port, process.std_err);
 }
 
-absl::Status CheckGuest(const GuestState& state) {
-  if (state.processes.size() > kMaxProcesses) {
-    return absl::InvalidArgumentError(StrCat("the guest has ", state.processes.size(),
-                                             " processes; the limit is ", kMaxProcesses));
-  }
-  if (state.next_message_id < 0) {
-    return absl::InvalidArgumentError("the guest's next message id is negative");
-  }
-  if (state.next_port != 0 && state.next_port < bridge::kFirstStdioPort) {
-    return absl::InvalidArgumentError(
-        StrCat("the guest's next port ", state.next_port, " is below the stdio ports"));
-  }
+// What is to be unique, and below the floors.
+absl::Status CheckAll(const std::vector<ProcessState>& all, const GuestState& state) {
   std::set<uint32_t> ports;
   std::set<int64_t> waits;
-  uint32_t last_pid = 0;
-  for (const ProcessState& process : state.processes) {
+  for (const ProcessState& process : all) {
     RETURN_IF_ERROR(CheckProcess(process));
-    if (process.pid <= last_pid) return Bad(process, "processes are not in order of their ids");
-    last_pid = process.pid;
     if (!waits.insert(process.wait_call_id).second) return Bad(process, "its wait is used twice");
     if (process.wait_call_id >= state.next_message_id) {
       return Bad(process, "its wait is not below the next message id");
@@ -85,6 +72,35 @@ absl::Status CheckGuest(const GuestState& state) {
     }
   }
   return absl::OkStatus();
+}
+
+absl::Status CheckGuest(const GuestState& state) {
+  if (state.processes.size() > kMaxProcesses || state.starting.size() > kMaxProcesses) {
+    return absl::InvalidArgumentError(StrCat("the guest has ", state.processes.size(),
+                                             " processes; the limit is ", kMaxProcesses));
+  }
+  if (state.next_message_id < 0) {
+    return absl::InvalidArgumentError("the guest's next message id is negative");
+  }
+  if (state.next_port != 0 && state.next_port < bridge::kFirstStdioPort) {
+    return absl::InvalidArgumentError(
+        StrCat("the guest's next port ", state.next_port, " is below the stdio ports"));
+  }
+  uint32_t last_pid = 0;
+  for (const ProcessState& process : state.processes) {
+    if (process.pid == 0) return Bad(process, "it has no process id");
+    if (process.pid <= last_pid) return Bad(process, "processes are not in order of their ids");
+    last_pid = process.pid;
+  }
+  std::string last_container;
+  for (const ProcessState& init : state.starting) {
+    if (init.pid != 0 || init.exit_status) return Bad(init, "it was to be started, and is already");
+    if (init.container_id <= last_container) return Bad(init, "its container is not in order");
+    last_container = init.container_id;
+  }
+  std::vector<ProcessState> all = state.processes;
+  all.insert(all.end(), state.starting.begin(), state.starting.end());
+  return CheckAll(all, state);
 }
 
 void Put(const StreamState& stream, state::v1::StreamPayload& payload) {
@@ -153,6 +169,22 @@ absl::StatusOr<ProcessState> ProcessFromPayload(const state::v1::ProcessPayload&
   return process;
 }
 
+absl::StatusOr<std::vector<ProcessState>> TakeProcesses(
+    const google::protobuf::RepeatedPtrField<google::protobuf::Any>& payloads) {
+  if (static_cast<size_t>(payloads.size()) > kMaxProcesses) {
+    return absl::InvalidArgumentError(StrCat("the saved state holds ", payloads.size(),
+                                             " processes; the limit is ", kMaxProcesses));
+  }
+  std::vector<ProcessState> processes;
+  for (const google::protobuf::Any& any : payloads) {
+    state::v1::ProcessPayload payload;
+    RETURN_IF_ERROR(UnpackPayload(any, payload));
+    ASSIGN_OR_RETURN(ProcessState process, ProcessFromPayload(payload));
+    processes.push_back(std::move(process));
+  }
+  return processes;
+}
+
 }  // namespace
 
 absl::StatusOr<state::v1::GuestPayload> ToPayload(const GuestState& state) {
@@ -165,6 +197,9 @@ absl::StatusOr<state::v1::GuestPayload> ToPayload(const GuestState& state) {
   for (const ProcessState& process : state.processes) {
     payload.add_processes()->PackFrom(ProcessToPayload(process));
   }
+  for (const ProcessState& init : state.starting) {
+    payload.add_starting()->PackFrom(ProcessToPayload(init));
+  }
   return payload;
 }
 
@@ -173,16 +208,8 @@ absl::StatusOr<GuestState> FromPayload(const state::v1::GuestPayload& payload) {
   state.next_port = payload.next_port();
   state.next_message_id = payload.bridge_next_id();
   state.started_unix_ms = payload.started_unix_ms();
-  if (static_cast<size_t>(payload.processes_size()) > kMaxProcesses) {
-    return absl::InvalidArgumentError(StrCat("the saved state holds ", payload.processes_size(),
-                                             " processes; the limit is ", kMaxProcesses));
-  }
-  for (const google::protobuf::Any& any : payload.processes()) {
-    state::v1::ProcessPayload process;
-    RETURN_IF_ERROR(UnpackPayload(any, process));
-    ASSIGN_OR_RETURN(ProcessState converted, ProcessFromPayload(process));
-    state.processes.push_back(std::move(converted));
-  }
+  ASSIGN_OR_RETURN(state.processes, TakeProcesses(payload.processes()));
+  ASSIGN_OR_RETURN(state.starting, TakeProcesses(payload.starting()));
   RETURN_IF_ERROR(CheckGuest(state));
   return state;
 }

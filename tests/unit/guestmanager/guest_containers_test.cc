@@ -162,5 +162,75 @@ TEST_F(GuestContainersTest, ARefusedStartLeavesNoProcess) {
   EXPECT_TRUE(guest_->processes().empty());
 }
 
+TEST_F(GuestContainersTest, AStartThatIsNotAnsweredYetGoesWithTheGuest) {
+  Ready();
+  agent_->holds_starts = true;
+  const auto starting = Start(guest_->StartContainer(Init()));
+  ASSERT_FALSE(starting->has_value());
+  Migrate();
+  ASSERT_TRUE(starting->has_value());
+  EXPECT_FALSE((*starting)->ok());
+  const auto awaited = Start(moved_->AwaitStart(kId));
+  agent_->Connect(moved_transport_.get());
+  Settle();
+  EXPECT_FALSE(awaited->has_value());
+  // It is no stray.
+  EXPECT_TRUE(agent_->signals.empty());
+  agent_->AnswerStarts();
+  Settle();
+  ASSERT_TRUE(awaited->has_value() && (*awaited)->ok()) << (*awaited)->status();
+  const std::shared_ptr<Process> init = ***awaited;
+  ASSERT_NE(init, nullptr);
+  EXPECT_EQ(moved_->Find(init->pid()), init);
+  TestSink sink;
+  const auto attachment = Attach(*init, sink);
+  agent_->Write(init->pid(), false, "first words");
+  agent_->EndOutput(init->pid());
+  agent_->EndOutput(init->pid());
+  agent_->Exit(init->pid(), 3);
+  Settle();
+  EXPECT_EQ(sink.out, "first words");
+  EXPECT_EQ(sink.exited, (ExitStatus{ExitStatus::Kind::kCode, 3}));
+  EXPECT_TRUE(agent_->signals.empty());
+  EXPECT_EQ(***Start(moved_->AwaitStart(kId)), nullptr);
+}
+
+TEST_F(GuestContainersTest, AStartThatFailedOnTheWayLeavesNoProcess) {
+  Ready();
+  agent_->silent = true;
+  const auto starting = Start(guest_->StartContainer(Init()));
+  guest_->Freeze();
+  const auto state = guest_->Save();
+  ASSERT_TRUE(state.ok());
+  ASSERT_EQ(state->starting.size(), 1u);
+  const int64_t call = state->starting[0].wait_call_id;
+  Migrate(*state);
+  agent_->silent = false;
+  agent_->Connect(moved_transport_.get());
+  const auto awaited = Start(moved_->AwaitStart(kId));
+  agent_->Send(bridge::ResponseType(bridge::kExecuteProcess), call,
+               Encode(bridge::FailedResponse(bridge::kHresultInvalidState, "no", "")));
+  Settle();
+  ASSERT_TRUE(awaited->has_value());
+  EXPECT_FALSE((*awaited)->ok());
+  EXPECT_TRUE(moved_->processes().empty());
+}
+
+TEST_F(GuestContainersTest, AStartOutlivesTheLink) {
+  Ready();
+  agent_->holds_starts = true;
+  const auto starting = Start(guest_->StartContainer(Init()));
+  transport_->Break();
+  Settle();
+  EXPECT_FALSE(starting->has_value());
+  agent_->Connect();
+  Settle();
+  agent_->AnswerStarts();
+  Settle();
+  ASSERT_TRUE(starting->has_value());
+  EXPECT_TRUE((*starting)->ok()) << (*starting)->status();
+  EXPECT_TRUE(agent_->signals.empty());
+}
+
 }  // namespace
 }  // namespace ferry::guest

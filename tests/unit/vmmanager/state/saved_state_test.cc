@@ -159,6 +159,30 @@ TEST_F(SavedStateTest, ACutOfAnotherPlanIsRefused) {
   EXPECT_EQ(DecodeCut(cut_, *EncodePlan(other)).status().code(), StatusCode::kFailedPrecondition);
 }
 
+// The init of a container, on ports behind those of the others.
+guest::ProcessState MakeStarting(guest::GuestState& state) {
+  guest::ProcessState init;
+  init.container_id = std::string(64, 'a');
+  init.spec.command = {"serve"};
+  init.wait_call_id = state.next_message_id++;
+  init.stdout_port = state.next_port++;
+  init.stderr_port = state.next_port++;
+  return init;
+}
+
+TEST_F(SavedStateTest, StartsThatAreNotAnsweredComeBack) {
+  guest::GuestState state = MakeGuest();
+  state.starting = {MakeStarting(state)};
+  const auto encoded = EncodeGuest(state);
+  ASSERT_TRUE(encoded.ok()) << encoded.status();
+  const auto decoded = DecodeGuest(*encoded);
+  ASSERT_TRUE(decoded.ok()) << decoded.status();
+  ASSERT_EQ(decoded->starting.size(), 1u);
+  EXPECT_EQ(decoded->starting[0].container_id, state.starting[0].container_id);
+  EXPECT_EQ(decoded->starting[0].wait_call_id, state.starting[0].wait_call_id);
+  EXPECT_EQ(decoded->starting[0].stderr_port, state.starting[0].stderr_port);
+}
+
 TEST_F(SavedStateTest, GuestBounds) {
   using guest::GuestState;
   const std::vector<std::function<void(GuestState&)>> breaks = {
@@ -175,6 +199,16 @@ TEST_F(SavedStateTest, GuestBounds) {
       [](GuestState& g) { g.processes[0].std_out.spool_start = UINT64_MAX; },
       [](GuestState& g) { g.next_message_id = -1; },
       [](GuestState& g) { g.processes.resize(kMaxProcesses + 1); },
+      [](GuestState& g) { g.starting = {MakeStarting(g)}, g.starting[0].pid = 7; },
+      [](GuestState& g) {
+        g.starting = {MakeStarting(g), MakeStarting(g)};
+      },
+      [](GuestState& g) { g.starting = {MakeStarting(g)}, g.starting[0].container_id.clear(); },
+      [](GuestState& g) { g.starting = {MakeStarting(g)}, g.starting[0].wait_call_id = 0; },
+      [](GuestState& g) {
+        g.starting = {MakeStarting(g)};
+        g.starting[0].stdout_port = g.processes[0].stdout_port;
+      },
   };
   for (size_t i = 0; i < breaks.size(); ++i) {
     GuestState state = MakeGuest();
