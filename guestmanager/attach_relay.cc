@@ -9,6 +9,7 @@
 
 #include "absl/strings/str_cat.h"
 #include "bridge/stream/wire.h"
+#include "guestmanager/kept_output.h"
 
 namespace ferry::guest {
 namespace {
@@ -153,13 +154,24 @@ std::shared_ptr<AttachRelay::Client> AttachRelay::interactive() const {
 
 bool AttachRelay::attached() const { return interactive() != nullptr; }
 
-absl::StatusOr<uint64_t> AttachRelay::StartOf(Stream stream,
+absl::StatusOr<KeptOutput> AttachRelay::ReadKept(Stream stream, uint64_t since,
+                                                 size_t limit) const {
+  if (!spooled_) return NothingKept();
+  const Output& from = output(stream);
+  KeptOutput kept = guest::ReadKept(from.spool, since, limit);
+  kept.ended = !from.stream || from.end.has_value();
+  if (from.stream) kept.start.generation = from.stream->taken().generation;
+  return kept;
+}
+
+absl::StatusOr<uint64_t> AttachRelay::StartOf(Stream stream, bool watches,
                                               const std::optional<StreamPosition>& wish) const {
   const Output& from = output(stream);
   if (!from.stream) return 0;
   const StreamPosition kept = from.stream->taken();
   const uint64_t oldest = spooled_ ? from.spool.start() : kept.offset;
   if (!wish || wish->generation != kept.generation) return oldest;
+  if (wish->offset < oldest && watches) return wish->offset;  // it is told what it missed
   if (wish->offset < oldest) {
     return absl::OutOfRangeError(absl::StrCat(NameOf(stream), " is kept from offset ", oldest,
                                               " on, ", wish->offset, " is gone"));
@@ -184,9 +196,11 @@ absl::StatusOr<std::unique_ptr<Attachment>> AttachRelay::Attach(AttachOptions op
     return absl::FailedPreconditionError(
         "only a detached process can be watched; attach to this one instead");
   }
-  absl::StatusOr<uint64_t> out = StartOf(Stream::kStdout, options.stdout_position);
+  absl::StatusOr<uint64_t> out =
+      StartOf(Stream::kStdout, options.watch_only, options.stdout_position);
   if (!out.ok()) return out.status();
-  absl::StatusOr<uint64_t> err = StartOf(Stream::kStderr, options.stderr_position);
+  absl::StatusOr<uint64_t> err =
+      StartOf(Stream::kStderr, options.watch_only, options.stderr_position);
   if (!err.ok()) return err.status();
 
   const bool same = IsLast(options.attachment_id);
@@ -300,7 +314,8 @@ void AttachRelay::FillState(ProcessState* state) const {
 uint64_t AttachRelay::KeepFrom(Stream stream) const {
   uint64_t from = std::numeric_limits<uint64_t>::max();
   for (const std::shared_ptr<Client>& client : clients_) {
-    from = std::min(from, client->cursor(stream).taken);
+    // Whoever only watches must not be able to hold the process up.
+    if (!client->watch_only) from = std::min(from, client->cursor(stream).taken);
   }
   return from;
 }

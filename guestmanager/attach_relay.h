@@ -37,6 +37,7 @@ class AttachRelay : public OutputConsumer,
   void SettleInput() { input_known_.Set(); }
   absl::StatusOr<std::unique_ptr<Attachment>> Attach(AttachOptions options, AttachSink& sink);
   bool attached() const;
+  absl::StatusOr<KeptOutput> ReadKept(Stream stream, uint64_t since, size_t limit) const;
   void SetExit(ExitStatus status);
   // How much of each stream is kept from here on; drops what is too much.
   void SetSpoolCapacity(size_t bytes);
@@ -73,7 +74,8 @@ class AttachRelay : public OutputConsumer,
   std::shared_ptr<Client> interactive() const;
   // Whether that is the last interactive attacher, coming back.
   bool IsLast(const std::string& attachment_id) const;
-  absl::StatusOr<uint64_t> StartOf(Stream stream, const std::optional<StreamPosition>& wish) const;
+  absl::StatusOr<uint64_t> StartOf(Stream stream, bool watches,
+                                   const std::optional<StreamPosition>& wish) const;
   uint64_t KeepFrom(Stream stream) const;
   void KeepAndAcknowledge(Stream stream);
   static Task<void> KeepLater(std::shared_ptr<AttachRelay> self, Stream stream);

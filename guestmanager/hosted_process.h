@@ -48,6 +48,9 @@ class HostedProcess : public Process, public std::enable_shared_from_this<Hosted
   void SettleInput() override { relay_->SettleInput(); }
   absl::StatusOr<std::unique_ptr<Attachment>> Attach(AttachOptions options,
                                                      AttachSink& sink) override;
+  absl::StatusOr<KeptOutput> ReadKept(Stream stream, uint64_t since, size_t limit) const override {
+    return relay_->ReadKept(stream, since, limit);
+  }
   ProcessState migration_state() const override;
 
  private:

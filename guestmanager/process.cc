@@ -20,4 +20,8 @@ absl::StatusOr<ProcessState> StateToCarry(const Process& process) {
                    "guest's agent is connected"));
 }
 
+absl::StatusOr<KeptOutput> Process::ReadKept(Stream, uint64_t, size_t) const {
+  return NothingKept();
+}
+
 }  // namespace ferry::guest

@@ -11,18 +11,9 @@
 #include "absl/status/status.h"
 #include "absl/status/statusor.h"
 #include "bridge/runtime/async.h"
+#include "guestmanager/kept_output.h"
 
 namespace ferry::guest {
-
-// Position in a stdio stream: an absolute offset in a generation. A new generation begins when a
-// guest is put back to an earlier state, because then bytes are written again.
-struct StreamPosition {
-  uint32_t generation = 0;
-  uint64_t offset = 0;
-  bool operator==(const StreamPosition&) const = default;
-};
-
-enum class Stream { kStdin, kStdout, kStderr };
 
 struct ProcessSpec {
   std::vector<std::string> command;
@@ -147,6 +138,10 @@ class Process {
   // OUT_OF_RANGE if a position lies before what is still kept.
   virtual absl::StatusOr<std::unique_ptr<Attachment>> Attach(AttachOptions options,
                                                              AttachSink& sink) = 0;
+
+  // Kept output from the byte `since` on, or from the oldest if that is gone; at most `limit`
+  // bytes. Nothing of a stream that it does not have. FAILED_PRECONDITION unless it is detached.
+  virtual absl::StatusOr<KeptOutput> ReadKept(Stream stream, uint64_t since, size_t limit) const;
 
   // Ports, the outstanding wait's id and the streams' positions. The zero value unless the process
   // is behind a bridge.
