@@ -4,6 +4,7 @@
 #include <utility>
 
 #include "vmmanager/containers/container_machine.h"
+#include "vmmanager/containers/container_output.h"
 #include "vmmanager/containers/scratch_files.h"
 #include "vmmanager/containers/vm_disks.h"
 #include "vmmanager/images/image_store.h"
@@ -15,6 +16,7 @@ namespace ferry::vm {
 struct ContainerDeps {
   VmInventory& vms;
   ScratchFiles& scratch;
+  const ContainerOutput& output;
   ImageStore* images = nullptr;  // none as long as they are not opened
 
   const Executor& executor() const { return vms.deps().executor; }

@@ -13,9 +13,6 @@
 
 namespace ferry::vm {
 
-using state::v1::CONTAINER_STAGE_MAKING;
-using state::v1::CONTAINER_STAGE_REMOVING;
-
 // Passes a VM's end on to its containers.
 class ContainerInventory::Observer final : public MoveObserver {
  public:
@@ -41,7 +38,8 @@ class ContainerInventory::Observer final : public MoveObserver {
 
 ContainerInventory::ContainerInventory(VmInventory& vms, Options options)
     : scratch_(vms.deps().executor, options.scratch_folder, options.scratch_user),
-      deps_{vms, scratch_},
+      output_(options.scratch_folder),
+      deps_{vms, scratch_, output_},
       options_(std::move(options)),
       scope_(vms.deps().executor) {
   vms.set_on_deleted([this](std::string vm_id) { return ForgetVm(std::move(vm_id)); });
@@ -72,9 +70,10 @@ std::shared_ptr<ContainerHome> ContainerInventory::HomeOf(const std::shared_ptr<
 }
 
 std::shared_ptr<VmContainer> ContainerInventory::Add(StoredContainer stored,
-                                                     std::shared_ptr<ContainerHome> home) {
+                                                     std::shared_ptr<ContainerHome> home,
+                                                     bool known) {
   const std::string id = stored.record.container_id();
-  auto container = std::make_shared<VmContainer>(deps_, std::move(home), std::move(stored));
+  auto container = std::make_shared<VmContainer>(deps_, std::move(home), std::move(stored), known);
   std::weak_ptr<VmContainer> weak = container;
   container->set_on_stopped([this, weak] {
     if (const auto stopped = weak.lock()) RemoveIfDone(stopped);
@@ -144,7 +143,7 @@ Task<absl::Status> ContainerInventory::Load() {
                     (stored.ok() ? vm.status() : stored.status()).ToString());
       unreadable_.insert(row.id);
     } else if (vm.ok()) {
-      Add(*std::move(stored), HomeOf(*vm));
+      Add(*std::move(stored), HomeOf(*vm), false);
     } else {
       orphans_.push_back(*std::move(stored));
     }
@@ -158,9 +157,7 @@ Task<void> ContainerInventory::TakeUp(ImageStore& images) {
   Containers half;
   Containers whole;
   for (const auto& [id, container] : containers_) {
-    const auto stage = container->record().stage();
-    const bool is_half = stage == CONTAINER_STAGE_MAKING || stage == CONTAINER_STAGE_REMOVING;
-    (is_half ? half : whole).push_back(container);
+    (container->is_half() ? half : whole).push_back(container);
   }
   // Who uses a layer is known before anybody lets go of one.
   for (const auto& container : whole) co_await container->TakeUp();
@@ -181,6 +178,7 @@ Task<void> ContainerInventory::TakeUp(ImageStore& images) {
 
 Task<void> ContainerInventory::ForgetRow(StoredContainer stored) {
   const std::string id = stored.record.container_id();
+  output_.Remove(id);
   absl::Status removed = co_await scratch_.Remove(id, stored.record.scratch_file());
   if (removed.ok()) removed = co_await deps_.store().DeleteContainer(id);
   if (!removed.ok()) spdlog::warn("container {}: {}", id, removed.ToString());
@@ -262,8 +260,11 @@ Task<absl::Status> ContainerInventory::Bring(StoredContainer stored,
   if (Knows(id)) {
     co_return absl::AlreadyExistsError(absl::StrCat("container ", id, " is on this host already"));
   }
+  if (stored.record.vm_id() != vm->id()) {
+    co_return absl::InvalidArgumentError(absl::StrCat("container ", id, " is in another VM"));
+  }
   CO_RETURN_IF_ERROR(co_await deps_.store().PutContainer(ToRow(stored)));
-  Add(std::move(stored), HomeOf(vm));
+  Add(std::move(stored), HomeOf(vm), false);
   co_return absl::OkStatus();
 }
 
@@ -290,8 +291,10 @@ void ContainerInventory::RemoveIfDone(const std::shared_ptr<VmContainer>& contai
 Task<void> ContainerInventory::RemoveLater(ContainerInventory* self,
                                            std::shared_ptr<VmContainer> container) {
   // With its VM others would go that nobody wants to remove; it is tried again when they have gone.
-  if (container->record().owns_vm() && self->Of(container->record().vm_id()).size() > 1) co_return;
-  if (container->home()->machine->runs()) {
+  const bool alone = self->Of(container->record().vm_id()).size() == 1;
+  if (container->record().owns_vm() && !alone && !container->is_half()) co_return;
+  // One whose VM goes with it has nothing to ask the agent for.
+  if (!container->record().owns_vm() && container->home()->machine->runs()) {
     // Without it the attempt will say so.
     const absl::Status ignored = co_await container->home()->machine->AwaitAgent();
   }

@@ -53,6 +53,10 @@ class ContainerInventory {
   // As VmContainer::TakeOut; with the VM that was made for it, if one was.
   Task<absl::Status> Remove(std::shared_ptr<VmContainer> container, bool force);
 
+  // A migration may bring one of that id. False if there is one, or another may bring it.
+  bool Expect(const std::string& id) { return !Knows(id) && expected_.insert(id).second; }
+  void StopExpecting(const std::string& id) { expected_.erase(id); }
+
   using Containers = std::vector<std::shared_ptr<VmContainer>>;
   Containers Of(const std::string& vm_id) const;
   // One that a migration has brought, with its VM; written down.
@@ -72,20 +76,22 @@ class ContainerInventory {
   class Observer;
   absl::Status CheckServing() const;
   std::shared_ptr<ContainerHome> HomeOf(const std::shared_ptr<UtilityVm>& vm);
-  std::shared_ptr<VmContainer> Add(StoredContainer stored, std::shared_ptr<ContainerHome> home);
+  std::shared_ptr<VmContainer> Add(StoredContainer stored, std::shared_ptr<ContainerHome> home,
+                                   bool known);
   void Erase(const VmContainer& container);
   bool NameIsTaken(const std::string& name, const std::string& vm_id) const;
-  std::shared_ptr<VmContainer> MadeBy(const v1::CreateContainerRequest& request) const;
+  // What that request has made, or (`half`) what is left of what it began to.
+  std::shared_ptr<VmContainer> FindMade(const std::string& request_id, bool half) const;
 
   static Task<void> RunMaking(ContainerInventory* self, std::shared_ptr<Making> making);
   Task<absl::StatusOr<std::shared_ptr<VmContainer>>> Make(std::shared_ptr<Making> making);
-  Task<absl::StatusOr<std::shared_ptr<VmContainer>>> MakeIn(std::shared_ptr<Making> making,
-                                                            std::shared_ptr<UtilityVm> vm);
-  Task<absl::StatusOr<std::shared_ptr<UtilityVm>>> VmFor(std::shared_ptr<Making> making);
-  Task<absl::StatusOr<std::shared_ptr<UtilityVm>>> MakeVm(std::shared_ptr<Making> making);
-  absl::StatusOr<StoredContainer> Describe(const Making& making, const UtilityVm& vm) const;
+  Task<absl::StatusOr<std::shared_ptr<VmContainer>>> MakeInVm(std::shared_ptr<Making> making);
+  Task<absl::StatusOr<std::shared_ptr<VmContainer>>> MakeWithVm(std::shared_ptr<Making> making);
+  absl::StatusOr<StoredContainer> Describe(const Making& making, const std::string& vm_id) const;
   absl::StatusOr<std::string> SandboxOf(const std::string& pod, const UtilityVm& vm) const;
-  absl::Status CheckPlace(const UtilityVm& vm, const std::string& sandbox_id, bool own) const;
+  absl::Status CheckPlace(const UtilityVm& vm, const std::string& sandbox_id) const;
+  Task<absl::Status> Fill(std::shared_ptr<Making> making, std::shared_ptr<VmContainer> container);
+  Task<void> TakeBack(std::shared_ptr<VmContainer> container);
 
   Task<absl::Status> RemoveWithVm(std::shared_ptr<VmContainer> owner, bool force);
   Task<absl::Status> RemoveAlone(std::shared_ptr<VmContainer> container, bool force);
@@ -98,6 +104,7 @@ class ContainerInventory {
   static Task<void> RemoveLater(ContainerInventory* self, std::shared_ptr<VmContainer> container);
 
   ScratchFiles scratch_;
+  const ContainerOutput output_;
   ContainerDeps deps_;
   const Options options_;
   std::map<std::string, std::shared_ptr<ContainerHome>> homes_;     // by VM
@@ -105,6 +112,7 @@ class ContainerInventory {
   std::map<std::string, std::shared_ptr<VmContainer>> containers_;  // by id
   std::map<std::string, std::shared_ptr<Making>> makings_;          // by request id
   std::vector<StoredContainer> orphans_;                            // whose VM is gone
+  std::set<std::string> expected_;                                  // ids
   std::set<std::string> unreadable_;  // ids of rows that are left alone
   TaskScope scope_;
   bool closed_ = false;

@@ -79,6 +79,10 @@ class UtilityVmMachine final : public ContainerMachine {
     CO_ASSIGN_OR_RETURN(const std::shared_ptr<Guest> guest, co_await vm_->UsableGuest());
     co_return co_await guest->StartContainer(std::move(spec));
   }
+  Task<absl::StatusOr<std::shared_ptr<guest::Process>>> AwaitStart(std::string id) override {
+    CO_ASSIGN_OR_RETURN(const std::shared_ptr<Guest> guest, co_await vm_->UsableGuest());
+    co_return co_await guest->AwaitStart(std::move(id));
+  }
   Task<absl::Status> Pause(std::string id) override {
     CO_ASSIGN_OR_RETURN(const std::shared_ptr<Guest> guest, co_await vm_->UsableGuest());
     co_return co_await guest->container_host().Pause(std::move(id));
@@ -117,6 +121,7 @@ class UtilityVmMachine final : public ContainerMachine {
     if (found == nullptr || found->spec().container_id != id) return nullptr;
     return found;
   }
+  std::string OutputFile(uint32_t port) override { return vm_->OutputFile(port); }
   Task<absl::Status> Persist() override { return vm_->Persist(); }
 
  private:

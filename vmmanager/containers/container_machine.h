@@ -50,6 +50,8 @@ class ContainerMachine {
   virtual Task<absl::Status> Create(guest::NewContainer container) = 0;
   // Returns the init. `spec` says what its specification said already.
   virtual Task<absl::StatusOr<std::shared_ptr<guest::Process>>> Start(guest::ProcessSpec spec) = 0;
+  // See guest::Guest::AwaitStart.
+  virtual Task<absl::StatusOr<std::shared_ptr<guest::Process>>> AwaitStart(std::string id) = 0;
   virtual Task<absl::Status> Pause(std::string id) = 0;
   virtual Task<absl::Status> Resume(std::string id) = 0;
   virtual Task<absl::Status> Update(std::string id, std::string linux_resources) = 0;
@@ -65,6 +67,8 @@ class ContainerMachine {
   virtual std::shared_ptr<guest::Process> FindProcess(uint32_t pid) = 0;
   // A container's init of that number, if this host knows of it (again).
   virtual std::shared_ptr<guest::Process> FindInit(const std::string& id, uint32_t pid) = 0;
+  // The file with the output of this stdio port; empty if there can be none.
+  virtual std::string OutputFile(uint32_t port) = 0;
   // Writes down what the VM holds, so that a new daemon finds it.
   virtual Task<absl::Status> Persist() = 0;
 };

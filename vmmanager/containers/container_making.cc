@@ -68,13 +68,12 @@ struct ContainerInventory::Making {
   std::optional<absl::StatusOr<std::shared_ptr<VmContainer>>> result;
 };
 
-std::shared_ptr<VmContainer> ContainerInventory::MadeBy(
-    const v1::CreateContainerRequest& request) const {
-  if (request.request_id().empty()) return nullptr;
+std::shared_ptr<VmContainer> ContainerInventory::FindMade(const std::string& request_id,
+                                                          bool half) const {
+  if (request_id.empty()) return nullptr;
   for (const auto& [id, container] : containers_) {
-    if (!container->being_made() && container->record().request_id() == request.request_id()) {
-      return container;
-    }
+    if (container->record().request_id() != request_id || container->gone()) continue;
+    if (container->is_half() == half) return container;
   }
   return nullptr;
 }
@@ -89,9 +88,14 @@ Task<absl::StatusOr<std::shared_ptr<VmContainer>>> ContainerInventory::Create(
   CO_RETURN_IF_ERROR(CheckRequest(request));
   while (true) {
     CO_RETURN_IF_ERROR(CheckServing());
-    if (auto made = MadeBy(request)) co_return made;
+    if (auto made = FindMade(request.request_id(), false)) co_return made;
     const auto found = makings_.find(request.request_id());
     const bool joins = !request.request_id().empty() && found != makings_.end();
+    if (auto half = joins ? nullptr : FindMade(request.request_id(), true)) {
+      // What a former daemon was making is on its way out, and must not be in the way.
+      CO_RETURN_IF_ERROR(co_await Remove(std::move(half), true));
+      continue;
+    }
     std::shared_ptr<Making> making;
     if (joins) {
       making = found->second;
@@ -140,43 +144,62 @@ Task<absl::StatusOr<std::shared_ptr<VmContainer>>> ContainerInventory::Make(
   inputs.spec = &making->request.spec();
   inputs.image = &image.config;
   CO_RETURN_IF_ERROR(MakeOciSpecification(inputs).status());
-  CO_ASSIGN_OR_RETURN(std::shared_ptr<UtilityVm> vm, co_await VmFor(making));
-  auto container = co_await MakeIn(making, vm);
-  if (container.ok() || !making->request.has_new_vm()) co_return container;
-  const absl::Status ended = co_await EndVm(vm);
-  if (!ended.ok()) spdlog::warn("vm {}: {}", vm->name(), ended.ToString());
-  co_return container;
+  if (making->request.has_new_vm()) co_return co_await MakeWithVm(std::move(making));
+  co_return co_await MakeInVm(std::move(making));
 }
 
-Task<absl::StatusOr<std::shared_ptr<UtilityVm>>> ContainerInventory::VmFor(
+Task<absl::StatusOr<std::shared_ptr<VmContainer>>> ContainerInventory::MakeInVm(
     std::shared_ptr<Making> making) {
-  if (making->request.has_new_vm()) co_return co_await MakeVm(std::move(making));
   CO_ASSIGN_OR_RETURN(const std::shared_ptr<UtilityVm> vm, deps_.vms.Find(making->request.vm()));
   CO_RETURN_IF_ERROR(vm->RefuseIfMigrating("given a container"));
-  if (vm->state() == v1::VM_STATE_RUNNING) co_return vm;
-  co_return WrongState({vm->name(), vm->state(), ""}, "given a container",
-                       absl::StrCat("VM ", vm->name(), " cannot be given a container: it is ",
-                                    StateName(vm->state())));
+  if (vm->state() != v1::VM_STATE_RUNNING) {
+    co_return WrongState({vm->name(), vm->state(), ""}, "given a container",
+                         absl::StrCat("VM ", vm->name(), " cannot be given a container: it is ",
+                                      StateName(vm->state())));
+  }
+  CO_RETURN_IF_ERROR(making->GoOn());
+  CO_ASSIGN_OR_RETURN(std::string sandbox_id, SandboxOf(making->request.spec().pod(), *vm));
+  CO_RETURN_IF_ERROR(CheckPlace(*vm, sandbox_id));
+  CO_ASSIGN_OR_RETURN(StoredContainer stored, Describe(*making, vm->id()));
+  if (NameIsTaken(stored.spec.name(), vm->id())) {
+    co_return rpc::ErrorWithReason(
+        absl::StatusCode::kAlreadyExists,
+        absl::StrCat("VM ", vm->name(), " has a container named ", stored.spec.name()),
+        "container_exists", "Choose another name, or remove that one first.");
+  }
+  stored.record.set_sandbox_id(std::move(sandbox_id));
+  const std::shared_ptr<VmContainer> container = Add(std::move(stored), HomeOf(vm), true);
+  const absl::Status made = co_await Fill(making, container);
+  if (made.ok()) co_return container;
+  co_await TakeBack(container);
+  co_return made;
 }
 
-Task<absl::StatusOr<std::shared_ptr<UtilityVm>>> ContainerInventory::MakeVm(
+Task<absl::StatusOr<std::shared_ptr<VmContainer>>> ContainerInventory::MakeWithVm(
     std::shared_ptr<Making> making) {
   v1::CreateVmRequest create;
   *create.mutable_spec() = making->request.new_vm();
-  v1::ContainerSpec* spec = making->request.mutable_spec();
-  if (spec->name().empty()) {
-    spec->set_name(MakeUpContainerName(making->id, [this](const std::string& name) {
-      return NameIsTaken(name, "") || deps_.vms.Find(name).ok();
-    }));
+  const std::string vm_id = VmInventory::NewId();
+  CO_ASSIGN_OR_RETURN(StoredContainer stored, Describe(*making, vm_id));
+  stored.record.set_owns_vm(true);
+  if (create.spec().name().empty()) create.mutable_spec()->set_name(stored.spec.name());
+  // Before there is a VM, so that a daemon after this one knows whose it is.
+  CO_RETURN_IF_ERROR(co_await deps_.store().PutContainer(ToRow(stored)));
+  const auto vm = co_await deps_.vms.Create(create, vm_id);
+  if (!vm.ok()) {
+    co_await ForgetRow(std::move(stored));
+    co_return vm.status();
   }
-  if (create.spec().name().empty()) create.mutable_spec()->set_name(spec->name());
-  CO_ASSIGN_OR_RETURN(const std::shared_ptr<UtilityVm> vm, co_await deps_.vms.Create(create));
-  absl::Status started = making->GoOn();
-  if (started.ok()) started = co_await vm->Start();
-  if (started.ok()) co_return vm;
-  const absl::Status ended = co_await EndVm(vm);
-  if (!ended.ok()) spdlog::warn("vm {}: {}", vm->name(), ended.ToString());
-  co_return started;
+  const std::shared_ptr<VmContainer> container = Add(std::move(stored), HomeOf(*vm), true);
+  absl::Status made = making->GoOn();
+  if (made.ok()) made = co_await (*vm)->Start();
+  if (made.ok()) made = co_await Fill(making, container);
+  if (made.ok()) co_return container;
+  // The VM takes along what is in its guest.
+  const absl::Status ended = co_await EndVm(*vm);
+  if (!ended.ok()) spdlog::warn("vm {}: {}", (*vm)->name(), ended.ToString());
+  co_await TakeBack(container);
+  co_return made;
 }
 
 absl::StatusOr<std::string> ContainerInventory::SandboxOf(const std::string& pod,
@@ -193,10 +216,8 @@ absl::StatusOr<std::string> ContainerInventory::SandboxOf(const std::string& pod
   return its.empty() ? sandbox->id() : its;
 }
 
-absl::Status ContainerInventory::CheckPlace(const UtilityVm& vm, const std::string& sandbox_id,
-                                            bool own) const {
-  RETURN_IF_ERROR(vm.RefuseIfMigrating("given a container"));
-  if (own) return absl::OkStatus();
+absl::Status ContainerInventory::CheckPlace(const UtilityVm& vm,
+                                            const std::string& sandbox_id) const {
   for (const auto& container : Of(vm.id())) {
     if (!container->record().owns_vm() || container->id() == sandbox_id) continue;
     return rpc::ErrorWithReason(
@@ -210,53 +231,39 @@ absl::Status ContainerInventory::CheckPlace(const UtilityVm& vm, const std::stri
 }
 
 absl::StatusOr<StoredContainer> ContainerInventory::Describe(const Making& making,
-                                                             const UtilityVm& vm) const {
-  const v1::CreateContainerRequest& request = making.request;
+                                                             const std::string& vm_id) const {
   StoredContainer stored;
-  stored.spec = request.spec();
-  state::v1::ContainerRecord& record = stored.record;
-  ASSIGN_OR_RETURN(*record.mutable_sandbox_id(), SandboxOf(request.spec().pod(), vm));
-  RETURN_IF_ERROR(CheckPlace(vm, record.sandbox_id(), request.has_new_vm()));
+  stored.spec = making.request.spec();
   if (stored.spec.name().empty()) {
-    stored.spec.set_name(MakeUpContainerName(
-        making.id, [this](const std::string& name) { return NameIsTaken(name, ""); }));
+    // It may become the VM's name, too.
+    stored.spec.set_name(MakeUpContainerName(making.id, [this](const std::string& name) {
+      return NameIsTaken(name, "") || deps_.vms.Find(name).ok();
+    }));
   }
-  if (NameIsTaken(stored.spec.name(), vm.id())) {
-    return rpc::ErrorWithReason(
-        absl::StatusCode::kAlreadyExists,
-        absl::StrCat("VM ", vm.name(), " has a container named ", stored.spec.name()),
-        "container_exists", "Choose another name, or remove that one first.");
-  }
+  state::v1::ContainerRecord& record = stored.record;
   record.set_container_id(making.id);
-  record.set_vm_id(vm.id());
+  record.set_vm_id(vm_id);
   record.set_stage(state::v1::CONTAINER_STAGE_MAKING);
   record.set_created_unix_ms(NowUnixMs());
-  record.set_owns_vm(request.has_new_vm());
-  record.set_request_id(request.request_id());
+  record.set_request_id(making.request.request_id());
   return stored;
 }
 
-Task<absl::StatusOr<std::shared_ptr<VmContainer>>> ContainerInventory::MakeIn(
-    std::shared_ptr<Making> making, std::shared_ptr<UtilityVm> vm) {
-  CO_RETURN_IF_ERROR(making->GoOn());
-  CO_ASSIGN_OR_RETURN(StoredContainer stored, Describe(*making, *vm));
-  const std::shared_ptr<VmContainer> container = Add(std::move(stored), HomeOf(vm));
+Task<absl::Status> ContainerInventory::Fill(std::shared_ptr<Making> making,
+                                            std::shared_ptr<VmContainer> container) {
   auto image = co_await deps_.images->Pin(container->id(), container->spec().image());
-  absl::Status made = image.status();
-  if (made.ok()) {
-    std::function<absl::Status()> go_on = [making] { return making->GoOn(); };
-    made = co_await container->Make(*std::move(image), std::move(go_on));
-  }
-  if (made.ok()) co_return container;
-  // A VM that was made for it ends anyway, and takes what is in its guest along.
-  if (making->request.has_new_vm()) (void)co_await vm->Stop(true, milliseconds(0));
+  CO_RETURN_IF_ERROR(image.status());
+  std::function<absl::Status()> go_on = [making] { return making->GoOn(); };
+  co_return co_await container->Make(*std::move(image), std::move(go_on));
+}
+
+Task<void> ContainerInventory::TakeBack(std::shared_ptr<VmContainer> container) {
   const absl::Status taken = co_await container->TakeOut();
   if (taken.ok()) {
     Erase(*container);
   } else {
     spdlog::warn("container {}: {}", container->id(), taken.ToString());
   }
-  co_return made;
 }
 
 }  // namespace ferry::vm

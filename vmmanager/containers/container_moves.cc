@@ -1,5 +1,6 @@
 #include "vmmanager/containers/container_moves.h"
 
+#include <google/protobuf/util/message_differencer.h>
 #include <spdlog/spdlog.h>
 
 #include <algorithm>
@@ -7,6 +8,7 @@
 
 #include "absl/strings/str_cat.h"
 #include "bridge/runtime/status_macros.h"
+#include "vmmanager/containers/container_names.h"
 #include "vmmanager/rpc/error_info.h"
 
 namespace ferry::vm {
@@ -19,14 +21,17 @@ absl::Status NoImages() {
   return absl::UnavailableError("this host's ferryd is about to start; try again");
 }
 
+// Of each stream, and of all together, so that a plan has a bound.
+constexpr size_t kMostOutput = 1024 * 1024;
+constexpr size_t kAllOutput = 16 * 1024 * 1024;
+
 DiskSlot SlotOf(const state::v1::ContainerDisk& disk) { return {disk.controller(), disk.lun()}; }
 
 }  // namespace
 
 absl::Status ContainerExports::CheckMovable(const std::string& vm_id) const {
   for (const auto& container : containers_.Of(vm_id)) {
-    if (container->being_made() ||
-        container->record().stage() == state::v1::CONTAINER_STAGE_REMOVING) {
+    if (container->being_made() || container->being_removed()) {
       return rpc::ErrorWithReason(absl::StatusCode::kFailedPrecondition,
                                   absl::StrCat("container ", container->name(), " is just being ",
                                                container->being_made() ? "made" : "removed"),
@@ -51,17 +56,18 @@ Task<absl::StatusOr<std::vector<ContainerRecord>>> ContainerExports::Begin(std::
   const ContainerInventory::Containers all = containers_.Of(vm_id);
   if (!all.empty() && containers_.deps().images == nullptr) co_return NoImages();
   std::vector<ContainerRecord> records;
+  const size_t share = std::min(kMostOutput, kAllOutput / (2 * std::max<size_t>(all.size(), 1)));
   for (const auto& container : all) {
     ContainerRecord record = container->Export();
+    AddOutput(share, &record);
     for (ContainerLayer& layer : *record.mutable_layers()) {
       CO_ASSIGN_OR_RETURN(const Layer found, FindLayer(layer.digest()));
       layer.set_bytes(found.bytes);
     }
     if (const std::string file = record.scratch_file(); !file.empty()) {
-      proven_[vm_id].push_back(file);
-      auto proof = co_await containers_.deps().scratch.Prove(file);
-      if (!proof.ok()) co_return proof.status();
-      record.set_scratch_proof(*std::move(proof));
+      CO_ASSIGN_OR_RETURN(std::string proof, co_await containers_.deps().scratch.Prove(file));
+      proven_[vm_id].push_back({file, proof});
+      record.set_scratch_proof(std::move(proof));
     }
     records.push_back(std::move(record));
   }
@@ -77,9 +83,21 @@ std::vector<ContainerRecord> ContainerExports::Cut(const std::string& vm_id) con
 Task<void> ContainerExports::End(std::string vm_id) {
   const auto found = proven_.find(vm_id);
   if (found == proven_.end()) co_return;
-  const std::vector<std::string> files = std::move(found->second);
+  const std::vector<Proof> proofs = std::move(found->second);
   proven_.erase(found);
-  for (const std::string& file : files) co_await containers_.deps().scratch.RemoveProof(file);
+  for (const Proof& proof : proofs) {
+    co_await containers_.deps().scratch.RemoveProof(proof.file, proof.word);
+  }
+}
+
+// Of one that runs, and of one that has stopped since the VM did, it goes with its process.
+void ContainerExports::AddOutput(size_t limit, ContainerRecord* record) const {
+  if (record->stdout_port() != 0 || record->stderr_port() != 0) return;
+  const ContainerOutput& output = containers_.deps().output;
+  auto out = output.Export(record->container_id(), guest::Stream::kStdout, limit);
+  if (out.ok()) *record->mutable_stdout() = *std::move(out);
+  auto err = output.Export(record->container_id(), guest::Stream::kStderr, limit);
+  if (err.ok()) *record->mutable_stderr() = *std::move(err);
 }
 
 absl::StatusOr<ContainerExports::Layer> ContainerExports::FindLayer(
@@ -96,6 +114,10 @@ ContainerArrivals::ContainerArrivals(ContainerInventory& containers, std::shared
                                      std::vector<ContainerRecord> records)
     : containers_(containers), vm_(std::move(vm)), planned_(std::move(records)) {}
 
+ContainerArrivals::~ContainerArrivals() {
+  for (const std::string& id : expected_) containers_.StopExpecting(id);
+}
+
 Task<absl::Status> ContainerArrivals::Bind(std::string container_id, std::string scratch_file) {
   const auto found = std::find_if(
       planned_.begin(), planned_.end(),
@@ -104,10 +126,12 @@ Task<absl::Status> ContainerArrivals::Bind(std::string container_id, std::string
     co_return absl::NotFoundError(
         absl::StrCat("no container ", container_id, " comes with VM ", vm_->name()));
   }
-  if (containers_.Knows(container_id)) {
+  if (!expected_.contains(container_id) && !containers_.Expect(container_id)) {
     co_return absl::AlreadyExistsError(
         absl::StrCat("container ", container_id, " is on this host already, in another VM"));
   }
+  expected_.insert(container_id);
+  CO_RETURN_IF_ERROR(CheckSpec(*found));
   if (images() == nullptr) co_return NoImages();
   std::string file = scratch_file.empty() ? found->scratch_file() : std::move(scratch_file);
   if (found->scratch_file().empty() != file.empty()) {
@@ -134,8 +158,48 @@ Task<absl::Status> ContainerArrivals::Bind(std::string container_id, std::string
   // What is here must not go while the others are on their way.
   CO_RETURN_IF_ERROR(co_await images()->PinLayers(container_id, std::move(here)));
   CO_RETURN_IF_ERROR(BindDisks(*found, file));
+  CO_RETURN_IF_ERROR(WriteOutput(*found));
   bound_[container_id] = std::move(file);
   co_return absl::OkStatus();
+}
+
+absl::Status ContainerArrivals::CheckSpec(const ContainerRecord& record) const {
+  ASSIGN_OR_RETURN(const StoredContainer stored, FromRecord(record));
+  RETURN_IF_ERROR(CheckContainerName(stored.spec.name()));
+  for (const ContainerRecord& other : planned_) {
+    const absl::StatusOr<StoredContainer> its = FromRecord(other);
+    if (other.container_id() == record.container_id() || !its.ok()) continue;
+    if (its->spec.name() != stored.spec.name()) continue;
+    return absl::InvalidArgumentError(
+        absl::StrCat("VM ", vm_->name(), " has two containers named ", stored.spec.name()));
+  }
+  return absl::OkStatus();
+}
+
+// Its limits may have changed while its memory moved, and nothing else.
+absl::Status ContainerArrivals::CheckSameSpec(const ContainerRecord& cut) const {
+  for (const ContainerRecord& planned : planned_) {
+    if (planned.container_id() != cut.container_id()) continue;
+    ASSIGN_OR_RETURN(StoredContainer before, FromRecord(planned));
+    ASSIGN_OR_RETURN(StoredContainer now, FromRecord(cut));
+    before.spec.clear_limits();
+    now.spec.clear_limits();
+    if (google::protobuf::util::MessageDifferencer::Equals(before.spec, now.spec)) {
+      return absl::OkStatus();
+    }
+  }
+  return absl::InvalidArgumentError(
+      absl::StrCat("container ", cut.container_id(), " comes as another one than it was to"));
+}
+
+absl::Status ContainerArrivals::WriteOutput(const ContainerRecord& record) const {
+  const ContainerOutput& output = containers_.deps().output;
+  const std::string& id = record.container_id();
+  if (record.has_stdout()) {
+    RETURN_IF_ERROR(output.Write(id, guest::Stream::kStdout, record.stdout()));
+  }
+  if (!record.has_stderr()) return absl::OkStatus();
+  return output.Write(id, guest::Stream::kStderr, record.stderr());
 }
 
 absl::Status ContainerArrivals::BindDisks(const ContainerRecord& record,
@@ -163,11 +227,12 @@ std::map<std::string, uint64_t> ContainerArrivals::MissingLayers() const {
 
 // A container's own: what nobody needs any more is then let go of when the daemon starts.
 std::string ContainerArrivals::LayerOwner() const {
-  return planned_.empty() ? std::string() : planned_.front().container_id();
+  return bound_.empty() ? std::string() : bound_.begin()->first;
 }
 
 Task<absl::Status> ContainerArrivals::PinLayers() {
   for (const ContainerRecord& record : planned_) {
+    if (!bound_.contains(record.container_id())) continue;
     std::vector<std::string> digests;
     for (const ContainerLayer& layer : record.layers()) digests.push_back(layer.digest());
     CO_RETURN_IF_ERROR(co_await images()->PinLayers(record.container_id(), std::move(digests)));
@@ -195,6 +260,7 @@ absl::Status ContainerArrivals::CheckReady() const {
 
 Task<absl::Status> ContainerArrivals::Arrive(std::vector<ContainerRecord> cut) {
   for (ContainerRecord& record : cut) {
+    CO_RETURN_IF_ERROR(CheckSameSpec(record));
     record.set_scratch_file(bound_[record.container_id()]);
     CO_ASSIGN_OR_RETURN(StoredContainer stored, FromRecord(record));
     CO_RETURN_IF_ERROR(co_await containers_.Bring(std::move(stored), vm_));
@@ -204,8 +270,11 @@ Task<absl::Status> ContainerArrivals::Arrive(std::vector<ContainerRecord> cut) {
 
 Task<void> ContainerArrivals::Discard() {
   if (images() == nullptr) co_return;
-  for (const ContainerRecord& record : planned_) {
-    const absl::Status unpinned = co_await images()->Unpin(record.container_id());
+  // Nothing of containers that are this host's, or another migration's, whatever the plan says.
+  const std::set<std::string> ours = expected_;
+  for (const std::string& id : ours) {
+    containers_.deps().output.Remove(id);
+    const absl::Status unpinned = co_await images()->Unpin(id);
     if (!unpinned.ok()) spdlog::warn("images: {}", unpinned.ToString());
   }
 }

@@ -2,6 +2,7 @@
 
 #include <map>
 #include <memory>
+#include <set>
 #include <string>
 #include <vector>
 
@@ -37,8 +38,14 @@ class ContainerExports {
   absl::StatusOr<Layer> FindLayer(const std::string& digest) const;
 
  private:
+  void AddOutput(size_t limit, state::v1::ContainerRecord* record) const;
+
   ContainerInventory& containers_;
-  std::map<std::string, std::vector<std::string>> proven_;  // scratch files, by VM
+  struct Proof {
+    std::string file;
+    std::string word;
+  };
+  std::map<std::string, std::vector<Proof>> proven_;  // by VM
 };
 
 // The containers that one migration brings to this host, from its plan until they are this host's.
@@ -47,6 +54,9 @@ class ContainerArrivals {
  public:
   ContainerArrivals(ContainerInventory& containers, std::shared_ptr<UtilityVm> vm,
                     std::vector<state::v1::ContainerRecord> records);
+  ~ContainerArrivals();
+  ContainerArrivals(const ContainerArrivals&) = delete;
+  ContainerArrivals& operator=(const ContainerArrivals&) = delete;
 
   const std::vector<state::v1::ContainerRecord>& planned() const { return planned_; }
   // Says where this host has what a container consists of; an empty file is the source's path.
@@ -69,10 +79,14 @@ class ContainerArrivals {
  private:
   ImageStore* images() const { return containers_.deps().images; }
   absl::Status BindDisks(const state::v1::ContainerRecord& record, const std::string& scratch);
+  absl::Status WriteOutput(const state::v1::ContainerRecord& record) const;
+  absl::Status CheckSpec(const state::v1::ContainerRecord& record) const;
+  absl::Status CheckSameSpec(const state::v1::ContainerRecord& cut) const;
 
   ContainerInventory& containers_;
   const std::shared_ptr<UtilityVm> vm_;
   const std::vector<state::v1::ContainerRecord> planned_;
+  std::set<std::string> expected_;            // ids of no other container here
   std::map<std::string, std::string> bound_;  // by id: the scratch file here, or nothing
 };
 

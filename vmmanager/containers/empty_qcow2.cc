@@ -11,6 +11,18 @@ constexpr uint64_t kCluster = uint64_t{1} << kClusterBits;
 // One entry of the first-level table stands for a cluster of second-level entries.
 constexpr uint64_t kBytesPerEntry = kCluster / sizeof(uint64_t) * kCluster;
 
+constexpr uint32_t kMagic = 0x514649fb;
+constexpr uint32_t kVersion = 3;
+constexpr uint64_t kExternalData = 1 << 2;  // among the incompatible features
+
+uint64_t Number(std::string_view bytes, size_t offset, size_t size) {
+  uint64_t number = 0;
+  for (const char byte : bytes.substr(offset, size)) {
+    number = number << 8 | static_cast<unsigned char>(byte);
+  }
+  return number;
+}
+
 class FileBytes {
  public:
   explicit FileBytes(uint64_t clusters) : bytes_(clusters * kCluster, '\0') {}
@@ -48,9 +60,6 @@ std::string EmptyQcow2(uint64_t size) {
   const uint64_t entries = Divide(size, kBytesPerEntry);
   const uint64_t clusters = 3 + Divide(entries * sizeof(uint64_t), kCluster);
   FileBytes image(clusters);
-  constexpr uint32_t kMagic = 0x514649fb;
-  constexpr uint32_t kVersion = 3;
-  constexpr uint32_t kHeaderSize = 104;
   constexpr uint32_t kCountOrder = 4;  // counts of 16 bits
   image.Put<uint32_t>(0, kMagic);
   image.Put<uint32_t>(4, kVersion);
@@ -61,12 +70,23 @@ std::string EmptyQcow2(uint64_t size) {
   image.Put<uint64_t>(48, kCountTable);
   image.Put<uint32_t>(56, 1);  // clusters of that table
   image.Put<uint32_t>(96, kCountOrder);
-  image.Put<uint32_t>(100, kHeaderSize);
+  image.Put<uint32_t>(100, kQcow2Header);
   image.Put<uint64_t>(kCountTable, kCountBlock);
   for (uint64_t cluster = 0; cluster < clusters; ++cluster) {
     image.Put<uint16_t>(kCountBlock + cluster * sizeof(uint16_t), 1);
   }
   return std::move(image).Finish();
+}
+
+absl::Status CheckStandsAlone(std::string_view start) {
+  if (start.size() < kQcow2Header || Number(start, 0, 4) != kMagic ||
+      Number(start, 4, 4) != kVersion) {
+    return absl::FailedPreconditionError("it is no scratch disk");
+  }
+  const bool backed = Number(start, 8, 8) != 0;
+  const bool elsewhere = (Number(start, 72, 8) & kExternalData) != 0;
+  if (!backed && !elsewhere) return absl::OkStatus();
+  return absl::FailedPreconditionError("it is a scratch disk that names another file");
 }
 
 }  // namespace ferry::vm

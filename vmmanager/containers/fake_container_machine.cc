@@ -22,6 +22,19 @@ Task<absl::StatusOr<bool>> FakeInit::Signal(uint32_t signal) {
   co_return true;
 }
 
+guest::ProcessState FakeInit::migration_state() const {
+  guest::ProcessState state;
+  state.stdout_port = pid_ * 10;
+  state.stderr_port = pid_ * 10 + 1;
+  return state;
+}
+
+absl::StatusOr<guest::KeptOutput> FakeInit::ReadKept(guest::Stream stream, uint64_t since,
+                                                     size_t limit) const {
+  const std::string bytes = stream == guest::Stream::kStdout ? printed : "";
+  return guest::ReadKept(guest::Spool(bytes.size(), 0, bytes), since, limit);
+}
+
 void FakeInit::Exit(guest::ExitStatus status) {
   exit_ = status;
   exited_.Set();
@@ -33,8 +46,8 @@ Task<absl::Status> FakeContainerGuest::Pass(std::string call) {
     blocked.Set();
     co_await go_on.Wait();
   }
-  if (!fails_at.empty() && absl::StartsWith(call, fails_at)) {
-    fails_at.clear();
+  if (!fails_at.empty() && absl::StartsWith(call, fails_at.front())) {
+    fails_at.erase(fails_at.begin());
     co_return absl::InternalError(absl::StrCat("cannot ", call));
   }
   if (!running) co_return absl::FailedPreconditionError("the VM does not run");
@@ -84,6 +97,9 @@ std::optional<DiskSlot> FakeContainerMachine::FindDisk(const std::string& file) 
 
 Task<absl::Status> FakeContainerMachine::MountDisk(bridge::MappedVirtualDisk disk) {
   CO_RETURN_IF_ERROR(co_await guest_.Pass(absl::StrCat("mount ", disk.mount_path)));
+  if (guest_.mounts.contains(disk.mount_path)) {
+    co_return absl::AlreadyExistsError(absl::StrCat(disk.mount_path, " is a mount already"));
+  }
   guest_.mounts[disk.mount_path] = absl::StrCat("disk ", disk.lun);
   co_return absl::OkStatus();
 }
@@ -101,7 +117,12 @@ Task<absl::Status> FakeContainerMachine::EjectDisk(bridge::ScsiDevice disk) {
 Task<absl::Status> FakeContainerMachine::CombineLayers(bridge::CombinedLayers layers) {
   CO_RETURN_IF_ERROR(co_await guest_.Pass(absl::StrCat("combine ", layers.container_root_path)));
   std::string of;
-  for (const auto& layer : layers.layers) absl::StrAppend(&of, layer.path, " ");
+  for (const auto& layer : layers.layers) {
+    if (!guest_.mounts.contains(layer.path)) {
+      co_return absl::FailedPreconditionError(absl::StrCat("nothing is mounted at ", layer.path));
+    }
+    absl::StrAppend(&of, layer.path, " ");
+  }
   guest_.mounts[layers.container_root_path] = absl::StrCat(of, "over ", layers.scratch_path);
   co_return absl::OkStatus();
 }
@@ -138,6 +159,16 @@ Task<absl::StatusOr<std::shared_ptr<guest::Process>>> FakeContainerMachine::Star
   container.started_as = std::move(spec);
   co_return std::shared_ptr<guest::Process>(container.init);
 }
+Task<absl::StatusOr<std::shared_ptr<guest::Process>>> FakeContainerMachine::AwaitStart(
+    std::string id) {
+  std::shared_ptr<guest::Process> init;
+  const auto found = guest_.containers.find(id);
+  if (found != guest_.containers.end() && std::exchange(found->second.starting, false)) {
+    init = found->second.init;
+  }
+  co_return init;
+}
+
 Task<absl::Status> FakeContainerMachine::Pause(std::string id) {
   return SetState("pause", std::move(id), bridge::ContainerState::kPaused);
 }
@@ -176,7 +207,12 @@ Task<absl::StatusOr<bridge::ContainerProperties>> FakeContainerMachine::Properti
   co_return properties;
 }
 
+std::string FakeContainerMachine::OutputFile(uint32_t port) {
+  return guest_.output_folder.empty() ? "" : absl::StrCat(guest_.output_folder, "/", port);
+}
+
 Task<bool> FakeContainerMachine::AwaitNotice(std::string id) {
+  guest_.calls.push_back(absl::StrCat("await ", id));
   const auto found = guest_.containers.find(id);
   if (found == guest_.containers.end()) co_return false;
   const std::shared_ptr<FakeInit> init = found->second.init;

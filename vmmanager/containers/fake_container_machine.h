@@ -30,6 +30,10 @@ class FakeInit final : public guest::Process {
     return absl::UnimplementedError("the fake has no stdio");
   }
 
+  guest::ProcessState migration_state() const override;
+  absl::StatusOr<guest::KeptOutput> ReadKept(guest::Stream stream, uint64_t since,
+                                             size_t limit) const override;
+
   void Exit(guest::ExitStatus status);
   // The guest went away for good.
   void Lose() { exited_.Set(); }
@@ -37,6 +41,7 @@ class FakeInit final : public guest::Process {
   std::vector<uint32_t> signals;
   bool obeys = true;  // ends by SIGTERM; it ends by SIGKILL in any case
   bool immortal = false;
+  std::string printed;  // to stdout, and kept
 
  private:
   const uint32_t pid_;
@@ -55,8 +60,8 @@ class FakeContainerGuest {
 
   // Everything that was asked for, in order, e.g. "attach /images/x", "create 0123".
   std::vector<std::string> calls;
-  // The call that begins like this fails, once.
-  std::string fails_at;
+  // One call each that begins like this fails, in this order.
+  std::vector<std::string> fails_at;
   // Calls that begin like this wait until it is cleared and `go_on` is set.
   std::string blocks_at;
   AsyncEvent go_on{executor};
@@ -71,9 +76,11 @@ class FakeContainerGuest {
     std::shared_ptr<FakeInit> init;
     std::string resources;
     bool forgotten = false;  // its exit was taken
+    bool starting = false;   // somebody else had it started, and did not hear of it
   };
   std::map<std::string, Container> containers;  // by id
   bridge::ContainerMetrics metrics;
+  std::string output_folder;  // has a file per port; empty: none are kept
   uint64_t boots = 1;
   bool running = true;
 
@@ -103,6 +110,7 @@ class FakeContainerMachine final : public ContainerMachine {
   Task<absl::Status> SeparateLayers(bridge::CombinedLayers layers) override;
   Task<absl::Status> Create(guest::NewContainer container) override;
   Task<absl::StatusOr<std::shared_ptr<guest::Process>>> Start(guest::ProcessSpec spec) override;
+  Task<absl::StatusOr<std::shared_ptr<guest::Process>>> AwaitStart(std::string id) override;
   Task<absl::Status> Pause(std::string id) override;
   Task<absl::Status> Resume(std::string id) override;
   Task<absl::Status> Update(std::string id, std::string linux_resources) override;
@@ -112,6 +120,7 @@ class FakeContainerMachine final : public ContainerMachine {
   Task<bool> AwaitNotice(std::string id) override;
   std::shared_ptr<guest::Process> FindProcess(uint32_t pid) override;
   std::shared_ptr<guest::Process> FindInit(const std::string& id, uint32_t pid) override;
+  std::string OutputFile(uint32_t port) override;
   Task<absl::Status> Persist() override { co_return absl::OkStatus(); }
 
  private:

@@ -11,6 +11,7 @@
 #include <filesystem>
 
 #include "absl/strings/escaping.h"
+#include "absl/strings/match.h"
 #include "absl/strings/str_cat.h"
 #include "bridge/protocol/container_messages.h"
 #include "bridge/runtime/status_macros.h"
@@ -26,7 +27,42 @@ constexpr milliseconds kFileTime{60'000};
 constexpr size_t kMaxFolder = 1024;
 constexpr size_t kProofBytes = 16;
 
-std::string ProofOf(const std::string& file) { return file + ".proof"; }
+// With its word in the name, so that each migration has its own: the end of one must not take away
+// the next one's.
+std::string ProofOf(const std::string& file, const std::string& proof) {
+  return absl::StrCat(file, ".", proof, ".proof");
+}
+
+// Also those of daemons that died over a migration.
+void RemoveProofs(const std::string& file) {
+  const std::filesystem::path path(file);
+  const std::string prefix = path.filename().string() + ".";
+  std::error_code ignored;
+  for (const auto& entry : std::filesystem::directory_iterator(path.parent_path(), ignored)) {
+    const std::string name = entry.path().filename();
+    const bool proof = absl::StartsWith(name, prefix) && absl::EndsWith(name, ".proof");
+    if (proof) ::unlink(entry.path().c_str());
+  }
+}
+
+bool IsProof(const std::string& proof) {
+  return proof.size() == 2 * kProofBytes &&
+         proof.find_first_not_of("0123456789abcdef") == std::string::npos;
+}
+
+absl::Status CheckScratch(const std::string& file) {
+  struct stat found;
+  const UniqueFd opened(::open(file.c_str(), O_RDONLY | O_CLOEXEC | O_NOFOLLOW | O_NONBLOCK));
+  if (!opened.valid() || ::fstat(opened.get(), &found) != 0 || !S_ISREG(found.st_mode)) {
+    return absl::FailedPreconditionError(absl::StrCat("there is no file ", file));
+  }
+  std::string start(kQcow2Header, '\0');
+  const ssize_t size = ::pread(opened.get(), start.data(), start.size(), 0);
+  start.resize(static_cast<size_t>(std::max<ssize_t>(size, 0)));
+  const absl::Status alone = CheckStandsAlone(start);
+  if (alone.ok()) return alone;
+  return absl::FailedPreconditionError(absl::StrCat(file, " cannot be used: ", alone.message()));
+}
 
 // QEMU's user may pass through, and not list.
 absl::Status MakeFolder(const std::string& folder, const std::optional<ProcessUser>& user) {
@@ -93,7 +129,7 @@ Task<absl::Status> ScratchFiles::Remove(std::string container_id, std::string fi
     if (!file.empty() && ::unlink(file.c_str()) != 0 && errno != ENOENT && errno != ENOTDIR) {
       return absl::ErrnoToStatus(errno, absl::StrCat("cannot remove the scratch disk ", file));
     }
-    if (!file.empty()) ::unlink(ProofOf(file).c_str());
+    if (!file.empty()) RemoveProofs(file);
     ::rmdir(own.c_str());
     return absl::OkStatus();
   };
@@ -107,8 +143,7 @@ Task<absl::StatusOr<std::string>> ScratchFiles::Prove(std::string file) {
   }
   const std::string proof = absl::BytesToHexString(
       absl::string_view(reinterpret_cast<const char*>(noise.data()), noise.size()));
-  std::function<absl::Status()> work = [path = ProofOf(file), proof]() -> absl::Status {
-    ::unlink(path.c_str());
+  std::function<absl::Status()> work = [path = ProofOf(file, proof), proof] {
     return WriteFile(path, proof, std::nullopt);
   };
   CO_RETURN_IF_ERROR(co_await worker_.Run(kFileTime, "the scratch disk", std::move(work)));
@@ -117,24 +152,23 @@ Task<absl::StatusOr<std::string>> ScratchFiles::Prove(std::string file) {
 
 Task<absl::Status> ScratchFiles::CheckProof(std::string file, std::string proof) {
   std::function<absl::Status()> work = [file, proof]() -> absl::Status {
-    struct stat found;
-    if (::lstat(file.c_str(), &found) != 0 || !S_ISREG(found.st_mode)) {
-      return absl::FailedPreconditionError(absl::StrCat("there is no file ", file));
-    }
-    const UniqueFd written(
-        ::open(ProofOf(file).c_str(), O_RDONLY | O_CLOEXEC | O_NOFOLLOW | O_NONBLOCK));
+    RETURN_IF_ERROR(CheckScratch(file));
+    const bool proper = IsProof(proof);
+    const UniqueFd written(proper ? ::open(ProofOf(file, proof).c_str(),
+                                           O_RDONLY | O_CLOEXEC | O_NOFOLLOW | O_NONBLOCK)
+                                  : -1);
     std::string text(2 * kProofBytes + 1, '\0');
     const ssize_t size = written.valid() ? ::read(written.get(), text.data(), text.size()) : -1;
     text.resize(static_cast<size_t>(std::max<ssize_t>(size, 0)));
-    if (text == proof && !proof.empty()) return absl::OkStatus();
+    if (proper && text == proof) return absl::OkStatus();
     return absl::FailedPreconditionError(
         absl::StrCat(file, " is another file than the one that the source has"));
   };
   co_return co_await worker_.Run(kFileTime, "the scratch disk", std::move(work));
 }
 
-Task<void> ScratchFiles::RemoveProof(std::string file) {
-  std::function<absl::Status()> work = [path = ProofOf(file)] {
+Task<void> ScratchFiles::RemoveProof(std::string file, std::string proof) {
+  std::function<absl::Status()> work = [path = ProofOf(file, proof)] {
     ::unlink(path.c_str());
     return absl::OkStatus();
   };

@@ -33,7 +33,7 @@ class ScratchFiles {
   Task<absl::StatusOr<std::string>> Prove(std::string file);
   // Whether this very file is here: it is there, and so is that word. FAILED_PRECONDITION.
   Task<absl::Status> CheckProof(std::string file, std::string proof);
-  Task<void> RemoveProof(std::string file);
+  Task<void> RemoveProof(std::string file, std::string proof);
   // Of our own folder, what is no container's in `keep`: a former daemon may have died over it.
   Task<absl::Status> RemoveOthers(std::vector<std::string> keep);
 

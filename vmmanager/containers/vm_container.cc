@@ -41,16 +41,31 @@ std::string NextStep(v1::ContainerState state, const std::string& name) {
 }  // namespace
 
 VmContainer::VmContainer(ContainerDeps& deps, std::shared_ptr<ContainerHome> home,
-                         StoredContainer stored)
+                         StoredContainer stored, bool known)
     : deps_(deps),
       home_(std::move(home)),
       stored_(std::move(stored)),
       operation_(deps.executor()),
+      taken_up_(deps.executor()),
       stopped_(deps.executor()),
-      announced_(!being_made()) {}
+      announced_(!being_made()) {
+  if (known) taken_up_.Set();
+}
 
 bool VmContainer::lives() const {
   return Is(CONTAINER_STAGE_CREATED) || Is(CONTAINER_STAGE_RUNNING) || Is(CONTAINER_STAGE_PAUSED);
+}
+
+bool VmContainer::is_half() const {
+  return Is(CONTAINER_STAGE_MAKING) || Is(CONTAINER_STAGE_REMOVING);
+}
+
+bool VmContainer::being_removed() const { return removals_ > 0 || Is(CONTAINER_STAGE_REMOVING); }
+
+Task<AsyncMutex::Guard> VmContainer::Turn() {
+  // While a migration holds the VM it may never come to that, and everything is refused anyway.
+  if (vm().RefuseIfMigrating("changed").ok()) co_await taken_up_.Wait();
+  co_return co_await operation_.Lock();
 }
 
 bool VmContainer::in_guest() const {
@@ -110,7 +125,7 @@ Task<absl::Status> VmContainer::SetStage(Stage stage) {
 
 Task<absl::Status> VmContainer::Start() {
   auto self = shared_from_this();
-  const AsyncMutex::Guard turn = co_await operation_.Lock();
+  const AsyncMutex::Guard turn = co_await Turn();
   if (!gone_ && Is(CONTAINER_STAGE_RUNNING)) co_return absl::OkStatus();
   if (gone_ || !Is(CONTAINER_STAGE_CREATED)) co_return WrongState("started");
   CO_RETURN_IF_ERROR(co_await home_->machine->Ready());
@@ -128,11 +143,20 @@ Task<absl::Status> VmContainer::Start() {
     std::vector<std::string> types{"State"};
     const auto properties = co_await home_->machine->Properties(id(), std::move(types));
     if (properties.ok() && properties->state == bridge::ContainerState::kStopped) Stopped({});
+    // The VM went to another host meanwhile, and the start with it: says where that is.
+    if (gone_) CO_RETURN_IF_ERROR(deps_.vms.Find(record().vm_id()).status());
     co_return started.status();
   }
-  init_ = *std::move(started);
+  co_return co_await Started(*std::move(started));
+}
+
+Task<absl::Status> VmContainer::Started(std::shared_ptr<guest::Process> init) {
+  init_ = std::move(init);
   if (!Is(CONTAINER_STAGE_CREATED)) co_return WrongState("started");
   stored_.record.set_process_id(init_->pid());
+  const guest::ProcessState io = init_->migration_state();
+  stored_.record.set_stdout_port(spec().detached() ? io.stdout_port : 0);
+  stored_.record.set_stderr_port(spec().detached() ? io.stderr_port : 0);
   stored_.record.set_started_unix_ms(NowUnixMs());
   stored_.record.set_stage(CONTAINER_STAGE_RUNNING);
   deps_.events().Publish("container.started", id(), {{"name", name()}, {"vm", vm().id()}});
@@ -169,7 +193,7 @@ void VmContainer::VmEnded() {
   boot_ = 0;
   // Whoever makes it, or takes it out, finds that by itself.
   if (being_made() || gone_ || Is(CONTAINER_STAGE_REMOVING)) return;
-  ForgetDisks();
+  LeaveGuest();
   if (lives()) Stopped({});
 }
 
@@ -192,6 +216,8 @@ Task<absl::Status> VmContainer::Kill() {
   if (init == nullptr) co_return InitUnknown();
   CO_RETURN_IF_ERROR((co_await init->Signal(SIGKILL)).status());
   const absl::Status ended = co_await AwaitStopped(kKillTime);
+  // It went elsewhere meanwhile, and nobody here knows what became of it.
+  if (gone_) co_return WrongState("stopped");
   if (!absl::IsDeadlineExceeded(ended)) co_return ended;
   co_return rpc::ErrorWithReason(
       absl::StatusCode::kDeadlineExceeded,
@@ -211,7 +237,7 @@ absl::Status VmContainer::InitUnknown() const {
 
 Task<absl::Status> VmContainer::Stop(milliseconds patience) {
   auto self = shared_from_this();
-  const AsyncMutex::Guard turn = co_await operation_.Lock();
+  const AsyncMutex::Guard turn = co_await Turn();
   if (!gone_ && state() == v1::CONTAINER_STATE_STOPPED) co_return absl::OkStatus();
   if (gone_ || being_made()) co_return WrongState("stopped");
   if (Is(CONTAINER_STAGE_CREATED)) {
@@ -238,7 +264,7 @@ Task<absl::Status> VmContainer::Stop(milliseconds patience) {
 
 Task<absl::Status> VmContainer::Pause() {
   auto self = shared_from_this();
-  const AsyncMutex::Guard turn = co_await operation_.Lock();
+  const AsyncMutex::Guard turn = co_await Turn();
   if (!gone_ && Is(CONTAINER_STAGE_PAUSED)) co_return absl::OkStatus();
   CO_RETURN_IF_ERROR(CheckRunning("paused"));
   CO_RETURN_IF_ERROR(co_await home_->machine->Ready());
@@ -250,7 +276,7 @@ Task<absl::Status> VmContainer::Pause() {
 
 Task<absl::Status> VmContainer::Resume() {
   auto self = shared_from_this();
-  const AsyncMutex::Guard turn = co_await operation_.Lock();
+  const AsyncMutex::Guard turn = co_await Turn();
   if (!gone_ && Is(CONTAINER_STAGE_RUNNING)) co_return absl::OkStatus();
   if (gone_ || !Is(CONTAINER_STAGE_PAUSED)) co_return WrongState("resumed");
   CO_RETURN_IF_ERROR(co_await home_->machine->Ready());
@@ -263,7 +289,7 @@ Task<absl::Status> VmContainer::Resume() {
 Task<absl::Status> VmContainer::Update(v1::ContainerLimits changes) {
   auto self = shared_from_this();
   CO_RETURN_IF_ERROR(CheckLimits(changes));
-  const AsyncMutex::Guard turn = co_await operation_.Lock();
+  const AsyncMutex::Guard turn = co_await Turn();
   if (gone_ || !lives()) co_return WrongState("changed");
   CO_RETURN_IF_ERROR(co_await home_->machine->Ready());
   std::string resources = boost::json::serialize(LimitsToResources(changes));

@@ -22,7 +22,9 @@ namespace ferry::vm {
 // stops when its init has exited, or when its VM ends. Thread: the executor's only.
 class VmContainer : public std::enable_shared_from_this<VmContainer> {
  public:
-  VmContainer(ContainerDeps& deps, std::shared_ptr<ContainerHome> home, StoredContainer stored);
+  // One that a migration brings, or a former daemon had, is not `known` until TakeUp().
+  VmContainer(ContainerDeps& deps, std::shared_ptr<ContainerHome> home, StoredContainer stored,
+              bool known);
 
   const std::string& id() const { return record().container_id(); }
   const std::string& name() const { return stored_.spec.name(); }
@@ -32,6 +34,10 @@ class VmContainer : public std::enable_shared_from_this<VmContainer> {
   UtilityVm& vm() const { return *home_->vm; }
   v1::ContainerState state() const { return ToState(record().stage()); }
   bool being_made() const { return Is(state::v1::CONTAINER_STAGE_MAKING); }
+  // Being made or removed: found by a new daemon, it is taken out.
+  bool is_half() const;
+  // Also when it is just being killed for that.
+  bool being_removed() const;
   bool gone() const { return gone_; }
   v1::Container Describe(bool whole) const;
 
@@ -45,6 +51,9 @@ class VmContainer : public std::enable_shared_from_this<VmContainer> {
   Task<absl::Status> Resume();
   Task<absl::Status> Update(v1::ContainerLimits changes);
   Task<absl::StatusOr<bridge::ContainerMetrics>> Stats();
+  // See guest::Process::ReadKept. Also when its VM has ended; NOT_FOUND if it is kept no more.
+  absl::StatusOr<guest::KeptOutput> ReadOutput(guest::Stream stream, uint64_t since,
+                                               size_t limit) const;
   // FAILED_PRECONDITION, with what to do, unless other processes can be run in it.
   absl::Status CheckRunning(const std::string& operation) const;
   // OCI's "process", as JSON, for another process in it.
@@ -60,7 +69,8 @@ class VmContainer : public std::enable_shared_from_this<VmContainer> {
   // go of its image. Where that fails, it can be repeated.
   Task<absl::Status> TakeOut();
 
-  // Of a container of a former daemon: finds out what became of it.
+  // Of a container of a former daemon, or another host's: finds out what became of it. What was
+  // asked of it meanwhile goes on then.
   Task<void> TakeUp();
   // Its VM ended, and its init with it.
   void VmEnded();
@@ -91,6 +101,10 @@ class VmContainer : public std::enable_shared_from_this<VmContainer> {
   std::string BundlePath() const;
   std::string RootPath() const { return BundlePath() + "/rootfs"; }
   bridge::CombinedLayers Layers() const;
+  // Its init runs, since a moment ago.
+  Task<absl::Status> Started(std::shared_ptr<guest::Process> init);
+  // The right to change it, once nothing else does and it has been taken up.
+  Task<AsyncMutex::Guard> Turn();
   absl::Status WrongState(const std::string& operation) const;
   // A daemon died between starting it and writing down which process that is.
   absl::Status InitUnknown() const;
@@ -103,10 +117,12 @@ class VmContainer : public std::enable_shared_from_this<VmContainer> {
   Task<absl::Status> AwaitStopped(milliseconds patience);
   Task<absl::Status> TidyGuest();
   void TakeUpDisks();
-  // They went with the VM's boot.
-  void ForgetDisks();
-  // As its agent says, once that can be asked.
+  // What it had there went with the VM's boot, but for what it has printed.
+  void LeaveGuest();
+  // As its agent says, once that can be asked and answers.
   static Task<void> FindState(std::shared_ptr<VmContainer> self);
+  Task<absl::Status> AskState();
+  static Task<void> AwaitNotice(std::shared_ptr<VmContainer> self);
   void Watch();
   static Task<void> WatchInit(std::shared_ptr<VmContainer> self);
   void Stopped(const state::v1::ContainerExit& exit);
@@ -119,9 +135,12 @@ class VmContainer : public std::enable_shared_from_this<VmContainer> {
   uint64_t boot_ = 0;  // of the VM, that it was brought into; 0: none
   std::shared_ptr<guest::Process> init_;
   AsyncMutex operation_;
+  AsyncEvent taken_up_;
+  size_t removals_ = 0;  // under way
   AsyncEvent stopped_;
   std::function<void()> on_stopped_;
   bool announced_ = false;  // others were told that there is one
+  bool awaits_notice_ = false;
   bool gone_ = false;
   bool closed_ = false;
 };

@@ -1,6 +1,8 @@
 // The part of VmContainer that brings things into the VM, takes them out, and finds them again.
 #include <spdlog/spdlog.h>
 
+#include <algorithm>
+
 #include "absl/strings/str_cat.h"
 #include "bridge/runtime/status_macros.h"
 #include "bridge/runtime/unix_time.h"
@@ -10,12 +12,32 @@
 
 namespace ferry::vm {
 
+using guest::Stream;
 using state::v1::CONTAINER_STAGE_CREATED;
 using state::v1::CONTAINER_STAGE_MAKING;
 using state::v1::CONTAINER_STAGE_PAUSED;
 using state::v1::CONTAINER_STAGE_REMOVING;
 using state::v1::CONTAINER_STAGE_RUNNING;
 using state::v1::CONTAINER_STAGE_STOPPED;
+
+namespace {
+
+// Between two questions to an agent that does not answer.
+constexpr milliseconds kFirstPause{100};
+constexpr milliseconds kLongestPause{30'000};
+
+class Counted {
+ public:
+  explicit Counted(size_t* count) : count_(count) { ++*count_; }
+  ~Counted() { --*count_; }
+  Counted(const Counted&) = delete;
+  Counted& operator=(const Counted&) = delete;
+
+ private:
+  size_t* const count_;
+};
+
+}  // namespace
 
 std::string VmContainer::BundlePath() const { return absl::StrCat(bridge::kBundleRoot, "/", id()); }
 
@@ -76,7 +98,7 @@ Task<absl::Status> VmContainer::BringLayers(const std::function<absl::Status()>*
     CO_RETURN_IF_ERROR(CheckThere(*go_on));
     const std::string digest = record().layers(i).digest();
     CO_ASSIGN_OR_RETURN(const ContainerDisk disk,
-                        co_await home_->layers.Acquire(digest, deps_.images->PathOf(digest)));
+                        co_await home_->layers.Acquire(digest, deps_.images->PathOf(digest), id()));
     *stored_.record.mutable_layers(i)->mutable_disk() = disk;
   }
   co_return absl::OkStatus();
@@ -91,10 +113,9 @@ Task<absl::Status> VmContainer::BringScratch() {
   scratch.ensure_filesystem = true;
   scratch.filesystem = "ext4";
   scratch.mount_path = BundlePath() + "/scratch";
-  CO_ASSIGN_OR_RETURN(const ContainerDisk disk,
-                      co_await BringDisk(*home_->machine, std::move(scratch)));
+  CO_ASSIGN_OR_RETURN(const ContainerDisk disk, co_await PlugDisk(*home_->machine, scratch));
   *stored_.record.mutable_scratch_disk() = disk;
-  co_return absl::OkStatus();
+  co_return co_await MountDisk(*home_->machine, disk, std::move(scratch));
 }
 
 Task<absl::Status> VmContainer::CreateInit(const Image* image) {
@@ -115,7 +136,7 @@ Task<absl::Status> VmContainer::CreateInit(const Image* image) {
 
 Task<absl::Status> VmContainer::MarkRemoving(Running running) {
   auto self = shared_from_this();
-  const AsyncMutex::Guard turn = co_await operation_.Lock();
+  const AsyncMutex::Guard turn = co_await Turn();
   if (gone_ || Is(CONTAINER_STAGE_REMOVING)) co_return absl::OkStatus();
   CO_RETURN_IF_ERROR(vm().RefuseIfMigrating("relieved of a container"));
   if (Is(CONTAINER_STAGE_RUNNING) || Is(CONTAINER_STAGE_PAUSED)) {
@@ -128,6 +149,8 @@ Task<absl::Status> VmContainer::MarkRemoving(Running running) {
           absl::StrCat("Stop it first (ferryctl container stop ", name(),
                        "), or use ferryctl container rm --force ", name()));
     }
+    // No migration begins meanwhile.
+    const Counted removal(&removals_);
     if (running == Running::kKill) {
       CO_RETURN_IF_ERROR(co_await home_->machine->Ready());
       CO_RETURN_IF_ERROR(co_await Kill());
@@ -140,6 +163,8 @@ Task<absl::Status> VmContainer::TakeOut() {
   auto self = shared_from_this();
   const AsyncMutex::Guard turn = co_await operation_.Lock();
   if (gone_) co_return absl::OkStatus();
+  // What was made in vain may be on its way already.
+  if (in_guest()) CO_RETURN_IF_ERROR(vm().RefuseIfMigrating("relieved of a container"));
   // Nothing stops it any more: nobody has to know how it ended.
   stored_.record.set_stage(CONTAINER_STAGE_REMOVING);
   if (in_guest()) {
@@ -151,6 +176,7 @@ Task<absl::Status> VmContainer::TakeOut() {
     }
   }
   boot_ = 0;
+  deps_.output.Remove(id());
   CO_RETURN_IF_ERROR(co_await deps_.scratch.Remove(id(), record().scratch_file()));
   CO_RETURN_IF_ERROR(co_await deps_.store().DeleteContainer(id()));
   gone_ = true;
@@ -170,6 +196,8 @@ Task<absl::Status> VmContainer::Depart() {
   gone_ = true;
   boot_ = 0;
   stopped_.Set();
+  taken_up_.Set();
+  deps_.output.Remove(id());
   CO_RETURN_IF_ERROR(co_await deps_.store().DeleteContainer(id()));
   // A pin that stays goes with the next start.
   absl::Status unpinned;
@@ -188,9 +216,8 @@ Task<absl::Status> VmContainer::TidyGuest() {
     stored_.record.clear_scratch_disk();
   }
   for (int i = record().layers_size() - 1; i >= 0; --i) {
-    state::v1::ContainerLayer* layer = stored_.record.mutable_layers(i);
-    if (!layer->has_disk()) continue;
-    CO_RETURN_IF_ERROR(co_await home_->layers.Release(layer->digest()));
+    // Also one that was not brought whole, of which the record does not know.
+    CO_RETURN_IF_ERROR(co_await home_->layers.Release(record().layers(i).digest(), id()));
     stored_.record.mutable_layers(i)->clear_disk();
   }
   co_return absl::OkStatus();
@@ -201,10 +228,15 @@ Task<absl::Status> VmContainer::TidyGuest() {
 void VmContainer::TakeUpDisks() {
   for (state::v1::ContainerLayer& layer : *stored_.record.mutable_layers()) {
     const auto slot = home_->machine->FindDisk(deps_.images->PathOf(layer.digest()));
+    const ContainerDisk former = layer.disk();
+    const bool had_it = layer.has_disk();
     layer.clear_disk();
     if (!slot.has_value()) continue;
     *layer.mutable_disk() = DiskAt(*slot, "");
-    home_->layers.TakeUp(layer.digest(), layer.disk());
+    // Who was being made, or removed, may have died between two steps.
+    const bool whole = had_it && !is_half() && former.controller() == slot->controller &&
+                       former.lun() == slot->lun;
+    home_->layers.TakeUp(layer.digest(), layer.disk(), id(), whole);
   }
   stored_.record.clear_scratch_disk();
   if (record().scratch_file().empty()) return;
@@ -214,18 +246,49 @@ void VmContainer::TakeUpDisks() {
   }
 }
 
-void VmContainer::ForgetDisks() {
+void VmContainer::LeaveGuest() {
   for (state::v1::ContainerLayer& layer : *stored_.record.mutable_layers()) layer.clear_disk();
   stored_.record.clear_scratch_disk();
+  for (const Stream stream : {Stream::kStdout, Stream::kStderr}) {
+    const uint32_t port =
+        stream == Stream::kStdout ? record().stdout_port() : record().stderr_port();
+    if (port == 0) continue;
+    const absl::Status kept = deps_.output.Keep(id(), stream, home_->machine->OutputFile(port));
+    if (!kept.ok()) spdlog::warn("container {}: {}", id(), kept.ToString());
+  }
+  // Another boot begins with the same numbers.
+  stored_.record.clear_stdout_port();
+  stored_.record.clear_stderr_port();
   PersistSoon();
+}
+
+absl::StatusOr<guest::KeptOutput> VmContainer::ReadOutput(Stream stream, uint64_t since,
+                                                          size_t limit) const {
+  if (!spec().detached()) {
+    return rpc::ErrorWithReason(
+        absl::StatusCode::kFailedPrecondition,
+        absl::StrCat("container ", name(), " is not detached, so its output goes to whoever is ",
+                     "attached to it, and none is kept"),
+        "not_detached", "Run it with -d to have its output kept.");
+  }
+  if (init_ != nullptr) return init_->ReadKept(stream, since, limit);
+  if (Is(CONTAINER_STAGE_CREATED)) return guest::KeptOutput();
+  absl::StatusOr<guest::KeptOutput> kept = deps_.output.Read(id(), stream, since, limit);
+  if (!absl::IsNotFound(kept.status())) return kept;
+  return absl::NotFoundError(
+      absl::StrCat("what container ", name(), " has printed is not kept any more"));
 }
 
 Task<void> VmContainer::TakeUp() {
   auto self = shared_from_this();
   const AsyncMutex::Guard turn = co_await operation_.Lock();
+  // Where an undecided migration's VM has ended, the containers may run at the other host.
+  const bool undecided = !home_->machine->runs() && !vm().RefuseIfMigrating("taken up").ok();
+  if (gone_ || undecided) co_return;
+  taken_up_.Set();
   if (Is(CONTAINER_STAGE_STOPPED)) stopped_.Set();
   if (!home_->machine->runs()) {
-    ForgetDisks();
+    LeaveGuest();
     if (lives()) Stopped({});
     co_return;
   }
@@ -233,41 +296,65 @@ Task<void> VmContainer::TakeUp() {
   TakeUpDisks();
   init_ = home_->machine->FindInit(id(), record().process_id());
   if (!lives()) co_return;
-  const bool watched = init_ != nullptr && !Is(CONTAINER_STAGE_CREATED);
-  if (watched) Watch();
+  if (init_ != nullptr) Watch();
   Spawn(deps_.executor(), FindState(self));
 }
 
 Task<void> VmContainer::FindState(std::shared_ptr<VmContainer> self) {
-  const absl::Status there = co_await self->home_->machine->AwaitAgent();
-  if (!there.ok() || !self->in_guest()) co_return;
-  std::vector<std::string> types{"State"};
-  const auto properties = co_await self->home_->machine->Properties(self->id(), std::move(types));
-  if (absl::IsNotFound(properties.status())) {
-    self->Stopped({});
-    co_return;
+  const uint64_t boot = self->boot_;
+  const auto unknown = [&] { return self->boot_ == boot && self->lives() && !self->closed_; };
+  for (milliseconds pause = kFirstPause; unknown(); pause = std::min(2 * pause, kLongestPause)) {
+    absl::Status asked = co_await self->home_->machine->AwaitAgent();
+    if (asked.ok() && unknown()) asked = co_await self->AskState();
+    if (asked.ok() || !unknown()) co_return;
+    spdlog::warn("container {}: its state is not known yet: {}", self->id(), asked.ToString());
+    co_await Delay(pause);
   }
-  if (!properties.ok() || !properties->state.has_value() || !self->lives()) co_return;
-  const bool created = self->Is(CONTAINER_STAGE_CREATED);
-  const bool watched = self->init_ != nullptr && !created;
+}
+
+Task<absl::Status> VmContainer::AskState() {
+  auto self = shared_from_this();
+  // Somebody may start, pause or resume it already.
+  const AsyncMutex::Guard turn = co_await operation_.Lock();
+  if (!in_guest() || !lives()) co_return absl::OkStatus();
+  if (Is(CONTAINER_STAGE_CREATED)) {
+    // Somebody had it started and did not hear of it.
+    auto started = co_await home_->machine->AwaitStart(id());
+    if (!in_guest() || !lives()) co_return absl::OkStatus();
+    if (started.ok() && *started != nullptr) co_return co_await Started(*std::move(started));
+  }
+  // Before the question, so that no end falls between the two.
+  if (init_ == nullptr && !awaits_notice_) Spawn(deps_.executor(), AwaitNotice(self));
+  std::vector<std::string> types{"State"};
+  const auto properties = co_await home_->machine->Properties(id(), std::move(types));
+  if (!in_guest() || !lives()) co_return absl::OkStatus();
+  if (absl::IsNotFound(properties.status())) {
+    Stopped({});
+    co_return absl::OkStatus();
+  }
+  CO_RETURN_IF_ERROR(properties.status());
+  if (!properties->state.has_value()) co_return absl::InternalError("the agent does not tell it");
   switch (*properties->state) {
     case bridge::ContainerState::kStopped:
       // Whoever watches the init is told how it ended.
-      if (!watched) self->Stopped({});
-      co_return;
+      if (init_ == nullptr) Stopped({});
+      co_return absl::OkStatus();
     case bridge::ContainerState::kRunning:
-      self->stored_.record.set_stage(CONTAINER_STAGE_RUNNING);
-      break;
+      co_return co_await SetStage(CONTAINER_STAGE_RUNNING);
     case bridge::ContainerState::kPaused:
-      self->stored_.record.set_stage(CONTAINER_STAGE_PAUSED);
-      break;
+      co_return co_await SetStage(CONTAINER_STAGE_PAUSED);
     case bridge::ContainerState::kCreated:
-      break;
+      co_return absl::OkStatus();
   }
-  self->PersistSoon();
-  if (watched || *properties->state == bridge::ContainerState::kCreated) co_return;
+  co_return absl::OkStatus();
+}
+
+Task<void> VmContainer::AwaitNotice(std::shared_ptr<VmContainer> self) {
+  self->awaits_notice_ = true;
+  const bool ended = co_await self->home_->machine->AwaitNotice(self->id());
+  self->awaits_notice_ = false;
   // Nobody here holds its init: that it ended is known, and how is not.
-  if (co_await self->home_->machine->AwaitNotice(self->id())) self->Stopped({});
+  if (ended && self->init_ == nullptr && self->lives()) self->Stopped({});
 }
 
 }  // namespace ferry::vm

@@ -1,7 +1,5 @@
 #include "vmmanager/containers/vm_disks.h"
 
-#include <spdlog/spdlog.h>
-
 #include "absl/strings/str_cat.h"
 #include "bridge/runtime/status_macros.h"
 
@@ -29,23 +27,22 @@ ContainerDisk DiskAt(DiskSlot slot, const std::string& mount_path) {
   return disk;
 }
 
-Task<absl::StatusOr<ContainerDisk>> BringDisk(ContainerMachine& machine, DiskToBring disk) {
+Task<absl::StatusOr<ContainerDisk>> PlugDisk(ContainerMachine& machine, DiskToBring disk) {
   schema::Attachment attachment;
   attachment.path = disk.file;
   attachment.read_only = disk.read_only;
   attachment.name = disk.name;
   attachment.format = disk.format;
   CO_ASSIGN_OR_RETURN(const DiskSlot slot, co_await machine.AttachDisk(std::move(attachment)));
-  const ContainerDisk brought = DiskAt(slot, disk.mount_path);
-  bridge::MappedVirtualDisk mapped = Mapped(brought);
+  co_return DiskAt(slot, disk.mount_path);
+}
+
+Task<absl::Status> MountDisk(ContainerMachine& machine, ContainerDisk place, DiskToBring disk) {
+  bridge::MappedVirtualDisk mapped = Mapped(place);
   mapped.read_only = disk.read_only;
   mapped.ensure_filesystem = disk.ensure_filesystem;
   mapped.filesystem = disk.filesystem;
-  const absl::Status mounted = co_await machine.MountDisk(std::move(mapped));
-  if (mounted.ok()) co_return brought;
-  const absl::Status taken = co_await TakeDisk(machine, brought);
-  if (!taken.ok()) spdlog::warn("disk {} stays in its VM: {}", disk.file, taken.ToString());
-  co_return mounted;
+  co_return co_await machine.MountDisk(std::move(mapped));
 }
 
 Task<absl::Status> TakeDisk(ContainerMachine& machine, ContainerDisk disk) {
@@ -63,43 +60,57 @@ void VmLayers::Look() {
   layers_.clear();
 }
 
-Task<absl::StatusOr<ContainerDisk>> VmLayers::Acquire(std::string digest, std::string file) {
+Task<absl::StatusOr<ContainerDisk>> VmLayers::Acquire(std::string digest, std::string file,
+                                                      std::string container_id) {
   const AsyncMutex::Guard turn = co_await turn_.Lock();
   Look();
-  if (const auto found = layers_.find(digest); found != layers_.end()) {
-    ++found->second.users;
+  if (const auto found = layers_.find(digest); found != layers_.end() && found->second.whole) {
+    found->second.users.insert(container_id);
     co_return found->second.disk;
   }
+  // Nobody knows how far it is in or out, so it comes anew.
+  CO_RETURN_IF_ERROR(co_await TakeAway(digest));
   DiskToBring layer;
   layer.name = absl::StrCat("layer-", digest.substr(digest.find(':') + 1, 16));
   layer.file = std::move(file);
   layer.format = "raw";
   layer.read_only = true;
   layer.filesystem = "erofs";
-  CO_ASSIGN_OR_RETURN(const ContainerDisk disk, co_await BringDisk(machine_, std::move(layer)));
-  layers_[digest] = {disk, 1};
+  CO_ASSIGN_OR_RETURN(const ContainerDisk disk, co_await PlugDisk(machine_, layer));
+  layers_[digest] = {disk, {container_id}, false};
+  CO_RETURN_IF_ERROR(co_await MountDisk(machine_, disk, std::move(layer)));
+  // Unless the VM ended, and with it the layer.
+  if (const auto found = layers_.find(digest); found != layers_.end()) found->second.whole = true;
   co_return disk;
 }
 
-Task<absl::Status> VmLayers::Release(std::string digest) {
+Task<absl::Status> VmLayers::Release(std::string digest, std::string container_id) {
   const AsyncMutex::Guard turn = co_await turn_.Lock();
   Look();
   const auto found = layers_.find(digest);
   if (found == layers_.end()) co_return absl::OkStatus();
-  if (found->second.users > 0) --found->second.users;
-  if (found->second.users > 0) co_return absl::OkStatus();
-  // One that cannot be taken out stays for whoever wants it next.
-  const ContainerDisk disk = found->second.disk;
-  const absl::Status taken = co_await TakeDisk(machine_, disk);
-  if (taken.ok()) layers_.erase(digest);
-  co_return taken;
+  found->second.users.erase(container_id);
+  if (!found->second.users.empty()) co_return absl::OkStatus();
+  co_return co_await TakeAway(digest);
 }
 
-void VmLayers::TakeUp(const std::string& digest, const ContainerDisk& disk) {
+Task<absl::Status> VmLayers::TakeAway(std::string digest) {
+  const auto found = layers_.find(digest);
+  if (found == layers_.end()) co_return absl::OkStatus();
+  found->second.whole = false;
+  const ContainerDisk disk = found->second.disk;
+  CO_RETURN_IF_ERROR(co_await TakeDisk(machine_, disk));
+  layers_.erase(digest);
+  co_return absl::OkStatus();
+}
+
+void VmLayers::TakeUp(const std::string& digest, const ContainerDisk& disk,
+                      const std::string& container_id, bool whole) {
   Look();
   Layer& layer = layers_[digest];
   layer.disk = disk;
-  ++layer.users;
+  layer.users.insert(container_id);
+  layer.whole = layer.whole || whole;
 }
 
 }  // namespace ferry::vm

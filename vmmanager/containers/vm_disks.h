@@ -1,6 +1,7 @@
 #pragma once
 
 #include <map>
+#include <set>
 #include <string>
 
 #include "absl/status/status.h"
@@ -28,8 +29,10 @@ struct DiskToBring {
 inline constexpr char kLayerRoot[] = "/run/gcs/l";
 ContainerDisk DiskAt(DiskSlot slot, const std::string& mount_path);
 
-// Attaches the disk and mounts it; if that fails nothing of it is left, as far as that goes.
-Task<absl::StatusOr<ContainerDisk>> BringDisk(ContainerMachine& machine, DiskToBring disk);
+// Attaches the disk. Where it is then has to be remembered before it is mounted, for the mount may
+// fail, and taking it out again, too.
+Task<absl::StatusOr<ContainerDisk>> PlugDisk(ContainerMachine& machine, DiskToBring disk);
+Task<absl::Status> MountDisk(ContainerMachine& machine, ContainerDisk place, DiskToBring disk);
 // Unmounts it and takes it out of the VM. What is done already is passed over.
 Task<absl::Status> TakeDisk(ContainerMachine& machine, ContainerDisk disk);
 
@@ -39,20 +42,27 @@ class VmLayers {
   VmLayers(Executor executor, ContainerMachine& machine)
       : machine_(machine), turn_(std::move(executor)) {}
 
-  // Brings the layer, unless it is there, for one more user.
-  Task<absl::StatusOr<ContainerDisk>> Acquire(std::string digest, std::string file);
-  // For one user less; takes a layer out that nobody uses any more.
-  Task<absl::Status> Release(std::string digest);
-  // One that a former daemon brought, for one more user.
-  void TakeUp(const std::string& digest, const ContainerDisk& disk);
+  // Brings the layer, unless it is there, for a container more. If that fails the layer may be half
+  // there: Release() takes back what is.
+  Task<absl::StatusOr<ContainerDisk>> Acquire(std::string digest, std::string file,
+                                              std::string container_id);
+  // For a container less; takes a layer out that none uses any more. Does nothing if the container
+  // does not use it, so that a release that failed can be repeated.
+  Task<absl::Status> Release(std::string digest, std::string container_id);
+  // One that a former daemon brought, for a container more. `whole` says whether it is known to be
+  // mounted.
+  void TakeUp(const std::string& digest, const ContainerDisk& disk, const std::string& container_id,
+              bool whole);
 
   size_t size() const { return layers_.size(); }
 
  private:
   struct Layer {
     ContainerDisk disk;
-    size_t users = 0;
+    std::set<std::string> users;  // ids of containers
+    bool whole = false;           // otherwise it is on its way in or out, and stuck there
   };
+  Task<absl::Status> TakeAway(std::string digest);
   // The VM may have been booted anew, without them.
   void Look();
 

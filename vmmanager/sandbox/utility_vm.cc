@@ -251,6 +251,12 @@ std::string UtilityVm::SpoolFolder() const {
   return all.empty() ? all : absl::StrCat(all, "/", row_.id);
 }
 
+std::string UtilityVm::OutputFile(uint32_t port) const {
+  guest::SpoolSettings settings;
+  settings.folder = SpoolFolder();
+  return settings.PathOf(port);
+}
+
 void UtilityVm::RemoveSpools() {
   std::error_code ignored;
   if (const std::string folder = SpoolFolder(); !folder.empty()) {
@@ -313,7 +319,6 @@ void UtilityVm::OnExit(const SystemExit& exit) {
   }
   row_.adoption_record.clear();
   row_.guest_state.clear();
-  RemoveSpools();
   system_.reset();
   DropAttachedDisks();
   paused_ = false;
@@ -333,7 +338,9 @@ void UtilityVm::OnExit(const SystemExit& exit) {
   frozen_ = false;
   exited_.Set();
   Pulse();
-  if (!detached_ && ours) TellEnded();
+  if (detached_) return;
+  if (ours) TellEnded();
+  RemoveSpools();
 }
 
 Task<absl::Status> UtilityVm::AwaitExit(milliseconds limit) {
@@ -520,6 +527,7 @@ Task<absl::Status> UtilityVm::Remove() {
   SetPhase(Phase::kGone, "it was deleted");
   absl::Status deleted = co_await deps_.store.DeleteVm(row_.id);
   if (!deleted.ok()) SetPhase(before, std::move(reason));
+  if (deleted.ok()) RemoveSpools();
   co_return deleted;
 }
 

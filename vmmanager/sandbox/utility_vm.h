@@ -96,6 +96,9 @@ class UtilityVm : public std::enable_shared_from_this<UtilityVm> {
   Task<absl::StatusOr<std::shared_ptr<guest::Guest>>> UsableGuest();
   // The guest without waiting, nullptr if there is none.
   std::shared_ptr<guest::Guest> guest() const { return guest_; }
+  // The file with what a detached process has written to this stdio port; empty if none is kept.
+  // It goes with the VM's boot, after the observers were told of that.
+  std::string OutputFile(uint32_t port) const;
 
   void AddObserver(MoveObserver* observer) { observers_.insert(observer); }
   void RemoveObserver(MoveObserver* observer) { observers_.erase(observer); }

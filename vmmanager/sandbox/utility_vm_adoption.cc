@@ -42,7 +42,7 @@ Task<absl::Status> UtilityVm::Adopt(AdoptionClaim claim) {
   if (phase_ == Phase::kInDoubt || phase_ == Phase::kIncoming) co_return taken;
   notice_.reset();
   row_.guest_state.clear();
-  RemoveSpools();
+  // Its containers keep what they have printed; the rest goes when it starts again.
   DropAttachedDisks();
   row_.desired_state = "stopped";
   SetPhase(Phase::kStopped, absl::StrCat("it ended while the daemon was away: ", taken.message()));

@@ -71,8 +71,12 @@ absl::Status VmInventory::CheckServing() const {
   return absl::UnavailableError("this host's ferryd stops; try again when it is back");
 }
 
+std::string VmInventory::NewId() {
+  return boost::uuids::to_string(boost::uuids::random_generator()());
+}
+
 Task<absl::StatusOr<std::shared_ptr<UtilityVm>>> VmInventory::Create(
-    const v1::CreateVmRequest& request) {
+    const v1::CreateVmRequest& request, std::string id) {
   CO_RETURN_IF_ERROR(CheckServing());
   CO_ASSIGN_OR_RETURN(const v1::VmSpec spec, CompleteSpec(request.spec()));
   if (auto existing = FindByName(spec.name())) {
@@ -87,7 +91,7 @@ Task<absl::StatusOr<std::shared_ptr<UtilityVm>>> VmInventory::Create(
   const schema::ComputeSystem document = BuildDocument(
       spec, deps_.settings, deps_.backend.info(), deps_.settings.use_vsock ? FreeGuestCid() : 0);
   VmRow row;
-  row.id = boost::uuids::to_string(boost::uuids::random_generator()());
+  row.id = std::move(id);
   row.name = spec.name();
   if (!google::protobuf::util::MessageToJsonString(spec, &row.spec_json).ok()) {
     co_return absl::InternalError("the VM's specification could not be written as JSON");

@@ -26,8 +26,10 @@ class VmInventory {
   // migrations make of it. A VM that cannot be taken over is listed as stopped, with the reason.
   Task<void> AdoptAll(std::map<std::string, AdoptionClaim> claims);
 
-  // ALREADY_EXISTS if the name is taken, unless the same request made it.
-  Task<absl::StatusOr<std::shared_ptr<UtilityVm>>> Create(const v1::CreateVmRequest& request);
+  static std::string NewId();
+  // ALREADY_EXISTS if the name is taken, unless the same request made it. `id` must be new.
+  Task<absl::StatusOr<std::shared_ptr<UtilityVm>>> Create(const v1::CreateVmRequest& request,
+                                                          std::string id = NewId());
 
   // By id or name; NOT_FOUND says where it went if it moved away.
   absl::StatusOr<std::shared_ptr<UtilityVm>> Find(const std::string& vm) const;

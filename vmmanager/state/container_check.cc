@@ -1,6 +1,7 @@
 #include "vmmanager/state/container_check.h"
 
 #include <algorithm>
+#include <cstdint>
 #include <map>
 #include <set>
 #include <string>
@@ -8,6 +9,7 @@
 
 #include "bridge/runtime/status_macros.h"
 #include "bridge/runtime/str_cat.h"
+#include "vmmanager/state/saved_state.h"
 
 namespace ferry::vm {
 namespace {
@@ -50,17 +52,28 @@ const schema::Attachment* Find(const schema::ComputeSystem& document, const Cont
   return found == controller->second.attachments.end() ? nullptr : &found->second;
 }
 
-absl::Status CheckRecord(const ContainerRecord& record) {
+absl::Status CheckRecord(const ContainerRecord& record, const std::string& vm_id) {
   const std::string& id = record.container_id();
   if (!IsHex(id)) {
     return absl::InvalidArgumentError("the saved state is not valid: a container has no proper id");
   }
+  // Whoever sends it must not make it another VM's.
+  RETURN_IF_ERROR(Need(record.vm_id() == vm_id, id, "it is in another VM"));
+  const std::string& file = record.scratch_file();
+  RETURN_IF_ERROR(Need(file.empty() || file[0] == '/', id, "its scratch disk has no proper path"));
+  const std::string& sandbox = record.sandbox_id();
+  RETURN_IF_ERROR(Need(sandbox.empty() || IsHex(sandbox), id, "its pod has no proper id"));
   const bool small = record.spec().size() <= kMaxBlob && record.oci_process().size() <= kMaxBlob;
   RETURN_IF_ERROR(Need(small, id, "its description is too large"));
   for (const std::string* text :
        {&record.image_id(), &record.stop_signal(), &record.scratch_file(), &record.sandbox_id(),
         &record.request_id(), &record.scratch_proof()}) {
     RETURN_IF_ERROR(Need(text->size() <= kMaxText, id, "a text in it is too long"));
+  }
+  for (const auto* output : {&record.stdout(), &record.stderr()}) {
+    const bool fits = output->bytes().size() <= kMaxSpoolBytes &&
+                      output->start() <= UINT64_MAX - output->bytes().size();
+    RETURN_IF_ERROR(Need(fits, id, "it has more output than can be"));
   }
   RETURN_IF_ERROR(Need(record.layers_size() <= kMaxLayers, id, "it has too many layers"));
   for (const ContainerLayer& layer : record.layers()) {
@@ -80,6 +93,10 @@ std::string Substance(ContainerRecord record) {
   record.clear_spec();  // its limits may change
   record.clear_stage();
   record.clear_process_id();
+  record.clear_stdout_port();
+  record.clear_stderr_port();
+  record.clear_stdout();
+  record.clear_stderr();
   record.clear_exit();
   record.clear_started_unix_ms();
   record.clear_stopped_unix_ms();
@@ -94,23 +111,30 @@ absl::Status CheckContainers(const state::v1::VmPayload& vm,
     return absl::InvalidArgumentError("the saved state is not valid: it has too many containers");
   }
   std::set<std::string> ids;
+  std::set<std::string> files;
   std::map<Place, std::string> holds;  // a layer's digest, or whose scratch it is
   for (const ContainerRecord& record : vm.containers()) {
-    RETURN_IF_ERROR(CheckRecord(record));
+    RETURN_IF_ERROR(CheckRecord(record, vm.vm_id()));
     const std::string& id = record.container_id();
     RETURN_IF_ERROR(Need(ids.insert(id).second, id, "it is there twice"));
+    const std::string& file = record.scratch_file();
+    RETURN_IF_ERROR(
+        Need(file.empty() || files.insert(file).second, id, "its scratch disk is another's, too"));
     for (const ContainerLayer& layer : record.layers()) {
       if (!layer.has_disk()) continue;
       const schema::Attachment* disk = Find(document, layer.disk());
       RETURN_IF_ERROR(
           Need(disk != nullptr && disk->read_only, id, "a layer is no disk of the machine"));
+      // A layer's bytes are its source's choice: nothing in them may be taken for a format.
+      RETURN_IF_ERROR(Need(disk->format == "raw", id, "a layer is not taken as it is"));
       const auto [place, is_new] = holds.emplace(PlaceOf(layer.disk()), layer.digest());
       RETURN_IF_ERROR(Need(is_new || place->second == layer.digest(), id,
                            "two different layers are the same disk"));
     }
     if (!record.has_scratch_disk()) continue;
     const schema::Attachment* disk = Find(document, record.scratch_disk());
-    RETURN_IF_ERROR(Need(disk != nullptr && !record.scratch_file().empty(), id,
+    const bool is_scratch = disk != nullptr && !disk->read_only && disk->format == "qcow2";
+    RETURN_IF_ERROR(Need(is_scratch && !record.scratch_file().empty(), id,
                          "its scratch disk is no disk of the machine"));
     RETURN_IF_ERROR(Need(holds.emplace(PlaceOf(record.scratch_disk()), id).second, id,
                          "its scratch disk is another's, too"));
@@ -125,7 +149,7 @@ absl::Status CheckSameContainers(const state::v1::VmPayload& plan,
     planned[record.container_id()] = Substance(record);
   }
   for (const ContainerRecord& record : cut) {
-    RETURN_IF_ERROR(CheckRecord(record));
+    RETURN_IF_ERROR(CheckRecord(record, plan.vm_id()));
     const auto found = planned.find(record.container_id());
     RETURN_IF_ERROR(Need(found != planned.end() && found->second == Substance(record),
                          record.container_id(), "the cut has another one than the plan"));

@@ -61,7 +61,7 @@ TEST_F(ContainerMakingTest, WhateverFailsIsTakenBack) {
   const auto vm = Boot("vm");
   for (const char* step :
        {"attach", "mount /run/gcs/l/0-1", "mount /run/gcs/c/", "combine", "create"}) {
-    Guest(vm->id()).fails_at = step;
+    Guest(vm->id()).fails_at = {step};
     const absl::Status failed = Await(containers_->Create(Request("vm", "one"))).status();
     EXPECT_EQ(failed.code(), absl::StatusCode::kInternal) << step;
     EXPECT_THAT(std::string(failed.message()), HasSubstr(absl::StrCat("cannot ", step)));
@@ -70,10 +70,23 @@ TEST_F(ContainerMakingTest, WhateverFailsIsTakenBack) {
   EXPECT_THAT(EventTypes(), Not(Contains(StartsWith("container."))));
 }
 
+TEST_F(ContainerMakingTest, WhatCannotBeTakenBackIsKeptInMind) {
+  const auto vm = Boot("vm");
+  FakeContainerGuest& guest = Guest(vm->id());
+  for (const char* disk : {"mount /run/gcs/l/0-1", "mount /run/gcs/c/"}) {
+    guest.fails_at = {disk, absl::StrCat("un", disk)};
+    EXPECT_FALSE(Await(containers_->Create(Request("vm", "one"))).ok());
+    EXPECT_FALSE(guest.disks.empty());
+    const auto left = *containers_->Find("one", "");
+    ASSERT_TRUE(Await(containers_->Remove(left, false)).ok());
+    ExpectNothingLeft(vm->id());
+  }
+}
+
 TEST_F(ContainerMakingTest, ItIsTakenBackInTheOppositeOrder) {
   const auto vm = Boot("vm");
   FakeContainerGuest& guest = Guest(vm->id());
-  guest.fails_at = "create";
+  guest.fails_at = {"create"};
   EXPECT_FALSE(Await(containers_->Create(Request("vm", "one"))).ok());
   const auto created = std::find_if(guest.calls.begin(), guest.calls.end(), [](const auto& call) {
     return absl::StartsWith(call, "create");

@@ -61,6 +61,7 @@ class ContainerMovesTest : public ContainersTest {
   std::shared_ptr<UtilityVm> vm_;
   std::string shared_;
   ContainerExports exports_{*containers_};
+  ScratchFiles scratch_{io_.get_executor(), folder_.path(), std::nullopt};
 };
 
 TEST_F(ContainerMovesTest, OneWhoseScratchDiskIsThisHostsOwnStays) {
@@ -79,8 +80,15 @@ TEST_F(ContainerMovesTest, ThePlanSaysWhatItConsistsOfAndLeavesAProof) {
   ASSERT_EQ(records[0].layers_size(), 2);
   EXPECT_EQ(records[0].layers(0).bytes(), std::string("base").size());
   EXPECT_THAT(records[0].scratch_proof(), SizeIs(32));
-  EXPECT_EQ(ReadFile(records[0].scratch_file() + ".proof"), records[0].scratch_proof());
+  const std::string& word = records[0].scratch_proof();
+  const std::string file = absl::StrCat(records[0].scratch_file(), ".", word, ".proof");
+  EXPECT_EQ(ReadFile(file), word);
+  // Another migration, from the host where it is then, has its own.
+  const std::string next = *Await(scratch_.Prove(records[0].scratch_file()));
   Await(exports_.End(vm_->id()));
+  EXPECT_FALSE(std::filesystem::exists(file));
+  EXPECT_TRUE(Await(scratch_.CheckProof(records[0].scratch_file(), next)).ok());
+  Await(scratch_.RemoveProof(records[0].scratch_file(), next));
   EXPECT_THAT(FilesIn(shared_), UnorderedElementsAre(container->id() + ".qcow2"));
 }
 
@@ -126,7 +134,7 @@ TEST_F(ContainerMovesTest, ACopyOfTheScratchDiskIsRefused) {
   ContainerArrivals arrivals(*containers_, incoming, records);
   EXPECT_EQ(rpc::ReasonOf(Await(arrivals.Bind(before->id(), copy))), "scratch_not_shared");
   // A proof of an earlier migration proves nothing.
-  WriteFile(copy + ".proof", std::string(32, '0'));
+  WriteFile(absl::StrCat(copy, ".", std::string(32, '0'), ".proof"), std::string(32, '0'));
   EXPECT_EQ(rpc::ReasonOf(Await(arrivals.Bind(before->id(), copy))), "scratch_not_shared");
   EXPECT_EQ(rpc::ReasonOf(Await(arrivals.Bind(before->id(), folder_.path() + "/none"))),
             "scratch_not_shared");
@@ -187,6 +195,131 @@ TEST_F(ContainerMovesTest, AContainerThatIsHereAlreadyDoesNotComeAgain) {
   ContainerArrivals arrivals(*containers_, vm_, records);
   EXPECT_TRUE(absl::IsAlreadyExists(Await(arrivals.Bind(here->id(), ""))));
   EXPECT_THAT(store_->Pins(), SizeIs(1));
+}
+
+TEST_F(ContainerMovesTest, WhatDoesNotComeTakesNothingFromOthers) {
+  const auto here = Run(Shared("one"));
+  auto records = Export();
+  {
+    ContainerArrivals arrivals(*containers_, vm_, records);
+    EXPECT_TRUE(absl::IsAlreadyExists(Await(arrivals.Bind(here->id(), ""))));
+    Await(arrivals.Discard());
+    EXPECT_THAT(store_->Pins(), SizeIs(1));
+  }
+  const auto incoming = GoAndCome(records);
+  ContainerArrivals first(*containers_, incoming, records);
+  ASSERT_TRUE(Await(first.Bind(here->id(), "")).ok());
+  {
+    ContainerArrivals second(*containers_, incoming, records);
+    EXPECT_TRUE(absl::IsAlreadyExists(Await(second.Bind(here->id(), ""))));
+    Await(second.Discard());
+  }
+  EXPECT_THAT(store_->Pins(), SizeIs(1));
+  Await(first.Discard());
+  EXPECT_THAT(store_->Pins(), IsEmpty());
+}
+
+TEST_F(ContainerMovesTest, WhatIsNotAsItWasPlannedDoesNotCome) {
+  const auto before = Run(Shared("one"));
+  auto records = Export();
+  const auto incoming = GoAndCome(records);
+  {
+    auto named = records;
+    StoredContainer stored = *FromRecord(named[0]);
+    stored.spec.set_name("\x1b[2J");
+    named[0] = ToRecord(stored);
+    ContainerArrivals arrivals(*containers_, incoming, named);
+    EXPECT_TRUE(absl::IsInvalidArgument(Await(arrivals.Bind(before->id(), ""))));
+  }
+  ContainerArrivals arrivals(*containers_, incoming, records);
+  ASSERT_TRUE(Await(arrivals.Bind(before->id(), "")).ok());
+  StoredContainer stored = *FromRecord(records[0]);
+  stored.spec.set_remove_when_stopped(true);
+  EXPECT_TRUE(absl::IsInvalidArgument(Await(arrivals.Arrive({ToRecord(stored)}))));
+  stored = *FromRecord(records[0]);
+  stored.spec.mutable_limits()->set_pids(7);
+  EXPECT_TRUE(Await(arrivals.Arrive({ToRecord(stored)})).ok());
+}
+
+TEST_F(ContainerMovesTest, AScratchDiskThatNamesAnotherFileIsRefused) {
+  const auto before = Run(Shared("one"));
+  const auto records = Export();
+  const auto incoming = GoAndCome(records);
+  std::string bytes = ReadFile(records[0].scratch_file());
+  bytes[15] = 1;
+  std::filesystem::remove(records[0].scratch_file());
+  WriteFile(records[0].scratch_file(), bytes);
+  ContainerArrivals arrivals(*containers_, incoming, records);
+  const absl::Status refused = Await(arrivals.Bind(before->id(), ""));
+  EXPECT_THAT(std::string(refused.message()), HasSubstr("names another file"));
+}
+
+TEST_F(ContainerMovesTest, OneThatIsTakenUpTwiceLeavesItsLayersOnce) {
+  Run(Shared("one"));
+  RestartDaemon();
+  Await(containers_->VmArrived(vm_->id()));
+  Settle();
+  ASSERT_TRUE(Await(containers_->Remove(*containers_->Find("one", ""), true)).ok());
+  ExpectNothingLeft(vm_->id());
+}
+
+TEST_F(ContainerMovesTest, WhatIsAskedOfOneThatHasJustComeWaitsUntilItIsTakenUp) {
+  const auto before = Run(Shared("one"));
+  auto records = Export();
+  FakeContainerGuest& guest = Guest(vm_->id());
+  // The guest is the same one, wherever the VM is.
+  Await(containers_->Close());
+  ASSERT_TRUE(Await(host_.store.DeleteContainer(before->id())).ok());
+  RestartDaemon();
+  const auto vm = *host_.inventory->Find("vm");
+  ASSERT_TRUE(Await(containers_->Bring(*FromRecord(records[0]), vm)).ok());
+  auto removing = Begin(containers_->Remove(*containers_->Find("one", ""), true));
+  Settle();
+  EXPECT_TRUE(std::filesystem::exists(records[0].scratch_file()));
+  EXPECT_FALSE(guest.empty());
+  Await(containers_->VmArrived(vm->id()));
+  const absl::Status removed = Finish(removing);
+  EXPECT_TRUE(removed.ok()) << removed;
+  EXPECT_TRUE(guest.empty());
+  EXPECT_FALSE(std::filesystem::exists(records[0].scratch_file()));
+}
+
+TEST_F(ContainerMovesTest, OneThatIsJustKilledToBeRemovedKeepsItsVm) {
+  const auto container = Run(Shared("one"));
+  Guest(vm_->id()).containers.at(container->id()).init->immortal = true;
+  auto removing = Begin(containers_->Remove(container, true));
+  Settle();
+  EXPECT_EQ(rpc::ReasonOf(exports_.CheckMovable(vm_->id())), "container_changes");
+  Exit(*container, 0);
+  EXPECT_TRUE(Finish(removing).ok());
+  EXPECT_TRUE(exports_.CheckMovable(vm_->id()).ok());
+}
+
+TEST_F(ContainerMovesTest, OutputOfAFormerBootMoves) {
+  auto request = Shared("one");
+  request.mutable_spec()->set_detached(true);
+  const auto before = Run(request);
+  Exit(*before, 0);
+  const ContainerOutput& output = containers_->deps().output;
+  state::v1::ContainerOutput text;
+  text.set_start(10);
+  text.set_bytes("long ago");
+  ASSERT_TRUE(Await(vm_->Stop(true, milliseconds(0))).ok());
+  ASSERT_TRUE(output.Write(before->id(), guest::Stream::kStdout, text).ok());
+  const auto records = Export();
+  EXPECT_EQ(records[0].stdout().bytes(), "long ago");
+  EXPECT_FALSE(records[0].has_stderr());
+  ASSERT_TRUE(Await(host_.inventory->Forget(vm_->id(), "elsewhere")).ok());
+  EXPECT_TRUE(absl::IsNotFound(output.Read(before->id(), guest::Stream::kStdout, 0, 9).status()));
+  VmRow row;
+  row.id = vm_->id();
+  row.name = "vm";
+  const auto incoming = *host_.inventory->AddIncoming("session", row, vm_->spec(), vm_->document());
+  ContainerArrivals arrivals(*containers_, incoming, records);
+  ASSERT_TRUE(Await(arrivals.Bind(before->id(), "")).ok());
+  EXPECT_EQ(output.Read(before->id(), guest::Stream::kStdout, 15, 9)->bytes, "ago");
+  Await(arrivals.Discard());
+  EXPECT_TRUE(absl::IsNotFound(output.Read(before->id(), guest::Stream::kStdout, 0, 9).status()));
 }
 
 TEST_F(ContainerMovesTest, AVmThatMovesIsGivenAndRelievedOfNoContainer) {

@@ -95,6 +95,81 @@ TEST_F(ContainerRecoveryTest, OneWhoseInitIsNotKnownIsSeenToEnd) {
   EXPECT_TRUE(Found("one")->Describe(false).exit_status().unknown());
 }
 
+TEST_F(ContainerRecoveryTest, ItsEndIsAwaitedBeforeItsStateIsAskedFor) {
+  const auto before = Run(Request("vm", "one"));
+  guest_->containers.at(before->id()).forgotten = true;
+  guest_->calls.clear();
+  RestartDaemon();
+  EXPECT_THAT(guest_->calls,
+              testing::ElementsAre("await " + before->id(), "properties " + before->id()));
+}
+
+TEST_F(ContainerRecoveryTest, AnAgentThatDoesNotAnswerIsAskedAgain) {
+  const auto before = Run(Request("vm", "one"));
+  guest_->containers.at(before->id()).forgotten = true;
+  guest_->containers.at(before->id()).state = bridge::ContainerState::kPaused;
+  guest_->fails_at = {"properties", "properties"};
+  RestartDaemon();
+  Until([&] { return Found("one")->state() == v1::CONTAINER_STATE_PAUSED; });
+}
+
+TEST_F(ContainerRecoveryTest, AStartThatNobodyHeardOfIsFoundOutAbout) {
+  const auto before = Make(Request("vm", "one"));
+  guest_->containers.at(before->id()).state = bridge::ContainerState::kRunning;
+  guest_->containers.at(before->id()).starting = true;
+  RestartDaemon();
+  const auto container = Found("one");
+  EXPECT_EQ(container->state(), v1::CONTAINER_STATE_RUNNING);
+  EXPECT_EQ(container->Describe(false).process_id(),
+            guest_->containers.at(before->id()).init->pid());
+  Exit(*before, 5);
+  EXPECT_EQ(container->Describe(false).exit_status().code(), 5u);
+}
+
+TEST_F(ContainerRecoveryTest, NobodyStartsItWhileItsStateIsAskedFor) {
+  const auto before = Make(Request("vm", "one"));
+  guest_->blocks_at = "properties";
+  RestartDaemon();
+  auto starting = Begin(Found("one")->Start());
+  Settle();
+  EXPECT_EQ(guest_->calls.back(), "properties " + before->id());
+  guest_->go_on.Set();
+  const absl::Status started = Finish(starting);
+  ASSERT_TRUE(started.ok()) << started;
+  EXPECT_NE(Found("one")->Describe(false).process_id(), 0u);
+  Exit(*before, 5);
+  EXPECT_EQ(Found("one")->Describe(false).exit_status().code(), 5u);
+}
+
+TEST_F(ContainerRecoveryTest, TheVmOfOneThatWasBeingMadeGoesWithIt) {
+  auto request = Request("", "one");
+  request.set_request_id("r1");
+  host_.backend.script().Block("Start");
+  auto making = Begin(containers_->Create(request));
+  Await(host_.backend.script().WaitBlocked("Start"));
+  RestartDaemon();
+  EXPECT_FALSE(Finish(making).ok());
+  Until([&] { return host_.inventory->List().size() == 1; });
+  Until([&] { return Rows() == 0; });
+  host_.backend.script().Release("Start");
+  // The caller who got no answer asks again, perhaps at once.
+  const auto again = Make(request);
+  EXPECT_TRUE(again->record().owns_vm());
+  EXPECT_EQ(host_.inventory->List().size(), 2u);
+}
+
+TEST_F(ContainerRecoveryTest, ARequestThatIsRepeatedAwaitsTheEndOfItsFirstAttempt) {
+  auto request = Request("", "one");
+  request.set_request_id("r1");
+  const auto before = Make(request);
+  SetStage(*before, state::v1::CONTAINER_STAGE_MAKING);
+  RestartDaemon();
+  const auto again = Make(request);
+  EXPECT_NE(again->id(), before->id());
+  EXPECT_EQ(Rows(), 1u);
+  EXPECT_EQ(host_.inventory->List().size(), 2u);
+}
+
 TEST_F(ContainerRecoveryTest, OneThatTheAgentDoesNotKnowHasStopped) {
   const auto before = Run(Request("vm", "one"));
   guest_->containers.clear();

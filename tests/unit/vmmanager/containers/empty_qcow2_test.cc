@@ -53,5 +53,19 @@ TEST(EmptyQcow2Test, QemuTakesItForWhatItIs) {
   }
 }
 
+TEST(EmptyQcow2Test, OneThatNamesAnotherFileIsFoundOut) {
+  const std::string good = EmptyQcow2(kMinScratchDisk);
+  EXPECT_TRUE(CheckStandsAlone(good).ok());
+  EXPECT_TRUE(CheckStandsAlone(good.substr(0, kQcow2Header)).ok());
+  EXPECT_FALSE(CheckStandsAlone(good.substr(0, kQcow2Header - 1)).ok());
+  EXPECT_FALSE(CheckStandsAlone(std::string(kQcow2Header, '\0')).ok());
+  std::string backed = good;
+  backed[15] = 1;
+  EXPECT_EQ(CheckStandsAlone(backed).code(), absl::StatusCode::kFailedPrecondition);
+  std::string elsewhere = good;
+  elsewhere[79] = 4;
+  EXPECT_EQ(CheckStandsAlone(elsewhere).code(), absl::StatusCode::kFailedPrecondition);
+}
+
 }  // namespace
 }  // namespace ferry::vm

@@ -103,7 +103,7 @@ TEST_F(VmContainerTest, ForceEndsAndRemoves) {
 
 TEST_F(VmContainerTest, ARemovalThatFailsCanBeRepeated) {
   const auto container = Make(Request("vm", "one"));
-  guest_->fails_at = "unmount /run/gcs/l";
+  guest_->fails_at = {"unmount /run/gcs/l"};
   EXPECT_EQ(Await(containers_->Remove(container, false)).code(), absl::StatusCode::kInternal);
   EXPECT_EQ((*containers_->Find("one", ""))->state(), v1::CONTAINER_STATE_STOPPED);
   ASSERT_TRUE(Await(containers_->Remove(container, false)).ok());
@@ -140,10 +140,10 @@ TEST_F(VmContainerTest, NumbersAreTheGuests) {
 
 TEST_F(VmContainerTest, AStartThatFailsTellsAndLeavesWhatItIs) {
   const auto container = Make(Request("vm", "one"));
-  guest_->fails_at = "start";
+  guest_->fails_at = {"start"};
   EXPECT_EQ(Await(container->Start()).code(), absl::StatusCode::kInternal);
   EXPECT_EQ(container->state(), v1::CONTAINER_STATE_CREATED);
-  guest_->fails_at = "start";
+  guest_->fails_at = {"start"};
   guest_->containers.at(container->id()).state = bridge::ContainerState::kStopped;
   EXPECT_EQ(Await(container->Start()).code(), absl::StatusCode::kInternal);
   EXPECT_EQ(container->state(), v1::CONTAINER_STATE_STOPPED);

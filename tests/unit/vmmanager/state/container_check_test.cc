@@ -22,6 +22,7 @@ class ContainerCheckTest : public testing::Test {
     for (const char* lun : {"0", "1"}) {
       disks[lun].path = "/layer";
       disks[lun].read_only = true;
+      disks[lun].format = "raw";
     }
     disks["2"].path = "/scratch";
     plan_.session_id = "session-1";
@@ -98,9 +99,56 @@ TEST_F(ContainerCheckTest, DisksAreTheMachinesAndForOneThing) {
   ExpectRefused("two different layers");
   record().mutable_layers(1)->mutable_disk()->set_lun(1);
   record().mutable_scratch_disk()->set_lun(1);
-  ExpectRefused("another's, too");
+  ExpectRefused("its scratch disk is no disk");
   record().mutable_scratch_disk()->set_lun(9);
   ExpectRefused("its scratch disk is no disk");
+}
+
+TEST_F(ContainerCheckTest, NobodysBytesAreTakenForAFormat) {
+  auto& disks = document_.virtual_machine.devices.scsi["0"].attachments;
+  disks["0"].format = "qcow2";
+  ExpectRefused("not taken as it is");
+  disks["0"].format = "raw";
+  disks["2"].format = "raw";
+  ExpectRefused("its scratch disk is no disk");
+  disks["2"].format = "qcow2";
+  disks["2"].read_only = true;
+  ExpectRefused("its scratch disk is no disk");
+}
+
+TEST_F(ContainerCheckTest, ItIsInTheVmThatComes) {
+  record().set_vm_id("victim");
+  ExpectRefused("in another VM");
+  record().set_vm_id("vm-1");
+  state::v1::ContainerRecord other = record();
+  other.set_vm_id("victim");
+  EXPECT_FALSE(Cut({other}).ok());
+}
+
+TEST_F(ContainerCheckTest, PathsAndPodsAreProper) {
+  record().set_scratch_file("scratch");
+  ExpectRefused("no proper path");
+  record().set_scratch_file("/scratch");
+  record().set_sandbox_id("../pod");
+  ExpectRefused("no proper id");
+  record().clear_sandbox_id();
+  state::v1::ContainerRecord other = record();
+  other.set_container_id(std::string(64, 'f'));
+  other.clear_scratch_disk();
+  *plan_.vm.add_containers() = other;
+  ExpectRefused("another's, too");
+}
+
+TEST_F(ContainerCheckTest, OutputOfAFormerBootIsWithinBounds) {
+  record().mutable_stdout()->set_bytes("long ago");
+  record().mutable_stdout()->set_start(UINT64_MAX - 3);
+  ExpectRefused("more output than can be");
+  record().mutable_stdout()->set_start(100);
+  ASSERT_TRUE(Encode().ok());
+  // It is in the plan only.
+  state::v1::ContainerRecord now = record();
+  now.clear_stdout();
+  EXPECT_TRUE(Cut({now}).ok());
 }
 
 TEST_F(ContainerCheckTest, TheCutHasWhatThePlanHadInWhateverState) {

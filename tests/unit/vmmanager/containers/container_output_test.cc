@@ -1,0 +1,116 @@
+#include "vmmanager/containers/container_output.h"
+
+#include <fstream>
+
+#include "guestmanager/spool_file.h"
+#include "tests/unit/vmmanager/containers/containers_fixture.h"
+
+namespace ferry::vm {
+namespace {
+
+using guest::Stream;
+
+// A detached container whose VM keeps what it prints, as a daemon would.
+class ContainerOutputTest : public ContainersTest {
+ protected:
+  void SetUp() override {
+    vm_ = Boot("vm");
+    Guest(vm_->id()).output_folder = folder_.Make("spool");
+  }
+  static v1::CreateContainerRequest Detached(const std::string& name) {
+    v1::CreateContainerRequest request = Request("vm", name);
+    request.mutable_spec()->set_detached(true);
+    return request;
+  }
+  void Print(const VmContainer& container, const std::string& text) {
+    FakeContainerGuest& guest = Guest(vm_->id());
+    guest.containers.at(container.id()).init->printed = text;
+    const std::string file =
+        absl::StrCat(guest.output_folder, "/", container.record().stdout_port());
+    const guest::Spool spool(text.size(), 0, text);
+    ASSERT_TRUE(guest::SpoolFile(file, text.size()).Update(spool, false).ok());
+  }
+  void EndVm() {
+    FakeContainerGuest& guest = Guest(vm_->id());
+    ASSERT_TRUE(Await(vm_->Stop(true, milliseconds(0))).ok());
+    guest.running = false;
+    guest.disks.clear();
+    guest.mounts.clear();
+    guest.containers.clear();
+    Settle();
+  }
+  std::string Read(const VmContainer& container, uint64_t since = 0) {
+    const auto kept = container.ReadOutput(Stream::kStdout, since, 1000);
+    EXPECT_TRUE(kept.ok()) << kept.status();
+    return kept.ok() ? kept->bytes : "";
+  }
+  std::shared_ptr<VmContainer> Found(const std::string& name) {
+    auto found = containers_->Find(name, "");
+    EXPECT_TRUE(found.ok()) << found.status();
+    return *found;
+  }
+
+  std::shared_ptr<UtilityVm> vm_;
+};
+
+TEST_F(ContainerOutputTest, ItIsReadWhileItRunsAndWhenItHasStopped) {
+  const auto container = Make(Detached("one"));
+  EXPECT_EQ(Read(*container), "");
+  ASSERT_TRUE(Await(container->Start()).ok());
+  Print(*container, "hello");
+  EXPECT_EQ(Read(*container), "hello");
+  EXPECT_EQ(Read(*container, 2), "llo");
+  Exit(*container, 0);
+  EXPECT_EQ(Read(*container), "hello");
+}
+
+TEST_F(ContainerOutputTest, ItOutlivesTheVmAndTheDaemon) {
+  const auto before = Run(Detached("one"));
+  Print(*before, "hello");
+  EndVm();
+  EXPECT_EQ(Read(*before), "hello");
+  RestartDaemon();
+  const auto kept = Found("one")->ReadOutput(Stream::kStdout, 1, 2);
+  ASSERT_TRUE(kept.ok()) << kept.status();
+  EXPECT_EQ(kept->bytes, "el");
+  EXPECT_EQ(kept->end, 5u);
+  EXPECT_TRUE(kept->ended);
+  ASSERT_TRUE(Await(containers_->Remove(Found("one"), false)).ok());
+  EXPECT_TRUE(ScratchFolders().empty());
+}
+
+TEST_F(ContainerOutputTest, ItOutlivesAVmThatEndedWithoutTheDaemon) {
+  const auto before = Run(Detached("one"));
+  Print(*before, "hello");
+  host_.System(*vm_)->Exit(SystemExit::Cause::kCrashed, "a signal");
+  Guest(vm_->id()).running = false;
+  RestartDaemon();
+  EXPECT_EQ(Read(*Found("one")), "hello");
+}
+
+TEST_F(ContainerOutputTest, AnotherBootsOutputIsNotTakenForIt) {
+  const auto before = Run(Detached("one"));
+  Print(*before, "first");
+  const uint32_t port = before->record().stdout_port();
+  EndVm();
+  std::ofstream(absl::StrCat(Guest(vm_->id()).output_folder, "/", port)) << "of another process";
+  RestartDaemon();
+  EXPECT_EQ(Read(*Found("one")), "first");
+}
+
+TEST_F(ContainerOutputTest, OfOneThatIsNotDetachedNothingIsKept) {
+  const auto container = Run(Request("vm", "one"));
+  const auto none = container->ReadOutput(Stream::kStdout, 0, 10);
+  EXPECT_EQ(none.status().code(), absl::StatusCode::kFailedPrecondition);
+  EXPECT_THAT(NextStepOf(none.status()), HasSubstr("-d"));
+}
+
+TEST_F(ContainerOutputTest, WhatIsNotKeptAnyMoreIsSaid) {
+  const auto before = Run(Detached("one"));
+  Guest(vm_->id()).containers.at(before->id()).forgotten = true;
+  RestartDaemon();
+  EXPECT_TRUE(absl::IsNotFound(Found("one")->ReadOutput(Stream::kStdout, 0, 10).status()));
+}
+
+}  // namespace
+}  // namespace ferry::vm
