@@ -24,14 +24,23 @@ const char* NameOf(v1::StdioStream stream) {
 }  // namespace
 
 AttachCore::AttachCore(std::string vm, uint32_t process_id, std::string attachment_id, bool steal,
-                       bool no_stdin)
+                       std::optional<WatchFrom> watch)
     : vm_(std::move(vm)),
       process_id_(process_id),
       attachment_id_(std::move(attachment_id)),
       steal_(steal),
-      no_stdin_(no_stdin) {
+      watches_(watch.has_value()) {
   stdout_.name = v1::STDIO_STREAM_STDOUT;
   stderr_.name = v1::STDIO_STREAM_STDERR;
+  if (!watch) return;
+  if (watch->std_out) Begin(*watch->std_out, &stdout_);
+  if (watch->std_err) Begin(*watch->std_err, &stderr_);
+}
+
+void AttachCore::Begin(const v1::AttachRequest::Position& position, Output* output) {
+  output->known = true;
+  output->generation = position.generation();
+  output->next = output->written = output->acked = position.offset();
 }
 
 v1::AttachRequest AttachCore::Open() {
@@ -43,7 +52,7 @@ v1::AttachRequest AttachCore::Open() {
   open->set_attachment_id(attachment_id_);
   // Only once: a client that was itself stolen from must not take the process back.
   open->set_steal(steal_ && !opened_once_);
-  open->set_no_stdin(no_stdin_);
+  open->set_no_stdin(watches_);
   if (stdout_.known) SetPosition(stdout_, open->mutable_stdout_position());
   if (stderr_.known) SetPosition(stderr_, open->mutable_stderr_position());
   // The new connection may know less than we once told: acknowledge all of it again. The guest may
@@ -146,6 +155,7 @@ AttachEffect AttachCore::OnOutput(v1::AttachResponse::Output* message) {
   AttachEffect effect = Effect(Kind::kWrite, std::move(*message->mutable_data()));
   effect.text.erase(0, repeated);
   effect.stream = output->name;
+  effect.offset = output->next;
   output->next += effect.text.size();
   return effect;
 }
@@ -225,6 +235,8 @@ std::vector<v1::AttachRequest> AttachCore::TakeRequests(bool flush) {
   TakeAck(&stdout_, flush || exit_status_, &requests);
   TakeAck(&stderr_, flush || exit_status_, &requests);
   if (exit_status_) {
+    // It is for whoever is attached, or comes for it.
+    if (watches_) return requests;
     if (!std::exchange(exit_taken_sent_, true)) requests.emplace_back().mutable_exit_taken();
     return requests;
   }
@@ -233,7 +245,7 @@ std::vector<v1::AttachRequest> AttachCore::TakeRequests(bool flush) {
 }
 
 void AttachCore::TakeStdin(std::vector<v1::AttachRequest>* requests) {
-  if (stdin_over() || no_stdin_) return;
+  if (stdin_over() || watches_) return;
   const uint64_t end = stdin_base_ + stdin_buffer_.size();
   while (stdin_sent_ < end) {
     const size_t size = std::min<uint64_t>(kStdinChunk, end - stdin_sent_);

@@ -36,12 +36,19 @@ struct AttachEffect {
   Kind kind = Kind::kNone;
   v1::StdioStream stream = v1::STDIO_STREAM_UNSPECIFIED;
   std::string text;
+  uint64_t offset = 0;  // kWrite: of the text's first byte
+};
+
+// Where a client that only watches begins.
+struct WatchFrom {
+  std::optional<v1::AttachRequest::Position> std_out;  // unset: with the oldest byte that is kept
+  std::optional<v1::AttachRequest::Position> std_err;
 };
 
 class AttachCore {
  public:
   AttachCore(std::string vm, uint32_t process_id, std::string attachment_id, bool steal,
-             bool no_stdin);
+             std::optional<WatchFrom> watch);
 
   // Begins a connection: forgets what the last one had in flight and returns its first message.
   v1::AttachRequest Open();
@@ -81,6 +88,7 @@ class AttachCore {
     bool end_acked = false;
   };
 
+  static void Begin(const v1::AttachRequest::Position& position, Output* output);
   static bool AckPending(const Output& output);
   Output* Find(v1::StdioStream stream);
   void SetPosition(const Output& output, v1::AttachRequest::Position* position) const;
@@ -97,7 +105,7 @@ class AttachCore {
   const uint32_t process_id_;
   const std::string attachment_id_;
   const bool steal_;
-  const bool no_stdin_;
+  const bool watches_;  // takes neither input nor the exit status from others
 
   bool opened_ = false;       // on this connection
   bool opened_once_ = false;  // on any

@@ -25,6 +25,7 @@ using std::chrono::steady_clock;
 constexpr milliseconds kAckDelay(5);
 constexpr milliseconds kExitTimeout(5000);
 constexpr milliseconds kSignalTimeout(10000);
+constexpr milliseconds kLeaveTimeout(2000);
 constexpr std::chrono::seconds kSecondInterrupt(2);
 constexpr int kMaxBroken = 4;
 
@@ -55,7 +56,8 @@ Task<absl::Status> AwaitFirst(std::shared_ptr<Stream> stream, v1::AttachResponse
 AttachSession::AttachSession(Executor executor, AttachConfig config)
     : executor_(executor),
       config_(std::move(config)),
-      core_(config_.vm, config_.process_id, NewAttachmentId(), config_.steal, false),
+      core_(config_.vm, config_.process_id, NewAttachmentId(), config_.steal, config_.watch),
+      detach_keys_(config_.detach_keys),
       route_(config_.address),
       stdout_(executor, config_.stdout_fd),
       stderr_(executor, config_.stderr_fd),
@@ -78,6 +80,7 @@ Task<AttachOutcome> AttachSession::Run() {
     outcome = *std::move(outcome_);
   } else {
     outcome.signal = stop_signal_;
+    outcome.left = left_;
   }
   outcome.address = route_.target();
   co_return outcome;
@@ -206,7 +209,7 @@ Task<AttachSession::Next> AttachSession::Handle(std::shared_ptr<Stream> stream,
 void AttachSession::Opened() {
   route_.OnOpened();
   ++fruitless_;
-  if (connections_++ == 0) {
+  if (connections_++ == 0 && !config_.watch) {
     const v1::ProcessSpec& spec = core_.process().spec();
     if (spec.has_stdin()) {
       // Without stdin no key gets through, so Ctrl-C has to stay a signal.
@@ -227,7 +230,9 @@ AttachSession::Next AttachSession::Broken(const std::string& text) {
 }
 
 Task<AttachSession::Next> AttachSession::WriteOut(AttachEffect effect) {
-  FdThread& out = effect.stream == v1::STDIO_STREAM_STDERR ? stderr_ : stdout_;
+  const bool plain = config_.render == nullptr;
+  FdThread& out = plain && effect.stream == v1::STDIO_STREAM_STDERR ? stderr_ : stdout_;
+  if (!plain) effect.text = config_.render(effect.stream, effect.offset, effect.text);
   const FdThread::Result result = co_await out.Write(std::move(effect.text));
   if (result.error == EPIPE) {
     outcome_.emplace();  // nobody reads any more: go quietly
@@ -264,7 +269,7 @@ void AttachSession::Send(bool flush) {
 }
 
 void AttachSession::SendSize() {
-  if (!stream_ || !core_.opened() || !core_.process().spec().terminal()) return;
+  if (config_.watch || !stream_ || !core_.opened() || !core_.process().spec().terminal()) return;
   std::optional<v1::TerminalSize> size = TerminalSizeOf(config_.stdin_fd);
   if (!size) return;
   v1::AttachRequest request;
@@ -289,8 +294,24 @@ Task<void> AttachSession::StdinLoop() {
       Send(false);
       co_return;
     }
-    core_.AddStdin(result.data);
+    if (raw_) {
+      core_.AddStdin(detach_keys_.Pass(result.data, &left_));
+    } else {
+      core_.AddStdin(result.data);
+    }
     Send(false);
+    if (left_) {
+      (void)co_await WithDeadline(kLeaveTimeout, "the last input", AwaitStdinTaken());
+      stop_.Set();
+      co_return;
+    }
+  }
+}
+
+Task<void> AttachSession::AwaitStdinTaken() {
+  while (core_.stdin_unacknowledged() != 0) {
+    stdin_room_.Reset();
+    co_await stdin_room_.Wait();
   }
 }
 
@@ -330,7 +351,7 @@ Task<void> AttachSession::Interrupt() {
   const auto now = steady_clock::now();
   const bool again = last_interrupt_ && now - *last_interrupt_ < kSecondInterrupt;
   last_interrupt_ = now;
-  if (again || !core_.opened()) co_return StopBy(SIGINT);
+  if (again || config_.watch || !core_.opened()) co_return StopBy(SIGINT);
   scope_.Spawn(SendSignal(SIGINT));
 }
 

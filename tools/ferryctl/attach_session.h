@@ -1,16 +1,19 @@
 #pragma once
 
 #include <chrono>
+#include <functional>
 #include <map>
 #include <memory>
 #include <optional>
 #include <string>
+#include <string_view>
 
 #include "absl/status/status.h"
 #include "bridge/runtime/async.h"
 #include "ferry/v1/guest.grpc.pb.h"
 #include "tools/ferryctl/attach_core.h"
 #include "tools/ferryctl/attach_route.h"
+#include "tools/ferryctl/detach_keys.h"
 #include "tools/ferryctl/fd_thread.h"
 #include "tools/ferryctl/terminal.h"
 #include "vmmanager/rpc/channel.h"
@@ -28,6 +31,10 @@ struct AttachConfig {
   std::string vm;
   uint32_t process_id = 0;
   bool steal = false;
+  std::optional<WatchFrom> watch;  // leaves the process alone, and Ctrl-C ends it at once
+  // What is written in place of the output, to stdout only; unset: the output itself.
+  std::function<std::string(v1::StdioStream stream, uint64_t offset, std::string_view text)> render;
+  DetachKeys detach_keys;  // count when stdin is a terminal, and the process has one
   int stdin_fd = 0;
   int stdout_fd = 1;
   int stderr_fd = 2;
@@ -40,6 +47,7 @@ struct AttachOutcome {
   std::optional<v1::ExitStatus> exit_status;  // the process ended
   absl::Status error;                         // else, unless OK: why the client gave up
   int signal = 0;                             // else, unless 0: this one detached the client
+  bool left = false;                          // else: the detach keys were pressed
   bool output_closed = false;                 // else: nobody reads the output any more
   std::string address;                        // where it was attached last
 };
@@ -71,6 +79,7 @@ class AttachSession {
   void Send(bool flush);
   void SendSize();
   Task<void> StdinLoop();
+  Task<void> AwaitStdinTaken();
   Task<void> AckLoop();
   Task<void> SignalLoop();
   Task<void> Interrupt();
@@ -83,6 +92,7 @@ class AttachSession {
   const Executor executor_;
   const AttachConfig config_;
   AttachCore core_;
+  DetachKeys detach_keys_;
   AttachRoute route_;
   std::map<std::string, std::shared_ptr<grpc::Channel>> channels_;
   std::map<std::string, std::unique_ptr<v1::GuestService::Stub>> stubs_;
@@ -95,6 +105,7 @@ class AttachSession {
   AsyncEvent ack_wanted_;
   AsyncEvent stop_;
   int stop_signal_ = 0;
+  bool left_ = false;
   std::optional<AttachOutcome> outcome_;
   std::chrono::steady_clock::time_point lost_since_;
   std::optional<std::chrono::steady_clock::time_point> last_interrupt_;

@@ -91,6 +91,7 @@ int RunFerryctl(int argc, const char* const* argv) {
   AddRunCommand(&app, &command);
   AddContainerCommands(&app, &command);
   AddProcessCommands(&app, &command);
+  AddLogsCommand(&app, &command);
   AddMigrateCommand(&app, &command);
   AddMigrationCommands(&app, &command);
   AddEventsCommand(&app, &command);

@@ -62,6 +62,7 @@ inline constexpr milliseconds kLongTimeout(300000);  // boot, orderly shutdown
 // Each adds its commands to `app`; parsing fills `command`.
 void AddVmCommands(CLI::App* app, Command* command);
 void AddProcessCommands(CLI::App* app, Command* command);
+void AddLogsCommand(CLI::App* app, Command* command);
 void AddMigrateCommand(CLI::App* app, Command* command);
 void AddMigrationCommands(CLI::App* app, Command* command);
 void AddEventsCommand(CLI::App* app, Command* command);

@@ -50,7 +50,24 @@ Task<absl::Status> RemoveContainer(Client* client, v1::ContainerRef ref, bool fo
   co_return removed.status();
 }
 
-Task<int> AttachToContainer(Client* client, v1::Container container, bool steal,
+void AddDetachKeys(CLI::App* sub, AttachWish* wish) {
+  const auto parse = [wish](const std::string& text) {
+    const absl::StatusOr<DetachKeys> keys = DetachKeys::Parse(text);
+    if (!keys.ok()) {
+      throw CLI::ValidationError("--detach-keys", std::string(keys.status().message()));
+    }
+    wish->detach_keys = *keys;
+  };
+  sub->add_option_function<std::string>("--detach-keys", parse,
+                                        "Keys that leave it running (default: ctrl-p,ctrl-q)");
+}
+
+void AddAttachWish(CLI::App* sub, AttachWish* wish) {
+  sub->add_flag("--steal", wish->steal, "Take it over from whoever is attached");
+  AddDetachKeys(sub, wish);
+}
+
+Task<int> AttachToContainer(Client* client, v1::Container container, AttachWish wish,
                             std::string* address) {
   if (container.process_id() == 0) {
     const std::string doing = absl::StrCat("attaching to container ", container.spec().name());
@@ -62,7 +79,8 @@ Task<int> AttachToContainer(Client* client, v1::Container container, bool steal,
   config.tls = client->options.tls;
   config.vm = container.vm_name();
   config.process_id = container.process_id();
-  config.steal = steal;
+  config.steal = wish.steal;
+  config.detach_keys = wish.detach_keys;
   config.handle_signals = true;
   AttachSession session(client->executor, config);
   const AttachOutcome outcome = co_await session.Run();

@@ -74,7 +74,7 @@ void AddOnContainer(CLI::App* app, Command* command, const std::string& verb,
   });
 }
 
-Task<int> StartAttached(Client* client, Named named) {
+Task<int> StartAttached(Client* client, Named named, AttachWish wish) {
   v1::ContainerRef ref = named.ref();
   const absl::StatusOr<v1::Container> started = co_await rpc::CallUnary(
       client->containers->async(), &ContainerAsync::StartContainer, std::move(ref), kLongTimeout);
@@ -82,19 +82,21 @@ Task<int> StartAttached(Client* client, Named named) {
     Fail(*client, absl::StrCat("starting container ", named.container), started.status());
     co_return CommandFailureCode(started.status());
   }
-  co_return co_await AttachToContainer(client, *started, false, nullptr);
+  co_return co_await AttachToContainer(client, *started, wish, nullptr);
 }
 
 void AddStartOf(CLI::App* app, Command* command) {
   auto named = std::make_shared<Named>();
   auto attach = std::make_shared<bool>(false);
+  auto wish = std::make_shared<AttachWish>();
   CLI::App* sub = app->add_subcommand("start", "Start a container that was made");
   sub->add_flag("-a,--attach", *attach, "Stay attached to it, as run does");
+  AddDetachKeys(sub, wish.get());
   AddNamed(sub, named.get());
   sub->callback([=] {
     if (*attach) {
       command->failure_code = kExecFailed;
-      command->action = [=](Client* client) { return StartAttached(client, *named); };
+      command->action = [=](Client* client) { return StartAttached(client, *named, *wish); };
       return;
     }
     command->action = [=](Client* client) {
@@ -105,25 +107,25 @@ void AddStartOf(CLI::App* app, Command* command) {
   });
 }
 
-Task<int> AttachNamed(Client* client, Named named, bool steal) {
+Task<int> AttachNamed(Client* client, Named named, AttachWish wish) {
   v1::ContainerRef ref = named.ref();
   const absl::StatusOr<v1::Container> found = co_await FindContainer(client, std::move(ref));
   if (!found.ok()) {
     Fail(*client, absl::StrCat("attaching to container ", named.container), found.status());
     co_return kExecFailed;
   }
-  co_return co_await AttachToContainer(client, *found, steal, nullptr);
+  co_return co_await AttachToContainer(client, *found, wish, nullptr);
 }
 
 void AddAttachTo(CLI::App* app, Command* command) {
   auto named = std::make_shared<Named>();
-  auto steal = std::make_shared<bool>(false);
+  auto wish = std::make_shared<AttachWish>();
   CLI::App* sub = app->add_subcommand("attach", "Attach to a container's main process");
   FailApart(sub, command);
-  sub->add_flag("--steal", *steal, "Take it over from whoever is attached");
+  AddAttachWish(sub, wish.get());
   AddNamed(sub, named.get());
   sub->callback([=] {
-    command->action = [=](Client* client) { return AttachNamed(client, *named, *steal); };
+    command->action = [=](Client* client) { return AttachNamed(client, *named, *wish); };
   });
 }
 

@@ -1,5 +1,7 @@
 #include "tools/ferryctl/fake_containers.h"
 
+#include <algorithm>
+
 #include "absl/strings/match.h"
 #include "absl/strings/str_cat.h"
 #include "bridge/runtime/status_macros.h"
@@ -7,6 +9,12 @@
 #include "vmmanager/rpc/unary_reactor.h"
 
 namespace ferry::ctl {
+namespace {
+
+// So that a few words take several answers.
+constexpr size_t kPart = 4;
+
+}  // namespace
 namespace {
 
 constexpr uint32_t kInit = 7;
@@ -157,6 +165,27 @@ grpc::ServerUnaryReactor* FakeContainers::GetContainerStats(grpc::CallbackServer
     stats.set_memory_bytes(3 << 20);
     stats.set_pids(looks);
     co_return stats;
+  };
+  return rpc::ServeUnary(context, executor_, request, response, handler);
+}
+
+grpc::ServerUnaryReactor* FakeContainers::ReadContainerOutput(
+    grpc::CallbackServerContext* context, const v1::ReadContainerOutputRequest* request,
+    v1::ReadOutputResponse* response) {
+  auto handler = [this](const v1::ReadContainerOutputRequest& read)
+      -> Task<absl::StatusOr<v1::ReadOutputResponse>> {
+    CO_RETURN_IF_ERROR(Find(read.ref()).status());
+    v1::ReadOutputResponse output;
+    v1::ReadOutputResponse::Part* out = output.add_parts();
+    const uint64_t end = kept_from + printed.size();
+    out->set_stream(v1::STDIO_STREAM_STDOUT);
+    out->set_offset(std::clamp<uint64_t>(read.stdout_since(), kept_from, end));
+    out->set_data(printed.substr(out->offset() - kept_from, kPart));
+    out->set_end(end);
+    out->set_ended(print_ended);
+    output.add_parts()->set_stream(v1::STDIO_STREAM_STDERR);
+    output.mutable_parts(1)->set_ended(print_ended);
+    co_return output;
   };
   return rpc::ServeUnary(context, executor_, request, response, handler);
 }

@@ -52,6 +52,14 @@ class FakeContainers final : public v1::ContainerService::CallbackService {
                                               const v1::ContainerRef* request,
                                               v1::ContainerStats* response) override;
 
+  grpc::ServerUnaryReactor* ReadContainerOutput(grpc::CallbackServerContext* context,
+                                                const v1::ReadContainerOutputRequest* request,
+                                                v1::ReadOutputResponse* response) override;
+
+  // What everybody has printed to stdout, and from which byte on it is kept.
+  std::string printed;
+  uint64_t kept_from = 0;
+  bool print_ended = false;
   v1::CreateContainerRequest created;
   v1::StopContainerRequest stopped;
   v1::UpdateContainerRequest updated;

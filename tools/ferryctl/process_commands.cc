@@ -22,6 +22,7 @@ struct ExecArguments {
   std::string vm, container, user, working_directory;
   bool interactive = false, terminal = false, detached = false;
   std::vector<std::string> environment, command;
+  AttachWish wish;
   std::vector<std::string> words;  // the VM and the command, as they were given
 };
 
@@ -49,13 +50,14 @@ v1::CreateProcessRequest CreateRequest(const ExecArguments& arguments) {
   return request;
 }
 
-Task<int> Attach(Client* client, std::string vm, uint32_t process, bool steal) {
+Task<int> Attach(Client* client, std::string vm, uint32_t process, AttachWish wish) {
   AttachConfig config;
   config.address = client->options.host;
   config.tls = client->options.tls;
   config.vm = vm;
   config.process_id = process;
-  config.steal = steal;
+  config.steal = wish.steal;
+  config.detach_keys = wish.detach_keys;
   config.handle_signals = true;
   AttachSession session(client->executor, config);
   const AttachOutcome outcome = co_await session.Run();
@@ -97,7 +99,7 @@ Task<int> Exec(Client* client, std::shared_ptr<ExecArguments> arguments) {
     std::fputs(text.c_str(), stdout);
     co_return kOk;
   }
-  co_return co_await Attach(client, arguments->vm, process->id(), false);
+  co_return co_await Attach(client, arguments->vm, process->id(), arguments->wish);
 }
 
 // `marked`: a "--" stood before all words.
@@ -128,6 +130,7 @@ void AddExec(CLI::App* app, Command* command) {
   sub->add_option("-w,--workdir", arguments->working_directory, "Folder to run it in");
   sub->add_option("--container", arguments->container,
                   "Run it in this container; VM may be left out");
+  AddDetachKeys(sub, &arguments->wish);
   sub->add_option("-u,--user", arguments->user, "USER[:GROUP], in a container");
   sub->add_option("vm", arguments->words, "The VM's name or id; then -- and the command")
       ->required();
@@ -142,14 +145,14 @@ void AddExec(CLI::App* app, Command* command) {
 void AddAttach(CLI::App* app, Command* command) {
   auto vm = std::make_shared<std::string>();
   auto process = std::make_shared<uint32_t>(0);
-  auto steal = std::make_shared<bool>(false);
+  auto wish = std::make_shared<AttachWish>();
   CLI::App* sub = app->add_subcommand("attach", "Attach to a running process");
   FailApart(sub, command);
-  sub->add_flag("--steal", *steal, "Take it over from whoever is attached");
+  AddAttachWish(sub, wish.get());
   sub->add_option("vm", *vm, "Name or id")->required();
   sub->add_option("process", *process, "Process id, see ferryctl ps")->required();
   sub->callback([=] {
-    command->action = [=](Client* client) { return Attach(client, *vm, *process, *steal); };
+    command->action = [=](Client* client) { return Attach(client, *vm, *process, *wish); };
   });
 }
 

@@ -18,6 +18,7 @@ int ExitCodeFor(const AttachOutcome& outcome) {
         return kExecFailed;
     }
   }
+  if (outcome.left) return kOk;
   return outcome.signal != 0 ? 128 + outcome.signal : kExecFailed;
 }
 
@@ -28,7 +29,7 @@ std::string OutcomeText(const AttachOutcome& outcome, const std::string& vm, uin
     return "Error: the process ended, but nobody held its exit status\n";
   }
   if (outcome.output_closed) return "";
-  if (outcome.signal != 0) {
+  if (outcome.signal != 0 || outcome.left) {
     return absl::StrCat("Detached; the process goes on. Attach again with: ferryctl --host ",
                         outcome.address, " attach ", vm, " ", process, "\n");
   }
@@ -44,7 +45,7 @@ std::string ContainerOutcomeText(const AttachOutcome& outcome, const v1::Contain
     return absl::StrCat("Error: container ", name, " ended, but nobody held its exit status\n");
   }
   if (outcome.output_closed) return "";
-  if (outcome.signal != 0) {
+  if (outcome.signal != 0 || outcome.left) {
     return absl::StrCat("Detached; container ", name,
                         " goes on. Attach again with: ferryctl --host ", outcome.address,
                         " container attach ", name, "\n");

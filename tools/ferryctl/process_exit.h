@@ -8,7 +8,7 @@
 namespace ferry::ctl {
 
 // The exit status of exec and attach: the command's, 128+n if signal n ended it or detached
-// ferryctl, 125 for ferryctl's own failure.
+// ferryctl, 0 if the detach keys did, 125 for ferryctl's own failure.
 int ExitCodeFor(const AttachOutcome& outcome);
 
 // What to tell the person on stderr; empty for an ordinary end.

@@ -24,6 +24,7 @@ struct RunArguments {
   std::vector<std::string> words;  // the image and what stands behind it
   v1::CreateContainerRequest request;
   bool starts = true;
+  AttachWish wish;
 };
 
 // What the person wants who presses Ctrl-C before the container runs. The first time it is taken
@@ -197,7 +198,7 @@ Task<int> Run(Client* client, std::shared_ptr<RunArguments> arguments) {
     co_return kOk;
   }
   std::string address;
-  const int code = co_await AttachToContainer(client, container, false, &address);
+  const int code = co_await AttachToContainer(client, container, arguments->wish, &address);
   if (spec.remove_when_stopped() && !address.empty()) {
     // The daemon goes on with it when a person does not want to wait.
     asio::signal_set signals(client->executor, SIGINT, SIGTERM, SIGHUP);
@@ -253,6 +254,7 @@ CLI::App* AddRunLike(CLI::App* parent, Command* command, const char* verb, const
   arguments->starts = starts;
   CLI::App* sub = parent->add_subcommand(verb, help);
   sub->add_flag("-d,--detach", arguments->options.detached, detach);
+  if (starts) AddDetachKeys(sub, &arguments->wish);
   AddContainerOptions(sub, &arguments->options);
   sub->add_option("image", arguments->words, "Image, and the command to run in place of its own")
       ->required();

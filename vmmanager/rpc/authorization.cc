@@ -53,6 +53,7 @@ const std::vector<Rule>& Rules() {
       {"/ferry.v1.GuestService/CreateProcess", kOperators, kChange},
       {"/ferry.v1.GuestService/ListProcesses", kLookers, kRead},
       {"/ferry.v1.GuestService/SignalProcess", kOperators, kChange},
+      {"/ferry.v1.GuestService/ReadOutput", kOperators, kRead},
       {"/ferry.v1.GuestService/Attach", kOperators, kChange},
 
       {"/ferry.v1.ImageService/ImportImage", kOperators, kChange},
@@ -70,6 +71,7 @@ const std::vector<Rule>& Rules() {
       {"/ferry.v1.ContainerService/GetContainer", kLookers, kRead},
       {"/ferry.v1.ContainerService/ListContainers", kLookers, kRead},
       {"/ferry.v1.ContainerService/GetContainerStats", kLookers, kRead},
+      {"/ferry.v1.ContainerService/ReadContainerOutput", kOperators, kRead},
 
       {"/ferry.v1.HostService/GetHost", kEverybody, kRead},
       {"/ferry.v1.HostService/WatchEvents", kLookers, kRead},

@@ -3,6 +3,7 @@
 #include "bridge/runtime/status_macros.h"
 #include "bridge/runtime/unix_time.h"
 #include "vmmanager/rpc/unary_reactor.h"
+#include "vmmanager/service/process_conversion.h"
 
 namespace ferry::vm {
 namespace {
@@ -177,6 +178,23 @@ grpc::ServerUnaryReactor* ContainerService::GetContainerStats(grpc::CallbackServ
         auto metrics = co_await (*container)->Stats();
         if (!metrics.ok()) co_return metrics.status();
         co_return ToProto((*container)->id(), *metrics);
+      },
+      rpc::OnCallerGone::kCancel);
+}
+
+grpc::ServerUnaryReactor* ContainerService::ReadContainerOutput(
+    grpc::CallbackServerContext* context, const v1::ReadContainerOutputRequest* request,
+    v1::ReadOutputResponse* response) {
+  return rpc::ServeUnary(
+      context, executor(), request, response,
+      [this](const v1::ReadContainerOutputRequest& read)
+          -> Task<absl::StatusOr<v1::ReadOutputResponse>> {
+        auto container = Find(read.ref());
+        if (!container.ok()) co_return container.status();
+        const ReadStream part = [&container](guest::Stream stream, uint64_t since, size_t limit) {
+          return (*container)->ReadOutput(stream, since, limit);
+        };
+        co_return ReadParts(read.stdout_since(), read.stderr_since(), part);
       },
       rpc::OnCallerGone::kCancel);
 }

@@ -34,6 +34,9 @@ class ContainerService final : public v1::ContainerService::CallbackService {
                                            v1::ListContainersResponse*) override;
   grpc::ServerUnaryReactor* GetContainerStats(grpc::CallbackServerContext*, const v1::ContainerRef*,
                                               v1::ContainerStats*) override;
+  grpc::ServerUnaryReactor* ReadContainerOutput(grpc::CallbackServerContext*,
+                                                const v1::ReadContainerOutputRequest*,
+                                                v1::ReadOutputResponse*) override;
 
  private:
   const Executor& executor() const { return containers_.deps().executor(); }

@@ -16,6 +16,11 @@ constexpr size_t kMaxRequestId = 128;
 
 absl::Status NoAnswer(const UtilityVm& vm) { return AgentAway(vm, "gives no answer"); }
 
+absl::Status NoProcess(const std::string& vm, uint32_t process) {
+  return absl::NotFoundError(absl::StrCat("VM ", vm, " has no process ", process, "; ferryctl ps ",
+                                          vm, " shows those there are"));
+}
+
 absl::Status CheckRequestId(const std::string& id) {
   if (id.size() <= kMaxRequestId) return absl::OkStatus();
   return absl::InvalidArgumentError(absl::StrCat("request_id must have at most ", kMaxRequestId,
@@ -118,9 +123,7 @@ Task<absl::StatusOr<bool>> GuestService::Signal(const v1::SignalProcessRequest& 
   if (!guest.ok()) co_return guest.status();
   auto process = (*guest)->Find(request.process_id());
   if (process == nullptr) {
-    co_return absl::NotFoundError(absl::StrCat("VM ", request.vm(), " has no process ",
-                                               request.process_id(), "; ferryctl ps ", request.vm(),
-                                               " shows those there are"));
+    co_return NoProcess(request.vm(), request.process_id());
   }
   CO_RETURN_IF_ERROR((co_await ReadyGuest(*vm, agent_wait())).status());
   co_await rpc::RunToEndFromHere();
@@ -128,6 +131,26 @@ Task<absl::StatusOr<bool>> GuestService::Signal(const v1::SignalProcessRequest& 
                                          "the guest's agent", process->Signal(request.signal()));
   if (absl::IsDeadlineExceeded(delivered.status())) co_return NoAnswer(**vm);
   co_return delivered;
+}
+
+grpc::ServerUnaryReactor* GuestService::ReadOutput(grpc::CallbackServerContext* context,
+                                                   const v1::ReadOutputRequest* request,
+                                                   v1::ReadOutputResponse* response) {
+  return rpc::ServeUnary(
+      context, executor(), request, response,
+      [this](const v1::ReadOutputRequest& read) -> Task<absl::StatusOr<v1::ReadOutputResponse>> {
+        auto vm = inventory_.Find(read.vm());
+        if (!vm.ok()) co_return vm.status();
+        auto guest = co_await (*vm)->UsableGuest();
+        if (!guest.ok()) co_return guest.status();
+        const auto process = (*guest)->Find(read.process_id());
+        if (process == nullptr) co_return NoProcess(read.vm(), read.process_id());
+        const ReadStream part = [&process](guest::Stream stream, uint64_t since, size_t limit) {
+          return process->ReadKept(stream, since, limit);
+        };
+        co_return ReadParts(read.stdout_since(), read.stderr_since(), part);
+      },
+      rpc::OnCallerGone::kCancel);
 }
 
 grpc::ServerBidiReactor<v1::AttachRequest, v1::AttachResponse>* GuestService::Attach(

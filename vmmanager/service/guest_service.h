@@ -21,6 +21,8 @@ class GuestService final : public v1::GuestService::CallbackService {
   grpc::ServerUnaryReactor* SignalProcess(grpc::CallbackServerContext*,
                                           const v1::SignalProcessRequest*,
                                           v1::SignalProcessResponse*) override;
+  grpc::ServerUnaryReactor* ReadOutput(grpc::CallbackServerContext*, const v1::ReadOutputRequest*,
+                                       v1::ReadOutputResponse*) override;
   grpc::ServerBidiReactor<v1::AttachRequest, v1::AttachResponse>* Attach(
       grpc::CallbackServerContext*) override;
 

@@ -1,6 +1,7 @@
 #include "vmmanager/service/process_conversion.h"
 
 #include "absl/strings/str_cat.h"
+#include "bridge/runtime/status_macros.h"
 
 namespace ferry::vm {
 namespace {
@@ -8,6 +9,7 @@ namespace {
 constexpr int kMaxArguments = 4096;
 constexpr size_t kMaxTextBytes = 48 * 1024;  // a bridge message holds 64 KiB
 constexpr uint32_t kMaxTerminal = 4096;
+constexpr size_t kOutputPart = 512 * 1024;  // of one stream, in one answer
 
 }  // namespace
 
@@ -90,6 +92,23 @@ guest::Stream ToStream(v1::StdioStream stream) {
   if (stream == v1::STDIO_STREAM_STDOUT) return guest::Stream::kStdout;
   if (stream == v1::STDIO_STREAM_STDERR) return guest::Stream::kStderr;
   return guest::Stream::kStdin;
+}
+
+absl::StatusOr<v1::ReadOutputResponse> ReadParts(uint64_t stdout_since, uint64_t stderr_since,
+                                                 const ReadStream& read) {
+  v1::ReadOutputResponse response;
+  for (const guest::Stream stream : {guest::Stream::kStdout, guest::Stream::kStderr}) {
+    const uint64_t since = stream == guest::Stream::kStdout ? stdout_since : stderr_since;
+    ASSIGN_OR_RETURN(guest::KeptOutput kept, read(stream, since, kOutputPart));
+    v1::ReadOutputResponse::Part* part = response.add_parts();
+    part->set_stream(ToProto(stream));
+    part->set_generation(kept.start.generation);
+    part->set_offset(kept.start.offset);
+    part->set_data(std::move(kept.bytes));
+    part->set_end(kept.end);
+    part->set_ended(kept.ended);
+  }
+  return response;
 }
 
 }  // namespace ferry::vm

@@ -1,5 +1,6 @@
 #pragma once
 
+#include <functional>
 #include <string>
 
 #include "absl/status/statusor.h"
@@ -18,5 +19,11 @@ v1::Process ToProto(const std::string& vm_id, const guest::Process& process);
 v1::StdioStream ToProto(guest::Stream stream);
 // kStdin for everything that is no output stream.
 guest::Stream ToStream(v1::StdioStream stream);
+
+// One answer's part of both output streams.
+using ReadStream = std::function<absl::StatusOr<guest::KeptOutput>(guest::Stream stream,
+                                                                   uint64_t since, size_t limit)>;
+absl::StatusOr<v1::ReadOutputResponse> ReadParts(uint64_t stdout_since, uint64_t stderr_since,
+                                                 const ReadStream& read);
 
 }  // namespace ferry::vm

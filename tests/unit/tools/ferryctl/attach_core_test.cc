@@ -77,7 +77,7 @@ class AttachCoreTest : public testing::Test {
     return text;
   }
 
-  AttachCore core{"web", 7, "me", true, false};
+  AttachCore core{"web", 7, "me", true, std::nullopt};
 };
 
 TEST_F(AttachCoreTest, OpensWithoutPositionsThenWithThem) {
@@ -313,6 +313,26 @@ TEST_F(AttachCoreTest, NothingCountsBeforeOpened) {
   core.Open();
   EXPECT_EQ(core.OnMessage(Output(0, "x")).kind, Kind::kBroken);
   EXPECT_TRUE(core.TakeRequests(true).empty());
+}
+
+TEST_F(AttachCoreTest, AWatcherBeginsWhereItIsToAndTakesNothing) {
+  WatchFrom from;
+  from.std_out.emplace().set_offset(100);
+  from.std_out->set_generation(2);
+  AttachCore watcher("web", 7, "me", false, from);
+  const v1::AttachRequest open = watcher.Open();
+  EXPECT_TRUE(open.open().no_stdin());
+  EXPECT_EQ(open.open().stdout_position().offset(), 100u);
+  EXPECT_EQ(open.open().stdout_position().generation(), 2u);
+  EXPECT_FALSE(open.open().has_stderr_position());
+  v1::AttachResponse message;
+  message.mutable_opened();
+  watcher.OnMessage(message);
+  message.mutable_exited()->set_code(3);
+  EXPECT_EQ(watcher.OnMessage(message).kind, AttachEffect::Kind::kExited);
+  for (const v1::AttachRequest& request : watcher.TakeRequests(true)) {
+    EXPECT_FALSE(request.has_exit_taken());
+  }
 }
 
 }  // namespace

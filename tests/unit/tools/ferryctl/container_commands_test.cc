@@ -316,5 +316,62 @@ TEST(CommandFailureCode, TellsAProgramThatIsNotThereFromOneThatCannotBeRun) {
   }
 }
 
+TEST_F(ContainerCommandsTest, LogsPrintsWhatIsKept) {
+  containers_.Add("web", v1::CONTAINER_STATE_RUNNING);
+  containers_.printed = "some words\n";
+  EXPECT_EQ(Ferryctl({"logs", "web"}), 0);
+  EXPECT_EQ(printed_, "some words\n");
+  EXPECT_THAT(said_, IsEmpty());
+  EXPECT_EQ(Ferryctl({"logs", "--since", "5", "web"}), 0);
+  EXPECT_EQ(printed_, "words\n");
+  EXPECT_EQ(Ferryctl({"logs", "nobody"}), kRefused);
+  EXPECT_THAT(said_, HasSubstr("reading the output of container nobody"));
+}
+
+TEST_F(ContainerCommandsTest, LogsSaysWhatIsNotKeptAnyMore) {
+  containers_.Add("web", v1::CONTAINER_STATE_RUNNING);
+  containers_.printed = "words\n";
+  containers_.kept_from = 1000;
+  EXPECT_EQ(Ferryctl({"logs", "web"}), 0);
+  EXPECT_EQ(printed_, "words\n");
+  EXPECT_THAT(said_, IsEmpty());
+  EXPECT_EQ(Ferryctl({"logs", "--since", "900", "web"}), 0);
+  EXPECT_EQ(printed_, "words\n");
+  EXPECT_THAT(said_, HasSubstr("100 bytes of stdout before byte 1000 are not kept any more"));
+}
+
+TEST_F(ContainerCommandsTest, LogsAsJsonSaysWhereEachPieceIs) {
+  containers_.Add("web", v1::CONTAINER_STATE_RUNNING);
+  containers_.printed = "hello";
+  EXPECT_EQ(Ferryctl({"--output", "json", "logs", "web"}), 0);
+  EXPECT_THAT(printed_, HasSubstr("\"offset\":\"4\""));
+  EXPECT_THAT(printed_, HasSubstr("\"stream\":\"STDIO_STREAM_STDOUT\""));
+}
+
+TEST_F(ContainerCommandsTest, LogsFollowsToTheEndAndTakesNothing) {
+  v1::Container& container = containers_.Add("web", v1::CONTAINER_STATE_RUNNING);
+  container.set_process_id(7);
+  EXPECT_EQ(Ferryctl({"logs", "-f", "web"}), 0);
+  EXPECT_EQ(printed_, "hello\n");
+  EXPECT_FALSE(process_.exit_taken);
+}
+
+TEST_F(ContainerCommandsTest, LogsFollowsNothingThatIsOver) {
+  containers_.Add("web", v1::CONTAINER_STATE_STOPPED);
+  containers_.printed = "last words\n";
+  containers_.print_ended = true;
+  EXPECT_EQ(Ferryctl({"logs", "-f", "web"}), 0);
+  EXPECT_EQ(printed_, "last words\n");
+  EXPECT_EQ(process_.opens, 0);
+}
+
+TEST_F(ContainerCommandsTest, LogsChecksItsWords) {
+  EXPECT_EQ(Ferryctl({"logs"}), kUsage);
+  EXPECT_EQ(Ferryctl({"logs", "vm", "process"}), kUsage);
+  EXPECT_THAT(said_, HasSubstr("is no process id"));
+  EXPECT_EQ(Ferryctl({"logs", "--vm", "a", "vm", "7"}), kUsage);
+  EXPECT_EQ(Ferryctl({"logs", "--since", "yesterday", "web"}), kUsage);
+}
+
 }  // namespace
 }  // namespace ferry::ctl

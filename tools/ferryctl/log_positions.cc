@@ -1,0 +1,45 @@
+#include "tools/ferryctl/log_positions.h"
+
+#include <algorithm>
+#include <utility>
+
+#include "absl/strings/numbers.h"
+#include "absl/strings/str_cat.h"
+#include "absl/strings/str_split.h"
+
+namespace ferry::ctl {
+
+absl::StatusOr<LogPositions> LogPositions::Parse(absl::string_view text) {
+  const std::pair<absl::string_view, absl::string_view> offsets =
+      absl::StrSplit(text, absl::MaxSplits(',', 1));
+  const bool both = absl::string_view(text).find(',') == absl::string_view::npos;
+  LogPositions positions;
+  if (absl::SimpleAtoi(offsets.first, &positions.out_.next) &&
+      absl::SimpleAtoi(both ? offsets.first : offsets.second, &positions.err_.next)) {
+    return positions;
+  }
+  return absl::InvalidArgumentError(
+      absl::StrCat("\"", text, "\" is no offset; use a number of bytes, as in 4096, or one for ",
+                   "stdout and one for stderr, as in 4096,0"));
+}
+
+uint64_t LogPositions::Take(const v1::ReadOutputResponse::Part& part) {
+  Stream& stream = part.stream() == v1::STDIO_STREAM_STDERR ? err_ : out_;
+  const uint64_t missing = part.offset() - std::min(part.offset(), stream.next);
+  stream.generation = part.generation();
+  stream.next = part.offset() + part.data().size();
+  stream.end = part.end();
+  stream.ended = part.ended();
+  return missing;
+}
+
+v1::AttachRequest::Position LogPositions::Stream::Rest() const {
+  v1::AttachRequest::Position position;
+  position.set_generation(generation);
+  position.set_offset(next);
+  return position;
+}
+
+WatchFrom LogPositions::Rest() const { return {out_.Rest(), err_.Rest()}; }
+
+}  // namespace ferry::ctl
