@@ -146,7 +146,7 @@ def test_destination_dies_around_the_end_of_its_stale_copy(two_hosts, vm):
         session = in_doubt(two_hosts, vm, "GRANTED.after")
         assert force(owner, session, vm, "run-here").returncode == 0
         other.flags = ["--failpoint", f"SUPERSEDED.{moment}"]
-        other.start()
+        other.launch()  # it may hear of it, and die, before it answers us
         wait_for_death(other)
         other.flags = []
         other.start()

@@ -73,8 +73,8 @@ class Host:
                 "--initrd", build / "guest/initrd.img",
                 "--cgroup", self.cgroup_of_vms, "--log-level", "debug", *self.flags]
 
-    def start(self):
-        """Starts ferryd and returns when it answers."""
+    def launch(self):
+        """Starts ferryd, which may end before it answers."""
         # The shell says under which id the daemon runs inside, where alone it can be signalled.
         script = ('[ -z "$1" ] || echo 0 >"$1/cgroup.procs" || exit; echo $$ >"$2"; log=$3; '
                   'shift 3; exec "$@" >>"$log" 2>&1')
@@ -82,6 +82,10 @@ class Host:
             self.wrap(["/bin/sh", "-c", script, "sh", self.cgroup or "", self._pid_file(),
                        self.log, *self.daemon_command()]),
             stdin=subprocess.DEVNULL, start_new_session=True)
+
+    def start(self):
+        """Starts ferryd and returns when it answers."""
+        self.launch()
         deadline = time.monotonic() + START_DEADLINE
         while True:
             answer = self.ctl.run("host", timeout=30)
