@@ -53,7 +53,9 @@ def test_control_keys_go_to_the_guest_and_not_to_ferryctl(two_hosts, vm):
 
 def test_a_raw_program_reads_every_byte_as_typed(two_hosts, vm):
     typed = bytes(byte for byte in range(256) if byte != ord("q"))
-    with keys_in(two_hosts[0], vm, "--raw", "1") as terminal:
+    with two_hosts[0].ctl.terminal("exec", "-it", "--detach-keys", "", vm, "--", *KEYS,
+                                   "--raw", "1") as terminal:
+        terminal.wait_for_line(b"size ")
         assert b"size 24 80 raw" in terminal.lines()[0]
         terminal.type(typed)
         terminal.wait_for(typed[-1:].hex().encode() + b"\n")
@@ -95,6 +97,30 @@ def test_a_signal_that_ends_ferryctl_restores_the_terminal(two_hosts, vm, number
         terminal.type(b"q\r")
         assert terminal.wait() == 7
         assert terminal.is_restored()
+
+
+def test_detach_keys_leave_the_process_for_another_client(two_hosts, vm):
+    ctl = two_hosts[0].ctl
+    with keys_in(two_hosts[0], vm) as terminal:
+        # One of them alone is for the process.
+        terminal.type(b"a\x10b\r")
+        terminal.wait_for(b"read " + b"a\x10b\n".hex().encode())
+        terminal.type(b"last\r\x10\x11")
+        assert terminal.wait() == 0
+        assert terminal.is_restored()
+        terminal.wait_for(b"Attach again with")
+    process = str(ctl.processes(vm)[0]["id"])
+    # What was typed before them has arrived, and the size is the new window's.
+    with ctl.terminal("attach", "--detach-keys", "ctrl-a,d", vm, process, rows=40,
+                      columns=100) as terminal:
+        terminal.wait_for(b"read " + b"last\n".hex().encode())
+        terminal.wait_for(b"size 40 100 lines")
+        terminal.type(b"\x01d")
+        assert terminal.wait() == 0
+    with ctl.terminal("attach", vm, process) as terminal:
+        terminal.type(b"q\r")
+        assert terminal.wait() == 7
+    assert ctl.run("attach", "--detach-keys", "alt-x", vm, process).returncode == 125
 
 
 def test_interrupts_from_elsewhere_reach_the_process_then_detach(two_hosts, vm):

@@ -7,6 +7,7 @@
 #include <filesystem>
 #include <fstream>
 
+#include "absl/strings/str_cat.h"
 #include "tests/integration/guest_link_fixture.h"
 
 namespace ferry::guest {
@@ -94,6 +95,39 @@ TEST_F(GuestLinkTest, AnExitDuringTheSwapIsToldOnceAfterTheLastByte) {
   // Taken by the client, so that nobody keeps it any more, in the guest neither.
   EXPECT_TRUE(RunUntil([&] { return bridge::ListChildren().empty(); }));
   EXPECT_EQ(guest().Find(pid), nullptr);
+}
+
+TEST_F(GuestLinkTest, AThousandExitsDuringSwapsAreEachToldOnceAfterTheLastByte) {
+  constexpr uint32_t kRounds = 25;
+  constexpr uint32_t kEach = 40;
+  struct One {
+    Signpost post;
+    uint32_t pid = 0;
+    std::shared_ptr<StdioClient> client;
+  };
+  for (uint32_t round = 0; round < kRounds; ++round) {
+    std::vector<One> all(kEach);
+    for (uint32_t i = 0; i < kEach; ++i) {
+      const std::string script =
+          absl::StrCat("read x < ", all[i].post.path(), "; echo last words ", i, "; exit ", i + 1);
+      const auto process = ExecShell(script, /*has_stdin=*/false);
+      all[i].pid = process->pid();
+      all[i].client = MakeClient(absl::StrCat("client ", i));
+      all[i].client->AttachTo(*process);
+    }
+    Migrate([&] {
+      for (One& one : all) one.post.Go();
+      for (const One& one : all) AwaitZombie(one.pid);
+    });
+    for (const One& one : all) one.client->AttachTo(*guest().Find(one.pid));
+    for (uint32_t i = 0; i < kEach; ++i) {
+      ASSERT_TRUE(RunUntil([&] { return all[i].client->exited.has_value(); })) << round;
+      EXPECT_EQ(all[i].client->out, absl::StrCat("last words ", i, "\n")) << round;
+      EXPECT_EQ(*all[i].client->exited, Code(i + 1)) << round;
+    }
+    ASSERT_TRUE(RunUntil([&] { return bridge::ListChildren().empty(); })) << round;
+    ASSERT_TRUE(guest().processes().empty()) << round;
+  }
 }
 
 TEST_F(GuestLinkTest, AWaitGoesOnAtTheDestination) {

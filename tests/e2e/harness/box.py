@@ -5,7 +5,7 @@ from .host import ROOT
 NAME = "box"
 APPLETS = ("cat", "chmod", "echo", "env", "false", "grep", "head", "hostname", "id", "kill", "ls",
            "mkdir", "ps", "pwd", "readlink", "rm", "sh", "sleep", "stty", "tail", "touch", "tr",
-           "true", "wc")
+           "top", "true", "vi", "wc")
 
 
 def workload():
