@@ -40,9 +40,13 @@ DestinationSession::DestinationSession(const ControllerDeps& deps, const FormerS
 vm::AdoptionClaim DestinationSession::Claim() const {
   vm::AdoptionClaim claim;
   claim.session_id = id();
-  const bool arrived = former_record_ == DestinationRecord::kRunning ||
-                       former_record_ == DestinationRecord::kSuperseded;
-  claim.kind = arrived ? vm::AdoptionClaim::Kind::kOwner : vm::AdoptionClaim::Kind::kIncoming;
+  claim.kind = vm::AdoptionClaim::Kind::kIncoming;
+  if (former_record_ == DestinationRecord::kRunning) {
+    claim.kind = vm::AdoptionClaim::Kind::kOwner;
+  } else if (former_record_ == DestinationRecord::kSuperseded) {
+    claim.kind = vm::AdoptionClaim::Kind::kStale;
+    claim.stale_epoch = base_epoch_ + 1;
+  }
   claim.guest_is_loaded = former_record_ == DestinationRecord::kPrepared ||
                           former_record_ == DestinationRecord::kGranted;
   return claim;
@@ -229,13 +233,16 @@ Task<absl::StatusOr<std::string>> DestinationSession::OnForced(Proof forced) {
   const bool was_granted = core_->may_execute();
   if (was_granted) {
     CO_RETURN_IF_ERROR(co_await CheckStillHere());
-    // First, so that nobody can move it on meanwhile. The source's word is durable already.
-    CO_RETURN_IF_ERROR(co_await StopStale());
-    // A daemon that is restarted from here on goes on with it.
+    // First, so that nobody can move it on meanwhile.
+    CO_RETURN_IF_ERROR(HoldStale());
+    // A daemon that is restarted from here on goes on with it. Only then may the copy end: what
+    // finds it ended must know that its containers run elsewhere.
     const bool was_done = info_.done();
     info_.set_done(false);
     absl::Status written = co_await StoreNow();
     if (written.ok()) written = co_await TakeStep(std::move(step));
+    // Where it cannot be written the copy ends all the same: the source's word is durable already.
+    const absl::Status ended = co_await EndStale();
     if (!written.ok()) {
       info_.set_done(was_done);
       Store();
@@ -244,6 +251,7 @@ Task<absl::StatusOr<std::string>> DestinationSession::OnForced(Proof forced) {
     spdlog::error("session {}: the source was forced to run VM {}; the copy here ends", id(),
                   info_.vm_name());
     deps_.events().Publish("migration.superseded", id(), {{"vm", info_.vm_name()}});
+    CO_RETURN_IF_ERROR(ended);
   }
   if (core_->record() == DestinationRecord::kSuperseded) {
     // Told again: what is here of the VM by now came back since.
@@ -297,12 +305,17 @@ Task<absl::StatusOr<std::string>> DestinationSession::DestinationOf(std::string 
   co_return "a host that is not known any more";
 }
 
-// What has not been told to run yet is this session's own, and nobody else can do anything with it.
-Task<absl::Status> DestinationSession::StopStale() {
+absl::Status DestinationSession::HoldStale() {
+  const std::shared_ptr<vm::UtilityVm> stale = StaleCopy();
+  return stale == nullptr ? absl::OkStatus() : stale->HoldStale(id());
+}
+
+// What has not been told to run yet is discarded later.
+Task<absl::Status> DestinationSession::EndStale() {
   auto keep = self();
   const std::shared_ptr<vm::UtilityVm> stale = StaleCopy();
   if (stale == nullptr || stale->state() == v1::VM_STATE_INCOMING) co_return absl::OkStatus();
-  co_return co_await stale->Stop(true, milliseconds(0));
+  co_return co_await stale->EndStale();
 }
 
 // SUPERSEDED is written: the copy here is stale, whatever it does.
@@ -313,10 +326,11 @@ Task<absl::Status> DestinationSession::FinishSupersede() {
   refused_proof_ = MakeProof(ProofKind::kRefused, core_->identity().epoch, "");
   const std::string why = absl::StrCat("VM ", info_.vm_name(), " has ended here: its source, ",
                                        info_.source(), ", was forced to run it");
-  CO_RETURN_IF_ERROR(co_await StopStale());
+  CO_RETURN_IF_ERROR(HoldStale());
+  CO_RETURN_IF_ERROR(co_await EndStale());
   if (const std::shared_ptr<vm::UtilityVm> stale = StaleCopy(); stale != nullptr) {
     const absl::Status reason = absl::NotFoundError(why);
-    if (stale->state() == v1::VM_STATE_INCOMING) co_await stale->Discard(reason);
+    co_await stale->Discard(reason);
     CO_RETURN_IF_ERROR(co_await deps_.inventory.Forget(stale->id(), info_.source()));
   } else if (!deps_.inventory.Find(info_.vm_id()).ok()) {
     // Where it was forgotten before, its row may not have been deleted.

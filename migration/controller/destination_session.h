@@ -124,7 +124,8 @@ class DestinationSession final : public MigrationSession {
   // FAILED_PRECONDITION, naming where it is, if the VM that was granted has moved on since.
   Task<absl::Status> CheckStillHere();
   Task<absl::StatusOr<std::string>> DestinationOf(std::string session_id);
-  Task<absl::Status> StopStale();
+  absl::Status HoldStale();
+  Task<absl::Status> EndStale();
   Task<absl::Status> FinishSupersede();
   EndReason Failed(std::string word, std::string message) const;
   // Notices, by the source's word, if this host's journal was put back. deciding_ is held.

@@ -1,5 +1,6 @@
 #pragma once
 
+#include <cstdint>
 #include <string>
 
 namespace ferry::vm {
@@ -23,12 +24,14 @@ struct AdoptionClaim {
     kMigratingOut,  // still this host's; the session will be called off
     kInDoubt,       // was given away; the destination's word decides
     kIncoming,      // comes from another host, which has not given it away yet
+    kStale,         // another host was forced to run it: the session ends what is here
   };
   Kind kind = Kind::kOwner;
   std::string session_id;
   std::string destination;       // of what goes out
   bool may_have_left = false;    // by the session, unless the VMM shows that it has not
   bool guest_is_loaded = false;  // of what comes in: the guest's state is there
+  uint64_t stale_epoch = 0;      // of what is stale: its highest; what is above it came later
 };
 
 // Is told what becomes of one VM for as long as it is registered (UtilityVm::AddObserver).

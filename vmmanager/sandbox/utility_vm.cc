@@ -310,8 +310,8 @@ void UtilityVm::OnEvent(const SystemEvent& event) {
 void UtilityVm::OnExit(const SystemExit& exit) {
   last_exit_ = exit;
   // What is, or may be, another host's goes on there.
-  const bool ours =
-      phase_ != Phase::kGone && phase_ != Phase::kInDoubt && phase_ != Phase::kIncoming;
+  const bool ours = phase_ != Phase::kGone && phase_ != Phase::kInDoubt &&
+                    phase_ != Phase::kIncoming && incoming_session_.empty();
   spdlog::info("vm {}: {}", row_.name, ExitText(exit));
   if (guest_ != nullptr) {
     guest_->Close(VmEnded(row_.name, exit));
@@ -355,6 +355,10 @@ Task<absl::Status> UtilityVm::Stop(bool force, milliseconds timeout) {
   AsyncMutex::Guard lock = co_await operation_.Lock();
   CO_RETURN_IF_ERROR(CheckHere());
   CO_RETURN_IF_ERROR(RefuseIfMigrating("stopped"));
+  co_return co_await StopNow(force, timeout);
+}
+
+Task<absl::Status> UtilityVm::StopNow(bool force, milliseconds timeout) {
   if (phase_ == Phase::kStopped || phase_ == Phase::kFailed) co_return absl::OkStatus();
   if (phase_ != Phase::kUp) co_return Refuse("stopped");
   if (!force && paused_) {

@@ -173,6 +173,12 @@ class UtilityVm : public std::enable_shared_from_this<UtilityVm> {
   Task<void> MarkLost(uint64_t epoch, const std::string& why);
   // Ends what was prepared.
   Task<void> Discard(const absl::Status& reason);
+  // Another host was forced to run it, so the copy here is that session's, to be ended: nobody else
+  // does anything with it, and its end is not that of its containers. FAILED_PRECONDITION if a
+  // migration holds it. Repeating it does no harm.
+  absl::Status HoldStale(const std::string& session_id);
+  // Ends a copy that is held so.
+  Task<absl::Status> EndStale();
 
   // The VM as the store knows it, with where the guest's streams stand now.
   VmRow Row();
@@ -198,6 +204,8 @@ class UtilityVm : public std::enable_shared_from_this<UtilityVm> {
   absl::Status NotYet(const std::string& operation) const;
   // Returns when `holds` does not any more, or the daemon lets go; DEADLINE_EXCEEDED after `limit`.
   Task<absl::Status> AwaitWhile(std::function<bool()> holds, milliseconds limit);
+  // With the lock of operations, where it may be stopped.
+  Task<absl::Status> StopNow(bool force, milliseconds timeout);
   Task<absl::Status> ShutDownInOrder(milliseconds timeout);
   absl::Status CheckDisksMayChange(const std::string& operation) const;
   Task<absl::Status> PersistDisks();
@@ -250,7 +258,7 @@ class UtilityVm : public std::enable_shared_from_this<UtilityVm> {
   bool persist_pending_ = false;
 
   std::optional<MigrationNotice> notice_;  // the open migration, on the source
-  std::string incoming_session_;           // on the destination
+  std::string incoming_session_;           // on the destination; or it is stale, see HoldStale
   std::string arriving_session_;           // brought it, and has not recorded that yet
   bool runs_already_ = false;              // what was adopted as incoming had been told to run
   std::set<MoveObserver*> observers_;

@@ -23,6 +23,9 @@ Task<absl::Status> UtilityVm::Adopt(AdoptionClaim claim) {
     case AdoptionClaim::Kind::kIncoming:
       incoming_session_ = claim.session_id;
       break;
+    case AdoptionClaim::Kind::kStale:
+      if (row_.epoch <= claim.stale_epoch) incoming_session_ = claim.session_id;
+      break;
   }
   if (claim.kind == AdoptionClaim::Kind::kInDoubt) MarkInDoubt();
   if (claim.kind == AdoptionClaim::Kind::kIncoming) SetPhase(Phase::kIncoming);

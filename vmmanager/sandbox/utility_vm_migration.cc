@@ -196,4 +196,19 @@ Task<void> UtilityVm::Discard(const absl::Status& reason) {
   }
 }
 
+absl::Status UtilityVm::HoldStale(const std::string& session_id) {
+  if (incoming_session_ == session_id) return absl::OkStatus();
+  RETURN_IF_ERROR(RefuseIfMigrating("ended"));
+  incoming_session_ = session_id;
+  return absl::OkStatus();
+}
+
+Task<absl::Status> UtilityVm::EndStale() {
+  auto self = shared_from_this();
+  AsyncMutex::Guard lock = co_await operation_.Lock();
+  if (phase_ == Phase::kGone) co_return absl::OkStatus();
+  CO_RETURN_IF_ERROR(CheckHere());
+  co_return co_await StopNow(true, milliseconds(0));
+}
+
 }  // namespace ferry::vm

@@ -61,6 +61,12 @@ class ForcingTest : public DrivenTest {
     return vm.ok() && (*vm)->system() != nullptr && host.host.System(**vm)->Step();
   }
 
+  // Whether it is held there, to be ended.
+  static bool IsHeld(MigrationHost& host, const std::string& vm_id) {
+    auto vm = host.host.inventory->Find(vm_id);
+    return vm.ok() && !(*vm)->RefuseIfMigrating("started").ok();
+  }
+
   // Until the destination has answered to it.
   void AwaitTold(const std::string& id) {
     Until([&] { return Describe(a_, id).error().find("has no copy of it") != std::string::npos; });

@@ -175,12 +175,13 @@ TEST_F(StaleCopyTest, AMereRecordThatCouldNotActIsARecordAgain) {
   AsyncEvent go_on(io_.get_executor());
   FailLater(go_on);
   auto said = Begin(b_.sessions->Settle(ForcedRequest(id), "", MayForce::kYes));
-  Until([&] { return b_.sessions->Find(id).ok() && !Runs(b_, vm->id()); });
+  Until([&] { return b_.sessions->Find(id).ok() && IsHeld(b_, vm->id()); });
   EXPECT_EQ(Describe(b_, id).vm_name(), "web");
   // Somebody repeats a call meanwhile.
   auto resumed = Begin(Session(b_, id)->Finalize(v1::FINALIZE_ACTION_RESUME, ""));
   go_on.Set();
   EXPECT_EQ(Finish(said).status().code(), absl::StatusCode::kResourceExhausted);
+  EXPECT_FALSE(Runs(b_, vm->id()));
   const auto done = Finish(resumed);
   ASSERT_TRUE(done.ok()) << done.status();
   const auto proof = DecodeProof(*done, ForcedRequest(id).plan_sha256());
@@ -333,11 +334,11 @@ TEST_F(StaleCopyTest, AStaleCopyIsEndedByARestartedDaemonIfItWasOnlyWritten) {
   ASSERT_TRUE(Recover(a_, id, "web", kRunHere).ok());
   // The destination's daemon dies as soon as SUPERSEDED is written.
   AsyncEvent never(io_.get_executor());
-  auto there = *b_.host.inventory->Find("web");
   HoldAppend(b_, "SUPERSEDED", never);
   peer_->Release("Settle");
-  Until([&] { return there->system() == nullptr; });
+  Until([&] { return IsHeld(b_, vm->id()); });
   Settle();
+  EXPECT_TRUE(Runs(b_, vm->id()));
   vm::JournalRecord written = b_.host.store.journal().back();
   written.kind = "SUPERSEDED";
   b_.host.store.before_append = nullptr;
@@ -345,7 +346,8 @@ TEST_F(StaleCopyTest, AStaleCopyIsEndedByARestartedDaemonIfItWasOnlyWritten) {
   SessionRegistry restarted(*b_.deps);
   ASSERT_TRUE(Await(restarted.Load(JournalTrust::kWhole)).ok());
   EXPECT_FALSE(restarted.Describe(id)->done());
-  EXPECT_EQ(restarted.Claims().at(vm->id()).kind, vm::AdoptionClaim::Kind::kOwner);
+  EXPECT_EQ(restarted.Claims().at(vm->id()).kind, vm::AdoptionClaim::Kind::kStale);
+  EXPECT_EQ(restarted.Claims().at(vm->id()).stale_epoch, 2u);
   Await(restarted.Recover());
   Until([&] { return restarted.Describe(id)->done(); });
   Settle();

@@ -42,6 +42,32 @@ TEST_F(AdoptionTest, WhatMayHaveLeftAndRunsHasNotLeft) {
   EXPECT_EQ(Found()->state(), v1::VM_STATE_MIGRATING_OUT);
 }
 
+TEST_F(AdoptionTest, AStaleCopyIsItsSessionsAgain) {
+  const std::string id = Boot()->id();
+  AdoptionClaim claim;
+  claim.kind = AdoptionClaim::Kind::kStale;
+  claim.session_id = "session-1";
+  claim.stale_epoch = 1;
+  RestartDaemon({{id, claim}});
+  EXPECT_FALSE(Await(Found()->Stop(true, milliseconds(0))).ok());
+  EXPECT_TRUE(Found()->HoldStale("session-1").ok());
+  // Also if it ended while the daemon was away.
+  host_.backend.script().FailNext("Adopt", absl::NotFoundError("it does not run any more"));
+  RestartDaemon({{id, claim}});
+  EXPECT_EQ(Found()->state(), v1::VM_STATE_STOPPED);
+  EXPECT_FALSE(Await(Found()->Start()).ok());
+}
+
+TEST_F(AdoptionTest, WhatCameAfterAStaleCopyIsNoOnesButItsUsers) {
+  const std::string id = Boot()->id();
+  AdoptionClaim claim;
+  claim.kind = AdoptionClaim::Kind::kStale;
+  claim.session_id = "session-1";
+  claim.stale_epoch = 0;
+  RestartDaemon({{id, claim}});
+  EXPECT_TRUE(Await(Found()->Stop(true, milliseconds(0))).ok());
+}
+
 TEST_F(AdoptionTest, WhatCannotBeTakenOverAndLivesIsNeitherEndedNorStartedAgain) {
   auto vm = Boot();
   const std::string id = vm->id();

@@ -17,7 +17,9 @@ using ::testing::HasSubstr;
 
 struct RecordingObserver final : MoveObserver {
   void OnNotice(const MigrationNotice& notice) override { notices.push_back(notice); }
+  void OnEnded() override { ++ends; }
   std::vector<MigrationNotice> notices;
+  int ends = 0;
 };
 
 // One host with fakes below it.

@@ -230,6 +230,34 @@ TEST_F(VmMigrationTest, IncomingVmCanBePreparedOnce) {
             absl::StatusCode::kFailedPrecondition);
 }
 
+TEST_F(VmMigrationTest, AStaleCopyIsItsSessionsAlone) {
+  auto vm = Boot();
+  RecordingObserver observer;
+  vm->AddObserver(&observer);
+  ASSERT_TRUE(vm->HoldStale("session-1").ok());
+  EXPECT_TRUE(vm->HoldStale("session-1").ok());
+  EXPECT_FALSE(vm->HoldStale("session-2").ok());
+  EXPECT_EQ(vm->OpenMigration("session-2", "host-b:1").code(), absl::StatusCode::kAlreadyExists);
+  EXPECT_TRUE(absl::IsFailedPrecondition(Await(vm->Stop(true, milliseconds(0)))));
+  host_.backend.script().FailNext("Terminate", absl::InternalError("not now"));
+  EXPECT_FALSE(Await(vm->EndStale()).ok());
+  EXPECT_EQ(vm->state(), v1::VM_STATE_RUNNING);
+  EXPECT_TRUE(Await(vm->EndStale()).ok());
+  EXPECT_TRUE(Await(vm->EndStale()).ok());
+  EXPECT_EQ(vm->system(), nullptr);
+  EXPECT_FALSE(Await(vm->Start()).ok());
+  EXPECT_FALSE(Await(host_.inventory->Delete(vm)).ok());
+  // What it shared with others may run elsewhere.
+  EXPECT_EQ(observer.ends, 0);
+  vm->RemoveObserver(&observer);
+}
+
+TEST_F(VmMigrationTest, WhatAMigrationHoldsIsNotHeldAsStale) {
+  auto vm = Boot();
+  ASSERT_TRUE(vm->OpenMigration("session-2", "host-b:1").ok());
+  EXPECT_THAT(vm->HoldStale("session-1").message(), HasSubstr("session-2"));
+}
+
 TEST_F(VmMigrationTest, GuestIsRestoredOnlyBeforeItRuns) {
   auto vm = Boot();
   EXPECT_EQ(vm->RestoreGuest({}).code(), absl::StatusCode::kFailedPrecondition);
