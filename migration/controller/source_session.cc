@@ -95,6 +95,7 @@ Task<absl::StatusOr<std::string>> SourceSession::ExportAgain(
 // Once it has ended nobody can ask for the plan again.
 void SourceSession::LetGo() {
   MigrationSession::LetGo();
+  if (layers_ != nullptr) layers_->Close();
   std::string().swap(sealed_plan_);
   std::string().swap(request_);
   if (deps_.exports != nullptr) Spawn(deps_.executor(), deps_.exports->End(info_.vm_id()));

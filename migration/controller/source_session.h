@@ -3,11 +3,13 @@
 #include <memory>
 #include <optional>
 #include <string>
+#include <vector>
 
 #include "migration/controller/convergence_watch.h"
 #include "migration/controller/migration_session.h"
 #include "migration/controller/stall_watchdog.h"
 #include "migration/controller/time_limit.h"
+#include "migration/layers/layer_sender.h"
 #include "vmmanager/schema/migration.h"
 
 namespace ferry::migration {
@@ -88,6 +90,9 @@ class SourceSession final : public MigrationSession {
   using Self = std::shared_ptr<SourceSession>;
   Self self() { return std::static_pointer_cast<SourceSession>(shared_from_this()); }
 
+  absl::StatusOr<std::vector<LayerFile>> FindLayers(const v1::SendLayersRequest& request) const;
+  Task<absl::Status> SendOver(v1::SendLayersRequest request, std::vector<LayerFile> files,
+                              std::string socket_path);
   Task<absl::StatusOr<std::string>> Export();
   Task<absl::StatusOr<std::string>> MakePlan(std::string compat_info);
   Task<absl::Status> TakeStep(absl::StatusOr<std::optional<SourceStep>> step);
@@ -187,7 +192,8 @@ class SourceSession final : public MigrationSession {
   bool telling_ = false;         // the destination has yet to be told of FORCED
   bool commit_when_ready_ = false;
   bool commit_started_ = false;
-  std::shared_ptr<SessionConnection> layers_;  // while layers are sent
+  bool sends_layers_ = false;                  // SendLayers runs
+  std::shared_ptr<SessionConnection> layers_;  // while they are sent
   absl::Status transfer_status_;
   std::unique_ptr<StallWatchdog> watchdog_;  // while memory moves
   std::unique_ptr<TimeLimit> time_limit_;    // of the whole

@@ -21,7 +21,7 @@ class FakeWire : public std::enable_shared_from_this<FakeWire> {
       : executor_(executor),
         acceptor_(executor, Tcp::endpoint(asio::ip::address_v4::loopback(), 0)) {}
 
-  // Leads to `target` ("host:port") from the returned address; for one connection.
+  // Leads to `target` ("host:port") from the returned address; for one connection at a time.
   std::string LeadTo(const std::string& target) {
     Spawn(executor_, Serve(shared_from_this(), target));
     return absl::StrCat("127.0.0.1:", acceptor_.local_endpoint().port());
@@ -35,6 +35,9 @@ class FakeWire : public std::enable_shared_from_this<FakeWire> {
 
   // May change bytes on their way to the destination.
   std::function<void(std::string& bytes)> tamper;
+  // What each piece, of at most so many bytes, takes on its way.
+  static constexpr size_t kPiece = 4096;
+  milliseconds pause{0};
 
  private:
   using Self = std::shared_ptr<FakeWire>;
@@ -58,13 +61,14 @@ class FakeWire : public std::enable_shared_from_this<FakeWire> {
 
   static Task<void> Pump(Self self, Socket from, Socket to, bool to_destination) {
     boost::system::error_code error;
-    std::string buffer(4096, '\0');
+    std::string buffer(kPiece, '\0');
     while (!error) {
       const size_t size = co_await from->async_read_some(
           asio::buffer(buffer), asio::redirect_error(asio::use_awaitable, error));
       if (error) break;
       std::string bytes = buffer.substr(0, size);
       if (to_destination && self->tamper) self->tamper(bytes);
+      if (to_destination && self->pause.count() > 0) co_await Delay(self->pause);
       co_await asio::async_write(*to, asio::buffer(bytes),
                                  asio::redirect_error(asio::use_awaitable, error));
     }

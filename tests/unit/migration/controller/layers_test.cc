@@ -1,0 +1,150 @@
+// Layers of containers that the destination lacks, on their way to it.
+#include <sys/stat.h>
+#include <unistd.h>
+
+#include <chrono>
+
+#include "tests/unit/migration/controller/containers_fixture.h"
+
+namespace ferry::migration {
+namespace {
+
+using ::testing::IsEmpty;
+using ::testing::SizeIs;
+
+class LayersTest : public ContainersTest {
+ protected:
+  // Up to both sides knowing of the VM, and the destination of where its container's things are.
+  void ImportAndBind(const std::string& id, const std::string& container, uint32_t expiry = 0) {
+    ImportAndBind(ExportRequest(id, "web", expiry), container);
+  }
+  void ImportAndBind(const v1::PrepareAndExportSandboxRequest& request,
+                     const std::string& container) {
+    const std::string& id = request.session_id();
+    auto plan = Await(a_.sessions->PrepareAndExport(request));
+    ASSERT_TRUE(plan.ok()) << plan.status();
+    ASSERT_TRUE(Import(id, *plan, request.expiry()).ok());
+    v1::BindContainerRequest bind;
+    bind.set_session_id(id);
+    bind.set_source_container_id(container);
+    auto bound = Await(b_.sessions->Bind(bind));
+    ASSERT_TRUE(bound.ok()) << bound.status();
+  }
+
+  absl::StatusOr<v1::ReceiveLayersResponse> Receive(const std::string& id) {
+    v1::ReceiveLayersRequest request;
+    request.set_session_id(id);
+    return Await(b_.sessions->ReceiveLayers(request));
+  }
+
+  static v1::SendLayersRequest SendRequest(const std::string& id,
+                                           const v1::ReceiveLayersResponse& awaited) {
+    v1::SendLayersRequest request;
+    request.set_session_id(id);
+    request.set_session_address(awaited.session_address());
+    request.set_session_token(awaited.session_token());
+    *request.mutable_layers() = awaited.layers();
+    return request;
+  }
+  absl::Status Send(const std::string& id, const v1::ReceiveLayersResponse& awaited) {
+    return Await(a_.sessions->SendLayers(SendRequest(id, awaited)));
+  }
+
+  // From now on what is awaited comes over a wire of the test's.
+  FakeWire& Divert(v1::ReceiveLayersResponse& awaited) {
+    FakeWire& wire = UseWire();
+    awaited.set_session_address(wire.LeadTo(awaited.session_address()));
+    return wire;
+  }
+
+  // Nobody needs anything at the destination, and nothing is there.
+  void ExpectNoLayers() {
+    const std::string images = folder_.path() + "/b/images";
+    // What is under way there ends by itself.
+    for (int times = 0; times < 5000; ++times) {
+      if (vm::FilesIn(images + "/tmp").empty() && vm::FilesIn(images + "/layers").empty()) break;
+      Await(Delay(milliseconds(1)));
+    }
+    EXPECT_THAT(vm::FilesIn(images + "/tmp"), IsEmpty());
+    EXPECT_THAT(vm::FilesIn(images + "/layers"), IsEmpty());
+    EXPECT_THAT(on_b_.images->Pins(), IsEmpty());
+  }
+
+  // Whether the destination has a whole layer in its hands and looks at its digest.
+  bool IsBeingRead() const {
+    for (const auto& folder :
+         std::filesystem::directory_iterator(folder_.path() + "/b/images/tmp")) {
+      std::error_code none;
+      const auto file = std::filesystem::status(folder.path() / "layer", none);
+      if (!none && file.permissions() == std::filesystem::perms::owner_read) return true;
+    }
+    return false;
+  }
+
+  static std::string Noise(size_t size) {
+    std::string bytes(size, '\0');
+    for (size_t i = 0; i < size; ++i) bytes[i] = static_cast<char>(i * i >> 7);
+    return bytes;
+  }
+};
+
+TEST_F(LayersTest, WhatTheDestinationLacksComesFirst) {
+  auto vm = Boot();
+  const std::string container = RunContainer(vm, "one", {"base", "app"}, false);
+  Give(on_b_, "image", "base");
+  EXPECT_EQ(Wait(a_, Migrate()).vm_location(), "host-b:1");
+  ExpectMoved(vm, 2);
+  EXPECT_EQ(vm::ReadFile(on_b_.images->PathOf(vm::DigestOf("app"))), "app");
+  // Nobody has them but the image and the container.
+  Until([&] { return on_b_.images->Pins().size() == 2; });
+  EXPECT_EQ(on_b_.images->Pins()[0].owner, container);
+  EXPECT_THAT(on_b_.images->Pins()[0].layers, SizeIs(2));
+  EXPECT_EQ(on_b_.images->Pins()[1].owner, "image");
+}
+
+TEST_F(LayersTest, WhatNoContainerOfTheVmHasIsNotSent) {
+  auto vm = Boot();
+  const std::string container = RunContainer(vm, "one", {"base"}, false);
+  Give(on_a_, "image", "secret");
+  ImportAndBind("s1", container);
+  auto awaited = Receive("s1");
+  ASSERT_TRUE(awaited.ok()) << awaited.status();
+  awaited->add_layers(vm::DigestOf("secret"));
+  const absl::Status refused = Send("s1", *awaited);
+  EXPECT_TRUE(absl::IsInvalidArgument(refused)) << refused;
+  EXPECT_THAT(std::string(refused.message()), HasSubstr(vm::DigestOf("secret")));
+}
+
+TEST_F(LayersTest, TheyAreSentOnceAtATime) {
+  auto vm = Boot();
+  const std::string container = RunContainer(vm, "one", {"base"}, false);
+  ImportAndBind("s1", container);
+  auto awaited = Receive("s1");
+  ASSERT_TRUE(awaited.ok()) << awaited.status();
+  auto first = Begin(a_.sessions->SendLayers(SendRequest("s1", *awaited)));
+  auto second = Begin(a_.sessions->SendLayers(SendRequest("s1", *awaited)));
+  EXPECT_TRUE(Finish(first).ok()) << Finish(first);
+  EXPECT_TRUE(absl::IsFailedPrecondition(Finish(second))) << Finish(second);
+}
+
+TEST_F(LayersTest, NothingMoreIsSentOfAVmThatStays) {
+  auto vm = Boot();
+  const std::string layer = Noise(150 * FakeWire::kPiece);
+  const std::string container = RunContainer(vm, "one", {layer}, false);
+  ImportAndBind("s1", container);
+  auto awaited = Receive("s1");
+  ASSERT_TRUE(awaited.ok()) << awaited.status();
+  size_t passed = 0;
+  FakeWire& wire = Divert(*awaited);
+  wire.pause = milliseconds(10);
+  wire.tamper = [&passed](const std::string& bytes) { passed += bytes.size(); };
+  auto sent = Begin(a_.sessions->SendLayers(SendRequest("s1", *awaited)));
+  Until([&] { return passed > 10 * FakeWire::kPiece; });
+  ASSERT_TRUE(Resume(a_, "s1").ok());
+  EXPECT_FALSE(Finish(sent).ok());
+  EXPECT_LT(passed, layer.size());
+  EXPECT_EQ(vm->state(), v1::VM_STATE_RUNNING);
+}
+
+}  // namespace
+}  // namespace ferry::migration
