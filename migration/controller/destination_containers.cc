@@ -2,12 +2,14 @@
 #include <openssl/rand.h>
 #include <spdlog/spdlog.h>
 
+#include "absl/strings/escaping.h"
 #include "absl/strings/str_cat.h"
 #include "bridge/runtime/status_macros.h"
 #include "bridge/runtime/str_cat.h"
 #include "ferry/v1/container.pb.h"
 #include "migration/controller/destination_session.h"
 #include "migration/layers/layer_receiver.h"
+#include "vmmanager/state/envelope.h"
 
 namespace ferry::migration {
 namespace {
@@ -27,7 +29,7 @@ absl::StatusOr<std::string> DestinationSession::MakeToken() const {
 
 void DestinationSession::MakeArrivals(const vm::PlanState& plan) {
   if (plan.vm.containers_size() == 0) return;
-  arrivals_ = std::make_unique<vm::ContainerArrivals>(
+  arrivals_ = std::make_shared<vm::ContainerArrivals>(
       *deps_.containers, vm_,
       std::vector<state::v1::ContainerRecord>(plan.vm.containers().begin(),
                                               plan.vm.containers().end()));
@@ -80,7 +82,7 @@ Task<absl::StatusOr<v1::ReceiveLayersResponse>> DestinationSession::ReceiveLayer
   std::map<std::string, uint64_t> wanted;
   if (arrivals_ != nullptr) wanted = arrivals_->MissingLayers();
   if (wanted.empty()) co_return response;
-  if (layers_expected_ != nullptr || layers_ != nullptr) {
+  if (takes_layers_) {
     co_return absl::FailedPreconditionError(
         absl::StrCat("session ", id(), " expects its layers already"));
   }
@@ -90,6 +92,7 @@ Task<absl::StatusOr<v1::ReceiveLayersResponse>> DestinationSession::ReceiveLayer
   response.set_session_address(deps_.listener.address());
   response.set_session_token(token);
   for (const auto& [digest, size] : wanted) response.add_layers(digest);
+  takes_layers_ = true;
   Spawn(deps_.executor(), TakeLayers(keep, std::move(wanted)));
   co_return response;
 }
@@ -99,6 +102,8 @@ Task<void> DestinationSession::TakeLayers(Self self, std::map<std::string, uint6
   self->layers_expected_.reset();
   absl::Status taken = connection.status();
   if (taken.ok()) taken = co_await self->TakeLayersFrom(*connection, std::move(wanted));
+  taken.Update(co_await self->KeepLayers());
+  self->takes_layers_ = false;
   // The source is told, too; it decides what follows from that.
   if (!taken.ok()) spdlog::warn("session {}: {}", self->id(), taken.ToString());
 }
@@ -106,11 +111,11 @@ Task<void> DestinationSession::TakeLayers(Self self, std::map<std::string, uint6
 Task<absl::Status> DestinationSession::TakeLayersFrom(std::shared_ptr<SessionConnection> connection,
                                                       std::map<std::string, uint64_t> wanted) {
   auto keep = self();
-  if (info_.done() || arrivals_ == nullptr) {
+  if (!wants_layers()) {
     co_return absl::CancelledError("the session ended before its layers came");
   }
   LayerReceiver::Options options;
-  options.owner = arrivals_->LayerOwner();
+  options.owner = LayerOwner();
   options.reserve = deps_.image_reserve;
   CO_ASSIGN_OR_RETURN(options.socket_path, MakeSocketPath("l"));
   layers_ = connection;
@@ -118,11 +123,50 @@ Task<absl::Status> DestinationSession::TakeLayersFrom(std::shared_ptr<SessionCon
   absl::Status received = co_await receiver.Receive(connection, std::move(wanted), nullptr);
   layers_.reset();
   connection->Close();
-  if (info_.done() || arrivals_ == nullptr) {
-    co_return absl::CancelledError("the session ended while its layers came");
-  }
-  if (received.ok()) received = co_await arrivals_->PinLayers();
   co_return received;
+}
+
+bool DestinationSession::wants_layers() const {
+  const bool open = core_->record() == DestinationRecord::kImported ||
+                    core_->record() == DestinationRecord::kListening;
+  return open && arrivals_ != nullptr;
+}
+
+Task<absl::Status> DestinationSession::KeepLayers() {
+  auto keep = self();
+  AsyncMutex::Guard lock = co_await deciding_.Lock();
+  absl::Status kept;
+  if (wants_layers()) {
+    const std::shared_ptr<vm::ContainerArrivals> arrivals = arrivals_;
+    kept = co_await arrivals->PinLayers();
+  }
+  // Where some are missing yet, those that came wait for the others.
+  if (kept.ok()) co_await DropLayerPin();
+  co_return kept;
+}
+
+// Some layers may have been there, or have come, for others.
+Task<absl::Status> DestinationSession::PrepareContainers() {
+  auto keep = self();
+  if (arrivals_ == nullptr) co_return absl::OkStatus();
+  CO_RETURN_IF_ERROR(arrivals_->CheckReady());
+  CO_RETURN_IF_ERROR(co_await arrivals_->PinLayers());
+  co_await DropLayerPin();
+  co_return absl::OkStatus();
+}
+
+// Looks like a container's, and is none's: a daemon that is started anew lets go of it. No other
+// session's, so that none takes anything from another.
+std::string DestinationSession::LayerOwner() const {
+  return absl::BytesToHexString(vm::Sha256(absl::StrCat("layers of session ", id())));
+}
+
+Task<void> DestinationSession::DropLayerPin() {
+  auto keep = self();
+  vm::ImageStore* images = deps_.containers == nullptr ? nullptr : deps_.containers->deps().images;
+  if (images == nullptr) co_return;
+  const absl::Status unpinned = co_await images->Unpin(LayerOwner());
+  if (!unpinned.ok()) spdlog::warn("session {}: {}", id(), unpinned.ToString());
 }
 
 }  // namespace ferry::migration

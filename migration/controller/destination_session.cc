@@ -162,9 +162,7 @@ Task<absl::StatusOr<v1::PrepareSandboxResponse>> DestinationSession::Prepare(
   UseOptions(*converted);
   verify_ = converted->checksum_verification.value_or(false);
   CO_RETURN_IF_ERROR(CheckRoom());
-  if (arrivals_ != nullptr) {
-    CO_RETURN_IF_ERROR(Explain(arrivals_->CheckReady(), "prepare", ""));
-  }
+  CO_RETURN_IF_ERROR(Explain(co_await PrepareContainers(), "prepare", ""));
   CO_ASSIGN_OR_RETURN(incoming_path_, MakeSocketPath());
   vm::MigrationEndpoint endpoint;
   endpoint.unix_path = incoming_path_;
@@ -502,7 +500,10 @@ Task<void> DestinationSession::FinishRefuse() {
   if (vm_ != nullptr) co_await vm_->Discard(reason);
   absl::Status forgotten = co_await deps_.inventory.Forget(info_.vm_id(), "");
   if (!forgotten.ok()) spdlog::error("session {}: {}", id(), forgotten.ToString());
-  if (arrivals_ != nullptr) co_await arrivals_->Discard();
+  if (arrivals_ != nullptr) {
+    co_await arrivals_->Discard();
+    co_await DropLayerPin();
+  }
   if (info_.state() != v1::SESSION_STATE_CANCELLING) {
     (void)Enter(SessionCall::kTransferFailed);
     (void)Enter(SessionCall::kFinalizeDone);

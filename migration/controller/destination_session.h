@@ -81,6 +81,15 @@ class DestinationSession final : public MigrationSession {
   static Task<void> TakeLayers(Self self, std::map<std::string, uint64_t> wanted);
   Task<absl::Status> TakeLayersFrom(std::shared_ptr<SessionConnection> connection,
                                     std::map<std::string, uint64_t> wanted);
+  // Whether there is somebody to take layers for.
+  bool wants_layers() const;
+  // What came is the containers', or nobody's if the session has ended.
+  Task<absl::Status> KeepLayers();
+  // All that they consist of is here, and stays.
+  Task<absl::Status> PrepareContainers();
+  // Who has the layers that come until their containers have.
+  std::string LayerOwner() const;
+  Task<void> DropLayerPin();
   Task<absl::Status> TakeStep(absl::StatusOr<std::optional<DestinationStep>> step);
   Task<DestinationCommit::Copy> LookAtCopy();
   static Task<void> AwaitDecision(Self self);
@@ -136,7 +145,8 @@ class DestinationSession final : public MigrationSession {
   DestinationRecord former_record_ = DestinationRecord::kNone;  // before this daemon process
   JournalTrust former_trust_ = JournalTrust::kWhole;
   std::unique_ptr<SessionListener::Expectation> expectation_;
-  std::unique_ptr<vm::ContainerArrivals> arrivals_;  // nullptr: no containers come
+  std::shared_ptr<vm::ContainerArrivals> arrivals_;  // nullptr: no containers come
+  bool takes_layers_ = false;                        // TakeLayers runs
   std::unique_ptr<SessionListener::Expectation> layers_expected_;
   std::shared_ptr<SessionConnection> layers_;  // while they come
   std::string incoming_path_;

@@ -102,6 +102,32 @@ TEST_F(LayersTest, WhatTheDestinationLacksComesFirst) {
   EXPECT_EQ(on_b_.images->Pins()[1].owner, "image");
 }
 
+TEST_F(LayersTest, WhatCameForAnotherIsKeptForThisOneToo) {
+  auto vm = Boot();
+  const std::string container = RunContainer(vm, "one", {"base"}, false);
+  ImportAndBind("s1", container);
+  Give(on_b_, "image", "base");
+  ASSERT_TRUE(Prepare(b_, "s1").ok());
+  ASSERT_TRUE(Await(on_b_.images->Unpin("image")).ok());
+  EXPECT_TRUE(on_b_.images->Has(vm::DigestOf("base")));
+}
+
+TEST_F(LayersTest, NothingIsKeptOfWhatIsTakenInWhileTheSessionIsCalledOff) {
+  auto vm = Boot();
+  // So much that it takes a while to be read again, for its digest.
+  const std::string layer = Noise(24 * 1024 * 1024);
+  const std::string container = RunContainer(vm, "one", {layer}, false);
+  ImportAndBind("s1", container);
+  auto awaited = Receive("s1");
+  ASSERT_TRUE(awaited.ok()) << awaited.status();
+  auto sent = Begin(a_.sessions->SendLayers(SendRequest("s1", *awaited)));
+  while (!IsBeingRead() && !sent->has_value()) Await(Delay(milliseconds(1)));
+  EXPECT_TRUE(Cancel(b_, "s1").ok());
+  (void)Finish(sent);
+  while (IsBeingRead()) Await(Delay(milliseconds(1)));
+  ExpectNoLayers();
+}
+
 TEST_F(LayersTest, WhatNoContainerOfTheVmHasIsNotSent) {
   auto vm = Boot();
   const std::string container = RunContainer(vm, "one", {"base"}, false);
