@@ -117,6 +117,8 @@ Task<absl::Status> Orchestrator::BringContainers(std::shared_ptr<Run> run,
   receive.set_session_id(run->session->id());
   auto awaited = co_await run->peer->ReceiveLayers(std::move(receive));
   if (!awaited.ok()) co_return awaited.status();
+  // They may have come meanwhile for another VM.
+  if (awaited->layers().empty()) co_return absl::OkStatus();
   v1::SendLayersRequest send;
   send.set_session_id(run->session->id());
   send.set_session_address(awaited->session_address());

@@ -102,6 +102,18 @@ TEST_F(LayersTest, WhatTheDestinationLacksComesFirst) {
   EXPECT_EQ(on_b_.images->Pins()[1].owner, "image");
 }
 
+TEST_F(LayersTest, WhatCameMeanwhileForAnotherIsNotAwaited) {
+  auto vm = Boot();
+  RunContainer(vm, "one", {"base"}, false);
+  peer_->Block("ReceiveLayers");
+  const std::string id = Migrate();
+  Await(peer_->WaitBlocked("ReceiveLayers"));
+  Give(on_b_, "image", "base");
+  peer_->Release("ReceiveLayers");
+  EXPECT_EQ(Wait(a_, id).vm_location(), "host-b:1");
+  ExpectMoved(vm, 2);
+}
+
 TEST_F(LayersTest, WhatCameForAnotherIsKeptForThisOneToo) {
   auto vm = Boot();
   const std::string container = RunContainer(vm, "one", {"base"}, false);
