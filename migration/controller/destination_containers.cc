@@ -123,6 +123,7 @@ Task<absl::Status> DestinationSession::TakeLayersFrom(std::shared_ptr<SessionCon
   absl::Status received = co_await receiver.Receive(connection, std::move(wanted), nullptr);
   layers_.reset();
   connection->Close();
+  Touch();  // that took its time
   co_return received;
 }
 

@@ -264,7 +264,8 @@ bool DestinationSession::may_expire() const {
   // As long as the source is there and sends, it is the source that counts.
   const bool receiving = info_.state() == v1::SESSION_STATE_TRANSFERRING &&
                          connection_ != nullptr && !connection_->closed();
-  return !receiving;
+  const bool layers_come = layers_ != nullptr && !layers_->closed();
+  return !receiving && !layers_come;
 }
 
 Task<void> DestinationSession::Expire(EndReason why) {

@@ -83,7 +83,8 @@ class SourceSession final : public MigrationSession {
  protected:
   Role role() const override { return Role::kSource; }
   void LetGo() override;
-  bool may_expire() const override { return !commit_when_ready_; }
+  // Whoever asked for layers to be sent waits for that.
+  bool may_expire() const override { return !commit_when_ready_ && !sends_layers_; }
   Task<void> Expire(EndReason why) override;
 
  private:

@@ -102,6 +102,20 @@ TEST_F(LayersTest, WhatTheDestinationLacksComesFirst) {
   EXPECT_EQ(on_b_.images->Pins()[1].owner, "image");
 }
 
+TEST_F(LayersTest, ACopyThatTakesLongerThanTheExpiryIsNoReasonToGiveUp) {
+  auto vm = Boot();
+  const std::string container = RunContainer(vm, "one", {Noise(150 * FakeWire::kPiece)}, false);
+  ImportAndBind("s1", container, 1);
+  auto awaited = Receive("s1");
+  ASSERT_TRUE(awaited.ok()) << awaited.status();
+  Divert(*awaited).pause = milliseconds(10);
+  const auto begun = std::chrono::steady_clock::now();
+  const absl::Status sent = Send("s1", *awaited);
+  EXPECT_TRUE(sent.ok()) << sent;
+  EXPECT_GT(std::chrono::steady_clock::now() - begun, std::chrono::seconds(1));
+  EXPECT_TRUE(Prepare(b_, "s1").ok());
+}
+
 TEST_F(LayersTest, WhatCameMeanwhileForAnotherIsNotAwaited) {
   auto vm = Boot();
   RunContainer(vm, "one", {"base"}, false);
