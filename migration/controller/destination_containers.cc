@@ -86,6 +86,7 @@ Task<absl::StatusOr<v1::ReceiveLayersResponse>> DestinationSession::ReceiveLayer
     co_return absl::FailedPreconditionError(
         absl::StrCat("session ", id(), " expects its layers already"));
   }
+  CO_RETURN_IF_ERROR(Explain(co_await CheckLayerRoom(wanted), "receive layers", ""));
   CO_ASSIGN_OR_RETURN(const std::string token, MakeToken());
   CO_ASSIGN_OR_RETURN(layers_expected_,
                       deps_.listener.Expect(id(), token, deps_.store().journal_id(), peer_name_));
@@ -95,6 +96,14 @@ Task<absl::StatusOr<v1::ReceiveLayersResponse>> DestinationSession::ReceiveLayer
   takes_layers_ = true;
   Spawn(deps_.executor(), TakeLayers(keep, std::move(wanted)));
   co_return response;
+}
+
+Task<absl::Status> DestinationSession::CheckLayerRoom(std::map<std::string, uint64_t> wanted) {
+  auto keep = self();
+  LayerReceiver::Options options;
+  options.reserve = deps_.image_reserve;
+  LayerReceiver receiver(deps_.executor(), *deps_.containers->deps().images, std::move(options));
+  co_return co_await receiver.CheckRoom(std::move(wanted));
 }
 
 Task<void> DestinationSession::TakeLayers(Self self, std::map<std::string, uint64_t> wanted) {

@@ -78,6 +78,7 @@ class DestinationSession final : public MigrationSession {
   absl::Status CheckBinds(const std::string& call) const;
   void MakeArrivals(const vm::PlanState& plan);
   absl::StatusOr<std::string> MakeToken() const;
+  Task<absl::Status> CheckLayerRoom(std::map<std::string, uint64_t> wanted);
   static Task<void> TakeLayers(Self self, std::map<std::string, uint64_t> wanted);
   Task<absl::Status> TakeLayersFrom(std::shared_ptr<SessionConnection> connection,
                                     std::map<std::string, uint64_t> wanted);

@@ -1,12 +1,14 @@
 #include "migration/layers/layer_receiver.h"
 
 #include <fcntl.h>
+#include <unistd.h>
 
 #include <algorithm>
-#include <boost/asio/local/stream_protocol.hpp>
 #include <cerrno>
+#include <limits>
 #include <utility>
 
+#include "absl/cleanup/cleanup.h"
 #include "absl/strings/str_cat.h"
 #include "bridge/runtime/status_macros.h"
 #include "bridge/runtime/unique_fd.h"
@@ -24,17 +26,34 @@ absl::Status NoRoom(absl::string_view message) {
                               "make room on the disk of ferryd's state folder there");
 }
 
+// Whatever the sizes are, which the source has said.
+uint64_t Sum(const std::map<std::string, uint64_t>& sizes) {
+  constexpr uint64_t kMost = std::numeric_limits<uint64_t>::max();
+  uint64_t sum = 0;
+  for (const auto& [digest, size] : sizes) sum = size <= kMost - sum ? sum + size : kMost;
+  return sum;
+}
+
+absl::Status CheckFree(int fd, uint64_t size, uint64_t reserve) {
+  ASSIGN_OR_RETURN(const uint64_t free, layers::FreeBytes(fd));
+  if (free >= reserve && free - reserve >= size) return absl::OkStatus();
+  return NoRoom(absl::StrCat("the layers take ", size, " bytes, and the disk has ", free,
+                             " left, of which ", reserve, " are kept for others"));
+}
+
+absl::Status CannotTake(const boost::system::error_code& ec) {
+  return absl::UnavailableError(absl::StrCat("cannot take layers: ", ec.message()));
+}
+
 }  // namespace
 
 // The file as it grows. Blocks; shared with the thread that writes it.
 struct LayerReceiver::File {
-  absl::Status Open(const std::string& path, uint64_t size, uint64_t reserve) {
+  // For want of room for all that is to come nothing of it is taken.
+  absl::Status Open(const std::string& path, uint64_t all, uint64_t reserve) {
     fd.Reset(::open(path.c_str(), O_WRONLY | O_CREAT | O_EXCL | O_CLOEXEC | O_NOFOLLOW, 0600));
     if (!fd.valid()) return absl::ErrnoToStatus(errno, "cannot keep a layer");
-    ASSIGN_OR_RETURN(const uint64_t free, layers::FreeBytes(fd.get()));
-    if (free >= reserve && free - reserve >= size) return absl::OkStatus();
-    return NoRoom(absl::StrCat("the layer takes ", size, " bytes, and the disk has ", free,
-                               " left, of which ", reserve, " are kept for others"));
+    return CheckFree(fd.get(), all, reserve);
   }
 
   absl::Status Write(const std::string& piece) {
@@ -46,36 +65,46 @@ struct LayerReceiver::File {
   UniqueFd fd;
 };
 
+Task<absl::Status> LayerReceiver::CheckRoom(std::map<std::string, uint64_t> wanted) {
+  auto made = co_await store_.MakeTempFolder(std::nullopt);
+  if (!made.ok()) co_return made.status();
+  const std::shared_ptr<vm::TempFolder> folder = *std::move(made);
+  std::function<absl::Status()> look = [folder, all = Sum(wanted), reserve = options_.reserve] {
+    return CheckFree(folder->out_fd(), all, reserve);
+  };
+  absl::Status room = co_await folder->worker().Run(kLayerDiskTime, "the disk", std::move(look));
+  co_await folder->Remove();
+  co_return room;
+}
+
 Task<absl::Status> LayerReceiver::Receive(std::shared_ptr<SessionConnection> connection,
                                           std::map<std::string, uint64_t> wanted,
                                           OnProgress progress) {
   wanted_ = std::move(wanted);
   received_ = 0;
-  total_ = 0;
-  for (const auto& [digest, size] : wanted_) total_ += size;
+  total_ = Sum(wanted_);
   progress_ = std::move(progress);
+  // The path is there for the next attempt, however this one ends.
+  const absl::Cleanup remove = [this] { ::unlink(options_.socket_path.c_str()); };
+  co_return co_await TakeAll(std::move(connection));
+}
+
+absl::Status LayerReceiver::ListenOn(Acceptor* acceptor) const {
+  ::unlink(options_.socket_path.c_str());
   boost::system::error_code ec;
   const asio::local::stream_protocol::endpoint endpoint(options_.socket_path);
-  asio::local::stream_protocol::acceptor acceptor(executor_);
-  acceptor.open(endpoint.protocol(), ec);
-  if (!ec) acceptor.bind(endpoint, ec);
-  if (!ec) acceptor.listen(asio::socket_base::max_listen_connections, ec);
-  if (ec) co_return absl::UnavailableError(absl::StrCat("cannot take layers: ", ec.message()));
+  acceptor->open(endpoint.protocol(), ec);
+  if (!ec) acceptor->bind(endpoint, ec);
+  if (!ec) acceptor->listen(asio::socket_base::max_listen_connections, ec);
+  return ec ? CannotTake(ec) : absl::OkStatus();
+}
+
+Task<absl::Status> LayerReceiver::TakeAll(std::shared_ptr<SessionConnection> connection) {
+  Acceptor acceptor(executor_);
+  CO_RETURN_IF_ERROR(ListenOn(&acceptor));
   CO_RETURN_IF_ERROR(connection->RelayToPath(options_.socket_path));
   while (!wanted_.empty()) {
-    using asio::experimental::awaitable_operators::operator||;
-    LayerChannel::Socket socket(executor_);
-    auto first =
-        co_await (acceptor.async_accept(socket, asio::redirect_error(asio::use_awaitable, ec)) ||
-                  connection->WaitClosed());
-    if (first.index() == 1) {
-      const absl::Status why = std::get<1>(first);
-      co_return absl::UnavailableError(
-          absl::StrCat("the source went away with layers left to send",
-                       why.ok() ? std::string() : absl::StrCat(": ", why.message())));
-    }
-    if (ec) co_return absl::UnavailableError(absl::StrCat("cannot take layers: ", ec.message()));
-    LayerChannel channel(std::move(socket));
+    CO_ASSIGN_OR_RETURN(LayerChannel channel, co_await NextChannel(&acceptor, connection));
     absl::Status taken = co_await TakeOne(&channel);
     std::string answer;
     if (!taken.ok()) answer = taken.message().empty() ? "refused" : std::string(taken.message());
@@ -85,6 +114,24 @@ Task<absl::Status> LayerReceiver::Receive(std::shared_ptr<SessionConnection> con
     if (!taken.ok()) co_return taken;
   }
   co_return absl::OkStatus();
+}
+
+Task<absl::StatusOr<LayerChannel>> LayerReceiver::NextChannel(
+    Acceptor* acceptor, std::shared_ptr<SessionConnection> connection) {
+  using asio::experimental::awaitable_operators::operator||;
+  boost::system::error_code ec;
+  LayerChannel::Socket socket(executor_);
+  auto first =
+      co_await (acceptor->async_accept(socket, asio::redirect_error(asio::use_awaitable, ec)) ||
+                connection->WaitClosed());
+  if (first.index() == 1) {
+    const absl::Status why = std::get<1>(first);
+    co_return absl::UnavailableError(
+        absl::StrCat("the source went away with layers left to send",
+                     why.ok() ? std::string() : absl::StrCat(": ", why.message())));
+  }
+  if (ec) co_return CannotTake(ec);
+  co_return LayerChannel(std::move(socket));
 }
 
 absl::Status LayerReceiver::CheckWanted(const LayerHeader& header) const {
@@ -125,8 +172,8 @@ Task<absl::Status> LayerReceiver::StoreIn(std::shared_ptr<vm::TempFolder> folder
                                           LayerChannel* channel, LayerHeader header) {
   auto file = std::make_shared<File>();
   std::function<absl::Status()> open = [file, path = absl::StrCat(folder->path(), "/", kName),
-                                        size = header.size, reserve = options_.reserve] {
-    return file->Open(path, size, reserve);
+                                        all = Sum(wanted_), reserve = options_.reserve] {
+    return file->Open(path, all, reserve);
   };
   CO_RETURN_IF_ERROR(co_await folder->worker().Run(kLayerDiskTime, "the disk", std::move(open)));
   uint64_t left = header.size;

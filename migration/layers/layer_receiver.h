@@ -1,5 +1,6 @@
 #pragma once
 
+#include <boost/asio/local/stream_protocol.hpp>
 #include <cstdint>
 #include <functional>
 #include <map>
@@ -7,6 +8,7 @@
 #include <string>
 
 #include "absl/status/status.h"
+#include "absl/status/statusor.h"
 #include "bridge/runtime/async.h"
 #include "migration/connection/session_connection.h"
 #include "migration/layers/layer_channel.h"
@@ -22,7 +24,7 @@ class LayerReceiver {
   struct Options {
     std::string owner;        // whose pin keeps the layers
     uint64_t reserve = 0;     // bytes of the disk that are kept for others
-    std::string socket_path;  // a free one, in a folder that only we can enter
+    std::string socket_path;  // in a folder that only we can enter; what is there goes
   };
   // Told how many bytes of layers have come, of all that are to.
   using OnProgress = std::function<void(uint64_t received, uint64_t of)>;
@@ -30,14 +32,21 @@ class LayerReceiver {
   LayerReceiver(Executor executor, vm::ImageStore& store, Options options)
       : executor_(executor), store_(store), options_(std::move(options)) {}
 
-  // Returns when all of `wanted`, digests with their sizes, are in the store, or with why the first
-  // was not taken. RESOURCE_EXHAUSTED before anything comes if there is no room for them. Those
-  // that were taken stay, for the owner. May be cancelled.
+  // RESOURCE_EXHAUSTED if there is no room for all of `wanted`, digests with their sizes.
+  Task<absl::Status> CheckRoom(std::map<std::string, uint64_t> wanted);
+  // Returns when all of `wanted` are in the store, or with why the first was not taken, which the
+  // source is told, too: RESOURCE_EXHAUSTED, before any is taken, if there is no room for all of
+  // them. Those that were taken stay, for the owner. May be cancelled.
   Task<absl::Status> Receive(std::shared_ptr<SessionConnection> connection,
                              std::map<std::string, uint64_t> wanted, OnProgress progress);
 
  private:
   struct File;
+  using Acceptor = asio::local::stream_protocol::acceptor;
+  absl::Status ListenOn(Acceptor* acceptor) const;
+  Task<absl::Status> TakeAll(std::shared_ptr<SessionConnection> connection);
+  Task<absl::StatusOr<LayerChannel>> NextChannel(Acceptor* acceptor,
+                                                 std::shared_ptr<SessionConnection> connection);
   Task<absl::Status> TakeOne(LayerChannel* channel);
   Task<absl::Status> Store(LayerChannel* channel, LayerHeader header);
   Task<absl::Status> StoreIn(std::shared_ptr<vm::TempFolder> folder, LayerChannel* channel,

@@ -123,6 +123,38 @@ TEST_F(LayerCopyTest, AFullDiskIsSaidOnBothSides) {
   EXPECT_THAT(TempFiles(), IsEmpty());
 }
 
+// The first would fit.
+TEST_F(LayerCopyTest, NothingIsTakenWithoutRoomForAll) {
+  const std::map<std::string, uint64_t> wanted{{vm::DigestOf("bytes"), 5},
+                                               {vm::DigestOf("too large"), uint64_t{1} << 62}};
+  const absl::Status sent = Await(Copy({File("bytes")}, wanted));
+  EXPECT_EQ(rpc::ReasonOf(received_status_), "disk_full");
+  EXPECT_THAT(std::string(sent.message()), HasSubstr("kept for others"));
+  EXPECT_FALSE(store_->Has(vm::DigestOf("bytes")));
+  EXPECT_THAT(TempFiles(), IsEmpty());
+}
+
+TEST_F(LayerCopyTest, WhetherThereIsRoomCanBeAskedBefore) {
+  LayerReceiver receiver(io_.get_executor(), *store_, {});
+  EXPECT_TRUE(Await(receiver.CheckRoom({{"one", 5}, {"two", 6}})).ok());
+  // Together they are more than can be counted.
+  const std::map<std::string, uint64_t> huge{{"one", uint64_t{1} << 63},
+                                             {"two", uint64_t{1} << 63}};
+  EXPECT_EQ(rpc::ReasonOf(Await(receiver.CheckRoom(huge))), "disk_full");
+  EXPECT_THAT(TempFiles(), IsEmpty());
+}
+
+TEST_F(LayerCopyTest, WhatBrokeIsTriedAgainAtTheSamePlace) {
+  EXPECT_TRUE(Await(Copy({}, {{vm::DigestOf("bytes"), 5}})).ok());
+  EXPECT_FALSE(received_status_.ok());
+  EXPECT_FALSE(std::filesystem::exists(sockets_ / "destination"));
+  // What a former daemon may have left.
+  vm::WriteFile(sockets_ / "destination", "");
+  const absl::Status sent = Await(Copy({File("bytes")}, {{vm::DigestOf("bytes"), 5}}));
+  EXPECT_TRUE(sent.ok()) << sent;
+  EXPECT_TRUE(received_status_.ok()) << received_status_;
+}
+
 TEST_F(LayerCopyTest, ASourceThatGoesAwayEndsTheWait) {
   const absl::Status sent = Await(Copy({}, {{vm::DigestOf("bytes"), 5}}));
   EXPECT_TRUE(sent.ok()) << sent;
