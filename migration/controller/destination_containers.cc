@@ -15,6 +15,7 @@ namespace ferry::migration {
 namespace {
 
 constexpr milliseconds kLayersWait{60'000};  // for the source to connect
+constexpr milliseconds kAnswerWait{10'000};  // for it to read the answer
 
 }  // namespace
 
@@ -130,6 +131,8 @@ Task<absl::Status> DestinationSession::TakeLayersFrom(std::shared_ptr<SessionCon
   layers_ = connection;
   LayerReceiver receiver(deps_.executor(), *deps_.containers->deps().images, std::move(options));
   absl::Status received = co_await receiver.Receive(connection, std::move(wanted), nullptr);
+  // The source closes it when it has read what is said of the last one.
+  (void)co_await WithDeadline(kAnswerWait, "the source", connection->WaitClosed());
   layers_.reset();
   connection->Close();
   Touch();  // that took its time

@@ -9,8 +9,8 @@
 #include "absl/status/statusor.h"
 
 // How an image's layer travels on a channel of a session connection: this header, the layer's
-// bytes, the end of the sender's half; then what the receiver says of it, which is nothing if it
-// took it, and the end of its half.
+// bytes, the end of the sender's half; then what the receiver says of it, which is kLayerTaken or
+// why it was not taken, and the end of its half.
 namespace ferry::migration {
 
 struct LayerHeader {
@@ -19,6 +19,8 @@ struct LayerHeader {
 };
 
 inline constexpr size_t kLayerHeaderSize = 88;
+// A channel that breaks says nothing.
+inline constexpr std::string_view kLayerTaken = "taken";
 // What the receiver may say, in bytes.
 inline constexpr size_t kMaxLayerAnswer = 1024;
 

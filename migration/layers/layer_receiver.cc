@@ -106,10 +106,10 @@ Task<absl::Status> LayerReceiver::TakeAll(std::shared_ptr<SessionConnection> con
   while (!wanted_.empty()) {
     CO_ASSIGN_OR_RETURN(LayerChannel channel, co_await NextChannel(&acceptor, connection));
     absl::Status taken = co_await TakeOne(&channel);
-    std::string answer;
-    if (!taken.ok()) answer = taken.message().empty() ? "refused" : std::string(taken.message());
+    std::string answer(kLayerTaken);
+    if (!taken.ok()) answer = std::string(taken.message());
     answer.resize(std::min(answer.size(), kMaxLayerAnswer));
-    if (!answer.empty()) (void)co_await channel.Write(std::move(answer));
+    (void)co_await channel.Write(std::move(answer));
     channel.EndWriting();
     if (!taken.ok()) co_return taken;
   }

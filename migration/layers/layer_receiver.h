@@ -34,6 +34,7 @@ class LayerReceiver {
 
   // RESOURCE_EXHAUSTED if there is no room for all of `wanted`, digests with their sizes.
   Task<absl::Status> CheckRoom(std::map<std::string, uint64_t> wanted);
+  // `connection` is left open: the source closes it when it has read what is said of the last one.
   // Returns when all of `wanted` are in the store, or with why the first was not taken, which the
   // source is told, too: RESOURCE_EXHAUSTED, before any is taken, if there is no room for all of
   // them. Those that were taken stay, for the owner. May be cancelled.

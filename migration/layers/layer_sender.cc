@@ -86,9 +86,11 @@ Task<absl::Status> LayerSender::SendOne(LayerFile layer, std::string socket_path
   channel.EndWriting();
   // A receiver that gave up has said why, which tells more than that it does not read.
   auto answer = co_await channel.ReadToEnd(kMaxLayerAnswer);
+  if (answer.ok() && *answer == kLayerTaken) co_return absl::OkStatus();
   if (answer.ok() && !answer->empty()) co_return absl::AbortedError(*answer);
   if (!status.ok()) co_return status;
-  co_return answer.status();
+  if (!answer.ok()) co_return answer.status();
+  co_return absl::UnavailableError("the session connection broke before it had arrived");
 }
 
 }  // namespace ferry::migration

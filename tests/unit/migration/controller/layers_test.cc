@@ -198,5 +198,37 @@ TEST_F(LayersTest, NothingMoreIsSentOfAVmThatStays) {
   EXPECT_EQ(vm->state(), v1::VM_STATE_RUNNING);
 }
 
+TEST_F(LayersTest, AfterABrokenCopyTheRestCanBeAskedForAgain) {
+  auto vm = Boot();
+  const std::string large = Noise(100 * FakeWire::kPiece);
+  const std::string container = RunContainer(vm, "one", {large, "small"}, false);
+  ImportAndBind("s1", container);
+  auto awaited = Receive("s1");
+  ASSERT_TRUE(awaited.ok()) << awaited.status();
+  ASSERT_THAT(awaited->layers(), SizeIs(2));
+  // The small one first, and then not all of the other.
+  auto* layers = awaited->mutable_layers();
+  if (layers->Get(0) != vm::DigestOf("small")) layers->SwapElements(0, 1);
+  size_t passed = 0;
+  FakeWire& wire = Divert(*awaited);
+  wire.tamper = [&passed](const std::string& bytes) { passed += bytes.size(); };
+  auto sent = Begin(a_.sessions->SendLayers(SendRequest("s1", *awaited)));
+  Until([&] { return passed > 50 * FakeWire::kPiece; });
+  wire.Cut();
+  EXPECT_FALSE(Finish(sent).ok());
+  auto again = Receive("s1");
+  while (absl::IsFailedPrecondition(again.status())) {
+    Await(Delay(milliseconds(1)));
+    again = Receive("s1");
+  }
+  ASSERT_TRUE(again.ok()) << again.status();
+  EXPECT_THAT(again->layers(), ElementsAre(vm::DigestOf(large)));
+  const absl::Status rest = Send("s1", *again);
+  EXPECT_TRUE(rest.ok()) << rest;
+  EXPECT_TRUE(Prepare(b_, "s1").ok());
+  EXPECT_TRUE(Cancel(b_, "s1").ok());
+  ExpectNoLayers();
+}
+
 }  // namespace
 }  // namespace ferry::migration

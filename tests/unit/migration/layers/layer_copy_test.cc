@@ -155,6 +155,15 @@ TEST_F(LayerCopyTest, WhatBrokeIsTriedAgainAtTheSamePlace) {
   EXPECT_TRUE(received_status_.ok()) << received_status_;
 }
 
+TEST_F(LayerCopyTest, AConnectionThatBreaksIsNotTakenForAnAnswer) {
+  Await(ConnectionFixture::Connect(&source_, &destination_));
+  LayerSender sender(io_.get_executor(), source_);
+  auto sent = Begin(sender.Send({File("bytes")}, sockets_ / "source", nullptr));
+  Until([&] { return source_->statistics().bulk_bytes_sent > 0; });
+  destination_->Close();
+  EXPECT_TRUE(absl::IsUnavailable(Finish(sent))) << Finish(sent);
+}
+
 TEST_F(LayerCopyTest, ASourceThatGoesAwayEndsTheWait) {
   const absl::Status sent = Await(Copy({}, {{vm::DigestOf("bytes"), 5}}));
   EXPECT_TRUE(sent.ok()) << sent;
