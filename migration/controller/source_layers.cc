@@ -67,9 +67,10 @@ Task<absl::Status> SourceSession::SendOver(v1::SendLayersRequest request,
   if (info_.state() != v1::SESSION_STATE_SOURCE_EXPORTED) {
     co_return absl::CancelledError("the session ended before its layers were sent");
   }
+  connection->set_rate_limit(options_.max_bandwidth.value_or(0));
   layers_ = connection;
   const auto begun = Clock::now();
-  LayerSender sender(deps_.executor(), connection);
+  LayerSender sender(deps_.executor(), connection, limits_.stall);
   absl::Status sent = co_await sender.Send(std::move(files), std::move(socket_path), nullptr);
   if (trace_) trace_->Span(SessionTrace::Row::kSession, "layers", begun, Clock::now());
   connection->Close();

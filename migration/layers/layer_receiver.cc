@@ -5,6 +5,7 @@
 
 #include <algorithm>
 #include <cerrno>
+#include <chrono>
 #include <limits>
 #include <utility>
 
@@ -20,6 +21,7 @@ namespace ferry::migration {
 namespace {
 
 constexpr char kName[] = "layer";
+constexpr milliseconds kForEver{std::chrono::hours(24 * 365)};
 
 absl::Status NoRoom(absl::string_view message) {
   return rpc::ErrorWithReason(absl::StatusCode::kResourceExhausted, message, "disk_full",
@@ -43,6 +45,13 @@ absl::Status CheckFree(int fd, uint64_t size, uint64_t reserve) {
 
 absl::Status CannotTake(const boost::system::error_code& ec) {
   return absl::UnavailableError(absl::StrCat("cannot take layers: ", ec.message()));
+}
+
+absl::Status Silent(milliseconds limit) {
+  return rpc::ErrorWithReason(
+      absl::StatusCode::kAborted,
+      absl::StrCat("the source sent nothing of its layers for ", limit.count(), " ms"),
+      "transfer_stalled");
 }
 
 }  // namespace
@@ -121,17 +130,27 @@ Task<absl::StatusOr<LayerChannel>> LayerReceiver::NextChannel(
   using asio::experimental::awaitable_operators::operator||;
   boost::system::error_code ec;
   LayerChannel::Socket socket(executor_);
+  const milliseconds patience = options_.silence.count() > 0 ? options_.silence : kForEver;
   auto first =
       co_await (acceptor->async_accept(socket, asio::redirect_error(asio::use_awaitable, ec)) ||
-                connection->WaitClosed());
+                connection->WaitClosed() || Delay(patience));
   if (first.index() == 1) {
     const absl::Status why = std::get<1>(first);
     co_return absl::UnavailableError(
         absl::StrCat("the source went away with layers left to send",
                      why.ok() ? std::string() : absl::StrCat(": ", why.message())));
   }
+  if (first.index() == 2) co_return Silent(patience);
   if (ec) co_return CannotTake(ec);
   co_return LayerChannel(std::move(socket));
+}
+
+Task<absl::StatusOr<std::string>> LayerReceiver::Heard(
+    Task<absl::StatusOr<std::string>> read) const {
+  if (options_.silence.count() == 0) co_return co_await std::move(read);
+  auto bytes = co_await WithDeadline(options_.silence, "the source", std::move(read));
+  if (absl::IsDeadlineExceeded(bytes.status())) co_return Silent(options_.silence);
+  co_return bytes;
 }
 
 absl::Status LayerReceiver::CheckWanted(const LayerHeader& header) const {
@@ -149,7 +168,7 @@ absl::Status LayerReceiver::CheckWanted(const LayerHeader& header) const {
 }
 
 Task<absl::Status> LayerReceiver::TakeOne(LayerChannel* channel) {
-  auto bytes = co_await channel->ReadExactly(kLayerHeaderSize);
+  auto bytes = co_await Heard(channel->ReadExactly(kLayerHeaderSize));
   if (!bytes.ok()) co_return bytes.status();
   CO_ASSIGN_OR_RETURN(LayerHeader header, DecodeLayerHeader(*bytes));
   CO_RETURN_IF_ERROR(CheckWanted(header));
@@ -178,7 +197,7 @@ Task<absl::Status> LayerReceiver::StoreIn(std::shared_ptr<vm::TempFolder> folder
   CO_RETURN_IF_ERROR(co_await folder->worker().Run(kLayerDiskTime, "the disk", std::move(open)));
   uint64_t left = header.size;
   while (left > 0) {
-    auto piece = co_await channel->ReadSome(std::min<uint64_t>(left, kLayerPiece));
+    auto piece = co_await Heard(channel->ReadSome(std::min<uint64_t>(left, kLayerPiece)));
     if (!piece.ok()) co_return piece.status();
     if (piece->empty()) co_return absl::DataLossError("the layer was cut off");
     const uint64_t size = piece->size();
@@ -190,7 +209,7 @@ Task<absl::Status> LayerReceiver::StoreIn(std::shared_ptr<vm::TempFolder> folder
     received_ += size;
     if (progress_) progress_(received_, total_);
   }
-  auto rest = co_await channel->ReadToEnd(0);
+  auto rest = co_await Heard(channel->ReadToEnd(0));
   if (!rest.ok()) co_return rest.status();
   // Whoever has the file open could still write to it.
   std::function<absl::Status()> close = [file] {

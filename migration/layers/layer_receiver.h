@@ -25,6 +25,7 @@ class LayerReceiver {
     std::string owner;        // whose pin keeps the layers
     uint64_t reserve = 0;     // bytes of the disk that are kept for others
     std::string socket_path;  // in a folder that only we can enter; what is there goes
+    milliseconds silence{0};  // how long the source may send nothing; 0: for ever
   };
   // Told how many bytes of layers have come, of all that are to.
   using OnProgress = std::function<void(uint64_t received, uint64_t of)>;
@@ -48,6 +49,7 @@ class LayerReceiver {
   Task<absl::Status> TakeAll(std::shared_ptr<SessionConnection> connection);
   Task<absl::StatusOr<LayerChannel>> NextChannel(Acceptor* acceptor,
                                                  std::shared_ptr<SessionConnection> connection);
+  Task<absl::StatusOr<std::string>> Heard(Task<absl::StatusOr<std::string>> read) const;
   Task<absl::Status> TakeOne(LayerChannel* channel);
   Task<absl::Status> Store(LayerChannel* channel, LayerHeader header);
   Task<absl::Status> StoreIn(std::shared_ptr<vm::TempFolder> folder, LayerChannel* channel,

@@ -4,17 +4,31 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
-#include <boost/asio/local/stream_protocol.hpp>
-#include <boost/asio/write.hpp>
+#include <algorithm>
 #include <cerrno>
 #include <utility>
 
 #include "absl/strings/str_cat.h"
 #include "bridge/runtime/status_macros.h"
 #include "bridge/runtime/unique_fd.h"
-#include "migration/layers/layer_channel.h"
+#include "vmmanager/rpc/error_info.h"
 
 namespace ferry::migration {
+namespace {
+
+constexpr char kStalled[] = "transfer_stalled";
+// How often is looked within the limit whether bytes move.
+constexpr int kLooks = 10;
+constexpr uint64_t kSlowDiskBytesPerMs = 4096;
+
+absl::Status Stalled(absl::string_view what, milliseconds limit) {
+  return rpc::ErrorWithReason(absl::StatusCode::kAborted,
+                              absl::StrCat(what, " for ", limit.count(), " ms"), kStalled,
+                              "look whether the daemon and its disk are well at the destination");
+}
+
+}  // namespace
+
 // The file as it is read. Blocks; shared with the thread that reads it.
 struct LayerSender::File {
   absl::Status Open(const LayerFile& layer) {
@@ -56,7 +70,8 @@ Task<absl::Status> LayerSender::Send(std::vector<LayerFile> layers, std::string 
     const std::string digest = layer.header.digest;
     absl::Status sent = co_await SendOne(std::move(layer), socket_path);
     if (sent.ok()) continue;
-    co_return absl::Status(sent.code(), absl::StrCat("layer ", digest, ": ", sent.message()));
+    co_return rpc::Reworded(sent, sent.code(),
+                            absl::StrCat("layer ", digest, ": ", sent.message()));
   }
   co_return absl::OkStatus();
 }
@@ -78,19 +93,50 @@ Task<absl::Status> LayerSender::SendOne(LayerFile layer, std::string socket_path
     }
     const uint64_t size = file->piece.size();
     std::string piece = std::exchange(file->piece, {});
-    status = co_await channel.Write(std::move(piece));
+    status = co_await WritePiece(&channel, std::move(piece));
     left -= size;
     sent_ += size;
     if (progress_) progress_(sent_, total_);
   }
   channel.EndWriting();
   // A receiver that gave up has said why, which tells more than that it does not read.
-  auto answer = co_await channel.ReadToEnd(kMaxLayerAnswer);
+  if (rpc::ReasonOf(status) == kStalled) co_return status;
+  auto answer = co_await ReadAnswer(&channel, layer.header.size);
   if (answer.ok() && *answer == kLayerTaken) co_return absl::OkStatus();
   if (answer.ok() && !answer->empty()) co_return absl::AbortedError(*answer);
   if (!status.ok()) co_return status;
   if (!answer.ok()) co_return answer.status();
   co_return absl::UnavailableError("the session connection broke before it had arrived");
+}
+
+Task<absl::Status> LayerSender::WritePiece(LayerChannel* channel, std::string piece) {
+  if (stall_.count() == 0) co_return co_await channel->Write(std::move(piece));
+  using asio::experimental::awaitable_operators::operator||;
+  auto first = co_await (channel->Write(std::move(piece)) || AwaitStall(stall_));
+  if (first.index() == 0) co_return std::get<0>(first);
+  co_return Stalled("no byte of it moved", stall_);
+}
+
+// Once the last byte has gone out, the destination reads all of it again.
+Task<absl::StatusOr<std::string>> LayerSender::ReadAnswer(LayerChannel* channel, uint64_t size) {
+  if (stall_.count() == 0) co_return co_await channel->ReadToEnd(kMaxLayerAnswer);
+  using asio::experimental::awaitable_operators::operator||;
+  const milliseconds limit = stall_ + milliseconds(size / kSlowDiskBytesPerMs);
+  auto first = co_await (channel->ReadToEnd(kMaxLayerAnswer) || AwaitStall(limit));
+  if (first.index() == 0) co_return std::get<0>(std::move(first));
+  co_return Stalled("the destination did not say whether it took it", limit);
+}
+
+Task<void> LayerSender::AwaitStall(milliseconds limit) const {
+  const milliseconds pause = std::max(limit / kLooks, milliseconds(1));
+  uint64_t moved = connection_->statistics().bulk_bytes_sent;
+  milliseconds still{0};
+  while (still < limit) {
+    co_await Delay(pause);
+    still += pause;
+    const uint64_t now = connection_->statistics().bulk_bytes_sent;
+    if (std::exchange(moved, now) != now) still = milliseconds(0);
+  }
 }
 
 }  // namespace ferry::migration

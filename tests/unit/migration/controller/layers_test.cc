@@ -198,6 +198,20 @@ TEST_F(LayersTest, NothingMoreIsSentOfAVmThatStays) {
   EXPECT_EQ(vm->state(), v1::VM_STATE_RUNNING);
 }
 
+TEST_F(LayersTest, TheyKeepToTheBandwidthThatAMigrationMayTake) {
+  auto vm = Boot();
+  const std::string container = RunContainer(vm, "one", {Noise(1'000'000)}, false);
+  v1::PrepareAndExportSandboxRequest request = ExportRequest("s1");
+  request.mutable_options()->set_max_bandwidth(1'000'000);
+  ImportAndBind(request, container);
+  auto awaited = Receive("s1");
+  ASSERT_TRUE(awaited.ok()) << awaited.status();
+  const auto begun = std::chrono::steady_clock::now();
+  const absl::Status sent = Send("s1", *awaited);
+  EXPECT_TRUE(sent.ok()) << sent;
+  EXPECT_GT(std::chrono::steady_clock::now() - begun, milliseconds(500));
+}
+
 TEST_F(LayersTest, AfterABrokenCopyTheRestCanBeAskedForAgain) {
   auto vm = Boot();
   const std::string large = Noise(100 * FakeWire::kPiece);

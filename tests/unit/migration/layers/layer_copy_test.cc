@@ -25,8 +25,9 @@ class LayerCopyTest : public vm::ImagesTest {
     options.owner = "session-1";
     options.reserve = reserve_;
     options.socket_path = sockets_ / "destination";
+    options.silence = silence_;
     LayerReceiver receiver(io_.get_executor(), *store_, std::move(options));
-    LayerSender sender(io_.get_executor(), source_);
+    LayerSender sender(io_.get_executor(), source_, stall_);
     auto receive = [](LayerReceiver* to, Connection over, std::map<std::string, uint64_t> what,
                       uint64_t* seen) -> Task<absl::Status> {
       absl::Status status = co_await to->Receive(
@@ -58,6 +59,8 @@ class LayerCopyTest : public vm::ImagesTest {
   Connection destination_;
   absl::Status received_status_;
   uint64_t reserve_ = 0;
+  milliseconds silence_{0};
+  milliseconds stall_{0};
   uint64_t received_ = 0;
   uint64_t sent_ = 0;
   int files_ = 0;
@@ -155,13 +158,50 @@ TEST_F(LayerCopyTest, WhatBrokeIsTriedAgainAtTheSamePlace) {
   EXPECT_TRUE(received_status_.ok()) << received_status_;
 }
 
+TEST_F(LayerCopyTest, ADestinationThatReadsNothingIsNotAwaitedForEver) {
+  const std::string large = Noise(20'000'000, 1);
+  Await(ConnectionFixture::Connect(&source_, &destination_));
+  LayerSender sender(io_.get_executor(), source_, milliseconds(20));
+  const absl::Status sent = Await(sender.Send({File(large)}, sockets_ / "source", nullptr));
+  EXPECT_EQ(rpc::ReasonOf(sent), "transfer_stalled");
+  EXPECT_THAT(std::string(sent.message()), HasSubstr(vm::DigestOf(large)));
+}
+
 TEST_F(LayerCopyTest, AConnectionThatBreaksIsNotTakenForAnAnswer) {
   Await(ConnectionFixture::Connect(&source_, &destination_));
-  LayerSender sender(io_.get_executor(), source_);
+  LayerSender sender(io_.get_executor(), source_, milliseconds(0));
   auto sent = Begin(sender.Send({File("bytes")}, sockets_ / "source", nullptr));
   Until([&] { return source_->statistics().bulk_bytes_sent > 0; });
   destination_->Close();
   EXPECT_TRUE(absl::IsUnavailable(Finish(sent))) << Finish(sent);
+}
+
+TEST_F(LayerCopyTest, ADestinationThatDoesNotAnswerIsNotAwaitedForEver) {
+  Await(ConnectionFixture::Connect(&source_, &destination_));
+  LayerSender sender(io_.get_executor(), source_, milliseconds(20));
+  const absl::Status sent = Await(sender.Send({File("bytes")}, sockets_ / "source", nullptr));
+  EXPECT_EQ(rpc::ReasonOf(sent), "transfer_stalled");
+}
+
+TEST_F(LayerCopyTest, ASourceThatSendsNothingIsNotAwaitedForEver) {
+  Await(ConnectionFixture::Connect(&source_, &destination_));
+  LayerReceiver::Options options;
+  options.owner = "session-1";
+  options.socket_path = sockets_ / "destination";
+  options.silence = milliseconds(20);
+  LayerReceiver receiver(io_.get_executor(), *store_, std::move(options));
+  const absl::Status received =
+      Await(receiver.Receive(destination_, {{vm::DigestOf("bytes"), 5}}, nullptr));
+  EXPECT_EQ(rpc::ReasonOf(received), "transfer_stalled");
+}
+
+TEST_F(LayerCopyTest, ALimitForSilenceEndsNothingThatMoves) {
+  silence_ = milliseconds(10'000);
+  stall_ = milliseconds(10'000);
+  const std::string large = Noise(5'000'000, 1);
+  const absl::Status sent = Await(Copy({File(large)}, {{vm::DigestOf(large), large.size()}}));
+  EXPECT_TRUE(sent.ok()) << sent;
+  EXPECT_TRUE(received_status_.ok()) << received_status_;
 }
 
 TEST_F(LayerCopyTest, ASourceThatGoesAwayEndsTheWait) {
