@@ -129,7 +129,7 @@ Task<absl::Status> DestinationSession::TakeLayersFrom(std::shared_ptr<SessionCon
   options.reserve = deps_.image_reserve;
   // The source may have to read a slow disk, and says by itself if that is too slow.
   if (limits_.stall.count() > 0) options.silence = limits_.stall + 2 * kLayerDiskTime;
-  CO_ASSIGN_OR_RETURN(options.socket_path, MakeSocketPath("l"));
+  CO_ASSIGN_OR_RETURN(options.socket_path, MakeLayerSocketPath());
   layers_ = connection;
   LayerReceiver receiver(deps_.executor(), *deps_.containers->deps().images, std::move(options));
   absl::Status received = co_await receiver.Receive(connection, std::move(wanted), nullptr);

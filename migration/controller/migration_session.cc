@@ -7,6 +7,7 @@
 #include <algorithm>
 #include <cerrno>
 #include <cstring>
+#include <utility>
 
 #include "absl/strings/escaping.h"
 #include "absl/strings/str_cat.h"
@@ -191,28 +192,37 @@ void MigrationSession::SocketFailed(const absl::Status& why) {
 
 // The id is the caller's choice, so the folder is named after its digest: of one length, without
 // separators, and another one for another id.
-absl::StatusOr<std::string> MigrationSession::MakeSocketPath(const std::string& socket) {
+absl::StatusOr<std::string> MigrationSession::MakeSocketFolder(const std::string& kind) {
   const std::string name = absl::BytesToHexString(vm::Sha256(id()).substr(0, 8));
   const char* side = origin() == v1::MIGRATION_ORIGIN_SOURCE ? "-out" : "-in";
-  const std::string dir = absl::StrCat(deps_.runtime_dir, "/", name, side);
-  if (::mkdir(dir.c_str(), 0700) != 0 && errno != EEXIST) {
-    return absl::UnavailableError(
-        absl::StrCat("cannot make folder ", dir, ": ", std::strerror(errno)));
-  }
-  socket_dir_ = dir;
+  std::string dir = absl::StrCat(deps_.runtime_dir, "/", name, side, kind);
+  if (::mkdir(dir.c_str(), 0700) == 0 || errno == EEXIST) return dir;
+  return absl::UnavailableError(
+      absl::StrCat("cannot make folder ", dir, ": ", std::strerror(errno)));
+}
+
+absl::StatusOr<std::string> MigrationSession::MakeSocketPath() {
+  ASSIGN_OR_RETURN(const std::string dir, MakeSocketFolder(""));
+  socket_paths_.push_back(absl::StrCat(dir, "/m"));
   const auto& owner = deps_.vmm_owner;
   if (owner && ::chown(dir.c_str(), owner->first, owner->second) != 0) {
     return absl::UnavailableError(
         absl::StrCat("cannot give folder ", dir, " to QEMU's user: ", std::strerror(errno)));
   }
-  return absl::StrCat(dir, "/", socket);
+  return socket_paths_.back();
 }
 
-void MigrationSession::RemoveSocketPath() {
-  if (socket_dir_.empty()) return;
-  for (const char* name : {"/m", "/l"}) ::unlink((socket_dir_ + name).c_str());
-  ::rmdir(socket_dir_.c_str());
-  socket_dir_.clear();
+absl::StatusOr<std::string> MigrationSession::MakeLayerSocketPath() {
+  ASSIGN_OR_RETURN(const std::string dir, MakeSocketFolder("-l"));
+  socket_paths_.push_back(absl::StrCat(dir, "/l"));
+  return socket_paths_.back();
+}
+
+void MigrationSession::RemoveSocketPaths() {
+  for (const std::string& path : std::exchange(socket_paths_, {})) {
+    ::unlink(path.c_str());
+    ::rmdir(path.substr(0, path.rfind('/')).c_str());
+  }
 }
 
 Task<absl::Status> MigrationSession::EndResumedVm(uint64_t epoch) {
@@ -441,7 +451,7 @@ void MigrationSession::Finish(bool moved, const std::string& message) {
   ended_->Set();
   greetings_.Cancel();
   if (connection_ != nullptr) connection_->Close();
-  RemoveSocketPath();
+  RemoveSocketPaths();
   deps_.events().Publish(
       moved ? "migration.done" : "migration.ended", id(),
       {{"vm", info_.vm_name()}, {"location", info_.vm_location()}, {"message", message}});

@@ -4,6 +4,7 @@
 #include <memory>
 #include <optional>
 #include <string>
+#include <vector>
 
 #include "absl/status/status.h"
 #include "absl/status/statusor.h"
@@ -141,9 +142,12 @@ class MigrationSession : public std::enable_shared_from_this<MigrationSession> {
   static Task<void> ShakeHands(std::shared_ptr<MigrationSession> self, UniqueFd socket,
                                HandshakeParams params);
   void SocketFailed(const absl::Status& why);
-  // A path for a Unix socket in a folder of this session's own, and the end of both.
-  absl::StatusOr<std::string> MakeSocketPath(const std::string& name = "m");
-  void RemoveSocketPath();
+  // A path for a Unix socket in a folder of this session's own, which the VMM may enter.
+  absl::StatusOr<std::string> MakeSocketPath();
+  // The same in a folder that only we may enter.
+  absl::StatusOr<std::string> MakeLayerSocketPath();
+  // The end of them and their folders.
+  void RemoveSocketPaths();
 
   // STOP after RESUME: ends the VM that runs here because of this session, as long as nothing has
   // moved it on from `epoch`. deciding_ is held.
@@ -189,7 +193,7 @@ class MigrationSession : public std::enable_shared_from_this<MigrationSession> {
   // Held while this side makes up its mind: a record of the commit protocol follows from those
   // before it, so nothing may come between looking at them, writing the next and acting on it.
   AsyncMutex deciding_;
-  std::string socket_dir_;
+  std::vector<std::string> socket_paths_;
   std::shared_ptr<vm::UtilityVm> vm_;
   bool stopped_again_ = false;  // by STOP after RESUME
   Clock::time_point created_ = Clock::now();
@@ -198,6 +202,7 @@ class MigrationSession : public std::enable_shared_from_this<MigrationSession> {
   static Task<void> WatchExpiry(std::weak_ptr<MigrationSession> weak,
                                 std::shared_ptr<AsyncEvent> ended);
   void Finish(bool moved, const std::string& message);
+  absl::StatusOr<std::string> MakeSocketFolder(const std::string& kind);
   bool IsPeers(const Proof& proof) const;
 
   std::optional<EndReason> end_reason_;

@@ -48,7 +48,7 @@ Task<absl::Status> SourceSession::SendLayers(v1::SendLayersRequest request) {
         absl::StrCat("session ", id(), " is sending layers already"));
   }
   CO_ASSIGN_OR_RETURN(std::vector<LayerFile> files, FindLayers(request));
-  CO_ASSIGN_OR_RETURN(std::string path, MakeSocketPath("l"));
+  CO_ASSIGN_OR_RETURN(std::string path, MakeLayerSocketPath());
   sends_layers_ = true;
   absl::Status sent = co_await SendOver(std::move(request), std::move(files), std::move(path));
   sends_layers_ = false;

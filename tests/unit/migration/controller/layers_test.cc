@@ -212,6 +212,41 @@ TEST_F(LayersTest, TheyKeepToTheBandwidthThatAMigrationMayTake) {
   EXPECT_GT(std::chrono::steady_clock::now() - begun, milliseconds(500));
 }
 
+// QEMU's user has the other folders, and other VMs have the same user.
+TEST_F(LayersTest, TheirSocketsAreTheDaemonsOwn) {
+  auto vm = Boot();
+  const bool root = ::geteuid() == 0;
+  const std::pair<uid_t, gid_t> other{root ? 65534 : ::geteuid(), root ? 65534 : ::getegid()};
+  for (MigrationHost* host : {&a_, &b_}) host->deps->vmm_owner = other;
+  const std::string container = RunContainer(vm, "one", {Noise(150 * FakeWire::kPiece)}, false);
+  ImportAndBind("s1", container);
+  auto awaited = Receive("s1");
+  ASSERT_TRUE(awaited.ok()) << awaited.status();
+  size_t passed = 0;
+  FakeWire& wire = Divert(*awaited);
+  wire.pause = milliseconds(10);
+  wire.tamper = [&passed](const std::string& bytes) { passed += bytes.size(); };
+  auto sent = Begin(a_.sessions->SendLayers(SendRequest("s1", *awaited)));
+  Until([&] { return passed > 10 * FakeWire::kPiece; });
+  for (const MigrationHost* host : {&a_, &b_}) {
+    const std::vector<std::string> folders = vm::FilesIn(host->runtime_dir);
+    ASSERT_THAT(folders, SizeIs(1));
+    EXPECT_TRUE(folders[0].ends_with("-l")) << folders[0];
+    const std::string folder = host->runtime_dir + "/" + folders[0];
+    EXPECT_THAT(vm::FilesIn(folder), ElementsAre("l"));
+    struct stat found {};
+    ASSERT_EQ(::stat(folder.c_str(), &found), 0);
+    EXPECT_EQ(found.st_uid, ::geteuid());
+    EXPECT_EQ(found.st_mode & 0777u, 0700u);
+  }
+  EXPECT_TRUE(Cancel(b_, "s1").ok());
+  EXPECT_FALSE(Finish(sent).ok());
+  EXPECT_TRUE(Cancel(a_, "s1").ok());
+  EXPECT_TRUE(Resume(a_, "s1").ok());
+  EXPECT_TRUE(std::filesystem::is_empty(a_.runtime_dir));
+  EXPECT_TRUE(std::filesystem::is_empty(b_.runtime_dir));
+}
+
 TEST_F(LayersTest, AfterABrokenCopyTheRestCanBeAskedForAgain) {
   auto vm = Boot();
   const std::string large = Noise(100 * FakeWire::kPiece);
