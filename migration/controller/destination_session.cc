@@ -111,7 +111,7 @@ Task<absl::Status> DestinationSession::Import(v1::ImportSandboxRequest request) 
   if (imported.ok()) {
     Store();
   } else {
-    (void)co_await deps_.inventory.Forget(plan.vm.vm_id(), "");
+    deps_.inventory.DropIncoming(plan.vm.vm_id());
   }
   co_return imported;
 }

@@ -178,15 +178,30 @@ uint32_t VmInventory::FreeGuestCid() const {
 }
 
 Task<absl::Status> VmInventory::Forget(std::string id, std::string moved_to) {
-  if (auto it = vms_.find(id); it != vms_.end()) {
-    const std::string name = it->second->name();
-    vms_.erase(it);
-    if (!moved_to.empty()) NoteDeparted(id, name, moved_to);
-    co_await deps_.fence.Forget(id, FenceFate::kElsewhere);
-  }
+  // It is known until nothing of it is written here any more, so that it does not come back before.
   if (on_forgotten_) CO_RETURN_IF_ERROR(co_await on_forgotten_(id));
-  co_return co_await deps_.store.DeleteVm(id);
+  CO_RETURN_IF_ERROR(co_await DeleteContainers(id));
+  CO_RETURN_IF_ERROR(co_await deps_.store.DeleteVm(id));
+  const auto it = vms_.find(id);
+  if (it == vms_.end()) co_return absl::OkStatus();
+  const std::string name = it->second->name();
+  vms_.erase(it);
+  if (!moved_to.empty()) NoteDeparted(id, name, moved_to);
+  co_await deps_.fence.Forget(id, FenceFate::kElsewhere);
+  co_return absl::OkStatus();
 }
+
+// What an earlier attempt left. Without its VM, a container would be taken for one that is to be
+// removed, with disks that another host uses.
+Task<absl::Status> VmInventory::DeleteContainers(std::string id) {
+  CO_ASSIGN_OR_RETURN(const std::vector<ContainerRow> rows, co_await deps_.store.ListContainers());
+  for (const ContainerRow& row : rows) {
+    if (row.vm_id == id) CO_RETURN_IF_ERROR(co_await deps_.store.DeleteContainer(row.id));
+  }
+  co_return absl::OkStatus();
+}
+
+void VmInventory::DropIncoming(const std::string& id) { vms_.erase(id); }
 
 void VmInventory::NoteDeparted(const std::string& id, const std::string& name,
                                const std::string& moved_to) {

@@ -43,7 +43,7 @@ class VmInventory {
   }
 
   // Awaited with the id of a VM that has left this host, or did not come to it, before its row
-  // goes. An error keeps the row, so that it is tried again at the next start.
+  // goes. An error keeps the row.
   void set_on_forgotten(std::function<Task<absl::Status>(std::string)> callback) {
     on_forgotten_ = std::move(callback);
   }
@@ -53,12 +53,14 @@ class VmInventory {
   absl::StatusOr<std::shared_ptr<UtilityVm>> AddIncoming(const std::string& session_id, VmRow row,
                                                          v1::VmSpec spec,
                                                          schema::ComputeSystem document);
+  // It does not come, and nothing of it was written.
+  void DropIncoming(const std::string& id);
   // A context id for AF_VSOCK that no VM of this host has; chosen at random, so that the daemons of
   // one kernel do not meet.
   uint32_t FreeGuestCid() const;
 
-  // Drops a VM that left, or one that never arrived; `moved_to` is told to whoever looks for it.
-  // Called again where its row could not be deleted, it deletes that.
+  // Drops a VM that left, or one that never arrived, with the rows of its containers; `moved_to` is
+  // told to whoever looks for it. Where that fails the VM is still known, and it can be repeated.
   Task<absl::Status> Forget(std::string id, std::string moved_to);
   // Where a VM went that left before this daemon process.
   void NoteDeparted(const std::string& id, const std::string& name, const std::string& moved_to);
@@ -68,6 +70,7 @@ class VmInventory {
 
  private:
   absl::Status CheckServing() const;
+  Task<absl::Status> DeleteContainers(std::string id);
   std::shared_ptr<UtilityVm> FindByName(const std::string& name) const;
   SandboxDeps deps_;
   std::map<std::string, std::shared_ptr<UtilityVm>> vms_;  // by id

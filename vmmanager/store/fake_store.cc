@@ -25,6 +25,7 @@ Task<absl::Status> FakeStore::PutVm(const VmRow& row) {
 }
 
 Task<absl::Status> FakeStore::DeleteVm(const std::string& id) {
+  if (before_delete_vm) CO_RETURN_IF_ERROR(before_delete_vm(id));
   CO_RETURN_IF_ERROR(TakeFailure());
   vms_.erase(id);
   co_return absl::OkStatus();

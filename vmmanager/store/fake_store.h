@@ -18,6 +18,8 @@ class FakeStore final : public Store {
   void FailNext(absl::Status status) { failure_ = std::move(status); }
   // Runs before each record is appended: to wait there, or to fail.
   std::function<Task<absl::Status>(JournalRecord)> before_append;
+  // Runs before a VM's row is deleted: to fail.
+  std::function<absl::Status(const std::string& id)> before_delete_vm;
   std::vector<JournalRecord>& journal() { return journal_; }
   size_t session_writes = 0;  // so far, of any session's row
   bool takes_notifications = true;

@@ -80,10 +80,10 @@ TEST_F(StaleCopyTest, ACopyThatIsTriedAgainAndAgainEndsForGood) {
   bool full = true;
   b_.host.fence.on_call = [&](const std::string& call) {
     if (call == "claim 2") ++claims;
-    // Its row is deleted next.
-    if (call == "forget" && std::exchange(full, false)) {
-      b_.host.store.FailNext(absl::ResourceExhaustedError("the disk is full"));
-    }
+  };
+  b_.host.store.before_delete_vm = [&full](const std::string&) {
+    return std::exchange(full, false) ? absl::ResourceExhaustedError("the disk is full")
+                                      : absl::OkStatus();
   };
   Restart(b_);
   Until([&] { return claims > 2; });
@@ -104,6 +104,7 @@ TEST_F(StaleCopyTest, ACopyThatIsTriedAgainAndAgainEndsForGood) {
   AwaitTold("s1");
   ExpectRunsAtSourceOnly(vm, "s1");
   b_.host.fence.on_call = [](const std::string&) {};
+  b_.host.store.before_delete_vm = nullptr;
 }
 
 TEST_F(StaleCopyTest, ACopyThatIsJustBeingToldToRunEndsAsWell) {

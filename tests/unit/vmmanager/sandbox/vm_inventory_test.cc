@@ -136,6 +136,36 @@ TEST_F(VmInventoryTest, DepartedVmIsLookedForElsewhere) {
   EXPECT_EQ(*host_.inventory->Find("web"), again);
 }
 
+// It may come back at once, so nothing of it may be left by then, whatever the fence does.
+TEST_F(VmInventoryTest, WhatLeavesIsKnownUntilNothingOfItIsWritten) {
+  const std::string id = Create("web")->id();
+  ASSERT_TRUE(Await(host_.store.PutContainer({"c1", id, "one", ""})).ok());
+  ASSERT_TRUE(Await(host_.store.PutContainer({"c2", "another", "two", ""})).ok());
+  bool known_meanwhile = false;
+  host_.inventory->set_on_forgotten([&](const std::string& leaves) -> Task<absl::Status> {
+    known_meanwhile = host_.inventory->Find(leaves).ok();
+    co_return absl::OkStatus();
+  });
+  bool gone_before_fence = false;
+  host_.fence.on_call = [&](const std::string& call) {
+    if (call == "forget") gone_before_fence = !host_.inventory->Find(id).ok();
+  };
+  host_.store.before_delete_vm = [](const std::string&) {
+    return absl::ResourceExhaustedError("the disk is full");
+  };
+  EXPECT_FALSE(Await(host_.inventory->Forget(id, "host-b:1")).ok());
+  EXPECT_TRUE(host_.inventory->Find(id).ok());
+  host_.store.before_delete_vm = nullptr;
+  EXPECT_TRUE(Await(host_.inventory->Forget(id, "host-b:1")).ok());
+  EXPECT_TRUE(known_meanwhile);
+  EXPECT_TRUE(gone_before_fence);
+  EXPECT_EQ(Row(id).id, "");
+  const auto containers = Await(host_.store.ListContainers());
+  ASSERT_EQ(containers->size(), 1u);
+  EXPECT_EQ(containers->front().id, "c2");
+  host_.fence.on_call = [](const std::string&) {};
+}
+
 TEST_F(VmInventoryTest, ArrivalMustNotClash) {
   auto vm = Create("web");
   VmRow row;
