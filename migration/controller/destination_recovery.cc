@@ -82,8 +82,7 @@ Task<void> DestinationSession::Recover(std::shared_ptr<vm::UtilityVm> vm) {
       co_await FinishRefuse();
       break;
     case DestinationRecord::kSuperseded: {
-      absl::Status ended = co_await FinishSupersede();
-      if (!ended.ok()) spdlog::error("session {}: {}", id(), ended.ToString());
+      co_await ForgetVm();
       break;
     }
     case DestinationRecord::kGranted: {

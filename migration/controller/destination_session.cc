@@ -499,16 +499,31 @@ Task<void> DestinationSession::FinishRefuse() {
   const absl::Status reason = absl::NotFoundError(
       absl::StrCat("VM ", info_.vm_name(), " does not come to this host: ", why));
   if (vm_ != nullptr) co_await vm_->Discard(reason);
-  absl::Status forgotten = co_await deps_.inventory.Forget(info_.vm_id(), "");
-  if (!forgotten.ok()) spdlog::error("session {}: {}", id(), forgotten.ToString());
+  co_await ForgetVm();
+}
+
+Task<void> DestinationSession::ForgetVm() {
+  auto keep = self();
+  if (core_->record() == DestinationRecord::kSuperseded) {
+    const absl::Status ended = co_await FinishSupersede();
+    if (!ended.ok()) ForgetLater(ended);
+    co_return;
+  }
+  const absl::Status forgotten = co_await deps_.inventory.Forget(info_.vm_id(), "");
+  if (!forgotten.ok()) {
+    ForgetLater(forgotten);
+    co_return;
+  }
   if (arrivals_ != nullptr) {
     co_await arrivals_->Discard();
     co_await DropLayerPin();
   }
-  if (info_.state() != v1::SESSION_STATE_CANCELLING) {
+  const v1::SessionState state = info_.state();
+  if (state != v1::SESSION_STATE_CANCELLING && state != v1::SESSION_STATE_CANCELLED) {
     (void)Enter(SessionCall::kTransferFailed);
     (void)Enter(SessionCall::kFinalizeDone);
   }
+  info_.set_error(end_reason()->message);
   EndBadly(Recovery::kNone);
 }
 

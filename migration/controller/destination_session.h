@@ -66,6 +66,7 @@ class DestinationSession final : public MigrationSession {
   void LetGo() override;
   bool may_expire() const override;
   Task<void> Expire(EndReason why) override;
+  Task<void> ForgetVm() override;
 
  private:
   using Self = std::shared_ptr<DestinationSession>;

@@ -254,7 +254,31 @@ void MigrationSession::ConnectionArrived(std::shared_ptr<SessionConnection> conn
   connected_.Set();
 }
 
+void MigrationSession::ForgetLater(const absl::Status& why) {
+  std::string left = absl::StrCat("what is left of VM ", info_.vm_name(),
+                                  " here cannot be removed yet: ", why.message());
+  info_.set_error(left);
+  const std::string former = std::exchange(left_, std::move(left));
+  if (former == left_) return;
+  spdlog::error("session {}: {}", id(), left_);
+  Store();
+  if (former.empty()) Spawn(deps_.executor(), KeepForgetting(shared_from_this()));
+}
+
+Task<void> MigrationSession::KeepForgetting(std::shared_ptr<MigrationSession> self) {
+  while (!self->info_.done()) {
+    co_await Delay(self->deps_.limits.ask_again);
+    AsyncMutex::Guard lock = co_await self->deciding_.Lock();
+    if (!self->info_.done()) co_await self->ForgetVm();
+  }
+}
+
 absl::Status MigrationSession::CheckCleanup() const {
+  if (!left_.empty() && !info_.done()) {
+    return Explain(absl::FailedPreconditionError(
+                       absl::StrCat("session ", id(), " cannot be cleaned up: ", left_)),
+                   "cleanup", "wait until it is; that is tried again by itself");
+  }
   if (CanCleanUp(info_.state(), origin())) return absl::OkStatus();
   std::string next = "cancel or finalize it first";
   if (info_.commit_record() == ToString(SourceRecord::kCommit)) {

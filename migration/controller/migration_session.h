@@ -158,6 +158,13 @@ class MigrationSession : public std::enable_shared_from_this<MigrationSession> {
   // Nobody has asked about the session for that long.
   virtual Task<void> Expire(EndReason why) = 0;
 
+  // The VM is another host's, and what is left of it here could not be removed, for want of room
+  // say: says so, and calls ForgetVm again and again. Until that succeeds the session is not done,
+  // so that a daemon that is started anew does not take the VM for its own.
+  void ForgetLater(const absl::Status& why);
+  // Removes it, and ends the session; or see ForgetLater. deciding_ is held.
+  virtual Task<void> ForgetVm() = 0;
+
   // The connection, by whichever way it comes first: handed over, or made by the daemons.
   void ConnectionArrived(std::shared_ptr<SessionConnection> connection);
   virtual Role role() const = 0;
@@ -201,11 +208,13 @@ class MigrationSession : public std::enable_shared_from_this<MigrationSession> {
  private:
   static Task<void> WatchExpiry(std::weak_ptr<MigrationSession> weak,
                                 std::shared_ptr<AsyncEvent> ended);
+  static Task<void> KeepForgetting(std::shared_ptr<MigrationSession> self);
   void Finish(bool moved, const std::string& message);
   absl::StatusOr<std::string> MakeSocketFolder(const std::string& kind);
   bool IsPeers(const Proof& proof) const;
 
   std::optional<EndReason> end_reason_;
+  std::string left_;  // why what is left of the VM is still there
   std::chrono::seconds expiry_{0};
   Clock::time_point last_call_ = Clock::now();
   std::shared_ptr<AsyncEvent> ended_;  // nothing more happens in the session

@@ -38,6 +38,20 @@ Task<absl::StatusOr<bool>> SessionRegistry::IsSuperseded(std::string vm_id, uint
   co_return false;
 }
 
+// Whether the newest word about the VM is that session's, that it is another host's. What is here
+// of it all the same could not be removed then.
+Task<absl::StatusOr<bool>> SessionRegistry::GaveAway(vm::SessionRow row) {
+  auto records = co_await deps_.store().ReadVmJournal(row.vm_id, 0);
+  if (!records.ok()) co_return records.status();
+  if (records->empty() || records->back().session_id != row.id) co_return false;
+  const std::string& kind = records->back().kind;
+  if (row.is_source) {
+    co_return kind == ToString(SourceRecord::kReleased) || kind == ToString(SourceRecord::kGivenUp);
+  }
+  co_return kind == ToString(DestinationRecord::kRefused) ||
+      kind == ToString(DestinationRecord::kSuperseded);
+}
+
 Task<absl::Status> SessionRegistry::LoadUndecided(const vm::SessionRow& row, v1::Session session,
                                                   JournalTrust trust) {
   const bool is_source = row.is_source;

@@ -23,10 +23,18 @@ constexpr size_t kTracesKept = 16;  // of those that were cleaned up or retired
 Task<absl::Status> SessionRegistry::Load(JournalTrust trust) {
   auto rows = co_await deps_.store().ListSessions();
   if (!rows.ok()) co_return rows.status();
+  CO_ASSIGN_OR_RETURN(const std::vector<vm::VmRow> vms, co_await deps_.store().ListVms());
   for (const vm::SessionRow& row : *rows) {
     v1::Session session;
     if (!session.ParseFromString(row.session_bytes)) continue;
-    if (!row.decided) {
+    const bool is_here = std::any_of(vms.begin(), vms.end(),
+                                     [&row](const vm::VmRow& vm) { return vm.id == row.vm_id; });
+    bool goes_on = !row.decided;
+    if (row.decided && is_here) {
+      CO_ASSIGN_OR_RETURN(goes_on, co_await GaveAway(row));
+      if (goes_on) session.set_done(false);
+    }
+    if (goes_on) {
       CO_RETURN_IF_ERROR(co_await LoadUndecided(row, std::move(session), trust));
       continue;
     }

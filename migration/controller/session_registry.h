@@ -95,6 +95,7 @@ class SessionRegistry {
   Task<void> RetireEnded();
   void MakeRecord(const std::shared_ptr<MigrationSession>& session);
   Task<void> TrimRecords();
+  Task<absl::StatusOr<bool>> GaveAway(vm::SessionRow row);
   Task<absl::StatusOr<bool>> IsSuperseded(std::string vm_id, uint64_t sequence);
   Task<absl::Status> KeepUndecided(vm::SessionRow row, v1::Session session);
   Task<absl::Status> LoadUndecided(const vm::SessionRow& row, v1::Session session,

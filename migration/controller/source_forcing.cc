@@ -131,19 +131,18 @@ Task<absl::Status> SourceSession::FinishGivenUp() {
   if (info_.done()) co_return absl::OkStatus();
   Conclude({v1::SESSION_OUTCOME_FAILED, v1::MIGRATION_ORIGIN_DESTINATION, "given_up",
             absl::StrCat("given up here without the word of ", info_.destination())});
-  (void)Enter(SessionCall::kFinalizeDone);
-  absl::Status forgotten = absl::OkStatus();
-  if (vm_ != nullptr) {
-    absl::Status ended = co_await vm_->Relinquish();
-    if (!ended.ok()) spdlog::warn("session {}: what is left of the VM: {}", id(), ended.ToString());
-    forgotten = co_await deps_.inventory.Forget(vm_->id(), info_.destination());
-    if (!forgotten.ok()) spdlog::error("session {}: {}", id(), forgotten.ToString());
-  }
   info_.set_vm_location(absl::StrCat("unknown; ", info_.destination(), " at best"));
-  info_.set_error(end_reason()->message);
+  const absl::Status removed = co_await RemoveVm();
   released_.Set();
+  if (!removed.ok()) {
+    ForgetLater(removed);
+    co_return Explain(removed, "recover",
+                      "wait until there is room: that is tried again by itself");
+  }
+  (void)Enter(SessionCall::kFinalizeDone);
+  info_.set_error(end_reason()->message);
   EndBadly(Recovery::kFailed);
-  co_return forgotten;
+  co_return absl::OkStatus();
 }
 
 }  // namespace ferry::migration

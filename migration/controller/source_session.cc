@@ -461,24 +461,38 @@ Task<absl::Status> SourceSession::Release(const Proof& done) {
 }
 
 // A session that a restarted daemon took up may have none any more.
-Task<void> SourceSession::RemoveVm() {
+Task<absl::Status> SourceSession::RemoveVm() {
   auto keep = self();
   const std::shared_ptr<vm::UtilityVm> vm = vm_;
-  if (vm == nullptr) co_return;
+  if (vm == nullptr) co_return absl::OkStatus();
   const absl::Status ended = co_await vm->Relinquish();
   if (!ended.ok()) spdlog::warn("session {}: what is left of the VM: {}", id(), ended.ToString());
-  const absl::Status forgotten = co_await deps_.inventory.Forget(vm->id(), info_.destination());
-  if (!forgotten.ok()) spdlog::error("session {}: {}", id(), forgotten.ToString());
+  CO_RETURN_IF_ERROR(co_await deps_.inventory.Forget(vm->id(), info_.destination()));
   vm_.reset();
+  co_return absl::OkStatus();
+}
+
+Task<void> SourceSession::ForgetVm() {
+  auto keep = self();
+  if (core_->record() == SourceRecord::kReleased) {
+    (void)co_await FinishRelease();
+  } else {
+    (void)co_await FinishGivenUp();
+  }
 }
 
 // RELEASED is written: what is left of the VM here goes.
 Task<absl::Status> SourceSession::FinishRelease() {
   auto keep = self();
   info_.set_vm_location(lost_there_ ? "nowhere" : info_.destination());
-  (void)Enter(SessionCall::kFinalizeDone);
-  co_await RemoveVm();
+  const absl::Status removed = co_await RemoveVm();
   released_.Set();
+  if (!removed.ok()) {
+    // The destination's word has been taken all the same.
+    ForgetLater(removed);
+    co_return absl::OkStatus();
+  }
+  (void)Enter(SessionCall::kFinalizeDone);
   if (lost_there_) {
     Conclude({v1::SESSION_OUTCOME_FAILED, v1::MIGRATION_ORIGIN_DESTINATION,
               "vm_died_after_switchover",

@@ -86,6 +86,7 @@ class SourceSession final : public MigrationSession {
   // Whoever asked for layers to be sent waits for that.
   bool may_expire() const override { return !commit_when_ready_ && !sends_layers_; }
   Task<void> Expire(EndReason why) override;
+  Task<void> ForgetVm() override;
 
  private:
   using Self = std::shared_ptr<SourceSession>;
@@ -149,7 +150,7 @@ class SourceSession final : public MigrationSession {
                                                                            std::string token);
   Task<absl::Status> Release(const Proof& done);
   Task<absl::Status> Reclaim(const Proof& refused);
-  Task<void> RemoveVm();
+  Task<absl::Status> RemoveVm();
   Task<absl::Status> FinishRelease();
   Task<absl::Status> FinishReclaim(uint64_t epoch);
   // It is decided that the VM is this host's, with head_.epoch. The fence's refusal is final.

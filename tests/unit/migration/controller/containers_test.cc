@@ -43,5 +43,143 @@ TEST_F(ContainersMoveTest, AStaleCopyThatEndsRemovesNothingOfThem) {
   EXPECT_EQ(on_a_.containers->List()[0]->state(), v1::CONTAINER_STATE_RUNNING);
 }
 
+// A host whose disk is full when a VM is to be forgotten there.
+class ForgottenContainersTest : public ContainersMoveTest {
+ protected:
+  void Fill(MigrationHost& host) {
+    host.host.store.before_delete_vm = [this](const std::string&) {
+      if (!full_) return absl::OkStatus();
+      ++failed_;
+      return absl::ResourceExhaustedError("the disk is full");
+    };
+  }
+  void TearDown() override {
+    full_ = false;
+    ContainersMoveTest::TearDown();
+    for (MigrationHost* host : {&a_, &b_}) host->host.store.before_delete_vm = nullptr;
+  }
+
+  // It is none of this host's, though its row is there.
+  void ExpectNotOwned(MigrationHost& host, const std::string& vm_id) {
+    auto left = host.host.inventory->Find(vm_id);
+    if (!left.ok()) return;
+    EXPECT_FALSE(Await((*left)->Start()).ok());
+    EXPECT_FALSE(Await(host.host.inventory->Delete(*left)).ok());
+  }
+  void ExpectForgotten(MigrationHost& host, const std::string& container) {
+    Until([&] { return host.host.inventory->List().empty(); });
+    Settle();
+    EXPECT_TRUE(Await(host.host.store.ListVms())->empty());
+    EXPECT_EQ(Rows(host), 0u);
+    EXPECT_TRUE(HasScratch(container));
+  }
+
+  bool full_ = true;
+  int failed_ = 0;
+};
+
+TEST_F(ForgottenContainersTest, ASourceIsNotDoneBeforeNothingIsLeftOfTheVm) {
+  auto vm = Boot();
+  const std::string container = RunContainer(vm, "one", {"base"}, true);
+  Give(on_b_, "image", "base");
+  Fill(a_);
+  const std::string id = Migrate();
+  Until([&] { return failed_ > 3; });
+  EXPECT_EQ(Kinds(a_, id).back(), "RELEASED");
+  EXPECT_FALSE(Describe(a_, id).done());
+  EXPECT_THAT(Describe(a_, id).error(), HasSubstr("cannot be removed yet: the disk is full"));
+  EXPECT_TRUE(absl::IsFailedPrecondition(Cleanup(a_, id)));
+  ExpectNotOwned(a_, vm->id());
+  full_ = false;
+  const v1::Session session = Wait(a_, id);
+  EXPECT_EQ(session.outcome(), v1::SESSION_OUTCOME_SUCCEEDED);
+  EXPECT_EQ(session.error(), "");
+  ExpectForgotten(a_, container);
+  EXPECT_TRUE(Cleanup(a_, id).ok());
+}
+
+TEST_F(ForgottenContainersTest, ARestartedSourceGoesOnWithThat) {
+  auto vm = Boot();
+  const std::string container = RunContainer(vm, "one", {"base"}, true);
+  Give(on_b_, "image", "base");
+  Fill(a_);
+  Migrate();
+  Until([&] { return failed_ > 0; });
+  RestartDaemon(a_, on_a_);
+  ExpectNotOwned(a_, vm->id());
+  const int before = failed_;
+  Until([&] { return failed_ > before + 3; });
+  EXPECT_TRUE(HasScratch(container));
+  full_ = false;
+  ExpectForgotten(a_, container);
+  EXPECT_TRUE(Runs(b_, vm->id()));
+}
+
+TEST_F(ForgottenContainersTest, ADestinationThatRefusedGoesOnWithThat) {
+  auto vm = Boot();
+  const std::string container = RunContainer(vm, "one", {"base"}, true);
+  Give(on_b_, "image", "base");
+  auto plan = Export("s1");
+  ASSERT_TRUE(plan.ok()) << plan.status();
+  ASSERT_TRUE(Import("s1", *plan).ok());
+  v1::BindContainerRequest bind;
+  bind.set_session_id("s1");
+  bind.set_source_container_id(container);
+  ASSERT_TRUE(Await(b_.sessions->Bind(bind)).ok());
+  const auto prepared = Prepare(b_, "s1");
+  ASSERT_TRUE(prepared.ok()) << prepared.status();
+  EXPECT_TRUE(Transfer(b_, "s1").ok());
+  EXPECT_TRUE(Transfer(a_, "s1", *prepared).ok());
+  Until([&] { return State(a_, "s1") == v1::SESSION_STATE_TRANSFER_COMPLETED; });
+  ASSERT_EQ(Rows(b_), 1u);
+  Fill(b_);
+  ASSERT_TRUE(Cancel(b_, "s1").ok());
+  EXPECT_EQ(Kinds(b_, "s1").back(), "REFUSED");
+  EXPECT_FALSE(Describe(b_, "s1").done());
+  EXPECT_TRUE(absl::IsFailedPrecondition(Cleanup(b_, "s1")));
+  Until([&] { return failed_ > 2; });
+  RestartDaemon(b_, on_b_);
+  ExpectNotOwned(b_, vm->id());
+  full_ = false;
+  ExpectForgotten(b_, container);
+  Until([&] { return Describe(b_, "s1").done(); });
+  EXPECT_EQ(vm->state(), v1::VM_STATE_RUNNING);
+}
+
+TEST_F(ForgottenContainersTest, AGivenUpVmIsForgottenInTheEnd) {
+  auto vm = Boot();
+  const std::string container = RunContainer(vm, "one", {"base"}, true);
+  Give(on_b_, "image", "base");
+  const std::string id = MigrateIntoDoubt();
+  Fill(a_);
+  EXPECT_FALSE(Recover(a_, id, "web", kGiveUp).ok());
+  EXPECT_EQ(Kinds(a_, id).back(), "GIVEN_UP");
+  EXPECT_FALSE(Describe(a_, id).done());
+  full_ = false;
+  EXPECT_EQ(Wait(a_, id).reason(), "given_up");
+  ExpectForgotten(a_, container);
+  peer_->Release("Settle");
+  b_.host.backend.script().Release("FinalizeLiveMigration");
+}
+
+// As an earlier ferryd left it, which did not try again.
+TEST_F(ForgottenContainersTest, WhatASessionThatIsOverLeftIsForgottenAtTheNextStart) {
+  auto vm = Boot();
+  const std::string container = RunContainer(vm, "one", {"base"}, true);
+  Give(on_b_, "image", "base");
+  const vm::VmRow row = vm->Row();
+  const vm::ContainerRow its = Await(a_.host.store.ListContainers())->front();
+  const std::string id = Migrate();
+  Wait(a_, id);
+  Until([&] { return Rows(a_) == 0; });
+  ASSERT_TRUE(Await(a_.host.store.PutVm(row)).ok());
+  ASSERT_TRUE(Await(a_.host.store.PutContainer(its)).ok());
+  RestartDaemon(a_, on_a_);
+  ExpectForgotten(a_, container);
+  Until([&] { return Describe(a_, id).done(); });
+  EXPECT_EQ(Describe(a_, id).outcome(), v1::SESSION_OUTCOME_SUCCEEDED);
+  EXPECT_TRUE(Runs(b_, vm->id()));
+}
+
 }  // namespace
 }  // namespace ferry::migration
