@@ -226,10 +226,6 @@ std::map<std::string, uint64_t> ContainerArrivals::MissingLayers() const {
 }
 
 // A container's own: what nobody needs any more is then let go of when the daemon starts.
-std::string ContainerArrivals::LayerOwner() const {
-  return bound_.empty() ? std::string() : bound_.begin()->first;
-}
-
 Task<absl::Status> ContainerArrivals::PinLayers() {
   for (const ContainerRecord& record : planned_) {
     if (!bound_.contains(record.container_id())) continue;

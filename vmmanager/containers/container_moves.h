@@ -65,9 +65,8 @@ class ContainerArrivals {
   Task<absl::Status> Bind(std::string container_id, std::string scratch_file);
   // Of those that are bound: the layers that this host lacks, with their sizes.
   std::map<std::string, uint64_t> MissingLayers() const;
-  // The missing layers have come, under the pin of LayerOwner().
+  // The layers that are bound and here are kept for their containers.
   Task<absl::Status> PinLayers();
-  std::string LayerOwner() const;
   // FAILED_PRECONDITION "containers_unbound" or "layers_missing", naming the first.
   absl::Status CheckReady() const;
 

@@ -155,7 +155,7 @@ TEST_F(ContainerMovesTest, LayersThatAreNotHereAreMissed) {
   EXPECT_EQ(rpc::ReasonOf(arrivals.CheckReady()), "layers_missing");
   const auto folder = NewFolder();
   WriteFile(folder->path() + "/layer", "app");
-  ASSERT_TRUE(Await(store_->Adopt(arrivals.LayerOwner(), DigestOf("app"), "layer", folder)).ok());
+  ASSERT_TRUE(Await(store_->Adopt(before->id(), DigestOf("app"), "layer", folder)).ok());
   EXPECT_TRUE(arrivals.CheckReady().ok());
   ASSERT_TRUE(Await(arrivals.PinLayers()).ok());
   Await(arrivals.Discard());
