@@ -191,6 +191,7 @@ void VmContainer::Stopped(const state::v1::ContainerExit& exit) {
 
 void VmContainer::VmEnded() {
   boot_ = 0;
+  taken_up_.Set();  // more is not to be found out about it
   // Whoever makes it, or takes it out, finds that by itself.
   if (being_made() || gone_ || Is(CONTAINER_STAGE_REMOVING)) return;
   LeaveGuest();

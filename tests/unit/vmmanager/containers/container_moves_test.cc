@@ -284,6 +284,20 @@ TEST_F(ContainerMovesTest, WhatIsAskedOfOneThatHasJustComeWaitsUntilItIsTakenUp)
   EXPECT_FALSE(std::filesystem::exists(records[0].scratch_file()));
 }
 
+TEST_F(ContainerMovesTest, OneThatIsNotTakenUpBeforeItsVmEndsCanBeRemoved) {
+  const auto before = Run(Shared("one"));
+  auto records = Export();
+  Await(containers_->Close());
+  ASSERT_TRUE(Await(host_.store.DeleteContainer(before->id())).ok());
+  RestartDaemon();
+  const auto vm = *host_.inventory->Find("vm");
+  ASSERT_TRUE(Await(containers_->Bring(*FromRecord(records[0]), vm)).ok());
+  ASSERT_TRUE(Await(vm->Stop(true, milliseconds(0))).ok());
+  Guest(vm->id()).running = false;
+  EXPECT_TRUE(Await(containers_->Remove(*containers_->Find("one", ""), false)).ok());
+  EXPECT_EQ(Rows(), 0u);
+}
+
 TEST_F(ContainerMovesTest, OneThatIsJustKilledToBeRemovedKeepsItsVm) {
   const auto container = Run(Shared("one"));
   Guest(vm_->id()).containers.at(container->id()).init->immortal = true;
