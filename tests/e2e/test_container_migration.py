@@ -5,8 +5,6 @@ import pytest
 
 from harness import box
 from harness.box import containers, inspect, state
-from harness.fixtures import note_isolation
-from harness.host import Hosts
 from harness.inotify import wait_until
 
 
@@ -16,20 +14,13 @@ def shared(tmp_path):
 
 
 @pytest.fixture
-def hosts(pytestconfig, shared):
-    """Two hosts that share a folder, and an image that only the first has."""
-    with Hosts(shared_folder=shared) as pair:
-        note_isolation(pytestconfig, pair)
-        pair.start()
-        box.import_into(pair[0], shared)
-        yield pair
+def hosts(box_hosts):
+    return box_hosts
 
 
 @pytest.fixture
-def vm(hosts):
-    hosts[0].ctl.create("vm")
-    hosts[0].ctl.start("vm")
-    return "vm"
+def vm(box_vm):
+    return box_vm
 
 
 def layers(host):

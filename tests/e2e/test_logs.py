@@ -6,8 +6,6 @@ import pytest
 
 from harness import box, workload
 from harness.box import inspect, state
-from harness.fixtures import note_isolation
-from harness.host import Hosts
 from harness.inotify import wait_until
 from harness.oracles import assert_next_step
 
@@ -19,20 +17,13 @@ MUCH = f"head -c {MUCH_BYTES} /dev/zero | tr '\\0' x"
 
 
 @pytest.fixture
-def hosts(pytestconfig, tmp_path):
-    """Two hosts, and an image that the first has."""
-    with Hosts(shared_folder=tmp_path) as pair:
-        note_isolation(pytestconfig, pair)
-        pair.start()
-        box.import_into(pair[0], tmp_path)
-        yield pair
+def hosts(box_hosts):
+    return box_hosts
 
 
 @pytest.fixture
-def vm(hosts):
-    hosts[0].ctl.create("vm")
-    hosts[0].ctl.start("vm")
-    return "vm"
+def vm(box_vm):
+    return box_vm
 
 
 def run_detached(host, vm, name, *words, options=()):

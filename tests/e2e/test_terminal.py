@@ -10,9 +10,10 @@ KEYS = (workload.PROGRAM, "keys")
 CTRL_C, CTRL_D, CTRL_BACKSLASH = b"\x03", b"\x04", b"\x1c"
 
 
-def keys_in(host, vm, *options, **size):
+def keys_in(host, vm, *options, detach_keys="ctrl-p,ctrl-q", **size):
     """A session with the program that tells of its keys, ready for the first of them."""
-    terminal = host.ctl.terminal("exec", "-it", vm, "--", *KEYS, *options, **size)
+    terminal = host.ctl.terminal("exec", "-it", "--detach-keys", detach_keys, vm, "--", *KEYS,
+                                 *options, **size)
     terminal.wait_for_line(b"size ")
     return terminal
 
@@ -53,9 +54,7 @@ def test_control_keys_go_to_the_guest_and_not_to_ferryctl(two_hosts, vm):
 
 def test_a_raw_program_reads_every_byte_as_typed(two_hosts, vm):
     typed = bytes(byte for byte in range(256) if byte != ord("q"))
-    with two_hosts[0].ctl.terminal("exec", "-it", "--detach-keys", "", vm, "--", *KEYS,
-                                   "--raw", "1") as terminal:
-        terminal.wait_for_line(b"size ")
+    with keys_in(two_hosts[0], vm, "--raw", "1", detach_keys="") as terminal:
         assert b"size 24 80 raw" in terminal.lines()[0]
         terminal.type(typed)
         terminal.wait_for(typed[-1:].hex().encode() + b"\n")
@@ -187,7 +186,7 @@ def test_a_daemon_that_is_away_leaves_the_terminal_usable(two_hosts, vm):
 def test_a_migration_keeps_mode_size_and_every_byte(two_hosts, vm):
     source, destination = two_hosts
     typed = bytearray()
-    with keys_in(source, vm, "--raw", "1", rows=31, columns=97) as terminal:
+    with keys_in(source, vm, "--raw", "1", detach_keys="", rows=31, columns=97) as terminal:
         def type_some(host, other):
             mover = host.ctl.attach("migrate", vm, "--to", other.address)
             with mover:

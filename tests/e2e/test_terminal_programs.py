@@ -5,31 +5,23 @@ import contextlib
 import pytest
 
 from harness import box
-from harness.fixtures import note_isolation
-from harness.host import Hosts
 
 CTRL_C, CTRL_Z, ESCAPE = b"\x03", b"\x1a", b"\x1b"
 PROMPT = b"ready> "
 
 
 @pytest.fixture
-def hosts(pytestconfig, tmp_path):
-    with Hosts(shared_folder=tmp_path) as pair:
-        note_isolation(pytestconfig, pair)
-        pair.start()
-        box.import_into(pair[0], tmp_path)
-        pair[0].ctl.create("vm")
-        pair[0].ctl.start("vm")
-        yield pair
+def hosts(box_hosts):
+    return box_hosts
 
 
 @pytest.fixture(params=["vm", "container"])
-def open_terminal(request, hosts, tmp_path):
+def open_terminal(request, hosts, box_vm, tmp_path):
     """Opens a terminal with a program in the VM, or in a container in it."""
     def open_one(*command):
         if request.param == "vm":
-            return hosts[0].ctl.terminal("exec", "-it", "-e", "TERM=vt100", "vm", "--", *command)
-        return hosts[0].ctl.terminal("run", "-it", "--rm", "--vm", "vm", "--scratch-dir", tmp_path,
+            return hosts[0].ctl.terminal("exec", "-it", "-e", "TERM=vt100", box_vm, "--", *command)
+        return hosts[0].ctl.terminal("run", "-it", "--rm", "--vm", box_vm, "--scratch-dir", tmp_path,
                                      "-e", "TERM=vt100", box.NAME, *command)
     return open_one
 

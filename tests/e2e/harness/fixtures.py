@@ -3,7 +3,7 @@ import itertools
 
 import pytest
 
-from . import workload
+from . import box, workload
 from .certificates import Authority
 from .driven import Run
 from .host import Hosts
@@ -101,3 +101,21 @@ def run(two_hosts, vm):
     made = Run(two_hosts, vm)
     yield made
     made.close()
+
+
+@pytest.fixture
+def box_hosts(pytestconfig, tmp_path):
+    """Two hosts that share a folder, and an image that only the first has."""
+    with Hosts(shared_folder=tmp_path) as pair:
+        note_isolation(pytestconfig, pair)
+        pair.start()
+        box.import_into(pair[0], tmp_path)
+        yield pair
+
+
+@pytest.fixture
+def box_vm(box_hosts):
+    """A running VM on the first of them."""
+    box_hosts[0].ctl.create("vm")
+    box_hosts[0].ctl.start("vm")
+    return "vm"
