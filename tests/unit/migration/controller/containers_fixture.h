@@ -11,6 +11,7 @@
 #include "tests/unit/vmmanager/images/images_fixture.h"
 #include "vmmanager/containers/container_inventory.h"
 #include "vmmanager/containers/container_moves.h"
+#include "vmmanager/containers/empty_qcow2.h"
 #include "vmmanager/containers/fake_container_machine.h"
 
 namespace ferry::migration {
@@ -124,7 +125,7 @@ class ContainersTest : public ForcingTest {
       record.add_layers()->set_digest(vm::DigestOf(bytes));
       Give(on_a_, id, bytes);
     }
-    vm::WriteFile(ScratchOf(id), "scratch");
+    vm::WriteFile(ScratchOf(id), vm::EmptyQcow2(vm::kMinScratchDisk));
     for (Side* side : {&on_a_, &on_b_}) {
       vm::FakeContainerGuest::Container& there = Guest(*side, vm->id()).containers[id];
       there.state = bridge::ContainerState::kRunning;
