@@ -13,33 +13,23 @@ def shared(tmp_path):
     return tmp_path
 
 
-@pytest.fixture
-def hosts(box_hosts):
-    return box_hosts
-
-
-@pytest.fixture
-def vm(box_vm):
-    return box_vm
-
-
 def layers(host):
     folder = host.outside(host.state / "images" / "layers")
     return sorted(path.name for path in folder.iterdir())
 
 
-def test_containers_move_with_their_vm_and_their_clients(hosts, vm, shared):
-    source, destination = hosts
+def test_containers_move_with_their_vm_and_their_clients(box_hosts, box_vm, shared):
+    source, destination = box_hosts
     ctl = source.ctl
-    with ctl.attach("run", "-i", "--name", "web", "--vm", vm, "--scratch-dir", shared, "box",
+    with ctl.attach("run", "-i", "--name", "web", "--vm", box_vm, "--scratch-dir", shared, "box",
                     "cat") as client:
         client.write(b"before\n")
         client.wait_until(lambda output: output == b"before\n")
         ctl.ok("exec", "--container", "web", "--", "sh", "-c", "echo kept > /kept")
         process = inspect(source, "web")["process_id"]
         assert layers(destination) == []
-        ctl.ok("migrate", vm, "--to", destination.address, "--dry-run")
-        ctl.migrate(vm, destination)
+        ctl.ok("migrate", box_vm, "--to", destination.address, "--dry-run")
+        ctl.migrate(box_vm, destination)
         client.write(b"after\n")
         client.wait_until(lambda output: output == b"before\nafter\n")
         assert containers(source) == []
@@ -49,7 +39,7 @@ def test_containers_move_with_their_vm_and_their_clients(hosts, vm, shared):
         assert layers(destination) == layers(source)
         assert there.ok("exec", "--container", "web", "--", "cat", "/kept") == "kept\n"
         # And back again, where the layers are already.
-        there.migrate(vm, source)
+        there.migrate(box_vm, source)
         client.write(b"back\n")
         client.wait_until(lambda output: output == b"before\nafter\nback\n")
         assert ctl.ok("exec", "--container", "web", "--", "cat", "/kept") == "kept\n"
@@ -61,26 +51,26 @@ def test_containers_move_with_their_vm_and_their_clients(hosts, vm, shared):
     assert sorted(path.name for path in shared.glob("*.qcow2*")) == []
 
 
-def test_containers_in_every_state_move_as_they_are(hosts, vm, shared):
-    source, destination = hosts
+def test_containers_in_every_state_move_as_they_are(box_hosts, box_vm, shared):
+    source, destination = box_hosts
     ctl, there = source.ctl, destination.ctl
-    scratch = ("--vm", vm, "--scratch-dir", shared)
+    scratch = ("--vm", box_vm, "--scratch-dir", shared)
     ctl.ok("container", "create", "--name", "created", *scratch, "box", "echo", "at last")
     ctl.ok("run", "-d", "--name", "running", *scratch, "box", "sleep", "1000")
     ctl.ok("run", "-d", "-i", "--name", "paused", *scratch, "box", "cat")
     ctl.ok("container", "pause", "paused")
     ctl.ok("run", "-d", "--name", "stopped", *scratch, "box", "sh", "-c", "exit 9")
-    ctl.ok("run", "-d", "--name", "bare", "--vm", vm, "--read-only", "box", "sleep", "1000")
+    ctl.ok("run", "-d", "--name", "bare", "--vm", box_vm, "--read-only", "box", "sleep", "1000")
     unread = ctl.ok("exec", "-d", "--container", "running", "--", "sh", "-c",
                     "echo unread; exit 4").strip()
     wait_until(source.outside(source.state), lambda: state(source, "stopped") == "stopped")
-    ctl.migrate(vm, destination)
+    ctl.migrate(box_vm, destination)
     assert {one["spec"]["name"]: one["state"].removeprefix("CONTAINER_STATE_").lower()
             for one in containers(destination)} == {
                 "created": "created", "running": "running", "paused": "paused",
                 "stopped": "stopped", "bare": "running"}
     assert inspect(destination, "stopped")["exit_status"] == {"code": 9}
-    with there.attach("attach", vm, unread) as client:
+    with there.attach("attach", box_vm, unread) as client:
         assert client.wait() == 4
         assert client.output() == b"unread\n"
     with there.attach("container", "start", "-a", "created") as client:
@@ -98,54 +88,55 @@ def test_containers_in_every_state_move_as_they_are(hosts, vm, shared):
     assert sorted(path.name for path in shared.glob("*.qcow2*")) == []
 
 
-def test_a_scratch_disk_of_one_host_alone_is_refused_with_the_reason(hosts, vm):
-    source, destination = hosts
-    source.ctl.ok("run", "-d", "--name", "web", "--vm", vm, "box", "sleep", "1000")
-    refused = source.ctl.run("migrate", vm, "--to", destination.address)
+def test_a_scratch_disk_of_one_host_alone_is_refused_with_the_reason(box_hosts, box_vm):
+    source, destination = box_hosts
+    source.ctl.ok("run", "-d", "--name", "web", "--vm", box_vm, "box", "sleep", "1000")
+    refused = source.ctl.run("migrate", box_vm, "--to", destination.address)
     assert refused.returncode != 0
     assert "scratch disk of container web" in refused.stderr and "--scratch-dir" in refused.stderr
-    dry = source.ctl.run("migrate", vm, "--to", destination.address, "--dry-run")
+    dry = source.ctl.run("migrate", box_vm, "--to", destination.address, "--dry-run")
     assert dry.returncode != 0 and "scratch disk of container web" in dry.stdout + dry.stderr
     assert state(source, "web") == "running"
     assert source.ctl.ok("exec", "--container", "web", "--", "echo", "on") == "on\n"
 
 
-def test_a_copy_of_the_scratch_disk_is_not_the_scratch_disk(hosts, vm, isolated_folder):
-    source, destination = hosts
-    source.ctl.ok("run", "-d", "--name", "web", "--vm", vm, "--scratch-dir", isolated_folder.here,
-                  "box", "sleep", "1000")
+def test_a_copy_of_the_scratch_disk_is_not_the_scratch_disk(box_hosts, box_vm, isolated_folder):
+    source, destination = box_hosts
+    source.ctl.ok("run", "-d", "--name", "web", "--vm", box_vm, "--scratch-dir",
+                  isolated_folder.here, "box", "sleep", "1000")
     isolated_folder.copy()
-    refused = source.ctl.run("migrate", vm, "--to", destination.address)
+    refused = source.ctl.run("migrate", box_vm, "--to", destination.address)
     assert refused.returncode != 0 and "not seen" in refused.stderr, refused.stderr
     assert state(source, "web") == "running"
     assert containers(destination) == [] and destination.ctl.vms() == []
 
 
 @pytest.fixture
-def isolated_folder(hosts):
-    """A folder of the same path on both hosts that is not the same folder."""
+def isolated_folder(box_hosts):
+    """A folder of the same path on both box_hosts that is not the same folder."""
     class Folder:
-        here = hosts[0].state.parent / "scratch-of-its-own"
+        here = box_hosts[0].state.parent / "scratch-of-its-own"
 
         def copy(self):
-            for path in hosts[0].outside(self.here).iterdir():
-                shutil.copy(path, hosts[1].outside(self.here) / path.name)
+            for path in box_hosts[0].outside(self.here).iterdir():
+                shutil.copy(path, box_hosts[1].outside(self.here) / path.name)
 
-    if not hosts.isolated:
-        pytest.skip("the hosts share all folders here")
-    for host in hosts:
+    if not box_hosts.isolated:
+        pytest.skip("the box_hosts share all folders here")
+    for host in box_hosts:
         host.outside(Folder.here).mkdir(exist_ok=True)
     return Folder()
 
 
-def test_a_migration_that_is_called_off_leaves_the_containers_as_they_were(hosts, vm, shared):
-    source, destination = hosts
+def test_a_migration_that_is_called_off_leaves_the_containers_as_they_were(box_hosts, box_vm,
+                                                                           shared):
+    source, destination = box_hosts
     ctl = source.ctl
-    with ctl.attach("run", "-i", "--name", "web", "--vm", vm, "--scratch-dir", shared, "box",
+    with ctl.attach("run", "-i", "--name", "web", "--vm", box_vm, "--scratch-dir", shared, "box",
                     "cat") as client:
         client.write(b"one\n")
         client.wait_until(lambda output: output == b"one\n")
-        moving = ctl.start_migration(vm, destination, "--max-bandwidth", "1M")
+        moving = ctl.start_migration(box_vm, destination, "--max-bandwidth", "1M")
         with moving:
             moving.wait_until(lambda output: b"TRANSFER_IN_PROGRESS" in output, timeout=60)
             refused = ctl.run("container", "rm", "--force", "web")
@@ -163,19 +154,19 @@ def test_a_migration_that_is_called_off_leaves_the_containers_as_they_were(hosts
     ctl.ok("container", "rm", "web")
 
 
-def test_what_is_started_while_memory_moves_is_there_afterwards(hosts, vm, shared):
-    source, destination = hosts
+def test_what_is_started_while_memory_moves_is_there_afterwards(box_hosts, box_vm, shared):
+    source, destination = box_hosts
     ctl = source.ctl
-    ctl.ok("container", "create", "-i", "--name", "web", "--vm", vm, "--scratch-dir", shared, "box",
-           "cat")
-    moving = ctl.start_migration(vm, destination, "--max-bandwidth", "20M")
+    ctl.ok("container", "create", "-i", "--name", "web", "--vm", box_vm, "--scratch-dir", shared,
+           "box", "cat")
+    moving = ctl.start_migration(box_vm, destination, "--max-bandwidth", "20M")
     with moving:
         moving.wait_until(lambda output: b"TRANSFER_IN_PROGRESS" in output, timeout=60)
         ctl.ok("container", "start", "web")
         process = ctl.ok("exec", "-d", "--container", "web", "--", "sleep", "1000").strip()
         assert moving.wait() == 0
     assert state(destination, "web") == "running"
-    assert process in [str(one["id"]) for one in destination.ctl.processes(vm)]
+    assert process in [str(one["id"]) for one in destination.ctl.processes(box_vm)]
     with destination.ctl.attach("container", "attach", "web") as client:
         client.write(b"here\n")
         client.wait_until(lambda output: output == b"here\n")
@@ -183,13 +174,13 @@ def test_what_is_started_while_memory_moves_is_there_afterwards(hosts, vm, share
         assert client.wait() == 0
 
 
-def test_a_container_that_is_to_go_when_it_stops_goes_at_the_destination(hosts, vm, shared):
-    source, destination = hosts
-    with source.ctl.attach("run", "--rm", "-i", "--name", "web", "--vm", vm, "--scratch-dir",
+def test_a_container_that_is_to_go_when_it_stops_goes_at_the_destination(box_hosts, box_vm, shared):
+    source, destination = box_hosts
+    with source.ctl.attach("run", "--rm", "-i", "--name", "web", "--vm", box_vm, "--scratch-dir",
                            shared, "box", "cat") as client:
         client.write(b"one\n")
         client.wait_until(lambda output: output == b"one\n")
-        source.ctl.migrate(vm, destination)
+        source.ctl.migrate(box_vm, destination)
         client.close_stdin()
         assert client.wait() == 0
     wait_until(destination.outside(destination.state), lambda: containers(destination) == [])

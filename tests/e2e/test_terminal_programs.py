@@ -10,31 +10,28 @@ CTRL_C, CTRL_Z, ESCAPE = b"\x03", b"\x1a", b"\x1b"
 PROMPT = b"ready> "
 
 
-@pytest.fixture
-def hosts(box_hosts):
-    return box_hosts
-
-
 @pytest.fixture(params=["vm", "container"])
-def open_terminal(request, hosts, box_vm, tmp_path):
+def open_terminal(request, box_hosts, box_vm, tmp_path):
     """Opens a terminal with a program in the VM, or in a container in it."""
+    ctl = box_hosts[0].ctl
+
     def open_one(*command):
         if request.param == "vm":
-            return hosts[0].ctl.terminal("exec", "-it", "-e", "TERM=vt100", box_vm, "--", *command)
-        return hosts[0].ctl.terminal("run", "-it", "--rm", "--vm", box_vm, "--scratch-dir", tmp_path,
-                                     "-e", "TERM=vt100", box.NAME, *command)
+            return ctl.terminal("exec", "-it", "-e", "TERM=vt100", box_vm, "--", *command)
+        return ctl.terminal("run", "-it", "--rm", "--vm", box_vm, "--scratch-dir", tmp_path,
+                            "-e", "TERM=vt100", box.NAME, *command)
     return open_one
 
 
 @contextlib.contextmanager
-def there_and_back(hosts):
+def there_and_back(box_hosts):
     """The body runs at the destination, and the VM is at the source again behind it."""
-    hosts[0].ctl.migrate("vm", hosts[1])
+    box_hosts[0].ctl.migrate("vm", box_hosts[1])
     yield
-    hosts[1].ctl.migrate("vm", hosts[0])
+    box_hosts[1].ctl.migrate("vm", box_hosts[0])
 
 
-def test_a_shell_with_jobs_goes_on(hosts, open_terminal):
+def test_a_shell_with_jobs_goes_on(box_hosts, open_terminal):
     with open_terminal("sh") as terminal:
         terminal.type(b"PS1='rea''dy> '\r")
         terminal.wait_for(PROMPT)
@@ -44,7 +41,7 @@ def test_a_shell_with_jobs_goes_on(hosts, open_terminal):
         terminal.type(CTRL_Z)
         terminal.wait_for(b"Stopped", count=1)
         terminal.wait_for(PROMPT, count=2)
-        with there_and_back(hosts):
+        with there_and_back(box_hosts):
             terminal.type(b"jobs\r")
             terminal.wait_for(b"Stopped", count=2)
             terminal.wait_for(PROMPT, count=3)
@@ -59,12 +56,12 @@ def test_a_shell_with_jobs_goes_on(hosts, open_terminal):
         assert terminal.is_restored()
 
 
-def test_an_editor_goes_on_in_the_middle_of_a_word(hosts, open_terminal):
+def test_an_editor_goes_on_in_the_middle_of_a_word(box_hosts, open_terminal):
     with open_terminal("sh", "-c", "vi /tmp/note; echo; cat /tmp/note; exit 4") as terminal:
         terminal.wait_for(b"~")
         terminal.type(b"ihel")
         terminal.wait_for(b"hel")
-        with there_and_back(hosts):
+        with there_and_back(box_hosts):
             terminal.type(b"lo, wor")
         terminal.type(b"ld" + ESCAPE)
         terminal.wait_for(b"- /tmp/note [Modified]")
@@ -74,10 +71,10 @@ def test_an_editor_goes_on_in_the_middle_of_a_word(hosts, open_terminal):
         assert terminal.is_restored()
 
 
-def test_a_program_that_draws_the_screen_goes_on(hosts, open_terminal):
+def test_a_program_that_draws_the_screen_goes_on(box_hosts, open_terminal):
     with open_terminal("top", "-d", "1") as terminal:
         terminal.wait_for(b"Mem:", count=2)
-        with there_and_back(hosts):
+        with there_and_back(box_hosts):
             seen = terminal.screen().count(b"Mem:")
             terminal.wait_for(b"Mem:", count=seen + 2)
         seen = terminal.screen().count(b"Mem:")

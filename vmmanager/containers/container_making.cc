@@ -7,6 +7,7 @@
 #include "vmmanager/containers/container_inventory.h"
 #include "vmmanager/containers/container_limits.h"
 #include "vmmanager/containers/container_names.h"
+#include "vmmanager/containers/counted.h"
 #include "vmmanager/containers/oci_specification.h"
 #include "vmmanager/rpc/error_info.h"
 #include "vmmanager/sandbox/wrong_state.h"
@@ -38,18 +39,6 @@ absl::Status CheckRequest(const v1::CreateContainerRequest& request) {
   if (spec.image().empty()) return absl::InvalidArgumentError("the container needs an image");
   return ScratchFiles::Check(spec.scratch());
 }
-
-// One of those that wait for a container to be made, as long as it lives.
-class Waiter {
- public:
-  explicit Waiter(size_t* count) : count_(count) { ++*count_; }
-  ~Waiter() { --*count_; }
-  Waiter(const Waiter&) = delete;
-  Waiter& operator=(const Waiter&) = delete;
-
- private:
-  size_t* const count_;
-};
 
 }  // namespace
 
@@ -103,7 +92,7 @@ Task<absl::StatusOr<std::shared_ptr<VmContainer>>> ContainerInventory::Create(
       making = std::make_shared<Making>(deps_.executor());
       making->request = request;
     }
-    const Waiter waiter(&making->waiters);
+    const Counted waiter(&making->waiters);
     if (!joins) {
       if (!request.request_id().empty()) makings_[request.request_id()] = making;
       scope_.Spawn(RunMaking(this, making));

@@ -6,6 +6,7 @@
 #include "absl/strings/str_cat.h"
 #include "bridge/runtime/status_macros.h"
 #include "bridge/runtime/unix_time.h"
+#include "vmmanager/containers/counted.h"
 #include "vmmanager/containers/oci_specification.h"
 #include "vmmanager/containers/vm_container.h"
 #include "vmmanager/rpc/error_info.h"
@@ -25,17 +26,6 @@ namespace {
 // Between two questions to an agent that does not answer.
 constexpr milliseconds kFirstPause{100};
 constexpr milliseconds kLongestPause{30'000};
-
-class Counted {
- public:
-  explicit Counted(size_t* count) : count_(count) { ++*count_; }
-  ~Counted() { --*count_; }
-  Counted(const Counted&) = delete;
-  Counted& operator=(const Counted&) = delete;
-
- private:
-  size_t* const count_;
-};
 
 }  // namespace
 

@@ -31,6 +31,16 @@ class LayersTest : public ContainersTest {
     ASSERT_TRUE(bound.ok()) << bound.status();
   }
 
+  // Returns when some of the layers are on their way; `passed` counts their bytes.
+  auto BeginSlowly(v1::ReceiveLayersResponse& awaited, size_t* passed) {
+    FakeWire& wire = Divert(awaited);
+    wire.pause = milliseconds(10);
+    wire.tamper = [passed](const std::string& bytes) { *passed += bytes.size(); };
+    auto sent = Begin(a_.sessions->SendLayers(SendRequest("s1", awaited)));
+    Until([&] { return *passed > 10 * FakeWire::kPiece; });
+    return sent;
+  }
+
   absl::StatusOr<v1::ReceiveLayersResponse> Receive(const std::string& id) {
     v1::ReceiveLayersRequest request;
     request.set_session_id(id);
@@ -187,11 +197,7 @@ TEST_F(LayersTest, NothingMoreIsSentOfAVmThatStays) {
   auto awaited = Receive("s1");
   ASSERT_TRUE(awaited.ok()) << awaited.status();
   size_t passed = 0;
-  FakeWire& wire = Divert(*awaited);
-  wire.pause = milliseconds(10);
-  wire.tamper = [&passed](const std::string& bytes) { passed += bytes.size(); };
-  auto sent = Begin(a_.sessions->SendLayers(SendRequest("s1", *awaited)));
-  Until([&] { return passed > 10 * FakeWire::kPiece; });
+  auto sent = BeginSlowly(*awaited, &passed);
   ASSERT_TRUE(Resume(a_, "s1").ok());
   EXPECT_FALSE(Finish(sent).ok());
   EXPECT_LT(passed, layer.size());
@@ -223,11 +229,7 @@ TEST_F(LayersTest, TheirSocketsAreTheDaemonsOwn) {
   auto awaited = Receive("s1");
   ASSERT_TRUE(awaited.ok()) << awaited.status();
   size_t passed = 0;
-  FakeWire& wire = Divert(*awaited);
-  wire.pause = milliseconds(10);
-  wire.tamper = [&passed](const std::string& bytes) { passed += bytes.size(); };
-  auto sent = Begin(a_.sessions->SendLayers(SendRequest("s1", *awaited)));
-  Until([&] { return passed > 10 * FakeWire::kPiece; });
+  auto sent = BeginSlowly(*awaited, &passed);
   for (const MigrationHost* host : {&a_, &b_}) {
     const std::vector<std::string> folders = vm::FilesIn(host->runtime_dir);
     ASSERT_THAT(folders, SizeIs(1));
