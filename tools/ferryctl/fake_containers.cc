@@ -184,6 +184,8 @@ grpc::ServerUnaryReactor* FakeContainers::ReadContainerOutput(
     out->set_end(end);
     out->set_ended(print_ended);
     output.add_parts()->set_stream(v1::STDIO_STREAM_STDERR);
+    output.mutable_parts(1)->set_offset(stderr_kept_from);
+    output.mutable_parts(1)->set_end(stderr_kept_from);
     output.mutable_parts(1)->set_ended(print_ended);
     co_return output;
   };

@@ -59,6 +59,7 @@ class FakeContainers final : public v1::ContainerService::CallbackService {
   // What everybody has printed to stdout, and from which byte on it is kept.
   std::string printed;
   uint64_t kept_from = 0;
+  uint64_t stderr_kept_from = 0;  // nothing
   bool print_ended = false;
   v1::CreateContainerRequest created;
   v1::StopContainerRequest stopped;

@@ -24,6 +24,7 @@ struct LogsArguments {
   std::string vm;
   bool follow = false;
   LogPositions since;
+  bool since_is_given = false;
 
   // A container has no number here.
   std::string container;
@@ -84,13 +85,13 @@ Task<absl::StatusOr<v1::ReadOutputResponse>> Read(Client* client,
 // Prints all that is kept. False: nobody reads it any more.
 Task<absl::StatusOr<bool>> PrintKept(Client* client, std::shared_ptr<LogsArguments> arguments,
                                      const Printer* printer) {
+  // Whoever did not say from where on wants what there is.
+  bool wants_all = arguments->since_is_given;
   do {
     CO_ASSIGN_OR_RETURN(const v1::ReadOutputResponse output, co_await Read(client, arguments));
     for (const v1::ReadOutputResponse::Part& part : output.parts()) {
-      // Whoever did not say from where on wants what there is.
-      const bool asked = arguments->since.stdout_next() + arguments->since.stderr_next() != 0;
       const uint64_t missing = arguments->since.Take(part);
-      if (missing != 0 && asked) {
+      if (missing != 0 && wants_all) {
         std::fprintf(stderr, "ferryctl: %llu bytes of %s before byte %llu are not kept any more\n",
                      static_cast<unsigned long long>(missing),
                      part.stream() == v1::STDIO_STREAM_STDERR ? "stderr" : "stdout",
@@ -98,6 +99,7 @@ Task<absl::StatusOr<bool>> PrintKept(Client* client, std::shared_ptr<LogsArgumen
       }
       if (!printer->Print(part)) co_return false;
     }
+    wants_all = true;
   } while (!arguments->since.caught_up());
   co_return true;
 }
@@ -186,6 +188,7 @@ void AddLogsCommand(CLI::App* app, Command* command) {
         throw CLI::ValidationError("--since", std::string(parsed.status().message()));
       }
       arguments->since = *parsed;
+      arguments->since_is_given = true;
     }
     command->action = [=](Client* client) { return Logs(client, arguments); };
   });

@@ -9,6 +9,7 @@
 #include <array>
 #include <cerrno>
 #include <filesystem>
+#include <vector>
 
 #include "absl/strings/escaping.h"
 #include "absl/strings/match.h"
@@ -33,15 +34,26 @@ std::string ProofOf(const std::string& file, const std::string& proof) {
   return absl::StrCat(file, ".", proof, ".proof");
 }
 
+// As far as they can be read. A range-based loop would throw where a shared folder fails on the
+// way.
+std::vector<std::filesystem::path> FilesIn(const std::filesystem::path& folder) {
+  std::vector<std::filesystem::path> files;
+  std::error_code error;
+  std::filesystem::directory_iterator entry(folder, error);
+  for (; !error && entry != std::filesystem::directory_iterator(); entry.increment(error)) {
+    files.push_back(entry->path());
+  }
+  return files;
+}
+
 // Also those of daemons that died over a migration.
 void RemoveProofs(const std::string& file) {
   const std::filesystem::path path(file);
   const std::string prefix = path.filename().string() + ".";
-  std::error_code ignored;
-  for (const auto& entry : std::filesystem::directory_iterator(path.parent_path(), ignored)) {
-    const std::string name = entry.path().filename();
+  for (const std::filesystem::path& there : FilesIn(path.parent_path())) {
+    const std::string name = there.filename();
     const bool proof = absl::StartsWith(name, prefix) && absl::EndsWith(name, ".proof");
-    if (proof) ::unlink(entry.path().c_str());
+    if (proof) ::unlink(there.c_str());
   }
 }
 
@@ -178,12 +190,12 @@ Task<void> ScratchFiles::RemoveProof(std::string file, std::string proof) {
 Task<absl::Status> ScratchFiles::RemoveOthers(std::vector<std::string> keep) {
   std::function<absl::Status()> work = [folder = folder_, keep = std::move(keep)] {
     std::error_code ignored;
-    for (const auto& entry : std::filesystem::directory_iterator(folder, ignored)) {
-      const std::string name = entry.path().filename();
+    for (const std::filesystem::path& there : FilesIn(folder)) {
+      const std::string name = there.filename();
       if (!bridge::IsContainerId(name) || std::find(keep.begin(), keep.end(), name) != keep.end()) {
         continue;
       }
-      std::filesystem::remove_all(entry.path(), ignored);
+      std::filesystem::remove_all(there, ignored);
     }
     return absl::OkStatus();
   };

@@ -81,10 +81,11 @@ class VmContainer : public std::enable_shared_from_this<VmContainer> {
   Task<absl::Status> Depart();
   // Whether nobody can ask for its exit status any more, or has to.
   bool exit_is_taken() const;
-  // The daemon stops: whoever waits for its end gets UNAVAILABLE.
+  // The daemon stops: whoever waits for its end, or to change it, gets UNAVAILABLE.
   void Close() {
     closed_ = true;
     stopped_.Set();
+    taken_up_.Set();
   }
   // Set when it has stopped.
   void set_on_stopped(std::function<void()> callback) { on_stopped_ = std::move(callback); }

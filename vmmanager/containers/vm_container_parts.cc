@@ -127,6 +127,8 @@ Task<absl::Status> VmContainer::CreateInit(const Image* image) {
 Task<absl::Status> VmContainer::MarkRemoving(Running running) {
   auto self = shared_from_this();
   const AsyncMutex::Guard turn = co_await Turn();
+  // What it has in the guest may not be known yet.
+  if (closed_) co_return absl::UnavailableError("this host's ferryd stops; try again");
   if (gone_ || Is(CONTAINER_STAGE_REMOVING)) co_return absl::OkStatus();
   CO_RETURN_IF_ERROR(vm().RefuseIfMigrating("relieved of a container"));
   if (Is(CONTAINER_STAGE_RUNNING) || Is(CONTAINER_STAGE_PAUSED)) {

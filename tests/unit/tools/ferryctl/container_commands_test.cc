@@ -332,6 +332,7 @@ TEST_F(ContainerCommandsTest, LogsSaysWhatIsNotKeptAnyMore) {
   containers_.Add("web", v1::CONTAINER_STATE_RUNNING);
   containers_.printed = "words\n";
   containers_.kept_from = 1000;
+  containers_.stderr_kept_from = 500;
   EXPECT_EQ(Ferryctl({"logs", "web"}), 0);
   EXPECT_EQ(printed_, "words\n");
   EXPECT_THAT(said_, IsEmpty());

@@ -284,6 +284,22 @@ TEST_F(ContainerMovesTest, WhatIsAskedOfOneThatHasJustComeWaitsUntilItIsTakenUp)
   EXPECT_FALSE(std::filesystem::exists(records[0].scratch_file()));
 }
 
+TEST_F(ContainerMovesTest, ADaemonThatStopsRemovesNothingThatIsNotTakenUp) {
+  const auto before = Run(Shared("one"));
+  auto records = Export();
+  Await(containers_->Close());
+  ASSERT_TRUE(Await(host_.store.DeleteContainer(before->id())).ok());
+  RestartDaemon();
+  const auto vm = *host_.inventory->Find("vm");
+  ASSERT_TRUE(Await(containers_->Bring(*FromRecord(records[0]), vm)).ok());
+  auto removing = Begin(containers_->Remove(*containers_->Find("one", ""), true));
+  Settle();
+  Await(containers_->Close());
+  EXPECT_TRUE(absl::IsUnavailable(Finish(removing)));
+  EXPECT_TRUE(std::filesystem::exists(records[0].scratch_file()));
+  EXPECT_EQ(Rows(), 1u);
+}
+
 TEST_F(ContainerMovesTest, OneThatIsNotTakenUpBeforeItsVmEndsCanBeRemoved) {
   const auto before = Run(Shared("one"));
   auto records = Export();
