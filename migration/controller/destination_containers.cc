@@ -2,6 +2,8 @@
 #include <openssl/rand.h>
 #include <spdlog/spdlog.h>
 
+#include <utility>
+
 #include "absl/strings/escaping.h"
 #include "absl/strings/str_cat.h"
 #include "bridge/runtime/status_macros.h"
@@ -168,6 +170,23 @@ Task<absl::Status> DestinationSession::PrepareContainers() {
   CO_RETURN_IF_ERROR(co_await arrivals_->PinLayers());
   co_await DropLayerPin();
   co_return absl::OkStatus();
+}
+
+void DestinationSession::TellContainers() {
+  if (deps_.containers == nullptr || std::exchange(containers_told_, true)) return;
+  Spawn(deps_.executor(), VmArrived(self()));
+}
+
+Task<void> DestinationSession::VmArrived(Self self) {
+  co_await self->deps_.containers->VmArrived(self->info_.vm_id());
+}
+
+void DestinationSession::RemoveDoneContainers() {
+  if (deps_.containers == nullptr) return;
+  const std::string vm_id = info_.vm_id();
+  for (const auto& container : deps_.containers->Of(vm_id)) {
+    deps_.containers->NoteExitTaken(vm_id, container->record().process_id());
+  }
 }
 
 // Looks like a container's, and is none's: a daemon that is started anew lets go of it. No other

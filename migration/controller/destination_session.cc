@@ -386,6 +386,7 @@ Task<absl::StatusOr<std::string>> DestinationSession::RunGranted(Proof go,
     info_.set_error(std::string(ran.message()));
     co_return Explain(ran, "resume", "try again: the VM may run only here now");
   }
+  TellContainers();
   info_.set_vm_location(deps_.own_address());
   const auto resumed = resumed_at_ > go_received ? resumed_at_ : Clock::now();
   if (trace_) trace_->Span(SessionTrace::Row::kBlackout, "resume", go_received, resumed);
@@ -415,7 +416,7 @@ Task<absl::StatusOr<std::string>> DestinationSession::RunGranted(Proof go,
   }
   vm_->NoteArrived();
   FinishRunning(std::move(blackout));
-  if (deps_.containers != nullptr) co_await deps_.containers->VmArrived(info_.vm_id());
+  RemoveDoneContainers();
   co_return done_proof_;
 }
 

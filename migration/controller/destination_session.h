@@ -120,6 +120,12 @@ class DestinationSession final : public MigrationSession {
   void TryAgainLater();
   // GRANTED is written.
   Task<absl::StatusOr<std::string>> RunGranted(Proof go, Clock::time_point go_received);
+  // It runs here, or is lost, whether or not that can be recorded: its containers' users do not
+  // wait for that. Once.
+  void TellContainers();
+  static Task<void> VmArrived(Self self);
+  // Those that go with their VM could not, as long as it had not been recorded that it came.
+  void RemoveDoneContainers();
   // RUNNING is written.
   void FinishRunning(std::optional<v1::BlackoutExitedDetails> blackout);
   Task<absl::StatusOr<std::string>> Refuse(EndReason why);
@@ -160,7 +166,8 @@ class DestinationSession final : public MigrationSession {
   std::optional<v1::PrepareSandboxResponse> prepared_;
   std::string done_proof_;
   std::string refused_proof_;
-  std::string said_;      // why what was granted does not go on, as it was told last
+  std::string said_;  // why what was granted does not go on, as it was told last
+  bool containers_told_ = false;
   bool running_ = false;  // DONE is made
   bool tries_again_ = false;
   bool verify_ = false;  // the vote says what was received

@@ -108,7 +108,8 @@ class ContainersTest : public ForcingTest {
   // A running container on the source, of layers with these bytes, with a scratch disk that both
   // hosts see. Returns its id.
   std::string RunContainer(const std::shared_ptr<vm::UtilityVm>& vm, const std::string& name,
-                           const std::vector<std::string>& layers, bool remove_when_stopped) {
+                           const std::vector<std::string>& layers, bool remove_when_stopped,
+                           bool owns_vm = false) {
     vm::StoredContainer stored;
     stored.spec.set_name(name);
     stored.spec.set_image("web");
@@ -120,6 +121,7 @@ class ContainersTest : public ForcingTest {
     record.set_vm_id(vm->id());
     record.set_stage(state::v1::CONTAINER_STAGE_RUNNING);
     record.set_process_id(7);
+    record.set_owns_vm(owns_vm);
     record.set_scratch_file(ScratchOf(id));
     for (const std::string& bytes : layers) {
       record.add_layers()->set_digest(vm::DigestOf(bytes));

@@ -43,6 +43,68 @@ TEST_F(ContainersMoveTest, AStaleCopyThatEndsRemovesNothingOfThem) {
   EXPECT_EQ(on_a_.containers->List()[0]->state(), v1::CONTAINER_STATE_RUNNING);
 }
 
+// A destination that has no room to record that the VM arrived.
+class UnrecordedContainersTest : public ContainersMoveTest {
+ protected:
+  void SetUp() override {
+    ContainersMoveTest::SetUp();
+    b_.host.store.before_append = [this](vm::JournalRecord record) {
+      const bool fails = full_ && record.kind == "RUNNING";
+      if (fails) ++failed_;
+      return Fail(fails);
+    };
+  }
+
+  std::shared_ptr<vm::VmContainer> Arrive() {
+    const std::string id = Migrate();
+    Until([&] { return failed_ > 0; });
+    EXPECT_EQ(Kinds(b_, id).back(), "GRANTED");
+    EXPECT_THAT(on_b_.containers->List(), SizeIs(1));
+    return on_b_.containers->List()[0];
+  }
+
+  bool full_ = true;
+  int failed_ = 0;
+};
+
+TEST_F(UnrecordedContainersTest, TheirUsersDoNotWaitForThat) {
+  auto vm = Boot();
+  RunContainer(vm, "one", {"base"}, false);
+  Give(on_b_, "image", "base");
+  const auto container = Arrive();
+  auto paused = Begin(container->Pause());
+  const int before = failed_;
+  Until([&] { return paused->has_value() || failed_ > before + 3; });
+  ASSERT_TRUE(paused->has_value());
+  EXPECT_TRUE((*paused)->ok()) << **paused;
+  EXPECT_TRUE(Await(container->Resume()).ok());
+  Guest(on_b_, vm->id()).Exit(container->id(), {guest::ExitStatus::Kind::kCode, 3});
+  Settle();
+  EXPECT_EQ(container->state(), v1::CONTAINER_STATE_STOPPED);
+  EXPECT_EQ(container->record().exit().code(), 3u);
+  full_ = false;
+  Wait(b_, b_.sessions->List("").front().session_id());
+  EXPECT_EQ(container->state(), v1::CONTAINER_STATE_STOPPED);
+}
+
+TEST_F(UnrecordedContainersTest, OneThatGoesWithItsVmGoesOnceItIsRecorded) {
+  auto vm = Boot();
+  RunContainer(vm, "one", {"base"}, true, true);
+  Give(on_b_, "image", "base");
+  const auto container = Arrive();
+  auto& guest = Guest(on_b_, vm->id());
+  guest.Exit(container->id(), {guest::ExitStatus::Kind::kCode, 0});
+  guest.containers[container->id()].forgotten = true;
+  on_b_.containers->NoteExitTaken(vm->id(), container->record().process_id());
+  const int before = failed_;
+  Until([&] { return failed_ > before + 3; });
+  EXPECT_THAT(on_b_.containers->List(), SizeIs(1));
+  full_ = false;
+  Until([&] { return on_b_.containers->List().empty(); });
+  EXPECT_EQ(Rows(b_), 0u);
+  EXPECT_TRUE(b_.host.inventory->List().empty());
+}
+
 // A host whose disk is full when a VM is to be forgotten there.
 class ForgottenContainersTest : public ContainersMoveTest {
  protected:
