@@ -79,16 +79,23 @@ Task<absl::StatusOr<v1::BindContainerResponse>> DestinationSession::Bind(
 
 Task<absl::StatusOr<v1::ReceiveLayersResponse>> DestinationSession::ReceiveLayers() {
   auto keep = self();
-  AsyncMutex::Guard lock = co_await deciding_.Lock();
+  while (true) {
+    CO_RETURN_IF_ERROR(CheckBinds("ReceiveLayers"));
+    // What is lacking is known when those that come have come.
+    co_await layers_settled_.Wait();
+    AsyncMutex::Guard lock = co_await deciding_.Lock();
+    if (layers_settled_.is_set()) co_return co_await ExpectLayers();
+  }
+}
+
+Task<absl::StatusOr<v1::ReceiveLayersResponse>> DestinationSession::ExpectLayers() {
+  auto keep = self();
   CO_RETURN_IF_ERROR(CheckBinds("ReceiveLayers"));
+  if (layers_expected_ != nullptr) co_return layers_answer_;
   v1::ReceiveLayersResponse response;
   std::map<std::string, uint64_t> wanted;
   if (arrivals_ != nullptr) wanted = arrivals_->MissingLayers();
   if (wanted.empty()) co_return response;
-  if (takes_layers_) {
-    co_return absl::FailedPreconditionError(
-        absl::StrCat("session ", id(), " expects its layers already"));
-  }
   CO_RETURN_IF_ERROR(Explain(co_await CheckLayerRoom(wanted), "receive layers", ""));
   CO_ASSIGN_OR_RETURN(const std::string token, MakeToken());
   CO_ASSIGN_OR_RETURN(layers_expected_,
@@ -96,7 +103,7 @@ Task<absl::StatusOr<v1::ReceiveLayersResponse>> DestinationSession::ReceiveLayer
   response.set_session_address(deps_.listener.address());
   response.set_session_token(token);
   for (const auto& [digest, size] : wanted) response.add_layers(digest);
-  takes_layers_ = true;
+  layers_answer_ = response;
   Spawn(deps_.executor(), TakeLayers(keep, std::move(wanted)));
   co_return response;
 }
@@ -111,11 +118,12 @@ Task<absl::Status> DestinationSession::CheckLayerRoom(std::map<std::string, uint
 
 Task<void> DestinationSession::TakeLayers(Self self, std::map<std::string, uint64_t> wanted) {
   auto connection = co_await self->layers_expected_->Wait(kLayersWait);
+  self->layers_settled_.Reset();
   self->layers_expected_.reset();
   absl::Status taken = connection.status();
   if (taken.ok()) taken = co_await self->TakeLayersFrom(*connection, std::move(wanted));
   taken.Update(co_await self->KeepLayers());
-  self->takes_layers_ = false;
+  self->layers_settled_.Set();
   // The source is told, too; it decides what follows from that.
   if (!taken.ok()) spdlog::warn("session {}: {}", self->id(), taken.ToString());
 }

@@ -21,9 +21,11 @@ class DestinationSession final : public MigrationSession {
   // Only the host `peer_name` may open its session connection, if that is given.
   DestinationSession(const ControllerDeps& deps, std::string session_id, std::string peer_name = "")
       : MigrationSession(deps, std::move(session_id), v1::MIGRATION_ORIGIN_DESTINATION),
+        layers_settled_(deps.executor()),
         cut_arrived_(deps.executor()),
         word_arrived_(deps.executor()) {
     peer_name_ = std::move(peer_name);
+    layers_settled_.Set();
   }
 
   // Goes on with what a former daemon process left; see Recover().
@@ -39,7 +41,8 @@ class DestinationSession final : public MigrationSession {
   // Says what one of them is on this host.
   Task<absl::StatusOr<v1::BindContainerResponse>> Bind(v1::BindContainerRequest request);
   // Expects the layers that this host lacks; a connection that does not come, or breaks, is given
-  // up, and may be asked for again.
+  // up, and may be asked for again. As long as none has come, that has the same answer; while the
+  // layers come, it waits for their end.
   Task<absl::StatusOr<v1::ReceiveLayersResponse>> ReceiveLayers();
 
   // Makes the VM's system ready to receive. Absent options are the source's; given ones must not
@@ -79,6 +82,8 @@ class DestinationSession final : public MigrationSession {
   absl::Status CheckBinds(const std::string& call) const;
   void MakeArrivals(const vm::PlanState& plan);
   absl::StatusOr<std::string> MakeToken() const;
+  // ReceiveLayers while deciding_ is held and none are coming.
+  Task<absl::StatusOr<v1::ReceiveLayersResponse>> ExpectLayers();
   Task<absl::Status> CheckLayerRoom(std::map<std::string, uint64_t> wanted);
   static Task<void> TakeLayers(Self self, std::map<std::string, uint64_t> wanted);
   Task<absl::Status> TakeLayersFrom(std::shared_ptr<SessionConnection> connection,
@@ -154,8 +159,9 @@ class DestinationSession final : public MigrationSession {
   JournalTrust former_trust_ = JournalTrust::kWhole;
   std::unique_ptr<SessionListener::Expectation> expectation_;
   std::shared_ptr<vm::ContainerArrivals> arrivals_;  // nullptr: no containers come
-  bool takes_layers_ = false;                        // TakeLayers runs
+  AsyncEvent layers_settled_;                        // none are coming
   std::unique_ptr<SessionListener::Expectation> layers_expected_;
+  v1::ReceiveLayersResponse layers_answer_;    // as long as they are expected
   std::shared_ptr<SessionConnection> layers_;  // while they come
   std::string incoming_path_;
   std::string sealed_plan_;

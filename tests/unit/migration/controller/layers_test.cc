@@ -249,6 +249,56 @@ TEST_F(LayersTest, TheirSocketsAreTheDaemonsOwn) {
   EXPECT_TRUE(std::filesystem::is_empty(b_.runtime_dir));
 }
 
+// As a caller does that died before it had read the answer, or had it sent.
+TEST_F(LayersTest, WhoAsksAgainHasTheSameAnswer) {
+  auto vm = Boot();
+  const std::string container = RunContainer(vm, "one", {"base"}, false);
+  ImportAndBind("s1", container);
+  const auto first = Receive("s1");
+  ASSERT_TRUE(first.ok()) << first.status();
+  const auto second = Receive("s1");
+  ASSERT_TRUE(second.ok()) << second.status();
+  EXPECT_EQ(second->SerializeAsString(), first->SerializeAsString());
+  const absl::Status sent = Send("s1", *second);
+  EXPECT_TRUE(sent.ok()) << sent;
+  const auto third = Receive("s1");
+  ASSERT_TRUE(third.ok()) << third.status();
+  EXPECT_THAT(third->layers(), IsEmpty());
+  EXPECT_TRUE(Prepare(b_, "s1").ok());
+}
+
+TEST_F(LayersTest, WhoAsksWhileTheyComeIsToldWhatIsLeft) {
+  auto vm = Boot();
+  const std::string container = RunContainer(vm, "one", {Noise(50 * FakeWire::kPiece)}, false);
+  ImportAndBind("s1", container);
+  auto awaited = Receive("s1");
+  ASSERT_TRUE(awaited.ok()) << awaited.status();
+  size_t passed = 0;
+  auto sent = BeginSlowly(*awaited, &passed);
+  const auto again = Receive("s1");
+  ASSERT_TRUE(again.ok()) << again.status();
+  EXPECT_THAT(again->layers(), IsEmpty());
+  EXPECT_TRUE(Finish(sent).ok()) << Finish(sent);
+  EXPECT_TRUE(Prepare(b_, "s1").ok());
+}
+
+TEST_F(LayersTest, WhoAsksWhileTheyComeIsToldWhenTheSessionEnds) {
+  auto vm = Boot();
+  const std::string container = RunContainer(vm, "one", {Noise(150 * FakeWire::kPiece)}, false);
+  ImportAndBind("s1", container);
+  auto awaited = Receive("s1");
+  ASSERT_TRUE(awaited.ok()) << awaited.status();
+  size_t passed = 0;
+  auto sent = BeginSlowly(*awaited, &passed);
+  v1::ReceiveLayersRequest request;
+  request.set_session_id("s1");
+  auto again = Begin(b_.sessions->ReceiveLayers(request));
+  EXPECT_TRUE(Cancel(b_, "s1").ok());
+  EXPECT_TRUE(absl::IsFailedPrecondition(Finish(again).status())) << Finish(again).status();
+  EXPECT_FALSE(Finish(sent).ok());
+  ExpectNoLayers();
+}
+
 TEST_F(LayersTest, AfterABrokenCopyTheRestCanBeAskedForAgain) {
   auto vm = Boot();
   const std::string large = Noise(100 * FakeWire::kPiece);
@@ -268,10 +318,6 @@ TEST_F(LayersTest, AfterABrokenCopyTheRestCanBeAskedForAgain) {
   wire.Cut();
   EXPECT_FALSE(Finish(sent).ok());
   auto again = Receive("s1");
-  while (absl::IsFailedPrecondition(again.status())) {
-    Await(Delay(milliseconds(1)));
-    again = Receive("s1");
-  }
   ASSERT_TRUE(again.ok()) << again.status();
   EXPECT_THAT(again->layers(), ElementsAre(vm::DigestOf(large)));
   const absl::Status rest = Send("s1", *again);
