@@ -93,6 +93,30 @@ def test_logs_follow_a_container_from_host_to_host(box_hosts, box_vm):
     assert inspect(source, "ticker")["exit_status"] == {"signal": 9}
 
 
+def test_logs_follow_a_container_until_its_vm_ends(box_hosts, box_vm):
+    host = box_hosts[0]
+    run_detached(host, box_vm, "ticker", *TICK, options=("-i",))
+    with host.ctl.attach("logs", "-f", "ticker") as follower:
+        follower.wait_until(lambda output: output.count(b"\n") > 200)
+        host.ctl.ok("stop", "--force", box_vm)
+        assert follower.wait() == 0, follower.errors()
+        assert_no_tick_is_missing(follower.output())
+        assert follower.output().decode() == host.ctl.ok("logs", "ticker")
+
+
+def test_logs_follow_from_a_byte_that_is_not_written_yet(box_hosts, box_vm):
+    host = box_hosts[0]
+    run_detached(host, box_vm, "web", "sh", "-c", "printf 0123; read go; echo 456789",
+                 options=("-i",))
+    with host.ctl.attach("logs", "-f", "--since", "8", "web") as follower, \
+            host.ctl.attach("container", "attach", "web") as client:
+        client.wait_until(lambda output: output == b"0123")
+        client.write(b"go\n")
+        assert client.wait() == 0, client.errors()
+        assert follower.wait() == 0, follower.errors()
+        assert follower.output() == b"89\n"
+
+
 def test_logs_follow_a_process_over_its_daemons_death(box_hosts, box_vm):
     host = box_hosts[0]
     process = host.ctl.ok("exec", "-d", "-i", box_vm, "--", *TICK).strip()

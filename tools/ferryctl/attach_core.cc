@@ -69,6 +69,18 @@ void AttachCore::SetPosition(const Output& output, v1::AttachRequest::Position* 
   position->set_offset(output.next);
 }
 
+WatchFrom AttachCore::written() const {
+  const auto of = [](const Output& output) {
+    std::optional<v1::AttachRequest::Position> position;
+    if (!output.known) return position;
+    position.emplace();
+    position->set_generation(output.generation);
+    position->set_offset(output.written);
+    return position;
+  };
+  return {of(stdout_), of(stderr_)};
+}
+
 AttachCore::Output* AttachCore::Find(v1::StdioStream stream) {
   if (stream == v1::STDIO_STREAM_STDOUT) return &stdout_;
   if (stream == v1::STDIO_STREAM_STDERR) return &stderr_;

@@ -70,6 +70,8 @@ class AttachCore {
 
   bool opened() const { return opened_; }
   const std::optional<v1::ExitStatus>& exit_status() const { return exit_status_; }
+  // How far the output was written out.
+  WatchFrom written() const;
   // As the daemon told it last.
   const v1::Process& process() const { return process_; }
   // No input is wanted any more: the process took its end or closed it.

@@ -59,6 +59,8 @@ class AttachSession {
 
   Task<AttachOutcome> Run();
 
+  // How far the output was written out.
+  WatchFrom written() const { return core_.written(); }
   // How often an attachment was opened.
   int connections() const { return connections_; }
 

@@ -14,9 +14,6 @@ namespace {
 // So that a few words take several answers.
 constexpr size_t kPart = 4;
 
-}  // namespace
-namespace {
-
 constexpr uint32_t kInit = 7;
 
 }  // namespace
@@ -41,7 +38,8 @@ absl::StatusOr<v1::Container*> FakeContainers::Find(const v1::ContainerRef& ref)
   asked_.Set();
   for (auto& [name, container] : containers) {
     const bool meant = name == ref.container() || container.id() == ref.container();
-    if (meant && (ref.vm().empty() || ref.vm() == container.vm_name())) return &container;
+    const bool there = ref.vm() == container.vm_name() || ref.vm() == container.vm_id();
+    if (meant && (ref.vm().empty() || there)) return &container;
   }
   return rpc::ErrorWithReason(absl::StatusCode::kNotFound,
                               absl::StrCat("there is no container \"", ref.container(), "\""),
@@ -126,6 +124,7 @@ grpc::ServerUnaryReactor* FakeContainers::GetContainer(grpc::CallbackServerConte
                                                        v1::Container* response) {
   auto handler = [this](const v1::ContainerRef& ref) -> Task<absl::StatusOr<v1::Container>> {
     CO_ASSIGN_OR_RETURN(v1::Container* const container, Find(ref));
+    if (before_get) before_get(container);
     co_return *container;
   };
   return rpc::ServeUnary(context, executor_, request, response, handler);

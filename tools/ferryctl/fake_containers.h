@@ -1,5 +1,6 @@
 #pragma once
 
+#include <functional>
 #include <map>
 #include <set>
 #include <string>
@@ -67,6 +68,7 @@ class FakeContainers final : public v1::ContainerService::CallbackService {
   v1::ListContainersRequest listed;
   std::vector<std::string> removed;  // "name", or "name!" if it was forced
   absl::Status start_status, create_status;
+  std::function<void(v1::Container*)> before_get;   // what becomes of it before GetContainer
   std::map<std::string, v1::Container> containers;  // by name
   uint64_t looks = 0;                               // at their numbers
 

@@ -26,16 +26,29 @@ absl::StatusOr<LogPositions> LogPositions::Parse(absl::string_view text) {
 uint64_t LogPositions::Take(const v1::ReadOutputResponse::Part& part) {
   Stream& stream = part.stream() == v1::STDIO_STREAM_STDERR ? err_ : out_;
   const uint64_t missing = part.offset() - std::min(part.offset(), stream.next);
+  const uint64_t behind = part.offset() + part.data().size();
+  // What stands before the first byte that is wanted may not be written yet.
+  const bool goes_on = !stream.generation || *stream.generation == part.generation();
+  stream.next = goes_on ? std::max(stream.next, behind) : behind;
   stream.generation = part.generation();
-  stream.next = part.offset() + part.data().size();
   stream.end = part.end();
   stream.ended = part.ended();
   return missing;
 }
 
+void LogPositions::GoOnFrom(const WatchFrom& position) {
+  const auto go_on = [](const std::optional<v1::AttachRequest::Position>& from, Stream* stream) {
+    if (!from) return;
+    stream->generation = from->generation();
+    stream->next = from->offset();
+  };
+  go_on(position.std_out, &out_);
+  go_on(position.std_err, &err_);
+}
+
 v1::AttachRequest::Position LogPositions::Stream::Rest() const {
   v1::AttachRequest::Position position;
-  position.set_generation(generation);
+  position.set_generation(generation.value_or(0));
   position.set_offset(next);
   return position;
 }

@@ -1,6 +1,7 @@
 #pragma once
 
 #include <cstdint>
+#include <optional>
 #include <string>
 
 #include "absl/status/statusor.h"
@@ -24,12 +25,13 @@ class LogPositions {
   // Whether everything that was kept has been read, and whether nothing can follow.
   bool caught_up() const { return out_.caught_up() && err_.caught_up(); }
   bool ended() const { return caught_up() && out_.ended && err_.ended; }
-  // From where on to watch it.
+  // From where on to watch it, and how far somebody came who did.
   WatchFrom Rest() const;
+  void GoOnFrom(const WatchFrom& position);
 
  private:
   struct Stream {
-    uint32_t generation = 0;
+    std::optional<uint32_t> generation;  // unset: nothing was read yet
     uint64_t next = 0;
     uint64_t end = 0;  // behind the last byte that was kept when that was asked
     bool ended = false;

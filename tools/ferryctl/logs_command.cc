@@ -24,7 +24,8 @@ struct LogsArguments {
   std::string vm;
   bool follow = false;
   LogPositions since;
-  bool since_is_given = false;
+  // Whoever did not say from where on is content with what there is, and then misses nothing more.
+  bool wants_all = false;
 
   // A container has no number here.
   std::string container;
@@ -85,13 +86,11 @@ Task<absl::StatusOr<v1::ReadOutputResponse>> Read(Client* client,
 // Prints all that is kept. False: nobody reads it any more.
 Task<absl::StatusOr<bool>> PrintKept(Client* client, std::shared_ptr<LogsArguments> arguments,
                                      const Printer* printer) {
-  // Whoever did not say from where on wants what there is.
-  bool wants_all = arguments->since_is_given;
   do {
     CO_ASSIGN_OR_RETURN(const v1::ReadOutputResponse output, co_await Read(client, arguments));
     for (const v1::ReadOutputResponse::Part& part : output.parts()) {
       const uint64_t missing = arguments->since.Take(part);
-      if (missing != 0 && wants_all) {
+      if (missing != 0 && arguments->wants_all) {
         std::fprintf(stderr, "ferryctl: %llu bytes of %s before byte %llu are not kept any more\n",
                      static_cast<unsigned long long>(missing),
                      part.stream() == v1::STDIO_STREAM_STDERR ? "stderr" : "stdout",
@@ -99,7 +98,7 @@ Task<absl::StatusOr<bool>> PrintKept(Client* client, std::shared_ptr<LogsArgumen
       }
       if (!printer->Print(part)) co_return false;
     }
-    wants_all = true;
+    arguments->wants_all = true;
   } while (!arguments->since.caught_up());
   co_return true;
 }
@@ -121,11 +120,36 @@ Task<absl::StatusOr<uint32_t>> FindProcess(Client* client,
   co_return container.process_id();
 }
 
+std::string Reading(const LogsArguments& arguments) {
+  return absl::StrCat("reading the output of ", arguments.what());
+}
+
+// What there is by now, where nothing more can follow.
+Task<int> PrintRest(Client* client, std::shared_ptr<LogsArguments> arguments,
+                    const Printer* printer) {
+  const absl::StatusOr<bool> printed = co_await PrintKept(client, arguments, printer);
+  if (!printed.ok()) co_return Fail(*client, Reading(*arguments), printed.status());
+  co_return kOk;
+}
+
+// A container whose VM has ended has no process any more, and its host keeps what it printed. False
+// if that is not all of it, or somebody else's to say.
+Task<bool> PrintRestAt(Client* client, std::string address,
+                       std::shared_ptr<LogsArguments> arguments, const Printer* printer) {
+  if (arguments->container.empty()) co_return false;
+  GlobalOptions options = client->options;
+  options.host = std::move(address);
+  Client there(client->executor, options);
+  if (!there.Connect().ok()) co_return false;
+  const absl::StatusOr<bool> printed = co_await PrintKept(&there, arguments, printer);
+  co_return printed.ok() && (!*printed || arguments->since.ended());
+}
+
 Task<int> Follow(Client* client, std::shared_ptr<LogsArguments> arguments, const Printer* printer) {
   const std::string doing = absl::StrCat("following ", arguments->what());
   const absl::StatusOr<uint32_t> process = co_await FindProcess(client, arguments);
   if (!process.ok()) co_return Fail(*client, doing, process.status());
-  if (*process == 0) co_return kOk;
+  if (*process == 0) co_return co_await PrintRest(client, arguments, printer);
   AttachConfig config;
   config.address = client->options.host;
   config.tls = client->options.tls;
@@ -138,6 +162,8 @@ Task<int> Follow(Client* client, std::shared_ptr<LogsArguments> arguments, const
   const AttachOutcome outcome = co_await session.Run();
   if (outcome.exit_status || outcome.output_closed) co_return kOk;
   if (outcome.signal != 0) co_return 128 + outcome.signal;
+  arguments->since.GoOnFrom(session.written());
+  if (co_await PrintRestAt(client, outcome.address, arguments, printer)) co_return kOk;
   std::fputs(ErrorText(doing, outcome.error, outcome.address).c_str(), stderr);
   co_return ExitCodeFor(outcome.error);
 }
@@ -145,10 +171,7 @@ Task<int> Follow(Client* client, std::shared_ptr<LogsArguments> arguments, const
 Task<int> Logs(Client* client, std::shared_ptr<LogsArguments> arguments) {
   const Printer printer(client->options.format());
   const absl::StatusOr<bool> printed = co_await PrintKept(client, arguments, &printer);
-  if (!printed.ok()) {
-    co_return Fail(*client, absl::StrCat("reading the output of ", arguments->what()),
-                   printed.status());
-  }
+  if (!printed.ok()) co_return Fail(*client, Reading(*arguments), printed.status());
   if (!*printed || !arguments->follow || arguments->since.ended()) co_return kOk;
   co_return co_await Follow(client, arguments, &printer);
 }
@@ -188,7 +211,7 @@ void AddLogsCommand(CLI::App* app, Command* command) {
         throw CLI::ValidationError("--since", std::string(parsed.status().message()));
       }
       arguments->since = *parsed;
-      arguments->since_is_given = true;
+      arguments->wants_all = true;
     }
     command->action = [=](Client* client) { return Logs(client, arguments); };
   });

@@ -315,6 +315,31 @@ TEST_F(AttachCoreTest, NothingCountsBeforeOpened) {
   EXPECT_TRUE(core.TakeRequests(true).empty());
 }
 
+TEST_F(AttachCoreTest, TellsHowFarItHasWritten) {
+  EXPECT_FALSE(core.written().std_out.has_value());
+  Connect();
+  Receive(Output(10, "written", 3));
+  core.OnMessage(Output(17, "not yet", 3));
+  ASSERT_TRUE(core.written().std_out.has_value());
+  EXPECT_EQ(core.written().std_out->offset(), 17u);
+  EXPECT_EQ(core.written().std_out->generation(), 3u);
+  EXPECT_FALSE(core.written().std_err.has_value());
+}
+
+TEST_F(AttachCoreTest, AWatcherIsNotToldWhatStandsBeforeItsPosition) {
+  WatchFrom from;
+  from.std_out.emplace().set_offset(100);
+  from.std_out->set_generation(1);
+  AttachCore watcher("web", 7, "me", false, from);
+  watcher.Open();
+  watcher.OnMessage(Opened(0));
+  EXPECT_EQ(watcher.OnMessage(Output(40, std::string(50, 'x'))).kind, Kind::kNone);
+  const AttachEffect effect = watcher.OnMessage(Output(90, "0123456789abc"));
+  EXPECT_EQ(effect.kind, Kind::kWrite);
+  EXPECT_EQ(effect.text, "abc");
+  EXPECT_EQ(effect.offset, 100u);
+}
+
 TEST_F(AttachCoreTest, AWatcherBeginsWhereItIsToAndTakesNothing) {
   WatchFrom from;
   from.std_out.emplace().set_offset(100);

@@ -366,6 +366,48 @@ TEST_F(ContainerCommandsTest, LogsFollowsNothingThatIsOver) {
   EXPECT_EQ(process_.opens, 0);
 }
 
+TEST_F(ContainerCommandsTest, LogsFollowsFromAByteThatIsNotWrittenYet) {
+  containers_.Add("web", v1::CONTAINER_STATE_RUNNING);
+  EXPECT_EQ(Ferryctl({"logs", "-f", "--since", "100", "web"}), 0);
+  EXPECT_EQ(printed_, "");
+  EXPECT_EQ(process_.opens, 1);
+}
+
+TEST_F(ContainerCommandsTest, LogsPrintsWhatComesWhileTheVmEnds) {
+  containers_.Add("web", v1::CONTAINER_STATE_RUNNING);
+  containers_.printed = "words\n";
+  containers_.before_get = [this](v1::Container* container) {
+    containers_.printed += "and last ones\n";
+    containers_.print_ended = true;
+    container->set_state(v1::CONTAINER_STATE_STOPPED);
+    container->set_process_id(0);
+  };
+  EXPECT_EQ(Ferryctl({"logs", "-f", "web"}), 0);
+  EXPECT_EQ(printed_, "words\nand last ones\n");
+}
+
+TEST_F(ContainerCommandsTest, LogsPrintsWhatIsKeptOfAProcessThatWentWithItsVm) {
+  containers_.Add("web", v1::CONTAINER_STATE_RUNNING);
+  containers_.printed = "words\n";
+  process_.home = "nowhere";
+  containers_.before_get = [this](v1::Container*) {
+    containers_.printed += "and last ones\n";
+    containers_.print_ended = true;
+  };
+  EXPECT_EQ(Ferryctl({"logs", "-f", "web"}), 0);
+  EXPECT_EQ(printed_, "words\nand last ones\n");
+  EXPECT_THAT(said_, IsEmpty());
+}
+
+TEST_F(ContainerCommandsTest, LogsSaysThatMoreMayFollowWhereItCannot) {
+  containers_.Add("web", v1::CONTAINER_STATE_RUNNING);
+  containers_.printed = "words\n";
+  process_.home = "nowhere";
+  EXPECT_EQ(Ferryctl({"logs", "-f", "web"}), kRefused);
+  EXPECT_EQ(printed_, "words\n");
+  EXPECT_THAT(said_, HasSubstr("following container web failed"));
+}
+
 TEST_F(ContainerCommandsTest, LogsChecksItsWords) {
   EXPECT_EQ(Ferryctl({"logs"}), kUsage);
   EXPECT_EQ(Ferryctl({"logs", "vm", "process"}), kUsage);

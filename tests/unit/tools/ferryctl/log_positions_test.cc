@@ -49,11 +49,33 @@ TEST(LogPositionsTest, TellsWhatIsMissingAndWhatIsLeft) {
   EXPECT_EQ(positions.Rest().std_out->generation(), 7u);
 }
 
-TEST(LogPositionsTest, OneThatLiesBehindTheEndIsBroughtBack) {
+TEST(LogPositionsTest, OneThatLiesBehindTheEndStaysThere) {
   LogPositions positions = *LogPositions::Parse("100");
   EXPECT_EQ(positions.Take(Part(v1::STDIO_STREAM_STDOUT, 20, "", 20, false)), 0u);
-  EXPECT_EQ(positions.stdout_next(), 20u);
+  EXPECT_EQ(positions.stdout_next(), 100u);
+  EXPECT_EQ(positions.Rest().std_out->offset(), 100u);
+  EXPECT_EQ(positions.Rest().std_out->generation(), 7u);
+  EXPECT_TRUE(positions.caught_up());
   EXPECT_FALSE(positions.ended());
+}
+
+TEST(LogPositionsTest, WhatIsWrittenAgainIsReadAgain) {
+  LogPositions positions = *LogPositions::Parse("0");
+  positions.Take(Part(v1::STDIO_STREAM_STDOUT, 0, "abc", 3, false));
+  v1::ReadOutputResponse::Part again = Part(v1::STDIO_STREAM_STDOUT, 0, "a", 1, false);
+  again.set_generation(8);
+  positions.Take(again);
+  EXPECT_EQ(positions.stdout_next(), 1u);
+}
+
+TEST(LogPositionsTest, GoesOnWhereAWatcherCameTo) {
+  LogPositions positions = *LogPositions::Parse("0");
+  WatchFrom came_to = positions.Rest();
+  came_to.std_out->set_offset(30);
+  came_to.std_err.reset();
+  positions.GoOnFrom(came_to);
+  EXPECT_EQ(positions.stdout_next(), 30u);
+  EXPECT_EQ(positions.stderr_next(), 0u);
 }
 
 }  // namespace
