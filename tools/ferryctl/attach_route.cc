@@ -2,6 +2,8 @@
 
 #include <algorithm>
 
+#include "vmmanager/rpc/error_info.h"
+
 namespace ferry::ctl {
 namespace {
 
@@ -26,7 +28,7 @@ void AttachRoute::OnOpened() {
   here_ = now;
   there_.clear();
   target_.clear();
-  opened_once_ = true;
+  follows_ = true;
   attempts_ = 0;
   not_found_ = 0;
 }
@@ -48,8 +50,12 @@ void AttachRoute::OnRefused(const absl::Status& status) {
       fatal_ = true;
       break;
     default:
-      // Before anything was attached there is nothing to follow: the answer stands.
-      if (!opened_once_) fatal_ = true;
+      // What was not there is nothing to follow: the answer stands.
+      if (!follows_) fatal_ = true;
+  }
+  if (const std::string destination = rpc::MovedTo(status); !destination.empty() && !fatal_) {
+    OnMoved(destination);
+    return;
   }
   const std::vector<std::string> all = Candidates();
   const auto current = std::find(all.begin(), all.end(), target());

@@ -11,7 +11,8 @@ namespace ferry::ctl {
 
 class AttachRoute {
  public:
-  explicit AttachRoute(std::string start) : here_(std::move(start)) {}
+  // `started`: a moment ago the process was there, so that it is followed if it has left since.
+  AttachRoute(std::string start, bool started) : here_(std::move(start)), follows_(started) {}
 
   // The address to attach at now.
   const std::string& target() const { return target_.empty() ? here_ : target_; }
@@ -37,7 +38,7 @@ class AttachRoute {
   std::string there_;     // where a migration leads
   std::string previous_;  // where it was open before
   std::string target_;
-  bool opened_once_ = false;
+  bool follows_ = false;  // it was there
   bool fatal_ = false;
   int attempts_ = 0;   // refused since the last open attachment
   int not_found_ = 0;  // of them in a row: "no such VM or process"

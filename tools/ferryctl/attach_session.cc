@@ -58,7 +58,7 @@ AttachSession::AttachSession(Executor executor, AttachConfig config)
       config_(std::move(config)),
       core_(config_.vm, config_.process_id, NewAttachmentId(), config_.steal, config_.watch),
       detach_keys_(config_.detach_keys),
-      route_(config_.address),
+      route_(config_.address, config_.started),
       stdout_(executor, config_.stdout_fd),
       stderr_(executor, config_.stderr_fd),
       stdin_room_(executor),

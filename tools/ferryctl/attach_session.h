@@ -30,6 +30,7 @@ struct AttachConfig {
   rpc::TlsFiles tls;
   std::string vm;
   uint32_t process_id = 0;
+  bool started = false;  // a moment ago: it is followed also if it has left before it is attached
   bool steal = false;
   std::optional<WatchFrom> watch;  // leaves the process alone, and Ctrl-C ends it at once
   // What is written in place of the output, to stdout only; unset: the output itself.

@@ -79,6 +79,7 @@ Task<int> AttachToContainer(Client* client, v1::Container container, AttachWish 
   config.tls = client->options.tls;
   config.vm = container.vm_name();
   config.process_id = container.process_id();
+  config.started = wish.started;
   config.steal = wish.steal;
   config.detach_keys = wish.detach_keys;
   config.handle_signals = true;

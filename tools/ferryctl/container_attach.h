@@ -19,6 +19,7 @@ Task<absl::Status> RemoveContainer(Client* client, v1::ContainerRef ref, bool fo
 // How a person wants to be attached.
 struct AttachWish {
   bool steal = false;
+  bool started = false;  // see AttachConfig
   DetachKeys detach_keys;
 };
 void AddDetachKeys(CLI::App* sub, AttachWish* wish);

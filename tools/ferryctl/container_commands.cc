@@ -5,6 +5,7 @@
 #include "tools/ferryctl/command.h"
 #include "tools/ferryctl/container_attach.h"
 #include "tools/ferryctl/container_options.h"
+#include "tools/ferryctl/container_start.h"
 #include "tools/ferryctl/container_stats.h"
 #include "tools/ferryctl/container_view.h"
 #include "tools/ferryctl/exit_codes.h"
@@ -75,14 +76,21 @@ void AddOnContainer(CLI::App* app, Command* command, const std::string& verb,
 }
 
 Task<int> StartAttached(Client* client, Named named, AttachWish wish) {
+  const std::string doing = absl::StrCat("starting container ", named.container);
   v1::ContainerRef ref = named.ref();
-  const absl::StatusOr<v1::Container> started = co_await rpc::CallUnary(
-      client->containers->async(), &ContainerAsync::StartContainer, std::move(ref), kLongTimeout);
-  if (!started.ok()) {
-    Fail(*client, absl::StrCat("starting container ", named.container), started.status());
-    co_return CommandFailureCode(started.status());
+  const absl::StatusOr<v1::Container> found = co_await FindContainer(client, std::move(ref));
+  if (!found.ok()) {
+    Fail(*client, doing, found.status());
+    co_return kExecFailed;
   }
-  co_return co_await AttachToContainer(client, *started, wish, nullptr);
+  const StartedContainer start = co_await StartAndFollow(client, found->id());
+  Client* const at = start.there != nullptr ? start.there.get() : client;
+  if (!start.container.ok()) {
+    Fail(*at, doing, start.container.status());
+    co_return start.lost ? kExecFailed : CommandFailureCode(start.container.status());
+  }
+  wish.started = true;
+  co_return co_await AttachToContainer(at, *start.container, wish, nullptr);
 }
 
 void AddStartOf(CLI::App* app, Command* command) {

@@ -4,6 +4,8 @@
 #include <cstdlib>
 #include <utility>
 
+#include "vmmanager/rpc/error_info.h"
+
 namespace ferry::ctl {
 namespace {
 
@@ -85,6 +87,9 @@ Task<absl::Status> FakeDaemon::Serve(std::shared_ptr<Stream> stream) {
   std::optional<v1::AttachRequest> first = co_await stream->Read();
   if (!first || !first->has_open()) co_return absl::InvalidArgumentError("no open");
   co_await gate_.Wait();
+  if (process_->home != address() && process_->is_followed) {
+    co_return rpc::ErrorOfMove(absl::StatusCode::kNotFound, "the VM moved", process_->home);
+  }
   if (process_->home != address()) co_return absl::NotFoundError("no such VM here");
   const std::string& id = first->open().attachment_id();
   if (!process_->attachment_id.empty() && process_->attachment_id != id && !first->open().steal()) {

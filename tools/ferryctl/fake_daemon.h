@@ -32,6 +32,7 @@ struct FakeProcess {
   uint32_t exit_code = 0;
   bool has_stdin = true;
   bool terminal = false;
+  bool is_followed = false;  // a daemon that it has left says where it went
 
   uint64_t taken = 0;    // input
   std::string received;  // all input

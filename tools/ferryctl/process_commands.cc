@@ -56,6 +56,7 @@ Task<int> Attach(Client* client, std::string vm, uint32_t process, AttachWish wi
   config.tls = client->options.tls;
   config.vm = vm;
   config.process_id = process;
+  config.started = wish.started;
   config.steal = wish.steal;
   config.detach_keys = wish.detach_keys;
   config.handle_signals = true;
@@ -99,6 +100,7 @@ Task<int> Exec(Client* client, std::shared_ptr<ExecArguments> arguments) {
     std::fputs(text.c_str(), stdout);
     co_return kOk;
   }
+  arguments->wish.started = true;
   co_return co_await Attach(client, arguments->vm, process->id(), arguments->wish);
 }
 

@@ -5,9 +5,11 @@
 #include <string>
 
 #include "absl/strings/str_cat.h"
+#include "bridge/runtime/status_macros.h"
 #include "tools/ferryctl/command.h"
 #include "tools/ferryctl/container_attach.h"
 #include "tools/ferryctl/container_options.h"
+#include "tools/ferryctl/container_start.h"
 #include "tools/ferryctl/exit_codes.h"
 #include "tools/ferryctl/process_exit.h"
 #include "tools/ferryctl/terminal.h"
@@ -109,42 +111,59 @@ Task<void> TakeBack(Client* client, v1::Container container) {
   Fail(*client, absl::StrCat("removing container ", container.spec().name()), removed);
 }
 
-// Makes the container and starts it. An exit status: it does not run, and nothing of it is left.
+struct Begun {
+  std::optional<int> exit_code;  // it does not run, and nothing of it is left, unless that was said
+  v1::Container container;
+  std::shared_ptr<Client> there;  // where its VM went meanwhile; nullptr: nowhere
+
+  Client* at(Client* client) const { return there != nullptr ? there.get() : client; }
+};
+
+// Finds the VM of the container that it is to share the network with.
+Task<absl::Status> FindPlace(Client* client, v1::CreateContainerRequest* request) {
+  if (request->where_case() != v1::CreateContainerRequest::WHERE_NOT_SET)
+    co_return absl::OkStatus();
+  v1::ContainerRef pod = RefTo(request->spec().pod(), "");
+  CO_ASSIGN_OR_RETURN(const v1::Container found, co_await FindContainer(client, std::move(pod)));
+  request->set_vm(found.vm_id());
+  request->mutable_spec()->set_pod(found.id());
+  co_return absl::OkStatus();
+}
+
+// Makes the container and starts it.
 Task<void> Begin(Client* client, std::shared_ptr<RunArguments> arguments, CallOff* call_off,
-                 std::optional<int>* exit_code, v1::Container* container) {
+                 Begun* begun) {
   v1::CreateContainerRequest& request = arguments->request;
   const char* verb = arguments->starts ? "running image " : "making a container of image ";
   const std::string doing = absl::StrCat(verb, request.spec().image());
-  if (request.where_case() == v1::CreateContainerRequest::WHERE_NOT_SET) {
-    v1::ContainerRef pod = RefTo(request.spec().pod(), "");
-    const absl::StatusOr<v1::Container> found = co_await FindContainer(client, std::move(pod));
-    if (!found.ok()) {
-      const int code = Fail(*client, doing, found.status());
-      *exit_code = arguments->starts ? kExecFailed : code;
-      co_return;
-    }
-    request.set_vm(found->vm_id());
-    request.mutable_spec()->set_pod(found->id());
-  }
-  absl::StatusOr<v1::Container> made = co_await Create(client, request);
-  absl::Status status = made.status();
-  if (made.ok()) *container = *made;
-  if (made.ok() && arguments->starts && !call_off->asked()) {
-    v1::ContainerRef ref = RefTo(made->id(), "");
-    made = co_await rpc::CallUnary(client->containers->async(), &ContainerAsync::StartContainer,
-                                   std::move(ref), kLongTimeout);
-    status = made.status();
-    if (made.ok()) *container = *made;
-  }
-  if (!container->id().empty() && (!status.ok() || call_off->asked())) {
-    co_await TakeBack(client, *container);
-  }
-  if (status.ok()) {
-    if (call_off->asked()) *exit_code = 128 + SIGINT;
+  const absl::Status placed = co_await FindPlace(client, &request);
+  if (!placed.ok()) {
+    const int code = Fail(*client, doing, placed);
+    begun->exit_code = arguments->starts ? kExecFailed : code;
     co_return;
   }
-  const int code = Fail(*client, doing, status);
-  *exit_code = arguments->starts ? CommandFailureCode(status) : code;
+  const absl::StatusOr<v1::Container> made = co_await Create(client, request);
+  absl::Status status = made.status();
+  if (made.ok()) begun->container = *made;
+  bool lost = false;
+  if (made.ok() && arguments->starts && !call_off->asked()) {
+    const StartedContainer start = co_await StartAndFollow(client, made->id());
+    status = start.container.status();
+    begun->there = start.there;
+    lost = start.lost;
+    if (status.ok()) begun->container = *start.container;
+  }
+  Client* const at = begun->at(client);
+  if (made.ok() && !lost && (!status.ok() || call_off->asked())) {
+    co_await TakeBack(at, begun->container);
+  }
+  if (status.ok()) {
+    if (call_off->asked()) begun->exit_code = 128 + SIGINT;
+    co_return;
+  }
+  const int code = Fail(*at, doing, status);
+  begun->exit_code = arguments->starts ? CommandFailureCode(status) : code;
+  if (lost) begun->exit_code = kExecFailed;
 }
 
 std::string LeftText(const Client& client, const v1::Container& container) {
@@ -171,6 +190,16 @@ Task<void> NextSignal(asio::signal_set* signals) {
   co_await signals->async_wait(asio::redirect_error(asio::use_awaitable, ignored));
 }
 
+void PrintBegun(const Client& client, const Begun& begun) {
+  const std::string text = client.options.format() == OutputFormat::kJson
+                               ? ToJson(begun.container, true)
+                               : absl::StrCat(begun.container.id(), "\n");
+  std::fputs(text.c_str(), stdout);
+  if (begun.there == nullptr) return;
+  std::fprintf(stderr, "ferryctl: its VM moved to %s meanwhile\n",
+               begun.there->options.host.c_str());
+}
+
 Task<int> Run(Client* client, std::shared_ptr<RunArguments> arguments) {
   using asio::experimental::awaitable_operators::operator||;
   const v1::ContainerSpec& spec = arguments->request.spec();
@@ -180,25 +209,24 @@ Task<int> Run(Client* client, std::shared_ptr<RunArguments> arguments) {
   // Kept to the end: a signal that finds nobody listening would end this program.
   CallOff call_off(client->executor);
   call_off.Begin();
-  std::optional<int> exit_code;
-  v1::Container container;
-  Task<void> beginning = Begin(client, arguments, &call_off, &exit_code, &container);
+  Begun begun;
+  Task<void> beginning = Begin(client, arguments, &call_off, &begun);
   const auto first = co_await (std::move(beginning) || call_off.WaitLeft());
   co_await call_off.End();
+  Client* const at = begun.at(client);
+  const v1::Container& container = begun.container;
   if (first.index() == 1) {
-    std::fputs(LeftText(*client, container).c_str(), stderr);
+    std::fputs(LeftText(*at, container).c_str(), stderr);
     co_return 128 + std::get<1>(first);
   }
-  if (exit_code) co_return *exit_code;
+  if (begun.exit_code) co_return *begun.exit_code;
   if (spec.detached() || !arguments->starts) {
-    const std::string text = client->options.format() == OutputFormat::kJson
-                                 ? ToJson(container, true)
-                                 : absl::StrCat(container.id(), "\n");
-    std::fputs(text.c_str(), stdout);
+    PrintBegun(*client, begun);
     co_return kOk;
   }
+  arguments->wish.started = true;
   std::string address;
-  const int code = co_await AttachToContainer(client, container, arguments->wish, &address);
+  const int code = co_await AttachToContainer(at, container, arguments->wish, &address);
   if (spec.remove_when_stopped() && !address.empty()) {
     // The daemon goes on with it when a person does not want to wait.
     asio::signal_set signals(client->executor, SIGINT, SIGTERM, SIGHUP);

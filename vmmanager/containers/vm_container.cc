@@ -144,7 +144,7 @@ Task<absl::Status> VmContainer::Start() {
     const auto properties = co_await home_->machine->Properties(id(), std::move(types));
     if (properties.ok() && properties->state == bridge::ContainerState::kStopped) Stopped({});
     // The VM went to another host meanwhile, and the start with it: says where that is.
-    if (gone_) CO_RETURN_IF_ERROR(deps_.vms.Find(record().vm_id()).status());
+    CO_RETURN_IF_ERROR(vm().CheckHere());
     co_return started.status();
   }
   co_return co_await Started(*std::move(started));

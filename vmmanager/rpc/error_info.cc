@@ -4,6 +4,11 @@
 #include "absl/strings/cord.h"
 
 namespace ferry::rpc {
+namespace {
+
+constexpr char kMoved[] = "vm_moved";
+
+}  // namespace
 
 absl::Status WithErrorInfo(absl::Status status, const v1::ErrorInfo& info) {
   status.SetPayload(kErrorInfoTypeUrl, absl::Cord(info.SerializeAsString()));
@@ -33,6 +38,19 @@ absl::Status Reworded(const absl::Status& status, absl::StatusCode code,
     told.SetPayload(type_url, payload);
   });
   return told;
+}
+
+absl::Status ErrorOfMove(absl::StatusCode code, absl::string_view message,
+                         absl::string_view destination) {
+  v1::ErrorInfo info;
+  info.set_reason(kMoved);
+  info.set_vm_location(std::string(destination));
+  return WithErrorInfo(absl::Status(code, message), info);
+}
+
+std::string MovedTo(const absl::Status& status) {
+  const v1::ErrorInfo info = GetErrorInfo(status).value_or(v1::ErrorInfo());
+  return info.reason() == kMoved ? info.vm_location() : "";
 }
 
 std::string NextStepOf(const absl::Status& status) {

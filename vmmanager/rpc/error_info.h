@@ -26,6 +26,12 @@ absl::Status ErrorWithReason(absl::StatusCode code, absl::string_view message,
 // The same error in other words: what it carries stays.
 absl::Status Reworded(const absl::Status& status, absl::StatusCode code, absl::string_view message);
 
+// The VM is another host's since a moment ago: what was asked for is to be asked for there.
+absl::Status ErrorOfMove(absl::StatusCode code, absl::string_view message,
+                         absl::string_view destination);
+// Where the VM went, if that is what the error says; else empty.
+std::string MovedTo(const absl::Status& status);
+
 // The error's reason or, where it has none, its code in lower case ("deadline_exceeded").
 std::string ReasonOf(const absl::Status& status);
 // What to do about it; empty if the error does not say.

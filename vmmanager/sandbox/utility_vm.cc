@@ -117,8 +117,10 @@ absl::Status UtilityVm::CheckHere() const {
   if (phase_ == Phase::kGone) {
     // The notice stays with a VM that moved.
     if (notice_.has_value()) {
-      return absl::FailedPreconditionError(
-          absl::StrCat("VM ", row_.name, " moved to ", notice_->destination, "; go on there"));
+      return rpc::ErrorOfMove(
+          absl::StatusCode::kFailedPrecondition,
+          absl::StrCat("VM ", row_.name, " moved to ", notice_->destination, "; go on there"),
+          notice_->destination);
     }
     return absl::NotFoundError(
         absl::StrCat("VM ", row_.name, " is not here any more: ", row_.state_reason));

@@ -12,6 +12,7 @@
 #include "absl/strings/str_cat.h"
 #include "bridge/runtime/status_macros.h"
 #include "bridge/runtime/unix_time.h"
+#include "vmmanager/rpc/error_info.h"
 #include "vmmanager/sandbox/machine_document.h"
 
 namespace ferry::vm {
@@ -123,8 +124,10 @@ absl::StatusOr<std::shared_ptr<UtilityVm>> VmInventory::Find(const std::string& 
   if (auto it = vms_.find(vm); it != vms_.end()) return it->second;
   if (auto found = FindByName(vm)) return found;
   if (auto it = departed_.find(vm); it != departed_.end()) {
-    return absl::NotFoundError(
-        absl::StrCat("VM ", vm, " moved to ", it->second, "; ask there (--host ", it->second, ")"));
+    return rpc::ErrorOfMove(
+        absl::StatusCode::kNotFound,
+        absl::StrCat("VM ", vm, " moved to ", it->second, "; ask there (--host ", it->second, ")"),
+        it->second);
   }
   return absl::NotFoundError(absl::StrCat("there is no VM \"", vm,
                                           "\" on this host; ferryctl list shows those there are"));

@@ -2,6 +2,8 @@
 
 #include <gtest/gtest.h>
 
+#include "vmmanager/rpc/error_info.h"
+
 namespace ferry::ctl {
 namespace {
 
@@ -10,17 +12,45 @@ using std::chrono::milliseconds;
 const absl::Status kNotFound = absl::NotFoundError("no such VM");
 const absl::Status kAway = absl::UnavailableError("no answer");
 
+absl::Status WentToB() {
+  return rpc::ErrorOfMove(absl::StatusCode::kNotFound, "the VM moved to b", "b");
+}
+
 AttachRoute OpenAtA() {
-  AttachRoute route("a");
+  AttachRoute route("a", false);
   route.OnOpened();
   return route;
 }
 
 TEST(AttachRoute, TheFirstRefusalStands) {
-  AttachRoute route("a");
-  EXPECT_EQ(route.target(), "a");
-  route.OnRefused(kNotFound);
-  EXPECT_TRUE(route.hopeless());
+  for (const absl::Status& status : {kNotFound, WentToB()}) {
+    AttachRoute route("a", false);
+    EXPECT_EQ(route.target(), "a");
+    route.OnRefused(status);
+    EXPECT_TRUE(route.hopeless());
+    EXPECT_EQ(route.target(), "a");
+  }
+}
+
+TEST(AttachRoute, WhatLeftBeforeItWasAttachedIsFollowed) {
+  AttachRoute route("a", true);
+  route.OnRefused(WentToB());
+  EXPECT_EQ(route.target(), "b");
+  EXPECT_FALSE(route.hopeless());
+  route.OnOpened();
+  EXPECT_EQ(route.Candidates(), (std::vector<std::string>{"b", "a"}));
+}
+
+TEST(AttachRoute, WhatIsGoneIsGoneThoughAHostSaysWhereItWent) {
+  AttachRoute route = OpenAtA();
+  route.OnMoved("b");
+  route.OnOpened();
+  route.OnBroken();
+  int tries = 0;
+  for (; !route.hopeless() && tries < 100; ++tries) {
+    route.OnRefused(route.target() == "a" ? WentToB() : kNotFound);
+  }
+  EXPECT_LT(tries, 100);
 }
 
 TEST(AttachRoute, ABreakWithoutMigrationComesBackToTheSameHost) {

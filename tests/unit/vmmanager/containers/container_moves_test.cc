@@ -102,6 +102,20 @@ TEST_F(ContainerMovesTest, WhatLeavesKeepsItsScratchDiskAndNothingElseHere) {
   EXPECT_TRUE(std::filesystem::exists(records[0].scratch_file()));
 }
 
+TEST_F(ContainerMovesTest, AStartThatGoesAlongIsToldWhere) {
+  const auto container = Make(Shared("one"));
+  FakeContainerGuest& guest = Guest(vm_->id());
+  guest.blocks_at = guest.fails_at.emplace_back("start");
+  auto started = Begin(container->Start());
+  Await(guest.blocked.Wait());
+  ASSERT_TRUE(vm_->OpenMigration("session", "host-b:1").ok());
+  vm_->MarkInDoubt();
+  ASSERT_TRUE(Await(vm_->Relinquish()).ok());
+  guest.go_on.Set();
+  EXPECT_EQ(rpc::MovedTo(Finish(started)), "host-b:1") << Finish(started);
+  EXPECT_EQ(container->state(), v1::CONTAINER_STATE_CREATED);
+}
+
 TEST_F(ContainerMovesTest, WhatComesIsBoundToWhereItIsHere) {
   const auto before = Run(Shared("one"));
   auto records = Export();

@@ -63,6 +63,15 @@ TEST(StatusConversion, GivesEveryErrorAReason) {
   EXPECT_EQ(GetErrorInfo(received)->reason(), "aborted");
 }
 
+TEST(StatusConversion, KeepsWhereAVmMoved) {
+  const absl::Status moved = ErrorOfMove(absl::StatusCode::kNotFound, "VM web moved", "host-b:1");
+  EXPECT_EQ(moved, FromGrpcStatus(ToGrpcStatus(moved)));
+  EXPECT_EQ(MovedTo(FromGrpcStatus(ToGrpcStatus(moved))), "host-b:1");
+  EXPECT_EQ(MovedTo(absl::OkStatus()), "");
+  // Where it runs is also said of a VM that stays.
+  EXPECT_EQ(MovedTo(WithErrorInfo(absl::InternalError("no"), Info())), "");
+}
+
 TEST(StatusConversion, IgnoresUnreadableDetails) {
   const grpc::Status garbled(grpc::StatusCode::INTERNAL, "text", "\xff\xff");
   EXPECT_EQ(FromGrpcStatus(garbled), absl::InternalError("text"));
