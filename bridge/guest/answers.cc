@@ -50,6 +50,13 @@ std::string Ok(const RequestBase& request) {
   return Encode(response);
 }
 
+std::string Executed(const RequestBase& request, uint32_t pid) {
+  ExecuteProcessResponse response;
+  response.activity_id = request.activity_id;
+  response.process_id = pid;
+  return Encode(response);
+}
+
 std::string NoContainer(const RequestBase& request) {
   return Encode(FailedResponse(kHresultContainerNotFound,
                                absl::StrCat("there is no container '", request.container_id,

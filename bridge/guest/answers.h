@@ -19,6 +19,9 @@ std::string BadJson(const absl::Status& status);
 std::string BadJsonIn(const RequestBase& request, const char* member);
 std::string Ok(const RequestBase& request);
 
+// To ExecuteProcess.
+std::string Executed(const RequestBase& request, uint32_t pid);
+
 // From an agent that has no containers at all.
 std::string NoContainer(const RequestBase& request);
 std::string NoProcess(const RequestBase& request, uint32_t pid);

@@ -219,21 +219,40 @@ Task<void> ContainerHost::WatchInit(std::string id, std::shared_ptr<Container> c
   on_exit_(notification);
 }
 
-Task<absl::Status> ContainerHost::StartInit(std::string id, ProcessParameters parameters,
-                                            StdioRelaySettings stdio, Keep keep) {
+const ContainerHost::Start* ContainerHost::FindStart(const std::string& id,
+                                                     const StartCall& call) const {
+  const auto it = containers_.find(id);
+  if (it == containers_.end() || !it->second->start.has_value()) return nullptr;
+  const Start& start = *it->second->start;
+  return start.call == call ? &start : nullptr;
+}
+
+Task<absl::Status> ContainerHost::StartInit(std::string id, StartCall call,
+                                            ProcessParameters parameters, Keep keep) {
   CO_ASSIGN_OR_RETURN(const Claim claim, ClaimIn(id, ContainerState::kCreated, "start"));
+  claim->start.emplace().call = call;
+  absl::Status status = co_await RunInit(id, claim.get(), std::move(parameters), std::move(keep));
+  claim->start->done = true;
+  claim->start->status = status;
+  co_return status;
+}
+
+Task<absl::Status> ContainerHost::RunInit(std::string id, std::shared_ptr<Container> container,
+                                          ProcessParameters parameters, Keep keep) {
+  const StdioRelaySettings stdio = container->start->call.stdio;
   // Whether it has a terminal was said by the specification.
-  const std::shared_ptr<GuestProcess> init = claim->init;
-  if (claim->terminal && (parameters.console_rows != 0 || parameters.console_columns != 0)) {
+  const std::shared_ptr<GuestProcess> init = container->init;
+  if (container->terminal && (parameters.console_rows != 0 || parameters.console_columns != 0)) {
     CO_RETURN_IF_ERROR(init->Resize(parameters.console_rows, parameters.console_columns));
   }
   CO_ASSIGN_OR_RETURN(DialledStdio dialled, co_await DialStdio(transport_, stdio));
-  CO_ASSIGN_OR_RETURN(const AsyncMutex::Guard turn, co_await TakeTurn(claim.get()));
+  CO_ASSIGN_OR_RETURN(const AsyncMutex::Guard turn, co_await TakeTurn(container));
   CO_RETURN_IF_ERROR(co_await parts_.runtime->Start(id));
   init->ConnectStdio(transport_, stdio, std::move(dialled));
-  if (claim->state == ContainerState::kCreated) claim->state = ContainerState::kRunning;
-  claim->processes.push_back(init);
+  if (container->state == ContainerState::kCreated) container->state = ContainerState::kRunning;
+  container->processes.push_back(init);
   keep(init);
+  container->start->process_id = init->id();
   co_return absl::OkStatus();
 }
 

@@ -42,11 +42,28 @@ class ContainerHost {
   // be notified with `activity_id`.
   Task<absl::Status> Create(std::string id, ContainerConfig config, std::string activity_id);
 
+  // One call to run an init. It is the same when it comes again, because an answer may be lost.
+  struct StartCall {
+    int64_t id = 0;
+    StdioRelaySettings stdio;
+    bool operator==(const StartCall&) const = default;
+  };
+  // What has become of it.
+  struct Start {
+    StartCall call;
+    bool done = false;
+    absl::Status status;      // once it is done
+    uint32_t process_id = 0;  // if it succeeded
+  };
+
   // Runs the init, or another process of a running container. `keep` is called with the process
-  // before anybody else could take it for an orphan.
+  // before anybody else could take it for an orphan, and gives it its id.
   using Keep = std::function<void(std::shared_ptr<GuestProcess>)>;
-  Task<absl::Status> StartInit(std::string id, ProcessParameters parameters,
-                               StdioRelaySettings stdio, Keep keep);
+  Task<absl::Status> StartInit(std::string id, StartCall call, ProcessParameters parameters,
+                               Keep keep);
+  // The start by this very call, until the container is deleted, or started by another one; nullptr
+  // if there was none, or if the container's state did not allow it.
+  const Start* FindStart(const std::string& id, const StartCall& call) const;
   Task<absl::Status> Exec(std::string id, ProcessParameters parameters, StdioRelaySettings stdio,
                           Keep keep);
 
@@ -84,8 +101,9 @@ class ContainerHost {
     std::string activity_id;  // Create's
     ContainerState state = ContainerState::kCreated;
     bool terminal = false;
-    bool busy = false;  // a call that changes it is under way
-    AsyncMutex turn;    // whoever has the runtime do something with it holds this
+    bool busy = false;           // a call that changes it is under way
+    std::optional<Start> start;  // the newest
+    AsyncMutex turn;             // whoever has the runtime do something with it holds this
     std::shared_ptr<GuestProcess> init;
     std::vector<std::weak_ptr<GuestProcess>> processes;  // that the host knows of
   };
@@ -101,6 +119,8 @@ class ContainerHost {
                               std::shared_ptr<Container> container);
   Task<absl::Status> CreateInit(std::string id, std::string specification, std::string sandbox_id,
                                 std::shared_ptr<Container> container);
+  Task<absl::Status> RunInit(std::string id, std::shared_ptr<Container> container,
+                             ProcessParameters parameters, Keep keep);
   Task<void> WatchInit(std::string id, std::shared_ptr<Container> container);
   Task<absl::Status> ModifyVm(ModifySettingsRequest request);
   Task<absl::Status> MountDisk(MappedVirtualDisk disk);

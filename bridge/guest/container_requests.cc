@@ -23,17 +23,42 @@ Task<std::string> GuestServer::OnCreate(const Frame& frame, const RequestBase& b
       base, co_await containers_->Create(base.container_id, *config, base.activity_id));
 }
 
-Task<absl::Status> GuestServer::ExecuteInContainer(ExecuteProcessRequest request, uint32_t* id) {
-  const ContainerHost::Keep keep = [this, id](std::shared_ptr<GuestProcess> process) {
-    Add(process);
-    *id = process->id();
+Task<std::string> GuestServer::OnExecuteInContainer(int64_t call, ExecuteProcessRequest request) {
+  if (!containers_.has_value()) co_return NoContainer(request);
+  const std::string& process = request.parameters.oci_process;
+  if (process.empty()) co_return co_await OnStartInit(call, std::move(request));
+  if (!IsJsonObject(process)) co_return BadJsonIn(request, "OciProcess");
+  uint32_t id = 0;
+  const ContainerHost::Keep keep = [this, &id](std::shared_ptr<GuestProcess> made) {
+    Add(made);
+    id = made->id();
   };
-  if (request.parameters.oci_process.empty()) {
-    co_return co_await containers_->StartInit(request.container_id, request.parameters,
-                                              request.stdio, keep);
+  const absl::Status status =
+      co_await containers_->Exec(request.container_id, request.parameters, request.stdio, keep);
+  if (!status.ok()) co_return FromContainerStatus(request, status);
+  co_return Executed(request, id);
+}
+
+Task<std::string> GuestServer::OnStartInit(int64_t call, ExecuteProcessRequest request) {
+  ContainerHost::StartCall start;
+  start.id = call;
+  start.stdio = request.stdio;
+  uint32_t id = 0;
+  const ContainerHost::Keep keep = [this, &id](std::shared_ptr<GuestProcess> init) {
+    Add(init);
+    id = init->id();
+  };
+  const ContainerHost::Start* known = containers_->FindStart(request.container_id, start);
+  if (known != nullptr && !known->done) co_return "";
+  absl::Status status;
+  if (known != nullptr) {
+    status = known->status;
+    id = known->process_id;
+  } else {
+    status = co_await containers_->StartInit(request.container_id, start, request.parameters, keep);
   }
-  co_return co_await containers_->Exec(request.container_id, request.parameters, request.stdio,
-                                       keep);
+  if (!status.ok()) co_return FromContainerStatus(request, status);
+  co_return Executed(request, id);
 }
 
 Task<std::string> GuestServer::OnContainerRequest(uint32_t type, const RequestBase& base) {

@@ -56,15 +56,8 @@ Task<std::string> GuestServer::OnExecute(const Frame& frame) {
   const absl::StatusOr<ExecuteProcessRequest> request =
       Decode<ExecuteProcessRequest>(frame.payload);
   if (!request.ok()) co_return BadJson(request.status());
-  ExecuteProcessResponse response;
-  response.activity_id = request->activity_id;
   if (!IsVm(request->container_id) && !request->parameters.create_in_utility_vm) {
-    if (!containers_.has_value()) co_return NoContainer(*request);
-    const std::string& process = request->parameters.oci_process;
-    if (!process.empty() && !IsJsonObject(process)) co_return BadJsonIn(*request, "OciProcess");
-    const absl::Status status = co_await ExecuteInContainer(*request, &response.process_id);
-    if (!status.ok()) co_return FromContainerStatus(*request, status);
-    co_return Encode(response);
+    co_return co_await OnExecuteInContainer(frame.id, *request);
   }
   const absl::StatusOr<std::shared_ptr<GuestProcess>> process =
       co_await GuestProcess::Start(executor_, transport_, request->parameters, request->stdio);
@@ -74,8 +67,7 @@ Task<std::string> GuestServer::OnExecute(const Frame& frame) {
         FailedResponse(kHresultFailed, StatusText(process.status()), request->activity_id));
   }
   Add(*process);
-  response.process_id = (*process)->id();
-  co_return Encode(response);
+  co_return Executed(*request, (*process)->id());
 }
 
 Task<std::string> GuestServer::OnWait(const Frame& frame) {

@@ -29,6 +29,7 @@ Capabilities OwnCapabilities(bool containers, bool clock) {
   defined.delete_container_state_supported = containers;
   defined.containers_supported = containers;
   defined.clock_supported = clock;
+  defined.repeated_start_supported = containers;
   return capabilities;
 }
 
@@ -210,7 +211,7 @@ Task<void> GuestServer::Handle([[maybe_unused]] std::shared_ptr<GuestServer> sel
     text = co_await Answer(frame, *base);
   }
   --requests_;
-  Post(frame.type, frame.id, text, /*direct=*/false);
+  if (!text.empty()) Post(frame.type, frame.id, text, /*direct=*/false);
 }
 
 void GuestServer::Post(uint32_t type, int64_t id, const std::string& text, bool direct) {

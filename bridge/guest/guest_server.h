@@ -61,6 +61,7 @@ class GuestServer : public std::enable_shared_from_this<GuestServer> {
   void OnNegotiate(const Frame& frame);
   Task<void> Handle(std::shared_ptr<GuestServer> self, Frame frame);
 
+  // Each returns the answer's text; it is empty if the request came before and is answered then.
   Task<std::string> Answer(const Frame& frame, const RequestBase& base);
   Task<std::string> OnExecute(const Frame& frame);
   Task<std::string> OnWait(const Frame& frame);
@@ -69,7 +70,8 @@ class GuestServer : public std::enable_shared_from_this<GuestServer> {
   std::string OnSignal(const Frame& frame);
   std::string OnResize(const Frame& frame);
   std::string OnGetProperties(const Frame& frame);
-  Task<absl::Status> ExecuteInContainer(ExecuteProcessRequest request, uint32_t* id);
+  Task<std::string> OnExecuteInContainer(int64_t call, ExecuteProcessRequest request);
+  Task<std::string> OnStartInit(int64_t call, ExecuteProcessRequest request);
   Task<std::string> OnModifySettings(const Frame& frame);
   Task<std::string> OnContainerRequest(uint32_t type, const RequestBase& base);
   std::string OnAcknowledgeExit(const Frame& frame);

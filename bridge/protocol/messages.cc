@@ -148,7 +148,8 @@ json::object EncodeCapabilities(const Capabilities& capabilities) {
                         {"ResumableStdioSupported", guest.resumable_stdio_supported},
                         {"AcknowledgeExitSupported", guest.acknowledge_exit_supported},
                         {"ContainersSupported", guest.containers_supported},
-                        {"ClockSupported", guest.clock_supported}}}};
+                        {"ClockSupported", guest.clock_supported},
+                        {"RepeatedStartSupported", guest.repeated_start_supported}}}};
 }
 
 void ReadCapabilities(const FieldReader& in, Capabilities* out) {
@@ -174,6 +175,7 @@ void ReadCapabilities(const FieldReader& in, Capabilities* out) {
     guest.Bool("AcknowledgeExitSupported", &defined.acknowledge_exit_supported);
     guest.Bool("ContainersSupported", &defined.containers_supported);
     guest.Bool("ClockSupported", &defined.clock_supported);
+    guest.Bool("RepeatedStartSupported", &defined.repeated_start_supported);
   });
 }
 

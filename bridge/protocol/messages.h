@@ -69,6 +69,8 @@ struct GuestDefinedCapabilities {
   bool containers_supported = false;
   // Ferry's: the host may set the guest's clock, with GetClock and AdjustClock.
   bool clock_supported = false;
+  // Ferry's: a container's start that comes again under its id is answered again.
+  bool repeated_start_supported = false;
 };
 
 struct Capabilities {
@@ -113,6 +115,7 @@ struct StdioRelaySettings {
   uint32_t std_out = 0;
   uint32_t std_err = 0;
   bool resumable = false;  // Ferry's: use the frames of bridge/stream/wire.h
+  bool operator==(const StdioRelaySettings&) const = default;
 };
 
 struct ExecuteProcessRequest : RequestBase {

@@ -120,7 +120,20 @@ class ContainerClient {
     request.container_id = id;
     request.parameters.oci_process = process;
     request.stdio = stdio;
-    co_return co_await host_->Call<ExecuteProcessResponse>(kExecuteProcess, 2, request);
+    co_return co_await host_->Call<ExecuteProcessResponse>(kExecuteProcess, next_call_++, request);
+  }
+
+  // Has the init run, under that message id and with that port for its output.
+  static ExecuteProcessRequest StartRequest(std::string id, uint32_t port) {
+    ExecuteProcessRequest request;
+    request.container_id = id;
+    request.stdio.std_out = port;
+    request.stdio.resumable = true;
+    return request;
+  }
+  Task<ExecuteProcessResponse> Start(std::string id, int64_t call, uint32_t port = kOut) {
+    const ExecuteProcessRequest request = StartRequest(id, port);
+    co_return co_await host_->Call<ExecuteProcessResponse>(kExecuteProcess, call, request);
   }
 
   Task<uint32_t> Simple(uint32_t type, std::string id) {
@@ -175,6 +188,7 @@ class ContainerClient {
 
  private:
   std::unique_ptr<Host> host_;
+  int64_t next_call_ = 100;
 };
 
 }  // namespace ferry::bridge

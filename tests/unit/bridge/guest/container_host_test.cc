@@ -42,7 +42,7 @@ class ContainerHostTest : public TaskTest {
   }
 
   Task<absl::Status> Start() {
-    return host_->StartInit(kId, ProcessParameters(), StdioRelaySettings(),
+    return host_->StartInit(kId, ContainerHost::StartCall(), ProcessParameters(),
                             [this](std::shared_ptr<GuestProcess> init) { init_ = init; });
   }
 
