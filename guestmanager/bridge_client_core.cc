@@ -72,6 +72,15 @@ absl::StatusOr<int64_t> BridgeClientCore::Call(uint32_t type, const std::string&
   return id;
 }
 
+bool BridgeClientCore::Repeat(int64_t id, const std::string& payload) {
+  const auto found = pending_.find(id);
+  if (!negotiated_ || found == pending_.end()) return false;
+  absl::StatusOr<std::string> frame = bridge::EncodeFrame(found->second.type, id, payload);
+  if (!frame.ok()) return false;
+  outgoing_.push_back(*std::move(frame));
+  return true;
+}
+
 void BridgeClientCore::Preregister(int64_t id, uint32_t type, Completion completion) {
   if (!closed_.ok()) return completion(closed_);
   PendingCall& call = pending_[id];

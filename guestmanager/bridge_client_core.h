@@ -43,6 +43,10 @@ class BridgeClientCore {
   absl::StatusOr<int64_t> Call(uint32_t type, const std::string& payload, Kind kind,
                                Completion completion);
 
+  // Sends the request of a call again, under the id that it has. False unless negotiated, and
+  // unless its answer is still expected.
+  bool Repeat(int64_t id, const std::string& payload);
+
   // Expects the answer to a wait that somebody else sent under this id. If the id is pending
   // already, the existing call is reused and completes both.
   void PreregisterWait(int64_t id, Completion completion) {

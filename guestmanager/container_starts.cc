@@ -4,6 +4,7 @@
 
 #include "bridge/protocol/message_types.h"
 #include "bridge/runtime/status_macros.h"
+#include "guestmanager/execute_request.h"
 
 namespace ferry::guest {
 
@@ -27,8 +28,12 @@ Task<absl::Status> ContainerStarts::AwaitAnswer(std::shared_ptr<Pending> pending
   co_return absl::OkStatus();
 }
 
-Task<absl::StatusOr<std::string>> ContainerStarts::Call(std::shared_ptr<HostedProcess> init,
-                                                        std::string request) {
+std::string ContainerStarts::Request(const Pending& pending, const GuestConnection& connection) {
+  const bool resumable = connection.core().capabilities().guest_defined.resumable_stdio_supported;
+  return EncodeExecuteRequest(pending.init->migration_state(), resumable, /*oci_process=*/"");
+}
+
+Task<absl::StatusOr<std::string>> ContainerStarts::Call(std::shared_ptr<HostedProcess> init) {
   const std::string id = init->spec().container_id;
   if (pending_.contains(id)) {
     co_return absl::FailedPreconditionError("the container is being started already");
@@ -46,12 +51,32 @@ Task<absl::StatusOr<std::string>> ContainerStarts::Call(std::shared_ptr<HostedPr
   };
   const Leave leave{*this, id, *pending};
   CO_RETURN_IF_ERROR(co_await connection_->AwaitClock(connection_->rpc_timeout()));
+  const std::string request = Request(*pending, *connection_);
   pending->call_id =
       connection_->StartLasting(bridge::kExecuteProcess, request, Completes(pending));
   if (pending->call_id == 0) co_return absl::UnavailableError("the guest's agent is away");
+  // What was written down before does not have it.
+  changed_();
   CO_RETURN_IF_ERROR(
       co_await WithDeadline(connection_->rpc_timeout(), "the guest's agent", AwaitAnswer(pending)));
   co_return pending->answer;
+}
+
+void ContainerStarts::OnReady() {
+  const auto& defined = connection_->core().capabilities().guest_defined;
+  for (const auto& [id, pending] : pending_) {
+    ++pending->link;
+    if (pending->call_id == 0 || !defined.repeated_start_supported) continue;
+    Spawn(connection_->executor(), SendAgain(connection_, pending, pending->link));
+  }
+}
+
+Task<void> ContainerStarts::SendAgain(std::shared_ptr<GuestConnection> connection,
+                                      std::shared_ptr<Pending> pending, uint64_t link) {
+  co_await connection->AwaitClock();
+  // On a later link it is asked for anew, if that one's agent may be asked.
+  if (link != pending->link || !connection->ready()) co_return;
+  connection->Repeat(pending->call_id, Request(*pending, *connection));
 }
 
 std::vector<ProcessState> ContainerStarts::Save() const {
@@ -79,19 +104,27 @@ Task<ContainerStarts::Answered> ContainerStarts::Take(std::string container_id) 
   const std::shared_ptr<Pending> pending = found->second;
   const absl::Status answered =
       co_await WithDeadline(connection_->rpc_timeout(), "the guest's agent", AwaitAnswer(pending));
-  connection_->core().Forget(pending->call_id);
-  pending_.erase(container_id);
   taken.init = pending->init;
   taken.execution = std::move(pending->execution);
   if (taken.execution == nullptr) {
     taken.init = nullptr;  // somebody else has taken it meanwhile
-  } else if (answered.ok()) {
+    co_return taken;
+  }
+  connection_->core().Forget(pending->call_id);
+  pending_.erase(container_id);
+  if (answered.ok()) {
     taken.answer = std::move(pending->answer);
     taken.execution->Answered();
   } else {
     taken.answer = answered;
   }
   co_return taken;
+}
+
+void ContainerStarts::Close(const absl::Status& reason) {
+  for (const auto& [id, pending] : pending_) {
+    if (pending->execution != nullptr) pending->init->Close(reason);
+  }
 }
 
 }  // namespace ferry::guest

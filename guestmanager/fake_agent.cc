@@ -115,6 +115,7 @@ void FakeAgent::Handle(const Frame& frame) {
     response.capabilities.guest_defined.acknowledge_exit_supported = acknowledges;
     response.capabilities.guest_defined.containers_supported = containers;
     response.capabilities.guest_defined.clock_supported = clock_ahead.has_value();
+    response.capabilities.guest_defined.repeated_start_supported = repeats_starts;
     return Send(answer, frame.id, Encode(response));
   }
   if (silent) return;
@@ -185,7 +186,20 @@ void FakeAgent::AnswerClock() {
   for (const Frame& frame : std::exchange(clock_requests_, {})) HandleClock(frame);
 }
 
+bool FakeAgent::StartedBefore(const Frame& frame) {
+  const auto before = started_.find(frame.id);
+  if (before == started_.end()) return false;
+  if (!repeats_starts) {
+    Send(bridge::ResponseType(frame.type), frame.id,
+         Encode(bridge::FailedResponse(bridge::kHresultInvalidState, "it runs", "")));
+  } else if (!holds_starts) {
+    SendRaw(before->second);
+  }
+  return true;
+}
+
 void FakeAgent::Execute(const Frame& frame) {
+  if (StartedBefore(frame)) return;
   auto request = bridge::Decode<bridge::ExecuteProcessRequest>(frame.payload);
   const uint32_t pid = next_pid_++;
   Process& process = processes[pid];
@@ -200,6 +214,9 @@ void FakeAgent::Execute(const Frame& frame) {
       *bridge::EncodeFrame(bridge::ResponseType(frame.type), frame.id, Encode(response));
   // No frame begins like this, so the host takes the answer and hangs up in one go.
   if (breaks_link) answer.append(bridge::kFrameHeaderSize, '\0');
+  const bool starts_container =
+      !request->parameters.create_in_utility_vm && request->parameters.oci_process.empty();
+  if (starts_container) started_[frame.id] = answer;
   if (holds_starts) {
     start_answers_.push_back(std::move(answer));
   } else {
@@ -210,6 +227,11 @@ void FakeAgent::Execute(const Frame& frame) {
 void FakeAgent::AnswerStarts() {
   holds_starts = false;
   for (const std::string& answer : std::exchange(start_answers_, {})) SendRaw(answer);
+}
+
+void FakeAgent::LoseStarts() {
+  holds_starts = false;
+  start_answers_.clear();
 }
 
 void FakeAgent::HandleWait(const Frame& frame) {

@@ -52,6 +52,7 @@ class FakeAgent : public std::enable_shared_from_this<FakeAgent> {
   bool resumable = true;
   bool acknowledges = true;               // exits: AcknowledgeExitSupported
   bool containers = true;                 // ContainersSupported
+  bool repeats_starts = true;             // of containers: RepeatedStartSupported
   std::map<uint32_t, uint32_t> refusals;  // what it answers with, by the request's type
   bool silent = false;                    // answers nothing but the negotiation
   bool breaks_link = false;               // right after its answer to ExecuteProcess, which arrives
@@ -84,6 +85,8 @@ class FakeAgent : public std::enable_shared_from_this<FakeAgent> {
   void AnswerClock();
   // The same for what it was to execute.
   void AnswerStarts();
+  // The same, but these answers do not arrive.
+  void LoseStarts();
   int CountReceived(uint32_t type) const;
   // Ends everything, so that the test's tasks end.
   void Stop();
@@ -99,6 +102,8 @@ class FakeAgent : public std::enable_shared_from_this<FakeAgent> {
   void HandleWait(const bridge::Frame& frame);
   void HandleClock(const bridge::Frame& frame);
   void Execute(const bridge::Frame& frame);
+  // Whether it is a container's start that has come before; then that is answered.
+  bool StartedBefore(const bridge::Frame& frame);
   void DialStdio(uint32_t pid);
   std::shared_ptr<Wire> Dial(uint32_t port);
   void SendOutput(Wire& wire, Output& output, uint64_t from);
@@ -110,6 +115,7 @@ class FakeAgent : public std::enable_shared_from_this<FakeAgent> {
   std::vector<std::pair<int64_t, uint32_t>> waits_;  // id, pid
   std::vector<bridge::Frame> clock_requests_;        // held back
   std::vector<std::string> start_answers_;           // held back
+  std::map<int64_t, std::string> started_;           // answers to starts of containers, by id
   uint32_t next_pid_ = 100;
   bool stopped_ = false;
 };

@@ -10,13 +10,13 @@
 
 #include "absl/strings/str_cat.h"
 #include "absl/strings/str_format.h"
-#include "absl/strings/str_join.h"
 #include "bridge/protocol/messages.h"
 #include "bridge/runtime/status_macros.h"
 #include "bridge/runtime/unix_time.h"
 #include "guestmanager/container.h"
 #include "guestmanager/container_starts.h"
 #include "guestmanager/create_requests.h"
+#include "guestmanager/execute_request.h"
 #include "guestmanager/guest_connection.h"
 #include "guestmanager/guest_containers.h"
 #include "guestmanager/hosted_process.h"
@@ -26,31 +26,6 @@
 
 namespace ferry::guest {
 namespace {
-
-bridge::ExecuteProcessRequest MakeRequest(const ProcessState& state, bool resumable,
-                                          std::string oci_process) {
-  bridge::ExecuteProcessRequest request;
-  bridge::ProcessParameters& parameters = request.parameters;
-  if (!state.container_id.empty()) request.container_id = state.container_id;
-  parameters.oci_process = std::move(oci_process);
-  parameters.command_args = state.spec.command;
-  parameters.command_line = absl::StrJoin(state.spec.command, " ");
-  parameters.working_directory =
-      state.spec.working_directory.empty() ? "/" : state.spec.working_directory;
-  parameters.environment = state.spec.environment;
-  parameters.emulate_console = state.spec.terminal;
-  parameters.console_rows = state.spec.rows;
-  parameters.console_columns = state.spec.columns;
-  parameters.create_stdin_pipe = state.stdin_port != 0;
-  parameters.create_stdout_pipe = state.stdout_port != 0;
-  parameters.create_stderr_pipe = state.stderr_port != 0;
-  parameters.create_in_utility_vm = state.container_id.empty();
-  request.stdio = {.std_in = state.stdin_port,
-                   .std_out = state.stdout_port,
-                   .std_err = state.stderr_port,
-                   .resumable = resumable};
-  return request;
-}
 
 // What the files hold is newer than a record that a daemon wrote before it was killed.
 void RecoverSpools(const SpoolSettings& settings, ProcessState* process) {
@@ -73,12 +48,14 @@ void RecoverSpools(const SpoolSettings& settings, ProcessState* process) {
   }
 }
 
-// Closes a process that did not come to life, also when its creation is cancelled.
+// Closes a process that did not come to life, also when its creation is cancelled. What it has
+// printed stays if that is because the guest is `closed`: then somebody else may take it over.
 struct Undo {
   std::shared_ptr<HostedProcess> process;
+  const bool& closed;
   ~Undo() {
     if (!process) return;
-    process->Forget();
+    if (!closed) process->Forget();
     process->Close(absl::CancelledError("the process was not started"));
   }
 };
@@ -95,7 +72,7 @@ struct Guest::Impl {
         requests(executor),
         strays(connection, {.knows = [this](uint32_t pid) { return processes.count(pid) != 0; },
                             .acknowledge_exit = [this](uint32_t pid) { AcknowledgeExit(pid); }}),
-        starts(connection, strays) {}
+        starts(connection, strays, [this] { Changed(); }) {}
 
   HostedProcess::Events ProcessEvents() {
     return {.changed = [this] { ProcessChanged(); },
@@ -138,6 +115,7 @@ struct Guest::Impl {
     unacknowledged.clear();
     for (uint32_t pid : late) AcknowledgeExit(pid);
     for (auto& [pid, process] : processes) process->Renew();
+    starts.OnReady();
     strays.OnReady();
   }
 
@@ -270,6 +248,7 @@ absl::Status Guest::Impl::Admit(const std::shared_ptr<HostedProcess>& process,
       bridge::Decode<bridge::ExecuteProcessResponse>(answer);
   if (!response.ok()) return response.status();
   if (response->result != 0) {
+    Changed();
     const std::string what = absl::StrCat("start ", process->spec().command.front());
     if (!process->spec().container_id.empty()) return FromAgent(*response, what);
     return absl::FailedPreconditionError(FromAgent(*response, what).message());
@@ -332,18 +311,21 @@ Task<absl::StatusOr<std::shared_ptr<Process>>> Guest::Impl::Execute(ProcessSpec 
   absl::StatusOr<std::shared_ptr<HostedProcess>> process =
       Prepare(std::move(spec), std::move(request_id));
   if (!process.ok()) co_return process.status();
-  Undo undo{*process};
+  Undo undo{*process, closed};
   StrayProcesses::Execution execution(strays);
-  std::string request = Encode(
-      MakeRequest((*process)->migration_state(), gate->resumable_stdio, std::move(oci_process)));
   absl::StatusOr<std::string> answer;
   if ((*process)->spec().container_id.empty() || !starts_container) {
+    std::string request = EncodeExecuteRequest((*process)->migration_state(), gate->resumable_stdio,
+                                               std::move(oci_process));
     answer =
         co_await connection->Call(bridge::kExecuteProcess, std::move(request), options.rpc_timeout);
   } else {
-    answer = co_await starts.Call(*process, std::move(request));
+    answer = co_await starts.Call(*process);
   }
-  if (!answer.ok()) co_return answer.status();
+  if (!answer.ok()) {
+    Changed();  // it is not being started any more
+    co_return answer.status();
+  }
   execution.Answered();
   absl::Status status = Admit(*process, *answer);
   if (!status.ok()) co_return status;
@@ -372,6 +354,8 @@ Task<absl::StatusOr<std::shared_ptr<Process>>> Guest::StartContainer(ProcessSpec
     co_return absl::InvalidArgumentError("which container is to be started was not said");
   }
   CO_RETURN_IF_ERROR(impl_->container_host.CheckSupported());
+  CO_ASSIGN_OR_RETURN(std::shared_ptr<Process> init, co_await AwaitStart(spec.container_id));
+  if (init != nullptr) co_return init;
   co_return co_await impl_->Execute(std::move(spec), std::move(request_id), "");
 }
 
@@ -379,8 +363,11 @@ Task<absl::StatusOr<std::shared_ptr<Process>>> Guest::AwaitStart(std::string con
   std::shared_ptr<Guest> self = shared_from_this();
   const ContainerStarts::Answered start = co_await impl_->starts.Take(std::move(container_id));
   if (start.init == nullptr) co_return std::shared_ptr<Process>();
-  Undo undo{start.init};
-  CO_RETURN_IF_ERROR(start.answer.status());
+  Undo undo{start.init, impl_->closed};
+  if (!start.answer.ok()) {
+    impl_->Changed();
+    co_return start.answer.status();
+  }
   CO_RETURN_IF_ERROR(impl_->Admit(start.init, *start.answer));
   undo.process = nullptr;
   co_return std::shared_ptr<Process>(start.init);
@@ -541,6 +528,7 @@ void Guest::Close(const absl::Status& reason) {
   impl_->connection->set_on_ready(nullptr);
   impl_->connection->core().set_on_notification(nullptr);
   for (auto& [pid, process] : impl_->processes) process->Close(reason);
+  impl_->starts.Close(reason);
   for (auto& [id, container] : impl_->containers) container->Close();
   if (impl_->log) impl_->log->Close();
   impl_->connection->Close(reason);

@@ -74,11 +74,13 @@ class Guest : public std::enable_shared_from_this<Guest> {
                                                                std::string request_id = "",
                                                                std::string oci_process = "");
   // Runs the init of a container that was created. `spec` says which, and what its specification
-  // said of stdio already. Otherwise as CreateProcess.
+  // said of stdio already. Its request is sent again each time that the agent is back, until it is
+  // answered. A start that AwaitStart() would wait for is not asked for once more: it is the one.
   Task<absl::StatusOr<std::shared_ptr<Process>>> StartContainer(ProcessSpec spec,
                                                                 std::string request_id = "");
   // The init of a container whose start another host, or a former daemon, had asked for and got no
-  // answer to: waits for that, once the agent is there. nullptr: there is no such start.
+  // answer to: waits for that, once the agent is there. nullptr: there is no such start, or
+  // somebody else waits for it already.
   Task<absl::StatusOr<std::shared_ptr<Process>>> AwaitStart(std::string container_id);
   // What else there is to ask about containers. As long as the guest.
   GuestContainers& container_host();

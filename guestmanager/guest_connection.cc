@@ -204,6 +204,11 @@ Task<absl::Status> GuestConnection::AwaitClock(milliseconds limit) {
   co_return co_await WithDeadline(limit, "the guest's clock to be set", std::move(clock_set));
 }
 
+Task<void> GuestConnection::AwaitClock() {
+  std::shared_ptr<GuestConnection> self = shared_from_this();
+  if (ready()) co_await gate_->clock_set.Wait();
+}
+
 Task<absl::StatusOr<std::string>> GuestConnection::Call(uint32_t type, std::string payload,
                                                         milliseconds limit) {
   std::shared_ptr<GuestConnection> self = shared_from_this();
@@ -248,6 +253,12 @@ int64_t GuestConnection::StartLasting(uint32_t type, const std::string& payload,
       core_.Call(type, payload, BridgeClientCore::Kind::kWait, std::move(completion));
   Kick();
   return id.ok() ? *id : 0;
+}
+
+bool GuestConnection::Repeat(int64_t id, const std::string& payload) {
+  const bool sent = core_.Repeat(id, payload);
+  Kick();
+  return sent;
 }
 
 bool GuestConnection::Send(uint32_t type, const std::string& payload,

@@ -35,8 +35,11 @@ class GuestConnection : public std::enable_shared_from_this<GuestConnection> {
   Task<absl::StatusOr<std::string>> Call(uint32_t type, std::string payload, milliseconds limit);
   milliseconds rpc_timeout() const { return rpc_timeout_; }
   const Executor& executor() const { return gate_->executor; }
-  // Processes are told nothing before the guest's clock is set.
+  // Processes are told nothing before the guest's clock is set. Returns at once without an agent,
+  // or when it is closed.
   Task<absl::Status> AwaitClock(milliseconds limit);
+  // The same, for as long as the guest may stand still.
+  Task<void> AwaitClock();
 
   // Starts a call that survives a lost link; its id, or 0 if it can't be sent now.
   int64_t StartLasting(uint32_t type, const std::string& payload,
@@ -44,6 +47,8 @@ class GuestConnection : public std::enable_shared_from_this<GuestConnection> {
   int64_t StartWait(const std::string& payload, BridgeClientCore::Completion completion) {
     return StartLasting(bridge::kWaitForProcess, payload, std::move(completion));
   }
+  // Sends a lasting call's request again. False if it can't be sent now, or has been answered.
+  bool Repeat(int64_t id, const std::string& payload);
   // Sends; the completion tells the answer, or that there is none. False if it can't be sent now.
   bool Send(uint32_t type, const std::string& payload, BridgeClientCore::Completion completion);
   // Sends and does not care for the answer. False if it can't be sent now.

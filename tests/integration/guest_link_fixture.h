@@ -45,8 +45,7 @@ class GuestLinkTest : public testing::Test {
     line_ = std::make_unique<PipeSwitch>(io_.get_executor(), std::move(switch_end));
     port_ =
         std::make_unique<bridge::SerialGuestTransport>(io_.get_executor(), std::move(guest_end));
-    server_ = std::make_shared<bridge::GuestServer>(io_.get_executor(), *port_,
-                                                    bridge::GuestServer::Options());
+    server_ = std::make_shared<bridge::GuestServer>(io_.get_executor(), *port_, AgentOptions());
     agent_ = std::make_unique<TaskScope>(io_.get_executor());
     agent_->Spawn(ServeAgent(server_));
     AddHost(nullptr);
@@ -75,6 +74,8 @@ class GuestLinkTest : public testing::Test {
     }
     EXPECT_TRUE(bridge::ListChildren().empty()) << "a process was left behind";
   }
+
+  virtual bridge::GuestServer::Options AgentOptions() { return {}; }
 
   Guest& guest() { return *hosts_.back()->guest; }
 

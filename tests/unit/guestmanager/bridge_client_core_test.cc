@@ -64,6 +64,24 @@ TEST_F(CoreTest, PreregisteredWaitReusesTheOutstandingCall) {
   EXPECT_EQ(answers.size(), 3u);
 }
 
+TEST_F(CoreTest, ARepeatedRequestHasItsIdAndOneAnswer) {
+  Negotiate();
+  const int64_t id = *core.Call(bridge::kExecuteProcess, "", Kind::kWait, Into(&answers));
+  const std::string sent = *core.TakeFrame();
+  core.Disconnected(absl::UnavailableError("lost"));
+  EXPECT_FALSE(core.Repeat(id, ""));
+  Negotiate();
+  EXPECT_FALSE(core.Repeat(id + 1, ""));
+  ASSERT_TRUE(core.Repeat(id, ""));
+  EXPECT_EQ(core.TakeFrame(), sent);
+  for (int time = 0; time < 2; ++time) {
+    ASSERT_TRUE(core.Receive(Answer(bridge::kExecuteProcess, id, "x")).ok());
+  }
+  EXPECT_EQ(answers.size(), 1u);
+  EXPECT_EQ(core.dropped_responses(), 1u);
+  EXPECT_FALSE(core.Repeat(id, ""));
+}
+
 TEST_F(CoreTest, LossFailsShortCallsOnly) {
   Negotiate();
   std::vector<absl::StatusOr<std::string>> waits;
