@@ -542,9 +542,11 @@ VmRow UtilityVm::Row() {
     auto state = guest_->Save();
     if (state.ok() && !deps_.settings.spool_folder.empty()) {
       // The files are newer at any time.
-      for (guest::ProcessState& process : state->processes) {
-        process.std_out.spool.clear();
-        process.std_err.spool.clear();
+      for (auto* processes : {&state->processes, &state->starting}) {
+        for (guest::ProcessState& process : *processes) {
+          process.std_out.spool.clear();
+          process.std_err.spool.clear();
+        }
       }
     }
     // A process that cannot be carried over only lacks its record after a restart.

@@ -3,6 +3,7 @@
 #include <algorithm>
 
 #include "tests/unit/vmmanager/sandbox/sandbox_fixture.h"
+#include "vmmanager/state/saved_state.h"
 
 namespace ferry::vm {
 namespace {
@@ -50,6 +51,32 @@ TEST_F(UtilityVmTest, ConcurrentStartsBootOnce) {
   EXPECT_TRUE(Finish(second).ok());
   const auto types = EventTypes();
   EXPECT_EQ(std::count(types.begin(), types.end(), "vm.started"), 1);
+}
+
+TEST_F(UtilityVmTest, WhatFilesHoldIsNotInItsRow) {
+  host_.settings.spool_folder = folder_.path() + "/spool";
+  auto vm = Boot();
+  guest::FakeAgent& agent = guests_.Agent(vm->id());
+  guest::ProcessSpec spec;
+  spec.command = {"serve"};
+  spec.detached = true;
+  const auto running = Await(vm->guest()->CreateProcess(spec));
+  ASSERT_TRUE(running.ok()) << running.status();
+  agent.holds_starts = true;
+  spec.container_id = std::string(64, 'a');
+  auto starting = Begin(vm->guest()->StartContainer(spec));
+  Settle();
+  for (const auto& [pid, process] : agent.processes) agent.Write(pid, false, "first words");
+  Settle();
+  ASSERT_TRUE(Await(vm->Persist()).ok());
+  const auto state = DecodeGuest(Row(vm->id()).guest_state);
+  ASSERT_TRUE(state.ok()) << state.status();
+  ASSERT_EQ(state->processes.size(), 1u);
+  ASSERT_EQ(state->starting.size(), 1u);
+  for (const guest::ProcessState& process : {state->processes[0], state->starting[0]}) {
+    EXPECT_EQ(process.std_out.taken.offset, 11u);
+    EXPECT_EQ(process.std_out.spool, "");
+  }
 }
 
 TEST_F(UtilityVmTest, PausedGuestDoesNotRun) {
