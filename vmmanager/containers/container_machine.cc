@@ -83,6 +83,21 @@ class UtilityVmMachine final : public ContainerMachine {
     CO_ASSIGN_OR_RETURN(const std::shared_ptr<Guest> guest, co_await vm_->UsableGuest());
     co_return co_await guest->AwaitStart(std::move(id));
   }
+  std::shared_ptr<guest::Process> FindStarted(const std::string& id) override {
+    const std::shared_ptr<Guest> guest = vm_->guest();
+    std::shared_ptr<guest::Process> first;
+    uint32_t first_port = 0;
+    if (guest == nullptr) return first;
+    for (const std::shared_ptr<guest::Process>& process : guest->processes()) {
+      if (process->spec().container_id != id) continue;
+      // Ports are given out in order, each once.
+      const uint32_t port = process->migration_state().stdout_port;
+      if (first != nullptr && port >= first_port) continue;
+      first = process;
+      first_port = port;
+    }
+    return first;
+  }
   Task<absl::Status> Pause(std::string id) override {
     CO_ASSIGN_OR_RETURN(const std::shared_ptr<Guest> guest, co_await vm_->UsableGuest());
     co_return co_await guest->container_host().Pause(std::move(id));

@@ -48,10 +48,14 @@ class ContainerMachine {
 
   // Its init waits for Start.
   virtual Task<absl::Status> Create(guest::NewContainer container) = 0;
-  // Returns the init. `spec` says what its specification said already.
+  // Returns the init. `spec` says what its specification said already. One that AwaitStart() would
+  // wait for is waited for.
   virtual Task<absl::StatusOr<std::shared_ptr<guest::Process>>> Start(guest::ProcessSpec spec) = 0;
   // See guest::Guest::AwaitStart.
   virtual Task<absl::StatusOr<std::shared_ptr<guest::Process>>> AwaitStart(std::string id) = 0;
+  // The init of a container that was started, if nobody wrote down its number: of the processes in
+  // there that this host knows of, the first one.
+  virtual std::shared_ptr<guest::Process> FindStarted(const std::string& id) = 0;
   virtual Task<absl::Status> Pause(std::string id) = 0;
   virtual Task<absl::Status> Resume(std::string id) = 0;
   virtual Task<absl::Status> Update(std::string id, std::string linux_resources) = 0;

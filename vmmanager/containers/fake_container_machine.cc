@@ -61,6 +61,7 @@ void FakeContainerGuest::Exit(const std::string& id, guest::ExitStatus status) {
 }
 
 Task<absl::Status> FakeContainerMachine::Ready() {
+  co_await guest_.agent_there.Wait();
   if (guest_.running) co_return absl::OkStatus();
   co_return absl::FailedPreconditionError("the VM does not run");
 }
@@ -154,20 +155,39 @@ Task<absl::Status> FakeContainerMachine::SetState(std::string verb, std::string 
 Task<absl::StatusOr<std::shared_ptr<guest::Process>>> FakeContainerMachine::Start(
     guest::ProcessSpec spec) {
   std::string id = spec.container_id;
-  CO_RETURN_IF_ERROR(co_await SetState("start", id, bridge::ContainerState::kRunning));
-  FakeContainerGuest::Container& container = guest_.containers.at(id);
+  CO_ASSIGN_OR_RETURN(std::shared_ptr<guest::Process> before, co_await AwaitStart(id));
+  if (before != nullptr) co_return before;
+  CO_RETURN_IF_ERROR(co_await guest_.Pass(absl::StrCat("start ", id)));
+  const auto found = guest_.containers.find(id);
+  if (found == guest_.containers.end()) co_return absl::NotFoundError("no such container");
+  FakeContainerGuest::Container& container = found->second;
+  if (container.state != bridge::ContainerState::kCreated) {
+    co_return absl::FailedPreconditionError("the container was started already");
+  }
+  container.state = bridge::ContainerState::kRunning;
   container.started_as = std::move(spec);
+  container.known = true;
   co_return std::shared_ptr<guest::Process>(container.init);
 }
+
 Task<absl::StatusOr<std::shared_ptr<guest::Process>>> FakeContainerMachine::AwaitStart(
     std::string id) {
   std::shared_ptr<guest::Process> init;
   const auto found = guest_.containers.find(id);
   if (found != guest_.containers.end() && std::exchange(found->second.starting, false)) {
+    found->second.known = true;
     init = found->second.init;
   }
   co_return init;
 }
+
+std::shared_ptr<guest::Process> FakeContainerMachine::FindStarted(const std::string& id) {
+  const auto found = guest_.containers.find(id);
+  if (found == guest_.containers.end() || !found->second.known) return nullptr;
+  return found->second.forgotten ? nullptr : found->second.init;
+}
+
+Task<absl::Status> FakeContainerMachine::Persist() { return guest_.Pass("persist"); }
 
 Task<absl::Status> FakeContainerMachine::Pause(std::string id) {
   return SetState("pause", std::move(id), bridge::ContainerState::kPaused);

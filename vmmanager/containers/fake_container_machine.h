@@ -54,7 +54,9 @@ class FakeInit final : public guest::Process {
 // as a guest outlives a daemon.
 class FakeContainerGuest {
  public:
-  explicit FakeContainerGuest(Executor its_executor) : executor(std::move(its_executor)) {}
+  explicit FakeContainerGuest(Executor its_executor) : executor(std::move(its_executor)) {
+    agent_there.Set();
+  }
 
   const Executor executor;
 
@@ -77,10 +79,12 @@ class FakeContainerGuest {
     std::string resources;
     bool forgotten = false;  // its exit was taken
     bool starting = false;   // somebody else had it started, and did not hear of it
+    bool known = false;      // the host has heard that its init runs
   };
   std::map<std::string, Container> containers;  // by id
   bridge::ContainerMetrics metrics;
-  std::string output_folder;  // has a file per port; empty: none are kept
+  AsyncEvent agent_there{executor};  // reset: the agent is away
+  std::string output_folder;         // has a file per port; empty: none are kept
   uint64_t boots = 1;
   bool running = true;
 
@@ -111,6 +115,7 @@ class FakeContainerMachine final : public ContainerMachine {
   Task<absl::Status> Create(guest::NewContainer container) override;
   Task<absl::StatusOr<std::shared_ptr<guest::Process>>> Start(guest::ProcessSpec spec) override;
   Task<absl::StatusOr<std::shared_ptr<guest::Process>>> AwaitStart(std::string id) override;
+  std::shared_ptr<guest::Process> FindStarted(const std::string& id) override;
   Task<absl::Status> Pause(std::string id) override;
   Task<absl::Status> Resume(std::string id) override;
   Task<absl::Status> Update(std::string id, std::string linux_resources) override;
@@ -121,7 +126,7 @@ class FakeContainerMachine final : public ContainerMachine {
   std::shared_ptr<guest::Process> FindProcess(uint32_t pid) override;
   std::shared_ptr<guest::Process> FindInit(const std::string& id, uint32_t pid) override;
   std::string OutputFile(uint32_t port) override;
-  Task<absl::Status> Persist() override { co_return absl::OkStatus(); }
+  Task<absl::Status> Persist() override;
 
  private:
   Task<absl::Status> SetState(std::string verb, std::string id, bridge::ContainerState state);

@@ -129,6 +129,8 @@ Task<absl::Status> VmContainer::Start() {
   if (!gone_ && Is(CONTAINER_STAGE_RUNNING)) co_return absl::OkStatus();
   if (gone_ || !Is(CONTAINER_STAGE_CREATED)) co_return WrongState("started");
   CO_RETURN_IF_ERROR(co_await home_->machine->Ready());
+  std::shared_ptr<guest::Process> before = home_->machine->FindStarted(id());
+  if (before != nullptr) co_return co_await Started(std::move(before));
   guest::ProcessSpec init;
   init.container_id = id();
   init.command = ArgumentsOf(record().oci_process());
@@ -161,9 +163,18 @@ Task<absl::Status> VmContainer::Started(std::shared_ptr<guest::Process> init) {
   stored_.record.set_stage(CONTAINER_STAGE_RUNNING);
   deps_.events().Publish("container.started", id(), {{"name", name()}, {"vm", vm().id()}});
   Watch();
-  CO_RETURN_IF_ERROR(co_await Persist());
-  // From the answer on the caller may count on finding the init again.
-  co_return co_await home_->machine->Persist();
+  // From the answer on the caller may count on finding the init again. In this order: the VM's row
+  // says no more then that it is being started, when a daemon dies after the container has ended.
+  CO_RETURN_IF_ERROR(co_await home_->machine->Persist());
+  co_return co_await Persist();
+}
+
+Task<absl::StatusOr<std::shared_ptr<guest::Process>>> VmContainer::StartedBefore() {
+  std::shared_ptr<guest::Process> init;
+  // The VM was written down with it, and the container was not.
+  if (Is(CONTAINER_STAGE_CREATED)) init = home_->machine->FindStarted(id());
+  if (init != nullptr) co_return init;
+  co_return co_await home_->machine->AwaitStart(id());
 }
 
 void VmContainer::Watch() { Spawn(deps_.executor(), WatchInit(shared_from_this())); }

@@ -104,6 +104,9 @@ class VmContainer : public std::enable_shared_from_this<VmContainer> {
   bridge::CombinedLayers Layers() const;
   // Its init runs, since a moment ago.
   Task<absl::Status> Started(std::shared_ptr<guest::Process> init);
+  // The init that another host, or a former daemon, had started without writing it down here;
+  // nullptr if there is none.
+  Task<absl::StatusOr<std::shared_ptr<guest::Process>>> StartedBefore();
   // The right to change it, once nothing else does and it has been taken up.
   Task<AsyncMutex::Guard> Turn();
   absl::Status WrongState(const std::string& operation) const;

@@ -309,11 +309,17 @@ Task<absl::Status> VmContainer::AskState() {
   // Somebody may start, pause or resume it already.
   const AsyncMutex::Guard turn = co_await operation_.Lock();
   if (!in_guest() || !lives()) co_return absl::OkStatus();
-  if (Is(CONTAINER_STAGE_CREATED)) {
-    // Somebody had it started and did not hear of it.
-    auto started = co_await home_->machine->AwaitStart(id());
+  if (init_ == nullptr) {
+    auto started = co_await StartedBefore();
     if (!in_guest() || !lives()) co_return absl::OkStatus();
-    if (started.ok() && *started != nullptr) co_return co_await Started(*std::move(started));
+    const bool found = started.ok() && *started != nullptr;
+    if (found && Is(CONTAINER_STAGE_CREATED)) co_return co_await Started(*std::move(started));
+    if (found) {
+      // It was written down, and its VM with it was not.
+      init_ = *std::move(started);
+      Watch();
+      CO_RETURN_IF_ERROR(co_await home_->machine->Persist());
+    }
   }
   // Before the question, so that no end falls between the two.
   if (init_ == nullptr && !awaits_notice_) Spawn(deps_.executor(), AwaitNotice(self));

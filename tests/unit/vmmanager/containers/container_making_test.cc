@@ -20,7 +20,7 @@ TEST_F(ContainerMakingTest, BringsLayersAndScratchAndMakesTheContainerOfThem) {
   std::vector<std::string> verbs;
   for (const std::string& call : guest.calls) verbs.push_back(call.substr(0, call.find(' ')));
   EXPECT_THAT(verbs, ElementsAre("attach", "mount", "attach", "mount", "attach", "mount", "combine",
-                                 "create"));
+                                 "create", "persist"));
   // The image's last layer is the topmost.
   EXPECT_EQ(guest.mounts.at(bundle + "/rootfs"),
             "/run/gcs/l/0-1 /run/gcs/l/0-0 over " + bundle + "/scratch");

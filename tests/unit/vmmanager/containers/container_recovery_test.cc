@@ -21,6 +21,25 @@ class ContainerRecoveryTest : public ContainersTest {
     ASSERT_TRUE(Await(host_.store.PutContainer(ToRow(stored))).ok());
   }
 
+  // A daemon died when it had written down its VM, and not yet that the container runs.
+  void ForgetStart(const VmContainer& container) {
+    StoredContainer stored{container.record(), container.spec()};
+    stored.record.set_stage(state::v1::CONTAINER_STAGE_CREATED);
+    stored.record.clear_process_id();
+    stored.record.clear_started_unix_ms();
+    ASSERT_TRUE(Await(host_.store.PutContainer(ToRow(stored))).ok());
+  }
+  // It runs, its init is known, and so will be how it ends.
+  void ExpectKnown(const VmContainer& before) {
+    const auto container = Found("one");
+    EXPECT_EQ(container->state(), v1::CONTAINER_STATE_RUNNING);
+    EXPECT_EQ(container->Describe(false).process_id(),
+              guest_->containers.at(before.id()).init->pid());
+    EXPECT_NE(container->Describe(false).started_unix_ms(), 0u);
+    Exit(before, 5);
+    EXPECT_EQ(container->Describe(false).exit_status().code(), 5u);
+  }
+
   std::shared_ptr<UtilityVm> vm_;
   FakeContainerGuest* guest_ = nullptr;
 };
@@ -118,12 +137,61 @@ TEST_F(ContainerRecoveryTest, AStartThatNobodyHeardOfIsFoundOutAbout) {
   guest_->containers.at(before->id()).state = bridge::ContainerState::kRunning;
   guest_->containers.at(before->id()).starting = true;
   RestartDaemon();
-  const auto container = Found("one");
-  EXPECT_EQ(container->state(), v1::CONTAINER_STATE_RUNNING);
-  EXPECT_EQ(container->Describe(false).process_id(),
-            guest_->containers.at(before->id()).init->pid());
-  Exit(*before, 5);
-  EXPECT_EQ(container->Describe(false).exit_status().code(), 5u);
+  ExpectKnown(*before);
+}
+
+TEST_F(ContainerRecoveryTest, WhoeverStartsItJoinsTheStartThatNobodyHeardOf) {
+  const auto before = Make(Request("vm", "one"));
+  guest_->containers.at(before->id()).state = bridge::ContainerState::kRunning;
+  guest_->containers.at(before->id()).starting = true;
+  guest_->agent_there.Reset();
+  RestartDaemon();
+  // First in line when the agent comes.
+  auto starting = Begin(Found("one")->Start());
+  Settle();
+  EXPECT_FALSE(starting->has_value());
+  guest_->agent_there.Set();
+  const absl::Status started = Finish(starting);
+  ASSERT_TRUE(started.ok()) << started;
+  ExpectKnown(*before);
+}
+
+TEST_F(ContainerRecoveryTest, AStartThatOnlyTheContainersRowKnowsOfIsTaken) {
+  for (const auto state : {bridge::ContainerState::kRunning, bridge::ContainerState::kPaused}) {
+    const auto before = Run(Request("vm", "one"));
+    FakeContainerGuest::Container& container = guest_->containers.at(before->id());
+    container.state = state;
+    container.forgotten = true;  // its VM was not written down with it
+    container.starting = true;
+    RestartDaemon();
+    EXPECT_FALSE(container.starting);
+    EXPECT_EQ(Found("one")->state(), state == bridge::ContainerState::kPaused
+                                         ? v1::CONTAINER_STATE_PAUSED
+                                         : v1::CONTAINER_STATE_RUNNING);
+    Exit(*before, 5);
+    EXPECT_EQ(Found("one")->Describe(false).exit_status().code(), 5u);
+    ASSERT_TRUE(Await(containers_->Remove(Found("one"), false)).ok());
+  }
+}
+
+TEST_F(ContainerRecoveryTest, AnInitThatOnlyTheVmsRowKnowsOfIsFound) {
+  const auto before = Run(Request("vm", "one"));
+  ForgetStart(*before);
+  RestartDaemon();
+  ExpectKnown(*before);
+}
+
+TEST_F(ContainerRecoveryTest, WhoeverStartsItFindsTheInitThatOnlyTheVmsRowKnowsOf) {
+  const auto before = Run(Request("vm", "one"));
+  ForgetStart(*before);
+  guest_->agent_there.Reset();
+  RestartDaemon();
+  auto starting = Begin(Found("one")->Start());
+  Settle();
+  guest_->agent_there.Set();
+  const absl::Status started = Finish(starting);
+  ASSERT_TRUE(started.ok()) << started;
+  ExpectKnown(*before);
 }
 
 TEST_F(ContainerRecoveryTest, NobodyStartsItWhileItsStateIsAskedFor) {

@@ -58,6 +58,21 @@ TEST_F(VmContainerTest, RunsOnceAndKeepsHowItEnded) {
   EXPECT_THAT(EventTypes(), Contains("container.removed"));
 }
 
+TEST_F(VmContainerTest, ItsVmIsWrittenDownBeforeItIs) {
+  const auto container = Make(Request("vm", "one"));
+  const auto stage = [&] {
+    return FromRow(Await(host_.store.ListContainers())->front())->record.stage();
+  };
+  guest_->blocks_at = "persist";
+  auto starting = Begin(container->Start());
+  Await(guest_->blocked.Wait());
+  EXPECT_EQ(container->state(), v1::CONTAINER_STATE_RUNNING);
+  EXPECT_EQ(stage(), state::v1::CONTAINER_STAGE_CREATED);
+  guest_->go_on.Set();
+  ASSERT_TRUE(Finish(starting).ok());
+  EXPECT_EQ(stage(), state::v1::CONTAINER_STAGE_RUNNING);
+}
+
 TEST_F(VmContainerTest, PausesAndResumes) {
   const auto container = Run(Request("vm", "one"));
   for (int time = 0; time < 2; ++time) ASSERT_TRUE(Await(container->Pause()).ok());
