@@ -66,6 +66,11 @@ void HostedProcess::Started(uint32_t pid) {
   state_.wait_call_id = SendWait();
 }
 
+void HostedProcess::Forget() {
+  if (const auto callback = std::exchange(on_forget_, nullptr)) callback();
+  relay_->Forget();
+}
+
 size_t HostedProcess::spooled_streams() const {
   if (!state_.spec.detached) return 0;
   return (state_.stdout_port != 0 ? 1 : 0) + (state_.stderr_port != 0 ? 1 : 0);

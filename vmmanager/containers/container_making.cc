@@ -186,8 +186,13 @@ Task<absl::StatusOr<std::shared_ptr<VmContainer>>> ContainerInventory::MakeWithV
   if (made.ok()) co_return container;
   // The VM takes along what is in its guest.
   const absl::Status ended = co_await EndVm(*vm);
-  if (!ended.ok()) spdlog::warn("vm {}: {}", (*vm)->name(), ended.ToString());
-  co_await TakeBack(container);
+  if (ended.ok()) {
+    co_await TakeBack(container);
+  } else {
+    // Whose VM that is stays known.
+    spdlog::warn("vm {}: {}", (*vm)->name(), ended.ToString());
+    scope_.Spawn(RemoveLater(this, container));
+  }
   co_return made;
 }
 

@@ -37,6 +37,11 @@ absl::Status ContainerOutput::Keep(const std::string& container_id, Stream strea
   return absl::ErrnoToStatus(errno, absl::StrCat("cannot keep ", from));
 }
 
+bool ContainerOutput::Has(const std::string& container_id) const {
+  return ::access(PathOf(container_id, Stream::kStdout).c_str(), F_OK) == 0 ||
+         ::access(PathOf(container_id, Stream::kStderr).c_str(), F_OK) == 0;
+}
+
 absl::Status ContainerOutput::Write(const std::string& container_id, Stream stream,
                                     const state::v1::ContainerOutput& output) const {
   RETURN_IF_ERROR(MakeFolder(container_id));

@@ -20,6 +20,8 @@ class ContainerOutput {
   // Takes the file `from` over. NOT_FOUND if it is not there; then what was kept before stays.
   absl::Status Keep(const std::string& container_id, guest::Stream stream,
                     const std::string& from) const;
+  // Whether anything is kept. The stream that it then does not have was empty.
+  bool Has(const std::string& container_id) const;
   // As another host had it.
   absl::Status Write(const std::string& container_id, guest::Stream stream,
                      const state::v1::ContainerOutput& output) const;

@@ -40,6 +40,17 @@ void FakeInit::Exit(guest::ExitStatus status) {
   exited_.Set();
 }
 
+void FakeInit::Forget() {
+  if (on_forget_) on_forget_();
+  printed.clear();
+}
+
+void FakeContainerGuest::Forget(const std::string& id) {
+  Container& container = containers.at(id);
+  container.forgotten = true;
+  container.init->Forget();
+}
+
 Task<absl::Status> FakeContainerGuest::Pass(std::string call) {
   calls.push_back(call);
   if (!blocks_at.empty() && absl::StartsWith(call, blocks_at)) {

@@ -1,5 +1,6 @@
 #pragma once
 
+#include <functional>
 #include <map>
 #include <memory>
 #include <optional>
@@ -33,8 +34,11 @@ class FakeInit final : public guest::Process {
   guest::ProcessState migration_state() const override;
   absl::StatusOr<guest::KeptOutput> ReadKept(guest::Stream stream, uint64_t since,
                                              size_t limit) const override;
+  void set_on_forget(std::function<void()> callback) override { on_forget_ = std::move(callback); }
 
   void Exit(guest::ExitStatus status);
+  // Its exit status was taken.
+  void Forget();
   // The guest went away for good.
   void Lose() { exited_.Set(); }
 
@@ -47,6 +51,7 @@ class FakeInit final : public guest::Process {
   const uint32_t pid_;
   const guest::ProcessSpec spec_;
   std::optional<guest::ExitStatus> exit_;
+  std::function<void()> on_forget_;
   AsyncEvent exited_;
 };
 
@@ -91,6 +96,8 @@ class FakeContainerGuest {
   // Nothing is in it: as before the first container.
   bool empty() const { return disks.empty() && mounts.empty() && containers.empty(); }
   void Exit(const std::string& id, guest::ExitStatus status);
+  // The exit status of its init was taken.
+  void Forget(const std::string& id);
 
   Task<absl::Status> Pass(std::string call);
   uint32_t next_pid = 100;

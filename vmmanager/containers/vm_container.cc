@@ -62,9 +62,12 @@ bool VmContainer::is_half() const {
 
 bool VmContainer::being_removed() const { return removals_ > 0 || Is(CONTAINER_STAGE_REMOVING); }
 
-Task<AsyncMutex::Guard> VmContainer::Turn() {
-  // While a migration holds the VM it may never come to that, and everything is refused anyway.
-  if (vm().RefuseIfMigrating("changed").ok()) co_await taken_up_.Wait();
+Task<absl::StatusOr<AsyncMutex::Guard>> VmContainer::Turn() {
+  // A VM that is on its way may never come to that.
+  const bool undecided = !taken_up_.is_set() && !vm().RefuseIfMigrating("changed").ok();
+  if (undecided) CO_RETURN_IF_ERROR(co_await home_->machine->Ready());
+  co_await taken_up_.Wait();
+  if (closed_) co_return absl::UnavailableError("this host's ferryd stops; try again");
   co_return co_await operation_.Lock();
 }
 
@@ -125,7 +128,7 @@ Task<absl::Status> VmContainer::SetStage(Stage stage) {
 
 Task<absl::Status> VmContainer::Start() {
   auto self = shared_from_this();
-  const AsyncMutex::Guard turn = co_await Turn();
+  CO_ASSIGN_OR_RETURN(const AsyncMutex::Guard turn, co_await Turn());
   if (!gone_ && Is(CONTAINER_STAGE_RUNNING)) co_return absl::OkStatus();
   if (gone_ || !Is(CONTAINER_STAGE_CREATED)) co_return WrongState("started");
   CO_RETURN_IF_ERROR(co_await home_->machine->Ready());
@@ -177,7 +180,14 @@ Task<absl::StatusOr<std::shared_ptr<guest::Process>>> VmContainer::StartedBefore
   co_return co_await home_->machine->AwaitStart(id());
 }
 
-void VmContainer::Watch() { Spawn(deps_.executor(), WatchInit(shared_from_this())); }
+void VmContainer::Watch() {
+  Spawn(deps_.executor(), WatchInit(shared_from_this()));
+  if (!spec().detached()) return;
+  init_->set_on_forget([weak = weak_from_this()] {
+    const auto self = weak.lock();
+    if (self != nullptr && self->in_guest()) self->LeaveInit();
+  });
+}
 
 Task<void> VmContainer::WatchInit(std::shared_ptr<VmContainer> self) {
   const std::shared_ptr<guest::Process> init = self->init_;
@@ -249,7 +259,7 @@ absl::Status VmContainer::InitUnknown() const {
 
 Task<absl::Status> VmContainer::Stop(milliseconds patience) {
   auto self = shared_from_this();
-  const AsyncMutex::Guard turn = co_await Turn();
+  CO_ASSIGN_OR_RETURN(const AsyncMutex::Guard turn, co_await Turn());
   if (!gone_ && state() == v1::CONTAINER_STATE_STOPPED) co_return absl::OkStatus();
   if (gone_ || being_made()) co_return WrongState("stopped");
   if (Is(CONTAINER_STAGE_CREATED)) {
@@ -276,7 +286,7 @@ Task<absl::Status> VmContainer::Stop(milliseconds patience) {
 
 Task<absl::Status> VmContainer::Pause() {
   auto self = shared_from_this();
-  const AsyncMutex::Guard turn = co_await Turn();
+  CO_ASSIGN_OR_RETURN(const AsyncMutex::Guard turn, co_await Turn());
   if (!gone_ && Is(CONTAINER_STAGE_PAUSED)) co_return absl::OkStatus();
   CO_RETURN_IF_ERROR(CheckRunning("paused"));
   CO_RETURN_IF_ERROR(co_await home_->machine->Ready());
@@ -288,7 +298,7 @@ Task<absl::Status> VmContainer::Pause() {
 
 Task<absl::Status> VmContainer::Resume() {
   auto self = shared_from_this();
-  const AsyncMutex::Guard turn = co_await Turn();
+  CO_ASSIGN_OR_RETURN(const AsyncMutex::Guard turn, co_await Turn());
   if (!gone_ && Is(CONTAINER_STAGE_RUNNING)) co_return absl::OkStatus();
   if (gone_ || !Is(CONTAINER_STAGE_PAUSED)) co_return WrongState("resumed");
   CO_RETURN_IF_ERROR(co_await home_->machine->Ready());
@@ -301,7 +311,7 @@ Task<absl::Status> VmContainer::Resume() {
 Task<absl::Status> VmContainer::Update(v1::ContainerLimits changes) {
   auto self = shared_from_this();
   CO_RETURN_IF_ERROR(CheckLimits(changes));
-  const AsyncMutex::Guard turn = co_await Turn();
+  CO_ASSIGN_OR_RETURN(const AsyncMutex::Guard turn, co_await Turn());
   if (gone_ || !lives()) co_return WrongState("changed");
   CO_RETURN_IF_ERROR(co_await home_->machine->Ready());
   std::string resources = boost::json::serialize(LimitsToResources(changes));

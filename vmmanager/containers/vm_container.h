@@ -107,8 +107,9 @@ class VmContainer : public std::enable_shared_from_this<VmContainer> {
   // The init that another host, or a former daemon, had started without writing it down here;
   // nullptr if there is none.
   Task<absl::StatusOr<std::shared_ptr<guest::Process>>> StartedBefore();
-  // The right to change it, once nothing else does and it has been taken up.
-  Task<AsyncMutex::Guard> Turn();
+  // The right to change it, once nothing else does and it has been taken up. Where a migration
+  // holds its VM, that waits as whatever is asked of the VM itself does, and fails as that does.
+  Task<absl::StatusOr<AsyncMutex::Guard>> Turn();
   absl::Status WrongState(const std::string& operation) const;
   // A daemon died between starting it and writing down which process that is.
   absl::Status InitUnknown() const;
@@ -123,6 +124,8 @@ class VmContainer : public std::enable_shared_from_this<VmContainer> {
   void TakeUpDisks();
   // What it had there went with the VM's boot, but for what it has printed.
   void LeaveGuest();
+  // Its init was, or is to be, forgotten: what that has printed is the container's from now on.
+  void LeaveInit();
   // As its agent says, once that can be asked and answers.
   static Task<void> FindState(std::shared_ptr<VmContainer> self);
   Task<absl::Status> AskState();

@@ -126,9 +126,7 @@ Task<absl::Status> VmContainer::CreateInit(const Image* image) {
 
 Task<absl::Status> VmContainer::MarkRemoving(Running running) {
   auto self = shared_from_this();
-  const AsyncMutex::Guard turn = co_await Turn();
-  // What it has in the guest may not be known yet.
-  if (closed_) co_return absl::UnavailableError("this host's ferryd stops; try again");
+  CO_ASSIGN_OR_RETURN(const AsyncMutex::Guard turn, co_await Turn());
   if (gone_ || Is(CONTAINER_STAGE_REMOVING)) co_return absl::OkStatus();
   CO_RETURN_IF_ERROR(vm().RefuseIfMigrating("relieved of a container"));
   if (Is(CONTAINER_STAGE_RUNNING) || Is(CONTAINER_STAGE_PAUSED)) {
@@ -241,16 +239,24 @@ void VmContainer::TakeUpDisks() {
 void VmContainer::LeaveGuest() {
   for (state::v1::ContainerLayer& layer : *stored_.record.mutable_layers()) layer.clear_disk();
   stored_.record.clear_scratch_disk();
+  LeaveInit();
+}
+
+void VmContainer::LeaveInit() {
   for (const Stream stream : {Stream::kStdout, Stream::kStderr}) {
     const uint32_t port =
         stream == Stream::kStdout ? record().stdout_port() : record().stderr_port();
     if (port == 0) continue;
     const absl::Status kept = deps_.output.Keep(id(), stream, home_->machine->OutputFile(port));
-    if (!kept.ok()) spdlog::warn("container {}: {}", id(), kept.ToString());
+    // A stream into which nothing was written may have no file.
+    if (!kept.ok() && !absl::IsNotFound(kept)) {
+      spdlog::warn("container {}: {}", id(), kept.ToString());
+    }
   }
-  // Another boot begins with the same numbers.
+  // The ports may be another process's next.
   stored_.record.clear_stdout_port();
   stored_.record.clear_stderr_port();
+  if (deps_.output.Has(id())) init_.reset();
   PersistSoon();
 }
 
@@ -264,9 +270,14 @@ absl::StatusOr<guest::KeptOutput> VmContainer::ReadOutput(Stream stream, uint64_
         "not_detached", "Run it with -d to have its output kept.");
   }
   if (init_ != nullptr) return init_->ReadKept(stream, since, limit);
-  if (Is(CONTAINER_STAGE_CREATED)) return guest::KeptOutput();
+  guest::KeptOutput nothing;
+  if (Is(CONTAINER_STAGE_CREATED)) return nothing;
+  nothing.ended = true;
+  const bool has_it = stream == Stream::kStdout || !spec().terminal();
+  if (!has_it || record().started_unix_ms() == 0) return nothing;
   absl::StatusOr<guest::KeptOutput> kept = deps_.output.Read(id(), stream, since, limit);
   if (!absl::IsNotFound(kept.status())) return kept;
+  if (deps_.output.Has(id())) return nothing;
   return absl::NotFoundError(
       absl::StrCat("what container ", name(), " has printed is not kept any more"));
 }
@@ -287,6 +298,8 @@ Task<void> VmContainer::TakeUp() {
   boot_ = home_->machine->boot();
   TakeUpDisks();
   init_ = home_->machine->FindInit(id(), record().process_id());
+  const bool forgotten = init_ == nullptr || deps_.output.Has(id());
+  if (Is(CONTAINER_STAGE_STOPPED) && spec().detached() && forgotten) LeaveInit();
   if (!lives()) co_return;
   if (init_ != nullptr) Watch();
   Spawn(deps_.executor(), FindState(self));

@@ -341,8 +341,9 @@ void UtilityVm::OnExit(const SystemExit& exit) {
   exited_.Set();
   Pulse();
   if (detached_) return;
+  // Else whoever decides where it runs says that it has ended, or that it is gone.
   if (ours) TellEnded();
-  RemoveSpools();
+  if (phase_ == Phase::kGone) RemoveSpools();
 }
 
 Task<absl::Status> UtilityVm::AwaitExit(milliseconds limit) {
@@ -582,6 +583,8 @@ void UtilityVm::Notify(MigrationNotice notice) {
 
 void UtilityVm::TellEnded() {
   ForEachObserver([](MoveObserver& observer) { observer.OnEnded(); });
+  // They have taken what they want of them.
+  RemoveSpools();
 }
 
 void UtilityVm::ForEachObserver(const std::function<void(MoveObserver&)>& tell) {

@@ -152,7 +152,6 @@ Task<void> UtilityVm::MarkLost(uint64_t epoch, const std::string& why) {
   row_.desired_state = "stopped";
   row_.adoption_record.clear();
   row_.guest_state.clear();
-  RemoveSpools();
   arriving_session_ = std::exchange(incoming_session_, {});
   event_tap_ = nullptr;
   co_await deps_.fence.Release(row_.id);

@@ -122,6 +122,7 @@ Task<absl::Status> UtilityVm::Relinquish() {
   }
   // Its last words were the numbers of the transfer.
   event_tap_ = nullptr;
+  if (system_ == nullptr) RemoveSpools();
   co_return ended;
 }
 
@@ -194,6 +195,7 @@ Task<void> UtilityVm::Discard(const absl::Status& reason) {
     if (!cancelled.ok() && !exited_.is_set()) cancelled = co_await system->Terminate();
     if (!cancelled.ok()) spdlog::warn("vm {}: {}", row_.name, cancelled.ToString());
   }
+  if (system_ == nullptr) RemoveSpools();
 }
 
 absl::Status UtilityVm::HoldStale(const std::string& session_id) {

@@ -21,6 +21,9 @@ def pytest_runtest_makereport(item, call):
     hosts = item.funcargs.get("bare_hosts") if hasattr(item, "funcargs") else None
     if report.failed and hosts:
         report.sections.append(("daemons", hosts.logs()))
+    trial = item.funcargs.get("trial") if hasattr(item, "funcargs") else None
+    if report.failed and trial:
+        report.sections += trial.consoles()
 
 
 def note_isolation(config, hosts):

@@ -38,6 +38,13 @@ class Trial:
             host.wait_frozen()
             yield running
 
+    def consoles(self):
+        """For a report: the ends of what was said on the VMMs' consoles, but for the counting."""
+        for (host, folder), text in self.copies.text().items():
+            lines = [line for line in text.decode(errors="replace").splitlines()
+                     if not line.startswith("beat ")]
+            yield f"console of {folder} on {host}", "\n".join(lines[-40:])
+
     def settle(self, owner):
         """The oracles, for a VM that goes on at `owner`, and the conversation with it."""
         assert oracles.settle(self.hosts, self.vm) is owner

@@ -217,6 +217,21 @@ TEST_F(ContainerMakingTest, AVmThatIsMadeForAContainerGoesWithIt) {
   EXPECT_TRUE(ScratchFolders().empty());
 }
 
+TEST_F(ContainerMakingTest, AVmThatCannotBeEndedStaysItsContainers) {
+  host_.backend.script().FailNext("Start", absl::InternalError("no VMM"));
+  host_.store.before_delete_vm = [](const std::string&) {
+    return absl::ResourceExhaustedError("the disk is full");
+  };
+  EXPECT_FALSE(Await(containers_->Create(Request("", "one"))).ok());
+  Settle();
+  EXPECT_EQ(host_.inventory->List().size(), 1u);
+  EXPECT_EQ(Rows(), 1u);
+  host_.store.before_delete_vm = nullptr;
+  RestartDaemon();
+  EXPECT_TRUE(host_.inventory->List().empty());
+  EXPECT_EQ(Rows(), 0u);
+}
+
 TEST_F(ContainerMakingTest, OfAContainerThatFailsNoVmIsLeft) {
   auto request = Request("", "one");
   host_.backend.script().FailNext("Start", absl::InternalError("no VMM"));

@@ -298,6 +298,26 @@ TEST_F(ContainerMovesTest, WhatIsAskedOfOneThatHasJustComeWaitsUntilItIsTakenUp)
   EXPECT_FALSE(std::filesystem::exists(records[0].scratch_file()));
 }
 
+TEST_F(ContainerMovesTest, WhatIsAskedOfOneWhoseVmIsStillOnItsWayWaitsToo) {
+  const auto before = Run(Shared("one"));
+  auto records = Export();
+  Await(containers_->Close());
+  ASSERT_TRUE(Await(host_.store.DeleteContainer(before->id())).ok());
+  RestartDaemon();
+  const auto vm = *host_.inventory->Find("vm");
+  ASSERT_TRUE(Await(containers_->Bring(*FromRecord(records[0]), vm)).ok());
+  ASSERT_TRUE(vm->OpenMigration("session-1", "host-b:1").ok());
+  const auto container = *containers_->Find("one", "");
+  auto stopping = Begin(container->Stop(milliseconds(1000)));
+  Settle();
+  EXPECT_FALSE(stopping->has_value());
+  vm->ReturnFromMigration(1);
+  Await(containers_->VmArrived(vm->id()));
+  const absl::Status stopped = Finish(stopping);
+  EXPECT_TRUE(stopped.ok()) << stopped;
+  EXPECT_EQ(container->state(), v1::CONTAINER_STATE_STOPPED);
+}
+
 TEST_F(ContainerMovesTest, ADaemonThatStopsRemovesNothingThatIsNotTakenUp) {
   const auto before = Run(Shared("one"));
   auto records = Export();

@@ -4,6 +4,7 @@
 
 #include "guestmanager/spool_file.h"
 #include "tests/unit/vmmanager/containers/containers_fixture.h"
+#include "vmmanager/containers/container_moves.h"
 
 namespace ferry::vm {
 namespace {
@@ -96,6 +97,62 @@ TEST_F(ContainerOutputTest, AnotherBootsOutputIsNotTakenForIt) {
   std::ofstream(absl::StrCat(Guest(vm_->id()).output_folder, "/", port)) << "of another process";
   RestartDaemon();
   EXPECT_EQ(Read(*Found("one")), "first");
+}
+
+TEST_F(ContainerOutputTest, ItOutlivesTheInitThatIsForgotten) {
+  auto request = Detached("one");
+  request.mutable_spec()->set_read_only(true);
+  const auto before = Run(request);
+  Print(*before, "hello");
+  Exit(*before, 0);
+  Guest(vm_->id()).Forget(before->id());
+  EXPECT_EQ(Read(*before), "hello");
+  EXPECT_EQ(before->record().stdout_port(), 0u);
+  Settle();
+  RestartDaemon();
+  EXPECT_EQ(Read(*Found("one")), "hello");
+  ContainerExports exports(*containers_);
+  const auto records = Await(exports.Begin(vm_->id()));
+  ASSERT_TRUE(records.ok()) << records.status();
+  EXPECT_EQ((*records)[0].stdout().bytes(), "hello");
+  Await(exports.End(vm_->id()));
+}
+
+TEST_F(ContainerOutputTest, ItOutlivesADaemonThatDiedBeforeItHadWrittenDownThatTheInitIsForgotten) {
+  const auto before = Run(Detached("one"));
+  Print(*before, "hello");
+  Exit(*before, 0);
+  Settle();
+  const ContainerRow row = Await(host_.store.ListContainers())->front();
+  Guest(vm_->id()).Forget(before->id());
+  Settle();
+  ASSERT_TRUE(Await(host_.store.PutContainer(row)).ok());
+  Guest(vm_->id()).containers.at(before->id()).forgotten = false;
+  RestartDaemon();
+  EXPECT_EQ(Read(*Found("one")), "hello");
+  EXPECT_EQ(Found("one")->record().stdout_port(), 0u);
+}
+
+TEST_F(ContainerOutputTest, ATerminalHasNoStderr) {
+  auto request = Detached("one");
+  request.mutable_spec()->set_terminal(true);
+  const auto before = Run(request);
+  Print(*before, "hello");
+  EndVm();
+  RestartDaemon();
+  EXPECT_EQ(Read(*Found("one")), "hello");
+  const auto none = Found("one")->ReadOutput(Stream::kStderr, 0, 10);
+  ASSERT_TRUE(none.ok()) << none.status();
+  EXPECT_EQ(none->bytes, "");
+  EXPECT_TRUE(none->ended);
+}
+
+TEST_F(ContainerOutputTest, OneThatNeverRanHasPrintedNothing) {
+  const auto before = Make(Detached("one"));
+  EndVm();
+  const auto none = before->ReadOutput(Stream::kStdout, 0, 10);
+  ASSERT_TRUE(none.ok()) << none.status();
+  EXPECT_TRUE(none->ended);
 }
 
 TEST_F(ContainerOutputTest, OfOneThatIsNotDetachedNothingIsKept) {

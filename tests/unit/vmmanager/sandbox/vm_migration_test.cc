@@ -1,5 +1,8 @@
 // What a VM does for its migrations.
 #include <algorithm>
+#include <filesystem>
+#include <fstream>
+#include <optional>
 
 #include "tests/unit/vmmanager/sandbox/sandbox_fixture.h"
 
@@ -90,6 +93,46 @@ TEST_F(VmMigrationTest, GuestIsWaitedForWhileInDoubtAndComesBackWithAReclaim) {
   EXPECT_EQ(vm->epoch(), 3u);
   Settle();
   EXPECT_EQ(Row(vm->id()).epoch, 3u);
+}
+
+// What observers find of what detached processes have printed.
+struct OutputObserver final : MoveObserver {
+  explicit OutputObserver(UtilityVm& of) : vm(of) {}
+  void OnNotice(const MigrationNotice&) override {}
+  void OnEnded() override { found = std::filesystem::exists(vm.OutputFile(7)); }
+  UtilityVm& vm;
+  std::optional<bool> found;
+};
+
+TEST_F(VmMigrationTest, OutputStaysUntilWhoeverKeepsItIsToldThatTheVmEnded) {
+  host_.settings.spool_folder = folder_.path() + "/spool";
+  std::filesystem::create_directory(host_.settings.spool_folder);
+  auto vm = Boot();
+  ASSERT_TRUE(vm->OpenMigration("session-1", "host-b:1").ok());
+  OutputObserver observer(*vm);
+  vm->AddObserver(&observer);
+  std::ofstream(vm->OutputFile(7)) << "printed";
+  vm->MarkInDoubt();
+  host_.System(*vm)->Exit(SystemExit::Cause::kCrashed, "a signal");
+  Settle();
+  EXPECT_FALSE(observer.found.has_value());
+  vm->ReturnFromMigration(3);
+  EXPECT_EQ(observer.found, true);
+  EXPECT_FALSE(std::filesystem::exists(vm->OutputFile(7)));
+  vm->RemoveObserver(&observer);
+}
+
+TEST_F(VmMigrationTest, OutputOfAVmThatEndedOnItsWayIsNotLeftBehind) {
+  host_.settings.spool_folder = folder_.path() + "/spool";
+  std::filesystem::create_directory(host_.settings.spool_folder);
+  auto vm = Boot();
+  ASSERT_TRUE(vm->OpenMigration("session-1", "host-b:1").ok());
+  std::ofstream(vm->OutputFile(7)) << "printed";
+  vm->MarkInDoubt();
+  host_.System(*vm)->Exit(SystemExit::Cause::kCrashed, "a signal");
+  Settle();
+  EXPECT_TRUE(Await(vm->Relinquish()).ok());
+  EXPECT_FALSE(std::filesystem::exists(vm->OutputFile(7)));
 }
 
 TEST_F(VmMigrationTest, WaitForTheGuestEndsWithWhereTheVmIs) {
