@@ -5,6 +5,8 @@ import pytest
 
 from harness import box
 from harness.box import containers, inspect, state
+from harness.fixtures import lock, note_isolation
+from harness.host import Hosts
 from harness.inotify import wait_until
 
 
@@ -49,6 +51,26 @@ def test_containers_move_with_their_vm_and_their_clients(box_hosts, box_vm, shar
     assert containers(destination) == []
     ctl.ok("container", "rm", "web")
     assert sorted(path.name for path in shared.glob("*.qcow2*")) == []
+
+
+def test_containers_move_between_hosts_with_certificates(pytestconfig, authority, tmp_path):
+    with Hosts(shared_folder=tmp_path) as hosts:
+        note_isolation(pytestconfig, hosts)
+        source, destination = lock(hosts, authority).start()
+        box.import_into(source, tmp_path)
+        source.ctl.create("vm")
+        source.ctl.start("vm")
+        with source.ctl.attach("run", "-i", "--name", "web", "--vm", "vm", "--scratch-dir", tmp_path,
+                               "box", "cat") as client:
+            client.write(b"before\n")
+            client.wait_until(lambda output: output == b"before\n")
+            source.ctl.migrate("vm", destination)
+            client.write(b"after\n")
+            client.wait_until(lambda output: output == b"before\nafter\n")
+            client.close_stdin()
+            assert client.wait() == 0
+        assert layers(destination) == layers(source)
+        assert containers(source) == [] and state(destination, "web") == "stopped"
 
 
 def test_containers_in_every_state_move_as_they_are(box_hosts, box_vm, shared):

@@ -66,15 +66,20 @@ def authority(tmp_path):
     return Authority(tmp_path)
 
 
-@pytest.fixture
-def locked_hosts(bare_hosts, authority):
-    """Two hosts without daemons, with certificates for them and for their ferryctl."""
+def lock(hosts, authority):
+    """Gives hosts whose daemons do not run yet, and their ferryctl, certificates."""
     admin = authority.flags("root", ["admin"])
-    for host in bare_hosts:
+    for host in hosts:
         address = host.address.rsplit(":", 1)[0]
         host.security = authority.flags(f"host-{host.name}", ["peer"], address)
         host.ctl.security = admin
-    return bare_hosts
+    return hosts
+
+
+@pytest.fixture
+def locked_hosts(bare_hosts, authority):
+    """Two hosts without daemons, with certificates for them and for their ferryctl."""
+    return lock(bare_hosts, authority)
 
 
 @pytest.fixture
