@@ -4,6 +4,7 @@
 
 #include <algorithm>
 
+#include "absl/cleanup/cleanup.h"
 #include "absl/strings/str_cat.h"
 #include "absl/strings/str_join.h"
 #include "bridge/protocol/container_messages.h"
@@ -12,6 +13,13 @@
 #include "vmmanager/rpc/error_info.h"
 
 namespace ferry::vm {
+namespace {
+
+// Between attempts to remove what is to be removed by itself.
+constexpr milliseconds kFirstAgain{1'000};
+constexpr milliseconds kLastAgain{300'000};
+
+}  // namespace
 
 // Passes a VM's end on to its containers.
 class ContainerInventory::Observer final : public MoveObserver {
@@ -204,6 +212,8 @@ Task<absl::Status> ContainerInventory::RemoveAlone(std::shared_ptr<VmContainer> 
 Task<absl::Status> ContainerInventory::RemoveWithVm(std::shared_ptr<VmContainer> owner,
                                                     bool force) {
   using Running = VmContainer::Running;
+  // From here on nobody is taken into its VM.
+  const auto removal = owner->AnnounceRemoval();
   std::vector<std::string> others;
   for (const auto& other : Of(owner->record().vm_id())) {
     if (other != owner) others.push_back(other->name());
@@ -298,8 +308,14 @@ Task<void> ContainerInventory::RemoveLater(ContainerInventory* self,
     // Without it the attempt will say so.
     const absl::Status ignored = co_await container->home()->machine->AwaitAgent();
   }
-  const absl::Status removed = co_await self->Remove(container, true);
-  if (!removed.ok()) spdlog::warn("container {}: {}", container->id(), removed.ToString());
+  if (!self->removing_.insert(container->id()).second) co_return;
+  const absl::Cleanup at_end = [&] { self->removing_.erase(container->id()); };
+  for (milliseconds pause = kFirstAgain;; pause = std::min(2 * pause, kLastAgain)) {
+    const absl::Status removed = co_await self->Remove(container, true);
+    if (removed.ok() || container->gone() || self->closed_) co_return;
+    spdlog::warn("container {}: {}; that is tried again", container->id(), removed.ToString());
+    co_await Delay(pause);
+  }
 }
 
 }  // namespace ferry::vm

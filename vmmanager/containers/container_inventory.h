@@ -114,6 +114,7 @@ class ContainerInventory {
   std::vector<StoredContainer> orphans_;                            // whose VM is gone
   std::set<std::string> expected_;                                  // ids
   std::set<std::string> unreadable_;  // ids of rows that are left alone
+  std::set<std::string> removing_;    // ids of what is removed by itself, as often as that takes
   TaskScope scope_;
   bool closed_ = false;
 };

@@ -206,6 +206,10 @@ absl::StatusOr<std::string> ContainerInventory::SandboxOf(const std::string& pod
         absl::StrCat("container ", sandbox->name(), " has stopped, so its namespaces are gone"),
         "wrong_state", "Name a container that runs.");
   }
+  if (sandbox->being_removed()) {
+    return absl::NotFoundError(
+        absl::StrCat("container ", sandbox->name(), " is just being removed"));
+  }
   const std::string& its = sandbox->record().sandbox_id();
   return its.empty() ? sandbox->id() : its;
 }

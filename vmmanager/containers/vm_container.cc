@@ -259,7 +259,7 @@ absl::Status VmContainer::InitUnknown() const {
 
 Task<absl::Status> VmContainer::Stop(milliseconds patience) {
   auto self = shared_from_this();
-  CO_ASSIGN_OR_RETURN(const AsyncMutex::Guard turn, co_await Turn());
+  CO_ASSIGN_OR_RETURN(AsyncMutex::Guard turn, co_await Turn());
   if (!gone_ && state() == v1::CONTAINER_STATE_STOPPED) co_return absl::OkStatus();
   if (gone_ || being_made()) co_return WrongState("stopped");
   if (Is(CONTAINER_STAGE_CREATED)) {
@@ -278,9 +278,14 @@ Task<absl::Status> VmContainer::Stop(milliseconds patience) {
   const std::shared_ptr<guest::Process> init = init_;
   if (init == nullptr) co_return InitUnknown();
   CO_RETURN_IF_ERROR((co_await init->Signal(StopSignal(record().stop_signal()))).status());
+  // Whoever has less patience does not wait for this.
+  turn = AsyncMutex::Guard();
   const absl::Status ended = co_await AwaitStopped(patience);
   if (gone_) co_return WrongState("stopped");
   if (!absl::IsDeadlineExceeded(ended)) co_return ended;
+  CO_ASSIGN_OR_RETURN(turn, co_await Turn());
+  if (gone_) co_return WrongState("stopped");
+  if (!lives()) co_return absl::OkStatus();
   co_return co_await Kill();
 }
 

@@ -9,6 +9,7 @@
 #include "bridge/runtime/async.h"
 #include "vmmanager/containers/container_home.h"
 #include "vmmanager/containers/container_record.h"
+#include "vmmanager/containers/counted.h"
 #include "vmmanager/containers/oci_specification.h"
 #include "vmmanager/images/image.h"
 
@@ -38,6 +39,8 @@ class VmContainer : public std::enable_shared_from_this<VmContainer> {
   bool is_half() const;
   // Also when it is just being killed for that.
   bool being_removed() const;
+  // It is going to be removed, as long as this lives.
+  std::unique_ptr<Counted> AnnounceRemoval() { return std::make_unique<Counted>(&removals_); }
   bool gone() const { return gone_; }
   v1::Container Describe(bool whole) const;
 

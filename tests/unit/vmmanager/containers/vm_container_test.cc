@@ -107,6 +107,32 @@ TEST_F(VmContainerTest, StopsWithItsSignalAndThenByForce) {
   EXPECT_EQ(container->state(), v1::CONTAINER_STATE_STOPPED);
 }
 
+TEST_F(VmContainerTest, WhoHasMorePatienceHoldsUpNobody) {
+  const auto container = Run(Request("vm", "one"));
+  Init(*container).obeys = false;
+  auto patient = Begin(container->Stop(milliseconds(3'600'000)));
+  Settle();
+  EXPECT_FALSE(patient->has_value());
+  ASSERT_TRUE(Await(container->Stop(milliseconds(0))).ok());
+  EXPECT_TRUE(Finish(patient).ok());
+  EXPECT_THAT(Init(*container).signals, ElementsAre(SIGTERM, SIGKILL));
+}
+
+TEST_F(VmContainerTest, WhatIsToBeRemovedByItselfIsTriedAgain) {
+  auto request = Request("vm", "one");
+  request.mutable_spec()->set_remove_when_stopped(true);
+  const auto container = Run(request);
+  guest_->fails_at = {"delete"};
+  Exit(*container, 0);
+  guest_->Forget(container->id());
+  containers_->NoteExitTaken(vm_->id(), container->record().process_id());
+  Settle();
+  EXPECT_FALSE(container->gone());
+  Until([&] { return container->gone(); });
+  Settle();
+  ExpectNothingLeft(vm_->id());
+}
+
 TEST_F(VmContainerTest, ForceEndsAndRemoves) {
   const auto container = Run(Request("vm", "one"));
   Init(*container).obeys = false;
