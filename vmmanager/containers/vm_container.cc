@@ -97,6 +97,8 @@ v1::Container VmContainer::Describe(bool whole) const {
 }
 
 absl::Status VmContainer::WrongState(const std::string& operation) const {
+  // It may have gone with its VM, which then says where that is.
+  if (gone_) RETURN_IF_ERROR(vm().CheckHere());
   const std::string text = gone_ ? absl::StrCat("container ", name(), " is not there any more")
                                  : absl::StrCat("container ", name(), " cannot be ", operation,
                                                 ": it is ", ContainerStateName(state()));
