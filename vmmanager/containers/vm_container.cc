@@ -182,6 +182,15 @@ Task<absl::StatusOr<std::shared_ptr<guest::Process>>> VmContainer::StartedBefore
   co_return co_await home_->machine->AwaitStart(id());
 }
 
+Task<absl::Status> VmContainer::TakeInEarlierStart() {
+  if (!Is(CONTAINER_STAGE_CREATED) || init_ != nullptr || !in_guest()) co_return absl::OkStatus();
+  CO_RETURN_IF_ERROR(co_await home_->machine->Ready());
+  auto started = co_await StartedBefore();
+  const bool found = started.ok() && *started != nullptr;
+  if (!found || !in_guest() || !Is(CONTAINER_STAGE_CREATED)) co_return absl::OkStatus();
+  co_return co_await Started(*std::move(started));
+}
+
 void VmContainer::Watch() {
   Spawn(deps_.executor(), WatchInit(shared_from_this()));
   if (!spec().detached()) return;
@@ -264,6 +273,7 @@ Task<absl::Status> VmContainer::Stop(milliseconds patience) {
   CO_ASSIGN_OR_RETURN(AsyncMutex::Guard turn, co_await Turn());
   if (!gone_ && state() == v1::CONTAINER_STATE_STOPPED) co_return absl::OkStatus();
   if (gone_ || being_made()) co_return WrongState("stopped");
+  CO_RETURN_IF_ERROR(co_await TakeInEarlierStart());
   if (Is(CONTAINER_STAGE_CREATED)) {
     co_return rpc::ErrorWithReason(
         absl::StatusCode::kFailedPrecondition,

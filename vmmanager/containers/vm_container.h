@@ -110,6 +110,8 @@ class VmContainer : public std::enable_shared_from_this<VmContainer> {
   // The init that another host, or a former daemon, had started without writing it down here;
   // nullptr if there is none.
   Task<absl::StatusOr<std::shared_ptr<guest::Process>>> StartedBefore();
+  // For whoever comes before it was asked for that.
+  Task<absl::Status> TakeInEarlierStart();
   // The right to change it, once nothing else does and it has been taken up. Where a migration
   // holds its VM, that waits as whatever is asked of the VM itself does, and fails as that does.
   Task<absl::StatusOr<AsyncMutex::Guard>> Turn();

@@ -129,6 +129,7 @@ Task<absl::Status> VmContainer::MarkRemoving(Running running) {
   CO_ASSIGN_OR_RETURN(const AsyncMutex::Guard turn, co_await Turn());
   if (gone_ || Is(CONTAINER_STAGE_REMOVING)) co_return absl::OkStatus();
   CO_RETURN_IF_ERROR(vm().RefuseIfMigrating("relieved of a container"));
+  if (running != Running::kLeave) CO_RETURN_IF_ERROR(co_await TakeInEarlierStart());
   if (Is(CONTAINER_STAGE_RUNNING) || Is(CONTAINER_STAGE_PAUSED)) {
     if (running == Running::kRefuse) {
       co_return rpc::ErrorWithReason(

@@ -156,6 +156,28 @@ TEST_F(ContainerRecoveryTest, WhoeverStartsItJoinsTheStartThatNobodyHeardOf) {
   ExpectKnown(*before);
 }
 
+TEST_F(ContainerRecoveryTest, WhoeverStopsOrRemovesItTakesTheStartThatNobodyHeardOfIn) {
+  for (const bool removed : {false, true}) {
+    const auto before = Make(Request("vm", "one"));
+    guest_->containers.at(before->id()).state = bridge::ContainerState::kRunning;
+    guest_->containers.at(before->id()).starting = true;
+    guest_->agent_there.Reset();
+    RestartDaemon();
+    const auto container = Found("one");
+    auto ending = Begin(removed ? containers_->Remove(container, true)
+                                : container->Stop(milliseconds(10'000)));
+    Settle();
+    EXPECT_FALSE(ending->has_value());
+    guest_->agent_there.Set();
+    const absl::Status ended = Finish(ending);
+    ASSERT_TRUE(ended.ok()) << ended;
+    if (removed) break;
+    EXPECT_EQ(container->state(), v1::CONTAINER_STATE_STOPPED);
+    ASSERT_TRUE(Await(containers_->Remove(container, false)).ok());
+  }
+  ExpectNothingLeft(vm_->id());
+}
+
 TEST_F(ContainerRecoveryTest, AStartThatOnlyTheContainersRowKnowsOfIsTaken) {
   for (const auto state : {bridge::ContainerState::kRunning, bridge::ContainerState::kPaused}) {
     const auto before = Run(Request("vm", "one"));
