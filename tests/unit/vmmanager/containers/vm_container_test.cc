@@ -128,8 +128,7 @@ TEST_F(VmContainerTest, WhatIsToBeRemovedByItselfIsTriedAgain) {
   containers_->NoteExitTaken(vm_->id(), container->record().process_id());
   Settle();
   EXPECT_FALSE(container->gone());
-  Until([&] { return container->gone(); });
-  Settle();
+  Until([&] { return containers_->List().empty(); });
   ExpectNothingLeft(vm_->id());
 }
 
