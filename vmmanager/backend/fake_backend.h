@@ -37,6 +37,8 @@ class FakeScript {
   std::vector<std::string> migration_blockers;  // why no system can be migrated
   std::string compatibility_info = "fake-1";
   std::string last_words;  // of each system that ends
+  // In place of a fake link, for a real agent; outlives the systems. One VM at a time.
+  bridge::HostTransport* guest_transport = nullptr;
   // A system runs its guest for the first time, so that the guest can dial its host.
   std::function<void(FakeComputeSystem&)> on_first_run;
 
@@ -94,7 +96,9 @@ class FakeComputeSystem final : public ComputeSystem {
       const schema::MigrationFinalizedOptions& options) override;
   Task<absl::Status> CancelLiveMigration(const schema::MigrationCancelOptions& options) override;
   AsyncQueue<SystemEvent>& events() override { return events_; }
-  bridge::HostTransport& guest_transport() override { return link_; }
+  bridge::HostTransport& guest_transport() override {
+    return script_->guest_transport != nullptr ? *script_->guest_transport : link_;
+  }
   std::string adoption_record() const override { return machine_->token; }
 
   // The guest's own doing. Step() is refused (false) unless the guest runs.
