@@ -140,6 +140,12 @@ void AttachRelay::SetSpoolCapacity(size_t bytes) {
   }
 }
 
+void AttachRelay::KeepRest() {
+  for (const Stream stream : {Stream::kStdout, Stream::kStderr}) {
+    if (spooled_ && output(stream).behind) KeepAndAcknowledge(stream);
+  }
+}
+
 void AttachRelay::Forget() {
   out_.file.Remove();
   err_.file.Remove();

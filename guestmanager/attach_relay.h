@@ -41,6 +41,8 @@ class AttachRelay : public OutputConsumer,
   void SetExit(ExitStatus status);
   // How much of each stream is kept from here on; drops what is too much.
   void SetSpoolCapacity(size_t bytes);
+  // Writes down what could not be kept so far, if that can be now.
+  void KeepRest();
   // Removes what is kept of the output; the process and its streams are over.
   void Forget();
   // Ends every attachment; streams are closed for good.

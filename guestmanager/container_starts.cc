@@ -65,17 +65,23 @@ Task<absl::StatusOr<std::string>> ContainerStarts::Call(std::shared_ptr<HostedPr
 void ContainerStarts::OnReady() {
   const auto& defined = connection_->core().capabilities().guest_defined;
   for (const auto& [id, pending] : pending_) {
-    ++pending->link;
     if (pending->call_id == 0 || !defined.repeated_start_supported) continue;
-    Spawn(connection_->executor(), SendAgain(connection_, pending, pending->link));
+    // However often an agent comes back that does not let its clock be set.
+    if (std::exchange(pending->repeating, true)) continue;
+    Spawn(connection_->executor(), SendAgain(connection_, pending));
   }
 }
 
 Task<void> ContainerStarts::SendAgain(std::shared_ptr<GuestConnection> connection,
-                                      std::shared_ptr<Pending> pending, uint64_t link) {
+                                      std::weak_ptr<Pending> waiting) {
   co_await connection->AwaitClock();
-  // On a later link it is asked for anew, if that one's agent may be asked.
-  if (link != pending->link || !connection->ready()) co_return;
+  // By now the guest may be another host's.
+  const std::shared_ptr<Pending> pending = waiting.lock();
+  if (pending == nullptr) co_return;
+  pending->repeating = false;
+  // The next link may be another agent's, and is asked anew if that can be.
+  const auto& defined = connection->core().capabilities().guest_defined;
+  if (!connection->ready() || !defined.repeated_start_supported) co_return;
   connection->Repeat(pending->call_id, Request(*pending, *connection));
 }
 
@@ -95,6 +101,11 @@ void ContainerStarts::Restore(std::shared_ptr<HostedProcess> init, int64_t call_
   pending->call_id = call_id;
   pending->execution = std::make_unique<StrayProcesses::Execution>(strays_);
   connection_->core().Preregister(call_id, bridge::kExecuteProcess, Completes(pending));
+}
+
+bool ContainerStarts::Awaited(const std::string& container_id) const {
+  const auto found = pending_.find(container_id);
+  return found != pending_.end() && found->second->execution != nullptr;
 }
 
 Task<ContainerStarts::Answered> ContainerStarts::Take(std::string container_id) {
@@ -123,7 +134,9 @@ Task<ContainerStarts::Answered> ContainerStarts::Take(std::string container_id) 
 
 void ContainerStarts::Close(const absl::Status& reason) {
   for (const auto& [id, pending] : pending_) {
-    if (pending->execution != nullptr) pending->init->Close(reason);
+    if (pending->execution == nullptr) continue;
+    pending->init->Close(reason);
+    pending->execution.reset();
   }
 }
 

@@ -43,10 +43,12 @@ class ContainerStarts {
     absl::StatusOr<std::string> answer = std::string();
     std::unique_ptr<StrayProcesses::Execution> execution;  // to be held until it is taken in
   };
+  // Whether Take() would find one.
+  bool Awaited(const std::string& container_id) const;
   // Takes a restored one; the agent should be there.
   Task<Answered> Take(std::string container_id);
 
-  // Ends the restored ones that nobody has taken.
+  // Ends the restored ones that nobody has taken, while what they refer to is still there.
   void Close(const absl::Status& reason);
 
  private:
@@ -57,12 +59,12 @@ class ContainerStarts {
     absl::StatusOr<std::string> answer = absl::UnknownError("no answer yet");
     AsyncEvent answered;
     std::unique_ptr<StrayProcesses::Execution> execution;  // of a restored one
-    uint64_t link = 0;                                     // how often the agent came back
+    bool repeating = false;                                // as soon as the clock is set
   };
   static BridgeClientCore::Completion Completes(std::shared_ptr<Pending> pending);
   static std::string Request(const Pending& pending, const GuestConnection& connection);
   static Task<void> SendAgain(std::shared_ptr<GuestConnection> connection,
-                              std::shared_ptr<Pending> pending, uint64_t link);
+                              std::weak_ptr<Pending> waiting);
   Task<absl::Status> AwaitAnswer(std::shared_ptr<Pending> pending);
   std::shared_ptr<Pending> Add(std::shared_ptr<HostedProcess> init);
 

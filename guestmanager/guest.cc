@@ -48,14 +48,16 @@ void RecoverSpools(const SpoolSettings& settings, ProcessState* process) {
   }
 }
 
-// Closes a process that did not come to life, also when its creation is cancelled. What it has
-// printed stays if that is because the guest is `closed`: then somebody else may take it over.
+// Closes a process that did not come to life, also when its creation is cancelled. What a
+// container's init has printed stays if that is because the guest is `closed`: then somebody else
+// may take it over.
 struct Undo {
   std::shared_ptr<HostedProcess> process;
   const bool& closed;
+  const bool is_init;
   ~Undo() {
     if (!process) return;
-    if (!closed) process->Forget();
+    if (!closed || !is_init) process->Forget();
     process->Close(absl::CancelledError("the process was not started"));
   }
 };
@@ -307,14 +309,14 @@ Task<absl::StatusOr<std::shared_ptr<Process>>> Guest::Impl::Execute(ProcessSpec 
   absl::StatusOr<std::shared_ptr<Process>> earlier = co_await MadeBefore(request_id);
   if (!earlier.ok() || *earlier != nullptr) co_return earlier;
   CreateRequests::Making making(requests, request_id);
-  const bool starts_container = oci_process.empty();
+  const bool is_init = !spec.container_id.empty() && oci_process.empty();
   absl::StatusOr<std::shared_ptr<HostedProcess>> process =
       Prepare(std::move(spec), std::move(request_id));
   if (!process.ok()) co_return process.status();
-  Undo undo{*process, closed};
+  Undo undo{*process, closed, is_init};
   StrayProcesses::Execution execution(strays);
   absl::StatusOr<std::string> answer;
-  if ((*process)->spec().container_id.empty() || !starts_container) {
+  if (!is_init) {
     std::string request = EncodeExecuteRequest((*process)->migration_state(), gate->resumable_stdio,
                                                std::move(oci_process));
     answer =
@@ -363,7 +365,7 @@ Task<absl::StatusOr<std::shared_ptr<Process>>> Guest::AwaitStart(std::string con
   std::shared_ptr<Guest> self = shared_from_this();
   const ContainerStarts::Answered start = co_await impl_->starts.Take(std::move(container_id));
   if (start.init == nullptr) co_return std::shared_ptr<Process>();
-  Undo undo{start.init, impl_->closed};
+  Undo undo{start.init, impl_->closed, /*is_init=*/true};
   if (!start.answer.ok()) {
     impl_->Changed();
     co_return start.answer.status();
@@ -371,6 +373,10 @@ Task<absl::StatusOr<std::shared_ptr<Process>>> Guest::AwaitStart(std::string con
   CO_RETURN_IF_ERROR(impl_->Admit(start.init, *start.answer));
   undo.process = nullptr;
   co_return std::shared_ptr<Process>(start.init);
+}
+
+bool Guest::StartIsAwaited(const std::string& container_id) const {
+  return impl_->starts.Awaited(container_id);
 }
 
 GuestContainers& Guest::container_host() { return impl_->container_host; }

@@ -82,6 +82,8 @@ class Guest : public std::enable_shared_from_this<Guest> {
   // answer to: waits for that, once the agent is there. nullptr: there is no such start, or
   // somebody else waits for it already.
   Task<absl::StatusOr<std::shared_ptr<Process>>> AwaitStart(std::string container_id);
+  // Whether there is such a start.
+  bool StartIsAwaited(const std::string& container_id) const;
   // What else there is to ask about containers. As long as the guest.
   GuestContainers& container_host();
   // nullptr if there is no such process.

@@ -67,7 +67,10 @@ void HostedProcess::Started(uint32_t pid) {
 }
 
 void HostedProcess::Forget() {
-  if (const auto callback = std::exchange(on_forget_, nullptr)) callback();
+  if (const auto callback = std::exchange(on_forget_, nullptr)) {
+    relay_->KeepRest();
+    callback();
+  }
   relay_->Forget();
 }
 

@@ -212,6 +212,8 @@ Task<absl::Status> ContainerInventory::RemoveAlone(std::shared_ptr<VmContainer> 
 Task<absl::Status> ContainerInventory::RemoveWithVm(std::shared_ptr<VmContainer> owner,
                                                     bool force) {
   using Running = VmContainer::Running;
+  // Its end must not be taken for the end of a VM that never arrived. That is tried again.
+  CO_RETURN_IF_ERROR(owner->vm().CheckArrived("removed with its container"));
   // From here on nobody is taken into its VM.
   const auto removal = owner->AnnounceRemoval();
   std::vector<std::string> others;
@@ -231,7 +233,8 @@ Task<absl::Status> ContainerInventory::RemoveWithVm(std::shared_ptr<VmContainer>
   std::shared_ptr<UtilityVm> vm = owner->home()->vm;
   CO_RETURN_IF_ERROR(co_await EndVm(vm));
   // What is left is what could not be taken out, and says why.
-  co_return co_await RemoveAlone(std::move(owner), force);
+  // Not moved: `removal` counts in it.
+  co_return co_await RemoveAlone(owner, force);
 }
 
 Task<absl::Status> ContainerInventory::EndVm(std::shared_ptr<UtilityVm> vm) {
@@ -300,6 +303,14 @@ void ContainerInventory::RemoveIfDone(const std::shared_ptr<VmContainer>& contai
 
 Task<void> ContainerInventory::RemoveLater(ContainerInventory* self,
                                            std::shared_ptr<VmContainer> container) {
+  const auto [entry, first] = self->removing_.try_emplace(container->id());
+  if (!first) {
+    entry->second->Set();
+    co_return;
+  }
+  const auto again = std::make_shared<AsyncEvent>(self->deps_.executor());
+  entry->second = again;
+  const absl::Cleanup at_end = [&] { self->removing_.erase(container->id()); };
   // With its VM others would go that nobody wants to remove; it is tried again when they have gone.
   const bool alone = self->Of(container->record().vm_id()).size() == 1;
   if (container->record().owns_vm() && !alone && !container->is_half()) co_return;
@@ -308,13 +319,14 @@ Task<void> ContainerInventory::RemoveLater(ContainerInventory* self,
     // Without it the attempt will say so.
     const absl::Status ignored = co_await container->home()->machine->AwaitAgent();
   }
-  if (!self->removing_.insert(container->id()).second) co_return;
-  const absl::Cleanup at_end = [&] { self->removing_.erase(container->id()); };
   for (milliseconds pause = kFirstAgain;; pause = std::min(2 * pause, kLastAgain)) {
     const absl::Status removed = co_await self->Remove(container, true);
     if (removed.ok() || container->gone() || self->closed_) co_return;
     spdlog::warn("container {}: {}; that is tried again", container->id(), removed.ToString());
-    co_await Delay(pause);
+    again->Reset();
+    const absl::Status woken =
+        co_await WithDeadline(pause, "the next attempt", again->Wait());
+    if (woken.ok()) pause = kFirstAgain;
   }
 }
 

@@ -114,7 +114,8 @@ class ContainerInventory {
   std::vector<StoredContainer> orphans_;                            // whose VM is gone
   std::set<std::string> expected_;                                  // ids
   std::set<std::string> unreadable_;  // ids of rows that are left alone
-  std::set<std::string> removing_;    // ids of what is removed by itself, as often as that takes
+  // By id: what is removed by itself, as often as that takes, and what ends the wait in between.
+  std::map<std::string, std::shared_ptr<AsyncEvent>> removing_;
   TaskScope scope_;
   bool closed_ = false;
 };

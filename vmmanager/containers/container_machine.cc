@@ -83,6 +83,9 @@ class UtilityVmMachine final : public ContainerMachine {
     CO_ASSIGN_OR_RETURN(const std::shared_ptr<Guest> guest, co_await vm_->UsableGuest());
     co_return co_await guest->AwaitStart(std::move(id));
   }
+  bool StartIsAwaited(const std::string& id) override {
+    return vm_->guest() != nullptr && vm_->guest()->StartIsAwaited(id);
+  }
   std::shared_ptr<guest::Process> FindStarted(const std::string& id) override {
     const std::shared_ptr<Guest> guest = vm_->guest();
     std::shared_ptr<guest::Process> first;

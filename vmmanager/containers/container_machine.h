@@ -56,6 +56,8 @@ class ContainerMachine {
   // The init of a container that was started, if nobody wrote down its number: of the processes in
   // there that this host knows of, the first one.
   virtual std::shared_ptr<guest::Process> FindStarted(const std::string& id) = 0;
+  // Whether AwaitStart() would find a start.
+  virtual bool StartIsAwaited(const std::string& id) = 0;
   virtual Task<absl::Status> Pause(std::string id) = 0;
   virtual Task<absl::Status> Resume(std::string id) = 0;
   virtual Task<absl::Status> Update(std::string id, std::string linux_resources) = 0;

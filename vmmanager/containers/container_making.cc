@@ -261,6 +261,7 @@ Task<void> ContainerInventory::TakeBack(std::shared_ptr<VmContainer> container) 
     Erase(*container);
   } else {
     spdlog::warn("container {}: {}", container->id(), taken.ToString());
+    scope_.Spawn(RemoveLater(this, container));
   }
 }
 

@@ -25,6 +25,11 @@ absl::Status NoImages() {
 constexpr size_t kMostOutput = 1024 * 1024;
 constexpr size_t kAllOutput = 16 * 1024 * 1024;
 
+size_t ShareOf(size_t containers) {
+  constexpr size_t kStreams = 2;
+  return std::min(kMostOutput, kAllOutput / (kStreams * std::max<size_t>(containers, 1)));
+}
+
 DiskSlot SlotOf(const state::v1::ContainerDisk& disk) { return {disk.controller(), disk.lun()}; }
 
 }  // namespace
@@ -56,10 +61,11 @@ Task<absl::StatusOr<std::vector<ContainerRecord>>> ContainerExports::Begin(std::
   const ContainerInventory::Containers all = containers_.Of(vm_id);
   if (!all.empty() && containers_.deps().images == nullptr) co_return NoImages();
   std::vector<ContainerRecord> records;
-  const size_t share = std::min(kMostOutput, kAllOutput / (2 * std::max<size_t>(all.size(), 1)));
+  const size_t share = ShareOf(all.size());
   for (const auto& container : all) {
     ContainerRecord record = container->Export();
     AddOutput(share, &record);
+    if (record.has_stdout() || record.has_stderr()) with_output_[vm_id].insert(container->id());
     for (ContainerLayer& layer : *record.mutable_layers()) {
       CO_ASSIGN_OR_RETURN(const Layer found, FindLayer(layer.digest()));
       layer.set_bytes(found.bytes);
@@ -75,12 +81,21 @@ Task<absl::StatusOr<std::vector<ContainerRecord>>> ContainerExports::Begin(std::
 }
 
 std::vector<ContainerRecord> ContainerExports::Cut(const std::string& vm_id) const {
+  const ContainerInventory::Containers all = containers_.Of(vm_id);
+  const auto planned = with_output_.find(vm_id);
   std::vector<ContainerRecord> records;
-  for (const auto& container : containers_.Of(vm_id)) records.push_back(container->Export());
+  for (const auto& container : all) {
+    ContainerRecord record = container->Export();
+    // Its init was known to the guest when the plan was made, and is forgotten since.
+    const bool sent = planned != with_output_.end() && planned->second.contains(container->id());
+    if (!sent) AddOutput(ShareOf(all.size()), &record);
+    records.push_back(std::move(record));
+  }
   return records;
 }
 
 Task<void> ContainerExports::End(std::string vm_id) {
+  with_output_.erase(vm_id);
   const auto found = proven_.find(vm_id);
   if (found == proven_.end()) co_return;
   const std::vector<Proof> proofs = std::move(found->second);
@@ -257,6 +272,9 @@ absl::Status ContainerArrivals::CheckReady() const {
 Task<absl::Status> ContainerArrivals::Arrive(std::vector<ContainerRecord> cut) {
   for (ContainerRecord& record : cut) {
     CO_RETURN_IF_ERROR(CheckSameSpec(record));
+    CO_RETURN_IF_ERROR(WriteOutput(record));
+    record.clear_stdout();
+    record.clear_stderr();
     record.set_scratch_file(bound_[record.container_id()]);
     CO_ASSIGN_OR_RETURN(StoredContainer stored, FromRecord(record));
     CO_RETURN_IF_ERROR(co_await containers_.Bring(std::move(stored), vm_));

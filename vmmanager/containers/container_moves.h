@@ -25,7 +25,7 @@ class ContainerExports {
   // What the destination has to know of them. From here on, until End(), a proof lies beside each
   // scratch file. The VM must be held by its migration.
   Task<absl::StatusOr<std::vector<state::v1::ContainerRecord>>> Begin(std::string vm_id);
-  // As they are now.
+  // As they are now, with the output that has become theirs since.
   std::vector<state::v1::ContainerRecord> Cut(const std::string& vm_id) const;
   // The migration is over, whatever became of it.
   Task<void> End(std::string vm_id);
@@ -45,7 +45,8 @@ class ContainerExports {
     std::string file;
     std::string word;
   };
-  std::map<std::string, std::vector<Proof>> proven_;  // by VM
+  std::map<std::string, std::vector<Proof>> proven_;         // by VM
+  std::map<std::string, std::set<std::string>> with_output_;  // by VM: whose output is in the plan
 };
 
 // The containers that one migration brings to this host, from its plan until they are this host's.

@@ -33,8 +33,12 @@ absl::Status ContainerOutput::MakeFolder(const std::string& container_id) const 
 absl::Status ContainerOutput::Keep(const std::string& container_id, Stream stream,
                                    const std::string& from) const {
   RETURN_IF_ERROR(MakeFolder(container_id));
-  if (::rename(from.c_str(), PathOf(container_id, stream).c_str()) == 0) return absl::OkStatus();
-  return absl::ErrnoToStatus(errno, absl::StrCat("cannot keep ", from));
+  const std::string to = PathOf(container_id, stream);
+  if (::link(from.c_str(), to.c_str()) != 0 && errno != EEXIST) {
+    return absl::ErrnoToStatus(errno, absl::StrCat("cannot keep ", from));
+  }
+  ::unlink(from.c_str());
+  return absl::OkStatus();
 }
 
 bool ContainerOutput::Has(const std::string& container_id) const {

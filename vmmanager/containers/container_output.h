@@ -17,7 +17,8 @@ class ContainerOutput {
   // `folder` has, or gets, a folder per container.
   explicit ContainerOutput(std::string folder) : folder_(std::move(folder)) {}
 
-  // Takes the file `from` over. NOT_FOUND if it is not there; then what was kept before stays.
+  // Takes the file `from` over. NOT_FOUND if it is not there. What is kept already stays: a
+  // container runs once, and a file that comes later was made by a daemon that did not know.
   absl::Status Keep(const std::string& container_id, guest::Stream stream,
                     const std::string& from) const;
   // Whether anything is kept. The stream that it then does not have was empty.

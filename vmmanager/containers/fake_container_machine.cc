@@ -192,6 +192,11 @@ Task<absl::StatusOr<std::shared_ptr<guest::Process>>> FakeContainerMachine::Awai
   co_return init;
 }
 
+bool FakeContainerMachine::StartIsAwaited(const std::string& id) {
+  const auto found = guest_.containers.find(id);
+  return found != guest_.containers.end() && found->second.starting;
+}
+
 std::shared_ptr<guest::Process> FakeContainerMachine::FindStarted(const std::string& id) {
   const auto found = guest_.containers.find(id);
   if (found == guest_.containers.end() || !found->second.known) return nullptr;

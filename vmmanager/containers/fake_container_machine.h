@@ -123,6 +123,7 @@ class FakeContainerMachine final : public ContainerMachine {
   Task<absl::StatusOr<std::shared_ptr<guest::Process>>> Start(guest::ProcessSpec spec) override;
   Task<absl::StatusOr<std::shared_ptr<guest::Process>>> AwaitStart(std::string id) override;
   std::shared_ptr<guest::Process> FindStarted(const std::string& id) override;
+  bool StartIsAwaited(const std::string& id) override;
   Task<absl::Status> Pause(std::string id) override;
   Task<absl::Status> Resume(std::string id) override;
   Task<absl::Status> Update(std::string id, std::string linux_resources) override;

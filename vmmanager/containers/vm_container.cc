@@ -63,12 +63,18 @@ bool VmContainer::is_half() const {
 bool VmContainer::being_removed() const { return removals_ > 0 || Is(CONTAINER_STAGE_REMOVING); }
 
 Task<absl::StatusOr<AsyncMutex::Guard>> VmContainer::Turn() {
+  CO_RETURN_IF_ERROR(co_await AwaitTakenUp());
+  co_return co_await operation_.Lock();
+}
+
+Task<absl::Status> VmContainer::AwaitTakenUp() {
+  auto self = shared_from_this();
   // A VM that is on its way may never come to that.
   const bool undecided = !taken_up_.is_set() && !vm().RefuseIfMigrating("changed").ok();
   if (undecided) CO_RETURN_IF_ERROR(co_await home_->machine->Ready());
   co_await taken_up_.Wait();
   if (closed_) co_return absl::UnavailableError("this host's ferryd stops; try again");
-  co_return co_await operation_.Lock();
+  co_return absl::OkStatus();
 }
 
 bool VmContainer::in_guest() const {
@@ -184,6 +190,10 @@ Task<absl::StatusOr<std::shared_ptr<guest::Process>>> VmContainer::StartedBefore
 
 Task<absl::Status> VmContainer::TakeInEarlierStart() {
   if (!Is(CONTAINER_STAGE_CREATED) || init_ != nullptr || !in_guest()) co_return absl::OkStatus();
+  // One that was never started has nothing to ask the agent for.
+  const bool may_be = home_->machine->StartIsAwaited(id()) ||
+                      home_->machine->FindStarted(id()) != nullptr;
+  if (!may_be) co_return absl::OkStatus();
   CO_RETURN_IF_ERROR(co_await home_->machine->Ready());
   auto started = co_await StartedBefore();
   const bool found = started.ok() && *started != nullptr;
@@ -193,6 +203,10 @@ Task<absl::Status> VmContainer::TakeInEarlierStart() {
 
 void VmContainer::Watch() {
   Spawn(deps_.executor(), WatchInit(shared_from_this()));
+  WatchOutput();
+}
+
+void VmContainer::WatchOutput() {
   if (!spec().detached()) return;
   init_->set_on_forget([weak = weak_from_this()] {
     const auto self = weak.lock();

@@ -54,6 +54,9 @@ class VmContainer : public std::enable_shared_from_this<VmContainer> {
   Task<absl::Status> Resume();
   Task<absl::Status> Update(v1::ContainerLimits changes);
   Task<absl::StatusOr<bridge::ContainerMetrics>> Stats();
+  // Of a container that has just come: returns when this host knows it wholly. Where a migration
+  // holds its VM, it waits as whatever is asked of the VM itself does, and fails as that does.
+  Task<absl::Status> AwaitTakenUp();
   // See guest::Process::ReadKept. Also when its VM has ended; NOT_FOUND if it is kept no more.
   absl::StatusOr<guest::KeptOutput> ReadOutput(guest::Stream stream, uint64_t since,
                                                size_t limit) const;
@@ -112,8 +115,7 @@ class VmContainer : public std::enable_shared_from_this<VmContainer> {
   Task<absl::StatusOr<std::shared_ptr<guest::Process>>> StartedBefore();
   // For whoever comes before it was asked for that.
   Task<absl::Status> TakeInEarlierStart();
-  // The right to change it, once nothing else does and it has been taken up. Where a migration
-  // holds its VM, that waits as whatever is asked of the VM itself does, and fails as that does.
+  // The right to change it, once nothing else does and it has been taken up.
   Task<absl::StatusOr<AsyncMutex::Guard>> Turn();
   absl::Status WrongState(const std::string& operation) const;
   // A daemon died between starting it and writing down which process that is.
@@ -136,6 +138,8 @@ class VmContainer : public std::enable_shared_from_this<VmContainer> {
   Task<absl::Status> AskState();
   static Task<void> AwaitNotice(std::shared_ptr<VmContainer> self);
   void Watch();
+  // Of an init that may have exited long ago.
+  void WatchOutput();
   static Task<void> WatchInit(std::shared_ptr<VmContainer> self);
   void Stopped(const state::v1::ContainerExit& exit);
   void PersistSoon();

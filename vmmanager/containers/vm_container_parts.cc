@@ -270,15 +270,17 @@ absl::StatusOr<guest::KeptOutput> VmContainer::ReadOutput(Stream stream, uint64_
                      "attached to it, and none is kept"),
         "not_detached", "Run it with -d to have its output kept.");
   }
-  if (init_ != nullptr) return init_->ReadKept(stream, since, limit);
+  // What was kept is all there is, also where a daemon that has died knew more than it wrote down.
+  const bool kept_here = deps_.output.Has(id());
+  if (init_ != nullptr && !kept_here) return init_->ReadKept(stream, since, limit);
   guest::KeptOutput nothing;
-  if (Is(CONTAINER_STAGE_CREATED)) return nothing;
-  nothing.ended = true;
-  const bool has_it = stream == Stream::kStdout || !spec().terminal();
-  if (!has_it || record().started_unix_ms() == 0) return nothing;
+  nothing.ended = Is(CONTAINER_STAGE_STOPPED);
+  const bool never_ran = nothing.ended && record().started_unix_ms() == 0;
+  const bool has_none = stream == Stream::kStderr && spec().terminal();
+  if (Is(CONTAINER_STAGE_CREATED) || never_ran || has_none) return nothing;
   absl::StatusOr<guest::KeptOutput> kept = deps_.output.Read(id(), stream, since, limit);
   if (!absl::IsNotFound(kept.status())) return kept;
-  if (deps_.output.Has(id())) return nothing;
+  if (kept_here) return nothing;
   return absl::NotFoundError(
       absl::StrCat("what container ", name(), " has printed is not kept any more"));
 }
@@ -301,6 +303,7 @@ Task<void> VmContainer::TakeUp() {
   init_ = home_->machine->FindInit(id(), record().process_id());
   const bool forgotten = init_ == nullptr || deps_.output.Has(id());
   if (Is(CONTAINER_STAGE_STOPPED) && spec().detached() && forgotten) LeaveInit();
+  if (init_ != nullptr) WatchOutput();
   if (!lives()) co_return;
   if (init_ != nullptr) Watch();
   Spawn(deps_.executor(), FindState(self));

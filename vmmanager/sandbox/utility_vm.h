@@ -67,6 +67,8 @@ class UtilityVm : public std::enable_shared_from_this<UtilityVm> {
 
   // Whether it is (still) this daemon's: neither gone nor let go of. Says where it went.
   absl::Status CheckHere() const;
+  // FAILED_PRECONDITION "arrival_not_recorded" between RunIncoming or MarkLost, and NoteArrived.
+  absl::Status CheckArrived(const std::string& operation) const;
   // FAILED_PRECONDITION, naming the session, while a migration holds the VM.
   absl::Status RefuseIfMigrating(const std::string& operation) const;
 
@@ -196,8 +198,6 @@ class UtilityVm : public std::enable_shared_from_this<UtilityVm> {
   }
   // FAILED_PRECONDITION that names its state and why it is in it.
   absl::Status Refuse(const std::string& operation) const;
-  // FAILED_PRECONDITION "arrival_not_recorded" between RunIncoming or MarkLost, and NoteArrived.
-  absl::Status CheckArrived(const std::string& operation) const;
   // A switchover decides, or has not begun to, whether it runs here.
   bool undecided() const { return phase_ == Phase::kInDoubt || (phase_ == Phase::kUp && frozen_); }
   // What somebody is told whose patience ended before a migration did.

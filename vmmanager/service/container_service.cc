@@ -191,6 +191,7 @@ grpc::ServerUnaryReactor* ContainerService::ReadContainerOutput(
           -> Task<absl::StatusOr<v1::ReadOutputResponse>> {
         auto container = Find(read.ref());
         if (!container.ok()) co_return container.status();
+        CO_RETURN_IF_ERROR(co_await (*container)->AwaitTakenUp());
         const ReadStream part = [&container](guest::Stream stream, uint64_t since, size_t limit) {
           return (*container)->ReadOutput(stream, since, limit);
         };

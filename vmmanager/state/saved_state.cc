@@ -1,6 +1,7 @@
 #include "vmmanager/state/saved_state.h"
 
 #include <algorithm>
+#include <set>
 #include <utility>
 #include <vector>
 
@@ -62,6 +63,20 @@ absl::Status CheckCut(const CutState& cut) {
   RETURN_IF_ERROR(Need(IsText(cut.vm_id), "it names no VM"));
   RETURN_IF_ERROR(Need(cut.guest_link.size() <= kMaxTextBytes, "the guest link is too long"));
   return Need(cut.plan_sha256.size() == kSha256Bytes, "the plan's digest has the wrong length");
+}
+
+// One of a container that does not come would never be taken.
+absl::Status CheckStarts(const CutState& cut) {
+  std::set<std::string> ids;
+  for (const state::v1::ContainerRecord& container : cut.containers) {
+    ids.insert(container.container_id());
+  }
+  for (const guest::ProcessState& init : cut.guest.starting) {
+    if (ids.contains(init.container_id)) continue;
+    return absl::InvalidArgumentError(
+        StrCat("the cut has a start of container ", init.container_id, ", and no such container"));
+  }
+  return absl::OkStatus();
 }
 
 }  // namespace
@@ -132,6 +147,7 @@ absl::StatusOr<CutState> DecodeCut(std::string_view envelope, std::string_view p
                plan.session_id, "; both must come from one export"));
   }
   RETURN_IF_ERROR(CheckSameContainers(plan.vm, cut.containers));
+  RETURN_IF_ERROR(CheckStarts(cut));
   return cut;
 }
 

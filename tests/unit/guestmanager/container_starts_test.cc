@@ -245,6 +245,20 @@ TEST_F(ContainerStartsTest, AnAgentThatCameTwiceMeanwhileIsAskedOnce) {
   ExpectWorks(*moved_, awaited);
 }
 
+TEST_F(ContainerStartsTest, OneThatNobodyTakesEndsWithTheGuestThoughTheClockIsNotSet) {
+  Ready();
+  StartUnanswered();
+  Migrate();
+  agent_->clock_ahead = 0;
+  agent_->holds_clock = true;
+  // Each time it comes back and does not let its clock be set.
+  for (int time = 0; time < 20; ++time) ConnectToMoved();
+  EXPECT_EQ(StartRequests().size(), 1u);
+  moved_->Close(absl::UnavailableError("the VM has ended"));
+  moved_.reset();
+  Settle();
+}
+
 TEST_F(ContainerStartsTest, WhoeverWantsItStartedJoinsTheOneThatCame) {
   Ready();
   StartUnanswered();

@@ -74,8 +74,10 @@ TEST_F(ContainerMakingTest, WhatCannotBeTakenBackIsKeptInMind) {
   const auto vm = Boot("vm");
   FakeContainerGuest& guest = Guest(vm->id());
   for (const char* disk : {"mount /run/gcs/l/0-1", "mount /run/gcs/c/"}) {
-    guest.fails_at = {disk, absl::StrCat("un", disk)};
+    // Also when that is tried again.
+    guest.fails_at = {disk, absl::StrCat("un", disk), absl::StrCat("un", disk)};
     EXPECT_FALSE(Await(containers_->Create(Request("vm", "one"))).ok());
+    Settle();
     EXPECT_FALSE(guest.disks.empty());
     const auto left = *containers_->Find("one", "");
     ASSERT_TRUE(Await(containers_->Remove(left, false)).ok());

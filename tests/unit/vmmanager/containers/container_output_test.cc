@@ -24,10 +24,12 @@ class ContainerOutputTest : public ContainersTest {
     return request;
   }
   void Print(const VmContainer& container, const std::string& text) {
+    Print(container, container.record().stdout_port(), text);
+  }
+  void Print(const VmContainer& container, uint32_t port, const std::string& text) {
     FakeContainerGuest& guest = Guest(vm_->id());
     guest.containers.at(container.id()).init->printed = text;
-    const std::string file =
-        absl::StrCat(guest.output_folder, "/", container.record().stdout_port());
+    const std::string file = absl::StrCat(guest.output_folder, "/", port);
     const guest::Spool spool(text.size(), 0, text);
     ASSERT_TRUE(guest::SpoolFile(file, text.size()).Update(spool, false).ok());
   }
@@ -123,14 +125,50 @@ TEST_F(ContainerOutputTest, ItOutlivesADaemonThatDiedBeforeItHadWrittenDownThatT
   Print(*before, "hello");
   Exit(*before, 0);
   Settle();
+  const uint32_t port = before->record().stdout_port();
   const ContainerRow row = Await(host_.store.ListContainers())->front();
   Guest(vm_->id()).Forget(before->id());
   Settle();
   ASSERT_TRUE(Await(host_.store.PutContainer(row)).ok());
+  // The next one takes the init for one that goes on, and begins its file anew.
   Guest(vm_->id()).containers.at(before->id()).forgotten = false;
+  Print(*before, port, "");
   RestartDaemon();
   EXPECT_EQ(Read(*Found("one")), "hello");
   EXPECT_EQ(Found("one")->record().stdout_port(), 0u);
+}
+
+TEST_F(ContainerOutputTest, ItOutlivesAnInitThatIsForgottenByALaterDaemon) {
+  const auto before = Run(Detached("one"));
+  Print(*before, "hello");
+  Exit(*before, 0);
+  RestartDaemon();
+  Guest(vm_->id()).Forget(before->id());
+  Settle();
+  RestartDaemon();
+  EXPECT_EQ(Read(*Found("one")), "hello");
+}
+
+TEST_F(ContainerOutputTest, OfAnInitThatIsForgottenWhileMemoryMovesItGoesInTheCut) {
+  for (const std::string name : {"one", "two"}) {
+    auto request = Detached(name);
+    request.mutable_spec()->set_read_only(true);
+    Print(*Run(request), "hello");
+  }
+  const auto first = Found("one");
+  Exit(*first, 0);
+  Guest(vm_->id()).Forget(first->id());
+  ContainerExports exports(*containers_);
+  const auto plan = Await(exports.Begin(vm_->id()));
+  ASSERT_TRUE(plan.ok()) << plan.status();
+  const auto second = Found("two");
+  Exit(*second, 0);
+  Guest(vm_->id()).Forget(second->id());
+  for (const state::v1::ContainerRecord& record : exports.Cut(vm_->id())) {
+    const bool in_plan = record.container_id() == first->id();
+    EXPECT_EQ(record.stdout().bytes(), in_plan ? "" : "hello");
+  }
+  Await(exports.End(vm_->id()));
 }
 
 TEST_F(ContainerOutputTest, ATerminalHasNoStderr) {

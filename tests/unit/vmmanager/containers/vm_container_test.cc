@@ -132,6 +132,30 @@ TEST_F(VmContainerTest, WhatIsToBeRemovedByItselfIsTriedAgain) {
   ExpectNothingLeft(vm_->id());
 }
 
+TEST_F(VmContainerTest, WhoeverRemovesItByItselfIsWokenWhenSomethingChanges) {
+  auto request = Request("vm", "one");
+  request.mutable_spec()->set_remove_when_stopped(true);
+  const auto container = Run(request);
+  guest_->fails_at = {"delete", "delete"};
+  Exit(*container, 0);
+  guest_->Forget(container->id());
+  for (int time = 0; time < 2; ++time) {
+    containers_->NoteExitTaken(vm_->id(), container->record().process_id());
+    Settle();
+  }
+  EXPECT_THAT(guest_->fails_at, testing::IsEmpty());
+  Until([&] { return containers_->List().empty(); });
+}
+
+TEST_F(VmContainerTest, OneThatNeverRanIsRemovedWithItsVmWithoutTheAgent) {
+  const auto container = Make(Request("", "one"));
+  FakeContainerGuest& guest = Guest(container->record().vm_id());
+  guest.agent_there.Reset();
+  ExpectWrongState(Await(container->Stop(milliseconds(1))), "was not started");
+  const absl::Status removed = Await(containers_->Remove(container, false));
+  EXPECT_TRUE(removed.ok()) << removed;
+}
+
 TEST_F(VmContainerTest, ForceEndsAndRemoves) {
   const auto container = Run(Request("vm", "one"));
   Init(*container).obeys = false;

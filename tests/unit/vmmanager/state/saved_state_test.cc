@@ -183,6 +183,14 @@ TEST_F(SavedStateTest, StartsThatAreNotAnsweredComeBack) {
   EXPECT_EQ(decoded->starting[0].stderr_port, state.starting[0].stderr_port);
 }
 
+TEST_F(SavedStateTest, AStartOfAContainerThatDoesNotComeIsRefused) {
+  CutState cut = *DecodeCut(cut_, plan_);
+  cut.guest.starting = {MakeStarting(cut.guest)};
+  const auto sealed = EncodeCut(cut);
+  ASSERT_TRUE(sealed.ok()) << sealed.status();
+  EXPECT_TRUE(absl::IsInvalidArgument(DecodeCut(*sealed, plan_).status()));
+}
+
 TEST_F(SavedStateTest, GuestBounds) {
   using guest::GuestState;
   const std::vector<std::function<void(GuestState&)>> breaks = {
