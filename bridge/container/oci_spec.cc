@@ -32,6 +32,7 @@ void ReadUserName(const FieldReader& process, std::string* name) {
 // Relative to the bundle, or a path of the guest.
 void ReadRoot(const FieldReader& root, SpecFacts* facts) {
   root.Text("path", &facts->root);
+  root.Bool("readonly", &facts->read_only);
   const std::string& path = facts->root;
   const std::string whole = path.empty() || path[0] == '/' ? path : StrCat("/", path);
   const absl::Status status = CheckGuestPath("path", whole);
@@ -152,6 +153,7 @@ absl::StatusOr<SpecFacts> ReadSpec(const std::string& specification) {
     ReadArguments(process);
     ReadUserName(process, &facts.user_name);
   });
+  in.Text("hostname", &facts.hostname);
   in.Required("root");
   in.Object("root", [&facts](const FieldReader& root) { ReadRoot(root, &facts); });
   in.Object("linux", [](const FieldReader&) {});

@@ -19,6 +19,8 @@ struct SpecFacts {
   std::string sandbox_id;  // the pod's sandbox container, empty: none, or it is the sandbox
   std::string root;        // absolute, or relative to the bundle
   std::string user_name;   // process.user.username; empty: the numbers are meant
+  std::string hostname;
+  bool read_only = false;  // its root
 };
 
 // INVALID_ARGUMENT if the text is no specification that the agent can run.
