@@ -123,7 +123,20 @@ bool HasHome(const json::array& environment) {
   return false;
 }
 
+// A host cannot know that a name is root's. It then says only what the user may become.
+void GiveRootItsCapabilities(json::object* process) {
+  json::value* sets = process->if_contains("capabilities");
+  if (sets == nullptr || !sets->is_object()) return;
+  json::object& all = sets->get_object();
+  const json::value* bounding = all.if_contains("bounding");
+  if (bounding == nullptr || all.contains("effective") || all.contains("permitted")) return;
+  const json::value every = *bounding;
+  all["effective"] = every;
+  all["permitted"] = every;
+}
+
 void SetUser(json::object* process, const ResolvedUser& user) {
+  if (user.uid == 0) GiveRootItsCapabilities(process);
   json::object* member = Member(process, "user");
   member->erase("username");
   (*member)["uid"] = user.uid;

@@ -52,7 +52,8 @@ struct ExecProcess {
 absl::StatusOr<ExecProcess> CompleteProcess(const ProcessParameters& parameters);
 
 // A specification, or the process of an exec, with `user` in place of the user's name. HOME is set
-// if the environment has none; groups that were asked for by their numbers stay.
+// if the environment has none; groups that were asked for by their numbers stay. Root has the
+// capabilities of the bounding set, unless others are given.
 absl::StatusOr<std::string> SetSpecUser(const std::string& specification, const ResolvedUser& user);
 absl::StatusOr<std::string> SetProcessUser(const std::string& process, const ResolvedUser& user);
 

@@ -121,10 +121,12 @@ json::object User(const std::string& user) {
 
 bool IsRoot(const std::string& user) {
   const std::string name = user.substr(0, user.find(':'));
-  return name.empty() || name == "root" || name == "0";
+  uint32_t uid = 0;
+  return name.empty() || name == "root" || (absl::SimpleAtoi(name, &uid) && uid == 0);
 }
 
-// Another user than root keeps what it may become, as after an execve.
+// Another user than root keeps what it may become, as after an execve. The agent finds out which
+// other names are root's.
 json::object Capabilities(const std::string& user) {
   json::object sets{{"bounding", ToArray(kCapabilities)}};
   if (IsRoot(user)) {

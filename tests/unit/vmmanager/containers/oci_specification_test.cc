@@ -103,8 +103,13 @@ TEST_F(OciSpecificationTest, UsersAreNumbersOrTheAgentsToFind) {
     spec_.set_user(name);
     EXPECT_EQ(At("/process/user/username").as_string(), name);
   }
-  spec_.set_user("root");
-  EXPECT_FALSE(At("/process/capabilities/effective").as_array().empty());
+  for (const char* root : {"root", "0", "00", "+0:0", "0:7"}) {
+    spec_.set_user(root);
+    EXPECT_FALSE(At("/process/capabilities/effective").as_array().empty()) << root;
+  }
+  // The agent finds out whether that is root.
+  spec_.set_user("toor");
+  EXPECT_TRUE(At("/process/capabilities/effective").is_null());
 }
 
 TEST_F(OciSpecificationTest, DirectoryAndHostNameAreTheOnesThatWereAskedFor) {
