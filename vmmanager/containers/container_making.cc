@@ -2,6 +2,7 @@
 #include <spdlog/spdlog.h>
 
 #include "absl/strings/str_cat.h"
+#include "bridge/protocol/container_messages.h"
 #include "bridge/runtime/status_macros.h"
 #include "bridge/runtime/unix_time.h"
 #include "vmmanager/containers/container_inventory.h"
@@ -129,7 +130,9 @@ Task<absl::StatusOr<std::shared_ptr<VmContainer>>> ContainerInventory::Make(
   CO_ASSIGN_OR_RETURN(const Image image, deps_.images->Find(making->request.spec().image()));
   OciInputs inputs;
   inputs.id = making->id;
-  inputs.root_path = "/";
+  // As long as it will be.
+  inputs.root_path = absl::StrCat(bridge::kBundleRoot, "/", making->id, "/rootfs");
+  if (!making->request.spec().pod().empty()) inputs.sandbox_id = making->id;
   inputs.spec = &making->request.spec();
   inputs.image = &image.config;
   CO_RETURN_IF_ERROR(MakeOciSpecification(inputs).status());

@@ -222,6 +222,39 @@ TEST_F(OciSpecificationTest, WhatDoesNotFitIntoAMessageIsRefused) {
   ExpectRefused("together they may have");
 }
 
+TEST_F(OciSpecificationTest, WhatIsWrittenWithMoreBytesIsMeasuredAsItIsSent) {
+  spec_.add_command(std::string(20'000, '"'));
+  ExpectRefused("shorten the command");
+  v1::ProcessSpec exec;
+  exec.add_command(std::string(20'000, '"'));
+  EXPECT_TRUE(absl::IsInvalidArgument(MakeExecProcess("{}", exec).status()));
+}
+
+TEST_F(OciSpecificationTest, UserFolderAndArgumentsHaveBounds) {
+  image_.user = std::string(257, 'u');
+  ExpectRefused("container's user");
+  spec_.set_user("a b");
+  ExpectRefused("container's user");
+  spec_.set_user("web");
+  image_.working_dir = "/" + std::string(4096, 'd');
+  ExpectRefused("working directory has 4097 bytes");
+  spec_.set_working_directory("/srv");
+  spec_.add_command(std::string("a\0b", 3));
+  ExpectRefused("a byte 0");
+  v1::ProcessSpec exec;
+  exec.add_command("ls");
+  exec.set_user(std::string(257, 'u'));
+  EXPECT_TRUE(absl::IsInvalidArgument(MakeExecProcess("{}", exec).status()));
+}
+
+TEST_F(OciSpecificationTest, WhatIsNoVariableInAnImageIsLeftOut) {
+  image_.env = {"GOOD=1", "bad", std::string("ZERO=a\0b", 8)};
+  const std::string environment = json::serialize(At("/process/env"));
+  EXPECT_THAT(environment, HasSubstr("GOOD=1"));
+  EXPECT_THAT(environment, testing::Not(HasSubstr("bad")));
+  EXPECT_THAT(environment, testing::Not(HasSubstr("ZERO")));
+}
+
 TEST(StopSignalTest, NamesAndNumbers) {
   EXPECT_EQ(StopSignal(""), uint32_t{SIGTERM});
   EXPECT_EQ(StopSignal("SIGINT"), uint32_t{SIGINT});
