@@ -80,6 +80,9 @@ class ContainerInventory {
                                    bool known);
   void Erase(const VmContainer& container);
   bool NameIsTaken(const std::string& name, const std::string& vm_id) const;
+  // ALREADY_EXISTS if it was another request, under the same id, that made it.
+  absl::Status CheckMadeBy(const v1::CreateContainerRequest& request,
+                           const VmContainer& made) const;
   // What that request has made, or (`half`) what is left of what it began to.
   std::shared_ptr<VmContainer> FindMade(const std::string& request_id, bool half) const;
 

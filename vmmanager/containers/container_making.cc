@@ -1,4 +1,5 @@
 // The part of ContainerInventory that makes containers.
+#include <google/protobuf/util/message_differencer.h>
 #include <spdlog/spdlog.h>
 
 #include "absl/strings/str_cat.h"
@@ -11,10 +12,13 @@
 #include "vmmanager/containers/counted.h"
 #include "vmmanager/containers/oci_specification.h"
 #include "vmmanager/rpc/error_info.h"
+#include "vmmanager/rpc/printable.h"
 #include "vmmanager/sandbox/wrong_state.h"
 
 namespace ferry::vm {
 namespace {
+
+using google::protobuf::util::MessageDifferencer;
 
 constexpr size_t kMaxRequestId = 128;
 constexpr size_t kMaxSpec = 48 * 1024;
@@ -41,6 +45,15 @@ absl::Status CheckRequest(const v1::CreateContainerRequest& request) {
   return ScratchFiles::Check(spec.scratch());
 }
 
+// Who asks for something else must not take what is there for it.
+absl::Status OtherRequest(const std::string& request_id, const std::string& name) {
+  return rpc::ErrorWithReason(
+      absl::StatusCode::kAlreadyExists,
+      absl::StrCat("request_id ", rpc::Printable(request_id, kMaxRequestId),
+                   " was another request's, which made container ", name),
+      "request_id_taken", "Use another request_id for another container; a UUID is a good choice.");
+}
+
 }  // namespace
 
 struct ContainerInventory::Making {
@@ -57,6 +70,21 @@ struct ContainerInventory::Making {
   AsyncEvent done;
   std::optional<absl::StatusOr<std::shared_ptr<VmContainer>>> result;
 };
+
+absl::Status ContainerInventory::CheckMadeBy(const v1::CreateContainerRequest& request,
+                                             const VmContainer& made) const {
+  v1::ContainerSpec wanted = request.spec();
+  // A name was made up, and limits may have been changed since.
+  if (wanted.name().empty()) wanted.set_name(made.name());
+  *wanted.mutable_limits() = made.spec().limits();
+  const auto vm = deps_.vms.Find(request.vm());
+  const bool there = request.has_new_vm() ? made.record().owns_vm()
+                                          : vm.ok() && (*vm)->id() == made.record().vm_id();
+  v1::ContainerSpec has = made.spec();
+  has.mutable_limits();
+  if (there && MessageDifferencer::Equals(wanted, has)) return absl::OkStatus();
+  return OtherRequest(request.request_id(), made.name());
+}
 
 std::shared_ptr<VmContainer> ContainerInventory::FindMade(const std::string& request_id,
                                                           bool half) const {
@@ -78,7 +106,10 @@ Task<absl::StatusOr<std::shared_ptr<VmContainer>>> ContainerInventory::Create(
   CO_RETURN_IF_ERROR(CheckRequest(request));
   while (true) {
     CO_RETURN_IF_ERROR(CheckServing());
-    if (auto made = FindMade(request.request_id(), false)) co_return made;
+    if (auto made = FindMade(request.request_id(), false)) {
+      CO_RETURN_IF_ERROR(CheckMadeBy(request, *made));
+      co_return made;
+    }
     const auto found = makings_.find(request.request_id());
     const bool joins = !request.request_id().empty() && found != makings_.end();
     if (auto half = joins ? nullptr : FindMade(request.request_id(), true)) {
@@ -89,6 +120,9 @@ Task<absl::StatusOr<std::shared_ptr<VmContainer>>> ContainerInventory::Create(
     std::shared_ptr<Making> making;
     if (joins) {
       making = found->second;
+      if (!MessageDifferencer::Equals(making->request, request)) {
+        co_return OtherRequest(request.request_id(), making->request.spec().name());
+      }
     } else {
       making = std::make_shared<Making>(deps_.executor());
       making->request = request;
