@@ -113,6 +113,28 @@ TEST_F(ContainerServiceTest, ListsWhatRunsOrAllOfOneVmOrOfAll) {
             absl::StatusCode::kNotFound);
 }
 
+TEST_F(ContainerServiceTest, AProcessThatWasMadeIsFoundAgainWhenItsContainerHasStopped) {
+  Boot("vm");
+  const auto container = Run(Request("vm", "one"));
+  v1::CreateProcessRequest request;
+  request.set_vm("vm");
+  request.mutable_spec()->add_command("ls");
+  request.mutable_spec()->set_container("one");
+  request.set_request_id("r1");
+  const auto exec = [&] {
+    return Await(rpc::CallUnary(processes_->async(), &GuestAsync::CreateProcess, request,
+                                milliseconds(60'000)));
+  };
+  const auto process = exec();
+  ASSERT_TRUE(process.ok()) << process.status();
+  Exit(*container, 0);
+  const auto again = exec();
+  ASSERT_TRUE(again.ok()) << again.status();
+  EXPECT_EQ(again->id(), process->id());
+  request.set_request_id("r2");
+  EXPECT_EQ(exec().status().code(), absl::StatusCode::kFailedPrecondition);
+}
+
 TEST_F(ContainerServiceTest, ACallerThatLeavesCallsItOff) {
   const auto vm = Boot("vm");
   FakeContainerGuest& guest = Guest(vm->id());
