@@ -4,6 +4,7 @@
 #include "bridge/runtime/status_macros.h"
 #include "vmmanager/rpc/stream_reactor.h"
 #include "vmmanager/rpc/unary_reactor.h"
+#include "vmmanager/sandbox/agent_refusal.h"
 #include "vmmanager/sandbox/agent_wait.h"
 #include "vmmanager/service/attach_call.h"
 #include "vmmanager/service/process_conversion.h"
@@ -69,6 +70,7 @@ Task<absl::StatusOr<std::shared_ptr<guest::Process>>> GuestService::Make(
       inventory_.deps().settings.answer_wait, "the guest's agent",
       guest->CreateProcess(std::move(spec), std::move(request_id), std::move(oci_process)));
   if (absl::IsDeadlineExceeded(process.status())) co_return NoAnswer(*vm);
+  if (!process.ok()) co_return ToCaller(process.status());
   co_return process;
 }
 

@@ -103,6 +103,9 @@ TEST_F(ContainerRequestsTest, AFailureToCreateLeavesNothing) {
     EXPECT_EQ(Calls(volumes->calls), "find names /run/gcs/c/rootfs;");
     EXPECT_EQ(co_await client->Properties(kOne, "State"), "0xc037010e");
     EXPECT_EQ(Calls(runtime->calls), "create 1 /run/gcs/c/1;delete 1;");
+    runtime->failures["create"] =
+        WithRunFailure(absl::InternalError("no sh"), RunFailure::kNoProgram);
+    EXPECT_EQ(co_await client->Create(kOne), kHresultNoProgram);
     EXPECT_EQ(co_await client->Create("../../etc"), kHresultInvalidArgument);
     EXPECT_EQ(co_await client->Create(kOne), kHresultOk);
   };

@@ -6,6 +6,7 @@
 #include "tests/unit/vmmanager/containers/containers_fixture.h"
 #include "vmmanager/rpc/channel.h"
 #include "vmmanager/rpc/client_call.h"
+#include "vmmanager/rpc/error_info.h"
 #include "vmmanager/rpc/server.h"
 #include "vmmanager/service/guest_service.h"
 
@@ -133,6 +134,26 @@ TEST_F(ContainerServiceTest, AProcessThatWasMadeIsFoundAgainWhenItsContainerHasS
   EXPECT_EQ(again->id(), process->id());
   request.set_request_id("r2");
   EXPECT_EQ(exec().status().code(), absl::StatusCode::kFailedPrecondition);
+}
+
+TEST_F(ContainerServiceTest, WhyAProgramWasNotRunIsTheReason) {
+  const auto vm = Boot("vm");
+  Run(Request("vm", "one"));
+  v1::CreateProcessRequest request;
+  request.set_vm("vm");
+  request.mutable_spec()->add_command("ls");
+  request.mutable_spec()->set_container("one");
+  for (const auto& [number, reason] : {std::pair(bridge::kHresultNoProgram, "no_program"),
+                                       std::pair(bridge::kHresultCannotRun, "cannot_run"),
+                                       std::pair(bridge::kHresultFailed, "guest_failed")}) {
+    guests_.Agent(vm->id()).refusals[bridge::kExecuteProcess] = number;
+    const absl::Status refused =
+        Await(rpc::CallUnary(processes_->async(), &GuestAsync::CreateProcess, request,
+                             milliseconds(60'000)))
+            .status();
+    EXPECT_EQ(rpc::ReasonOf(refused), reason);
+    EXPECT_FALSE(NextStepOf(refused).empty());
+  }
 }
 
 TEST_F(ContainerServiceTest, ACallerThatLeavesCallsItOff) {
