@@ -38,6 +38,20 @@ std::string NextStep(v1::ContainerState state, const std::string& name) {
   }
 }
 
+// What a list of many tells of each: nothing that may be long.
+v1::ContainerSpec ShortSpec(const v1::ContainerSpec& whole) {
+  v1::ContainerSpec to;
+  to.set_name(whole.name());
+  to.set_image(whole.image());
+  to.set_terminal(whole.terminal());
+  to.set_detached(whole.detached());
+  *to.mutable_limits() = whole.limits();
+  to.set_read_only(whole.read_only());
+  to.set_pod(whole.pod());
+  to.set_remove_when_stopped(whole.remove_when_stopped());
+  return to;
+}
+
 }  // namespace
 
 VmContainer::VmContainer(ContainerDeps& deps, std::shared_ptr<ContainerHome> home,
@@ -79,7 +93,7 @@ v1::Container VmContainer::Describe(bool whole) const {
   const state::v1::ContainerRecord& from = record();
   v1::Container to;
   to.set_id(from.container_id());
-  *to.mutable_spec() = spec();
+  *to.mutable_spec() = whole ? spec() : ShortSpec(spec());
   to.set_vm_id(from.vm_id());
   to.set_vm_name(vm().name());
   to.set_state(state());

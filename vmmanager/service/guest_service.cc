@@ -2,6 +2,7 @@
 
 #include "absl/strings/str_cat.h"
 #include "bridge/runtime/status_macros.h"
+#include "vmmanager/rpc/authorization.h"
 #include "vmmanager/rpc/stream_reactor.h"
 #include "vmmanager/rpc/unary_reactor.h"
 #include "vmmanager/sandbox/agent_refusal.h"
@@ -104,7 +105,7 @@ grpc::ServerUnaryReactor* GuestService::ListProcesses(grpc::CallbackServerContex
                                                       v1::ListProcessesResponse* response) {
   return rpc::ServeUnary(
       context, executor(), request, response,
-      [this](
+      [this, all = rpc::SeesSecrets(rpc::CallerOf(*context))](
           const v1::ListProcessesRequest& list) -> Task<absl::StatusOr<v1::ListProcessesResponse>> {
         auto vm = inventory_.Find(list.vm());
         if (!vm.ok()) co_return vm.status();
@@ -112,7 +113,9 @@ grpc::ServerUnaryReactor* GuestService::ListProcesses(grpc::CallbackServerContex
         if (!guest.ok()) co_return guest.status();
         v1::ListProcessesResponse processes;
         for (const auto& process : (*guest)->processes()) {
-          *processes.add_processes() = ToProto((*vm)->id(), *process);
+          v1::Process* told = processes.add_processes();
+          *told = ToProto((*vm)->id(), *process);
+          if (!all) told->mutable_spec()->clear_environment();
         }
         co_return processes;
       },
