@@ -98,7 +98,9 @@ v1::Container VmContainer::Describe(bool whole) const {
   to.set_vm_name(vm().name());
   to.set_state(state());
   to.set_image_id(from.image_id());
-  if (in_guest()) to.set_process_id(from.process_id());
+  // The number of one that was forgotten may be another process's.
+  const bool held = in_guest() && home_->machine->FindInit(id(), from.process_id()) != nullptr;
+  if (held) to.set_process_id(from.process_id());
   if (state() == v1::CONTAINER_STATE_STOPPED) *to.mutable_exit_status() = ToProto(from.exit());
   to.set_created_unix_ms(from.created_unix_ms());
   to.set_started_unix_ms(from.started_unix_ms());

@@ -268,6 +268,20 @@ TEST(CommandFailureCode, TellsAProgramThatIsNotThereFromOneThatCannotBeRun) {
             kExecFailed);
 }
 
+TEST_F(ContainerCommandsTest, WhoseInitIsNotKnownSaysHowItIs) {
+  containers_.Add("shop", v1::CONTAINER_STATE_STOPPED).set_process_id(0);
+  EXPECT_EQ(Ferryctl({"container", "attach", "shop"}), kExecFailed);
+  EXPECT_THAT(said_, HasSubstr("container shop has stopped"));
+  EXPECT_EQ(Ferryctl({"container", "kill", "shop"}), kRefused);
+  EXPECT_THAT(said_, HasSubstr("it is stopped"));
+  containers_.Add("shop", v1::CONTAINER_STATE_RUNNING).set_process_id(0);
+  EXPECT_EQ(Ferryctl({"container", "attach", "shop"}), kExecFailed);
+  EXPECT_THAT(said_, HasSubstr("container shop is running, but"));
+  EXPECT_EQ(Ferryctl({"container", "kill", "shop"}), kRefused);
+  EXPECT_THAT(said_, HasSubstr("ferryctl stop --force"));
+  EXPECT_EQ(process_.opens, 0);
+}
+
 TEST_F(ContainerCommandsTest, LogsPrintsWhatIsKept) {
   containers_.Add("web", v1::CONTAINER_STATE_RUNNING);
   containers_.printed = "some words\n";

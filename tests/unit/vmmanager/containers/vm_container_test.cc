@@ -128,7 +128,7 @@ TEST_F(VmContainerTest, WhatIsToBeRemovedByItselfIsTriedAgain) {
   containers_->NoteExitTaken(vm_->id(), container->record().process_id());
   Settle();
   EXPECT_FALSE(container->gone());
-  Until([&] { return container->gone(); });
+  Until([&] { return container->gone() && store_->Pins().empty(); });
   Settle();
   ExpectNothingLeft(vm_->id());
 }
@@ -202,6 +202,14 @@ TEST_F(VmContainerTest, OneThatIsToBeRemovedGoesOnceItsExitStatusWasTaken) {
   containers_->NoteExitTaken(vm_->id(), container->record().process_id());
   Until([&] { return container->gone() && store_->Pins().empty(); });
   ExpectNothingLeft(vm_->id());
+}
+
+TEST_F(VmContainerTest, TheNumberOfAnInitThatWasForgottenIsNotTold) {
+  const auto container = Run(Request("vm", "one"));
+  Exit(*container, 3);
+  EXPECT_NE(container->Describe(true).process_id(), 0u);
+  guest_->Forget(container->id());
+  EXPECT_EQ(container->Describe(true).process_id(), 0u);
 }
 
 TEST_F(VmContainerTest, ADetachedOneThatIsToBeRemovedGoesAtOnce) {
