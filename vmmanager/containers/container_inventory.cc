@@ -1,6 +1,7 @@
 #include "vmmanager/containers/container_inventory.h"
 
 #include <spdlog/spdlog.h>
+#include <unistd.h>
 
 #include <algorithm>
 
@@ -298,6 +299,18 @@ void ContainerInventory::RemoveIfDone(const std::shared_ptr<VmContainer>& contai
   scope_.Spawn(RemoveLater(this, container));
 }
 
+void ContainerInventory::NoteRemoved(const VmContainer& container) const {
+  if (options_.audit == nullptr) return;
+  rpc::AuditRecord record;
+  record.time = std::chrono::system_clock::now();
+  record.caller.way = rpc::Caller::Way::kLocal;
+  record.caller.uid = ::geteuid();
+  record.method = "automatic removal";
+  record.details = {{"container", container.name()}, {"vm", container.vm().name()}};
+  record.outcome = absl::StatusCodeToString(absl::StatusCode::kOk);
+  options_.audit->Write(record);
+}
+
 Task<void> ContainerInventory::RemoveLater(ContainerInventory* self,
                                            std::shared_ptr<VmContainer> container) {
   // With its VM others would go that nobody wants to remove; it is tried again when they have gone.
@@ -312,6 +325,7 @@ Task<void> ContainerInventory::RemoveLater(ContainerInventory* self,
   const absl::Cleanup at_end = [&] { self->removing_.erase(container->id()); };
   for (milliseconds pause = kFirstAgain;; pause = std::min(2 * pause, kLastAgain)) {
     const absl::Status removed = co_await self->Remove(container, true);
+    if (removed.ok()) self->NoteRemoved(*container);
     if (removed.ok() || container->gone() || self->closed_) co_return;
     spdlog::warn("container {}: {}; that is tried again", container->id(), removed.ToString());
     co_await Delay(pause);

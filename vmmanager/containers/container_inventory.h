@@ -11,6 +11,7 @@
 #include "absl/status/status.h"
 #include "absl/status/statusor.h"
 #include "vmmanager/containers/vm_container.h"
+#include "vmmanager/rpc/audit_log.h"
 
 namespace ferry::vm {
 
@@ -22,6 +23,7 @@ class ContainerInventory {
     std::optional<ProcessUser> scratch_user;  // QEMU's; nullopt: ours
     // How a VM is reached; tests have their own.
     std::function<std::unique_ptr<ContainerMachine>(std::shared_ptr<UtilityVm>)> make_machine;
+    rpc::AuditLog* audit = nullptr;  // is told what is removed without anybody's call
   };
 
   // `vms` must outlive it, and must be told to no other one.
@@ -104,6 +106,7 @@ class ContainerInventory {
   Task<absl::Status> VmDeparted(std::string vm_id);
   Task<void> ForgetRow(StoredContainer stored);
   void RemoveIfDone(const std::shared_ptr<VmContainer>& container);
+  void NoteRemoved(const VmContainer& container) const;
   static Task<void> RemoveLater(ContainerInventory* self, std::shared_ptr<VmContainer> container);
 
   ScratchFiles scratch_;
