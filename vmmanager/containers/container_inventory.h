@@ -61,6 +61,8 @@ class ContainerInventory {
 
   using Containers = std::vector<std::shared_ptr<VmContainer>>;
   Containers Of(const std::string& vm_id) const;
+  // The id of one whose row cannot be read; empty if all can.
+  std::string UnreadableIn(const std::string& vm_id) const;
   // One that a migration has brought, with its VM; written down.
   Task<absl::Status> Bring(StoredContainer stored, std::shared_ptr<UtilityVm> vm);
   // Their VM runs here since a moment ago, or runs here again.
@@ -105,6 +107,8 @@ class ContainerInventory {
   Task<void> ForgetVm(std::string vm_id);
   Task<absl::Status> VmDeparted(std::string vm_id);
   Task<void> ForgetRow(StoredContainer stored);
+  // Their VM is gone, and whatever they were with it.
+  Task<void> ForgetUnreadableIn(std::string vm_id);
   void RemoveIfDone(const std::shared_ptr<VmContainer>& container);
   void NoteRemoved(const VmContainer& container) const;
   static Task<void> RemoveLater(ContainerInventory* self, std::shared_ptr<VmContainer> container);
@@ -119,8 +123,8 @@ class ContainerInventory {
   std::map<std::string, std::shared_ptr<Making>> makings_;          // by request id
   std::vector<StoredContainer> orphans_;                            // whose VM is gone
   std::set<std::string> expected_;                                  // ids
-  std::set<std::string> unreadable_;  // ids of rows that are left alone
-  std::set<std::string> removing_;    // ids of what is removed by itself, as often as that takes
+  std::map<std::string, std::string> unreadable_;  // ids of rows that are left alone, and their VMs
+  std::set<std::string> removing_;  // ids of what is removed by itself, as often as that takes
   TaskScope scope_;
   bool closed_ = false;
 };
