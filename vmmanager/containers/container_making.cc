@@ -45,6 +45,18 @@ absl::Status CheckRequest(const v1::CreateContainerRequest& request) {
   return ScratchFiles::Check(spec.scratch());
 }
 
+absl::Status NoNamespaces(const std::string& name) {
+  return rpc::ErrorWithReason(
+      absl::StatusCode::kFailedPrecondition,
+      absl::StrCat("container ", name, " has stopped, so nobody can share its namespaces any more"),
+      "wrong_state", "Name a container that runs, and is in no pod whose first one has ended.");
+}
+
+absl::Status CheckHasNamespaces(const VmContainer& sandbox) {
+  if (sandbox.state() != v1::CONTAINER_STATE_STOPPED) return absl::OkStatus();
+  return NoNamespaces(sandbox.name());
+}
+
 // Who asks for something else must not take what is there for it.
 absl::Status OtherRequest(const std::string& request_id, const std::string& name) {
   return rpc::ErrorWithReason(
@@ -237,18 +249,18 @@ absl::StatusOr<std::string> ContainerInventory::SandboxOf(const std::string& pod
                                                           const UtilityVm& vm) const {
   if (pod.empty()) return std::string();
   ASSIGN_OR_RETURN(const std::shared_ptr<VmContainer> sandbox, Find(pod, vm.id()));
-  if (sandbox->state() == v1::CONTAINER_STATE_STOPPED) {
-    return rpc::ErrorWithReason(
-        absl::StatusCode::kFailedPrecondition,
-        absl::StrCat("container ", sandbox->name(), " has stopped, so its namespaces are gone"),
-        "wrong_state", "Name a container that runs.");
-  }
+  RETURN_IF_ERROR(CheckHasNamespaces(*sandbox));
   if (sandbox->being_removed()) {
     return absl::NotFoundError(
         absl::StrCat("container ", sandbox->name(), " is just being removed"));
   }
   const std::string& its = sandbox->record().sandbox_id();
-  return its.empty() ? sandbox->id() : its;
+  if (its.empty()) return sandbox->id();
+  // A member of a pod may run on when the container that it shares with has ended.
+  const auto owner = containers_.find(its);
+  if (owner == containers_.end()) return NoNamespaces(sandbox->name());
+  RETURN_IF_ERROR(CheckHasNamespaces(*owner->second));
+  return its;
 }
 
 absl::Status ContainerInventory::CheckPlace(const UtilityVm& vm,

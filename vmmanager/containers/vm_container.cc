@@ -118,8 +118,9 @@ absl::Status VmContainer::WrongState(const std::string& operation) const {
   const std::string text = gone_ ? absl::StrCat("container ", name(), " is not there any more")
                                  : absl::StrCat("container ", name(), " cannot be ", operation,
                                                 ": it is ", ContainerStateName(state()));
-  return rpc::ErrorWithReason(absl::StatusCode::kFailedPrecondition, text, "wrong_state",
-                              gone_ ? "" : NextStep(state(), name()));
+  return rpc::ErrorWithReason(
+      absl::StatusCode::kFailedPrecondition, text, "wrong_state",
+      gone_ ? "See which there are: ferryctl container list -a" : NextStep(state(), name()));
 }
 
 absl::Status VmContainer::CheckRunning(const std::string& operation) const {
@@ -353,8 +354,10 @@ Task<absl::StatusOr<bridge::ContainerMetrics>> VmContainer::Stats() {
   CO_ASSIGN_OR_RETURN(const bridge::ContainerProperties properties,
                       co_await home_->machine->Properties(id(), std::move(types)));
   if (properties.metrics.has_value()) co_return *properties.metrics;
-  co_return absl::UnavailableError(
-      absl::StrCat("the agent of VM ", vm().name(), " has no numbers of container ", name()));
+  co_return rpc::ErrorWithReason(
+      absl::StatusCode::kUnavailable,
+      absl::StrCat("the agent of VM ", vm().name(), " has no numbers of container ", name()),
+      "no_numbers", "It may just have ended: ferryctl container inspect tells. Else try again.");
 }
 
 }  // namespace ferry::vm

@@ -167,6 +167,23 @@ TEST_F(ContainerMakingTest, TheSameIdForAnotherRequestIsRefused) {
   EXPECT_EQ(Make(request)->id(), made->id());
 }
 
+TEST_F(ContainerMakingTest, APodWhoseFirstContainerHasEndedIsJoinedByNobody) {
+  Boot("vm");
+  const auto first = Run(Request("vm", "first"));
+  auto member = Request("vm", "member");
+  member.mutable_spec()->set_pod("first");
+  Run(member);
+  Exit(*first, 0);
+  auto late = Request("vm", "late");
+  late.mutable_spec()->set_pod("member");
+  const absl::Status ended = Await(containers_->Create(late)).status();
+  EXPECT_EQ(ended.code(), absl::StatusCode::kFailedPrecondition);
+  EXPECT_THAT(std::string(ended.message()), HasSubstr("container first has stopped"));
+  EXPECT_FALSE(NextStepOf(ended).empty());
+  ASSERT_TRUE(Await(containers_->Remove(first, false)).ok());
+  EXPECT_FALSE(NextStepOf(Await(containers_->Create(late)).status()).empty());
+}
+
 TEST_F(ContainerMakingTest, NamesAreAVmsOwn) {
   Boot("vm");
   Boot("vm2");
@@ -294,7 +311,7 @@ TEST_F(ContainerMakingTest, PodsShareTheFirstOnesNamespaces) {
   request.mutable_spec()->set_pod("sandbox");
   const absl::Status stopped = Await(containers_->Create(request)).status();
   EXPECT_EQ(stopped.code(), absl::StatusCode::kFailedPrecondition);
-  EXPECT_THAT(std::string(stopped.message()), HasSubstr("its namespaces are gone"));
+  EXPECT_THAT(std::string(stopped.message()), HasSubstr("nobody can share its namespaces"));
 }
 
 }  // namespace
