@@ -13,11 +13,14 @@ std::string EncodeExecuteRequest(const ProcessState& state, bool resumable,
   bridge::ProcessParameters& parameters = request.parameters;
   if (!state.container_id.empty()) request.container_id = state.container_id;
   parameters.oci_process = std::move(oci_process);
-  parameters.command_args = state.spec.command;
-  parameters.command_line = absl::StrJoin(state.spec.command, " ");
-  parameters.working_directory =
-      state.spec.working_directory.empty() ? "/" : state.spec.working_directory;
-  parameters.environment = state.spec.environment;
+  // In a container they are said there, and a message has no room for them twice.
+  if (state.container_id.empty()) {
+    parameters.command_args = state.spec.command;
+    parameters.command_line = absl::StrJoin(state.spec.command, " ");
+    parameters.working_directory =
+        state.spec.working_directory.empty() ? "/" : state.spec.working_directory;
+    parameters.environment = state.spec.environment;
+  }
   parameters.emulate_console = state.spec.terminal;
   parameters.console_rows = state.spec.rows;
   parameters.console_columns = state.spec.columns;

@@ -349,6 +349,11 @@ Task<absl::StatusOr<std::shared_ptr<Process>>> Guest::CreateProcess(ProcessSpec 
   co_return co_await impl_->Execute(std::move(spec), std::move(request_id), std::move(oci_process));
 }
 
+Task<absl::StatusOr<std::shared_ptr<Process>>> Guest::MadeBefore(std::string request_id) {
+  std::shared_ptr<Guest> self = shared_from_this();
+  co_return co_await impl_->MadeBefore(std::move(request_id));
+}
+
 Task<absl::StatusOr<std::shared_ptr<Process>>> Guest::StartContainer(ProcessSpec spec,
                                                                      std::string request_id) {
   std::shared_ptr<Guest> self = shared_from_this();

@@ -73,6 +73,8 @@ class Guest : public std::enable_shared_from_this<Guest> {
   Task<absl::StatusOr<std::shared_ptr<Process>>> CreateProcess(ProcessSpec spec,
                                                                std::string request_id = "",
                                                                std::string oci_process = "");
+  // The process that a call with this id has made, or is making; nullptr if none did. As above.
+  Task<absl::StatusOr<std::shared_ptr<Process>>> MadeBefore(std::string request_id);
   // Runs the init of a container that was created. `spec` says which, and what its specification
   // said of stdio already. Its request is sent again each time that the agent is back, until it is
   // answered. A start that AwaitStart() would wait for is not asked for once more: it is the one.

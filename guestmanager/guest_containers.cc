@@ -3,6 +3,7 @@
 #include "absl/strings/str_cat.h"
 #include "absl/strings/str_format.h"
 #include "bridge/protocol/messages.h"
+#include "bridge/protocol/run_failure.h"
 #include "bridge/runtime/status_macros.h"
 
 namespace ferry::guest {
@@ -17,6 +18,8 @@ absl::StatusCode CodeOf(uint32_t hresult) {
       return absl::StatusCode::kAlreadyExists;
     case bridge::kHresultInvalidState:
     case bridge::kHresultAlreadyStopped:
+    case bridge::kHresultNoProgram:
+    case bridge::kHresultCannotRun:
       return absl::StatusCode::kFailedPrecondition;
     case bridge::kHresultInvalidArgument:
     case bridge::kHresultBadJson:
@@ -36,8 +39,11 @@ constexpr char kVm[] = "";
 absl::Status FromAgent(const bridge::ResponseBase& response, const std::string& what) {
   const uint32_t hresult = bridge::HResult(response.result);
   if (hresult == bridge::kHresultOk) return absl::OkStatus();
-  return absl::Status(CodeOf(hresult), absl::StrFormat("the guest could not %s (0x%08x): %s", what,
-                                                       hresult, response.error_message));
+  const absl::Status refusal(CodeOf(hresult),
+                             absl::StrFormat("the guest could not %s (0x%08x): %s", what, hresult,
+                                             response.error_message));
+  const std::optional<bridge::RunFailure> failure = bridge::RunFailureOf(hresult);
+  return failure.has_value() ? bridge::WithRunFailure(refusal, *failure) : refusal;
 }
 
 absl::Status GuestContainers::CheckSupported() const {

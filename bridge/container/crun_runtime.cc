@@ -134,7 +134,9 @@ Task<absl::Status> CrunRuntime::Finish(const Run* run, SpawnedProcess spawned) {
   if (status.ok()) co_return status;
   const std::string said = ReadLog(run->files().log);
   if (said.empty()) co_return status;
-  co_return absl::Status(status.code(), absl::StrCat("crun: ", said));
+  const absl::Status told(status.code(), absl::StrCat("crun: ", said));
+  const std::optional<RunFailure> failure = RunFailureIn(said);
+  co_return failure.has_value() ? WithRunFailure(told, *failure) : told;
 }
 
 Task<absl::Status> CrunRuntime::RunVerb(const Run* run, std::vector<std::string> command) {

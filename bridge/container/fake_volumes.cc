@@ -29,8 +29,9 @@ Task<absl::Status> FakeVolumes::RemoveDevice(ScsiDevice device) {
   co_return absl::OkStatus();
 }
 
-absl::Status FakeVolumes::WriteBundle(const std::string& bundle, const std::string& config) {
-  bundles[bundle] = config;
+absl::Status FakeVolumes::WriteBundle(const std::string& bundle, const BundleFiles& files) {
+  bundles[bundle] = files.at("config.json");
+  bundle_files[bundle] = files;
   return absl::OkStatus();
 }
 
@@ -45,6 +46,12 @@ Task<absl::Status> FakeVolumes::RemoveBundle(std::string bundle) {
 Task<absl::StatusOr<UserFiles>> FakeVolumes::ReadUserFiles(ContainerRoot root) {
   calls.push_back(absl::StrCat("read users ", root.path));
   co_return user_files;
+}
+
+Task<absl::StatusOr<std::vector<std::string>>> FakeVolumes::FindNameFiles(ContainerRoot root,
+                                                                          bool writable) {
+  calls.push_back(absl::StrCat("find names ", root.path, writable ? "" : " ro"));
+  co_return name_files;
 }
 
 }  // namespace ferry::bridge

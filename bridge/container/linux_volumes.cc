@@ -2,6 +2,7 @@
 
 #include <errno.h>
 #include <fcntl.h>
+#include <sys/stat.h>
 #include <unistd.h>
 
 #include <algorithm>
@@ -11,6 +12,7 @@
 #include "absl/strings/match.h"
 #include "absl/strings/str_cat.h"
 #include "bridge/container/mount_plan.h"
+#include "bridge/container/name_files.h"
 #include "bridge/container/scsi_disks.h"
 #include "bridge/process/device_events.h"
 #include "bridge/runtime/blocking_worker.h"
@@ -244,18 +246,24 @@ Task<absl::Status> LinuxVolumes::RemoveDevice(ScsiDevice device) {
   co_return co_await OnThread(options_.io_limit, name, std::move(work));
 }
 
-absl::Status LinuxVolumes::WriteBundle(const std::string& bundle, const std::string& config) {
+absl::Status LinuxVolumes::WriteBundle(const std::string& bundle, const BundleFiles& files) {
   RETURN_IF_ERROR(MakeFolder(bundle));
-  const std::string path = bundle + "/config.json";
-  std::ofstream file(path, std::ios::trunc);
-  file << config;
-  file.close();
-  if (file) return absl::OkStatus();
-  return absl::InternalError(absl::StrCat("cannot write ", path));
+  for (const auto& [name, text] : files) {
+    const std::string path = absl::StrCat(bundle, "/", name);
+    std::ofstream file(path, std::ios::trunc);
+    file << text;
+    file.close();
+    // Any user of the container reads those that are mounted into it, and only root writes to them.
+    if (!file || chmod(path.c_str(), 0644) != 0) {
+      return absl::InternalError(absl::StrCat("cannot write ", path));
+    }
+  }
+  return absl::OkStatus();
 }
 
 void LinuxVolumes::DiscardBundle(const std::string& bundle) {
   unlink((bundle + "/config.json").c_str());
+  for (const char* name : kNameFiles) unlink(absl::StrCat(bundle, "/", name).c_str());
   // What else is there is not the bundle's, and keeps the folder.
   rmdir(bundle.c_str());
 }
@@ -279,6 +287,17 @@ Task<absl::StatusOr<UserFiles>> LinuxVolumes::ReadUserFiles(ContainerRoot root) 
   CO_RETURN_IF_ERROR(
       co_await OnThread(options_.io_limit, "the container's users", std::move(work)));
   co_return *files;
+}
+
+Task<absl::StatusOr<std::vector<std::string>>> LinuxVolumes::FindNameFiles(ContainerRoot root,
+                                                                           bool writable) {
+  auto names = std::make_shared<std::vector<std::string>>();
+  std::function<absl::Status()> work = [names, root = std::move(root), writable] {
+    *names = NameFilesIn(root, writable);
+    return absl::OkStatus();
+  };
+  CO_RETURN_IF_ERROR(co_await OnThread(options_.io_limit, "the container's /etc", std::move(work)));
+  co_return *names;
 }
 
 Task<void> LinuxVolumes::UnmountAll() {

@@ -42,10 +42,12 @@ class LinuxVolumes : public Volumes {
   Task<absl::Status> CombineLayers(CombinedLayers layers) override;
   Task<absl::Status> Unmount(std::string path) override;
   Task<absl::Status> RemoveDevice(ScsiDevice device) override;
-  absl::Status WriteBundle(const std::string& bundle, const std::string& config) override;
+  absl::Status WriteBundle(const std::string& bundle, const BundleFiles& files) override;
   void DiscardBundle(const std::string& bundle) override;
   Task<absl::Status> RemoveBundle(std::string bundle) override;
   Task<absl::StatusOr<UserFiles>> ReadUserFiles(ContainerRoot root) override;
+  Task<absl::StatusOr<std::vector<std::string>>> FindNameFiles(ContainerRoot root,
+                                                               bool writable) override;
 
   // Unmounts whatever it has mounted, as far as the disks do not hang.
   Task<void> UnmountAll();

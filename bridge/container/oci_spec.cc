@@ -32,6 +32,7 @@ void ReadUserName(const FieldReader& process, std::string* name) {
 // Relative to the bundle, or a path of the guest.
 void ReadRoot(const FieldReader& root, SpecFacts* facts) {
   root.Text("path", &facts->root);
+  root.Bool("readonly", &facts->read_only);
   const std::string& path = facts->root;
   const std::string whole = path.empty() || path[0] == '/' ? path : StrCat("/", path);
   const absl::Status status = CheckGuestPath("path", whole);
@@ -122,7 +123,20 @@ bool HasHome(const json::array& environment) {
   return false;
 }
 
+// A host cannot know that a name is root's. It then says only what the user may become.
+void GiveRootItsCapabilities(json::object* process) {
+  json::value* sets = process->if_contains("capabilities");
+  if (sets == nullptr || !sets->is_object()) return;
+  json::object& all = sets->get_object();
+  const json::value* bounding = all.if_contains("bounding");
+  if (bounding == nullptr || all.contains("effective") || all.contains("permitted")) return;
+  const json::value every = *bounding;
+  all["effective"] = every;
+  all["permitted"] = every;
+}
+
 void SetUser(json::object* process, const ResolvedUser& user) {
+  if (user.uid == 0) GiveRootItsCapabilities(process);
   json::object* member = Member(process, "user");
   member->erase("username");
   (*member)["uid"] = user.uid;
@@ -152,6 +166,7 @@ absl::StatusOr<SpecFacts> ReadSpec(const std::string& specification) {
     ReadArguments(process);
     ReadUserName(process, &facts.user_name);
   });
+  in.Text("hostname", &facts.hostname);
   in.Required("root");
   in.Object("root", [&facts](const FieldReader& root) { ReadRoot(root, &facts); });
   in.Object("linux", [](const FieldReader&) {});

@@ -19,6 +19,8 @@ struct SpecFacts {
   std::string sandbox_id;  // the pod's sandbox container, empty: none, or it is the sandbox
   std::string root;        // absolute, or relative to the bundle
   std::string user_name;   // process.user.username; empty: the numbers are meant
+  std::string hostname;
+  bool read_only = false;  // its root
 };
 
 // INVALID_ARGUMENT if the text is no specification that the agent can run.
@@ -50,7 +52,8 @@ struct ExecProcess {
 absl::StatusOr<ExecProcess> CompleteProcess(const ProcessParameters& parameters);
 
 // A specification, or the process of an exec, with `user` in place of the user's name. HOME is set
-// if the environment has none; groups that were asked for by their numbers stay.
+// if the environment has none; groups that were asked for by their numbers stay. Root has the
+// capabilities of the bounding set, unless others are given.
 absl::StatusOr<std::string> SetSpecUser(const std::string& specification, const ResolvedUser& user);
 absl::StatusOr<std::string> SetProcessUser(const std::string& process, const ResolvedUser& user);
 

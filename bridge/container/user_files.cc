@@ -2,10 +2,8 @@
 
 #include <errno.h>
 #include <fcntl.h>
-#include <linux/openat2.h>
 #include <string.h>
 #include <sys/stat.h>
-#include <sys/syscall.h>
 #include <unistd.h>
 
 #include "absl/strings/str_cat.h"
@@ -14,20 +12,12 @@
 namespace ferry::bridge {
 namespace {
 
-// `path` as if `root` were "/", not yet opened: to open a device may do something already.
-UniqueFd FindIn(int root, const char* path) {
-  open_how how = {};
-  how.flags = O_PATH | O_CLOEXEC;
-  how.resolve = RESOLVE_IN_ROOT | RESOLVE_NO_MAGICLINKS;
-  return UniqueFd(static_cast<int>(syscall(SYS_openat2, root, path, &how, sizeof(how))));
-}
-
 absl::Status Unreadable(const char* path, const std::string& why) {
   return absl::InvalidArgumentError(absl::StrCat("cannot read the container's ", path, ": ", why));
 }
 
-absl::StatusOr<std::string> ReadIn(int root, const char* path) {
-  const UniqueFd found = FindIn(root, path);
+absl::StatusOr<std::string> ReadIn(const ContainerRoot& root, const char* path) {
+  const UniqueFd found = FindInRoot(root, path);
   if (!found.valid()) {
     if (errno == ENOENT || errno == ENOTDIR) return std::string();
     return Unreadable(path, strerror(errno));
@@ -52,31 +42,11 @@ absl::StatusOr<std::string> ReadIn(int root, const char* path) {
 
 }  // namespace
 
-absl::StatusOr<ContainerRoot> RootOfProcess(pid_t pid) {
-  ContainerRoot root;
-  root.path = absl::StrCat("/proc/", pid, "/root");
-  UniqueFd fd(open(root.path.c_str(), O_PATH | O_DIRECTORY | O_CLOEXEC));
-  if (!fd.valid()) {
-    return absl::FailedPreconditionError(
-        absl::StrCat("cannot open the container's file system: ", strerror(errno)));
-  }
-  root.open = std::make_shared<const UniqueFd>(std::move(fd));
-  return root;
-}
-
 absl::StatusOr<UserFiles> ReadUserFilesIn(const ContainerRoot& root) {
-  UniqueFd own;
-  if (root.open == nullptr) {
-    own.Reset(open(root.path.c_str(), O_PATH | O_DIRECTORY | O_CLOEXEC));
-    if (!own.valid()) {
-      return absl::InvalidArgumentError(
-          absl::StrCat("cannot open the container's root ", root.path, ": ", strerror(errno)));
-    }
-  }
-  const int folder = root.open == nullptr ? own.get() : root.open->get();
+  ASSIGN_OR_RETURN(const ContainerRoot opened, OpenRoot(root));
   UserFiles files;
-  ASSIGN_OR_RETURN(files.passwd, ReadIn(folder, "/etc/passwd"));
-  ASSIGN_OR_RETURN(files.group, ReadIn(folder, "/etc/group"));
+  ASSIGN_OR_RETURN(files.passwd, ReadIn(opened, "/etc/passwd"));
+  ASSIGN_OR_RETURN(files.group, ReadIn(opened, "/etc/group"));
   return files;
 }
 

@@ -1,9 +1,12 @@
 #pragma once
 
+#include <map>
 #include <string>
+#include <vector>
 
 #include "absl/status/status.h"
 #include "absl/status/statusor.h"
+#include "bridge/container/name_files.h"
 #include "bridge/container/user_files.h"
 #include "bridge/protocol/container_messages.h"
 #include "bridge/runtime/async.h"
@@ -33,8 +36,9 @@ class Volumes {
   // Lets go of a disk that nothing has mounted, so that it can be unplugged.
   virtual Task<absl::Status> RemoveDevice(ScsiDevice device) = 0;
 
-  // Writes the bundle's config.json, and makes the folder.
-  virtual absl::Status WriteBundle(const std::string& bundle, const std::string& config) = 0;
+  // Makes the bundle's folder, with these files in it, by name: config.json, and kNameFiles.
+  using BundleFiles = std::map<std::string, std::string>;
+  virtual absl::Status WriteBundle(const std::string& bundle, const BundleFiles& files) = 0;
 
   // Takes back what WriteBundle() did, and nothing else.
   virtual void DiscardBundle(const std::string& bundle) = 0;
@@ -44,6 +48,10 @@ class Volumes {
 
   // What ReadUserFilesIn() reads.
   virtual Task<absl::StatusOr<UserFiles>> ReadUserFiles(ContainerRoot root) = 0;
+
+  // As NameFilesIn().
+  virtual Task<absl::StatusOr<std::vector<std::string>>> FindNameFiles(ContainerRoot root,
+                                                                       bool writable) = 0;
 };
 
 }  // namespace ferry::bridge

@@ -1,11 +1,13 @@
 #include "bridge/guest/answers.h"
 
 #include "absl/strings/str_cat.h"
+#include "bridge/protocol/run_failure.h"
 
 namespace ferry::bridge {
 namespace {
 
 uint32_t ToHresult(const absl::Status& status, uint32_t not_found) {
+  if (const auto failure = RunFailureOf(status)) return ToHresult(*failure);
   switch (status.code()) {
     case absl::StatusCode::kNotFound:
       return not_found;

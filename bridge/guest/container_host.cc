@@ -9,7 +9,7 @@
 
 #include "absl/strings/match.h"
 #include "absl/strings/str_cat.h"
-#include "bridge/container/oci_spec.h"
+#include "bridge/container/name_files.h"
 #include "bridge/runtime/status_macros.h"
 
 namespace ferry::bridge {
@@ -128,15 +128,29 @@ absl::Status ContainerHost::CheckBundle(const std::string& bundle) const {
   return absl::OkStatus();
 }
 
-absl::StatusOr<std::optional<SandboxNamespaces>> ContainerHost::OpenSandbox(
+absl::StatusOr<std::shared_ptr<ContainerHost::Container>> ContainerHost::FindSandbox(
     const std::string& sandbox_id) const {
-  if (sandbox_id.empty()) return std::nullopt;
   const absl::StatusOr<std::shared_ptr<Container>> sandbox = Find(sandbox_id);
   if (!sandbox.ok() || (*sandbox)->init == nullptr || (*sandbox)->init->exit().has_value()) {
     return absl::FailedPreconditionError(
         absl::StrCat("the pod's sandbox container ", sandbox_id, " does not run"));
   }
-  return SandboxNamespaces::Open((*sandbox)->init->kernel_pid());
+  return *sandbox;
+}
+
+absl::StatusOr<std::optional<SandboxNamespaces>> ContainerHost::OpenSandbox(
+    const std::string& sandbox_id) const {
+  if (sandbox_id.empty()) return std::nullopt;
+  ASSIGN_OR_RETURN(const std::shared_ptr<Container> sandbox, FindSandbox(sandbox_id));
+  return SandboxNamespaces::Open(sandbox->init->kernel_pid());
+}
+
+// Whoever shares a host name shares the files that say it.
+absl::StatusOr<std::string> ContainerHost::NamesFolder(const Container& container,
+                                                       const std::string& sandbox_id) const {
+  if (sandbox_id.empty()) return container.bundle;
+  ASSIGN_OR_RETURN(const std::shared_ptr<Container> sandbox, FindSandbox(sandbox_id));
+  return sandbox->bundle;
 }
 
 Task<absl::Status> ContainerHost::Create(std::string id, ContainerConfig config,
@@ -165,15 +179,19 @@ Task<absl::Status> ContainerHost::CreateIn(std::string id, ContainerConfig confi
   CO_ASSIGN_OR_RETURN(const SpecFacts facts, ReadSpec(config.oci_specification));
   container->terminal = facts.terminal;
   std::string specification = config.oci_specification;
+  ContainerRoot root;
+  root.path = absl::StartsWith(facts.root, "/") ? facts.root
+                                                : absl::StrCat(container->bundle, "/", facts.root);
   if (!facts.user_name.empty()) {
-    ContainerRoot root;
-    root.path = absl::StartsWith(facts.root, "/")
-                    ? facts.root
-                    : absl::StrCat(container->bundle, "/", facts.root);
     CO_ASSIGN_OR_RETURN(const ResolvedUser user, co_await FindUser(root, facts.user_name));
     CO_ASSIGN_OR_RETURN(specification, SetSpecUser(specification, user));
   }
-  absl::Status status = co_await CreateInit(id, specification, facts.sandbox_id, container);
+  CO_ASSIGN_OR_RETURN(const std::vector<std::string> names,
+                      co_await parts_.volumes->FindNameFiles(root, !facts.read_only));
+  CO_ASSIGN_OR_RETURN(const std::string folder, NamesFolder(*container, facts.sandbox_id));
+  CO_ASSIGN_OR_RETURN(specification,
+                      MountNameFiles(specification, folder, names, !facts.read_only));
+  absl::Status status = co_await CreateInit(id, specification, facts, container);
   if (status.ok()) {
     scope_.Spawn(WatchInit(id, container));
     co_return status;
@@ -190,14 +208,17 @@ Task<absl::StatusOr<ResolvedUser>> ContainerHost::FindUser(ContainerRoot root, s
 }
 
 Task<absl::Status> ContainerHost::CreateInit(std::string id, std::string specification,
-                                             std::string sandbox_id,
+                                             SpecFacts facts,
                                              std::shared_ptr<Container> container) {
   CO_ASSIGN_OR_RETURN(const ChildGate::Pass pass, co_await gate_.Enter(kTurnLimit));
-  CO_ASSIGN_OR_RETURN(const std::optional<SandboxNamespaces> sandbox, OpenSandbox(sandbox_id));
+  CO_ASSIGN_OR_RETURN(const std::optional<SandboxNamespaces> sandbox,
+                      OpenSandbox(facts.sandbox_id));
   const NamespacePaths paths = sandbox.has_value() ? sandbox->paths() : NamespacePaths();
   CO_ASSIGN_OR_RETURN(const std::string text,
                       CompleteSpec(specification, id, sandbox.has_value() ? &paths : nullptr));
-  CO_RETURN_IF_ERROR(parts_.volumes->WriteBundle(container->bundle, text));
+  Volumes::BundleFiles files = NameFileTexts(facts.hostname);
+  files["config.json"] = text;
+  CO_RETURN_IF_ERROR(parts_.volumes->WriteBundle(container->bundle, files));
   ContainerStdio stdio;
   stdio.terminal = container->terminal;
   CO_ASSIGN_OR_RETURN(SpawnedProcess init,

@@ -9,6 +9,7 @@
 
 #include "bridge/container/cgroup.h"
 #include "bridge/container/container_runtime.h"
+#include "bridge/container/oci_spec.h"
 #include "bridge/container/sandbox_namespaces.h"
 #include "bridge/container/user_files.h"
 #include "bridge/container/volumes.h"
@@ -114,10 +115,13 @@ class ContainerHost {
   static Task<absl::StatusOr<AsyncMutex::Guard>> TakeTurn(std::shared_ptr<Container> container);
   absl::Status CheckBundle(const std::string& bundle) const;
   Task<absl::StatusOr<ResolvedUser>> FindUser(ContainerRoot root, std::string name);
+  absl::StatusOr<std::shared_ptr<Container>> FindSandbox(const std::string& sandbox_id) const;
+  absl::StatusOr<std::string> NamesFolder(const Container& container,
+                                          const std::string& sandbox_id) const;
   absl::StatusOr<std::optional<SandboxNamespaces>> OpenSandbox(const std::string& sandbox_id) const;
   Task<absl::Status> CreateIn(std::string id, ContainerConfig config,
                               std::shared_ptr<Container> container);
-  Task<absl::Status> CreateInit(std::string id, std::string specification, std::string sandbox_id,
+  Task<absl::Status> CreateInit(std::string id, std::string specification, SpecFacts facts,
                                 std::shared_ptr<Container> container);
   Task<absl::Status> RunInit(std::string id, std::shared_ptr<Container> container,
                              ProcessParameters parameters, Keep keep);

@@ -246,6 +246,11 @@ def test_a_pod_shares_its_network_and_host_name(host, one):
     assert all(mine != others for mine, others in zip(side[3:], shop[3:]))
     assert all(mine != others for mine, others in zip(alone, shop))
     assert in_container(host, "side", "hostname") == "shop"
+    # The files that say names are the pod's, too.
+    in_container(host, "shop", "sh", "-c", "echo 10.0.0.7 db >>/etc/hosts")
+    assert in_container(host, "side", "cat", "/etc/hostname") == "shop"
+    names = in_container(host, "side", "cat", "/etc/hosts").split()
+    assert {"localhost", "shop", "db"} <= set(names)
     assert box.inspect(host, "side")["vm_name"] == one
 
 

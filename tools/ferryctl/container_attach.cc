@@ -1,6 +1,7 @@
 #include "tools/ferryctl/container_attach.h"
 
 #include "absl/strings/str_cat.h"
+#include "tools/ferryctl/container_view.h"
 #include "tools/ferryctl/exit_codes.h"
 #include "tools/ferryctl/process_exit.h"
 #include "tools/ferryctl/terminal.h"
@@ -20,10 +21,21 @@ absl::Status NoProcess(const v1::Container& container) {
         absl::StrCat("container ", name, " has not been started"), "wrong_state",
         absl::StrCat("Start it and stay attached: ferryctl container start -a ", name));
   }
+  if (container.state() != v1::CONTAINER_STATE_STOPPED) {
+    return rpc::ErrorWithReason(
+        absl::StatusCode::kFailedPrecondition,
+        absl::StrCat("container ", name, " is ", ContainerStateName(container.state()),
+                     ", but its host does not know its main process"),
+        "init_unknown",
+        absl::StrCat("Run another process in it: ferryctl exec --container ", name));
+  }
   return rpc::ErrorWithReason(
       absl::StatusCode::kFailedPrecondition,
-      absl::StrCat("container ", name, " has stopped, and its VM with what it still had to say"),
-      "wrong_state", absl::StrCat("Remove it: ferryctl container rm ", name));
+      absl::StrCat("container ", name, " has stopped; what it still had to say was taken, or went ",
+                   "with its VM"),
+      "wrong_state",
+      absl::StrCat("See what is known of it (ferryctl container inspect ", name,
+                   "), or remove it: ferryctl container rm ", name));
 }
 
 }  // namespace

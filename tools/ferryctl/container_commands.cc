@@ -166,6 +166,14 @@ Task<int> Kill(Client* client, Named named, uint32_t signal) {
   v1::ContainerRef ref = named.ref();
   const absl::StatusOr<v1::Container> found = co_await FindContainer(client, std::move(ref));
   if (!found.ok()) co_return Fail(*client, doing, found.status());
+  const bool lives =
+      found->state() == v1::CONTAINER_STATE_RUNNING || found->state() == v1::CONTAINER_STATE_PAUSED;
+  if (lives && found->process_id() == 0) {
+    const absl::Status unknown = rpc::ErrorWithReason(
+        absl::StatusCode::kFailedPrecondition, "its host does not know its main process",
+        "init_unknown", absl::StrCat("End its VM: ferryctl stop --force ", found->vm_name()));
+    co_return Fail(*client, doing, unknown);
+  }
   if (found->process_id() == 0 || found->state() == v1::CONTAINER_STATE_CREATED) {
     const absl::Status idle = rpc::ErrorWithReason(
         absl::StatusCode::kFailedPrecondition,

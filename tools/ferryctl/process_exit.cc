@@ -1,9 +1,9 @@
 #include "tools/ferryctl/process_exit.h"
 
-#include "absl/strings/match.h"
 #include "absl/strings/str_cat.h"
 #include "tools/ferryctl/errors.h"
 #include "tools/ferryctl/exit_codes.h"
+#include "vmmanager/rpc/error_info.h"
 
 namespace ferry::ctl {
 
@@ -54,13 +54,9 @@ std::string ContainerOutcomeText(const AttachOutcome& outcome, const v1::Contain
 }
 
 int CommandFailureCode(const absl::Status& status) {
-  // crun's words, which the agent hands on.
-  const absl::string_view text = status.message();
-  const bool not_run = absl::StrContains(text, "exec container process");
-  const bool absent = absl::StrContains(text, "No such file or directory");
-  if (absl::StrContains(text, "executable file") || (not_run && absent)) return kNoProgram;
-  if (absl::StrContains(text, "open executable") || not_run) return kCannotRun;
-  return kExecFailed;
+  const std::string reason = rpc::ReasonOf(status);
+  if (reason == "no_program") return kNoProgram;
+  return reason == "cannot_run" ? kCannotRun : kExecFailed;
 }
 
 }  // namespace ferry::ctl

@@ -314,6 +314,7 @@ Task<absl::Status> Daemon::LoadContainers() {
   options.make_machine = [settings = &parts_->settings](std::shared_ptr<vm::UtilityVm> vm) {
     return vm::MakeContainerMachine(std::move(vm), *settings);
   };
+  options.audit = parts_->audit.get();
   parts_->containers =
       std::make_unique<vm::ContainerInventory>(*parts_->inventory, std::move(options));
   co_return co_await parts_->containers->Load();

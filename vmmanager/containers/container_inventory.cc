@@ -1,6 +1,7 @@
 #include "vmmanager/containers/container_inventory.h"
 
 #include <spdlog/spdlog.h>
+#include <unistd.h>
 
 #include <algorithm>
 
@@ -18,6 +19,9 @@ namespace {
 // Between attempts to remove what is to be removed by itself.
 constexpr milliseconds kFirstAgain{1'000};
 constexpr milliseconds kLastAgain{300'000};
+
+// Of a row, where there is no such VM.
+constexpr char kNoVm[] = "";
 
 }  // namespace
 
@@ -149,7 +153,7 @@ Task<absl::Status> ContainerInventory::Load() {
     if (!stored.ok() || (!vm.ok() && vm_is_known)) {
       spdlog::error("container {} is left alone: {}", row.id,
                     (stored.ok() ? vm.status() : stored.status()).ToString());
-      unreadable_.insert(row.id);
+      unreadable_[row.id] = vm_is_known ? row.vm_id : kNoVm;
     } else if (vm.ok()) {
       Add(*std::move(stored), HomeOf(*vm), false);
     } else {
@@ -162,6 +166,7 @@ Task<absl::Status> ContainerInventory::Load() {
 Task<void> ContainerInventory::TakeUp(ImageStore& images) {
   deps_.images = &images;
   for (const StoredContainer& orphan : std::exchange(orphans_, {})) co_await ForgetRow(orphan);
+  co_await ForgetUnreadableIn(kNoVm);
   Containers half;
   Containers whole;
   for (const auto& [id, container] : containers_) {
@@ -178,7 +183,8 @@ Task<void> ContainerInventory::TakeUp(ImageStore& images) {
     const absl::Status unpinned = co_await images.Unpin(pin.owner);
     if (!unpinned.ok()) spdlog::warn("images: {}", unpinned.ToString());
   }
-  std::vector<std::string> keep(unreadable_.begin(), unreadable_.end());
+  std::vector<std::string> keep;
+  for (const auto& [id, vm_id] : unreadable_) keep.push_back(id);
   for (const auto& [id, container] : containers_) keep.push_back(id);
   const absl::Status swept = co_await scratch_.RemoveOthers(std::move(keep));
   if (!swept.ok()) spdlog::warn("containers: {}", swept.ToString());
@@ -190,6 +196,27 @@ Task<void> ContainerInventory::ForgetRow(StoredContainer stored) {
   absl::Status removed = co_await scratch_.Remove(id, stored.record.scratch_file());
   if (removed.ok()) removed = co_await deps_.store().DeleteContainer(id);
   if (!removed.ok()) spdlog::warn("container {}: {}", id, removed.ToString());
+}
+
+Task<void> ContainerInventory::ForgetUnreadableIn(std::string vm_id) {
+  for (std::string id = UnreadableIn(vm_id); !id.empty(); id = UnreadableIn(vm_id)) {
+    StoredContainer stored;
+    stored.record.set_container_id(id);
+    stored.record.set_scratch_file(scratch_.PathOf(id, v1::ScratchSpec()));
+    co_await ForgetRow(std::move(stored));
+    unreadable_.erase(id);
+    // A pin that stays goes with the next start.
+    absl::Status unpinned;
+    if (deps_.images != nullptr) unpinned = co_await deps_.images->Unpin(id);
+    if (!unpinned.ok()) spdlog::warn("container {}: {}", id, unpinned.ToString());
+  }
+}
+
+std::string ContainerInventory::UnreadableIn(const std::string& vm_id) const {
+  for (const auto& [id, its_vm] : unreadable_) {
+    if (its_vm == vm_id) return id;
+  }
+  return "";
 }
 
 Task<absl::Status> ContainerInventory::Remove(std::shared_ptr<VmContainer> container, bool force) {
@@ -245,6 +272,7 @@ Task<absl::Status> ContainerInventory::EndVm(std::shared_ptr<UtilityVm> vm) {
 }
 
 Task<void> ContainerInventory::ForgetVm(std::string vm_id) {
+  co_await ForgetUnreadableIn(vm_id);
   for (const auto& container : Of(vm_id)) {
     // Whoever makes one there finds that the VM has gone, and takes it out.
     if (container->being_made()) continue;
@@ -301,6 +329,18 @@ void ContainerInventory::RemoveIfDone(const std::shared_ptr<VmContainer>& contai
   scope_.Spawn(RemoveLater(this, container));
 }
 
+void ContainerInventory::NoteRemoved(const VmContainer& container) const {
+  if (options_.audit == nullptr) return;
+  rpc::AuditRecord record;
+  record.time = std::chrono::system_clock::now();
+  record.caller.way = rpc::Caller::Way::kLocal;
+  record.caller.uid = ::geteuid();
+  record.method = "automatic removal";
+  record.details = {{"container", container.name()}, {"vm", container.vm().name()}};
+  record.outcome = absl::StatusCodeToString(absl::StatusCode::kOk);
+  options_.audit->Write(record);
+}
+
 Task<void> ContainerInventory::RemoveLater(ContainerInventory* self,
                                            std::shared_ptr<VmContainer> container) {
   const auto [entry, first] = self->removing_.try_emplace(container->id());
@@ -321,6 +361,7 @@ Task<void> ContainerInventory::RemoveLater(ContainerInventory* self,
   }
   for (milliseconds pause = kFirstAgain;; pause = std::min(2 * pause, kLastAgain)) {
     const absl::Status removed = co_await self->Remove(container, true);
+    if (removed.ok()) self->NoteRemoved(*container);
     if (removed.ok() || container->gone() || self->closed_) co_return;
     spdlog::warn("container {}: {}; that is tried again", container->id(), removed.ToString());
     again->Reset();

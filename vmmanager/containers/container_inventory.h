@@ -11,6 +11,7 @@
 #include "absl/status/status.h"
 #include "absl/status/statusor.h"
 #include "vmmanager/containers/vm_container.h"
+#include "vmmanager/rpc/audit_log.h"
 
 namespace ferry::vm {
 
@@ -22,6 +23,7 @@ class ContainerInventory {
     std::optional<ProcessUser> scratch_user;  // QEMU's; nullopt: ours
     // How a VM is reached; tests have their own.
     std::function<std::unique_ptr<ContainerMachine>(std::shared_ptr<UtilityVm>)> make_machine;
+    rpc::AuditLog* audit = nullptr;  // is told what is removed without anybody's call
   };
 
   // `vms` must outlive it, and must be told to no other one.
@@ -59,6 +61,8 @@ class ContainerInventory {
 
   using Containers = std::vector<std::shared_ptr<VmContainer>>;
   Containers Of(const std::string& vm_id) const;
+  // The id of one whose row cannot be read; empty if all can.
+  std::string UnreadableIn(const std::string& vm_id) const;
   // One that a migration has brought, with its VM; written down.
   Task<absl::Status> Bring(StoredContainer stored, std::shared_ptr<UtilityVm> vm);
   // Their VM runs here since a moment ago, or runs here again.
@@ -80,6 +84,9 @@ class ContainerInventory {
                                    bool known);
   void Erase(const VmContainer& container);
   bool NameIsTaken(const std::string& name, const std::string& vm_id) const;
+  // ALREADY_EXISTS if it was another request, under the same id, that made it.
+  absl::Status CheckMadeBy(const v1::CreateContainerRequest& request,
+                           const VmContainer& made) const;
   // What that request has made, or (`half`) what is left of what it began to.
   std::shared_ptr<VmContainer> FindMade(const std::string& request_id, bool half) const;
 
@@ -100,7 +107,10 @@ class ContainerInventory {
   Task<void> ForgetVm(std::string vm_id);
   Task<absl::Status> VmDeparted(std::string vm_id);
   Task<void> ForgetRow(StoredContainer stored);
+  // Their VM is gone, and whatever they were with it.
+  Task<void> ForgetUnreadableIn(std::string vm_id);
   void RemoveIfDone(const std::shared_ptr<VmContainer>& container);
+  void NoteRemoved(const VmContainer& container) const;
   static Task<void> RemoveLater(ContainerInventory* self, std::shared_ptr<VmContainer> container);
 
   ScratchFiles scratch_;
@@ -113,7 +123,7 @@ class ContainerInventory {
   std::map<std::string, std::shared_ptr<Making>> makings_;          // by request id
   std::vector<StoredContainer> orphans_;                            // whose VM is gone
   std::set<std::string> expected_;                                  // ids
-  std::set<std::string> unreadable_;  // ids of rows that are left alone
+  std::map<std::string, std::string> unreadable_;  // ids of rows that are left alone, and their VMs
   // By id: what is removed by itself, as often as that takes, and what ends the wait in between.
   std::map<std::string, std::shared_ptr<AsyncEvent>> removing_;
   TaskScope scope_;

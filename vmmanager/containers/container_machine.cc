@@ -3,6 +3,7 @@
 #include "absl/strings/numbers.h"
 #include "bridge/runtime/status_macros.h"
 #include "guestmanager/container.h"
+#include "vmmanager/sandbox/agent_refusal.h"
 #include "vmmanager/sandbox/agent_wait.h"
 
 namespace ferry::vm {
@@ -52,32 +53,34 @@ class UtilityVmMachine final : public ContainerMachine {
 
   Task<absl::Status> MountDisk(bridge::MappedVirtualDisk disk) override {
     CO_ASSIGN_OR_RETURN(const std::shared_ptr<Guest> guest, co_await vm_->UsableGuest());
-    co_return co_await guest->container_host().AddDisk(std::move(disk));
+    co_return ToCaller(co_await guest->container_host().AddDisk(std::move(disk)));
   }
   Task<absl::Status> UnmountDisk(bridge::MappedVirtualDisk disk) override {
     CO_ASSIGN_OR_RETURN(const std::shared_ptr<Guest> guest, co_await vm_->UsableGuest());
-    co_return co_await guest->container_host().RemoveDisk(std::move(disk));
+    co_return ToCaller(co_await guest->container_host().RemoveDisk(std::move(disk)));
   }
   Task<absl::Status> EjectDisk(bridge::ScsiDevice disk) override {
     CO_ASSIGN_OR_RETURN(const std::shared_ptr<Guest> guest, co_await vm_->UsableGuest());
-    co_return co_await guest->container_host().EjectDisk(disk);
+    co_return ToCaller(co_await guest->container_host().EjectDisk(disk));
   }
   Task<absl::Status> CombineLayers(bridge::CombinedLayers layers) override {
     CO_ASSIGN_OR_RETURN(const std::shared_ptr<Guest> guest, co_await vm_->UsableGuest());
-    co_return co_await guest->container_host().CombineLayers(std::move(layers));
+    co_return ToCaller(co_await guest->container_host().CombineLayers(std::move(layers)));
   }
   Task<absl::Status> SeparateLayers(bridge::CombinedLayers layers) override {
     CO_ASSIGN_OR_RETURN(const std::shared_ptr<Guest> guest, co_await vm_->UsableGuest());
-    co_return co_await guest->container_host().SeparateLayers(std::move(layers));
+    co_return ToCaller(co_await guest->container_host().SeparateLayers(std::move(layers)));
   }
 
   Task<absl::Status> Create(guest::NewContainer container) override {
     CO_ASSIGN_OR_RETURN(const std::shared_ptr<Guest> guest, co_await vm_->UsableGuest());
-    co_return co_await guest->container_host().Create(std::move(container));
+    co_return ToCaller(co_await guest->container_host().Create(std::move(container)));
   }
   Task<absl::StatusOr<std::shared_ptr<guest::Process>>> Start(guest::ProcessSpec spec) override {
     CO_ASSIGN_OR_RETURN(const std::shared_ptr<Guest> guest, co_await vm_->UsableGuest());
-    co_return co_await guest->StartContainer(std::move(spec));
+    auto started = co_await guest->StartContainer(std::move(spec));
+    if (!started.ok()) co_return ToCaller(started.status());
+    co_return started;
   }
   Task<absl::StatusOr<std::shared_ptr<guest::Process>>> AwaitStart(std::string id) override {
     CO_ASSIGN_OR_RETURN(const std::shared_ptr<Guest> guest, co_await vm_->UsableGuest());
@@ -103,19 +106,20 @@ class UtilityVmMachine final : public ContainerMachine {
   }
   Task<absl::Status> Pause(std::string id) override {
     CO_ASSIGN_OR_RETURN(const std::shared_ptr<Guest> guest, co_await vm_->UsableGuest());
-    co_return co_await guest->container_host().Pause(std::move(id));
+    co_return ToCaller(co_await guest->container_host().Pause(std::move(id)));
   }
   Task<absl::Status> Resume(std::string id) override {
     CO_ASSIGN_OR_RETURN(const std::shared_ptr<Guest> guest, co_await vm_->UsableGuest());
-    co_return co_await guest->container_host().Resume(std::move(id));
+    co_return ToCaller(co_await guest->container_host().Resume(std::move(id)));
   }
   Task<absl::Status> Update(std::string id, std::string linux_resources) override {
     CO_ASSIGN_OR_RETURN(const std::shared_ptr<Guest> guest, co_await vm_->UsableGuest());
-    co_return co_await guest->container_host().Update(std::move(id), std::move(linux_resources));
+    co_return ToCaller(
+        co_await guest->container_host().Update(std::move(id), std::move(linux_resources)));
   }
   Task<absl::Status> Delete(std::string id) override {
     CO_ASSIGN_OR_RETURN(const std::shared_ptr<Guest> guest, co_await vm_->UsableGuest());
-    co_return co_await guest->container_host().Delete(std::move(id));
+    co_return ToCaller(co_await guest->container_host().Delete(std::move(id)));
   }
   Task<absl::StatusOr<bridge::ContainerProperties>> Properties(
       std::string id, std::vector<std::string> types) override {

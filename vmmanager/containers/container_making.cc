@@ -1,7 +1,9 @@
 // The part of ContainerInventory that makes containers.
+#include <google/protobuf/util/message_differencer.h>
 #include <spdlog/spdlog.h>
 
 #include "absl/strings/str_cat.h"
+#include "bridge/protocol/container_messages.h"
 #include "bridge/runtime/status_macros.h"
 #include "bridge/runtime/unix_time.h"
 #include "vmmanager/containers/container_inventory.h"
@@ -10,10 +12,13 @@
 #include "vmmanager/containers/counted.h"
 #include "vmmanager/containers/oci_specification.h"
 #include "vmmanager/rpc/error_info.h"
+#include "vmmanager/rpc/printable.h"
 #include "vmmanager/sandbox/wrong_state.h"
 
 namespace ferry::vm {
 namespace {
+
+using google::protobuf::util::MessageDifferencer;
 
 constexpr size_t kMaxRequestId = 128;
 constexpr size_t kMaxSpec = 48 * 1024;
@@ -40,6 +45,27 @@ absl::Status CheckRequest(const v1::CreateContainerRequest& request) {
   return ScratchFiles::Check(spec.scratch());
 }
 
+absl::Status NoNamespaces(const std::string& name) {
+  return rpc::ErrorWithReason(
+      absl::StatusCode::kFailedPrecondition,
+      absl::StrCat("container ", name, " has stopped, so nobody can share its namespaces any more"),
+      "wrong_state", "Name a container that runs, and is in no pod whose first one has ended.");
+}
+
+absl::Status CheckHasNamespaces(const VmContainer& sandbox) {
+  if (sandbox.state() != v1::CONTAINER_STATE_STOPPED) return absl::OkStatus();
+  return NoNamespaces(sandbox.name());
+}
+
+// Who asks for something else must not take what is there for it.
+absl::Status OtherRequest(const std::string& request_id, const std::string& name) {
+  return rpc::ErrorWithReason(
+      absl::StatusCode::kAlreadyExists,
+      absl::StrCat("request_id ", rpc::Printable(request_id, kMaxRequestId),
+                   " was another request's, which made container ", name),
+      "request_id_taken", "Use another request_id for another container; a UUID is a good choice.");
+}
+
 }  // namespace
 
 struct ContainerInventory::Making {
@@ -56,6 +82,21 @@ struct ContainerInventory::Making {
   AsyncEvent done;
   std::optional<absl::StatusOr<std::shared_ptr<VmContainer>>> result;
 };
+
+absl::Status ContainerInventory::CheckMadeBy(const v1::CreateContainerRequest& request,
+                                             const VmContainer& made) const {
+  v1::ContainerSpec wanted = request.spec();
+  // A name was made up, and limits may have been changed since.
+  if (wanted.name().empty()) wanted.set_name(made.name());
+  *wanted.mutable_limits() = made.spec().limits();
+  const auto vm = deps_.vms.Find(request.vm());
+  const bool there = request.has_new_vm() ? made.record().owns_vm()
+                                          : vm.ok() && (*vm)->id() == made.record().vm_id();
+  v1::ContainerSpec has = made.spec();
+  has.mutable_limits();
+  if (there && MessageDifferencer::Equals(wanted, has)) return absl::OkStatus();
+  return OtherRequest(request.request_id(), made.name());
+}
 
 std::shared_ptr<VmContainer> ContainerInventory::FindMade(const std::string& request_id,
                                                           bool half) const {
@@ -77,7 +118,10 @@ Task<absl::StatusOr<std::shared_ptr<VmContainer>>> ContainerInventory::Create(
   CO_RETURN_IF_ERROR(CheckRequest(request));
   while (true) {
     CO_RETURN_IF_ERROR(CheckServing());
-    if (auto made = FindMade(request.request_id(), false)) co_return made;
+    if (auto made = FindMade(request.request_id(), false)) {
+      CO_RETURN_IF_ERROR(CheckMadeBy(request, *made));
+      co_return made;
+    }
     const auto found = makings_.find(request.request_id());
     const bool joins = !request.request_id().empty() && found != makings_.end();
     if (auto half = joins ? nullptr : FindMade(request.request_id(), true)) {
@@ -88,6 +132,9 @@ Task<absl::StatusOr<std::shared_ptr<VmContainer>>> ContainerInventory::Create(
     std::shared_ptr<Making> making;
     if (joins) {
       making = found->second;
+      if (!MessageDifferencer::Equals(making->request, request)) {
+        co_return OtherRequest(request.request_id(), making->request.spec().name());
+      }
     } else {
       making = std::make_shared<Making>(deps_.executor());
       making->request = request;
@@ -129,7 +176,9 @@ Task<absl::StatusOr<std::shared_ptr<VmContainer>>> ContainerInventory::Make(
   CO_ASSIGN_OR_RETURN(const Image image, deps_.images->Find(making->request.spec().image()));
   OciInputs inputs;
   inputs.id = making->id;
-  inputs.root_path = "/";
+  // As long as it will be.
+  inputs.root_path = absl::StrCat(bridge::kBundleRoot, "/", making->id, "/rootfs");
+  if (!making->request.spec().pod().empty()) inputs.sandbox_id = making->id;
   inputs.spec = &making->request.spec();
   inputs.image = &image.config;
   CO_RETURN_IF_ERROR(MakeOciSpecification(inputs).status());
@@ -200,18 +249,18 @@ absl::StatusOr<std::string> ContainerInventory::SandboxOf(const std::string& pod
                                                           const UtilityVm& vm) const {
   if (pod.empty()) return std::string();
   ASSIGN_OR_RETURN(const std::shared_ptr<VmContainer> sandbox, Find(pod, vm.id()));
-  if (sandbox->state() == v1::CONTAINER_STATE_STOPPED) {
-    return rpc::ErrorWithReason(
-        absl::StatusCode::kFailedPrecondition,
-        absl::StrCat("container ", sandbox->name(), " has stopped, so its namespaces are gone"),
-        "wrong_state", "Name a container that runs.");
-  }
+  RETURN_IF_ERROR(CheckHasNamespaces(*sandbox));
   if (sandbox->being_removed()) {
     return absl::NotFoundError(
         absl::StrCat("container ", sandbox->name(), " is just being removed"));
   }
   const std::string& its = sandbox->record().sandbox_id();
-  return its.empty() ? sandbox->id() : its;
+  if (its.empty()) return sandbox->id();
+  // A member of a pod may run on when the container that it shares with has ended.
+  const auto owner = containers_.find(its);
+  if (owner == containers_.end()) return NoNamespaces(sandbox->name());
+  RETURN_IF_ERROR(CheckHasNamespaces(*owner->second));
+  return its;
 }
 
 absl::Status ContainerInventory::CheckPlace(const UtilityVm& vm,

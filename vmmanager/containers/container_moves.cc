@@ -35,6 +35,14 @@ DiskSlot SlotOf(const state::v1::ContainerDisk& disk) { return {disk.controller(
 }  // namespace
 
 absl::Status ContainerExports::CheckMovable(const std::string& vm_id) const {
+  if (const std::string id = containers_.UnreadableIn(vm_id); !id.empty()) {
+    return rpc::ErrorWithReason(
+        absl::StatusCode::kFailedPrecondition,
+        absl::StrCat("the record of container ", ShortContainerId(id),
+                     ", which is in the VM, cannot be read, so it would stay behind"),
+        "container_unreadable",
+        "Use the ferryd that wrote it; or delete the VM, which takes the container with it.");
+  }
   for (const auto& container : containers_.Of(vm_id)) {
     if (container->being_made() || container->being_removed()) {
       return rpc::ErrorWithReason(absl::StatusCode::kFailedPrecondition,

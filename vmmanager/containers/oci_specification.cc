@@ -1,5 +1,6 @@
 #include "vmmanager/containers/oci_specification.h"
 
+#include <algorithm>
 #include <boost/json/array.hpp>
 #include <boost/json/object.hpp>
 #include <boost/json/parse.hpp>
@@ -8,6 +9,7 @@
 #include <cstring>
 #include <map>
 
+#include "absl/strings/ascii.h"
 #include "absl/strings/numbers.h"
 #include "absl/strings/str_cat.h"
 #include "absl/strings/str_split.h"
@@ -24,6 +26,9 @@ constexpr char kOciVersion[] = "1.0.2";
 constexpr char kDefaultPath[] = "PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
 // A message to the agent has 64 KiB, and quotes inside it are written as four bytes.
 constexpr size_t kMaxTexts = 24 * 1024;
+constexpr size_t kMaxSent = 62 * 1024;  // of the same, with what else such a message says
+constexpr size_t kMaxUser = 256;
+constexpr size_t kMaxDirectory = 4096;
 constexpr size_t kShown = 64;
 constexpr uint32_t kMaxTerminal = 4096;
 
@@ -121,10 +126,12 @@ json::object User(const std::string& user) {
 
 bool IsRoot(const std::string& user) {
   const std::string name = user.substr(0, user.find(':'));
-  return name.empty() || name == "root" || name == "0";
+  uint32_t uid = 0;
+  return name.empty() || name == "root" || (absl::SimpleAtoi(name, &uid) && uid == 0);
 }
 
-// Another user than root keeps what it may become, as after an execve.
+// Another user than root keeps what it may become, as after an execve. The agent finds out which
+// other names are root's.
 json::object Capabilities(const std::string& user) {
   json::object sets{{"bounding", ToArray(kCapabilities)}};
   if (IsRoot(user)) {
@@ -135,10 +142,43 @@ json::object Capabilities(const std::string& user) {
 }
 
 absl::Status CheckDirectory(const std::string& directory) {
+  if (directory.size() > kMaxDirectory) {
+    return absl::InvalidArgumentError(absl::StrCat("the container's working directory has ",
+                                                   directory.size(), " bytes; it may have ",
+                                                   kMaxDirectory));
+  }
   if (directory[0] == '/' && directory.find('\0') == std::string::npos) return absl::OkStatus();
   return absl::InvalidArgumentError(absl::StrCat("the container's working directory is \"",
                                                  rpc::Printable(directory, kShown),
                                                  "\"; use an absolute path"));
+}
+
+// As the agent takes it.
+absl::Status CheckUser(const std::string& user) {
+  const bool printable = std::all_of(user.begin(), user.end(), absl::ascii_isgraph);
+  if (printable && user.size() <= kMaxUser) return absl::OkStatus();
+  return absl::InvalidArgumentError(
+      absl::StrCat("the container's user is \"", rpc::Printable(user, kShown),
+                   "\"; use names or numbers without spaces, at most ", kMaxUser, " bytes"));
+}
+
+absl::Status CheckArguments(const std::vector<std::string>& arguments) {
+  for (const std::string& argument : arguments) {
+    if (argument.find('\0') == std::string::npos) continue;
+    return absl::InvalidArgumentError(
+        absl::StrCat("the container's command has \"", rpc::Printable(argument, kShown),
+                     "\", with a byte 0 in it, at which a program would see it end"));
+  }
+  return absl::OkStatus();
+}
+
+// The agent is sent such a text inside another one, where quotes and controls take more room.
+absl::Status CheckLength(const std::string& text) {
+  const size_t size = json::serialize(json::string(text)).size();
+  if (size <= kMaxSent) return absl::OkStatus();
+  return absl::InvalidArgumentError(
+      absl::StrCat("what the container's runtime is told has ", size, " bytes, and may have ",
+                   kMaxSent, "; shorten the command or the environment, the image's included"));
 }
 
 absl::Status CheckSize(const std::vector<std::string>& arguments,
@@ -215,11 +255,13 @@ absl::StatusOr<json::object> Process(const OciInputs& inputs) {
   ASSIGN_OR_RETURN(const std::vector<std::string> environment,
                    ContainerEnvironment(spec, image, HostnameOf(inputs)));
   RETURN_IF_ERROR(CheckSize(arguments, environment));
+  RETURN_IF_ERROR(CheckArguments(arguments));
   RETURN_IF_ERROR(CheckTerminal(spec.terminal_size()));
   std::string directory = spec.working_directory();
   if (directory.empty()) directory = image.working_dir.empty() ? "/" : image.working_dir;
   RETURN_IF_ERROR(CheckDirectory(directory));
   const std::string& user = spec.user().empty() ? image.user : spec.user();
+  RETURN_IF_ERROR(CheckUser(user));
   json::object process{
       {"terminal", spec.terminal()}, {"user", User(user)}, {"args", ToArray(arguments)},
       {"env", ToArray(environment)}, {"cwd", directory},   {"capabilities", Capabilities(user)}};
@@ -280,7 +322,10 @@ absl::StatusOr<std::vector<std::string>> ContainerEnvironment(const v1::Containe
   environment.Set(kDefaultPath);
   environment.Set(absl::StrCat("HOSTNAME=", hostname));
   if (spec.terminal()) environment.Set("TERM=xterm");
-  for (const std::string& entry : image.env) environment.Set(entry);
+  // Nobody who runs an image can mend what it has there.
+  for (const std::string& entry : image.env) {
+    if (CheckEntry(entry).ok()) environment.Set(entry);
+  }
   for (const std::string& entry : spec.environment()) {
     RETURN_IF_ERROR(CheckEntry(entry));
     environment.Set(entry);
@@ -307,6 +352,7 @@ absl::StatusOr<OciTexts> MakeOciSpecification(const OciInputs& inputs) {
                      {"io.kubernetes.cri.sandbox-id", inputs.sandbox_id}};
   }
   texts.specification = json::serialize(specification);
+  RETURN_IF_ERROR(CheckLength(texts.specification));
   return texts;
 }
 
@@ -314,6 +360,7 @@ absl::StatusOr<std::string> MakeExecProcess(const std::string& init_process,
                                             const v1::ProcessSpec& spec) {
   ASSIGN_OR_RETURN(json::object process, ParseProcess(init_process));
   if (spec.command_size() == 0) return absl::InvalidArgumentError("no command was given");
+  RETURN_IF_ERROR(CheckArguments({spec.command().begin(), spec.command().end()}));
   process["args"] = ToArray(spec.command());
   process["terminal"] = spec.terminal();
   process.erase("consoleSize");
@@ -322,6 +369,7 @@ absl::StatusOr<std::string> MakeExecProcess(const std::string& init_process,
     process["cwd"] = spec.working_directory();
   }
   if (!spec.user().empty()) {
+    RETURN_IF_ERROR(CheckUser(spec.user()));
     process["user"] = User(spec.user());
     process["capabilities"] = Capabilities(spec.user());
   }
@@ -335,7 +383,9 @@ absl::StatusOr<std::string> MakeExecProcess(const std::string& init_process,
   }
   RETURN_IF_ERROR(CheckSize({spec.command().begin(), spec.command().end()}, environment.entries()));
   process["env"] = ToArray(environment.entries());
-  return json::serialize(process);
+  std::string text = json::serialize(process);
+  RETURN_IF_ERROR(CheckLength(text));
+  return text;
 }
 
 std::vector<std::string> ArgumentsOf(const std::string& oci_process) {

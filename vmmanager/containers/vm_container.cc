@@ -38,6 +38,20 @@ std::string NextStep(v1::ContainerState state, const std::string& name) {
   }
 }
 
+// What a list of many tells of each: nothing that may be long.
+v1::ContainerSpec ShortSpec(const v1::ContainerSpec& whole) {
+  v1::ContainerSpec to;
+  to.set_name(whole.name());
+  to.set_image(whole.image());
+  to.set_terminal(whole.terminal());
+  to.set_detached(whole.detached());
+  *to.mutable_limits() = whole.limits();
+  to.set_read_only(whole.read_only());
+  to.set_pod(whole.pod());
+  to.set_remove_when_stopped(whole.remove_when_stopped());
+  return to;
+}
+
 }  // namespace
 
 VmContainer::VmContainer(ContainerDeps& deps, std::shared_ptr<ContainerHome> home,
@@ -85,12 +99,14 @@ v1::Container VmContainer::Describe(bool whole) const {
   const state::v1::ContainerRecord& from = record();
   v1::Container to;
   to.set_id(from.container_id());
-  *to.mutable_spec() = spec();
+  *to.mutable_spec() = whole ? spec() : ShortSpec(spec());
   to.set_vm_id(from.vm_id());
   to.set_vm_name(vm().name());
   to.set_state(state());
   to.set_image_id(from.image_id());
-  if (in_guest()) to.set_process_id(from.process_id());
+  // The number of one that was forgotten may be another process's.
+  const bool held = in_guest() && home_->machine->FindInit(id(), from.process_id()) != nullptr;
+  if (held) to.set_process_id(from.process_id());
   if (state() == v1::CONTAINER_STATE_STOPPED) *to.mutable_exit_status() = ToProto(from.exit());
   to.set_created_unix_ms(from.created_unix_ms());
   to.set_started_unix_ms(from.started_unix_ms());
@@ -108,8 +124,9 @@ absl::Status VmContainer::WrongState(const std::string& operation) const {
   const std::string text = gone_ ? absl::StrCat("container ", name(), " is not there any more")
                                  : absl::StrCat("container ", name(), " cannot be ", operation,
                                                 ": it is ", ContainerStateName(state()));
-  return rpc::ErrorWithReason(absl::StatusCode::kFailedPrecondition, text, "wrong_state",
-                              gone_ ? "" : NextStep(state(), name()));
+  return rpc::ErrorWithReason(
+      absl::StatusCode::kFailedPrecondition, text, "wrong_state",
+      gone_ ? "See which there are: ferryctl container list -a" : NextStep(state(), name()));
 }
 
 absl::Status VmContainer::CheckRunning(const std::string& operation) const {
@@ -361,8 +378,10 @@ Task<absl::StatusOr<bridge::ContainerMetrics>> VmContainer::Stats() {
   CO_ASSIGN_OR_RETURN(const bridge::ContainerProperties properties,
                       co_await home_->machine->Properties(id(), std::move(types)));
   if (properties.metrics.has_value()) co_return *properties.metrics;
-  co_return absl::UnavailableError(
-      absl::StrCat("the agent of VM ", vm().name(), " has no numbers of container ", name()));
+  co_return rpc::ErrorWithReason(
+      absl::StatusCode::kUnavailable,
+      absl::StrCat("the agent of VM ", vm().name(), " has no numbers of container ", name()),
+      "no_numbers", "It may just have ended: ferryctl container inspect tells. Else try again.");
 }
 
 }  // namespace ferry::vm

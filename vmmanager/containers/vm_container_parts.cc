@@ -46,17 +46,23 @@ bridge::CombinedLayers VmContainer::Layers() const {
 absl::Status VmContainer::CheckThere(const std::function<absl::Status()>& go_on) const {
   RETURN_IF_ERROR(go_on());
   if (in_guest()) return absl::OkStatus();
-  return absl::UnavailableError(
-      absl::StrCat("VM ", vm().name(), " ended while container ", name(), " was being made"));
+  return rpc::ErrorWithReason(
+      absl::StatusCode::kUnavailable,
+      absl::StrCat("VM ", vm().name(), " ended while container ", name(), " was being made"),
+      "vm_ended",
+      absl::StrCat("See why (ferryctl vm inspect ", vm().name(),
+                   "); with more memory it may not, if it ran out of that."));
 }
 
 Task<absl::Status> VmContainer::Make(Image image, std::function<absl::Status()> go_on) {
   auto self = shared_from_this();
   const AsyncMutex::Guard turn = co_await operation_.Lock();
   if (image.layers.empty() || image.layers.size() > bridge::kMaxLayers) {
-    co_return absl::FailedPreconditionError(
+    co_return rpc::ErrorWithReason(
+        absl::StatusCode::kFailedPrecondition,
         absl::StrCat("image ", image.name, " has ", image.layers.size(),
-                     " layers; a container takes 1 to ", bridge::kMaxLayers));
+                     " layers; a container takes 1 to ", bridge::kMaxLayers),
+        "too_many_layers", "Build the image with fewer layers, and import it again.");
   }
   state::v1::ContainerRecord& record = stored_.record;
   record.set_image_id(image.id);

@@ -136,6 +136,8 @@ absl::Status AuthorizeRequest(const Caller& caller, const google::protobuf::Mess
   return absl::OkStatus();
 }
 
+bool SeesSecrets(const Caller& caller) { return caller.Has(kOperators); }
+
 bool Changes(const Rule& rule, const google::protobuf::Message& request) {
   if (request.GetDescriptor() == v1::RecoverSessionRequest::descriptor()) {
     return static_cast<const v1::RecoverSessionRequest&>(request).force();

@@ -34,6 +34,9 @@ absl::Status Authorize(const Caller& caller, absl::string_view method);
 // What depends on the request: some methods do more, or less, by what is asked.
 absl::Status AuthorizeRequest(const Caller& caller, const google::protobuf::Message& request);
 
+// Whether environments are for this caller: passwords are handed to programs in them.
+bool SeesSecrets(const Caller& caller);
+
 // Whether this call changes state.
 bool Changes(const Rule& rule, const google::protobuf::Message& request);
 

@@ -2,6 +2,7 @@
 #include "absl/strings/numbers.h"
 #include "absl/strings/str_cat.h"
 #include "bridge/runtime/status_macros.h"
+#include "vmmanager/rpc/error_info.h"
 #include "vmmanager/sandbox/utility_vm.h"
 
 namespace ferry::vm {
@@ -38,8 +39,10 @@ Task<absl::StatusOr<DiskSlot>> UtilityVm::AttachDisk(schema::Attachment disk) {
   DiskSlot slot;
   while (attachments.contains(absl::StrCat(slot.lun))) ++slot.lun;
   if (attachments.size() >= kMaxDisks) {
-    co_return absl::ResourceExhaustedError(absl::StrCat(
-        "VM ", row_.name, " has ", attachments.size(), " disks, the most it can have"));
+    co_return rpc::ErrorWithReason(
+        absl::StatusCode::kResourceExhausted,
+        absl::StrCat("VM ", row_.name, " has ", attachments.size(), " disks, the most it can have"),
+        "too_many_disks", "Remove containers from it (ferryctl container rm), or use another VM.");
   }
   const std::string lun = absl::StrCat(slot.lun);
   std::shared_ptr<ComputeSystem> system = system_;

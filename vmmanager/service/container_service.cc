@@ -2,6 +2,7 @@
 
 #include "bridge/runtime/status_macros.h"
 #include "bridge/runtime/unix_time.h"
+#include "vmmanager/rpc/authorization.h"
 #include "vmmanager/rpc/unary_reactor.h"
 #include "vmmanager/service/process_conversion.h"
 
@@ -133,10 +134,13 @@ grpc::ServerUnaryReactor* ContainerService::GetContainer(grpc::CallbackServerCon
                                                          v1::Container* response) {
   return rpc::ServeUnary(
       context, executor(), request, response,
-      [this](const v1::ContainerRef& ref) -> Task<absl::StatusOr<v1::Container>> {
+      [this, all = rpc::SeesSecrets(rpc::CallerOf(*context))](
+          const v1::ContainerRef& ref) -> Task<absl::StatusOr<v1::Container>> {
         auto container = Find(ref);
         if (!container.ok()) co_return container.status();
-        co_return (*container)->Describe(true);
+        v1::Container told = (*container)->Describe(true);
+        if (!all) told.mutable_spec()->clear_environment();
+        co_return told;
       },
       rpc::OnCallerGone::kCancel);
 }

@@ -2,8 +2,10 @@
 
 #include "absl/strings/str_cat.h"
 #include "bridge/runtime/status_macros.h"
+#include "vmmanager/rpc/authorization.h"
 #include "vmmanager/rpc/stream_reactor.h"
 #include "vmmanager/rpc/unary_reactor.h"
+#include "vmmanager/sandbox/agent_refusal.h"
 #include "vmmanager/sandbox/agent_wait.h"
 #include "vmmanager/service/attach_call.h"
 #include "vmmanager/service/process_conversion.h"
@@ -46,31 +48,53 @@ absl::StatusOr<std::string> GuestService::PutIntoContainer(const UtilityVm& vm,
   return container->ExecProcess(wanted);
 }
 
+Task<absl::StatusOr<std::shared_ptr<guest::Process>>> GuestService::MadeBefore(
+    std::shared_ptr<UtilityVm> vm, std::string request_id) {
+  // Of a VM that does not run nothing is known; whoever makes one there says why.
+  if (request_id.empty() || vm->guest() == nullptr) co_return nullptr;
+  CO_ASSIGN_OR_RETURN(const std::shared_ptr<guest::Guest> guest, co_await vm->UsableGuest());
+  auto made = co_await WithDeadline(inventory_.deps().settings.answer_wait, "the guest's agent",
+                                    guest->MadeBefore(std::move(request_id)));
+  if (absl::IsDeadlineExceeded(made.status())) co_return NoAnswer(*vm);
+  co_return made;
+}
+
+Task<absl::StatusOr<std::shared_ptr<guest::Process>>> GuestService::Make(
+    std::shared_ptr<UtilityVm> vm, v1::CreateProcessRequest request) {
+  CO_ASSIGN_OR_RETURN(guest::ProcessSpec spec, ToSpec(request.spec()));
+  CO_ASSIGN_OR_RETURN(std::string oci_process, PutIntoContainer(*vm, request.spec(), &spec));
+  CO_ASSIGN_OR_RETURN(const std::shared_ptr<guest::Guest> guest,
+                      co_await ReadyGuest(vm, agent_wait()));
+  co_await rpc::RunToEndFromHere();
+  std::string request_id = request.request_id();
+  auto process = co_await WithDeadline(
+      inventory_.deps().settings.answer_wait, "the guest's agent",
+      guest->CreateProcess(std::move(spec), std::move(request_id), std::move(oci_process)));
+  if (absl::IsDeadlineExceeded(process.status())) co_return NoAnswer(*vm);
+  if (!process.ok()) co_return ToCaller(process.status());
+  co_return process;
+}
+
 grpc::ServerUnaryReactor* GuestService::CreateProcess(grpc::CallbackServerContext* context,
                                                       const v1::CreateProcessRequest* request,
                                                       v1::Process* response) {
   return rpc::ServeUnary(
       context, executor(), request, response,
       [this](const v1::CreateProcessRequest& create) -> Task<absl::StatusOr<v1::Process>> {
-        CO_ASSIGN_OR_RETURN(guest::ProcessSpec spec, ToSpec(create.spec()));
         CO_RETURN_IF_ERROR(CheckRequestId(create.request_id()));
         auto vm = inventory_.Find(create.vm());
         if (!vm.ok()) co_return vm.status();
-        CO_ASSIGN_OR_RETURN(std::string oci_process, PutIntoContainer(**vm, create.spec(), &spec));
-        auto guest = co_await ReadyGuest(*vm, agent_wait());
-        if (!guest.ok()) co_return guest.status();
-        co_await rpc::RunToEndFromHere();
-        std::string request_id = create.request_id();
-        auto process =
-            co_await WithDeadline(inventory_.deps().settings.answer_wait, "the guest's agent",
-                                  (*guest)->CreateProcess(std::move(spec), std::move(request_id),
-                                                          std::move(oci_process)));
-        if (absl::IsDeadlineExceeded(process.status())) co_return NoAnswer(**vm);
+        auto process = co_await MadeBefore(*vm, create.request_id());
+        if (!process.ok()) co_return process.status();
+        const bool is_new = *process == nullptr;
+        if (is_new) process = co_await Make(*vm, create);
         if (!process.ok()) co_return process.status();
         // From the answer on the caller may count on finding it again.
         CO_RETURN_IF_ERROR(co_await (*vm)->Persist());
-        inventory_.deps().events.Publish("process.created", (*vm)->id(),
-                                         {{"process", absl::StrCat((*process)->pid())}});
+        if (is_new) {
+          inventory_.deps().events.Publish("process.created", (*vm)->id(),
+                                           {{"process", absl::StrCat((*process)->pid())}});
+        }
         co_return ToProto((*vm)->id(), **process);
       },
       rpc::OnCallerGone::kCancel);
@@ -81,7 +105,7 @@ grpc::ServerUnaryReactor* GuestService::ListProcesses(grpc::CallbackServerContex
                                                       v1::ListProcessesResponse* response) {
   return rpc::ServeUnary(
       context, executor(), request, response,
-      [this](
+      [this, all = rpc::SeesSecrets(rpc::CallerOf(*context))](
           const v1::ListProcessesRequest& list) -> Task<absl::StatusOr<v1::ListProcessesResponse>> {
         auto vm = inventory_.Find(list.vm());
         if (!vm.ok()) co_return vm.status();
@@ -89,7 +113,9 @@ grpc::ServerUnaryReactor* GuestService::ListProcesses(grpc::CallbackServerContex
         if (!guest.ok()) co_return guest.status();
         v1::ListProcessesResponse processes;
         for (const auto& process : (*guest)->processes()) {
-          *processes.add_processes() = ToProto((*vm)->id(), *process);
+          v1::Process* told = processes.add_processes();
+          *told = ToProto((*vm)->id(), *process);
+          if (!all) told->mutable_spec()->clear_environment();
         }
         co_return processes;
       },

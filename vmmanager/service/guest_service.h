@@ -32,6 +32,11 @@ class GuestService final : public v1::GuestService::CallbackService {
   // Says in which container of the VM, if in one, and as whom; returns what its runtime is told.
   absl::StatusOr<std::string> PutIntoContainer(const UtilityVm& vm, const v1::ProcessSpec& wanted,
                                                guest::ProcessSpec* spec) const;
+  // The process of an earlier call with this id; nullptr if there was none that is still known.
+  Task<absl::StatusOr<std::shared_ptr<guest::Process>>> MadeBefore(std::shared_ptr<UtilityVm> vm,
+                                                                   std::string request_id);
+  Task<absl::StatusOr<std::shared_ptr<guest::Process>>> Make(std::shared_ptr<UtilityVm> vm,
+                                                             v1::CreateProcessRequest request);
   // False if it had already exited.
   Task<absl::StatusOr<bool>> Signal(const v1::SignalProcessRequest& request);
 

@@ -1,5 +1,6 @@
 #include "guestmanager/guest_containers.h"
 
+#include "bridge/protocol/run_failure.h"
 #include "tests/unit/guestmanager/guest_fixture.h"
 
 namespace ferry::guest {
@@ -86,12 +87,15 @@ TEST_F(GuestContainersTest, RefusalsMeanWhatTheirNumberSays) {
       {bridge::kHresultInvalidState, absl::StatusCode::kFailedPrecondition},
       {bridge::kHresultInvalidArgument, absl::StatusCode::kInvalidArgument},
       {bridge::kHresultNotImplemented, absl::StatusCode::kUnimplemented},
+      {bridge::kHresultNoProgram, absl::StatusCode::kFailedPrecondition},
+      {bridge::kHresultCannotRun, absl::StatusCode::kFailedPrecondition},
       {bridge::kHresultFailed, absl::StatusCode::kUnknown}};
   for (const auto& [hresult, code] : meanings) {
     agent_->refusals[bridge::kPauseContainer] = hresult;
     const absl::Status refused = Ask(host().Pause(kId));
     EXPECT_EQ(refused.code(), code) << refused;
     EXPECT_THAT(std::string(refused.message()), HasSubstr("could not pause the container"));
+    EXPECT_EQ(bridge::RunFailureOf(refused), bridge::RunFailureOf(hresult));
   }
 }
 

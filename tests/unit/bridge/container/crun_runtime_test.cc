@@ -121,6 +121,14 @@ TEST_F(CrunRuntimeTest, AnErrorIsTheLastThingThatCrunSaid) {
   EXPECT_TRUE(LeftNoFiles());
 }
 
+TEST_F(CrunRuntimeTest, ThatAProgramIsMissingIsToldBesideTheWords) {
+  const auto exec =
+      Exec("echo '2023-01-02T03:04:05Z: executable file `x` not found' >>$log; exit 1", "{}",
+           /*terminal=*/false);
+  EXPECT_EQ(exec.status().message(), "crun: executable file `x` not found");
+  EXPECT_EQ(RunFailureOf(exec.status()), RunFailure::kNoProgram);
+}
+
 TEST_F(CrunRuntimeTest, ThatCrunIsMissingIsNotThatAContainerIs) {
   CrunRuntime runtime(io_.get_executor(), options_, pids_);
   EXPECT_EQ(Await(runtime.Delete(kId)).code(), absl::StatusCode::kInternal);

@@ -145,14 +145,15 @@ TEST_F(LinuxVolumesTest, ADeviceIsRemovedThroughSysfs) {
 
 TEST_F(LinuxVolumesTest, ABundlesRemovalTakesNothingButTheBundle) {
   const std::string bundle = folder_.path() + "/bundle";
-  EXPECT_TRUE(Volumes().WriteBundle(bundle, "{}").ok());
+  EXPECT_TRUE(Volumes().WriteBundle(bundle, {{"config.json", "{}"}, {"hosts", "h"}}).ok());
   EXPECT_TRUE(Await(volumes_->RemoveBundle(bundle)).ok());
   EXPECT_FALSE(fs::exists(bundle));
-  EXPECT_TRUE(volumes_->WriteBundle(bundle, "{}").ok());
+  EXPECT_TRUE(volumes_->WriteBundle(bundle, {{"config.json", "{}"}, {"hosts", "h"}}).ok());
   fs::create_directories(bundle + "/rootfs");
   std::ofstream(bundle + "/rootfs/precious") << "kept";
   EXPECT_TRUE(Await(volumes_->RemoveBundle(bundle)).ok());
   EXPECT_FALSE(fs::exists(bundle + "/config.json"));
+  EXPECT_FALSE(fs::exists(bundle + "/hosts"));
   EXPECT_TRUE(fs::exists(bundle + "/rootfs/precious"));
 }
 

@@ -148,6 +148,21 @@ TEST(OciSpecTest, TellsWhichUserIsToBeLookedUp) {
   EXPECT_FALSE(CompleteProcess(parameters).ok());
 }
 
+TEST(OciSpecTest, ANameThatIsRootsHasRootsCapabilities) {
+  const std::string process = R"({"capabilities":{"bounding":["CAP_KILL"]}})";
+  ResolvedUser user;
+  const json::value root = json::parse(*SetProcessUser(process, user));
+  EXPECT_EQ(root.at("capabilities").at("effective"), json::parse(R"(["CAP_KILL"])"));
+  EXPECT_EQ(root.at("capabilities").at("permitted"), json::parse(R"(["CAP_KILL"])"));
+  const json::value given = json::parse(
+      *SetProcessUser(R"({"capabilities":{"bounding":["CAP_KILL"],"effective":[]}})", user));
+  EXPECT_EQ(given.at("capabilities").at("effective"), json::array());
+  EXPECT_FALSE(given.at("capabilities").as_object().contains("permitted"));
+  user.uid = 33;
+  const json::value web = json::parse(*SetProcessUser(process, user));
+  EXPECT_EQ(web.at("capabilities"), json::parse(process).at("capabilities"));
+}
+
 TEST(OciSpecTest, PutsAUserInTheNamesPlace) {
   ResolvedUser user;
   user.uid = 33;

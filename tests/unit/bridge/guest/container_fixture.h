@@ -13,6 +13,7 @@
 #include "bridge/container/fake_container_runtime.h"
 #include "bridge/container/fake_volumes.h"
 #include "bridge/guest/orphan_reaper.h"
+#include "bridge/protocol/run_failure.h"
 #include "tests/unit/bridge/guest/guest_server_fixture.h"
 
 namespace ferry::bridge {

@@ -33,11 +33,12 @@ class ContainerHostTest : public TaskTest {
     }
   }
 
-  Task<absl::Status> Create(const std::string& user = "") {
+  Task<absl::Status> Create(const std::string& user = "", const std::string& more = "") {
     ContainerConfig config;
     config.oci_bundle_path = "/run/gcs/c/1";
-    config.oci_specification = absl::StrCat(R"({"ociVersion":"1","process":{"args":["sh"])",
-                                            UserMember(user), R"(},"root":{"path":"rootfs"}})");
+    config.oci_specification =
+        absl::StrCat(R"({"ociVersion":"1","process":{"args":["sh"])", UserMember(user),
+                     R"(},"root":{"path":"rootfs"})", more, "}");
     return host_->Create(kId, config, kNullGuid);
   }
 
@@ -102,6 +103,24 @@ TEST_F(ContainerHostTest, TheInitsUserIsLookedUpInItsOwnFiles) {
   EXPECT_NE(config.find(R"("uid":33)"), std::string::npos) << config;
   EXPECT_NE(config.find("HOME=/srv/web"), std::string::npos) << config;
   EXPECT_EQ(config.find("username"), std::string::npos) << config;
+}
+
+TEST_F(ContainerHostTest, OneThatSharesAHostNameSharesTheFilesThatSayIt) {
+  volumes_.name_files = {"hosts"};
+  ASSERT_TRUE(Await(Create("", R"(,"hostname":"shop")")).ok());
+  EXPECT_EQ(volumes_.calls.front(), "find names /run/gcs/c/1/rootfs");
+  EXPECT_NE(volumes_.bundles["/run/gcs/c/1"].find(R"("/run/gcs/c/1/hosts")"), std::string::npos);
+  EXPECT_EQ(volumes_.bundle_files["/run/gcs/c/1"]["hostname"], "shop\n");
+  ContainerConfig member;
+  member.oci_bundle_path = "/run/gcs/c/2";
+  member.oci_specification = absl::StrCat(
+      R"({"ociVersion":"1","process":{"args":["sh"]},"root":{"path":"rootfs","readonly":true},)",
+      R"("annotations":{"io.kubernetes.cri.container-type":"container",)",
+      R"("io.kubernetes.cri.sandbox-id":")", kId, R"("}})");
+  const absl::Status made = Await(host_->Create(std::string(64, '2'), member, kNullGuid));
+  ASSERT_TRUE(made.ok()) << made;
+  EXPECT_EQ(volumes_.calls.back(), "find names /run/gcs/c/2/rootfs ro");
+  EXPECT_NE(volumes_.bundles["/run/gcs/c/2"].find(R"("/run/gcs/c/1/hosts")"), std::string::npos);
 }
 
 TEST_F(ContainerHostTest, AnUnknownUserLeavesNothingBehind) {

@@ -100,9 +100,12 @@ TEST_F(ContainerRequestsTest, AFailureToCreateLeavesNothing) {
     EXPECT_EQ(client->error, "crun: no such command");
     EXPECT_TRUE(volumes->bundles.empty());
     // The mounts in there are not its own.
-    EXPECT_TRUE(volumes->calls.empty());
+    EXPECT_EQ(Calls(volumes->calls), "find names /run/gcs/c/rootfs;");
     EXPECT_EQ(co_await client->Properties(kOne, "State"), "0xc037010e");
     EXPECT_EQ(Calls(runtime->calls), "create 1 /run/gcs/c/1;delete 1;");
+    runtime->failures["create"] =
+        WithRunFailure(absl::InternalError("no sh"), RunFailure::kNoProgram);
+    EXPECT_EQ(co_await client->Create(kOne), kHresultNoProgram);
     EXPECT_EQ(co_await client->Create("../../etc"), kHresultInvalidArgument);
     EXPECT_EQ(co_await client->Create(kOne), kHresultOk);
   };
@@ -171,7 +174,7 @@ TEST_F(ContainerRequestsTest, UnknownResourcesAndRequestsAreErrors) {
       EXPECT_EQ(co_await client->Modify(kNullGuid, type, "PodCgroupMemoryLimit", "{}"),
                 kHresultInvalidArgument);
     }
-    EXPECT_TRUE(volumes->calls.empty());
+    EXPECT_EQ(Calls(volumes->calls), "find names /run/gcs/c/rootfs;");
   };
   Run(test(&transport_, &volumes_));
 }

@@ -71,10 +71,11 @@ TEST_F(ContainerStartsTest, AFailureIsToldAgain) {
   auto test = [](FakeGuestTransport* transport, FakeContainerRuntime* runtime) -> Task<void> {
     auto client = co_await ContainerClient::Connect(transport);
     EXPECT_EQ(co_await client->Create(kOne), kHresultOk);
-    runtime->failures["start"] = absl::InternalError("crun: no such command");
+    runtime->failures["start"] =
+        WithRunFailure(absl::InternalError("crun: no such command"), RunFailure::kCannotRun);
     for (int time = 0; time < 2; ++time) {
       const auto refused = co_await client->Start(kOne, kCall);
-      EXPECT_EQ(HResult(refused.result), kHresultFailed);
+      EXPECT_EQ(HResult(refused.result), kHresultCannotRun);
       EXPECT_EQ(refused.error_message, "crun: no such command");
     }
     // The container is as it was, and somebody else may try.

@@ -83,6 +83,8 @@ TEST(GoldenTest, Hresults) {
   EXPECT_EQ(kHresultAlreadyExists, 0xc037010fu);
   EXPECT_EQ(kHresultAlreadyStopped, 0xc0370110u);
   EXPECT_EQ(kHresultInvalidState, 0x80370105u);
+  EXPECT_EQ(kHresultNoProgram, 0x80070002u);
+  EXPECT_EQ(kHresultCannotRun, 0x800700c1u);
 }
 
 // Each text is written by Ferry's agent, and understood by Ferry's host.

@@ -247,22 +247,39 @@ TEST_F(ContainerCommandsTest, ExecFindsTheVmOfAContainer) {
   EXPECT_EQ(Ferryctl({"exec", "--container", "shop", "other", "--", "ls"}), kExecFailed);
   EXPECT_EQ(Ferryctl({"exec", "-u", "7", "one", "--", "ls"}), kExecFailed);
   EXPECT_EQ(Ferryctl({"exec", "--container", "shop", "--"}), kExecFailed);
-  process_.create_status = absl::InternalError("open executable: Permission denied");
+  process_.create_status =
+      rpc::ErrorWithReason(absl::StatusCode::kFailedPrecondition, "no", "cannot_run");
   EXPECT_EQ(Ferryctl({"exec", "--container", "shop", "--", "/etc"}), kCannotRun);
   EXPECT_EQ(Ferryctl({"exec", "one", "--", "/etc"}), kExecFailed);
 }
 
 TEST(CommandFailureCode, TellsAProgramThatIsNotThereFromOneThatCannotBeRun) {
-  for (const auto& [text, code] : std::vector<std::pair<const char*, int>>{
-           {"crun: executable file `x` not found in $PATH: No such file or directory", kNoProgram},
-           {"exec container process (missing dynamic library?) `/x`: No such file or directory",
-            kNoProgram},
-           {"open executable: Permission denied", kCannotRun},
-           {"exec container process `/x`: Exec format error", kCannotRun},
-           {"mount `/proc`: No such file or directory", kExecFailed},
-           {"", kExecFailed}}) {
-    EXPECT_EQ(CommandFailureCode(absl::InternalError(text)), code) << text;
+  for (const auto& [reason, code] :
+       std::vector<std::pair<const char*, int>>{{"no_program", kNoProgram},
+                                                {"cannot_run", kCannotRun},
+                                                {"wrong_state", kExecFailed},
+                                                {"", kExecFailed}}) {
+    const absl::Status status =
+        rpc::ErrorWithReason(absl::StatusCode::kFailedPrecondition, "text", reason);
+    EXPECT_EQ(CommandFailureCode(status), code) << reason;
   }
+  // An image, or a folder, may be called anything.
+  EXPECT_EQ(CommandFailureCode(absl::NotFoundError("there is no image `executable file`")),
+            kExecFailed);
+}
+
+TEST_F(ContainerCommandsTest, WhoseInitIsNotKnownSaysHowItIs) {
+  containers_.Add("shop", v1::CONTAINER_STATE_STOPPED).set_process_id(0);
+  EXPECT_EQ(Ferryctl({"container", "attach", "shop"}), kExecFailed);
+  EXPECT_THAT(said_, HasSubstr("container shop has stopped"));
+  EXPECT_EQ(Ferryctl({"container", "kill", "shop"}), kRefused);
+  EXPECT_THAT(said_, HasSubstr("it is stopped"));
+  containers_.Add("shop", v1::CONTAINER_STATE_RUNNING).set_process_id(0);
+  EXPECT_EQ(Ferryctl({"container", "attach", "shop"}), kExecFailed);
+  EXPECT_THAT(said_, HasSubstr("container shop is running, but"));
+  EXPECT_EQ(Ferryctl({"container", "kill", "shop"}), kRefused);
+  EXPECT_THAT(said_, HasSubstr("ferryctl stop --force"));
+  EXPECT_EQ(process_.opens, 0);
 }
 
 TEST_F(ContainerCommandsTest, LogsPrintsWhatIsKept) {

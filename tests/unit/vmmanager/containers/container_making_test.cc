@@ -136,6 +136,56 @@ TEST_F(ContainerMakingTest, TheSameRequestMakesOneContainer) {
   EXPECT_EQ(Make(request)->id(), second->id());
 }
 
+TEST_F(ContainerMakingTest, TheSameIdForAnotherRequestIsRefused) {
+  Boot("vm");
+  Boot("vm2");
+  auto request = Request("vm", "");
+  request.set_request_id("r1");
+  auto first = Begin(containers_->Create(request));
+  auto other = request;
+  other.mutable_spec()->add_command("other");
+  const auto refuse = [&](const v1::CreateContainerRequest& repeated) {
+    const absl::Status refused = Await(containers_->Create(repeated)).status();
+    EXPECT_EQ(refused.code(), absl::StatusCode::kAlreadyExists) << refused;
+    EXPECT_THAT(NextStepOf(refused), HasSubstr("another request_id"));
+  };
+  refuse(other);
+  const auto made = *Finish(first);
+  refuse(other);
+  other = request;
+  other.set_vm("vm2");
+  refuse(other);
+  other.mutable_new_vm();
+  refuse(other);
+  RestartDaemon();
+  other = request;
+  other.mutable_spec()->add_environment("A=1");
+  refuse(other);
+  // Limits may have been changed since, and the VM named otherwise.
+  v1::ContainerLimits limits;
+  limits.set_pids(7);
+  ASSERT_TRUE(Await((*containers_->Find(made->id(), ""))->Update(limits)).ok());
+  request.set_vm(made->record().vm_id());
+  EXPECT_EQ(Make(request)->id(), made->id());
+}
+
+TEST_F(ContainerMakingTest, APodWhoseFirstContainerHasEndedIsJoinedByNobody) {
+  Boot("vm");
+  const auto first = Run(Request("vm", "first"));
+  auto member = Request("vm", "member");
+  member.mutable_spec()->set_pod("first");
+  Run(member);
+  Exit(*first, 0);
+  auto late = Request("vm", "late");
+  late.mutable_spec()->set_pod("member");
+  const absl::Status ended = Await(containers_->Create(late)).status();
+  EXPECT_EQ(ended.code(), absl::StatusCode::kFailedPrecondition);
+  EXPECT_THAT(std::string(ended.message()), HasSubstr("container first has stopped"));
+  EXPECT_FALSE(NextStepOf(ended).empty());
+  ASSERT_TRUE(Await(containers_->Remove(first, false)).ok());
+  EXPECT_FALSE(NextStepOf(Await(containers_->Create(late)).status()).empty());
+}
+
 TEST_F(ContainerMakingTest, NamesAreAVmsOwn) {
   Boot("vm");
   Boot("vm2");
@@ -263,7 +313,7 @@ TEST_F(ContainerMakingTest, PodsShareTheFirstOnesNamespaces) {
   request.mutable_spec()->set_pod("sandbox");
   const absl::Status stopped = Await(containers_->Create(request)).status();
   EXPECT_EQ(stopped.code(), absl::StatusCode::kFailedPrecondition);
-  EXPECT_THAT(std::string(stopped.message()), HasSubstr("its namespaces are gone"));
+  EXPECT_THAT(std::string(stopped.message()), HasSubstr("nobody can share its namespaces"));
 }
 
 }  // namespace

@@ -1,4 +1,6 @@
 #include "tests/unit/vmmanager/containers/containers_fixture.h"
+#include "vmmanager/containers/container_moves.h"
+#include "vmmanager/rpc/error_info.h"
 
 namespace ferry::vm {
 namespace {
@@ -330,6 +332,17 @@ TEST_F(ContainerRecoveryTest, ARowThatCannotBeReadIsLeftAlone) {
   EXPECT_EQ(Rows(), 1u);
   EXPECT_EQ(store_->Pins().size(), 1u);
   EXPECT_FALSE(ScratchFolders().empty());
+  // Its VM stays with it, and takes it along when it is deleted.
+  const ContainerExports exports(*containers_);
+  const absl::Status held = exports.CheckMovable(vm_->id());
+  EXPECT_EQ(rpc::ReasonOf(held), "container_unreadable");
+  EXPECT_FALSE(NextStepOf(held).empty());
+  const auto vm = *host_.inventory->Find("vm");
+  ASSERT_TRUE(Await(vm->Stop(true, milliseconds(0))).ok());
+  ASSERT_TRUE(Await(host_.inventory->Delete(vm)).ok());
+  EXPECT_EQ(Rows(), 0u);
+  EXPECT_TRUE(store_->Pins().empty());
+  EXPECT_TRUE(ScratchFolders().empty());
 }
 
 TEST_F(ContainerRecoveryTest, TheRowsOfAVmThatIsNotThereGo) {
@@ -337,6 +350,8 @@ TEST_F(ContainerRecoveryTest, TheRowsOfAVmThatIsNotThereGo) {
   StoredContainer stored{container->record(), container->spec()};
   stored.record.set_vm_id("gone");
   ASSERT_TRUE(Await(host_.store.PutContainer(ToRow(stored))).ok());
+  ASSERT_TRUE(
+      Await(host_.store.PutContainer({std::string(64, 'd'), "gone", "two", "damaged"})).ok());
   RestartDaemon();
   EXPECT_EQ(Rows(), 0u);
   EXPECT_TRUE(store_->Pins().empty());

@@ -37,6 +37,7 @@ class ContainersTest : public ImagesTest {
   void Open() {
     ContainerInventory::Options options;
     options.scratch_folder = scratch_folder();
+    options.audit = audit_.get();
     options.make_machine = [this](std::shared_ptr<UtilityVm> vm) {
       return std::make_unique<FakeContainerMachine>(Guest(vm->id()));
     };
@@ -115,6 +116,7 @@ class ContainersTest : public ImagesTest {
   FakeGuests guests_{io_.get_executor()};
   FakeHost host_{io_.get_executor(), "host-a:1", folder_.path(), guests_};
   std::map<std::string, std::unique_ptr<FakeContainerGuest>> guests_of_containers_;  // by VM
+  const std::unique_ptr<rpc::AuditLog> audit_ = *rpc::AuditLog::Open(folder_.path() + "/audit.log");
   std::unique_ptr<ContainerInventory> containers_;
 
  private:

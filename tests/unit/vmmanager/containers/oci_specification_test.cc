@@ -103,8 +103,13 @@ TEST_F(OciSpecificationTest, UsersAreNumbersOrTheAgentsToFind) {
     spec_.set_user(name);
     EXPECT_EQ(At("/process/user/username").as_string(), name);
   }
-  spec_.set_user("root");
-  EXPECT_FALSE(At("/process/capabilities/effective").as_array().empty());
+  for (const char* root : {"root", "0", "00", "+0:0", "0:7"}) {
+    spec_.set_user(root);
+    EXPECT_FALSE(At("/process/capabilities/effective").as_array().empty()) << root;
+  }
+  // The agent finds out whether that is root.
+  spec_.set_user("toor");
+  EXPECT_TRUE(At("/process/capabilities/effective").is_null());
 }
 
 TEST_F(OciSpecificationTest, DirectoryAndHostNameAreTheOnesThatWereAskedFor) {
@@ -215,6 +220,39 @@ TEST_F(OciSpecificationTest, WhatDoesNotFitIntoAMessageIsRefused) {
   image_.env = {"A=" + std::string(20'000, 'x')};
   spec_.add_command(std::string(5'000, 'y'));
   ExpectRefused("together they may have");
+}
+
+TEST_F(OciSpecificationTest, WhatIsWrittenWithMoreBytesIsMeasuredAsItIsSent) {
+  spec_.add_command(std::string(20'000, '"'));
+  ExpectRefused("shorten the command");
+  v1::ProcessSpec exec;
+  exec.add_command(std::string(20'000, '"'));
+  EXPECT_TRUE(absl::IsInvalidArgument(MakeExecProcess("{}", exec).status()));
+}
+
+TEST_F(OciSpecificationTest, UserFolderAndArgumentsHaveBounds) {
+  image_.user = std::string(257, 'u');
+  ExpectRefused("container's user");
+  spec_.set_user("a b");
+  ExpectRefused("container's user");
+  spec_.set_user("web");
+  image_.working_dir = "/" + std::string(4096, 'd');
+  ExpectRefused("working directory has 4097 bytes");
+  spec_.set_working_directory("/srv");
+  spec_.add_command(std::string("a\0b", 3));
+  ExpectRefused("a byte 0");
+  v1::ProcessSpec exec;
+  exec.add_command("ls");
+  exec.set_user(std::string(257, 'u'));
+  EXPECT_TRUE(absl::IsInvalidArgument(MakeExecProcess("{}", exec).status()));
+}
+
+TEST_F(OciSpecificationTest, WhatIsNoVariableInAnImageIsLeftOut) {
+  image_.env = {"GOOD=1", "bad", std::string("ZERO=a\0b", 8)};
+  const std::string environment = json::serialize(At("/process/env"));
+  EXPECT_THAT(environment, HasSubstr("GOOD=1"));
+  EXPECT_THAT(environment, testing::Not(HasSubstr("bad")));
+  EXPECT_THAT(environment, testing::Not(HasSubstr("ZERO")));
 }
 
 TEST(StopSignalTest, NamesAndNumbers) {

@@ -1,7 +1,9 @@
 #include "vmmanager/containers/vm_container.h"
 
+#include <boost/json/object.hpp>
 #include <boost/json/parse.hpp>
 #include <csignal>
+#include <fstream>
 
 #include "tests/unit/vmmanager/containers/containers_fixture.h"
 
@@ -225,6 +227,32 @@ TEST_F(VmContainerTest, OneThatIsToBeRemovedGoesOnceItsExitStatusWasTaken) {
   containers_->NoteExitTaken(vm_->id(), container->record().process_id());
   Until([&] { return container->gone() && store_->Pins().empty(); });
   ExpectNothingLeft(vm_->id());
+}
+
+TEST_F(VmContainerTest, TheNumberOfAnInitThatWasForgottenIsNotTold) {
+  const auto container = Run(Request("vm", "one"));
+  Exit(*container, 3);
+  EXPECT_NE(container->Describe(true).process_id(), 0u);
+  guest_->Forget(container->id());
+  EXPECT_EQ(container->Describe(true).process_id(), 0u);
+}
+
+TEST_F(VmContainerTest, WhatIsRemovedByItselfIsInTheAuditLog) {
+  auto request = Request("vm", "one");
+  request.mutable_spec()->set_remove_when_stopped(true);
+  request.mutable_spec()->set_detached(true);
+  const auto container = Run(request);
+  Exit(*container, 3);
+  Until([&] { return container->gone() && store_->Pins().empty(); });
+  Settle();
+  std::ifstream file(folder_.path() + "/audit.log");
+  std::string line;
+  ASSERT_TRUE(std::getline(file, line));
+  const boost::json::object record = boost::json::parse(line).as_object();
+  EXPECT_EQ(record.at("method").as_string(), "automatic removal");
+  EXPECT_EQ(record.at("request"), boost::json::parse(R"({"container":"one","vm":"vm"})"));
+  EXPECT_EQ(record.at("outcome").as_string(), "OK");
+  EXPECT_FALSE(std::getline(file, line));
 }
 
 TEST_F(VmContainerTest, ADetachedOneThatIsToBeRemovedGoesAtOnce) {

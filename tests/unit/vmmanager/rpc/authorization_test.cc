@@ -67,6 +67,14 @@ TEST(AuthorizationTest, WhatIsNotListedIsRefusedToEverybody) {
   }
 }
 
+TEST(AuthorizationTest, EnvironmentsAreForThoseWhoMayRunThings) {
+  EXPECT_FALSE(SeesSecrets(With({Role::kViewer})));
+  EXPECT_FALSE(SeesSecrets(With({Role::kPeer})));
+  EXPECT_TRUE(SeesSecrets(With({Role::kViewer, Role::kOperator})));
+  EXPECT_TRUE(SeesSecrets(With({Role::kAdmin})));
+  EXPECT_TRUE(SeesSecrets(Caller{.way = Caller::Way::kLocal}));
+}
+
 TEST(AuthorizationTest, WithoutARoleNothingIsPermitted) {
   for (const Rule& rule : Rules()) {
     EXPECT_EQ(Authorize(With({}), rule.method).code(), absl::StatusCode::kPermissionDenied)

@@ -4,8 +4,10 @@
 
 #include "ferry/v1/container.grpc.pb.h"
 #include "tests/unit/vmmanager/containers/containers_fixture.h"
+#include "tests/unit/vmmanager/identity/test_authority.h"
 #include "vmmanager/rpc/channel.h"
 #include "vmmanager/rpc/client_call.h"
+#include "vmmanager/rpc/error_info.h"
 #include "vmmanager/rpc/server.h"
 #include "vmmanager/service/guest_service.h"
 
@@ -111,6 +113,106 @@ TEST_F(ContainerServiceTest, ListsWhatRunsOrAllOfOneVmOrOfAll) {
   unknown.set_vm("none");
   EXPECT_EQ(Call(&ContainerAsync::ListContainers, unknown).status().code(),
             absl::StatusCode::kNotFound);
+}
+
+TEST_F(ContainerServiceTest, AListTellsNothingThatMayBeLong) {
+  Boot("vm");
+  auto request = Request("vm", "one");
+  request.mutable_spec()->add_command(std::string(10'000, 'c'));
+  request.mutable_spec()->add_environment("A=" + std::string(5'000, 'e'));
+  request.mutable_spec()->set_detached(true);
+  (*request.mutable_spec()->mutable_labels())["team"] = "a";
+  Make(request);
+  const auto list = Call(&ContainerAsync::ListContainers, {});
+  ASSERT_TRUE(list.ok()) << list.status();
+  ASSERT_EQ(list->containers_size(), 1);
+  EXPECT_LT(list->ByteSizeLong(), 1'000u);
+  EXPECT_EQ(list->containers(0).spec().image(), "web");
+  EXPECT_TRUE(list->containers(0).spec().detached());
+  const auto whole = Call(&ContainerAsync::GetContainer, Ref("one"));
+  EXPECT_EQ(whole->spec().environment_size(), 1);
+  EXPECT_EQ(whole->spec().labels().at("team"), "a");
+}
+
+TEST_F(ContainerServiceTest, WhoMayOnlyLookSeesNoEnvironment) {
+  const auto vm = Boot("vm");
+  auto create = Request("vm", "one");
+  create.mutable_spec()->add_environment("PASSWORD=x");
+  Make(create);
+  v1::CreateProcessRequest exec;
+  exec.set_vm("vm");
+  exec.mutable_spec()->add_command("ls");
+  (*exec.mutable_spec()->mutable_environment())["PASSWORD"] = "x";
+  ASSERT_TRUE(Await(rpc::CallUnary(processes_->async(), &GuestAsync::CreateProcess, exec,
+                                   milliseconds(60'000)))
+                  .ok());
+  identity::TestAuthority authority;
+  ContainerService containers(*containers_);
+  GuestService guests(*host_.inventory, containers_.get());
+  rpc::ServerOptions options;
+  options.tcp_addresses = {"127.0.0.1:0"};
+  options.tls = *identity::CertificateFiles::Open(authority.Issue("host", {identity::Role::kPeer}));
+  const auto server = *rpc::Server::Start(options, {&containers, &guests});
+  for (const auto& [role, sees] :
+       {std::pair(identity::Role::kViewer, false), std::pair(identity::Role::kOperator, true)}) {
+    const auto channel =
+        *rpc::MakeChannel(server->tcp_addresses()[0], authority.Issue("caller", {role}));
+    const auto stub = v1::ContainerService::NewStub(channel);
+    const auto told = Await(rpc::CallUnary(stub->async(), &ContainerAsync::GetContainer, Ref("one"),
+                                           milliseconds(60'000)));
+    ASSERT_TRUE(told.ok()) << told.status();
+    EXPECT_EQ(told->spec().environment_size() == 1, sees);
+    const auto processes = v1::GuestService::NewStub(channel);
+    v1::ListProcessesRequest list;
+    list.set_vm("vm");
+    const auto listed = Await(
+        rpc::CallUnary(processes->async(), &GuestAsync::ListProcesses, list, milliseconds(60'000)));
+    ASSERT_TRUE(listed.ok()) << listed.status();
+    EXPECT_EQ(listed->processes(0).spec().environment_size() == 1, sees);
+  }
+  Await(server->Shutdown(milliseconds(0)));
+}
+
+TEST_F(ContainerServiceTest, AProcessThatWasMadeIsFoundAgainWhenItsContainerHasStopped) {
+  Boot("vm");
+  const auto container = Run(Request("vm", "one"));
+  v1::CreateProcessRequest request;
+  request.set_vm("vm");
+  request.mutable_spec()->add_command("ls");
+  request.mutable_spec()->set_container("one");
+  request.set_request_id("r1");
+  const auto exec = [&] {
+    return Await(rpc::CallUnary(processes_->async(), &GuestAsync::CreateProcess, request,
+                                milliseconds(60'000)));
+  };
+  const auto process = exec();
+  ASSERT_TRUE(process.ok()) << process.status();
+  Exit(*container, 0);
+  const auto again = exec();
+  ASSERT_TRUE(again.ok()) << again.status();
+  EXPECT_EQ(again->id(), process->id());
+  request.set_request_id("r2");
+  EXPECT_EQ(exec().status().code(), absl::StatusCode::kFailedPrecondition);
+}
+
+TEST_F(ContainerServiceTest, WhyAProgramWasNotRunIsTheReason) {
+  const auto vm = Boot("vm");
+  Run(Request("vm", "one"));
+  v1::CreateProcessRequest request;
+  request.set_vm("vm");
+  request.mutable_spec()->add_command("ls");
+  request.mutable_spec()->set_container("one");
+  for (const auto& [number, reason] : {std::pair(bridge::kHresultNoProgram, "no_program"),
+                                       std::pair(bridge::kHresultCannotRun, "cannot_run"),
+                                       std::pair(bridge::kHresultFailed, "guest_failed")}) {
+    guests_.Agent(vm->id()).refusals[bridge::kExecuteProcess] = number;
+    const absl::Status refused =
+        Await(rpc::CallUnary(processes_->async(), &GuestAsync::CreateProcess, request,
+                             milliseconds(60'000)))
+            .status();
+    EXPECT_EQ(rpc::ReasonOf(refused), reason);
+    EXPECT_FALSE(NextStepOf(refused).empty());
+  }
 }
 
 TEST_F(ContainerServiceTest, ACallerThatLeavesCallsItOff) {
