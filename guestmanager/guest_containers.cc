@@ -153,6 +153,12 @@ Task<absl::Status> GuestContainers::EjectDisk(bridge::ScsiDevice disk) {
                             absl::StrCat("let go of the disk ", disk.controller, "/", disk.lun));
 }
 
+Task<absl::Status> GuestContainers::AddDirectory(bridge::MappedDirectory directory) {
+  std::string settings = Encode(directory);
+  co_return co_await Modify(kVm, "Add", bridge::kResourceMappedDirectory, std::move(settings),
+                            absl::StrCat("mount the shared folder at ", directory.mount_path));
+}
+
 Task<absl::Status> GuestContainers::CombineLayers(bridge::CombinedLayers layers) {
   std::string settings = Encode(layers);
   co_return co_await Modify(kVm, "Add", bridge::kResourceCombinedLayers, std::move(settings),

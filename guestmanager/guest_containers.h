@@ -49,6 +49,8 @@ class GuestContainers {
   Task<absl::Status> RemoveDisk(bridge::MappedVirtualDisk disk);
   // The guest lets go of the device, which may be taken out of the VM then.
   Task<absl::Status> EjectDisk(bridge::ScsiDevice disk);
+  // Mounts a folder that the VM shares with its host.
+  Task<absl::Status> AddDirectory(bridge::MappedDirectory directory);
   Task<absl::Status> CombineLayers(bridge::CombinedLayers layers);
   Task<absl::Status> SeparateLayers(bridge::CombinedLayers layers);
 

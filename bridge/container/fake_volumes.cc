@@ -19,6 +19,12 @@ Task<absl::Status> FakeVolumes::CombineLayers(CombinedLayers layers) {
   co_return absl::OkStatus();
 }
 
+Task<absl::Status> FakeVolumes::MountDirectory(MappedDirectory directory) {
+  calls.push_back(absl::StrCat("mount ", directory.share_name, directory.read_only ? " ro " : " ",
+                               directory.mount_path));
+  co_return absl::OkStatus();
+}
+
 Task<absl::Status> FakeVolumes::Unmount(std::string path) {
   calls.push_back(absl::StrCat("unmount ", path));
   co_return absl::OkStatus();

@@ -214,6 +214,19 @@ Task<absl::Status> LinuxVolumes::CombineLayers(CombinedLayers layers) {
   co_return co_await Mount(root, root, std::move(work));
 }
 
+Task<absl::Status> LinuxVolumes::MountDirectory(MappedDirectory directory) {
+  const std::string path = directory.mount_path;
+  const Claim claim(*this, path);
+  CO_RETURN_IF_ERROR(claim.status());
+  CO_RETURN_IF_ERROR(CheckFree(path));
+  std::function<absl::Status()> work = [options = options_, modules = modules_, path,
+                                        plan = PlanDirectory(directory)] {
+    const absl::Status loaded = LoadModules(modules, plan.type);
+    return loaded.ok() ? options.mount(plan.source, path, plan) : loaded;
+  };
+  co_return co_await Mount(directory.share_name, path, std::move(work));
+}
+
 Task<absl::Status> LinuxVolumes::Unmount(std::string path) {
   const Claim claim(*this, path);
   CO_RETURN_IF_ERROR(claim.status());

@@ -40,6 +40,7 @@ class LinuxVolumes : public Volumes {
   Task<absl::Status> AwaitDisk(ScsiDevice device) override;
   Task<absl::Status> MountDisk(MappedVirtualDisk disk) override;
   Task<absl::Status> CombineLayers(CombinedLayers layers) override;
+  Task<absl::Status> MountDirectory(MappedDirectory directory) override;
   Task<absl::Status> Unmount(std::string path) override;
   Task<absl::Status> RemoveDevice(ScsiDevice device) override;
   absl::Status WriteBundle(const std::string& bundle, const BundleFiles& files) override;

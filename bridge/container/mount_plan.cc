@@ -13,6 +13,9 @@ namespace {
 // mount(2) takes one page, with the zero at its end.
 constexpr size_t kMaxMountData = 4095;
 
+// MS_NOSYMFOLLOW, of which the C library does not know yet.
+constexpr unsigned long kNoSymlinks = 256;
+
 bool HasAt(std::string_view start, size_t offset, std::string_view magic) {
   return start.size() >= offset + magic.size() && start.substr(offset, magic.size()) == magic;
 }
@@ -73,6 +76,16 @@ absl::StatusOr<MountPlan> PlanDisk(const MappedVirtualDisk& disk, const std::str
   if (plan.data.size() > kMaxMountData) {
     return absl::InvalidArgumentError("the mount options are too long");
   }
+  return plan;
+}
+
+MountPlan PlanDirectory(const MappedDirectory& directory) {
+  MountPlan plan;
+  plan.source = directory.share_name;
+  plan.type = "virtiofs";
+  // Whoever may write to the folder could otherwise put a link where a container's mount begins.
+  plan.flags = kNoSymlinks | MS_NODEV;
+  if (directory.read_only) plan.flags |= MS_RDONLY;
   return plan;
 }
 

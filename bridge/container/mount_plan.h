@@ -31,6 +31,8 @@ bool IsBlank(std::string_view start);
 // INVALID_ARGUMENT for a file system that the agent does not mount, or not writable.
 absl::StatusOr<MountPlan> PlanDisk(const MappedVirtualDisk& disk, const std::string& filesystem);
 
+MountPlan PlanDirectory(const MappedDirectory& directory);
+
 // The kernel modules that a file system needs, in their order.
 std::vector<std::string> ModulesFor(const std::string& filesystem);
 

@@ -13,10 +13,10 @@
 
 namespace ferry::bridge {
 
-// Disks and layers of the guest. All calls have deadlines of their own, because a disk may hang;
-// what is late may still be done after its call has failed. A late mount can be removed as if it
-// were there, and comes to nothing then. Removing what is not there is OK, so
-// that requests can be repeated; a call about a disk or a path at which another one is under way is
+// Disks, layers and shared folders of the guest. All calls have deadlines of their own, because a
+// disk may hang; what is late may still be done after its call has failed. A late mount can be
+// removed as if it were there, and comes to nothing then. Removing what is not there is OK, so that
+// requests can be repeated; a call about a disk or a path at which another one is under way is
 // FAILED_PRECONDITION.
 class Volumes {
  public:
@@ -30,7 +30,10 @@ class Volumes {
   virtual Task<absl::Status> MountDisk(MappedVirtualDisk disk) = 0;
   virtual Task<absl::Status> CombineLayers(CombinedLayers layers) = 0;
 
-  // Undoes one of the two. FAILED_PRECONDITION if what is mounted there is somebody else's.
+  // Mounts a folder that the host shares.
+  virtual Task<absl::Status> MountDirectory(MappedDirectory directory) = 0;
+
+  // Undoes one of the three. FAILED_PRECONDITION if what is mounted there is somebody else's.
   virtual Task<absl::Status> Unmount(std::string path) = 0;
 
   // Lets go of a disk that nothing has mounted, so that it can be unplugged.

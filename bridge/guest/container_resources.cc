@@ -45,6 +45,11 @@ Task<absl::Status> ContainerHost::ModifyVm(ModifySettingsRequest request) {
     if (remove) co_return co_await parts_.volumes->Unmount(disk.mount_path);
     co_return co_await MountDisk(std::move(disk));
   }
+  if (type == kResourceMappedDirectory && (add || remove)) {
+    CO_ASSIGN_OR_RETURN(MappedDirectory directory, Decode<MappedDirectory>(request.settings));
+    if (remove) co_return co_await parts_.volumes->Unmount(directory.mount_path);
+    co_return co_await parts_.volumes->MountDirectory(std::move(directory));
+  }
   if (type == kResourceCombinedLayers && (add || remove)) {
     CO_ASSIGN_OR_RETURN(CombinedLayers layers, Decode<CombinedLayers>(request.settings));
     if (remove) co_return co_await parts_.volumes->Unmount(layers.container_root_path);

@@ -137,6 +137,31 @@ absl::StatusOr<MappedVirtualDisk> Decode(std::string_view text) {
   return DecodeText<MappedVirtualDisk>(text, kResourceMappedVirtualDisk, read);
 }
 
+std::string Encode(const MappedDirectory& directory) {
+  return json::serialize(json::object{{"MountPath", directory.mount_path},
+                                      {"ShareName", directory.share_name},
+                                      {"ReadOnly", directory.read_only}});
+}
+
+template <>
+absl::StatusOr<MappedDirectory> Decode(std::string_view text) {
+  const auto read = [](const FieldReader& in, MappedDirectory* out) {
+    ReadPath(in, "MountPath", &out->mount_path);
+    in.Required("ShareName");
+    in.Text("ShareName", &out->share_name);
+    const bool fits = !out->share_name.empty() && out->share_name.size() <= kMaxShareName &&
+                      std::all_of(out->share_name.begin(), out->share_name.end(),
+                                  [](char c) { return absl::ascii_isgraph(c); });
+    if (!fits) in.Complain("ShareName", "must have 1 to 36 visible characters");
+    in.Bool("ReadOnly", &out->read_only);
+    // hcsshim's, whose folders come over 9p on a vsock port.
+    uint32_t port = 0;
+    in.U32("Port", &port);
+    if (port != 0) in.Complain("Port", "is not supported");
+  };
+  return DecodeText<MappedDirectory>(text, kResourceMappedDirectory, read);
+}
+
 std::string Encode(const ScsiDevice& device) {
   return json::serialize(json::object{{"Controller", device.controller}, {"Lun", device.lun}});
 }

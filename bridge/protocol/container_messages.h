@@ -21,6 +21,9 @@ inline constexpr size_t kMaxLayers = 64;
 // All bundles lie below this folder of the guest.
 inline constexpr char kBundleRoot[] = "/run/gcs/c";
 
+// The longest tag of a virtio-fs device.
+inline constexpr size_t kMaxShareName = 36;
+
 // 64 hexadecimal digits.
 bool IsContainerId(std::string_view id);
 
@@ -41,6 +44,7 @@ struct ContainerConfig {
 
 // Resource types of ModifySettings that the agent knows.
 inline constexpr char kResourceMappedVirtualDisk[] = "MappedVirtualDisk";        // Add, Remove
+inline constexpr char kResourceMappedDirectory[] = "MappedDirectory";            // Add, Remove
 inline constexpr char kResourceScsiDevice[] = "SCSIDevice";                      // Remove
 inline constexpr char kResourceCombinedLayers[] = "CombinedLayers";              // Add, Remove
 inline constexpr char kResourceContainerConstraints[] = "ContainerConstraints";  // Update
@@ -56,6 +60,14 @@ struct MappedVirtualDisk {
   bool ensure_filesystem = false;  // makes ext4 on a disk whose first MiB is zeros
   std::string filesystem;          // erofs, squashfs or ext4; empty: what the disk holds
   std::vector<std::string> options;
+};
+
+// A folder that the host shares with the VM by virtio-fs, mounted. Symbolic links are not followed
+// through the mount itself, so that a path below it leads nowhere else.
+struct MappedDirectory {
+  std::string mount_path;
+  std::string share_name;  // the device's tag
+  bool read_only = false;
 };
 
 struct ScsiDevice {
@@ -131,6 +143,7 @@ struct ContainerProperties {
 
 std::string Encode(const ContainerConfig& config);
 std::string Encode(const MappedVirtualDisk& disk);
+std::string Encode(const MappedDirectory& directory);
 std::string Encode(const ScsiDevice& device);
 std::string Encode(const CombinedLayers& layers);
 std::string Encode(const ContainerConstraints& constraints);
@@ -142,6 +155,8 @@ template <>
 absl::StatusOr<ContainerConfig> Decode(std::string_view text);
 template <>
 absl::StatusOr<MappedVirtualDisk> Decode(std::string_view text);
+template <>
+absl::StatusOr<MappedDirectory> Decode(std::string_view text);
 template <>
 absl::StatusOr<ScsiDevice> Decode(std::string_view text);
 template <>

@@ -105,5 +105,18 @@ TEST(MountTableTest, FindsWhatIsMountedInAFolderTheLastFirst) {
   EXPECT_TRUE(MountPointsBelow(kTable, "/other").empty());
 }
 
+TEST(MountPlanTest, ASharedFolderFollowsNoLinks) {
+  MappedDirectory directory;
+  directory.mount_path = "/run/gcs/s/0";
+  directory.share_name = "ferry-share-0";
+  constexpr unsigned long kNoSymlinks = 256;
+  MountPlan plan = PlanDirectory(directory);
+  EXPECT_EQ(plan.type, "virtiofs");
+  EXPECT_EQ(plan.source, "ferry-share-0");
+  EXPECT_EQ(plan.flags, kNoSymlinks | MS_NODEV);
+  directory.read_only = true;
+  EXPECT_EQ(PlanDirectory(directory).flags, kNoSymlinks | MS_NODEV | MS_RDONLY);
+}
+
 }  // namespace
 }  // namespace ferry::bridge

@@ -6,6 +6,7 @@ namespace ferry::bridge {
 namespace {
 
 constexpr char kDisk[] = R"({"MountPath":"/run/layers/1","Controller":1,"Lun":3,"ReadOnly":true})";
+constexpr char kFolder[] = R"({"MountPath":"/run/gcs/s/0","ShareName":"share","ReadOnly":true})";
 constexpr char kLayers[] =
     R"({"ContainerRootPath":"/run/gcs/c/rootfs","Layers":[{"Id":"a","Path":"/run/layers/1"}]})";
 // Not in coroutines: GCC 12 miscompiles initializer lists there.
@@ -142,6 +143,12 @@ TEST_F(ContainerRequestsTest, DisksAndLayersGoToTheVolumes) {
     EXPECT_EQ(Calls(volumes->calls),
               "await 1:3;mount 1:3 /run/layers/1;combine 1 /run/gcs/c/rootfs;"
               "unmount /run/gcs/c/rootfs;unmount /run/layers/1;remove 0:3;");
+    volumes->calls.clear();
+    EXPECT_EQ(co_await client->Modify(kNullGuid, "Add", "MappedDirectory", kFolder), kHresultOk);
+    EXPECT_EQ(co_await client->Modify(kNullGuid, "Remove", "MappedDirectory", kFolder), kHresultOk);
+    EXPECT_EQ(co_await client->Modify(kNullGuid, "Update", "MappedDirectory", kFolder),
+              kHresultInvalidArgument);
+    EXPECT_EQ(Calls(volumes->calls), "mount share ro /run/gcs/s/0;unmount /run/gcs/s/0;");
     volumes->disk_status = absl::NotFoundError("there is no SCSI controller 1; the VM has 0");
     EXPECT_EQ(co_await client->Modify(kNullGuid, "Add", "MappedVirtualDisk", kDisk),
               kHresultFailed);

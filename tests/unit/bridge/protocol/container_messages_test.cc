@@ -166,5 +166,24 @@ TEST(ContainerMessagesTest, QueriesAskForWhatTheyName) {
   EXPECT_FALSE(Decode<PropertyQuery>("[]").ok());
 }
 
+TEST(ContainerMessagesTest, MappedDirectory) {
+  const auto directory = Decode<MappedDirectory>(
+      R"({"MountPath":"/run/gcs/s/0","ShareName":"ferry-share-0","ReadOnly":true})");
+  ASSERT_TRUE(directory.ok()) << directory.status();
+  EXPECT_EQ(directory->mount_path, "/run/gcs/s/0");
+  EXPECT_EQ(directory->share_name, "ferry-share-0");
+  EXPECT_TRUE(directory->read_only);
+  EXPECT_EQ(Encode(*Decode<MappedDirectory>(Encode(*directory))), Encode(*directory));
+  const std::string long_name(kMaxShareName + 1, 'a');
+  for (const std::string& bad :
+       {std::string(R"({"MountPath":"/m"})"), std::string(R"({"MountPath":"/m","ShareName":""})"),
+        std::string(R"({"MountPath":"/m","ShareName":"a b"})"),
+        "{\"MountPath\":\"/m\",\"ShareName\":\"" + long_name + "\"}",
+        std::string(R"({"MountPath":"/m/..","ShareName":"a"})"),
+        std::string(R"({"MountPath":"/m","ShareName":"a","Port":564})")}) {
+    EXPECT_FALSE(Decode<MappedDirectory>(bad).ok()) << bad;
+  }
+}
+
 }  // namespace
 }  // namespace ferry::bridge
