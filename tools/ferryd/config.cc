@@ -64,6 +64,8 @@ void AddFlags(CLI::App& app, FerrydConfig& config) {
                  "MiB of this host's memory that arriving VMs must leave free")
       ->capture_default_str();
   app.add_option("--qemu", config.qemu, "QEMU binary")->capture_default_str();
+  app.add_option("--virtiofsd", config.virtiofsd, "Serves the folders that VMs share")
+      ->capture_default_str();
   app.add_option("--qemu-user", config.qemu_user, "Run QEMU as this user");
   app.add_option("--cgroup", config.cgroup,
                  "Where each QEMU gets a control group (v2) of its own: a path below the mount of "

@@ -30,6 +30,7 @@ struct FerrydConfig {
   milliseconds stall_timeout{30'000};  // of a migration that moves no byte; 0: none
   uint64_t memory_reserve_mb = 0;      // that arriving VMs must leave free
   std::string qemu = "/usr/bin/qemu-system-x86_64";
+  std::string virtiofsd = "/usr/lib/qemu/virtiofsd";
   std::string qemu_user;        // QEMU runs as this user; empty: the daemon's
   std::string cgroup = "auto";  // where each QEMU gets a control group: auto, none or a path
   int nice = -10;               // ferryd's own; QEMU gets the one that ferryd was started with

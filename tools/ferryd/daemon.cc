@@ -277,6 +277,7 @@ Task<absl::Status> Daemon::OpenFence() {
 Task<absl::Status> Daemon::OpenBackend() {
   vm::QemuBackendConfig qemu;
   qemu.binary = config_.qemu;
+  qemu.virtiofsd = config_.virtiofsd;
   qemu.state_dir = config_.state_dir + "/vm";
   qemu.allow_kvm = !config_.no_kvm;
   parts_->vsock_ports =

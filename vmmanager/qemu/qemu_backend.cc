@@ -1,6 +1,7 @@
 #include "vmmanager/qemu/qemu_backend.h"
 
 #include <sys/stat.h>
+#include <unistd.h>
 
 #include <filesystem>
 
@@ -41,6 +42,18 @@ absl::Status CheckCpuModel(const BackendInfo& info, const std::string& name) {
                                                     absl::StrJoin(model->missing_features, ", ")));
 }
 
+absl::Status CheckShares(const QemuHost& host, const schema::VirtualMachine& machine) {
+  if (machine.devices.shares.empty()) return absl::OkStatus();
+  if (!host.capabilities.devices.contains("vhost-user-fs-pci")) {
+    return absl::FailedPreconditionError(absl::StrCat(
+        "QEMU ", host.info.version, " on this host cannot share folders: it lacks vhost-user-fs"));
+  }
+  if (::access(host.config.virtiofsd.c_str(), X_OK) == 0) return absl::OkStatus();
+  return absl::FailedPreconditionError(
+      absl::StrCat("this host cannot share folders: there is no program ", host.config.virtiofsd,
+                   "; ferryd --virtiofsd says where it is"));
+}
+
 absl::Status CheckDocument(const QemuHost& host, const std::string& id,
                            const schema::ComputeSystem& document) {
   RETURN_IF_ERROR(CheckId(id));
@@ -48,6 +61,7 @@ absl::Status CheckDocument(const QemuHost& host, const std::string& id,
   context.accelerator = host.info.accelerator;
   context.default_machine = host.info.machine_type;
   RETURN_IF_ERROR(BuildCommandLine(id, document.virtual_machine, context).status());
+  RETURN_IF_ERROR(CheckShares(host, document.virtual_machine));
   const std::string machine = MachineTypeOf(document.virtual_machine, host.info.machine_type);
   if (!host.capabilities.machine_types.contains(machine)) {
     return absl::FailedPreconditionError(

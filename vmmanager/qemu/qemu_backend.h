@@ -34,6 +34,7 @@ struct QemuBackendConfig {
   std::vector<std::string> extra_arguments;  // appended to each command line; for firmware tests
   GuestLinkFactory make_link;
   std::optional<KeptDescriptor> kept;
+  std::string virtiofsd = "/usr/lib/qemu/virtiofsd";  // serves the folders that VMs share
 };
 
 struct QemuHost;

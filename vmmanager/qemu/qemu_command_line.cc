@@ -19,8 +19,11 @@ constexpr int kSerialSlot = 4;
 constexpr int kVsockSlot = 5;
 constexpr int kRngSlot = 6;
 constexpr uint32_t kFirstScsiSlot = 8;
+constexpr uint32_t kFirstShareSlot = 16;
+static_assert(kFirstScsiSlot + kMaxControllers <= kFirstShareSlot);
 
 constexpr size_t kMaxNodeStem = 20;  // QEMU allows node names of 31 characters
+constexpr char kSharedMemory[] = "ram0";
 
 void Append(Words& words, std::initializer_list<std::string> more) {
   words.insert(words.end(), more);
@@ -43,6 +46,7 @@ std::string VirtioOnBus(const schema::VirtualMachine& machine, const std::string
 
 std::string MachineOf(const schema::VirtualMachine& machine, const std::string& fallback) {
   std::string option = EscapeOption(MachineTypeOf(machine, fallback));
+  if (!machine.devices.shares.empty()) absl::StrAppend(&option, ",memory-backend=", kSharedMemory);
   if (!IsLean(machine)) return option;
   for (const auto& [name, value] : kLeanMachine) absl::StrAppend(&option, ",", name, "=", value);
   return option;
@@ -70,7 +74,13 @@ void AddMachine(Words& words, const std::string& id, const schema::VirtualMachin
   Append(words, {"-machine", MachineOf(machine, context.default_machine)});
   Append(words, {"-accel", context.accelerator});
   Append(words, {"-cpu", EscapeOption(CpuModelOf(machine, context.accelerator))});
-  Append(words, {"-m", MemoryOf(machine, context.accelerator)});
+  const std::string memory = MemoryOf(machine, context.accelerator);
+  Append(words, {"-m", memory});
+  // Whoever serves a folder reads from and writes to the guest's memory.
+  if (!machine.devices.shares.empty()) {
+    Append(words, {"-object", absl::StrCat("memory-backend-memfd,id=", kSharedMemory,
+                                           ",share=on,size=", memory)});
+  }
   Append(words, {"-smp", absl::StrCat(machine.compute_topology.processor.count)});
   Append(words, {"-nodefaults", "-no-user-config", "-nographic", "-display", "none"});
   Append(words, {"-vga", "none", "-S"});
@@ -163,6 +173,27 @@ absl::Status AddDisks(Words& words, const schema::VirtualMachine& machine) {
   return absl::OkStatus();
 }
 
+absl::Status AddShares(Words& words, const schema::VirtualMachine& machine, bool incoming) {
+  if (incoming && !machine.devices.shares.empty()) {
+    return absl::InvalidArgumentError("a machine that shares folders of its host cannot come here");
+  }
+  for (const auto& [number_text, share] : machine.devices.shares) {
+    ASSIGN_OR_RETURN(const uint32_t number,
+                     ParseSlot(number_text, kMaxShares, "Devices.Ferry.VirtioFs"));
+    if (share.path.empty() || share.path[0] != '/') {
+      return absl::InvalidArgumentError(absl::StrCat("the share ", number_text, " has the Path '",
+                                                     share.path, "', which is not absolute"));
+    }
+    const std::string id = absl::StrCat("share", number);
+    const auto place = static_cast<int>(number);
+    Append(words, {"-chardev", absl::StrCat("socket,id=", id, ",fd=", kFirstShareFd + place)});
+    const std::string device = absl::StrCat("vhost-user-fs-pci,id=", id, "-dev,chardev=", id,
+                                            ",tag=", ShareTag(number_text));
+    Append(words, {"-device", OnBus(device, static_cast<int>(kFirstShareSlot) + place)});
+  }
+  return absl::OkStatus();
+}
+
 }  // namespace
 
 std::string EscapeOption(const std::string& value) {
@@ -222,6 +253,7 @@ absl::StatusOr<std::vector<std::string>> BuildCommandLine(const std::string& id,
   AddGuestLink(words, machine);
   Append(words, {"-device", VirtioOnBus(machine, "virtio-rng-pci,id=rng0", kRngSlot)});
   RETURN_IF_ERROR(AddDisks(words, machine));
+  RETURN_IF_ERROR(AddShares(words, machine, context.incoming));
   if (context.incoming) Append(words, {"-incoming", "defer"});
   words.insert(words.end(), context.extra_arguments.begin(), context.extra_arguments.end());
   return words;

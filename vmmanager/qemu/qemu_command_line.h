@@ -6,6 +6,7 @@
 #include <vector>
 
 #include "absl/status/statusor.h"
+#include "vmmanager/backend/shares.h"
 #include "vmmanager/schema/compute_system.h"
 
 // From a machine document to QEMU's command line, as pure data.
@@ -17,6 +18,8 @@ inline constexpr int kSpareQmpFd = 11;
 inline constexpr int kBridgeFd = 12;
 inline constexpr int kConsoleFd = 13;
 inline constexpr int kKeptFd = 14;
+// And its connections to those who serve shared folders, by the folders' numbers.
+inline constexpr int kFirstShareFd = 20;
 
 // Name of the virtio-serial port that the guest agent opens.
 inline constexpr char kBridgePortName[] = "ferry.bridge";

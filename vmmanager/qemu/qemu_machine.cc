@@ -1,5 +1,6 @@
 #include "vmmanager/qemu/qemu_machine.h"
 
+#include <spdlog/spdlog.h>
 #include <sys/stat.h>
 #include <unistd.h>
 
@@ -74,6 +75,12 @@ QemuMachine::QemuMachine(std::shared_ptr<const QemuHost> host, std::string id,
       id_(std::move(id)),
       document_(std::move(document)),
       link_(std::move(link)),
+      folder_servers_(host_->executor,
+                      [this](std::string what) {
+                        auto self = weak_from_this().lock();
+                        if (!self) return;
+                        ferry::Spawn(host_->executor, TellLost(std::move(self), std::move(what)));
+                      }),
       events_(host_->executor),
       ended_(host_->executor),
       device_deleted_(host_->executor),
@@ -95,6 +102,22 @@ absl::Status QemuMachine::MakeFolder() {
   return absl::OkStatus();
 }
 
+Task<absl::Status> QemuMachine::ServeFolders() {
+  FolderServing how;
+  how.binary = host_->config.virtiofsd;
+  how.vm_folder = folder_;
+  how.vm_folder_fd = folder_fd_.get();
+  how.log = absl::StrCat(folder_, "/", kStderrName);
+  how.cgroup = cgroup_;
+  how.niceness = host_->config.niceness;
+  const absl::Status served =
+      co_await folder_servers_.Start(std::move(how), document_.virtual_machine.devices.shares);
+  if (!ended_.is_set() && !detached_) co_return served;
+  // Nobody wants this machine any more.
+  folder_servers_.End();
+  co_return absl::CancelledError("the VM was ended while it started");
+}
+
 absl::Status QemuMachine::StartProcess(bool incoming) {
   CommandLineContext context;
   context.binary = host_->config.binary;
@@ -113,6 +136,7 @@ absl::Status QemuMachine::StartProcess(bool incoming) {
                       {kSpareQmpFd, spare.get()},
                       {kBridgeFd, bridge.get()},
                       {kConsoleFd, console.get()}};
+  folder_servers_.AddDescriptors(&spec.descriptors);
   const int kept = host_->config.kept ? host_->config.kept->of(id_) : -1;
   keeps_descriptor_ = kept >= 0;
   if (keeps_descriptor_) spec.descriptors[kKeptFd] = kept;
@@ -121,6 +145,7 @@ absl::Status QemuMachine::StartProcess(bool incoming) {
   spec.niceness = host_->config.niceness;
   spec.cgroup = cgroup_;
   ASSIGN_OR_RETURN(process_, QemuProcess::Launch(host_->executor, spec));
+  folder_servers_.CloseDescriptors();
   started_ = std::chrono::steady_clock::now();
   return absl::OkStatus();
 }
@@ -153,6 +178,7 @@ Task<absl::Status> QemuMachine::Launch(bool incoming) {
   std::shared_ptr<QemuMachine> self = shared_from_this();
   settings_.NoteCapabilities(NoCapabilities(host_->capabilities));
   absl::Status status = MakeFolder();
+  if (status.ok() && !incoming) status = co_await ServeFolders();
   if (status.ok()) status = StartProcess(incoming);
   if (status.ok()) status = ConnectMonitor();
   if (!status.ok()) {
@@ -181,9 +207,13 @@ void QemuMachine::OpenLink() { link_->transport().ResumeReading(); }
 
 std::string QemuMachine::adoption_record() const {
   if (!process_) return {};
-  const json::object record = {{"pid", process_->pid()}, {"start_time", process_->start_time()},
-                               {"boot_id", BootId()},    {"folder", folder_},
-                               {"cgroup", cgroup_},      {"keeps_descriptor", keeps_descriptor_}};
+  const json::object record = {{"pid", process_->pid()},
+                               {"start_time", process_->start_time()},
+                               {"boot_id", BootId()},
+                               {"folder", folder_},
+                               {"cgroup", cgroup_},
+                               {"keeps_descriptor", keeps_descriptor_},
+                               {"folder_servers", folder_servers_.Record()}};
   return json::serialize(record);
 }
 
@@ -198,9 +228,12 @@ Task<absl::Status> QemuMachine::Adopt(std::string record) {
   if (TextAt(*fields, "boot_id") != BootId()) {
     co_return absl::NotFoundError("the host has been restarted since the VM ran");
   }
-  CO_ASSIGN_OR_RETURN(
-      process_, QemuProcess::Adopt(host_->executor, static_cast<pid_t>(NumberAt(*fields, "pid")),
-                                   NumberAt(*fields, "start_time")));
+  folder_servers_.Adopt(fields->if_contains("folder_servers"));
+  auto process = QemuProcess::Adopt(host_->executor, static_cast<pid_t>(NumberAt(*fields, "pid")),
+                                    NumberAt(*fields, "start_time"));
+  // What served a QEMU that has ended is on its way out, or hangs.
+  if (!process.ok()) folder_servers_.End();
+  CO_ASSIGN_OR_RETURN(process_, std::move(process));
   folder_ = TextAt(*fields, "folder");
   cgroup_ = TextAt(*fields, "cgroup");
   CO_ASSIGN_OR_RETURN(folder_fd_, OpenFolder(folder_));
@@ -328,6 +361,7 @@ void QemuMachine::Detach() {
   detached_ = true;
   if (qmp_) qmp_->Close();
   if (process_) process_->Release();
+  folder_servers_.Release();
   if (console_) console_->Close();
   link_->transport().Close();
   observer_ = nullptr;
@@ -349,6 +383,14 @@ Task<void> QemuMachine::WatchProcess(std::shared_ptr<QemuMachine> self) {
 
 Task<void> QemuMachine::EndLater(std::shared_ptr<QemuMachine> self, Cause cause) {
   absl::Status ignored = co_await self->End(cause);
+}
+
+// A QEMU that answers has not ended, and took no server with it.
+Task<void> QemuMachine::TellLost(std::shared_ptr<QemuMachine> self, std::string what) {
+  const absl::Status alive = (co_await self->RunState()).status();
+  if (!alive.ok() || self->cause_ || self->detached_) co_return;
+  spdlog::error("vm {}: {}; its guest cannot use that folder until it is restarted", self->id_,
+                what);
 }
 
 void QemuMachine::HandleEvent(const QmpEvent& event) {
@@ -387,6 +429,7 @@ void QemuMachine::HandleEnd(const ProcessEnd& end) {
   if (qmp_) qmp_->Close();
   if (console_) console_->Close();
   link_->transport().Close();
+  folder_servers_.End();
   std::error_code ignored;
   if (!folder_.empty()) std::filesystem::remove_all(folder_, ignored);
   ferry::Spawn(host_->executor, RemoveCgroup(cgroup_));

@@ -13,6 +13,7 @@
 #include "bridge/runtime/async.h"
 #include "vmmanager/backend/compute_system.h"
 #include "vmmanager/qemu/console_log.h"
+#include "vmmanager/qemu/folder_servers.h"
 #include "vmmanager/qemu/guest_link.h"
 #include "vmmanager/qemu/migration_settings_mirror.h"
 #include "vmmanager/qemu/qemu_backend.h"
@@ -112,6 +113,7 @@ class QemuMachine : public std::enable_shared_from_this<QemuMachine> {
   static Task<void> PumpEvents(std::shared_ptr<QemuMachine> self, std::shared_ptr<QmpClient> qmp);
   static Task<void> WatchProcess(std::shared_ptr<QemuMachine> self);
   static Task<void> EndLater(std::shared_ptr<QemuMachine> self, SystemExit::Cause cause);
+  static Task<void> TellLost(std::shared_ptr<QemuMachine> self, std::string what);
 
   Task<absl::Status> AwaitDeleted(std::string device);
   using SettingChanges =
@@ -120,6 +122,7 @@ class QemuMachine : public std::enable_shared_from_this<QemuMachine> {
   Task<absl::Status> SetMigration(const char* command, boost::json::object arguments,
                                   SettingChanges changes_of, NoteSettings note);
   absl::Status MakeFolder();
+  Task<absl::Status> ServeFolders();
   absl::Status StartProcess(bool incoming);
   absl::Status ConnectMonitor();
   absl::Status AttachLink();
@@ -138,6 +141,7 @@ class QemuMachine : public std::enable_shared_from_this<QemuMachine> {
   UniqueFd folder_fd_;
   std::string cgroup_;  // empty: the daemon's own
   std::unique_ptr<QemuProcess> process_;
+  FolderServers folder_servers_;
   bool keeps_descriptor_ = false;
   std::shared_ptr<QmpClient> qmp_;
   std::shared_ptr<ConsoleLog> console_;  // nullptr: nobody listens

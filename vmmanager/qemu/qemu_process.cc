@@ -2,7 +2,9 @@
 
 #include <fcntl.h>
 #include <grp.h>
+#include <sched.h>
 #include <signal.h>
+#include <sys/mount.h>
 #include <sys/prctl.h>
 #include <sys/resource.h>
 #include <sys/stat.h>
@@ -40,11 +42,12 @@ struct ChildPlan {
   std::vector<std::pair<int, UniqueFd>> descriptors;
   std::optional<ProcessUser> user;
   std::optional<int> niceness;
+  std::optional<FolderView> view;
 };
 
 // What the child was about to do when it failed, and why.
 struct ChildFailure {
-  enum class Step { kCgroup, kDescriptors, kUser, kExec } step;
+  enum class Step { kCgroup, kView, kDescriptors, kUser, kExec } step;
   int error;
 };
 
@@ -55,6 +58,23 @@ bool DropUser(const std::optional<ProcessUser>& user) {
   return !user ||
          (::setgroups(user->groups.size(), user->groups.data()) == 0 && ::setgid(user->gid) == 0 &&
           ::setuid(user->uid) == 0 && ::prctl(PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0) == 0);
+}
+
+// What happens to the host's mounts later happens here too, and nothing of this gets out.
+bool ShowFolder(const std::optional<FolderView>& view) {
+  if (!view) return true;
+  // Taken before there is a namespace of its own, which the open folder would not belong to.
+  const int tree = ::open_tree(view->folder, "",
+                               OPEN_TREE_CLONE | OPEN_TREE_CLOEXEC | AT_EMPTY_PATH | AT_RECURSIVE);
+  if (tree < 0) return false;
+  struct mount_attr attributes {};
+  attributes.attr_set = view->read_only ? MOUNT_ATTR_RDONLY : 0;
+  attributes.propagation = MS_PRIVATE;
+  return ::mount_setattr(tree, "", AT_EMPTY_PATH | AT_RECURSIVE, &attributes, sizeof(attributes)) ==
+             0 &&
+         ::unshare(CLONE_NEWNS) == 0 &&
+         ::mount(nullptr, "/", nullptr, MS_REC | MS_SLAVE, nullptr) == 0 &&
+         ::move_mount(tree, "", AT_FDCWD, view->place.c_str(), MOVE_MOUNT_F_EMPTY_PATH) == 0;
 }
 
 bool PlaceDescriptors(const ChildPlan& plan) {
@@ -81,6 +101,8 @@ bool PlaceDescriptors(const ChildPlan& plan) {
   ChildFailure failure{Step::kExec, 0};
   if (!EnterCgroup(plan.cgroup_procs.get())) {
     failure.step = Step::kCgroup;
+  } else if (!ShowFolder(plan.view)) {
+    failure.step = Step::kView;
   } else if (!PlaceDescriptors(plan)) {
     failure.step = Step::kDescriptors;
   } else if (!DropUser(plan.user)) {
@@ -118,6 +140,7 @@ absl::StatusOr<ChildPlan> MakePlan(const LaunchSpec& spec) {
   }
   plan.user = spec.user;
   plan.niceness = spec.niceness;
+  plan.view = spec.view;
   return plan;
 }
 
@@ -133,6 +156,9 @@ absl::Status AwaitExec(int pipe_end, const LaunchSpec& spec) {
   using Step = ChildFailure::Step;
   if (failure.step == Step::kCgroup) {
     absl::StrAppend(&what, " in the control group ", spec.cgroup);
+  } else if (failure.step == Step::kView) {
+    absl::StrAppend(&what, " with a folder at ", spec.view ? spec.view->place : "",
+                    " (that takes a ferryd that is root)");
   } else if (failure.step == Step::kUser) {
     absl::StrAppend(&what, " as the user ", spec.user ? spec.user->name : "");
   }

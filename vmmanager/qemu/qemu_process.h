@@ -19,6 +19,13 @@
 // Starting and supervising QEMU processes that outlive the daemon.
 namespace ferry::vm {
 
+// A folder that a program sees at another place, in a mount namespace of its own.
+struct FolderView {
+  int folder = -1;         // open, of ours
+  std::string place;       // a folder that is there
+  bool read_only = false;  // with all that is mounted below it
+};
+
 struct LaunchSpec {
   std::vector<std::string> argv;    // argv[0] is the absolute path of the program
   std::string stderr_path;          // stdout and stderr are appended here; empty discards them
@@ -26,6 +33,7 @@ struct LaunchSpec {
   std::optional<ProcessUser> user;  // drop to this user before exec
   std::string cgroup;               // of version 2, entered before exec; empty: ours
   std::optional<int> niceness;      // absent: ours
+  std::optional<FolderView> view;   // takes CAP_SYS_ADMIN
 };
 
 // How a process ended, as far as that can be known.

@@ -71,6 +71,14 @@ json::object DevicesObject(const Devices& devices) {
     hv_socket["HvSocketConfig"] = std::move(config);
     object["HvSocket"] = std::move(hv_socket);
   }
+  json::object shares;
+  for (const auto& [number, share] : devices.shares) {
+    json::object entry;
+    entry["Path"] = share.path;
+    PutUnlessDefault(entry, "ReadOnly", share.read_only);
+    shares[number] = std::move(entry);
+  }
+  if (!shares.empty()) object["Ferry"] = json::object{{"VirtioFs", std::move(shares)}};
   return object;
 }
 
@@ -87,6 +95,15 @@ void ReadScsi(JsonReader& reader, Devices& devices) {
   });
 }
 
+void ReadShares(JsonReader& reader, Devices& devices) {
+  reader.EachObject([&](const std::string& number, JsonReader& entry) {
+    CheckNumberKey(reader, number);
+    SharedFolder& share = devices.shares[number];
+    entry.Read("Path", share.path);
+    entry.Read("ReadOnly", share.read_only);
+  });
+}
+
 void ReadDevices(JsonReader& reader, Devices& devices) {
   reader.Object("Scsi", [&](JsonReader& scsi) { ReadScsi(scsi, devices); });
   reader.Object("HvSocket", [&](JsonReader& hv_socket) {
@@ -94,6 +111,9 @@ void ReadDevices(JsonReader& reader, Devices& devices) {
       HvSocketSystemConfig& value = devices.hv_socket.emplace();
       config.Object("Ferry", [&](JsonReader& ferry) { ferry.Read("GuestCid", value.guest_cid); });
     });
+  });
+  reader.Object("Ferry", [&](JsonReader& ferry) {
+    ferry.Object("VirtioFs", [&](JsonReader& shares) { ReadShares(shares, devices); });
   });
 }
 

@@ -65,6 +65,14 @@ struct Scsi {
   bool operator==(const Scsi&) const = default;
 };
 
+// Ferry: a folder of the host, served to the guest by virtio-fs. Keyed in Devices::shares by its
+// number as text.
+struct SharedFolder {
+  std::string path;  // without symbolic links
+  bool read_only = false;
+  bool operator==(const SharedFolder&) const = default;
+};
+
 struct HvSocketSystemConfig {
   uint32_t guest_cid = 0;  // Ferry: 0 means the virtio-serial multiplexer, else AF_VSOCK's CID
   bool operator==(const HvSocketSystemConfig&) const = default;
@@ -73,6 +81,7 @@ struct HvSocketSystemConfig {
 struct Devices {
   std::map<std::string, Scsi> scsi;  // by controller number as text
   std::optional<HvSocketSystemConfig> hv_socket;
+  std::map<std::string, SharedFolder> shares;  // Ferry; a machine with any cannot be migrated
   bool operator==(const Devices&) const = default;
 };
 

@@ -154,5 +154,40 @@ TEST(QemuCommandLineTest, DestinationDefersItsStream) {
   EXPECT_EQ(After(*BuildCommandLine(kId, {}, context), "-incoming"), "defer");
 }
 
+TEST(QemuCommandLineTest, SharesNeedMemoryThatIsShared) {
+  schema::VirtualMachine machine;
+  auto words = *BuildCommandLine(kId, machine, Context());
+  EXPECT_EQ(After(words, "-machine"), "pc-q35-7.2");
+  EXPECT_THAT(words, Not(Contains("-object")));
+  machine.devices.shares["0"] = {"/srv", false};
+  machine.devices.shares["7"] = {"/data", true};
+  words = *BuildCommandLine(kId, machine, Context());
+  EXPECT_EQ(After(words, "-machine"), "pc-q35-7.2,memory-backend=ram0");
+  EXPECT_EQ(After(words, "-object"),
+            "memory-backend-memfd,id=ram0,share=on,size=" + After(words, "-m"));
+  EXPECT_THAT(words, Contains("socket,id=share0,fd=20"));
+  EXPECT_THAT(words, Contains("vhost-user-fs-pci,id=share0-dev,chardev=share0,tag=ferry-share-0,"
+                              "bus=pcie.0,addr=0x10"));
+  EXPECT_THAT(words, Contains("socket,id=share7,fd=27"));
+  EXPECT_THAT(words, Contains("vhost-user-fs-pci,id=share7-dev,chardev=share7,tag=ferry-share-7,"
+                              "bus=pcie.0,addr=0x17"));
+  // The host's path is for whoever serves it.
+  EXPECT_THAT(words, Not(Contains(HasSubstr("/srv"))));
+}
+
+TEST(QemuCommandLineTest, RefusesSharesThatCannotBe) {
+  schema::VirtualMachine machine;
+  machine.devices.shares["8"] = {"/srv", false};
+  EXPECT_FALSE(BuildCommandLine(kId, machine, Context()).ok());
+  machine.devices.shares.clear();
+  machine.devices.shares["0"] = {"srv", false};
+  EXPECT_FALSE(BuildCommandLine(kId, machine, Context()).ok());
+  machine.devices.shares["0"] = {"/srv", false};
+  EXPECT_TRUE(BuildCommandLine(kId, machine, Context()).ok());
+  auto incoming = Context();
+  incoming.incoming = true;
+  EXPECT_FALSE(BuildCommandLine(kId, machine, incoming).ok());
+}
+
 }  // namespace
 }  // namespace ferry::vm

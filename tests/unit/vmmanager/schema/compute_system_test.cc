@@ -55,6 +55,26 @@ TEST(ComputeSystemJson, RoundTrips) {
   }
 }
 
+TEST(ComputeSystemJson, SharesAreFerrysOwnAndKeyedByNumber) {
+  ComputeSystem document;
+  document.virtual_machine.devices.shares["0"] = {"/srv", false};
+  document.virtual_machine.devices.shares["1"] = {"/etc/a,b", true};
+  const std::string text = ToJson(document);
+  EXPECT_THAT(text, HasSubstr(R"("Devices":{"Ferry":{"VirtioFs":{"0":{"Path":"/srv"},)"
+                              R"("1":{"Path":"/etc/a,b","ReadOnly":true}}}})"));
+  const auto read = ComputeSystemFromJson(text);
+  ASSERT_TRUE(read.ok()) << read.status();
+  EXPECT_EQ(*read, document);
+  for (const char* bad : {R"({"00":{"Path":"/srv"}})", R"({"tag":{"Path":"/srv"}})",
+                          R"({"0":{"Path":"/srv","Tag":"x"}})", R"({"0":"/srv"})"}) {
+    EXPECT_FALSE(
+        ComputeSystemFromJson(
+            absl::StrCat(R"({"VirtualMachine":{"Devices":{"Ferry":{"VirtioFs":)", bad, "}}}}"))
+            .ok())
+        << bad;
+  }
+}
+
 TEST(ComputeSystemJson, EmptyAndZeroAreKeptWhereTheDefaultDiffers) {
   ComputeSystem document;
   document.owner = "";
