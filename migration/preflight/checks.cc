@@ -76,6 +76,10 @@ std::vector<v1::PreflightCheck> CheckSource(const SourceFacts& facts) {
   checks.push_back(CheckOther("source_session", facts.other_session));
   checks.push_back(CheckAgent(facts));
   checks.push_back(CheckBlockers(facts.blockers));
+  if (!facts.stays.ok()) {
+    checks.push_back(
+        Failed("stays", std::string(facts.stays.message()), rpc::NextStepOf(facts.stays)));
+  }
   if (!facts.containers.ok()) {
     checks.push_back(Failed("containers", std::string(facts.containers.message()),
                             rpc::NextStepOf(facts.containers)));

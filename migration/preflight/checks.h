@@ -44,6 +44,7 @@ struct SourceFacts {
   std::string other_session;                          // that holds the VM; empty: none
   absl::StatusOr<double> agent_ms = 0;                // how long its answer took
   absl::StatusOr<std::vector<std::string>> blockers;  // why the VMM cannot migrate it
+  absl::Status stays;                                 // OK: it was not made to stay here
   absl::Status containers;                            // whether it can move with those it has
   absl::Status plan;  // whether it can be described for a destination
   absl::Status options;

@@ -101,6 +101,7 @@ Task<SourceFacts> Preflight::LookAt(std::shared_ptr<vm::UtilityVm> machine) {
   facts.now_unix_ms = static_cast<int64_t>(NowUnixMs());
   facts.vm_state = machine->state();
   facts.other_session = OpenSession(machine->id());
+  facts.stays = machine->CheckMayLeave();
   if (deps_.exports != nullptr) facts.containers = deps_.exports->CheckMovable(machine->id());
   facts.folder = LookAtFolder();
   std::shared_ptr<guest::Guest> guest = machine->guest();

@@ -2,7 +2,9 @@
 
 #include "absl/strings/str_cat.h"
 #include "absl/strings/str_join.h"
+#include "ferry/v1/container.pb.h"
 #include "ferry/v1/migration.pb.h"
+#include "ferry/v1/vm.pb.h"
 #include "vmmanager/rpc/error_info.h"
 #include "vmmanager/rpc/printable.h"
 
@@ -33,6 +35,17 @@ absl::Status Refused(const Caller& caller, absl::string_view what, Roles roles) 
                        : absl::StrJoin(caller.identity.roles.Names(), " and ")),
       "role_missing",
       "use a certificate with that role; ferryctl pki show FILE tells what one has");
+}
+
+// Whether it asks for a new VM with folders of the host.
+bool SharesFolders(const google::protobuf::Message& request) {
+  if (request.GetDescriptor() == v1::CreateVmRequest::descriptor()) {
+    return !static_cast<const v1::CreateVmRequest&>(request).spec().shares().empty();
+  }
+  if (request.GetDescriptor() == v1::CreateContainerRequest::descriptor()) {
+    return !static_cast<const v1::CreateContainerRequest&>(request).new_vm().shares().empty();
+  }
+  return false;
 }
 
 }  // namespace
@@ -124,6 +137,10 @@ absl::Status Authorize(const Caller& caller, absl::string_view method) {
 }
 
 absl::Status AuthorizeRequest(const Caller& caller, const google::protobuf::Message& request) {
+  // Those folders are served with ferryd's own rights.
+  if (SharesFolders(request) && !caller.Has(kAdmins)) {
+    return Refused(caller, "for a VM that shares folders of this host", kAdmins);
+  }
   if (request.GetDescriptor() != v1::RecoverSessionRequest::descriptor()) return absl::OkStatus();
   const auto& recover = static_cast<const v1::RecoverSessionRequest&>(request);
   if (recover.force() && !caller.Has(kAdmins)) {

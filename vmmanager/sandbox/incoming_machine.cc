@@ -132,6 +132,11 @@ Task<absl::StatusOr<IncomingMachine>> FitMachine(state::v1::VmPayload vm,
   const state::v1::Fingerprint& source = vm.fingerprint();
   IncomingMachine machine;
   CO_ASSIGN_OR_RETURN(machine.document, schema::ComputeSystemFromJson(vm.hcs_document_json()));
+  // Nobody elsewhere has a say in what is seen of this host's folders.
+  if (!machine.document.virtual_machine.devices.shares.empty()) {
+    co_return absl::InvalidArgumentError(
+        absl::StrCat("VM ", vm.vm_name(), " shares folders of its host, so it cannot come here"));
+  }
   auto& socket = machine.document.virtual_machine.devices.hv_socket;
   if (socket.has_value() && socket->guest_cid != 0) socket->guest_cid = inventory.FreeGuestCid();
   machine.fingerprint = DescribeMachine(machine.document, backend);

@@ -11,6 +11,8 @@
 #include "absl/strings/str_cat.h"
 #include "absl/strings/str_join.h"
 #include "bridge/runtime/status_macros.h"
+#include "vmmanager/backend/shares.h"
+#include "vmmanager/sandbox/real_folder.h"
 
 namespace ferry::vm {
 namespace {
@@ -98,7 +100,35 @@ std::vector<std::string> NearModels(const std::string& model, const BackendInfo&
   return names;
 }
 
+absl::Status CheckShares(const v1::VmSpec& spec) {
+  if (spec.shares().empty()) return absl::OkStatus();
+  if (!spec.stays()) {
+    return Refuse("the VM is to share folders of this host, which could not move with it",
+                  "say that it stays (ferryctl vm create --stays)");
+  }
+  if (spec.shares_size() > static_cast<int>(kMaxShares)) {
+    return Refuse(absl::StrCat("there are ", spec.shares_size(), " shares"),
+                  absl::StrCat("use at most ", kMaxShares));
+  }
+  for (const v1::ShareSpec& share : spec.shares()) {
+    RETURN_IF_ERROR(CheckFolderPath("host_path of a share", share.host_path()));
+  }
+  return absl::OkStatus();
+}
+
 }  // namespace
+
+Task<absl::Status> ResolveShares(v1::VmSpec* spec) {
+  std::set<std::string> paths;
+  for (v1::ShareSpec& share : *spec->mutable_shares()) {
+    CO_ASSIGN_OR_RETURN(std::string path, co_await FindRealPath(share.host_path()));
+    if (!paths.insert(path).second) {
+      co_return Refuse(absl::StrCat("two shares are the folder ", path), "leave one of them out");
+    }
+    share.set_host_path(std::move(path));
+  }
+  co_return absl::OkStatus();
+}
 
 absl::StatusOr<v1::VmSpec> CompleteSpec(const v1::VmSpec& given) {
   v1::VmSpec spec = given;
@@ -126,6 +156,7 @@ absl::StatusOr<v1::VmSpec> CompleteSpec(const v1::VmSpec& given) {
   if (spec.kernel_args().size() > kMaxKernelArgs) {
     return Refuse("kernel_args is too long", absl::StrCat("use at most ", kMaxKernelArgs));
   }
+  RETURN_IF_ERROR(CheckShares(spec));
   if (spec.cpu_model().size() > kMaxNameSize) {
     return Refuse("cpu_model is too long", absl::StrCat("use at most ", kMaxNameSize));
   }
@@ -176,6 +207,10 @@ schema::ComputeSystem BuildDocument(const v1::VmSpec& spec, const HostSettings& 
     attachment.read_only = disk.read_only();
     attachment.name = disk.name();
     attachment.format = disk.format();
+  }
+  int number = 0;
+  for (const v1::ShareSpec& share : spec.shares()) {
+    machine.devices.shares[absl::StrCat(number++)] = {share.host_path(), share.read_only()};
   }
   if (guest_cid != 0) machine.devices.hv_socket.emplace().guest_cid = guest_cid;
   machine.platform.machine_type = backend.machine_type;

@@ -3,6 +3,7 @@
 #include <string>
 
 #include "absl/status/statusor.h"
+#include "bridge/runtime/async.h"
 #include "ferry/v1/vm.pb.h"
 #include "vmmanager/backend/compute_system.h"
 #include "vmmanager/sandbox/host_settings.h"
@@ -13,6 +14,10 @@ namespace ferry::vm {
 // Fills in the defaults of a VM's specification and refuses what cannot be: INVALID_ARGUMENT names
 // the member, its value and what is allowed.
 absl::StatusOr<v1::VmSpec> CompleteSpec(const v1::VmSpec& spec);
+
+// Puts the real path in the place of each share's: what a symbolic link on the way leads to later
+// is not what was asked for. INVALID_ARGUMENT if two are the same folder.
+Task<absl::Status> ResolveShares(v1::VmSpec* spec);
 
 // The machine document of a completed specification on this host. `guest_cid` is 0 for a guest link
 // over virtio-serial.

@@ -69,6 +69,8 @@ class UtilityVm : public std::enable_shared_from_this<UtilityVm> {
   absl::Status CheckHere() const;
   // FAILED_PRECONDITION "arrival_not_recorded" between RunIncoming or MarkLost, and NoteArrived.
   absl::Status CheckArrived(const std::string& operation) const;
+  // FAILED_PRECONDITION "vm_stays" if it was made to stay on this host.
+  absl::Status CheckMayLeave() const;
   // FAILED_PRECONDITION, naming the session, while a migration holds the VM.
   absl::Status RefuseIfMigrating(const std::string& operation) const;
 

@@ -11,6 +11,7 @@ namespace ferry::vm {
 
 absl::Status UtilityVm::OpenMigration(const std::string& session_id,
                                       const std::string& destination) {
+  RETURN_IF_ERROR(CheckMayLeave());
   if (notice_.has_value() || !incoming_session_.empty()) {
     return rpc::Reworded(
         RefuseIfMigrating("migrated"), absl::StatusCode::kAlreadyExists,
@@ -25,6 +26,21 @@ absl::Status UtilityVm::OpenMigration(const std::string& session_id,
   notice_ = MigrationNotice{MigrationNotice::Kind::kOpened, session_id, destination};
   Notify(*notice_);
   return absl::OkStatus();
+}
+
+absl::Status UtilityVm::CheckMayLeave() const {
+  if (!spec_.stays()) return absl::OkStatus();
+  std::string why;
+  if (!spec_.shares().empty()) {
+    why = absl::StrCat(", and shares folders with it (", spec_.shares(0).host_path(),
+                       spec_.shares_size() > 1 ? " and more" : "", ")");
+  }
+  return rpc::ErrorWithReason(
+      absl::StatusCode::kFailedPrecondition,
+      absl::StrCat("VM ", row_.name, " cannot be migrated: it was made to stay on this host", why),
+      "vm_stays",
+      "Run what has to move in a VM made without --stays, with its files in an image or copied "
+      "in.");
 }
 
 absl::Status UtilityVm::CheckArrived(const std::string& operation) const {

@@ -6,6 +6,7 @@
 #include <set>
 
 #include "migration/preflight/host_checks.h"
+#include "vmmanager/rpc/error_info.h"
 
 namespace ferry::migration {
 namespace {
@@ -258,6 +259,21 @@ TEST(Preflight, AFenceThatTheHostsDoNotShareIsToldOnlyWhereTheyMeantTo) {
   ExpectOnly(CheckDestination(facts), "destination_fence", v1::PREFLIGHT_RESULT_PASS, "image_lock");
   facts.fence.sight = absl::FailedPreconditionError("process 7 holds it");
   ExpectOnly(CheckDestination(facts), "destination_fence", v1::PREFLIGHT_RESULT_FAIL, "process 7");
+}
+
+TEST(Preflight, AVmThatStaysIsTold) {
+  SourceFacts facts = GoodSource();
+  for (const v1::PreflightCheck& check : CheckSource(facts)) EXPECT_NE(check.name(), "stays");
+  facts.stays = rpc::ErrorWithReason(absl::StatusCode::kFailedPrecondition, "it stays", "vm_stays",
+                                     "use another one");
+  bool told = false;
+  for (const v1::PreflightCheck& check : CheckSource(facts)) {
+    if (check.name() != "stays") continue;
+    told = true;
+    EXPECT_EQ(check.result(), v1::PREFLIGHT_RESULT_FAIL);
+    EXPECT_EQ(check.message(), "it stays");
+  }
+  EXPECT_TRUE(told);
 }
 
 }  // namespace

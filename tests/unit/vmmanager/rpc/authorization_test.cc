@@ -144,5 +144,24 @@ TEST(AuthorizationTest, ForcingIsForAdminsAndPeersAskOnlyForWhatThisHostKnows) {
   EXPECT_TRUE(Changes(*rule, force));
 }
 
+TEST(AuthorizationTest, OnlyAdminsShareFoldersOfTheHost) {
+  v1::CreateVmRequest plain;
+  plain.mutable_spec()->set_stays(true);
+  v1::CreateVmRequest shares = plain;
+  shares.mutable_spec()->add_shares()->set_host_path("/srv");
+  v1::CreateContainerRequest own;
+  own.mutable_new_vm()->add_shares()->set_host_path("/srv");
+  v1::CreateContainerRequest in_vm;
+  in_vm.set_vm("web");
+  in_vm.mutable_spec()->add_mounts()->set_host_path("/srv");
+  const Caller operates = With({Role::kOperator});
+  EXPECT_TRUE(AuthorizeRequest(operates, plain).ok());
+  EXPECT_TRUE(AuthorizeRequest(operates, in_vm).ok());
+  EXPECT_EQ(AuthorizeRequest(operates, shares).code(), absl::StatusCode::kPermissionDenied);
+  EXPECT_EQ(AuthorizeRequest(operates, own).code(), absl::StatusCode::kPermissionDenied);
+  EXPECT_TRUE(AuthorizeRequest(With({Role::kAdmin}), shares).ok());
+  EXPECT_TRUE(AuthorizeRequest(With({Role::kAdmin}), own).ok());
+}
+
 }  // namespace
 }  // namespace ferry::rpc

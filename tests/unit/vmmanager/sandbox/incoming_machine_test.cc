@@ -159,5 +159,15 @@ TEST_F(IncomingMachineTest, DiskSizesAreReadFromFilesOnly) {
   }
 }
 
+TEST_F(IncomingMachineTest, NobodyElsewhereSharesFoldersOfThisHost) {
+  state::v1::VmPayload payload = Payload();
+  schema::ComputeSystem document = *schema::ComputeSystemFromJson(payload.hcs_document_json());
+  document.virtual_machine.devices.shares["0"] = {"/etc", true};
+  payload.set_hcs_document_json(schema::ToJson(document));
+  const auto machine = Await(FitMachine(payload, *host_.inventory, digests_));
+  EXPECT_EQ(machine.status().code(), absl::StatusCode::kInvalidArgument);
+  EXPECT_THAT(std::string(machine.status().message()), HasSubstr("shares folders of its host"));
+}
+
 }  // namespace
 }  // namespace ferry::vm

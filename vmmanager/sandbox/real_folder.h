@@ -1,0 +1,22 @@
+#pragma once
+
+#include <string>
+
+#include "absl/status/status.h"
+#include "absl/status/statusor.h"
+#include "bridge/runtime/async.h"
+
+// Paths of this host's folders that users name. Their file systems may hang.
+namespace ferry::vm {
+
+// INVALID_ARGUMENT, naming `member`, unless it is absolute and within bounds.
+absl::Status CheckFolderPath(const std::string& member, const std::string& path);
+
+// The path without symbolic links, ".." and the like, as far as it is there. FAILED_PRECONDITION if
+// that cannot be found out, in time.
+Task<absl::StatusOr<std::string>> FindRealPath(std::string path);
+
+// The same for a folder that is there; FAILED_PRECONDITION otherwise.
+Task<absl::StatusOr<std::string>> FindRealFolder(std::string path);
+
+}  // namespace ferry::vm
