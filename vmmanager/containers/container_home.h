@@ -7,6 +7,7 @@
 #include "vmmanager/containers/container_output.h"
 #include "vmmanager/containers/scratch_files.h"
 #include "vmmanager/containers/vm_disks.h"
+#include "vmmanager/containers/vm_shares.h"
 #include "vmmanager/images/image_store.h"
 #include "vmmanager/sandbox/vm_inventory.h"
 
@@ -30,11 +31,13 @@ struct ContainerHome {
                 std::unique_ptr<ContainerMachine> its_machine)
       : vm(std::move(its_vm)),
         machine(std::move(its_machine)),
-        layers(std::move(executor), *machine) {}
+        layers(executor, *machine),
+        shares(std::move(executor), *machine) {}
 
   const std::shared_ptr<UtilityVm> vm;
   const std::unique_ptr<ContainerMachine> machine;
   VmLayers layers;
+  VmShares shares;
 };
 
 }  // namespace ferry::vm

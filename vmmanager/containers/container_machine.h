@@ -43,6 +43,8 @@ class ContainerMachine {
   virtual Task<absl::Status> MountDisk(bridge::MappedVirtualDisk disk) = 0;
   virtual Task<absl::Status> UnmountDisk(bridge::MappedVirtualDisk disk) = 0;
   virtual Task<absl::Status> EjectDisk(bridge::ScsiDevice disk) = 0;
+  // ALREADY_EXISTS if it is mounted.
+  virtual Task<absl::Status> MountDirectory(bridge::MappedDirectory directory) = 0;
   virtual Task<absl::Status> CombineLayers(bridge::CombinedLayers layers) = 0;
   virtual Task<absl::Status> SeparateLayers(bridge::CombinedLayers layers) = 0;
 

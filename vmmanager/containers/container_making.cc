@@ -40,6 +40,14 @@ absl::Status CheckRequest(const v1::CreateContainerRequest& request) {
     return absl::InvalidArgumentError(absl::StrCat(
         "the container's specification is too long; it may have ", kMaxSpec, " bytes"));
   }
+  if (request.has_new_vm() && !spec.mounts().empty() && !request.new_vm().stays()) {
+    return rpc::ErrorWithReason(
+        absl::StatusCode::kFailedPrecondition,
+        "the container's VM may move to another host, and a folder of this host could not move "
+        "with "
+        "the container",
+        "vm_may_move", "Have its VM stay on this host (ferryctl run --stays), or leave out -v.");
+  }
   if (!spec.name().empty()) RETURN_IF_ERROR(CheckContainerName(spec.name()));
   if (spec.image().empty()) return absl::InvalidArgumentError("the container needs an image");
   return ScratchFiles::Check(spec.scratch());
@@ -77,6 +85,7 @@ struct ContainerInventory::Making {
   }
 
   v1::CreateContainerRequest request;
+  std::vector<SharedMount> mounts;  // once they were found
   std::string id = NewContainerId();
   size_t waiters = 0;
   AsyncEvent done;
@@ -196,6 +205,7 @@ Task<absl::StatusOr<std::shared_ptr<VmContainer>>> ContainerInventory::MakeInVm(
                                       StateName(vm->state())));
   }
   CO_RETURN_IF_ERROR(making->GoOn());
+  CO_ASSIGN_OR_RETURN(making->mounts, co_await FindMounts(vm, making->request.spec()));
   CO_ASSIGN_OR_RETURN(std::string sandbox_id, SandboxOf(making->request.spec().pod(), *vm));
   CO_RETURN_IF_ERROR(CheckPlace(*vm, sandbox_id));
   CO_ASSIGN_OR_RETURN(StoredContainer stored, Describe(*making, vm->id()));
@@ -230,6 +240,11 @@ Task<absl::StatusOr<std::shared_ptr<VmContainer>>> ContainerInventory::MakeWithV
   }
   const std::shared_ptr<VmContainer> container = Add(std::move(stored), HomeOf(*vm), true);
   absl::Status made = making->GoOn();
+  if (made.ok()) {
+    auto mounts = co_await FindMounts(*vm, making->request.spec());
+    made = mounts.status();
+    if (made.ok()) making->mounts = *std::move(mounts);
+  }
   if (made.ok()) made = co_await (*vm)->Start();
   if (made.ok()) made = co_await Fill(making, container);
   if (made.ok()) co_return container;
@@ -301,7 +316,7 @@ Task<absl::Status> ContainerInventory::Fill(std::shared_ptr<Making> making,
   auto image = co_await deps_.images->Pin(container->id(), container->spec().image());
   CO_RETURN_IF_ERROR(image.status());
   std::function<absl::Status()> go_on = [making] { return making->GoOn(); };
-  co_return co_await container->Make(*std::move(image), std::move(go_on));
+  co_return co_await container->Make(*std::move(image), making->mounts, std::move(go_on));
 }
 
 Task<void> ContainerInventory::TakeBack(std::shared_ptr<VmContainer> container) {

@@ -126,6 +126,14 @@ Task<absl::Status> FakeContainerMachine::EjectDisk(bridge::ScsiDevice disk) {
   co_return co_await guest_.Pass(absl::StrCat("eject ", disk.lun));
 }
 
+Task<absl::Status> FakeContainerMachine::MountDirectory(bridge::MappedDirectory directory) {
+  CO_RETURN_IF_ERROR(co_await guest_.Pass(absl::StrCat("share ", directory.mount_path)));
+  const std::string what = absl::StrCat(directory.share_name, directory.read_only ? " ro" : "");
+  const bool is_new = guest_.directories.emplace(directory.mount_path, what).second;
+  if (!is_new) co_return absl::AlreadyExistsError("it is a mount already");
+  co_return absl::OkStatus();
+}
+
 Task<absl::Status> FakeContainerMachine::CombineLayers(bridge::CombinedLayers layers) {
   CO_RETURN_IF_ERROR(co_await guest_.Pass(absl::StrCat("combine ", layers.container_root_path)));
   std::string of;

@@ -93,7 +93,8 @@ class FakeContainerGuest {
   uint64_t boots = 1;
   bool running = true;
 
-  // Nothing is in it: as before the first container.
+  std::map<std::string, std::string> directories;  // shared ones, by mount path: their name
+  // Nothing is in it: as before the first container. Shared folders stay.
   bool empty() const { return disks.empty() && mounts.empty() && containers.empty(); }
   void Exit(const std::string& id, guest::ExitStatus status);
   // The exit status of its init was taken.
@@ -117,6 +118,7 @@ class FakeContainerMachine final : public ContainerMachine {
   Task<absl::Status> MountDisk(bridge::MappedVirtualDisk disk) override;
   Task<absl::Status> UnmountDisk(bridge::MappedVirtualDisk disk) override;
   Task<absl::Status> EjectDisk(bridge::ScsiDevice disk) override;
+  Task<absl::Status> MountDirectory(bridge::MappedDirectory directory) override;
   Task<absl::Status> CombineLayers(bridge::CombinedLayers layers) override;
   Task<absl::Status> SeparateLayers(bridge::CombinedLayers layers) override;
   Task<absl::Status> Create(guest::NewContainer container) override;

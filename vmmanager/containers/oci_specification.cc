@@ -83,7 +83,18 @@ json::array ToArray(const Texts& texts) {
   return array;
 }
 
-json::array Mounts() {
+json::object BindOf(const SharedMount& mount) {
+  // With an option of its own it loses those of the mount that it comes from, which follows no
+  // symbolic links; what is mounted below it on the host is as writable as it is.
+  json::array options{"rbind", "rprivate", "nodev"};
+  if (mount.read_only) options.emplace_back("rro");
+  return {{"destination", mount.path},
+          {"type", "bind"},
+          {"source", mount.source},
+          {"options", std::move(options)}};
+}
+
+json::array Mounts(const std::vector<SharedMount>& shared) {
   json::array mounts;
   for (const MountRow& row : kMounts) {
     const std::vector<std::string> options = absl::StrSplit(row.options, ',');
@@ -92,6 +103,7 @@ json::array Mounts() {
                                   {"source", row.source},
                                   {"options", ToArray(options)}});
   }
+  for (const SharedMount& mount : shared) mounts.push_back(BindOf(mount));
   return mounts;
 }
 
@@ -336,6 +348,7 @@ absl::StatusOr<std::vector<std::string>> ContainerEnvironment(const v1::Containe
 absl::StatusOr<OciTexts> MakeOciSpecification(const OciInputs& inputs) {
   RETURN_IF_ERROR(CheckLimits(inputs.spec->limits()));
   RETURN_IF_ERROR(CheckHostname(inputs.spec->hostname()));
+  RETURN_IF_ERROR(CheckMounts(*inputs.spec));
   ASSIGN_OR_RETURN(json::object process, Process(inputs));
   OciTexts texts;
   texts.process = json::serialize(process);
@@ -344,7 +357,7 @@ absl::StatusOr<OciTexts> MakeOciSpecification(const OciInputs& inputs) {
       {"process", std::move(process)},
       {"root", json::object{{"path", inputs.root_path}, {"readonly", inputs.spec->read_only()}}},
       {"hostname", HostnameOf(inputs)},
-      {"mounts", Mounts()},
+      {"mounts", Mounts(inputs.mounts)},
       {"linux", LinuxPart(*inputs.spec)}};
   if (!inputs.sandbox_id.empty()) {
     specification["annotations"] =

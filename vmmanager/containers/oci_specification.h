@@ -6,6 +6,7 @@
 #include "absl/status/statusor.h"
 #include "ferry/v1/container.pb.h"
 #include "ferry/v1/guest.pb.h"
+#include "vmmanager/containers/vm_shares.h"
 #include "vmmanager/layers/image_config.h"
 
 // What a container's runtime is told, from what its image and whoever wants it say. No I/O.
@@ -28,6 +29,7 @@ struct OciInputs {
   std::string root_path;   // in the guest
   std::string sandbox_id;  // the container whose namespaces it shares; empty: none
   const v1::ContainerSpec* spec = nullptr;
+  std::vector<SharedMount> mounts;
   const layers::ImageConfig* image = nullptr;
 };
 

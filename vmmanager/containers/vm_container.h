@@ -46,7 +46,8 @@ class VmContainer : public std::enable_shared_from_this<VmContainer> {
 
   // Brings everything into the VM and makes the container of it. `go_on` is asked before each step.
   // If it fails, TakeOut() takes back what there is.
-  Task<absl::Status> Make(Image image, std::function<absl::Status()> go_on);
+  Task<absl::Status> Make(Image image, std::vector<SharedMount> mounts,
+                          std::function<absl::Status()> go_on);
 
   Task<absl::Status> Start();
   Task<absl::Status> Stop(milliseconds patience);
@@ -123,7 +124,7 @@ class VmContainer : public std::enable_shared_from_this<VmContainer> {
   Task<absl::Status> BringLayers(const std::function<absl::Status()>* go_on);
   Task<absl::Status> BringScratch();
   absl::Status CheckThere(const std::function<absl::Status()>& go_on) const;
-  Task<absl::Status> CreateInit(const Image* image);
+  Task<absl::Status> CreateInit(const Image* image, const std::vector<SharedMount>* mounts);
   Task<absl::Status> SetStage(Stage stage);
   Task<absl::Status> Kill();
   Task<absl::Status> AwaitStopped(milliseconds patience);

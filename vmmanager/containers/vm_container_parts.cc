@@ -54,7 +54,8 @@ absl::Status VmContainer::CheckThere(const std::function<absl::Status()>& go_on)
                    "); with more memory it may not, if it ran out of that."));
 }
 
-Task<absl::Status> VmContainer::Make(Image image, std::function<absl::Status()> go_on) {
+Task<absl::Status> VmContainer::Make(Image image, std::vector<SharedMount> mounts,
+                                     std::function<absl::Status()> go_on) {
   auto self = shared_from_this();
   const AsyncMutex::Guard turn = co_await operation_.Lock();
   if (image.layers.empty() || image.layers.size() > bridge::kMaxLayers) {
@@ -79,7 +80,9 @@ Task<absl::Status> VmContainer::Make(Image image, std::function<absl::Status()> 
   CO_RETURN_IF_ERROR(CheckThere(go_on));
   CO_RETURN_IF_ERROR(co_await home_->machine->CombineLayers(Layers()));
   CO_RETURN_IF_ERROR(CheckThere(go_on));
-  CO_RETURN_IF_ERROR(co_await CreateInit(&image));
+  CO_RETURN_IF_ERROR(co_await home_->shares.Bring(mounts));
+  CO_RETURN_IF_ERROR(CheckThere(go_on));
+  CO_RETURN_IF_ERROR(co_await CreateInit(&image, &mounts));
   CO_RETURN_IF_ERROR(CheckThere(go_on));
   CO_RETURN_IF_ERROR(co_await SetStage(CONTAINER_STAGE_CREATED));
   CO_RETURN_IF_ERROR(co_await home_->machine->Persist());
@@ -114,13 +117,15 @@ Task<absl::Status> VmContainer::BringScratch() {
   co_return co_await MountDisk(*home_->machine, disk, std::move(scratch));
 }
 
-Task<absl::Status> VmContainer::CreateInit(const Image* image) {
+Task<absl::Status> VmContainer::CreateInit(const Image* image,
+                                           const std::vector<SharedMount>* mounts) {
   OciInputs inputs;
   inputs.id = id();
   inputs.root_path = RootPath();
   inputs.sandbox_id = record().sandbox_id();
   inputs.spec = &spec();
   inputs.image = &image->config;
+  inputs.mounts = *mounts;
   guest::NewContainer container;
   container.id = id();
   container.bundle_path = BundlePath();
