@@ -29,11 +29,19 @@ absl::Status NotTogether(absl::string_view one, absl::string_view other) {
 }
 
 absl::Status Check(const RunOptions& options) {
-  if (!options.volumes.empty()) {
+  const bool own_vm = options.vm.empty() && options.pod.empty();
+  if (options.stays && !own_vm) {
     return absl::InvalidArgumentError(
-        "-v is not offered: a folder of this host could not move with the container. Put the files "
-        "into the image, or copy them in once it runs: tar c FOLDER | ferryctl exec -i --container "
-        "NAME -- tar x");
+        "--stays is for a VM that is made for the container; of another one it is said when that "
+        "is "
+        "made (ferryctl vm create --stays)");
+  }
+  if (!options.volumes.empty() && own_vm && !options.stays) {
+    return absl::InvalidArgumentError(
+        "-v needs --stays: a folder of the host could not move with the container, so its VM has "
+        "to "
+        "stay on this host. Otherwise put the files into the image, or copy them in once it runs: "
+        "tar c FOLDER | ferryctl exec -i --container NAME -- tar x");
   }
   if (options.read_only && (options.scratch_size || !options.scratch_folder.empty())) {
     return NotTogether("--read-only", "a scratch disk");
@@ -53,7 +61,40 @@ absl::Status FillScratch(const RunOptions& options, v1::ContainerSpec* spec) {
   return absl::OkStatus();
 }
 
+// The folders that a VM needs for these mounts: each once, and only those to be read that nobody
+// writes to.
+void AddShares(const v1::ContainerSpec& spec, v1::VmSpec* vm) {
+  for (const v1::ContainerMount& mount : spec.mounts()) {
+    auto& shares = *vm->mutable_shares();
+    const auto known = std::find_if(shares.begin(), shares.end(), [&](const v1::ShareSpec& share) {
+      return share.host_path() == mount.host_path();
+    });
+    if (known != shares.end()) {
+      known->set_read_only(known->read_only() && mount.read_only());
+      continue;
+    }
+    v1::ShareSpec& share = *vm->add_shares();
+    share.set_host_path(mount.host_path());
+    share.set_read_only(mount.read_only());
+  }
+}
+
 }  // namespace
+
+absl::StatusOr<v1::ContainerMount> ParseMount(absl::string_view text) {
+  const std::vector<std::string> parts = absl::StrSplit(text, ':');
+  const bool known_mode = parts.size() == 2 || parts.back() == "ro" || parts.back() == "rw";
+  if (parts.size() < 2 || parts.size() > 3 || !known_mode || parts[0].empty() ||
+      parts[0][0] != '/' || parts[1].empty() || parts[1][0] != '/') {
+    return absl::InvalidArgumentError(absl::StrCat(
+        "-v \"", text, "\" is not of the form HOSTDIR:DIR[:ro], both absolute and without colons"));
+  }
+  v1::ContainerMount mount;
+  mount.set_host_path(parts[0]);
+  mount.set_path(parts[1]);
+  mount.set_read_only(parts.size() == 3 && parts[2] == "ro");
+  return mount;
+}
 
 absl::StatusOr<std::pair<std::string, std::string>> ParseAssignment(absl::string_view text) {
   const size_t equals = text.find('=');
@@ -141,10 +182,15 @@ absl::StatusOr<v1::CreateContainerRequest> ToCreateRequest(const RunOptions& opt
   RETURN_IF_ERROR(FillScratch(options, spec));
   ASSIGN_OR_RETURN(const v1::ContainerLimits limits, options.limits.Parse());
   if (limits.ByteSizeLong() > 0) *spec->mutable_limits() = limits;
+  for (const std::string& volume : options.volumes) {
+    ASSIGN_OR_RETURN(*spec->add_mounts(), ParseMount(volume));
+  }
   if (!options.vm.empty()) {
     request.set_vm(options.vm);
   } else if (options.pod.empty()) {
     *request.mutable_new_vm() = VmForLimits(limits);
+    request.mutable_new_vm()->set_stays(options.stays);
+    AddShares(*spec, request.mutable_new_vm());
   }
   return request;
 }

@@ -36,12 +36,16 @@ struct RunOptions {
   std::optional<std::string> entrypoint, scratch_size;
   std::vector<std::string> command, environment, labels, volumes;
   LimitOptions limits;
+  bool stays = false;
   bool interactive = false, terminal = false, detached = false, remove = false, read_only = false;
 };
 
 // The request without its id and the terminal's size. Where no VM is named and no pod, it asks for
 // one of its own; a pod's VM is for the caller to fill in.
 absl::StatusOr<v1::CreateContainerRequest> ToCreateRequest(const RunOptions& options);
+
+// "HOSTDIR:DIR", with ":ro" or ":rw" behind it.
+absl::StatusOr<v1::ContainerMount> ParseMount(absl::string_view text);
 
 // The VM that is made for a container with these limits: it has room for the guest's own needs,
 // too.

@@ -114,6 +114,11 @@ std::string ContainerDetails(const v1::Container& container) {
                   Entry("Started", FormatTime(container.started_unix_ms())),
                   Entry("Stopped", FormatTime(container.stopped_unix_ms())),
                   SpecFields(container.spec()), EntryIfAny("Scratch", container.scratch_file()));
+  for (const v1::ContainerMount& mount : container.spec().mounts()) {
+    absl::StrAppend(
+        &text, Entry("Folder", Printable(absl::StrCat(mount.host_path(), " at ", mount.path(),
+                                                      mount.read_only() ? " (read only)" : ""))));
+  }
   // The lowest first.
   for (const std::string& layer : container.layers()) {
     absl::StrAppend(&text, Entry("Layer", layer));

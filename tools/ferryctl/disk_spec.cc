@@ -4,6 +4,7 @@
 
 #include "absl/strings/str_cat.h"
 #include "absl/strings/str_split.h"
+#include "absl/strings/strip.h"
 
 namespace ferry::ctl {
 
@@ -32,6 +33,19 @@ absl::StatusOr<v1::DiskSpec> ParseDisk(absl::string_view text) {
   }
   if (disk.name().empty() || disk.file().empty()) return bad("name and file are needed");
   return disk;
+}
+
+absl::StatusOr<v1::ShareSpec> ParseShare(absl::string_view text) {
+  v1::ShareSpec share;
+  absl::string_view path = text;
+  share.set_read_only(absl::ConsumeSuffix(&path, ":ro"));
+  if (!share.read_only()) absl::ConsumeSuffix(&path, ":rw");
+  if (path.empty() || path[0] != '/') {
+    return absl::InvalidArgumentError(
+        absl::StrCat("share \"", text, "\" is not of the form DIR[:ro], with an absolute path"));
+  }
+  share.set_host_path(std::string(path));
+  return share;
 }
 
 }  // namespace ferry::ctl

@@ -112,11 +112,12 @@ std::string ExitText(const v1::ExitStatus& status) {
 }
 
 std::string VmTable(const v1::ListVmsResponse& response) {
-  Table table({"NAME", "STATE", "MEMORY", "CPUS", "PROCESSES", "UPTIME", "ID"});
+  Table table({"NAME", "STATE", "MEMORY", "CPUS", "PROCESSES", "UPTIME", "STAYS", "ID"});
   for (const v1::Vm& vm : response.vms()) {
     table.Add({vm.name(), VmStateName(vm.state()), FormatSize(vm.spec().memory_mb() << 20),
                absl::StrCat(vm.spec().cpus()), absl::StrCat(vm.processes()),
-               vm.uptime_ms() == 0 ? "-" : FormatAge(vm.uptime_ms()), vm.id()});
+               vm.uptime_ms() == 0 ? "-" : FormatAge(vm.uptime_ms()),
+               vm.spec().stays() ? "yes" : "no", vm.id()});
   }
   return table.ToString();
 }
@@ -142,6 +143,11 @@ std::string VmDetails(const v1::Vm& vm) {
   for (const v1::DiskSpec& disk : vm.spec().disks()) {
     absl::StrAppend(&text, Line("Disk", absl::StrCat(disk.name(), " ", disk.file(), " ",
                                                      disk.read_only() ? "(read only)" : "")));
+  }
+  if (vm.spec().stays()) absl::StrAppend(&text, Line("Stays", "yes; it cannot be migrated"));
+  for (const v1::ShareSpec& share : vm.spec().shares()) {
+    absl::StrAppend(&text, Line("Share", absl::StrCat(Printable(share.host_path()),
+                                                      share.read_only() ? " (read only)" : "")));
   }
   return text;
 }

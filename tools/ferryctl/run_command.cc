@@ -271,9 +271,10 @@ void AddContainerOptions(CLI::App* sub, RunOptions* options) {
   sub->add_option("--scratch-size", options->scratch_size, "Of that disk (default: 10G)");
   sub->add_option("--pod", options->pod, "Share the network and host name of this container");
   sub->add_option("-l,--label", options->labels, "KEY=VALUE")->allow_extra_args(false);
-  sub->add_option("-v,--volume", options->volumes, "Not offered")
-      ->allow_extra_args(false)
-      ->group("");
+  sub->add_option("-v,--volume", options->volumes,
+                  "HOSTDIR:DIR[:ro], a folder of the host, in a VM that stays there")
+      ->allow_extra_args(false);
+  sub->add_flag("--stays", options->stays, "Have the VM that is made for it stay on this host");
 }
 
 CLI::App* AddRunLike(CLI::App* parent, Command* command, const char* verb, const char* help,

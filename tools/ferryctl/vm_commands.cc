@@ -30,7 +30,8 @@ struct CreateArguments {
   std::string name, memory = "256M", kernel, initrd, cpu_model;
   uint32_t cpus = 1;
   std::optional<uint32_t> layout;
-  std::vector<std::string> disks;
+  std::vector<std::string> disks, shares;
+  bool stays = false;
 };
 
 // Fills `spec`; what is wrong is a usage error.
@@ -52,6 +53,12 @@ void CheckCreate(CreateArguments* arguments) {
     if (!disk.ok()) throw CLI::ValidationError("--disk", std::string(disk.status().message()));
     *arguments->spec.add_disks() = *disk;
   }
+  arguments->spec.set_stays(arguments->stays);
+  for (const std::string& text : arguments->shares) {
+    absl::StatusOr<v1::ShareSpec> share = ParseShare(text);
+    if (!share.ok()) throw CLI::ValidationError("--share", std::string(share.status().message()));
+    *arguments->spec.add_shares() = *share;
+  }
 }
 
 void AddCreate(CLI::App* app, Command* command) {
@@ -72,6 +79,9 @@ void AddCreate(CLI::App* app, Command* command) {
       "has)");
   create->add_option("--layout", arguments->layout,
                      "Of the machine: 0 for hosts of an older release (default: the newest)");
+  create->add_flag("--stays", arguments->stays, "Let it stay on this host: it cannot be migrated");
+  create->add_option("--share", arguments->shares, "DIR[:ro], a folder for run -v; needs --stays")
+      ->allow_extra_args(false);
   create->callback([arguments, command] {
     CheckCreate(arguments.get());
     command->action = [arguments](Client* client) {

@@ -111,11 +111,46 @@ TEST(ToCreateRequest, MakesAVmUnlessOneIsNamedOrAPodHasOne) {
   EXPECT_THAT(ToCreateRequest(options)->spec().entrypoint(), ElementsAre(""));
 }
 
+TEST(ToCreateRequest, FoldersOfTheHostAreSharesOfAVmThatStays) {
+  RunOptions options;
+  options.image = "web";
+  options.stays = true;
+  options.volumes = {"/a:/x:ro", "/b:/y", "/a:/z", "/c:/w:ro", "/b:/v:ro", "/b:/u:rw"};
+  const auto request = ToCreateRequest(options);
+  ASSERT_TRUE(request.ok()) << request.status();
+  const v1::VmSpec& vm = request->new_vm();
+  EXPECT_TRUE(vm.stays());
+  ASSERT_EQ(vm.shares_size(), 3);
+  EXPECT_EQ(vm.shares(0).host_path(), "/a");
+  EXPECT_FALSE(vm.shares(0).read_only());
+  EXPECT_FALSE(vm.shares(1).read_only());
+  EXPECT_TRUE(vm.shares(2).read_only());
+  ASSERT_EQ(request->spec().mounts_size(), 6);
+  EXPECT_EQ(request->spec().mounts(0).host_path(), "/a");
+  EXPECT_EQ(request->spec().mounts(0).path(), "/x");
+  EXPECT_TRUE(request->spec().mounts(0).read_only());
+  EXPECT_FALSE(request->spec().mounts(5).read_only());
+  // Another VM has said it when it was made.
+  options.vm = "one";
+  EXPECT_THAT(std::string(ToCreateRequest(options).status().message()), HasSubstr("--stays"));
+  options.stays = false;
+  EXPECT_EQ(ToCreateRequest(options)->spec().mounts_size(), 6);
+}
+
+TEST(ParseMount, TakesTwoAbsolutePathsAndAMode) {
+  EXPECT_EQ(ParseMount("/a b:/c")->host_path(), "/a b");
+  EXPECT_TRUE(ParseMount("/a:/c:ro")->read_only());
+  for (const char* bad : {"", "/a", "/a:", ":/c", "a:/c", "/a:c", "/a:/c:", "/a:/c:rx",
+                          "/a:/c:ro:ro", "/a:/c:/d", "volume:/c"}) {
+    EXPECT_FALSE(ParseMount(bad).ok()) << bad;
+  }
+}
+
 TEST(ToCreateRequest, RefusesWhatCannotBe) {
   RunOptions options = Full();
   options.volumes = {"/a:/b"};
   EXPECT_THAT(std::string(ToCreateRequest(options).status().message()),
-              HasSubstr("could not move with the container"));
+              testing::AllOf(HasSubstr("could not move with the container"), HasSubstr("--stays")));
   options = Full();
   options.read_only = true;
   EXPECT_FALSE(ToCreateRequest(options).ok());

@@ -26,8 +26,8 @@ TEST(VmTable, ShowsTheList) {
   vm->mutable_spec()->set_memory_mb(256);
   vm->mutable_spec()->set_cpus(2);
   EXPECT_EQ(VmTable(response),
-            "NAME   STATE           MEMORY    CPUS   PROCESSES   UPTIME   ID\n"
-            "web    migrating-out   256 MiB   2      0           -        id-1\n");
+            "NAME   STATE           MEMORY    CPUS   PROCESSES   UPTIME   STAYS   ID\n"
+            "web    migrating-out   256 MiB   2      0           -        no      id-1\n");
 }
 
 TEST(SessionDetails, NamesTheHostAtWhichItFailed) {

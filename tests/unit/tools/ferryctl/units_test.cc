@@ -63,5 +63,14 @@ TEST(ParseDisk, ReadsAllParts) {
   }
 }
 
+TEST(ParseShare, ReadsFolderAndMode) {
+  EXPECT_EQ(ParseShare("/a:b")->host_path(), "/a:b");
+  EXPECT_FALSE(ParseShare("/a")->read_only());
+  EXPECT_TRUE(ParseShare("/a:ro")->read_only());
+  EXPECT_EQ(ParseShare("/a:ro")->host_path(), "/a");
+  EXPECT_EQ(ParseShare("/a:rw")->host_path(), "/a");
+  for (const char* bad : {"", "a", ":ro", "./a"}) EXPECT_FALSE(ParseShare(bad).ok()) << bad;
+}
+
 }  // namespace
 }  // namespace ferry::ctl
