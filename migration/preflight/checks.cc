@@ -122,9 +122,10 @@ v1::PreflightCheck ExplainNoAnswer(const std::string& destination, const absl::S
 }
 
 v1::PreflightCheck ExplainUnreadablePlan(const absl::Status& status) {
+  const std::string step = rpc::NextStepOf(status);
   return Failed("saved_state",
-                absl::StrCat("the destination cannot read the plan: ", status.message()),
-                "bring both hosts to the same release");
+                absl::StrCat("the destination cannot use the plan: ", status.message()),
+                step.empty() ? "bring both hosts to the same release" : step);
 }
 
 std::vector<v1::PreflightCheck> CheckDestination(const DestinationFacts& facts) {

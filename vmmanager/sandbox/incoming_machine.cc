@@ -6,6 +6,7 @@
 #include "absl/strings/str_cat.h"
 #include "absl/strings/str_join.h"
 #include "bridge/runtime/status_macros.h"
+#include "vmmanager/rpc/error_info.h"
 #include "vmmanager/sandbox/disk_size.h"
 #include "vmmanager/state/fingerprint_check.h"
 
@@ -134,8 +135,10 @@ Task<absl::StatusOr<IncomingMachine>> FitMachine(state::v1::VmPayload vm,
   CO_ASSIGN_OR_RETURN(machine.document, schema::ComputeSystemFromJson(vm.hcs_document_json()));
   // Nobody elsewhere has a say in what is seen of this host's folders.
   if (!machine.document.virtual_machine.devices.shares.empty()) {
-    co_return absl::InvalidArgumentError(
-        absl::StrCat("VM ", vm.vm_name(), " shares folders of its host, so it cannot come here"));
+    co_return rpc::ErrorWithReason(
+        absl::StatusCode::kFailedPrecondition,
+        absl::StrCat("VM ", vm.vm_name(), " shares folders of its host, so it cannot come here"),
+        "vm_stays", "Move a VM that was made without --stays.");
   }
   auto& socket = machine.document.virtual_machine.devices.hv_socket;
   if (socket.has_value() && socket->guest_cid != 0) socket->guest_cid = inventory.FreeGuestCid();

@@ -7,6 +7,7 @@
 
 #include "absl/strings/escaping.h"
 #include "tests/unit/vmmanager/sandbox/sandbox_fixture.h"
+#include "vmmanager/rpc/error_info.h"
 #include "vmmanager/sandbox/disk_size.h"
 #include "vmmanager/sandbox/machine_document.h"
 
@@ -165,7 +166,7 @@ TEST_F(IncomingMachineTest, NobodyElsewhereSharesFoldersOfThisHost) {
   document.virtual_machine.devices.shares["0"] = {"/etc", true};
   payload.set_hcs_document_json(schema::ToJson(document));
   const auto machine = Await(FitMachine(payload, *host_.inventory, digests_));
-  EXPECT_EQ(machine.status().code(), absl::StatusCode::kInvalidArgument);
+  EXPECT_EQ(rpc::ReasonOf(machine.status()), "vm_stays");
   EXPECT_THAT(std::string(machine.status().message()), HasSubstr("shares folders of its host"));
 }
 
