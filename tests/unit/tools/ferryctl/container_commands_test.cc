@@ -63,7 +63,7 @@ TEST_F(ContainerCommandsTest, RunSaysWhyNothingCouldBeMade) {
 
 TEST_F(ContainerCommandsTest, RunTakesBackWhatCannotBeStarted) {
   containers_.start_status =
-      absl::InternalError("executable file `nonsense` not found in $PATH: No such file");
+      rpc::ErrorWithReason(absl::StatusCode::kFailedPrecondition, "no such program", "no_program");
   EXPECT_EQ(Ferryctl({"run", "web", "nonsense"}), kNoProgram);
   EXPECT_THAT(containers_.removed, ElementsAre("made-up!"));
 }

@@ -84,7 +84,7 @@ TEST_F(ContainerStartTest, OneThatHasStoppedMeanwhileStillHasItsOutput) {
 TEST_F(ContainerStartTest, OneThatCannotBeStartedIsTakenBackThere) {
   other_containers_.Add("web", v1::CONTAINER_STATE_CREATED);
   other_containers_.start_status =
-      absl::InternalError("executable file `nonsense` not found in $PATH: No such file");
+      rpc::ErrorWithReason(absl::StatusCode::kFailedPrecondition, "no such program", "no_program");
   EXPECT_EQ(Ferryctl({"run", "--name", "web", "image", "nonsense"}), kNoProgram);
   EXPECT_THAT(containers_.removed, IsEmpty());
   EXPECT_THAT(other_containers_.removed, ElementsAre("web!"));
