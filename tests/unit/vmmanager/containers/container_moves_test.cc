@@ -58,6 +58,17 @@ class ContainerMovesTest : public ContainersTest {
         .path;
   }
 
+  // A container that has just come, with the VM that has it, and is not taken up yet. The guest is
+  // the same one, wherever the VM is.
+  std::shared_ptr<UtilityVm> BringBack(const state::v1::ContainerRecord& record) {
+    Await(containers_->Close());
+    EXPECT_TRUE(Await(host_.store.DeleteContainer(record.container_id())).ok());
+    RestartDaemon();
+    auto vm = *host_.inventory->Find("vm");
+    EXPECT_TRUE(Await(containers_->Bring(*FromRecord(record), vm)).ok());
+    return vm;
+  }
+
   std::shared_ptr<UtilityVm> vm_;
   std::string shared_;
   ContainerExports exports_{*containers_};
@@ -278,15 +289,10 @@ TEST_F(ContainerMovesTest, OneThatIsTakenUpTwiceLeavesItsLayersOnce) {
 }
 
 TEST_F(ContainerMovesTest, WhatIsAskedOfOneThatHasJustComeWaitsUntilItIsTakenUp) {
-  const auto before = Run(Shared("one"));
-  auto records = Export();
+  Run(Shared("one"));
+  const auto records = Export();
   FakeContainerGuest& guest = Guest(vm_->id());
-  // The guest is the same one, wherever the VM is.
-  Await(containers_->Close());
-  ASSERT_TRUE(Await(host_.store.DeleteContainer(before->id())).ok());
-  RestartDaemon();
-  const auto vm = *host_.inventory->Find("vm");
-  ASSERT_TRUE(Await(containers_->Bring(*FromRecord(records[0]), vm)).ok());
+  const auto vm = BringBack(records[0]);
   auto removing = Begin(containers_->Remove(*containers_->Find("one", ""), true));
   Settle();
   EXPECT_TRUE(std::filesystem::exists(records[0].scratch_file()));
@@ -299,13 +305,9 @@ TEST_F(ContainerMovesTest, WhatIsAskedOfOneThatHasJustComeWaitsUntilItIsTakenUp)
 }
 
 TEST_F(ContainerMovesTest, WhatIsAskedOfOneWhoseVmIsStillOnItsWayWaitsToo) {
-  const auto before = Run(Shared("one"));
-  auto records = Export();
-  Await(containers_->Close());
-  ASSERT_TRUE(Await(host_.store.DeleteContainer(before->id())).ok());
-  RestartDaemon();
-  const auto vm = *host_.inventory->Find("vm");
-  ASSERT_TRUE(Await(containers_->Bring(*FromRecord(records[0]), vm)).ok());
+  Run(Shared("one"));
+  const auto records = Export();
+  const auto vm = BringBack(records[0]);
   ASSERT_TRUE(vm->OpenMigration("session-1", "host-b:1").ok());
   const auto container = *containers_->Find("one", "");
   auto stopping = Begin(container->Stop(milliseconds(1000)));
@@ -319,13 +321,9 @@ TEST_F(ContainerMovesTest, WhatIsAskedOfOneWhoseVmIsStillOnItsWayWaitsToo) {
 }
 
 TEST_F(ContainerMovesTest, ADaemonThatStopsRemovesNothingThatIsNotTakenUp) {
-  const auto before = Run(Shared("one"));
-  auto records = Export();
-  Await(containers_->Close());
-  ASSERT_TRUE(Await(host_.store.DeleteContainer(before->id())).ok());
-  RestartDaemon();
-  const auto vm = *host_.inventory->Find("vm");
-  ASSERT_TRUE(Await(containers_->Bring(*FromRecord(records[0]), vm)).ok());
+  Run(Shared("one"));
+  const auto records = Export();
+  const auto vm = BringBack(records[0]);
   auto removing = Begin(containers_->Remove(*containers_->Find("one", ""), true));
   Settle();
   Await(containers_->Close());
@@ -335,13 +333,9 @@ TEST_F(ContainerMovesTest, ADaemonThatStopsRemovesNothingThatIsNotTakenUp) {
 }
 
 TEST_F(ContainerMovesTest, OneThatIsNotTakenUpBeforeItsVmEndsCanBeRemoved) {
-  const auto before = Run(Shared("one"));
-  auto records = Export();
-  Await(containers_->Close());
-  ASSERT_TRUE(Await(host_.store.DeleteContainer(before->id())).ok());
-  RestartDaemon();
-  const auto vm = *host_.inventory->Find("vm");
-  ASSERT_TRUE(Await(containers_->Bring(*FromRecord(records[0]), vm)).ok());
+  Run(Shared("one"));
+  const auto records = Export();
+  const auto vm = BringBack(records[0]);
   ASSERT_TRUE(Await(vm->Stop(true, milliseconds(0))).ok());
   Guest(vm->id()).running = false;
   EXPECT_TRUE(Await(containers_->Remove(*containers_->Find("one", ""), false)).ok());
