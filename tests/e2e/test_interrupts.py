@@ -3,7 +3,6 @@ import json
 import pathlib
 import signal
 import threading
-import time
 
 import pytest
 
@@ -11,18 +10,12 @@ from harness.mover import SLOW
 from harness.oracles import wait_for_state
 from harness.relay import Relay
 from harness.rpc import Rpc
+from harness.waiting import wait_for
 from test_migration import assert_nothing_left, open_migration
 
 # Slow enough that a signal falls into the transfer, fast enough to end soon.
 GENTLE = ("--max-bandwidth", "10M")
 CTRL_C = b"\x03"
-
-
-def wait_for(condition, what, timeout=60):
-    deadline = time.monotonic() + timeout
-    while not condition():
-        assert time.monotonic() < deadline, what
-        time.sleep(0.05)
 
 
 def wait_until_said(client, text):

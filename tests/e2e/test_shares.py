@@ -1,11 +1,10 @@
 """Folders of a host that its containers see live, in VMs that stay there."""
-import time
-
 import pytest
 
 from harness import box
 from harness.ctl import parse_json
 from harness.oracles import assert_next_step
+from harness.waiting import wait_for
 
 REFUSED = 4
 OWN_FAILURE = 125
@@ -57,13 +56,6 @@ def stays(host, folder):
 
 def in_container(host, name, script):
     return host.ctl.run("exec", "--container", name, "--", "sh", "-c", script)
-
-
-def wait_for(holds, what, seconds=60):
-    deadline = time.monotonic() + seconds
-    while not holds():
-        assert time.monotonic() < deadline, what
-        time.sleep(0.05)
 
 
 def servers(host):

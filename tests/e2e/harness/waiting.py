@@ -1,0 +1,10 @@
+"""Waits for what nothing tells of."""
+import time
+
+
+def wait_for(holds, what, timeout=60):
+    """Until it holds; what is wrong if it never does."""
+    deadline = time.monotonic() + timeout
+    while not holds():
+        assert time.monotonic() < deadline, what
+        time.sleep(0.05)
