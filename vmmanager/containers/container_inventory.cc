@@ -365,8 +365,7 @@ Task<void> ContainerInventory::RemoveLater(ContainerInventory* self,
     if (removed.ok() || container->gone() || self->closed_) co_return;
     spdlog::warn("container {}: {}; that is tried again", container->id(), removed.ToString());
     again->Reset();
-    const absl::Status woken =
-        co_await WithDeadline(pause, "the next attempt", again->Wait());
+    const absl::Status woken = co_await WithDeadline(pause, "the next attempt", again->Wait());
     if (woken.ok()) pause = kFirstAgain;
   }
 }

@@ -45,7 +45,7 @@ class ContainerExports {
     std::string file;
     std::string word;
   };
-  std::map<std::string, std::vector<Proof>> proven_;         // by VM
+  std::map<std::string, std::vector<Proof>> proven_;          // by VM
   std::map<std::string, std::set<std::string>> with_output_;  // by VM: whose output is in the plan
 };
 

@@ -208,8 +208,8 @@ Task<absl::StatusOr<std::shared_ptr<guest::Process>>> VmContainer::StartedBefore
 Task<absl::Status> VmContainer::TakeInEarlierStart() {
   if (!Is(CONTAINER_STAGE_CREATED) || init_ != nullptr || !in_guest()) co_return absl::OkStatus();
   // One that was never started has nothing to ask the agent for.
-  const bool may_be = home_->machine->StartIsAwaited(id()) ||
-                      home_->machine->FindStarted(id()) != nullptr;
+  const bool may_be =
+      home_->machine->StartIsAwaited(id()) || home_->machine->FindStarted(id()) != nullptr;
   if (!may_be) co_return absl::OkStatus();
   CO_RETURN_IF_ERROR(co_await home_->machine->Ready());
   auto started = co_await StartedBefore();

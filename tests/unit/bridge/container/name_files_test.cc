@@ -53,7 +53,8 @@ TEST(MountNameFilesTest, AddsThoseThatHaveAPlace) {
   EXPECT_EQ(mounts[1], json::parse(R"({"destination":"/etc/hosts","type":"bind",)"
                                    R"("source":"/b/hosts","options":["bind","rprivate","rw"]})"));
   EXPECT_EQ(Mounts(MountNameFiles("{}", "/b", kAll, false)).size(), 3u);
-  EXPECT_EQ(Mounts(MountNameFiles("{}", "/b", kAll, false))[0].at("options").at(2).as_string(), "ro");
+  EXPECT_EQ(Mounts(MountNameFiles("{}", "/b", kAll, false))[0].at("options").at(2).as_string(),
+            "ro");
   EXPECT_THAT(Mounts(MountNameFiles("{}", "/b", {}, true)), IsEmpty());
 }
 
