@@ -42,6 +42,12 @@ class ContainerStartsTest : public GuestTest {
     }
     return requests;
   }
+  void ExpectSentAgainAsItWas() const {
+    const auto requests = StartRequests();
+    ASSERT_EQ(requests.size(), 2u);
+    EXPECT_EQ(requests[0].id, requests[1].id);
+    EXPECT_EQ(requests[0].payload, requests[1].payload);
+  }
   static void ExpectStarted(const StartResult& started) {
     ASSERT_TRUE(started->has_value());
     ASSERT_TRUE((*started)->ok()) << (*started)->status();
@@ -122,10 +128,7 @@ TEST_F(ContainerStartsTest, ARequestThatWasLostIsSentAgainAsItWas) {
   EXPECT_FALSE(starting->has_value());
   agent_->Connect();
   Settle();
-  const auto requests = StartRequests();
-  ASSERT_EQ(requests.size(), 2u);
-  EXPECT_EQ(requests[0].id, requests[1].id);
-  EXPECT_EQ(requests[0].payload, requests[1].payload);
+  ExpectSentAgainAsItWas();
   ExpectWorks(*guest_, starting);
 }
 
@@ -137,10 +140,7 @@ TEST_F(ContainerStartsTest, ARequestThatWasLostOnAMoveIsSentAgainAsItWas) {
   agent_->silent = false;
   const auto awaited = AwaitMovedStart();
   ConnectToMoved();
-  const auto requests = StartRequests();
-  ASSERT_EQ(requests.size(), 2u);
-  EXPECT_EQ(requests[0].id, requests[1].id);
-  EXPECT_EQ(requests[0].payload, requests[1].payload);
+  ExpectSentAgainAsItWas();
   ExpectWorks(*moved_, awaited);
 }
 

@@ -27,6 +27,15 @@ class VmContainerTest : public ContainersTest {
     EXPECT_THAT(std::string(status.message()), HasSubstr(text));
     EXPECT_FALSE(NextStepOf(status).empty());
   }
+  // Until it is gone whole.
+  void RunOneThatRemovesItself() {
+    auto request = Request("vm", "one");
+    request.mutable_spec()->set_remove_when_stopped(true);
+    request.mutable_spec()->set_detached(true);
+    const auto container = Run(request);
+    Exit(*container, 3);
+    Until([&] { return container->gone() && store_->Pins().empty(); });
+  }
 
   std::shared_ptr<UtilityVm> vm_;
   FakeContainerGuest* guest_ = nullptr;
@@ -238,12 +247,7 @@ TEST_F(VmContainerTest, TheNumberOfAnInitThatWasForgottenIsNotTold) {
 }
 
 TEST_F(VmContainerTest, WhatIsRemovedByItselfIsInTheAuditLog) {
-  auto request = Request("vm", "one");
-  request.mutable_spec()->set_remove_when_stopped(true);
-  request.mutable_spec()->set_detached(true);
-  const auto container = Run(request);
-  Exit(*container, 3);
-  Until([&] { return container->gone() && store_->Pins().empty(); });
+  RunOneThatRemovesItself();
   Settle();
   std::ifstream file(folder_.path() + "/audit.log");
   std::string line;
@@ -256,12 +260,7 @@ TEST_F(VmContainerTest, WhatIsRemovedByItselfIsInTheAuditLog) {
 }
 
 TEST_F(VmContainerTest, ADetachedOneThatIsToBeRemovedGoesAtOnce) {
-  auto request = Request("vm", "one");
-  request.mutable_spec()->set_remove_when_stopped(true);
-  request.mutable_spec()->set_detached(true);
-  const auto container = Run(request);
-  Exit(*container, 3);
-  Until([&] { return container->gone() && store_->Pins().empty(); });
+  RunOneThatRemovesItself();
   ExpectNothingLeft(vm_->id());
 }
 
