@@ -69,7 +69,7 @@ void HostedProcess::Started(uint32_t pid) {
 void HostedProcess::Forget() {
   if (const auto callback = std::exchange(on_forget_, nullptr)) {
     relay_->KeepRest();
-    callback();
+    if (!callback()) return;
   }
   relay_->Forget();
 }

@@ -51,7 +51,7 @@ class HostedProcess : public Process, public std::enable_shared_from_this<Hosted
   absl::StatusOr<KeptOutput> ReadKept(Stream stream, uint64_t since, size_t limit) const override {
     return relay_->ReadKept(stream, since, limit);
   }
-  void set_on_forget(std::function<void()> callback) override { on_forget_ = std::move(callback); }
+  void set_on_forget(std::function<bool()> callback) override { on_forget_ = std::move(callback); }
   ProcessState migration_state() const override;
 
  private:
@@ -64,7 +64,7 @@ class HostedProcess : public Process, public std::enable_shared_from_this<Hosted
   ProcessState state_;
   std::shared_ptr<AttachRelay> relay_;
   Events events_;
-  std::function<void()> on_forget_;
+  std::function<bool()> on_forget_;
   AsyncEvent exited_;
   int64_t renewed_wait_ = 0;
   uint64_t resizes_ = 0;  // asked for so far; only the newest matters

@@ -142,9 +142,9 @@ class Process {
   // Kept output from the byte `since` on, or from the oldest if that is gone; at most `limit`
   // bytes. Nothing of a stream that it does not have. FAILED_PRECONDITION unless it is detached.
   virtual absl::StatusOr<KeptOutput> ReadKept(Stream stream, uint64_t since, size_t limit) const;
-  // Called once it has exited and nobody will ask for it any more, before the files with its output
-  // are removed. Replaces a former one.
-  virtual void set_on_forget(std::function<void()> callback) { (void)callback; }
+  // Called once it has exited and nobody will ask for it any more. Returns whether the files with
+  // its output may be removed. Replaces a former one.
+  virtual void set_on_forget(std::function<bool()> callback) { (void)callback; }
 
   // Ports, the outstanding wait's id and the streams' positions. The zero value unless the process
   // is behind a bridge.

@@ -28,7 +28,8 @@ Task<absl::StatusOr<vm::PlanState>> DescribeForExport(const ControllerDeps& deps
                       co_await vm::DescribeDisks(std::move(document), host->digests.reads()));
   plan.vm.mutable_disks()->Add(disks.begin(), disks.end());
   if (host->exports != nullptr) {
-    const std::vector<state::v1::ContainerRecord> containers = host->exports->Cut(machine->id());
+    const std::vector<state::v1::ContainerRecord> containers =
+        host->exports->Describe(machine->id());
     plan.vm.mutable_containers()->Add(containers.begin(), containers.end());
   }
   co_return plan;

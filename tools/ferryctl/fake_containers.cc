@@ -74,6 +74,7 @@ grpc::ServerUnaryReactor* FakeContainers::CreateContainer(grpc::CallbackServerCo
     v1::Container& container = Add(name, v1::CONTAINER_STATE_CREATED);
     *container.mutable_spec() = r.spec();
     container.mutable_spec()->set_name(name);
+    if (!knows_mounts) container.mutable_spec()->clear_mounts();
     co_return container;
   };
   return rpc::ServeUnary(context, executor_, request, response, handler);

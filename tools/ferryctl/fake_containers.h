@@ -57,6 +57,7 @@ class FakeContainers final : public v1::ContainerService::CallbackService {
                                                 const v1::ReadContainerOutputRequest* request,
                                                 v1::ReadOutputResponse* response) override;
 
+  bool knows_mounts = true;  // false: as a daemon of a former release
   // What everybody has printed to stdout, and from which byte on it is kept.
   std::string printed;
   uint64_t kept_from = 0;

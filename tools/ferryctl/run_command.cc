@@ -130,6 +130,14 @@ Task<absl::Status> FindPlace(Client* client, v1::CreateContainerRequest* request
   co_return absl::OkStatus();
 }
 
+// A daemon of a former release does not know of mounts, and makes the container without them.
+absl::Status CheckHasMounts(const v1::ContainerSpec& wanted, const v1::Container& made) {
+  if (made.spec().mounts_size() == wanted.mounts_size()) return absl::OkStatus();
+  return rpc::ErrorWithReason(absl::StatusCode::kFailedPrecondition,
+                              "the host's ferryd is of a release that mounts no folders",
+                              "mounts_unknown", "Use a host with a newer ferryd.");
+}
+
 // Makes the container and starts it.
 Task<void> Begin(Client* client, std::shared_ptr<RunArguments> arguments, CallOff* call_off,
                  Begun* begun) {
@@ -144,9 +152,12 @@ Task<void> Begin(Client* client, std::shared_ptr<RunArguments> arguments, CallOf
   }
   const absl::StatusOr<v1::Container> made = co_await Create(client, request);
   absl::Status status = made.status();
-  if (made.ok()) begun->container = *made;
+  if (made.ok()) {
+    begun->container = *made;
+    status = CheckHasMounts(request.spec(), *made);
+  }
   bool lost = false;
-  if (made.ok() && arguments->starts && !call_off->asked()) {
+  if (status.ok() && arguments->starts && !call_off->asked()) {
     const StartedContainer start = co_await StartAndFollow(client, made->id());
     status = start.container.status();
     begun->there = start.there;

@@ -230,10 +230,11 @@ Task<absl::Status> Daemon::Start() {
   parts_->settings.state_folder = config_.state_dir;
   parts_->settings.memory_reserve_mb = config_.memory_reserve_mb;
   parts_->settings.spool_folder = config_.state_dir + "/spool";
-  const vm::SandboxDeps sandbox{executor_,       *parts_->backend, *parts_->store,
-                                *parts_->events, *parts_->fence,   parts_->settings};
-  parts_->inventory = std::make_unique<vm::VmInventory>(sandbox);
   parts_->file_reads = std::make_unique<vm::ThreadedFileReads>(executor_);
+  const vm::SandboxDeps sandbox{executor_,          *parts_->backend, *parts_->store,
+                                *parts_->events,    *parts_->fence,   parts_->settings,
+                                *parts_->file_reads};
+  parts_->inventory = std::make_unique<vm::VmInventory>(sandbox);
   parts_->digests = std::make_unique<vm::ImageDigests>(*parts_->file_reads);
   CO_RETURN_IF_ERROR(co_await parts_->inventory->Load());
   CO_RETURN_IF_ERROR(co_await LoadContainers());

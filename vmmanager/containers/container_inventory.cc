@@ -281,6 +281,7 @@ Task<void> ContainerInventory::ForgetVm(std::string vm_id) {
       Erase(*container);
     } else {
       spdlog::warn("container {}: {}", container->id(), removed.ToString());
+      scope_.Spawn(RemoveLater(this, container));
     }
   }
 }
@@ -360,11 +361,13 @@ Task<void> ContainerInventory::RemoveLater(ContainerInventory* self,
     const absl::Status ignored = co_await container->home()->machine->AwaitAgent();
   }
   for (milliseconds pause = kFirstAgain;; pause = std::min(2 * pause, kLastAgain)) {
+    // Somebody may have removed it, who is in the audit log already.
+    if (container->gone()) co_return;
+    again->Reset();
     const absl::Status removed = co_await self->Remove(container, true);
     if (removed.ok()) self->NoteRemoved(*container);
     if (removed.ok() || container->gone() || self->closed_) co_return;
     spdlog::warn("container {}: {}; that is tried again", container->id(), removed.ToString());
-    again->Reset();
     const absl::Status woken = co_await WithDeadline(pause, "the next attempt", again->Wait());
     if (woken.ok()) pause = kFirstAgain;
   }

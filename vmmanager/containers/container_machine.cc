@@ -65,7 +65,7 @@ class UtilityVmMachine final : public ContainerMachine {
   }
   Task<absl::Status> MountDirectory(bridge::MappedDirectory directory) override {
     CO_ASSIGN_OR_RETURN(const std::shared_ptr<Guest> guest, co_await vm_->UsableGuest());
-    co_return co_await guest->container_host().AddDirectory(std::move(directory));
+    co_return ToCaller(co_await guest->container_host().AddDirectory(std::move(directory)));
   }
   Task<absl::Status> CombineLayers(bridge::CombinedLayers layers) override {
     CO_ASSIGN_OR_RETURN(const std::shared_ptr<Guest> guest, co_await vm_->UsableGuest());

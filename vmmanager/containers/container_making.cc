@@ -205,7 +205,8 @@ Task<absl::StatusOr<std::shared_ptr<VmContainer>>> ContainerInventory::MakeInVm(
                                       StateName(vm->state())));
   }
   CO_RETURN_IF_ERROR(making->GoOn());
-  CO_ASSIGN_OR_RETURN(making->mounts, co_await FindMounts(vm, making->request.spec()));
+  CO_ASSIGN_OR_RETURN(making->mounts,
+                      co_await FindMounts(vm, making->request.spec(), &deps_.vms.deps().reads));
   CO_ASSIGN_OR_RETURN(std::string sandbox_id, SandboxOf(making->request.spec().pod(), *vm));
   CO_RETURN_IF_ERROR(CheckPlace(*vm, sandbox_id));
   CO_ASSIGN_OR_RETURN(StoredContainer stored, Describe(*making, vm->id()));
@@ -241,7 +242,7 @@ Task<absl::StatusOr<std::shared_ptr<VmContainer>>> ContainerInventory::MakeWithV
   const std::shared_ptr<VmContainer> container = Add(std::move(stored), HomeOf(*vm), true);
   absl::Status made = making->GoOn();
   if (made.ok()) {
-    auto mounts = co_await FindMounts(*vm, making->request.spec());
+    auto mounts = co_await FindMounts(*vm, making->request.spec(), &deps_.vms.deps().reads);
     made = mounts.status();
     if (made.ok()) making->mounts = *std::move(mounts);
   }

@@ -88,6 +88,12 @@ Task<absl::StatusOr<std::vector<ContainerRecord>>> ContainerExports::Begin(std::
   co_return records;
 }
 
+std::vector<ContainerRecord> ContainerExports::Describe(const std::string& vm_id) const {
+  std::vector<ContainerRecord> records;
+  for (const auto& container : containers_.Of(vm_id)) records.push_back(container->Export());
+  return records;
+}
+
 std::vector<ContainerRecord> ContainerExports::Cut(const std::string& vm_id) const {
   const ContainerInventory::Containers all = containers_.Of(vm_id);
   const auto planned = with_output_.find(vm_id);

@@ -25,6 +25,8 @@ class ContainerExports {
   // What the destination has to know of them. From here on, until End(), a proof lies beside each
   // scratch file. The VM must be held by its migration.
   Task<absl::StatusOr<std::vector<state::v1::ContainerRecord>>> Begin(std::string vm_id);
+  // As they are now.
+  std::vector<state::v1::ContainerRecord> Describe(const std::string& vm_id) const;
   // As they are now, with the output that has become theirs since.
   std::vector<state::v1::ContainerRecord> Cut(const std::string& vm_id) const;
   // The migration is over, whatever became of it.

@@ -34,7 +34,7 @@ class FakeInit final : public guest::Process {
   guest::ProcessState migration_state() const override;
   absl::StatusOr<guest::KeptOutput> ReadKept(guest::Stream stream, uint64_t since,
                                              size_t limit) const override;
-  void set_on_forget(std::function<void()> callback) override { on_forget_ = std::move(callback); }
+  void set_on_forget(std::function<bool()> callback) override { on_forget_ = std::move(callback); }
 
   void Exit(guest::ExitStatus status);
   // Its exit status was taken.
@@ -51,7 +51,7 @@ class FakeInit final : public guest::Process {
   const uint32_t pid_;
   const guest::ProcessSpec spec_;
   std::optional<guest::ExitStatus> exit_;
-  std::function<void()> on_forget_;
+  std::function<bool()> on_forget_;
   AsyncEvent exited_;
 };
 

@@ -227,7 +227,7 @@ void VmContainer::WatchOutput() {
   if (!spec().detached()) return;
   init_->set_on_forget([weak = weak_from_this()] {
     const auto self = weak.lock();
-    if (self != nullptr && self->in_guest()) self->LeaveInit();
+    return self == nullptr || !self->in_guest() || self->LeaveInit();
   });
 }
 

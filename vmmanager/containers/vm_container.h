@@ -133,7 +133,8 @@ class VmContainer : public std::enable_shared_from_this<VmContainer> {
   // What it had there went with the VM's boot, but for what it has printed.
   void LeaveGuest();
   // Its init was, or is to be, forgotten: what that has printed is the container's from now on.
-  void LeaveInit();
+  // False: it could not be taken over yet, and stays where it is.
+  bool LeaveInit();
   // As its agent says, once that can be asked and answers.
   static Task<void> FindState(std::shared_ptr<VmContainer> self);
   Task<absl::Status> AskState();

@@ -251,25 +251,33 @@ void VmContainer::TakeUpDisks() {
 void VmContainer::LeaveGuest() {
   for (state::v1::ContainerLayer& layer : *stored_.record.mutable_layers()) layer.clear_disk();
   stored_.record.clear_scratch_disk();
-  LeaveInit();
+  // With the VM's boot its files go as well, and its ports are another process's next.
+  if (LeaveInit()) return;
+  stored_.record.clear_stdout_port();
+  stored_.record.clear_stderr_port();
+  PersistSoon();
 }
 
-void VmContainer::LeaveInit() {
+bool VmContainer::LeaveInit() {
+  bool left = true;
   for (const Stream stream : {Stream::kStdout, Stream::kStderr}) {
     const uint32_t port =
         stream == Stream::kStdout ? record().stdout_port() : record().stderr_port();
     if (port == 0) continue;
     const absl::Status kept = deps_.output.Keep(id(), stream, home_->machine->OutputFile(port));
     // A stream into which nothing was written may have no file.
-    if (!kept.ok() && !absl::IsNotFound(kept)) {
-      spdlog::warn("container {}: {}", id(), kept.ToString());
-    }
+    if (kept.ok() || absl::IsNotFound(kept)) continue;
+    spdlog::warn("container {}: {}", id(), kept.ToString());
+    left = false;
   }
+  // A disk that is full may have room when the next daemon looks at it.
+  if (!left) return false;
   // The ports may be another process's next.
   stored_.record.clear_stdout_port();
   stored_.record.clear_stderr_port();
   if (deps_.output.Has(id())) init_.reset();
   PersistSoon();
+  return true;
 }
 
 absl::StatusOr<guest::KeptOutput> VmContainer::ReadOutput(Stream stream, uint64_t since,

@@ -108,7 +108,8 @@ absl::StatusOr<SharedMount> FindShare(const v1::ContainerMount& mount, const std
 }
 
 Task<absl::StatusOr<std::vector<SharedMount>>> FindMounts(std::shared_ptr<UtilityVm> vm,
-                                                          v1::ContainerSpec spec) {
+                                                          v1::ContainerSpec spec,
+                                                          FileReads* reads) {
   std::vector<SharedMount> mounts;
   if (spec.mounts().empty()) co_return mounts;
   if (!vm->spec().stays()) {
@@ -121,7 +122,10 @@ Task<absl::StatusOr<std::vector<SharedMount>>> FindMounts(std::shared_ptr<Utilit
   const std::map<std::string, schema::SharedFolder> shares =
       vm->document().virtual_machine.devices.shares;
   for (const v1::ContainerMount& mount : spec.mounts()) {
-    CO_ASSIGN_OR_RETURN(const std::string folder, co_await FindRealFolder(mount.host_path()));
+    // Nothing of the host is looked at for a VM that has no share.
+    if (shares.empty()) co_return FindShare(mount, mount.host_path(), shares).status();
+    CO_ASSIGN_OR_RETURN(const std::string folder,
+                        co_await FindRealFolder(reads, mount.host_path()));
     CO_ASSIGN_OR_RETURN(SharedMount found, FindShare(mount, folder, shares));
     mounts.push_back(std::move(found));
   }

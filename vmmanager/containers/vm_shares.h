@@ -35,8 +35,9 @@ absl::StatusOr<SharedMount> FindShare(const v1::ContainerMount& mount, const std
 
 // The mounts of a container in that VM, with the folders as they are on the host now.
 // FAILED_PRECONDITION "vm_may_move" if the VM is not one that stays.
+// `reads` must outlive the task.
 Task<absl::StatusOr<std::vector<SharedMount>>> FindMounts(std::shared_ptr<UtilityVm> vm,
-                                                          v1::ContainerSpec spec);
+                                                          v1::ContainerSpec spec, FileReads* reads);
 
 // The shared folders in one VM, each of which is mounted in its guest when it is first needed, and
 // then stays. Thread: the executor's only.

@@ -60,7 +60,8 @@ bool DropUser(const std::optional<ProcessUser>& user) {
           ::setuid(user->uid) == 0 && ::prctl(PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0) == 0);
 }
 
-// What happens to the host's mounts later happens here too, and nothing of this gets out.
+// What happens to the host's mounts later happens here too, but for the folder: that is shown with
+// what is mounted in it now. Nothing of this gets out.
 bool ShowFolder(const std::optional<FolderView>& view) {
   if (!view) return true;
   // Taken before there is a namespace of its own, which the open folder would not belong to.

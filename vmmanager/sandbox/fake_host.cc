@@ -53,7 +53,7 @@ FakeHost::FakeHost(Executor executor, const std::string& address, const std::str
   inventory = std::make_unique<VmInventory>(deps());
 }
 
-SandboxDeps FakeHost::deps() { return {executor_, backend, store, events, fence, settings}; }
+SandboxDeps FakeHost::deps() { return {executor_, backend, store, events, fence, settings, reads}; }
 
 Task<absl::StatusOr<std::shared_ptr<UtilityVm>>> FakeHost::Boot(std::string name) {
   v1::CreateVmRequest request;

@@ -8,6 +8,7 @@
 #include "guestmanager/fake_agent.h"
 #include "vmmanager/backend/fake_backend.h"
 #include "vmmanager/fence/fake_fence.h"
+#include "vmmanager/sandbox/fake_file_reads.h"
 #include "vmmanager/sandbox/vm_inventory.h"
 #include "vmmanager/store/fake_store.h"
 
@@ -59,6 +60,7 @@ class FakeHost {
   HostSettings settings;
   EventLog events;
   FakeFence fence;
+  FakeFileReads reads;
   std::unique_ptr<VmInventory> inventory;
 
  private:

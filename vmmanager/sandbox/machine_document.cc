@@ -118,10 +118,10 @@ absl::Status CheckShares(const v1::VmSpec& spec) {
 
 }  // namespace
 
-Task<absl::Status> ResolveShares(v1::VmSpec* spec) {
+Task<absl::Status> ResolveShares(FileReads* reads, v1::VmSpec* spec) {
   std::set<std::string> paths;
   for (v1::ShareSpec& share : *spec->mutable_shares()) {
-    CO_ASSIGN_OR_RETURN(std::string path, co_await FindRealPath(share.host_path()));
+    CO_ASSIGN_OR_RETURN(std::string path, co_await FindRealPath(reads, share.host_path()));
     if (!paths.insert(path).second) {
       co_return Refuse(absl::StrCat("two shares are the folder ", path), "leave one of them out");
     }

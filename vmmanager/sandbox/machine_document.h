@@ -17,7 +17,7 @@ absl::StatusOr<v1::VmSpec> CompleteSpec(const v1::VmSpec& spec);
 
 // Puts the real path in the place of each share's: what a symbolic link on the way leads to later
 // is not what was asked for. INVALID_ARGUMENT if two are the same folder.
-Task<absl::Status> ResolveShares(v1::VmSpec* spec);
+Task<absl::Status> ResolveShares(FileReads* reads, v1::VmSpec* spec);
 
 // The machine document of a completed specification on this host. `guest_cid` is 0 for a guest link
 // over virtio-serial.

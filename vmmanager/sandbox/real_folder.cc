@@ -2,17 +2,14 @@
 
 #include <filesystem>
 #include <functional>
-#include <memory>
 
 #include "absl/strings/str_cat.h"
-#include "bridge/runtime/blocking_worker.h"
 #include "bridge/runtime/status_macros.h"
 #include "vmmanager/rpc/printable.h"
 
 namespace ferry::vm {
 namespace {
 
-constexpr milliseconds kLookLimit{10'000};
 constexpr size_t kLongestPath = 4096;
 constexpr size_t kShownOfPath = 200;
 
@@ -33,21 +30,12 @@ absl::StatusOr<std::string> RealPath(const std::string& path, bool must_be_folde
   return real.string();
 }
 
-Task<absl::StatusOr<std::string>> Look(std::string path, bool must_be_folder) {
+Task<absl::StatusOr<std::string>> Look(FileReads* reads, std::string path, bool must_be_folder) {
   CO_RETURN_IF_ERROR(CheckFolderPath("the folder", path));
-  auto found = std::make_shared<absl::StatusOr<std::string>>("");
-  std::function<absl::Status()> look = [found, path, must_be_folder] {
-    *found = RealPath(path, must_be_folder);
-    return found->status();
+  std::function<absl::StatusOr<std::string>()> look = [path, must_be_folder] {
+    return RealPath(path, must_be_folder);
   };
-  BlockingWorker worker(co_await asio::this_coro::executor);
-  const absl::Status looked = co_await worker.Run(kLookLimit, "the file system", std::move(look));
-  if (absl::IsDeadlineExceeded(looked)) {
-    co_return absl::FailedPreconditionError(absl::StrCat(
-        "the folder ", path, " cannot be looked at in time; see whether its file system hangs"));
-  }
-  CO_RETURN_IF_ERROR(looked);
-  co_return *found;
+  co_return co_await reads->Run<std::string>(std::move(path), std::move(look));
 }
 
 }  // namespace
@@ -61,12 +49,12 @@ absl::Status CheckFolderPath(const std::string& member, const std::string& path)
       member, " is \"", rpc::Printable(path, kShownOfPath), "\"; give an absolute path"));
 }
 
-Task<absl::StatusOr<std::string>> FindRealPath(std::string path) {
-  return Look(std::move(path), false);
+Task<absl::StatusOr<std::string>> FindRealPath(FileReads* reads, std::string path) {
+  return Look(reads, std::move(path), false);
 }
 
-Task<absl::StatusOr<std::string>> FindRealFolder(std::string path) {
-  return Look(std::move(path), true);
+Task<absl::StatusOr<std::string>> FindRealFolder(FileReads* reads, std::string path) {
+  return Look(reads, std::move(path), true);
 }
 
 }  // namespace ferry::vm

@@ -5,8 +5,10 @@
 #include "absl/status/status.h"
 #include "absl/status/statusor.h"
 #include "bridge/runtime/async.h"
+#include "vmmanager/sandbox/file_reads.h"
 
-// Paths of this host's folders that users name. Their file systems may hang.
+// Paths of this host's folders that users name. Their file systems may hang, and `reads`
+// must outlive the tasks.
 namespace ferry::vm {
 
 // INVALID_ARGUMENT, naming `member`, unless it is absolute and within bounds.
@@ -14,9 +16,9 @@ absl::Status CheckFolderPath(const std::string& member, const std::string& path)
 
 // The path without symbolic links, ".." and the like, as far as it is there. FAILED_PRECONDITION if
 // that cannot be found out, in time.
-Task<absl::StatusOr<std::string>> FindRealPath(std::string path);
+Task<absl::StatusOr<std::string>> FindRealPath(FileReads* reads, std::string path);
 
 // The same for a folder that is there; FAILED_PRECONDITION otherwise.
-Task<absl::StatusOr<std::string>> FindRealFolder(std::string path);
+Task<absl::StatusOr<std::string>> FindRealFolder(FileReads* reads, std::string path);
 
 }  // namespace ferry::vm

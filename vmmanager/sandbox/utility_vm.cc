@@ -12,6 +12,7 @@
 #include "vmmanager/rpc/error_info.h"
 #include "vmmanager/rpc/printable.h"
 #include "vmmanager/sandbox/disk_lock.h"
+#include "vmmanager/sandbox/real_folder.h"
 #include "vmmanager/sandbox/system_end.h"
 #include "vmmanager/sandbox/wrong_state.h"
 #include "vmmanager/state/saved_state.h"
@@ -213,6 +214,10 @@ Task<absl::Status> UtilityVm::Start() {
 }
 
 Task<absl::Status> UtilityVm::Boot() {
+  // Whoever opens them waits no longer for one that hangs, and lets it hang.
+  for (const v1::ShareSpec& share : spec_.shares()) {
+    CO_RETURN_IF_ERROR((co_await FindRealPath(&deps_.reads, share.host_path())).status());
+  }
   auto system = co_await deps_.backend.Create(row_.id, document_);
   if (!system.ok()) co_return system.status();
   system_ = *std::move(system);

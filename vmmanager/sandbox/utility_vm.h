@@ -23,6 +23,8 @@
 namespace ferry::vm {
 
 // What every VM of a host works with. All must outlive the VMs.
+class FileReads;
+
 struct SandboxDeps {
   Executor executor;
   Backend& backend;
@@ -30,6 +32,7 @@ struct SandboxDeps {
   EventLog& events;
   Fence& fence;
   const HostSettings& settings;
+  FileReads& reads;
 };
 
 // One utility VM: its compute system, its guest, and what may be done to it when.

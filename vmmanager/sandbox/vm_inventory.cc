@@ -80,7 +80,7 @@ Task<absl::StatusOr<std::shared_ptr<UtilityVm>>> VmInventory::Create(
     const v1::CreateVmRequest& request, std::string id) {
   CO_RETURN_IF_ERROR(CheckServing());
   CO_ASSIGN_OR_RETURN(v1::VmSpec spec, CompleteSpec(request.spec()));
-  CO_RETURN_IF_ERROR(co_await ResolveShares(&spec));
+  CO_RETURN_IF_ERROR(co_await ResolveShares(&deps_.reads, &spec));
   if (auto existing = FindByName(spec.name())) {
     if (!request.request_id().empty() && existing->request_id() == request.request_id()) {
       co_return existing;

@@ -61,6 +61,14 @@ TEST_F(ContainerCommandsTest, RunSaysWhyNothingCouldBeMade) {
   EXPECT_THAT(containers_.removed, IsEmpty());
 }
 
+TEST_F(ContainerCommandsTest, RunTakesBackWhatHasNoFoldersThoughItWasToHaveThem) {
+  containers_.knows_mounts = false;
+  EXPECT_EQ(Ferryctl({"run", "--stays", "-v", "/a:/b", "web"}), kExecFailed);
+  EXPECT_THAT(said_, HasSubstr("newer ferryd"));
+  EXPECT_THAT(containers_.removed, ElementsAre("made-up!"));
+  EXPECT_EQ(printed_, "");
+}
+
 TEST_F(ContainerCommandsTest, RunTakesBackWhatCannotBeStarted) {
   containers_.start_status =
       rpc::ErrorWithReason(absl::StatusCode::kFailedPrecondition, "no such program", "no_program");

@@ -149,6 +149,24 @@ TEST_F(ContainerOutputTest, ItOutlivesAnInitThatIsForgottenByALaterDaemon) {
   EXPECT_EQ(Read(*Found("one")), "hello");
 }
 
+TEST_F(ContainerOutputTest, WhatCannotBeTakenOverStaysForTheNextDaemon) {
+  const auto before = Run(Detached("one"));
+  Print(*before, "hello");
+  Exit(*before, 0);
+  // Something else is in the place of its folder.
+  const std::string place = scratch_folder() + "/" + before->id();
+  const std::string aside = folder_.path() + "/aside";
+  std::filesystem::rename(place, aside);
+  std::ofstream(place) << "";
+  const uint32_t port = before->record().stdout_port();
+  Guest(vm_->id()).Forget(before->id());
+  EXPECT_EQ(before->record().stdout_port(), port);
+  std::filesystem::remove(place);
+  std::filesystem::rename(aside, place);
+  RestartDaemon();
+  EXPECT_EQ(Read(*Found("one")), "hello");
+}
+
 TEST_F(ContainerOutputTest, OfAnInitThatIsForgottenWhileMemoryMovesItGoesInTheCut) {
   for (const std::string name : {"one", "two"}) {
     auto request = Detached(name);
@@ -167,6 +185,10 @@ TEST_F(ContainerOutputTest, OfAnInitThatIsForgottenWhileMemoryMovesItGoesInTheCu
   for (const state::v1::ContainerRecord& record : exports.Cut(vm_->id())) {
     const bool in_plan = record.container_id() == first->id();
     EXPECT_EQ(record.stdout().bytes(), in_plan ? "" : "hello");
+  }
+  // What a dry run tells the other host has none.
+  for (const state::v1::ContainerRecord& record : exports.Describe(vm_->id())) {
+    EXPECT_FALSE(record.has_stdout());
   }
   Await(exports.End(vm_->id()));
 }

@@ -3,6 +3,7 @@
 
 #include "tests/unit/vmmanager/sandbox/sandbox_fixture.h"
 #include "vmmanager/rpc/error_info.h"
+#include "vmmanager/sandbox/fake_file_reads.h"
 #include "vmmanager/sandbox/machine_document.h"
 #include "vmmanager/sandbox/real_folder.h"
 
@@ -75,12 +76,14 @@ TEST_F(VmSharesTest, WhatCannotBeSharedIsRefused) {
 }
 
 TEST_F(VmSharesTest, FoldersThatAreNotThereAreToldFromThoseThatAre) {
-  EXPECT_EQ(*Await(FindRealFolder("/")), "/");
-  EXPECT_EQ(*Await(FindRealFolder(folder_.path() + "/./")), folder_.path());
-  EXPECT_EQ(Await(FindRealFolder(folder_.path() + "/none")).status().code(),
+  FakeFileReads reads;
+  EXPECT_EQ(*Await(FindRealFolder(&reads, "/")), "/");
+  EXPECT_EQ(*Await(FindRealFolder(&reads, folder_.path() + "/./")), folder_.path());
+  EXPECT_EQ(Await(FindRealFolder(&reads, folder_.path() + "/none")).status().code(),
             absl::StatusCode::kFailedPrecondition);
-  EXPECT_EQ(Await(FindRealFolder("none")).status().code(), absl::StatusCode::kInvalidArgument);
-  EXPECT_EQ(*Await(FindRealPath(folder_.path() + "/none/../x")), folder_.path() + "/x");
+  EXPECT_EQ(Await(FindRealFolder(&reads, "none")).status().code(),
+            absl::StatusCode::kInvalidArgument);
+  EXPECT_EQ(*Await(FindRealPath(&reads, folder_.path() + "/none/../x")), folder_.path() + "/x");
 }
 
 }  // namespace
