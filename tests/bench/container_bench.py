@@ -32,14 +32,16 @@ def say(text):
     print(text, file=sys.stderr, flush=True)
 
 
-def median_ms(rounds, action):
-    """The median of what `action` took, or returns as seconds."""
-    taken = []
-    for _ in range(rounds):
-        begun = time.monotonic()
-        seconds = action()
-        taken.append(time.monotonic() - begun if seconds is None else seconds)
-    return statistics.median(taken) * 1000
+def median_ms(rounds, seconds_of):
+    """The median of what `seconds_of` returns."""
+    return statistics.median(seconds_of() for _ in range(rounds)) * 1000
+
+
+def call(host, *words):
+    """Seconds that a command of ferryctl takes."""
+    begun = time.monotonic()
+    host.ctl.ok(*words)
+    return time.monotonic() - begun
 
 
 def first_byte(host, *words):
@@ -55,19 +57,15 @@ def first_byte(host, *words):
 
 def waits(host, rounds):
     """What a person waits for, in ms."""
-    def boot():
-        host.ctl.ok("start", "other")
-        host.ctl.ok("stop", "--force", "other")
-
     host.ctl.create("other")
-    begun = time.monotonic()
-    boot()
-    booted = time.monotonic() - begun
+    booted = call(host, "start", "other") + call(host, "stop", "--force", "other")
     result = {
-        "ferryctl alone (vm inspect)": median_ms(rounds, lambda: host.ctl.ok("vm", "inspect", VM) and None),
-        "exec in a VM": median_ms(rounds, lambda: host.ctl.ok("exec", VM, "--", "true") and None),
+        "ferryctl alone (vm inspect)": median_ms(
+            rounds, lambda: call(host, "vm", "inspect", VM)),
+        "exec in a VM": median_ms(
+            rounds, lambda: call(host, "exec", VM, "--", "true")),
         "exec in a container": median_ms(
-            rounds, lambda: host.ctl.ok("exec", "--container", "idle", "--", "true") and None),
+            rounds, lambda: call(host, "exec", "--container", "idle", "--", "true")),
         "run in a VM that is there, to the first byte": median_ms(
             rounds, lambda: first_byte(host, "run", "--rm", "--vm", VM, box.NAME, "echo", "x")),
         "VM start and stop alone": booted * 1000,
@@ -133,8 +131,15 @@ def input_rate(host, size):
         return size / MIB / (time.monotonic() - begun)
 
 
+def pipe_rate(host, size):
+    """MiB/s between two processes in the VM: what the guest's kernel does for each byte anyway."""
+    seconds = call(host, "exec", VM, "--", "sh", "-c", f"head -c {size} /dev/zero | cat >/dev/null")
+    return size / MIB / seconds
+
+
 def rates(host, size):
     return {
+        "a pipe within the VM": pipe_rate(host, size),
         "one stream out of a VM": output_rate(host, 1, size, VM),
         "64 streams out of a VM": output_rate(host, 64, size, VM),
         "one stream out of a container": output_rate(host, 1, size, "--container", "idle"),
@@ -190,7 +195,7 @@ def main():
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--rounds", type=int, default=30)
     parser.add_argument("--size", type=int, default=64, help="MiB per measurement of a rate")
-    parser.add_argument("--many", type=int, default=16, help="containers, and processes, for memory")
+    parser.add_argument("--many", type=int, default=32, help="containers, and processes, for memory")
     parser.add_argument("--json", action="store_true")
     arguments = parser.parse_args()
     with tempfile.TemporaryDirectory() as folder, Hosts() as hosts:
@@ -200,12 +205,13 @@ def main():
         host.ctl.create(VM, "512M")
         host.ctl.start(VM)
         host.ctl.ok("run", "-d", "--name", "idle", "--vm", VM, box.NAME, "sleep", "100000")
+        # Before the allocator has something to reuse.
+        say("memory ...")
+        used = memory(host, arguments.many)
         say("waiting times ...")
         waited = waits(host, arguments.rounds)
         say("rates ...")
         rated = rates(host, arguments.size * MIB)
-        say("memory ...")
-        used = memory(host, arguments.many)
         accelerator = host.ctl.json("vm", "inspect", VM).get("accelerator", "?")
     setting = {"accelerator": accelerator, "host_cpus": os.cpu_count(),
                "host_load": os.getloadavg()[0], "kernel": platform.release()}
