@@ -32,6 +32,13 @@ absl::StatusCode CodeOf(uint32_t hresult) {
   }
 }
 
+// An agent of the former release has no number for it.
+std::optional<bridge::RunFailure> WhyNotRun(uint32_t hresult, std::string_view message) {
+  if (const auto failure = bridge::RunFailureOf(hresult)) return failure;
+  if (message.substr(0, bridge::kWordsOfCrun.size()) != bridge::kWordsOfCrun) return std::nullopt;
+  return bridge::RunFailureInWordsOfCrun(message.substr(bridge::kWordsOfCrun.size()));
+}
+
 constexpr char kVm[] = "";
 
 }  // namespace
@@ -39,11 +46,11 @@ constexpr char kVm[] = "";
 absl::Status FromAgent(const bridge::ResponseBase& response, const std::string& what) {
   const uint32_t hresult = bridge::HResult(response.result);
   if (hresult == bridge::kHresultOk) return absl::OkStatus();
-  const absl::Status refusal(CodeOf(hresult),
-                             absl::StrFormat("the guest could not %s (0x%08x): %s", what, hresult,
-                                             response.error_message));
-  const std::optional<bridge::RunFailure> failure = bridge::RunFailureOf(hresult);
-  return failure.has_value() ? bridge::WithRunFailure(refusal, *failure) : refusal;
+  const std::string text =
+      absl::StrFormat("the guest could not %s (0x%08x): %s", what, hresult, response.error_message);
+  const std::optional<bridge::RunFailure> failure = WhyNotRun(hresult, response.error_message);
+  if (!failure.has_value()) return absl::Status(CodeOf(hresult), text);
+  return bridge::WithRunFailure(absl::FailedPreconditionError(text), *failure);
 }
 
 absl::Status GuestContainers::CheckSupported() const {

@@ -1,6 +1,5 @@
 #include "bridge/container/crun_arguments.h"
 
-#include "absl/strings/match.h"
 #include "absl/strings/str_cat.h"
 
 namespace ferry::bridge {
@@ -59,16 +58,6 @@ std::string LastLogLine(std::string_view log) {
   const size_t time_end = log.find("Z: ");
   if (time_end != std::string_view::npos && time_end < 40) log.remove_prefix(time_end + 3);
   return std::string(log);
-}
-
-std::optional<RunFailure> RunFailureIn(std::string_view line) {
-  // crun's own words stand first: further on there are names that others have chosen.
-  const absl::string_view text(line.data(), line.size());
-  if (absl::StartsWith(text, "executable file `")) return RunFailure::kNoProgram;
-  if (absl::StartsWith(text, "open executable")) return RunFailure::kCannotRun;
-  if (!absl::StartsWith(text, "exec container process ")) return std::nullopt;
-  const bool absent = absl::EndsWith(text, ": No such file or directory");
-  return absent ? RunFailure::kNoProgram : RunFailure::kCannotRun;
 }
 
 }  // namespace ferry::bridge

@@ -1,11 +1,8 @@
 #pragma once
 
-#include <optional>
 #include <string>
 #include <string_view>
 #include <vector>
-
-#include "bridge/protocol/run_failure.h"
 
 // The command lines that the agent runs crun with. No I/O.
 namespace ferry::bridge {
@@ -42,8 +39,5 @@ class CrunCommands {
 
 // What crun says in its log for people: the last line, without its time. Empty if it said nothing.
 std::string LastLogLine(std::string_view log);
-
-// Whether it failed because of the program that it was to run, as such a line of its log says.
-std::optional<RunFailure> RunFailureIn(std::string_view line);
 
 }  // namespace ferry::bridge

@@ -17,6 +17,7 @@
 #include "bridge/container/cgroup_freeze.h"
 #include "bridge/container/console_socket.h"
 #include "bridge/container/oci_spec.h"
+#include "bridge/protocol/run_failure.h"
 #include "bridge/runtime/status_macros.h"
 
 namespace ferry::bridge {
@@ -134,8 +135,8 @@ Task<absl::Status> CrunRuntime::Finish(const Run* run, SpawnedProcess spawned) {
   if (status.ok()) co_return status;
   const std::string said = ReadLog(run->files().log);
   if (said.empty()) co_return status;
-  const absl::Status told(status.code(), absl::StrCat("crun: ", said));
-  const std::optional<RunFailure> failure = RunFailureIn(said);
+  const absl::Status told(status.code(), absl::StrCat(std::string(kWordsOfCrun), said));
+  const std::optional<RunFailure> failure = RunFailureInWordsOfCrun(said);
   co_return failure.has_value() ? WithRunFailure(told, *failure) : told;
 }
 

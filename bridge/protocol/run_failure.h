@@ -2,6 +2,7 @@
 
 #include <cstdint>
 #include <optional>
+#include <string_view>
 
 #include "absl/status/status.h"
 
@@ -18,5 +19,10 @@ std::optional<RunFailure> RunFailureOf(const absl::Status& status);
 
 uint32_t ToHresult(RunFailure failure);
 std::optional<RunFailure> RunFailureOf(uint32_t hresult);
+
+// The same as the last line of crun's log says it, without its time.
+std::optional<RunFailure> RunFailureInWordsOfCrun(std::string_view line);
+// What the agent puts before such a line.
+inline constexpr std::string_view kWordsOfCrun = "crun: ";
 
 }  // namespace ferry::bridge

@@ -163,6 +163,7 @@ def test_what_cannot_be_shared_is_refused_and_leaves_nothing(host, folder, stays
             (["--vm", stays, "-v", f"{folder}/..:/in"], "lies in no share", "--share"),
             (["--vm", stays, "-v", f"{folder}/out/etc:/in"], "lies in no share", "--share"),
             (["--vm", stays, "-v", f"{folder}/none:/in"], "there is no folder", None),
+            (["--vm", stays, "-v", "/none:/in"], "lies in no share", "--share"),
             (["--vm", stays, "-v", f"{folder}:/proc/x"], "the container's own", None),
             (["--vm", stays, "--stays", "-v", f"{folder}:/in"], "made for the container", None),
             (["--stays", "-v", f"{host.folder}/none:/in"], "there is no folder", None)):

@@ -171,7 +171,10 @@ Task<int> Kill(Client* client, Named named, uint32_t signal) {
   if (lives && found->process_id() == 0) {
     const absl::Status unknown = rpc::ErrorWithReason(
         absl::StatusCode::kFailedPrecondition, "its host does not know its main process",
-        "init_unknown", absl::StrCat("End its VM: ferryctl stop --force ", found->vm_name()));
+        "init_unknown",
+        absl::StrCat("Try again in a moment, it may just have come here. If that stays so, end its "
+                     "VM: ferryctl stop --force ",
+                     found->vm_name()));
     co_return Fail(*client, doing, unknown);
   }
   if (found->process_id() == 0 || found->state() == v1::CONTAINER_STATE_CREATED) {

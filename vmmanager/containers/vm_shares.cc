@@ -88,7 +88,7 @@ absl::StatusOr<SharedMount> FindShare(const v1::ContainerMount& mount, const std
   if (best == nullptr) {
     return rpc::ErrorWithReason(
         absl::StatusCode::kFailedPrecondition,
-        absl::StrCat("the folder ", rpc::Printable(folder, kShownPath), " lies in no ",
+        absl::StrCat("the folder ", rpc::Printable(mount.host_path(), kShownPath), " lies in no ",
                      only_to_read ? "share of the VM that may be written to" : "share of the VM",
                      "; its shares are: ", NamesOf(shares)),
         only_to_read ? "share_read_only" : "folder_not_shared",
@@ -124,9 +124,10 @@ Task<absl::StatusOr<std::vector<SharedMount>>> FindMounts(std::shared_ptr<Utilit
   for (const v1::ContainerMount& mount : spec.mounts()) {
     // Nothing of the host is looked at for a VM that has no share.
     if (shares.empty()) co_return FindShare(mount, mount.host_path(), shares).status();
-    CO_ASSIGN_OR_RETURN(const std::string folder,
-                        co_await FindRealFolder(reads, mount.host_path()));
+    CO_ASSIGN_OR_RETURN(const std::string folder, co_await FindRealPath(reads, mount.host_path()));
     CO_ASSIGN_OR_RETURN(SharedMount found, FindShare(mount, folder, shares));
+    // Whether it is there is told only of what is shared.
+    CO_RETURN_IF_ERROR((co_await FindRealFolder(reads, mount.host_path())).status());
     mounts.push_back(std::move(found));
   }
   co_return mounts;

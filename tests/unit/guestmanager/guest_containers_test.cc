@@ -99,6 +99,25 @@ TEST_F(GuestContainersTest, RefusalsMeanWhatTheirNumberSays) {
   }
 }
 
+TEST_F(GuestContainersTest, AnAgentWithoutANumberForItSaysInWordsThatAProgramWasNotRun) {
+  bridge::SimpleResponse answer;
+  answer.result = static_cast<int32_t>(bridge::kHresultFailed);
+  const auto told = [&answer](const char* message) {
+    answer.error_message = message;
+    return FromAgent(answer, "start it");
+  };
+  const absl::Status absent = told("crun: executable file `x` not found in $PATH");
+  EXPECT_EQ(absent.code(), absl::StatusCode::kFailedPrecondition);
+  EXPECT_EQ(bridge::RunFailureOf(absent), bridge::RunFailure::kNoProgram);
+  EXPECT_EQ(bridge::RunFailureOf(told("crun: open executable: Permission denied")),
+            bridge::RunFailure::kCannotRun);
+  for (const char* message : {"crun: mount `/proc`: No such file or directory", "",
+                              "executable file `x` not found in $PATH"}) {
+    EXPECT_EQ(told(message).code(), absl::StatusCode::kUnknown);
+    EXPECT_EQ(bridge::RunFailureOf(told(message)), std::nullopt) << message;
+  }
+}
+
 TEST_F(GuestContainersTest, AnAgentWithoutContainersIsNotAsked) {
   agent_->containers = false;
   Ready();

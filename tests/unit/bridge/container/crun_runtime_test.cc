@@ -9,6 +9,7 @@
 #include <fstream>
 
 #include "absl/strings/str_cat.h"
+#include "bridge/protocol/run_failure.h"
 #include "tests/unit/bridge/task_test.h"
 
 namespace ferry::bridge {

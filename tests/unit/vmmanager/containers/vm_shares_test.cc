@@ -115,6 +115,10 @@ TEST_F(SharesOfContainersTest, WhatTheVmDoesNotShareIsRefused) {
   EXPECT_EQ(rpc::ReasonOf(Try(shared() + "/..", true)), "folder_not_shared");
   EXPECT_EQ(rpc::ReasonOf(Try(shared() + "/out", true)), "folder_not_shared");
   EXPECT_EQ(rpc::ReasonOf(Try(shared() + "/out/etc", true)), "folder_not_shared");
+  // Nor is told what else this host has, or where its links lead.
+  EXPECT_EQ(rpc::ReasonOf(Try(folder_.path() + "/none", true)), "folder_not_shared");
+  EXPECT_THAT(std::string(Try(shared() + "/out", true).message()),
+              HasSubstr("the folder " + shared() + "/out lies in no share"));
   EXPECT_EQ(rpc::ReasonOf(Try(shared(), false)), "share_read_only");
   const absl::Status missing = Try(shared() + "/none", true);
   EXPECT_EQ(missing.code(), absl::StatusCode::kFailedPrecondition);
