@@ -22,9 +22,9 @@
 
 namespace ferry::vm {
 
-// What every VM of a host works with. All must outlive the VMs.
 class FileReads;
 
+// What every VM of a host works with. All must outlive the VMs.
 struct SandboxDeps {
   Executor executor;
   Backend& backend;
