@@ -6,16 +6,8 @@ import pytest
 
 sys.path.insert(0, str(pathlib.Path(__file__).parents[1] / "e2e"))
 
+from harness.fixtures import pytest_runtest_makereport  # noqa: E402, F401
 from outer_host import OuterHosts  # noqa: E402
-
-
-@pytest.hookimpl(hookwrapper=True)
-def pytest_runtest_makereport(item, call):
-    outcome = yield
-    report = outcome.get_result()
-    hosts = item.funcargs.get("outer_hosts") if hasattr(item, "funcargs") else None
-    if report.failed and hosts:
-        report.sections.append(("outer machines", hosts.logs()))
 
 
 @pytest.fixture

@@ -7,11 +7,11 @@ import shutil
 import socket
 import subprocess
 import tempfile
-import time
 
 import outer_image
 from harness.ctl import Ctl
 from harness.host import build_folder
+from harness.waiting import wait_for
 
 PORT = 7717
 MEMORY_MIB = 1536
@@ -88,12 +88,11 @@ class OuterHost:
 
     def wait_ready(self):
         """Waits until ferryd answers."""
-        deadline = time.monotonic() + BOOT_DEADLINE
-        while (answer := self.ctl.run("host", timeout=60)).returncode != 0:
-            assert self._process.poll() is None, f"{self.name} ended:\n{self.log()}"
-            assert time.monotonic() < deadline, (
-                f"ferryd on {self.name} does not answer: {answer.stderr}\n{self.log()}")
-            time.sleep(0.5)
+        def answers():
+            assert self._process.poll() is None, f"{self.name} ended"
+            return self.ctl.run("host", timeout=ANSWER_DEADLINE).returncode == 0
+
+        wait_for(answers, f"ferryd on {self.name} does not answer", BOOT_DEADLINE)
         self._shell = Shell(self._shell_path)
 
     def run(self, command):

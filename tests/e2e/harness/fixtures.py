@@ -18,11 +18,13 @@ _REFUSAL = pytest.StashKey[str]()
 def pytest_runtest_makereport(item, call):
     outcome = yield
     report = outcome.get_result()
-    hosts = item.funcargs.get("bare_hosts") if hasattr(item, "funcargs") else None
-    if report.failed and hosts:
-        report.sections.append(("daemons", hosts.logs()))
-    trial = item.funcargs.get("trial") if hasattr(item, "funcargs") else None
-    if report.failed and trial:
+    if not report.failed:
+        return
+    used = getattr(item, "funcargs", {})
+    for name, title in (("bare_hosts", "daemons"), ("outer_hosts", "outer machines")):
+        if hosts := used.get(name):
+            report.sections.append((title, hosts.logs()))
+    if trial := used.get("trial"):
         report.sections += trial.consoles()
 
 
