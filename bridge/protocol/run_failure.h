@@ -20,9 +20,10 @@ std::optional<RunFailure> RunFailureOf(const absl::Status& status);
 uint32_t ToHresult(RunFailure failure);
 std::optional<RunFailure> RunFailureOf(uint32_t hresult);
 
-// The same as the last line of crun's log says it, without its time.
+// Why crun ran no program, as the last line of its log says without its time; nullopt if it failed
+// for another reason.
 std::optional<RunFailure> RunFailureInWordsOfCrun(std::string_view line);
-// What the agent puts before such a line.
+// What the agent puts before such a line when it passes it on.
 inline constexpr std::string_view kWordsOfCrun = "crun: ";
 
 }  // namespace ferry::bridge

@@ -7,8 +7,8 @@
 #include "bridge/runtime/async.h"
 #include "vmmanager/sandbox/file_reads.h"
 
-// Paths of this host's folders that users name. Their file systems may hang, and `reads`
-// must outlive the tasks.
+// Paths of this host's folders that users name. Their file systems may hang, so they are looked at
+// through `reads`, which must outlive the tasks.
 namespace ferry::vm {
 
 // INVALID_ARGUMENT, naming `member`, unless it is absolute and within bounds.
