@@ -46,6 +46,7 @@ namespace ferry::tools {
 namespace {
 
 constexpr milliseconds kCallGrace{2'000};
+constexpr milliseconds kFolderLookLimit{10'000};
 // What imports leave free of the disk that the journal is on, too.
 constexpr uint64_t kImagesReserve = uint64_t{1} << 30;
 
@@ -148,6 +149,7 @@ struct Daemon::Parts {
   std::unique_ptr<vm::ImageLockFence> fence;
   std::unique_ptr<vm::Backend> backend;
   vm::HostSettings settings;
+  std::unique_ptr<vm::FileReads> folder_reads;
   std::unique_ptr<vm::VmInventory> inventory;
   std::unique_ptr<vm::ContainerInventory> containers;
   std::unique_ptr<vm::ContainerExports> exports;
@@ -230,11 +232,13 @@ Task<absl::Status> Daemon::Start() {
   parts_->settings.state_folder = config_.state_dir;
   parts_->settings.memory_reserve_mb = config_.memory_reserve_mb;
   parts_->settings.spool_folder = config_.state_dir + "/spool";
-  parts_->file_reads = std::make_unique<vm::ThreadedFileReads>(executor_);
-  const vm::SandboxDeps sandbox{executor_,          *parts_->backend, *parts_->store,
-                                *parts_->events,    *parts_->fence,   parts_->settings,
-                                *parts_->file_reads};
+  // Folders that users name and that hang must not keep migrations from reading their files.
+  parts_->folder_reads = std::make_unique<vm::ThreadedFileReads>(executor_, kFolderLookLimit);
+  const vm::SandboxDeps sandbox{
+      executor_,      *parts_->backend, *parts_->store,       *parts_->events,
+      *parts_->fence, parts_->settings, *parts_->folder_reads};
   parts_->inventory = std::make_unique<vm::VmInventory>(sandbox);
+  parts_->file_reads = std::make_unique<vm::ThreadedFileReads>(executor_);
   parts_->digests = std::make_unique<vm::ImageDigests>(*parts_->file_reads);
   CO_RETURN_IF_ERROR(co_await parts_->inventory->Load());
   CO_RETURN_IF_ERROR(co_await LoadContainers());

@@ -71,6 +71,7 @@ Task<absl::StatusOr<std::vector<ContainerRecord>>> ContainerExports::Begin(std::
   std::vector<ContainerRecord> records;
   const size_t share = ShareOf(all.size());
   for (const auto& container : all) {
+    CO_RETURN_IF_ERROR(container->TakeOverOutput());
     ContainerRecord record = container->Export();
     AddOutput(share, &record);
     if (record.has_stdout() || record.has_stderr()) with_output_[vm_id].insert(container->id());

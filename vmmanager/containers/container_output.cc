@@ -41,6 +41,8 @@ absl::Status ContainerOutput::Keep(const std::string& container_id, Stream strea
   return absl::OkStatus();
 }
 
+void ContainerOutput::Discard(const std::string& from) const { ::unlink(from.c_str()); }
+
 bool ContainerOutput::Has(const std::string& container_id) const {
   return ::access(PathOf(container_id, Stream::kStdout).c_str(), F_OK) == 0 ||
          ::access(PathOf(container_id, Stream::kStderr).c_str(), F_OK) == 0;

@@ -21,6 +21,8 @@ class ContainerOutput {
   // container runs once, and a file that comes later was made by a daemon that did not know.
   absl::Status Keep(const std::string& container_id, guest::Stream stream,
                     const std::string& from) const;
+  // Removes what was not taken over.
+  void Discard(const std::string& from) const;
   // Whether anything is kept. The stream that it then does not have was empty.
   bool Has(const std::string& container_id) const;
   // As another host had it.

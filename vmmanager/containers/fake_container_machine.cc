@@ -41,7 +41,7 @@ void FakeInit::Exit(guest::ExitStatus status) {
 }
 
 void FakeInit::Forget() {
-  if (on_forget_) (void)on_forget_();
+  if (on_forget_ && !on_forget_()) return;
   printed.clear();
 }
 

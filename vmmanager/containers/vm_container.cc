@@ -227,7 +227,9 @@ void VmContainer::WatchOutput() {
   if (!spec().detached()) return;
   init_->set_on_forget([weak = weak_from_this()] {
     const auto self = weak.lock();
-    return self == nullptr || !self->in_guest() || self->LeaveInit();
+    if (self == nullptr || !self->in_guest()) return true;
+    // Nobody reads any more of one that is being removed.
+    return self->Is(CONTAINER_STAGE_REMOVING) || self->LeaveInit();
   });
 }
 

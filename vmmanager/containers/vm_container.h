@@ -83,6 +83,9 @@ class VmContainer : public std::enable_shared_from_this<VmContainer> {
   void VmEnded();
   // All of it, for another host.
   state::v1::ContainerRecord Export() const { return ToRecord(stored_); }
+  // Before it goes to another host: tries again to take over what a forgotten init has printed.
+  // FAILED_PRECONDITION if that still cannot be done: it would be lost.
+  absl::Status TakeOverOutput();
   // It is another host's now, or never was this one's: forgets it, and touches nothing of it. An
   // error if its row is still there.
   Task<absl::Status> Depart();
@@ -132,6 +135,8 @@ class VmContainer : public std::enable_shared_from_this<VmContainer> {
   void TakeUpDisks();
   // What it had there went with the VM's boot, but for what it has printed.
   void LeaveGuest();
+  // What it has printed, wherever that is kept.
+  void DiscardOutput();
   // Its init was, or is to be, forgotten: what that has printed is the container's from now on.
   // False: it could not be taken over yet, and stays where it is.
   bool LeaveInit();

@@ -177,8 +177,8 @@ Task<absl::Status> VmContainer::TakeOut() {
       co_return tidied;
     }
   }
+  DiscardOutput();
   boot_ = 0;
-  deps_.output.Remove(id());
   CO_RETURN_IF_ERROR(co_await deps_.scratch.Remove(id(), record().scratch_file()));
   CO_RETURN_IF_ERROR(co_await deps_.store().DeleteContainer(id()));
   gone_ = true;
@@ -248,11 +248,21 @@ void VmContainer::TakeUpDisks() {
   }
 }
 
+void VmContainer::DiscardOutput() {
+  // What could not be taken over is still where it was; of an init that is known it goes with that.
+  const bool forgotten =
+      in_guest() && home_->machine->FindInit(id(), record().process_id()) == nullptr;
+  for (const uint32_t port : {record().stdout_port(), record().stderr_port()}) {
+    if (forgotten && port != 0) deps_.output.Discard(home_->machine->OutputFile(port));
+  }
+  deps_.output.Remove(id());
+}
+
 void VmContainer::LeaveGuest() {
   for (state::v1::ContainerLayer& layer : *stored_.record.mutable_layers()) layer.clear_disk();
   stored_.record.clear_scratch_disk();
-  // With the VM's boot its files go as well, and its ports are another process's next.
   if (LeaveInit()) return;
+  // That was the last attempt: in the VM's next boot its ports are another process's.
   stored_.record.clear_stdout_port();
   stored_.record.clear_stderr_port();
   PersistSoon();
@@ -280,6 +290,20 @@ bool VmContainer::LeaveInit() {
   return true;
 }
 
+absl::Status VmContainer::TakeOverOutput() {
+  const bool left = record().stdout_port() != 0 || record().stderr_port() != 0;
+  if (!left || !spec().detached() || !Is(CONTAINER_STAGE_STOPPED) || !in_guest()) {
+    return absl::OkStatus();
+  }
+  const bool forgotten = home_->machine->FindInit(id(), record().process_id()) == nullptr;
+  if (!forgotten || LeaveInit()) return absl::OkStatus();
+  return rpc::ErrorWithReason(
+      absl::StatusCode::kFailedPrecondition,
+      absl::StrCat("what container ", name(), " has printed cannot be taken along; why is in the ",
+                   "log of this host's ferryd"),
+      "output_not_kept", "Make room in its state folder, or remove the container.");
+}
+
 absl::StatusOr<guest::KeptOutput> VmContainer::ReadOutput(Stream stream, uint64_t since,
                                                           size_t limit) const {
   if (!spec().detached()) {
@@ -290,7 +314,9 @@ absl::StatusOr<guest::KeptOutput> VmContainer::ReadOutput(Stream stream, uint64_
         "not_detached", "Run it with -d to have its output kept.");
   }
   // What was kept is all there is, also where a daemon that has died knew more than it wrote down.
-  const bool kept_here = deps_.output.Has(id());
+  const uint32_t port = stream == Stream::kStdout ? record().stdout_port() : record().stderr_port();
+  // With a port of it left, this stream could not be taken over, whatever became of the other.
+  const bool kept_here = deps_.output.Has(id()) && (port == 0 || lives());
   if (init_ != nullptr && !kept_here) return init_->ReadKept(stream, since, limit);
   guest::KeptOutput nothing;
   nothing.ended = Is(CONTAINER_STAGE_STOPPED);

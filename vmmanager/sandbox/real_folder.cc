@@ -35,7 +35,11 @@ Task<absl::StatusOr<std::string>> Look(FileReads* reads, std::string path, bool 
   std::function<absl::StatusOr<std::string>()> look = [path, must_be_folder] {
     return RealPath(path, must_be_folder);
   };
-  co_return co_await reads->Run<std::string>(std::move(path), std::move(look));
+  absl::StatusOr<std::string> real = co_await reads->Run<std::string>(path, std::move(look));
+  if (!absl::IsDeadlineExceeded(real.status())) co_return real;
+  co_return absl::FailedPreconditionError(
+      absl::StrCat("the folder ", rpc::Printable(path, kShownOfPath),
+                   " cannot be looked at in time; see whether its file system hangs"));
 }
 
 }  // namespace

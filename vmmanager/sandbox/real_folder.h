@@ -15,10 +15,10 @@ namespace ferry::vm {
 absl::Status CheckFolderPath(const std::string& member, const std::string& path);
 
 // The path without symbolic links, ".." and the like, as far as it is there. FAILED_PRECONDITION if
-// that cannot be found out, in time.
+// that cannot be found out, in time; RESOURCE_EXHAUSTED if too many others could not.
 Task<absl::StatusOr<std::string>> FindRealPath(FileReads* reads, std::string path);
 
-// The same for a folder that is there; FAILED_PRECONDITION otherwise.
+// The same for a folder that is there; FAILED_PRECONDITION if there is none.
 Task<absl::StatusOr<std::string>> FindRealFolder(FileReads* reads, std::string path);
 
 }  // namespace ferry::vm

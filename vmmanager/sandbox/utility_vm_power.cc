@@ -57,6 +57,8 @@ Task<absl::Status> UtilityVm::Boot() {
   for (const v1::ShareSpec& share : spec_.shares()) {
     CO_RETURN_IF_ERROR((co_await FindRealPath(&deps_.reads, share.host_path())).status());
   }
+  // They may have taken their time.
+  CO_RETURN_IF_ERROR(CheckHere());
   auto system = co_await deps_.backend.Create(row_.id, document_);
   if (!system.ok()) co_return system.status();
   system_ = *std::move(system);

@@ -149,22 +149,59 @@ TEST_F(ContainerOutputTest, ItOutlivesAnInitThatIsForgottenByALaterDaemon) {
   EXPECT_EQ(Read(*Found("one")), "hello");
 }
 
-TEST_F(ContainerOutputTest, WhatCannotBeTakenOverStaysForTheNextDaemon) {
-  const auto before = Run(Detached("one"));
-  Print(*before, "hello");
-  Exit(*before, 0);
-  // Something else is in the place of its folder.
-  const std::string place = scratch_folder() + "/" + before->id();
-  const std::string aside = folder_.path() + "/aside";
-  std::filesystem::rename(place, aside);
-  std::ofstream(place) << "";
-  const uint32_t port = before->record().stdout_port();
-  Guest(vm_->id()).Forget(before->id());
-  EXPECT_EQ(before->record().stdout_port(), port);
-  std::filesystem::remove(place);
-  std::filesystem::rename(aside, place);
+// One that has printed something which could not be taken over from its init, because something
+// else is in the place of its folder.
+class OutputNotTakenOverTest : public ContainerOutputTest {
+ protected:
+  void SetUp() override {
+    ContainerOutputTest::SetUp();
+    auto request = Detached("one");
+    request.mutable_spec()->set_read_only(true);
+    container_ = Run(request);
+    Print(*container_, "hello");
+    Exit(*container_, 0);
+    port_ = container_->record().stdout_port();
+    place_ = scratch_folder() + "/" + container_->id();
+    std::filesystem::create_directories(scratch_folder());
+    std::ofstream(place_) << "";
+    Guest(vm_->id()).Forget(container_->id());
+    ASSERT_EQ(container_->record().stdout_port(), port_);
+  }
+  void MakeRoom() { std::filesystem::remove(place_); }
+  bool IsLeft() {
+    return std::filesystem::exists(absl::StrCat(Guest(vm_->id()).output_folder, "/", port_));
+  }
+
+  std::shared_ptr<VmContainer> container_;
+  uint32_t port_ = 0;
+  std::string place_;
+};
+
+TEST_F(OutputNotTakenOverTest, StaysForTheNextDaemon) {
+  EXPECT_TRUE(IsLeft());
+  MakeRoom();
   RestartDaemon();
   EXPECT_EQ(Read(*Found("one")), "hello");
+  EXPECT_FALSE(IsLeft());
+}
+
+TEST_F(OutputNotTakenOverTest, KeepsItsVmFromMovingUntilItCanBe) {
+  ContainerExports exports(*containers_);
+  const absl::Status refused = Await(exports.Begin(vm_->id())).status();
+  EXPECT_EQ(rpc::ReasonOf(refused), "output_not_kept") << refused;
+  Await(exports.End(vm_->id()));
+  MakeRoom();
+  const auto records = Await(exports.Begin(vm_->id()));
+  ASSERT_TRUE(records.ok()) << records.status();
+  EXPECT_EQ((*records)[0].stdout().bytes(), "hello");
+  EXPECT_EQ(Read(*container_), "hello");
+  Await(exports.End(vm_->id()));
+}
+
+TEST_F(OutputNotTakenOverTest, GoesWithItsContainer) {
+  MakeRoom();
+  ASSERT_TRUE(Await(containers_->Remove(container_, false)).ok());
+  EXPECT_FALSE(IsLeft());
 }
 
 TEST_F(ContainerOutputTest, OfAnInitThatIsForgottenWhileMemoryMovesItGoesInTheCut) {

@@ -75,6 +75,34 @@ TEST_F(VmSharesTest, WhatCannotBeSharedIsRefused) {
   EXPECT_THAT(std::string(CreateOf(moves).status().message()), HasSubstr("--stays"));
 }
 
+TEST_F(VmSharesTest, ADaemonThatStopsWhileAFolderIsLookedAtStartsNothing) {
+  const auto vm = CreateOf(Spec({folder_.path()}));
+  ASSERT_TRUE(vm.ok()) << vm.status();
+  AsyncEvent answered(io_.get_executor());
+  host_.reads.held_until = &answered;
+  std::optional<absl::Status> started;
+  auto start = [](std::shared_ptr<UtilityVm> vm, std::optional<absl::Status>* out) -> Task<void> {
+    *out = co_await vm->Start();
+  };
+  Spawn(io_.get_executor(), start(*vm, &started));
+  Settle();
+  ASSERT_FALSE(started.has_value());
+  Await((*vm)->Detach());
+  answered.Set();
+  Settle();
+  ASSERT_TRUE(started.has_value());
+  EXPECT_TRUE(absl::IsUnavailable(*started)) << *started;
+  EXPECT_EQ(host_.System(**vm), nullptr);
+}
+
+TEST_F(VmSharesTest, AFolderThatHangsIsNamed) {
+  FakeFileReads reads;
+  reads.outcome = absl::DeadlineExceededError("it took too long");
+  const absl::Status late = Await(FindRealPath(&reads, "/srv/data")).status();
+  EXPECT_EQ(late.code(), absl::StatusCode::kFailedPrecondition);
+  EXPECT_THAT(std::string(late.message()), HasSubstr("/srv/data cannot be looked at in time"));
+}
+
 TEST_F(VmSharesTest, FoldersThatAreNotThereAreToldFromThoseThatAre) {
   FakeFileReads reads;
   EXPECT_EQ(*Await(FindRealFolder(&reads, "/")), "/");
