@@ -18,8 +18,6 @@ absl::StatusCode CodeOf(uint32_t hresult) {
       return absl::StatusCode::kAlreadyExists;
     case bridge::kHresultInvalidState:
     case bridge::kHresultAlreadyStopped:
-    case bridge::kHresultNoProgram:
-    case bridge::kHresultCannotRun:
       return absl::StatusCode::kFailedPrecondition;
     case bridge::kHresultInvalidArgument:
     case bridge::kHresultBadJson:

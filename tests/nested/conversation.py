@@ -7,7 +7,7 @@ from harness import workload
 # By the guest's clock, which runs ahead while it has nothing to do: some lines in a second of ours.
 TICK_US = 1_000_000
 AHEAD = 8  # lines that were sent and not yet answered, so that some are always on their way
-DEADLINE = 900  # seconds, on this machine's clock: also where it is busy
+DEADLINE = 400  # seconds, on this machine's clock: also where it is busy
 
 
 class Conversation:

@@ -10,13 +10,15 @@ from harness.waiting import wait_for
 BRIDGE_PORT = 0x40000000
 MEMORY = "192M"
 EXIT_STATUS = 7
+BOOT_DEADLINE = 600  # seconds, on this machine's clock
 
 
 def boot(host, vm):
     host.ctl.create(vm, memory=MEMORY)
     # On a busy machine it takes longer than ferryctl waits, and goes on without that.
-    host.ctl.run("vm", "start", vm, timeout=DEADLINE)
-    oracles.wait_for_state(host, vm, "running", timeout=DEADLINE)
+    started = host.ctl.run("vm", "start", vm, timeout=BOOT_DEADLINE)
+    oracles.wait_for_state(host, vm, "running", "failed", timeout=BOOT_DEADLINE)
+    assert host.ctl.state(vm) == "running", started.stderr
 
 
 def context_id(host, vm):
@@ -52,12 +54,12 @@ def migrate(vm, source, destination):
 
 def assert_share_ports(host, vms):
     """The VMs are connected to the same ports of one host, each of which has one listener."""
-    for port in set.intersection(*(connected_ports(host, context_id(host, vm)) for vm in vms)):
-        listeners = [found for found in host.vsock() if found == ("LISTEN", port, None)]
-        assert len(listeners) == 1, (port, host.vsock())
-        if port != BRIDGE_PORT:
-            return
-    raise AssertionError(f"no stdio port is common: {host.vsock()}")
+    common = set.intersection(*(connected_ports(host, context_id(host, vm)) for vm in vms))
+    sockets = host.vsock()
+    for port in common:
+        listeners = [found for found in sockets if found == ("LISTEN", port, None)]
+        assert len(listeners) == 1, (port, sockets)
+    assert BRIDGE_PORT in common and common - {BRIDGE_PORT}, sockets
 
 
 def assert_nothing_left(host):

@@ -10,6 +10,7 @@
 #include "bridge/runtime/status_macros.h"
 #include "vmmanager/containers/container_names.h"
 #include "vmmanager/rpc/error_info.h"
+#include "vmmanager/state/saved_state.h"
 
 namespace ferry::vm {
 namespace {
@@ -21,13 +22,11 @@ absl::Status NoImages() {
   return absl::UnavailableError("this host's ferryd is about to start; try again");
 }
 
-// Of each stream, and of all together, so that a plan has a bound.
-constexpr size_t kMostOutput = 1024 * 1024;
-constexpr size_t kAllOutput = 16 * 1024 * 1024;
+constexpr size_t kMostOutput = 1024 * 1024;  // of each stream
 
 size_t ShareOf(size_t containers) {
   constexpr size_t kStreams = 2;
-  return std::min(kMostOutput, kAllOutput / (kStreams * std::max<size_t>(containers, 1)));
+  return std::min(kMostOutput, kMaxContainerOutput / (kStreams * std::max<size_t>(containers, 1)));
 }
 
 DiskSlot SlotOf(const state::v1::ContainerDisk& disk) { return {disk.controller(), disk.lun()}; }

@@ -126,8 +126,8 @@ Task<absl::StatusOr<std::vector<SharedMount>>> FindMounts(std::shared_ptr<Utilit
     if (shares.empty()) co_return FindShare(mount, mount.host_path(), shares).status();
     CO_ASSIGN_OR_RETURN(const std::string folder, co_await FindRealPath(reads, mount.host_path()));
     CO_ASSIGN_OR_RETURN(SharedMount found, FindShare(mount, folder, shares));
-    // Whether it is there is told only of what is shared.
-    CO_RETURN_IF_ERROR((co_await FindRealFolder(reads, mount.host_path())).status());
+    // Whether it is there is told only of what is shared, and of that whatever links lead to now.
+    CO_RETURN_IF_ERROR((co_await FindRealFolder(reads, folder)).status());
     mounts.push_back(std::move(found));
   }
   co_return mounts;

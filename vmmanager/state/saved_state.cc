@@ -170,9 +170,8 @@ absl::Status CheckCutFits(const guest::GuestState& state, size_t limit) {
   for (const guest::ProcessState& process : state.processes) {
     spools += process.std_out.spool.size() + process.std_err.spool.size();
   }
-  // What is not a process's: names, digests, the envelope, and containers with the 16 MiB that they
-  // may have printed.
-  constexpr size_t kRest = 20 * 1024 * 1024;
+  // What is not a process's: names, digests, the envelope, and containers.
+  constexpr size_t kRest = 4 * 1024 * 1024 + kMaxContainerOutput;
   const size_t may_grow = std::max(guest::SpoolSettings().total, spools) - spools;
   const size_t most = encoded.size() + may_grow + kRest;
   if (most <= limit) return absl::OkStatus();

@@ -18,6 +18,8 @@ namespace ferry::vm {
 inline constexpr uint32_t kStateSchemaVersion = 1;
 inline constexpr size_t kMaxProcesses = 4096;
 inline constexpr size_t kMaxSpoolBytes = 16 * 1024 * 1024;
+// Of all containers together, what they have printed.
+inline constexpr size_t kMaxContainerOutput = 16 * 1024 * 1024;
 
 struct PlanState {
   std::string session_id;

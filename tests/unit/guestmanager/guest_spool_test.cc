@@ -206,6 +206,24 @@ TEST_F(KilledDaemonTest, FilesGoWithTheirProcess) {
   EXPECT_EQ(Files(), 0u);
 }
 
+TEST_F(KilledDaemonTest, FilesStayWhereWhoeverWantsThemSaysSo) {
+  for (const bool may_go : {false, true}) {
+    auto process = Exec(/*detached=*/true);
+    const size_t before = Files();
+    process->set_on_forget([may_go] { return may_go; });
+    agent_->EndOutput(process->pid());
+    agent_->Exit(process->pid(), 0);
+    Settle();
+    TestSink sink;
+    auto attachment = Attach(*process, sink);
+    attachment->ExitTaken();
+    Settle();
+    EXPECT_EQ(Files(), may_go ? before - 2 : before);
+    // Its status was taken all the same.
+    EXPECT_EQ(guest_->Find(process->pid()), nullptr);
+  }
+}
+
 TEST_F(KilledDaemonTest, AnAttachedProcessHasNoFiles) {
   Exec();
   EXPECT_EQ(Files(), 0u);
