@@ -48,7 +48,10 @@ def test_row_26_damaged_cut_or_foreign_plan_is_refused_whole(trial, run):
 
 
 class Doubler(grpc.UnaryUnaryClientInterceptor):
-    """Sends every call twice, and keeps them to be sent again."""
+    """Sends every call twice, and keeps them to be sent again.
+
+    What only looks may see a session go on between the two; all others are answered alike.
+    """
 
     def __init__(self):
         self.calls = []
@@ -56,7 +59,9 @@ class Doubler(grpc.UnaryUnaryClientInterceptor):
     def intercept_unary_unary(self, continuation, details, request):
         first, second = continuation(details, request), continuation(details, request)
         if second.exception() is None:
-            assert first.exception() is None and second.result() == first.result(), details.method
+            looks = details.method.rpartition("/")[2].startswith(("Get", "List"))
+            assert first.exception() is None, details.method
+            assert looks or second.result() == first.result(), details.method
         else:
             assert second.code() in REFUSALS, (details.method, second)
         self.calls.append((continuation, details, request))

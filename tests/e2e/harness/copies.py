@@ -25,6 +25,7 @@ class CopyCounter:
 
     def __init__(self, hosts, owner, vm):
         self._logs = {}  # (host, the VMM's folder): descriptors of its logs, oldest first
+        self._said = None  # all of them, once they are closed
         self._noticed = threading.Condition()  # holds for the logs, and tells that they grew
         self._leave, self._leaving = os.pipe()
         self._inotify = Inotify()
@@ -71,8 +72,13 @@ class CopyCounter:
                 logs.append(fd)
 
     def text(self):
-        """All that was said on the console of each VMM: {(host, folder): bytes}."""
+        """All that was said on the console of each VMM: {(host, folder): bytes}.
+
+        A report asks for it when the hosts are gone, too.
+        """
         with self._noticed:
+            if self._said is not None:
+                return self._said
             return {key: b"".join(os.pread(fd, 1 << 20, 0) for fd in fds)
                     for key, fds in self._logs.items()}
 
@@ -107,6 +113,7 @@ class CopyCounter:
             return
         os.write(self._leaving, b"x")
         self._thread.join()
+        self._said = self.text()
         self._inotify.close()
         for fd in (self._leave, self._leaving, *sum(self._logs.values(), [])):
             os.close(fd)
