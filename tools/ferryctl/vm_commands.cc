@@ -180,8 +180,9 @@ Task<int> Delete(Client* client, std::string name, bool force) {
       co_return kRefused;
     }
   }
-  const v1::VmRef ref = Ref(name);
-  co_return co_await CallAndPrint(client, client->vms->async(), &VmAsync::DeleteVm, ref,
+  v1::DeleteVmRequest request;
+  request.set_vm(name);
+  co_return co_await CallAndPrint(client, client->vms->async(), &VmAsync::DeleteVm, request,
                                   kCallTimeout, doing, &Nothing);
 }
 

@@ -48,6 +48,22 @@ bool SharesFolders(const google::protobuf::Message& request) {
   return false;
 }
 
+// Whether it has the daemon read or write a file of the caller's choice.
+bool NamesHostFiles(const google::protobuf::Message& request) {
+  if (request.GetDescriptor() == v1::StartVmRequest::descriptor()) {
+    const auto& start = static_cast<const v1::StartVmRequest&>(request);
+    return !start.from_file().empty() || !start.key_file().empty();
+  }
+  if (request.GetDescriptor() == v1::SaveVmRequest::descriptor()) {
+    const auto& save = static_cast<const v1::SaveVmRequest&>(request);
+    return !save.to_file().empty() || !save.options().key_file().empty();
+  }
+  if (request.GetDescriptor() == v1::StopVmRequest::descriptor()) {
+    return !static_cast<const v1::StopVmRequest&>(request).save_options().key_file().empty();
+  }
+  return false;
+}
+
 }  // namespace
 
 const std::vector<Rule>& Rules() {
@@ -60,6 +76,8 @@ const std::vector<Rule>& Rules() {
       {"/ferry.v1.VmService/RestartVm", kOperators, kChange},
       {"/ferry.v1.VmService/PauseVm", kOperators, kChange},
       {"/ferry.v1.VmService/ResumeVm", kOperators, kChange},
+      {"/ferry.v1.VmService/SaveVm", kOperators, kChange},
+      {"/ferry.v1.VmService/SetVm", kOperators, kChange},
       {"/ferry.v1.VmService/DeleteVm", kAdmins, kChange},
       {"/ferry.v1.VmService/GetProperties", kLookers, kRead},
 
@@ -140,6 +158,9 @@ absl::Status AuthorizeRequest(const Caller& caller, const google::protobuf::Mess
   // Those folders are served with ferryd's own rights.
   if (SharesFolders(request) && !caller.Has(kAdmins)) {
     return Refused(caller, "for a VM that shares folders of this host", kAdmins);
+  }
+  if (NamesHostFiles(request) && !caller.Has(kAdmins)) {
+    return Refused(caller, "with a file of this host", kAdmins);
   }
   if (request.GetDescriptor() != v1::RecoverSessionRequest::descriptor()) return absl::OkStatus();
   const auto& recover = static_cast<const v1::RecoverSessionRequest&>(request);

@@ -150,12 +150,12 @@ grpc::ServerUnaryReactor* VmService::ResumeVm(grpc::CallbackServerContext* conte
 }
 
 grpc::ServerUnaryReactor* VmService::DeleteVm(grpc::CallbackServerContext* context,
-                                              const v1::VmRef* request,
+                                              const v1::DeleteVmRequest* request,
                                               v1::DeleteVmResponse* response) {
   return rpc::ServeUnary(
       context, executor(), request, response,
-      [this](const v1::VmRef& ref) -> Task<absl::StatusOr<v1::DeleteVmResponse>> {
-        auto vm = inventory_.Find(ref.vm());
+      [this](const v1::DeleteVmRequest& remove) -> Task<absl::StatusOr<v1::DeleteVmResponse>> {
+        auto vm = inventory_.Find(remove.vm());
         if (!vm.ok()) co_return vm.status();
         CO_RETURN_IF_ERROR(co_await inventory_.Delete(*vm));
         co_return v1::DeleteVmResponse();

@@ -25,7 +25,7 @@ class VmService final : public v1::VmService::CallbackService {
                                     v1::Vm*) override;
   grpc::ServerUnaryReactor* ResumeVm(grpc::CallbackServerContext*, const v1::VmRef*,
                                      v1::Vm*) override;
-  grpc::ServerUnaryReactor* DeleteVm(grpc::CallbackServerContext*, const v1::VmRef*,
+  grpc::ServerUnaryReactor* DeleteVm(grpc::CallbackServerContext*, const v1::DeleteVmRequest*,
                                      v1::DeleteVmResponse*) override;
   grpc::ServerUnaryReactor* GetProperties(grpc::CallbackServerContext*,
                                           const v1::GetPropertiesRequest*,

@@ -90,6 +90,8 @@ TEST(AuthorizationTest, RolesPermitWhatTheyAreFor) {
   for (const Case& c : {
            Case{"/ferry.v1.VmService/ListVms", true, true, true, false},
            Case{"/ferry.v1.VmService/StopVm", false, true, true, false},
+           Case{"/ferry.v1.VmService/SaveVm", false, true, true, false},
+           Case{"/ferry.v1.VmService/SetVm", false, true, true, false},
            Case{"/ferry.v1.VmService/DeleteVm", false, false, true, false},
            Case{"/ferry.v1.GuestService/Attach", false, true, true, false},
            Case{"/ferry.v1.ImageService/ListImages", true, true, true, false},

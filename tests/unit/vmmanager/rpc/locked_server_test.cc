@@ -57,9 +57,10 @@ class EchoVms final : public v1::VmService::CallbackService {
                                    const v1::StopVmRequest* request, v1::Vm* response) override {
     return Answer(context, request, response);
   }
-  grpc::ServerUnaryReactor* DeleteVm(grpc::CallbackServerContext* context, const v1::VmRef* request,
+  grpc::ServerUnaryReactor* DeleteVm(grpc::CallbackServerContext* context,
+                                     const v1::DeleteVmRequest* request,
                                      v1::DeleteVmResponse* response) override {
-    auto handler = [this](const v1::VmRef&) -> Task<absl::StatusOr<v1::DeleteVmResponse>> {
+    auto handler = [this](const v1::DeleteVmRequest&) -> Task<absl::StatusOr<v1::DeleteVmResponse>> {
       ++calls;
       co_return absl::NotFoundError("no such VM");
     };
@@ -158,9 +159,9 @@ class LockedServerTest : public testing::Test {
         Stub(files, address)->async(), &VmAsync::StopVm, request, kCallLimit));
   }
   absl::Status DeleteVm(const identity::TlsFiles& files) {
-    v1::VmRef request;
+    v1::DeleteVmRequest request;
     request.set_vm("web");
-    return Await(CallUnary<VmAsync, v1::VmRef, v1::DeleteVmResponse>(
+    return Await(CallUnary<VmAsync, v1::DeleteVmRequest, v1::DeleteVmResponse>(
                      Stub(files)->async(), &VmAsync::DeleteVm, request, kCallLimit))
         .status();
   }

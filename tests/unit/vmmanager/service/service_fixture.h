@@ -93,6 +93,11 @@ class ServiceTest : public TaskTest {
     request.set_timeout_ms(timeout_ms);
     return Call(vms_->async(), &VmAsync::StopVm, request);
   }
+  static v1::DeleteVmRequest Removal(const std::string& name) {
+    v1::DeleteVmRequest request;
+    request.set_vm(name);
+    return request;
+  }
   static v1::VmRef Ref(const std::string& name) {
     v1::VmRef ref;
     ref.set_vm(name);

@@ -19,7 +19,7 @@ TEST_F(VmServiceTest, CarriesTheLifeOfAVm) {
   EXPECT_EQ(Call(vms_->async(), &VmAsync::PauseVm, Ref("web"))->state(), v1::VM_STATE_PAUSED);
   EXPECT_EQ(Call(vms_->async(), &VmAsync::ResumeVm, Ref("web"))->state(), v1::VM_STATE_RUNNING);
   EXPECT_EQ(Stop("web")->state(), v1::VM_STATE_STOPPED);
-  EXPECT_TRUE(Call(vms_->async(), &VmAsync::DeleteVm, Ref("web")).ok());
+  EXPECT_TRUE(Call(vms_->async(), &VmAsync::DeleteVm, Removal("web")).ok());
   EXPECT_EQ(Call(vms_->async(), &VmAsync::GetVm, Ref("web")).status().code(),
             absl::StatusCode::kNotFound);
 }
@@ -70,7 +70,7 @@ TEST_F(VmServiceTest, RefusalsKeepTheirCodes) {
   EXPECT_EQ(Call(vms_->async(), &VmAsync::PauseVm, Ref("web")).status().code(),
             absl::StatusCode::kFailedPrecondition);
   ASSERT_TRUE(Start("web").ok());
-  const absl::Status running = Call(vms_->async(), &VmAsync::DeleteVm, Ref("web")).status();
+  const absl::Status running = Call(vms_->async(), &VmAsync::DeleteVm, Removal("web")).status();
   EXPECT_EQ(running.code(), absl::StatusCode::kFailedPrecondition);
   EXPECT_THAT(NextStepOf(running), HasSubstr("ferryctl stop web"));
   guests_.obey = false;
