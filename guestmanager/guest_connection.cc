@@ -74,18 +74,20 @@ Task<void> GuestConnection::AcceptLoop(std::shared_ptr<GuestConnection> self) {
 
 void GuestConnection::Take(std::unique_ptr<bridge::Connection> connection) {
   if (link_) Break(link_, absl::UnavailableError("the guest's agent has connected anew"));
-  link_ = std::make_shared<Link>(gate_->executor, std::move(connection));
+  // Whoever has hung up already breaks it in the middle of this.
+  const auto link = std::make_shared<Link>(gate_->executor, std::move(connection));
+  link_ = link;
   core_.Connected();
-  link_->negotiation_limit.expires_after(rpc_timeout_);
-  link_->negotiation_limit.async_wait(
-      [weak = weak_from_this(), link = std::weak_ptr<Link>(link_)](boost::system::error_code ec) {
+  link->negotiation_limit.expires_after(rpc_timeout_);
+  link->negotiation_limit.async_wait(
+      [weak = weak_from_this(), taken = std::weak_ptr<Link>(link)](boost::system::error_code ec) {
         std::shared_ptr<GuestConnection> self = weak.lock();
-        std::shared_ptr<Link> late = link.lock();
+        std::shared_ptr<Link> late = taken.lock();
         if (ec || !self || !late) return;
         self->Break(late, absl::DeadlineExceededError("the agent did not negotiate in time"));
       });
-  Spawn(gate_->executor, ReadLoop(shared_from_this(), link_));
-  Spawn(gate_->executor, WriteLoop(shared_from_this(), link_));
+  Spawn(gate_->executor, ReadLoop(shared_from_this(), link));
+  Spawn(gate_->executor, WriteLoop(shared_from_this(), link));
   Kick();
 }
 

@@ -25,6 +25,16 @@ TEST_F(GuestTest, ReconnectRenegotiates) {
   EXPECT_EQ(agent_->CountReceived(bridge::kNegotiateProtocol), 2);
 }
 
+TEST_F(GuestTest, WhoeverHangsUpAtOnceIsForgotten) {
+  auto dialled = transport_->Dial(bridge::kBridgePort);
+  ASSERT_TRUE(dialled.ok());
+  (*dialled)->Close();
+  Settle();
+  EXPECT_FALSE(guest_->ready());
+  Ready();
+  EXPECT_TRUE(guest_->ready());
+}
+
 TEST_F(GuestTest, OtherVersionIsRefused) {
   agent_->version = 3;
   agent_->Connect();
