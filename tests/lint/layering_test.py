@@ -35,6 +35,7 @@ ALLOWED = {
     "vmmanager/fence": BRIDGE_RUNTIME | PROTO | {"vmmanager/rpc"},
     "vmmanager/qemu": VM_LOW,
     "vmmanager/state": BRIDGE_RUNTIME | PROTO | {"guestmanager", "vmmanager/schema"},
+    "vmmanager/saves": BRIDGE_RUNTIME | {"vmmanager/state"},
     "vmmanager/store": BRIDGE_RUNTIME,
     "vmmanager/sandbox": VM_SANDBOX | {"vmmanager/rpc"},
     "vmmanager/identity": BRIDGE_RUNTIME,

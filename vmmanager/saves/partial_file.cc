@@ -1,0 +1,182 @@
+#include "vmmanager/saves/partial_file.h"
+
+#include <fcntl.h>
+#include <openssl/rand.h>
+#include <sys/statvfs.h>
+#include <unistd.h>
+
+#include <algorithm>
+#include <array>
+#include <cerrno>
+#include <cstdio>
+#include <cstring>
+#include <filesystem>
+#include <utility>
+
+#include "bridge/runtime/status_macros.h"
+#include "bridge/runtime/str_cat.h"
+#include "vmmanager/state/envelope.h"
+
+namespace ferry::vm {
+namespace {
+
+constexpr size_t kAlignment = 4096;  // of direct writes: no disk has larger blocks
+constexpr size_t kBufferBytes = 1024ull * 1024;
+// The disk gets to work while the rest is made, else all of it would be left for the end.
+constexpr uint64_t kWritebackBytes = 8ull * 1024 * 1024;
+
+absl::StatusOr<std::string> DraftName(const std::string& path) {
+  std::array<char, 8> random;
+  if (RAND_bytes(reinterpret_cast<unsigned char*>(random.data()), random.size()) != 1) {
+    return absl::InternalError("OpenSSL has no random bytes");
+  }
+  return path + ".partial-" + ToHex({random.data(), random.size()});
+}
+
+UniqueFd CreateNew(const std::string& path, int more_flags) {
+  return UniqueFd(::open(path.c_str(), O_WRONLY | O_CREAT | O_EXCL | O_CLOEXEC | more_flags, 0600));
+}
+
+std::optional<uint64_t> FreeBytes(const std::string& folder) {
+  struct statvfs info {};
+  if (::statvfs(folder.c_str(), &info) != 0) return std::nullopt;
+  return uint64_t{info.f_bavail} * info.f_frsize;
+}
+
+absl::Status NameTaken(const std::string& path) {
+  return absl::AlreadyExistsError(StrCat(path, " exists; remove it, or choose another name"));
+}
+
+}  // namespace
+
+absl::StatusOr<std::unique_ptr<PartialFile>> PartialFile::Create(std::string path,
+                                                                 const Options& options) {
+  // Said before all of it is written.
+  if (!options.replace && ::access(path.c_str(), F_OK) == 0) return NameTaken(path);
+  const bool bypass_cache = options.bypass_cache;
+  ASSIGN_OR_RETURN(std::string draft, DraftName(path));
+  Buffer buffer(static_cast<char*>(std::aligned_alloc(kAlignment, kBufferBytes)));
+  if (buffer == nullptr) return absl::ResourceExhaustedError("no memory to write a file with");
+  UniqueFd file = CreateNew(draft, bypass_cache ? O_DIRECT : 0);
+  const bool cannot_bypass = bypass_cache && !file.valid() && errno == EINVAL;
+  if (cannot_bypass) {
+    // Some kernels make the file before they see that its file system cannot do that.
+    ::unlink(draft.c_str());
+    file = CreateNew(draft, 0);
+  }
+  if (!file.valid()) {
+    const std::string folder = SaveFolderOf(path);
+    return SaveWriteFailure(errno, folder, 0, FreeBytes(folder));
+  }
+  return std::unique_ptr<PartialFile>(
+      new PartialFile(std::move(path), std::move(draft), std::move(file),
+                      bypass_cache && !cannot_bypass, options.replace, std::move(buffer)));
+}
+
+PartialFile::PartialFile(std::string path, std::string draft, UniqueFd file, bool direct,
+                         bool replace, Buffer buffer)
+    : path_(std::move(path)),
+      draft_(std::move(draft)),
+      file_(std::move(file)),
+      direct_(direct),
+      replace_(replace),
+      buffer_(std::move(buffer)) {}
+
+PartialFile::~PartialFile() {
+  if (!draft_.empty()) ::unlink(draft_.c_str());
+}
+
+absl::Status PartialFile::Append(std::string_view bytes) {
+  bytes_ += bytes.size();
+  // Even what is long goes through the buffer: at an odd place in the file, the kernel copies it
+  // several times slower than it is copied here.
+  while (!bytes.empty()) {
+    const size_t count = std::min(bytes.size(), kBufferBytes - collected_);
+    std::memcpy(buffer_.get() + collected_, bytes.data(), count);
+    collected_ += count;
+    bytes.remove_prefix(count);
+    if (collected_ == kBufferBytes) RETURN_IF_ERROR(WriteOut());
+  }
+  return absl::OkStatus();
+}
+
+absl::Status PartialFile::WriteOut() {
+  std::string_view rest(buffer_.get(), std::exchange(collected_, 0));
+  while (!rest.empty()) {
+    const ssize_t count = ::write(file_.get(), rest.data(), rest.size());
+    if (count < 0 && errno == EINTR) continue;
+    // That it cannot bypass the cache may show only now, or after the kernel took a part.
+    if (count < 0 && errno == EINVAL && direct_) {
+      RETURN_IF_ERROR(StopBypass());
+      continue;
+    }
+    if (count < 0) return Failure(errno);
+    written_ += static_cast<uint64_t>(count);
+    rest.remove_prefix(static_cast<size_t>(count));
+  }
+  StartWriteback();
+  return absl::OkStatus();
+}
+
+void PartialFile::StartWriteback() {
+  if (direct_ || written_ - on_their_way_ < kWritebackBytes) return;
+  // Only a hint: fsync tells whether it went well.
+  ::sync_file_range(file_.get(), static_cast<off64_t>(on_their_way_),
+                    static_cast<off64_t>(written_ - on_their_way_), SYNC_FILE_RANGE_WRITE);
+  on_their_way_ = written_;
+}
+
+absl::Status PartialFile::StopBypass() {
+  const int flags = ::fcntl(file_.get(), F_GETFL);
+  if (flags < 0 || ::fcntl(file_.get(), F_SETFL, flags & ~O_DIRECT) != 0) return Failure(errno);
+  direct_ = false;
+  return absl::OkStatus();
+}
+
+absl::Status PartialFile::Commit() {
+  // The last piece has any length.
+  if (direct_) RETURN_IF_ERROR(StopBypass());
+  RETURN_IF_ERROR(WriteOut());
+  if (::fsync(file_.get()) != 0) return Failure(errno);
+  const unsigned how = replace_ ? 0 : RENAME_NOREPLACE;
+  if (::renameat2(AT_FDCWD, draft_.c_str(), AT_FDCWD, path_.c_str(), how) != 0) {
+    if (errno == EEXIST) return NameTaken(path_);
+    return absl::ErrnoToStatus(errno, StrCat("cannot give a saved VM the name ", path_));
+  }
+  draft_.clear();
+  const std::string folder_name = SaveFolderOf(path_);
+  const UniqueFd folder(::open(folder_name.c_str(), O_RDONLY | O_DIRECTORY | O_CLOEXEC));
+  if (!folder.valid() || ::fsync(folder.get()) != 0) {
+    // Whoever is told that there is none must not find one.
+    if (!replace_) ::unlink(path_.c_str());
+    return absl::ErrnoToStatus(errno, StrCat("cannot sync the folder ", folder_name));
+  }
+  return absl::OkStatus();
+}
+
+absl::Status PartialFile::Failure(int error) const {
+  const std::string folder = SaveFolderOf(path_);
+  return SaveWriteFailure(error, folder, written_, FreeBytes(folder));
+}
+
+std::string SaveFolderOf(const std::string& path) {
+  const std::string folder = std::filesystem::path(path).parent_path().string();
+  return folder.empty() ? "." : folder;
+}
+
+absl::Status SaveWriteFailure(int error, std::string_view folder, uint64_t bytes_written,
+                              std::optional<uint64_t> bytes_free) {
+  const bool full = error == ENOSPC;
+  if (!full && error != EDQUOT && error != EFBIG) {
+    return absl::ErrnoToStatus(error, StrCat("cannot save a VM to the folder ", folder));
+  }
+  const char* why = full              ? "the disk is full"
+                    : error == EDQUOT ? "the disk quota is used up"
+                                      : "a file may not be that large";
+  return absl::ResourceExhaustedError(
+      StrCat("cannot save a VM to the folder ", folder, ": ", why, "; ", bytes_written,
+             " bytes were written so far",
+             bytes_free ? StrCat(" and ", *bytes_free, " bytes are free") : std::string()));
+}
+
+}  // namespace ferry::vm

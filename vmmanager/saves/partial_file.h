@@ -1,0 +1,71 @@
+#pragma once
+
+#include <cstddef>
+#include <cstdint>
+#include <cstdlib>
+#include <memory>
+#include <optional>
+#include <string>
+#include <string_view>
+
+#include "absl/status/status.h"
+#include "absl/status/statusor.h"
+#include "bridge/runtime/unique_fd.h"
+
+namespace ferry::vm {
+
+// A file that is written from front to back and gets its name only once it is whole and on the
+// disk. Until then it is `path` + ".partial-" + something random, and goes away with the object.
+// All of it blocks. After an error it is of no use.
+class PartialFile {
+ public:
+  struct Options {
+    bool bypass_cache = false;  // if the file system can
+    bool replace = true;        // a file of that name; ALREADY_EXISTS otherwise
+  };
+  static absl::StatusOr<std::unique_ptr<PartialFile>> Create(std::string path,
+                                                             const Options& options);
+  ~PartialFile();
+  PartialFile(const PartialFile&) = delete;
+  PartialFile& operator=(const PartialFile&) = delete;
+
+  absl::Status Append(std::string_view bytes);
+  absl::Status Commit();
+
+  uint64_t bytes() const { return bytes_; }
+
+ private:
+  struct Free {
+    void operator()(char* buffer) const { std::free(buffer); }
+  };
+
+  using Buffer = std::unique_ptr<char, Free>;
+
+  PartialFile(std::string path, std::string draft, UniqueFd file, bool direct, bool replace,
+              Buffer buffer);
+  // What was collected.
+  absl::Status WriteOut();
+  void StartWriteback();
+  absl::Status StopBypass();
+  absl::Status Failure(int error) const;
+
+  std::string path_;
+  std::string draft_;  // empty once it has its name
+  UniqueFd file_;
+  bool direct_;
+  bool replace_;
+  Buffer buffer_;
+  size_t collected_ = 0;
+  uint64_t bytes_ = 0;         // appended
+  uint64_t written_ = 0;       // of these
+  uint64_t on_their_way_ = 0;  // of these, those that the kernel was told to write
+};
+
+// The folder that `path` lies in, which may be ".".
+std::string SaveFolderOf(const std::string& path);
+
+// What to say if a file in `folder` could not be written on. RESOURCE_EXHAUSTED if it has no room.
+absl::Status SaveWriteFailure(int error, std::string_view folder, uint64_t bytes_written,
+                              std::optional<uint64_t> bytes_free);
+
+}  // namespace ferry::vm
