@@ -139,13 +139,17 @@ class QemuLifecycleTest : public QemuFixture {
     CO_EXPECT_OK(backend.status());
     auto system = co_await StartSystem(backend->get());
     CO_EXPECT_OK(system.status());
-    schema::SaveOptions options;
-    options.save_state_file_path = folder_ + "/state.bin";
-    EXPECT_TRUE(absl::IsFailedPrecondition(co_await (*system)->Save(options)));
+    const schema::SaveOptions options;
+    const std::string file = folder_ + "/state.bin";
+    const auto open = [&file] {
+      return UniqueFd(::open(file.c_str(), O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC, 0600));
+    };
+    UniqueFd early = open();
+    EXPECT_TRUE(absl::IsFailedPrecondition(co_await (*system)->Save(options, std::move(early))));
     CO_EXPECT_OK(co_await (*system)->Pause());
-    CO_EXPECT_OK(co_await (*system)->Save(options));
-    EXPECT_GT(std::filesystem::file_size(options.save_state_file_path), 100'000u);
-    EXPECT_FALSE(std::filesystem::exists(options.save_state_file_path + ".partial"));
+    UniqueFd to = open();
+    CO_EXPECT_OK(co_await (*system)->Save(options, std::move(to)));
+    EXPECT_GT(std::filesystem::file_size(file), 100'000u);
     CO_EXPECT_OK(co_await (*system)->Resume());
     EXPECT_EQ(co_await StateOf(system->get()), SystemState::kRunning);
     CO_EXPECT_OK(co_await (*system)->Terminate());

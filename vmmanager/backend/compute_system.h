@@ -11,6 +11,7 @@
 #include "absl/status/status.h"
 #include "absl/status/statusor.h"
 #include "bridge/runtime/async.h"
+#include "bridge/runtime/unique_fd.h"
 #include "bridge/transport/transport.h"
 #include "vmmanager/backend/backend_info.h"
 #include "vmmanager/schema/compute_system.h"
@@ -24,6 +25,9 @@ namespace ferry::vm {
 // Type of an error's payload, of no content: the VM did not get to run because another process has
 // one of its writable disks open.
 inline constexpr char kDiskInUse[] = "ferry.vm/disk_in_use";
+
+// The same of an error of FinalizeLiveMigration on the destination: the guest has not run.
+inline constexpr char kHasNotRun[] = "ferry.vm/has_not_run";
 
 // Why a compute system is not running any more.
 struct SystemExit {
@@ -102,8 +106,10 @@ class ComputeSystem {
   virtual Task<absl::Status> Shutdown() = 0;
   virtual Task<absl::Status> Terminate() = 0;
 
-  // Writes the whole state to options.save_state_file_path; the system must be paused.
-  virtual Task<absl::Status> Save(const schema::SaveOptions& options) = 0;
+  // Writes the whole state into `stream`, a pipe or a connected socket that somebody reads, and
+  // closes it; the system must be paused, and stays so. Start() as a migration's destination takes
+  // it back. options.save_state_file_path only says where it goes from there.
+  virtual Task<absl::Status> Save(const schema::SaveOptions& options, UniqueFd stream) = 0;
 
   virtual Task<absl::Status> Modify(const schema::ModifySettingRequest& request) = 0;
   virtual Task<absl::StatusOr<schema::Properties>> GetProperties(

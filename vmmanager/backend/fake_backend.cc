@@ -125,18 +125,6 @@ Task<absl::Status> FakeComputeSystem::Terminate() {
   co_return absl::OkStatus();
 }
 
-Task<absl::Status> FakeComputeSystem::Save(const schema::SaveOptions& options) {
-  CO_RETURN_IF_ERROR(co_await script_->Pass("Save"));
-  if (machine_->state != SystemState::kPaused) co_return WrongState("save");
-  std::ofstream file(options.save_state_file_path, std::ios::binary);
-  file << "fake state " << machine_->counter << "\n";
-  if (!file.flush()) {
-    co_return absl::UnavailableError(
-        StrCat("cannot write the state to ", options.save_state_file_path));
-  }
-  co_return absl::OkStatus();
-}
-
 Task<absl::Status> FakeComputeSystem::Modify(const schema::ModifySettingRequest& request) {
   const schema::ModifySettingRequest wanted = request;
   CO_RETURN_IF_ERROR(co_await script_->Pass("Modify"));

@@ -81,7 +81,7 @@ class FakeComputeSystem final : public ComputeSystem {
   Task<absl::Status> Resume() override;
   Task<absl::Status> Shutdown() override;
   Task<absl::Status> Terminate() override;
-  Task<absl::Status> Save(const schema::SaveOptions& options) override;
+  Task<absl::Status> Save(const schema::SaveOptions& options, UniqueFd stream) override;
   Task<absl::Status> Modify(const schema::ModifySettingRequest& request) override;
   Task<absl::StatusOr<schema::Properties>> GetProperties(
       const schema::PropertyQuery& query) override;

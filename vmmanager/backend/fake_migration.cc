@@ -5,6 +5,7 @@
 #include <array>
 #include <boost/asio/posix/stream_descriptor.hpp>
 #include <boost/system/system_error.hpp>
+#include <cerrno>
 #include <cstring>
 #include <utility>
 
@@ -102,6 +103,17 @@ Task<absl::Status> FakeComputeSystem::Start(const schema::StartOptions& options,
   machine_->origin = MigrationOrigin::kDestination;
   machine_->stage = Stage::kStarted;
   machine_->state = SystemState::kIncoming;
+  co_return absl::OkStatus();
+}
+
+Task<absl::Status> FakeComputeSystem::Save(const schema::SaveOptions&, UniqueFd stream) {
+  CO_RETURN_IF_ERROR(co_await script_->Pass("Save"));
+  if (machine_->state != SystemState::kPaused) co_return WrongState("save");
+  // A pipe holds that much.
+  const std::string state = Header(kState, machine_->counter, 0);
+  if (::write(stream.get(), state.data(), state.size()) != static_cast<ssize_t>(state.size())) {
+    co_return absl::UnavailableError(StrCat("cannot write the state: ", std::strerror(errno)));
+  }
   co_return absl::OkStatus();
 }
 
@@ -284,7 +296,9 @@ Task<absl::Status> FakeComputeSystem::ReceiveAll(bridge::Connection& channel) {
 Task<absl::Status> FakeComputeSystem::FinalizeLiveMigration(
     const schema::MigrationFinalizedOptions& options) {
   const schema::MigrationFinalizedOptions wanted = options;
-  CO_RETURN_IF_ERROR(co_await script_->Pass("FinalizeLiveMigration"));
+  absl::Status passed = co_await script_->Pass("FinalizeLiveMigration");
+  if (!passed.ok()) passed.SetPayload(kHasNotRun, absl::Cord());
+  CO_RETURN_IF_ERROR(passed);
   const bool stop = wanted.finalized_operation == MigrationFinalOperation::kStop;
   const bool source = machine_->origin == MigrationOrigin::kSource;
   const bool needs_transfer = source == stop;  // else it gives the migration up

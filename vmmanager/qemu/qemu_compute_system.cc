@@ -127,12 +127,12 @@ Task<absl::Status> QemuComputeSystem::Terminate() {
   co_return co_await parts->machine->End(SystemExit::Cause::kTerminated);
 }
 
-Task<absl::Status> QemuComputeSystem::Save(const schema::SaveOptions& options) {
+Task<absl::Status> QemuComputeSystem::Save(const schema::SaveOptions& options, UniqueFd stream) {
   std::shared_ptr<Parts> parts = parts_;
   if (parts->migration.active()) {
     co_return absl::FailedPreconditionError("cannot save the VM while it is being migrated");
   }
-  co_return co_await SaveToFile(parts->machine, options);
+  co_return co_await SaveToStream(parts->machine, options, std::move(stream));
 }
 
 Task<absl::Status> QemuComputeSystem::Modify(const schema::ModifySettingRequest& request) {

@@ -11,7 +11,8 @@ namespace ferry::vm {
 Task<absl::Status> ModifyDisks(std::shared_ptr<QemuMachine> machine,
                                schema::ModifySettingRequest request);
 
-// Writes a paused machine's whole state to a file, complete or not at all.
-Task<absl::Status> SaveToFile(std::shared_ptr<QemuMachine> machine, schema::SaveOptions options);
+// Writes a paused machine's whole state into a stream that somebody else reads.
+Task<absl::Status> SaveToStream(std::shared_ptr<QemuMachine> machine, schema::SaveOptions options,
+                                UniqueFd stream);
 
 }  // namespace ferry::vm

@@ -467,7 +467,13 @@ Task<absl::Status> QemuMigration::FinalizeDestination(
   }
   resumed_at_.reset();
   machine_.OpenLink();
-  if (!options.leave_paused) CO_RETURN_IF_ERROR(co_await machine_.RunGuest());
+  if (!options.leave_paused) {
+    absl::Status runs = co_await machine_.RunGuest();
+    // QEMU says that it goes on before it does; one that has not answered may still do so.
+    const bool has_not = !resumed_at_ && !absl::IsDeadlineExceeded(runs);
+    if (!runs.ok() && has_not) runs.SetPayload(kHasNotRun, absl::Cord());
+    CO_RETURN_IF_ERROR(runs);
+  }
   stage_ = Stage::kNone;
   Tell(MigrationEventName::kBlackoutExited, MigrationResult::kSuccess,
        resumed_at_.value_or(std::chrono::steady_clock::now()));

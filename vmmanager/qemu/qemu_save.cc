@@ -1,11 +1,3 @@
-#include <fcntl.h>
-#include <sys/stat.h>
-#include <unistd.h>
-
-#include <boost/asio/thread_pool.hpp>
-#include <cerrno>
-#include <cstdio>
-
 #include "absl/strings/str_cat.h"
 #include "bridge/runtime/status_macros.h"
 #include "vmmanager/qemu/qemu_disks.h"
@@ -17,19 +9,6 @@ namespace {
 namespace json = boost::json;
 
 constexpr milliseconds kPollPeriod{50};
-
-struct UnlinkOnExit {
-  std::string path;
-  ~UnlinkOnExit() {
-    if (!path.empty()) ::unlink(path.c_str());
-  }
-};
-
-Task<absl::Status> SyncFile(int file) {
-  if (::fdatasync(file) != 0)
-    co_return absl::ErrnoToStatus(errno, "cannot write the state to disk");
-  co_return absl::OkStatus();
-}
 
 // Waits for the job's end. Its events belong to migrations, so it is looked at.
 Task<absl::Status> AwaitJob(QemuMachine* machine) {
@@ -44,40 +23,36 @@ Task<absl::Status> AwaitJob(QemuMachine* machine) {
   }
 }
 
+Task<void> CallOff(QemuMachine* machine) {
+  (void)co_await machine->Command("migrate_cancel");
+  (void)co_await AwaitJob(machine);
+}
+
 }  // namespace
 
-Task<absl::Status> SaveToFile(std::shared_ptr<QemuMachine> machine, schema::SaveOptions options) {
+Task<absl::Status> SaveToStream(std::shared_ptr<QemuMachine> machine, schema::SaveOptions options,
+                                UniqueFd stream) {
   if (machine->state() != schema::SystemState::kPaused) {
     co_return machine->WrongState("save it (pause it first)");
   }
-  const std::string& path = options.save_state_file_path;
-  if (options.save_type != "ToFile" || path.empty()) {
-    co_return absl::InvalidArgumentError("SaveType must be ToFile, with a SaveStateFilePath");
-  }
-  UnlinkOnExit partial{absl::StrCat(path, ".partial")};
-  const UniqueFd file(::open(partial.path.c_str(), O_RDWR | O_CREAT | O_TRUNC | O_CLOEXEC, 0600));
-  if (!file.valid()) co_return absl::ErrnoToStatus(errno, absl::StrCat("cannot make ", path));
+  if (options.save_type != "ToFile")
+    co_return absl::InvalidArgumentError("SaveType must be ToFile");
   json::object plain = PlainCapabilities(machine->host().capabilities);
   CO_RETURN_IF_ERROR(co_await machine->SetMigrationCapabilities(std::move(plain)));
   json::object parameters = ParametersFor({});
   CO_RETURN_IF_ERROR(co_await machine->SetMigrationParameters(std::move(parameters)));
-  QmpCallOptions with_file;
-  with_file.send_fd = file.get();
+  QmpCallOptions with_stream;
+  with_stream.send_fd = stream.get();
   json::object name = {{"fdname", "state"}};
-  CO_RETURN_IF_ERROR((co_await machine->Command("getfd", std::move(name), with_file)).status());
+  CO_RETURN_IF_ERROR((co_await machine->Command("getfd", std::move(name), with_stream)).status());
+  // Whoever reads it sees its end when QEMU closes it.
+  stream.Reset();
   json::object uri = {{"uri", "fd:state"}};
   CO_RETURN_IF_ERROR((co_await machine->Command("migrate", std::move(uri))).status());
-  CO_RETURN_IF_ERROR(co_await AwaitJob(machine.get()));
-  // A sync may take long; this thread has other VMs to serve.
-  asio::thread_pool pool(1);
-  absl::Status synced =
-      co_await asio::co_spawn(pool.get_executor(), SyncFile(file.get()), asio::use_awaitable);
-  CO_RETURN_IF_ERROR(synced);
-  if (std::rename(partial.path.c_str(), path.c_str()) != 0) {
-    co_return absl::ErrnoToStatus(errno, absl::StrCat("cannot name the file ", path));
-  }
-  partial.path.clear();
-  co_return absl::OkStatus();
+  absl::Status saved = co_await AwaitJob(machine.get());
+  // A guest that runs on must not be stopped by a job that nobody waits for.
+  if (!saved.ok() && !absl::IsAborted(saved)) co_await CallOff(machine.get());
+  co_return saved;
 }
 
 }  // namespace ferry::vm
