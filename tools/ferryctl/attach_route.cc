@@ -31,6 +31,7 @@ void AttachRoute::OnOpened() {
   follows_ = true;
   attempts_ = 0;
   not_found_ = 0;
+  waits_for_restore_ = false;
 }
 
 void AttachRoute::OnMoved(std::string destination) {
@@ -42,6 +43,7 @@ void AttachRoute::OnBroken() { target_ = Candidates().front(); }
 
 void AttachRoute::OnRefused(const absl::Status& status) {
   ++attempts_;
+  waits_for_restore_ = false;
   not_found_ = status.code() == absl::StatusCode::kNotFound ? not_found_ + 1 : 0;
   switch (status.code()) {
     case absl::StatusCode::kAlreadyExists:
@@ -57,6 +59,9 @@ void AttachRoute::OnRefused(const absl::Status& status) {
     OnMoved(destination);
     return;
   }
+  waits_for_restore_ = !fatal_ && rpc::ReasonOf(status) == "vm_saved";
+  // Whoever has the saved VM is the one to start it: nobody else is worth asking.
+  if (waits_for_restore_) return;
   const std::vector<std::string> all = Candidates();
   const auto current = std::find(all.begin(), all.end(), target());
   const size_t next = current == all.end() ? 0 : (current - all.begin() + 1) % all.size();

@@ -32,6 +32,8 @@ class AttachRoute {
   std::chrono::milliseconds delay() const;
   // Whether another attempt is pointless, whatever the time.
   bool hopeless() const;
+  // Whether its VM is known to be saved, so that it is there again when somebody starts that.
+  bool waits_for_restore() const { return waits_for_restore_; }
 
  private:
   std::string here_;      // where the last attachment was open
@@ -40,6 +42,7 @@ class AttachRoute {
   std::string target_;
   bool follows_ = false;  // it was there
   bool fatal_ = false;
+  bool waits_for_restore_ = false;
   int attempts_ = 0;   // refused since the last open attachment
   int not_found_ = 0;  // of them in a row: "no such VM or process"
 };

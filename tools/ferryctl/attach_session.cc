@@ -27,6 +27,7 @@ constexpr milliseconds kExitTimeout(5000);
 constexpr milliseconds kSignalTimeout(10000);
 constexpr milliseconds kLeaveTimeout(2000);
 constexpr std::chrono::seconds kSecondInterrupt(2);
+constexpr char kCtrlC = '\x03';
 constexpr int kMaxBroken = 4;
 
 std::string NewAttachmentId() {
@@ -97,9 +98,21 @@ Task<void> AttachSession::Follow() {
       lost_since_ = steady_clock::now();
     } else {
       route_.OnRefused(status);
+      WaitForRestore();
     }
     if (!co_await WaitBeforeRetry(status)) co_return;
   }
+}
+
+// While the VM is saved nothing is lost, however long that lasts.
+void AttachSession::WaitForRestore() {
+  if (!route_.waits_for_restore()) return;
+  lost_since_ = steady_clock::now();
+  if (!saved_since_) saved_since_ = lost_since_;
+  if (said_saved_ || lost_since_ - *saved_since_ < config_.quiet) return;
+  said_saved_ = true;
+  Say(absl::StrCat("VM ", config_.vm,
+                   " is saved; going on when it is started again (Ctrl-C leaves)"));
 }
 
 // False when there is no point in another attempt.
@@ -208,6 +221,8 @@ Task<AttachSession::Next> AttachSession::Handle(std::shared_ptr<Stream> stream,
 
 void AttachSession::Opened() {
   route_.OnOpened();
+  saved_since_.reset();
+  said_saved_ = false;
   ++fruitless_;
   if (connections_++ == 0 && !config_.watch) {
     const v1::ProcessSpec& spec = core_.process().spec();
@@ -293,6 +308,10 @@ Task<void> AttachSession::StdinLoop() {
       core_.EndStdin();
       Send(false);
       co_return;
+    }
+    // On a raw terminal it is the process's, but that stands still, and the person was told.
+    if (raw_ && said_saved_ && result.data.find(kCtrlC) != std::string::npos) {
+      co_return StopBy(SIGINT);
     }
     if (raw_) {
       core_.AddStdin(detach_keys_.Pass(result.data, &left_));

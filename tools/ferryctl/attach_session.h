@@ -41,6 +41,7 @@ struct AttachConfig {
   int stderr_fd = 2;
   bool handle_signals = false;
   milliseconds give_up{60000};       // without an open attachment
+  milliseconds quiet{1000};          // of a wait for a saved VM
   milliseconds open_timeout{45000};  // one host's answer; it may be waiting for the VM itself
 };
 
@@ -79,6 +80,7 @@ class AttachSession {
   Next Broken(const std::string& text);
   void Fail(absl::Status status);
   Task<bool> WaitBeforeRetry(absl::Status last);
+  void WaitForRestore();
   void Send(bool flush);
   void SendSize();
   Task<void> StdinLoop();
@@ -111,6 +113,8 @@ class AttachSession {
   bool left_ = false;
   std::optional<AttachOutcome> outcome_;
   std::chrono::steady_clock::time_point lost_since_;
+  std::optional<std::chrono::steady_clock::time_point> saved_since_;
+  bool said_saved_ = false;
   std::optional<std::chrono::steady_clock::time_point> last_interrupt_;
   int connections_ = 0;
   int fruitless_ = 0;  // attachments in a row that carried nothing

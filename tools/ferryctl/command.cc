@@ -73,6 +73,13 @@ int Fail(const Client& client, const std::string& doing, const absl::Status& sta
   return ExitCodeFor(status);
 }
 
+void PrintWarnings(const v1::Vm& vm) {
+  std::fflush(stdout);
+  for (const std::string& warning : vm.warnings()) {
+    std::fprintf(stderr, "Warning: %s\n", PrintableLines(warning).c_str());
+  }
+}
+
 std::string NewRequestId() {
   std::random_device random;
   std::string id;

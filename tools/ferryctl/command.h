@@ -6,6 +6,7 @@
 #include <memory>
 #include <optional>
 #include <string>
+#include <type_traits>
 
 #include "bridge/runtime/async.h"
 #include "ferry/v1/container.grpc.pb.h"
@@ -57,10 +58,15 @@ struct Command {
 };
 
 inline constexpr milliseconds kCallTimeout(30000);
-inline constexpr milliseconds kLongTimeout(300000);  // boot, orderly shutdown
+inline constexpr milliseconds kLongTimeout(300000);   // boot, orderly shutdown
+inline constexpr milliseconds kSaveTimeout(3600000);  // a VM's whole memory to or from a disk
 
 // Each adds its commands to `app`; parsing fills `command`.
 void AddVmCommands(CLI::App* app, Command* command);
+// `save`, of `app` and of `vm`.
+void AddSave(CLI::App* app, Command* command);
+// `vm set`.
+void AddVmSet(CLI::App* vm, Command* command);
 void AddProcessCommands(CLI::App* app, Command* command);
 void AddLogsCommand(CLI::App* app, Command* command);
 void AddMigrateCommand(CLI::App* app, Command* command);
@@ -87,19 +93,24 @@ int Fail(const Client& client, const std::string& doing, const absl::Status& sta
 // A random id that makes a repeated request harmless.
 std::string NewRequestId();
 
+// On stderr, behind what was printed, what a changed VM's answer warns of.
+void PrintWarnings(const v1::Vm& vm);
+
 // A unary call whose answer is printed: as JSON, or as `table` makes of it.
 template <typename Async, typename Request, typename Response>
 Task<int> CallAndPrint(Client* client, std::type_identity_t<Async>* async,
                        void (Async::*method)(grpc::ClientContext*, const Request*, Response*,
                                              std::function<void(grpc::Status)>),
                        std::type_identity_t<Request> request, milliseconds timeout,
-                       std::string doing, std::string (*table)(const Response&)) {
+                       std::string doing,
+                       std::type_identity_t<std::function<std::string(const Response&)>> table) {
   absl::StatusOr<Response> response =
       co_await rpc::CallUnary<Async>(async, method, std::move(request), timeout);
   if (!response.ok()) co_return Fail(*client, doing, response.status());
   const std::string text =
       client->options.format() == OutputFormat::kJson ? ToJson(*response, true) : table(*response);
   std::fputs(text.c_str(), stdout);
+  if constexpr (std::is_same_v<Response, v1::Vm>) PrintWarnings(*response);
   co_return 0;
 }
 

@@ -71,6 +71,7 @@ std::string ErrorText(absl::string_view doing, const absl::Status& status, absl:
 int ExitCodeFor(const absl::Status& status) {
   const v1::ErrorInfo info = rpc::GetErrorInfo(status).value_or(v1::ErrorInfo());
   if (InDoubt(info.vm_location())) return kNeedsPerson;
+  if (info.reason() == "restore_refused") return kRestoreRefused;
   switch (status.code()) {
     case absl::StatusCode::kOk:
       return kOk;

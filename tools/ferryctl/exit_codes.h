@@ -13,6 +13,7 @@ inline constexpr int kMigrationFailed = 5;
 inline constexpr int kCancelled = 6;
 inline constexpr int kTimedOut = 7;
 inline constexpr int kNeedsPerson = 8;
+inline constexpr int kRestoreRefused = 9;  // what was saved cannot go on here; it is kept
 inline constexpr int kExecFailed = 125;
 inline constexpr int kCannotRun = 126;  // a container's program
 inline constexpr int kNoProgram = 127;

@@ -91,6 +91,12 @@ Task<absl::Status> FakeDaemon::Serve(std::shared_ptr<Stream> stream) {
     co_return rpc::ErrorOfMove(absl::StatusCode::kNotFound, "the VM moved", process_->home);
   }
   if (process_->home != address()) co_return absl::NotFoundError("no such VM here");
+  if (process_->saved) {
+    ++process_->refused_saved;
+    changed_.Set();
+    co_return rpc::ErrorWithReason(absl::StatusCode::kUnavailable, "VM web is saved", "vm_saved",
+                                   "Start it: ferryctl start web");
+  }
   const std::string& id = first->open().attachment_id();
   if (!process_->attachment_id.empty() && process_->attachment_id != id && !first->open().steal()) {
     co_return absl::AlreadyExistsError("another client is attached");
@@ -168,6 +174,10 @@ absl::Status FakeDaemon::Perform(Stream* stream, Kind kind, bool* over) {
     case Kind::kBreak:
       *over = true;
       return absl::UnavailableError("the daemon restarts");
+    case Kind::kSave:
+      process_->saved = true;
+      *over = true;
+      return absl::UnavailableError("the VM is saved");
     case Kind::kMove:
       message.mutable_moved()->set_destination(peer_);
       stream->Write(std::move(message));

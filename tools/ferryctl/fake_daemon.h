@@ -22,6 +22,7 @@ struct FakeProcess {
       kCalledOff,   // Moved, but the process comes back: the other host says NOT_FOUND
       kRewind,      // the guest link was remade: input again from the last taken byte
       kGap,         // an output message is skipped
+      kSave,        // the stream breaks, and the VM is saved
     };
     uint64_t at = 0;
     Kind kind = Kind::kBreak;
@@ -32,6 +33,8 @@ struct FakeProcess {
   uint32_t exit_code = 0;
   bool has_stdin = true;
   bool terminal = false;
+  bool saved = false;        // its VM: nobody can attach
+  int refused_saved = 0;     // attachments, for that
   bool is_followed = false;  // a daemon that it has left says where it went
 
   uint64_t taken = 0;    // input

@@ -100,6 +100,12 @@ std::string OutcomeName(v1::SessionOutcome outcome) {
   return Word(v1::SessionOutcome_Name(outcome), "SESSION_OUTCOME_");
 }
 
+std::string SaveOnStopName(v1::SaveOnStop setting) {
+  if (setting == v1::SAVE_ON_STOP_UNSPECIFIED) return "default";
+  if (!v1::SaveOnStop_IsValid(setting)) return "unknown";
+  return Word(v1::SaveOnStop_Name(setting), "SAVE_ON_STOP_");
+}
+
 std::string ExitText(const v1::ExitStatus& status) {
   switch (status.kind_case()) {
     case v1::ExitStatus::kCode:
@@ -114,13 +120,37 @@ std::string ExitText(const v1::ExitStatus& status) {
 std::string VmTable(const v1::ListVmsResponse& response) {
   Table table({"NAME", "STATE", "MEMORY", "CPUS", "PROCESSES", "UPTIME", "STAYS", "ID"});
   for (const v1::Vm& vm : response.vms()) {
-    table.Add({vm.name(), VmStateName(vm.state()), FormatSize(vm.spec().memory_mb() << 20),
+    std::string state = VmStateName(vm.state());
+    if (vm.has_saved()) {
+      absl::StrAppend(&state, " (", FormatSize(vm.saved().file_bytes()), ", ",
+                      FormatTime(vm.saved().saved_unix_ms()), ")");
+    }
+    table.Add({vm.name(), std::move(state), FormatSize(vm.spec().memory_mb() << 20),
                absl::StrCat(vm.spec().cpus()), absl::StrCat(vm.processes()),
                vm.uptime_ms() == 0 ? "-" : FormatAge(vm.uptime_ms()),
                vm.spec().stays() ? "yes" : "no", vm.id()});
   }
   return table.ToString();
 }
+
+namespace {
+
+std::string CompressionName(v1::SaveCompression compression) {
+  if (compression == v1::SAVE_COMPRESSION_UNSPECIFIED) return "none";
+  if (!v1::SaveCompression_IsValid(compression)) return "unknown";
+  return Word(v1::SaveCompression_Name(compression), "SAVE_COMPRESSION_");
+}
+
+std::string SavedDetails(const v1::SavedState& saved) {
+  return absl::StrCat(Line("Saved", FormatTime(saved.saved_unix_ms())),
+                      Line("Saved in", Printable(saved.file())),
+                      Line("Saved size", FormatSize(saved.file_bytes())),
+                      Line("Saved memory", FormatSize(saved.memory_bytes())),
+                      Line("Compression", CompressionName(saved.compression())),
+                      Line("Encrypted", saved.encrypted() ? "yes" : "no"));
+}
+
+}  // namespace
 
 std::string VmDetails(const v1::Vm& vm) {
   std::string text = absl::StrCat(Line("Name", vm.name()), Line("Id", vm.id()),
@@ -149,6 +179,11 @@ std::string VmDetails(const v1::Vm& vm) {
     absl::StrAppend(&text, Line("Share", absl::StrCat(Printable(share.host_path()),
                                                       share.read_only() ? " (read only)" : "")));
   }
+  if (vm.spec().save_on_stop() != v1::SAVE_ON_STOP_UNSPECIFIED) {
+    absl::StrAppend(&text, Line("Save on stop", SaveOnStopName(vm.spec().save_on_stop())));
+  }
+  if (vm.spec().autostart()) absl::StrAppend(&text, Line("Autostart", "yes"));
+  if (vm.has_saved()) absl::StrAppend(&text, SavedDetails(vm.saved()));
   return text;
 }
 

@@ -39,6 +39,8 @@ std::string VmStateName(v1::VmState state);
 std::string SessionStateName(v1::SessionState state);
 // "succeeded" and so on; "-" while it is not decided.
 std::string OutcomeName(v1::SessionOutcome outcome);
+// "yes", "no" or "default".
+std::string SaveOnStopName(v1::SaveOnStop setting);
 std::string ExitText(const v1::ExitStatus& status);
 
 std::string VmTable(const v1::ListVmsResponse& response);

@@ -5,6 +5,7 @@
 #include "tools/ferryctl/command.h"
 #include "tools/ferryctl/disk_spec.h"
 #include "tools/ferryctl/exit_codes.h"
+#include "tools/ferryctl/save_options.h"
 #include "tools/ferryctl/units.h"
 
 // `ferryctl vm ...`, and its most used commands at the top level.
@@ -31,7 +32,7 @@ struct CreateArguments {
   uint32_t cpus = 1;
   std::optional<uint32_t> layout;
   std::vector<std::string> disks, shares;
-  bool stays = false;
+  bool stays = false, save_on_stop = false, autostart = false;
 };
 
 // Fills `spec`; what is wrong is a usage error.
@@ -54,6 +55,8 @@ void CheckCreate(CreateArguments* arguments) {
     *arguments->spec.add_disks() = *disk;
   }
   arguments->spec.set_stays(arguments->stays);
+  if (arguments->save_on_stop) arguments->spec.set_save_on_stop(v1::SAVE_ON_STOP_YES);
+  arguments->spec.set_autostart(arguments->autostart);
   for (const std::string& text : arguments->shares) {
     absl::StatusOr<v1::ShareSpec> share = ParseShare(text);
     if (!share.ok()) throw CLI::ValidationError("--share", std::string(share.status().message()));
@@ -82,6 +85,8 @@ void AddCreate(CLI::App* app, Command* command) {
   create->add_flag("--stays", arguments->stays, "Let it stay on this host: it cannot be migrated");
   create->add_option("--share", arguments->shares, "DIR[:ro], a folder for run -v; needs --stays")
       ->allow_extra_args(false);
+  create->add_flag("--save-on-stop", arguments->save_on_stop, "Let stop save it");
+  create->add_flag("--autostart", arguments->autostart, "Start it after each boot of this host");
   create->callback([arguments, command] {
     CheckCreate(arguments.get());
     command->action = [arguments](Client* client) {
@@ -121,41 +126,109 @@ void AddByName(CLI::App* app, Command* command, const std::string& verb, const s
 }
 
 void AddStart(CLI::App* app, Command* command) {
-  auto name = std::make_shared<std::string>();
-  CLI::App* sub = app->add_subcommand("start", "Boot a VM and wait until it is ready");
-  sub->add_option("vm", *name, "Name or id")->required();
+  struct Arguments {
+    std::string vm, from, key_file;
+    bool discard = false, or_boot = false;
+  };
+  auto arguments = std::make_shared<Arguments>();
+  CLI::App* sub = app->add_subcommand(
+      "start", "Boot a VM, or let a saved one go on, and wait until it is ready");
+  sub->add_option("vm", arguments->vm, "Name or id")->required();
+  CLI::Option* from = AddHostFile(sub, "--from", &arguments->from,
+                                  "Go on from this file on the VM's host, made by save --to");
+  CLI::Option* or_boot = sub->add_flag("--or-boot", arguments->or_boot,
+                                       "Boot if what was saved cannot go on; that is put aside");
+  sub->add_flag("--discard-saved", arguments->discard, "Boot, and remove what was saved")
+      ->excludes(from)
+      ->excludes(or_boot);
+  AddHostFile(sub, "--key-file", &arguments->key_file,
+              "On the VM's host: the key of what was saved (default: where it was then)");
   sub->callback([=] {
     command->action = [=](Client* client) {
       v1::StartVmRequest request;
-      request.set_vm(*name);
+      request.set_vm(arguments->vm);
+      request.set_from_file(arguments->from);
+      request.set_discard_saved(arguments->discard);
+      request.set_or_boot(arguments->or_boot);
+      request.set_key_file(arguments->key_file);
       return CallAndPrint(client, client->vms->async(), &VmAsync::StartVm, std::move(request),
-                          kLongTimeout, absl::StrCat("starting VM ", *name), &StateLine);
+                          kSaveTimeout, absl::StrCat("starting VM ", arguments->vm), &StateLine);
     };
   });
 }
 
-void AddStop(CLI::App* app, Command* command, bool restart) {
-  auto name = std::make_shared<std::string>();
-  auto force = std::make_shared<bool>(false);
-  CLI::App* sub =
-      app->add_subcommand(restart ? "restart" : "stop",
-                          restart ? "Stop a VM and boot it again" : "Shut a VM down in order");
-  sub->add_option("vm", *name, "Name or id")->required();
-  sub->add_flag("--force", *force, "At once, like pulling the plug");
+struct StopArguments {
+  std::string vm;
+  bool force = false, save = false, no_save = false, or_shutdown = false;
+  SaveFlags flags;
+};
+
+v1::StopVmRequest StopRequest(const StopArguments& arguments) {
+  v1::StopVmRequest stop;
+  stop.set_vm(arguments.vm);
+  stop.set_force(arguments.force);
+  if (arguments.save || arguments.no_save) stop.set_save(arguments.save);
+  stop.set_or_shutdown(arguments.or_shutdown);
+  const v1::SaveOptions options = arguments.flags.ToProto();
+  if (arguments.flags.given()) *stop.mutable_save_options() = options;
+  return stop;
+}
+
+void AddStop(CLI::App* app, Command* command) {
+  auto arguments = std::make_shared<StopArguments>();
+  CLI::App* sub = app->add_subcommand(
+      "stop", "Shut a VM down in order, or save it if --save or its settings say so");
+  sub->add_option("vm", arguments->vm, "Name or id")->required();
+  CLI::Option* force =
+      sub->add_flag("--force", arguments->force, "At once, like pulling the plug; never saves");
+  CLI::Option* no_save = sub->add_flag("--no-save", arguments->no_save, "Shut it down");
+  no_save->excludes(force);
+  std::vector<CLI::Option*> of_saving = arguments->flags.AddTo(sub);
+  of_saving.push_back(sub->add_flag("--save", arguments->save,
+                                    "Write it to a file, from which the next start goes on"));
+  of_saving.push_back(
+      sub->add_flag("--or-shutdown", arguments->or_shutdown, "Shut it down if it cannot be saved"));
+  for (CLI::Option* option : of_saving) option->excludes(force)->excludes(no_save);
   sub->callback([=] {
+    const v1::StopVmRequest request = StopRequest(*arguments);
+    // Without a word it may be saved as well: its setting, or its host's, decides.
+    const milliseconds timeout =
+        arguments->force || arguments->no_save ? kLongTimeout : kSaveTimeout;
     command->action = [=](Client* client) {
-      v1::StopVmRequest stop;
-      stop.set_vm(*name);
-      stop.set_force(*force);
-      using Method = void (VmAsync::*)(grpc::ClientContext*, const v1::StopVmRequest*, v1::Vm*,
-                                       std::function<void(grpc::Status)>);
-      Method method = &VmAsync::StopVm;
-      if (restart) method = &VmAsync::RestartVm;
-      return CallAndPrint(client, client->vms->async(), method, std::move(stop), kLongTimeout,
-                          absl::StrCat(restart ? "restarting VM " : "stopping VM ", *name),
-                          &StateLine);
+      return CallAndPrint(client, client->vms->async(), &VmAsync::StopVm, request, timeout,
+                          absl::StrCat("stopping VM ", arguments->vm), &StateLine);
     };
   });
+}
+
+void AddRestart(CLI::App* app, Command* command) {
+  auto arguments = std::make_shared<StopArguments>();
+  CLI::App* sub = app->add_subcommand("restart", "Stop a VM and boot it again; never saves");
+  sub->add_option("vm", arguments->vm, "Name or id")->required();
+  sub->add_flag("--force", arguments->force, "At once, like pulling the plug");
+  sub->callback([=] {
+    command->action = [=](Client* client) {
+      return CallAndPrint(client, client->vms->async(), &VmAsync::RestartVm,
+                          StopRequest(*arguments), kLongTimeout,
+                          absl::StrCat("restarting VM ", arguments->vm), &StateLine);
+    };
+  });
+}
+
+// Why a VM that was not to be forced is not deleted; empty if it may be.
+std::string KeptBecause(const v1::Vm& vm, const std::string& name) {
+  switch (vm.state()) {
+    case v1::VM_STATE_RUNNING:
+    case v1::VM_STATE_PAUSED:
+      return absl::StrCat("it is ", VmStateName(vm.state()),
+                          "\n  Next:     Stop it first (ferryctl stop ", name,
+                          "), or use --force.\n");
+    case v1::VM_STATE_SAVED:
+      return absl::StrCat("it is saved\n  Next:     Let it go on (ferryctl start ", name,
+                          "), or discard what was saved with --force.\n");
+    default:
+      return "";
+  }
 }
 
 Task<int> Delete(Client* client, std::string name, bool force) {
@@ -172,16 +245,14 @@ Task<int> Delete(Client* client, std::string name, bool force) {
     absl::StatusOr<v1::Vm> vm =
         co_await rpc::CallUnary(client->vms->async(), &VmAsync::GetVm, ref, kCallTimeout);
     if (!vm.ok()) co_return Fail(*client, doing, vm.status());
-    if (vm->state() == v1::VM_STATE_RUNNING || vm->state() == v1::VM_STATE_PAUSED) {
-      std::fprintf(stderr,
-                   "Error: %s failed: it is %s\n  Next:     Stop it first (ferryctl stop %s), or "
-                   "use --force.\n",
-                   doing.c_str(), VmStateName(vm->state()).c_str(), name.c_str());
+    if (const std::string why = KeptBecause(*vm, name); !why.empty()) {
+      std::fprintf(stderr, "Error: %s failed: %s", doing.c_str(), why.c_str());
       co_return kRefused;
     }
   }
   v1::DeleteVmRequest request;
   request.set_vm(name);
+  request.set_discard_saved(force);
   co_return co_await CallAndPrint(client, client->vms->async(), &VmAsync::DeleteVm, request,
                                   kCallTimeout, doing, &Nothing);
 }
@@ -191,7 +262,7 @@ void AddDelete(CLI::App* app, Command* command) {
   auto force = std::make_shared<bool>(false);
   CLI::App* sub = app->add_subcommand("delete", "Forget a stopped VM");
   sub->add_option("vm", *name, "Name or id")->required();
-  sub->add_flag("--force", *force, "Stop it at once if it runs");
+  sub->add_flag("--force", *force, "Stop it at once if it runs, and discard what was saved");
   sub->callback(
       [=] { command->action = [=](Client* client) { return Delete(client, *name, *force); }; });
 }
@@ -208,11 +279,13 @@ void AddVmCommands(CLI::App* app, Command* command) {
   AddByName(vm, command, "resume", "Let a paused VM go on", "resuming", &VmAsync::ResumeVm,
             &StateLine);
   AddDelete(vm, command);
+  AddVmSet(vm, command);
   for (CLI::App* parent : {vm, app}) {
     AddList(parent, command);
     AddStart(parent, command);
-    AddStop(parent, command, false);
-    AddStop(parent, command, true);
+    AddStop(parent, command);
+    AddRestart(parent, command);
+    AddSave(parent, command);
   }
 }
 

@@ -11,6 +11,8 @@ using std::chrono::milliseconds;
 
 const absl::Status kNotFound = absl::NotFoundError("no such VM");
 const absl::Status kAway = absl::UnavailableError("no answer");
+const absl::Status kSaved =
+    rpc::ErrorWithReason(absl::StatusCode::kUnavailable, "VM web is saved", "vm_saved");
 
 absl::Status WentToB() {
   return rpc::ErrorOfMove(absl::StatusCode::kNotFound, "the VM moved to b", "b");
@@ -130,6 +132,58 @@ TEST(AttachRoute, GoneEverywhereIsGone) {
   }
   EXPECT_GT(tries, 4);
   EXPECT_LT(tries, 100);
+}
+
+TEST(AttachRoute, ASavedVmIsWaitedForAtItsHost) {
+  AttachRoute route = OpenAtA();
+  route.OnMoved("b");
+  route.OnOpened();
+  EXPECT_FALSE(route.waits_for_restore());
+  route.OnBroken();
+  for (int i = 0; i < 1000; ++i) {
+    route.OnRefused(kSaved);
+    ASSERT_TRUE(route.waits_for_restore());
+    ASSERT_FALSE(route.hopeless());
+    ASSERT_EQ(route.target(), "b");
+    ASSERT_GT(route.delay(), milliseconds(0));
+    ASSERT_LE(route.delay(), milliseconds(1000));
+  }
+  route.OnOpened();
+  EXPECT_FALSE(route.waits_for_restore());
+  EXPECT_EQ(route.delay(), milliseconds(0));
+}
+
+TEST(AttachRoute, AnyOtherAnswerEndsTheWaitForARestore) {
+  for (const absl::Status& status : {kAway, kNotFound, WentToB()}) {
+    AttachRoute route = OpenAtA();
+    route.OnBroken();
+    route.OnRefused(kSaved);
+    EXPECT_TRUE(route.waits_for_restore());
+    route.OnRefused(status);
+    EXPECT_FALSE(route.waits_for_restore()) << status;
+    EXPECT_FALSE(route.hopeless());
+  }
+}
+
+TEST(AttachRoute, WhatWasDiscardedWhileItWasSavedIsGone) {
+  AttachRoute route = OpenAtA();
+  for (int i = 0; i < 50; ++i) route.OnRefused(kSaved);
+  int tries = 0;
+  for (; !route.hopeless() && tries < 100; ++tries) route.OnRefused(kNotFound);
+  EXPECT_GT(tries, 1);
+  EXPECT_LT(tries, 100);
+}
+
+TEST(AttachRoute, OnlyWhoeverWasAttachedWaitsForARestore) {
+  AttachRoute stranger("a", false);
+  stranger.OnRefused(kSaved);
+  EXPECT_FALSE(stranger.waits_for_restore());
+  EXPECT_TRUE(stranger.hopeless());
+  // It was there a moment ago: this client has started it.
+  AttachRoute starter("a", true);
+  starter.OnRefused(kSaved);
+  EXPECT_TRUE(starter.waits_for_restore());
+  EXPECT_FALSE(starter.hopeless());
 }
 
 TEST(AttachRoute, AnotherAttacherIsFinal) {

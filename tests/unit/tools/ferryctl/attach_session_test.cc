@@ -10,10 +10,12 @@
 #include <boost/asio/io_context.hpp>
 #include <csignal>
 #include <cstdlib>
+#include <functional>
 #include <random>
 
 #include "bridge/runtime/unique_fd.h"
 #include "tools/ferryctl/fake_daemon.h"
+#include "vmmanager/rpc/error_info.h"
 
 namespace ferry::ctl {
 namespace {
@@ -246,6 +248,85 @@ TEST_F(AttachSessionTest, CtrlCReachesTheProcessAndASecondDetaches) {
   EXPECT_EQ(outcome.signal, SIGINT);
 }
 
+constexpr char kSaidSaved[] = "VM web is saved; going on when it is started again (Ctrl-C leaves)";
+
+// Once the client was refused so often because its VM is saved; never if it leaves before.
+Task<void> WhenRefused(AttachSessionTest* self, int times, std::function<void()> then) {
+  while (self->process.refused_saved < times) {
+    if (self->finished) co_return;
+    co_await Delay(milliseconds(2));
+  }
+  then();
+}
+
+TEST_F(AttachSessionTest, WaitsForASavedVmLongerThanItLooksForALostOne) {
+  config.give_up = milliseconds(100);
+  config.quiet = milliseconds(40);
+  const auto begun = std::chrono::steady_clock::now();
+  // The delays grow: the sixth refusal comes 620 ms after the first.
+  Spawn(io.get_executor(), WhenRefused(this, 6, [this] { process.saved = false; }));
+  testing::internal::CaptureStderr();
+  ExpectExact(RandomBytes(1 << 20), {{400000, StepKind::kSave}});
+  const std::string said = testing::internal::GetCapturedStderr();
+  EXPECT_GT(std::chrono::steady_clock::now() - begun, milliseconds(200));
+  EXPECT_EQ(connections, 2);
+  const size_t at = said.find(kSaidSaved);
+  EXPECT_NE(at, std::string::npos) << said;
+  EXPECT_EQ(said.find(kSaidSaved, at + 1), std::string::npos) << "said twice: " << said;
+}
+
+TEST_F(AttachSessionTest, SaysItAgainWhenTheVmIsSavedAgain) {
+  config.quiet = milliseconds(0);
+  Spawn(io.get_executor(), WhenRefused(this, 1, [this] { process.saved = false; }));
+  Spawn(io.get_executor(), WhenRefused(this, 2, [this] { process.saved = false; }));
+  testing::internal::CaptureStderr();
+  ExpectExact(RandomBytes(1 << 20), {{300000, StepKind::kSave}, {600000, StepKind::kSave}});
+  const std::string said = testing::internal::GetCapturedStderr();
+  const size_t at = said.find(kSaidSaved);
+  ASSERT_NE(at, std::string::npos) << said;
+  EXPECT_NE(said.find(kSaidSaved, at + 1), std::string::npos) << said;
+}
+
+TEST_F(AttachSessionTest, SaysNothingOfASaveInPassing) {
+  Spawn(io.get_executor(), WhenRefused(this, 2, [this] { process.saved = false; }));
+  testing::internal::CaptureStderr();
+  ExpectExact(RandomBytes(1 << 20), {{400000, StepKind::kSave}});
+  EXPECT_EQ(testing::internal::GetCapturedStderr(), "");
+}
+
+TEST_F(AttachSessionTest, AVmThatIsSavedAlreadyRefusesTheFirstAttach) {
+  process.saved = true;
+  InputFile("");
+  Run();
+  EXPECT_EQ(outcome.error.code(), absl::StatusCode::kUnavailable);
+  EXPECT_EQ(rpc::ReasonOf(outcome.error), "vm_saved");
+  EXPECT_EQ(outcome.error.message(), "VM web is saved");
+  EXPECT_EQ(process.refused_saved, 1);
+}
+
+TEST_F(AttachSessionTest, ADaemonThatStaysAwayWhileTheVmIsSavedIsGivenUp) {
+  config.give_up = milliseconds(100);
+  process.script = {{4, StepKind::kSave}};
+  InputFile("1234");
+  Spawn(io.get_executor(),
+        WhenRefused(this, 3, [this] { Spawn(io.get_executor(), a->Shutdown()); }));
+  Run();
+  EXPECT_EQ(outcome.error.code(), absl::StatusCode::kUnavailable);
+  EXPECT_NE(rpc::ReasonOf(outcome.error), "vm_saved");
+  EXPECT_NE(outcome.error.message().find("lost process 7"), std::string::npos) << outcome.error;
+}
+
+TEST_F(AttachSessionTest, CtrlCLeavesASavedVmAtOnce) {
+  config.handle_signals = true;
+  process.script = {{4, StepKind::kSave}};
+  InputFile("1234");
+  Spawn(io.get_executor(), WhenRefused(this, 2, [] { ::kill(::getpid(), SIGINT); }));
+  Run();
+  EXPECT_EQ(outcome.signal, SIGINT);
+  EXPECT_EQ(process.last_signal, 0u);
+  EXPECT_FALSE(process.stdin_ended);
+}
+
 // A terminal with ferryctl at the one end and a person at the other.
 class AttachTerminalTest : public AttachSessionTest {
  public:
@@ -305,6 +386,24 @@ TEST_F(AttachTerminalTest, IsLeftAloneByAProcessWithoutStdin) {
         LookThen(this, [](AttachTerminalTest*) { ::kill(::getpid(), SIGTERM); }));
   Run();
   EXPECT_FALSE(was_raw);
+}
+
+TEST_F(AttachTerminalTest, ItsCtrlCIsTheProcessesUnlessThatIsSaved) {
+  config.quiet = milliseconds(0);
+  process.script = {{1, StepKind::kSave}};
+  auto press = [](AttachTerminalTest* self) { (void)!::write(self->person.get(), "\x03", 1); };
+  Spawn(io.get_executor(), LookThen(this, press));
+  Spawn(io.get_executor(), WhenRefused(this, 2, [this, press] {
+          EXPECT_TRUE(Raw());
+          press(this);
+        }));
+  testing::internal::CaptureStderr();
+  Run();
+  EXPECT_NE(testing::internal::GetCapturedStderr().find(kSaidSaved), std::string::npos);
+  EXPECT_TRUE(was_raw);
+  EXPECT_EQ(process.received, "\x03");
+  EXPECT_EQ(outcome.signal, SIGINT);
+  EXPECT_FALSE(Raw());
 }
 
 TEST_F(AttachTerminalTest, ThatHangsUpDetachesAndIsNoEndOfInput) {

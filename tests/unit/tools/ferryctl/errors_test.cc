@@ -73,6 +73,16 @@ TEST(ExitCodes, FollowTheStatus) {
   EXPECT_EQ(ExitCodeFor(rpc::WithErrorInfo(absl::AbortedError(""), doubt)), kNeedsPerson);
 }
 
+TEST(ExitCodes, TellARestoreThatWasRefused) {
+  for (const auto code : {absl::StatusCode::kFailedPrecondition, absl::StatusCode::kDataLoss}) {
+    EXPECT_EQ(ExitCodeFor(rpc::ErrorWithReason(code, "disk data changed", "restore_refused")),
+              kRestoreRefused);
+    EXPECT_NE(ExitCodeFor(rpc::ErrorWithReason(code, "disk data changed", "wrong_state")),
+              kRestoreRefused);
+  }
+  EXPECT_EQ(kRestoreRefused, 9);
+}
+
 TEST(ExitCodes, FollowTheSession) {
   v1::Session session;
   session.set_source("host-a:1");

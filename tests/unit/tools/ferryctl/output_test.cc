@@ -30,6 +30,70 @@ TEST(VmTable, ShowsTheList) {
             "web    migrating-out   256 MiB   2      0           -        no      id-1\n");
 }
 
+v1::Vm SavedVm() {
+  v1::Vm vm;
+  vm.set_name("web");
+  vm.set_state(v1::VM_STATE_SAVED);
+  v1::SavedState* saved = vm.mutable_saved();
+  saved->set_file("/var/lib/ferry/saved/id-1/state.ferry\x1b[2J");
+  saved->set_saved_unix_ms(1769860800000);
+  saved->set_file_bytes(84100 << 10);
+  saved->set_memory_bytes(256 << 20);
+  saved->set_compression(v1::SAVE_COMPRESSION_ZSTD);
+  saved->set_encrypted(true);
+  return vm;
+}
+
+TEST(VmDetails, ShowsWhatWasSaved) {
+  const std::string text = VmDetails(SavedVm());
+  EXPECT_NE(text.find("State:           saved\n"), std::string::npos) << text;
+  EXPECT_NE(text.find("Saved:           2026-01-31T12:00:00Z\n"
+                      "Saved in:        /var/lib/ferry/saved/id-1/state.ferry?[2J\n"
+                      "Saved size:      82.1 MiB\n"
+                      "Saved memory:    256 MiB\n"
+                      "Compression:     zstd\n"
+                      "Encrypted:       yes\n"),
+            std::string::npos)
+      << text;
+  v1::Vm plain = SavedVm();
+  plain.mutable_saved()->clear_compression();
+  plain.mutable_saved()->clear_encrypted();
+  EXPECT_NE(VmDetails(plain).find("Compression:     none\nEncrypted:       no\n"),
+            std::string::npos);
+}
+
+TEST(VmDetails, IsSilentOfSavingWhereNothingWasSavedOrSet) {
+  v1::Vm vm;
+  vm.set_state(v1::VM_STATE_RUNNING);
+  for (const char* word : {"Saved", "Save on stop", "Autostart", "Compression", "Encrypted"}) {
+    EXPECT_EQ(VmDetails(vm).find(word), std::string::npos) << word;
+  }
+  vm.mutable_spec()->set_save_on_stop(v1::SAVE_ON_STOP_NO);
+  EXPECT_NE(VmDetails(vm).find("Save on stop:    no\n"), std::string::npos);
+  vm.mutable_spec()->set_save_on_stop(v1::SAVE_ON_STOP_YES);
+  vm.mutable_spec()->set_autostart(true);
+  EXPECT_NE(VmDetails(vm).find("Save on stop:    yes\nAutostart:       yes\n"), std::string::npos);
+}
+
+TEST(VmTable, NamesTheStatesOfSaving) {
+  v1::ListVmsResponse response;
+  for (const auto state : {v1::VM_STATE_SAVING, v1::VM_STATE_SAVED, v1::VM_STATE_RESTORING}) {
+    response.add_vms()->set_state(state);
+  }
+  *response.add_vms() = SavedVm();
+  const std::string text = VmTable(response);
+  for (const char* word :
+       {" saving ", " saved ", " restoring ", " saved (82.1 MiB, 2026-01-31T12:00:00Z) "}) {
+    EXPECT_NE(text.find(word), std::string::npos) << text;
+  }
+}
+
+TEST(ToJson, ShowsWhatWasSaved) {
+  const std::string line = ToJson(SavedVm(), false);
+  EXPECT_NE(line.find("\"state\":\"VM_STATE_SAVED\""), std::string::npos) << line;
+  EXPECT_NE(line.find("\"compression\":\"SAVE_COMPRESSION_ZSTD\""), std::string::npos) << line;
+}
+
 TEST(SessionDetails, NamesTheHostAtWhichItFailed) {
   v1::Session session;
   session.set_source("host-a:1");
