@@ -58,6 +58,17 @@ void AddFlags(CLI::App& app, FerrydConfig& config) {
       ->capture_default_str();
   AddSeconds(app, "--boot-timeout", config.boot_timeout, 0.1,
              "Seconds that a VM may take until its agent is ready");
+  app.add_flag("--save-on-stop", config.save_on_stop,
+               "Stopping a VM that does not say otherwise saves it");
+  app.add_flag("--stop-vms", config.stop_vms,
+               "Told to end (SIGTERM), stop all VMs first, as ferryctl stop does");
+  AddSeconds(app, "--stop-vms-within", config.stop_vms_within, 1,
+             "Seconds that this may take; what has not stopped by then runs on");
+  app.add_option("--unattended-save", config.unattended_save,
+                 "Of a VM that cannot be saved then, though it is to be: shutdown (shut it down "
+                 "instead) or require (let it run on)")
+      ->capture_default_str()
+      ->check(CLI::IsMember({"require", "shutdown"}));
   AddSeconds(app, "--stall-timeout", config.stall_timeout, 0,
              "Seconds without a byte after which a migration is called off; 0: never");
   app.add_option("--memory-reserve", config.memory_reserve_mb,

@@ -27,8 +27,12 @@ struct FerrydConfig {
   std::string kernel_args = vm::kDefaultKernelArgs;
   std::string failpoint;  // only in builds for tests: where the daemon kills itself
   milliseconds boot_timeout = vm::HostSettings().boot_timeout;
-  milliseconds stall_timeout{30'000};  // of a migration that moves no byte; 0: none
-  uint64_t memory_reserve_mb = 0;      // that arriving VMs must leave free
+  bool save_on_stop = false;  // of VMs that do not say
+  bool stop_vms = false;      // told to end, it stops them first: its host goes down
+  milliseconds stop_vms_within{300'000};
+  std::string unattended_save = "shutdown";  // of what cannot be saved then: require or shutdown
+  milliseconds stall_timeout{30'000};        // of a migration that moves no byte; 0: none
+  uint64_t memory_reserve_mb = 0;            // that arriving VMs must leave free
   std::string qemu = "/usr/bin/qemu-system-x86_64";
   std::string virtiofsd = "/usr/lib/qemu/virtiofsd";
   std::string qemu_user;        // QEMU runs as this user; empty: the daemon's

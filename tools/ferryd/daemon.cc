@@ -30,10 +30,13 @@
 #include "vmmanager/images/image_store.h"
 #include "vmmanager/qemu/cgroup.h"
 #include "vmmanager/qemu/qemu_backend.h"
+#include "vmmanager/qemu/qemu_process.h"
 #include "vmmanager/qemu/serial_guest_link.h"
 #include "vmmanager/qemu/vsock_guest_link.h"
 #include "vmmanager/rpc/error_info.h"
 #include "vmmanager/rpc/server.h"
+#include "vmmanager/saving/host_turns.h"
+#include "vmmanager/saving/saved_states.h"
 #include "vmmanager/service/container_service.h"
 #include "vmmanager/service/guest_service.h"
 #include "vmmanager/service/host_service.h"
@@ -163,6 +166,7 @@ struct Daemon::Parts {
   std::unique_ptr<migration::ControllerDeps> deps;
   std::unique_ptr<migration::SessionRegistry> sessions;
   std::unique_ptr<migration::Preflight> preflight;
+  std::unique_ptr<vm::SavedStates> saves;
   std::unique_ptr<vm::VmService> vm_service;
   std::unique_ptr<vm::GuestService> guest_service;
   std::unique_ptr<vm::HostService> host_service;
@@ -184,6 +188,7 @@ absl::Status Daemon::PrepareFolders() {
   RETURN_IF_ERROR(MakeFolder(config_.state_dir + "/vm"));
   RETURN_IF_ERROR(MakeFolder(config_.state_dir + "/mig"));
   RETURN_IF_ERROR(MakeFolder(config_.state_dir + "/spool"));
+  RETURN_IF_ERROR(MakeFolder(config_.state_dir + "/saved"));
   if (!config_.qemu_user.empty()) {
     ASSIGN_OR_RETURN(parts_->qemu_user, vm::FindProcessUser(config_.qemu_user));
     // QEMU has to reach the private sockets of migrations, and nothing else here.
@@ -235,8 +240,8 @@ Task<absl::Status> Daemon::Start() {
   // Folders that users name and that hang must not keep migrations from reading their files.
   parts_->folder_reads = std::make_unique<vm::ThreadedFileReads>(executor_, kFolderLookLimit);
   const vm::SandboxDeps sandbox{
-      executor_,      *parts_->backend, *parts_->store,       *parts_->events,
-      *parts_->fence, parts_->settings, *parts_->folder_reads};
+      executor_,      *parts_->backend, *parts_->store,        *parts_->events,
+      *parts_->fence, parts_->settings, *parts_->folder_reads, Failpoint()};
   parts_->inventory = std::make_unique<vm::VmInventory>(sandbox);
   parts_->file_reads = std::make_unique<vm::ThreadedFileReads>(executor_);
   parts_->digests = std::make_unique<vm::ImageDigests>(*parts_->file_reads);
@@ -247,6 +252,8 @@ Task<absl::Status> Daemon::Start() {
       intact.ok() ? migration::JournalTrust::kWhole : migration::JournalTrust::kMayLackRecords));
   co_await parts_->inventory->AdoptAll(parts_->sessions->Claims());
   co_await parts_->sessions->Recover();
+  MakeSaves();
+  co_await parts_->saves->Sweep();
   MakeImages();
   // Containers are taken up before anybody can ask for them. VMs do without images, and a slow disk
   // may take long; who asks for one meanwhile is told.
@@ -254,6 +261,8 @@ Task<absl::Status> Daemon::Start() {
   if (needs_images) co_await OpenImages();
   CO_RETURN_IF_ERROR(Serve());
   if (!needs_images) Spawn(executor_, OpenImages());
+  Spawn(executor_, vm::StartAfterBoot(*parts_->inventory, *parts_->saves,
+                                      config_.state_dir + "/autostarted", vm::BootId()));
   parts_->events->Publish("host.started", parts_->store->journal_id(),
                           {{"address", config_.advertise}});
   spdlog::info("serving {}{}{}", config_.socket, config_.listen.empty() ? "" : " and ",
@@ -311,6 +320,22 @@ Task<absl::Status> Daemon::OpenBackend() {
   spdlog::info("{} {} with {} ({}), machine {}", info.name, info.version, info.accelerator,
                info.accelerator_reason, info.machine_type);
   co_return absl::OkStatus();
+}
+
+// Where tests have the daemon die, or stand still once.
+std::function<void(const std::string&)> Daemon::Failpoint() const {
+#ifdef FERRY_FAILPOINTS
+  if (config_.failpoint.empty()) return nullptr;
+  return [wanted = config_.failpoint](const std::string& point) mutable {
+    // As hard as it gets: nothing is flushed, nobody is told.
+    if (point == wanted) ::kill(::getpid(), SIGKILL);
+    if (absl::StrCat(point, "=stop") != wanted) return;
+    wanted.clear();
+    ::raise(SIGSTOP);
+  };
+#else
+  return nullptr;
+#endif
 }
 
 Task<absl::Status> Daemon::LoadContainers() {
@@ -415,23 +440,23 @@ absl::Status Daemon::OpenMigration() {
   parts_->deps->image_reserve = kImagesReserve;
   if (const auto& user = parts_->qemu_user) parts_->deps->vmm_owner = {user->uid, user->gid};
   parts_->deps->limits.stall = config_.stall_timeout;
-#ifdef FERRY_FAILPOINTS
-  if (!config_.failpoint.empty()) {
-    parts_->deps->failpoint = [wanted = config_.failpoint](const std::string& point) mutable {
-      // As hard as it gets: nothing is flushed, nobody is told.
-      if (point == wanted) ::kill(::getpid(), SIGKILL);
-      if (absl::StrCat(point, "=stop") != wanted) return;
-      wanted.clear();
-      ::raise(SIGSTOP);
-    };
-  }
-#endif
+  if (auto failpoint = Failpoint()) parts_->deps->failpoint = std::move(failpoint);
   parts_->sessions = std::make_unique<migration::SessionRegistry>(*parts_->deps);
   return absl::OkStatus();
 }
 
+void Daemon::MakeSaves() {
+  vm::SavedStatesOptions options;
+  options.folder = config_.state_dir + "/saved";
+  options.socket_folder = config_.state_dir + "/mig";
+  options.save_on_stop = config_.save_on_stop;
+  if (const auto& user = parts_->qemu_user) options.vmm_owner = {user->uid, user->gid};
+  parts_->saves = std::make_unique<vm::SavedStates>(*parts_->inventory, parts_->containers.get(),
+                                                    *parts_->digests, std::move(options));
+}
+
 absl::Status Daemon::Serve() {
-  parts_->vm_service = std::make_unique<vm::VmService>(*parts_->inventory);
+  parts_->vm_service = std::make_unique<vm::VmService>(*parts_->inventory, *parts_->saves);
   parts_->guest_service =
       std::make_unique<vm::GuestService>(*parts_->inventory, parts_->containers.get());
   parts_->host_service = std::make_unique<vm::HostService>(*parts_->inventory, Program());
@@ -459,7 +484,14 @@ absl::Status Daemon::Serve() {
 
 Task<void> Daemon::Stop() {
   using asio::experimental::awaitable_operators::operator&&;
-  spdlog::info("stopping; VMs run on");
+  if (config_.stop_vms && parts_->server) {
+    spdlog::info("stopping all VMs");
+    vm::HostDownOptions options;
+    options.within = config_.stop_vms_within;
+    options.or_shutdown = config_.unattended_save == "shutdown";
+    co_await vm::StopAll(*parts_->inventory, *parts_->saves, options);
+  }
+  spdlog::info("stopping; VMs that run run on");
   // New calls are refused from here on. Those that run end because what they wait for does.
   co_await (StopServing() && LetGo());
   if (parts_->listener) parts_->listener->Close();

@@ -1,5 +1,6 @@
 #pragma once
 
+#include <functional>
 #include <memory>
 #include <string>
 
@@ -32,7 +33,9 @@ class Daemon {
   Task<absl::Status> OpenFence();
   Task<absl::Status> OpenBackend();
   Task<absl::Status> LoadContainers();
+  std::function<void(const std::string&)> Failpoint() const;
   void MakeImages();
+  void MakeSaves();
   Task<void> OpenImages();
   absl::Status OpenMigration();
   absl::Status Serve();

@@ -42,6 +42,9 @@ class ContainerInventory::Observer final : public MoveObserver {
   void OnEnded() override {
     for (const auto& container : inventory_.Of(vm_->id())) container->VmEnded();
   }
+  void OnSaved() override {
+    for (const auto& container : inventory_.Of(vm_->id())) container->VmSaved();
+  }
 
  private:
   ContainerInventory& inventory_;

@@ -84,7 +84,8 @@ Task<absl::StatusOr<AsyncMutex::Guard>> VmContainer::Turn() {
 Task<absl::Status> VmContainer::AwaitTakenUp() {
   auto self = shared_from_this();
   // A VM that is on its way may never come to that.
-  const bool undecided = !taken_up_.is_set() && !vm().RefuseIfMigrating("changed").ok();
+  const bool elsewhere = vm().in_file() || !vm().RefuseIfMigrating("changed").ok();
+  const bool undecided = !taken_up_.is_set() && elsewhere;
   if (undecided) CO_RETURN_IF_ERROR(co_await home_->machine->Ready());
   co_await taken_up_.Wait();
   if (closed_) co_return absl::UnavailableError("this host's ferryd stops; try again");
@@ -261,6 +262,23 @@ void VmContainer::VmEnded() {
   if (being_made() || gone_ || Is(CONTAINER_STAGE_REMOVING)) return;
   LeaveGuest();
   if (lives()) Stopped({});
+}
+
+void VmContainer::VmSaved() {
+  if (gone_ || is_half()) return;
+  boot_ = 0;
+  taken_up_.Reset();
+}
+
+Task<absl::Status> VmContainer::GoOnAs(StoredContainer then) {
+  auto self = shared_from_this();
+  taken_up_.Reset();
+  stored_ = std::move(then);
+  init_.reset();
+  // What it printed later than that is not what it will have printed.
+  if (lives()) deps_.output.Remove(id());
+  if (!Is(CONTAINER_STAGE_STOPPED)) stopped_.Reset();
+  co_return co_await Persist();
 }
 
 bool VmContainer::exit_is_taken() const {

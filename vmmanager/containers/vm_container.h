@@ -81,6 +81,11 @@ class VmContainer : public std::enable_shared_from_this<VmContainer> {
   Task<void> TakeUp();
   // Its VM ended, and its init with it.
   void VmEnded();
+  // Its VM was saved, and what it has there with it: whoever wants to change it waits until
+  // TakeUp(), or is refused as long as nothing brings the VM back.
+  void VmSaved();
+  // Its VM goes on from a file in which it is that. TakeUp() follows.
+  Task<absl::Status> GoOnAs(StoredContainer then);
   // All of it, for another host.
   state::v1::ContainerRecord Export() const { return ToRecord(stored_); }
   // Before it goes to another host: tries again to take over what a forgotten init has printed.

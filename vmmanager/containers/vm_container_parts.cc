@@ -165,6 +165,8 @@ Task<absl::Status> VmContainer::TakeOut() {
   auto self = shared_from_this();
   const AsyncMutex::Guard turn = co_await operation_.Lock();
   if (gone_) co_return absl::OkStatus();
+  // Its disks belong to what the VM goes on from.
+  if (vm().in_file()) co_return vm().Refuse("relieved of a container");
   // What was made in vain may be on its way already.
   if (in_guest()) CO_RETURN_IF_ERROR(vm().RefuseIfMigrating("relieved of a container"));
   // Nothing stops it any more: nobody has to know how it ended.
@@ -313,6 +315,7 @@ absl::StatusOr<guest::KeptOutput> VmContainer::ReadOutput(Stream stream, uint64_
                      "attached to it, and none is kept"),
         "not_detached", "Run it with -d to have its output kept.");
   }
+  if (vm().in_file()) return vm().Refuse("asked for what its containers have printed");
   // What was kept is all there is, also where a daemon that has died knew more than it wrote down.
   const uint32_t port = stream == Stream::kStdout ? record().stdout_port() : record().stderr_port();
   // With a port of it left, this stream could not be taken over, whatever became of the other.
@@ -335,7 +338,7 @@ Task<void> VmContainer::TakeUp() {
   const AsyncMutex::Guard turn = co_await operation_.Lock();
   // Where an undecided migration's VM has ended, the containers may run at the other host.
   const bool undecided = !home_->machine->runs() && !vm().RefuseIfMigrating("taken up").ok();
-  if (gone_ || undecided) co_return;
+  if (gone_ || undecided || vm().in_file()) co_return;
   taken_up_.Set();
   if (Is(CONTAINER_STAGE_STOPPED)) stopped_.Set();
   if (!home_->machine->runs()) {

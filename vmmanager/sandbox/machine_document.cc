@@ -1,5 +1,7 @@
 #include "vmmanager/sandbox/machine_document.h"
 
+#include <google/protobuf/util/json_util.h>
+
 #include <algorithm>
 #include <numeric>
 #include <set>
@@ -12,6 +14,7 @@
 #include "absl/strings/str_join.h"
 #include "bridge/runtime/status_macros.h"
 #include "vmmanager/backend/shares.h"
+#include "vmmanager/rpc/error_info.h"
 #include "vmmanager/sandbox/real_folder.h"
 
 namespace ferry::vm {
@@ -117,6 +120,31 @@ absl::Status CheckShares(const v1::VmSpec& spec) {
 }
 
 }  // namespace
+
+absl::Status CheckSharesNothing(const v1::VmSpec& spec) {
+  if (spec.shares().empty()) return absl::OkStatus();
+  return rpc::ErrorWithReason(
+      absl::StatusCode::kFailedPrecondition,
+      absl::StrCat("VM ", spec.name(), " cannot be saved: it shares folders of this host (",
+                   spec.shares(0).host_path(), spec.shares_size() > 1 ? " and more" : "",
+                   "), and what it has open in them cannot be saved"),
+      "vm_has_shares", absl::StrCat("Shut it down: ferryctl stop --no-save ", spec.name()));
+}
+
+absl::Status CheckSaveOnStop(const v1::VmSpec& spec) {
+  if (!v1::SaveOnStop_IsValid(spec.save_on_stop())) {
+    return absl::InvalidArgumentError(
+        absl::StrCat("save_on_stop is ", static_cast<int>(spec.save_on_stop()),
+                     "; it may be 0 (as the host says), 1 (yes) or 2 (no)"));
+  }
+  return spec.save_on_stop() == v1::SAVE_ON_STOP_YES ? CheckSharesNothing(spec) : absl::OkStatus();
+}
+
+absl::Status WriteSpec(const v1::VmSpec& spec, std::string* json) {
+  json->clear();
+  if (google::protobuf::util::MessageToJsonString(spec, json).ok()) return absl::OkStatus();
+  return absl::InternalError("the VM's specification could not be written as JSON");
+}
 
 Task<absl::Status> ResolveShares(FileReads* reads, v1::VmSpec* spec) {
   std::set<std::string> paths;

@@ -15,6 +15,15 @@ namespace ferry::vm {
 // the member, its value and what is allowed.
 absl::StatusOr<v1::VmSpec> CompleteSpec(const v1::VmSpec& spec);
 
+// FAILED_PRECONDITION, naming the first, if it shares folders: what a guest has open in them cannot
+// be saved.
+absl::Status CheckSharesNothing(const v1::VmSpec& spec);
+// INVALID_ARGUMENT or FAILED_PRECONDITION if it cannot be saved where it is stopped, and says so.
+absl::Status CheckSaveOnStop(const v1::VmSpec& spec);
+
+// A specification as it is stored.
+absl::Status WriteSpec(const v1::VmSpec& spec, std::string* json);
+
 // Puts the real path in the place of each share's: what a symbolic link on the way leads to later
 // is not what was asked for. INVALID_ARGUMENT if two are the same folder.
 Task<absl::Status> ResolveShares(FileReads* reads, v1::VmSpec* spec);

@@ -41,6 +41,8 @@ class MoveObserver {
   virtual void OnNotice(const MigrationNotice& notice) = 0;
   // It does not run here any more, and its guest is gone.
   virtual void OnEnded() {}
+  // It was saved: its guest is gone, and comes back as it was.
+  virtual void OnSaved() {}
 };
 
 }  // namespace ferry::vm

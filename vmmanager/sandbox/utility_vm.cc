@@ -42,6 +42,11 @@ UtilityVm::UtilityVm(SandboxDeps deps, VmRow row, v1::VmSpec spec, schema::Compu
       exited_(deps.executor),
       changed_(deps.executor) {
   exited_.Set();
+  state::v1::SavedRecord saved;
+  if (row_.saved.empty()) return;
+  // Its memory must not be forgotten because nobody can read where it is.
+  if (!saved.ParseFromString(row_.saved)) saved.set_consumed(false);
+  saved_ = std::move(saved);
 }
 
 UtilityVm::~UtilityVm() = default;
@@ -54,8 +59,13 @@ uint32_t UtilityVm::guest_cid() const {
 v1::VmState UtilityVm::state() const {
   switch (phase_) {
     case Phase::kStopped:
+      return saved_.has_value() ? v1::VM_STATE_SAVED : v1::VM_STATE_STOPPED;
     case Phase::kGone:
       return v1::VM_STATE_STOPPED;
+    case Phase::kSaving:
+      return v1::VM_STATE_SAVING;
+    case Phase::kRestoring:
+      return v1::VM_STATE_RESTORING;
     case Phase::kStarting:
       return v1::VM_STATE_STARTING;
     case Phase::kUp:
@@ -97,16 +107,21 @@ v1::Vm UtilityVm::Describe(bool with_document) const {
     const uint64_t started = guest_->started_unix_ms();
     if (phase_ == Phase::kUp) vm.set_uptime_ms(now > started ? now - started : 1);
   }
+  if (phase_ == Phase::kStopped && saved_.has_value()) *vm.mutable_saved() = ToProto(*saved_);
   if (with_document) vm.set_machine_document_json(schema::ToJson(document_));
   return vm;
 }
 
 absl::Status UtilityVm::Refuse(const std::string& operation) const {
   const std::string why = FirstLine(row_.state_reason);
-  return WrongState(
-      {row_.name, state(), session()}, operation,
+  const std::string text =
       absl::StrCat("VM ", row_.name, " cannot be ", operation, ": it is ", StateName(state()),
-                   why.empty() ? "" : " (", why, why.empty() ? "" : ")"));
+                   why.empty() ? "" : " (", why, why.empty() ? "" : ")");
+  const VmInState vm{row_.name, state(), session()};
+  // Its clients wait for it.
+  if (!in_file()) return WrongState(vm, operation, text);
+  return rpc::ErrorWithReason(absl::StatusCode::kFailedPrecondition, text, "vm_saved",
+                              NextStep(vm, operation));
 }
 
 absl::Status UtilityVm::CheckHere() const {
@@ -241,8 +256,9 @@ void UtilityVm::OnEvent(const SystemEvent& event) {
 void UtilityVm::OnExit(const SystemExit& exit) {
   last_exit_ = exit;
   // What is, or may be, another host's goes on there.
+  const bool kept = written_ || (saved_.has_value() && !saved_->consumed());
   const bool ours = phase_ != Phase::kGone && phase_ != Phase::kInDoubt &&
-                    phase_ != Phase::kIncoming && incoming_session_.empty();
+                    phase_ != Phase::kIncoming && incoming_session_.empty() && !kept;
   spdlog::info("vm {}: {}", row_.name, ExitText(exit));
   if (guest_ != nullptr) {
     guest_->Close(VmEnded(row_.name, exit));
@@ -255,7 +271,7 @@ void UtilityVm::OnExit(const SystemExit& exit) {
   paused_ = false;
   // A daemon that has let go of it does not know that it ended.
   if (!detached_) Spawn(deps_.executor, deps_.fence.Release(row_.id));
-  if (phase_ == Phase::kUp || phase_ == Phase::kStopping) {
+  if (phase_ == Phase::kUp || phase_ == Phase::kStopping || (phase_ == Phase::kSaving && !kept)) {
     if (Failed(exit)) {
       SetPhase(Phase::kFailed, WithLastWords(ExitText(exit), exit));
     } else {
@@ -292,9 +308,13 @@ Task<absl::StatusOr<schema::Properties>> UtilityVm::GetProperties(
 
 Task<absl::StatusOr<std::shared_ptr<guest::Guest>>> UtilityVm::UsableGuest() {
   auto self = shared_from_this();
-  const std::function<bool()> open = [this] { return phase_ == Phase::kIncoming || undecided(); };
+  const std::function<bool()> open = [this] {
+    return phase_ == Phase::kIncoming || phase_ == Phase::kSaving || phase_ == Phase::kRestoring ||
+           undecided();
+  };
   (void)co_await AwaitWhile(open, deps_.settings.outcome_wait);
   CO_RETURN_IF_ERROR(CheckHere());
+  if (in_file()) co_return Refuse("used");
   if (open()) co_return NotYet("used");
   if (phase_ != Phase::kUp || guest_ == nullptr) co_return Refuse("used");
   co_return guest_;
@@ -334,6 +354,7 @@ Task<absl::Status> UtilityVm::Remove() {
   CO_RETURN_IF_ERROR(RefuseIfMigrating("deleted"));
   CO_RETURN_IF_ERROR(CheckArrived("deleted"));
   if (phase_ != Phase::kStopped && phase_ != Phase::kFailed) co_return Refuse("deleted");
+  if (saved_.has_value()) co_return Refuse("deleted");
   // Gone first: nothing must write its row again while the store drops it.
   const Phase before = phase_;
   std::string reason = row_.state_reason;
@@ -360,6 +381,7 @@ VmRow UtilityVm::Row() {
     auto encoded = state.ok() ? EncodeGuest(*state) : state.status();
     if (encoded.ok()) row_.guest_state = *std::move(encoded);
   }
+  row_.saved = saved_.has_value() ? saved_->SerializeAsString() : "";
   return row_;
 }
 

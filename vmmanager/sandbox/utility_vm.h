@@ -18,6 +18,7 @@
 #include "vmmanager/sandbox/event_log.h"
 #include "vmmanager/sandbox/host_settings.h"
 #include "vmmanager/sandbox/migration_hold.h"
+#include "vmmanager/sandbox/saved_machine.h"
 #include "vmmanager/store/store.h"
 
 namespace ferry::vm {
@@ -33,6 +34,8 @@ struct SandboxDeps {
   Fence& fence;
   const HostSettings& settings;
   FileReads& reads;
+  // Is told of each step between which a daemon must be able to die; only tests do something then.
+  std::function<void(const std::string& point)> failpoint = {};
 };
 
 // One utility VM: its compute system, its guest, and what may be done to it when.
@@ -40,6 +43,7 @@ struct SandboxDeps {
 //   STOPPED -> STARTING -> RUNNING <-> PAUSED -> STOPPING -> STOPPED
 //   INCOMING -> RUNNING or PAUSED          (a migration's destination)
 //   RUNNING/PAUSED -> MIGRATING_OUT -> back, or IN_DOUBT -> gone   (its source)
+//   RUNNING/PAUSED -> SAVING -> SAVED -> RESTORING -> RUNNING/PAUSED
 //
 // Operations are serialised by a lock of the VM; what a state does not allow fails with
 // FAILED_PRECONDITION. Thread: the executor's only.
@@ -74,6 +78,8 @@ class UtilityVm : public std::enable_shared_from_this<UtilityVm> {
   absl::Status CheckArrived(const std::string& operation) const;
   // FAILED_PRECONDITION "vm_stays" if it was made to stay on this host.
   absl::Status CheckMayLeave() const;
+  // FAILED_PRECONDITION that names its state and why it is in it.
+  absl::Status Refuse(const std::string& operation) const;
   // FAILED_PRECONDITION, naming the session, while a migration holds the VM.
   absl::Status RefuseIfMigrating(const std::string& operation) const;
 
@@ -113,6 +119,29 @@ class UtilityVm : public std::enable_shared_from_this<UtilityVm> {
   void RemoveObserver(MoveObserver* observer) { observers_.erase(observer); }
   // The open session's notice, for a client that attaches while it is open.
   std::optional<MigrationNotice> current_notice() const { return notice_; }
+
+  // --- A file that it is saved in ---
+
+  // FAILED_PRECONDITION, with what to do, unless it could be saved now.
+  absl::Status CheckSavable() const;
+  // Stands still, is written by the steps, and ends; or runs on as before, if that fails or it is
+  // to live on.
+  Task<absl::Status> Save(SaveSteps steps);
+  // Of the file that it goes on from when it is started; nullopt if it is not saved.
+  std::optional<state::v1::SavedRecord> saved() const;
+  // Whether it is saved, or on its way into its file or out of it: it is nobody's to use, and has
+  // not ended either.
+  bool in_file() const;
+  // Goes on as it was saved. Where that fails it has not run, and is as it was.
+  Task<absl::Status> Restore(SavedMachine machine, RestoreSteps steps);
+  // What was saved in the file of that digest is of no use any more; its containers have ended.
+  // FAILED_PRECONDITION if it is not saved in that.
+  Task<absl::Status> DiscardSaved(std::string sha256);
+  // Returns when nobody is about to change whether it runs.
+  Task<void> AwaitOperation();
+
+  // Changes what may be changed at any time.
+  Task<absl::Status> Set(v1::SetVmRequest changes);
 
   // Takes over the system that a former daemon process left running, if it still does. A VM that a
   // migration claims is not touched, and nobody may use it, until its session has decided.
@@ -195,14 +224,23 @@ class UtilityVm : public std::enable_shared_from_this<UtilityVm> {
   Task<absl::Status> Persist();
 
  private:
-  enum class Phase { kStopped, kStarting, kUp, kStopping, kIncoming, kInDoubt, kGone, kFailed };
+  enum class Phase {
+    kStopped,
+    kStarting,
+    kUp,
+    kStopping,
+    kIncoming,
+    kInDoubt,
+    kGone,
+    kFailed,
+    kSaving,
+    kRestoring
+  };
 
   // The migration that holds it; empty if none does.
   const std::string& session() const {
     return notice_.has_value() ? notice_->session_id : incoming_session_;
   }
-  // FAILED_PRECONDITION that names its state and why it is in it.
-  absl::Status Refuse(const std::string& operation) const;
   // A switchover decides, or has not begun to, whether it runs here.
   bool undecided() const { return phase_ == Phase::kInDoubt || (phase_ == Phase::kUp && frozen_); }
   // What somebody is told whose patience ended before a migration did.
@@ -226,6 +264,21 @@ class UtilityVm : public std::enable_shared_from_this<UtilityVm> {
   void RemoveSpools();
   Task<absl::Status> TakeOver(const AdoptionClaim& claim);
   static Task<void> ClaimAdopted(std::shared_ptr<UtilityVm> self);
+  Task<void> RunOnInterrupted();
+  // What a former daemon left of one that was being saved or restored.
+  Task<absl::Status> AdoptSaved();
+  Task<absl::Status> GoOnRestored();
+  // The parts of Save and Restore, with the lock of operations.
+  Task<absl::Status> WriteAll(SaveSteps* steps);
+  Task<absl::Status> LeaveForFile();
+  Task<void> RunOnUnsaved(bool was_paused);
+  // What its user is told, who sees what became of it.
+  absl::Status NotSaved(const absl::Status& cause) const;
+  absl::Status CheckRestorable(const SavedMachine& machine) const;
+  static Task<void> EndUnlessSent(std::shared_ptr<UtilityVm> self,
+                                  std::function<Task<absl::Status>()> sent);
+  Task<absl::Status> Load(SavedMachine* machine, RestoreSteps* steps);
+  Task<absl::Status> RunLoaded(bool paused);
   absl::Status AdoptGuest();
   void StartPump();
   static Task<void> PumpEvents(std::shared_ptr<UtilityVm> self,
@@ -241,6 +294,9 @@ class UtilityVm : public std::enable_shared_from_this<UtilityVm> {
   void ForEachObserver(const std::function<void(MoveObserver&)>& tell);
   void SetPhase(Phase phase, std::string reason = "");
   void Pulse();
+  void Reached(const char* point) const {
+    if (deps_.failpoint) deps_.failpoint(point);
+  }
 
   SandboxDeps deps_;
   VmRow row_;
@@ -255,6 +311,8 @@ class UtilityVm : public std::enable_shared_from_this<UtilityVm> {
   std::shared_ptr<ComputeSystem> system_;
   std::shared_ptr<guest::Guest> guest_;
   std::optional<SystemExit> last_exit_;
+  std::optional<state::v1::SavedRecord> saved_;
+  bool written_ = false;  // all of it is in a file that is not whole yet
   AsyncMutex operation_;
   AsyncEvent exited_;    // the system is gone; changed_ is pulsed too
   AsyncEvent changed_;   // pulsed when phase, hold, freeze or detached_ changed

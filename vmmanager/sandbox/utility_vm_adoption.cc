@@ -29,6 +29,7 @@ Task<absl::Status> UtilityVm::Adopt(AdoptionClaim claim) {
   }
   if (claim.kind == AdoptionClaim::Kind::kInDoubt) MarkInDoubt();
   if (claim.kind == AdoptionClaim::Kind::kIncoming) SetPhase(Phase::kIncoming);
+  if (saved_.has_value() && has_adoption_record()) co_return co_await AdoptSaved();
   absl::Status taken = absl::NotFoundError("no VMM process belongs to it");
   if (has_adoption_record()) taken = co_await TakeOver(claim);
   if (taken.ok()) co_return taken;
@@ -100,7 +101,27 @@ Task<void> UtilityVm::ClaimAdopted(std::shared_ptr<UtilityVm> self) {
   if (!claimed.ok()) {
     spdlog::error("vm {}: it does not run here, and may not: {}", self->row_.name,
                   claimed.ToString());
+    co_return;
   }
+  co_await self->RunOnInterrupted();
+}
+
+// A former daemon had it stand still to save it, and did not live to the end of that.
+Task<void> UtilityVm::RunOnInterrupted() {
+  auto self = shared_from_this();
+  AsyncMutex::Guard lock = co_await operation_.Lock();
+  std::shared_ptr<ComputeSystem> system = system_;
+  if (system == nullptr || !session().empty() || phase_ != Phase::kUp) co_return;
+  const schema::MigrationCancelOptions source{schema::MigrationOrigin::kSource};
+  absl::Status runs = co_await system->CancelLiveMigration(source);
+  if (runs.ok()) runs = co_await RunOn();
+  if (runs.ok() || system_ == nullptr) co_return;
+  spdlog::error("vm {}: it stands still: {}", row_.name, runs.ToString());
+  // So that whoever looks sees it, and can let it go on.
+  paused_ = true;
+  row_.desired_state = "paused";
+  const absl::Status stored = co_await Persist();
+  if (!stored.ok()) spdlog::error("vm {}: {}", row_.name, stored.ToString());
 }
 
 Task<bool> UtilityVm::Executes() {

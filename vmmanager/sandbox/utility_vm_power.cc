@@ -27,6 +27,7 @@ Task<absl::Status> UtilityVm::Start() {
   if (phase_ == Phase::kUp && !paused_) co_return absl::OkStatus();
   if (phase_ != Phase::kStopped && phase_ != Phase::kFailed) co_return NotYet("started");
   CO_RETURN_IF_ERROR(RefuseIfMigrating("started"));
+  if (saved_.has_value()) co_return Refuse("booted");
   SetPhase(Phase::kStarting);
   deps_.events.Publish("vm.starting", row_.id, {{"name", row_.name}});
   absl::Status booted = co_await deps_.fence.Prepare(row_.id);

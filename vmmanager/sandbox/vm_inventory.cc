@@ -80,6 +80,7 @@ Task<absl::StatusOr<std::shared_ptr<UtilityVm>>> VmInventory::Create(
     const v1::CreateVmRequest& request, std::string id) {
   CO_RETURN_IF_ERROR(CheckServing());
   CO_ASSIGN_OR_RETURN(v1::VmSpec spec, CompleteSpec(request.spec()));
+  CO_RETURN_IF_ERROR(CheckSaveOnStop(spec));
   CO_RETURN_IF_ERROR(co_await ResolveShares(&deps_.reads, &spec));
   if (auto existing = FindByName(spec.name())) {
     if (!request.request_id().empty() && existing->request_id() == request.request_id()) {
@@ -95,9 +96,7 @@ Task<absl::StatusOr<std::shared_ptr<UtilityVm>>> VmInventory::Create(
   VmRow row;
   row.id = std::move(id);
   row.name = spec.name();
-  if (!google::protobuf::util::MessageToJsonString(spec, &row.spec_json).ok()) {
-    co_return absl::InternalError("the VM's specification could not be written as JSON");
-  }
+  CO_RETURN_IF_ERROR(WriteSpec(spec, &row.spec_json));
   row.document_json = schema::ToJson(document);
   row.desired_state = "stopped";
   row.epoch = 1;

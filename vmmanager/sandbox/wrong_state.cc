@@ -28,6 +28,16 @@ constexpr Row kRows[] = {
     {v1::VM_STATE_PAUSED, "", "Resume it: ferryctl vm resume $0"},
     {v1::VM_STATE_STOPPING, "",
      "Wait until it has stopped (ferryctl vm inspect $0 tells), then start it: ferryctl start $0"},
+    {v1::VM_STATE_SAVED, "deleted",
+     "Start it (ferryctl start $0), or discard what was saved: ferryctl vm delete --force $0"},
+    {v1::VM_STATE_SAVED, "restarted",
+     "Let it go on (ferryctl start $0), or boot it and lose what was saved: ferryctl start "
+     "--discard-saved $0"},
+    {v1::VM_STATE_SAVED, "", "Let it go on first: ferryctl start $0"},
+    {v1::VM_STATE_SAVING, "",
+     "Wait until it is saved (ferryctl vm inspect $0 tells), then start it: ferryctl start $0"},
+    {v1::VM_STATE_RESTORING, "",
+     "Wait until it runs (ferryctl vm inspect $0 tells), and try again."},
     {v1::VM_STATE_FAILED, "",
      "See why, and what it said last, with ferryctl vm inspect $0; then start it again (ferryctl "
      "start $0) or delete it (ferryctl vm delete $0)."},

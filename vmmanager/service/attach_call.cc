@@ -82,6 +82,11 @@ Task<absl::StatusOr<std::shared_ptr<guest::Guest>>> AttachCall::UsableGuest() {
   if (first.index() == 1) co_return absl::CancelledError("the client is gone");
   auto guest = std::get<0>(std::move(first));
   if (guest.ok()) co_return guest;
+  // It waits for the VM, and not for long in one call.
+  if (rpc::ReasonOf(guest.status()) == "vm_saved") {
+    co_return rpc::Reworded(guest.status(), absl::StatusCode::kUnavailable,
+                            guest.status().message());
+  }
   // A VM that was expected here and did not come is not here, and with a VM that ended its
   // processes are gone: the client looks elsewhere.
   const v1::VmState state = vm->state();

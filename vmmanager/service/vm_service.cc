@@ -32,6 +32,11 @@ absl::StatusOr<schema::PropertyQuery> ToQuery(const v1::GetPropertiesRequest& re
   return query;
 }
 
+v1::Vm WithWarnings(v1::Vm vm, const SavedStates::Warnings& warnings) {
+  for (const std::string& warning : warnings) vm.add_warnings(warning);
+  return vm;
+}
+
 }  // namespace
 
 grpc::ServerUnaryReactor* VmService::CreateVm(grpc::CallbackServerContext* context,
@@ -88,8 +93,9 @@ grpc::ServerUnaryReactor* VmService::StartVm(grpc::CallbackServerContext* contex
                          [this](const v1::StartVmRequest& start) -> Task<absl::StatusOr<v1::Vm>> {
                            auto vm = inventory_.Find(start.vm());
                            if (!vm.ok()) co_return vm.status();
-                           CO_RETURN_IF_ERROR(co_await (*vm)->Start());
-                           co_return (*vm)->Describe(true);
+                           auto started = co_await saves_.Start(*vm, start);
+                           if (!started.ok()) co_return started.status();
+                           co_return WithWarnings((*vm)->Describe(true), *started);
                          });
 }
 
@@ -98,8 +104,14 @@ Task<absl::StatusOr<v1::Vm>> VmService::Stop(const v1::StopVmRequest& request, b
   if (!vm.ok()) co_return vm.status();
   const milliseconds timeout =
       request.timeout_ms() == 0 ? kStopTimeout : milliseconds(request.timeout_ms());
+  if (!start_again) {
+    auto stopped = co_await saves_.Stop(*vm, request, timeout);
+    if (!stopped.ok()) co_return stopped.status();
+    co_return WithWarnings((*vm)->Describe(true), *stopped);
+  }
+  if ((*vm)->in_file()) co_return (*vm)->Refuse("restarted");
   CO_RETURN_IF_ERROR(co_await (*vm)->Stop(request.force(), timeout));
-  if (start_again) CO_RETURN_IF_ERROR(co_await (*vm)->Start());
+  CO_RETURN_IF_ERROR(co_await (*vm)->Start());
   co_return (*vm)->Describe(true);
 }
 
@@ -116,6 +128,28 @@ grpc::ServerUnaryReactor* VmService::RestartVm(grpc::CallbackServerContext* cont
   return rpc::ServeUnary(context, executor(), request, response,
                          [this](const v1::StopVmRequest& stop) -> Task<absl::StatusOr<v1::Vm>> {
                            co_return co_await Stop(stop, true);
+                         });
+}
+
+grpc::ServerUnaryReactor* VmService::SaveVm(grpc::CallbackServerContext* context,
+                                            const v1::SaveVmRequest* request, v1::Vm* response) {
+  return rpc::ServeUnary(context, executor(), request, response,
+                         [this](const v1::SaveVmRequest& save) -> Task<absl::StatusOr<v1::Vm>> {
+                           auto vm = inventory_.Find(save.vm());
+                           if (!vm.ok()) co_return vm.status();
+                           CO_RETURN_IF_ERROR(co_await saves_.Save(*vm, save));
+                           co_return (*vm)->Describe(true);
+                         });
+}
+
+grpc::ServerUnaryReactor* VmService::SetVm(grpc::CallbackServerContext* context,
+                                           const v1::SetVmRequest* request, v1::Vm* response) {
+  return rpc::ServeUnary(context, executor(), request, response,
+                         [this](const v1::SetVmRequest& set) -> Task<absl::StatusOr<v1::Vm>> {
+                           auto vm = inventory_.Find(set.vm());
+                           if (!vm.ok()) co_return vm.status();
+                           CO_RETURN_IF_ERROR(co_await saves_.Set(*vm, set));
+                           co_return (*vm)->Describe(true);
                          });
 }
 
@@ -157,7 +191,7 @@ grpc::ServerUnaryReactor* VmService::DeleteVm(grpc::CallbackServerContext* conte
       [this](const v1::DeleteVmRequest& remove) -> Task<absl::StatusOr<v1::DeleteVmResponse>> {
         auto vm = inventory_.Find(remove.vm());
         if (!vm.ok()) co_return vm.status();
-        CO_RETURN_IF_ERROR(co_await inventory_.Delete(*vm));
+        CO_RETURN_IF_ERROR(co_await saves_.Delete(*vm, remove.discard_saved()));
         co_return v1::DeleteVmResponse();
       });
 }

@@ -2,13 +2,15 @@
 
 #include "ferry/v1/vm.grpc.pb.h"
 #include "vmmanager/sandbox/vm_inventory.h"
+#include "vmmanager/saving/saved_states.h"
 
 namespace ferry::vm {
 
 // ferry.v1.VmService over the host's inventory: translates, and posts to the executor.
 class VmService final : public v1::VmService::CallbackService {
  public:
-  explicit VmService(VmInventory& inventory) : inventory_(inventory) {}
+  // Both must outlive it.
+  VmService(VmInventory& inventory, SavedStates& saves) : inventory_(inventory), saves_(saves) {}
 
   grpc::ServerUnaryReactor* CreateVm(grpc::CallbackServerContext*, const v1::CreateVmRequest*,
                                      v1::Vm*) override;
@@ -21,6 +23,10 @@ class VmService final : public v1::VmService::CallbackService {
                                    v1::Vm*) override;
   grpc::ServerUnaryReactor* RestartVm(grpc::CallbackServerContext*, const v1::StopVmRequest*,
                                       v1::Vm*) override;
+  grpc::ServerUnaryReactor* SaveVm(grpc::CallbackServerContext*, const v1::SaveVmRequest*,
+                                   v1::Vm*) override;
+  grpc::ServerUnaryReactor* SetVm(grpc::CallbackServerContext*, const v1::SetVmRequest*,
+                                  v1::Vm*) override;
   grpc::ServerUnaryReactor* PauseVm(grpc::CallbackServerContext*, const v1::VmRef*,
                                     v1::Vm*) override;
   grpc::ServerUnaryReactor* ResumeVm(grpc::CallbackServerContext*, const v1::VmRef*,
@@ -37,6 +43,7 @@ class VmService final : public v1::VmService::CallbackService {
   Task<absl::StatusOr<v1::Vm>> Stop(const v1::StopVmRequest& request, bool start_again);
 
   VmInventory& inventory_;
+  SavedStates& saves_;
 };
 
 }  // namespace ferry::vm

@@ -40,8 +40,10 @@ CREATE TABLE containers (
   WITHOUT ROWID;
 )sql";
 
+constexpr char kVersion4[] = "ALTER TABLE vms ADD COLUMN saved BLOB NOT NULL DEFAULT x''";
+
 // What each version adds to the one before it. A step is never changed once it was released.
-constexpr const char* kSteps[] = {kVersion1, kVersion2, kVersion3};
+constexpr const char* kSteps[] = {kVersion1, kVersion2, kVersion3, kVersion4};
 static_assert(std::size(kSteps) == kStoreVersion);
 
 // FAILED_PRECONDITION if there are tables, but not those of a store: nothing is added to a file

@@ -26,6 +26,7 @@ struct VmRow {
   std::string request_id;
   std::string state_reason;
   std::string guest_state;  // ferry.state.v1.GuestPayload bytes: processes, ports, ids
+  std::string saved;        // ferry.state.v1.SavedRecord bytes; empty: it is not saved
 };
 
 // One session, as its controller encodes it; `decided` says that nothing more can happen in it.

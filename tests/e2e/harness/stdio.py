@@ -87,6 +87,10 @@ class Attached:
                                        f"{bytes(self._errors[-500:])!r}")
                 self._changed.wait(min(left, 1))
 
+    def wait_for_errors(self, words, timeout=60):
+        """Waits until these words were printed as an error."""
+        self.wait_until(lambda _: words.encode() in self._errors, timeout)
+
     def lines(self, timeout=60):
         """Whole lines of the output as they come, until it ends."""
         deadline = time.monotonic() + timeout

@@ -60,7 +60,8 @@ class EchoVms final : public v1::VmService::CallbackService {
   grpc::ServerUnaryReactor* DeleteVm(grpc::CallbackServerContext* context,
                                      const v1::DeleteVmRequest* request,
                                      v1::DeleteVmResponse* response) override {
-    auto handler = [this](const v1::DeleteVmRequest&) -> Task<absl::StatusOr<v1::DeleteVmResponse>> {
+    auto handler =
+        [this](const v1::DeleteVmRequest&) -> Task<absl::StatusOr<v1::DeleteVmResponse>> {
       ++calls;
       co_return absl::NotFoundError("no such VM");
     };

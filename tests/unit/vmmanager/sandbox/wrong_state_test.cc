@@ -21,6 +21,11 @@ TEST(WrongState, NextStepFitsTheState) {
   EXPECT_THAT(Next(v1::VM_STATE_PAUSED, "started"), HasSubstr("ferryctl vm resume web"));
   EXPECT_THAT(Next(v1::VM_STATE_STOPPING, "used"),
               AllOf(HasSubstr("Wait until it has stopped"), HasSubstr("ferryctl start web")));
+  EXPECT_THAT(Next(v1::VM_STATE_SAVED, "used"), HasSubstr("ferryctl start web"));
+  EXPECT_THAT(Next(v1::VM_STATE_SAVED, "deleted"), HasSubstr("delete --force web"));
+  EXPECT_THAT(Next(v1::VM_STATE_SAVED, "restarted"), HasSubstr("--discard-saved web"));
+  EXPECT_THAT(Next(v1::VM_STATE_SAVING, "stopped"), HasSubstr("inspect web"));
+  EXPECT_THAT(Next(v1::VM_STATE_RESTORING, "used"), HasSubstr("inspect web"));
   EXPECT_THAT(Next(v1::VM_STATE_FAILED, "used"),
               AllOf(HasSubstr("ferryctl vm inspect web"), HasSubstr("ferryctl start web"),
                     HasSubstr("ferryctl vm delete web")));

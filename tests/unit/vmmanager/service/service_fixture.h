@@ -156,7 +156,12 @@ class ServiceTest : public TaskTest {
   TestFolder folder_;
   FakeGuests guests_{io_.get_executor()};
   FakeHost host_{io_.get_executor(), "host-a:1", folder_.path(), guests_};
-  VmService vm_service_{*host_.inventory};
+  ImageDigests digests_{host_.reads};
+  SavedStates saves_{*host_.inventory,
+                     nullptr,
+                     digests_,
+                     {.folder = folder_.path() + "/saved", .socket_folder = folder_.path()}};
+  VmService vm_service_{*host_.inventory, saves_};
   GuestService guest_service_{*host_.inventory};
   HostService host_service_{*host_.inventory, {"1.2.3", {{"bridge", 4}}}};
   std::unique_ptr<rpc::Server> server_;

@@ -151,7 +151,9 @@ TEST_F(SqliteStoreTest, AStoreOfTheFirstReleaseIsTakenOverAndStaysOurs) {
 
 TEST_F(SqliteStoreTest, AStoreWithoutNotificationsIsBroughtUpToDate) {
   AppendThree();
-  Tamper("DROP TABLE notifications; DROP TABLE containers; UPDATE store SET version = 1");
+  Tamper(
+      "DROP TABLE notifications; DROP TABLE containers; ALTER TABLE vms DROP COLUMN saved; "
+      "UPDATE store SET version = 1");
   Reopen();
   EXPECT_EQ(Await(store_->ReadJournal("s"))->size(), 3u);
   EXPECT_TRUE(Await(store_->PutNotification({"s", 1, "first", 0})).ok());
@@ -161,7 +163,7 @@ TEST_F(SqliteStoreTest, AStoreWithoutNotificationsIsBroughtUpToDate) {
 
 TEST_F(SqliteStoreTest, AStoreWithoutContainersIsBroughtUpToDate) {
   ASSERT_TRUE(Await(store_->PutVm({"id", "n", "{}", "{}", "stopped"})).ok());
-  Tamper("DROP TABLE containers; UPDATE store SET version = 2");
+  Tamper("DROP TABLE containers; ALTER TABLE vms DROP COLUMN saved; UPDATE store SET version = 2");
   for (int time = 0; time < 2; ++time) {
     Reopen();
     EXPECT_EQ(Await(store_->ListVms())->size(), 1u);

@@ -1,0 +1,153 @@
+"""What goes wrong while VMs are saved and restored: no VM is lost, and none runs twice."""
+import signal
+import threading
+
+from harness.saving import (REFUSED, RESTORE_REFUSED, host, own_file, own_files,  # noqa: F401
+                            save, start, talk)
+
+
+def damage(file, at):
+    data = bytearray(file.read_bytes())
+    data[at] ^= 0x20
+    file.write_bytes(data)
+
+
+def test_what_was_damaged_is_refused_and_kept(host, vm):
+    host.ctl.ok("exec", vm, "--", "sh", "-c", "echo once > /tmp/note")
+    save(host, vm)
+    file = own_file(host, vm)
+    whole = file.read_bytes()
+    for at in (3, 40, len(whole) // 2, len(whole) - 20):
+        damage(file, at)
+        refused = host.ctl.run("start", vm)
+        assert refused.returncode == RESTORE_REFUSED, refused
+        assert str(file.name) in refused.stderr
+        assert host.ctl.state(vm) == "saved"
+        assert not host.processes("qemu-system")
+        file.write_bytes(whole)
+    file.write_bytes(whole[:-1])
+    assert host.ctl.run("start", vm).returncode == RESTORE_REFUSED
+    # Mended, it goes on; and what cannot go on can be given up for a boot.
+    file.write_bytes(whole)
+    start(host, vm)
+    assert host.ctl.exec(vm, "cat", "/tmp/note").stdout == "once\n"
+    save(host, vm)
+    file = own_file(host, vm)
+    damage(file, file.stat().st_size // 2)
+    booted = host.ctl.run("start", "--or-boot", vm)
+    assert booted.returncode == 0, booted
+    assert "Warning:" in booted.stderr and ".refused" in booted.stderr, booted
+    assert host.ctl.exec(vm, "cat", "/tmp/note").returncode != 0
+    assert [each.name for each in own_files(host, vm)] == [file.name + ".refused"]
+
+
+def test_row_16_a_full_disk_costs_nothing(host, vm, talk, isolated):
+    small = host.folder / "small"
+    host.run(["mkdir", small], check=True)
+    host.run(["mount", "-t", "tmpfs", "-o", "size=8m", "none", small], check=True)
+    refused = host.ctl.run("save", "--to", small / "file", vm)
+    assert refused.returncode == REFUSED, refused
+    assert "runs on" in refused.stderr and "free" in refused.stderr, refused
+    assert host.run(["ls", small], capture_output=True).stdout == b""
+    assert host.ctl.state(vm) == "running"
+    talk.assert_goes_on()
+    talk.finish()
+    # Where the host's own folder has no room, a shutdown may do instead.
+    saved = host.state / "saved"
+    host.run(["mount", "-t", "tmpfs", "-o", "size=8m", "none", saved], check=True)
+    assert host.ctl.run("stop", "--save", vm).returncode == REFUSED
+    assert host.ctl.state(vm) == "running"
+    stopped = host.ctl.run("stop", "--save", "--or-shutdown", vm)
+    assert stopped.returncode == 0, stopped
+    assert "Warning:" in stopped.stderr and "shut down instead" in stopped.stderr, stopped
+    assert host.ctl.state(vm) == "stopped"
+
+
+def test_two_starts_of_one_saved_state(host, vm, talk):
+    save(host, vm)
+    answers = []
+    starters = [threading.Thread(target=lambda: answers.append(host.ctl.run("start", vm)))
+                for _ in range(4)]
+    for starter in starters:
+        starter.start()
+    for starter in starters:
+        starter.join()
+    assert {answer.returncode for answer in answers} == {0}, answers
+    assert len(host.processes("qemu-system")) == 1
+    talk.assert_goes_on()
+    talk.finish()
+
+
+def dies(host, point, *command):
+    """The daemon dies at this point of what the command does, and another one is started."""
+    host.flags = ["--failpoint", point]
+    host.restart()
+    host.ctl.run(*command)
+    assert host.wait_daemon() in (-signal.SIGKILL, 128 + signal.SIGKILL), point
+    host.flags = []
+    host.start()
+
+
+def test_a_daemon_that_dies_while_it_saves(host, vm, talk):
+    for point, then in (("SAVE.stopped", "running"), ("SAVE.written", "running"),
+                        ("SAVE.sealed", "running"), ("SAVE.recorded", "saved"),
+                        ("SAVE.ended", "saved")):
+        dies(host, point, "stop", "--save", vm)
+        assert host.ctl.state(vm) == then, point
+        assert len(own_files(host, vm)) == (1 if then == "saved" else 0), point
+        if then == "saved":
+            assert not host.processes("qemu-system"), point
+            start(host, vm)
+        talk.assert_goes_on()
+    talk.finish()
+
+
+def test_a_daemon_that_dies_while_it_restores(host, vm, talk):
+    for point, then in (("RESTORE.listening", "saved"), ("RESTORE.loaded", "saved"),
+                        ("RESTORE.consumed", "running"), ("RESTORE.ran", "running")):
+        save(host, vm)
+        dies(host, point, "start", vm)
+        assert host.ctl.state(vm) == then, point
+        if then == "saved":
+            start(host, vm)
+        talk.assert_goes_on()
+        assert len(host.processes("qemu-system")) == 1, point
+        assert not own_files(host, vm), point
+    talk.finish()
+
+
+def kills_the_vmm(host, point, *command):
+    """The VMM dies at this point of what the command does; the command's end."""
+    host.freeze_at(point)
+    with host.ctl.attach(*command) as running:
+        host.wait_frozen()
+        host.kill_vmm()
+        host.thaw()
+        running.wait()
+    return running
+
+
+def test_a_vmm_that_dies_while_it_is_saved(host, vm):
+    for point in ("SAVE.stopped", "SAVE.written"):
+        kills_the_vmm(host, point, "stop", "--save", vm)
+        state = host.ctl.vm(vm)["state"].lower()
+        if point == "SAVE.stopped":
+            # It has ended as any VM does whose VMM dies, and nothing half-made is left.
+            assert "failed" in state, (point, state)
+            assert not own_files(host, vm)
+        else:
+            # All of it was written already.
+            assert "saved" in state, (point, state)
+        host.ctl.ok("start", vm)
+        assert host.ctl.exec(vm, "echo", "here").stdout == "here\n"
+
+
+def test_a_vmm_that_dies_while_it_is_restored(host, vm, talk):
+    for point in ("RESTORE.listening", "RESTORE.loaded"):
+        save(host, vm)
+        died = kills_the_vmm(host, point, "start", vm)
+        assert died.wait() == RESTORE_REFUSED, (point, died.errors())
+        assert host.ctl.state(vm) == "saved", point
+        start(host, vm)
+        talk.assert_goes_on()
+    talk.finish()

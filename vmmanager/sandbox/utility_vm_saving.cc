@@ -1,0 +1,382 @@
+// The part of UtilityVm that goes into a file and comes back.
+#include <spdlog/spdlog.h>
+
+#include <chrono>
+#include <utility>
+
+#include "absl/strings/str_cat.h"
+#include "bridge/runtime/status_macros.h"
+#include "vmmanager/rpc/error_info.h"
+#include "vmmanager/sandbox/disk_lock.h"
+#include "vmmanager/sandbox/machine_document.h"
+#include "vmmanager/sandbox/utility_vm.h"
+#include "vmmanager/sandbox/wrong_state.h"
+
+namespace ferry::vm {
+namespace {
+
+// Of a save, which takes as long as the disk does.
+constexpr milliseconds kNoLimit{std::chrono::hours(24)};
+
+schema::MigrationFinalizedOptions RunRestored(bool paused) {
+  schema::MigrationFinalizedOptions run;
+  run.origin = schema::MigrationOrigin::kDestination;
+  run.finalized_operation = schema::MigrationFinalOperation::kResume;
+  run.leave_paused = paused;
+  return run;
+}
+
+}  // namespace
+
+absl::Status UtilityVm::CheckSavable() const {
+  RETURN_IF_ERROR(RefuseIfMigrating("saved"));
+  if (phase_ != Phase::kUp) return Refuse("saved");
+  RETURN_IF_ERROR(CheckArrived("saved"));
+  return CheckSharesNothing(spec_);
+}
+
+std::optional<state::v1::SavedRecord> UtilityVm::saved() const {
+  return phase_ == Phase::kStopped ? saved_ : std::nullopt;
+}
+
+bool UtilityVm::in_file() const {
+  return phase_ == Phase::kSaving || phase_ == Phase::kRestoring ||
+         (phase_ == Phase::kStopped && saved_.has_value());
+}
+
+Task<absl::Status> UtilityVm::Save(SaveSteps steps) {
+  using asio::experimental::awaitable_operators::operator||;
+  auto self = shared_from_this();
+  AsyncMutex::Guard lock = co_await operation_.Lock();
+  CO_RETURN_IF_ERROR(CheckHere());
+  CO_RETURN_IF_ERROR(CheckSavable());
+  const bool was_paused = paused_;
+  SetPhase(Phase::kSaving);
+  deps_.events.Publish("vm.saving", row_.id, {{"name", row_.name}});
+  // A daemon that stops leaves it standing still, and the next one lets it run on.
+  const std::function<bool()> stays = [this] { return !detached_; };
+  auto first = co_await (WriteAll(&steps) || AwaitWhile(stays, kNoLimit));
+  if (detached_) co_return CheckHere();
+  absl::Status written = absl::DeadlineExceededError("it took too long");
+  if (first.index() == 0) written = std::get<0>(std::move(first));
+  if (written.ok() && !steps.live_on) written = co_await LeaveForFile();
+  if (written.ok() && !steps.live_on) co_return written;
+  if (!written.ok()) {
+    saved_.reset();
+    written = co_await steps.discard(std::move(written));
+  }
+  if (detached_) co_return CheckHere();
+  co_await RunOnUnsaved(was_paused);
+  deps_.events.Publish(written.ok() ? "vm.saved" : "vm.save_failed", row_.id,
+                       {{"name", row_.name}, {"error", std::string(written.message())}});
+  co_return NotSaved(written);
+}
+
+// Up to a whole file.
+Task<absl::Status> UtilityVm::WriteAll(SaveSteps* steps) {
+  std::shared_ptr<ComputeSystem> system = system_;
+  std::shared_ptr<guest::Guest> guest = guest_;
+  ++standstills_;
+  guest->StandsStill();
+  CO_RETURN_IF_ERROR(co_await system->Pause());
+  FreezeGuest();
+  Reached("SAVE.stopped");
+  CO_ASSIGN_OR_RETURN(guest::GuestState state, guest->Save());
+  CO_ASSIGN_OR_RETURN(UniqueFd memory, co_await steps->begin(std::move(state)));
+  schema::SaveOptions options;
+  CO_RETURN_IF_ERROR(co_await system->Save(options, std::move(memory)));
+  // A VMM that ends now is not missed any more, unless the file does not become whole.
+  if (system_ == nullptr) co_return absl::AbortedError("its VMM ended");
+  written_ = !steps->live_on;
+  Reached("SAVE.written");
+  absl::StatusOr<state::v1::SavedRecord> record = co_await steps->seal();
+  Reached("SAVE.sealed");
+  if (record.ok() && !steps->live_on) saved_ = *std::move(record);
+  written_ = false;
+  co_return record.status();
+}
+
+// From the moment that this is written down it is the file, and what still stands here is not.
+Task<absl::Status> UtilityVm::LeaveForFile() {
+  const std::string desired = std::exchange(row_.desired_state, "stopped");
+  absl::Status stored = co_await Persist();
+  if (!stored.ok()) {
+    row_.desired_state = desired;
+    co_return stored;
+  }
+  Reached("SAVE.recorded");
+  if (guest_ != nullptr) {
+    guest_->set_on_change(nullptr);
+    guest_->Close(absl::UnavailableError(absl::StrCat("VM ", row_.name, " was saved")));
+    guest_.reset();
+  }
+  ForEachObserver([](MoveObserver& observer) { observer.OnSaved(); });
+  co_await EndSystem();
+  if (system_ != nullptr) {
+    spdlog::error("vm {}: it was saved, and its VMM does not end", row_.name);
+  }
+  Reached("SAVE.ended");
+  frozen_ = false;
+  paused_ = false;
+  SetPhase(Phase::kStopped);
+  deps_.events.Publish("vm.saved", row_.id, {{"name", row_.name}});
+  // What has changed since is only that its VMM is gone, which the next daemon sees.
+  stored = co_await Persist();
+  if (!stored.ok()) spdlog::error("vm {}: {}", row_.name, stored.ToString());
+  co_return absl::OkStatus();
+}
+
+// As it was before anybody tried to save it.
+Task<void> UtilityVm::RunOnUnsaved(bool was_paused) {
+  if (system_ == nullptr) {
+    // Either its end was told already, or it was not missed until now.
+    if (phase_ != Phase::kSaving) co_return;
+    row_.desired_state = "stopped";
+    SetPhase(Phase::kFailed, "its VMM ended while it was being saved");
+    TellEnded();
+    co_return;
+  }
+  SetPhase(Phase::kUp);
+  absl::Status runs;
+  if (!was_paused) runs = co_await RunOn();
+  if (guest_ != nullptr && !was_paused) guest_->RunsAgain();
+  UnfreezeGuest();
+  if (!runs.ok()) {
+    paused_ = true;
+    row_.desired_state = "paused";
+    spdlog::error("vm {}: it stands still: {}", row_.name, runs.ToString());
+  }
+  absl::Status stored = co_await Persist();
+  if (!stored.ok()) spdlog::error("vm {}: {}", row_.name, stored.ToString());
+}
+
+absl::Status UtilityVm::NotSaved(const absl::Status& cause) const {
+  if (cause.ok()) return cause;
+  std::string now = absl::StrCat("is ", StateName(state()));
+  if (state() == v1::VM_STATE_RUNNING) now = "runs on as before";
+  if (state() == v1::VM_STATE_PAUSED) now = "is paused";
+  return rpc::ErrorWithReason(
+      cause.code(),
+      absl::StrCat("VM ", row_.name, " could not be saved, and ", now, ": ", cause.message()),
+      "not_saved", rpc::NextStepOf(cause));
+}
+
+// Somebody else may have let it go on, and saved it again, since its file was read.
+absl::Status UtilityVm::CheckRestorable(const SavedMachine& machine) const {
+  RETURN_IF_ERROR(RefuseIfMigrating("restored"));
+  if (phase_ != Phase::kStopped && phase_ != Phase::kFailed) return Refuse("restored");
+  if (system_ != nullptr) {
+    return absl::FailedPreconditionError(
+        absl::StrCat("a VMM of VM ", row_.name, " has not ended yet; try again"));
+  }
+  if (machine.record.has_value() && saved_.has_value()) return Refuse("restored from another file");
+  if (machine.record.has_value()) return absl::OkStatus();
+  if (saved_.has_value() && !saved_->consumed() && saved_->sha256() == machine.sha256) {
+    return absl::OkStatus();
+  }
+  return absl::AbortedError(
+      absl::StrCat("VM ", row_.name, " is not in that file any more; try again"));
+}
+
+Task<absl::Status> UtilityVm::Restore(SavedMachine machine, RestoreSteps steps) {
+  auto self = shared_from_this();
+  AsyncMutex::Guard lock = co_await operation_.Lock();
+  CO_RETURN_IF_ERROR(CheckHere());
+  CO_RETURN_IF_ERROR(CheckRestorable(machine));
+  const std::optional<state::v1::SavedRecord> before = saved_;
+  if (machine.record.has_value()) saved_ = machine.record;
+  SetPhase(Phase::kRestoring);
+  deps_.events.Publish("vm.restoring", row_.id, {{"name", row_.name}});
+  absl::Status loaded = co_await deps_.fence.Prepare(row_.id);
+  if (loaded.ok()) loaded = co_await ClaimFence(row_.epoch);
+  if (loaded.ok()) loaded = CheckHere();
+  if (loaded.ok()) loaded = co_await Load(&machine, &steps);
+  if (loaded.ok()) loaded = co_await RunLoaded(machine.paused);
+  if (detached_) co_return CheckHere();
+  if (phase_ != Phase::kRestoring) co_return loaded;
+  co_await EndSystem();
+  co_await deps_.fence.Release(row_.id);
+  DropAttachedDisks();
+  // It may have run, and then what was saved is too old.
+  const bool used = saved_->consumed();
+  saved_ = used ? std::nullopt : before;
+  row_.desired_state = "stopped";
+  SetPhase(Phase::kStopped, absl::StrCat("it could not go on: ", loaded.message()));
+  deps_.events.Publish("vm.restore_failed", row_.id, {{"error", row_.state_reason}});
+  if (!saved_.has_value()) TellEnded();
+  (void)co_await Persist();
+  co_return loaded;
+}
+
+// Up to a guest that could run.
+Task<absl::Status> UtilityVm::Load(SavedMachine* machine, RestoreSteps* steps) {
+  document_ = machine->document;
+  row_.document_json = schema::ToJson(document_);
+  auto made = co_await deps_.backend.Create(row_.id, document_);
+  if (!made.ok()) co_return made.status();
+  system_ = *std::move(made);
+  std::shared_ptr<ComputeSystem> system = system_;
+  StartPump();
+  MakeGuest(Spools::kNew);
+  schema::StartOptions start;
+  start.destination_migration_options.emplace().origin = schema::MigrationOrigin::kDestination;
+  CO_RETURN_IF_ERROR(co_await system->Start(start, &machine->endpoint));
+  row_.adoption_record = system->adoption_record();
+  CO_RETURN_IF_ERROR(co_await Persist());
+  Reached("RESTORE.listening");
+  steps->send();
+  Spawn(deps_.executor, EndUnlessSent(shared_from_this(), steps->sent));
+  const schema::MigrationTransferOptions incoming{schema::MigrationOrigin::kDestination};
+  const TransferHooks hooks;
+  const absl::Status taken = co_await system->StartLiveMigrationTransfer(incoming, hooks);
+  const absl::Status sent = co_await steps->sent();
+  // A stream that ended early is the reader's to explain.
+  if (!sent.ok() && !absl::IsAborted(sent)) co_return sent;
+  CO_RETURN_IF_ERROR(taken);
+  CO_RETURN_IF_ERROR(sent);
+  if (guest_ == nullptr) co_return absl::AbortedError("the VMM ended when it had everything");
+  CO_RETURN_IF_ERROR(guest_->Restore(machine->guest));
+  CO_RETURN_IF_ERROR(guest_->Listen());
+  co_return co_await steps->before_run();
+}
+
+// A VMM waits for its memory for ever.
+Task<void> UtilityVm::EndUnlessSent(std::shared_ptr<UtilityVm> self,
+                                    std::function<Task<absl::Status>()> sent) {
+  std::shared_ptr<ComputeSystem> system = self->system_;
+  const absl::Status all = co_await sent();
+  if (all.ok() || self->system_ != system || self->phase_ != Phase::kRestoring) co_return;
+  (void)co_await system->Terminate();
+}
+
+// Once it has run, its memory in the file is older than its disks. That must be written down
+// before, whatever happens in between.
+Task<absl::Status> UtilityVm::RunLoaded(bool paused) {
+  CO_RETURN_IF_ERROR(CheckHere());
+  std::shared_ptr<ComputeSystem> system = system_;
+  if (system == nullptr) co_return absl::AbortedError("the VMM ended when it had everything");
+  Reached("RESTORE.loaded");
+  saved_->set_consumed(true);
+  row_.desired_state = paused ? "paused" : "running";
+  absl::Status ran = co_await Persist();
+  if (ran.ok()) Reached("RESTORE.consumed");
+  if (ran.ok()) ran = CheckHere();
+  bool may_have_run = ran.ok();
+  const schema::MigrationFinalizedOptions run = RunRestored(paused);
+  if (ran.ok()) ran = co_await system->FinalizeLiveMigration(run);
+  if (!ran.ok()) {
+    may_have_run = may_have_run && !ran.GetPayload(kHasNotRun).has_value();
+    saved_->set_consumed(may_have_run);
+    co_return AsFenceHeld(ran);
+  }
+  Reached("RESTORE.ran");
+  if (system_ == nullptr) co_return absl::AbortedError("it ended as soon as it went on");
+  paused_ = paused;
+  saved_.reset();
+  SetPhase(Phase::kUp);
+  if (!paused) Spawn(deps_.executor, AwaitAgent(shared_from_this()));
+  deps_.events.Publish("vm.restored", row_.id, {{"name", row_.name}});
+  // It runs; the next daemon finds it as it is.
+  const absl::Status stored = co_await Persist();
+  if (!stored.ok()) spdlog::error("vm {}: {}", row_.name, stored.ToString());
+  co_return absl::OkStatus();
+}
+
+Task<absl::Status> UtilityVm::DiscardSaved(std::string sha256) {
+  auto self = shared_from_this();
+  AsyncMutex::Guard lock = co_await operation_.Lock();
+  CO_RETURN_IF_ERROR(CheckHere());
+  if (phase_ != Phase::kStopped || !saved_.has_value()) co_return Refuse("discarded");
+  if (saved_->sha256() != sha256) {
+    co_return absl::AbortedError(
+        absl::StrCat("VM ", row_.name, " was saved anew meanwhile; try again"));
+  }
+  const std::optional<state::v1::SavedRecord> before = std::exchange(saved_, std::nullopt);
+  absl::Status stored = co_await Persist();
+  if (!stored.ok()) {
+    saved_ = before;
+    co_return stored;
+  }
+  SetPhase(Phase::kStopped, "what was saved of it was discarded");
+  deps_.events.Publish("vm.saved_discarded", row_.id, {{"name", row_.name}});
+  TellEnded();
+  co_return absl::OkStatus();
+}
+
+Task<void> UtilityVm::AwaitOperation() {
+  auto self = shared_from_this();
+  const AsyncMutex::Guard lock = co_await operation_.Lock();
+}
+
+// A VMM that runs the guest is right whatever was written down; one that does not holds nothing
+// that the file lacks, unless that was consumed already.
+Task<absl::Status> UtilityVm::AdoptSaved() {
+  auto system = co_await deps_.backend.Adopt(row_.id, document_, row_.adoption_record);
+  const bool consumed = saved_->consumed();
+  if (!system.ok()) {
+    row_.adoption_record.clear();
+    row_.guest_state.clear();
+    DropAttachedDisks();
+    if (consumed) {
+      saved_.reset();
+      SetPhase(Phase::kStopped, "it ended when it had just gone on from what was saved");
+    }
+    row_.desired_state = "stopped";
+    co_return co_await Persist();
+  }
+  system_ = *std::move(system);
+  StartPump();
+  const bool runs = co_await Executes();
+  if (!consumed && !runs) {
+    co_await EndSystem();
+    row_.desired_state = "stopped";
+    SetPhase(Phase::kStopped);
+    co_return co_await Persist();
+  }
+  if (!consumed) {
+    spdlog::error("vm {}: it runs, although it was written down as saved", row_.name);
+    row_.desired_state = "running";
+  }
+  co_return co_await GoOnRestored();
+}
+
+Task<absl::Status> UtilityVm::GoOnRestored() {
+  paused_ = row_.desired_state == "paused";
+  std::shared_ptr<ComputeSystem> system = system_;
+  absl::Status taken = AdoptGuest();
+  const bool runs = co_await Executes();
+  if (taken.ok() && !runs) taken = co_await ClaimFence(row_.epoch);
+  if (taken.ok() && !runs) {
+    // One that has run already, and stands still for another reason, refuses that.
+    const schema::MigrationFinalizedOptions run = RunRestored(paused_);
+    taken = AsFenceHeld(co_await system->FinalizeLiveMigration(run));
+  }
+  // It lives, so it must never be restored again, whatever of it could not be taken over.
+  saved_.reset();
+  SetPhase(Phase::kUp,
+           taken.ok() ? "" : absl::StrCat("not all of it was taken over: ", taken.message()));
+  if (runs || !taken.ok()) Spawn(deps_.executor, ClaimAdopted(shared_from_this()));
+  deps_.events.Publish("vm.adopted", row_.id, {{"name", row_.name}});
+  if (!paused_ && guest_ != nullptr) Spawn(deps_.executor, AwaitAgent(shared_from_this()));
+  CO_RETURN_IF_ERROR(co_await Persist());
+  co_return taken;
+}
+
+Task<absl::Status> UtilityVm::Set(v1::SetVmRequest changes) {
+  auto self = shared_from_this();
+  CO_RETURN_IF_ERROR(CheckHere());
+  CO_RETURN_IF_ERROR(RefuseIfMigrating("changed"));
+  const v1::VmSpec before = spec_;
+  const std::string before_json = row_.spec_json;
+  if (changes.has_save_on_stop()) spec_.set_save_on_stop(changes.save_on_stop());
+  if (changes.has_autostart()) spec_.set_autostart(changes.autostart());
+  absl::Status written = CheckSaveOnStop(spec_);
+  if (written.ok()) written = WriteSpec(spec_, &row_.spec_json);
+  if (written.ok()) written = co_await Persist();
+  if (written.ok()) co_return written;
+  spec_ = before;
+  row_.spec_json = before_json;
+  co_return written;
+}
+
+}  // namespace ferry::vm

@@ -1,0 +1,215 @@
+#include "vmmanager/saving/memory_pump.h"
+
+#include <fcntl.h>
+#include <spdlog/spdlog.h>
+#include <sys/socket.h>
+#include <sys/un.h>
+#include <unistd.h>
+
+#include <cerrno>
+#include <cstring>
+#include <functional>
+#include <optional>
+#include <utility>
+#include <vector>
+
+#include "absl/strings/str_cat.h"
+#include "bridge/runtime/status_macros.h"
+
+namespace ferry::vm {
+namespace {
+
+// A slow disk may take its time; what hangs is left to itself.
+constexpr milliseconds kNoHurry{std::chrono::hours(24)};
+constexpr milliseconds kFileLimit{60'000};
+constexpr size_t kPipeBytes = 1024 * 1024;  // the most that everybody may have
+
+absl::StatusOr<std::optional<SaveKey>> ReadKey(const std::string& file) {
+  std::optional<SaveKey> key;
+  if (file.empty()) return key;
+  ASSIGN_OR_RETURN(key, ReadSaveKey(file));
+  return key;
+}
+
+absl::Status CopyAll(int from, SavedFileWriter* to) {
+  std::vector<char> buffer(kPipeBytes);
+  while (true) {
+    const ssize_t count = ::read(from, buffer.data(), buffer.size());
+    if (count == 0) return absl::OkStatus();
+    if (count < 0 && errno == EINTR) continue;
+    if (count < 0) return absl::ErrnoToStatus(errno, "cannot take the VM's memory");
+    RETURN_IF_ERROR(to->WriteMemory({buffer.data(), static_cast<size_t>(count)}));
+  }
+}
+
+absl::StatusOr<UniqueFd> ConnectTo(const std::string& path) {
+  sockaddr_un address{};
+  address.sun_family = AF_UNIX;
+  if (path.size() >= sizeof address.sun_path) {
+    return absl::InvalidArgumentError(absl::StrCat("the path ", path, " is too long"));
+  }
+  std::memcpy(static_cast<char*>(address.sun_path), path.data(), path.size());
+  UniqueFd to(::socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0));
+  const auto* raw = reinterpret_cast<const sockaddr*>(&address);
+  if (!to.valid() || ::connect(to.get(), raw, sizeof address) != 0) {
+    return absl::AbortedError(
+        absl::StrCat("the VMM does not take the memory: ", std::strerror(errno)));
+  }
+  return to;
+}
+
+absl::Status SendPiece(int to, std::string_view bytes) {
+  while (!bytes.empty()) {
+    const ssize_t count = ::send(to, bytes.data(), bytes.size(), MSG_NOSIGNAL);
+    if (count < 0 && errno == EINTR) continue;
+    if (count < 0) {
+      return absl::AbortedError(
+          absl::StrCat("the VMM did not take all of the memory: ", std::strerror(errno)));
+    }
+    bytes.remove_prefix(static_cast<size_t>(count));
+  }
+  return absl::OkStatus();
+}
+
+// The last piece is only sent once all of it is known to be right: what lacks its end is no VM.
+absl::Status SendAll(const std::string& unix_path, SavedFileReader* from) {
+  ASSIGN_OR_RETURN(const UniqueFd to, ConnectTo(unix_path));
+  std::string held;
+  while (true) {
+    ASSIGN_OR_RETURN(const std::string_view piece, from->ReadMemory());
+    RETURN_IF_ERROR(SendPiece(to.get(), held));
+    if (piece.empty()) break;
+    held.assign(piece);
+  }
+  ::shutdown(to.get(), SHUT_WR);
+  // It may have something to answer, and closes it when it has it all.
+  char answer = 0;
+  while (::read(to.get(), &answer, 1) > 0) continue;
+  return absl::OkStatus();
+}
+
+using Work = std::function<absl::Status()>;
+
+}  // namespace
+
+FileBeingSaved::FileBeingSaved(Executor executor)
+    : executor_(executor),
+      worker_(executor),
+      writer_(std::make_shared<std::unique_ptr<SavedFileWriter>>()),
+      over_(executor) {}
+
+Task<absl::Status> FileBeingSaved::Create(std::string path, SavedFileOptions options,
+                                          std::string key_file) {
+  auto self = shared_from_this();
+  path_ = path;
+  auto shared = std::make_shared<SavedFileOptions>(std::move(options));
+  Work make = [writer = writer_, path = std::move(path), shared, key_file = std::move(key_file)] {
+    auto key = ReadKey(key_file);
+    if (!key.ok()) return key.status();
+    shared->key = *std::move(key);
+    auto made = SavedFileWriter::Create(path, std::move(*shared));
+    if (made.ok()) *writer = *std::move(made);
+    return made.status();
+  };
+  co_return co_await worker_.Run(kFileLimit, "making the file", std::move(make));
+}
+
+Task<absl::StatusOr<UniqueFd>> FileBeingSaved::Begin(std::string head) {
+  auto self = shared_from_this();
+  Work write = [writer = writer_, head = std::move(head)] { return (*writer)->WriteHead(head); };
+  CO_RETURN_IF_ERROR(co_await worker_.Run(kFileLimit, "writing the file", std::move(write)));
+  int ends[2] = {-1, -1};
+  if (::pipe2(ends, O_CLOEXEC) != 0) co_return absl::ErrnoToStatus(errno, "no pipe for the memory");
+  UniqueFd from(ends[0]);
+  UniqueFd to(ends[1]);
+  // Where it cannot be so large, it is only slower.
+  (void)::fcntl(to.get(), F_SETPIPE_SZ, kPipeBytes);
+  Spawn(executor_, Take(self, std::move(from)));
+  co_return to;
+}
+
+Task<void> FileBeingSaved::Take(std::shared_ptr<FileBeingSaved> self, UniqueFd memory) {
+  auto from = std::make_shared<UniqueFd>(std::move(memory));
+  Work take = [writer = self->writer_, from] {
+    const absl::Status taken = CopyAll(from->get(), writer->get());
+    // Whoever writes must not wait for us.
+    from->Reset();
+    return taken;
+  };
+  self->taken_ = co_await self->worker_.Run(kNoHurry, "writing the file", std::move(take));
+  self->over_.Set();
+}
+
+Task<absl::Status> FileBeingSaved::Taken() {
+  auto self = shared_from_this();
+  co_await over_.Wait();
+  co_return taken_;
+}
+
+Task<absl::StatusOr<SavedFileInfo>> FileBeingSaved::Commit(std::string tail) {
+  auto self = shared_from_this();
+  auto info = std::make_shared<SavedFileInfo>();
+  Work commit = [writer = writer_, info, tail = std::move(tail)] {
+    auto committed = (*writer)->Commit(tail);
+    if (committed.ok()) *info = *std::move(committed);
+    return committed.status();
+  };
+  CO_RETURN_IF_ERROR(co_await worker_.Run(kNoHurry, "writing the file", std::move(commit)));
+  committed_ = true;
+  co_return *info;
+}
+
+Task<absl::Status> FileBeingSaved::Discard(absl::Status cause) {
+  auto self = shared_from_this();
+  Work discard = [writer = writer_, path = committed_ ? path_ : std::string()] {
+    writer->reset();
+    if (!path.empty()) ::unlink(path.c_str());
+    return absl::OkStatus();
+  };
+  const absl::Status removed =
+      co_await worker_.Run(kFileLimit, "removing the file", std::move(discard));
+  if (!removed.ok()) spdlog::warn("saved state {}: {}", path_, removed.ToString());
+  co_return taken_.ok() ? cause : taken_;
+}
+
+FileBeingRestored::FileBeingRestored(Executor executor)
+    : executor_(executor),
+      worker_(executor),
+      reader_(std::make_shared<std::unique_ptr<SavedFileReader>>()),
+      over_(executor) {}
+
+Task<absl::Status> FileBeingRestored::Open(std::string path, std::string key_file) {
+  auto self = shared_from_this();
+  Work open = [reader = reader_, path = std::move(path), key_file = std::move(key_file)] {
+    auto key = ReadKey(key_file);
+    if (!key.ok()) return key.status();
+    auto made = SavedFileReader::Open(path, *std::move(key));
+    if (made.ok()) *reader = *std::move(made);
+    return made.status();
+  };
+  CO_RETURN_IF_ERROR(co_await worker_.Run(kFileLimit, "reading the file", std::move(open)));
+  head_ = (*reader_)->head();
+  tail_ = (*reader_)->tail();
+  info_ = (*reader_)->info();
+  co_return absl::OkStatus();
+}
+
+void FileBeingRestored::Send(std::string unix_path) {
+  Spawn(executor_, Run(shared_from_this(), std::move(unix_path)));
+}
+
+Task<void> FileBeingRestored::Run(std::shared_ptr<FileBeingRestored> self, std::string unix_path) {
+  Work send = [reader = self->reader_, unix_path = std::move(unix_path)] {
+    return SendAll(unix_path, reader->get());
+  };
+  self->sent_ = co_await self->worker_.Run(kNoHurry, "reading the file", std::move(send));
+  self->over_.Set();
+}
+
+Task<absl::Status> FileBeingRestored::Sent() {
+  auto self = shared_from_this();
+  co_await over_.Wait();
+  co_return sent_;
+}
+
+}  // namespace ferry::vm

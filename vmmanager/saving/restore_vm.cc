@@ -1,0 +1,316 @@
+// How a VM goes on from its file.
+#include <spdlog/spdlog.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+#include <algorithm>
+#include <cerrno>
+#include <cstring>
+#include <map>
+#include <set>
+#include <utility>
+
+#include "absl/cleanup/cleanup.h"
+#include "absl/strings/str_cat.h"
+#include "bridge/runtime/status_macros.h"
+#include "vmmanager/containers/container_record.h"
+#include "vmmanager/rpc/error_info.h"
+#include "vmmanager/sandbox/incoming_machine.h"
+#include "vmmanager/saving/disk_generations.h"
+#include "vmmanager/saving/saved_states.h"
+#include "vmmanager/state/fingerprint_check.h"
+#include "vmmanager/state/saved_state.h"
+
+namespace ferry::vm {
+
+struct SavedStates::Source {
+  Source(Executor executor, state::v1::SavedRecord its)
+      : record(std::move(its)), file(std::make_shared<FileBeingRestored>(std::move(executor))) {}
+
+  state::v1::SavedRecord record;
+  bool is_new = false;  // named by the caller, and not the VM's own
+  std::shared_ptr<FileBeingRestored> file;
+  PlanState plan;
+  CutState cut;
+  state::v1::SavedTail tail;
+  schema::ComputeSystem document;
+  Warnings warnings;
+  std::vector<StoredContainer> former;  // what its containers were, if they are something else now
+};
+
+namespace {
+
+constexpr char kRefused[] = "restore_refused";
+constexpr char kSocketName[] = "/m";
+
+// What the machine boots from is in the memory of one that has booted.
+bool IsOfTheImage(const v1::Difference& difference) {
+  return difference.field() == "kernel" || difference.field() == "initrd";
+}
+
+absl::Status Unreadable() { return absl::DataLossError("what it says of the VM cannot be read"); }
+
+}  // namespace
+
+Task<absl::StatusOr<SavedStates::Warnings>> SavedStates::Start(Vm vm, v1::StartVmRequest request) {
+  const bool from_file = !request.from_file().empty();
+  if (request.discard_saved() && (from_file || request.or_boot())) {
+    co_return absl::InvalidArgumentError("discard_saved goes with neither from_file nor or_boot");
+  }
+  if (from_file && request.from_file()[0] != '/') {
+    co_return absl::InvalidArgumentError("from_file must be an absolute path on the VM's host");
+  }
+  // One that is being saved, or restored, is what that makes of it.
+  if (vm->in_file()) co_await vm->AwaitOperation();
+  if (request.discard_saved()) CO_RETURN_IF_ERROR(co_await Discard(vm));
+  const auto saved = vm->saved();
+  if (saved.has_value() && from_file && saved->file() != request.from_file()) {
+    co_return rpc::ErrorWithReason(
+        absl::StatusCode::kFailedPrecondition,
+        absl::StrCat("VM ", vm->name(), " is saved in ", saved->file(),
+                     ", which it would not go on from any more"),
+        "saved_elsewhere",
+        absl::StrCat("Let it go on from there (ferryctl start ", vm->name(),
+                     "), or give that up first: ferryctl start --discard-saved ", vm->name()));
+  }
+  Warnings warnings;
+  if (!saved.has_value() && !from_file) {
+    CO_RETURN_IF_ERROR(co_await vm->Start());
+    co_return warnings;
+  }
+  state::v1::SavedRecord record = saved.value_or(state::v1::SavedRecord());
+  if (!saved.has_value()) {
+    record.set_schema_version(kStateSchemaVersion);
+    record.set_file(request.from_file());
+    record.set_kept(true);
+  }
+  if (!request.key_file().empty()) record.set_key_file(request.key_file());
+  auto source = std::make_shared<Source>(vms_.deps().executor, record);
+  source->is_new = !saved.has_value();
+  const absl::Status went_on = co_await GoOn(vm, source);
+  if (went_on.ok()) {
+    if (!record.kept()) co_await RemoveFile(record.file());
+    co_return source->warnings;
+  }
+  // Somebody else may have let it go on meanwhile, which is what was asked for.
+  const bool runs = vm->state() == v1::VM_STATE_RUNNING;
+  if (runs && !from_file) co_return warnings;
+  if (!request.or_boot() || rpc::ReasonOf(went_on) != kRefused) co_return went_on;
+  std::string kept = record.file();
+  if (saved.has_value()) {
+    kept = co_await PutAside(record);
+    CO_RETURN_IF_ERROR(co_await vm->DiscardSaved(saved->sha256()));
+  }
+  CO_RETURN_IF_ERROR(co_await vm->Start());
+  warnings.push_back(absl::StrCat("it was booted, and what was saved is lost unless you want it: ",
+                                  went_on.message(), " (now ", kept, ")"));
+  co_return warnings;
+}
+
+// What the caller is told, so that a saved state that cannot go on is told apart from whatever else
+// keeps a VM from running.
+absl::Status SavedStates::ToTell(const UtilityVm& vm, const Source& source,
+                                 const absl::Status& why) const {
+  // What has a reason of its own says what to do, too; and what may be different the next time says
+  // nothing of the file.
+  const auto info = rpc::GetErrorInfo(why);
+  const bool told = info.has_value() && !info->reason().empty();
+  if (told || absl::IsDeadlineExceeded(why)) return why;
+  const std::string& file = source.record.file();
+  const std::string text =
+      absl::StrCat("VM ", vm.name(), " cannot go on from ", file, ": ", why.message());
+  const v1::VmState state = vm.state();
+  if (state == v1::VM_STATE_STOPPED && !source.is_new) {
+    return rpc::ErrorWithReason(
+        absl::StatusCode::kAborted,
+        absl::StrCat(text, "; it may have run for a moment, so it cannot go on from there again"),
+        "restore_ended", absl::StrCat("Boot it: ferryctl start ", vm.name()));
+  }
+  if (state != v1::VM_STATE_SAVED && state != v1::VM_STATE_STOPPED &&
+      state != v1::VM_STATE_FAILED) {
+    return why;
+  }
+  const absl::StatusCode code =
+      absl::IsDataLoss(why) ? why.code() : absl::StatusCode::kFailedPrecondition;
+  return rpc::ErrorWithReason(
+      code, absl::StrCat(text, "; it does not run, and the file is kept"), kRefused,
+      absl::StrCat("Mend that and try again; or boot it, and lose what was saved: ferryctl start "
+                   "--or-boot ",
+                   vm.name()));
+}
+
+Task<absl::Status> SavedStates::GoOn(Vm vm, std::shared_ptr<Source> source) {
+  absl::Status fits = co_await Read(vm, source);
+  if (fits.ok()) fits = co_await FitHere(vm, source);
+  if (!fits.ok()) co_return ToTell(*vm, *source, fits);
+  CO_ASSIGN_OR_RETURN(const std::string socket, MakeSocket(vm->id()));
+  const absl::Cleanup remove_socket = [socket] {
+    ::unlink(socket.c_str());
+    ::rmdir(socket.substr(0, socket.rfind('/')).c_str());
+  };
+  SavedMachine machine;
+  machine.document = source->document;
+  machine.guest = source->cut.guest;
+  machine.paused = source->cut.paused_by_user;
+  machine.endpoint.unix_path = socket;
+  machine.sha256 = source->file->info().sha256;
+  if (source->is_new) machine.record = source->record;
+  RestoreSteps steps;
+  steps.send = [source, socket] { source->file->Send(socket); };
+  steps.sent = [source]() -> Task<absl::Status> { co_return co_await source->file->Sent(); };
+  steps.before_run = [this, id = vm->id(), source]() -> Task<absl::Status> {
+    co_return co_await Bring(id, source);
+  };
+  const absl::Status restored = co_await vm->Restore(std::move(machine), std::move(steps));
+  if (!restored.ok()) co_await PutBack(vm->id(), source);
+  // They are as the VM is, whatever that is now.
+  if (containers_ != nullptr) co_await containers_->VmArrived(vm->id());
+  if (restored.ok()) co_return restored;
+  co_return ToTell(*vm, *source, restored);
+}
+
+Task<absl::Status> SavedStates::Read(Vm vm, std::shared_ptr<Source> source) {
+  CO_RETURN_IF_ERROR(co_await source->file->Open(source->record.file(), source->record.key_file()));
+  const SavedFileInfo& info = source->file->info();
+  if (!source->is_new && info.sha256 != source->record.sha256()) {
+    co_return absl::DataLossError("it is not the file that the VM was saved in");
+  }
+  state::v1::SavedHead head;
+  if (!head.ParseFromString(source->file->head()) ||
+      !source->tail.ParseFromString(source->file->tail())) {
+    co_return Unreadable();
+  }
+  if (head.schema_version() != kStateSchemaVersion ||
+      source->tail.schema_version() != kStateSchemaVersion) {
+    co_return absl::FailedPreconditionError(absl::StrCat("it is of version ", head.schema_version(),
+                                                         ", and this ferryd knows ",
+                                                         kStateSchemaVersion));
+  }
+  CO_ASSIGN_OR_RETURN(source->plan, DecodePlan(head.plan()));
+  CO_ASSIGN_OR_RETURN(source->cut, DecodeCut(head.cut(), head.plan()));
+  if (source->plan.vm.vm_id() != vm->id()) {
+    co_return absl::FailedPreconditionError(
+        absl::StrCat("it is VM ", source->plan.vm.vm_name(), " (", source->plan.vm.vm_id(), ")"));
+  }
+  if (!source->is_new) co_return absl::OkStatus();
+  source->record.set_sha256(info.sha256);
+  source->record.set_saved_unix_ms(head.saved_unix_ms());
+  source->record.set_file_bytes(info.file_bytes);
+  source->record.set_memory_bytes(info.memory_bytes);
+  source->record.set_compressed(info.compression == SaveCompression::kZstd);
+  co_return absl::OkStatus();
+}
+
+// Whether what was saved is still there, and could run here.
+Task<absl::Status> SavedStates::FitHere(Vm vm, std::shared_ptr<Source> source) {
+  CO_ASSIGN_OR_RETURN(IncomingMachine here, co_await FitMachine(source->plan.vm, vms_, digests_));
+  const auto own = [](const v1::Difference& difference) { return IsOfTheImage(difference); };
+  if (std::any_of(here.differences.begin(), here.differences.end(), own)) {
+    source->warnings.push_back(
+        "the guest image has changed since the VM was saved; it goes on with the one that it "
+        "booted, and takes the new one at its next boot");
+    std::erase_if(here.differences, own);
+  }
+  if (!here.differences.empty()) {
+    co_return absl::FailedPreconditionError(
+        absl::StrCat("this host is not what it was then (", ToText(here.differences), ")"));
+  }
+  source->document = std::move(here.document);
+  source->document.virtual_machine.devices.hv_socket =
+      vm->document().virtual_machine.devices.hv_socket;
+  CO_RETURN_IF_ERROR(CheckContainers(*vm, *source));
+  CO_RETURN_IF_ERROR(CheckDisksAreIts(*vm, *source));
+  std::vector<state::v1::DiskGeneration> disks(source->tail.disks().begin(),
+                                               source->tail.disks().end());
+  co_return co_await CheckGenerations(source->document, std::move(disks), &digests_.reads());
+}
+
+absl::Status SavedStates::CheckContainers(const UtilityVm& vm, const Source& source) const {
+  std::map<std::string, std::shared_ptr<VmContainer>> here;
+  if (containers_ != nullptr) {
+    for (const auto& container : containers_->Of(vm.id())) here[container->id()] = container;
+  }
+  for (const state::v1::ContainerRecord& record : source.cut.containers) {
+    if (here.erase(record.container_id()) == 0) {
+      return absl::FailedPreconditionError(absl::StrCat(
+          "container ", record.container_id().substr(0, 12), " in it was removed since"));
+    }
+    const ImageStore* images = containers_->deps().images;
+    if (images == nullptr) {
+      return rpc::ErrorWithReason(absl::StatusCode::kUnavailable,
+                                  "this host's ferryd is about to start; try again", "not_ready");
+    }
+    for (const state::v1::ContainerLayer& layer : record.layers()) {
+      if (images->Has(layer.digest())) continue;
+      return absl::FailedPreconditionError(
+          absl::StrCat("this host lacks the layer ", layer.digest(), " of a container in it"));
+    }
+    RETURN_IF_ERROR(FromRecord(record).status());
+  }
+  if (here.empty()) return absl::OkStatus();
+  return absl::FailedPreconditionError(
+      absl::StrCat("container ", here.begin()->second->name(), " was made since; remove it first"));
+}
+
+// Whoever wrote the file has no say in which files of this host a VM gets.
+absl::Status SavedStates::CheckDisksAreIts(const UtilityVm& vm, const Source& source) const {
+  std::set<std::string> its;
+  for (const v1::DiskSpec& disk : vm.spec().disks()) its.insert(disk.file());
+  if (containers_ != nullptr) {
+    for (const auto& container : containers_->Of(vm.id())) {
+      its.insert(container->record().scratch_file());
+      for (const state::v1::ContainerLayer& layer : container->record().layers()) {
+        its.insert(containers_->deps().images->PathOf(layer.digest()));
+      }
+    }
+  }
+  for (const auto& [controller, scsi] : source.document.virtual_machine.devices.scsi) {
+    for (const auto& [lun, disk] : scsi.attachments) {
+      if (its.contains(disk.path)) continue;
+      return absl::FailedPreconditionError(
+          absl::StrCat("it has a disk ", disk.path, ", which the VM does not have"));
+    }
+  }
+  return absl::OkStatus();
+}
+
+Task<absl::Status> SavedStates::Bring(std::string vm_id, std::shared_ptr<Source> source) {
+  if (containers_ == nullptr) co_return absl::OkStatus();
+  for (const auto& container : containers_->Of(vm_id)) {
+    for (const state::v1::ContainerRecord& record : source->cut.containers) {
+      if (record.container_id() != container->id()) continue;
+      CO_ASSIGN_OR_RETURN(StoredContainer then, FromRecord(record));
+      CO_ASSIGN_OR_RETURN(StoredContainer former, FromRecord(container->Export()));
+      source->former.push_back(std::move(former));
+      CO_RETURN_IF_ERROR(co_await container->GoOnAs(std::move(then)));
+    }
+  }
+  co_return absl::OkStatus();
+}
+
+Task<void> SavedStates::PutBack(std::string vm_id, std::shared_ptr<Source> source) {
+  for (StoredContainer& former : source->former) {
+    for (const auto& container : containers_->Of(vm_id)) {
+      if (container->id() != former.record.container_id()) continue;
+      const absl::Status put = co_await container->GoOnAs(former);
+      if (!put.ok()) spdlog::warn("container {}: {}", container->id(), put.ToString());
+    }
+  }
+}
+
+absl::StatusOr<std::string> SavedStates::MakeSocket(const std::string& vm_id) const {
+  // Short, for the path of a socket must be.
+  std::string folder = absl::StrCat(options_.socket_folder, "/", vm_id.substr(0, 8), ".XXXXXX");
+  if (::mkdtemp(folder.data()) == nullptr) {
+    return absl::UnavailableError(absl::StrCat("cannot make a folder in ", options_.socket_folder,
+                                               ": ", std::strerror(errno)));
+  }
+  const auto& owner = options_.vmm_owner;
+  if (owner && ::chown(folder.c_str(), owner->first, owner->second) != 0) {
+    return absl::UnavailableError(
+        absl::StrCat("cannot give folder ", folder, " to QEMU's user: ", std::strerror(errno)));
+  }
+  return absl::StrCat(folder, kSocketName);
+}
+
+}  // namespace ferry::vm

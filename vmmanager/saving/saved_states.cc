@@ -1,0 +1,223 @@
+#include "vmmanager/saving/saved_states.h"
+
+#include <spdlog/spdlog.h>
+
+#include <filesystem>
+#include <set>
+
+#include "absl/strings/match.h"
+#include "absl/strings/str_cat.h"
+#include "bridge/runtime/status_macros.h"
+#include "vmmanager/images/durable_file.h"
+#include "vmmanager/rpc/error_info.h"
+#include "vmmanager/saving/disk_generations.h"
+
+namespace ferry::vm {
+namespace {
+
+constexpr milliseconds kFolderLimit{60'000};
+constexpr char kOwnSuffix[] = ".ferry";
+constexpr char kAside[] = ".refused";
+
+absl::Status CannotBeSaved(const UtilityVm& vm, const std::string& why, const std::string& reason,
+                           const std::string& next_step) {
+  return rpc::ErrorWithReason(absl::StatusCode::kFailedPrecondition,
+                              absl::StrCat("VM ", vm.name(), " cannot be saved: ", why), reason,
+                              next_step);
+}
+
+using FileWork = std::function<absl::Status()>;
+
+bool Stands(v1::VmState state) {
+  return state == v1::VM_STATE_STOPPED || state == v1::VM_STATE_FAILED ||
+         state == v1::VM_STATE_SAVED;
+}
+
+}  // namespace
+
+SavedStates::SavedStates(VmInventory& vms, ContainerInventory* containers, ImageDigests& digests,
+                         SavedStatesOptions options)
+    : vms_(vms),
+      containers_(containers),
+      digests_(digests),
+      options_(std::move(options)),
+      files_(vms.deps().executor) {}
+
+std::string SavedStates::FolderOf(const std::string& vm_id) const {
+  return absl::StrCat(options_.folder, "/", vm_id);
+}
+
+bool SavedStates::SavesOnStop(const UtilityVm& vm, const v1::StopVmRequest& request) const {
+  if (request.force()) return false;
+  if (request.has_save()) return request.save();
+  if (vm.spec().save_on_stop() == v1::SAVE_ON_STOP_YES) return true;
+  return vm.spec().save_on_stop() == v1::SAVE_ON_STOP_UNSPECIFIED && options_.save_on_stop;
+}
+
+absl::Status SavedStates::CheckSavable(const UtilityVm& vm, bool live) const {
+  RETURN_IF_ERROR(vm.CheckSavable());
+  if (live && HasWritableDisks(vm.document())) {
+    return CannotBeSaved(vm,
+                         "it would go on writing to its disks, and its memory would be too old for "
+                         "them at once",
+                         "writable_disks",
+                         absl::StrCat("Save it without --live: ferryctl save ", vm.name()));
+  }
+  return CheckContainersRest(vm);
+}
+
+absl::Status SavedStates::CheckContainersRest(const UtilityVm& vm) const {
+  if (containers_ == nullptr) return absl::OkStatus();
+  if (const std::string id = containers_->UnreadableIn(vm.id()); !id.empty()) {
+    return CannotBeSaved(
+        vm, absl::StrCat("the record of container ", id.substr(0, 12), " in it cannot be read"),
+        "container_unreadable",
+        "Use the ferryd that wrote it; or delete the VM, which takes the container with it.");
+  }
+  for (const auto& container : containers_->Of(vm.id())) {
+    if (!container->being_made() && !container->being_removed()) continue;
+    return CannotBeSaved(vm,
+                         absl::StrCat("container ", container->name(), " is just being ",
+                                      container->being_made() ? "made" : "removed"),
+                         "container_changes", "Try again when that is done.");
+  }
+  return absl::OkStatus();
+}
+
+Task<absl::StatusOr<std::string>> SavedStates::MakeOwnFile(std::string vm_id) {
+  const std::string folder = FolderOf(vm_id);
+  FileWork make = [folder, above = options_.folder] {
+    std::error_code error;
+    std::filesystem::create_directories(folder, error);
+    if (!error) return SyncFolder(above);
+    return absl::UnavailableError(absl::StrCat("cannot make ", folder, ": ", error.message()));
+  };
+  CO_RETURN_IF_ERROR(co_await files_.Run(kFolderLimit, "making a folder", std::move(make)));
+  // Each file has a name of its own: whoever is done with one never removes another.
+  co_return absl::StrCat(folder, "/", VmInventory::NewId(), kOwnSuffix);
+}
+
+// What lies in our own folder is swept.
+absl::Status SavedStates::CheckUserFile(const std::string& file) const {
+  if (file[0] != '/') {
+    return absl::InvalidArgumentError("to_file must be an absolute path on the VM's host");
+  }
+  const std::string plain = std::filesystem::path(file).lexically_normal();
+  if (!absl::StartsWith(plain, options_.folder + "/")) return absl::OkStatus();
+  return absl::InvalidArgumentError(
+      absl::StrCat("to_file must not be in ", options_.folder, ", which is ferryd's own"));
+}
+
+Task<absl::Status> SavedStates::Save(Vm vm, v1::SaveVmRequest request) {
+  if (request.to_file().empty() && request.live()) {
+    co_return absl::InvalidArgumentError(
+        "live needs to_file: a VM that runs on does not go on from its own saved state");
+  }
+  if (!request.to_file().empty()) CO_RETURN_IF_ERROR(CheckUserFile(request.to_file()));
+  CO_RETURN_IF_ERROR(CheckSavable(*vm, request.live()));
+  const bool own = request.to_file().empty();
+  std::string file = request.to_file();
+  if (own) {
+    CO_ASSIGN_OR_RETURN(file, co_await MakeOwnFile(vm->id()));
+  }
+  co_return co_await Write(vm, std::move(file), own, std::move(request));
+}
+
+Task<absl::StatusOr<SavedStates::Warnings>> SavedStates::Stop(Vm vm, v1::StopVmRequest request,
+                                                              milliseconds timeout) {
+  Warnings warnings;
+  if (request.force() && request.has_save() && request.save()) {
+    co_return absl::InvalidArgumentError("save and force exclude each other: force never saves");
+  }
+  // One that is being saved, or restored, is what that makes of it.
+  if (vm->in_file()) co_await vm->AwaitOperation();
+  if (SavesOnStop(*vm, request) && !Stands(vm->state())) {
+    v1::SaveVmRequest save;
+    *save.mutable_options() = request.save_options();
+    const absl::Status saved = co_await Save(vm, std::move(save));
+    if (saved.ok()) co_return warnings;
+    // What nobody asked to save is not lost by shutting it down.
+    const bool asked = request.has_save() || vm->spec().save_on_stop() == v1::SAVE_ON_STOP_YES;
+    if (asked && !request.or_shutdown()) co_return saved;
+    warnings.push_back(
+        absl::StrCat("it could not be saved, and was shut down instead: ", saved.message()));
+  }
+  CO_RETURN_IF_ERROR(co_await vm->Stop(request.force(), timeout));
+  co_return warnings;
+}
+
+Task<absl::Status> SavedStates::Set(Vm vm, v1::SetVmRequest request) {
+  co_return co_await vm->Set(std::move(request));
+}
+
+Task<absl::Status> SavedStates::Discard(Vm vm) {
+  const auto saved = vm->saved();
+  if (!saved.has_value()) co_return absl::OkStatus();
+  CO_RETURN_IF_ERROR(co_await vm->DiscardSaved(saved->sha256()));
+  if (!saved->kept()) co_await RemoveFile(saved->file());
+  co_return absl::OkStatus();
+}
+
+Task<absl::Status> SavedStates::Delete(Vm vm, bool discard_saved) {
+  if (discard_saved) CO_RETURN_IF_ERROR(co_await Discard(vm));
+  const std::string folder = FolderOf(vm->id());
+  CO_RETURN_IF_ERROR(co_await vms_.Delete(vm));
+  files_.Post([folder] {
+    std::error_code ignored;
+    std::filesystem::remove_all(folder, ignored);
+  });
+  co_return absl::OkStatus();
+}
+
+Task<void> SavedStates::RemoveFile(std::string file) {
+  FileWork remove = [file] { return RemoveDurably(file); };
+  const absl::Status removed =
+      co_await files_.Run(kFolderLimit, "removing a file", std::move(remove));
+  if (!removed.ok()) spdlog::warn("saved state {}: {}", file, removed.ToString());
+}
+
+// Returns where it is then. Its user's own file stays where that is.
+Task<std::string> SavedStates::PutAside(state::v1::SavedRecord record) {
+  if (record.kept()) co_return record.file();
+  const std::string aside = absl::StrCat(record.file(), kAside);
+  FileWork rename = [from = record.file(), aside] { return RenameDurably(from, aside); };
+  const absl::Status put = co_await files_.Run(kFolderLimit, "renaming a file", std::move(rename));
+  if (put.ok()) co_return aside;
+  spdlog::warn("saved state {}: {}", record.file(), put.ToString());
+  co_return record.file();
+}
+
+Task<void> SavedStates::Sweep() {
+  std::set<std::string> wanted;
+  std::set<std::string> known;
+  std::set<std::string> unclear;  // folders of which it is not known what is wanted
+  auto rows = co_await vms_.deps().store.ListVms();
+  if (!rows.ok()) co_return;
+  for (const VmRow& row : *rows) {
+    known.insert(FolderOf(row.id));
+    state::v1::SavedRecord record;
+    const bool clear = vms_.Find(row.id).ok() && record.ParseFromString(row.saved);
+    if (!clear) unclear.insert(FolderOf(row.id));
+    wanted.insert(record.file());
+  }
+  FileWork sweep = [folder = options_.folder, wanted, known, unclear] {
+    namespace fs = std::filesystem;
+    std::error_code ignored;
+    for (const auto& of_vm : fs::directory_iterator(folder, ignored)) {
+      if (!known.contains(of_vm.path())) {
+        fs::remove_all(of_vm.path(), ignored);
+        continue;
+      }
+      if (unclear.contains(of_vm.path())) continue;
+      for (const auto& file : fs::directory_iterator(of_vm.path(), ignored)) {
+        const std::string path = file.path();
+        if (!wanted.contains(path) && !absl::EndsWith(path, kAside)) fs::remove(path, ignored);
+      }
+    }
+    return absl::OkStatus();
+  };
+  const absl::Status swept = co_await files_.Run(kFolderLimit, "sweeping", std::move(sweep));
+  if (!swept.ok()) spdlog::warn("saved states: {}", swept.ToString());
+}
+
+}  // namespace ferry::vm

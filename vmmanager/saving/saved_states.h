@@ -1,0 +1,86 @@
+#pragma once
+
+#include <memory>
+#include <optional>
+#include <string>
+#include <utility>
+#include <vector>
+
+#include "absl/status/status.h"
+#include "absl/status/statusor.h"
+#include "bridge/runtime/async.h"
+#include "ferry/v1/vm.pb.h"
+#include "vmmanager/containers/container_inventory.h"
+#include "vmmanager/sandbox/fingerprint.h"
+#include "vmmanager/sandbox/vm_inventory.h"
+#include "vmmanager/saving/memory_pump.h"
+
+namespace ferry::vm {
+
+struct SavedStatesOptions {
+  std::string folder;         // the host's own saved states, a folder for each VM
+  std::string socket_folder;  // for private sockets between us and a VMM
+  std::optional<std::pair<uid_t, gid_t>> vmm_owner;  // whom a VMM runs as; nullopt: as we do
+  bool save_on_stop = false;                         // of VMs that do not say
+};
+
+// Stops VMs into files and starts them from there: what `stop`, `save`, `start` and `delete` mean
+// for a VM with its containers. Thread: the executor's only.
+class SavedStates {
+ public:
+  using Vm = std::shared_ptr<UtilityVm>;
+  // What whoever asked should know of how it went, a sentence each.
+  using Warnings = std::vector<std::string>;
+
+  // All must outlive it; `containers` may be nullptr, where there are none.
+  SavedStates(VmInventory& vms, ContainerInventory* containers, ImageDigests& digests,
+              SavedStatesOptions options);
+
+  // Whether a VM can be saved as it is: FAILED_PRECONDITION with what to do. Asked before anything
+  // stands still.
+  absl::Status CheckSavable(const UtilityVm& vm, bool live) const;
+
+  Task<absl::Status> Save(Vm vm, v1::SaveVmRequest request);
+  Task<absl::StatusOr<Warnings>> Stop(Vm vm, v1::StopVmRequest request, milliseconds timeout);
+  // FAILED_PRECONDITION or DATA_LOSS "restore_refused" if what was saved cannot go on here; it is
+  // kept, and named.
+  Task<absl::StatusOr<Warnings>> Start(Vm vm, v1::StartVmRequest request);
+  Task<absl::Status> Set(Vm vm, v1::SetVmRequest request);
+  Task<absl::Status> Delete(Vm vm, bool discard_saved);
+
+  // Removes what no VM goes on from: a former daemon did not come to that.
+  Task<void> Sweep();
+
+ private:
+  struct Source;  // a file that a VM is to go on from
+
+  bool SavesOnStop(const UtilityVm& vm, const v1::StopVmRequest& request) const;
+  std::string FolderOf(const std::string& vm_id) const;
+  absl::Status CheckUserFile(const std::string& file) const;
+  absl::Status CheckContainersRest(const UtilityVm& vm) const;
+  Task<absl::StatusOr<std::string>> MakeOwnFile(std::string vm_id);
+  Task<absl::Status> Write(Vm vm, std::string file, bool own, v1::SaveVmRequest request);
+  Task<absl::StatusOr<std::string>> SealPlan(Vm vm, std::string session);
+  Task<absl::StatusOr<std::string>> SealTail(Vm vm);
+
+  Task<absl::Status> GoOn(Vm vm, std::shared_ptr<Source> source);
+  Task<absl::Status> Read(Vm vm, std::shared_ptr<Source> source);
+  Task<absl::Status> FitHere(Vm vm, std::shared_ptr<Source> source);
+  absl::Status CheckContainers(const UtilityVm& vm, const Source& source) const;
+  absl::Status CheckDisksAreIts(const UtilityVm& vm, const Source& source) const;
+  Task<absl::Status> Bring(std::string vm_id, std::shared_ptr<Source> source);
+  Task<void> PutBack(std::string vm_id, std::shared_ptr<Source> source);
+  absl::Status ToTell(const UtilityVm& vm, const Source& source, const absl::Status& why) const;
+  absl::StatusOr<std::string> MakeSocket(const std::string& vm_id) const;
+  Task<absl::Status> Discard(Vm vm);
+  Task<std::string> PutAside(state::v1::SavedRecord record);
+  Task<void> RemoveFile(std::string file);
+
+  VmInventory& vms_;
+  ContainerInventory* const containers_;
+  ImageDigests& digests_;
+  const SavedStatesOptions options_;
+  BlockingWorker files_;
+};
+
+}  // namespace ferry::vm
