@@ -129,6 +129,22 @@ def test_a_paused_vm_stays_paused_without_its_daemon(two_hosts, vm):
     assert answer.stdout == "here\n", answer.stderr
 
 
+def test_a_paused_vm_that_was_moved_stays_paused_without_its_daemon(two_hosts, vm):
+    source, host = two_hosts
+    source.ctl.migrate(vm, host)
+    host.ctl.ok("vm", "pause", vm)
+    pid = host.ctl.vm(vm)["vmm_pid"]
+    for end in (host.stop, host.kill):
+        end()
+        host.start()
+        assert host.ctl.state(vm) == "paused"
+        assert host.ctl.vm(vm)["vmm_pid"] == pid
+    host.ctl.ok("vm", "resume", vm)
+    assert host.ctl.exec(vm, "echo", "here").stdout == "here\n"
+    host.ctl.migrate(vm, source)
+    assert source.ctl.exec(vm, "echo", "here").stdout == "here\n"
+
+
 def test_a_new_client_loses_no_input_to_what_a_former_one_sent(two_hosts, vm):
     """A guest that stands still cannot say what it holds of the former client's input, and its
     record may be behind that, so another client is refused until the VM runs again."""

@@ -89,9 +89,10 @@ def dies(host, point, *command):
 
 
 def test_a_daemon_that_dies_while_it_saves(host, vm, talk):
-    for point, then in (("SAVE.stopped", "running"), ("SAVE.written", "running"),
-                        ("SAVE.sealed", "running"), ("SAVE.recorded", "saved"),
-                        ("SAVE.ended", "saved")):
+    # From the second save on it is one that was restored before.
+    for point, then in (("SAVE.stopped", "running"), ("SAVE.recorded", "saved"),
+                        ("SAVE.stopped", "running"), ("SAVE.written", "running"),
+                        ("SAVE.sealed", "running"), ("SAVE.ended", "saved")):
         dies(host, point, "stop", "--save", vm)
         assert host.ctl.state(vm) == then, point
         assert len(own_files(host, vm)) == (1 if then == "saved" else 0), point
@@ -99,6 +100,22 @@ def test_a_daemon_that_dies_while_it_saves(host, vm, talk):
             assert not host.processes("qemu-system"), point
             start(host, vm)
         talk.assert_goes_on()
+    talk.finish()
+
+
+def test_a_restored_vm_that_is_paused_outlives_its_daemon(host, vm, talk):
+    """Its VMM says of it what it says of one that a migration brought, and that nobody ran yet."""
+    save(host, vm)
+    start(host, vm)
+    host.ctl.ok("vm", "pause", vm)
+    pid = host.ctl.vm(vm)["vmm_pid"]
+    for end in (host.stop, host.kill):
+        end()
+        host.start()
+        assert host.ctl.state(vm) == "paused"
+        assert host.ctl.vm(vm)["vmm_pid"] == pid
+    host.ctl.ok("vm", "resume", vm)
+    talk.assert_goes_on()
     talk.finish()
 
 

@@ -391,6 +391,39 @@ Task<void> PausedStaysPaused(Context& context) {
   co_await ExpectRuns(context, *context.destination);
 }
 
+// A daemon that adopts it knows no more of the migration than the VMM does.
+Task<void> APausedArrivalOutlivesItsAdoption(Context& context) {
+  REQUIRE_OK(co_await MakePair(context));
+  REQUIRE_OK(co_await context.source->Pause());
+  TransferHooks hooks;
+  SpawnTransfers(context, std::move(hooks));
+  co_await JoinTransfers(context);
+  REQUIRE_OK(context.destination_result);
+  schema::MigrationFinalizedOptions options{MigrationOrigin::kDestination,
+                                            MigrationFinalOperation::kResume};
+  options.leave_paused = true;
+  REQUIRE_OK(co_await context.destination->FinalizeLiveMigration(options));
+  const std::string record = context.destination->adoption_record();
+  context.destination.reset();
+  const schema::ComputeSystem document = context.fixture.Document();
+  auto adopted = co_await context.fixture.destination().Adopt(kVmId, document, record);
+  REQUIRE_OK(adopted.status());
+  context.destination = *std::move(adopted);
+  REQUIRE_OK(co_await Cancel(*context.destination, MigrationOrigin::kSource));
+  EXPECT_EQ(co_await StateOf(*context.destination), SystemState::kPaused);
+  REQUIRE_OK(co_await context.destination->Resume());
+  co_await ExpectRuns(context, *context.destination);
+}
+
+// What still receives is no source, and its state must not be taken for one.
+Task<void> WhatReceivesIsNoSource(Context& context) {
+  REQUIRE_OK(co_await MakeDestination(context));
+  EXPECT_EQ((co_await Cancel(*context.destination, MigrationOrigin::kSource)).code(), kWrongOrder);
+  EXPECT_EQ(co_await StateOf(*context.destination), SystemState::kIncoming);
+  REQUIRE_OK(co_await Cancel(*context.destination, MigrationOrigin::kDestination));
+  EXPECT_EQ(co_await StateOf(*context.destination), SystemState::kStopped);
+}
+
 Task<void> CancelBeforeTransfer(Context& context) {
   REQUIRE_OK(co_await MakePair(context));
   REQUIRE_OK(co_await Cancel(*context.source, MigrationOrigin::kSource));
@@ -583,6 +616,8 @@ constexpr Case kCases[] = {
     {"WrongOrderIsRefused", WrongOrderIsRefused},
     {"MigrationMovesTheGuest", MigrationMovesTheGuest},
     {"PausedStaysPaused", PausedStaysPaused},
+    {"APausedArrivalOutlivesItsAdoption", APausedArrivalOutlivesItsAdoption},
+    {"WhatReceivesIsNoSource", WhatReceivesIsNoSource},
     {"CancelBeforeTransfer", CancelBeforeTransfer},
     {"CancelInTransfer", CancelInTransfer},
     {"CancelAfterTransfer", CancelAfterTransfer},

@@ -140,7 +140,9 @@ class ComputeSystem {
 
   // Calls off a migration that has not been finalized. The source's guest runs on (if it ran); the
   // destination's system ends. Legal at any time during a migration, also while Transfer runs,
-  // which then returns CANCELLED. Idempotent.
+  // which then returns CANCELLED. Idempotent. With the source's origin, one that came by a migration
+  // is left as it is, running or not, and nothing is left to be finalized: that migration is over
+  // for whoever adopted it.
   virtual Task<absl::Status> CancelLiveMigration(const schema::MigrationCancelOptions& options) = 0;
 
   // Events in order. One reader; the queue closes after kExited.

@@ -326,9 +326,16 @@ Task<absl::Status> FakeComputeSystem::FinalizeLiveMigration(
   co_return absl::OkStatus();
 }
 
-Task<absl::Status> FakeComputeSystem::CancelLiveMigration(const schema::MigrationCancelOptions&) {
+Task<absl::Status> FakeComputeSystem::CancelLiveMigration(
+    const schema::MigrationCancelOptions& options) {
+  const MigrationOrigin origin = options.origin;
   CO_RETURN_IF_ERROR(co_await script_->Pass("CancelLiveMigration"));
   if (machine_->stage == Stage::kNone) co_return absl::OkStatus();
+  if (origin == MigrationOrigin::kSource && machine_->origin == MigrationOrigin::kDestination) {
+    if (machine_->stage != Stage::kTransferred) co_return WrongState("cancel it as a source");
+    machine_->stage = Stage::kNone;
+    co_return absl::OkStatus();
+  }
   cancelled_ = true;
   if (machine_->origin == MigrationOrigin::kDestination) {
     Exit(SystemExit::Cause::kTerminated, "the migration was cancelled");

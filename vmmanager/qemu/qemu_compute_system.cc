@@ -203,9 +203,10 @@ Task<absl::Status> QemuComputeSystem::FinalizeLiveMigration(
   co_return co_await parts->migration.Finalize(options);
 }
 
-Task<absl::Status> QemuComputeSystem::CancelLiveMigration(const schema::MigrationCancelOptions&) {
+Task<absl::Status> QemuComputeSystem::CancelLiveMigration(
+    const schema::MigrationCancelOptions& options) {
   std::shared_ptr<Parts> parts = parts_;
-  co_return co_await parts->migration.Cancel();
+  co_return co_await parts->migration.Cancel(options.origin);
 }
 
 AsyncQueue<SystemEvent>& QemuComputeSystem::events() { return parts_->machine->events(); }

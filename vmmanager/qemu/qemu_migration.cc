@@ -483,8 +483,9 @@ Task<absl::Status> QemuMigration::FinalizeDestination(
   co_return absl::OkStatus();
 }
 
-Task<absl::Status> QemuMigration::Cancel() {
+Task<absl::Status> QemuMigration::Cancel(Origin origin) {
   if (stage_ == Stage::kNone) co_return absl::OkStatus();
+  if (origin == Origin::kSource && origin_ == Origin::kDestination) co_return ForgetArrival();
   cancelled_ = true;
   if (origin_ == Origin::kDestination) {
     signals_->Push({.kind = Signal::Kind::kCancel});
@@ -507,6 +508,17 @@ Task<absl::Status> QemuMigration::Cancel() {
   stage_ = Stage::kNone;
   Tell(MigrationEventName::kMigrationFailed, MigrationResult::kMigrationCancelled);
   co_return status;
+}
+
+// QEMU tells of a guest that once came and now stands still as of one that has just come.
+absl::Status QemuMigration::ForgetArrival() {
+  if (stage_ != Stage::kTransferred) {
+    return absl::FailedPreconditionError(
+        "the system takes a migration, and cannot be cancelled as a source");
+  }
+  machine_.OpenLink();
+  stage_ = Stage::kNone;
+  return absl::OkStatus();
 }
 
 Task<absl::Status> QemuMigration::Recover() {

@@ -24,7 +24,7 @@ class QemuMigration : public MigrationObserver {
   Task<absl::Status> Transfer(schema::MigrationTransferOptions options, TransferHooks hooks);
   Task<absl::Status> ForceSwitchover(SwitchoverForce how);
   Task<absl::Status> Finalize(schema::MigrationFinalizedOptions options);
-  Task<absl::Status> Cancel();
+  Task<absl::Status> Cancel(schema::MigrationOrigin origin);
 
   // Finds out where the migration of an adopted QEMU stands.
   Task<absl::Status> Recover();
@@ -52,6 +52,7 @@ class QemuMigration : public MigrationObserver {
     std::chrono::steady_clock::time_point when{};
   };
 
+  absl::Status ForgetArrival();
   static Task<void> Sample(std::shared_ptr<AsyncQueue<Signal>> signals);
   Task<absl::Status> Configure(boost::json::object parameters);
   Task<absl::Status> TransferOut(TransferHooks hooks);

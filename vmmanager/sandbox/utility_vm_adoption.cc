@@ -106,7 +106,8 @@ Task<void> UtilityVm::ClaimAdopted(std::shared_ptr<UtilityVm> self) {
   co_await self->RunOnInterrupted();
 }
 
-// A former daemon had it stand still to save it, and did not live to the end of that.
+// A former daemon had it stand still to save it, and did not live to the end of that; or it has
+// come by a migration, and its user paused it.
 Task<void> UtilityVm::RunOnInterrupted() {
   auto self = shared_from_this();
   AsyncMutex::Guard lock = co_await operation_.Lock();
