@@ -3,6 +3,7 @@ whoever was attached notices a pause at most."""
 import subprocess
 
 from harness import box, workload
+from harness.host import build_folder
 from harness.saving import (REFUSED, RESTORE_REFUSED, USAGE, host, own_file, own_files,  # noqa: F401
                             save, start, talk)
 
@@ -237,3 +238,76 @@ def test_a_host_that_goes_down_and_comes_back(host, vm, talk, isolated):
     talk.assert_goes_on()
     assert (host.ctl.state(vm), host.ctl.state("other")) == ("running", "stopped")
     talk.finish()
+
+
+def test_a_new_guest_image_is_for_the_next_boot(host):
+    initrd = host.folder / "initrd.img"
+    host.outside(initrd).write_bytes((build_folder() / "guest/initrd.img").read_bytes())
+    host.initrd = initrd
+    host.restart()
+    host.ctl.create("own")
+    host.ctl.start("own")
+    host.ctl.ok("exec", "own", "--", "sh", "-c", "echo before > /tmp/note")
+    save(host, "own")
+    with host.outside(initrd).open("ab") as image:
+        image.write(bytes(512))
+    started = host.ctl.run("start", "own")
+    assert started.returncode == 0, started
+    assert "Warning:" in started.stderr and "guest image has changed" in started.stderr, started
+    assert host.ctl.exec("own", "cat", "/tmp/note").stdout == "before\n"
+    host.ctl.ok("restart", "own")
+    assert host.ctl.exec("own", "cat", "/tmp/note").returncode != 0
+    save(host, "own")
+    started = host.ctl.run("start", "own")
+    assert started.returncode == 0 and not started.stderr, started
+
+
+def test_a_restart_is_a_real_boot(host, vm):
+    host.ctl.ok("vm", "set", vm, "--save-on-stop", "yes")
+    host.ctl.ok("exec", vm, "--", "sh", "-c", "echo before > /tmp/note")
+    host.ctl.ok("restart", vm)
+    assert host.ctl.state(vm) == "running"
+    assert host.ctl.exec(vm, "cat", "/tmp/note").returncode != 0
+    assert not own_files(host, vm)
+
+
+def test_containers_go_back_to_a_file_of_ones_own(box_hosts, box_vm):
+    host = box_hosts[0]
+    count = "i=0; while :; do echo $i; i=$((i+1)); sleep 0.02; done"
+    host.ctl.ok("run", "-d", "--vm", box_vm, "--name", "count", box.NAME, "sh", "-c", count)
+    with host.ctl.attach("logs", "-f", "count") as logs:
+        logs.wait_until(lambda output: output.count(b"\n") > 20)
+    file = host.folder / "moment.ferry"
+    host.ctl.ok("save", "--to", file, box_vm)
+    start(host, box_vm)
+    # Its disk has been written to since: memory of then would not fit.
+    host.ctl.ok("container", "stop", "count")
+    host.ctl.ok("stop", "--no-save", box_vm)
+    refused = host.ctl.run("start", "--from", file, box_vm)
+    assert refused.returncode == RESTORE_REFUSED, refused
+    assert "was written to" in refused.stderr, refused
+    assert box.state(host, "count") == "stopped"
+    # What it printed until it was stopped is still there.
+    said = host.ctl.ok("logs", "count").split()
+    assert len(said) > 20 and said == [str(number) for number in range(len(said))]
+    start(host, box_vm)
+
+
+def test_a_layer_that_is_missing_is_found_before_anything_runs(box_hosts, box_vm):
+    host = box_hosts[0]
+    host.ctl.ok("run", "-d", "--vm", box_vm, "--name", "held", box.NAME, "sleep", "1000000")
+    save(host, box_vm)
+    host.stop()
+    layer = next(host.outside(host.state).rglob("sha256-*.erofs"))
+    aside = layer.with_suffix(".aside")
+    layer.rename(aside)
+    host.start()
+    refused = host.ctl.run("start", box_vm)
+    assert refused.returncode == RESTORE_REFUSED, refused
+    assert "layer" in refused.stderr and not host.processes("qemu-system"), refused
+    assert host.ctl.state(box_vm) == "saved"
+    host.stop()
+    aside.rename(layer)
+    host.start()
+    start(host, box_vm)
+    assert box.state(host, "held") == "running"

@@ -448,6 +448,7 @@ absl::Status Daemon::OpenMigration() {
 void Daemon::MakeSaves() {
   vm::SavedStatesOptions options;
   options.folder = config_.state_dir + "/saved";
+  options.state_folder = config_.state_dir;
   options.socket_folder = config_.state_dir + "/mig";
   options.save_on_stop = config_.save_on_stop;
   if (const auto& user = parts_->qemu_user) options.vmm_owner = {user->uid, user->gid};

@@ -26,7 +26,8 @@ namespace ferry::vm {
 // one of its writable disks open.
 inline constexpr char kDiskInUse[] = "ferry.vm/disk_in_use";
 
-// The same of an error of FinalizeLiveMigration on the destination: the guest has not run.
+// The same of an error of FinalizeLiveMigration on the destination: the guest has not run, and will
+// not. Without it, it may have.
 inline constexpr char kHasNotRun[] = "ferry.vm/has_not_run";
 
 // Why a compute system is not running any more.
@@ -140,9 +141,9 @@ class ComputeSystem {
 
   // Calls off a migration that has not been finalized. The source's guest runs on (if it ran); the
   // destination's system ends. Legal at any time during a migration, also while Transfer runs,
-  // which then returns CANCELLED. Idempotent. With the source's origin, one that came by a migration
-  // is left as it is, running or not, and nothing is left to be finalized: that migration is over
-  // for whoever adopted it.
+  // which then returns CANCELLED. Idempotent. With the source's origin, one that came by a
+  // migration is left as it is, running or not, and nothing is left to be finalized: that migration
+  // is over for whoever adopted it.
   virtual Task<absl::Status> CancelLiveMigration(const schema::MigrationCancelOptions& options) = 0;
 
   // Events in order. One reader; the queue closes after kExited.

@@ -275,8 +275,7 @@ Task<absl::Status> VmContainer::GoOnAs(StoredContainer then) {
   taken_up_.Reset();
   stored_ = std::move(then);
   init_.reset();
-  // What it printed later than that is not what it will have printed.
-  if (lives()) deps_.output.Remove(id());
+  goes_back_ = lives();
   if (!Is(CONTAINER_STAGE_STOPPED)) stopped_.Reset();
   co_return co_await Persist();
 }

@@ -160,7 +160,8 @@ class VmContainer : public std::enable_shared_from_this<VmContainer> {
   ContainerDeps& deps_;
   const std::shared_ptr<ContainerHome> home_;
   StoredContainer stored_;
-  uint64_t boot_ = 0;  // of the VM, that it was brought into; 0: none
+  bool goes_back_ = false;  // to an earlier moment, once its VM runs
+  uint64_t boot_ = 0;       // of the VM, that it was brought into; 0: none
   std::shared_ptr<guest::Process> init_;
   AsyncMutex operation_;
   AsyncEvent taken_up_;

@@ -2,6 +2,7 @@
 #include <spdlog/spdlog.h>
 
 #include <algorithm>
+#include <utility>
 
 #include "absl/strings/str_cat.h"
 #include "bridge/runtime/status_macros.h"
@@ -140,6 +141,8 @@ Task<absl::Status> VmContainer::MarkRemoving(Running running) {
   CO_ASSIGN_OR_RETURN(const AsyncMutex::Guard turn, co_await Turn());
   if (gone_ || Is(CONTAINER_STAGE_REMOVING)) co_return absl::OkStatus();
   CO_RETURN_IF_ERROR(vm().RefuseIfMigrating("relieved of a container"));
+  // What the VM goes on from knows it.
+  if (vm().in_file()) co_return vm().Refuse("relieved of a container");
   if (running != Running::kLeave) CO_RETURN_IF_ERROR(co_await TakeInEarlierStart());
   if (Is(CONTAINER_STAGE_RUNNING) || Is(CONTAINER_STAGE_PAUSED)) {
     if (running == Running::kRefuse) {
@@ -341,6 +344,8 @@ Task<void> VmContainer::TakeUp() {
   if (gone_ || undecided || vm().in_file()) co_return;
   taken_up_.Set();
   if (Is(CONTAINER_STAGE_STOPPED)) stopped_.Set();
+  // What it printed later than that is not what it will have printed.
+  if (std::exchange(goes_back_, false) && home_->machine->runs()) deps_.output.Remove(id());
   if (!home_->machine->runs()) {
     LeaveGuest();
     if (lives()) Stopped({});

@@ -381,6 +381,12 @@ Task<void> QemuMachine::WatchProcess(std::shared_ptr<QemuMachine> self) {
   if (!self->detached_) self->HandleEnd(end);
 }
 
+Task<bool> QemuMachine::HasEnded(milliseconds patience) {
+  std::shared_ptr<QemuMachine> self = shared_from_this();
+  const absl::Status ended = co_await WithDeadline(patience, "QEMU's end", ended_.Wait());
+  co_return ended.ok();
+}
+
 Task<void> QemuMachine::EndLater(std::shared_ptr<QemuMachine> self, Cause cause) {
   absl::Status ignored = co_await self->End(cause);
 }

@@ -84,6 +84,8 @@ class QemuMachine : public std::enable_shared_from_this<QemuMachine> {
   // Ends QEMU: asked in order first, then killed. Returns when it has ended. The first cause that
   // was named is reported.
   Task<absl::Status> End(SystemExit::Cause cause);
+  // Whether it has ended, or does so within that time.
+  Task<bool> HasEnded(milliseconds patience);
 
   void Detach();
 

@@ -23,6 +23,8 @@ constexpr milliseconds kProgressPeriod{250};
 constexpr milliseconds kPassReportPeriod{50};
 constexpr milliseconds kCancelDeadline{2'000};
 constexpr milliseconds kStreamEndDeadline{10'000};
+// Of a QEMU whose monitor is closed.
+constexpr milliseconds kEndPatience{5'000};
 
 json::object UriOf(const MigrationEndpoint& endpoint) {
   return {{"uri", absl::StrCat("unix:", endpoint.unix_path)}};
@@ -469,9 +471,11 @@ Task<absl::Status> QemuMigration::FinalizeDestination(
   machine_.OpenLink();
   if (!options.leave_paused) {
     absl::Status runs = co_await machine_.RunGuest();
-    // QEMU says that it goes on before it does; one that has not answered may still do so.
-    const bool has_not = !resumed_at_ && !absl::IsDeadlineExceeded(runs);
-    if (!runs.ok() && has_not) runs.SetPayload(kHasNotRun, absl::Cord());
+    // QEMU has written that it goes on before it does. So one that has ended without that has not;
+    // one that has not answered may still do so.
+    bool over = !absl::IsDeadlineExceeded(runs);
+    if (absl::IsUnavailable(runs)) over = co_await machine_.HasEnded(kEndPatience);
+    if (!runs.ok() && over && !resumed_at_) runs.SetPayload(kHasNotRun, absl::Cord());
     CO_RETURN_IF_ERROR(runs);
   }
   stage_ = Stage::kNone;
@@ -485,7 +489,8 @@ Task<absl::Status> QemuMigration::FinalizeDestination(
 
 Task<absl::Status> QemuMigration::Cancel(Origin origin) {
   if (stage_ == Stage::kNone) co_return absl::OkStatus();
-  if (origin == Origin::kSource && origin_ == Origin::kDestination) co_return ForgetArrival();
+  if (origin == Origin::kSource && origin_ == Origin::kDestination)
+    co_return co_await ForgetArrival();
   cancelled_ = true;
   if (origin_ == Origin::kDestination) {
     signals_->Push({.kind = Signal::Kind::kCancel});
@@ -511,14 +516,17 @@ Task<absl::Status> QemuMigration::Cancel(Origin origin) {
 }
 
 // QEMU tells of a guest that once came and now stands still as of one that has just come.
-absl::Status QemuMigration::ForgetArrival() {
+Task<absl::Status> QemuMigration::ForgetArrival() {
   if (stage_ != Stage::kTransferred) {
-    return absl::FailedPreconditionError(
+    co_return absl::FailedPreconditionError(
         "the system takes a migration, and cannot be cancelled as a source");
   }
   machine_.OpenLink();
   stage_ = Stage::kNone;
-  return absl::OkStatus();
+  // It may have been told to run, and not have answered.
+  CO_ASSIGN_OR_RETURN(const std::string run_state, co_await machine_.RunState());
+  machine_.set_state(run_state == "running" ? SystemState::kRunning : SystemState::kPaused);
+  co_return absl::OkStatus();
 }
 
 Task<absl::Status> QemuMigration::Recover() {

@@ -52,7 +52,7 @@ class QemuMigration : public MigrationObserver {
     std::chrono::steady_clock::time_point when{};
   };
 
-  absl::Status ForgetArrival();
+  Task<absl::Status> ForgetArrival();
   static Task<void> Sample(std::shared_ptr<AsyncQueue<Signal>> signals);
   Task<absl::Status> Configure(boost::json::object parameters);
   Task<absl::Status> TransferOut(TransferHooks hooks);

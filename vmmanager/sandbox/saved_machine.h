@@ -50,6 +50,8 @@ struct RestoreSteps {
   std::function<Task<absl::Status>()> sent;
   // All of it is there, and nothing has run: the last chance to refuse.
   std::function<Task<absl::Status>()> before_run;
+  // It did not run after all, whatever before_run has done.
+  std::function<Task<void>()> put_back;
 };
 
 }  // namespace ferry::vm

@@ -45,8 +45,8 @@ UtilityVm::UtilityVm(SandboxDeps deps, VmRow row, v1::VmSpec spec, schema::Compu
   state::v1::SavedRecord saved;
   if (row_.saved.empty()) return;
   // Its memory must not be forgotten because nobody can read where it is.
-  if (!saved.ParseFromString(row_.saved)) saved.set_consumed(false);
-  saved_ = std::move(saved);
+  saved_is_unreadable_ = !saved.ParseFromString(row_.saved);
+  if (!saved_is_unreadable_) saved_ = std::move(saved);
 }
 
 UtilityVm::~UtilityVm() = default;
@@ -59,7 +59,7 @@ uint32_t UtilityVm::guest_cid() const {
 v1::VmState UtilityVm::state() const {
   switch (phase_) {
     case Phase::kStopped:
-      return saved_.has_value() ? v1::VM_STATE_SAVED : v1::VM_STATE_STOPPED;
+      return is_saved() ? v1::VM_STATE_SAVED : v1::VM_STATE_STOPPED;
     case Phase::kGone:
       return v1::VM_STATE_STOPPED;
     case Phase::kSaving:
@@ -107,7 +107,7 @@ v1::Vm UtilityVm::Describe(bool with_document) const {
     const uint64_t started = guest_->started_unix_ms();
     if (phase_ == Phase::kUp) vm.set_uptime_ms(now > started ? now - started : 1);
   }
-  if (phase_ == Phase::kStopped && saved_.has_value()) *vm.mutable_saved() = ToProto(*saved_);
+  if (const auto record = saved()) *vm.mutable_saved() = ToProto(*record);
   if (with_document) vm.set_machine_document_json(schema::ToJson(document_));
   return vm;
 }
@@ -210,15 +210,23 @@ void UtilityVm::RemoveSpools() {
   }
 }
 
-void UtilityVm::MakeGuest(Spools spools) {
-  guest::GuestOptions options;
-  options.spool.folder = SpoolFolder();
-  if (spools == Spools::kNew) RemoveSpools();
+void UtilityVm::ClearSpools() {
+  RemoveSpools();
+  MakeSpoolFolder();
+}
+
+void UtilityVm::MakeSpoolFolder() {
   // Where this fails, so does each attempt to keep something, and says so.
   std::error_code ignored;
-  if (!options.spool.folder.empty()) {
-    std::filesystem::create_directories(options.spool.folder, ignored);
+  if (const std::string folder = SpoolFolder(); !folder.empty()) {
+    std::filesystem::create_directories(folder, ignored);
   }
+}
+
+void UtilityVm::MakeGuest() {
+  guest::GuestOptions options;
+  options.spool.folder = SpoolFolder();
+  MakeSpoolFolder();
   options.log = [name = this->name()](bridge::LogLevel level, const std::string& text) {
     LogOfGuest(name, level, text);
   };
@@ -238,7 +246,10 @@ void UtilityVm::StartPump() {
 
 Task<void> UtilityVm::PumpEvents(std::shared_ptr<UtilityVm> self,
                                  std::shared_ptr<ComputeSystem> system) {
-  while (auto event = co_await system->events().Pop()) self->OnEvent(*event);
+  while (auto event = co_await system->events().Pop()) {
+    // One that was given up has nothing to say of the next.
+    if (self->system_ == system) self->OnEvent(*event);
+  }
   if (self->system_ == system && !self->last_exit_.has_value()) {
     self->OnExit(SystemExit{SystemExit::Cause::kCrashed, "its supervision ended"});
   }
@@ -256,7 +267,7 @@ void UtilityVm::OnEvent(const SystemEvent& event) {
 void UtilityVm::OnExit(const SystemExit& exit) {
   last_exit_ = exit;
   // What is, or may be, another host's goes on there.
-  const bool kept = written_ || (saved_.has_value() && !saved_->consumed());
+  const bool kept = written_ || is_saved() || phase_ == Phase::kRestoring;
   const bool ours = phase_ != Phase::kGone && phase_ != Phase::kInDoubt &&
                     phase_ != Phase::kIncoming && incoming_session_.empty() && !kept;
   spdlog::info("vm {}: {}", row_.name, ExitText(exit));
@@ -354,7 +365,8 @@ Task<absl::Status> UtilityVm::Remove() {
   CO_RETURN_IF_ERROR(RefuseIfMigrating("deleted"));
   CO_RETURN_IF_ERROR(CheckArrived("deleted"));
   if (phase_ != Phase::kStopped && phase_ != Phase::kFailed) co_return Refuse("deleted");
-  if (saved_.has_value()) co_return Refuse("deleted");
+  if (is_saved()) co_return Refuse("deleted");
+  if (system_ != nullptr) co_return VmmHasNotEnded();
   // Gone first: nothing must write its row again while the store drops it.
   const Phase before = phase_;
   std::string reason = row_.state_reason;
@@ -381,7 +393,7 @@ VmRow UtilityVm::Row() {
     auto encoded = state.ok() ? EncodeGuest(*state) : state.status();
     if (encoded.ok()) row_.guest_state = *std::move(encoded);
   }
-  row_.saved = saved_.has_value() ? saved_->SerializeAsString() : "";
+  if (!saved_is_unreadable_) row_.saved = saved_.has_value() ? saved_->SerializeAsString() : "";
   return row_;
 }
 

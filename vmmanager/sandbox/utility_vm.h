@@ -237,6 +237,13 @@ class UtilityVm : public std::enable_shared_from_this<UtilityVm> {
     kRestoring
   };
 
+  bool is_saved() const {
+    return saved_is_unreadable_ || (saved_.has_value() && !saved_->consumed());
+  }
+  void ForgetSaved() {
+    saved_.reset();
+    saved_is_unreadable_ = false;
+  }
   // The migration that holds it; empty if none does.
   const std::string& session() const {
     return notice_.has_value() ? notice_->session_id : incoming_session_;
@@ -257,20 +264,23 @@ class UtilityVm : public std::enable_shared_from_this<UtilityVm> {
   Task<absl::Status> Boot();
   // Ends what runs of it, however that goes.
   Task<void> EndSystem();
-  enum class Spools { kNew, kKept };
-  void MakeGuest(Spools spools);
+  void MakeGuest();
+  // Of a former boot.
+  void ClearSpools();
+  void MakeSpoolFolder();
   // The folder for the output of its detached processes; empty if it is not to be kept.
   std::string SpoolFolder() const;
   void RemoveSpools();
   Task<absl::Status> TakeOver(const AdoptionClaim& claim);
-  static Task<void> ClaimAdopted(std::shared_ptr<UtilityVm> self);
-  Task<void> RunOnInterrupted();
-  // What a former daemon left of one that was being saved or restored.
-  Task<absl::Status> AdoptSaved();
-  Task<absl::Status> GoOnRestored();
+  // Of one that is saved and has a VMM. NOT_FOUND if that is at an end, and the file is the VM.
+  Task<absl::Status> EndIfInFile();
+  static Task<void> SettleAdopted(std::shared_ptr<UtilityVm> self);
+  // FAILED_PRECONDITION: a second one must not be made beside it.
+  absl::Status VmmHasNotEnded() const;
   // The parts of Save and Restore, with the lock of operations.
   Task<absl::Status> WriteAll(SaveSteps* steps);
   Task<absl::Status> LeaveForFile();
+  absl::Status CalledOff(const std::string& what) const;
   Task<void> RunOnUnsaved(bool was_paused);
   // What its user is told, who sees what became of it.
   absl::Status NotSaved(const absl::Status& cause) const;
@@ -278,7 +288,11 @@ class UtilityVm : public std::enable_shared_from_this<UtilityVm> {
   static Task<void> EndUnlessSent(std::shared_ptr<UtilityVm> self,
                                   std::function<Task<absl::Status>()> sent);
   Task<absl::Status> Load(SavedMachine* machine, RestoreSteps* steps);
+  static Task<absl::Status> TakeMemory(std::shared_ptr<ComputeSystem> system, RestoreSteps* steps);
   Task<absl::Status> RunLoaded(bool paused);
+  // What is left when it could not go on; nothing of it runs then.
+  Task<void> GiveUpRestore(std::optional<state::v1::SavedRecord> before,
+                           schema::ComputeSystem document, std::string why);
   absl::Status AdoptGuest();
   void StartPump();
   static Task<void> PumpEvents(std::shared_ptr<UtilityVm> self,
@@ -311,8 +325,12 @@ class UtilityVm : public std::enable_shared_from_this<UtilityVm> {
   std::shared_ptr<ComputeSystem> system_;
   std::shared_ptr<guest::Guest> guest_;
   std::optional<SystemExit> last_exit_;
+  // Once consumed it is no state to go on from, and stays until the next one or the next boot only
+  // so that its file is put aside instead of removed.
   std::optional<state::v1::SavedRecord> saved_;
-  bool written_ = false;  // all of it is in a file that is not whole yet
+  bool saved_is_unreadable_ = false;  // row_.saved is of a newer ferryd
+  bool written_ = false;              // all of it is in a file that is not whole yet
+  bool called_off_ = false;           // stop --force ends the save or restore under way
   AsyncMutex operation_;
   AsyncEvent exited_;    // the system is gone; changed_ is pulsed too
   AsyncEvent changed_;   // pulsed when phase, hold, freeze or detached_ changed

@@ -29,11 +29,12 @@ Task<absl::Status> UtilityVm::Adopt(AdoptionClaim claim) {
   }
   if (claim.kind == AdoptionClaim::Kind::kInDoubt) MarkInDoubt();
   if (claim.kind == AdoptionClaim::Kind::kIncoming) SetPhase(Phase::kIncoming);
-  if (saved_.has_value() && has_adoption_record()) co_return co_await AdoptSaved();
   absl::Status taken = absl::NotFoundError("no VMM process belongs to it");
   if (has_adoption_record()) taken = co_await TakeOver(claim);
   if (taken.ok()) co_return taken;
   if (system_ != nullptr) {
+    // What is in its file is not this, and nothing else runs until this has ended.
+    if (is_saved()) co_return taken;
     // It lives, so it must not be started again, whatever of it could not be taken over.
     if (phase_ != Phase::kInDoubt && phase_ != Phase::kIncoming) {
       SetPhase(Phase::kUp, absl::StrCat("not all of it was taken over: ", taken.message()));
@@ -49,7 +50,9 @@ Task<absl::Status> UtilityVm::Adopt(AdoptionClaim claim) {
   // Its containers keep what they have printed; the rest goes when it starts again.
   DropAttachedDisks();
   row_.desired_state = "stopped";
-  SetPhase(Phase::kStopped, absl::StrCat("it ended while the daemon was away: ", taken.message()));
+  std::string why = absl::StrCat("it ended while the daemon was away: ", taken.message());
+  if (is_saved()) why.clear();
+  SetPhase(Phase::kStopped, std::move(why));
   (void)co_await Persist();
   co_return taken;
 }
@@ -60,6 +63,10 @@ Task<absl::Status> UtilityVm::TakeOver(const AdoptionClaim& claim) {
   if (!system.ok()) co_return system.status();
   system_ = *std::move(system);
   StartPump();
+  if (is_saved()) {
+    const absl::Status stays = co_await EndIfInFile();
+    if (!stays.ok()) co_return stays;
+  }
   paused_ = row_.desired_state == "paused";
   if (wanted.kind == AdoptionClaim::Kind::kIncoming && !wanted.guest_is_loaded) {
     co_return absl::OkStatus();
@@ -78,18 +85,39 @@ Task<absl::Status> UtilityVm::TakeOver(const AdoptionClaim& claim) {
     FreezeGuest();
     co_return absl::OkStatus();
   }
-  // The file system of the locks may hang, and other VMs wait to be taken over.
-  Spawn(deps_.executor, ClaimAdopted(shared_from_this()));
+  // It lives, so what was saved of it must never be restored again.
+  const bool was_in_file = saved_.has_value();
+  ForgetSaved();
   // A VMM that is still told of a migration has to know that its user wants the guest paused.
   std::shared_ptr<ComputeSystem> adopted = system_;
   if (paused_) CO_RETURN_IF_ERROR(co_await adopted->Pause());
   SetPhase(Phase::kUp);
+  // The file system of the locks may hang, and other VMs wait to be taken over.
+  Spawn(deps_.executor, SettleAdopted(shared_from_this()));
   deps_.events.Publish("vm.adopted", row_.id, {{"name", row_.name}});
   if (!paused_) Spawn(deps_.executor, AwaitAgent(shared_from_this()));
+  if (was_in_file) CO_RETURN_IF_ERROR(co_await Persist());
   co_return absl::OkStatus();
 }
 
-Task<void> UtilityVm::ClaimAdopted(std::shared_ptr<UtilityVm> self) {
+// A VMM that runs the guest is right whatever was written down; one that does not holds nothing
+// that the file lacks.
+Task<absl::Status> UtilityVm::EndIfInFile() {
+  const bool runs = co_await Executes();
+  if (runs) {
+    spdlog::error("vm {}: it runs, although it was written down as saved", row_.name);
+    row_.desired_state = "running";
+    co_return absl::OkStatus();
+  }
+  if (saved_is_unreadable_) co_return Refuse("taken over");
+  co_await EndSystem();
+  if (system_ != nullptr) co_return VmmHasNotEnded();
+  co_return absl::NotFoundError("it is saved");
+}
+
+// Lets it go on where a former daemon had it stand still, be it to save it or because it had just
+// come from a file, and did not live to the end of that.
+Task<void> UtilityVm::SettleAdopted(std::shared_ptr<UtilityVm> self) {
   if (co_await self->Executes()) {
     co_await self->ClaimWhatRuns(self->row_.epoch);
     co_return;
@@ -97,32 +125,21 @@ Task<void> UtilityVm::ClaimAdopted(std::shared_ptr<UtilityVm> self) {
   // What has ended meanwhile has given it up.
   if (self->system_ == nullptr) co_return;
   // Whoever lets it run asks again.
-  const absl::Status claimed = co_await self->ClaimFence(self->row_.epoch);
-  if (!claimed.ok()) {
-    spdlog::error("vm {}: it does not run here, and may not: {}", self->row_.name,
-                  claimed.ToString());
-    co_return;
-  }
-  co_await self->RunOnInterrupted();
-}
-
-// A former daemon had it stand still to save it, and did not live to the end of that; or it has
-// come by a migration, and its user paused it.
-Task<void> UtilityVm::RunOnInterrupted() {
-  auto self = shared_from_this();
-  AsyncMutex::Guard lock = co_await operation_.Lock();
-  std::shared_ptr<ComputeSystem> system = system_;
-  if (system == nullptr || !session().empty() || phase_ != Phase::kUp) co_return;
+  absl::Status runs = co_await self->ClaimFence(self->row_.epoch);
+  AsyncMutex::Guard lock = co_await self->operation_.Lock();
+  std::shared_ptr<ComputeSystem> system = self->system_;
+  const bool ours = system != nullptr && self->session().empty() && self->phase_ == Phase::kUp;
+  if (!ours) co_return;
   const schema::MigrationCancelOptions source{schema::MigrationOrigin::kSource};
-  absl::Status runs = co_await system->CancelLiveMigration(source);
-  if (runs.ok()) runs = co_await RunOn();
-  if (runs.ok() || system_ == nullptr) co_return;
-  spdlog::error("vm {}: it stands still: {}", row_.name, runs.ToString());
+  if (runs.ok()) runs = co_await system->CancelLiveMigration(source);
+  if (runs.ok()) runs = co_await self->RunOn();
+  if (runs.ok() || self->system_ == nullptr) co_return;
+  spdlog::error("vm {}: it stands still: {}", self->row_.name, runs.ToString());
   // So that whoever looks sees it, and can let it go on.
-  paused_ = true;
-  row_.desired_state = "paused";
-  const absl::Status stored = co_await Persist();
-  if (!stored.ok()) spdlog::error("vm {}: {}", row_.name, stored.ToString());
+  self->paused_ = true;
+  self->row_.desired_state = "paused";
+  const absl::Status stored = co_await self->Persist();
+  if (!stored.ok()) spdlog::error("vm {}: {}", self->row_.name, stored.ToString());
 }
 
 Task<bool> UtilityVm::Executes() {
@@ -142,7 +159,7 @@ Task<void> UtilityVm::ClaimWhatRuns(uint64_t epoch) {
 }
 
 absl::Status UtilityVm::AdoptGuest() {
-  MakeGuest(Spools::kKept);
+  MakeGuest();
   if (!row_.guest_state.empty()) {
     auto state = DecodeGuest(row_.guest_state);
     if (state.ok()) {

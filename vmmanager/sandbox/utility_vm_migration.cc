@@ -156,7 +156,8 @@ Task<absl::Status> UtilityVm::PrepareIncoming(const schema::MigrationInitializeO
   CO_RETURN_IF_ERROR(co_await deps_.fence.Prepare(row_.id));
   system_ = *std::move(system);
   StartPump();
-  MakeGuest(Spools::kNew);
+  ClearSpools();
+  MakeGuest();
   schema::StartOptions start;
   start.destination_migration_options = options;
   CO_RETURN_IF_ERROR(co_await system_->Start(start, &endpoint));

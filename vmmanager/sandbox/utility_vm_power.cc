@@ -27,7 +27,8 @@ Task<absl::Status> UtilityVm::Start() {
   if (phase_ == Phase::kUp && !paused_) co_return absl::OkStatus();
   if (phase_ != Phase::kStopped && phase_ != Phase::kFailed) co_return NotYet("started");
   CO_RETURN_IF_ERROR(RefuseIfMigrating("started"));
-  if (saved_.has_value()) co_return Refuse("booted");
+  if (is_saved()) co_return Refuse("booted");
+  if (system_ != nullptr) co_return VmmHasNotEnded();
   SetPhase(Phase::kStarting);
   deps_.events.Publish("vm.starting", row_.id, {{"name", row_.name}});
   absl::Status booted = co_await deps_.fence.Prepare(row_.id);
@@ -47,6 +48,7 @@ Task<absl::Status> UtilityVm::Start() {
   }
   SetPhase(Phase::kUp);
   paused_ = false;
+  ForgetSaved();
   row_.desired_state = "running";
   deps_.events.Publish("vm.started", row_.id, {{"name", row_.name}});
   co_return co_await Persist();
@@ -64,7 +66,8 @@ Task<absl::Status> UtilityVm::Boot() {
   if (!system.ok()) co_return system.status();
   system_ = *std::move(system);
   StartPump();
-  MakeGuest(Spools::kNew);
+  ClearSpools();
+  MakeGuest();
   CO_RETURN_IF_ERROR(guest_->Listen());
   const schema::StartOptions options;
   CO_RETURN_IF_ERROR(AsFenceHeld(co_await system_->Start(options, nullptr)));
@@ -97,6 +100,11 @@ Task<void> UtilityVm::EndSystem() {
 
 Task<absl::Status> UtilityVm::Stop(bool force, milliseconds timeout) {
   auto self = shared_from_this();
+  // Its disk may hang, and whoever holds the lock with it.
+  if (force && (phase_ == Phase::kSaving || phase_ == Phase::kRestoring)) {
+    called_off_ = true;
+    Pulse();
+  }
   AsyncMutex::Guard lock = co_await operation_.Lock();
   CO_RETURN_IF_ERROR(CheckHere());
   CO_RETURN_IF_ERROR(RefuseIfMigrating("stopped"));

@@ -26,22 +26,42 @@ schema::MigrationFinalizedOptions RunRestored(bool paused) {
   return run;
 }
 
+// What a save leaves behind goes, however long its disk takes for that.
+Task<void> DiscardLater(std::function<Task<absl::Status>(absl::Status)> discard,
+                        absl::Status cause) {
+  (void)co_await discard(std::move(cause));
+}
+
 }  // namespace
 
 absl::Status UtilityVm::CheckSavable() const {
   RETURN_IF_ERROR(RefuseIfMigrating("saved"));
-  if (phase_ != Phase::kUp) return Refuse("saved");
+  // Without its guest's connection nobody knows its processes.
+  if (phase_ != Phase::kUp || guest_ == nullptr) return Refuse("saved");
   RETURN_IF_ERROR(CheckArrived("saved"));
   return CheckSharesNothing(spec_);
 }
 
 std::optional<state::v1::SavedRecord> UtilityVm::saved() const {
-  return phase_ == Phase::kStopped ? saved_ : std::nullopt;
+  if (phase_ != Phase::kStopped || !is_saved()) return std::nullopt;
+  return saved_.value_or(state::v1::SavedRecord());
 }
 
 bool UtilityVm::in_file() const {
   return phase_ == Phase::kSaving || phase_ == Phase::kRestoring ||
-         (phase_ == Phase::kStopped && saved_.has_value());
+         (phase_ == Phase::kStopped && is_saved());
+}
+
+absl::Status UtilityVm::VmmHasNotEnded() const {
+  return rpc::ErrorWithReason(absl::StatusCode::kFailedPrecondition,
+                              absl::StrCat("a VMM of VM ", row_.name, " has not ended yet"),
+                              "vmm_not_ended", "Try again in a moment.");
+}
+
+absl::Status UtilityVm::CalledOff(const std::string& what) const {
+  if (!called_off_) return absl::DeadlineExceededError("it took too long");
+  return absl::CancelledError(
+      absl::StrCat("VM ", row_.name, " was told to stop at once while it was being ", what));
 }
 
 Task<absl::Status> UtilityVm::Save(SaveSteps steps) {
@@ -51,22 +71,27 @@ Task<absl::Status> UtilityVm::Save(SaveSteps steps) {
   CO_RETURN_IF_ERROR(CheckHere());
   CO_RETURN_IF_ERROR(CheckSavable());
   const bool was_paused = paused_;
+  called_off_ = false;
   SetPhase(Phase::kSaving);
   deps_.events.Publish("vm.saving", row_.id, {{"name", row_.name}});
   // A daemon that stops leaves it standing still, and the next one lets it run on.
-  const std::function<bool()> stays = [this] { return !detached_; };
+  const std::function<bool()> stays = [this] { return !detached_ && !called_off_; };
   auto first = co_await (WriteAll(&steps) || AwaitWhile(stays, kNoLimit));
   if (detached_) co_return CheckHere();
-  absl::Status written = absl::DeadlineExceededError("it took too long");
+  absl::Status written = CalledOff("saved");
   if (first.index() == 0) written = std::get<0>(std::move(first));
+  written_ = false;
   if (written.ok() && !steps.live_on) written = co_await LeaveForFile();
   if (written.ok() && !steps.live_on) co_return written;
-  if (!written.ok()) {
-    saved_.reset();
+  if (detached_) co_return CheckHere();
+  if (!written.ok()) ForgetSaved();
+  // First of all, for a disk that fails may take its time.
+  co_await RunOnUnsaved(was_paused);
+  if (!written.ok() && called_off_) {
+    Spawn(deps_.executor, DiscardLater(steps.discard, written));
+  } else if (!written.ok()) {
     written = co_await steps.discard(std::move(written));
   }
-  if (detached_) co_return CheckHere();
-  co_await RunOnUnsaved(was_paused);
   deps_.events.Publish(written.ok() ? "vm.saved" : "vm.save_failed", row_.id,
                        {{"name", row_.name}, {"error", std::string(written.message())}});
   co_return NotSaved(written);
@@ -100,7 +125,11 @@ Task<absl::Status> UtilityVm::WriteAll(SaveSteps* steps) {
 Task<absl::Status> UtilityVm::LeaveForFile() {
   const std::string desired = std::exchange(row_.desired_state, "stopped");
   absl::Status stored = co_await Persist();
-  if (!stored.ok()) {
+  // With its VMM gone the file is all that there is of it.
+  if (!stored.ok() && system_ == nullptr) {
+    spdlog::error("vm {}: it is saved in {}, and that is not written down: {}", row_.name,
+                  saved_->file(), stored.ToString());
+  } else if (!stored.ok()) {
     row_.desired_state = desired;
     co_return stored;
   }
@@ -137,6 +166,8 @@ Task<void> UtilityVm::RunOnUnsaved(bool was_paused) {
     co_return;
   }
   SetPhase(Phase::kUp);
+  // It is about to be ended.
+  if (called_off_) co_return;
   absl::Status runs;
   if (!was_paused) runs = co_await RunOn();
   if (guest_ != nullptr && !was_paused) guest_->RunsAgain();
@@ -165,51 +196,69 @@ absl::Status UtilityVm::NotSaved(const absl::Status& cause) const {
 absl::Status UtilityVm::CheckRestorable(const SavedMachine& machine) const {
   RETURN_IF_ERROR(RefuseIfMigrating("restored"));
   if (phase_ != Phase::kStopped && phase_ != Phase::kFailed) return Refuse("restored");
-  if (system_ != nullptr) {
-    return absl::FailedPreconditionError(
-        absl::StrCat("a VMM of VM ", row_.name, " has not ended yet; try again"));
-  }
-  if (machine.record.has_value() && saved_.has_value()) return Refuse("restored from another file");
+  if (system_ != nullptr) return VmmHasNotEnded();
+  if (machine.record.has_value() && is_saved()) return Refuse("restored from another file");
   if (machine.record.has_value()) return absl::OkStatus();
-  if (saved_.has_value() && !saved_->consumed() && saved_->sha256() == machine.sha256) {
+  if (is_saved() && !saved_is_unreadable_ && saved_->sha256() == machine.sha256) {
     return absl::OkStatus();
   }
-  return absl::AbortedError(
-      absl::StrCat("VM ", row_.name, " is not in that file any more; try again"));
+  return rpc::ErrorWithReason(absl::StatusCode::kAborted,
+                              absl::StrCat("VM ", row_.name, " is not in that file any more"),
+                              "saved_meanwhile", "Try again.");
 }
 
 Task<absl::Status> UtilityVm::Restore(SavedMachine machine, RestoreSteps steps) {
   auto self = shared_from_this();
   AsyncMutex::Guard lock = co_await operation_.Lock();
   CO_RETURN_IF_ERROR(CheckHere());
-  CO_RETURN_IF_ERROR(CheckRestorable(machine));
+  absl::Status may = CheckRestorable(machine);
+  if (!may.ok()) {
+    may.SetPayload(kHasNotRun, absl::Cord());
+    co_return may;
+  }
   const std::optional<state::v1::SavedRecord> before = saved_;
+  const schema::ComputeSystem document = document_;
   if (machine.record.has_value()) saved_ = machine.record;
+  called_off_ = false;
   SetPhase(Phase::kRestoring);
   deps_.events.Publish("vm.restoring", row_.id, {{"name", row_.name}});
   absl::Status loaded = co_await deps_.fence.Prepare(row_.id);
   if (loaded.ok()) loaded = co_await ClaimFence(row_.epoch);
   if (loaded.ok()) loaded = CheckHere();
   if (loaded.ok()) loaded = co_await Load(&machine, &steps);
+  if (loaded.ok()) loaded = co_await steps.before_run();
   if (loaded.ok()) loaded = co_await RunLoaded(machine.paused);
   if (detached_) co_return CheckHere();
   if (phase_ != Phase::kRestoring) co_return loaded;
+  const bool has_run = saved_->consumed();
+  if (!has_run) {
+    co_await steps.put_back();
+    loaded.SetPayload(kHasNotRun, absl::Cord());
+  }
+  co_await GiveUpRestore(before, document, std::string(loaded.message()));
+  co_return loaded;
+}
+
+Task<void> UtilityVm::GiveUpRestore(std::optional<state::v1::SavedRecord> before,
+                                    schema::ComputeSystem document, std::string why) {
   co_await EndSystem();
   co_await deps_.fence.Release(row_.id);
   DropAttachedDisks();
-  // It may have run, and then what was saved is too old.
-  const bool used = saved_->consumed();
-  saved_ = used ? std::nullopt : before;
+  document_ = std::move(document);
+  row_.document_json = schema::ToJson(document_);
+  // What may have run is newer than its file.
+  if (!saved_->consumed()) saved_ = std::move(before);
   row_.desired_state = "stopped";
-  SetPhase(Phase::kStopped, absl::StrCat("it could not go on: ", loaded.message()));
+  SetPhase(Phase::kStopped, absl::StrCat("it could not go on: ", why));
   deps_.events.Publish("vm.restore_failed", row_.id, {{"error", row_.state_reason}});
-  if (!saved_.has_value()) TellEnded();
-  (void)co_await Persist();
-  co_return loaded;
+  if (!is_saved()) TellEnded();
+  const absl::Status stored = co_await Persist();
+  if (!stored.ok()) spdlog::error("vm {}: {}", row_.name, stored.ToString());
 }
 
 // Up to a guest that could run.
 Task<absl::Status> UtilityVm::Load(SavedMachine* machine, RestoreSteps* steps) {
+  using asio::experimental::awaitable_operators::operator||;
   document_ = machine->document;
   row_.document_json = schema::ToJson(document_);
   auto made = co_await deps_.backend.Create(row_.id, document_);
@@ -217,7 +266,7 @@ Task<absl::Status> UtilityVm::Load(SavedMachine* machine, RestoreSteps* steps) {
   system_ = *std::move(made);
   std::shared_ptr<ComputeSystem> system = system_;
   StartPump();
-  MakeGuest(Spools::kNew);
+  MakeGuest();
   schema::StartOptions start;
   start.destination_migration_options.emplace().origin = schema::MigrationOrigin::kDestination;
   CO_RETURN_IF_ERROR(co_await system->Start(start, &machine->endpoint));
@@ -226,6 +275,20 @@ Task<absl::Status> UtilityVm::Load(SavedMachine* machine, RestoreSteps* steps) {
   Reached("RESTORE.listening");
   steps->send();
   Spawn(deps_.executor, EndUnlessSent(shared_from_this(), steps->sent));
+  const std::function<bool()> stays = [this] { return !detached_ && !called_off_; };
+  auto first = co_await (TakeMemory(system, steps) || AwaitWhile(stays, kNoLimit));
+  CO_RETURN_IF_ERROR(CheckHere());
+  if (first.index() != 0) co_return CalledOff("restored");
+  CO_RETURN_IF_ERROR(std::get<0>(std::move(first)));
+  if (guest_ == nullptr) co_return absl::AbortedError("the VMM ended when it had everything");
+  // Until here nothing of what it has printed so far is lost.
+  ClearSpools();
+  CO_RETURN_IF_ERROR(guest_->Restore(machine->guest));
+  co_return guest_->Listen();
+}
+
+Task<absl::Status> UtilityVm::TakeMemory(std::shared_ptr<ComputeSystem> system,
+                                         RestoreSteps* steps) {
   const schema::MigrationTransferOptions incoming{schema::MigrationOrigin::kDestination};
   const TransferHooks hooks;
   const absl::Status taken = co_await system->StartLiveMigrationTransfer(incoming, hooks);
@@ -233,11 +296,7 @@ Task<absl::Status> UtilityVm::Load(SavedMachine* machine, RestoreSteps* steps) {
   // A stream that ended early is the reader's to explain.
   if (!sent.ok() && !absl::IsAborted(sent)) co_return sent;
   CO_RETURN_IF_ERROR(taken);
-  CO_RETURN_IF_ERROR(sent);
-  if (guest_ == nullptr) co_return absl::AbortedError("the VMM ended when it had everything");
-  CO_RETURN_IF_ERROR(guest_->Restore(machine->guest));
-  CO_RETURN_IF_ERROR(guest_->Listen());
-  co_return co_await steps->before_run();
+  co_return sent;
 }
 
 // A VMM waits for its memory for ever.
@@ -264,16 +323,24 @@ Task<absl::Status> UtilityVm::RunLoaded(bool paused) {
   bool may_have_run = ran.ok();
   const schema::MigrationFinalizedOptions run = RunRestored(paused);
   if (ran.ok()) ran = co_await system->FinalizeLiveMigration(run);
-  if (!ran.ok()) {
-    may_have_run = may_have_run && !ran.GetPayload(kHasNotRun).has_value();
-    saved_->set_consumed(may_have_run);
+  may_have_run = may_have_run && !ran.GetPayload(kHasNotRun).has_value();
+  if (!ran.ok() && !may_have_run) {
+    saved_->set_consumed(false);
     co_return AsFenceHeld(ran);
   }
   Reached("RESTORE.ran");
   if (system_ == nullptr) co_return absl::AbortedError("it ended as soon as it went on");
+  if (!ran.ok()) {
+    // Without an answer it may run, or do so in a moment: then it must not be ended, for its file
+    // is too old by now.
+    spdlog::error("vm {}: its VMM does not say that it runs: {}", row_.name, ran.ToString());
+    const schema::MigrationCancelOptions source{schema::MigrationOrigin::kSource};
+    (void)co_await system->CancelLiveMigration(source);
+  }
   paused_ = paused;
-  saved_.reset();
+  ForgetSaved();
   SetPhase(Phase::kUp);
+  if (!ran.ok()) Spawn(deps_.executor, SettleAdopted(shared_from_this()));
   if (!paused) Spawn(deps_.executor, AwaitAgent(shared_from_this()));
   deps_.events.Publish("vm.restored", row_.id, {{"name", row_.name}});
   // It runs; the next daemon finds it as it is.
@@ -286,15 +353,20 @@ Task<absl::Status> UtilityVm::DiscardSaved(std::string sha256) {
   auto self = shared_from_this();
   AsyncMutex::Guard lock = co_await operation_.Lock();
   CO_RETURN_IF_ERROR(CheckHere());
-  if (phase_ != Phase::kStopped || !saved_.has_value()) co_return Refuse("discarded");
-  if (saved_->sha256() != sha256) {
+  if (phase_ != Phase::kStopped || !is_saved()) co_return Refuse("discarded");
+  if (!saved_is_unreadable_ && saved_->sha256() != sha256) {
     co_return absl::AbortedError(
         absl::StrCat("VM ", row_.name, " was saved anew meanwhile; try again"));
   }
-  const std::optional<state::v1::SavedRecord> before = std::exchange(saved_, std::nullopt);
+  const std::optional<state::v1::SavedRecord> before = saved_;
+  const bool was_unreadable = saved_is_unreadable_;
+  const std::string record = row_.saved;
+  ForgetSaved();
   absl::Status stored = co_await Persist();
   if (!stored.ok()) {
     saved_ = before;
+    saved_is_unreadable_ = was_unreadable;
+    row_.saved = record;
     co_return stored;
   }
   SetPhase(Phase::kStopped, "what was saved of it was discarded");
@@ -306,60 +378,6 @@ Task<absl::Status> UtilityVm::DiscardSaved(std::string sha256) {
 Task<void> UtilityVm::AwaitOperation() {
   auto self = shared_from_this();
   const AsyncMutex::Guard lock = co_await operation_.Lock();
-}
-
-// A VMM that runs the guest is right whatever was written down; one that does not holds nothing
-// that the file lacks, unless that was consumed already.
-Task<absl::Status> UtilityVm::AdoptSaved() {
-  auto system = co_await deps_.backend.Adopt(row_.id, document_, row_.adoption_record);
-  const bool consumed = saved_->consumed();
-  if (!system.ok()) {
-    row_.adoption_record.clear();
-    row_.guest_state.clear();
-    DropAttachedDisks();
-    if (consumed) {
-      saved_.reset();
-      SetPhase(Phase::kStopped, "it ended when it had just gone on from what was saved");
-    }
-    row_.desired_state = "stopped";
-    co_return co_await Persist();
-  }
-  system_ = *std::move(system);
-  StartPump();
-  const bool runs = co_await Executes();
-  if (!consumed && !runs) {
-    co_await EndSystem();
-    row_.desired_state = "stopped";
-    SetPhase(Phase::kStopped);
-    co_return co_await Persist();
-  }
-  if (!consumed) {
-    spdlog::error("vm {}: it runs, although it was written down as saved", row_.name);
-    row_.desired_state = "running";
-  }
-  co_return co_await GoOnRestored();
-}
-
-Task<absl::Status> UtilityVm::GoOnRestored() {
-  paused_ = row_.desired_state == "paused";
-  std::shared_ptr<ComputeSystem> system = system_;
-  absl::Status taken = AdoptGuest();
-  const bool runs = co_await Executes();
-  if (taken.ok() && !runs) taken = co_await ClaimFence(row_.epoch);
-  if (taken.ok() && !runs) {
-    // One that has run already, and stands still for another reason, refuses that.
-    const schema::MigrationFinalizedOptions run = RunRestored(paused_);
-    taken = AsFenceHeld(co_await system->FinalizeLiveMigration(run));
-  }
-  // It lives, so it must never be restored again, whatever of it could not be taken over.
-  saved_.reset();
-  SetPhase(Phase::kUp,
-           taken.ok() ? "" : absl::StrCat("not all of it was taken over: ", taken.message()));
-  if (runs || !taken.ok()) Spawn(deps_.executor, ClaimAdopted(shared_from_this()));
-  deps_.events.Publish("vm.adopted", row_.id, {{"name", row_.name}});
-  if (!paused_ && guest_ != nullptr) Spawn(deps_.executor, AwaitAgent(shared_from_this()));
-  CO_RETURN_IF_ERROR(co_await Persist());
-  co_return taken;
 }
 
 Task<absl::Status> UtilityVm::Set(v1::SetVmRequest changes) {

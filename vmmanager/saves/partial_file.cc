@@ -47,12 +47,22 @@ absl::Status NameTaken(const std::string& path) {
   return absl::AlreadyExistsError(StrCat(path, " exists; remove it, or choose another name"));
 }
 
+// Never another file's. Returns the error's number, or 0.
+int GiveName(const std::string& draft, const std::string& path) {
+  if (::renameat2(AT_FDCWD, draft.c_str(), AT_FDCWD, path.c_str(), RENAME_NOREPLACE) == 0) return 0;
+  if (errno != EINVAL) return errno;
+  // NFS, for one, knows no such renaming.
+  if (::link(draft.c_str(), path.c_str()) != 0) return errno;
+  ::unlink(draft.c_str());
+  return 0;
+}
+
 }  // namespace
 
 absl::StatusOr<std::unique_ptr<PartialFile>> PartialFile::Create(std::string path,
                                                                  const Options& options) {
   // Said before all of it is written.
-  if (!options.replace && ::access(path.c_str(), F_OK) == 0) return NameTaken(path);
+  if (::access(path.c_str(), F_OK) == 0) return NameTaken(path);
   const bool bypass_cache = options.bypass_cache;
   ASSIGN_OR_RETURN(std::string draft, DraftName(path));
   Buffer buffer(static_cast<char*>(std::aligned_alloc(kAlignment, kBufferBytes)));
@@ -70,16 +80,15 @@ absl::StatusOr<std::unique_ptr<PartialFile>> PartialFile::Create(std::string pat
   }
   return std::unique_ptr<PartialFile>(
       new PartialFile(std::move(path), std::move(draft), std::move(file),
-                      bypass_cache && !cannot_bypass, options.replace, std::move(buffer)));
+                      bypass_cache && !cannot_bypass, std::move(buffer)));
 }
 
 PartialFile::PartialFile(std::string path, std::string draft, UniqueFd file, bool direct,
-                         bool replace, Buffer buffer)
+                         Buffer buffer)
     : path_(std::move(path)),
       draft_(std::move(draft)),
       file_(std::move(file)),
       direct_(direct),
-      replace_(replace),
       buffer_(std::move(buffer)) {}
 
 PartialFile::~PartialFile() {
@@ -138,17 +147,16 @@ absl::Status PartialFile::Commit() {
   if (direct_) RETURN_IF_ERROR(StopBypass());
   RETURN_IF_ERROR(WriteOut());
   if (::fsync(file_.get()) != 0) return Failure(errno);
-  const unsigned how = replace_ ? 0 : RENAME_NOREPLACE;
-  if (::renameat2(AT_FDCWD, draft_.c_str(), AT_FDCWD, path_.c_str(), how) != 0) {
-    if (errno == EEXIST) return NameTaken(path_);
-    return absl::ErrnoToStatus(errno, StrCat("cannot give a saved VM the name ", path_));
+  if (const int error = GiveName(draft_, path_); error != 0) {
+    if (error == EEXIST) return NameTaken(path_);
+    return absl::ErrnoToStatus(error, StrCat("cannot give a saved VM the name ", path_));
   }
   draft_.clear();
   const std::string folder_name = SaveFolderOf(path_);
   const UniqueFd folder(::open(folder_name.c_str(), O_RDONLY | O_DIRECTORY | O_CLOEXEC));
   if (!folder.valid() || ::fsync(folder.get()) != 0) {
     // Whoever is told that there is none must not find one.
-    if (!replace_) ::unlink(path_.c_str());
+    ::unlink(path_.c_str());
     return absl::ErrnoToStatus(errno, StrCat("cannot sync the folder ", folder_name));
   }
   return absl::OkStatus();

@@ -15,13 +15,13 @@
 namespace ferry::vm {
 
 // A file that is written from front to back and gets its name only once it is whole and on the
-// disk. Until then it is `path` + ".partial-" + something random, and goes away with the object.
-// All of it blocks. After an error it is of no use.
+// disk; it never takes another file's place (ALREADY_EXISTS). Until then it is `path` +
+// ".partial-" + something random, and goes away with the object. All of it blocks. After an error
+// it is of no use.
 class PartialFile {
  public:
   struct Options {
     bool bypass_cache = false;  // if the file system can
-    bool replace = true;        // a file of that name; ALREADY_EXISTS otherwise
   };
   static absl::StatusOr<std::unique_ptr<PartialFile>> Create(std::string path,
                                                              const Options& options);
@@ -41,8 +41,7 @@ class PartialFile {
 
   using Buffer = std::unique_ptr<char, Free>;
 
-  PartialFile(std::string path, std::string draft, UniqueFd file, bool direct, bool replace,
-              Buffer buffer);
+  PartialFile(std::string path, std::string draft, UniqueFd file, bool direct, Buffer buffer);
   // What was collected.
   absl::Status WriteOut();
   void StartWriteback();
@@ -53,7 +52,6 @@ class PartialFile {
   std::string draft_;  // empty once it has its name
   UniqueFd file_;
   bool direct_;
-  bool replace_;
   Buffer buffer_;
   size_t collected_ = 0;
   uint64_t bytes_ = 0;         // appended

@@ -32,7 +32,6 @@ struct SavedFileOptions {
   int level = 1;              // 1 to 19
   unsigned workers = 1;       // 1 to 16, threads that compress
   bool bypass_cache = false;  // O_DIRECT where the file system can
-  bool replace = true;        // a file of that name; ALREADY_EXISTS otherwise
   std::optional<SaveKey> key;
 };
 

@@ -65,8 +65,7 @@ absl::Status SavedFileWriter::Start(std::string path, const SavedFileOptions& op
   }
   ASSIGN_OR_RETURN(encoder_,
                    MemoryEncoder::Make({zstd, options.level, options.workers}, cipher_.get()));
-  ASSIGN_OR_RETURN(file_,
-                   PartialFile::Create(std::move(path), {options.bypass_cache, options.replace}));
+  ASSIGN_OR_RETURN(file_, PartialFile::Create(std::move(path), {options.bypass_cache}));
   info_.compression = options.compression;
   info_.encrypted = options.key.has_value();
   return file_->Append(prologue_);

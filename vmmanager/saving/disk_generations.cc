@@ -1,5 +1,6 @@
 #include "vmmanager/saving/disk_generations.h"
 
+#include <fcntl.h>
 #include <sys/stat.h>
 
 #include <cerrno>
@@ -10,6 +11,7 @@
 #include "absl/strings/numbers.h"
 #include "absl/strings/str_cat.h"
 #include "bridge/runtime/status_macros.h"
+#include "bridge/runtime/unique_fd.h"
 
 namespace ferry::vm {
 namespace {
@@ -19,8 +21,10 @@ using state::v1::DiskGeneration;
 constexpr int64_t kNanoseconds = 1'000'000'000;
 
 absl::StatusOr<DiskGeneration> Look(const std::string& path) {
+  const UniqueFd disk(::open(path.c_str(), O_RDONLY | O_CLOEXEC | O_NONBLOCK));
   struct stat file {};
-  if (::stat(path.c_str(), &file) != 0) {
+  // What its VMM wrote last may still be on its way, on a network's file system also its time.
+  if (!disk.valid() || ::fsync(disk.get()) != 0 || ::fstat(disk.get(), &file) != 0) {
     return absl::ErrnoToStatus(errno, absl::StrCat("cannot look at the disk ", path));
   }
   DiskGeneration generation;

@@ -28,6 +28,8 @@ Task<void> StopOne(SavedStates* saves, std::shared_ptr<UtilityVm> vm, HostDownOp
                    std::shared_ptr<Rest> rest) {
   v1::StopVmRequest request;
   request.set_or_shutdown(options.or_shutdown);
+  // Whoever set the host's default wants it kept then, as much as who set the VM's.
+  if (saves->SavesOnStop(*vm, request)) request.set_save(true);
   const auto stopped = co_await saves->Stop(vm, std::move(request), options.within);
   if (!stopped.ok()) {
     spdlog::error("vm {}: it was not stopped with its host: {}", vm->name(),

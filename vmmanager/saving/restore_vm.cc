@@ -1,21 +1,16 @@
 // How a VM goes on from its file.
 #include <spdlog/spdlog.h>
-#include <sys/stat.h>
-#include <unistd.h>
 
 #include <algorithm>
-#include <cerrno>
-#include <cstring>
 #include <map>
-#include <set>
 #include <utility>
 
-#include "absl/cleanup/cleanup.h"
 #include "absl/strings/str_cat.h"
 #include "bridge/runtime/status_macros.h"
 #include "vmmanager/containers/container_record.h"
 #include "vmmanager/rpc/error_info.h"
 #include "vmmanager/sandbox/incoming_machine.h"
+#include "vmmanager/sandbox/private_socket.h"
 #include "vmmanager/saving/disk_generations.h"
 #include "vmmanager/saving/saved_states.h"
 #include "vmmanager/state/fingerprint_check.h"
@@ -41,11 +36,24 @@ struct SavedStates::Source {
 namespace {
 
 constexpr char kRefused[] = "restore_refused";
-constexpr char kSocketName[] = "/m";
+constexpr char kEnded[] = "restore_ended";
+constexpr size_t kStemChars = 8;
 
 // What the machine boots from is in the memory of one that has booted.
 bool IsOfTheImage(const v1::Difference& difference) {
   return difference.field() == "kernel" || difference.field() == "initrd";
+}
+
+schema::Attachment Disk(const std::string& path, const std::string& format, bool read_only) {
+  schema::Attachment disk;
+  disk.path = path;
+  disk.format = format;
+  disk.read_only = read_only;
+  return disk;
+}
+
+bool IsThatDisk(const schema::Attachment& one, const schema::Attachment& other) {
+  return one.path == other.path && one.format == other.format && one.read_only == other.read_only;
 }
 
 absl::Status Unreadable() { return absl::DataLossError("what it says of the VM cannot be read"); }
@@ -78,6 +86,16 @@ Task<absl::StatusOr<SavedStates::Warnings>> SavedStates::Start(Vm vm, v1::StartV
     CO_RETURN_IF_ERROR(co_await vm->Start());
     co_return warnings;
   }
+  if (saved.has_value() && saved->file().empty()) {
+    co_return rpc::ErrorWithReason(
+        absl::StatusCode::kFailedPrecondition,
+        absl::StrCat("a newer ferryd has saved VM ", vm->name(),
+                     ", and this one cannot read where"),
+        "saved_by_newer",
+        absl::StrCat("Use that one; or boot the VM, and lose what was saved: ferryctl start "
+                     "--discard-saved ",
+                     vm->name()));
+  }
   state::v1::SavedRecord record = saved.value_or(state::v1::SavedRecord());
   if (!saved.has_value()) {
     record.set_schema_version(kStateSchemaVersion);
@@ -95,6 +113,7 @@ Task<absl::StatusOr<SavedStates::Warnings>> SavedStates::Start(Vm vm, v1::StartV
   // Somebody else may have let it go on meanwhile, which is what was asked for.
   const bool runs = vm->state() == v1::VM_STATE_RUNNING;
   if (runs && !from_file) co_return warnings;
+  if (rpc::ReasonOf(went_on) == kEnded) (void)co_await PutAside(record);
   if (!request.or_boot() || rpc::ReasonOf(went_on) != kRefused) co_return went_on;
   std::string kept = record.file();
   if (saved.has_value()) {
@@ -115,20 +134,17 @@ absl::Status SavedStates::ToTell(const UtilityVm& vm, const Source& source,
   // nothing of the file.
   const auto info = rpc::GetErrorInfo(why);
   const bool told = info.has_value() && !info->reason().empty();
-  if (told || absl::IsDeadlineExceeded(why)) return why;
+  const bool has_not_run = why.GetPayload(kHasNotRun).has_value();
+  if (told || absl::IsDeadlineExceeded(why) || absl::IsCancelled(why)) return why;
+  if (absl::IsUnavailable(why) && !has_not_run) return why;
   const std::string& file = source.record.file();
   const std::string text =
       absl::StrCat("VM ", vm.name(), " cannot go on from ", file, ": ", why.message());
-  const v1::VmState state = vm.state();
-  if (state == v1::VM_STATE_STOPPED && !source.is_new) {
+  if (!has_not_run) {
     return rpc::ErrorWithReason(
         absl::StatusCode::kAborted,
         absl::StrCat(text, "; it may have run for a moment, so it cannot go on from there again"),
-        "restore_ended", absl::StrCat("Boot it: ferryctl start ", vm.name()));
-  }
-  if (state != v1::VM_STATE_SAVED && state != v1::VM_STATE_STOPPED &&
-      state != v1::VM_STATE_FAILED) {
-    return why;
+        kEnded, absl::StrCat("Boot it: ferryctl start ", vm.name()));
   }
   const absl::StatusCode code =
       absl::IsDataLoss(why) ? why.code() : absl::StatusCode::kFailedPrecondition;
@@ -142,27 +158,28 @@ absl::Status SavedStates::ToTell(const UtilityVm& vm, const Source& source,
 Task<absl::Status> SavedStates::GoOn(Vm vm, std::shared_ptr<Source> source) {
   absl::Status fits = co_await Read(vm, source);
   if (fits.ok()) fits = co_await FitHere(vm, source);
-  if (!fits.ok()) co_return ToTell(*vm, *source, fits);
-  CO_ASSIGN_OR_RETURN(const std::string socket, MakeSocket(vm->id()));
-  const absl::Cleanup remove_socket = [socket] {
-    ::unlink(socket.c_str());
-    ::rmdir(socket.substr(0, socket.rfind('/')).c_str());
-  };
+  if (!fits.ok()) {
+    fits.SetPayload(kHasNotRun, absl::Cord());
+    co_return ToTell(*vm, *source, fits);
+  }
+  CO_ASSIGN_OR_RETURN(const PrivateSocket socket,
+                      PrivateSocket::Make(options_.socket_folder, vm->id().substr(0, kStemChars),
+                                          options_.vmm_owner));
   SavedMachine machine;
   machine.document = source->document;
   machine.guest = source->cut.guest;
   machine.paused = source->cut.paused_by_user;
-  machine.endpoint.unix_path = socket;
+  machine.endpoint.unix_path = socket.path();
   machine.sha256 = source->file->info().sha256;
   if (source->is_new) machine.record = source->record;
   RestoreSteps steps;
-  steps.send = [source, socket] { source->file->Send(socket); };
+  steps.send = [source, path = socket.path()] { source->file->Send(path); };
   steps.sent = [source]() -> Task<absl::Status> { co_return co_await source->file->Sent(); };
   steps.before_run = [this, id = vm->id(), source]() -> Task<absl::Status> {
     co_return co_await Bring(id, source);
   };
+  steps.put_back = [this, id = vm->id(), source]() -> Task<void> { co_await PutBack(id, source); };
   const absl::Status restored = co_await vm->Restore(std::move(machine), std::move(steps));
-  if (!restored.ok()) co_await PutBack(vm->id(), source);
   // They are as the VM is, whatever that is now.
   if (containers_ != nullptr) co_await containers_->VmArrived(vm->id());
   if (restored.ok()) co_return restored;
@@ -216,6 +233,8 @@ Task<absl::Status> SavedStates::FitHere(Vm vm, std::shared_ptr<Source> source) {
         absl::StrCat("this host is not what it was then (", ToText(here.differences), ")"));
   }
   source->document = std::move(here.document);
+  // Nor has whoever wrote the file a say in what it would boot from.
+  source->document.virtual_machine.chipset = vm->document().virtual_machine.chipset;
   source->document.virtual_machine.devices.hv_socket =
       vm->document().virtual_machine.devices.hv_socket;
   CO_RETURN_IF_ERROR(CheckContainers(*vm, *source));
@@ -254,21 +273,28 @@ absl::Status SavedStates::CheckContainers(const UtilityVm& vm, const Source& sou
 
 // Whoever wrote the file has no say in which files of this host a VM gets.
 absl::Status SavedStates::CheckDisksAreIts(const UtilityVm& vm, const Source& source) const {
-  std::set<std::string> its;
-  for (const v1::DiskSpec& disk : vm.spec().disks()) its.insert(disk.file());
+  std::vector<schema::Attachment> its;
+  for (const v1::DiskSpec& disk : vm.spec().disks()) {
+    its.push_back(
+        Disk(disk.file(), disk.format().empty() ? "qcow2" : disk.format(), disk.read_only()));
+  }
   if (containers_ != nullptr) {
     for (const auto& container : containers_->Of(vm.id())) {
-      its.insert(container->record().scratch_file());
+      its.push_back(Disk(container->record().scratch_file(), "qcow2", false));
       for (const state::v1::ContainerLayer& layer : container->record().layers()) {
-        its.insert(containers_->deps().images->PathOf(layer.digest()));
+        its.push_back(Disk(containers_->deps().images->PathOf(layer.digest()), "raw", true));
       }
     }
   }
   for (const auto& [controller, scsi] : source.document.virtual_machine.devices.scsi) {
     for (const auto& [lun, disk] : scsi.attachments) {
-      if (its.contains(disk.path)) continue;
+      const auto same = [&disk = disk](const schema::Attachment& one) {
+        return IsThatDisk(one, disk);
+      };
+      if (std::any_of(its.begin(), its.end(), same)) continue;
       return absl::FailedPreconditionError(
-          absl::StrCat("it has a disk ", disk.path, ", which the VM does not have"));
+          absl::StrCat("it has a disk ", disk.path, " (", disk.format,
+                       disk.read_only ? ", read-only" : "", "), which the VM does not have so"));
     }
   }
   return absl::OkStatus();
@@ -296,21 +322,6 @@ Task<void> SavedStates::PutBack(std::string vm_id, std::shared_ptr<Source> sourc
       if (!put.ok()) spdlog::warn("container {}: {}", container->id(), put.ToString());
     }
   }
-}
-
-absl::StatusOr<std::string> SavedStates::MakeSocket(const std::string& vm_id) const {
-  // Short, for the path of a socket must be.
-  std::string folder = absl::StrCat(options_.socket_folder, "/", vm_id.substr(0, 8), ".XXXXXX");
-  if (::mkdtemp(folder.data()) == nullptr) {
-    return absl::UnavailableError(absl::StrCat("cannot make a folder in ", options_.socket_folder,
-                                               ": ", std::strerror(errno)));
-  }
-  const auto& owner = options_.vmm_owner;
-  if (owner && ::chown(folder.c_str(), owner->first, owner->second) != 0) {
-    return absl::UnavailableError(
-        absl::StrCat("cannot give folder ", folder, " to QEMU's user: ", std::strerror(errno)));
-  }
-  return absl::StrCat(folder, kSocketName);
 }
 
 }  // namespace ferry::vm

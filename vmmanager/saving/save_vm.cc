@@ -37,7 +37,6 @@ absl::StatusOr<SavedFileOptions> ToOptions(const v1::SaveOptions& wanted) {
   options.level = std::max(wanted.compression_level(), 1);
   options.workers = std::max(wanted.compression_workers(), 1u);
   options.bypass_cache = wanted.bypass_cache();
-  options.replace = false;
   return options;
 }
 

@@ -10,6 +10,7 @@
 #include "bridge/runtime/status_macros.h"
 #include "vmmanager/images/durable_file.h"
 #include "vmmanager/rpc/error_info.h"
+#include "vmmanager/sandbox/real_folder.h"
 #include "vmmanager/saving/disk_generations.h"
 
 namespace ferry::vm {
@@ -97,15 +98,18 @@ Task<absl::StatusOr<std::string>> SavedStates::MakeOwnFile(std::string vm_id) {
   co_return absl::StrCat(folder, "/", VmInventory::NewId(), kOwnSuffix);
 }
 
-// What lies in our own folder is swept.
-absl::Status SavedStates::CheckUserFile(const std::string& file) const {
+// What lies in our own folders is swept, or somebody else's.
+Task<absl::Status> SavedStates::CheckUserFile(std::string file) const {
   if (file[0] != '/') {
-    return absl::InvalidArgumentError("to_file must be an absolute path on the VM's host");
+    co_return absl::InvalidArgumentError("to_file must be an absolute path on the VM's host");
   }
-  const std::string plain = std::filesystem::path(file).lexically_normal();
-  if (!absl::StartsWith(plain, options_.folder + "/")) return absl::OkStatus();
-  return absl::InvalidArgumentError(
-      absl::StrCat("to_file must not be in ", options_.folder, ", which is ferryd's own"));
+  const std::string folder = std::filesystem::path(file).parent_path();
+  CO_ASSIGN_OR_RETURN(const std::string real, co_await FindRealPath(&digests_.reads(), folder));
+  CO_ASSIGN_OR_RETURN(const std::string own,
+                      co_await FindRealPath(&digests_.reads(), options_.state_folder));
+  if (real != own && !absl::StartsWith(real, own + "/")) co_return absl::OkStatus();
+  co_return absl::InvalidArgumentError(
+      absl::StrCat("to_file must not be in ", options_.state_folder, ", which is ferryd's own"));
 }
 
 Task<absl::Status> SavedStates::Save(Vm vm, v1::SaveVmRequest request) {
@@ -113,7 +117,9 @@ Task<absl::Status> SavedStates::Save(Vm vm, v1::SaveVmRequest request) {
     co_return absl::InvalidArgumentError(
         "live needs to_file: a VM that runs on does not go on from its own saved state");
   }
-  if (!request.to_file().empty()) CO_RETURN_IF_ERROR(CheckUserFile(request.to_file()));
+  if (!request.to_file().empty()) {
+    CO_RETURN_IF_ERROR(co_await CheckUserFile(request.to_file()));
+  }
   CO_RETURN_IF_ERROR(CheckSavable(*vm, request.live()));
   const bool own = request.to_file().empty();
   std::string file = request.to_file();
@@ -129,8 +135,8 @@ Task<absl::StatusOr<SavedStates::Warnings>> SavedStates::Stop(Vm vm, v1::StopVmR
   if (request.force() && request.has_save() && request.save()) {
     co_return absl::InvalidArgumentError("save and force exclude each other: force never saves");
   }
-  // One that is being saved, or restored, is what that makes of it.
-  if (vm->in_file()) co_await vm->AwaitOperation();
+  // One that is being saved, or restored, is what that makes of it; force does not wait for that.
+  if (vm->in_file() && !request.force()) co_await vm->AwaitOperation();
   if (SavesOnStop(*vm, request) && !Stands(vm->state())) {
     v1::SaveVmRequest save;
     *save.mutable_options() = request.save_options();
@@ -139,6 +145,8 @@ Task<absl::StatusOr<SavedStates::Warnings>> SavedStates::Stop(Vm vm, v1::StopVmR
     // What nobody asked to save is not lost by shutting it down.
     const bool asked = request.has_save() || vm->spec().save_on_stop() == v1::SAVE_ON_STOP_YES;
     if (asked && !request.or_shutdown()) co_return saved;
+    // That is the caller's mistake, and says nothing of the VM.
+    if (absl::IsInvalidArgument(saved)) co_return saved;
     warnings.push_back(
         absl::StrCat("it could not be saved, and was shut down instead: ", saved.message()));
   }
@@ -146,15 +154,11 @@ Task<absl::StatusOr<SavedStates::Warnings>> SavedStates::Stop(Vm vm, v1::StopVmR
   co_return warnings;
 }
 
-Task<absl::Status> SavedStates::Set(Vm vm, v1::SetVmRequest request) {
-  co_return co_await vm->Set(std::move(request));
-}
-
 Task<absl::Status> SavedStates::Discard(Vm vm) {
   const auto saved = vm->saved();
   if (!saved.has_value()) co_return absl::OkStatus();
   CO_RETURN_IF_ERROR(co_await vm->DiscardSaved(saved->sha256()));
-  if (!saved->kept()) co_await RemoveFile(saved->file());
+  if (!saved->kept() && !saved->file().empty()) co_await RemoveFile(saved->file());
   co_return absl::OkStatus();
 }
 
@@ -199,6 +203,8 @@ Task<void> SavedStates::Sweep() {
     const bool clear = vms_.Find(row.id).ok() && record.ParseFromString(row.saved);
     if (!clear) unclear.insert(FolderOf(row.id));
     wanted.insert(record.file());
+    // Nobody can tell whether it ran for long enough to write to its disks.
+    if (clear && record.consumed()) (void)co_await PutAside(record);
   }
   FileWork sweep = [folder = options_.folder, wanted, known, unclear] {
     namespace fs = std::filesystem;

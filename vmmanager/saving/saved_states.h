@@ -19,6 +19,7 @@ namespace ferry::vm {
 
 struct SavedStatesOptions {
   std::string folder;         // the host's own saved states, a folder for each VM
+  std::string state_folder;   // where all is that is ferryd's own
   std::string socket_folder;  // for private sockets between us and a VMM
   std::optional<std::pair<uid_t, gid_t>> vmm_owner;  // whom a VMM runs as; nullopt: as we do
   bool save_on_stop = false;                         // of VMs that do not say
@@ -45,18 +46,20 @@ class SavedStates {
   // FAILED_PRECONDITION or DATA_LOSS "restore_refused" if what was saved cannot go on here; it is
   // kept, and named.
   Task<absl::StatusOr<Warnings>> Start(Vm vm, v1::StartVmRequest request);
-  Task<absl::Status> Set(Vm vm, v1::SetVmRequest request);
   Task<absl::Status> Delete(Vm vm, bool discard_saved);
 
-  // Removes what no VM goes on from: a former daemon did not come to that.
+  // Whether stopping it so saves it.
+  bool SavesOnStop(const UtilityVm& vm, const v1::StopVmRequest& request) const;
+
+  // Removes what no VM goes on from: a former daemon did not come to that. What may have run, and
+  // has ended since, is put aside.
   Task<void> Sweep();
 
  private:
   struct Source;  // a file that a VM is to go on from
 
-  bool SavesOnStop(const UtilityVm& vm, const v1::StopVmRequest& request) const;
   std::string FolderOf(const std::string& vm_id) const;
-  absl::Status CheckUserFile(const std::string& file) const;
+  Task<absl::Status> CheckUserFile(std::string file) const;
   absl::Status CheckContainersRest(const UtilityVm& vm) const;
   Task<absl::StatusOr<std::string>> MakeOwnFile(std::string vm_id);
   Task<absl::Status> Write(Vm vm, std::string file, bool own, v1::SaveVmRequest request);
@@ -71,7 +74,6 @@ class SavedStates {
   Task<absl::Status> Bring(std::string vm_id, std::shared_ptr<Source> source);
   Task<void> PutBack(std::string vm_id, std::shared_ptr<Source> source);
   absl::Status ToTell(const UtilityVm& vm, const Source& source, const absl::Status& why) const;
-  absl::StatusOr<std::string> MakeSocket(const std::string& vm_id) const;
   Task<absl::Status> Discard(Vm vm);
   Task<std::string> PutAside(state::v1::SavedRecord record);
   Task<void> RemoveFile(std::string file);

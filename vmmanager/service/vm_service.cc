@@ -32,6 +32,10 @@ absl::StatusOr<schema::PropertyQuery> ToQuery(const v1::GetPropertiesRequest& re
   return query;
 }
 
+milliseconds PatienceOf(const v1::StopVmRequest& request) {
+  return request.timeout_ms() == 0 ? kStopTimeout : milliseconds(request.timeout_ms());
+}
+
 v1::Vm WithWarnings(v1::Vm vm, const SavedStates::Warnings& warnings) {
   for (const std::string& warning : warnings) vm.add_warnings(warning);
   return vm;
@@ -99,18 +103,23 @@ grpc::ServerUnaryReactor* VmService::StartVm(grpc::CallbackServerContext* contex
                          });
 }
 
-Task<absl::StatusOr<v1::Vm>> VmService::Stop(const v1::StopVmRequest& request, bool start_again) {
+Task<absl::StatusOr<v1::Vm>> VmService::Stop(const v1::StopVmRequest& request) {
   auto vm = inventory_.Find(request.vm());
   if (!vm.ok()) co_return vm.status();
-  const milliseconds timeout =
-      request.timeout_ms() == 0 ? kStopTimeout : milliseconds(request.timeout_ms());
-  if (!start_again) {
-    auto stopped = co_await saves_.Stop(*vm, request, timeout);
-    if (!stopped.ok()) co_return stopped.status();
-    co_return WithWarnings((*vm)->Describe(true), *stopped);
+  auto stopped = co_await saves_.Stop(*vm, request, PatienceOf(request));
+  if (!stopped.ok()) co_return stopped.status();
+  co_return WithWarnings((*vm)->Describe(true), *stopped);
+}
+
+// A real reboot, whatever the VM does when it is stopped.
+Task<absl::StatusOr<v1::Vm>> VmService::Restart(const v1::StopVmRequest& request) {
+  if (request.save() || request.or_shutdown() || request.has_save_options()) {
+    co_return absl::InvalidArgumentError("a restart never saves");
   }
+  auto vm = inventory_.Find(request.vm());
+  if (!vm.ok()) co_return vm.status();
   if ((*vm)->in_file()) co_return (*vm)->Refuse("restarted");
-  CO_RETURN_IF_ERROR(co_await (*vm)->Stop(request.force(), timeout));
+  CO_RETURN_IF_ERROR(co_await (*vm)->Stop(request.force(), PatienceOf(request)));
   CO_RETURN_IF_ERROR(co_await (*vm)->Start());
   co_return (*vm)->Describe(true);
 }
@@ -119,7 +128,7 @@ grpc::ServerUnaryReactor* VmService::StopVm(grpc::CallbackServerContext* context
                                             const v1::StopVmRequest* request, v1::Vm* response) {
   return rpc::ServeUnary(context, executor(), request, response,
                          [this](const v1::StopVmRequest& stop) -> Task<absl::StatusOr<v1::Vm>> {
-                           co_return co_await Stop(stop, false);
+                           co_return co_await Stop(stop);
                          });
 }
 
@@ -127,7 +136,7 @@ grpc::ServerUnaryReactor* VmService::RestartVm(grpc::CallbackServerContext* cont
                                                const v1::StopVmRequest* request, v1::Vm* response) {
   return rpc::ServeUnary(context, executor(), request, response,
                          [this](const v1::StopVmRequest& stop) -> Task<absl::StatusOr<v1::Vm>> {
-                           co_return co_await Stop(stop, true);
+                           co_return co_await Restart(stop);
                          });
 }
 
@@ -148,7 +157,7 @@ grpc::ServerUnaryReactor* VmService::SetVm(grpc::CallbackServerContext* context,
                          [this](const v1::SetVmRequest& set) -> Task<absl::StatusOr<v1::Vm>> {
                            auto vm = inventory_.Find(set.vm());
                            if (!vm.ok()) co_return vm.status();
-                           CO_RETURN_IF_ERROR(co_await saves_.Set(*vm, set));
+                           CO_RETURN_IF_ERROR(co_await (*vm)->Set(set));
                            co_return (*vm)->Describe(true);
                          });
 }

@@ -40,7 +40,8 @@ class VmService final : public v1::VmService::CallbackService {
  private:
   const Executor& executor() const { return inventory_.deps().executor; }
   Task<absl::StatusOr<v1::Vm>> Describe(const v1::VmRef& request);
-  Task<absl::StatusOr<v1::Vm>> Stop(const v1::StopVmRequest& request, bool start_again);
+  Task<absl::StatusOr<v1::Vm>> Stop(const v1::StopVmRequest& request);
+  Task<absl::StatusOr<v1::Vm>> Restart(const v1::StopVmRequest& request);
 
   VmInventory& inventory_;
   SavedStates& saves_;

@@ -37,6 +37,7 @@ class Host:
         self.log = self.folder / f"{name}.log"
         self.security = ["--insecure-tcp"]
         self.flags = []  # more of ferryd's, for its next start
+        self.initrd = None  # another than the one that was built, from its next start on
         self.cgroup = None  # of version 2, in which ferryd runs from its next start on
         # Groups of VMs that end with their namespaces would stay.
         self.cgroup_of_vms = "none"
@@ -70,7 +71,7 @@ class Host:
         return [*self.prefix, build / "bin/ferryd", "--state-dir", self.state,
                 "--socket", self.socket, "--listen", self.listen, *self.security,
                 "--advertise", self.address, "--kernel", build / "guest/vmlinuz",
-                "--initrd", build / "guest/initrd.img",
+                "--initrd", self.initrd or build / "guest/initrd.img",
                 "--cgroup", self.cgroup_of_vms, "--log-level", "debug", *self.flags]
 
     def launch(self):

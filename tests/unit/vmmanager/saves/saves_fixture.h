@@ -143,6 +143,7 @@ class SavesTest : public testing::Test {
   SavedFileInfo Save(const SavedFileOptions& options, std::string_view memory,
                      std::string_view head = "the head", std::string_view tail = "the tail",
                      size_t piece = 1024 * 1024) {
+    std::filesystem::remove(path_);  // a saved file never takes the place of another
     auto writer = SavedFileWriter::Create(path_, options);
     EXPECT_TRUE(writer.ok()) << writer.status();
     EXPECT_TRUE((*writer)->WriteHead(head).ok());

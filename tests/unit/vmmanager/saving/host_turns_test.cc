@@ -14,7 +14,7 @@ class HostTurnsTest : public SavingTest {
     v1::SetVmRequest set;
     set.set_save_on_stop(save);
     set.set_autostart(autostart);
-    EXPECT_TRUE(Await(saves_->Set(vm, set)).ok());
+    EXPECT_TRUE(Await(vm->Set(set)).ok());
     return vm;
   }
   void GoDown(bool or_shutdown) {
@@ -46,6 +46,19 @@ TEST_F(HostTurnsTest, WhatCannotBeSavedRunsOnOrIsShutDown) {
   host_.backend.script().FailNext("Save", absl::AbortedError("no"));
   GoDown(true);
   EXPECT_EQ(vm->state(), v1::VM_STATE_STOPPED);
+}
+
+TEST_F(HostTurnsTest, WhatItsHostSavesByDefaultIsNotShutDownEither) {
+  auto vm = Make("web", v1::SAVE_ON_STOP_UNSPECIFIED, false);
+  former_.push_back(std::move(saves_));
+  SavedStatesOptions options = Options();
+  options.save_on_stop = true;
+  saves_ = std::make_unique<SavedStates>(*host_.inventory, nullptr, digests_, options);
+  host_.backend.script().FailNext("Save", absl::AbortedError("no"));
+  GoDown(false);
+  EXPECT_EQ(vm->state(), v1::VM_STATE_RUNNING);
+  GoDown(false);
+  EXPECT_EQ(vm->state(), v1::VM_STATE_SAVED);
 }
 
 TEST_F(HostTurnsTest, OnceAfterEachBootThoseStartThatAreTo) {

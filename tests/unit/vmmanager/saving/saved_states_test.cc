@@ -151,7 +151,9 @@ TEST_F(SavedStatesTest, AnotherFileDoesNotTakeThePlaceOfWhatIsJustSaved) {
 
 TEST_F(SavedStatesTest, AFileOfOnesOwnLiesNotInOurFolder) {
   auto vm = Boot();
-  for (const char* file : {"/saved/file", "/saved/../saved/x/file"}) {
+  std::filesystem::create_directories(folder_.path() + "/state");
+  std::filesystem::create_directory_symlink(folder_.path() + "/state", folder_.path() + "/link");
+  for (const char* file : {"/state/file", "/state/saved/../saved/x/file", "/link/file"}) {
     EXPECT_EQ(Save(vm, folder_.path() + file).code(), absl::StatusCode::kInvalidArgument) << file;
   }
 }
@@ -164,7 +166,7 @@ TEST_F(SavedStatesTest, NothingElseHappensToAVmThatIsBeingSaved) {
   EXPECT_EQ(vm->state(), v1::VM_STATE_SAVING);
   EXPECT_FALSE(host_.System(*vm)->Step());
   EXPECT_FALSE(vm->OpenMigration("session-1", "host-b:1").ok());
-  auto stopping = Begin(vm->Stop(true, milliseconds(0)));
+  auto stopping = Begin(vm->Stop(false, milliseconds(0)));
   auto starting = Begin(saves_->Start(vm, v1::StartVmRequest()));
   Settle();
   EXPECT_FALSE(stopping->has_value());
@@ -173,6 +175,55 @@ TEST_F(SavedStatesTest, NothingElseHappensToAVmThatIsBeingSaved) {
   EXPECT_TRUE(Finish(stopping).ok());
   (void)Finish(starting);
   EXPECT_TRUE(vm->state() == v1::VM_STATE_SAVED || vm->state() == v1::VM_STATE_RUNNING);
+}
+
+TEST_F(SavedStatesTest, WhoStopsItAtOnceWaitsForNoSave) {
+  auto vm = Boot();
+  host_.backend.script().Block("Save");
+  auto saving = Begin(saves_->Save(vm, v1::SaveVmRequest()));
+  Await(host_.backend.script().WaitBlocked("Save"));
+  v1::StopVmRequest stop;
+  stop.set_force(true);
+  EXPECT_TRUE(Stop(vm, stop).ok());
+  EXPECT_EQ(Finish(saving).code(), absl::StatusCode::kCancelled);
+  EXPECT_EQ(vm->state(), v1::VM_STATE_STOPPED);
+  RestartDaemon();
+  EXPECT_EQ(FilesOf(*Found()), 0u);
+  EXPECT_TRUE(Start(Found()).ok());
+}
+
+TEST_F(SavedStatesTest, WhoStopsItAtOnceWaitsForNoRestore) {
+  auto vm = Boot();
+  EXPECT_TRUE(host_.System(*vm)->Step(3));
+  ASSERT_TRUE(Save(vm).ok());
+  host_.backend.script().Block("Load");
+  auto starting = Begin(saves_->Start(vm, v1::StartVmRequest()));
+  Await(host_.backend.script().WaitBlocked("Load"));
+  v1::StopVmRequest stop;
+  stop.set_force(true);
+  EXPECT_TRUE(Stop(vm, stop).ok());
+  EXPECT_EQ(Finish(starting).status().code(), absl::StatusCode::kCancelled);
+  // It has not run, so nothing of it is lost.
+  EXPECT_EQ(vm->state(), v1::VM_STATE_SAVED);
+  EXPECT_EQ(vm->system(), nullptr);
+  host_.backend.script().Release("Load");
+  ASSERT_TRUE(Start(vm).ok());
+  EXPECT_EQ(host_.System(*vm)->counter(), 3u);
+}
+
+TEST_F(SavedStatesTest, AVmmThatDoesNotAnswerIsNotEnded) {
+  auto vm = Boot();
+  EXPECT_TRUE(host_.System(*vm)->Step(3));
+  ASSERT_TRUE(Save(vm).ok());
+  host_.backend.script().FailNext("FinalizeLiveMigration", absl::DeadlineExceededError("silence"));
+  ASSERT_TRUE(Start(vm).ok());
+  Settle();
+  // It may have run, so its file is nothing to go on from, and it is let go on.
+  EXPECT_EQ(vm->state(), v1::VM_STATE_RUNNING);
+  EXPECT_TRUE(host_.System(*vm)->Step());
+  EXPECT_EQ(host_.System(*vm)->counter(), 4u);
+  EXPECT_EQ(FilesOf(*vm), 0u);
+  EXPECT_TRUE(Row(vm->id()).saved.empty());
 }
 
 TEST_F(SavedStatesTest, AVmmThatDiesWhileItIsSavedLeavesNoFile) {
@@ -305,7 +356,7 @@ TEST_F(SavedStatesTest, StoppingSavesWhereSomebodySaidSo) {
   ASSERT_TRUE(Start(vm).ok());
   v1::SetVmRequest set;
   set.set_save_on_stop(v1::SAVE_ON_STOP_YES);
-  ASSERT_TRUE(Await(saves_->Set(vm, set)).ok());
+  ASSERT_TRUE(Await(vm->Set(set)).ok());
   stop.set_force(true);
   stop.set_save(true);
   EXPECT_EQ(Stop(vm, stop).status().code(), absl::StatusCode::kInvalidArgument);
@@ -356,15 +407,21 @@ TEST_F(SavedStatesTest, ADaemonThatDiedWhileItSavedLetsTheVmRunOn) {
 class HalfDoneTest : public SavingTest {
  protected:
   void LeaveRow(const UtilityVm& vm, bool consumed) {
-    // It writes its rows a last time, as one that dies does not.
-    Await(host_.inventory->Detach());
     state::v1::SavedRecord record;
     record.set_schema_version(1);
-    record.set_file(folder_.path() + "/saved/" + vm.id() + "/file.ferry");
+    record.set_file(OwnFile(vm));
     record.set_consumed(consumed);
+    LeaveRow(vm, record.SerializeAsString());
+  }
+  void LeaveRow(const UtilityVm& vm, const std::string& saved) {
+    // It writes its rows a last time, as one that dies does not.
+    Await(host_.inventory->Detach());
     VmRow row = Row(vm.id());
-    row.saved = record.SerializeAsString();
+    row.saved = saved;
     EXPECT_TRUE(Await(host_.store.PutVm(row)).ok());
+  }
+  std::string OwnFile(const UtilityVm& vm) const {
+    return folder_.path() + "/state/saved/" + vm.id() + "/file.ferry";
   }
 };
 
@@ -403,8 +460,46 @@ TEST_F(HalfDoneTest, WhatWasConsumedAndHasEndedIsNotRestoredAgain) {
   auto vm = Boot();
   LeaveRow(*vm, true);
   host_.backend.script().FailNext("Adopt", absl::NotFoundError("it does not run any more"));
-  SandboxTest::RestartDaemon();
+  std::filesystem::create_directories(std::filesystem::path(OwnFile(*vm)).parent_path());
+  std::ofstream(OwnFile(*vm)) << "its memory";
+  RestartDaemon();
   EXPECT_EQ(Found()->state(), v1::VM_STATE_STOPPED);
+  // But kept, for nobody can tell whether it got to run.
+  EXPECT_FALSE(std::filesystem::exists(OwnFile(*vm)));
+  EXPECT_TRUE(std::filesystem::exists(OwnFile(*vm) + ".refused"));
+  ASSERT_TRUE(Start(Found()).ok());
+  EXPECT_TRUE(Row(vm->id()).saved.empty());
+  RestartDaemon();
+  EXPECT_TRUE(std::filesystem::exists(OwnFile(*vm) + ".refused"));
+}
+
+TEST_F(HalfDoneTest, APausedVmThatWasConsumedStaysPaused) {
+  auto vm = Boot();
+  ASSERT_TRUE(Await(vm->Pause()).ok());
+  LeaveRow(*vm, true);
+  SandboxTest::RestartDaemon();
+  Settle();
+  EXPECT_EQ(Found()->state(), v1::VM_STATE_PAUSED);
+  EXPECT_TRUE(Row(vm->id()).saved.empty());
+  EXPECT_TRUE(Await(Found()->Resume()).ok());
+  EXPECT_TRUE(host_.System(*Found())->Step());
+}
+
+TEST_F(HalfDoneTest, WhatANewerDaemonSavedIsLeftToIt) {
+  auto vm = Boot();
+  ASSERT_TRUE(Await(vm->Stop(true, milliseconds(0))).ok());
+  const std::string record(3, '\xff');
+  LeaveRow(*vm, record);
+  RestartDaemon();
+  EXPECT_EQ(Found()->state(), v1::VM_STATE_SAVED);
+  EXPECT_EQ(rpc::ReasonOf(Start(Found()).status()), "saved_by_newer");
+  v1::SetVmRequest set;
+  set.set_autostart(true);
+  ASSERT_TRUE(Await(Found()->Set(set)).ok());
+  EXPECT_EQ(Row(vm->id()).saved, record);
+  v1::StartVmRequest request;
+  request.set_discard_saved(true);
+  ASSERT_TRUE(Start(Found(), request).ok());
   EXPECT_TRUE(Row(vm->id()).saved.empty());
 }
 

@@ -14,10 +14,13 @@ class SavingTest : public SandboxTest {
  protected:
   SavingTest() { Open(); }
 
+  SavedStatesOptions Options() {
+    return {.folder = folder_.path() + "/state/saved",
+            .state_folder = folder_.path() + "/state",
+            .socket_folder = folder_.path()};
+  }
   void Open() {
-    saves_ = std::make_unique<SavedStates>(
-        *host_.inventory, nullptr, digests_,
-        SavedStatesOptions{.folder = folder_.path() + "/saved", .socket_folder = folder_.path()});
+    saves_ = std::make_unique<SavedStates>(*host_.inventory, nullptr, digests_, Options());
   }
   void RestartDaemon() {
     // What is under way in it goes on, as in a thread that nobody can stop.
@@ -48,7 +51,7 @@ class SavingTest : public SandboxTest {
   // All that lies in the VM's folder.
   size_t FilesOf(const UtilityVm& vm) {
     std::error_code none;
-    const std::filesystem::path folder = folder_.path() + "/saved/" + vm.id();
+    const std::filesystem::path folder = folder_.path() + "/state/saved/" + vm.id();
     return static_cast<size_t>(
         std::distance(std::filesystem::directory_iterator(folder, none), {}));
   }

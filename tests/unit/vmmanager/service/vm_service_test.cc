@@ -44,6 +44,16 @@ TEST_F(VmServiceTest, RestartBootsAgain) {
   EXPECT_EQ(vm->processes(), 0u);
 }
 
+TEST_F(VmServiceTest, ARestartNeverSaves) {
+  BootWithProcess();
+  v1::StopVmRequest request;
+  request.set_vm("web");
+  request.set_save(true);
+  auto vm = Call(vms_->async(), &VmAsync::RestartVm, request);
+  EXPECT_EQ(vm.status().code(), absl::StatusCode::kInvalidArgument);
+  EXPECT_EQ(Call(vms_->async(), &VmAsync::GetVm, Ref("web"))->processes(), 1u);
+}
+
 TEST_F(VmServiceTest, NothingIsPausedForACallerThatLeftDuringASwitchover) {
   BootWithProcess();
   ASSERT_TRUE(Vm()->OpenMigration("session-1", "host-b:1").ok());
