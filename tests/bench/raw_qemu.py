@@ -58,6 +58,9 @@ class Qmp:
             request["arguments"] = {key.replace("_", "-"): value
                                     for key, value in arguments.items()}
         self._socket.sendall(json.dumps(request).encode() + b"\n")
+        return self._answer(name)
+
+    def _answer(self, name):
         while True:
             message = self._next()
             if "event" in message:
@@ -66,6 +69,22 @@ class Qmp:
                 raise QmpError(f"{name}: {message['error'].get('desc')}")
             else:
                 return message["return"]
+
+    def send_descriptor(self, name, descriptor):
+        """Gives QEMU an open file, which it knows by that name from then on."""
+        request = {"execute": "getfd", "arguments": {"fdname": name}}
+        socket.send_fds(self._socket, [json.dumps(request).encode() + b"\n"], [descriptor])
+        self._answer("getfd")
+
+    def wait_migrated(self):
+        """Returns when all of a stream was written or read; QEMU tells that only if it is asked."""
+        while True:
+            status = self.command("query-migrate").get("status")
+            if status == "completed":
+                return
+            if status in ("failed", "cancelled"):
+                raise QmpError(f"the migration has {status}")
+            time.sleep(0.002)
 
     def wait(self, event, wanted=lambda data: True):
         """Returns at the next such event; those before it are passed over."""

@@ -110,6 +110,12 @@ class Attached:
         with self._changed:
             return self._times[bisect.bisect_right(self._ends, offset)]
 
+    def read_after(self, since):
+        """When output came for the first time after that; None if none has."""
+        with self._changed:
+            at = bisect.bisect_right(self._times, since)
+            return self._times[at] if at < len(self._times) else None
+
     def longest_gap(self, since, until):
         """Milliseconds without output: the longest silence that touches [since, until]."""
         with self._changed:
