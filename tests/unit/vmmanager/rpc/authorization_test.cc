@@ -4,6 +4,7 @@
 #include <google/protobuf/descriptor.h>
 #include <gtest/gtest.h>
 
+#include <initializer_list>
 #include <set>
 
 #include "absl/strings/match.h"
@@ -144,6 +145,32 @@ TEST(AuthorizationTest, ForcingIsForAdminsAndPeersAskOnlyForWhatThisHostKnows) {
   ASSERT_NE(rule, nullptr);
   EXPECT_FALSE(Changes(*rule, look));
   EXPECT_TRUE(Changes(*rule, force));
+}
+
+TEST(AuthorizationTest, OnlyAdminsNameFilesOfTheHost) {
+  v1::StartVmRequest start;
+  v1::SaveVmRequest save;
+  v1::StopVmRequest stop;
+  stop.set_save(true);
+  const Caller operators = With({Role::kOperator});
+  for (const google::protobuf::Message* plain :
+       std::initializer_list<const google::protobuf::Message*>{&start, &save, &stop}) {
+    EXPECT_TRUE(AuthorizeRequest(operators, *plain).ok()) << plain->GetTypeName();
+  }
+  v1::StartVmRequest keyed_start;
+  keyed_start.set_key_file("/k");
+  v1::SaveVmRequest keyed_save;
+  keyed_save.mutable_options()->set_key_file("/k");
+  start.set_from_file("/f");
+  save.set_to_file("/f");
+  stop.mutable_save_options()->set_key_file("/k");
+  for (const google::protobuf::Message* naming :
+       std::initializer_list<const google::protobuf::Message*>{&start, &save, &stop, &keyed_start,
+                                                               &keyed_save}) {
+    EXPECT_EQ(AuthorizeRequest(operators, *naming).code(), absl::StatusCode::kPermissionDenied)
+        << naming->ShortDebugString();
+    EXPECT_TRUE(AuthorizeRequest(With({Role::kAdmin}), *naming).ok());
+  }
 }
 
 TEST(AuthorizationTest, OnlyAdminsShareFoldersOfTheHost) {
