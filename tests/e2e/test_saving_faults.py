@@ -2,6 +2,7 @@
 import signal
 import threading
 
+from harness import box
 from harness.saving import (REFUSED, RESTORE_REFUSED, host, own_file, own_files,  # noqa: F401
                             save, start, talk)
 
@@ -168,3 +169,31 @@ def test_a_vmm_that_dies_while_it_is_restored(host, vm, talk):
         start(host, vm)
         talk.assert_goes_on()
     talk.finish()
+
+
+def test_containers_are_as_they_were_after_a_restore_that_failed(box_hosts, box_vm):
+    host = box_hosts[0]
+    count = "i=0; while :; do echo $i; i=$((i+1)); sleep 0.02; done"
+    host.ctl.ok("run", "-d", "--vm", box_vm, "--name", "count", box.NAME, "sh", "-c", count)
+    host.ctl.ok("run", "-d", "--vm", box_vm, "--name", "over", box.NAME, "sh", "-c",
+                "echo said; exit 3")
+    with host.ctl.attach("logs", "-f", "count") as logs:
+        logs.wait_until(lambda output: output.count(b"\n") > 20)
+        save(host, box_vm)
+        died = kills_the_vmm(host, "RESTORE.loaded", "start", box_vm)
+        assert died.wait() == RESTORE_REFUSED, died.errors()
+        assert host.ctl.state(box_vm) == "saved"
+        start(host, box_vm)
+        said = logs.output().count(b"\n")
+        logs.wait_until(lambda output: output.count(b"\n") > said + 20)
+        numbers = [int(line) for line in logs.output().split(b"\n")[:-1]]
+        assert numbers == list(range(len(numbers)))
+    assert host.ctl.ok("logs", "over") == "said\n"
+    assert box.inspect(host, "over")["exit_status"]["code"] == 3
+    # Given up after such a failure, they have ended, and what they printed is still there.
+    save(host, box_vm)
+    kills_the_vmm(host, "RESTORE.loaded", "start", box_vm)
+    start(host, box_vm, "--discard-saved")
+    assert box.state(host, "count") == "stopped"
+    said = [int(line) for line in host.ctl.ok("logs", "count").split()]
+    assert len(said) >= len(numbers) and said == list(range(len(said)))

@@ -109,6 +109,11 @@ class FakeComputeSystem final : public ComputeSystem {
   // How the switchover was forced, if it was.
   std::optional<SwitchoverForce> forced() const { return forced_; }
   FakeGuestLink& link() { return link_; }
+  // As a VMM looks to which a migration has brought everything.
+  void PretendArrived() {
+    machine_->origin = schema::MigrationOrigin::kDestination;
+    machine_->stage = Stage::kTransferred;
+  }
   void Exit(SystemExit::Cause cause, std::string detail);
 
  private:

@@ -31,6 +31,7 @@ constexpr milliseconds kGreetingDeadline{30'000};
 constexpr milliseconds kQuitDeadline{1'000};
 constexpr milliseconds kEndDeadline{2'000};
 constexpr milliseconds kKillDeadline{10'000};
+constexpr milliseconds kLastWordsDeadline{1'000};
 constexpr milliseconds kUnplugDeadline{10'000};
 constexpr size_t kLastWordsBytes = 1024;
 constexpr char kSpareQmpName[] = "qmp-spare";
@@ -83,8 +84,11 @@ QemuMachine::QemuMachine(std::shared_ptr<const QemuHost> host, std::string id,
                       }),
       events_(host_->executor),
       ended_(host_->executor),
+      told_all_(host_->executor),
       device_deleted_(host_->executor),
-      settings_mutex_(host_->executor) {}
+      settings_mutex_(host_->executor) {
+  told_all_.Set();
+}
 
 absl::Status QemuMachine::MakeFolder() {
   constexpr size_t kShortId = 8;
@@ -199,6 +203,7 @@ Task<absl::Status> QemuMachine::Launch(bool incoming) {
     absl::Status ended = co_await WithDeadline(kKillDeadline, "QEMU's end", ended_.Wait());
     co_return TellDiskInUse(WithLastWords(told));
   }
+  told_all_.Reset();
   ferry::Spawn(host_->executor, PumpEvents(self, qmp_));
   co_return absl::OkStatus();
 }
@@ -253,6 +258,7 @@ Task<absl::Status> QemuMachine::Adopt(std::string record) {
   started_ = std::chrono::steady_clock::now();
   CO_ASSIGN_OR_RETURN(const std::string run_state, co_await RunState());
   state_ = StateOf(run_state);
+  told_all_.Reset();
   ferry::Spawn(host_->executor, PumpEvents(self, qmp_));
   // -action keeps QEMU there after the guest has ended, so that the cause can still be read.
   if (run_state == "shutdown") ferry::Spawn(host_->executor, EndLater(self, Cause::kShutdown));
@@ -371,13 +377,16 @@ Task<void> QemuMachine::PumpEvents(std::shared_ptr<QemuMachine> self,
                                    std::shared_ptr<QmpClient> qmp) {
   while (true) {
     std::optional<QmpEvent> event = co_await qmp->events().Pop();
-    if (!event || self->detached_) co_return;
+    if (!event || self->detached_) break;
     self->HandleEvent(*event);
   }
+  self->told_all_.Set();
 }
 
 Task<void> QemuMachine::WatchProcess(std::shared_ptr<QemuMachine> self) {
   const ProcessEnd end = co_await self->process_->WaitEnd();
+  // What it has said before, above all that its guest runs, may still lie in the socket.
+  (void)co_await WithDeadline(kLastWordsDeadline, "QEMU's last words", self->told_all_.Wait());
   if (!self->detached_) self->HandleEnd(end);
 }
 

@@ -149,6 +149,7 @@ class QemuMachine : public std::enable_shared_from_this<QemuMachine> {
   std::shared_ptr<ConsoleLog> console_;  // nullptr: nobody listens
   AsyncQueue<SystemEvent> events_;
   AsyncEvent ended_;
+  AsyncEvent told_all_;  // nothing more is read from its monitor
   AsyncEvent device_deleted_;
   MigrationSettingsMirror settings_;
   AsyncMutex settings_mutex_;  // held while they change

@@ -53,7 +53,16 @@ FakeHost::FakeHost(Executor executor, const std::string& address, const std::str
   inventory = std::make_unique<VmInventory>(deps());
 }
 
-SandboxDeps FakeHost::deps() { return {executor_, backend, store, events, fence, settings, reads}; }
+SandboxDeps FakeHost::deps() {
+  return {.executor = executor_,
+          .backend = backend,
+          .store = store,
+          .events = events,
+          .fence = fence,
+          .settings = settings,
+          .reads = reads,
+          .failpoint = [this](const std::string& point) { at_point(point); }};
+}
 
 Task<absl::StatusOr<std::shared_ptr<UtilityVm>>> FakeHost::Boot(std::string name) {
   v1::CreateVmRequest request;

@@ -1,5 +1,6 @@
 #pragma once
 
+#include <functional>
 #include <map>
 #include <memory>
 #include <string>
@@ -61,6 +62,8 @@ class FakeHost {
   EventLog events;
   FakeFence fence;
   FakeFileReads reads;
+  // Runs where a daemon must be able to die.
+  std::function<void(const std::string& point)> at_point = [](const std::string&) {};
   std::unique_ptr<VmInventory> inventory;
 
  private:

@@ -129,6 +129,8 @@ class UtilityVm : public std::enable_shared_from_this<UtilityVm> {
   Task<absl::Status> Save(SaveSteps steps);
   // Of the file that it goes on from when it is started; nullopt if it is not saved.
   std::optional<state::v1::SavedRecord> saved() const;
+  // Of a file that was used up, by a VM of which nobody can say whether it has run since.
+  std::optional<state::v1::SavedRecord> used_up() const;
   // Whether it is saved, or on its way into its file or out of it: it is nobody's to use, and has
   // not ended either.
   bool in_file() const;
@@ -244,6 +246,9 @@ class UtilityVm : public std::enable_shared_from_this<UtilityVm> {
     saved_.reset();
     saved_is_unreadable_ = false;
   }
+  // A row's desired state while it is about to go on from a file that it was not saved in.
+  static constexpr char kFromElsewhere[] = "from_file";
+
   // The migration that holds it; empty if none does.
   const std::string& session() const {
     return notice_.has_value() ? notice_->session_id : incoming_session_;
@@ -275,6 +280,7 @@ class UtilityVm : public std::enable_shared_from_this<UtilityVm> {
   // Of one that is saved and has a VMM. NOT_FOUND if that is at an end, and the file is the VM.
   Task<absl::Status> EndIfInFile();
   static Task<void> SettleAdopted(std::shared_ptr<UtilityVm> self);
+  Task<absl::Status> LetGoOn(absl::Status may_run);
   // FAILED_PRECONDITION: a second one must not be made beside it.
   absl::Status VmmHasNotEnded() const;
   // The parts of Save and Restore, with the lock of operations.

@@ -8,6 +8,11 @@
 #include "vmmanager/state/saved_state.h"
 
 namespace ferry::vm {
+namespace {
+
+constexpr milliseconds kSettlePause{2'000};
+
+}  // namespace
 
 Task<absl::Status> UtilityVm::Adopt(AdoptionClaim claim) {
   auto self = shared_from_this();
@@ -63,6 +68,7 @@ Task<absl::Status> UtilityVm::TakeOver(const AdoptionClaim& claim) {
   if (!system.ok()) co_return system.status();
   system_ = *std::move(system);
   StartPump();
+  const bool was_in_file = saved_.has_value();
   if (is_saved()) {
     const absl::Status stays = co_await EndIfInFile();
     if (!stays.ok()) co_return stays;
@@ -86,7 +92,6 @@ Task<absl::Status> UtilityVm::TakeOver(const AdoptionClaim& claim) {
     co_return absl::OkStatus();
   }
   // It lives, so what was saved of it must never be restored again.
-  const bool was_in_file = saved_.has_value();
   ForgetSaved();
   // A VMM that is still told of a migration has to know that its user wants the guest paused.
   std::shared_ptr<ComputeSystem> adopted = system_;
@@ -107,39 +112,62 @@ Task<absl::Status> UtilityVm::EndIfInFile() {
   if (runs) {
     spdlog::error("vm {}: it runs, although it was written down as saved", row_.name);
     row_.desired_state = "running";
+    ForgetSaved();
     co_return absl::OkStatus();
   }
   if (saved_is_unreadable_) co_return Refuse("taken over");
   co_await EndSystem();
   if (system_ != nullptr) co_return VmmHasNotEnded();
-  co_return absl::NotFoundError("it is saved");
+  // It was only about to go on from a file that is not its own.
+  if (row_.desired_state == kFromElsewhere) ForgetSaved();
+  co_return absl::NotFoundError("nothing of it ran");
 }
 
 // Lets it go on where a former daemon had it stand still, be it to save it or because it had just
 // come from a file, and did not live to the end of that.
 Task<void> UtilityVm::SettleAdopted(std::shared_ptr<UtilityVm> self) {
-  if (co_await self->Executes()) {
-    co_await self->ClaimWhatRuns(self->row_.epoch);
-    co_return;
+  const std::shared_ptr<ComputeSystem> adopted = self->system_;
+  while (true) {
+    if (co_await self->Executes()) {
+      co_await self->ClaimWhatRuns(self->row_.epoch);
+      co_return;
+    }
+    // What has ended meanwhile has given it up.
+    if (self->system_ == nullptr || self->system_ != adopted) co_return;
+    // Whoever lets it run asks again.
+    const absl::Status claimed = co_await self->ClaimFence(self->row_.epoch);
+    const absl::Status runs = co_await self->LetGoOn(claimed);
+    if (runs.ok()) co_return;
+    spdlog::error("vm {}: it stands still: {}", self->row_.name, runs.ToString());
+    // A VMM that does not answer may do what it was told, and later.
+    const bool answered = !absl::IsDeadlineExceeded(runs) && !absl::IsUnavailable(runs);
+    if (answered) co_return;
+    co_await Delay(kSettlePause);
   }
-  // What has ended meanwhile has given it up.
-  if (self->system_ == nullptr) co_return;
-  // Whoever lets it run asks again.
-  absl::Status runs = co_await self->ClaimFence(self->row_.epoch);
-  AsyncMutex::Guard lock = co_await self->operation_.Lock();
-  std::shared_ptr<ComputeSystem> system = self->system_;
-  const bool ours = system != nullptr && self->session().empty() && self->phase_ == Phase::kUp;
-  if (!ours) co_return;
+}
+
+// Of one that stands still. Where it may not run, it is left so that its user can resume it.
+Task<absl::Status> UtilityVm::LetGoOn(absl::Status may_run) {
+  auto self = shared_from_this();
+  AsyncMutex::Guard lock = co_await operation_.Lock();
+  std::shared_ptr<ComputeSystem> system = system_;
+  const bool ours = system != nullptr && session().empty() && phase_ == Phase::kUp && !detached_;
+  if (!ours) co_return absl::OkStatus();
+  absl::Status runs;
+  // Calling off what the VMM knows of a migration would let it run.
+  if (!may_run.ok()) runs = co_await system->Pause();
   const schema::MigrationCancelOptions source{schema::MigrationOrigin::kSource};
   if (runs.ok()) runs = co_await system->CancelLiveMigration(source);
-  if (runs.ok()) runs = co_await self->RunOn();
-  if (runs.ok() || self->system_ == nullptr) co_return;
-  spdlog::error("vm {}: it stands still: {}", self->row_.name, runs.ToString());
+  if (runs.ok()) runs = may_run;
+  if (runs.ok()) runs = co_await RunOn();
+  if (runs.ok() || system_ == nullptr) co_return absl::OkStatus();
+  if (absl::IsDeadlineExceeded(runs) || absl::IsUnavailable(runs)) co_return runs;
   // So that whoever looks sees it, and can let it go on.
-  self->paused_ = true;
-  self->row_.desired_state = "paused";
-  const absl::Status stored = co_await self->Persist();
-  if (!stored.ok()) spdlog::error("vm {}: {}", self->row_.name, stored.ToString());
+  paused_ = true;
+  row_.desired_state = "paused";
+  const absl::Status stored = co_await Persist();
+  if (!stored.ok()) spdlog::error("vm {}: {}", row_.name, stored.ToString());
+  co_return runs;
 }
 
 Task<bool> UtilityVm::Executes() {

@@ -106,6 +106,7 @@ Task<absl::Status> UtilityVm::Stop(bool force, milliseconds timeout) {
     Pulse();
   }
   AsyncMutex::Guard lock = co_await operation_.Lock();
+  called_off_ = false;
   CO_RETURN_IF_ERROR(CheckHere());
   CO_RETURN_IF_ERROR(RefuseIfMigrating("stopped"));
   co_return co_await StopNow(force, timeout);

@@ -47,6 +47,10 @@ std::optional<state::v1::SavedRecord> UtilityVm::saved() const {
   return saved_.value_or(state::v1::SavedRecord());
 }
 
+std::optional<state::v1::SavedRecord> UtilityVm::used_up() const {
+  return saved_.has_value() && saved_->consumed() ? saved_ : std::nullopt;
+}
+
 bool UtilityVm::in_file() const {
   return phase_ == Phase::kSaving || phase_ == Phase::kRestoring ||
          (phase_ == Phase::kStopped && is_saved());
@@ -271,6 +275,7 @@ Task<absl::Status> UtilityVm::Load(SavedMachine* machine, RestoreSteps* steps) {
   start.destination_migration_options.emplace().origin = schema::MigrationOrigin::kDestination;
   CO_RETURN_IF_ERROR(co_await system->Start(start, &machine->endpoint));
   row_.adoption_record = system->adoption_record();
+  if (machine->record.has_value()) row_.desired_state = kFromElsewhere;
   CO_RETURN_IF_ERROR(co_await Persist());
   Reached("RESTORE.listening");
   steps->send();
@@ -315,32 +320,37 @@ Task<absl::Status> UtilityVm::RunLoaded(bool paused) {
   std::shared_ptr<ComputeSystem> system = system_;
   if (system == nullptr) co_return absl::AbortedError("the VMM ended when it had everything");
   Reached("RESTORE.loaded");
+  if (called_off_) co_return CalledOff("restored");
   saved_->set_consumed(true);
   row_.desired_state = paused ? "paused" : "running";
   absl::Status ran = co_await Persist();
   if (ran.ok()) Reached("RESTORE.consumed");
   if (ran.ok()) ran = CheckHere();
-  bool may_have_run = ran.ok();
+  if (ran.ok() && called_off_) ran = CalledOff("restored");
+  bool may_have_run = ran.ok() && !paused;
   const schema::MigrationFinalizedOptions run = RunRestored(paused);
   if (ran.ok()) ran = co_await system->FinalizeLiveMigration(run);
   may_have_run = may_have_run && !ran.GetPayload(kHasNotRun).has_value();
-  if (!ran.ok() && !may_have_run) {
-    saved_->set_consumed(false);
-    co_return AsFenceHeld(ran);
-  }
-  Reached("RESTORE.ran");
-  if (system_ == nullptr) co_return absl::AbortedError("it ended as soon as it went on");
-  if (!ran.ok()) {
-    // Without an answer it may run, or do so in a moment: then it must not be ended, for its file
-    // is too old by now.
+  // One that ended as soon as it went on is no error of the VMM's.
+  if (ran.ok() && system_ == nullptr) ran = absl::AbortedError("it ended as soon as it went on");
+  const bool is_certain = ran.ok() || !may_have_run || system_ == nullptr;
+  if (!is_certain) {
+    // It may run, or do so in a moment: then it must not be ended, for its file is too old by now.
     spdlog::error("vm {}: its VMM does not say that it runs: {}", row_.name, ran.ToString());
     const schema::MigrationCancelOptions source{schema::MigrationOrigin::kSource};
     (void)co_await system->CancelLiveMigration(source);
+    if (system_ == nullptr) ran = absl::AbortedError("it ended as soon as it went on");
   }
+  if (!ran.ok() && (is_certain || system_ == nullptr)) {
+    saved_->set_consumed(may_have_run);
+    co_return AsFenceHeld(ran);
+  }
+  Reached("RESTORE.ran");
   paused_ = paused;
-  ForgetSaved();
+  // Until it is known to run, its file is put aside, and not removed.
+  if (is_certain) ForgetSaved();
   SetPhase(Phase::kUp);
-  if (!ran.ok()) Spawn(deps_.executor, SettleAdopted(shared_from_this()));
+  if (!is_certain) Spawn(deps_.executor, SettleAdopted(shared_from_this()));
   if (!paused) Spawn(deps_.executor, AwaitAgent(shared_from_this()));
   deps_.events.Publish("vm.restored", row_.id, {{"name", row_.name}});
   // It runs; the next daemon finds it as it is.
@@ -361,6 +371,9 @@ Task<absl::Status> UtilityVm::DiscardSaved(std::string sha256) {
   const std::optional<state::v1::SavedRecord> before = saved_;
   const bool was_unreadable = saved_is_unreadable_;
   const std::string record = row_.saved;
+  // What a newer ferryd saved may still stand beside its file.
+  co_await EndSystem();
+  if (system_ != nullptr) co_return VmmHasNotEnded();
   ForgetSaved();
   absl::Status stored = co_await Persist();
   if (!stored.ok()) {

@@ -18,6 +18,12 @@ bool IsUp(const UtilityVm& vm) {
   return vm.state() == v1::VM_STATE_RUNNING || vm.state() == v1::VM_STATE_PAUSED;
 }
 
+// Whoever waits for what is under way with it finds it up, or not.
+bool ComesUpOrDown(const UtilityVm& vm) {
+  return vm.state() == v1::VM_STATE_STARTING || vm.state() == v1::VM_STATE_SAVING ||
+         vm.state() == v1::VM_STATE_RESTORING;
+}
+
 struct Rest {
   explicit Rest(Executor executor) : done(std::move(executor)) {}
   size_t count = 0;
@@ -61,7 +67,7 @@ Task<void> StopAll(VmInventory& vms, SavedStates& saves, HostDownOptions options
   const Executor executor = vms.deps().executor;
   auto rest = std::make_shared<Rest>(executor);
   for (const auto& vm : vms.List()) {
-    if (!IsUp(*vm)) continue;
+    if (!IsUp(*vm) && !ComesUpOrDown(*vm)) continue;
     ++rest->count;
     Spawn(executor, StopOne(how, vm, options, rest));
   }

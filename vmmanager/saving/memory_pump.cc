@@ -96,6 +96,7 @@ FileBeingSaved::FileBeingSaved(Executor executor)
     : executor_(executor),
       worker_(executor),
       writer_(std::make_shared<std::unique_ptr<SavedFileWriter>>()),
+      has_name_(std::make_shared<bool>(false)),
       over_(executor) {}
 
 Task<absl::Status> FileBeingSaved::Create(std::string path, SavedFileOptions options,
@@ -149,21 +150,22 @@ Task<absl::Status> FileBeingSaved::Taken() {
 Task<absl::StatusOr<SavedFileInfo>> FileBeingSaved::Commit(std::string tail) {
   auto self = shared_from_this();
   auto info = std::make_shared<SavedFileInfo>();
-  Work commit = [writer = writer_, info, tail = std::move(tail)] {
+  Work commit = [writer = writer_, has_name = has_name_, info, tail = std::move(tail)] {
     auto committed = (*writer)->Commit(tail);
+    *has_name = committed.ok();
     if (committed.ok()) *info = *std::move(committed);
     return committed.status();
   };
   CO_RETURN_IF_ERROR(co_await worker_.Run(kNoHurry, "writing the file", std::move(commit)));
-  committed_ = true;
   co_return *info;
 }
 
 Task<absl::Status> FileBeingSaved::Discard(absl::Status cause) {
   auto self = shared_from_this();
-  Work discard = [writer = writer_, path = committed_ ? path_ : std::string()] {
+  // Whoever waited for it to be made whole may have been called off meanwhile.
+  Work discard = [writer = writer_, has_name = has_name_, path = path_] {
     writer->reset();
-    if (!path.empty()) ::unlink(path.c_str());
+    if (*has_name) ::unlink(path.c_str());
     return absl::OkStatus();
   };
   const absl::Status removed =

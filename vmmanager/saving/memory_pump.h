@@ -39,8 +39,8 @@ class FileBeingSaved : public std::enable_shared_from_this<FileBeingSaved> {
   const Executor executor_;
   BlockingWorker worker_;
   std::string path_;
-  bool committed_ = false;
   std::shared_ptr<std::unique_ptr<SavedFileWriter>> writer_;  // the worker's
+  std::shared_ptr<bool> has_name_;                            // the worker's, too
   absl::Status taken_;
   AsyncEvent over_;
 };

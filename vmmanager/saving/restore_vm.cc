@@ -107,7 +107,15 @@ Task<absl::StatusOr<SavedStates::Warnings>> SavedStates::Start(Vm vm, v1::StartV
   source->is_new = !saved.has_value();
   const absl::Status went_on = co_await GoOn(vm, source);
   if (went_on.ok()) {
-    if (!record.kept()) co_await RemoveFile(record.file());
+    const auto used = vm->used_up();
+    const bool uncertain = used.has_value() && used->file() == record.file();
+    if (uncertain) {
+      const std::string aside = co_await PutAside(record);
+      source->warnings.push_back(
+          absl::StrCat("its VMM does not say yet that it runs; what was saved is kept as ", aside));
+    } else if (!record.kept()) {
+      co_await RemoveFile(record.file());
+    }
     co_return source->warnings;
   }
   // Somebody else may have let it go on meanwhile, which is what was asked for.

@@ -135,8 +135,9 @@ Task<absl::StatusOr<SavedStates::Warnings>> SavedStates::Stop(Vm vm, v1::StopVmR
   if (request.force() && request.has_save() && request.save()) {
     co_return absl::InvalidArgumentError("save and force exclude each other: force never saves");
   }
-  // One that is being saved, or restored, is what that makes of it; force does not wait for that.
-  if (vm->in_file() && !request.force()) co_await vm->AwaitOperation();
+  // One that is being started, saved or restored is what that makes of it; force does not wait.
+  const bool changes = vm->in_file() || vm->state() == v1::VM_STATE_STARTING;
+  if (changes && !request.force()) co_await vm->AwaitOperation();
   if (SavesOnStop(*vm, request) && !Stands(vm->state())) {
     v1::SaveVmRequest save;
     *save.mutable_options() = request.save_options();
@@ -195,6 +196,7 @@ Task<void> SavedStates::Sweep() {
   std::set<std::string> wanted;
   std::set<std::string> known;
   std::set<std::string> unclear;  // folders of which it is not known what is wanted
+  std::vector<state::v1::SavedRecord> used;
   auto rows = co_await vms_.deps().store.ListVms();
   if (!rows.ok()) co_return;
   for (const VmRow& row : *rows) {
@@ -204,11 +206,16 @@ Task<void> SavedStates::Sweep() {
     if (!clear) unclear.insert(FolderOf(row.id));
     wanted.insert(record.file());
     // Nobody can tell whether it ran for long enough to write to its disks.
-    if (clear && record.consumed()) (void)co_await PutAside(record);
+    if (clear && record.consumed()) used.push_back(record);
   }
-  FileWork sweep = [folder = options_.folder, wanted, known, unclear] {
+  FileWork sweep = [folder = options_.folder, wanted, known, unclear, used] {
     namespace fs = std::filesystem;
     std::error_code ignored;
+    absl::Status renamed;
+    for (const state::v1::SavedRecord& record : used) {
+      if (record.kept() || !fs::exists(record.file(), ignored)) continue;
+      renamed.Update(RenameDurably(record.file(), record.file() + kAside));
+    }
     for (const auto& of_vm : fs::directory_iterator(folder, ignored)) {
       if (!known.contains(of_vm.path())) {
         fs::remove_all(of_vm.path(), ignored);
@@ -220,7 +227,7 @@ Task<void> SavedStates::Sweep() {
         if (!wanted.contains(path) && !absl::EndsWith(path, kAside)) fs::remove(path, ignored);
       }
     }
-    return absl::OkStatus();
+    return renamed;
   };
   const absl::Status swept = co_await files_.Run(kFolderLimit, "sweeping", std::move(sweep));
   if (!swept.ok()) spdlog::warn("saved states: {}", swept.ToString());

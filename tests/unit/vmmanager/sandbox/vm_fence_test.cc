@@ -130,6 +130,22 @@ TEST_F(VmFenceTest, WhatStandsStillDoesNotRunAgainAgainstTheFence) {
   EXPECT_TRUE(host_.System(*adopted)->Step());
 }
 
+// To its VMM it has just come, and waits to be told that it may run.
+TEST_F(VmFenceTest, WhatHasArrivedAndMayNotRunCanBeResumedLater) {
+  auto vm = Boot();
+  FakeComputeSystem* system = host_.System(*vm);
+  ASSERT_TRUE(Await(system->Pause()).ok());
+  system->PretendArrived();
+  fence().refusal = FenceHeld("process 7 holds it", "end process 7");
+  RestartDaemon();
+  Settle();
+  auto adopted = *host_.inventory->Find(vm->id());
+  EXPECT_EQ(adopted->state(), v1::VM_STATE_PAUSED);
+  fence().refusal = absl::OkStatus();
+  EXPECT_TRUE(Await(adopted->Resume()).ok());
+  EXPECT_TRUE(host_.System(*adopted)->Step());
+}
+
 TEST_F(VmFenceTest, OneVmsHungFenceDoesNotKeepTheOthersFromBeingAdopted) {
   auto web = Boot("web");
   auto db = Boot("db");

@@ -61,6 +61,27 @@ TEST_F(HostTurnsTest, WhatItsHostSavesByDefaultIsNotShutDownEither) {
   EXPECT_EQ(vm->state(), v1::VM_STATE_SAVED);
 }
 
+TEST_F(HostTurnsTest, WhatIsJustBeingSavedIsWaitedFor) {
+  auto vm = Make("web", v1::SAVE_ON_STOP_NO, false);
+  host_.backend.script().Block("Save");
+  auto saving = Begin(saves_->Save(vm, v1::SaveVmRequest()));
+  Await(host_.backend.script().WaitBlocked("Save"));
+  HostDownOptions options;
+  options.within = milliseconds(10'000);
+  auto going_down = [](VmInventory* vms, SavedStates* saves,
+                       HostDownOptions how) -> Task<absl::Status> {
+    co_await StopAll(*vms, *saves, how);
+    co_return absl::OkStatus();
+  };
+  auto down = Begin(going_down(host_.inventory.get(), saves_.get(), options));
+  Settle();
+  EXPECT_FALSE(down->has_value());
+  host_.backend.script().Release("Save");
+  EXPECT_TRUE(Finish(down).ok());
+  EXPECT_EQ(vm->state(), v1::VM_STATE_SAVED);
+  EXPECT_TRUE(Finish(saving).ok());
+}
+
 TEST_F(HostTurnsTest, OnceAfterEachBootThoseStartThatAreTo) {
   auto saved = Make("saved", v1::SAVE_ON_STOP_YES, true);
   auto stopped = Make("stopped", v1::SAVE_ON_STOP_NO, true);

@@ -187,9 +187,33 @@ TEST_F(SavedStatesTest, WhoStopsItAtOnceWaitsForNoSave) {
   EXPECT_TRUE(Stop(vm, stop).ok());
   EXPECT_EQ(Finish(saving).code(), absl::StatusCode::kCancelled);
   EXPECT_EQ(vm->state(), v1::VM_STATE_STOPPED);
-  RestartDaemon();
-  EXPECT_EQ(FilesOf(*Found()), 0u);
-  EXPECT_TRUE(Start(Found()).ok());
+  Until([&] { return FilesOf(*vm) == 0; });
+  EXPECT_TRUE(Start(vm).ok());
+  EXPECT_TRUE(Await(vm->Pause()).ok());
+  // And what was called off once says nothing of the next.
+  EXPECT_TRUE(Save(vm).ok());
+}
+
+TEST_F(SavedStatesTest, WhoStopsItAtOnceBeforeItRunsLosesNothing) {
+  auto vm = Boot();
+  EXPECT_TRUE(host_.System(*vm)->Step(3));
+  for (const char* late : {"RESTORE.loaded", "RESTORE.consumed"}) {
+    ASSERT_TRUE(Save(vm).ok());
+    Pending<absl::Status> stopping;
+    host_.at_point = [&](const std::string& point) {
+      if (point != late) return;
+      stopping = Begin(vm->Stop(true, milliseconds(0)));
+      // Its first step is the one that counts.
+      if (point == "RESTORE.consumed") Settle();
+    };
+    EXPECT_EQ(Start(vm).status().code(), absl::StatusCode::kCancelled) << late;
+    EXPECT_TRUE(Finish(stopping).ok()) << late;
+    host_.at_point = [](const std::string&) {};
+    EXPECT_EQ(vm->state(), v1::VM_STATE_SAVED) << late;
+    EXPECT_EQ(vm->system(), nullptr) << late;
+    ASSERT_TRUE(Start(vm).ok()) << late;
+    EXPECT_EQ(host_.System(*vm)->counter(), 3u) << late;
+  }
 }
 
 TEST_F(SavedStatesTest, WhoStopsItAtOnceWaitsForNoRestore) {
@@ -222,8 +246,60 @@ TEST_F(SavedStatesTest, AVmmThatDoesNotAnswerIsNotEnded) {
   EXPECT_EQ(vm->state(), v1::VM_STATE_RUNNING);
   EXPECT_TRUE(host_.System(*vm)->Step());
   EXPECT_EQ(host_.System(*vm)->counter(), 4u);
-  EXPECT_EQ(FilesOf(*vm), 0u);
+  // Nobody will go on from its file, but nobody may remove it either.
+  EXPECT_EQ(FilesOf(*vm), 1u);
+  RestartDaemon();
+  EXPECT_EQ(Found()->state(), v1::VM_STATE_RUNNING);
   EXPECT_TRUE(Row(vm->id()).saved.empty());
+  EXPECT_EQ(FilesOf(*vm), 1u);
+  // The next one has nothing of that.
+  ASSERT_TRUE(Save(Found()).ok());
+  ASSERT_TRUE(Start(Found()).ok());
+  EXPECT_EQ(host_.System(*Found())->counter(), 4u);
+}
+
+TEST_F(SavedStatesTest, AVmmThatIsSilentForAWhileIsToldAgain) {
+  auto vm = Boot();
+  ASSERT_TRUE(Save(vm).ok());
+  host_.backend.script().FailNext("FinalizeLiveMigration", absl::DeadlineExceededError("silence"));
+  host_.backend.script().FailNext("Resume", absl::DeadlineExceededError("silence"));
+  ASSERT_TRUE(Start(vm).ok());
+  Until([&] { return host_.System(*vm)->Step(); });
+  // It was never paused by anybody.
+  EXPECT_EQ(vm->state(), v1::VM_STATE_RUNNING);
+  EXPECT_EQ(Row(vm->id()).desired_state, "running");
+}
+
+TEST_F(SavedStatesTest, AVmmOfAPausedVmThatDiesHasNotRun) {
+  auto vm = Boot();
+  ASSERT_TRUE(Await(vm->Pause()).ok());
+  ASSERT_TRUE(Save(vm).ok());
+  host_.at_point = [&](const std::string& point) {
+    if (point == "RESTORE.consumed") host_.System(*vm)->Exit(SystemExit::Cause::kCrashed, "killed");
+  };
+  EXPECT_EQ(rpc::ReasonOf(Start(vm).status()), "restore_refused");
+  host_.at_point = [](const std::string&) {};
+  EXPECT_EQ(vm->state(), v1::VM_STATE_SAVED);
+  EXPECT_TRUE(Start(vm).ok());
+}
+
+TEST_F(SavedStatesTest, ADaemonThatDiedWithAUsersFileOpenLeavesAStoppedVm) {
+  auto vm = Boot();
+  const std::string file = folder_.path() + "/moment";
+  ASSERT_TRUE(Save(vm, file, true).ok());
+  ASSERT_TRUE(Await(vm->Stop(true, milliseconds(0))).ok());
+  host_.backend.script().Block("Load");
+  v1::StartVmRequest request;
+  request.set_from_file(file);
+  auto starting = Begin(saves_->Start(vm, request));
+  Await(host_.backend.script().WaitBlocked("Load"));
+  RestartDaemon();
+  EXPECT_EQ(Found()->state(), v1::VM_STATE_STOPPED);
+  EXPECT_TRUE(Row(vm->id()).saved.empty());
+  EXPECT_FALSE(host_.backend.Runs(vm->id()));
+  host_.backend.script().Release("Load");
+  EXPECT_FALSE(Finish(starting).ok());
+  EXPECT_TRUE(Start(Found(), request).ok());
 }
 
 TEST_F(SavedStatesTest, AVmmThatDiesWhileItIsSavedLeavesNoFile) {
