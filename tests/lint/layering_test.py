@@ -15,7 +15,7 @@ VM_LOW = HOST_BRIDGE | {"vmmanager/schema", "vmmanager/backend"}
 VM_SANDBOX = VM_LOW | PROTO | {"guestmanager", "vmmanager/fence", "vmmanager/state",
                                "vmmanager/store"}
 VM_ALL = VM_SANDBOX | {"vmmanager/qemu", "vmmanager/sandbox", "vmmanager/identity", "vmmanager/rpc",
-                       "vmmanager/service"}
+                       "vmmanager/jobs", "vmmanager/service"}
 MIGRATION_PARTS = {"migration/options", "migration/session", "migration/commit",
                    "migration/connection"}
 
@@ -44,11 +44,13 @@ ALLOWED = {
     "vmmanager/containers": (VM_SANDBOX | {"vmmanager/rpc", "vmmanager/sandbox",
                                            "vmmanager/images", "vmmanager/layers",
                                            "vmmanager/qemu"}),
+    "vmmanager/jobs": VM_SANDBOX | {"vmmanager/rpc", "vmmanager/sandbox"},
     "vmmanager/saving": VM_SANDBOX | {"vmmanager/rpc", "vmmanager/sandbox", "vmmanager/images",
-                                       "vmmanager/containers", "vmmanager/saves"},
+                                       "vmmanager/containers", "vmmanager/saves",
+                                       "vmmanager/jobs"},
     "vmmanager/service": VM_SANDBOX | {"vmmanager/rpc", "vmmanager/sandbox", "vmmanager/images",
                                         "vmmanager/layers", "vmmanager/containers",
-                                        "vmmanager/saving"},
+                                        "vmmanager/saving", "vmmanager/jobs"},
     "migration/options": BRIDGE_RUNTIME | PROTO | {"vmmanager/schema"},
     "migration/session": BRIDGE_RUNTIME | PROTO | {"vmmanager/schema", "vmmanager/store"},
     "migration/commit": BRIDGE_RUNTIME,

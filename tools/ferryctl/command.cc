@@ -61,6 +61,7 @@ absl::Status Client::Connect() {
   migrations = v1::MigrationService::NewStub(channel);
   images = v1::ImageService::NewStub(channel);
   containers = v1::ContainerService::NewStub(channel);
+  jobs = v1::JobService::NewStub(channel);
   return absl::OkStatus();
 }
 
@@ -104,6 +105,7 @@ int RunFerryctl(int argc, const char* const* argv) {
   AddEventsCommand(&app, &command);
   AddHostCommand(&app, &command);
   AddImageCommands(&app, &command);
+  AddJobCommands(&app, &command);
   AddPkiCommands(&app, &command);
   bool version = false;
   app.add_subcommand("version", "Print ferryctl's version")->callback([&version] {

@@ -13,6 +13,7 @@
 #include "ferry/v1/guest.grpc.pb.h"
 #include "ferry/v1/host.grpc.pb.h"
 #include "ferry/v1/image.grpc.pb.h"
+#include "ferry/v1/job.grpc.pb.h"
 #include "ferry/v1/migration.grpc.pb.h"
 #include "ferry/v1/vm.grpc.pb.h"
 #include "tools/ferryctl/output.h"
@@ -46,6 +47,7 @@ class Client {
   std::unique_ptr<v1::MigrationService::Stub> migrations;
   std::unique_ptr<v1::ImageService::Stub> images;
   std::unique_ptr<v1::ContainerService::Stub> containers;
+  std::unique_ptr<v1::JobService::Stub> jobs;
 };
 
 // A parsed command line: what is to be done, and with which status it exits if that cannot even
@@ -74,6 +76,7 @@ void AddMigrationCommands(CLI::App* app, Command* command);
 void AddEventsCommand(CLI::App* app, Command* command);
 void AddHostCommand(CLI::App* app, Command* command);
 void AddImageCommands(CLI::App* app, Command* command);
+void AddJobCommands(CLI::App* app, Command* command);
 void AddContainerCommands(CLI::App* app, Command* command);
 void AddRunCommand(CLI::App* app, Command* command);
 // `container create`.

@@ -20,6 +20,7 @@
 #include "migration/controller/session_registry.h"
 #include "migration/preflight/preflight.h"
 #include "migration/service/grpc_peer_client.h"
+#include "migration/service/migration_jobs.h"
 #include "migration/service/migration_service.h"
 #include "tools/ferryd/priority.h"
 #include "vmmanager/containers/container_inventory.h"
@@ -37,10 +38,12 @@
 #include "vmmanager/rpc/server.h"
 #include "vmmanager/saving/host_turns.h"
 #include "vmmanager/saving/saved_states.h"
+#include "vmmanager/saving/saving_jobs.h"
 #include "vmmanager/service/container_service.h"
 #include "vmmanager/service/guest_service.h"
 #include "vmmanager/service/host_service.h"
 #include "vmmanager/service/image_service.h"
+#include "vmmanager/service/job_service.h"
 #include "vmmanager/service/vm_service.h"
 #include "vmmanager/state/saved_state.h"
 #include "vmmanager/store/migrations.h"
@@ -166,6 +169,8 @@ struct Daemon::Parts {
   std::unique_ptr<migration::ControllerDeps> deps;
   std::unique_ptr<migration::SessionRegistry> sessions;
   std::unique_ptr<migration::Preflight> preflight;
+  std::unique_ptr<vm::JobRegistry> jobs;
+  std::unique_ptr<migration::MigrationJobs> migration_jobs;
   std::unique_ptr<vm::SavedStates> saves;
   std::unique_ptr<vm::VmService> vm_service;
   std::unique_ptr<vm::GuestService> guest_service;
@@ -173,6 +178,7 @@ struct Daemon::Parts {
   std::unique_ptr<migration::MigrationService> migration_service;
   std::unique_ptr<vm::ImageService> image_service;
   std::unique_ptr<vm::ContainerService> container_service;
+  std::unique_ptr<vm::JobService> job_service;
   std::unique_ptr<rpc::Server> server;
 };
 
@@ -252,6 +258,9 @@ Task<absl::Status> Daemon::Start() {
       intact.ok() ? migration::JournalTrust::kWhole : migration::JournalTrust::kMayLackRecords));
   co_await parts_->inventory->AdoptAll(parts_->sessions->Claims());
   co_await parts_->sessions->Recover();
+  parts_->jobs = std::make_unique<vm::JobRegistry>(executor_, *parts_->store, *parts_->events);
+  vm::JobRegistry::Verdict verdict = vm::JudgeSaves(*parts_->inventory);
+  CO_RETURN_IF_ERROR(co_await parts_->jobs->Load(std::move(verdict)));
   MakeSaves();
   co_await parts_->saves->Sweep();
   MakeImages();
@@ -451,6 +460,7 @@ void Daemon::MakeSaves() {
   options.state_folder = config_.state_dir;
   options.socket_folder = config_.state_dir + "/mig";
   options.save_on_stop = config_.save_on_stop;
+  options.jobs = parts_->jobs.get();
   if (const auto& user = parts_->qemu_user) options.vmm_owner = {user->uid, user->gid};
   parts_->saves = std::make_unique<vm::SavedStates>(*parts_->inventory, parts_->containers.get(),
                                                     *parts_->digests, std::move(options));
@@ -467,8 +477,12 @@ absl::Status Daemon::Serve() {
   parts_->migration_service = std::make_unique<migration::MigrationService>(
       *parts_->sessions, *parts_->preflight, executor_);
   parts_->image_service =
-      std::make_unique<vm::ImageService>(executor_, *parts_->images, *parts_->importer);
+      std::make_unique<vm::ImageService>(executor_, *parts_->images, *parts_->importer,
+                                         vm::ImageService::Limits(), parts_->jobs.get());
   parts_->container_service = std::make_unique<vm::ContainerService>(*parts_->containers);
+  parts_->migration_jobs = std::make_unique<migration::MigrationJobs>(*parts_->sessions);
+  parts_->job_service = std::make_unique<vm::JobService>(
+      executor_, std::vector<vm::JobSource*>{parts_->jobs.get(), parts_->migration_jobs.get()});
   rpc::ServerOptions options;
   options.unix_socket = config_.socket;
   options.tcp_addresses = config_.listen;
@@ -476,9 +490,9 @@ absl::Status Daemon::Serve() {
   options.audit = parts_->audit.get();
   options.insecure_tcp = config_.insecure_tcp;
   const std::vector<grpc::Service*> services{
-      parts_->vm_service.get(),    parts_->guest_service.get(),
-      parts_->host_service.get(),  parts_->migration_service.get(),
-      parts_->image_service.get(), parts_->container_service.get()};
+      parts_->vm_service.get(),        parts_->guest_service.get(), parts_->host_service.get(),
+      parts_->migration_service.get(), parts_->image_service.get(), parts_->container_service.get(),
+      parts_->job_service.get()};
   ASSIGN_OR_RETURN(parts_->server, rpc::Server::Start(options, services));
   return absl::OkStatus();
 }
@@ -507,6 +521,7 @@ Task<void> Daemon::LetGo() {
   if (parts_->sessions) co_await parts_->sessions->Shutdown();
   if (parts_->containers) co_await parts_->containers->Close();
   if (parts_->inventory) co_await parts_->inventory->Detach();
+  if (parts_->jobs) co_await parts_->jobs->Close();
   if (parts_->events) co_await parts_->events->Close();
 }
 

@@ -104,6 +104,12 @@ const std::vector<Rule>& Rules() {
       {"/ferry.v1.ContainerService/GetContainerStats", kLookers, kRead},
       {"/ferry.v1.ContainerService/ReadContainerOutput", kOperators, kRead},
 
+      {"/ferry.v1.JobService/ListJobs", kLookers, kRead},
+      {"/ferry.v1.JobService/GetJob", kLookers, kRead},
+      {"/ferry.v1.JobService/WatchJob", kLookers, kRead},
+      {"/ferry.v1.JobService/CancelJob", kOperators, kChange},
+      {"/ferry.v1.JobService/DismissJob", kOperators, kChange},
+
       {"/ferry.v1.HostService/GetHost", kEverybody, kRead},
       {"/ferry.v1.HostService/WatchEvents", kLookers, kRead},
 

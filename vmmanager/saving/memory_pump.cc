@@ -6,6 +6,7 @@
 #include <sys/un.h>
 #include <unistd.h>
 
+#include <boost/asio/post.hpp>
 #include <cerrno>
 #include <cstring>
 #include <functional>
@@ -23,6 +24,7 @@ namespace {
 constexpr milliseconds kNoHurry{std::chrono::hours(24)};
 constexpr milliseconds kFileLimit{60'000};
 constexpr size_t kPipeBytes = 1024 * 1024;  // the most that everybody may have
+constexpr uint64_t kToldAtLeast = uint64_t{4} << 20;
 
 absl::StatusOr<std::optional<SaveKey>> ReadKey(const std::string& file) {
   std::optional<SaveKey> key;
@@ -31,14 +33,37 @@ absl::StatusOr<std::optional<SaveKey>> ReadKey(const std::string& file) {
   return key;
 }
 
-absl::Status CopyAll(int from, SavedFileWriter* to) {
+// Tells the executor's thread what goes by on another one.
+class Meter {
+ public:
+  Meter(Executor executor, OnMemory tell)
+      : executor_(std::move(executor)), tell_(std::move(tell)) {}
+
+  void Count(uint64_t bytes) {
+    bytes_ += bytes;
+    if (!tell_ || bytes_ - told_ < kToldAtLeast) return;
+    told_ = bytes_;
+    asio::post(executor_, [tell = tell_, told = told_] { tell(told); });
+  }
+
+ private:
+  const Executor executor_;
+  const OnMemory tell_;
+  uint64_t bytes_ = 0;
+  uint64_t told_ = 0;
+};
+
+absl::Status CopyAll(int from, SavedFileWriter* to, const std::atomic<bool>& called_off,
+                     Meter* meter) {
   std::vector<char> buffer(kPipeBytes);
   while (true) {
+    if (called_off) return absl::CancelledError("it was cancelled");
     const ssize_t count = ::read(from, buffer.data(), buffer.size());
     if (count == 0) return absl::OkStatus();
     if (count < 0 && errno == EINTR) continue;
     if (count < 0) return absl::ErrnoToStatus(errno, "cannot take the VM's memory");
     RETURN_IF_ERROR(to->WriteMemory({buffer.data(), static_cast<size_t>(count)}));
+    meter->Count(static_cast<uint64_t>(count));
   }
 }
 
@@ -72,12 +97,13 @@ absl::Status SendPiece(int to, std::string_view bytes) {
 }
 
 // The last piece is only sent once all of it is known to be right: what lacks its end is no VM.
-absl::Status SendAll(const std::string& unix_path, SavedFileReader* from) {
+absl::Status SendAll(const std::string& unix_path, SavedFileReader* from, Meter* meter) {
   ASSIGN_OR_RETURN(const UniqueFd to, ConnectTo(unix_path));
   std::string held;
   while (true) {
     ASSIGN_OR_RETURN(const std::string_view piece, from->ReadMemory());
     RETURN_IF_ERROR(SendPiece(to.get(), held));
+    meter->Count(held.size());
     if (piece.empty()) break;
     held.assign(piece);
   }
@@ -97,6 +123,7 @@ FileBeingSaved::FileBeingSaved(Executor executor)
       worker_(executor),
       writer_(std::make_shared<std::unique_ptr<SavedFileWriter>>()),
       has_name_(std::make_shared<bool>(false)),
+      called_off_(std::make_shared<std::atomic<bool>>(false)),
       over_(executor) {}
 
 Task<absl::Status> FileBeingSaved::Create(std::string path, SavedFileOptions options,
@@ -131,14 +158,21 @@ Task<absl::StatusOr<UniqueFd>> FileBeingSaved::Begin(std::string head) {
 
 Task<void> FileBeingSaved::Take(std::shared_ptr<FileBeingSaved> self, UniqueFd memory) {
   auto from = std::make_shared<UniqueFd>(std::move(memory));
-  Work take = [writer = self->writer_, from] {
-    const absl::Status taken = CopyAll(from->get(), writer->get());
+  auto meter = std::make_shared<Meter>(self->executor_, self->on_memory_);
+  Work take = [writer = self->writer_, from, called_off = self->called_off_, meter] {
+    const absl::Status taken = CopyAll(from->get(), writer->get(), *called_off, meter.get());
     // Whoever writes must not wait for us.
     from->Reset();
     return taken;
   };
   self->taken_ = co_await self->worker_.Run(kNoHurry, "writing the file", std::move(take));
   self->over_.Set();
+}
+
+absl::Status FileBeingSaved::CallOff() {
+  if (over_.is_set()) return absl::FailedPreconditionError("all of it is written already");
+  *called_off_ = true;
+  return absl::OkStatus();
 }
 
 Task<absl::Status> FileBeingSaved::Taken() {
@@ -201,8 +235,9 @@ void FileBeingRestored::Send(std::string unix_path) {
 }
 
 Task<void> FileBeingRestored::Run(std::shared_ptr<FileBeingRestored> self, std::string unix_path) {
-  Work send = [reader = self->reader_, unix_path = std::move(unix_path)] {
-    return SendAll(unix_path, reader->get());
+  auto meter = std::make_shared<Meter>(self->executor_, self->on_memory_);
+  Work send = [reader = self->reader_, unix_path = std::move(unix_path), meter] {
+    return SendAll(unix_path, reader->get(), meter.get());
   };
   self->sent_ = co_await self->worker_.Run(kNoHurry, "reading the file", std::move(send));
   self->over_.Set();

@@ -1,7 +1,11 @@
 #pragma once
 
+#include <atomic>
+#include <cstdint>
+#include <functional>
 #include <memory>
 #include <string>
+#include <utility>
 
 #include "absl/status/status.h"
 #include "bridge/runtime/async.h"
@@ -13,10 +17,19 @@
 // what is said here is said on the executor's.
 namespace ferry::vm {
 
+// How many bytes of memory have gone by so far; called now and then, on the executor's thread.
+using OnMemory = std::function<void(uint64_t)>;
+
 // A file that is being written.
 class FileBeingSaved : public std::enable_shared_from_this<FileBeingSaved> {
  public:
   explicit FileBeingSaved(Executor executor);
+
+  // Before Begin.
+  void set_on_memory(OnMemory on_memory) { on_memory_ = std::move(on_memory); }
+  // Takes no more, so that whoever writes sees that nobody reads, and Taken() is CANCELLED.
+  // FAILED_PRECONDITION if all of it was taken.
+  absl::Status CallOff();
 
   // Makes the file, beside the one that it may take the place of. The key is read from `key_file`;
   // empty: it is not encrypted.
@@ -41,6 +54,8 @@ class FileBeingSaved : public std::enable_shared_from_this<FileBeingSaved> {
   std::string path_;
   std::shared_ptr<std::unique_ptr<SavedFileWriter>> writer_;  // the worker's
   std::shared_ptr<bool> has_name_;                            // the worker's, too
+  std::shared_ptr<std::atomic<bool>> called_off_;             // the worker looks at it
+  OnMemory on_memory_;
   absl::Status taken_;
   AsyncEvent over_;
 };
@@ -50,6 +65,8 @@ class FileBeingRestored : public std::enable_shared_from_this<FileBeingRestored>
  public:
   explicit FileBeingRestored(Executor executor);
 
+  // Before Send.
+  void set_on_memory(OnMemory on_memory) { on_memory_ = std::move(on_memory); }
   // Reads all but the memory.
   Task<absl::Status> Open(std::string path, std::string key_file);
   const std::string& head() const { return head_; }
@@ -67,6 +84,7 @@ class FileBeingRestored : public std::enable_shared_from_this<FileBeingRestored>
   const Executor executor_;
   BlockingWorker worker_;
   std::shared_ptr<std::unique_ptr<SavedFileReader>> reader_;  // the worker's
+  OnMemory on_memory_;
   std::string head_;
   std::string tail_;
   SavedFileInfo info_;

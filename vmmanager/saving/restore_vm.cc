@@ -13,6 +13,7 @@
 #include "vmmanager/sandbox/private_socket.h"
 #include "vmmanager/saving/disk_generations.h"
 #include "vmmanager/saving/saved_states.h"
+#include "vmmanager/saving/saving_jobs.h"
 #include "vmmanager/state/fingerprint_check.h"
 #include "vmmanager/state/saved_state.h"
 
@@ -105,7 +106,11 @@ Task<absl::StatusOr<SavedStates::Warnings>> SavedStates::Start(Vm vm, v1::StartV
   if (!request.key_file().empty()) record.set_key_file(request.key_file());
   auto source = std::make_shared<Source>(vms_.deps().executor, record);
   source->is_new = !saved.has_value();
-  const absl::Status went_on = co_await GoOn(vm, source);
+  JobDescription about = DescribeRestore(*vm, record.file());
+  JobWork go_on = [this, vm, source](std::shared_ptr<Job> job) {
+    return GoOn(vm, source, std::move(job));
+  };
+  const absl::Status went_on = co_await RunAsJob(options_.jobs, std::move(about), std::move(go_on));
   if (went_on.ok()) {
     const auto used = vm->used_up();
     const bool uncertain = used.has_value() && used->file() == record.file();
@@ -163,8 +168,10 @@ absl::Status SavedStates::ToTell(const UtilityVm& vm, const Source& source,
                    vm.name()));
 }
 
-Task<absl::Status> SavedStates::GoOn(Vm vm, std::shared_ptr<Source> source) {
+Task<absl::Status> SavedStates::GoOn(Vm vm, std::shared_ptr<Source> source,
+                                     std::shared_ptr<Job> job) {
   absl::Status fits = co_await Read(vm, source);
+  if (fits.ok()) ShowRestore(job, source->file);
   if (fits.ok()) fits = co_await FitHere(vm, source);
   if (!fits.ok()) {
     fits.SetPayload(kHasNotRun, absl::Cord());

@@ -9,6 +9,7 @@
 #include "vmmanager/sandbox/vm_payload.h"
 #include "vmmanager/saving/disk_generations.h"
 #include "vmmanager/saving/saved_states.h"
+#include "vmmanager/saving/saving_jobs.h"
 #include "vmmanager/state/saved_state.h"
 
 namespace ferry::vm {
@@ -64,12 +65,13 @@ Task<absl::StatusOr<std::string>> SavedStates::SealTail(Vm vm) {
   co_return tail.SerializeAsString();
 }
 
-Task<absl::Status> SavedStates::Write(Vm vm, std::string file, bool own,
-                                      v1::SaveVmRequest request) {
+Task<absl::Status> SavedStates::Write(Vm vm, std::string file, bool own, v1::SaveVmRequest request,
+                                      std::shared_ptr<Job> job) {
   CO_ASSIGN_OR_RETURN(SavedFileOptions options, ToOptions(request.options()));
   auto writing = std::make_shared<FileBeingSaved>(vms_.deps().executor);
   CO_RETURN_IF_ERROR(
       co_await writing->Create(file, std::move(options), request.options().key_file()));
+  ShowSave(job, writing, vm->spec().memory_mb() << 20);
 
   SaveSteps steps;
   steps.live_on = request.live();
@@ -97,9 +99,10 @@ Task<absl::Status> SavedStates::Write(Vm vm, std::string file, bool own,
     co_return co_await writing->Begin(head.SerializeAsString());
   };
   steps.seal =
-      [this, vm, writing, file, own,
+      [this, vm, writing, file, own, job,
        key_file = request.options().key_file()]() -> Task<absl::StatusOr<state::v1::SavedRecord>> {
     CO_RETURN_IF_ERROR(co_await writing->Taken());
+    ShowAllTaken(*job);
     CO_ASSIGN_OR_RETURN(std::string tail, co_await SealTail(vm));
     CO_ASSIGN_OR_RETURN(const SavedFileInfo info, co_await writing->Commit(std::move(tail)));
     state::v1::SavedRecord record;
@@ -112,6 +115,7 @@ Task<absl::Status> SavedStates::Write(Vm vm, std::string file, bool own,
     record.set_memory_bytes(info.memory_bytes);
     record.set_compressed(info.compression == SaveCompression::kZstd);
     record.set_key_file(key_file);
+    job->SetResult(absl::StrCat("saved in ", file));
     co_return record;
   };
   steps.discard = [vm, writing](absl::Status cause) -> Task<absl::Status> {

@@ -12,6 +12,7 @@
 #include "vmmanager/rpc/error_info.h"
 #include "vmmanager/sandbox/real_folder.h"
 #include "vmmanager/saving/disk_generations.h"
+#include "vmmanager/saving/saving_jobs.h"
 
 namespace ferry::vm {
 namespace {
@@ -126,7 +127,11 @@ Task<absl::Status> SavedStates::Save(Vm vm, v1::SaveVmRequest request) {
   if (own) {
     CO_ASSIGN_OR_RETURN(file, co_await MakeOwnFile(vm->id()));
   }
-  co_return co_await Write(vm, std::move(file), own, std::move(request));
+  JobDescription about = DescribeSave(*vm, request.to_file());
+  JobWork write = [this, vm, file, own, request](std::shared_ptr<Job> job) {
+    return Write(vm, file, own, request, std::move(job));
+  };
+  co_return co_await RunAsJob(options_.jobs, std::move(about), std::move(write));
 }
 
 Task<absl::StatusOr<SavedStates::Warnings>> SavedStates::Stop(Vm vm, v1::StopVmRequest request,

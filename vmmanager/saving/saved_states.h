@@ -11,6 +11,7 @@
 #include "bridge/runtime/async.h"
 #include "ferry/v1/vm.pb.h"
 #include "vmmanager/containers/container_inventory.h"
+#include "vmmanager/jobs/job_registry.h"
 #include "vmmanager/sandbox/fingerprint.h"
 #include "vmmanager/sandbox/vm_inventory.h"
 #include "vmmanager/saving/memory_pump.h"
@@ -23,6 +24,7 @@ struct SavedStatesOptions {
   std::string socket_folder;  // for private sockets between us and a VMM
   std::optional<std::pair<uid_t, gid_t>> vmm_owner;  // whom a VMM runs as; nullopt: as we do
   bool save_on_stop = false;                         // of VMs that do not say
+  JobRegistry* jobs = nullptr;                       // where saves and restores are jobs, if at all
 };
 
 // Stops VMs into files and starts them from there: what `stop`, `save`, `start` and `delete` mean
@@ -62,11 +64,12 @@ class SavedStates {
   Task<absl::Status> CheckUserFile(std::string file) const;
   absl::Status CheckContainersRest(const UtilityVm& vm) const;
   Task<absl::StatusOr<std::string>> MakeOwnFile(std::string vm_id);
-  Task<absl::Status> Write(Vm vm, std::string file, bool own, v1::SaveVmRequest request);
+  Task<absl::Status> Write(Vm vm, std::string file, bool own, v1::SaveVmRequest request,
+                           std::shared_ptr<Job> job);
   Task<absl::StatusOr<std::string>> SealPlan(Vm vm, std::string session);
   Task<absl::StatusOr<std::string>> SealTail(Vm vm);
 
-  Task<absl::Status> GoOn(Vm vm, std::shared_ptr<Source> source);
+  Task<absl::Status> GoOn(Vm vm, std::shared_ptr<Source> source, std::shared_ptr<Job> job);
   Task<absl::Status> Read(Vm vm, std::shared_ptr<Source> source);
   Task<absl::Status> FitHere(Vm vm, std::shared_ptr<Source> source);
   absl::Status CheckContainers(const UtilityVm& vm, const Source& source) const;

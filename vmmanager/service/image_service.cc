@@ -1,14 +1,18 @@
 #include "vmmanager/service/image_service.h"
 
+#include <boost/system/system_error.hpp>
+
 #include "absl/strings/str_cat.h"
 #include "bridge/runtime/status_macros.h"
 #include "vmmanager/rpc/error_info.h"
+#include "vmmanager/rpc/printable.h"
 #include "vmmanager/rpc/unary_reactor.h"
 
 namespace ferry::vm {
 namespace {
 
 constexpr size_t kMaxPiece = size_t{1} << 20;
+constexpr size_t kMaxShown = 256;
 // Of what is received, so much goes by without a word.
 constexpr uint64_t kProgressBytes = uint64_t{4} << 20;
 
@@ -87,6 +91,38 @@ Task<absl::StatusOr<std::optional<std::string>>> NextPiece(std::shared_ptr<Strea
   co_return std::move(*message->mutable_data());
 }
 
+void Show(const ImportProgress& progress, Job& job) {
+  using Step = ImportProgress::Step;
+  v1::JobProgress shown;
+  shown.set_done(progress.done);
+  shown.set_total(progress.of);
+  if (progress.step == Step::kReceiving) {
+    shown.set_unit(v1::JOB_UNIT_BYTES);
+    shown.set_phase("receiving");
+  } else if (progress.step == Step::kBuilding) {
+    shown.set_unit(v1::JOB_UNIT_LAYERS);
+    shown.set_phase("making layers");
+  } else {
+    job.ForbidCancel("the image is just being stored");
+    shown.set_phase("storing");
+  }
+  job.SetProgress(shown);
+}
+
+// CANCELLED if the event comes first.
+Task<absl::StatusOr<Image>> UnlessSet(Task<absl::StatusOr<Image>> importing,
+                                      std::shared_ptr<AsyncEvent> called_off) {
+  using asio::experimental::awaitable_operators::operator||;
+  try {
+    auto first = co_await (std::move(importing) || called_off->Wait());
+    if (first.index() == 0) co_return std::get<0>(std::move(first));
+  } catch (const asio::multiple_exceptions&) {
+    // Both were cancelled from outside.
+    throw boost::system::system_error(asio::error::operation_aborted);
+  }
+  co_return absl::CancelledError("the import was cancelled");
+}
+
 // One of the imports that run, as long as it lives.
 class CountedImport {
  public:
@@ -152,21 +188,39 @@ Task<absl::Status> ImageService::Import(std::shared_ptr<ImportStream> stream) {
                                    "too_many_imports", "Try again when one has ended.");
   }
   const CountedImport counted(&imports_);
+  JobDescription about{.kind = v1::JOB_KIND_IMPORT,
+                       .what = absl::StrCat("image ", rpc::Printable(request.name, kMaxShown))};
+  JobWork make = [this, request, stream](std::shared_ptr<Job> job) {
+    return Make(request, stream, std::move(job));
+  };
+  co_return co_await RunAsJob(jobs_, std::move(about), std::move(make));
+}
+
+Task<absl::Status> ImageService::Make(ImportRequest request, std::shared_ptr<ImportStream> stream,
+                                      std::shared_ptr<Job> job) {
+  auto called_off = std::make_shared<AsyncEvent>(executor_);
+  job->AllowCancel([called_off] {
+    called_off->Set();
+    return absl::OkStatus();
+  });
   ImageImporter::NextPiece next = [stream, patience = limits_.patience] {
     return NextPiece(stream, patience);
   };
   // A client that does not listen gets no more to read than it has room for.
-  ImageImporter::OnProgress tell = [stream,
+  ImageImporter::OnProgress tell = [stream, job = std::weak_ptr(job),
                                     told = uint64_t{0}](const ImportProgress& progress) mutable {
+    if (auto shown = job.lock()) Show(progress, *shown);
     if (progress.step == ImportProgress::Step::kReceiving) {
       if (progress.done - told < kProgressBytes) return;
       told = progress.done;
     }
     if (stream->writable()) stream->Write(ToProto(progress));
   };
-  absl::StatusOr<Image> image =
-      co_await importer_.Import(std::move(request), std::move(next), std::move(tell));
+  Task<absl::StatusOr<Image>> importing =
+      importer_.Import(std::move(request), std::move(next), std::move(tell));
+  const absl::StatusOr<Image> image = co_await UnlessSet(std::move(importing), called_off);
   if (!image.ok()) co_return image.status();
+  job->SetResult(absl::StrCat("image ", image->name, ", ", image->id));
   v1::ImportImageResponse response;
   *response.mutable_image() = ToProto(*image);
   stream->Write(std::move(response));

@@ -3,6 +3,7 @@
 #include "ferry/v1/image.grpc.pb.h"
 #include "vmmanager/images/image_importer.h"
 #include "vmmanager/images/image_store.h"
+#include "vmmanager/jobs/job_registry.h"
 #include "vmmanager/rpc/stream_reactor.h"
 
 namespace ferry::vm {
@@ -18,7 +19,15 @@ class ImageService final : public v1::ImageService::CallbackService {
   ImageService(Executor executor, ImageStore& store, ImageImporter& importer)
       : ImageService(std::move(executor), store, importer, Limits()) {}
   ImageService(Executor executor, ImageStore& store, ImageImporter& importer, Limits limits)
-      : executor_(std::move(executor)), store_(store), importer_(importer), limits_(limits) {}
+      : ImageService(std::move(executor), store, importer, limits, nullptr) {}
+  // Imports are jobs of `jobs`.
+  ImageService(Executor executor, ImageStore& store, ImageImporter& importer, Limits limits,
+               JobRegistry* jobs)
+      : executor_(std::move(executor)),
+        store_(store),
+        importer_(importer),
+        limits_(limits),
+        jobs_(jobs) {}
 
   grpc::ServerBidiReactor<v1::ImportImageRequest, v1::ImportImageResponse>* ImportImage(
       grpc::CallbackServerContext*) override;
@@ -33,11 +42,15 @@ class ImageService final : public v1::ImageService::CallbackService {
   using ImportStream = rpc::BidiStream<v1::ImportImageRequest, v1::ImportImageResponse>;
 
   Task<absl::Status> Import(std::shared_ptr<ImportStream> stream);
+  // As a job, which can be cancelled until the image is stored.
+  Task<absl::Status> Make(ImportRequest request, std::shared_ptr<ImportStream> stream,
+                          std::shared_ptr<Job> job);
 
   const Executor executor_;
   ImageStore& store_;
   ImageImporter& importer_;
   const Limits limits_;
+  JobRegistry* const jobs_;
   int imports_ = 0;
 };
 

@@ -76,6 +76,25 @@ Task<absl::StatusOr<std::vector<ContainerRow>>> FakeStore::ListContainers() {
   co_return rows;
 }
 
+Task<absl::Status> FakeStore::PutJob(JobRow row) {
+  CO_RETURN_IF_ERROR(TakeFailure());
+  std::pair key(row.started_unix_ms, row.id);
+  jobs_[std::move(key)] = std::move(row);
+  co_return absl::OkStatus();
+}
+
+Task<absl::Status> FakeStore::DeleteJob(std::string id) {
+  CO_RETURN_IF_ERROR(TakeFailure());
+  std::erase_if(jobs_, [&](const auto& entry) { return entry.second.id == id; });
+  co_return absl::OkStatus();
+}
+
+Task<absl::StatusOr<std::vector<JobRow>>> FakeStore::ListJobs() {
+  std::vector<JobRow> rows;
+  for (const auto& [key, row] : jobs_) rows.push_back(row);
+  co_return rows;
+}
+
 Task<absl::StatusOr<JournalRecord>> FakeStore::Append(JournalRecord record, AppendOptions options) {
   if (before_append) CO_RETURN_IF_ERROR(co_await before_append(record));
   CO_RETURN_IF_ERROR(TakeFailure());

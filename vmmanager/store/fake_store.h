@@ -4,6 +4,7 @@
 #include <map>
 #include <optional>
 #include <string>
+#include <utility>
 #include <vector>
 
 #include "vmmanager/store/store.h"
@@ -34,6 +35,9 @@ class FakeStore final : public Store {
   Task<absl::Status> PutContainer(ContainerRow row) override;
   Task<absl::Status> DeleteContainer(std::string id) override;
   Task<absl::StatusOr<std::vector<ContainerRow>>> ListContainers() override;
+  Task<absl::Status> PutJob(JobRow row) override;
+  Task<absl::Status> DeleteJob(std::string id) override;
+  Task<absl::StatusOr<std::vector<JobRow>>> ListJobs() override;
   Task<absl::StatusOr<JournalRecord>> Append(JournalRecord record, AppendOptions options) override;
   Task<absl::StatusOr<std::vector<JournalRecord>>> ReadJournal(
       const std::string& session_id) override;
@@ -56,6 +60,7 @@ class FakeStore final : public Store {
   std::map<std::string, VmRow> vms_;
   std::map<std::string, SessionRow> sessions_;
   std::map<std::string, ContainerRow> containers_;
+  std::map<std::pair<uint64_t, std::string>, JobRow> jobs_;                   // by start and id
   std::map<std::string, std::map<uint32_t, NotificationRow>> notifications_;  // by session
   std::vector<JournalRecord> journal_;
   std::vector<EventRow> events_;

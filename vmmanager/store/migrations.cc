@@ -42,8 +42,13 @@ CREATE TABLE containers (
 
 constexpr char kVersion4[] = "ALTER TABLE vms ADD COLUMN saved BLOB NOT NULL DEFAULT x''";
 
+constexpr char kVersion5[] = R"sql(
+CREATE TABLE jobs (
+  id TEXT PRIMARY KEY, started_unix_ms INTEGER NOT NULL, job_bytes BLOB NOT NULL) WITHOUT ROWID;
+)sql";
+
 // What each version adds to the one before it. A step is never changed once it was released.
-constexpr const char* kSteps[] = {kVersion1, kVersion2, kVersion3, kVersion4};
+constexpr const char* kSteps[] = {kVersion1, kVersion2, kVersion3, kVersion4, kVersion5};
 static_assert(std::size(kSteps) == kStoreVersion);
 
 // FAILED_PRECONDITION if there are tables, but not those of a store: nothing is added to a file

@@ -131,6 +131,24 @@ class Database {
     }
   }
 
+  absl::Status PutJob(const JobRow& row) {
+    RETURN_IF_ERROR(SetSynced(true));
+    ASSIGN_OR_RETURN(SqliteStatement put,
+                     connection_->Prepare("INSERT OR REPLACE INTO jobs VALUES (?, ?, ?)"));
+    return put.BindText(row.id).Bind(row.started_unix_ms).Bind(row.job_bytes).Run();
+  }
+
+  absl::StatusOr<std::vector<JobRow>> ListJobs() {
+    ASSIGN_OR_RETURN(SqliteStatement read,
+                     connection_->Prepare("SELECT * FROM jobs ORDER BY started_unix_ms, id"));
+    std::vector<JobRow> rows;
+    while (true) {
+      ASSIGN_OR_RETURN(const bool found, read.Step());
+      if (!found) return rows;
+      rows.push_back({read.Text(0), read.Number(1), read.Text(2)});
+    }
+  }
+
   absl::Status PutNotification(const NotificationRow& row) {
     RETURN_IF_ERROR(SetSynced(false));
     return WriteNotification(row);
@@ -353,6 +371,15 @@ class SqliteStore final : public Store {
   Task<absl::StatusOr<std::vector<ContainerRow>>> ListContainers() override {
     return Run<absl::StatusOr<std::vector<ContainerRow>>>(
         [this] { return database_.ListContainers(); });
+  }
+  Task<absl::Status> PutJob(JobRow row) override {
+    return Run<absl::Status>([this, row = std::move(row)] { return database_.PutJob(row); });
+  }
+  Task<absl::Status> DeleteJob(std::string id) override {
+    return Run<absl::Status>([this, id = std::move(id)] { return database_.Delete("jobs", id); });
+  }
+  Task<absl::StatusOr<std::vector<JobRow>>> ListJobs() override {
+    return Run<absl::StatusOr<std::vector<JobRow>>>([this] { return database_.ListJobs(); });
   }
   Task<absl::StatusOr<JournalRecord>> Append(JournalRecord record, AppendOptions options) override {
     return Run<absl::StatusOr<JournalRecord>>(

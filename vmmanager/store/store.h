@@ -47,6 +47,13 @@ struct ContainerRow {
   std::string record;  // ferry.state.v1.ContainerRecord
 };
 
+// Something long that was begun on this host, as its registry encodes it.
+struct JobRow {
+  std::string id;
+  uint64_t started_unix_ms = 0;
+  std::string job_bytes;  // ferry.v1.Job
+};
+
 // One record of a session's commit protocol. Records are hash-chained over the whole journal, so
 // that a lost or altered one is found.
 struct JournalRecord {
@@ -109,6 +116,11 @@ class Store {
   virtual Task<absl::Status> PutContainer(ContainerRow row) = 0;
   virtual Task<absl::Status> DeleteContainer(std::string id) = 0;
   virtual Task<absl::StatusOr<std::vector<ContainerRow>>> ListContainers() = 0;
+
+  virtual Task<absl::Status> PutJob(JobRow row) = 0;
+  virtual Task<absl::Status> DeleteJob(std::string id) = 0;
+  // The oldest first.
+  virtual Task<absl::StatusOr<std::vector<JobRow>>> ListJobs() = 0;
 
   // Appends and returns the record with sequence and hash filled. When this returns an error the
   // caller must take no step that depends on the record.

@@ -13,6 +13,7 @@
 #include "ferry/v1/guest.pb.h"
 #include "ferry/v1/host.pb.h"
 #include "ferry/v1/image.pb.h"
+#include "ferry/v1/job.pb.h"
 #include "ferry/v1/migration.pb.h"
 #include "ferry/v1/vm.pb.h"
 
@@ -35,7 +36,8 @@ std::set<std::string> MethodsOfTheApi() {
   for (const google::protobuf::FileDescriptor* file :
        {v1::VmRef::descriptor()->file(), v1::AttachRequest::descriptor()->file(),
         v1::Host::descriptor()->file(), v1::Image::descriptor()->file(),
-        v1::Container::descriptor()->file(), v1::Session::descriptor()->file()}) {
+        v1::Container::descriptor()->file(), v1::Session::descriptor()->file(),
+        v1::Job::descriptor()->file()}) {
     for (int i = 0; i < file->service_count(); ++i) {
       const google::protobuf::ServiceDescriptor* service = file->service(i);
       for (int m = 0; m < service->method_count(); ++m) {

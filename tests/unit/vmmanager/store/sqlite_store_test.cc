@@ -153,7 +153,7 @@ TEST_F(SqliteStoreTest, AStoreWithoutNotificationsIsBroughtUpToDate) {
   AppendThree();
   Tamper(
       "DROP TABLE notifications; DROP TABLE containers; ALTER TABLE vms DROP COLUMN saved; "
-      "UPDATE store SET version = 1");
+      "DROP TABLE jobs; UPDATE store SET version = 1");
   Reopen();
   EXPECT_EQ(Await(store_->ReadJournal("s"))->size(), 3u);
   EXPECT_TRUE(Await(store_->PutNotification({"s", 1, "first", 0})).ok());
@@ -163,13 +163,48 @@ TEST_F(SqliteStoreTest, AStoreWithoutNotificationsIsBroughtUpToDate) {
 
 TEST_F(SqliteStoreTest, AStoreWithoutContainersIsBroughtUpToDate) {
   ASSERT_TRUE(Await(store_->PutVm({"id", "n", "{}", "{}", "stopped"})).ok());
-  Tamper("DROP TABLE containers; ALTER TABLE vms DROP COLUMN saved; UPDATE store SET version = 2");
+  Tamper(
+      "DROP TABLE containers; ALTER TABLE vms DROP COLUMN saved; DROP TABLE jobs; "
+      "UPDATE store SET version = 2");
   for (int time = 0; time < 2; ++time) {
     Reopen();
     EXPECT_EQ(Await(store_->ListVms())->size(), 1u);
     EXPECT_TRUE(Await(store_->PutContainer({"c", "id", "web", "record"})).ok());
     EXPECT_EQ(Await(store_->ListContainers())->size(), 1u);
   }
+}
+
+TEST_F(SqliteStoreTest, AStoreWithoutJobsIsBroughtUpToDate) {
+  ASSERT_TRUE(Await(store_->PutVm({"id", "n", "{}", "{}", "stopped"})).ok());
+  Tamper("DROP TABLE jobs; UPDATE store SET version = 4");
+  for (int time = 0; time < 2; ++time) {
+    Reopen();
+    EXPECT_EQ(Await(store_->ListVms())->size(), 1u);
+    EXPECT_TRUE(Await(store_->PutJob({"j", 7, "job"})).ok());
+    EXPECT_EQ(Await(store_->ListJobs())->size(), 1u);
+  }
+}
+
+TEST_F(SqliteStoreTest, JobsSurviveAReopenUntilTheyAreDeleted) {
+  const std::string odd("\0\xff'", 3);
+  ASSERT_TRUE(Await(store_->PutJob({"a", 9, "later"})).ok());
+  for (const std::string& bytes : {std::string("first"), odd}) {
+    ASSERT_TRUE(Await(store_->PutJob({"b", 5, bytes})).ok());
+  }
+  Reopen();
+  auto jobs = Await(store_->ListJobs());
+  ASSERT_TRUE(jobs.ok());
+  ASSERT_EQ(jobs->size(), 2u);
+  EXPECT_EQ((*jobs)[0].id, "b");
+  EXPECT_EQ((*jobs)[0].started_unix_ms, 5u);
+  EXPECT_EQ((*jobs)[0].job_bytes, odd);
+  EXPECT_EQ((*jobs)[1].id, "a");
+  ASSERT_TRUE(Await(store_->DeleteJob("b")).ok());
+  ASSERT_TRUE(Await(store_->DeleteJob("nobody's")).ok());
+  Reopen();
+  jobs = Await(store_->ListJobs());
+  ASSERT_EQ(jobs->size(), 1u);
+  EXPECT_EQ(jobs->front().id, "a");
 }
 
 TEST_F(SqliteStoreTest, ContainersSurviveAReopenUntilTheyAreDeleted) {

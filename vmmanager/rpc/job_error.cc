@@ -1,0 +1,23 @@
+#include "vmmanager/rpc/job_error.h"
+
+#include "vmmanager/rpc/error_info.h"
+
+namespace ferry::rpc {
+
+v1::JobError ToJobError(const absl::Status& status) {
+  v1::JobError error;
+  error.set_code(static_cast<uint32_t>(status.code()));
+  error.set_message(std::string(status.message()));
+  if (auto info = GetErrorInfo(status)) *error.mutable_info() = *std::move(info);
+  return error;
+}
+
+absl::Status FromJobError(const v1::JobError& error) {
+  const auto last = static_cast<uint32_t>(absl::StatusCode::kUnauthenticated);
+  const auto code = error.code() <= last ? static_cast<absl::StatusCode>(error.code())
+                                         : absl::StatusCode::kUnknown;
+  absl::Status status(code, error.message());
+  return error.has_info() ? WithErrorInfo(std::move(status), error.info()) : status;
+}
+
+}  // namespace ferry::rpc

@@ -1,0 +1,76 @@
+#include "vmmanager/saving/saving_jobs.h"
+
+#include <algorithm>
+#include <utility>
+
+#include "absl/strings/str_cat.h"
+
+namespace ferry::vm {
+namespace {
+
+v1::JobProgress OfMemory(const char* phase, uint64_t done, uint64_t total) {
+  v1::JobProgress progress;
+  progress.set_unit(v1::JOB_UNIT_BYTES);
+  progress.set_phase(phase);
+  progress.set_done(std::min(done, total));
+  progress.set_total(total);
+  return progress;
+}
+
+}  // namespace
+
+JobDescription DescribeSave(const UtilityVm& vm, const std::string& file) {
+  return {v1::JOB_KIND_SAVE, vm.id(), vm.name(),
+          file.empty() ? "to its own file" : absl::StrCat("to ", file)};
+}
+
+JobDescription DescribeRestore(const UtilityVm& vm, const std::string& file) {
+  return {v1::JOB_KIND_RESTORE, vm.id(), vm.name(), absl::StrCat("from ", file)};
+}
+
+// Neither keeps the other: the job is over with its work, and the file with that, too.
+void ShowSave(const std::shared_ptr<Job>& job, const std::shared_ptr<FileBeingSaved>& file,
+              uint64_t memory_bytes) {
+  job->SetProgress(OfMemory("writing memory", 0, memory_bytes));
+  file->set_on_memory([weak = std::weak_ptr(job), memory_bytes](uint64_t bytes) {
+    if (auto told = weak.lock()) {
+      told->SetProgress(OfMemory("writing memory", bytes, memory_bytes));
+    }
+  });
+  job->AllowCancel([weak = std::weak_ptr(file)] {
+    auto written = weak.lock();
+    return written ? written->CallOff() : absl::FailedPreconditionError("it is over");
+  });
+}
+
+void ShowAllTaken(Job& job) {
+  job.ForbidCancel("all of the memory is written, and its VM is saved in a moment");
+  job.SetPhase("making the file whole");
+}
+
+void ShowRestore(const std::shared_ptr<Job>& job, const std::shared_ptr<FileBeingRestored>& file) {
+  const uint64_t total = file->info().memory_bytes;
+  job->ForbidCancel("half of a VM is none; stop the VM when it runs");
+  job->SetProgress(OfMemory("reading memory", 0, total));
+  file->set_on_memory([weak = std::weak_ptr(job), total](uint64_t bytes) {
+    if (auto told = weak.lock()) told->SetProgress(OfMemory("reading memory", bytes, total));
+  });
+}
+
+JobRegistry::Verdict JudgeSaves(const VmInventory& vms) {
+  return [&vms](const v1::Job& job) -> std::optional<std::string> {
+    const auto vm = vms.Find(job.vm_id());
+    if (!vm.ok()) return std::nullopt;
+    if (job.kind() == v1::JOB_KIND_SAVE) {
+      const auto saved = (*vm)->saved();
+      const bool by_it = saved && saved->saved_unix_ms() >= job.started_unix_ms();
+      return by_it ? std::optional(absl::StrCat("saved in ", saved->file())) : std::nullopt;
+    }
+    if (job.kind() != v1::JOB_KIND_RESTORE) return std::nullopt;
+    const v1::VmState state = (*vm)->state();
+    const bool runs = state == v1::VM_STATE_RUNNING || state == v1::VM_STATE_PAUSED;
+    return runs ? std::optional<std::string>("the VM has gone on") : std::nullopt;
+  };
+}
+
+}  // namespace ferry::vm
