@@ -11,6 +11,7 @@
 #include "tools/ferryctl/exit_codes.h"
 #include "tools/ferryctl/output.h"
 #include "tools/ferryctl/units.h"
+#include "vmmanager/rpc/error_info.h"
 #include "vmmanager/rpc/job_error.h"
 
 namespace ferry::ctl {
@@ -143,7 +144,9 @@ std::string JobEndText(const v1::Job& job, const std::string& host) {
   }
   absl::Status status = rpc::FromJobError(job.error());
   // Its call's daemon answered; it is the job that failed.
-  if (absl::IsUnavailable(status)) status = absl::AbortedError(status.message());
+  if (absl::IsUnavailable(status)) {
+    status = rpc::Reworded(status, absl::StatusCode::kAborted, status.message());
+  }
   return ErrorText(absl::StrCat("the ", title), status, host);
 }
 

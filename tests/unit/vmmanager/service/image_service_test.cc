@@ -15,6 +15,7 @@
 #include "vmmanager/rpc/client_stream.h"
 #include "vmmanager/rpc/error_info.h"
 #include "vmmanager/rpc/server.h"
+#include "vmmanager/store/fake_store.h"
 
 namespace ferry::vm {
 namespace {
@@ -43,10 +44,14 @@ class ImageServiceTest : public ImagesTest {
     importer_.emplace(*store_, runner_, import);
     Serve({.imports = 1});
   }
-  void TearDown() override { Stop(); }
+  void TearDown() override {
+    Await(jobs_.Close());
+    Await(events_.Close());
+    Stop();
+  }
 
   void Serve(ImageService::Limits limits) {
-    service_.emplace(io_.get_executor(), *store_, *importer_, limits);
+    service_.emplace(io_.get_executor(), *store_, *importer_, limits, &jobs_);
     rpc::ServerOptions server;
     server.unix_socket = folder_.path() + "/s";
     server_ = *rpc::Server::Start(server, {&*service_});
@@ -82,6 +87,17 @@ class ImageServiceTest : public ImagesTest {
     return Await(call->Finish());
   }
 
+  // The job of the only import so far.
+  v1::Job Only() {
+    Settle();
+    const std::vector<v1::Job> all = jobs_.ListJobs();
+    EXPECT_EQ(all.size(), 1u);
+    return all.empty() ? v1::Job() : all.front();
+  }
+
+  FakeStore journal_;
+  EventLog events_{io_.get_executor(), journal_};
+  JobRegistry jobs_{io_.get_executor(), journal_, events_};
   FakeToolRunner runner_{io_.get_executor()};
   std::optional<ImageImporter> importer_;
   std::optional<ImageService> service_;
@@ -153,6 +169,47 @@ TEST_F(ImageServiceTest, AClientThatSaysNothingIsNotWaitedForAndTakesNobodysPlac
   ImportClient idle = Open("web");
   EXPECT_EQ(Finish(idle).code(), absl::StatusCode::kDeadlineExceeded);
   EXPECT_THAT(TempFiles(), ::testing::IsEmpty());
+}
+
+TEST_F(ImageServiceTest, AnImportIsAJob) {
+  runner_.gate().Reset();
+  ImportClient call = Open("web");
+  call->Write(Data("archive"));
+  call->Write(End());
+  Until([this] { return !runner_.commands.empty(); });
+  EXPECT_EQ(Only().kind(), v1::JOB_KIND_IMPORT);
+  EXPECT_EQ(Only().what(), "image web");
+  EXPECT_EQ(Only().state(), v1::JOB_STATE_RUNNING);
+  EXPECT_EQ(Only().progress().phase(), "receiving");
+  EXPECT_EQ(Only().progress().done(), 7u);
+  EXPECT_TRUE(Only().cancellable());
+  runner_.gate().Set();
+  EXPECT_TRUE(Finish(call).ok());
+  EXPECT_EQ(Only().state(), v1::JOB_STATE_DONE);
+  EXPECT_THAT(Only().result(), HasSubstr("web:latest"));
+  EXPECT_EQ(Only().progress().phase(), "storing");
+}
+
+TEST_F(ImageServiceTest, AnImportThatIsCancelledLeavesNothing) {
+  runner_.gate().Reset();
+  ImportClient call = Open("web");
+  call->Write(End());
+  Until([this] { return !runner_.commands.empty(); });
+  EXPECT_TRUE(Await(jobs_.CancelJob(Only().id())).ok());
+  EXPECT_EQ(Finish(call).code(), absl::StatusCode::kCancelled);
+  EXPECT_EQ(Only().state(), v1::JOB_STATE_CANCELLED);
+  EXPECT_EQ(Count(), 0u);
+  EXPECT_THAT(TempFiles(), ::testing::IsEmpty());
+}
+
+TEST_F(ImageServiceTest, AnImportWhoseClientGoesAwayIsAJobThatFailed) {
+  ImportClient call = Open("web");
+  call->Write(Data("archive"));
+  Until([this] { return !jobs_.ListJobs().empty(); });
+  call->Cancel();
+  EXPECT_FALSE(Finish(call).ok());
+  Until([this] { return HasEnded(jobs_.ListJobs().front()); });
+  EXPECT_EQ(Only().state(), v1::JOB_STATE_FAILED);
 }
 
 TEST_F(ImageServiceTest, MoreImportsThanAllowedAreRefusedUntilOneEnds) {

@@ -1,0 +1,114 @@
+#include "vmmanager/saving/saving_jobs.h"
+
+#include "tests/unit/vmmanager/saving/saving_fixture.h"
+#include "vmmanager/rpc/error_info.h"
+#include "vmmanager/rpc/job_error.h"
+
+namespace ferry::vm {
+namespace {
+
+class SavingJobsTest : public SavingTest {
+ protected:
+  SavingJobsTest() {
+    saves_ = std::make_unique<SavedStates>(
+        *host_.inventory, nullptr, digests_,
+        SavedStatesOptions{
+            .folder = folder_.path() + "/saved", .socket_folder = folder_.path(), .jobs = &jobs_});
+  }
+  void TearDown() override {
+    Await(jobs_.Close());
+    SavingTest::TearDown();
+  }
+
+  v1::Job Newest(v1::JobKind kind) {
+    v1::Job newest;
+    for (const v1::Job& job : jobs_.ListJobs()) {
+      if (job.kind() == kind && job.started_unix_ms() >= newest.started_unix_ms()) newest = job;
+    }
+    return newest;
+  }
+  std::optional<std::string> Judge(v1::JobKind kind, const std::string& vm_id, uint64_t started) {
+    v1::Job job;
+    job.set_kind(kind);
+    job.set_vm_id(vm_id);
+    job.set_started_unix_ms(started);
+    return JudgeSaves(*host_.inventory)(job);
+  }
+
+  JobRegistry jobs_{io_.get_executor(), host_.store, host_.events};
+};
+
+TEST_F(SavingJobsTest, ASaveAndARestoreAreJobs) {
+  auto vm = Boot();
+  ASSERT_TRUE(Save(vm).ok());
+  const v1::Job save = Newest(v1::JOB_KIND_SAVE);
+  EXPECT_EQ(save.state(), v1::JOB_STATE_DONE);
+  EXPECT_EQ(save.vm_id(), vm->id());
+  EXPECT_EQ(save.vm_name(), "web");
+  EXPECT_EQ(save.result(), "saved in " + FileOf(*vm));
+  const std::string file = FileOf(*vm);
+  ASSERT_TRUE(Start(vm).ok());
+  const v1::Job restore = Newest(v1::JOB_KIND_RESTORE);
+  EXPECT_EQ(restore.state(), v1::JOB_STATE_DONE);
+  EXPECT_EQ(restore.what(), "from " + file);
+  EXPECT_EQ(restore.progress().unit(), v1::JOB_UNIT_BYTES);
+  EXPECT_GT(restore.progress().total(), 0u);
+}
+
+TEST_F(SavingJobsTest, ASaveTellsHowMuchThereIsToWrite) {
+  auto vm = Boot();
+  host_.backend.script().Block("Save");
+  auto saving = Begin(saves_->Save(vm, v1::SaveVmRequest()));
+  Await(host_.backend.script().WaitBlocked("Save"));
+  const v1::Job running = Newest(v1::JOB_KIND_SAVE);
+  EXPECT_EQ(running.state(), v1::JOB_STATE_RUNNING);
+  EXPECT_EQ(running.progress().total(), vm->spec().memory_mb() << 20);
+  EXPECT_EQ(running.progress().unit(), v1::JOB_UNIT_BYTES);
+  EXPECT_TRUE(running.cancellable());
+  host_.backend.script().Release("Save");
+  EXPECT_TRUE(Finish(saving).ok());
+}
+
+TEST_F(SavingJobsTest, ASaveThatIsCalledOffLeavesNothingAndTheVmRunsOn) {
+  auto vm = Boot();
+  host_.backend.script().Block("Save");
+  auto saving = Begin(saves_->Save(vm, v1::SaveVmRequest()));
+  Await(host_.backend.script().WaitBlocked("Save"));
+  EXPECT_TRUE(Await(jobs_.CancelJob(Newest(v1::JOB_KIND_SAVE).id())).ok());
+  host_.backend.script().Release("Save");
+  EXPECT_EQ(Finish(saving).code(), absl::StatusCode::kCancelled);
+  EXPECT_EQ(vm->state(), v1::VM_STATE_RUNNING);
+  EXPECT_TRUE(host_.System(*vm)->Step());
+  EXPECT_EQ(FilesOf(*vm), 0u);
+  EXPECT_EQ(Newest(v1::JOB_KIND_SAVE).state(), v1::JOB_STATE_CANCELLED);
+  EXPECT_TRUE(Save(vm).ok());
+}
+
+TEST_F(SavingJobsTest, ASaveThatFailsIsAJobThatFailed) {
+  auto vm = Boot();
+  host_.backend.script().FailNext("Save", absl::AbortedError("no"));
+  const absl::Status failed = Save(vm);
+  EXPECT_EQ(failed.code(), absl::StatusCode::kAborted);
+  EXPECT_EQ(Newest(v1::JOB_KIND_SAVE).state(), v1::JOB_STATE_FAILED);
+  EXPECT_EQ(rpc::FromJobError(Newest(v1::JOB_KIND_SAVE).error()), failed);
+  // What is refused before it begins is no job.
+  const size_t before = jobs_.ListJobs().size();
+  EXPECT_FALSE(Save(vm, "relative").ok());
+  EXPECT_EQ(jobs_.ListJobs().size(), before);
+}
+
+TEST_F(SavingJobsTest, WhatBecameOfAnInterruptedOneIsToldByItsVm) {
+  auto vm = Boot();
+  const std::string id = vm->id();
+  EXPECT_FALSE(Judge(v1::JOB_KIND_SAVE, id, 0).has_value());
+  EXPECT_TRUE(Judge(v1::JOB_KIND_RESTORE, id, 0).has_value());
+  ASSERT_TRUE(Save(vm).ok());
+  EXPECT_EQ(Judge(v1::JOB_KIND_SAVE, id, 0), "saved in " + FileOf(*vm));
+  EXPECT_FALSE(Judge(v1::JOB_KIND_SAVE, id, UINT64_MAX).has_value());
+  EXPECT_FALSE(Judge(v1::JOB_KIND_RESTORE, id, 0).has_value());
+  EXPECT_FALSE(Judge(v1::JOB_KIND_SAVE, "nobody's", 0).has_value());
+  EXPECT_FALSE(Judge(v1::JOB_KIND_IMPORT, id, 0).has_value());
+}
+
+}  // namespace
+}  // namespace ferry::vm
