@@ -3,6 +3,10 @@
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
 
+#include <cstdio>
+#include <string>
+#include <vector>
+
 #include "tools/ferryctl/exit_codes.h"
 #include "vmmanager/rpc/error_info.h"
 #include "vmmanager/rpc/job_error.h"
@@ -110,6 +114,35 @@ TEST(JobViewTest, TheExitStatusIsTheJobsEnd) {
   v1::Job late = Ended(absl::DeadlineExceededError("late"), v1::JOB_STATE_CANCELLED);
   late.set_kind(v1::JOB_KIND_MIGRATION);
   EXPECT_EQ(ExitCodeFor(late), kTimedOut);
+}
+
+// What the view prints of these.
+std::string Shown(JobViewMode mode, const std::vector<v1::Job>& jobs) {
+  std::FILE* out = std::tmpfile();
+  JobProgressView view(mode, out);
+  for (const v1::Job& job : jobs) view.Show(job);
+  view.Clear();
+  std::string text(static_cast<size_t>(std::ftell(out)), '\0');
+  std::rewind(out);
+  EXPECT_EQ(std::fread(text.data(), 1, text.size(), out), text.size());
+  std::fclose(out);
+  return text;
+}
+
+TEST(JobViewTest, ATerminalGetsOneLineThatIsRewritten) {
+  v1::Job half = Running();
+  half.mutable_progress()->set_done(uint64_t{128} << 20);
+  EXPECT_EQ(Shown(JobViewMode::kTerminal, {Running(), half, Ended(absl::OkStatus())}),
+            "\r\x1b[Kwriting memory: 64.0 MiB of 256 MiB (25%)"
+            "\r\x1b[Kwriting memory: 128 MiB of 256 MiB (50%)\r\x1b[K");
+}
+
+TEST(JobViewTest, APipeGetsAPlainLineNowAndThenAndForEachPhase) {
+  v1::Job next = Running();
+  next.clear_progress();
+  next.mutable_progress()->set_phase("making the file whole");
+  EXPECT_EQ(Shown(JobViewMode::kPipe, {Running(), Running(), next, Ended(absl::OkStatus())}),
+            "writing memory: 64.0 MiB of 256 MiB (25%)\nmaking the file whole\n");
 }
 
 TEST(JobViewTest, TheLastWordsSayWhatBecameOfIt) {
