@@ -182,6 +182,7 @@ Task<absl::Status> JobRegistry::CancelJob(std::string id) {
   const absl::Status asked = job->Cancel();
   if (!asked.ok()) table_->jobs.SetCancelling(id, false);
   table_->Pulse();
+  if (!asked.ok()) co_return NotCancellable(id, asked.message());
   co_return asked;
 }
 

@@ -49,6 +49,13 @@ absl::Status CheckNotEnded(const v1::Job& job) {
                               absl::StrCat("Look how it ended: ferryctl job inspect ", job.id()));
 }
 
+absl::Status NotCancellable(const std::string& id, absl::string_view why) {
+  return rpc::ErrorWithReason(absl::StatusCode::kFailedPrecondition,
+                              absl::StrCat("job ", id, " cannot be cancelled: ", why),
+                              "not_cancellable",
+                              absl::StrCat("Wait for its end: ferryctl job watch ", id));
+}
+
 absl::Status NoSuchJob(const std::string& id) {
   return rpc::ErrorWithReason(
       absl::StatusCode::kNotFound,
@@ -140,10 +147,7 @@ absl::Status JobTable::CheckCancel(const std::string& id) const {
   if (entry == nullptr) return NoSuchJob(id);
   RETURN_IF_ERROR(CheckNotEnded(entry->job));
   if (entry->job.cancellable()) return absl::OkStatus();
-  return rpc::ErrorWithReason(
-      absl::StatusCode::kFailedPrecondition,
-      absl::StrCat("job ", id, " cannot be cancelled: ", entry->job.why_not_cancellable()),
-      "not_cancellable", absl::StrCat("Wait for its end: ferryctl job watch ", id));
+  return NotCancellable(id, entry->job.why_not_cancellable());
 }
 
 absl::Status JobTable::CheckDismiss(const std::string& id) const {

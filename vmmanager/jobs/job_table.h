@@ -7,6 +7,7 @@
 #include <vector>
 
 #include "absl/status/status.h"
+#include "absl/strings/string_view.h"
 #include "ferry/v1/job.pb.h"
 
 namespace ferry::vm {
@@ -30,6 +31,8 @@ bool HasEnded(const v1::Job& job);
 
 // FAILED_PRECONDITION if the job has ended.
 absl::Status CheckNotEnded(const v1::Job& job);
+// FAILED_PRECONDITION: `why`, as Job::ForbidCancel has it.
+absl::Status NotCancellable(const std::string& id, absl::string_view why);
 
 // The states of jobs and what leads from one to another. No I/O, no clock.
 //

@@ -140,7 +140,7 @@ TEST_F(JobRegistryTest, ItIsCancelledOnlyWhereItSaysSo) {
   job_.lock()->AllowCancel([&asked] {
     return ++asked == 1 ? absl::FailedPreconditionError("not just now") : absl::OkStatus();
   });
-  EXPECT_EQ(Await(jobs_->CancelJob(id)).message(), "not just now");
+  EXPECT_THAT(Await(jobs_->CancelJob(id)).message(), HasSubstr("cancelled: not just now"));
   EXPECT_EQ(Only().state(), v1::JOB_STATE_RUNNING);
   for (int time = 0; time < 2; ++time) {
     EXPECT_TRUE(Await(jobs_->CancelJob(id)).ok());
