@@ -57,8 +57,8 @@ class JobRegistryTest : public TaskTest {
   v1::Job Stored() {
     const auto rows = Await(store_.ListJobs());
     v1::Job job;
-    if (rows->size() == 1) EXPECT_TRUE(job.ParseFromString(rows->front().job_bytes));
     EXPECT_EQ(rows->size(), 1u);
+    EXPECT_TRUE(!rows->empty() && job.ParseFromString(rows->front().job_bytes));
     return job;
   }
   std::vector<std::string> Events() {

@@ -64,7 +64,7 @@ TEST_F(JobTableTest, HowItEndsIsToldByItsStatusAndWhetherItWasAskedTo) {
                         Case{true, absl::CancelledError("asked"), v1::JOB_STATE_CANCELLED}}) {
     JobTable table;
     table.Begin("j", {}, 1);
-    if (c.asked) EXPECT_TRUE(table.SetCancelling("j", true));
+    EXPECT_EQ(table.SetCancelling("j", c.asked), c.asked);
     EXPECT_TRUE(table.Finish("j", c.status, "a result", 9));
     const v1::Job& job = table.Find("j")->job;
     EXPECT_EQ(job.state(), c.state) << c.status;
