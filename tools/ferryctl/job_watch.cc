@@ -8,7 +8,6 @@
 #include "tools/ferryctl/exit_codes.h"
 #include "tools/ferryctl/terminal.h"
 #include "vmmanager/rpc/client_stream.h"
-#include "vmmanager/rpc/error_info.h"
 
 namespace ferry::ctl {
 namespace {
@@ -31,10 +30,8 @@ Task<absl::Status> ShowJob(Client* client, std::string id, JobProgressView* view
   co_return co_await stream->Finish();
 }
 
-bool DaemonIsAway(const absl::Status& status) {
-  const bool answered = !rpc::GetErrorInfo(status).value_or(v1::ErrorInfo()).reason().empty();
-  return absl::IsUnavailable(status) && !answered;
-}
+// Also if it says itself that it stops, or is about to start.
+bool DaemonIsAway(const absl::Status& status) { return absl::IsUnavailable(status); }
 
 JobViewMode ModeOf(const GlobalOptions& options) {
   if (options.format() == OutputFormat::kJson) return JobViewMode::kJson;
