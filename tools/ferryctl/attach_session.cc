@@ -94,6 +94,11 @@ Task<void> AttachSession::Follow() {
     const int before = connections_;
     const absl::Status status = co_await Attempt();
     if (outcome_) co_return;
+    // What runs in that VM now is not what this was attached to, whatever its number.
+    if (rpc::ReasonOf(status) == "vm_went_back") {
+      Fail(status);
+      co_return;
+    }
     if (connections_ != before) {
       lost_since_ = steady_clock::now();
     } else {

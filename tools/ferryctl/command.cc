@@ -60,6 +60,7 @@ absl::Status Client::Connect() {
   hosts = v1::HostService::NewStub(channel);
   migrations = v1::MigrationService::NewStub(channel);
   images = v1::ImageService::NewStub(channel);
+  snapshots = v1::SnapshotService::NewStub(channel);
   containers = v1::ContainerService::NewStub(channel);
   jobs = v1::JobService::NewStub(channel);
   return absl::OkStatus();
@@ -98,6 +99,7 @@ int RunFerryctl(int argc, const char* const* argv) {
   AddVmCommands(&app, &command);
   AddRunCommand(&app, &command);
   AddContainerCommands(&app, &command);
+  AddSnapshotCommands(&app, &command);
   AddProcessCommands(&app, &command);
   AddLogsCommand(&app, &command);
   AddMigrateCommand(&app, &command);

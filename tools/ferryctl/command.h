@@ -15,6 +15,7 @@
 #include "ferry/v1/image.grpc.pb.h"
 #include "ferry/v1/job.grpc.pb.h"
 #include "ferry/v1/migration.grpc.pb.h"
+#include "ferry/v1/snapshot.grpc.pb.h"
 #include "ferry/v1/vm.grpc.pb.h"
 #include "tools/ferryctl/output.h"
 #include "vmmanager/rpc/channel.h"
@@ -48,6 +49,7 @@ class Client {
   std::unique_ptr<v1::ImageService::Stub> images;
   std::unique_ptr<v1::ContainerService::Stub> containers;
   std::unique_ptr<v1::JobService::Stub> jobs;
+  std::unique_ptr<v1::SnapshotService::Stub> snapshots;
 };
 
 // A parsed command line: what is to be done, and with which status it exits if that cannot even
@@ -69,6 +71,7 @@ void AddVmCommands(CLI::App* app, Command* command);
 void AddSave(CLI::App* app, Command* command);
 // `vm set`.
 void AddVmSet(CLI::App* vm, Command* command);
+void AddSnapshotCommands(CLI::App* app, Command* command);
 void AddProcessCommands(CLI::App* app, Command* command);
 void AddLogsCommand(CLI::App* app, Command* command);
 void AddMigrateCommand(CLI::App* app, Command* command);

@@ -39,11 +39,13 @@
 #include "vmmanager/saving/host_turns.h"
 #include "vmmanager/saving/saved_states.h"
 #include "vmmanager/saving/saving_jobs.h"
+#include "vmmanager/saving/snapshots.h"
 #include "vmmanager/service/container_service.h"
 #include "vmmanager/service/guest_service.h"
 #include "vmmanager/service/host_service.h"
 #include "vmmanager/service/image_service.h"
 #include "vmmanager/service/job_service.h"
+#include "vmmanager/service/snapshot_service.h"
 #include "vmmanager/service/vm_service.h"
 #include "vmmanager/state/saved_state.h"
 #include "vmmanager/store/migrations.h"
@@ -172,6 +174,8 @@ struct Daemon::Parts {
   std::unique_ptr<vm::JobRegistry> jobs;
   std::unique_ptr<migration::MigrationJobs> migration_jobs;
   std::unique_ptr<vm::SavedStates> saves;
+  std::unique_ptr<vm::Snapshots> snapshots;
+  std::unique_ptr<vm::SnapshotService> snapshot_service;
   std::unique_ptr<vm::VmService> vm_service;
   std::unique_ptr<vm::GuestService> guest_service;
   std::unique_ptr<vm::HostService> host_service;
@@ -464,10 +468,13 @@ void Daemon::MakeSaves() {
   if (const auto& user = parts_->qemu_user) options.vmm_owner = {user->uid, user->gid};
   parts_->saves = std::make_unique<vm::SavedStates>(*parts_->inventory, parts_->containers.get(),
                                                     *parts_->digests, std::move(options));
+  parts_->snapshots = std::make_unique<vm::Snapshots>(*parts_->inventory, parts_->containers.get(),
+                                                      parts_->jobs.get());
 }
 
 absl::Status Daemon::Serve() {
   parts_->vm_service = std::make_unique<vm::VmService>(*parts_->inventory, *parts_->saves);
+  parts_->snapshot_service = std::make_unique<vm::SnapshotService>(*parts_->snapshots);
   parts_->guest_service =
       std::make_unique<vm::GuestService>(*parts_->inventory, parts_->containers.get());
   parts_->host_service = std::make_unique<vm::HostService>(*parts_->inventory, Program());
@@ -490,9 +497,10 @@ absl::Status Daemon::Serve() {
   options.audit = parts_->audit.get();
   options.insecure_tcp = config_.insecure_tcp;
   const std::vector<grpc::Service*> services{
-      parts_->vm_service.get(),        parts_->guest_service.get(), parts_->host_service.get(),
-      parts_->migration_service.get(), parts_->image_service.get(), parts_->container_service.get(),
-      parts_->job_service.get()};
+      parts_->vm_service.get(),    parts_->guest_service.get(),
+      parts_->host_service.get(),  parts_->migration_service.get(),
+      parts_->image_service.get(), parts_->container_service.get(),
+      parts_->job_service.get(),   parts_->snapshot_service.get()};
   ASSIGN_OR_RETURN(parts_->server, rpc::Server::Start(options, services));
   return absl::OkStatus();
 }

@@ -14,6 +14,7 @@
 #include "bridge/runtime/unique_fd.h"
 #include "bridge/transport/transport.h"
 #include "vmmanager/backend/backend_info.h"
+#include "vmmanager/backend/snapshots.h"
 #include "vmmanager/schema/compute_system.h"
 #include "vmmanager/schema/migration.h"
 
@@ -111,6 +112,20 @@ class ComputeSystem {
   // closes it; the system must be paused, and stays so. Start() as a migration's destination takes
   // it back. options.save_state_file_path only says where it goes from there.
   virtual Task<absl::Status> Save(const schema::SaveOptions& options, UniqueFd stream) = 0;
+
+  // Snapshots inside the system's disks. Each call takes as long as the disks do, cannot be
+  // cancelled, and stops everything else that is asked of the system meanwhile. An error with the
+  // payload kNothingChanged left all as it was.
+  // The system must be paused, and stays so. A failed call leaves nothing of the tag.
+  virtual Task<absl::Status> SaveSnapshot(SnapshotOptions options) = 0;
+  // Puts disks and memory back to that instant. The system must be paused, and stays so. After an
+  // error without kNothingChanged the disks may be of that time and the memory of this one: the
+  // system must be ended, and not resumed.
+  virtual Task<absl::Status> LoadSnapshot(SnapshotOptions options) = 0;
+  // NOT_FOUND if none of these disks has it; where only some do it goes from those.
+  virtual Task<absl::Status> DeleteSnapshot(std::string tag, std::vector<DiskPlace> disks) = 0;
+  // Of all disks that can have any, also those of other makers.
+  virtual Task<absl::StatusOr<std::vector<DiskSnapshots>>> ListSnapshots() = 0;
 
   virtual Task<absl::Status> Modify(const schema::ModifySettingRequest& request) = 0;
   virtual Task<absl::StatusOr<schema::Properties>> GetProperties(

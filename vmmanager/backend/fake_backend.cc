@@ -197,6 +197,7 @@ Task<absl::StatusOr<std::unique_ptr<ComputeSystem>>> FakeBackend::Create(
   auto machine = std::make_shared<FakeMachine>();
   machine->id = id;
   machine->memory_mb = document.virtual_machine.compute_topology.memory.size_in_mb;
+  machine->document = document;
   CO_RETURN_IF_ERROR(co_await script_->Pass("Create"));
   machine->token = StrCat("fake:", id, ":", ++made_);
   machines_[machine->token] = machine;

@@ -15,6 +15,12 @@ namespace ferry::vm {
 
 class FakeComputeSystem;
 
+// A snapshot in a fake's disk.
+struct FakeDiskSnapshot {
+  DiskSnapshot seen;
+  uint64_t counter = 0;  // the guest's, if memory is in it
+};
+
 // What a test scripts into the fake: failures and stops by verb name, e.g. "Start" or "Transfer".
 class FakeScript {
  public:
@@ -39,6 +45,8 @@ class FakeScript {
   std::string last_words;  // of each system that ends
   // In place of a fake link, for a real agent; outlives the systems. One VM at a time.
   bridge::HostTransport* guest_transport = nullptr;
+  // What is in the disks, which outlive their systems; by path.
+  std::map<std::string, std::vector<FakeDiskSnapshot>> snapshots;
   // A system runs its guest for the first time, so that the guest can dial its host.
   std::function<void(FakeComputeSystem&)> on_first_run;
 
@@ -63,6 +71,7 @@ struct FakeMachine {
   schema::SystemState state = schema::SystemState::kCreated;
   uint64_t counter = 0;
   uint64_t memory_mb = 0;
+  schema::ComputeSystem document;                   // as it was made
   std::map<std::string, schema::Attachment> disks;  // that came while it ran, by resource path
   Stage stage = Stage::kNone;                       // of its migration
   schema::MigrationOrigin origin = schema::MigrationOrigin::kSource;
@@ -82,6 +91,10 @@ class FakeComputeSystem final : public ComputeSystem {
   Task<absl::Status> Shutdown() override;
   Task<absl::Status> Terminate() override;
   Task<absl::Status> Save(const schema::SaveOptions& options, UniqueFd stream) override;
+  Task<absl::Status> SaveSnapshot(SnapshotOptions options) override;
+  Task<absl::Status> LoadSnapshot(SnapshotOptions options) override;
+  Task<absl::Status> DeleteSnapshot(std::string tag, std::vector<DiskPlace> disks) override;
+  Task<absl::StatusOr<std::vector<DiskSnapshots>>> ListSnapshots() override;
   Task<absl::Status> Modify(const schema::ModifySettingRequest& request) override;
   Task<absl::StatusOr<schema::Properties>> GetProperties(
       const schema::PropertyQuery& query) override;
@@ -120,6 +133,9 @@ class FakeComputeSystem final : public ComputeSystem {
   using Stage = FakeMachine::Stage;
 
   absl::Status WrongState(const char* verb) const;
+  std::map<DiskPlace, schema::Attachment> Disks() const;
+  std::vector<DiskSnapshots> Snapshots() const;
+  absl::Status CheckSnapshotDisks(const SnapshotOptions& options) const;
   void Tell(schema::MigrationEventName name,
             schema::MigrationResult result = schema::MigrationResult::kSuccess);
   void Emit(SystemEvent event);

@@ -7,6 +7,7 @@
 #include "bridge/runtime/status_macros.h"
 #include "vmmanager/qemu/qemu_command_line.h"
 #include "vmmanager/qemu/qemu_disks.h"
+#include "vmmanager/qemu/qemu_snapshot.h"
 
 namespace ferry::vm {
 namespace {
@@ -41,6 +42,11 @@ Task<absl::StatusOr<std::vector<std::string>>> MigrationBlockersOf(QemuMachine* 
     if (const json::string* text = reason.if_string()) blockers.emplace_back(text->c_str());
   }
   co_return blockers;
+}
+
+absl::Status NoSnapshotNow() {
+  return AsNothingChanged(absl::FailedPreconditionError(
+      "the VM's snapshots cannot be used or changed while it is being migrated"));
 }
 
 }  // namespace
@@ -133,6 +139,33 @@ Task<absl::Status> QemuComputeSystem::Save(const schema::SaveOptions& options, U
     co_return absl::FailedPreconditionError("cannot save the VM while it is being migrated");
   }
   co_return co_await SaveToStream(parts->machine, options, std::move(stream));
+}
+
+Task<absl::Status> QemuComputeSystem::SaveSnapshot(SnapshotOptions options) {
+  std::shared_ptr<Parts> parts = parts_;
+  if (parts->migration.active()) co_return NoSnapshotNow();
+  AsyncMutex::Guard lock = co_await parts->snapshots.Lock();
+  co_return co_await SaveQemuSnapshot(parts->machine, std::move(options));
+}
+
+Task<absl::Status> QemuComputeSystem::LoadSnapshot(SnapshotOptions options) {
+  std::shared_ptr<Parts> parts = parts_;
+  if (parts->migration.active()) co_return NoSnapshotNow();
+  AsyncMutex::Guard lock = co_await parts->snapshots.Lock();
+  co_return co_await LoadQemuSnapshot(parts->machine, std::move(options));
+}
+
+Task<absl::Status> QemuComputeSystem::DeleteSnapshot(std::string tag,
+                                                     std::vector<DiskPlace> disks) {
+  std::shared_ptr<Parts> parts = parts_;
+  if (parts->migration.active()) co_return NoSnapshotNow();
+  AsyncMutex::Guard lock = co_await parts->snapshots.Lock();
+  co_return co_await DeleteQemuSnapshot(parts->machine, std::move(tag), std::move(disks));
+}
+
+Task<absl::StatusOr<std::vector<DiskSnapshots>>> QemuComputeSystem::ListSnapshots() {
+  std::shared_ptr<Parts> parts = parts_;
+  co_return co_await ListQemuSnapshots(parts->machine);
 }
 
 Task<absl::Status> QemuComputeSystem::Modify(const schema::ModifySettingRequest& request) {

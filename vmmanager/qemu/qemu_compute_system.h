@@ -2,6 +2,7 @@
 
 #include <memory>
 #include <string>
+#include <vector>
 
 #include "vmmanager/backend/compute_system.h"
 #include "vmmanager/qemu/qemu_machine.h"
@@ -28,6 +29,10 @@ class QemuComputeSystem : public ComputeSystem {
   Task<absl::Status> Shutdown() override;
   Task<absl::Status> Terminate() override;
   Task<absl::Status> Save(const schema::SaveOptions& options, UniqueFd stream) override;
+  Task<absl::Status> SaveSnapshot(SnapshotOptions options) override;
+  Task<absl::Status> LoadSnapshot(SnapshotOptions options) override;
+  Task<absl::Status> DeleteSnapshot(std::string tag, std::vector<DiskPlace> disks) override;
+  Task<absl::StatusOr<std::vector<DiskSnapshots>>> ListSnapshots() override;
   Task<absl::Status> Modify(const schema::ModifySettingRequest& request) override;
   Task<absl::StatusOr<schema::Properties>> GetProperties(
       const schema::PropertyQuery& query) override;
@@ -48,9 +53,11 @@ class QemuComputeSystem : public ComputeSystem {
  private:
   // The machine with its migration. Running calls hold it, so it may outlive this object.
   struct Parts : std::enable_shared_from_this<Parts> {
-    Parts(std::shared_ptr<QemuMachine> m) : machine(std::move(m)), migration(*machine) {}
+    Parts(std::shared_ptr<QemuMachine> m)
+        : machine(std::move(m)), migration(*machine), snapshots(machine->host().executor) {}
     std::shared_ptr<QemuMachine> machine;
     QemuMigration migration;
+    AsyncMutex snapshots;  // one job at a time
   };
   std::shared_ptr<Parts> parts_;
 };

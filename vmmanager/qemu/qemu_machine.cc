@@ -4,10 +4,12 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
+#include <algorithm>
 #include <boost/json/parse.hpp>
 #include <boost/json/serialize.hpp>
 #include <cstdlib>
 #include <filesystem>
+#include <fstream>
 
 #include "absl/strings/ascii.h"
 #include "absl/strings/cord.h"
@@ -18,6 +20,7 @@
 #include "vmmanager/qemu/json_text.h"
 #include "vmmanager/qemu/qemu_command_line.h"
 #include "vmmanager/qemu/qemu_migration_settings.h"
+#include "vmmanager/qemu/snapshot_job.h"
 #include "vmmanager/qemu/unix_socket.h"
 
 namespace ferry::vm {
@@ -243,7 +246,9 @@ Task<absl::Status> QemuMachine::Adopt(std::string record) {
   cgroup_ = TextAt(*fields, "cgroup");
   CO_ASSIGN_OR_RETURN(folder_fd_, OpenFolder(folder_));
   CO_RETURN_IF_ERROR(ConnectMonitor());
-  CO_RETURN_IF_ERROR(co_await qmp_->WaitReady(kGreetingDeadline));
+  // It may still be at a snapshot that a former daemon asked for.
+  const uint64_t memory_mb = document_.virtual_machine.compute_topology.memory.size_in_mb;
+  CO_RETURN_IF_ERROR(co_await qmp_->WaitReady(kGreetingDeadline + SnapshotDeadline(memory_mb)));
   CO_ASSIGN_OR_RETURN(const json::value uuid, co_await qmp_->Execute("query-uuid"));
   const json::object* uuid_fields = uuid.if_object();
   const std::string found = uuid_fields == nullptr ? "" : TextAt(*uuid_fields, "UUID");
@@ -275,6 +280,7 @@ Task<absl::StatusOr<json::value>> QemuMachine::Command(std::string command, json
                                                        QmpCallOptions options) {
   std::shared_ptr<QmpClient> qmp = qmp_;
   if (!qmp) co_return WrongState(command.c_str());
+  if (silence_) options.deadline = std::max(options.deadline, *silence_);
   co_return co_await qmp->Execute(std::move(command), std::move(arguments), options);
 }
 
@@ -353,6 +359,7 @@ Task<absl::Status> QemuMachine::End(Cause cause) {
   if (ended_.is_set()) co_return absl::OkStatus();
   const QmpCallOptions quick{.deadline = kQuitDeadline};
   json::object none;
+  ExpectSilence(std::nullopt);
   absl::Status asked = (co_await Command("quit", std::move(none), quick)).status();
   absl::Status ended;
   if (asked.ok()) ended = co_await WithDeadline(kEndDeadline, "QEMU's end", ended_.Wait());
@@ -411,6 +418,7 @@ Task<void> QemuMachine::TellLost(std::shared_ptr<QemuMachine> self, std::string 
 void QemuMachine::HandleEvent(const QmpEvent& event) {
   const auto when = SteadyTimeOf(event.wall_time, std::chrono::system_clock::now(),
                                  std::chrono::steady_clock::now());
+  if (const auto tap = event_tap_) tap(event);
   if (event.name == "STOP" || event.name == "RESUME") {
     const bool running = event.name == "RESUME";
     state_ = running ? SystemState::kRunning : SystemState::kPaused;
@@ -478,6 +486,21 @@ std::string QemuMachine::LastWords() const {
     absl::StrAppend(&words, words.empty() ? "" : "\n", "last console output: ", console);
   }
   return words;
+}
+
+uint64_t QemuMachine::WordsSoFar() const {
+  std::error_code ignored;
+  const auto size = std::filesystem::file_size(absl::StrCat(folder_, "/", kStderrName), ignored);
+  return ignored ? 0 : size;
+}
+
+std::string QemuMachine::WordsSince(uint64_t offset) const {
+  std::ifstream file(absl::StrCat(folder_, "/", kStderrName), std::ios::binary);
+  file.seekg(static_cast<std::streamoff>(offset));
+  std::string words(kLastWordsBytes, '\0');
+  file.read(words.data(), static_cast<std::streamsize>(words.size()));
+  words.resize(static_cast<size_t>(std::max<std::streamsize>(file.gcount(), 0)));
+  return std::string(absl::StripAsciiWhitespace(words));
 }
 
 absl::Status QemuMachine::WithLastWords(absl::Status status) const {

@@ -3,6 +3,7 @@
 #include <boost/json/object.hpp>
 #include <boost/json/value.hpp>
 #include <chrono>
+#include <functional>
 #include <memory>
 #include <optional>
 #include <set>
@@ -57,6 +58,8 @@ class QemuMachine : public std::enable_shared_from_this<QemuMachine> {
   Task<absl::Status> Launch(bool incoming);
   // Lets the guest link of an incoming machine speak; until its state is loaded it must not.
   void OpenLink();
+  // Breaks the guest link and offers it anew: the guest's end is of another time.
+  absl::Status RenewLink() { return AttachLink(); }
 
   // Takes over the QEMU of an adoption record.
   Task<absl::Status> Adopt(std::string record);
@@ -72,6 +75,15 @@ class QemuMachine : public std::enable_shared_from_this<QemuMachine> {
   // migrate-set-parameters.
   Task<absl::Status> SetMigrationCapabilities(boost::json::object arguments);
   Task<absl::Status> SetMigrationParameters(boost::json::object arguments);
+  // While `limit` is set QEMU is at work in its main loop and answers nobody: commands wait that
+  // long at least. The end of a job that was never answered must not be taken for QEMU's death.
+  void ExpectSilence(std::optional<milliseconds> limit) { silence_ = limit; }
+  // Hears every event of QEMU, before anything is made of it; null: nobody does.
+  void set_event_tap(std::function<void(const QmpEvent&)> tap) { event_tap_ = std::move(tap); }
+  // How much QEMU has written to its standard error so far, and what it wrote since.
+  uint64_t WordsSoFar() const;
+  std::string WordsSince(uint64_t offset) const;
+
   // QEMU's run state, e.g. "running", "paused", "postmigrate".
   Task<absl::StatusOr<std::string>> RunState();
 
@@ -86,6 +98,9 @@ class QemuMachine : public std::enable_shared_from_this<QemuMachine> {
   Task<absl::Status> End(SystemExit::Cause cause);
   // Whether it has ended, or does so within that time.
   Task<bool> HasEnded(milliseconds patience);
+
+  // Returns when QEMU has ended.
+  Task<void> WaitEnded() { return ended_.Wait(); }
 
   void Detach();
 
@@ -159,6 +174,8 @@ class QemuMachine : public std::enable_shared_from_this<QemuMachine> {
   std::chrono::steady_clock::time_point started_{};
   std::string last_words_;  // kept when the folder goes
   bool detached_ = false;
+  std::optional<milliseconds> silence_;
+  std::function<void(const QmpEvent&)> event_tap_;
 };
 
 }  // namespace ferry::vm

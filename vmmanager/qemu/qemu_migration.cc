@@ -532,7 +532,11 @@ Task<absl::Status> QemuMigration::ForgetArrival() {
 Task<absl::Status> QemuMigration::Recover() {
   CO_ASSIGN_OR_RETURN(const std::string run_state, co_await machine_.RunState());
   CO_ASSIGN_OR_RETURN(const json::value reply, co_await machine_.Command("query-migrate"));
-  const std::string status = ParseMigrationReport(reply).status;
+  const MigrationReport report = ParseMigrationReport(reply);
+  const std::string status = report.status;
+  // QEMU writes a snapshot's memory as a migration does, and counts it as one; a destination has
+  // sent nothing.
+  const bool is_snapshot = report.progress.total_bytes > 0;
   if (run_state == "inmigrate") {
     origin_ = Origin::kDestination;
     stage_ = Stage::kStarted;
@@ -541,7 +545,7 @@ Task<absl::Status> QemuMigration::Recover() {
     stage_ = Stage::kTransferred;
     ran_before_ = true;
     status_ = status;
-  } else if (run_state == "paused" && status == "completed") {
+  } else if (run_state == "paused" && status == "completed" && !is_snapshot) {
     origin_ = Origin::kDestination;
     stage_ = Stage::kTransferred;
   } else if (status == "setup" || status == "active" || status == "pre-switchover" ||

@@ -110,6 +110,11 @@ const std::vector<Rule>& Rules() {
       {"/ferry.v1.JobService/CancelJob", kOperators, kChange},
       {"/ferry.v1.JobService/DismissJob", kOperators, kChange},
 
+      {"/ferry.v1.SnapshotService/SaveSnapshot", kOperators, kChange},
+      {"/ferry.v1.SnapshotService/LoadSnapshot", kOperators, kChange},
+      {"/ferry.v1.SnapshotService/DeleteSnapshot", kOperators, kChange},
+      {"/ferry.v1.SnapshotService/ListSnapshots", kLookers, kRead},
+
       {"/ferry.v1.HostService/GetHost", kEverybody, kRead},
       {"/ferry.v1.HostService/WatchEvents", kLookers, kRead},
 

@@ -19,6 +19,8 @@
 #include "vmmanager/sandbox/host_settings.h"
 #include "vmmanager/sandbox/migration_hold.h"
 #include "vmmanager/sandbox/saved_machine.h"
+#include "vmmanager/sandbox/snapshot_plan.h"
+#include "vmmanager/sandbox/snapshot_steps.h"
 #include "vmmanager/store/store.h"
 
 namespace ferry::vm {
@@ -44,6 +46,8 @@ struct SandboxDeps {
 //   INCOMING -> RUNNING or PAUSED          (a migration's destination)
 //   RUNNING/PAUSED -> MIGRATING_OUT -> back, or IN_DOUBT -> gone   (its source)
 //   RUNNING/PAUSED -> SAVING -> SAVED -> RESTORING -> RUNNING/PAUSED
+//   RUNNING/PAUSED -> SAVING -> back        (into a snapshot)
+//   RUNNING/PAUSED -> RESTORING -> RUNNING/PAUSED, or FAILED   (back to a snapshot)
 //
 // Operations are serialised by a lock of the VM; what a state does not allow fails with
 // FAILED_PRECONDITION. Thread: the executor's only.
@@ -76,7 +80,8 @@ class UtilityVm : public std::enable_shared_from_this<UtilityVm> {
   absl::Status CheckHere() const;
   // FAILED_PRECONDITION "arrival_not_recorded" between RunIncoming or MarkLost, and NoteArrived.
   absl::Status CheckArrived(const std::string& operation) const;
-  // FAILED_PRECONDITION "vm_stays" if it was made to stay on this host.
+  // FAILED_PRECONDITION "vm_stays" if it was made to stay on this host, "vm_has_snapshots" if what
+  // is known of its snapshots would stay behind.
   absl::Status CheckMayLeave() const;
   // FAILED_PRECONDITION that names its state and why it is in it.
   absl::Status Refuse(const std::string& operation) const;
@@ -141,6 +146,20 @@ class UtilityVm : public std::enable_shared_from_this<UtilityVm> {
   Task<absl::Status> DiscardSaved(std::string sha256);
   // Returns when nobody is about to change whether it runs.
   Task<void> AwaitOperation();
+
+  // --- Snapshots inside its disks ---
+  // Each call waits for its turn, and then holds the guest still for as long as the disks take.
+
+  // One that the store has; before anything else is done to the VM.
+  void AddSnapshot(const SnapshotRow& row);
+  // As it says in snapshot.proto.
+  Task<absl::StatusOr<v1::Snapshot>> SaveSnapshot(SnapshotWish wish, TakingSteps steps);
+  Task<absl::StatusOr<v1::Snapshot>> LoadSnapshot(std::string tag, GoingBackSteps steps);
+  Task<absl::Status> DeleteSnapshot(std::string tag);
+  // Of a VM that does not run, what is remembered.
+  Task<absl::StatusOr<std::vector<v1::Snapshot>>> ListSnapshots();
+  // The one that a former daemon was loading when it died; empty: none.
+  std::string HalfLoadedSnapshot() const;
 
   // Changes what may be changed at any time.
   Task<absl::Status> Set(v1::SetVmRequest changes);
@@ -299,6 +318,22 @@ class UtilityVm : public std::enable_shared_from_this<UtilityVm> {
   // What is left when it could not go on; nothing of it runs then.
   Task<void> GiveUpRestore(std::optional<state::v1::SavedRecord> before,
                            schema::ComputeSystem document, std::string why);
+  absl::Status CheckSnapshotsMayChange(const std::string& operation) const;
+  Task<absl::Status> PutSnapshot(std::string tag, state::v1::SnapshotRecord record);
+  Task<absl::Status> ForgetSnapshot(std::string tag);
+  // With the lock of operations.
+  Task<absl::StatusOr<std::vector<v1::Snapshot>>> DescribeAllSnapshots();
+  Task<absl::StatusOr<v1::Snapshot>> FindSnapshot(std::string tag);
+  Task<absl::Status> CheckTagIsFree(std::string tag);
+  Task<absl::Status> TakeSnapshot(const SnapshotOptions* options, TakingSteps* steps);
+  Task<absl::StatusOr<state::v1::SnapshotRecord>> LoadableSnapshot(std::string tag,
+                                                                   GoingBackSteps* steps);
+  Task<absl::Status> GoBack(const std::string* tag, state::v1::SnapshotRecord* record,
+                            GoingBackSteps* steps);
+  absl::Status BringBackGuest(const std::string& tag, const state::v1::SnapshotRecord& record);
+  Task<void> EndHalfLoaded(std::string tag, absl::Status why);
+  Task<void> DropHalfSnapshots();
+  Task<absl::Status> GiveUpHalfLoaded(std::string tag);
   absl::Status AdoptGuest();
   void StartPump();
   static Task<void> PumpEvents(std::shared_ptr<UtilityVm> self,
@@ -334,6 +369,7 @@ class UtilityVm : public std::enable_shared_from_this<UtilityVm> {
   // Once consumed it is no state to go on from, and stays until the next one or the next boot only
   // so that its file is put aside instead of removed.
   std::optional<state::v1::SavedRecord> saved_;
+  SnapshotRecords snapshots_;
   bool saved_is_unreadable_ = false;  // row_.saved is of a newer ferryd
   bool written_ = false;              // all of it is in a file that is not whole yet
   bool called_off_ = false;           // stop --force ends the save or restore under way

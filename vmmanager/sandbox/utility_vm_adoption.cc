@@ -34,6 +34,9 @@ Task<absl::Status> UtilityVm::Adopt(AdoptionClaim claim) {
   }
   if (claim.kind == AdoptionClaim::Kind::kInDoubt) MarkInDoubt();
   if (claim.kind == AdoptionClaim::Kind::kIncoming) SetPhase(Phase::kIncoming);
+  if (std::string tag = HalfLoadedSnapshot(); !tag.empty()) {
+    co_return co_await GiveUpHalfLoaded(std::move(tag));
+  }
   absl::Status taken = absl::NotFoundError("no VMM process belongs to it");
   if (has_adoption_record()) taken = co_await TakeOver(claim);
   if (taken.ok()) co_return taken;
@@ -93,6 +96,7 @@ Task<absl::Status> UtilityVm::TakeOver(const AdoptionClaim& claim) {
   }
   // It lives, so what was saved of it must never be restored again.
   ForgetSaved();
+  co_await DropHalfSnapshots();
   // A VMM that is still told of a migration has to know that its user wants the guest paused.
   std::shared_ptr<ComputeSystem> adopted = system_;
   if (paused_) CO_RETURN_IF_ERROR(co_await adopted->Pause());

@@ -46,6 +46,7 @@ Task<absl::Status> UtilityVm::Start() {
     (void)co_await Persist();
     co_return booted;
   }
+  co_await DropHalfSnapshots();
   SetPhase(Phase::kUp);
   paused_ = false;
   ForgetSaved();

@@ -47,13 +47,19 @@ Task<absl::Status> VmInventory::Load() {
     }
     vms_[id] = std::make_shared<UtilityVm>(deps_, std::move(row), spec, *std::move(document));
   }
+  auto snapshots = co_await deps_.store.ListSnapshots();
+  if (!snapshots.ok()) co_return snapshots.status();
+  for (const SnapshotRow& snapshot : *snapshots) {
+    if (auto vm = vms_.find(snapshot.vm_id); vm != vms_.end()) vm->second->AddSnapshot(snapshot);
+  }
   co_return absl::OkStatus();
 }
 
 Task<void> VmInventory::AdoptAll(std::map<std::string, AdoptionClaim> claims) {
   for (const auto& vm : List()) {
     auto claim = claims.find(vm->id());
-    if (!vm->has_adoption_record() && claim == claims.end()) continue;
+    const bool half_loaded = !vm->HalfLoadedSnapshot().empty();
+    if (!vm->has_adoption_record() && claim == claims.end() && !half_loaded) continue;
     AdoptionClaim wanted = claim == claims.end() ? AdoptionClaim() : claim->second;
     absl::Status adopted = co_await vm->Adopt(std::move(wanted));
     if (!adopted.ok()) spdlog::warn("vm {}: {}", vm->name(), adopted.ToString());

@@ -28,6 +28,7 @@ Task<absl::Status> FakeStore::DeleteVm(const std::string& id) {
   if (before_delete_vm) CO_RETURN_IF_ERROR(before_delete_vm(id));
   CO_RETURN_IF_ERROR(TakeFailure());
   vms_.erase(id);
+  std::erase_if(snapshots_, [&id](const auto& entry) { return entry.first.first == id; });
   co_return absl::OkStatus();
 }
 
@@ -92,6 +93,25 @@ Task<absl::Status> FakeStore::DeleteJob(std::string id) {
 Task<absl::StatusOr<std::vector<JobRow>>> FakeStore::ListJobs() {
   std::vector<JobRow> rows;
   for (const auto& [key, row] : jobs_) rows.push_back(row);
+  co_return rows;
+}
+
+Task<absl::Status> FakeStore::PutSnapshot(SnapshotRow row) {
+  CO_RETURN_IF_ERROR(TakeFailure());
+  std::pair<std::string, std::string> key(row.vm_id, row.tag);
+  snapshots_[std::move(key)] = std::move(row);
+  co_return absl::OkStatus();
+}
+
+Task<absl::Status> FakeStore::DeleteSnapshot(std::string vm_id, std::string tag) {
+  CO_RETURN_IF_ERROR(TakeFailure());
+  snapshots_.erase({vm_id, tag});
+  co_return absl::OkStatus();
+}
+
+Task<absl::StatusOr<std::vector<SnapshotRow>>> FakeStore::ListSnapshots() {
+  std::vector<SnapshotRow> rows;
+  for (const auto& [key, row] : snapshots_) rows.push_back(row);
   co_return rows;
 }
 

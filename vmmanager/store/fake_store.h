@@ -38,6 +38,9 @@ class FakeStore final : public Store {
   Task<absl::Status> PutJob(JobRow row) override;
   Task<absl::Status> DeleteJob(std::string id) override;
   Task<absl::StatusOr<std::vector<JobRow>>> ListJobs() override;
+  Task<absl::Status> PutSnapshot(SnapshotRow row) override;
+  Task<absl::Status> DeleteSnapshot(std::string vm_id, std::string tag) override;
+  Task<absl::StatusOr<std::vector<SnapshotRow>>> ListSnapshots() override;
   Task<absl::StatusOr<JournalRecord>> Append(JournalRecord record, AppendOptions options) override;
   Task<absl::StatusOr<std::vector<JournalRecord>>> ReadJournal(
       const std::string& session_id) override;
@@ -61,6 +64,7 @@ class FakeStore final : public Store {
   std::map<std::string, SessionRow> sessions_;
   std::map<std::string, ContainerRow> containers_;
   std::map<std::pair<uint64_t, std::string>, JobRow> jobs_;                   // by start and id
+  std::map<std::pair<std::string, std::string>, SnapshotRow> snapshots_;      // by VM and tag
   std::map<std::string, std::map<uint32_t, NotificationRow>> notifications_;  // by session
   std::vector<JournalRecord> journal_;
   std::vector<EventRow> events_;

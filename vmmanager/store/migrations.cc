@@ -47,8 +47,14 @@ CREATE TABLE jobs (
   id TEXT PRIMARY KEY, started_unix_ms INTEGER NOT NULL, job_bytes BLOB NOT NULL) WITHOUT ROWID;
 )sql";
 
+constexpr char kVersion6[] = R"sql(
+CREATE TABLE snapshots (
+  vm_id TEXT NOT NULL, tag TEXT NOT NULL, record BLOB NOT NULL, PRIMARY KEY (vm_id, tag))
+  WITHOUT ROWID;
+)sql";
+
 // What each version adds to the one before it. A step is never changed once it was released.
-constexpr const char* kSteps[] = {kVersion1, kVersion2, kVersion3, kVersion4, kVersion5};
+constexpr const char* kSteps[] = {kVersion1, kVersion2, kVersion3, kVersion4, kVersion5, kVersion6};
 static_assert(std::size(kSteps) == kStoreVersion);
 
 // FAILED_PRECONDITION if there are tables, but not those of a store: nothing is added to a file

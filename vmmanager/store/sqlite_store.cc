@@ -100,6 +100,44 @@ class Database {
     return remove.BindText(id).Run();
   }
 
+  absl::Status DeleteVm(const std::string& id) {
+    RETURN_IF_ERROR(SetSynced(true));
+    SqliteTransaction transaction(*connection_);
+    RETURN_IF_ERROR(transaction.Begin());
+    RETURN_IF_ERROR(Delete("vms", id));
+    {
+      ASSIGN_OR_RETURN(SqliteStatement remove,
+                       connection_->Prepare("DELETE FROM snapshots WHERE vm_id = ?"));
+      RETURN_IF_ERROR(remove.BindText(id).Run());
+    }
+    return transaction.Commit();
+  }
+
+  absl::Status PutSnapshot(const SnapshotRow& row) {
+    RETURN_IF_ERROR(SetSynced(true));
+    ASSIGN_OR_RETURN(SqliteStatement put,
+                     connection_->Prepare("INSERT OR REPLACE INTO snapshots VALUES (?, ?, ?)"));
+    return put.BindText(row.vm_id).BindText(row.tag).Bind(row.record).Run();
+  }
+
+  absl::Status DeleteSnapshot(const std::string& vm_id, const std::string& tag) {
+    RETURN_IF_ERROR(SetSynced(true));
+    ASSIGN_OR_RETURN(SqliteStatement remove,
+                     connection_->Prepare("DELETE FROM snapshots WHERE vm_id = ? AND tag = ?"));
+    return remove.BindText(vm_id).BindText(tag).Run();
+  }
+
+  absl::StatusOr<std::vector<SnapshotRow>> ListSnapshots() {
+    ASSIGN_OR_RETURN(SqliteStatement read,
+                     connection_->Prepare("SELECT * FROM snapshots ORDER BY vm_id, tag"));
+    std::vector<SnapshotRow> rows;
+    while (true) {
+      ASSIGN_OR_RETURN(const bool found, read.Step());
+      if (!found) return rows;
+      rows.push_back({read.Text(0), read.Text(1), read.Text(2)});
+    }
+  }
+
   absl::Status DeleteSession(const std::string& id) {
     RETURN_IF_ERROR(SetSynced(true));
     SqliteTransaction transaction(*connection_);
@@ -346,7 +384,7 @@ class SqliteStore final : public Store {
     return Run<absl::Status>([this, row] { return database_.PutVm(row); });
   }
   Task<absl::Status> DeleteVm(const std::string& id) override {
-    return Run<absl::Status>([this, id] { return database_.Delete("vms", id); });
+    return Run<absl::Status>([this, id] { return database_.DeleteVm(id); });
   }
   Task<absl::StatusOr<std::vector<VmRow>>> ListVms() override {
     return Run<absl::StatusOr<std::vector<VmRow>>>([this] { return database_.ListVms(); });
@@ -380,6 +418,18 @@ class SqliteStore final : public Store {
   }
   Task<absl::StatusOr<std::vector<JobRow>>> ListJobs() override {
     return Run<absl::StatusOr<std::vector<JobRow>>>([this] { return database_.ListJobs(); });
+  }
+  Task<absl::Status> PutSnapshot(SnapshotRow row) override {
+    return Run<absl::Status>([this, row = std::move(row)] { return database_.PutSnapshot(row); });
+  }
+  Task<absl::Status> DeleteSnapshot(std::string vm_id, std::string tag) override {
+    return Run<absl::Status>([this, vm_id = std::move(vm_id), tag = std::move(tag)] {
+      return database_.DeleteSnapshot(vm_id, tag);
+    });
+  }
+  Task<absl::StatusOr<std::vector<SnapshotRow>>> ListSnapshots() override {
+    return Run<absl::StatusOr<std::vector<SnapshotRow>>>(
+        [this] { return database_.ListSnapshots(); });
   }
   Task<absl::StatusOr<JournalRecord>> Append(JournalRecord record, AppendOptions options) override {
     return Run<absl::StatusOr<JournalRecord>>(

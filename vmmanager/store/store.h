@@ -54,6 +54,13 @@ struct JobRow {
   std::string job_bytes;  // ferry.v1.Job
 };
 
+// What is to be remembered of a snapshot in a VM's disks.
+struct SnapshotRow {
+  std::string vm_id;
+  std::string tag;     // one of each in a VM
+  std::string record;  // ferry.state.v1.SnapshotRecord
+};
+
 // One record of a session's commit protocol. Records are hash-chained over the whole journal, so
 // that a lost or altered one is found.
 struct JournalRecord {
@@ -105,6 +112,7 @@ class Store {
   virtual const std::string& journal_id() const = 0;
 
   virtual Task<absl::Status> PutVm(const VmRow& row) = 0;
+  // And what is remembered of its snapshots.
   virtual Task<absl::Status> DeleteVm(const std::string& id) = 0;
   virtual Task<absl::StatusOr<std::vector<VmRow>>> ListVms() = 0;
 
@@ -121,6 +129,11 @@ class Store {
   virtual Task<absl::Status> DeleteJob(std::string id) = 0;
   // The oldest first.
   virtual Task<absl::StatusOr<std::vector<JobRow>>> ListJobs() = 0;
+
+  virtual Task<absl::Status> PutSnapshot(SnapshotRow row) = 0;
+  virtual Task<absl::Status> DeleteSnapshot(std::string vm_id, std::string tag) = 0;
+  // Of all VMs.
+  virtual Task<absl::StatusOr<std::vector<SnapshotRow>>> ListSnapshots() = 0;
 
   // Appends and returns the record with sequence and hash filled. When this returns an error the
   // caller must take no step that depends on the record.

@@ -152,8 +152,8 @@ TEST_F(SqliteStoreTest, AStoreOfTheFirstReleaseIsTakenOverAndStaysOurs) {
 TEST_F(SqliteStoreTest, AStoreWithoutNotificationsIsBroughtUpToDate) {
   AppendThree();
   Tamper(
-      "DROP TABLE notifications; DROP TABLE containers; ALTER TABLE vms DROP COLUMN saved; "
-      "DROP TABLE jobs; UPDATE store SET version = 1");
+      "DROP TABLE notifications; DROP TABLE snapshots; DROP TABLE containers; "
+      "ALTER TABLE vms DROP COLUMN saved; DROP TABLE jobs; UPDATE store SET version = 1");
   Reopen();
   EXPECT_EQ(Await(store_->ReadJournal("s"))->size(), 3u);
   EXPECT_TRUE(Await(store_->PutNotification({"s", 1, "first", 0})).ok());
@@ -164,8 +164,8 @@ TEST_F(SqliteStoreTest, AStoreWithoutNotificationsIsBroughtUpToDate) {
 TEST_F(SqliteStoreTest, AStoreWithoutContainersIsBroughtUpToDate) {
   ASSERT_TRUE(Await(store_->PutVm({"id", "n", "{}", "{}", "stopped"})).ok());
   Tamper(
-      "DROP TABLE containers; ALTER TABLE vms DROP COLUMN saved; DROP TABLE jobs; "
-      "UPDATE store SET version = 2");
+      "DROP TABLE snapshots; DROP TABLE containers; ALTER TABLE vms DROP COLUMN saved; "
+      "DROP TABLE jobs; UPDATE store SET version = 2");
   for (int time = 0; time < 2; ++time) {
     Reopen();
     EXPECT_EQ(Await(store_->ListVms())->size(), 1u);
@@ -176,7 +176,7 @@ TEST_F(SqliteStoreTest, AStoreWithoutContainersIsBroughtUpToDate) {
 
 TEST_F(SqliteStoreTest, AStoreWithoutJobsIsBroughtUpToDate) {
   ASSERT_TRUE(Await(store_->PutVm({"id", "n", "{}", "{}", "stopped"})).ok());
-  Tamper("DROP TABLE jobs; UPDATE store SET version = 4");
+  Tamper("DROP TABLE jobs; DROP TABLE snapshots; UPDATE store SET version = 4");
   for (int time = 0; time < 2; ++time) {
     Reopen();
     EXPECT_EQ(Await(store_->ListVms())->size(), 1u);
@@ -205,6 +205,34 @@ TEST_F(SqliteStoreTest, JobsSurviveAReopenUntilTheyAreDeleted) {
   jobs = Await(store_->ListJobs());
   ASSERT_EQ(jobs->size(), 1u);
   EXPECT_EQ(jobs->front().id, "a");
+}
+
+TEST_F(SqliteStoreTest, AStoreWithoutSnapshotsIsBroughtUpToDate) {
+  Tamper("DROP TABLE snapshots; UPDATE store SET version = 5");
+  Reopen();
+  EXPECT_TRUE(Await(store_->PutSnapshot({"v", "t", "record"})).ok());
+  EXPECT_EQ(Await(store_->ListSnapshots())->size(), 1u);
+}
+
+TEST_F(SqliteStoreTest, SnapshotsSurviveAReopenAndGoWithTheirVm) {
+  const std::string record("a\0b", 3);
+  ASSERT_TRUE(Await(store_->PutSnapshot({"v", "t", "former"})).ok());
+  ASSERT_TRUE(Await(store_->PutSnapshot({"v", "t", record})).ok());
+  ASSERT_TRUE(Await(store_->PutSnapshot({"v", "u", "2"})).ok());
+  ASSERT_TRUE(Await(store_->PutSnapshot({"w", "t", "3"})).ok());
+  Reopen();
+  auto rows = Await(store_->ListSnapshots());
+  ASSERT_EQ(rows->size(), 3u);
+  EXPECT_EQ((*rows)[0].vm_id, "v");
+  EXPECT_EQ((*rows)[0].tag, "t");
+  EXPECT_EQ((*rows)[0].record, record);
+  EXPECT_TRUE(Await(store_->DeleteSnapshot("v", "u")).ok());
+  EXPECT_TRUE(Await(store_->DeleteSnapshot("v", "never was")).ok());
+  EXPECT_EQ(Await(store_->ListSnapshots())->size(), 2u);
+  EXPECT_TRUE(Await(store_->DeleteVm("v")).ok());
+  rows = Await(store_->ListSnapshots());
+  ASSERT_EQ(rows->size(), 1u);
+  EXPECT_EQ((*rows)[0].vm_id, "w");
 }
 
 TEST_F(SqliteStoreTest, ContainersSurviveAReopenUntilTheyAreDeleted) {

@@ -1,0 +1,310 @@
+"""Snapshots inside disks: memory and disks go back to one instant, or nothing changes, or the VM is
+ended with the reason."""
+import signal
+
+import pytest
+
+from harness import box
+from harness.saving import REFUSED, USAGE, host  # noqa: F401
+
+OWN_FAILURE = 125
+DISKS = ("--devices", "root,data", "--vmstate", "root")
+# Numbered records with their sums, on a disk and in memory.
+WRITER = """
+i=0
+while :; do
+  i=$((i+1))
+  s=$(echo $i | md5sum)
+  echo $i > /tmp/begun.new; mv /tmp/begun.new /tmp/begun
+  echo "$i $s" | dd of=/dev/sda bs=4096 seek=$i conv=notrunc,fsync 2>/dev/null
+  echo "$i $s" > /tmp/done.new; mv /tmp/done.new /tmp/done
+done
+"""
+# What the records are; each must be whole, and there may be no gap.
+READER = """
+echo 3 > /proc/sys/vm/drop_caches
+i=1
+while :; do
+  set -- $(dd if=/dev/sda bs=4096 skip=$i count=1 2>/dev/null | tr -d '\\0')
+  [ "$1" = $i ] || break
+  [ "$2" = $(echo $i | md5sum | cut -d' ' -f1) ] || { echo "damaged $i"; exit 1; }
+  i=$((i+1))
+done
+[ -z "$1" ] || { echo "record $1 in place of $i"; exit 1; }
+echo $((i-1))
+"""
+
+
+def make_disks(host, *names):
+    for name in names:
+        host.run(["qemu-img", "create", "-q", "-f", "qcow2", host.folder / f"{name}.qcow2", "1G"],
+                 check=True)
+
+
+def disk_options(host, *names):
+    words = []
+    for name in names:
+        words += ["--disk", f"name={name},file={host.folder / name}.qcow2,format=qcow2"]
+    return words
+
+
+@pytest.fixture
+def disks(host):
+    """A VM with two disks that can hold snapshots."""
+    make_disks(host, "root", "data")
+    host.ctl.create("vm", "256M", 1, *disk_options(host, "root", "data"))
+    host.ctl.start("vm")
+    return "vm"
+
+
+def snapshots(host, vm):
+    return {each["tag"]: each for each in host.ctl.json("snapshot", "list", vm).get("snapshots", [])}
+
+
+def take(host, vm, tag, *options):
+    host.ctl.ok("snapshot", "save", vm, tag, *(options or DISKS))
+
+
+def shell(host, vm, script):
+    result = host.ctl.exec(vm, "sh", "-c", script)
+    assert result.returncode == 0, result
+    return result.stdout.strip()
+
+
+def number(host, vm, file):
+    return int(shell(host, vm, f"cat {file}").split()[0])
+
+
+def await_number(host, vm, at_least):
+    while number(host, vm, "/tmp/done") < at_least:
+        pass
+
+
+def test_memory_and_disk_are_of_one_instant(host, disks):
+    vm = disks
+    writer = host.ctl.ok("exec", "-d", vm, "--", "sh", "-c", WRITER).strip()
+    host.ctl.exec(vm, "sh", "-c", "while ! [ -e /tmp/done ]; do sleep 0.1; done")
+    await_number(host, vm, 20)
+    take(host, vm, "then")
+    after_save = number(host, vm, "/tmp/begun")
+    for _ in range(2):
+        await_number(host, vm, after_save + 60)
+        later = number(host, vm, "/tmp/done")
+        host.ctl.ok("snapshot", "load", vm, "then")
+        assert host.ctl.state(vm) == "running"
+        shell(host, vm, f"kill -STOP {writer}")
+        begun, done = number(host, vm, "/tmp/begun"), number(host, vm, "/tmp/done")
+        assert 20 <= done <= begun <= done + 1
+        assert begun < later, "the memory did not go back"
+        on_disk = int(shell(host, vm, READER))
+        assert done <= on_disk <= begun, "memory and disk are not of one instant"
+        shell(host, vm, f"kill -CONT {writer}")
+    listed = snapshots(host, vm)["then"]
+    assert listed["loadable"] and listed["devices"] == ["data", "root"]
+    assert int(listed["vm_state_bytes"]) > 10 << 20
+    host.ctl.ok("snapshot", "delete", vm, "then")
+    assert snapshots(host, vm) == {}
+    assert host.ctl.exec(vm, "echo", "here").stdout == "here\n"
+
+
+def test_whoever_is_attached_is_told_and_processes_are_those_of_then(host, disks):
+    vm = disks
+    with host.ctl.attach("exec", "-i", vm, "--", "cat") as client:
+        client.write(b"before\n")
+        client.wait_until(lambda output: output == b"before\n")
+        process = host.ctl.processes(vm)[0]["id"]
+        ticker = host.ctl.ok("exec", "-d", vm, "--", "/bin/ferry-workload", "tick").strip()
+        take(host, vm, "then")
+        client.write(b"after\n")
+        client.wait_until(lambda output: output == b"before\nafter\n")
+        late = host.ctl.ok("exec", "-d", vm, "--", "sleep", "1000").strip()
+        host.ctl.ok("snapshot", "load", vm, "then")
+        assert client.wait() == OWN_FAILURE
+        assert "went back to snapshot then" in client.errors()
+    now = {str(each["id"]) for each in host.ctl.processes(vm)}
+    assert str(process) in now and ticker in now and late not in now
+    # What there is can be attached to, and goes on from then.
+    with host.ctl.attach("attach", vm, str(process)) as client:
+        client.write(b"again\n")
+        client.wait_until(lambda output: output.endswith(b"again\n"))
+        client.close_stdin()
+        assert client.wait() == 0
+        assert b"after" not in client.output()
+    assert host.ctl.exec(vm, "echo", "here").stdout == "here\n"
+
+
+def test_paused_stays_paused_and_a_restart_of_the_daemon_changes_nothing(host, disks):
+    vm = disks
+    shell(host, vm, "echo then > /tmp/note")
+    host.ctl.ok("vm", "pause", vm)
+    take(host, vm, "then")
+    assert host.ctl.state(vm) == "paused"
+    # A VMM that has written a snapshot is no migration's destination.
+    host.restart()
+    assert host.ctl.state(vm) == "paused"
+    host.ctl.ok("vm", "resume", vm)
+    shell(host, vm, "echo now > /tmp/note")
+    host.ctl.ok("snapshot", "load", vm, "then")
+    assert host.ctl.state(vm) == "paused"
+    host.restart()
+    assert host.ctl.state(vm) == "paused"
+    host.ctl.ok("vm", "resume", vm)
+    assert shell(host, vm, "cat /tmp/note") == "then"
+
+
+def test_what_is_refused_changes_nothing(host, disks):
+    vm = disks
+    take(host, vm, "there")
+    save = ("snapshot", "save", vm)
+    for words, code, text in (
+            ((*save, "t", *DISKS, "--live"), USAGE, "while the guest stands still"),
+            ((*save, "t", "--vmstate", "root"), USAGE, "--devices"),
+            ((*save, "17", *DISKS), USAGE, "qemu-img takes those for an id"),
+            ((*save, "t", "--devices", "root,nope", "--vmstate", "root"), USAGE, "no disk 'nope'"),
+            ((*save, "t", "--devices", "root,data", "--vmstate", "x"), USAGE, "not one of the disks"),
+            ((*save, "t", "--devices", "root", "--vmstate", "root"), REFUSED, "data too"),
+            ((*save, "there", *DISKS), REFUSED, "already"),
+            (("snapshot", "load", vm, "nope"), REFUSED, "has no snapshot nope"),
+            (("snapshot", "delete", vm, "nope"), REFUSED, "has no snapshot nope"),
+            (("migrate", vm, "--to", "10.99.7.2:7717"), REFUSED, "has snapshots")):
+        refused = host.ctl.run(*words)
+        assert refused.returncode == code, refused
+        assert text in refused.stderr, refused
+        assert host.ctl.state(vm) == "running", words
+    assert list(snapshots(host, vm)) == ["there"]
+    assert host.ctl.exec(vm, "echo", "here").stdout == "here\n"
+    host.ctl.ok("stop", vm)
+    refused = host.ctl.run("snapshot", "load", vm, "there")
+    assert refused.returncode == REFUSED and "ferryctl start" in refused.stderr, refused
+    assert not snapshots(host, vm)["there"].get("loadable", False)
+
+
+def test_tags_that_some_disks_lack_and_those_of_others(host, disks):
+    vm = disks
+    take(host, vm, "half")
+    host.ctl.ok("stop", vm)
+    host.run(["qemu-img", "snapshot", "-d", "half", host.folder / "data.qcow2"], check=True)
+    for name in ("root", "data"):
+        host.run(["qemu-img", "snapshot", "-c", "theirs", host.folder / f"{name}.qcow2"],
+                 check=True)
+    host.ctl.start(vm)
+    listed = host.ctl.ok("snapshot", "list", vm)
+    assert "half (partial)" in listed and "not taken by Ferry" in listed, listed
+    for tag, text in (("half", "Scsi/0/1"), ("theirs", "was not taken by Ferry")):
+        refused = host.ctl.run("snapshot", "load", vm, tag)
+        assert refused.returncode == REFUSED and text in refused.stderr, refused
+        assert host.ctl.run("snapshot", "save", vm, tag, *DISKS).returncode == REFUSED
+        assert host.ctl.state(vm) == "running"
+        host.ctl.ok("snapshot", "delete", vm, tag)
+    assert snapshots(host, vm) == {}
+
+
+def test_a_failed_load_leaves_the_vm_failed_and_not_running(host, disks):
+    vm = disks
+    with host.ctl.attach("exec", "-i", vm, "--", "cat") as client:
+        client.write(b"here\n")
+        client.wait_until(lambda output: output == b"here\n")
+        take(host, vm, "then")
+        # Its memory is damaged; that shows only when it is read.
+        file = host.outside(host.folder / "root.qcow2")
+        with file.open("r+b") as disk:
+            content = disk.read()
+            at = content.index(b"QEVM")
+            disk.seek(at)
+            disk.write(b"XXXX")
+        failed = host.ctl.run("snapshot", "load", vm, "then")
+        assert failed.returncode not in (0, REFUSED, USAGE), failed
+        assert "snapshot load failed" in failed.stderr, failed
+        assert "QEMU could not load the snapshot 'then'" in failed.stderr, failed
+        assert client.wait() != 0
+    assert host.ctl.state(vm) == "failed"
+    assert "snapshot load failed" in host.ctl.vm(vm)["state_reason"]
+    assert not host.processes("qemu-system")
+    host.ctl.start(vm)
+    assert host.ctl.exec(vm, "echo", "here").stdout == "here\n"
+    host.ctl.ok("snapshot", "delete", vm, "then")
+
+
+def dies(host, point, *command):
+    """The daemon dies at this point of what the command does, and another one is started."""
+    host.flags = ["--failpoint", point]
+    host.restart()
+    host.ctl.run(*command)
+    assert host.wait_daemon() in (-signal.SIGKILL, 128 + signal.SIGKILL), point
+    host.flags = []
+    host.start()
+
+
+def test_a_daemon_that_dies_while_it_takes_one(host, disks):
+    vm = disks
+    shell(host, vm, "echo $$ > /tmp/note")
+    for point, whole in (("SNAPSHOT.stopped", False), ("SNAPSHOT.recorded", False),
+                         ("SNAPSHOT.taken", False), ("SNAPSHOT.whole", True)):
+        dies(host, point, "snapshot", "save", vm, "t", *DISKS)
+        assert host.ctl.exec(vm, "echo", "here").stdout == "here\n", point
+        assert host.ctl.state(vm) == "running", point
+        assert list(snapshots(host, vm)) == (["t"] if whole else []), point
+        if not whole:
+            continue
+        shell(host, vm, "rm /tmp/note")
+        host.ctl.ok("snapshot", "load", vm, "t")
+        shell(host, vm, "cat /tmp/note")
+
+
+def test_a_daemon_that_dies_while_it_loads_one(host, disks):
+    vm = disks
+    shell(host, vm, "echo then > /tmp/note")
+    take(host, vm, "t")
+    for point, then in (("SNAPSHOT.loading", "failed"), ("SNAPSHOT.loaded", "failed"),
+                        ("SNAPSHOT.back", "running")):
+        shell(host, vm, "rm -f /tmp/note")
+        dies(host, point, "snapshot", "load", vm, "t")
+        if then == "failed":
+            assert host.ctl.state(vm) == "failed", point
+            assert "snapshot load failed" in host.ctl.vm(vm)["state_reason"], point
+            assert not host.processes("qemu-system"), point
+            host.ctl.start(vm)
+            # Booted, and back to it after all.
+            host.ctl.ok("snapshot", "load", vm, "t")
+        assert shell(host, vm, "cat /tmp/note") == "then", point
+        assert host.ctl.state(vm) == "running", point
+        assert snapshots(host, vm)["t"]["loadable"], point
+
+
+def test_containers_come_back_as_they_were(host, tmp_path):
+    box.import_into(host, tmp_path)
+    host.ctl.create("vm")
+    host.ctl.start("vm")
+    web = host.ctl.ok("run", "-d", "--name", "web", "--vm", "vm", "box", "sh", "-c",
+                      "while :; do sleep 1; done").strip()
+    ended = host.ctl.ok("run", "-d", "--name", "job", "--vm", "vm", "box", "cat").strip()
+
+    def in_web(*words):
+        return host.ctl.run("exec", "--container", "web", "--", *words)
+
+    assert in_web("sh", "-c", "echo then > /note").returncode == 0
+    refused = host.ctl.run("snapshot", "save", "vm", "then", "--devices", web, "--vmstate", web)
+    assert refused.returncode == REFUSED and ended[:16] in refused.stderr, refused
+    disks = ("--devices", f"{web},{ended}", "--vmstate", web)
+    take(host, "vm", "then", *disks)
+    states = {name: box.state(host, name) for name in ("web", "job")}
+    assert in_web("sh", "-c", "echo now > /note; touch /new").returncode == 0
+    host.ctl.ok("container", "stop", "-t", "0", "web")
+    assert box.state(host, "web") == "stopped"
+    host.ctl.ok("snapshot", "load", "vm", "then")
+    assert {name: box.state(host, name) for name in ("web", "job")} == states
+    assert in_web("cat", "/note").stdout == "then\n"
+    assert in_web("ls", "/new").returncode != 0
+    # It is the container that it was: it can be stopped, and another one be made.
+    host.ctl.ok("container", "stop", "-t", "0", "web")
+    assert box.state(host, "web") == "stopped"
+    host.ctl.ok("run", "-d", "--name", "more", "--vm", "vm", "box", "cat")
+    refused = host.ctl.run("snapshot", "load", "vm", "then")
+    assert refused.returncode == REFUSED, refused
+    host.ctl.ok("container", "rm", "-f", "more")
+    host.ctl.ok("snapshot", "load", "vm", "then")
+    assert box.state(host, "web") == "running"
+    host.ctl.ok("container", "rm", "-f", "job")
+    refused = host.ctl.run("snapshot", "load", "vm", "then")
+    assert refused.returncode == REFUSED, refused
+    assert host.ctl.state("vm") == "running"

@@ -1,0 +1,397 @@
+// Snapshots inside disks on real QEMU: what it says, in which order, and what we make of it.
+#include "vmmanager/qemu/qemu_snapshot.h"
+
+#include <spawn.h>
+#include <sys/wait.h>
+
+#include <algorithm>
+#include <string>
+#include <vector>
+
+#include "tests/integration/qemu_fixture.h"
+#include "vmmanager/backend/snapshot_conformance.h"
+#include "vmmanager/qemu/qemu_machine.h"
+#include "vmmanager/qemu/snapshot_job.h"
+
+namespace ferry::vm {
+namespace {
+
+using Kind = SnapshotJob::Kind;
+using Course = std::vector<std::string>;
+
+void RunTool(std::vector<std::string> words) {
+  std::vector<char*> argv;
+  for (std::string& word : words) argv.push_back(word.data());
+  argv.push_back(nullptr);
+  posix_spawn_file_actions_t quiet;
+  ::posix_spawn_file_actions_init(&quiet);
+  ::posix_spawn_file_actions_addopen(&quiet, STDOUT_FILENO, "/dev/null", O_WRONLY, 0);
+  pid_t pid = 0;
+  ASSERT_EQ(::posix_spawnp(&pid, argv[0], &quiet, nullptr, argv.data(), environ), 0) << words[0];
+  ::posix_spawn_file_actions_destroy(&quiet);
+  int status = 0;
+  ASSERT_EQ(::waitpid(pid, &status, 0), pid);
+  EXPECT_EQ(status, 0) << words[0] << " " << words[1];
+}
+
+void MakeDisk(const std::string& path, const char* format) {
+  RunTool({"qemu-img", "create", "-q", "-f", format, path, "64M"});
+}
+
+// Two qcow2 disks and a raw one.
+class QemuSnapshotTest : public QemuFixture {
+ public:
+  using QemuFixture::executor;
+  using QemuFixture::folder_;
+
+  void SetUp() override {
+    QemuFixture::SetUp();
+    for (const char* lun : {"0", "1"}) MakeDisk(PathOf(lun), "qcow2");
+    MakeDisk(PathOf("2"), "raw");
+  }
+
+  std::string PathOf(const std::string& lun) const { return folder_ + "/disk" + lun; }
+
+  schema::ComputeSystem DisksDocument(bool raw_is_writable) const {
+    schema::ComputeSystem document = Document();
+    document.virtual_machine.compute_topology.memory.size_in_mb = 64;
+    auto& disks = document.virtual_machine.devices.scsi["0"].attachments;
+    for (const char* lun : {"0", "1", "2"}) disks[lun].path = PathOf(lun);
+    disks["2"].format = "raw";
+    disks["2"].read_only = !raw_is_writable;
+    return document;
+  }
+
+  // A machine whose jobs can be run as QEMU has them, without our own checks before.
+  Task<absl::StatusOr<std::shared_ptr<QemuMachine>>> Launch(schema::ComputeSystem document) {
+    QemuBackendConfig config = Config();
+    auto opened = co_await QemuBackend::Open(executor(), config);
+    if (!opened.ok()) co_return opened.status();
+    auto host = std::make_shared<QemuHost>(executor(), config);
+    host->info = (*opened)->info();
+    auto machine = std::make_shared<QemuMachine>(host, kId, std::move(document),
+                                                 std::make_unique<SerialGuestLink>(executor()));
+    absl::Status status = co_await machine->Launch(false);
+    if (status.ok()) pids_.push_back(machine->pid());
+    if (status.ok()) status = co_await machine->RunGuest();
+    if (!status.ok()) co_return status;
+    co_return machine;
+  }
+
+  static SnapshotJob Job(Kind kind, const std::string& tag) {
+    SnapshotJob job;
+    job.kind = kind;
+    job.tag = tag;
+    job.nodes = {"disk-0-0-fmt", "disk-0-1-fmt"};
+    job.vm_state = "disk-0-0-fmt";
+    return job;
+  }
+
+  static Task<absl::Status> RunOk(std::shared_ptr<QemuMachine> machine, SnapshotJob job) {
+    co_return (co_await RunSnapshotJob(machine, std::move(job))).status;
+  }
+
+  static Task<size_t> JobsLeft(QemuMachine* machine) {
+    const auto jobs = co_await machine->Command("query-jobs");
+    co_return jobs.ok() && jobs->is_array() ? jobs->get_array().size() : 99;
+  }
+};
+
+const Course kDone = {"created", "running", "STOP",      "RESUME",
+                      "waiting", "pending", "concluded", "null"};
+const Course kDonePaused = {"created", "running", "waiting", "pending", "concluded", "null"};
+const Course kFailed = {"created", "running", "aborting", "concluded", "null"};
+const Course kFailedStopped = {"created", "running", "STOP", "aborting", "concluded", "null"};
+
+#define EXPECT_END(end, wanted_course, wanted_code, wanted_text)                   \
+  do {                                                                             \
+    EXPECT_EQ((end).course, wanted_course) << (end).status;                        \
+    EXPECT_EQ((end).status.code(), absl::StatusCode::wanted_code) << (end).status; \
+    EXPECT_EQ(std::string((end).status.message()), wanted_text);                   \
+  } while (false)
+
+// Every job of QEMU's own list of cases that ends well.
+TEST_F(QemuSnapshotTest, WhatEndsWell) {
+  Run([](QemuSnapshotTest* test) -> Task<void> {
+    auto launched = co_await test->Launch(test->DisksDocument(true));
+    CO_EXPECT_OK(launched.status());
+    std::shared_ptr<QemuMachine> machine = *launched;
+    // Two disks, the raw one left out.
+    for (const Kind kind : {Kind::kSave, Kind::kLoad, Kind::kDelete}) {
+      const SnapshotJobEnd end = co_await RunSnapshotJob(machine, Job(kind, "two"));
+      // Deleting stops nobody's guest.
+      const Course course = kind == Kind::kDelete ? kDonePaused : kDone;
+      EXPECT_EQ(end.course, course);
+      CO_EXPECT_OK(end.status);
+    }
+    // One disk; what is deleted may be saved again.
+    for (const Kind kind : {Kind::kSave, Kind::kLoad, Kind::kDelete, Kind::kSave}) {
+      SnapshotJob job = Job(kind, "one");
+      job.nodes = {"disk-0-1-fmt"};
+      job.vm_state = "disk-0-1-fmt";
+      const SnapshotJobEnd end = co_await RunSnapshotJob(machine, job);
+      const Course course = kind == Kind::kDelete ? kDonePaused : kDone;
+      EXPECT_EQ(end.course, course);
+      CO_EXPECT_OK(end.status);
+    }
+    // As we do it: on a guest that stands still, and stays so.
+    CO_EXPECT_OK((co_await machine->Command("stop")).status());
+    for (const Kind kind : {Kind::kSave, Kind::kLoad, Kind::kDelete}) {
+      const SnapshotJobEnd end = co_await RunSnapshotJob(machine, Job(kind, "paused"));
+      EXPECT_EQ(end.course, kDonePaused);
+      CO_EXPECT_OK(end.status);
+      const auto state = co_await machine->RunState();
+      EXPECT_EQ(state.value_or("?"), "paused");
+    }
+    EXPECT_EQ(co_await JobsLeft(machine.get()), 0u);
+    CO_EXPECT_OK(co_await machine->End(SystemExit::Cause::kTerminated));
+  }(this));
+}
+
+TEST_F(QemuSnapshotTest, WhatASaveRefuses) {
+  Run([](QemuSnapshotTest* test) -> Task<void> {
+    auto launched = co_await test->Launch(test->DisksDocument(true));
+    CO_EXPECT_OK(launched.status());
+    std::shared_ptr<QemuMachine> machine = *launched;
+    CO_EXPECT_OK(co_await RunOk(machine, Job(Kind::kSave, "s1")));
+
+    SnapshotJob job = Job(Kind::kSave, "t");
+    job.nodes.clear();
+    SnapshotJobEnd end = co_await RunSnapshotJob(machine, job);
+    EXPECT_END(end, kFailed, kInvalidArgument,
+               "QEMU could not save the snapshot 't': At least one device is required for "
+               "snapshot");
+
+    job = Job(Kind::kSave, "t");
+    job.nodes.push_back("diskfmt1729");
+    end = co_await RunSnapshotJob(machine, job);
+    EXPECT_END(end, kFailed, kNotFound,
+               "QEMU could not save the snapshot 't': No block device node 'diskfmt1729'");
+
+    job = Job(Kind::kSave, "t");
+    job.nodes = {"disk-0-1-fmt"};
+    end = co_await RunSnapshotJob(machine, job);
+    EXPECT_END(end, kFailed, kInvalidArgument,
+               "QEMU could not save the snapshot 't': vmstate block device 'disk-0-0-fmt' does "
+               "not exist");
+
+    job = Job(Kind::kSave, "t");
+    job.nodes.push_back("disk-0-0-file");  // what lies under a format
+    end = co_await RunSnapshotJob(machine, job);
+    EXPECT_END(end, kFailed, kFailedPrecondition,
+               "QEMU could not save the snapshot 't': Device 'disk-0-0-file' is writable but does "
+               "not support snapshots");
+
+    job = Job(Kind::kSave, "t");
+    job.nodes.push_back("disk-0-2-fmt");  // raw
+    end = co_await RunSnapshotJob(machine, job);
+    EXPECT_END(end, kFailed, kFailedPrecondition,
+               "QEMU could not save the snapshot 't': Device 'disk-0-2-fmt' is writable but does "
+               "not support snapshots");
+
+    end = co_await RunSnapshotJob(machine, Job(Kind::kSave, "s1"));
+    EXPECT_END(end, kFailed, kAlreadyExists,
+               "QEMU could not save the snapshot 's1': Snapshot 's1' already exists in one or "
+               "more devices");
+
+    // Refused before there is a job.
+    job = Job(Kind::kSave, "t");
+    job.id = "bad id";
+    end = co_await RunSnapshotJob(machine, job);
+    EXPECT_END(end, Course(), kInvalidArgument,
+               "QEMU could not save the snapshot 't': Invalid job ID 'bad id'");
+    EXPECT_TRUE(end.status.GetPayload(kNothingChanged).has_value());
+
+    const auto state = co_await machine->RunState();
+    EXPECT_EQ(state.value_or("?"), "running");
+    EXPECT_EQ(co_await JobsLeft(machine.get()), 0u);
+    CO_EXPECT_OK(co_await machine->End(SystemExit::Cause::kTerminated));
+  }(this));
+}
+
+TEST_F(QemuSnapshotTest, WhatALoadRefuses) {
+  RunTool({"qemu-img", "snapshot", "-c", "alone", PathOf("0")});
+  Run([](QemuSnapshotTest* test) -> Task<void> {
+    auto launched = co_await test->Launch(test->DisksDocument(true));
+    CO_EXPECT_OK(launched.status());
+    std::shared_ptr<QemuMachine> machine = *launched;
+
+    SnapshotJobEnd end = co_await RunSnapshotJob(machine, Job(Kind::kLoad, "nope"));
+    EXPECT_END(end, kFailedStopped, kNotFound,
+               "QEMU could not load the snapshot 'nope': Snapshot 'nope' does not exist in one or "
+               "more devices");
+    // It had stopped the guest, and leaves it so.
+    auto state = co_await machine->RunState();
+    EXPECT_EQ(state.value_or("?"), "restore-vm");
+    CO_EXPECT_OK(co_await machine->RunGuest());
+
+    // Only one disk has it.
+    end = co_await RunSnapshotJob(machine, Job(Kind::kLoad, "alone"));
+    EXPECT_END(end, kFailedStopped, kNotFound,
+               "QEMU could not load the snapshot 'alone': Snapshot 'alone' does not exist in one "
+               "or more devices");
+    CO_EXPECT_OK(co_await machine->RunGuest());
+
+    SnapshotJob job = Job(Kind::kLoad, "alone");
+    job.nodes = {"disk-0-0-fmt"};
+    end = co_await RunSnapshotJob(machine, job);
+    EXPECT_END(end, kFailedStopped, kFailedPrecondition,
+               "QEMU could not load the snapshot 'alone': This is a disk-only snapshot. Revert to "
+               "it  offline using qemu-img");
+    CO_EXPECT_OK(co_await machine->RunGuest());
+    EXPECT_EQ(co_await JobsLeft(machine.get()), 0u);
+    CO_EXPECT_OK(co_await machine->End(SystemExit::Cause::kTerminated));
+  }(this));
+}
+
+// The reason is in what QEMU writes to its standard error, not in the job.
+TEST_F(QemuSnapshotTest, OtherHardwareIsToldWithQemusWords) {
+  Run([](QemuSnapshotTest* test) -> Task<void> {
+    auto launched = co_await test->Launch(test->DisksDocument(false));
+    CO_EXPECT_OK(launched.status());
+    std::shared_ptr<QemuMachine> machine = *launched;
+    CO_EXPECT_OK(co_await RunOk(machine, Job(Kind::kSave, "s1")));
+    CO_EXPECT_OK(co_await machine->End(SystemExit::Cause::kTerminated));
+
+    schema::ComputeSystem other = test->DisksDocument(false);
+    other.virtual_machine.compute_topology.memory.size_in_mb = 128;
+    launched = co_await test->Launch(std::move(other));
+    CO_EXPECT_OK(launched.status());
+    machine = *launched;
+    const SnapshotJobEnd end = co_await RunSnapshotJob(machine, Job(Kind::kLoad, "s1"));
+    EXPECT_EQ(end.course, kFailedStopped);
+    EXPECT_EQ(end.status.code(), absl::StatusCode::kDataLoss) << end.status;
+    const std::string text(end.status.message());
+    EXPECT_EQ(text.rfind("QEMU could not load the snapshot 's1': Error -22 while loading VM state; "
+                         "QEMU said: ",
+                         0),
+              0u)
+        << text;
+    EXPECT_NE(text.find("Size mismatch: pc.ram"), std::string::npos) << text;
+    EXPECT_FALSE(end.status.GetPayload(kNothingChanged).has_value());
+    CO_EXPECT_OK(co_await machine->End(SystemExit::Cause::kTerminated));
+  }(this));
+}
+
+// QEMU's deletion of what is not there ends well; ours does not (see the conformance cases).
+TEST_F(QemuSnapshotTest, DeletingWhatIsNotThereEndsWellInQemu) {
+  Run([](QemuSnapshotTest* test) -> Task<void> {
+    auto launched = co_await test->Launch(test->DisksDocument(true));
+    CO_EXPECT_OK(launched.status());
+    std::shared_ptr<QemuMachine> machine = *launched;
+    const SnapshotJobEnd end = co_await RunSnapshotJob(machine, Job(Kind::kDelete, "nope"));
+    EXPECT_EQ(end.course, kDonePaused);
+    EXPECT_TRUE(end.status.ok()) << end.status;
+    const std::vector<DiskPlace> disks = {{"0", "0"}, {"0", "1"}};
+    const absl::Status ours = co_await DeleteQemuSnapshot(machine, "nope", disks);
+    EXPECT_TRUE(absl::IsNotFound(ours)) << ours;
+    CO_EXPECT_OK(co_await machine->End(SystemExit::Cause::kTerminated));
+  }(this));
+}
+
+// What a migration would not take a snapshot does not take either.
+TEST_F(QemuSnapshotTest, WhatCannotMigrateCannotBeSaved) {
+  Run([](QemuSnapshotTest* test) -> Task<void> {
+    auto launched = co_await test->Launch(test->DisksDocument(false));
+    CO_EXPECT_OK(launched.status());
+    std::shared_ptr<QemuMachine> machine = *launched;
+    boost::json::object blocker = {
+        {"node-name", "vvfat0"}, {"driver", "vvfat"}, {"dir", test->folder_}, {"rw", true}};
+    CO_EXPECT_OK((co_await machine->Command("blockdev-add", std::move(blocker))).status());
+    const SnapshotJobEnd end = co_await RunSnapshotJob(machine, Job(Kind::kSave, "t"));
+    EXPECT_END(end, kFailed, kFailedPrecondition,
+               "QEMU could not save the snapshot 't': The vvfat (rw) format used by node 'vvfat0' "
+               "does not support live migration");
+    CO_EXPECT_OK(co_await machine->End(SystemExit::Cause::kTerminated));
+  }(this));
+}
+
+// A daemon that died left its job behind.
+TEST_F(QemuSnapshotTest, AFormerJobIsDismissed) {
+  Run([](QemuSnapshotTest* test) -> Task<void> {
+    auto launched = co_await test->Launch(test->DisksDocument(false));
+    CO_EXPECT_OK(launched.status());
+    std::shared_ptr<QemuMachine> machine = *launched;
+    boost::json::object left = {{"job-id", SnapshotJob().id},
+                                {"tag", "left"},
+                                {"devices", boost::json::array{"disk-0-0-fmt"}}};
+    CO_EXPECT_OK((co_await machine->Command("snapshot-delete", std::move(left))).status());
+    const SnapshotJobEnd end = co_await RunSnapshotJob(machine, Job(Kind::kSave, "t"));
+    CO_EXPECT_OK(end.status);
+    EXPECT_EQ(end.course, kDone);
+    EXPECT_EQ(co_await JobsLeft(machine.get()), 0u);
+    CO_EXPECT_OK(co_await machine->End(SystemExit::Cause::kTerminated));
+  }(this));
+}
+
+TEST_F(QemuSnapshotTest, QemusEndIsTold) {
+  Run([](QemuSnapshotTest* test) -> Task<void> {
+    auto launched = co_await test->Launch(test->DisksDocument(false));
+    CO_EXPECT_OK(launched.status());
+    std::shared_ptr<QemuMachine> machine = *launched;
+    ::kill(machine->pid(), SIGSTOP);
+    auto kill_soon = [](pid_t pid) -> Task<void> {
+      co_await Delay(milliseconds(200));
+      ::kill(pid, SIGKILL);
+    };
+    Spawn(test->executor(), kill_soon(machine->pid()));
+    const SnapshotJobEnd end = co_await RunSnapshotJob(machine, Job(Kind::kSave, "t"));
+    EXPECT_EQ(end.status.code(), absl::StatusCode::kUnavailable) << end.status;
+  }(this));
+}
+
+TEST(SnapshotDeadlineTest, AllowsForTheMemory) {
+  EXPECT_GE(SnapshotDeadline(1024), std::chrono::seconds(100));
+  EXPECT_GT(SnapshotDeadline(0), std::chrono::seconds(30));
+}
+
+class QemuSnapshotConformance final : public SnapshotFixture {
+ public:
+  explicit QemuSnapshotConformance(Executor executor) {
+    std::string pattern = ::testing::TempDir() + "ferry-snap-XXXXXX";
+    EXPECT_NE(::mkdtemp(pattern.data()), nullptr);
+    folder_ = pattern;
+    QemuBackendConfig config;
+    config.state_dir = folder_ + "/state";
+    config.allow_kvm = false;
+    config.make_link = [](Executor with, uint32_t) -> std::unique_ptr<GuestLink> {
+      return std::make_unique<SerialGuestLink>(with);
+    };
+    auto open = [](Executor with, QemuBackendConfig from,
+                   std::unique_ptr<QemuBackend>* into) -> Task<void> {
+      auto backend = co_await QemuBackend::Open(with, std::move(from));
+      EXPECT_TRUE(backend.ok()) << backend.status();
+      if (backend.ok()) *into = *std::move(backend);
+    };
+    Spawn(executor, open(executor, std::move(config), &backend_));
+    auto& context = static_cast<asio::io_context&>(asio::query(executor, asio::execution::context));
+    while (!backend_ && context.run_one() > 0) {
+    }
+    context.restart();
+  }
+  ~QemuSnapshotConformance() override {
+    std::error_code ignored;
+    std::filesystem::remove_all(folder_, ignored);
+  }
+
+  Backend& source() override { return *backend_; }
+  Backend& destination() override { return *backend_; }
+  schema::ComputeSystem Document() override { return {}; }
+  std::string Folder() override { return folder_; }
+  void MakeQcow2(const std::string& path) override { MakeDisk(path, "qcow2"); }
+  void SnapshotDiskAlone(const std::string& path, const std::string& tag) override {
+    RunTool({"qemu-img", "snapshot", "-c", tag, path});
+  }
+
+ private:
+  std::string folder_;
+  std::unique_ptr<QemuBackend> backend_;
+};
+
+const bool kRegistered = RegisterSnapshotConformance(
+    "QemuSnapshotConformance", [](Executor executor) -> std::unique_ptr<SnapshotFixture> {
+      return std::make_unique<QemuSnapshotConformance>(executor);
+    });
+
+}  // namespace
+}  // namespace ferry::vm
