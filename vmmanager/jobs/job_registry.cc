@@ -7,18 +7,23 @@
 #include <utility>
 
 #include "absl/strings/ascii.h"
+#include "absl/strings/match.h"
 #include "bridge/runtime/status_macros.h"
 #include "bridge/runtime/unix_time.h"
 #include "vmmanager/rpc/error_info.h"
+#include "vmmanager/rpc/printable.h"
 #include "vmmanager/sandbox/vm_inventory.h"
 
 namespace ferry::vm {
 namespace {
 
+constexpr size_t kMaxText = 512;
 constexpr absl::string_view kKindPrefix = "JOB_KIND_";
 constexpr absl::string_view kStatePrefix = "JOB_STATE_";
 
 std::string Word(const std::string& name, absl::string_view prefix) {
+  // A newer ferryd may know more of them.
+  if (!absl::StartsWith(name, prefix)) return "unknown";
   return absl::AsciiStrToLower(absl::string_view(name).substr(prefix.size()));
 }
 
@@ -133,6 +138,9 @@ Task<absl::Status> JobRegistry::Load(Verdict verdict) {
 
 Task<std::shared_ptr<Job>> JobRegistry::Begin(JobDescription description) {
   auto table = table_;
+  // What a caller named is kept, and sent to whoever asks.
+  description.what = rpc::Printable(description.what, kMaxText);
+  description.vm_name = rpc::Printable(description.vm_name, kMaxText);
   auto job = std::make_shared<Job>(VmInventory::NewId(), table);
   table->jobs.Begin(job->id(), description, NowUnixMs());
   table->running[job->id()] = job;

@@ -333,6 +333,8 @@ class UtilityVm : public std::enable_shared_from_this<UtilityVm> {
   absl::Status BringBackGuest(const std::string& tag, const state::v1::SnapshotRecord& record);
   Task<void> EndHalfLoaded(std::string tag, absl::Status why);
   Task<void> DropHalfSnapshots();
+  // A boot is no half-loaded VM, whatever was written down of the last one.
+  Task<absl::Status> SettleSnapshots();
   Task<absl::Status> GiveUpHalfLoaded(std::string tag);
   absl::Status AdoptGuest();
   void StartPump();

@@ -57,6 +57,8 @@ Task<absl::Status> UtilityVm::Adopt(AdoptionClaim claim) {
   row_.guest_state.clear();
   // Its containers keep what they have printed; the rest goes when it starts again.
   DropAttachedDisks();
+  // It was only about to go on from a file that is not its own.
+  if (row_.desired_state == kFromElsewhere) ForgetSaved();
   row_.desired_state = "stopped";
   std::string why = absl::StrCat("it ended while the daemon was away: ", taken.message());
   if (is_saved()) why.clear();
@@ -97,6 +99,7 @@ Task<absl::Status> UtilityVm::TakeOver(const AdoptionClaim& claim) {
   // It lives, so what was saved of it must never be restored again.
   ForgetSaved();
   co_await DropHalfSnapshots();
+  if (system_ == nullptr) co_return absl::NotFoundError("it ended when it had been taken over");
   // A VMM that is still told of a migration has to know that its user wants the guest paused.
   std::shared_ptr<ComputeSystem> adopted = system_;
   if (paused_) CO_RETURN_IF_ERROR(co_await adopted->Pause());
@@ -122,8 +125,6 @@ Task<absl::Status> UtilityVm::EndIfInFile() {
   if (saved_is_unreadable_) co_return Refuse("taken over");
   co_await EndSystem();
   if (system_ != nullptr) co_return VmmHasNotEnded();
-  // It was only about to go on from a file that is not its own.
-  if (row_.desired_state == kFromElsewhere) ForgetSaved();
   co_return absl::NotFoundError("nothing of it ran");
 }
 

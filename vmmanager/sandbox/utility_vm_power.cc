@@ -35,7 +35,12 @@ Task<absl::Status> UtilityVm::Start() {
   if (booted.ok()) booted = co_await ClaimFence(row_.epoch);
   // The fence may have taken its time.
   if (booted.ok()) booted = CheckHere();
+  if (booted.ok()) booted = co_await SettleSnapshots();
   if (booted.ok()) booted = co_await Boot();
+  if (booted.ok()) co_await DropHalfSnapshots();
+  if (booted.ok() && system_ == nullptr) {
+    booted = VmEndedAtBoot(row_.name, last_exit_.value_or(SystemExit()));
+  }
   // A daemon that stops leaves the booting VM to the next one.
   if (detached_) co_return CheckHere();
   if (!booted.ok()) {
@@ -46,7 +51,6 @@ Task<absl::Status> UtilityVm::Start() {
     (void)co_await Persist();
     co_return booted;
   }
-  co_await DropHalfSnapshots();
   SetPhase(Phase::kUp);
   paused_ = false;
   ForgetSaved();

@@ -74,8 +74,8 @@ Task<absl::Status> UtilityVm::Save(SaveSteps steps) {
   AsyncMutex::Guard lock = co_await operation_.Lock();
   CO_RETURN_IF_ERROR(CheckHere());
   CO_RETURN_IF_ERROR(CheckSavable());
+  if (called_off_) co_return CalledOff("saved");
   const bool was_paused = paused_;
-  called_off_ = false;
   SetPhase(Phase::kSaving);
   deps_.events.Publish("vm.saving", row_.id, {{"name", row_.name}});
   // A daemon that stops leaves it standing still, and the next one lets it run on.
@@ -176,7 +176,10 @@ Task<void> UtilityVm::RunOnUnsaved(bool was_paused) {
   if (!was_paused) runs = co_await RunOn();
   if (guest_ != nullptr && !was_paused) guest_->RunsAgain();
   UnfreezeGuest();
-  if (!runs.ok()) {
+  const bool no_answer = absl::IsDeadlineExceeded(runs) || absl::IsUnavailable(runs);
+  if (no_answer) {
+    Spawn(deps_.executor, SettleAdopted(shared_from_this()));
+  } else if (!runs.ok()) {
     paused_ = true;
     row_.desired_state = "paused";
     spdlog::error("vm {}: it stands still: {}", row_.name, runs.ToString());
@@ -223,7 +226,6 @@ Task<absl::Status> UtilityVm::Restore(SavedMachine machine, RestoreSteps steps) 
   const std::optional<state::v1::SavedRecord> before = saved_;
   const schema::ComputeSystem document = document_;
   if (machine.record.has_value()) saved_ = machine.record;
-  called_off_ = false;
   SetPhase(Phase::kRestoring);
   deps_.events.Publish("vm.restoring", row_.id, {{"name", row_.name}});
   absl::Status loaded = co_await deps_.fence.Prepare(row_.id);
@@ -232,6 +234,7 @@ Task<absl::Status> UtilityVm::Restore(SavedMachine machine, RestoreSteps steps) 
   if (loaded.ok()) loaded = co_await Load(&machine, &steps);
   if (loaded.ok()) loaded = co_await steps.before_run();
   if (loaded.ok()) loaded = co_await RunLoaded(machine.paused);
+  if (phase_ == Phase::kUp && loaded.ok()) co_return loaded;
   if (detached_) co_return CheckHere();
   if (phase_ != Phase::kRestoring) co_return loaded;
   const bool has_run = saved_->consumed();

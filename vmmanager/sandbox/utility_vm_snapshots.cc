@@ -1,6 +1,7 @@
 // The part of UtilityVm that goes into snapshots inside its disks, and back to them.
 #include <spdlog/spdlog.h>
 
+#include <algorithm>
 #include <chrono>
 #include <utility>
 
@@ -34,21 +35,38 @@ absl::Status Told(const absl::Status& status, const std::string& text, const std
                               next_step);
 }
 
+// How much memory is in one that was just taken; 0 if that cannot be told.
+Task<uint64_t> VmStateBytes(std::shared_ptr<ComputeSystem> system, SnapshotOptions options) {
+  const auto present = co_await system->ListSnapshots();
+  if (!present.ok()) co_return 0;
+  for (const DiskSnapshots& disk : *present) {
+    for (const DiskSnapshot& snapshot : disk.snapshots) {
+      if (disk.disk == options.vm_state && snapshot.tag == options.tag) {
+        co_return snapshot.vm_state_bytes;
+      }
+    }
+  }
+  co_return 0;
+}
+
 }  // namespace
 
 void UtilityVm::AddSnapshot(const SnapshotRow& row) {
   SnapshotRecord record;
   // One that cannot be read is known, and no more than that.
-  const bool readable =
-      record.ParseFromString(row.record) && record.schema_version() == kStateSchemaVersion;
-  if (!readable) record.set_stage(state::v1::SNAPSHOT_STAGE_UNSPECIFIED);
+  const bool parsed = record.ParseFromString(row.record);
+  const bool readable = parsed && record.schema_version() == kStateSchemaVersion;
+  // But a VM that is on its way back must not run, whoever wrote that down.
+  const bool loading = parsed && record.stage() == state::v1::SNAPSHOT_STAGE_LOADING;
+  if (!readable && !loading) record.set_stage(state::v1::SNAPSHOT_STAGE_UNSPECIFIED);
   snapshots_[row.tag] = std::move(record);
 }
 
 absl::Status UtilityVm::CheckSnapshotsMayChange(const std::string& operation) const {
   RETURN_IF_ERROR(CheckHere());
   RETURN_IF_ERROR(RefuseIfMigrating(operation));
-  if (phase_ != Phase::kUp) return Refuse(operation);
+  if (phase_ != Phase::kUp || system_ == nullptr || guest_ == nullptr) return Refuse(operation);
+  if (called_off_) return CalledOff(operation);
   return CheckArrived(operation);
 }
 
@@ -103,8 +121,8 @@ Task<absl::StatusOr<v1::Snapshot>> UtilityVm::SaveSnapshot(SnapshotWish wish, Ta
   CO_ASSIGN_OR_RETURN(const SnapshotOptions options,
                       PlanSnapshot(row_.name, DisksByName(document_), wish));
   CO_RETURN_IF_ERROR(co_await CheckTagIsFree(options.tag));
+  CO_RETURN_IF_ERROR(CheckSnapshotsMayChange("saved in a snapshot"));
   const bool was_paused = paused_;
-  called_off_ = false;
   SetPhase(Phase::kSaving);
   deps_.events.Publish("vm.snapshot_saving", row_.id, {{"name", row_.name}, {"tag", wish.tag}});
   const std::function<bool()> stays = [this] { return !detached_ && !called_off_; };
@@ -112,8 +130,11 @@ Task<absl::StatusOr<v1::Snapshot>> UtilityVm::SaveSnapshot(SnapshotWish wish, Ta
   if (detached_) co_return CheckHere();
   absl::Status taken = CalledOff("saved in a snapshot");
   if (first.index() == 0) taken = std::get<0>(std::move(first));
-  // Of one that was called off nobody knows what is in the disks; the next boot removes that.
-  if (!taken.ok() && !called_off_ && snapshots_.contains(options.tag)) {
+  // Where nobody knows what is in the disks, the next boot or daemon looks, and removes it.
+  const bool is_known = taken.GetPayload(kNothingChanged).has_value() ||
+                        (system_ != nullptr && !called_off_ && !absl::IsDeadlineExceeded(taken) &&
+                         !absl::IsUnavailable(taken));
+  if (!taken.ok() && is_known && snapshots_.contains(options.tag)) {
     const absl::Status forgotten = co_await ForgetSnapshot(options.tag);
     if (!forgotten.ok()) spdlog::error("vm {}: {}", row_.name, forgotten.ToString());
   }
@@ -146,6 +167,7 @@ Task<absl::Status> UtilityVm::CheckTagIsFree(std::string tag) {
 Task<absl::Status> UtilityVm::TakeSnapshot(const SnapshotOptions* options, TakingSteps* steps) {
   std::shared_ptr<ComputeSystem> system = system_;
   std::shared_ptr<guest::Guest> guest = guest_;
+  if (system == nullptr || guest == nullptr) co_return absl::AbortedError("its VMM ended");
   SnapshotRecord record;
   record.set_paused(paused_);
   ++standstills_;
@@ -179,14 +201,17 @@ Task<absl::Status> UtilityVm::TakeSnapshot(const SnapshotOptions* options, Takin
   CO_RETURN_IF_ERROR(co_await system->SaveSnapshot(*options));
   Reached("SNAPSHOT.taken");
   record.set_stage(state::v1::SNAPSHOT_STAGE_WHOLE);
+  record.set_vm_state_bytes(co_await VmStateBytes(system, *options));
   const absl::Status whole = co_await PutSnapshot(options->tag, record);
   if (whole.ok()) {
     Reached("SNAPSHOT.whole");
     co_return whole;
   }
   const absl::Status deleted = co_await system->DeleteSnapshot(options->tag, options->disks);
-  if (!deleted.ok()) spdlog::error("vm {}: {}", row_.name, deleted.ToString());
-  co_return whole;
+  if (deleted.ok()) co_return whole;
+  spdlog::error("vm {}: {}", row_.name, deleted.ToString());
+  co_return absl::UnavailableError(
+      absl::StrCat(whole.message(), "; and it is still in the disks: ", deleted.message()));
 }
 
 Task<absl::StatusOr<SnapshotRecord>> UtilityVm::LoadableSnapshot(std::string tag,
@@ -234,8 +259,13 @@ Task<absl::StatusOr<v1::Snapshot>> UtilityVm::LoadSnapshot(std::string tag, Goin
   const bool was_paused = paused_;
   record.set_stage(state::v1::SNAPSHOT_STAGE_LOADING);
   CO_RETURN_IF_ERROR(co_await PutSnapshot(tag, record));
+  if (const absl::Status may = CheckSnapshotsMayChange("taken back to a snapshot"); !may.ok()) {
+    record.set_stage(state::v1::SNAPSHOT_STAGE_WHOLE);
+    const absl::Status whole = co_await PutSnapshot(tag, record);
+    if (!whole.ok()) spdlog::error("vm {}: {}", row_.name, whole.ToString());
+    co_return may;
+  }
   Reached("SNAPSHOT.loading");
-  called_off_ = false;
   SetPhase(Phase::kRestoring);
   deps_.events.Publish("vm.snapshot_loading", row_.id, {{"name", row_.name}, {"tag", tag}});
   const std::function<bool()> stays = [this] { return !detached_ && !called_off_; };
@@ -271,6 +301,7 @@ Task<absl::StatusOr<v1::Snapshot>> UtilityVm::LoadSnapshot(std::string tag, Goin
 Task<absl::Status> UtilityVm::GoBack(const std::string* tag, SnapshotRecord* record,
                                      GoingBackSteps* steps) {
   std::shared_ptr<ComputeSystem> system = system_;
+  if (system == nullptr || guest_ == nullptr) co_return absl::AbortedError("its VMM ended");
   ++standstills_;
   guest_->StandsStill();
   CO_RETURN_IF_ERROR(AsNothingChanged(co_await system->Pause()));
@@ -357,14 +388,24 @@ Task<absl::Status> UtilityVm::DeleteSnapshot(std::string tag) {
   co_return absl::OkStatus();
 }
 
-// A former daemon died while it took them.
+// A former daemon died while it took them, or nobody knows how far one came.
 Task<void> UtilityVm::DropHalfSnapshots() {
   const SnapshotRecords all = snapshots_;
   for (const auto& [tag, record] : all) {
     std::shared_ptr<ComputeSystem> system = system_;
     if (record.stage() != state::v1::SNAPSHOT_STAGE_MAKING || system == nullptr) continue;
-    SnapshotOptions options = OptionsOf(tag, record);
-    absl::Status dropped = co_await system->DeleteSnapshot(tag, std::move(options.disks));
+    // To its VMM, one that came by a migration and stands still has just come.
+    const schema::MigrationCancelOptions source{schema::MigrationOrigin::kSource};
+    if (session().empty()) (void)co_await system->CancelLiveMigration(source);
+    const auto present = co_await system->ListSnapshots();
+    absl::Status dropped = present.status();
+    // What a container had is gone with the VM that it was put into.
+    std::vector<DiskPlace> disks;
+    for (const DiskPlace& place : OptionsOf(tag, record).disks) {
+      const auto is = [&place](const DiskSnapshots& disk) { return disk.disk == place; };
+      if (present.ok() && std::any_of(present->begin(), present->end(), is)) disks.push_back(place);
+    }
+    if (!disks.empty()) dropped = co_await system->DeleteSnapshot(tag, std::move(disks));
     if (dropped.ok() || absl::IsNotFound(dropped)) dropped = co_await ForgetSnapshot(tag);
     if (!dropped.ok()) spdlog::error("vm {}: snapshot {}: {}", row_.name, tag, dropped.ToString());
   }
@@ -375,6 +416,14 @@ std::string UtilityVm::HalfLoadedSnapshot() const {
     if (record.stage() == state::v1::SNAPSHOT_STAGE_LOADING) return tag;
   }
   return "";
+}
+
+Task<absl::Status> UtilityVm::SettleSnapshots() {
+  const std::string tag = HalfLoadedSnapshot();
+  if (tag.empty()) co_return absl::OkStatus();
+  SnapshotRecord record = snapshots_[tag];
+  record.set_stage(state::v1::SNAPSHOT_STAGE_WHOLE);
+  co_return co_await PutSnapshot(tag, std::move(record));
 }
 
 // Nobody knows how far it is back; whatever runs of it is ended by whoever adopted all others.

@@ -10,6 +10,7 @@
 #include <cerrno>
 #include <cstring>
 #include <functional>
+#include <mutex>
 #include <optional>
 #include <utility>
 #include <vector>
@@ -33,20 +34,38 @@ absl::StatusOr<std::optional<SaveKey>> ReadKey(const std::string& file) {
   return key;
 }
 
+}  // namespace
+
+// The executor's side, which may be gone before the thread is.
+struct Listener {
+  std::mutex mutex;
+  bool listens = true;
+
+  void Leave() {
+    const std::lock_guard lock(mutex);
+    listens = false;
+  }
+};
+
+namespace {
+
 // Tells the executor's thread what goes by on another one.
 class Meter {
  public:
-  Meter(Executor executor, OnMemory tell)
-      : executor_(std::move(executor)), tell_(std::move(tell)) {}
+  Meter(std::shared_ptr<Listener> listener, Executor executor, OnMemory tell)
+      : listener_(std::move(listener)), executor_(std::move(executor)), tell_(std::move(tell)) {}
 
   void Count(uint64_t bytes) {
     bytes_ += bytes;
     if (!tell_ || bytes_ - told_ < kToldAtLeast) return;
     told_ = bytes_;
+    const std::lock_guard lock(listener_->mutex);
+    if (!listener_->listens) return;
     asio::post(executor_, [tell = tell_, told = told_] { tell(told); });
   }
 
  private:
+  const std::shared_ptr<Listener> listener_;
   const Executor executor_;
   const OnMemory tell_;
   uint64_t bytes_ = 0;
@@ -124,7 +143,13 @@ FileBeingSaved::FileBeingSaved(Executor executor)
       writer_(std::make_shared<std::unique_ptr<SavedFileWriter>>()),
       has_name_(std::make_shared<bool>(false)),
       called_off_(std::make_shared<std::atomic<bool>>(false)),
+      listener_(std::make_shared<Listener>()),
       over_(executor) {}
+
+FileBeingSaved::~FileBeingSaved() {
+  listener_->Leave();
+  *called_off_ = true;
+}
 
 Task<absl::Status> FileBeingSaved::Create(std::string path, SavedFileOptions options,
                                           std::string key_file) {
@@ -158,7 +183,7 @@ Task<absl::StatusOr<UniqueFd>> FileBeingSaved::Begin(std::string head) {
 
 Task<void> FileBeingSaved::Take(std::shared_ptr<FileBeingSaved> self, UniqueFd memory) {
   auto from = std::make_shared<UniqueFd>(std::move(memory));
-  auto meter = std::make_shared<Meter>(self->executor_, self->on_memory_);
+  auto meter = std::make_shared<Meter>(self->listener_, self->executor_, self->on_memory_);
   Work take = [writer = self->writer_, from, called_off = self->called_off_, meter] {
     const absl::Status taken = CopyAll(from->get(), writer->get(), *called_off, meter.get());
     // Whoever writes must not wait for us.
@@ -212,7 +237,10 @@ FileBeingRestored::FileBeingRestored(Executor executor)
     : executor_(executor),
       worker_(executor),
       reader_(std::make_shared<std::unique_ptr<SavedFileReader>>()),
+      listener_(std::make_shared<Listener>()),
       over_(executor) {}
+
+FileBeingRestored::~FileBeingRestored() { listener_->Leave(); }
 
 Task<absl::Status> FileBeingRestored::Open(std::string path, std::string key_file) {
   auto self = shared_from_this();
@@ -235,7 +263,7 @@ void FileBeingRestored::Send(std::string unix_path) {
 }
 
 Task<void> FileBeingRestored::Run(std::shared_ptr<FileBeingRestored> self, std::string unix_path) {
-  auto meter = std::make_shared<Meter>(self->executor_, self->on_memory_);
+  auto meter = std::make_shared<Meter>(self->listener_, self->executor_, self->on_memory_);
   Work send = [reader = self->reader_, unix_path = std::move(unix_path), meter] {
     return SendAll(unix_path, reader->get(), meter.get());
   };

@@ -17,6 +17,8 @@
 // what is said here is said on the executor's.
 namespace ferry::vm {
 
+struct Listener;
+
 // How many bytes of memory have gone by so far; called now and then, on the executor's thread.
 using OnMemory = std::function<void(uint64_t)>;
 
@@ -24,6 +26,7 @@ using OnMemory = std::function<void(uint64_t)>;
 class FileBeingSaved : public std::enable_shared_from_this<FileBeingSaved> {
  public:
   explicit FileBeingSaved(Executor executor);
+  ~FileBeingSaved();
 
   // Before Begin.
   void set_on_memory(OnMemory on_memory) { on_memory_ = std::move(on_memory); }
@@ -55,6 +58,7 @@ class FileBeingSaved : public std::enable_shared_from_this<FileBeingSaved> {
   std::shared_ptr<std::unique_ptr<SavedFileWriter>> writer_;  // the worker's
   std::shared_ptr<bool> has_name_;                            // the worker's, too
   std::shared_ptr<std::atomic<bool>> called_off_;             // the worker looks at it
+  std::shared_ptr<Listener> listener_;
   OnMemory on_memory_;
   absl::Status taken_;
   AsyncEvent over_;
@@ -64,6 +68,7 @@ class FileBeingSaved : public std::enable_shared_from_this<FileBeingSaved> {
 class FileBeingRestored : public std::enable_shared_from_this<FileBeingRestored> {
  public:
   explicit FileBeingRestored(Executor executor);
+  ~FileBeingRestored();
 
   // Before Send.
   void set_on_memory(OnMemory on_memory) { on_memory_ = std::move(on_memory); }
@@ -84,6 +89,7 @@ class FileBeingRestored : public std::enable_shared_from_this<FileBeingRestored>
   const Executor executor_;
   BlockingWorker worker_;
   std::shared_ptr<std::unique_ptr<SavedFileReader>> reader_;  // the worker's
+  std::shared_ptr<Listener> listener_;
   OnMemory on_memory_;
   std::string head_;
   std::string tail_;

@@ -151,8 +151,8 @@ Task<absl::StatusOr<SavedStates::Warnings>> SavedStates::Stop(Vm vm, v1::StopVmR
     // What nobody asked to save is not lost by shutting it down.
     const bool asked = request.has_save() || vm->spec().save_on_stop() == v1::SAVE_ON_STOP_YES;
     if (asked && !request.or_shutdown()) co_return saved;
-    // That is the caller's mistake, and says nothing of the VM.
-    if (absl::IsInvalidArgument(saved)) co_return saved;
+    // That is the caller's mistake, and says nothing of the VM; or somebody wants it to run on.
+    if (absl::IsInvalidArgument(saved) || absl::IsCancelled(saved)) co_return saved;
     warnings.push_back(
         absl::StrCat("it could not be saved, and was shut down instead: ", saved.message()));
   }

@@ -146,7 +146,7 @@ TEST_F(SnapshotCommandsTest, SaveNamesTheDisks) {
   EXPECT_EQ(Ferryctl({"snapshot", "save", "web", "before", "--devices", "root,data", "--vmstate",
                       "root"}),
             kOk);
-  EXPECT_EQ(printed_, "snapshot before taken; memory (64 MiB) in root\n");
+  EXPECT_EQ(printed_, "snapshot before taken; memory (64.0 MiB) in root\n");
   EXPECT_EQ(script_.save.vm(), "web");
   EXPECT_EQ(script_.save.tag(), "before");
   EXPECT_THAT(script_.save.devices(), ElementsAre("root", "data"));

@@ -15,6 +15,7 @@
 #include "ferry/v1/image.pb.h"
 #include "ferry/v1/job.pb.h"
 #include "ferry/v1/migration.pb.h"
+#include "ferry/v1/snapshot.pb.h"
 #include "ferry/v1/vm.pb.h"
 
 namespace ferry::rpc {
@@ -37,7 +38,7 @@ std::set<std::string> MethodsOfTheApi() {
        {v1::VmRef::descriptor()->file(), v1::AttachRequest::descriptor()->file(),
         v1::Host::descriptor()->file(), v1::Image::descriptor()->file(),
         v1::Container::descriptor()->file(), v1::Session::descriptor()->file(),
-        v1::Job::descriptor()->file()}) {
+        v1::Snapshot::descriptor()->file(), v1::Job::descriptor()->file()}) {
     for (int i = 0; i < file->service_count(); ++i) {
       const google::protobuf::ServiceDescriptor* service = file->service(i);
       for (int m = 0; m < service->method_count(); ++m) {

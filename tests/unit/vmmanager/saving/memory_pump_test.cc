@@ -6,6 +6,7 @@
 #include <filesystem>
 #include <string>
 
+#include "bridge/runtime/status_macros.h"
 #include "tests/unit/bridge/task_test.h"
 
 namespace ferry::vm {
@@ -21,11 +22,12 @@ class MemoryPumpTest : public TaskTest {
 TEST_F(MemoryPumpTest, NothingStaysOfAFileThatIsDiscardedWhileItIsMadeWhole) {
   auto writing = std::make_shared<FileBeingSaved>(io_.get_executor());
   ASSERT_TRUE(Await(writing->Create(path_, {}, "")).ok());
-  {
-    auto to = Await(writing->Begin("head"));
-    ASSERT_TRUE(to.ok()) << to.status();
-    ASSERT_EQ(::write(to->get(), "memory", 6), 6);
-  }
+  auto write = [](std::shared_ptr<FileBeingSaved> file) -> Task<absl::Status> {
+    CO_ASSIGN_OR_RETURN(const UniqueFd to, co_await file->Begin("head"));
+    if (::write(to.get(), "memory", 6) == 6) co_return absl::OkStatus();
+    co_return absl::UnknownError("not written");
+  };
+  ASSERT_TRUE(Await(write(writing)).ok());
   ASSERT_TRUE(Await(writing->Taken()).ok());
   auto committing = Begin(writing->Commit("tail"));
   Settle();

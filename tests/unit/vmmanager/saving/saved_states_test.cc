@@ -188,6 +188,7 @@ TEST_F(SavedStatesTest, WhoStopsItAtOnceWaitsForNoSave) {
   EXPECT_EQ(Finish(saving).code(), absl::StatusCode::kCancelled);
   EXPECT_EQ(vm->state(), v1::VM_STATE_STOPPED);
   Until([&] { return FilesOf(*vm) == 0; });
+  host_.backend.script().Release("Save");
   EXPECT_TRUE(Start(vm).ok());
   EXPECT_TRUE(Await(vm->Pause()).ok());
   // And what was called off once says nothing of the next.
@@ -270,19 +271,6 @@ TEST_F(SavedStatesTest, AVmmThatIsSilentForAWhileIsToldAgain) {
   EXPECT_EQ(Row(vm->id()).desired_state, "running");
 }
 
-TEST_F(SavedStatesTest, AVmmOfAPausedVmThatDiesHasNotRun) {
-  auto vm = Boot();
-  ASSERT_TRUE(Await(vm->Pause()).ok());
-  ASSERT_TRUE(Save(vm).ok());
-  host_.at_point = [&](const std::string& point) {
-    if (point == "RESTORE.consumed") host_.System(*vm)->Exit(SystemExit::Cause::kCrashed, "killed");
-  };
-  EXPECT_EQ(rpc::ReasonOf(Start(vm).status()), "restore_refused");
-  host_.at_point = [](const std::string&) {};
-  EXPECT_EQ(vm->state(), v1::VM_STATE_SAVED);
-  EXPECT_TRUE(Start(vm).ok());
-}
-
 TEST_F(SavedStatesTest, ADaemonThatDiedWithAUsersFileOpenLeavesAStoppedVm) {
   auto vm = Boot();
   const std::string file = folder_.path() + "/moment";
@@ -300,6 +288,24 @@ TEST_F(SavedStatesTest, ADaemonThatDiedWithAUsersFileOpenLeavesAStoppedVm) {
   host_.backend.script().Release("Load");
   EXPECT_FALSE(Finish(starting).ok());
   EXPECT_TRUE(Start(Found(), request).ok());
+}
+
+TEST_F(SavedStatesTest, ADaemonAndAVmmThatDiedWithAUsersFileOpenLeaveAStoppedVm) {
+  auto vm = Boot();
+  const std::string file = folder_.path() + "/moment";
+  ASSERT_TRUE(Save(vm, file, true).ok());
+  ASSERT_TRUE(Await(vm->Stop(true, milliseconds(0))).ok());
+  host_.backend.script().Block("Load");
+  v1::StartVmRequest request;
+  request.set_from_file(file);
+  auto starting = Begin(saves_->Start(vm, request));
+  Await(host_.backend.script().WaitBlocked("Load"));
+  host_.backend.script().FailNext("Adopt", absl::NotFoundError("it does not run any more"));
+  RestartDaemon();
+  EXPECT_EQ(Found()->state(), v1::VM_STATE_STOPPED);
+  EXPECT_TRUE(Row(vm->id()).saved.empty());
+  host_.backend.script().Release("Load");
+  EXPECT_FALSE(Finish(starting).ok());
 }
 
 TEST_F(SavedStatesTest, AVmmThatDiesWhileItIsSavedLeavesNoFile) {

@@ -84,6 +84,31 @@ TEST_F(SavingJobsTest, ASaveThatIsCalledOffLeavesNothingAndTheVmRunsOn) {
   EXPECT_TRUE(Save(vm).ok());
 }
 
+TEST_F(SavingJobsTest, ACancelledSaveIsNoReasonToShutDown) {
+  auto vm = Boot();
+  host_.backend.script().Block("Save");
+  v1::StopVmRequest stop;
+  stop.set_save(true);
+  stop.set_or_shutdown(true);
+  auto stopping = Begin(saves_->Stop(vm, stop, milliseconds(60'000)));
+  Await(host_.backend.script().WaitBlocked("Save"));
+  EXPECT_TRUE(Await(jobs_.CancelJob(Newest(v1::JOB_KIND_SAVE).id())).ok());
+  host_.backend.script().Release("Save");
+  EXPECT_EQ(Finish(stopping).status().code(), absl::StatusCode::kCancelled);
+  EXPECT_EQ(vm->state(), v1::VM_STATE_RUNNING);
+  EXPECT_TRUE(host_.System(*vm)->Step());
+}
+
+TEST_F(SavingJobsTest, WhatAGuestPrintsBreaksNoJob) {
+  auto vm = Boot();
+  host_.backend.script().FailNext("Save", absl::AbortedError("last console output: \xff"));
+  EXPECT_FALSE(Save(vm).ok());
+  const v1::Job failed = Newest(v1::JOB_KIND_SAVE);
+  v1::Job copy;
+  EXPECT_TRUE(copy.ParseFromString(failed.SerializeAsString()));
+  EXPECT_EQ(failed.error().message().find('\xff'), std::string::npos);
+}
+
 TEST_F(SavingJobsTest, ASaveThatFailsIsAJobThatFailed) {
   auto vm = Boot();
   host_.backend.script().FailNext("Save", absl::AbortedError("no"));
