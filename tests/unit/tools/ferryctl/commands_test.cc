@@ -1,14 +1,7 @@
-#include <gtest/gtest.h>
-#include <unistd.h>
-
-#include <boost/asio/io_context.hpp>
-#include <cstdlib>
-#include <thread>
 #include <vector>
 
-#include "tools/ferryctl/command.h"
+#include "tests/unit/tools/ferryctl/served_commands.h"
 #include "tools/ferryctl/exit_codes.h"
-#include "vmmanager/rpc/server.h"
 #include "vmmanager/rpc/stream_reactor.h"
 #include "vmmanager/rpc/unary_reactor.h"
 
@@ -103,43 +96,12 @@ class MigrationScript final : public v1::MigrationService::CallbackService {
   const Executor executor_;
 };
 
-class CommandsTest : public testing::Test {
+class CommandsTest : public ServedCommandsTest {
  protected:
-  CommandsTest() {
-    char pattern[] = "/tmp/ferry-cli-XXXXXX";
-    folder_ = ::mkdtemp(pattern);
-    rpc::ServerOptions options;
-    options.unix_socket = folder_ + "/d.sock";
-    auto server = rpc::Server::Start(options, {&guests_, &migrations_});
-    if (server.ok()) server_ = *std::move(server);
-    thread_ = std::thread([this] { io_.run(); });
-  }
-  ~CommandsTest() override {
-    if (server_) Spawn(io_.get_executor(), server_->Shutdown(milliseconds(0)));
-    work_.reset();
-    thread_.join();
-    ::rmdir(folder_.c_str());
-  }
+  CommandsTest() { Serve({&guests_, &migrations_}); }
 
-  // Runs one command line against the server; its output is in `printed_`.
-  int Ferryctl(std::vector<const char*> arguments) {
-    const std::string host = "unix:" + folder_ + "/d.sock";
-    arguments.insert(arguments.begin(), {"ferryctl", "--host", host.c_str()});
-    testing::internal::CaptureStdout();
-    const int code = RunFerryctl(static_cast<int>(arguments.size()), arguments.data());
-    std::fflush(stdout);
-    printed_ = testing::internal::GetCapturedStdout();
-    return code;
-  }
-
-  asio::io_context io_;
-  asio::executor_work_guard<asio::io_context::executor_type> work_{io_.get_executor()};
   GuestRecorder guests_{io_.get_executor()};
   MigrationScript migrations_{io_.get_executor()};
-  std::string folder_;
-  std::string printed_;
-  std::unique_ptr<rpc::Server> server_;
-  std::thread thread_;
 };
 
 TEST_F(CommandsTest, ExecPassesTheCommandUntouched) {

@@ -135,7 +135,7 @@ class RunInterruptedTest : public ContainerCommandsTest {
       *thread = std::thread([act, pipe] { act(pipe); });
     };
     OnServer([&] { Spawn(io_.get_executor(), wait(this, then, &stderr_pipe, &hand)); });
-    const std::string host = "unix:" + folder_ + "/d.sock";
+    const std::string host = "unix:" + folder_.path() + "/d.sock";
     const std::vector<const char*> words = {"ferryctl", "--host", host.c_str(), "run", "web"};
     const int code = RunFerryctl(static_cast<int>(words.size()), words.data());
     hand.join();

@@ -92,7 +92,7 @@ TEST_F(ContainerStartTest, OneThatCannotBeStartedIsTakenBackThere) {
 
 TEST_F(ContainerStartTest, WhatCannotBeFollowedIsLeftAlone) {
   containers_.Add("old", v1::CONTAINER_STATE_CREATED);
-  const std::string nobody = "unix:" + folder_ + "/none.sock";
+  const std::string nobody = "unix:" + folder_.path() + "/none.sock";
   for (const std::string& host : {nobody, other_}) {
     MoveTo(host);
     EXPECT_EQ(Ferryctl({"run", "--name", "web", "image"}), kExecFailed);

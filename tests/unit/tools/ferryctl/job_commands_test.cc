@@ -1,19 +1,13 @@
 #include <gmock/gmock.h>
-#include <gtest/gtest.h>
-#include <unistd.h>
 
 #include <algorithm>
-#include <boost/asio/io_context.hpp>
-#include <cstdlib>
 #include <deque>
-#include <thread>
 #include <vector>
 
-#include "tools/ferryctl/command.h"
+#include "tests/unit/tools/ferryctl/served_commands.h"
 #include "tools/ferryctl/exit_codes.h"
 #include "vmmanager/rpc/error_info.h"
 #include "vmmanager/rpc/job_error.h"
-#include "vmmanager/rpc/server.h"
 #include "vmmanager/rpc/stream_reactor.h"
 #include "vmmanager/rpc/unary_reactor.h"
 
@@ -91,23 +85,11 @@ class JobScript final : public v1::JobService::CallbackService {
   const Executor executor_;
 };
 
-class JobCommandsTest : public testing::Test {
+class JobCommandsTest : public ServedCommandsTest {
  protected:
   JobCommandsTest() {
-    char pattern[] = "/tmp/ferry-job-XXXXXX";
-    folder_ = ::mkdtemp(pattern);
-    rpc::ServerOptions options;
-    options.unix_socket = folder_ + "/d.sock";
-    auto server = rpc::Server::Start(options, {&jobs_});
-    if (server.ok()) server_ = *std::move(server);
-    thread_ = std::thread([this] { io_.run(); });
     jobs_.job = Is(v1::JOB_STATE_RUNNING);
-  }
-  ~JobCommandsTest() override {
-    if (server_) Spawn(io_.get_executor(), server_->Shutdown(milliseconds(0)));
-    work_.reset();
-    thread_.join();
-    ::rmdir(folder_.c_str());
+    Serve({&jobs_});
   }
 
   static v1::Job Is(v1::JobState state, const std::string& phase = "") {
@@ -124,27 +106,14 @@ class JobCommandsTest : public testing::Test {
     return job;
   }
 
-  // Runs one command line against the daemon; its output is in `printed_` and `said_`.
+  // Of `ferryctl job`.
   int Ferryctl(std::vector<const char*> arguments) {
-    const std::string host = "unix:" + folder_ + "/d.sock";
-    arguments.insert(arguments.begin(), {"ferryctl", "--host", host.c_str(), "job"});
     jobs_.calls.clear();
-    testing::internal::CaptureStdout();
-    testing::internal::CaptureStderr();
-    const int code = RunFerryctl(static_cast<int>(arguments.size()), arguments.data());
-    std::fflush(stdout);
-    printed_ = testing::internal::GetCapturedStdout();
-    said_ = testing::internal::GetCapturedStderr();
-    return code;
+    arguments.insert(arguments.begin(), "job");
+    return ServedCommandsTest::Ferryctl(std::move(arguments));
   }
 
-  asio::io_context io_;
-  asio::executor_work_guard<asio::io_context::executor_type> work_{io_.get_executor()};
   JobScript jobs_{io_.get_executor()};
-  std::string folder_;
-  std::string printed_, said_;
-  std::unique_ptr<rpc::Server> server_;
-  std::thread thread_;
 };
 
 TEST_F(JobCommandsTest, ListAsksForWhatIsWanted) {

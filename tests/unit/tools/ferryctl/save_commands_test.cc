@@ -1,18 +1,11 @@
 #include <gmock/gmock.h>
-#include <gtest/gtest.h>
-#include <unistd.h>
 
-#include <boost/asio/io_context.hpp>
 #include <chrono>
-#include <cstdio>
-#include <cstdlib>
-#include <thread>
 #include <vector>
 
-#include "tools/ferryctl/command.h"
+#include "tests/unit/tools/ferryctl/served_commands.h"
 #include "tools/ferryctl/exit_codes.h"
 #include "vmmanager/rpc/error_info.h"
-#include "vmmanager/rpc/server.h"
 #include "vmmanager/rpc/unary_reactor.h"
 
 namespace ferry::ctl {
@@ -91,38 +84,17 @@ class VmScript final : public v1::VmService::CallbackService {
   const Executor executor_;
 };
 
-class SaveCommandsTest : public testing::Test {
+class SaveCommandsTest : public ServedCommandsTest {
  protected:
   SaveCommandsTest() {
-    char pattern[] = "/tmp/ferry-save-XXXXXX";
-    folder_ = ::mkdtemp(pattern);
-    rpc::ServerOptions options;
-    options.unix_socket = folder_ + "/d.sock";
-    auto server = rpc::Server::Start(options, {&vms_});
-    if (server.ok()) server_ = *std::move(server);
-    thread_ = std::thread([this] { io_.run(); });
     vms_.vm.set_name("web");
     vms_.vm.set_state(v1::VM_STATE_RUNNING);
-  }
-  ~SaveCommandsTest() override {
-    if (server_) Spawn(io_.get_executor(), server_->Shutdown(milliseconds(0)));
-    work_.reset();
-    thread_.join();
-    ::rmdir(folder_.c_str());
+    Serve({&vms_});
   }
 
-  // Runs one command line against the daemon; its output is in `printed_` and `said_`.
   int Ferryctl(std::vector<const char*> arguments) {
-    const std::string host = "unix:" + folder_ + "/d.sock";
-    arguments.insert(arguments.begin(), {"ferryctl", "--host", host.c_str()});
     vms_.calls.clear();
-    testing::internal::CaptureStdout();
-    testing::internal::CaptureStderr();
-    const int code = RunFerryctl(static_cast<int>(arguments.size()), arguments.data());
-    std::fflush(stdout);
-    printed_ = testing::internal::GetCapturedStdout();
-    said_ = testing::internal::GetCapturedStderr();
-    return code;
+    return ServedCommandsTest::Ferryctl(std::move(arguments));
   }
 
   // A wrong usage, which the daemon does not hear of.
@@ -138,13 +110,7 @@ class SaveCommandsTest : public testing::Test {
     vms_.vm.mutable_saved()->set_file_bytes(861 << 20 >> 3);
   }
 
-  asio::io_context io_;
-  asio::executor_work_guard<asio::io_context::executor_type> work_{io_.get_executor()};
   VmScript vms_{io_.get_executor()};
-  std::string folder_;
-  std::string printed_, said_;
-  std::unique_ptr<rpc::Server> server_;
-  std::thread thread_;
 };
 
 TEST_F(SaveCommandsTest, SaveSaysHowLargeAndWhere) {

@@ -1,19 +1,11 @@
 #include <gmock/gmock.h>
-#include <gtest/gtest.h>
-#include <unistd.h>
 
-#include <boost/asio/io_context.hpp>
-#include <chrono>
-#include <cstdio>
-#include <cstdlib>
-#include <thread>
 #include <vector>
 
-#include "tools/ferryctl/command.h"
+#include "tests/unit/tools/ferryctl/served_commands.h"
 #include "tools/ferryctl/exit_codes.h"
 #include "tools/ferryctl/snapshot_view.h"
 #include "vmmanager/rpc/error_info.h"
-#include "vmmanager/rpc/server.h"
 #include "vmmanager/rpc/unary_reactor.h"
 
 namespace ferry::ctl {
@@ -95,51 +87,19 @@ class SnapshotScript final : public v1::SnapshotService::CallbackService {
   const Executor executor_;
 };
 
-class SnapshotCommandsTest : public testing::Test {
+class SnapshotCommandsTest : public ServedCommandsTest {
  protected:
-  SnapshotCommandsTest() {
-    char pattern[] = "/tmp/ferry-snap-XXXXXX";
-    folder_ = ::mkdtemp(pattern);
-    rpc::ServerOptions options;
-    options.unix_socket = folder_ + "/d.sock";
-    auto server = rpc::Server::Start(options, {&script_});
-    if (server.ok()) server_ = *std::move(server);
-    thread_ = std::thread([this] { io_.run(); });
-  }
-  ~SnapshotCommandsTest() override {
-    if (server_) Spawn(io_.get_executor(), server_->Shutdown(milliseconds(0)));
-    work_.reset();
-    thread_.join();
-    ::rmdir(folder_.c_str());
-  }
-
-  int Ferryctl(std::vector<const char*> arguments) {
-    const std::string host = "unix:" + folder_ + "/d.sock";
-    arguments.insert(arguments.begin(), {"ferryctl", "--host", host.c_str()});
-    script_.calls = 0;
-    testing::internal::CaptureStdout();
-    testing::internal::CaptureStderr();
-    const int code = RunFerryctl(static_cast<int>(arguments.size()), arguments.data());
-    std::fflush(stdout);
-    printed_ = testing::internal::GetCapturedStdout();
-    said_ = testing::internal::GetCapturedStderr();
-    return code;
-  }
+  SnapshotCommandsTest() { Serve({&script_}); }
 
   // A wrong usage, which the daemon does not hear of.
   void ExpectUsage(std::vector<const char*> arguments, const std::string& word) {
+    script_.calls = 0;
     EXPECT_EQ(Ferryctl(std::move(arguments)), kUsage) << word;
     EXPECT_THAT(said_, HasSubstr(word));
     EXPECT_EQ(script_.calls, 0);
   }
 
-  asio::io_context io_;
-  asio::executor_work_guard<asio::io_context::executor_type> work_{io_.get_executor()};
   SnapshotScript script_{io_.get_executor()};
-  std::string folder_;
-  std::string printed_, said_;
-  std::unique_ptr<rpc::Server> server_;
-  std::thread thread_;
 };
 
 TEST_F(SnapshotCommandsTest, SaveNamesTheDisks) {

@@ -1,0 +1,62 @@
+#pragma once
+
+#include <grpcpp/grpcpp.h>
+#include <gtest/gtest.h>
+
+#include <boost/asio/executor_work_guard.hpp>
+#include <boost/asio/io_context.hpp>
+#include <cstdio>
+#include <memory>
+#include <string>
+#include <thread>
+#include <vector>
+
+#include "tests/unit/bridge/task_test.h"
+#include "tools/ferryctl/command.h"
+#include "vmmanager/rpc/server.h"
+
+namespace ferry::ctl {
+
+// Command lines against a daemon at a socket of the test's own, whose coroutines have a thread.
+class ServedCommandsTest : public testing::Test {
+ protected:
+  // What the derived class serves is among its members: it is used no more when they go.
+  void TearDown() override {
+    if (server_) Spawn(io_.get_executor(), server_->Shutdown(milliseconds(0)));
+    work_.reset();
+    thread_.join();
+  }
+
+  void Serve(const std::vector<grpc::Service*>& services) {
+    rpc::ServerOptions options;
+    options.unix_socket = socket_;
+    auto server = rpc::Server::Start(options, services);
+    EXPECT_TRUE(server.ok()) << server.status();
+    if (server.ok()) server_ = *std::move(server);
+  }
+
+  // Runs one command line; its output is in `printed_` and `said_`.
+  int Ferryctl(std::vector<const char*> arguments) {
+    const std::string host = "unix:" + socket_;
+    arguments.insert(arguments.begin(), {"ferryctl", "--host", host.c_str()});
+    testing::internal::CaptureStdout();
+    testing::internal::CaptureStderr();
+    const int code = RunFerryctl(static_cast<int>(arguments.size()), arguments.data());
+    std::fflush(stdout);
+    printed_ = testing::internal::GetCapturedStdout();
+    said_ = testing::internal::GetCapturedStderr();
+    return code;
+  }
+
+  TestFolder folder_;
+  const std::string socket_ = folder_.path() + "/d.sock";
+  asio::io_context io_;
+  asio::executor_work_guard<asio::io_context::executor_type> work_{io_.get_executor()};
+  std::string printed_, said_;
+
+ private:
+  std::unique_ptr<rpc::Server> server_;
+  std::thread thread_{[this] { io_.run(); }};
+};
+
+}  // namespace ferry::ctl
