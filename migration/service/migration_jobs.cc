@@ -7,7 +7,6 @@
 #include "bridge/runtime/status_macros.h"
 #include "vmmanager/rpc/error_info.h"
 #include "vmmanager/rpc/job_error.h"
-#include "vmmanager/rpc/printable.h"
 
 namespace ferry::migration {
 namespace {
@@ -36,8 +35,6 @@ v1::JobState JobStateOf(const v1::Session& session) {
   }
 }
 
-constexpr size_t kMaxMessage = 4096;
-
 absl::StatusCode CodeOf(const v1::Session& session) {
   for (const char* limit : kLimits) {
     if (session.reason() == limit) return absl::StatusCode::kDeadlineExceeded;
@@ -47,17 +44,14 @@ absl::StatusCode CodeOf(const v1::Session& session) {
 }
 
 v1::JobError ErrorOf(const v1::Session& session) {
-  v1::JobError error;
-  error.set_code(static_cast<uint32_t>(CodeOf(session)));
-  error.set_message(session.error().empty() ? "how it ended is not known"
-                                            : rpc::Printable(session.error(), kMaxMessage));
-  v1::ErrorInfo* info = error.mutable_info();
-  info->set_reason(session.reason());
-  info->set_vm_location(session.vm_location());
-  info->set_next_step(session.next_step());
-  info->set_session_id(session.session_id());
-  *info->mutable_differences() = session.differences();
-  return error;
+  v1::ErrorInfo info;
+  info.set_reason(session.reason());
+  info.set_vm_location(session.vm_location());
+  info.set_next_step(session.next_step());
+  info.set_session_id(session.session_id());
+  *info.mutable_differences() = session.differences();
+  const std::string why = session.error().empty() ? "how it ended is not known" : session.error();
+  return rpc::ToJobError(rpc::WithErrorInfo(absl::Status(CodeOf(session), why), info));
 }
 
 v1::JobProgress ProgressOf(const v1::Session& session) {

@@ -132,14 +132,7 @@ def test_a_paused_vm_stays_paused_without_its_daemon(two_hosts, vm):
 def test_a_paused_vm_that_was_moved_stays_paused_without_its_daemon(two_hosts, vm):
     source, host = two_hosts
     source.ctl.migrate(vm, host)
-    host.ctl.ok("vm", "pause", vm)
-    pid = host.ctl.vm(vm)["vmm_pid"]
-    for end in (host.stop, host.kill):
-        end()
-        host.start()
-        assert host.ctl.state(vm) == "paused"
-        assert host.ctl.vm(vm)["vmm_pid"] == pid
-    host.ctl.ok("vm", "resume", vm)
+    oracles.assert_a_pause_outlives_daemons(host, vm)
     assert host.ctl.exec(vm, "echo", "here").stdout == "here\n"
     host.ctl.migrate(vm, source)
     assert source.ctl.exec(vm, "echo", "here").stdout == "here\n"

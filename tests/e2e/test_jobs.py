@@ -1,5 +1,4 @@
 """What takes long is a job: seen while it goes on, ended on request, and remembered afterwards."""
-import signal
 
 import pytest
 
@@ -116,6 +115,10 @@ def test_an_import_is_a_job(host, tmp_path):
         importing.write(archive[:half])
         third = await_running(host, "import")
     wait_for(lambda: state(job(host, third["id"])) == "FAILED", "it does not end")
+    # What they had received so far goes, too.
+    made = host.outside(host.state) / "images" / "tmp"
+    assert made.is_dir()
+    wait_for(lambda: not list(made.iterdir()), "something of them is left")
 
 
 def test_a_migration_is_cancelled_as_a_job(two_hosts, vm):
@@ -162,12 +165,7 @@ def test_one_that_has_ended_is_kept_until_it_is_dismissed(host, vm):
 
 @pytest.mark.parametrize("point, then", [("SAVE.written", "FAILED"), ("SAVE.recorded", "DONE")])
 def test_a_daemon_that_dies_while_it_saves(host, vm, point, then):
-    host.flags = ["--failpoint", point]
-    host.restart()
-    host.ctl.run("stop", "--save", vm)
-    assert host.wait_daemon() in (-signal.SIGKILL, 128 + signal.SIGKILL)
-    host.flags = []
-    host.start()
+    host.die_at(point, "stop", "--save", vm)
     left = only(host, "--all")
     assert state(left) == then, left
     if then == "FAILED":

@@ -1,10 +1,9 @@
 """What goes wrong while VMs are saved and restored: no VM is lost, and none runs twice."""
-import signal
 import threading
 
-from harness import box
-from harness.saving import (REFUSED, RESTORE_REFUSED, host, own_file, own_files,  # noqa: F401
-                            save, start, talk)
+from harness import box, oracles
+from harness.saving import (REFUSED, RESTORE_REFUSED, host, kills_the_vmm,  # noqa: F401
+                            own_file, own_files, save, start, talk)
 
 
 def damage(file, at):
@@ -79,22 +78,12 @@ def test_two_starts_of_one_saved_state(host, vm, talk):
     talk.finish()
 
 
-def dies(host, point, *command):
-    """The daemon dies at this point of what the command does, and another one is started."""
-    host.flags = ["--failpoint", point]
-    host.restart()
-    host.ctl.run(*command)
-    assert host.wait_daemon() in (-signal.SIGKILL, 128 + signal.SIGKILL), point
-    host.flags = []
-    host.start()
-
-
 def test_a_daemon_that_dies_while_it_saves(host, vm, talk):
     # From the second save on it is one that was restored before.
     for point, then in (("SAVE.stopped", "running"), ("SAVE.recorded", "saved"),
                         ("SAVE.stopped", "running"), ("SAVE.written", "running"),
                         ("SAVE.sealed", "running"), ("SAVE.ended", "saved")):
-        dies(host, point, "stop", "--save", vm)
+        host.die_at(point, "stop", "--save", vm)
         assert host.ctl.state(vm) == then, point
         assert len(own_files(host, vm)) == (1 if then == "saved" else 0), point
         if then == "saved":
@@ -108,14 +97,7 @@ def test_a_restored_vm_that_is_paused_outlives_its_daemon(host, vm, talk):
     """Its VMM says of it what it says of one that a migration brought, and that nobody ran yet."""
     save(host, vm)
     start(host, vm)
-    host.ctl.ok("vm", "pause", vm)
-    pid = host.ctl.vm(vm)["vmm_pid"]
-    for end in (host.stop, host.kill):
-        end()
-        host.start()
-        assert host.ctl.state(vm) == "paused"
-        assert host.ctl.vm(vm)["vmm_pid"] == pid
-    host.ctl.ok("vm", "resume", vm)
+    oracles.assert_a_pause_outlives_daemons(host, vm)
     talk.assert_goes_on()
     talk.finish()
 
@@ -124,7 +106,7 @@ def test_a_daemon_that_dies_while_it_restores(host, vm, talk):
     for point, then in (("RESTORE.listening", "saved"), ("RESTORE.loaded", "saved"),
                         ("RESTORE.consumed", "running"), ("RESTORE.ran", "running")):
         save(host, vm)
-        dies(host, point, "start", vm)
+        host.die_at(point, "start", vm)
         assert host.ctl.state(vm) == then, point
         if then == "saved":
             start(host, vm)
@@ -132,17 +114,6 @@ def test_a_daemon_that_dies_while_it_restores(host, vm, talk):
         assert len(host.processes("qemu-system")) == 1, point
         assert not own_files(host, vm), point
     talk.finish()
-
-
-def kills_the_vmm(host, point, *command):
-    """The VMM dies at this point of what the command does; the command's end."""
-    host.freeze_at(point)
-    with host.ctl.attach(*command) as running:
-        host.wait_frozen()
-        host.kill_vmm()
-        host.thaw()
-        running.wait()
-    return running
 
 
 def test_a_vmm_that_dies_while_it_is_saved(host, vm):

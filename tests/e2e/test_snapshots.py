@@ -1,11 +1,9 @@
 """Snapshots inside disks: memory and disks go back to one instant, or nothing changes, or the VM is
 ended with the reason."""
-import signal
-
 import pytest
 
 from harness import box
-from harness.saving import REFUSED, USAGE, host  # noqa: F401
+from harness.saving import REFUSED, USAGE, host, kills_the_vmm  # noqa: F401
 
 OWN_FAILURE = 125
 DISKS = ("--devices", "root,data", "--vmstate", "root")
@@ -225,22 +223,12 @@ def test_a_failed_load_leaves_the_vm_failed_and_not_running(host, disks):
     host.ctl.ok("snapshot", "delete", vm, "then")
 
 
-def dies(host, point, *command):
-    """The daemon dies at this point of what the command does, and another one is started."""
-    host.flags = ["--failpoint", point]
-    host.restart()
-    host.ctl.run(*command)
-    assert host.wait_daemon() in (-signal.SIGKILL, 128 + signal.SIGKILL), point
-    host.flags = []
-    host.start()
-
-
 def test_a_daemon_that_dies_while_it_takes_one(host, disks):
     vm = disks
     shell(host, vm, "echo $$ > /tmp/note")
     for point, whole in (("SNAPSHOT.stopped", False), ("SNAPSHOT.recorded", False),
                          ("SNAPSHOT.taken", False), ("SNAPSHOT.whole", True)):
-        dies(host, point, "snapshot", "save", vm, "t", *DISKS)
+        host.die_at(point, "snapshot", "save", vm, "t", *DISKS)
         assert host.ctl.exec(vm, "echo", "here").stdout == "here\n", point
         assert host.ctl.state(vm) == "running", point
         assert list(snapshots(host, vm)) == (["t"] if whole else []), point
@@ -258,7 +246,7 @@ def test_a_daemon_that_dies_while_it_loads_one(host, disks):
     for point, then in (("SNAPSHOT.loading", "failed"), ("SNAPSHOT.loaded", "failed"),
                         ("SNAPSHOT.back", "running")):
         shell(host, vm, "rm -f /tmp/note")
-        dies(host, point, "snapshot", "load", vm, "t")
+        host.die_at(point, "snapshot", "load", vm, "t")
         if then == "failed":
             assert host.ctl.state(vm) == "failed", point
             assert "snapshot load failed" in host.ctl.vm(vm)["state_reason"], point
@@ -308,3 +296,22 @@ def test_containers_come_back_as_they_were(host, tmp_path):
     refused = host.ctl.run("snapshot", "load", "vm", "then")
     assert refused.returncode == REFUSED, refused
     assert host.ctl.state("vm") == "running"
+
+
+def test_a_vmm_that_dies_at_any_step(host, disks):
+    vm = disks
+    shell(host, vm, "echo then > /tmp/note")
+    take(host, vm, "then")
+    for point, *command in (("SNAPSHOT.stopped", "save", vm, "half", *DISKS),
+                            ("SNAPSHOT.recorded", "save", vm, "half", *DISKS),
+                            ("SNAPSHOT.loading", "load", vm, "then"),
+                            ("SNAPSHOT.loaded", "load", vm, "then")):
+        died = kills_the_vmm(host, point, "snapshot", *command)
+        assert died.wait() not in (0, USAGE), (point, died.errors())
+        assert host.ctl.state(vm) == "failed", point
+        host.ctl.start(vm)
+        assert host.ctl.exec(vm, "echo", "here").stdout == "here\n", point
+        # What was half taken goes with the boot, and the other can still be loaded.
+        assert list(snapshots(host, vm)) == ["then"], point
+        host.ctl.ok("snapshot", "load", vm, "then")
+        assert shell(host, vm, "cat /tmp/note") == "then", point

@@ -3,6 +3,7 @@
 #include <filesystem>
 
 #include "tests/integration/qemu_fixture.h"
+#include "tests/integration/qemu_img.h"
 #include "vmmanager/backend/backend_conformance.h"
 
 namespace ferry::vm {
@@ -47,6 +48,10 @@ class QemuConformanceFixture : public BackendFixture {
   // In the oldest layout; the other tests with real QEMU have the newest.
   schema::ComputeSystem Document() override { return {}; }
   std::string Folder() override { return folder_; }
+  void MakeQcow2(const std::string& path) override { MakeDisk(path, "qcow2"); }
+  void SnapshotDiskAlone(const std::string& path, const std::string& tag) override {
+    RunTool({"qemu-img", "snapshot", "-c", tag, path});
+  }
 
  private:
   QemuBackendConfig Config(const char* name) {

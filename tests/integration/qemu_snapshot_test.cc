@@ -1,15 +1,12 @@
 // Snapshots inside disks on real QEMU: what it says, in which order, and what we make of it.
 #include "vmmanager/qemu/qemu_snapshot.h"
 
-#include <spawn.h>
-#include <sys/wait.h>
-
 #include <algorithm>
 #include <string>
 #include <vector>
 
 #include "tests/integration/qemu_fixture.h"
-#include "vmmanager/backend/snapshot_conformance.h"
+#include "tests/integration/qemu_img.h"
 #include "vmmanager/qemu/qemu_machine.h"
 #include "vmmanager/qemu/snapshot_job.h"
 
@@ -18,25 +15,6 @@ namespace {
 
 using Kind = SnapshotJob::Kind;
 using Course = std::vector<std::string>;
-
-void RunTool(std::vector<std::string> words) {
-  std::vector<char*> argv;
-  for (std::string& word : words) argv.push_back(word.data());
-  argv.push_back(nullptr);
-  posix_spawn_file_actions_t quiet;
-  ::posix_spawn_file_actions_init(&quiet);
-  ::posix_spawn_file_actions_addopen(&quiet, STDOUT_FILENO, "/dev/null", O_WRONLY, 0);
-  pid_t pid = 0;
-  ASSERT_EQ(::posix_spawnp(&pid, argv[0], &quiet, nullptr, argv.data(), environ), 0) << words[0];
-  ::posix_spawn_file_actions_destroy(&quiet);
-  int status = 0;
-  ASSERT_EQ(::waitpid(pid, &status, 0), pid);
-  EXPECT_EQ(status, 0) << words[0] << " " << words[1];
-}
-
-void MakeDisk(const std::string& path, const char* format) {
-  RunTool({"qemu-img", "create", "-q", "-f", format, path, "64M"});
-}
 
 // Two qcow2 disks and a raw one.
 class QemuSnapshotTest : public QemuFixture {
@@ -344,54 +322,6 @@ TEST(SnapshotDeadlineTest, AllowsForTheMemory) {
   EXPECT_GE(SnapshotDeadline(1024), std::chrono::seconds(100));
   EXPECT_GT(SnapshotDeadline(0), std::chrono::seconds(30));
 }
-
-class QemuSnapshotConformance final : public SnapshotFixture {
- public:
-  explicit QemuSnapshotConformance(Executor executor) {
-    std::string pattern = ::testing::TempDir() + "ferry-snap-XXXXXX";
-    EXPECT_NE(::mkdtemp(pattern.data()), nullptr);
-    folder_ = pattern;
-    QemuBackendConfig config;
-    config.state_dir = folder_ + "/state";
-    config.allow_kvm = false;
-    config.make_link = [](Executor with, uint32_t) -> std::unique_ptr<GuestLink> {
-      return std::make_unique<SerialGuestLink>(with);
-    };
-    auto open = [](Executor with, QemuBackendConfig from,
-                   std::unique_ptr<QemuBackend>* into) -> Task<void> {
-      auto backend = co_await QemuBackend::Open(with, std::move(from));
-      EXPECT_TRUE(backend.ok()) << backend.status();
-      if (backend.ok()) *into = *std::move(backend);
-    };
-    Spawn(executor, open(executor, std::move(config), &backend_));
-    auto& context = static_cast<asio::io_context&>(asio::query(executor, asio::execution::context));
-    while (!backend_ && context.run_one() > 0) {
-    }
-    context.restart();
-  }
-  ~QemuSnapshotConformance() override {
-    std::error_code ignored;
-    std::filesystem::remove_all(folder_, ignored);
-  }
-
-  Backend& source() override { return *backend_; }
-  Backend& destination() override { return *backend_; }
-  schema::ComputeSystem Document() override { return {}; }
-  std::string Folder() override { return folder_; }
-  void MakeQcow2(const std::string& path) override { MakeDisk(path, "qcow2"); }
-  void SnapshotDiskAlone(const std::string& path, const std::string& tag) override {
-    RunTool({"qemu-img", "snapshot", "-c", tag, path});
-  }
-
- private:
-  std::string folder_;
-  std::unique_ptr<QemuBackend> backend_;
-};
-
-const bool kRegistered = RegisterSnapshotConformance(
-    "QemuSnapshotConformance", [](Executor executor) -> std::unique_ptr<SnapshotFixture> {
-      return std::make_unique<QemuSnapshotConformance>(executor);
-    });
 
 }  // namespace
 }  // namespace ferry::vm

@@ -309,6 +309,7 @@ bool RegisterBackendConformance(const char* suite, BackendFixtureFactory factory
   conformance::RegisterEach(suite, factory, conformance::kCases);
   conformance::RegisterEach(suite, factory, conformance::SavingCases());
   conformance::RegisterEach(suite, factory, conformance::MigrationCases());
+  conformance::RegisterEach(suite, factory, conformance::SnapshotCases());
   return true;
 }
 

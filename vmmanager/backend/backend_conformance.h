@@ -19,6 +19,10 @@ class BackendFixture {
   virtual schema::ComputeSystem Document() = 0;
   // A fresh folder for sockets and files, short enough for a socket's path.
   virtual std::string Folder() = 0;
+  // Makes an empty qcow2 disk of 64 MiB.
+  virtual void MakeQcow2(const std::string& path) = 0;
+  // Writes a snapshot of the disk alone into an image that no system uses.
+  virtual void SnapshotDiskAlone(const std::string& path, const std::string& tag) = 0;
   // For one whole case, on the host's clock.
   virtual milliseconds Deadline() { return milliseconds(60'000); }
 

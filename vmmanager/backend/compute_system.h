@@ -116,7 +116,8 @@ class ComputeSystem {
   // Snapshots inside the system's disks. Each call takes as long as the disks do, cannot be
   // cancelled, and stops everything else that is asked of the system meanwhile. An error with the
   // payload kNothingChanged left all as it was.
-  // The system must be paused, and stays so. A failed call leaves nothing of the tag.
+  // The system must be paused, and stays so. A failed call leaves nothing of the tag, unless it got
+  // no answer (DEADLINE_EXCEEDED, UNAVAILABLE).
   virtual Task<absl::Status> SaveSnapshot(SnapshotOptions options) = 0;
   // Puts disks and memory back to that instant. The system must be paused, and stays so. After an
   // error without kNothingChanged the disks may be of that time and the memory of this one: the

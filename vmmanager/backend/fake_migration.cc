@@ -299,6 +299,7 @@ Task<absl::Status> FakeComputeSystem::FinalizeLiveMigration(
   absl::Status passed = co_await script_->Pass("FinalizeLiveMigration");
   // As of a VMM that gives no answer.
   const bool answered = !absl::IsDeadlineExceeded(passed);
+  if (passed.ok() && exited_) passed = WrongState("finalize its migration");
   if (!passed.ok() && answered) passed.SetPayload(kHasNotRun, absl::Cord());
   CO_RETURN_IF_ERROR(passed);
   const bool stop = wanted.finalized_operation == MigrationFinalOperation::kStop;

@@ -73,18 +73,25 @@ Task<void> MigrationMovesTheGuest(Context& context) {
   EXPECT_EQ(Phases(co_await Told(*context.destination)), destination_phases);
 }
 
-Task<void> PausedStaysPaused(Context& context) {
-  REQUIRE_OK(co_await MakePair(context));
-  REQUIRE_OK(co_await context.source->Pause());
+// A system that its user paused arrives, and stays so.
+Task<absl::Status> MovePaused(Context& context) {
+  absl::Status moved = co_await MakePair(context);
+  if (moved.ok()) moved = co_await context.source->Pause();
+  if (!moved.ok()) co_return moved;
   TransferHooks hooks;
   SpawnTransfers(context, std::move(hooks));
   co_await JoinTransfers(context);
-  REQUIRE_OK(context.source_result);
-  REQUIRE_OK(context.destination_result);
+  moved.Update(context.source_result);
+  moved.Update(context.destination_result);
+  if (!moved.ok()) co_return moved;
   schema::MigrationFinalizedOptions options{MigrationOrigin::kDestination,
                                             MigrationFinalOperation::kResume};
   options.leave_paused = true;
-  REQUIRE_OK(co_await context.destination->FinalizeLiveMigration(options));
+  co_return co_await context.destination->FinalizeLiveMigration(options);
+}
+
+Task<void> PausedStaysPaused(Context& context) {
+  REQUIRE_OK(co_await MovePaused(context));
   EXPECT_EQ(co_await StateOf(*context.destination), SystemState::kPaused);
   REQUIRE_OK(co_await context.destination->Resume());
   co_await ExpectRuns(context, *context.destination);
@@ -92,16 +99,7 @@ Task<void> PausedStaysPaused(Context& context) {
 
 // A daemon that adopts it knows no more of the migration than the VMM does.
 Task<void> APausedArrivalOutlivesItsAdoption(Context& context) {
-  REQUIRE_OK(co_await MakePair(context));
-  REQUIRE_OK(co_await context.source->Pause());
-  TransferHooks hooks;
-  SpawnTransfers(context, std::move(hooks));
-  co_await JoinTransfers(context);
-  REQUIRE_OK(context.destination_result);
-  schema::MigrationFinalizedOptions options{MigrationOrigin::kDestination,
-                                            MigrationFinalOperation::kResume};
-  options.leave_paused = true;
-  REQUIRE_OK(co_await context.destination->FinalizeLiveMigration(options));
+  REQUIRE_OK(co_await MovePaused(context));
   const std::string record = context.destination->adoption_record();
   context.destination.reset();
   const schema::ComputeSystem document = context.fixture.Document();

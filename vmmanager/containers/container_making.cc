@@ -9,7 +9,7 @@
 #include "vmmanager/containers/container_inventory.h"
 #include "vmmanager/containers/container_limits.h"
 #include "vmmanager/containers/container_names.h"
-#include "vmmanager/containers/counted.h"
+#include "vmmanager/sandbox/counted.h"
 #include "vmmanager/containers/oci_specification.h"
 #include "vmmanager/rpc/error_info.h"
 #include "vmmanager/rpc/printable.h"

@@ -9,7 +9,7 @@
 #include "bridge/runtime/async.h"
 #include "vmmanager/containers/container_home.h"
 #include "vmmanager/containers/container_record.h"
-#include "vmmanager/containers/counted.h"
+#include "vmmanager/sandbox/counted.h"
 #include "vmmanager/containers/oci_specification.h"
 #include "vmmanager/images/image.h"
 

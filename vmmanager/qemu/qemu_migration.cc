@@ -469,15 +469,21 @@ Task<absl::Status> QemuMigration::FinalizeDestination(
   }
   resumed_at_.reset();
   machine_.OpenLink();
-  if (!options.leave_paused) {
-    absl::Status runs = co_await machine_.RunGuest();
-    // QEMU has written that it goes on before it does. So one that has ended without that has not;
-    // one that has not answered may still do so.
-    bool over = !absl::IsDeadlineExceeded(runs);
-    if (absl::IsUnavailable(runs)) over = co_await machine_.HasEnded(kEndPatience);
-    if (!runs.ok() && over && !resumed_at_) runs.SetPayload(kHasNotRun, absl::Cord());
-    CO_RETURN_IF_ERROR(runs);
+  absl::Status runs;
+  if (options.leave_paused) {
+    // Nothing is asked of it, so that it has ended meanwhile would not be seen.
+    runs = (co_await machine_.RunState()).status();
+  } else {
+    runs = co_await machine_.RunGuest();
   }
+  // QEMU has written that it goes on before it does. So one that has ended without that has not;
+  // one that has not answered may still do so.
+  bool over = options.leave_paused || !absl::IsDeadlineExceeded(runs);
+  if (!options.leave_paused && absl::IsUnavailable(runs)) {
+    over = co_await machine_.HasEnded(kEndPatience);
+  }
+  if (!runs.ok() && over && !resumed_at_) runs.SetPayload(kHasNotRun, absl::Cord());
+  CO_RETURN_IF_ERROR(runs);
   stage_ = Stage::kNone;
   Tell(MigrationEventName::kBlackoutExited, MigrationResult::kSuccess,
        resumed_at_.value_or(std::chrono::steady_clock::now()));
@@ -513,50 +519,6 @@ Task<absl::Status> QemuMigration::Cancel(Origin origin) {
   stage_ = Stage::kNone;
   Tell(MigrationEventName::kMigrationFailed, MigrationResult::kMigrationCancelled);
   co_return status;
-}
-
-// QEMU tells of a guest that once came and now stands still as of one that has just come.
-Task<absl::Status> QemuMigration::ForgetArrival() {
-  if (stage_ != Stage::kTransferred) {
-    co_return absl::FailedPreconditionError(
-        "the system takes a migration, and cannot be cancelled as a source");
-  }
-  machine_.OpenLink();
-  stage_ = Stage::kNone;
-  // It may have been told to run, and not have answered.
-  CO_ASSIGN_OR_RETURN(const std::string run_state, co_await machine_.RunState());
-  machine_.set_state(run_state == "running" ? SystemState::kRunning : SystemState::kPaused);
-  co_return absl::OkStatus();
-}
-
-Task<absl::Status> QemuMigration::Recover() {
-  CO_ASSIGN_OR_RETURN(const std::string run_state, co_await machine_.RunState());
-  CO_ASSIGN_OR_RETURN(const json::value reply, co_await machine_.Command("query-migrate"));
-  const MigrationReport report = ParseMigrationReport(reply);
-  const std::string status = report.status;
-  // QEMU writes a snapshot's memory as a migration does, and counts it as one; a destination has
-  // sent nothing.
-  const bool is_snapshot = report.progress.total_bytes > 0;
-  if (run_state == "inmigrate") {
-    origin_ = Origin::kDestination;
-    stage_ = Stage::kStarted;
-  } else if (run_state == "postmigrate") {
-    origin_ = Origin::kSource;
-    stage_ = Stage::kTransferred;
-    ran_before_ = true;
-    status_ = status;
-  } else if (run_state == "paused" && status == "completed" && !is_snapshot) {
-    origin_ = Origin::kDestination;
-    stage_ = Stage::kTransferred;
-  } else if (status == "setup" || status == "active" || status == "pre-switchover" ||
-             status == "device") {
-    // Nobody drives this stream any more: Cancel is what can be done with it.
-    origin_ = Origin::kSource;
-    stage_ = Stage::kTransferring;
-    ran_before_ = run_state != "paused";
-    status_ = status;
-  }
-  co_return absl::OkStatus();
 }
 
 void QemuMigration::NoteUserPause() { user_paused_ = true; }

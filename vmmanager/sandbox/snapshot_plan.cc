@@ -2,7 +2,6 @@
 
 #include <algorithm>
 #include <set>
-#include <utility>
 
 #include "absl/strings/ascii.h"
 #include "absl/strings/escaping.h"
@@ -140,6 +139,12 @@ v1::Snapshot Describe(const std::string& tag, const state::v1::SnapshotRecord* r
   if (record == nullptr) why = "it was not taken by Ferry, which does not know its processes";
   if (record != nullptr && record->stage() == state::v1::SNAPSHOT_STAGE_MAKING) {
     why = "it was not finished";
+  }
+  if (record != nullptr && record->stage() == state::v1::SNAPSHOT_STAGE_LOADING) {
+    why = "the VM is just going back to it";
+  }
+  if (record != nullptr && record->stage() == state::v1::SNAPSHOT_STAGE_UNSPECIFIED) {
+    why = kOfANewer;
   }
   snapshot.set_reason(why);
   snapshot.set_loadable(why.empty());

@@ -50,6 +50,9 @@ absl::Status CheckSameMachine(const std::string& vm_name, const std::string& tag
                               const state::v1::SnapshotRecord& record,
                               const schema::ComputeSystem& now);
 
+// Why one cannot be loaded whose record has no stage that is known here.
+inline constexpr char kOfANewer[] = "its record cannot be read, or is of a newer ferryd";
+
 using SnapshotRecords = std::map<std::string, state::v1::SnapshotRecord>;  // by tag
 
 // All tags that a disk or a record knows, the oldest first. `present` is empty, and `is_up` false,

@@ -265,6 +265,8 @@ class UtilityVm : public std::enable_shared_from_this<UtilityVm> {
     saved_.reset();
     saved_is_unreadable_ = false;
   }
+  // Why it may stand still although nobody paused it.
+  static constexpr char kSilent[] = "waits for its VMM, which does not answer";
   // A row's desired state while it is about to go on from a file that it was not saved in.
   static constexpr char kFromElsewhere[] = "from_file";
 
@@ -300,11 +302,16 @@ class UtilityVm : public std::enable_shared_from_this<UtilityVm> {
   Task<absl::Status> EndIfInFile();
   static Task<void> SettleAdopted(std::shared_ptr<UtilityVm> self);
   Task<absl::Status> LetGoOn(absl::Status may_run);
+  // It was silent, and goes on.
+  void NoteRuns();
   // FAILED_PRECONDITION: a second one must not be made beside it.
   absl::Status VmmHasNotEnded() const;
   // The parts of Save and Restore, with the lock of operations.
   Task<absl::Status> WriteAll(SaveSteps* steps);
   Task<absl::Status> LeaveForFile();
+  // Whether somebody waits to end it at once: what could hang lets go of it then.
+  bool called_off() const { return orders_to_end_ > 0; }
+  // What whoever asked for what was called off is told; DEADLINE_EXCEEDED if it was not.
   absl::Status CalledOff(const std::string& what) const;
   Task<void> RunOnUnsaved(bool was_paused);
   // What its user is told, who sees what became of it.
@@ -335,6 +342,8 @@ class UtilityVm : public std::enable_shared_from_this<UtilityVm> {
   Task<void> DropHalfSnapshots();
   // A boot is no half-loaded VM, whatever was written down of the last one.
   Task<absl::Status> SettleSnapshots();
+  // The same, as often as it takes.
+  static Task<void> SettleSnapshotsLater(std::shared_ptr<UtilityVm> self);
   Task<absl::Status> GiveUpHalfLoaded(std::string tag);
   absl::Status AdoptGuest();
   void StartPump();
@@ -374,7 +383,7 @@ class UtilityVm : public std::enable_shared_from_this<UtilityVm> {
   SnapshotRecords snapshots_;
   bool saved_is_unreadable_ = false;  // row_.saved is of a newer ferryd
   bool written_ = false;              // all of it is in a file that is not whole yet
-  bool called_off_ = false;           // stop --force ends the save or restore under way
+  size_t orders_to_end_ = 0;          // stop --force that wait for whoever holds the lock
   AsyncMutex operation_;
   AsyncEvent exited_;    // the system is gone; changed_ is pulsed too
   AsyncEvent changed_;   // pulsed when phase, hold, freeze or detached_ changed

@@ -99,10 +99,10 @@ Task<absl::Status> UtilityVm::TakeOver(const AdoptionClaim& claim) {
   // It lives, so what was saved of it must never be restored again.
   ForgetSaved();
   co_await DropHalfSnapshots();
-  if (system_ == nullptr) co_return absl::NotFoundError("it ended when it had been taken over");
   // A VMM that is still told of a migration has to know that its user wants the guest paused.
   std::shared_ptr<ComputeSystem> adopted = system_;
-  if (paused_) CO_RETURN_IF_ERROR(co_await adopted->Pause());
+  if (paused_ && adopted != nullptr) CO_RETURN_IF_ERROR(co_await adopted->Pause());
+  if (system_ == nullptr) co_return absl::NotFoundError("it ended when it had been taken over");
   SetPhase(Phase::kUp);
   // The file system of the locks may hang, and other VMs wait to be taken over.
   Spawn(deps_.executor, SettleAdopted(shared_from_this()));
@@ -134,6 +134,7 @@ Task<void> UtilityVm::SettleAdopted(std::shared_ptr<UtilityVm> self) {
   const std::shared_ptr<ComputeSystem> adopted = self->system_;
   while (true) {
     if (co_await self->Executes()) {
+      self->NoteRuns();
       co_await self->ClaimWhatRuns(self->row_.epoch);
       co_return;
     }
@@ -165,6 +166,7 @@ Task<absl::Status> UtilityVm::LetGoOn(absl::Status may_run) {
   if (runs.ok()) runs = co_await system->CancelLiveMigration(source);
   if (runs.ok()) runs = may_run;
   if (runs.ok()) runs = co_await RunOn();
+  if (runs.ok()) NoteRuns();
   if (runs.ok() || system_ == nullptr) co_return absl::OkStatus();
   if (absl::IsDeadlineExceeded(runs) || absl::IsUnavailable(runs)) co_return runs;
   // So that whoever looks sees it, and can let it go on.
@@ -173,6 +175,10 @@ Task<absl::Status> UtilityVm::LetGoOn(absl::Status may_run) {
   const absl::Status stored = co_await Persist();
   if (!stored.ok()) spdlog::error("vm {}: {}", row_.name, stored.ToString());
   co_return runs;
+}
+
+void UtilityVm::NoteRuns() {
+  if (phase_ == Phase::kUp && row_.state_reason == kSilent) SetPhase(Phase::kUp);
 }
 
 Task<bool> UtilityVm::Executes() {

@@ -3,10 +3,12 @@
 
 #include <algorithm>
 #include <chrono>
+#include <optional>
 
 #include "absl/strings/str_cat.h"
 #include "bridge/runtime/status_macros.h"
 #include "vmmanager/rpc/error_info.h"
+#include "vmmanager/sandbox/counted.h"
 #include "vmmanager/sandbox/disk_lock.h"
 #include "vmmanager/sandbox/real_folder.h"
 #include "vmmanager/sandbox/system_end.h"
@@ -106,12 +108,11 @@ Task<void> UtilityVm::EndSystem() {
 Task<absl::Status> UtilityVm::Stop(bool force, milliseconds timeout) {
   auto self = shared_from_this();
   // Its disk may hang, and whoever holds the lock with it.
-  if (force && (phase_ == Phase::kSaving || phase_ == Phase::kRestoring)) {
-    called_off_ = true;
-    Pulse();
-  }
+  std::optional<Counted> order;
+  if (force) order.emplace(&orders_to_end_);
+  if (force) Pulse();
   AsyncMutex::Guard lock = co_await operation_.Lock();
-  called_off_ = false;
+  order.reset();
   CO_RETURN_IF_ERROR(CheckHere());
   CO_RETURN_IF_ERROR(RefuseIfMigrating("stopped"));
   co_return co_await StopNow(force, timeout);

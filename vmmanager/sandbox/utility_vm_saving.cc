@@ -63,7 +63,7 @@ absl::Status UtilityVm::VmmHasNotEnded() const {
 }
 
 absl::Status UtilityVm::CalledOff(const std::string& what) const {
-  if (!called_off_) return absl::DeadlineExceededError("it took too long");
+  if (!called_off()) return absl::DeadlineExceededError("it took too long");
   return absl::CancelledError(
       absl::StrCat("VM ", row_.name, " was told to stop at once while it was being ", what));
 }
@@ -74,12 +74,12 @@ Task<absl::Status> UtilityVm::Save(SaveSteps steps) {
   AsyncMutex::Guard lock = co_await operation_.Lock();
   CO_RETURN_IF_ERROR(CheckHere());
   CO_RETURN_IF_ERROR(CheckSavable());
-  if (called_off_) co_return CalledOff("saved");
+  if (called_off()) co_return CalledOff("saved");
   const bool was_paused = paused_;
   SetPhase(Phase::kSaving);
   deps_.events.Publish("vm.saving", row_.id, {{"name", row_.name}});
   // A daemon that stops leaves it standing still, and the next one lets it run on.
-  const std::function<bool()> stays = [this] { return !detached_ && !called_off_; };
+  const std::function<bool()> stays = [this] { return !detached_ && !called_off(); };
   auto first = co_await (WriteAll(&steps) || AwaitWhile(stays, kNoLimit));
   if (detached_) co_return CheckHere();
   absl::Status written = CalledOff("saved");
@@ -91,7 +91,7 @@ Task<absl::Status> UtilityVm::Save(SaveSteps steps) {
   if (!written.ok()) ForgetSaved();
   // First of all, for a disk that fails may take its time.
   co_await RunOnUnsaved(was_paused);
-  if (!written.ok() && called_off_) {
+  if (!written.ok() && called_off()) {
     Spawn(deps_.executor, DiscardLater(steps.discard, written));
   } else if (!written.ok()) {
     written = co_await steps.discard(std::move(written));
@@ -170,14 +170,18 @@ Task<void> UtilityVm::RunOnUnsaved(bool was_paused) {
     co_return;
   }
   SetPhase(Phase::kUp);
-  // It is about to be ended.
-  if (called_off_) co_return;
+  if (called_off()) {
+    co_await EndSystem();
+    co_return;
+  }
   absl::Status runs;
   if (!was_paused) runs = co_await RunOn();
+  if (system_ == nullptr) co_return;
   if (guest_ != nullptr && !was_paused) guest_->RunsAgain();
   UnfreezeGuest();
   const bool no_answer = absl::IsDeadlineExceeded(runs) || absl::IsUnavailable(runs);
   if (no_answer) {
+    SetPhase(Phase::kUp, kSilent);
     Spawn(deps_.executor, SettleAdopted(shared_from_this()));
   } else if (!runs.ok()) {
     paused_ = true;
@@ -192,10 +196,11 @@ absl::Status UtilityVm::NotSaved(const absl::Status& cause) const {
   if (cause.ok()) return cause;
   std::string now = absl::StrCat("is ", StateName(state()));
   if (state() == v1::VM_STATE_RUNNING) now = "runs on as before";
+  if (state() == v1::VM_STATE_RUNNING && row_.state_reason == kSilent) now = row_.state_reason;
   if (state() == v1::VM_STATE_PAUSED) now = "is paused";
   return rpc::ErrorWithReason(
       cause.code(),
-      absl::StrCat("VM ", row_.name, " could not be saved, and ", now, ": ", cause.message()),
+      absl::StrCat("VM ", row_.name, " could not be saved, and it ", now, ": ", cause.message()),
       "not_saved", rpc::NextStepOf(cause));
 }
 
@@ -283,7 +288,7 @@ Task<absl::Status> UtilityVm::Load(SavedMachine* machine, RestoreSteps* steps) {
   Reached("RESTORE.listening");
   steps->send();
   Spawn(deps_.executor, EndUnlessSent(shared_from_this(), steps->sent));
-  const std::function<bool()> stays = [this] { return !detached_ && !called_off_; };
+  const std::function<bool()> stays = [this] { return !detached_ && !called_off(); };
   auto first = co_await (TakeMemory(system, steps) || AwaitWhile(stays, kNoLimit));
   CO_RETURN_IF_ERROR(CheckHere());
   if (first.index() != 0) co_return CalledOff("restored");
@@ -323,13 +328,13 @@ Task<absl::Status> UtilityVm::RunLoaded(bool paused) {
   std::shared_ptr<ComputeSystem> system = system_;
   if (system == nullptr) co_return absl::AbortedError("the VMM ended when it had everything");
   Reached("RESTORE.loaded");
-  if (called_off_) co_return CalledOff("restored");
+  if (called_off()) co_return CalledOff("restored");
   saved_->set_consumed(true);
   row_.desired_state = paused ? "paused" : "running";
   absl::Status ran = co_await Persist();
   if (ran.ok()) Reached("RESTORE.consumed");
   if (ran.ok()) ran = CheckHere();
-  if (ran.ok() && called_off_) ran = CalledOff("restored");
+  if (ran.ok() && called_off()) ran = CalledOff("restored");
   bool may_have_run = ran.ok() && !paused;
   const schema::MigrationFinalizedOptions run = RunRestored(paused);
   if (ran.ok()) ran = co_await system->FinalizeLiveMigration(run);
@@ -352,7 +357,7 @@ Task<absl::Status> UtilityVm::RunLoaded(bool paused) {
   paused_ = paused;
   // Until it is known to run, its file is put aside, and not removed.
   if (is_certain) ForgetSaved();
-  SetPhase(Phase::kUp);
+  SetPhase(Phase::kUp, is_certain ? "" : kSilent);
   if (!is_certain) Spawn(deps_.executor, SettleAdopted(shared_from_this()));
   if (!paused) Spawn(deps_.executor, AwaitAgent(shared_from_this()));
   deps_.events.Publish("vm.restored", row_.id, {{"name", row_.name}});

@@ -17,6 +17,7 @@
 namespace ferry::vm {
 namespace {
 
+constexpr milliseconds kSettlePause{2'000};
 // The backend has a deadline of its own.
 constexpr milliseconds kAsLongAsItTakes{std::chrono::hours(24)};
 
@@ -33,6 +34,15 @@ absl::Status Told(const absl::Status& status, const std::string& text, const std
                   const std::string& next_step) {
   return rpc::ErrorWithReason(status.code(), absl::StrCat(text, ": ", status.message()), reason,
                               next_step);
+}
+
+// A record of another version is known, and no more than that; but a VM that is on its way back
+// must not run, whoever wrote that down.
+SnapshotRecord AsKnownHere(SnapshotRecord record) {
+  const bool readable = record.schema_version() == kStateSchemaVersion;
+  const bool loading = record.stage() == state::v1::SNAPSHOT_STAGE_LOADING;
+  if (!readable && !loading) record.set_stage(state::v1::SNAPSHOT_STAGE_UNSPECIFIED);
+  return record;
 }
 
 // How much memory is in one that was just taken; 0 if that cannot be told.
@@ -53,28 +63,22 @@ Task<uint64_t> VmStateBytes(std::shared_ptr<ComputeSystem> system, SnapshotOptio
 
 void UtilityVm::AddSnapshot(const SnapshotRow& row) {
   SnapshotRecord record;
-  // One that cannot be read is known, and no more than that.
-  const bool parsed = record.ParseFromString(row.record);
-  const bool readable = parsed && record.schema_version() == kStateSchemaVersion;
-  // But a VM that is on its way back must not run, whoever wrote that down.
-  const bool loading = parsed && record.stage() == state::v1::SNAPSHOT_STAGE_LOADING;
-  if (!readable && !loading) record.set_stage(state::v1::SNAPSHOT_STAGE_UNSPECIFIED);
-  snapshots_[row.tag] = std::move(record);
+  if (!record.ParseFromString(row.record)) record.Clear();
+  snapshots_[row.tag] = AsKnownHere(std::move(record));
 }
 
 absl::Status UtilityVm::CheckSnapshotsMayChange(const std::string& operation) const {
   RETURN_IF_ERROR(CheckHere());
   RETURN_IF_ERROR(RefuseIfMigrating(operation));
   if (phase_ != Phase::kUp || system_ == nullptr || guest_ == nullptr) return Refuse(operation);
-  if (called_off_) return CalledOff(operation);
+  if (called_off()) return CalledOff(operation);
   return CheckArrived(operation);
 }
 
 Task<absl::Status> UtilityVm::PutSnapshot(std::string tag, SnapshotRecord record) {
-  record.set_schema_version(kStateSchemaVersion);
   SnapshotRow row{row_.id, tag, record.SerializeAsString()};
   CO_RETURN_IF_ERROR(co_await deps_.store.PutSnapshot(std::move(row)));
-  snapshots_[tag] = std::move(record);
+  snapshots_[tag] = AsKnownHere(std::move(record));
   co_return absl::OkStatus();
 }
 
@@ -86,8 +90,10 @@ Task<absl::Status> UtilityVm::ForgetSnapshot(std::string tag) {
 }
 
 Task<absl::StatusOr<v1::Snapshot>> UtilityVm::FindSnapshot(std::string tag) {
-  CO_ASSIGN_OR_RETURN(const std::vector<v1::Snapshot> all, co_await DescribeAllSnapshots());
-  for (const v1::Snapshot& snapshot : all) {
+  auto all = co_await DescribeAllSnapshots();
+  // That the disks cannot be asked is no reason to say that it is not there.
+  if (!all.ok()) all = DescribeSnapshots(snapshots_, {}, DisksByName(document_), false);
+  for (const v1::Snapshot& snapshot : *all) {
     if (snapshot.tag() == tag) co_return snapshot;
   }
   co_return NoSuchSnapshot(row_.name, tag);
@@ -125,14 +131,14 @@ Task<absl::StatusOr<v1::Snapshot>> UtilityVm::SaveSnapshot(SnapshotWish wish, Ta
   const bool was_paused = paused_;
   SetPhase(Phase::kSaving);
   deps_.events.Publish("vm.snapshot_saving", row_.id, {{"name", row_.name}, {"tag", wish.tag}});
-  const std::function<bool()> stays = [this] { return !detached_ && !called_off_; };
+  const std::function<bool()> stays = [this] { return !detached_ && !called_off(); };
   auto first = co_await (TakeSnapshot(&options, &steps) || AwaitWhile(stays, kAsLongAsItTakes));
   if (detached_) co_return CheckHere();
   absl::Status taken = CalledOff("saved in a snapshot");
   if (first.index() == 0) taken = std::get<0>(std::move(first));
   // Where nobody knows what is in the disks, the next boot or daemon looks, and removes it.
   const bool is_known = taken.GetPayload(kNothingChanged).has_value() ||
-                        (system_ != nullptr && !called_off_ && !absl::IsDeadlineExceeded(taken) &&
+                        (system_ != nullptr && !called_off() && !absl::IsDeadlineExceeded(taken) &&
                          !absl::IsUnavailable(taken));
   if (!taken.ok() && is_known && snapshots_.contains(options.tag)) {
     const absl::Status forgotten = co_await ForgetSnapshot(options.tag);
@@ -163,12 +169,13 @@ Task<absl::Status> UtilityVm::CheckTagIsFree(std::string tag) {
                               row_.name, " ", tag));
 }
 
-// Up to a snapshot that is whole; what there is of one that is not is gone.
+// Up to a snapshot that is whole.
 Task<absl::Status> UtilityVm::TakeSnapshot(const SnapshotOptions* options, TakingSteps* steps) {
   std::shared_ptr<ComputeSystem> system = system_;
   std::shared_ptr<guest::Guest> guest = guest_;
   if (system == nullptr || guest == nullptr) co_return absl::AbortedError("its VMM ended");
   SnapshotRecord record;
+  record.set_schema_version(kStateSchemaVersion);
   record.set_paused(paused_);
   ++standstills_;
   guest->StandsStill();
@@ -230,6 +237,12 @@ Task<absl::StatusOr<SnapshotRecord>> UtilityVm::LoadableSnapshot(std::string tag
         "Stop the VM and put its disks back with qemu-img snapshot -a; then boot it.");
   }
   const SnapshotRecord record = found->second;
+  if (record.stage() == state::v1::SNAPSHOT_STAGE_UNSPECIFIED) {
+    co_return rpc::ErrorWithReason(
+        absl::StatusCode::kFailedPrecondition,
+        absl::StrCat("snapshot ", tag, " of VM ", row_.name, " cannot be loaded: ", kOfANewer),
+        "snapshot_of_newer", "Use the ferryd that took it.");
+  }
   if (record.stage() != state::v1::SNAPSHOT_STAGE_WHOLE) {
     co_return rpc::ErrorWithReason(
         absl::StatusCode::kFailedPrecondition,
@@ -260,15 +273,13 @@ Task<absl::StatusOr<v1::Snapshot>> UtilityVm::LoadSnapshot(std::string tag, Goin
   record.set_stage(state::v1::SNAPSHOT_STAGE_LOADING);
   CO_RETURN_IF_ERROR(co_await PutSnapshot(tag, record));
   if (const absl::Status may = CheckSnapshotsMayChange("taken back to a snapshot"); !may.ok()) {
-    record.set_stage(state::v1::SNAPSHOT_STAGE_WHOLE);
-    const absl::Status whole = co_await PutSnapshot(tag, record);
-    if (!whole.ok()) spdlog::error("vm {}: {}", row_.name, whole.ToString());
+    Spawn(deps_.executor, SettleSnapshotsLater(self));
     co_return may;
   }
   Reached("SNAPSHOT.loading");
   SetPhase(Phase::kRestoring);
   deps_.events.Publish("vm.snapshot_loading", row_.id, {{"name", row_.name}, {"tag", tag}});
-  const std::function<bool()> stays = [this] { return !detached_ && !called_off_; };
+  const std::function<bool()> stays = [this] { return !detached_ && !called_off(); };
   auto first = co_await (GoBack(&tag, &record, &steps) || AwaitWhile(stays, kAsLongAsItTakes));
   if (detached_) co_return CheckHere();
   absl::Status back = CalledOff("taken back to a snapshot");
@@ -277,11 +288,15 @@ Task<absl::StatusOr<v1::Snapshot>> UtilityVm::LoadSnapshot(std::string tag, Goin
     deps_.events.Publish("vm.snapshot_loaded", row_.id, {{"name", row_.name}, {"tag", tag}});
     co_return co_await FindSnapshot(tag);
   }
-  const bool unchanged = back.GetPayload(kNothingChanged).has_value() && system_ != nullptr;
+  bool unchanged = back.GetPayload(kNothingChanged).has_value() && system_ != nullptr;
   if (!unchanged) co_await EndHalfLoaded(tag, back);
-  record.set_stage(state::v1::SNAPSHOT_STAGE_WHOLE);
-  const absl::Status whole = co_await PutSnapshot(tag, record);
-  if (!whole.ok()) spdlog::error("vm {}: {}", row_.name, whole.ToString());
+  const absl::Status settled = co_await SettleSnapshots();
+  // Until that is written down, the next daemon would end it.
+  if (!settled.ok()) Spawn(deps_.executor, SettleSnapshotsLater(self));
+  if (unchanged && system_ == nullptr) {
+    unchanged = false;
+    co_await EndHalfLoaded(tag, back);
+  }
   if (unchanged) {
     co_await RunOnUnsaved(was_paused);
     co_return Told(
@@ -366,6 +381,7 @@ Task<void> UtilityVm::EndHalfLoaded(std::string tag, absl::Status why) {
 }
 
 Task<absl::Status> UtilityVm::DeleteSnapshot(std::string tag) {
+  using asio::experimental::awaitable_operators::operator||;
   auto self = shared_from_this();
   const AsyncMutex::Guard lock = co_await operation_.Lock();
   CO_RETURN_IF_ERROR(CheckSnapshotsMayChange("relieved of a snapshot"));
@@ -375,7 +391,12 @@ Task<absl::Status> UtilityVm::DeleteSnapshot(std::string tag) {
     if (disk.can_hold_snapshots()) disks.push_back(disk.place);
   }
   const bool recorded = snapshots_.contains(tag);
-  const absl::Status deleted = co_await system->DeleteSnapshot(tag, std::move(disks));
+  const std::function<bool()> stays = [this] { return !detached_ && !called_off(); };
+  auto first = co_await (system->DeleteSnapshot(tag, std::move(disks)) ||
+                         AwaitWhile(stays, kAsLongAsItTakes));
+  CO_RETURN_IF_ERROR(CheckHere());
+  if (first.index() != 0) co_return CalledOff("relieved of a snapshot");
+  const absl::Status deleted = std::get<0>(std::move(first));
   const bool absent = absl::IsNotFound(deleted) && deleted.GetPayload(kNothingChanged).has_value();
   if (absent && !recorded) co_return NoSuchSnapshot(row_.name, tag);
   if (!deleted.ok() && !absent) {
@@ -394,7 +415,9 @@ Task<void> UtilityVm::DropHalfSnapshots() {
   for (const auto& [tag, record] : all) {
     std::shared_ptr<ComputeSystem> system = system_;
     if (record.stage() != state::v1::SNAPSHOT_STAGE_MAKING || system == nullptr) continue;
-    // To its VMM, one that came by a migration and stands still has just come.
+    // To its VMM, one that came by a migration and stands still has just come; and one that was
+    // being saved is let run by the end of that, unless somebody wants it paused.
+    if (!co_await Executes()) (void)co_await system->Pause();
     const schema::MigrationCancelOptions source{schema::MigrationOrigin::kSource};
     if (session().empty()) (void)co_await system->CancelLiveMigration(source);
     const auto present = co_await system->ListSnapshots();
@@ -419,11 +442,21 @@ std::string UtilityVm::HalfLoadedSnapshot() const {
 }
 
 Task<absl::Status> UtilityVm::SettleSnapshots() {
-  const std::string tag = HalfLoadedSnapshot();
-  if (tag.empty()) co_return absl::OkStatus();
-  SnapshotRecord record = snapshots_[tag];
-  record.set_stage(state::v1::SNAPSHOT_STAGE_WHOLE);
-  co_return co_await PutSnapshot(tag, std::move(record));
+  for (std::string tag = HalfLoadedSnapshot(); !tag.empty(); tag = HalfLoadedSnapshot()) {
+    SnapshotRecord record = snapshots_[tag];
+    record.set_stage(state::v1::SNAPSHOT_STAGE_WHOLE);
+    CO_RETURN_IF_ERROR(co_await PutSnapshot(std::move(tag), std::move(record)));
+  }
+  co_return absl::OkStatus();
+}
+
+Task<void> UtilityVm::SettleSnapshotsLater(std::shared_ptr<UtilityVm> self) {
+  while (!self->detached_ && self->phase_ != Phase::kGone) {
+    const absl::Status settled = co_await self->SettleSnapshots();
+    if (settled.ok()) co_return;
+    spdlog::error("vm {}: {}", self->row_.name, settled.ToString());
+    co_await Delay(kSettlePause);
+  }
 }
 
 // Nobody knows how far it is back; whatever runs of it is ended by whoever adopted all others.
@@ -435,9 +468,7 @@ Task<absl::Status> UtilityVm::GiveUpHalfLoaded(std::string tag) {
   SetPhase(Phase::kFailed,
            absl::StrCat("snapshot load failed: ferryd ended while the VM went back to ", tag));
   CO_RETURN_IF_ERROR(co_await Persist());
-  SnapshotRecord record = snapshots_[tag];
-  record.set_stage(state::v1::SNAPSHOT_STAGE_WHOLE);
-  co_return co_await PutSnapshot(std::move(tag), std::move(record));
+  co_return co_await SettleSnapshots();
 }
 
 }  // namespace ferry::vm

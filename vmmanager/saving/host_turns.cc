@@ -36,7 +36,12 @@ Task<void> StopOne(SavedStates* saves, std::shared_ptr<UtilityVm> vm, HostDownOp
   request.set_or_shutdown(options.or_shutdown);
   // Whoever set the host's default wants it kept then, as much as who set the VM's.
   if (saves->SavesOnStop(*vm, request)) request.set_save(true);
-  const auto stopped = co_await saves->Stop(vm, std::move(request), options.within);
+  auto stopped = co_await saves->Stop(vm, request, options.within);
+  // Who wants it to run on does not know that its host goes down.
+  if (absl::IsCancelled(stopped.status()) && options.or_shutdown) {
+    request.set_save(false);
+    stopped = co_await saves->Stop(vm, request, options.within);
+  }
   if (!stopped.ok()) {
     spdlog::error("vm {}: it was not stopped with its host: {}", vm->name(),
                   stopped.status().ToString());

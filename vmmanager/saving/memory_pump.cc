@@ -37,7 +37,7 @@ absl::StatusOr<std::optional<SaveKey>> ReadKey(const std::string& file) {
 }  // namespace
 
 // The executor's side, which may be gone before the thread is.
-struct Listener {
+struct PumpListener {
   std::mutex mutex;
   bool listens = true;
 
@@ -52,7 +52,7 @@ namespace {
 // Tells the executor's thread what goes by on another one.
 class Meter {
  public:
-  Meter(std::shared_ptr<Listener> listener, Executor executor, OnMemory tell)
+  Meter(std::shared_ptr<PumpListener> listener, Executor executor, OnMemory tell)
       : listener_(std::move(listener)), executor_(std::move(executor)), tell_(std::move(tell)) {}
 
   void Count(uint64_t bytes) {
@@ -65,7 +65,7 @@ class Meter {
   }
 
  private:
-  const std::shared_ptr<Listener> listener_;
+  const std::shared_ptr<PumpListener> listener_;
   const Executor executor_;
   const OnMemory tell_;
   uint64_t bytes_ = 0;
@@ -143,7 +143,7 @@ FileBeingSaved::FileBeingSaved(Executor executor)
       writer_(std::make_shared<std::unique_ptr<SavedFileWriter>>()),
       has_name_(std::make_shared<bool>(false)),
       called_off_(std::make_shared<std::atomic<bool>>(false)),
-      listener_(std::make_shared<Listener>()),
+      listener_(std::make_shared<PumpListener>()),
       over_(executor) {}
 
 FileBeingSaved::~FileBeingSaved() {
@@ -237,7 +237,7 @@ FileBeingRestored::FileBeingRestored(Executor executor)
     : executor_(executor),
       worker_(executor),
       reader_(std::make_shared<std::unique_ptr<SavedFileReader>>()),
-      listener_(std::make_shared<Listener>()),
+      listener_(std::make_shared<PumpListener>()),
       over_(executor) {}
 
 FileBeingRestored::~FileBeingRestored() { listener_->Leave(); }

@@ -17,7 +17,8 @@
 // what is said here is said on the executor's.
 namespace ferry::vm {
 
-struct Listener;
+// The executor's side of a pump.
+struct PumpListener;
 
 // How many bytes of memory have gone by so far; called now and then, on the executor's thread.
 using OnMemory = std::function<void(uint64_t)>;
@@ -58,7 +59,7 @@ class FileBeingSaved : public std::enable_shared_from_this<FileBeingSaved> {
   std::shared_ptr<std::unique_ptr<SavedFileWriter>> writer_;  // the worker's
   std::shared_ptr<bool> has_name_;                            // the worker's, too
   std::shared_ptr<std::atomic<bool>> called_off_;             // the worker looks at it
-  std::shared_ptr<Listener> listener_;
+  std::shared_ptr<PumpListener> listener_;
   OnMemory on_memory_;
   absl::Status taken_;
   AsyncEvent over_;
@@ -89,7 +90,7 @@ class FileBeingRestored : public std::enable_shared_from_this<FileBeingRestored>
   const Executor executor_;
   BlockingWorker worker_;
   std::shared_ptr<std::unique_ptr<SavedFileReader>> reader_;  // the worker's
-  std::shared_ptr<Listener> listener_;
+  std::shared_ptr<PumpListener> listener_;
   OnMemory on_memory_;
   std::string head_;
   std::string tail_;

@@ -1,13 +1,9 @@
 // How a VM goes on from its file.
-#include <spdlog/spdlog.h>
-
 #include <algorithm>
-#include <map>
 #include <utility>
 
 #include "absl/strings/str_cat.h"
 #include "bridge/runtime/status_macros.h"
-#include "vmmanager/containers/container_record.h"
 #include "vmmanager/rpc/error_info.h"
 #include "vmmanager/sandbox/incoming_machine.h"
 #include "vmmanager/sandbox/private_socket.h"
@@ -31,7 +27,7 @@ struct SavedStates::Source {
   state::v1::SavedTail tail;
   schema::ComputeSystem document;
   Warnings warnings;
-  std::vector<StoredContainer> former;  // what its containers were, if they are something else now
+  ReturningContainers::Records former;  // what its containers were, if they are something else now
 };
 
 namespace {
@@ -191,12 +187,14 @@ Task<absl::Status> SavedStates::GoOn(Vm vm, std::shared_ptr<Source> source,
   steps.send = [source, path = socket.path()] { source->file->Send(path); };
   steps.sent = [source]() -> Task<absl::Status> { co_return co_await source->file->Sent(); };
   steps.before_run = [this, id = vm->id(), source]() -> Task<absl::Status> {
-    co_return co_await Bring(id, source);
+    co_return co_await returning_.GoOnAs(id, source->cut.containers, &source->former);
   };
-  steps.put_back = [this, id = vm->id(), source]() -> Task<void> { co_await PutBack(id, source); };
+  steps.put_back = [this, id = vm->id(), source]() -> Task<void> {
+    co_await returning_.PutBack(id, source->former);
+  };
   const absl::Status restored = co_await vm->Restore(std::move(machine), std::move(steps));
   // They are as the VM is, whatever that is now.
-  if (containers_ != nullptr) co_await containers_->VmArrived(vm->id());
+  co_await returning_.TakeUp(vm->id());
   if (restored.ok()) co_return restored;
   co_return ToTell(*vm, *source, restored);
 }
@@ -252,38 +250,11 @@ Task<absl::Status> SavedStates::FitHere(Vm vm, std::shared_ptr<Source> source) {
   source->document.virtual_machine.chipset = vm->document().virtual_machine.chipset;
   source->document.virtual_machine.devices.hv_socket =
       vm->document().virtual_machine.devices.hv_socket;
-  CO_RETURN_IF_ERROR(CheckContainers(*vm, *source));
+  CO_RETURN_IF_ERROR(returning_.CheckSame(*vm, source->cut.containers));
   CO_RETURN_IF_ERROR(CheckDisksAreIts(*vm, *source));
   std::vector<state::v1::DiskGeneration> disks(source->tail.disks().begin(),
                                                source->tail.disks().end());
   co_return co_await CheckGenerations(source->document, std::move(disks), &digests_.reads());
-}
-
-absl::Status SavedStates::CheckContainers(const UtilityVm& vm, const Source& source) const {
-  std::map<std::string, std::shared_ptr<VmContainer>> here;
-  if (containers_ != nullptr) {
-    for (const auto& container : containers_->Of(vm.id())) here[container->id()] = container;
-  }
-  for (const state::v1::ContainerRecord& record : source.cut.containers) {
-    if (here.erase(record.container_id()) == 0) {
-      return absl::FailedPreconditionError(absl::StrCat(
-          "container ", record.container_id().substr(0, 12), " in it was removed since"));
-    }
-    const ImageStore* images = containers_->deps().images;
-    if (images == nullptr) {
-      return rpc::ErrorWithReason(absl::StatusCode::kUnavailable,
-                                  "this host's ferryd is about to start; try again", "not_ready");
-    }
-    for (const state::v1::ContainerLayer& layer : record.layers()) {
-      if (images->Has(layer.digest())) continue;
-      return absl::FailedPreconditionError(
-          absl::StrCat("this host lacks the layer ", layer.digest(), " of a container in it"));
-    }
-    RETURN_IF_ERROR(FromRecord(record).status());
-  }
-  if (here.empty()) return absl::OkStatus();
-  return absl::FailedPreconditionError(
-      absl::StrCat("container ", here.begin()->second->name(), " was made since; remove it first"));
 }
 
 // Whoever wrote the file has no say in which files of this host a VM gets.
@@ -313,30 +284,6 @@ absl::Status SavedStates::CheckDisksAreIts(const UtilityVm& vm, const Source& so
     }
   }
   return absl::OkStatus();
-}
-
-Task<absl::Status> SavedStates::Bring(std::string vm_id, std::shared_ptr<Source> source) {
-  if (containers_ == nullptr) co_return absl::OkStatus();
-  for (const auto& container : containers_->Of(vm_id)) {
-    for (const state::v1::ContainerRecord& record : source->cut.containers) {
-      if (record.container_id() != container->id()) continue;
-      CO_ASSIGN_OR_RETURN(StoredContainer then, FromRecord(record));
-      CO_ASSIGN_OR_RETURN(StoredContainer former, FromRecord(container->Export()));
-      source->former.push_back(std::move(former));
-      CO_RETURN_IF_ERROR(co_await container->GoOnAs(std::move(then)));
-    }
-  }
-  co_return absl::OkStatus();
-}
-
-Task<void> SavedStates::PutBack(std::string vm_id, std::shared_ptr<Source> source) {
-  for (StoredContainer& former : source->former) {
-    for (const auto& container : containers_->Of(vm_id)) {
-      if (container->id() != former.record.container_id()) continue;
-      const absl::Status put = co_await container->GoOnAs(former);
-      if (!put.ok()) spdlog::warn("container {}: {}", container->id(), put.ToString());
-    }
-  }
 }
 
 }  // namespace ferry::vm

@@ -48,11 +48,8 @@ Task<absl::StatusOr<std::string>> SavedStates::SealPlan(Vm vm, std::string sessi
   plan.session_id = std::move(session);
   plan.source_journal_id = vms_.deps().store.journal_id();
   CO_ASSIGN_OR_RETURN(plan.vm, co_await DescribeVm(vm, vms_.deps().backend, digests_));
-  if (containers_ != nullptr) {
-    for (const auto& container : containers_->Of(vm->id())) {
-      *plan.vm.add_containers() = container->Export();
-    }
-  }
+  const ReturningContainers::Records containers = returning_.Of(*vm);
+  plan.vm.mutable_containers()->Assign(containers.begin(), containers.end());
   co_return EncodePlan(plan);
 }
 
@@ -90,11 +87,7 @@ Task<absl::Status> SavedStates::Write(Vm vm, std::string file, bool own, v1::Sav
     cut.guest = std::move(guest);
     cut.guest_link = vm->guest_link();
     cut.paused_by_user = vm->paused_by_user();
-    if (containers_ != nullptr) {
-      for (const auto& container : containers_->Of(vm->id())) {
-        cut.containers.push_back(container->Export());
-      }
-    }
+    cut.containers = returning_.Of(*vm);
     CO_ASSIGN_OR_RETURN(*head.mutable_cut(), EncodeCut(cut));
     co_return co_await writing->Begin(head.SerializeAsString());
   };

@@ -69,21 +69,7 @@ absl::Status SavedStates::CheckSavable(const UtilityVm& vm, bool live) const {
 }
 
 absl::Status SavedStates::CheckContainersRest(const UtilityVm& vm) const {
-  if (containers_ == nullptr) return absl::OkStatus();
-  if (const std::string id = containers_->UnreadableIn(vm.id()); !id.empty()) {
-    return CannotBeSaved(
-        vm, absl::StrCat("the record of container ", id.substr(0, 12), " in it cannot be read"),
-        "container_unreadable",
-        "Use the ferryd that wrote it; or delete the VM, which takes the container with it.");
-  }
-  for (const auto& container : containers_->Of(vm.id())) {
-    if (!container->being_made() && !container->being_removed()) continue;
-    return CannotBeSaved(vm,
-                         absl::StrCat("container ", container->name(), " is just being ",
-                                      container->being_made() ? "made" : "removed"),
-                         "container_changes", "Try again when that is done.");
-  }
-  return absl::OkStatus();
+  return returning_.CheckRest(vm, absl::StrCat("VM ", vm.name(), " cannot be saved"));
 }
 
 Task<absl::StatusOr<std::string>> SavedStates::MakeOwnFile(std::string vm_id) {
@@ -151,6 +137,8 @@ Task<absl::StatusOr<SavedStates::Warnings>> SavedStates::Stop(Vm vm, v1::StopVmR
     // What nobody asked to save is not lost by shutting it down.
     const bool asked = request.has_save() || vm->spec().save_on_stop() == v1::SAVE_ON_STOP_YES;
     if (asked && !request.or_shutdown()) co_return saved;
+    // Somebody else has stopped it at once.
+    if (Stands(vm->state())) co_return warnings;
     // That is the caller's mistake, and says nothing of the VM; or somebody wants it to run on.
     if (absl::IsInvalidArgument(saved) || absl::IsCancelled(saved)) co_return saved;
     warnings.push_back(

@@ -15,6 +15,7 @@
 #include "vmmanager/sandbox/fingerprint.h"
 #include "vmmanager/sandbox/vm_inventory.h"
 #include "vmmanager/saving/memory_pump.h"
+#include "vmmanager/saving/returning_containers.h"
 
 namespace ferry::vm {
 
@@ -72,10 +73,7 @@ class SavedStates {
   Task<absl::Status> GoOn(Vm vm, std::shared_ptr<Source> source, std::shared_ptr<Job> job);
   Task<absl::Status> Read(Vm vm, std::shared_ptr<Source> source);
   Task<absl::Status> FitHere(Vm vm, std::shared_ptr<Source> source);
-  absl::Status CheckContainers(const UtilityVm& vm, const Source& source) const;
   absl::Status CheckDisksAreIts(const UtilityVm& vm, const Source& source) const;
-  Task<absl::Status> Bring(std::string vm_id, std::shared_ptr<Source> source);
-  Task<void> PutBack(std::string vm_id, std::shared_ptr<Source> source);
   absl::Status ToTell(const UtilityVm& vm, const Source& source, const absl::Status& why) const;
   Task<absl::Status> Discard(Vm vm);
   Task<std::string> PutAside(state::v1::SavedRecord record);
@@ -83,6 +81,7 @@ class SavedStates {
 
   VmInventory& vms_;
   ContainerInventory* const containers_;
+  ReturningContainers returning_{containers_};
   ImageDigests& digests_;
   const SavedStatesOptions options_;
   BlockingWorker files_;

@@ -1,7 +1,6 @@
 #include "vmmanager/saving/saving_jobs.h"
 
 #include <algorithm>
-#include <utility>
 
 #include "absl/strings/str_cat.h"
 

@@ -1,89 +1,41 @@
 #include "vmmanager/saving/snapshots.h"
 
 #include <memory>
-#include <set>
 #include <utility>
 
 #include "absl/strings/str_cat.h"
 #include "bridge/runtime/status_macros.h"
-#include "vmmanager/containers/container_record.h"
 #include "vmmanager/rpc/error_info.h"
 
 namespace ferry::vm {
 namespace {
 
-using state::v1::ContainerRecord;
 using state::v1::SnapshotRecord;
 
-absl::Status ContainersDiffer(const UtilityVm& vm, const std::string& why,
-                              const std::string& next_step) {
-  return rpc::ErrorWithReason(
-      absl::StatusCode::kFailedPrecondition,
-      absl::StrCat("VM ", vm.name(), " cannot go back to that snapshot: ", why),
-      "containers_changed", next_step);
+ReturningContainers::Records RecordsOf(const SnapshotRecord& snapshot) {
+  return {snapshot.containers().begin(), snapshot.containers().end()};
 }
 
 }  // namespace
 
 absl::Status Snapshots::CheckRest(const UtilityVm& vm) const {
-  if (containers_ == nullptr) return absl::OkStatus();
-  if (const std::string id = containers_->UnreadableIn(vm.id()); !id.empty()) {
-    return rpc::ErrorWithReason(
-        absl::StatusCode::kFailedPrecondition,
-        absl::StrCat("the record of container ", id.substr(0, 12), " in VM ", vm.name(),
-                     " cannot be read, so no snapshot can be taken or loaded"),
-        "container_unreadable",
-        "Use the ferryd that wrote it; or delete the VM, which takes the container with it.");
-  }
-  for (const auto& container : containers_->Of(vm.id())) {
-    if (!container->being_made() && !container->being_removed()) continue;
-    return rpc::ErrorWithReason(
-        absl::StatusCode::kFailedPrecondition,
-        absl::StrCat("container ", container->name(), " in VM ", vm.name(), " is just being ",
-                     container->being_made() ? "made" : "removed"),
-        "container_changes", "Try again when that is done.");
-  }
-  return absl::OkStatus();
+  return returning_.CheckRest(
+      vm, absl::StrCat("no snapshot of VM ", vm.name(), " can be taken or loaded"));
 }
 
-absl::StatusOr<std::vector<ContainerRecord>> Snapshots::ContainersOf(const UtilityVm& vm) const {
+absl::StatusOr<ReturningContainers::Records> Snapshots::ContainersOf(const UtilityVm& vm) const {
   RETURN_IF_ERROR(CheckRest(vm));
-  std::vector<ContainerRecord> records;
-  if (containers_ == nullptr) return records;
-  for (const auto& container : containers_->Of(vm.id())) records.push_back(container->Export());
-  return records;
+  return returning_.Of(vm);
 }
 
-absl::Status Snapshots::CheckSame(const UtilityVm& vm, const SnapshotRecord& record) const {
+absl::Status Snapshots::CheckSame(const UtilityVm& vm, const SnapshotRecord& snapshot) const {
   RETURN_IF_ERROR(CheckRest(vm));
-  std::set<std::string> here;
-  if (containers_ != nullptr) {
-    for (const auto& container : containers_->Of(vm.id())) here.insert(container->id());
-  }
-  for (const ContainerRecord& container : record.containers()) {
-    RETURN_IF_ERROR(FromRecord(container).status());
-    if (here.erase(container.container_id()) > 0) continue;
-    return ContainersDiffer(vm,
-                            absl::StrCat("container ", container.container_id().substr(0, 12),
-                                         " in it was removed since"),
-                            "Delete the snapshot, or keep it for its disks.");
-  }
-  if (here.empty()) return absl::OkStatus();
-  const std::string id = here.begin()->substr(0, 12);
-  return ContainersDiffer(vm, absl::StrCat("container ", id, " was made since"),
-                          absl::StrCat("Remove it first: ferryctl container rm ", id));
-}
-
-Task<absl::Status> Snapshots::Bring(std::string vm_id, SnapshotRecord record) {
-  if (containers_ == nullptr) co_return absl::OkStatus();
-  for (const auto& container : containers_->Of(vm_id)) {
-    for (const ContainerRecord& then : record.containers()) {
-      if (then.container_id() != container->id()) continue;
-      CO_ASSIGN_OR_RETURN(StoredContainer stored, FromRecord(then));
-      CO_RETURN_IF_ERROR(co_await container->GoOnAs(std::move(stored)));
-    }
-  }
-  co_return absl::OkStatus();
+  const absl::Status same = returning_.CheckSame(vm, RecordsOf(snapshot));
+  if (!absl::IsFailedPrecondition(same)) return same;
+  return rpc::ErrorWithReason(
+      same.code(),
+      absl::StrCat("VM ", vm.name(), " cannot go back to that snapshot: ", same.message()),
+      "containers_changed", "Have the containers of then, or keep the snapshot for its disks.");
 }
 
 Task<absl::StatusOr<v1::Snapshot>> Snapshots::AsJob(Vm vm, std::string doing, std::string tag,
@@ -92,7 +44,6 @@ Task<absl::StatusOr<v1::Snapshot>> Snapshots::AsJob(Vm vm, std::string doing, st
   JobDescription about{v1::JOB_KIND_SNAPSHOT, vm->id(), vm->name(), absl::StrCat(doing, " ", tag)};
   JobWork run = [result, work = std::move(work)](std::shared_ptr<Job> job) -> Task<absl::Status> {
     job->ForbidCancel("its VMM does it in one piece, and hears nobody meanwhile");
-    job->SetPhase("the guest stands still");
     *result = co_await work();
     co_return result->status();
   };
@@ -126,13 +77,14 @@ Task<absl::StatusOr<v1::Snapshot>> Snapshots::GoBack(Vm vm, std::string tag) {
   GoingBackSteps steps;
   steps.check = [this, vm](const SnapshotRecord& record) { return CheckSame(*vm, record); };
   const auto brought = std::make_shared<bool>(false);
-  steps.before_run = [this, brought, id = vm->id()](SnapshotRecord record) -> Task<absl::Status> {
+  steps.before_run = [this, brought, id = vm->id()](SnapshotRecord snapshot) -> Task<absl::Status> {
     *brought = true;
-    co_return co_await Bring(id, std::move(record));
+    // What they were before is lost with all that the VM did since.
+    co_return co_await returning_.GoOnAs(id, RecordsOf(snapshot), nullptr);
   };
   auto loaded = co_await vm->LoadSnapshot(std::move(tag), std::move(steps));
   // They are as the VM is, whatever that is now.
-  if (*brought && containers_ != nullptr) co_await containers_->VmArrived(vm->id());
+  if (*brought) co_await returning_.TakeUp(vm->id());
   co_return loaded;
 }
 

@@ -11,6 +11,7 @@
 #include "vmmanager/containers/container_inventory.h"
 #include "vmmanager/jobs/job_registry.h"
 #include "vmmanager/sandbox/vm_inventory.h"
+#include "vmmanager/saving/returning_containers.h"
 
 namespace ferry::vm {
 
@@ -19,7 +20,7 @@ class Snapshots {
  public:
   // All must outlive it; without `containers` there are none, and without `jobs` nobody is told.
   Snapshots(VmInventory& vms, ContainerInventory* containers, JobRegistry* jobs = nullptr)
-      : vms_(vms), containers_(containers), jobs_(jobs) {}
+      : vms_(vms), returning_(containers), jobs_(jobs) {}
 
   // As snapshot.proto says.
   Task<absl::StatusOr<v1::Snapshot>> Save(v1::SaveSnapshotRequest request);
@@ -35,14 +36,13 @@ class Snapshots {
   // `doing` is "take", "load" or "delete".
   Task<absl::StatusOr<v1::Snapshot>> AsJob(Vm vm, std::string doing, std::string tag, Work work);
   Task<absl::StatusOr<v1::Snapshot>> GoBack(Vm vm, std::string tag);
-  absl::StatusOr<std::vector<state::v1::ContainerRecord>> ContainersOf(const UtilityVm& vm) const;
+  absl::StatusOr<ReturningContainers::Records> ContainersOf(const UtilityVm& vm) const;
   absl::Status CheckRest(const UtilityVm& vm) const;
   // Whether those of then are those that there are now.
-  absl::Status CheckSame(const UtilityVm& vm, const state::v1::SnapshotRecord& record) const;
-  Task<absl::Status> Bring(std::string vm_id, state::v1::SnapshotRecord record);
+  absl::Status CheckSame(const UtilityVm& vm, const state::v1::SnapshotRecord& snapshot) const;
 
   VmInventory& vms_;
-  ContainerInventory* const containers_;
+  ReturningContainers returning_;
   JobRegistry* const jobs_;
 };
 

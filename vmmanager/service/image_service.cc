@@ -5,14 +5,12 @@
 #include "absl/strings/str_cat.h"
 #include "bridge/runtime/status_macros.h"
 #include "vmmanager/rpc/error_info.h"
-#include "vmmanager/rpc/printable.h"
 #include "vmmanager/rpc/unary_reactor.h"
 
 namespace ferry::vm {
 namespace {
 
 constexpr size_t kMaxPiece = size_t{1} << 20;
-constexpr size_t kMaxShown = 256;
 // Of what is received, so much goes by without a word.
 constexpr uint64_t kProgressBytes = uint64_t{4} << 20;
 
@@ -188,8 +186,7 @@ Task<absl::Status> ImageService::Import(std::shared_ptr<ImportStream> stream) {
                                    "too_many_imports", "Try again when one has ended.");
   }
   const CountedImport counted(&imports_);
-  JobDescription about{.kind = v1::JOB_KIND_IMPORT,
-                       .what = absl::StrCat("image ", rpc::Printable(request.name, kMaxShown))};
+  JobDescription about{.kind = v1::JOB_KIND_IMPORT, .what = absl::StrCat("image ", request.name)};
   JobWork make = [this, request, stream](std::shared_ptr<Job> job) {
     return Make(request, stream, std::move(job));
   };

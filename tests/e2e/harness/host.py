@@ -142,6 +142,15 @@ class Host:
         if self._daemon and self._daemon.poll() is None:
             self.restart()
 
+    def die_at(self, point, *command):
+        """ferryd dies at a failpoint of what this command of ferryctl does; starts another."""
+        self.flags = [*self._own_flags(), "--failpoint", point]
+        self.restart()
+        self.ctl.run(*command)
+        assert self.wait_daemon() in (-signal.SIGKILL, 128 + signal.SIGKILL), point
+        self.flags = self._own_flags()
+        self.start()
+
     def _own_flags(self):
         at = self.flags.index("--failpoint") if "--failpoint" in self.flags else len(self.flags)
         return self.flags[:at] + self.flags[at + 2:]

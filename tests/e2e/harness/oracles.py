@@ -227,3 +227,15 @@ def assert_all(hosts, vm, client):
     assert_journals_verify(hosts)
     assert_nothing_left(hosts, owner)
     return owner
+
+
+def assert_a_pause_outlives_daemons(host, vm):
+    """A VM that its user pauses stays that, and alive, when its daemon ends and another comes."""
+    host.ctl.ok("vm", "pause", vm)
+    pid = host.ctl.vm(vm)["vmm_pid"]
+    for end in (host.stop, host.kill):
+        end()
+        host.start()
+        assert host.ctl.state(vm) == "paused"
+        assert host.ctl.vm(vm)["vmm_pid"] == pid
+    host.ctl.ok("vm", "resume", vm)

@@ -43,3 +43,14 @@ def start(host, vm, *options):
     host.ctl.ok("start", vm, *options)
     assert host.ctl.state(vm) == "running"
     assert len(host.processes("qemu-system")) == 1
+
+
+def kills_the_vmm(host, point, *command):
+    """The VMM dies at this point of what the command does; the command's end."""
+    host.freeze_at(point)
+    with host.ctl.attach(*command) as running:
+        host.wait_frozen()
+        host.kill_vmm()
+        host.thaw()
+        running.wait()
+    return running

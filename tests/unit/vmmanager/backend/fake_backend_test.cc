@@ -5,6 +5,7 @@
 #include <boost/asio/io_context.hpp>
 #include <cstdlib>
 #include <filesystem>
+#include <fstream>
 
 #include "vmmanager/backend/backend_conformance.h"
 
@@ -29,6 +30,10 @@ class FakeFixture final : public BackendFixture {
   Task<void> LetRun(ComputeSystem& system) override {
     dynamic_cast<FakeComputeSystem&>(system).Step(3);
     co_return;
+  }
+  void MakeQcow2(const std::string& path) override { std::ofstream(path) << "disk"; }
+  void SnapshotDiskAlone(const std::string& path, const std::string& tag) override {
+    backend_a_.script().snapshots[path].push_back({{tag, 0, 1}, 0});
   }
 
  private:

@@ -271,41 +271,40 @@ TEST_F(SavedStatesTest, AVmmThatIsSilentForAWhileIsToldAgain) {
   EXPECT_EQ(Row(vm->id()).desired_state, "running");
 }
 
+TEST_F(SavedStatesTest, AVmmOfAPausedVmThatDiesHasNotRun) {
+  auto vm = Boot();
+  ASSERT_TRUE(Await(vm->Pause()).ok());
+  ASSERT_TRUE(Save(vm).ok());
+  host_.at_point = [&](const std::string& point) {
+    if (point == "RESTORE.consumed") host_.System(*vm)->Exit(SystemExit::Cause::kCrashed, "killed");
+  };
+  EXPECT_EQ(rpc::ReasonOf(Start(vm).status()), "restore_refused");
+  host_.at_point = [](const std::string&) {};
+  EXPECT_EQ(vm->state(), v1::VM_STATE_SAVED);
+  EXPECT_TRUE(Start(vm).ok());
+}
+
 TEST_F(SavedStatesTest, ADaemonThatDiedWithAUsersFileOpenLeavesAStoppedVm) {
   auto vm = Boot();
   const std::string file = folder_.path() + "/moment";
   ASSERT_TRUE(Save(vm, file, true).ok());
   ASSERT_TRUE(Await(vm->Stop(true, milliseconds(0))).ok());
-  host_.backend.script().Block("Load");
   v1::StartVmRequest request;
   request.set_from_file(file);
-  auto starting = Begin(saves_->Start(vm, request));
-  Await(host_.backend.script().WaitBlocked("Load"));
-  RestartDaemon();
-  EXPECT_EQ(Found()->state(), v1::VM_STATE_STOPPED);
-  EXPECT_TRUE(Row(vm->id()).saved.empty());
-  EXPECT_FALSE(host_.backend.Runs(vm->id()));
-  host_.backend.script().Release("Load");
-  EXPECT_FALSE(Finish(starting).ok());
+  for (const bool with_its_vmm : {false, true}) {
+    host_.backend.script().Block("Load");
+    auto starting = Begin(saves_->Start(Found(), request));
+    Await(host_.backend.script().WaitBlocked("Load"));
+    if (with_its_vmm) {
+      host_.backend.script().FailNext("Adopt", absl::NotFoundError("it does not run any more"));
+    }
+    RestartDaemon();
+    EXPECT_EQ(Found()->state(), v1::VM_STATE_STOPPED) << with_its_vmm;
+    EXPECT_TRUE(Row(vm->id()).saved.empty()) << with_its_vmm;
+    host_.backend.script().Release("Load");
+    EXPECT_FALSE(Finish(starting).ok());
+  }
   EXPECT_TRUE(Start(Found(), request).ok());
-}
-
-TEST_F(SavedStatesTest, ADaemonAndAVmmThatDiedWithAUsersFileOpenLeaveAStoppedVm) {
-  auto vm = Boot();
-  const std::string file = folder_.path() + "/moment";
-  ASSERT_TRUE(Save(vm, file, true).ok());
-  ASSERT_TRUE(Await(vm->Stop(true, milliseconds(0))).ok());
-  host_.backend.script().Block("Load");
-  v1::StartVmRequest request;
-  request.set_from_file(file);
-  auto starting = Begin(saves_->Start(vm, request));
-  Await(host_.backend.script().WaitBlocked("Load"));
-  host_.backend.script().FailNext("Adopt", absl::NotFoundError("it does not run any more"));
-  RestartDaemon();
-  EXPECT_EQ(Found()->state(), v1::VM_STATE_STOPPED);
-  EXPECT_TRUE(Row(vm->id()).saved.empty());
-  host_.backend.script().Release("Load");
-  EXPECT_FALSE(Finish(starting).ok());
 }
 
 TEST_F(SavedStatesTest, AVmmThatDiesWhileItIsSavedLeavesNoFile) {

@@ -353,6 +353,106 @@ TEST_F(SnapshotsTest, AVmThatADyingDaemonWasTakingBackIsEnded) {
   EXPECT_TRUE(all[0].loadable()) << all[0].reason();
 }
 
+TEST_F(SnapshotsTest, WhoStopsItAtOnceWaitsForNoDisk) {
+  auto vm = BootWithDisks();
+  ASSERT_TRUE(Save("t").ok());
+  v1::DeleteSnapshotRequest remove;
+  remove.set_vm("web");
+  remove.set_tag("t");
+  auto just_status = [](Task<absl::StatusOr<v1::Snapshot>> task) -> Task<absl::Status> {
+    co_return (co_await std::move(task)).status();
+  };
+  for (const std::string verb : {"SaveSnapshot", "LoadSnapshot", "DeleteSnapshot"}) {
+    host_.backend.script().Block(verb);
+    Pending<absl::Status> under_way;
+    if (verb == "SaveSnapshot") under_way = Begin(just_status(snapshots_->Save(SaveRequest("u"))));
+    if (verb == "LoadSnapshot") under_way = Begin(just_status(snapshots_->Load(LoadRequest("t"))));
+    if (verb == "DeleteSnapshot") under_way = Begin(snapshots_->Delete(remove));
+    Await(host_.backend.script().WaitBlocked(verb));
+    EXPECT_TRUE(Await(vm->Stop(true, milliseconds(0))).ok()) << verb;
+    EXPECT_EQ(Finish(under_way).code(), absl::StatusCode::kCancelled) << verb;
+    EXPECT_EQ(vm->system(), nullptr) << verb;
+    host_.backend.script().Release(verb);
+    ASSERT_TRUE(Await(vm->Start()).ok()) << verb;
+  }
+  // What was half taken went with the next boot.
+  const auto all = List();
+  ASSERT_EQ(all.size(), 1u);
+  EXPECT_EQ(all[0].tag(), "t");
+  EXPECT_TRUE(all[0].loadable()) << all[0].reason();
+}
+
+TEST_F(SnapshotsTest, OneOfWhichNobodyKnowsHowFarItCameIsLookedFor) {
+  auto vm = BootWithDisks();
+  host_.backend.script().FailNext("SaveSnapshot", absl::DeadlineExceededError("silence"));
+  EXPECT_FALSE(Save("t").ok());
+  EXPECT_EQ(vm->state(), v1::VM_STATE_RUNNING);
+  EXPECT_THAT(Stages(), ElementsAre(state::v1::SNAPSHOT_STAGE_MAKING));
+  // Its VMM comes to its end with that by itself.
+  OnDisk("root").push_back({{"t", 4096, 1}, 0});
+  ASSERT_TRUE(Await(vm->Stop(true, milliseconds(0))).ok());
+  ASSERT_TRUE(Await(vm->Start()).ok());
+  EXPECT_TRUE(Stages().empty());
+  EXPECT_TRUE(OnDisk("root").empty());
+}
+
+TEST_F(SnapshotsTest, ARefusedLoadIsSettledAsSoonAsThatCanBe) {
+  auto vm = BootWithDisks();
+  ASSERT_TRUE(Save("t").ok());
+  host_.backend.script().FailNext("LoadSnapshot", AsNothingChanged(absl::AbortedError("no")));
+  host_.at_point = [&](const std::string& point) {
+    if (point == "SNAPSHOT.loading") host_.store.FailNext(absl::ResourceExhaustedError("full"));
+  };
+  EXPECT_FALSE(Load("t").ok());
+  host_.at_point = [](const std::string&) {};
+  EXPECT_EQ(vm->state(), v1::VM_STATE_RUNNING);
+  Until([&] { return List()[0].loadable(); });
+  EXPECT_THAT(Stages(), ElementsAre(state::v1::SNAPSHOT_STAGE_WHOLE));
+  // The next daemon would end one that it finds half loaded.
+  Restart();
+  EXPECT_EQ(Found()->state(), v1::VM_STATE_RUNNING);
+}
+
+TEST_F(SnapshotsTest, WhatANewerDaemonTookIsLeftToIt) {
+  auto vm = BootWithDisks();
+  ASSERT_TRUE(Save("t").ok());
+  const auto rows = Await(host_.store.ListSnapshots());
+  state::v1::SnapshotRecord record;
+  ASSERT_TRUE(record.ParseFromString(rows->front().record));
+  record.set_schema_version(record.schema_version() + 1);
+  record.set_stage(state::v1::SNAPSHOT_STAGE_LOADING);
+  const std::string newer = record.SerializeAsString();
+  ASSERT_TRUE(Await(host_.store.PutSnapshot({vm->id(), "t", newer})).ok());
+  Restart();
+  // It was on its way back, so it does not run; but what is in its record stays its own.
+  EXPECT_EQ(Found()->state(), v1::VM_STATE_FAILED);
+  ASSERT_TRUE(Await(Found()->Start()).ok());
+  EXPECT_EQ(rpc::ReasonOf(Load("t").status()), "snapshot_of_newer");
+  EXPECT_FALSE(List()[0].loadable());
+  const auto now = Await(host_.store.ListSnapshots());
+  state::v1::SnapshotRecord kept;
+  ASSERT_TRUE(kept.ParseFromString(now->front().record));
+  EXPECT_EQ(kept.schema_version(), record.schema_version());
+}
+
+TEST_F(SnapshotsTest, AVmThatEndsBetweenTwoStepsIsNotTakenBack) {
+  auto vm = BootWithDisks();
+  ASSERT_TRUE(Save("t").ok());
+  for (const char* late : {"SNAPSHOT.stopped", "SNAPSHOT.loading", "SNAPSHOT.loaded"}) {
+    host_.at_point = [&](const std::string& point) {
+      // That it has ended is heard some steps later.
+      if (point == late) host_.System(*vm)->Exit(SystemExit::Cause::kCrashed, "killed");
+    };
+    const bool is_save = std::string(late) == "SNAPSHOT.stopped";
+    EXPECT_FALSE((is_save ? Save("u") : Load("t")).ok()) << late;
+    host_.at_point = [](const std::string&) {};
+    EXPECT_EQ(vm->state(), v1::VM_STATE_FAILED) << late;
+    EXPECT_EQ(vm->system(), nullptr) << late;
+    EXPECT_THAT(Stages(), ElementsAre(state::v1::SNAPSHOT_STAGE_WHOLE)) << late;
+    ASSERT_TRUE(Await(vm->Start()).ok()) << late;
+  }
+}
+
 TEST_F(SnapshotsTest, ADaemonThatStopsWaitsForNoDisk) {
   auto vm = BootWithDisks();
   host_.backend.script().Block("SaveSnapshot");
