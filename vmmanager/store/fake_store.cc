@@ -28,7 +28,9 @@ Task<absl::Status> FakeStore::DeleteVm(const std::string& id) {
   if (before_delete_vm) CO_RETURN_IF_ERROR(before_delete_vm(id));
   CO_RETURN_IF_ERROR(TakeFailure());
   vms_.erase(id);
-  std::erase_if(snapshots_, [&id](const auto& entry) { return entry.first.first == id; });
+  const auto is_of_vm = [&id](const auto& entry) { return entry.first.first == id; };
+  std::erase_if(snapshots_, is_of_vm);
+  std::erase_if(checkpoints_, is_of_vm);
   co_return absl::OkStatus();
 }
 
@@ -112,6 +114,38 @@ Task<absl::Status> FakeStore::DeleteSnapshot(std::string vm_id, std::string tag)
 Task<absl::StatusOr<std::vector<SnapshotRow>>> FakeStore::ListSnapshots() {
   std::vector<SnapshotRow> rows;
   for (const auto& [key, row] : snapshots_) rows.push_back(row);
+  co_return rows;
+}
+
+void FakeStore::KeepCheckpoints(std::vector<CheckpointRow> rows, std::optional<VmRow> vm) {
+  for (CheckpointRow& row : rows) {
+    std::pair<std::string, std::string> key(row.vm_id, row.name);
+    checkpoints_[std::move(key)] = std::move(row);
+  }
+  if (!vm) return;
+  std::string id = vm->id;
+  vms_[std::move(id)] = *std::move(vm);
+}
+
+Task<absl::Status> FakeStore::PutCheckpoints(std::vector<CheckpointRow> rows,
+                                             std::optional<VmRow> vm) {
+  CO_RETURN_IF_ERROR(TakeFailure());
+  KeepCheckpoints(std::move(rows), std::move(vm));
+  co_return absl::OkStatus();
+}
+
+Task<absl::Status> FakeStore::DeleteCheckpoint(std::string vm_id, std::string name,
+                                               std::vector<CheckpointRow> others,
+                                               std::optional<VmRow> vm) {
+  CO_RETURN_IF_ERROR(TakeFailure());
+  checkpoints_.erase({vm_id, name});
+  KeepCheckpoints(std::move(others), std::move(vm));
+  co_return absl::OkStatus();
+}
+
+Task<absl::StatusOr<std::vector<CheckpointRow>>> FakeStore::ListCheckpoints() {
+  std::vector<CheckpointRow> rows;
+  for (const auto& [key, row] : checkpoints_) rows.push_back(row);
   co_return rows;
 }
 

@@ -41,6 +41,12 @@ class FakeStore final : public Store {
   Task<absl::Status> PutSnapshot(SnapshotRow row) override;
   Task<absl::Status> DeleteSnapshot(std::string vm_id, std::string tag) override;
   Task<absl::StatusOr<std::vector<SnapshotRow>>> ListSnapshots() override;
+  Task<absl::Status> PutCheckpoints(std::vector<CheckpointRow> rows,
+                                    std::optional<VmRow> vm) override;
+  Task<absl::Status> DeleteCheckpoint(std::string vm_id, std::string name,
+                                      std::vector<CheckpointRow> others,
+                                      std::optional<VmRow> vm) override;
+  Task<absl::StatusOr<std::vector<CheckpointRow>>> ListCheckpoints() override;
   Task<absl::StatusOr<JournalRecord>> Append(JournalRecord record, AppendOptions options) override;
   Task<absl::StatusOr<std::vector<JournalRecord>>> ReadJournal(
       const std::string& session_id) override;
@@ -57,6 +63,7 @@ class FakeStore final : public Store {
  private:
   absl::Status TakeFailure();
   JournalHead head() const;
+  void KeepCheckpoints(std::vector<CheckpointRow> rows, std::optional<VmRow> vm);
 
   std::string journal_id_;
   std::optional<absl::Status> failure_;
@@ -65,6 +72,7 @@ class FakeStore final : public Store {
   std::map<std::string, ContainerRow> containers_;
   std::map<std::pair<uint64_t, std::string>, JobRow> jobs_;                   // by start and id
   std::map<std::pair<std::string, std::string>, SnapshotRow> snapshots_;      // by VM and tag
+  std::map<std::pair<std::string, std::string>, CheckpointRow> checkpoints_;  // by VM and name
   std::map<std::string, std::map<uint32_t, NotificationRow>> notifications_;  // by session
   std::vector<JournalRecord> journal_;
   std::vector<EventRow> events_;

@@ -53,8 +53,15 @@ CREATE TABLE snapshots (
   WITHOUT ROWID;
 )sql";
 
+constexpr char kVersion7[] = R"sql(
+CREATE TABLE checkpoints (
+  vm_id TEXT NOT NULL, name TEXT NOT NULL, record BLOB NOT NULL, PRIMARY KEY (vm_id, name))
+  WITHOUT ROWID;
+)sql";
+
 // What each version adds to the one before it. A step is never changed once it was released.
-constexpr const char* kSteps[] = {kVersion1, kVersion2, kVersion3, kVersion4, kVersion5, kVersion6};
+constexpr const char* kSteps[] = {kVersion1, kVersion2, kVersion3, kVersion4,
+                                  kVersion5, kVersion6, kVersion7};
 static_assert(std::size(kSteps) == kStoreVersion);
 
 // FAILED_PRECONDITION if there are tables, but not those of a store: nothing is added to a file

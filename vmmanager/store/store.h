@@ -61,6 +61,13 @@ struct SnapshotRow {
   std::string record;  // ferry.state.v1.SnapshotRecord
 };
 
+// What is to be remembered of a checkpoint of a VM.
+struct CheckpointRow {
+  std::string vm_id;
+  std::string name;    // one of each in a VM
+  std::string record;  // ferry.state.v1.CheckpointRecord
+};
+
 // One record of a session's commit protocol. Records are hash-chained over the whole journal, so
 // that a lost or altered one is found.
 struct JournalRecord {
@@ -112,7 +119,7 @@ class Store {
   virtual const std::string& journal_id() const = 0;
 
   virtual Task<absl::Status> PutVm(const VmRow& row) = 0;
-  // And what is remembered of its snapshots.
+  // And what is remembered of its snapshots and checkpoints.
   virtual Task<absl::Status> DeleteVm(const std::string& id) = 0;
   virtual Task<absl::StatusOr<std::vector<VmRow>>> ListVms() = 0;
 
@@ -134,6 +141,16 @@ class Store {
   virtual Task<absl::Status> DeleteSnapshot(std::string vm_id, std::string tag) = 0;
   // Of all VMs.
   virtual Task<absl::StatusOr<std::vector<SnapshotRow>>> ListSnapshots() = 0;
+
+  // All of these and the VM's row: all are durable, or none.
+  virtual Task<absl::Status> PutCheckpoints(std::vector<CheckpointRow> rows,
+                                            std::optional<VmRow> vm) = 0;
+  // Puts `others` and the VM's row together with it: all is durable, or nothing.
+  virtual Task<absl::Status> DeleteCheckpoint(std::string vm_id, std::string name,
+                                              std::vector<CheckpointRow> others,
+                                              std::optional<VmRow> vm) = 0;
+  // Of all VMs.
+  virtual Task<absl::StatusOr<std::vector<CheckpointRow>>> ListCheckpoints() = 0;
 
   // Appends and returns the record with sequence and hash filled. When this returns an error the
   // caller must take no step that depends on the record.

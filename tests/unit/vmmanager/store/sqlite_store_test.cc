@@ -152,8 +152,9 @@ TEST_F(SqliteStoreTest, AStoreOfTheFirstReleaseIsTakenOverAndStaysOurs) {
 TEST_F(SqliteStoreTest, AStoreWithoutNotificationsIsBroughtUpToDate) {
   AppendThree();
   Tamper(
-      "DROP TABLE notifications; DROP TABLE snapshots; DROP TABLE containers; "
-      "ALTER TABLE vms DROP COLUMN saved; DROP TABLE jobs; UPDATE store SET version = 1");
+      "DROP TABLE notifications; DROP TABLE checkpoints; DROP TABLE snapshots; "
+      "DROP TABLE containers; ALTER TABLE vms DROP COLUMN saved; DROP TABLE jobs; "
+      "UPDATE store SET version = 1");
   Reopen();
   EXPECT_EQ(Await(store_->ReadJournal("s"))->size(), 3u);
   EXPECT_TRUE(Await(store_->PutNotification({"s", 1, "first", 0})).ok());
@@ -164,8 +165,8 @@ TEST_F(SqliteStoreTest, AStoreWithoutNotificationsIsBroughtUpToDate) {
 TEST_F(SqliteStoreTest, AStoreWithoutContainersIsBroughtUpToDate) {
   ASSERT_TRUE(Await(store_->PutVm({"id", "n", "{}", "{}", "stopped"})).ok());
   Tamper(
-      "DROP TABLE snapshots; DROP TABLE containers; ALTER TABLE vms DROP COLUMN saved; "
-      "DROP TABLE jobs; UPDATE store SET version = 2");
+      "DROP TABLE checkpoints; DROP TABLE snapshots; DROP TABLE containers; "
+      "ALTER TABLE vms DROP COLUMN saved; DROP TABLE jobs; UPDATE store SET version = 2");
   for (int time = 0; time < 2; ++time) {
     Reopen();
     EXPECT_EQ(Await(store_->ListVms())->size(), 1u);
@@ -176,7 +177,9 @@ TEST_F(SqliteStoreTest, AStoreWithoutContainersIsBroughtUpToDate) {
 
 TEST_F(SqliteStoreTest, AStoreWithoutJobsIsBroughtUpToDate) {
   ASSERT_TRUE(Await(store_->PutVm({"id", "n", "{}", "{}", "stopped"})).ok());
-  Tamper("DROP TABLE jobs; DROP TABLE snapshots; UPDATE store SET version = 4");
+  Tamper(
+      "DROP TABLE jobs; DROP TABLE snapshots; DROP TABLE checkpoints; "
+      "UPDATE store SET version = 4");
   for (int time = 0; time < 2; ++time) {
     Reopen();
     EXPECT_EQ(Await(store_->ListVms())->size(), 1u);
@@ -208,7 +211,7 @@ TEST_F(SqliteStoreTest, JobsSurviveAReopenUntilTheyAreDeleted) {
 }
 
 TEST_F(SqliteStoreTest, AStoreWithoutSnapshotsIsBroughtUpToDate) {
-  Tamper("DROP TABLE snapshots; UPDATE store SET version = 5");
+  Tamper("DROP TABLE snapshots; DROP TABLE checkpoints; UPDATE store SET version = 5");
   Reopen();
   EXPECT_TRUE(Await(store_->PutSnapshot({"v", "t", "record"})).ok());
   EXPECT_EQ(Await(store_->ListSnapshots())->size(), 1u);
