@@ -49,6 +49,10 @@ class QemuConformanceFixture : public BackendFixture {
   schema::ComputeSystem Document() override { return {}; }
   std::string Folder() override { return folder_; }
   void MakeQcow2(const std::string& path) override { MakeDisk(path, "qcow2"); }
+  void MakeOverlay(const std::string& path, const std::string& below,
+                   const std::string& format) override {
+    MakeOverlayDisk(path, below, format);
+  }
   void SnapshotDiskAlone(const std::string& path, const std::string& tag) override {
     RunTool({"qemu-img", "snapshot", "-c", tag, path});
   }

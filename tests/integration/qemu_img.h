@@ -32,4 +32,9 @@ inline void MakeDisk(const std::string& path, const char* format) {
   RunTool({"qemu-img", "create", "-q", "-f", format, path, "64M"});
 }
 
+inline void MakeOverlayDisk(const std::string& path, const std::string& below,
+                            const std::string& format) {
+  RunTool({"qemu-img", "create", "-q", "-f", "qcow2", "-b", below, "-F", format, path});
+}
+
 }  // namespace ferry::vm

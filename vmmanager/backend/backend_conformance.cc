@@ -310,6 +310,7 @@ bool RegisterBackendConformance(const char* suite, BackendFixtureFactory factory
   conformance::RegisterEach(suite, factory, conformance::SavingCases());
   conformance::RegisterEach(suite, factory, conformance::MigrationCases());
   conformance::RegisterEach(suite, factory, conformance::SnapshotCases());
+  conformance::RegisterEach(suite, factory, conformance::OverlayCases());
   return true;
 }
 

@@ -21,6 +21,9 @@ class BackendFixture {
   virtual std::string Folder() = 0;
   // Makes an empty qcow2 disk of 64 MiB.
   virtual void MakeQcow2(const std::string& path) = 0;
+  // Makes a qcow2 disk with nothing in it, on top of what is in `below`.
+  virtual void MakeOverlay(const std::string& path, const std::string& below,
+                           const std::string& format) = 0;
   // Writes a snapshot of the disk alone into an image that no system uses.
   virtual void SnapshotDiskAlone(const std::string& path, const std::string& tag) = 0;
   // For one whole case, on the host's clock.

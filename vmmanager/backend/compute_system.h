@@ -14,6 +14,7 @@
 #include "bridge/runtime/unique_fd.h"
 #include "bridge/transport/transport.h"
 #include "vmmanager/backend/backend_info.h"
+#include "vmmanager/backend/overlays.h"
 #include "vmmanager/backend/snapshots.h"
 #include "vmmanager/schema/compute_system.h"
 #include "vmmanager/schema/migration.h"
@@ -112,6 +113,30 @@ class ComputeSystem {
   // closes it; the system must be paused, and stays so. Start() as a migration's destination takes
   // it back. options.save_state_file_path only says where it goes from there.
   virtual Task<absl::Status> Save(const schema::SaveOptions& options, UniqueFd stream) = 0;
+
+  // The same while the guest runs. The system must be paused, and the state is of that instant:
+  // once what changes at once is safe it runs (`on_running` is called then, at most once), and its
+  // memory is written behind its back. Returns when all is written. It can be paused meanwhile, and
+  // stays so; whatever else is asked of it waits. An error with the payload kNothingChanged has
+  // left it paused and the stream empty, and says that this cannot be done here (UNIMPLEMENTED) or
+  // not now; after any other it may run, or have ended.
+  virtual Task<absl::Status> SaveBehind(const schema::SaveOptions& options, UniqueFd stream,
+                                        std::function<void()> on_running) = 0;
+
+  // Lets disks go on in their overlays, all of them at one instant or none. The system runs or is
+  // paused. The document has the new files from then on. After an error none has changed, unless
+  // there was no answer (DEADLINE_EXCEEDED, UNAVAILABLE).
+  virtual Task<absl::Status> AddOverlays(std::vector<DiskOverlay> overlays) = 0;
+  // The reverse, of one disk: what is in the file on top goes into the one below, which the disk
+  // goes on in (of that format: "qcow2" or "raw"). The system runs or is paused; it takes as long
+  // as what there is to be written. Once both files have the same content the system stands still
+  // for a moment: place(true) is awaited, and then the disk goes on in the file below. If either
+  // fails the disk stays in its overlay, and place(false) is awaited, before the system goes on.
+  // May be repeated after an error. FAILED_PRECONDITION if there is nothing below.
+  virtual Task<absl::Status> MergeOverlay(DiskPlace disk, std::string format,
+                                          PlaceDiskFile place) = 0;
+  // Which file each writable disk is written to now.
+  virtual Task<absl::StatusOr<DiskFiles>> ListDiskFiles() = 0;
 
   // Snapshots inside the system's disks. Each call takes as long as the disks do, cannot be
   // cancelled, and stops everything else that is asked of the system meanwhile. An error with the

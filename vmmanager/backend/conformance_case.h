@@ -49,6 +49,7 @@ struct Case {
 std::span<const Case> SavingCases();
 std::span<const Case> MigrationCases();
 std::span<const Case> SnapshotCases();
+std::span<const Case> OverlayCases();
 
 Task<absl::Status> MakeSource(Context& context, bool start = true);
 Task<absl::Status> MakeDestination(Context& context);

@@ -94,6 +94,7 @@ void FakeComputeSystem::Exit(SystemExit::Cause cause, std::string detail) {
 
 Task<absl::Status> FakeComputeSystem::Pause() {
   CO_RETURN_IF_ERROR(co_await script_->Pass("Pause"));
+  if (const std::shared_ptr<AsyncEvent> let_go = let_go_) co_await let_go->Wait();
   if (machine_->state == SystemState::kPaused) co_return absl::OkStatus();
   if (machine_->state != SystemState::kRunning) co_return WrongState("pause");
   SetRunning(false);
@@ -102,6 +103,7 @@ Task<absl::Status> FakeComputeSystem::Pause() {
 
 Task<absl::Status> FakeComputeSystem::Resume() {
   CO_RETURN_IF_ERROR(co_await script_->Pass("Resume"));
+  if (const std::shared_ptr<AsyncEvent> let_go = let_go_) co_await let_go->Wait();
   if (machine_->state == SystemState::kRunning) co_return absl::OkStatus();
   if (machine_->state != SystemState::kPaused || machine_->stage == Stage::kTransferred ||
       machine_->stage == Stage::kTransferring) {

@@ -47,6 +47,8 @@ class FakeScript {
   bridge::HostTransport* guest_transport = nullptr;
   // What is in the disks, which outlive their systems; by path.
   std::map<std::string, std::vector<FakeDiskSnapshot>> snapshots;
+  // What each of the files on top of others is on top of; by path, as if it stood in them.
+  std::map<std::string, std::string> backing_files;
   // A system runs its guest for the first time, so that the guest can dial its host.
   std::function<void(FakeComputeSystem&)> on_first_run;
 
@@ -91,6 +93,11 @@ class FakeComputeSystem final : public ComputeSystem {
   Task<absl::Status> Shutdown() override;
   Task<absl::Status> Terminate() override;
   Task<absl::Status> Save(const schema::SaveOptions& options, UniqueFd stream) override;
+  Task<absl::Status> SaveBehind(const schema::SaveOptions& options, UniqueFd stream,
+                                std::function<void()> on_running) override;
+  Task<absl::Status> AddOverlays(std::vector<DiskOverlay> overlays) override;
+  Task<absl::Status> MergeOverlay(DiskPlace disk, std::string format, PlaceDiskFile place) override;
+  Task<absl::StatusOr<DiskFiles>> ListDiskFiles() override;
   Task<absl::Status> SaveSnapshot(SnapshotOptions options) override;
   Task<absl::Status> LoadSnapshot(SnapshotOptions options) override;
   Task<absl::Status> DeleteSnapshot(std::string tag, std::vector<DiskPlace> disks) override;
@@ -134,6 +141,9 @@ class FakeComputeSystem final : public ComputeSystem {
 
   absl::Status WrongState(const char* verb) const;
   std::map<DiskPlace, schema::Attachment> Disks() const;
+  // nullptr if there is none.
+  schema::Attachment* DiskAt(const DiskPlace& place);
+  absl::Status WriteState(const UniqueFd& stream, uint64_t counter);
   std::vector<DiskSnapshots> Snapshots() const;
   absl::Status CheckSnapshotDisks(const SnapshotOptions& options) const;
   void Tell(schema::MigrationEventName name,
@@ -163,6 +173,8 @@ class FakeComputeSystem final : public ComputeSystem {
   bool cancelled_ = false;
   bool guest_ran_ = false;
   bool blackout_told_ = false;
+  // Set while SaveBehind() runs: once the guest has been let go, or will not be.
+  std::shared_ptr<AsyncEvent> let_go_;
   std::optional<SwitchoverForce> forced_;
 };
 

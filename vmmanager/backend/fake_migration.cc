@@ -109,12 +109,16 @@ Task<absl::Status> FakeComputeSystem::Start(const schema::StartOptions& options,
 Task<absl::Status> FakeComputeSystem::Save(const schema::SaveOptions&, UniqueFd stream) {
   CO_RETURN_IF_ERROR(co_await script_->Pass("Save"));
   if (machine_->state != SystemState::kPaused) co_return WrongState("save");
+  co_return WriteState(stream, machine_->counter);
+}
+
+absl::Status FakeComputeSystem::WriteState(const UniqueFd& stream, uint64_t counter) {
   // A pipe holds that much.
-  const std::string state = Header(kState, machine_->counter, 0);
-  if (::write(stream.get(), state.data(), state.size()) != static_cast<ssize_t>(state.size())) {
-    co_return absl::UnavailableError(StrCat("cannot write the state: ", std::strerror(errno)));
+  const std::string state = Header(kState, counter, 0);
+  if (::write(stream.get(), state.data(), state.size()) == static_cast<ssize_t>(state.size())) {
+    return absl::OkStatus();
   }
-  co_return absl::OkStatus();
+  return absl::UnavailableError(StrCat("cannot write the state: ", std::strerror(errno)));
 }
 
 Task<absl::Status> FakeComputeSystem::InitializeLiveMigrationOnSource(

@@ -1,4 +1,5 @@
 // How backends move systems.
+#include "bridge/runtime/str_cat.h"
 #include "vmmanager/backend/conformance_case.h"
 
 namespace ferry::vm::conformance {

@@ -6,6 +6,7 @@
 
 #include <array>
 #include <csignal>
+#include <functional>
 #include <string>
 #include <thread>
 
@@ -132,7 +133,161 @@ Task<void> WhatWasSavedComesBack(Context& context) {
   EXPECT_GE(*after, *before);
 }
 
+// Loads a state into a destination, which stands still then.
+Task<absl::Status> LoadInto(Context& context, std::string state) {
+  absl::Status made = co_await MakeDestination(context);
+  if (!made.ok()) co_return made;
+  std::thread feed = Feed(context.endpoint.unix_path, std::move(state));
+  const schema::MigrationTransferOptions transfer{MigrationOrigin::kDestination};
+  const TransferHooks hooks;
+  const absl::Status loaded =
+      co_await context.destination->StartLiveMigrationTransfer(transfer, hooks);
+  feed.join();
+  co_return loaded;
+}
+
+// Where the host cannot do it that is told, and nothing has changed.
+Task<bool> IsMissingHere(Context& context, absl::Status saved) {
+  if (!absl::IsUnimplemented(saved)) co_return false;
+  EXPECT_TRUE(saved.GetPayload(kNothingChanged).has_value()) << saved;
+  EXPECT_EQ(co_await StateOf(*context.source), SystemState::kPaused);
+  co_return true;
+}
+
+Task<void> SaveBehindNeedsAPausedSystem(Context& context) {
+  REQUIRE_OK(co_await MakeSource(context));
+  Drain drain;
+  const schema::SaveOptions options;
+  bool ran = false;
+  std::function<void()> on_running = [&ran] { ran = true; };
+  UniqueFd to = drain.TakeEnd();
+  const absl::Status refused =
+      co_await context.source->SaveBehind(options, std::move(to), on_running);
+  EXPECT_EQ(refused.code(), kWrongOrder) << refused;
+  EXPECT_TRUE(refused.GetPayload(kNothingChanged).has_value()) << refused;
+  EXPECT_FALSE(ran);
+  EXPECT_EQ(co_await StateOf(*context.source), SystemState::kRunning);
+}
+
+Task<void> WhatWasSavedBehindIsOfThatInstant(Context& context) {
+  REQUIRE_OK(co_await MakeSource(context));
+  ComputeSystem& system = *context.source;
+  co_await context.fixture.LetRun(system);
+  REQUIRE_OK(co_await system.Pause());
+  const auto before = co_await context.fixture.Progress(system);
+  co_await Told(system);
+  Drain drain;
+  const schema::SaveOptions options;
+  int ran = 0;
+  std::function<void()> on_running = [&ran] { ++ran; };
+  UniqueFd to = drain.TakeEnd();
+  const absl::Status saved = co_await system.SaveBehind(options, std::move(to), on_running);
+  if (co_await IsMissingHere(context, saved)) co_return;
+  REQUIRE_OK(saved);
+  EXPECT_EQ(ran, 1);
+  const std::vector<SystemEvent> told = co_await Told(system);
+  EXPECT_EQ(told.size(), 1u);
+  if (!told.empty()) {
+    EXPECT_EQ(told[0].kind, SystemEvent::Kind::kResumed);
+  }
+  co_await ExpectRuns(context, system);
+  REQUIRE_OK(co_await system.Terminate());
+  std::string state = drain.Join();
+  REQUIRE_OK(co_await LoadInto(context, std::move(state)));
+  const auto after = co_await context.fixture.Progress(*context.destination);
+  EXPECT_EQ(*before, *after);
+  REQUIRE_OK(co_await Finalize(*context.destination, MigrationOrigin::kDestination,
+                               MigrationFinalOperation::kResume));
+  co_await ExpectRuns(context, *context.destination);
+}
+
+struct SavingBehind {
+  absl::Status saved;
+  absl::Status paused = absl::UnknownError("was not asked");
+  AsyncEvent save_over;
+  AsyncEvent pause_over;
+};
+
+Task<void> PauseInto(ComputeSystem* system, SavingBehind* saving) {
+  saving->paused = co_await system->Pause();
+  saving->pause_over.Set();
+}
+
+Task<void> SaveBehindInto(ComputeSystem* system, UniqueFd to, std::function<void()> on_running,
+                          SavingBehind* saving) {
+  const schema::SaveOptions options;
+  saving->saved = co_await system->SaveBehind(options, std::move(to), std::move(on_running));
+  saving->save_over.Set();
+}
+
+Task<void> PauseWhileSavedBehind(Context& context, bool early) {
+  ComputeSystem& system = *context.source;
+  REQUIRE_OK(co_await system.Pause());
+  Drain drain;
+  SavingBehind saving{.save_over = AsyncEvent(context.executor),
+                      .pause_over = AsyncEvent(context.executor)};
+  auto pause = [&] { Spawn(context.executor, PauseInto(&system, &saving)); };
+  std::function<void()> on_running = [&] {
+    if (!early) pause();
+  };
+  UniqueFd to = drain.TakeEnd();
+  Spawn(context.executor, SaveBehindInto(&system, std::move(to), std::move(on_running), &saving));
+  if (early) pause();
+  co_await saving.save_over.Wait();
+  if (early) co_await saving.pause_over.Wait();
+  if (co_await IsMissingHere(context, saving.saved)) co_return;
+  REQUIRE_OK(saving.saved);
+  co_await saving.pause_over.Wait();
+  EXPECT_TRUE(saving.paused.ok()) << saving.paused;
+  EXPECT_EQ(co_await StateOf(system), SystemState::kPaused);
+  REQUIRE_OK(co_await system.Resume());
+  co_await ExpectRuns(context, system);
+}
+
+Task<void> APauseWhileItIsSavedBehindLasts(Context& context) {
+  REQUIRE_OK(co_await MakeSource(context));
+  co_await PauseWhileSavedBehind(context, false);
+}
+
+// The backend has yet to let the guest go.
+Task<void> APauseAtTheBeginningOfSavingBehindLasts(Context& context) {
+  REQUIRE_OK(co_await MakeSource(context));
+  co_await PauseWhileSavedBehind(context, true);
+}
+
+// Whoever reads may give up at any time.
+Task<void> AGuestRunsOnWhenSavingItBehindFails(Context& context) {
+  REQUIRE_OK(co_await MakeSource(context));
+  std::signal(SIGPIPE, SIG_IGN);
+  ComputeSystem& system = *context.source;
+  const schema::SaveOptions options;
+  for (int round = 0; round < 3; ++round) {
+    REQUIRE_OK(co_await system.Pause());
+    int ends[2] = {-1, -1};
+    EXPECT_EQ(::pipe2(ends, O_CLOEXEC), 0);
+    ::close(ends[0]);
+    UniqueFd unread(ends[1]);
+    bool ran = false;
+    std::function<void()> on_running = [&ran] { ran = true; };
+    const absl::Status failed = co_await system.SaveBehind(options, std::move(unread), on_running);
+    if (co_await IsMissingHere(context, failed)) co_return;
+    EXPECT_FALSE(failed.ok());
+    EXPECT_FALSE(failed.GetPayload(kNothingChanged).has_value()) << failed;
+    EXPECT_TRUE(ran);
+    co_await ExpectRuns(context, system);
+  }
+  REQUIRE_OK(co_await system.Pause());
+  Drain drain;
+  UniqueFd to = drain.TakeEnd();
+  REQUIRE_OK(co_await system.Save(options, std::move(to)));
+}
+
 constexpr Case kSavingCases[] = {
+    {"SaveBehindNeedsAPausedSystem", SaveBehindNeedsAPausedSystem},
+    {"WhatWasSavedBehindIsOfThatInstant", WhatWasSavedBehindIsOfThatInstant},
+    {"APauseWhileItIsSavedBehindLasts", APauseWhileItIsSavedBehindLasts},
+    {"APauseAtTheBeginningOfSavingBehindLasts", APauseAtTheBeginningOfSavingBehindLasts},
+    {"AGuestRunsOnWhenSavingItBehindFails", AGuestRunsOnWhenSavingItBehindFails},
     {"SaveNeedsAPausedSystem", SaveNeedsAPausedSystem},
     {"AFailedSaveCostsNothing", AFailedSaveCostsNothing},
     {"WhatWasSavedComesBack", WhatWasSavedComesBack},

@@ -18,6 +18,7 @@ inline constexpr int kSpareQmpFd = 11;
 inline constexpr int kBridgeFd = 12;
 inline constexpr int kConsoleFd = 13;
 inline constexpr int kKeptFd = 14;
+inline constexpr int kStatePipeFd = 15;
 // And its connections to those who serve shared folders, by the folders' numbers.
 inline constexpr int kFirstShareFd = 20;
 

@@ -3,10 +3,13 @@
 #include <boost/json/array.hpp>
 #include <boost/json/serialize.hpp>
 
+#include "absl/cleanup/cleanup.h"
 #include "absl/strings/str_cat.h"
 #include "bridge/runtime/status_macros.h"
 #include "vmmanager/qemu/qemu_command_line.h"
 #include "vmmanager/qemu/qemu_disks.h"
+#include "vmmanager/qemu/qemu_overlays.h"
+#include "vmmanager/qemu/qemu_save_behind.h"
 #include "vmmanager/qemu/qemu_snapshot.h"
 
 namespace ferry::vm {
@@ -49,6 +52,11 @@ absl::Status NoSnapshotNow() {
       "the VM's snapshots cannot be used or changed while it is being migrated"));
 }
 
+absl::Status NoNewFilesNow() {
+  return absl::FailedPreconditionError(
+      "the files of the VM's disks cannot be changed while it is being migrated");
+}
+
 }  // namespace
 
 QemuComputeSystem::QemuComputeSystem(std::shared_ptr<const QemuHost> host, const std::string& id,
@@ -65,6 +73,8 @@ const std::string& QemuComputeSystem::id() const { return parts_->machine->id();
 Task<absl::Status> QemuComputeSystem::Adopt(std::string record) {
   std::shared_ptr<Parts> parts = parts_;
   CO_RETURN_IF_ERROR(co_await parts->machine->Adopt(std::move(record)));
+  // To the recovery of migrations it would look like one.
+  CO_RETURN_IF_ERROR(co_await AwaitQemuBehind(parts->machine));
   co_return co_await parts->migration.Recover();
 }
 
@@ -94,6 +104,8 @@ Task<absl::Status> QemuComputeSystem::Start(const schema::StartOptions& options,
 
 Task<absl::Status> QemuComputeSystem::Pause() {
   std::shared_ptr<Parts> parts = parts_;
+  // QEMU lets the guest go by itself, and would do so after a pause that comes before.
+  if (const std::shared_ptr<AsyncEvent> let_go = parts->let_go) co_await let_go->Wait();
   if (parts->machine->state() == SystemState::kPaused) {
     parts->migration.NoteUserPause();
     co_return absl::OkStatus();
@@ -109,6 +121,8 @@ Task<absl::Status> QemuComputeSystem::Pause() {
 
 Task<absl::Status> QemuComputeSystem::Resume() {
   std::shared_ptr<Parts> parts = parts_;
+  // What QEMU has not written yet must not change.
+  if (const std::shared_ptr<AsyncEvent> let_go = parts->let_go) co_await let_go->Wait();
   if (parts->machine->state() == SystemState::kRunning) co_return absl::OkStatus();
   if (parts->machine->state() != SystemState::kPaused) {
     co_return parts->machine->WrongState("resume it");
@@ -135,23 +149,69 @@ Task<absl::Status> QemuComputeSystem::Terminate() {
 
 Task<absl::Status> QemuComputeSystem::Save(const schema::SaveOptions& options, UniqueFd stream) {
   std::shared_ptr<Parts> parts = parts_;
+  const schema::SaveOptions wanted = options;
   if (parts->migration.active()) {
     co_return absl::FailedPreconditionError("cannot save the VM while it is being migrated");
   }
-  co_return co_await SaveToStream(parts->machine, options, std::move(stream));
+  AsyncMutex::Guard lock = co_await parts->jobs.Lock();
+  co_return co_await SaveToStream(parts->machine, wanted, std::move(stream));
+}
+
+Task<absl::Status> QemuComputeSystem::SaveBehind(const schema::SaveOptions& options,
+                                                 UniqueFd stream,
+                                                 std::function<void()> on_running) {
+  std::shared_ptr<Parts> parts = parts_;
+  const schema::SaveOptions wanted = options;
+  if (parts->migration.active()) {
+    co_return AsNothingChanged(
+        absl::FailedPreconditionError("cannot save the VM while it is being migrated"));
+  }
+  AsyncMutex::Guard lock = co_await parts->jobs.Lock();
+  auto let_go = std::make_shared<AsyncEvent>(parts->machine->host().executor);
+  parts->let_go = let_go;
+  const absl::Cleanup over = [parts, let_go] {
+    parts->let_go.reset();
+    let_go->Set();
+  };
+  std::function<void()> tell = [let_go, on_running = std::move(on_running)] {
+    let_go->Set();
+    if (on_running) on_running();
+  };
+  co_return co_await SaveQemuBehind(parts->machine, wanted, std::move(stream), std::move(tell));
+}
+
+Task<absl::Status> QemuComputeSystem::AddOverlays(std::vector<DiskOverlay> overlays) {
+  std::shared_ptr<Parts> parts = parts_;
+  AsyncMutex::Guard lock = co_await parts->jobs.Lock();
+  if (parts->migration.active()) co_return NoNewFilesNow();
+  co_return co_await AddQemuOverlays(parts->machine, std::move(overlays));
+}
+
+Task<absl::Status> QemuComputeSystem::MergeOverlay(DiskPlace disk, std::string format,
+                                                   PlaceDiskFile place) {
+  std::shared_ptr<Parts> parts = parts_;
+  AsyncMutex::Guard lock = co_await parts->jobs.Lock();
+  if (parts->migration.active()) co_return NoNewFilesNow();
+  co_return co_await MergeQemuOverlay(parts->machine, std::move(disk), std::move(format),
+                                      std::move(place));
+}
+
+Task<absl::StatusOr<DiskFiles>> QemuComputeSystem::ListDiskFiles() {
+  std::shared_ptr<Parts> parts = parts_;
+  co_return co_await ListQemuDiskFiles(parts->machine);
 }
 
 Task<absl::Status> QemuComputeSystem::SaveSnapshot(SnapshotOptions options) {
   std::shared_ptr<Parts> parts = parts_;
   if (parts->migration.active()) co_return NoSnapshotNow();
-  AsyncMutex::Guard lock = co_await parts->snapshots.Lock();
+  AsyncMutex::Guard lock = co_await parts->jobs.Lock();
   co_return co_await SaveQemuSnapshot(parts->machine, std::move(options));
 }
 
 Task<absl::Status> QemuComputeSystem::LoadSnapshot(SnapshotOptions options) {
   std::shared_ptr<Parts> parts = parts_;
   if (parts->migration.active()) co_return NoSnapshotNow();
-  AsyncMutex::Guard lock = co_await parts->snapshots.Lock();
+  AsyncMutex::Guard lock = co_await parts->jobs.Lock();
   co_return co_await LoadQemuSnapshot(parts->machine, std::move(options));
 }
 
@@ -159,7 +219,7 @@ Task<absl::Status> QemuComputeSystem::DeleteSnapshot(std::string tag,
                                                      std::vector<DiskPlace> disks) {
   std::shared_ptr<Parts> parts = parts_;
   if (parts->migration.active()) co_return NoSnapshotNow();
-  AsyncMutex::Guard lock = co_await parts->snapshots.Lock();
+  AsyncMutex::Guard lock = co_await parts->jobs.Lock();
   co_return co_await DeleteQemuSnapshot(parts->machine, std::move(tag), std::move(disks));
 }
 
@@ -174,7 +234,9 @@ Task<absl::Status> QemuComputeSystem::Modify(const schema::ModifySettingRequest&
     co_return absl::FailedPreconditionError(
         "cannot change the VM's devices while it is being migrated");
   }
-  co_return co_await ModifyDisks(parts->machine, request);
+  const schema::ModifySettingRequest wanted = request;
+  AsyncMutex::Guard lock = co_await parts->jobs.Lock();
+  co_return co_await ModifyDisks(parts->machine, wanted);
 }
 
 Task<absl::StatusOr<schema::Properties>> QemuComputeSystem::GetProperties(
@@ -210,7 +272,9 @@ Task<absl::StatusOr<schema::Properties>> QemuComputeSystem::GetProperties(
 Task<absl::Status> QemuComputeSystem::InitializeLiveMigrationOnSource(
     const schema::MigrationInitializeOptions& options) {
   std::shared_ptr<Parts> parts = parts_;
-  co_return co_await parts->migration.Initialize(options);
+  const schema::MigrationInitializeOptions wanted = options;
+  AsyncMutex::Guard lock = co_await parts->jobs.Lock();
+  co_return co_await parts->migration.Initialize(wanted);
 }
 
 Task<absl::Status> QemuComputeSystem::StartLiveMigrationOnSource(

@@ -29,6 +29,11 @@ class QemuComputeSystem : public ComputeSystem {
   Task<absl::Status> Shutdown() override;
   Task<absl::Status> Terminate() override;
   Task<absl::Status> Save(const schema::SaveOptions& options, UniqueFd stream) override;
+  Task<absl::Status> SaveBehind(const schema::SaveOptions& options, UniqueFd stream,
+                                std::function<void()> on_running) override;
+  Task<absl::Status> AddOverlays(std::vector<DiskOverlay> overlays) override;
+  Task<absl::Status> MergeOverlay(DiskPlace disk, std::string format, PlaceDiskFile place) override;
+  Task<absl::StatusOr<DiskFiles>> ListDiskFiles() override;
   Task<absl::Status> SaveSnapshot(SnapshotOptions options) override;
   Task<absl::Status> LoadSnapshot(SnapshotOptions options) override;
   Task<absl::Status> DeleteSnapshot(std::string tag, std::vector<DiskPlace> disks) override;
@@ -54,10 +59,12 @@ class QemuComputeSystem : public ComputeSystem {
   // The machine with its migration. Running calls hold it, so it may outlive this object.
   struct Parts : std::enable_shared_from_this<Parts> {
     Parts(std::shared_ptr<QemuMachine> m)
-        : machine(std::move(m)), migration(*machine), snapshots(machine->host().executor) {}
+        : machine(std::move(m)), migration(*machine), jobs(machine->host().executor) {}
     std::shared_ptr<QemuMachine> machine;
     QemuMigration migration;
-    AsyncMutex snapshots;  // one job at a time
+    AsyncMutex jobs;  // one at a time: what works on the disks, or writes the state
+    // Set while SaveBehind() runs: once QEMU has let the guest go, or will not.
+    std::shared_ptr<AsyncEvent> let_go;
   };
   std::shared_ptr<Parts> parts_;
 };

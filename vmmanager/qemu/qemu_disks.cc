@@ -1,8 +1,10 @@
 #include "vmmanager/qemu/qemu_disks.h"
 
 #include "absl/strings/str_cat.h"
+#include "absl/strings/str_join.h"
 #include "absl/strings/str_split.h"
 #include "bridge/runtime/status_macros.h"
+#include "vmmanager/qemu/disk_nodes.h"
 #include "vmmanager/qemu/qemu_command_line.h"
 
 namespace ferry::vm {
@@ -46,12 +48,13 @@ Task<absl::Status> Run(QemuMachine* machine, std::string command, json::object a
   co_return (co_await machine->Command(std::move(command), std::move(arguments))).status();
 }
 
+// Of a disk whose device is gone, with all files that were put on top of it.
 Task<absl::Status> RemoveNodes(QemuMachine* machine, std::string stem) {
-  json::object format = {{"node-name", absl::StrCat(stem, "-fmt")}};
-  absl::Status status = co_await Run(machine, "blockdev-del", std::move(format));
-  json::object file = {{"node-name", absl::StrCat(stem, "-file")}};
-  absl::Status file_status = co_await Run(machine, "blockdev-del", std::move(file));
-  co_return status.ok() ? file_status : status;
+  CO_ASSIGN_OR_RETURN(const std::vector<std::string> kept,
+                      co_await DropUnusedNodes(machine, std::move(stem)));
+  if (kept.empty()) co_return absl::OkStatus();
+  co_return absl::InternalError(
+      absl::StrCat("QEMU still uses what the disk was: ", absl::StrJoin(kept, ", ")));
 }
 
 Task<absl::Status> AddDisk(QemuMachine* machine, Place place, schema::Attachment disk) {
@@ -96,10 +99,8 @@ Task<absl::Status> RemoveDisk(QemuMachine* machine, Place place) {
   const absl::Status unplugged = co_await machine->RemoveDevice(stem);
   // A device that QEMU does not have was on its way when a daemon died, and so may its nodes have
   // been.
-  const bool missing = absl::IsNotFound(unplugged);
-  if (!missing) CO_RETURN_IF_ERROR(unplugged);
-  const absl::Status removed = co_await RemoveNodes(machine, stem);
-  if (!missing) CO_RETURN_IF_ERROR(removed);
+  if (!absl::IsNotFound(unplugged)) CO_RETURN_IF_ERROR(unplugged);
+  CO_RETURN_IF_ERROR(co_await RemoveNodes(machine, stem));
   attachments.erase(place.lun);
   co_return absl::OkStatus();
 }

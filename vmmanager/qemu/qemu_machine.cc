@@ -1,5 +1,6 @@
 #include "vmmanager/qemu/qemu_machine.h"
 
+#include <fcntl.h>
 #include <spdlog/spdlog.h>
 #include <sys/stat.h>
 #include <unistd.h>
@@ -21,6 +22,7 @@
 #include "vmmanager/qemu/qemu_command_line.h"
 #include "vmmanager/qemu/qemu_migration_settings.h"
 #include "vmmanager/qemu/snapshot_job.h"
+#include "vmmanager/qemu/stream_relay.h"
 #include "vmmanager/qemu/unix_socket.h"
 
 namespace ferry::vm {
@@ -37,6 +39,7 @@ constexpr milliseconds kKillDeadline{10'000};
 constexpr milliseconds kLastWordsDeadline{1'000};
 constexpr milliseconds kUnplugDeadline{10'000};
 constexpr size_t kLastWordsBytes = 1024;
+constexpr int kPipeBytes = 1 << 20;
 constexpr char kSpareQmpName[] = "qmp-spare";
 constexpr char kBridgeName[] = "bridge";
 constexpr char kConsoleName[] = "console";
@@ -147,6 +150,12 @@ absl::Status QemuMachine::StartProcess(bool incoming) {
   const int kept = host_->config.kept ? host_->config.kept->of(id_) : -1;
   keeps_descriptor_ = kept >= 0;
   if (keeps_descriptor_) spec.descriptors[kKeptFd] = kept;
+  int pipe[2] = {-1, -1};
+  if (::pipe2(pipe, O_CLOEXEC) != 0) return absl::ErrnoToStatus(errno, "cannot make a pipe");
+  const UniqueFd read(pipe[0]);
+  const UniqueFd write(pipe[1]);
+  spec.descriptors[kStatePipeFd] = read.get();
+  keeps_pipe_ = true;
   spec.stderr_path = absl::StrCat(folder_, "/", kStderrName);
   spec.user = host_->config.user;
   spec.niceness = host_->config.niceness;
@@ -215,13 +224,11 @@ void QemuMachine::OpenLink() { link_->transport().ResumeReading(); }
 
 std::string QemuMachine::adoption_record() const {
   if (!process_) return {};
-  const json::object record = {{"pid", process_->pid()},
-                               {"start_time", process_->start_time()},
-                               {"boot_id", BootId()},
-                               {"folder", folder_},
-                               {"cgroup", cgroup_},
-                               {"keeps_descriptor", keeps_descriptor_},
-                               {"folder_servers", folder_servers_.Record()}};
+  const json::object record = {
+      {"pid", process_->pid()},    {"start_time", process_->start_time()},
+      {"boot_id", BootId()},       {"folder", folder_},
+      {"cgroup", cgroup_},         {"keeps_descriptor", keeps_descriptor_},
+      {"keeps_pipe", keeps_pipe_}, {"folder_servers", folder_servers_.Record()}};
   return json::serialize(record);
 }
 
@@ -245,6 +252,10 @@ Task<absl::Status> QemuMachine::Adopt(std::string record) {
   folder_ = TextAt(*fields, "folder");
   cgroup_ = TextAt(*fields, "cgroup");
   CO_ASSIGN_OR_RETURN(folder_fd_, OpenFolder(folder_));
+  const json::value* pipe = fields->if_contains("keeps_pipe");
+  keeps_pipe_ = pipe != nullptr && pipe->is_bool() && pipe->get_bool();
+  // It may not answer before that.
+  DrainStatePipe();
   CO_RETURN_IF_ERROR(ConnectMonitor());
   // It may still be at a snapshot that a former daemon asked for.
   const uint64_t memory_mb = document_.virtual_machine.compute_topology.memory.size_in_mb;
@@ -269,6 +280,32 @@ Task<absl::Status> QemuMachine::Adopt(std::string record) {
   if (run_state == "shutdown") ferry::Spawn(host_->executor, EndLater(self, Cause::kShutdown));
   if (run_state == "guest-panicked") ferry::Spawn(host_->executor, EndLater(self, Cause::kPanic));
   co_return absl::OkStatus();
+}
+
+absl::StatusOr<QemuMachine::PipeEnds> QemuMachine::OpenStatePipe() {
+  if (!keeps_pipe_ || !process_) {
+    return absl::UnimplementedError("the VM was started by an older ferryd");
+  }
+  PipeEnds ends;
+  auto taken = process_->TakeDescriptor(kStatePipeFd);
+  if (!taken.ok()) return absl::UnimplementedError(taken.status().message());
+  ends.read = *std::move(taken);
+  const std::string itself = absl::StrCat("/proc/self/fd/", ends.read.get());
+  ends.write.Reset(::open(itself.c_str(), O_WRONLY | O_CLOEXEC | O_NONBLOCK));
+  if (!ends.write.valid()) return absl::ErrnoToStatus(errno, "cannot open a pipe");
+  // QEMU waits there for room.
+  ::fcntl(ends.write.get(), F_SETFL, 0);
+  // As much as may be; it works with less.
+  ::fcntl(ends.read.get(), F_SETPIPE_SZ, kPipeBytes);
+  return ends;
+}
+
+void QemuMachine::DrainStatePipe() {
+  if (!keeps_pipe_) return;
+  auto read = process_->TakeDescriptor(kStatePipeFd);
+  UniqueFd nowhere(::open("/dev/null", O_WRONLY | O_CLOEXEC));
+  if (!read.ok() || !nowhere.valid()) return;
+  StreamRelay(host_->executor, *std::move(read), std::move(nowhere)).Start();
 }
 
 void QemuMachine::TakeBackKept() {
@@ -415,10 +452,15 @@ Task<void> QemuMachine::TellLost(std::shared_ptr<QemuMachine> self, std::string 
                 what);
 }
 
+uint64_t QemuMachine::AddEventTap(std::function<void(const QmpEvent&)> tap) {
+  event_taps_[++next_tap_] = std::move(tap);
+  return next_tap_;
+}
+
 void QemuMachine::HandleEvent(const QmpEvent& event) {
   const auto when = SteadyTimeOf(event.wall_time, std::chrono::system_clock::now(),
                                  std::chrono::steady_clock::now());
-  if (const auto tap = event_tap_) tap(event);
+  for (const auto& [number, tap] : std::map(event_taps_)) tap(event);
   if (event.name == "STOP" || event.name == "RESUME") {
     const bool running = event.name == "RESUME";
     state_ = running ? SystemState::kRunning : SystemState::kPaused;

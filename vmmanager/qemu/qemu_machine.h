@@ -3,7 +3,9 @@
 #include <boost/json/object.hpp>
 #include <boost/json/value.hpp>
 #include <chrono>
+#include <cstdint>
 #include <functional>
+#include <map>
 #include <memory>
 #include <optional>
 #include <set>
@@ -78,8 +80,18 @@ class QemuMachine : public std::enable_shared_from_this<QemuMachine> {
   // While `limit` is set QEMU is at work in its main loop and answers nobody: commands wait that
   // long at least. The end of a job that was never answered must not be taken for QEMU's death.
   void ExpectSilence(std::optional<milliseconds> limit) { silence_ = limit; }
-  // Hears every event of QEMU, before anything is made of it; null: nobody does.
-  void set_event_tap(std::function<void(const QmpEvent&)> tap) { event_tap_ = std::move(tap); }
+  // Lets `tap` hear every event of QEMU, before anything is made of it, until its number is given
+  // back.
+  uint64_t AddEventTap(std::function<void(const QmpEvent&)> tap);
+  void RemoveEventTap(uint64_t number) { event_taps_.erase(number); }
+  // Ends of a pipe of which QEMU keeps the reading one, so that what QEMU writes there neither
+  // breaks nor stands still for ever when a daemon dies: the next one reads it to its end.
+  // UNIMPLEMENTED if an older ferryd has started this QEMU, or the kernel hands nothing out.
+  struct PipeEnds {
+    UniqueFd read;
+    UniqueFd write;
+  };
+  absl::StatusOr<PipeEnds> OpenStatePipe();
   // How much QEMU has written to its standard error so far, and what it wrote since.
   uint64_t WordsSoFar() const;
   std::string WordsSince(uint64_t offset) const;
@@ -144,6 +156,8 @@ class QemuMachine : public std::enable_shared_from_this<QemuMachine> {
   absl::Status ConnectMonitor();
   absl::Status AttachLink();
   void TakeBackKept();
+  // Nobody wants what a former daemon had QEMU write.
+  void DrainStatePipe();
   void AttachConsole();
   void HandleEvent(const QmpEvent& event);
   void HandleEnd(const ProcessEnd& end);
@@ -160,6 +174,7 @@ class QemuMachine : public std::enable_shared_from_this<QemuMachine> {
   std::unique_ptr<QemuProcess> process_;
   FolderServers folder_servers_;
   bool keeps_descriptor_ = false;
+  bool keeps_pipe_ = false;
   std::shared_ptr<QmpClient> qmp_;
   std::shared_ptr<ConsoleLog> console_;  // nullptr: nobody listens
   AsyncQueue<SystemEvent> events_;
@@ -175,7 +190,8 @@ class QemuMachine : public std::enable_shared_from_this<QemuMachine> {
   std::string last_words_;  // kept when the folder goes
   bool detached_ = false;
   std::optional<milliseconds> silence_;
-  std::function<void(const QmpEvent&)> event_tap_;
+  std::map<uint64_t, std::function<void(const QmpEvent&)>> event_taps_;
+  uint64_t next_tap_ = 0;
 };
 
 }  // namespace ferry::vm

@@ -23,7 +23,4 @@ Task<absl::Status> DeleteQemuSnapshot(std::shared_ptr<QemuMachine> machine, std:
 Task<absl::StatusOr<std::vector<DiskSnapshots>>> ListQemuSnapshots(
     std::shared_ptr<QemuMachine> machine);
 
-// The name of the block node that a disk's snapshots are in; NOT_FOUND if there is no such disk.
-absl::StatusOr<std::string> SnapshotNodeOf(QemuMachine& machine, const DiskPlace& place);
-
 }  // namespace ferry::vm

@@ -195,8 +195,9 @@ Task<SnapshotJobEnd> RunSnapshotJob(std::shared_ptr<QemuMachine> machine, Snapsh
   end.status = co_await DismissFormer(machine.get(), job.id);
   if (!end.status.ok()) co_return end;
   auto course = std::make_shared<Course>(machine->host().executor, job.id);
-  machine->set_event_tap([course](const QmpEvent& event) { course->Hear(event); });
-  const absl::Cleanup untap = [machine] { machine->set_event_tap(nullptr); };
+  const uint64_t tap =
+      machine->AddEventTap([course](const QmpEvent& event) { course->Hear(event); });
+  const absl::Cleanup untap = [machine, tap] { machine->RemoveEventTap(tap); };
   auto first = co_await (Drive(machine.get(), &job, course) || AwaitQemusEnd(machine));
   end.status = first.index() == 0 ? std::get<0>(first) : machine->WithLastWords(std::get<1>(first));
   end.course = course->steps;

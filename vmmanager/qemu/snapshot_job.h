@@ -34,8 +34,7 @@ milliseconds SnapshotDeadline(uint64_t memory_mb);
 
 // Runs the job to its end and dismisses it, also when it failed. QEMU does the work in its main
 // loop: its monitor is silent meanwhile and the guest stands still; there is no progress, and a
-// cancellation would be heard only when the job is over. Nothing else may use the machine's event
-// tap meanwhile.
+// cancellation would be heard only when the job is over.
 Task<SnapshotJobEnd> RunSnapshotJob(std::shared_ptr<QemuMachine> machine, SnapshotJob job);
 
 // What QEMU's text for a failed job means. `words`: what it wrote meanwhile; may be empty.

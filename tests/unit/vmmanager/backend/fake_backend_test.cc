@@ -32,6 +32,10 @@ class FakeFixture final : public BackendFixture {
     co_return;
   }
   void MakeQcow2(const std::string& path) override { std::ofstream(path) << "disk"; }
+  void MakeOverlay(const std::string& path, const std::string& below, const std::string&) override {
+    MakeQcow2(path);
+    backend_a_.script().backing_files[path] = below;
+  }
   void SnapshotDiskAlone(const std::string& path, const std::string& tag) override {
     backend_a_.script().snapshots[path].push_back({{tag, 0, 1}, 0});
   }

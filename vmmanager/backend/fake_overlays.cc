@@ -1,0 +1,123 @@
+// The fake's files on top of its disks, and its saving while the guest runs.
+#include <set>
+#include <utility>
+
+#include "absl/cleanup/cleanup.h"
+#include "bridge/runtime/status_macros.h"
+#include "bridge/runtime/str_cat.h"
+#include "vmmanager/backend/fake_backend.h"
+
+namespace ferry::vm {
+
+namespace {
+
+bool IsThere(schema::SystemState state) {
+  return state == schema::SystemState::kRunning || state == schema::SystemState::kPaused;
+}
+
+}  // namespace
+
+schema::Attachment* FakeComputeSystem::DiskAt(const DiskPlace& place) {
+  auto& scsi = machine_->document.virtual_machine.devices.scsi;
+  if (const auto controller = scsi.find(place.controller); controller != scsi.end()) {
+    auto& attachments = controller->second.attachments;
+    const auto disk = attachments.find(place.lun);
+    if (disk != attachments.end()) return &disk->second;
+  }
+  const auto added = machine_->disks.find(
+      StrCat("VirtualMachine/Devices/Scsi/", place.controller, "/Attachments/", place.lun));
+  return added == machine_->disks.end() ? nullptr : &added->second;
+}
+
+// The scripts "SaveBehind" and "SaveBehindRunning" make it fail before and after the guest runs.
+Task<absl::Status> FakeComputeSystem::SaveBehind(const schema::SaveOptions&, UniqueFd stream,
+                                                 std::function<void()> on_running) {
+  if (machine_->state != schema::SystemState::kPaused) {
+    co_return AsNothingChanged(WrongState("be saved while it runs; pause it first"));
+  }
+  auto let_go = std::make_shared<AsyncEvent>(executor_);
+  let_go_ = let_go;
+  const absl::Cleanup over = [this, let_go] {
+    let_go_.reset();
+    let_go->Set();
+  };
+  CO_RETURN_IF_ERROR(AsNothingChanged(co_await script_->Pass("SaveBehind")));
+  if (exited_) co_return WrongState("be saved while it runs");
+  const uint64_t then = machine_->counter;
+  SetRunning(true);
+  let_go->Set();
+  if (on_running) on_running();
+  CO_RETURN_IF_ERROR(co_await script_->Pass("SaveBehindRunning"));
+  if (exited_) co_return absl::UnavailableError("the VM ended while it was saved");
+  co_return WriteState(stream, then);
+}
+
+Task<absl::Status> FakeComputeSystem::AddOverlays(std::vector<DiskOverlay> overlays) {
+  if (!IsThere(machine_->state)) co_return WrongState("go on in new files");
+  std::set<DiskPlace> named;
+  for (const DiskOverlay& overlay : overlays) {
+    const schema::Attachment* disk = DiskAt(overlay.disk);
+    if (disk == nullptr) {
+      co_return absl::NotFoundError(StrCat("there is no disk at ", ToText(overlay.disk)));
+    }
+    if (!named.insert(overlay.disk).second) {
+      co_return absl::InvalidArgumentError(
+          StrCat("the disk at ", ToText(overlay.disk), " is named twice"));
+    }
+    if (disk->read_only) {
+      co_return absl::FailedPreconditionError(
+          StrCat("the disk at ", ToText(overlay.disk), " is only read"));
+    }
+  }
+  CO_RETURN_IF_ERROR(co_await script_->Pass("AddOverlays"));
+  if (exited_) co_return WrongState("go on in new files");
+  for (const DiskOverlay& overlay : overlays) {
+    schema::Attachment& disk = *DiskAt(overlay.disk);
+    script_->backing_files[overlay.file] = disk.path;
+    disk.path = overlay.file;
+    disk.format = "qcow2";
+  }
+  co_return absl::OkStatus();
+}
+
+Task<absl::Status> FakeComputeSystem::MergeOverlay(DiskPlace place, std::string format,
+                                                   PlaceDiskFile put) {
+  if (!IsThere(machine_->state)) co_return WrongState("merge its files");
+  const schema::Attachment* before = DiskAt(place);
+  if (before == nullptr) {
+    co_return absl::NotFoundError(StrCat("there is no disk at ", ToText(place)));
+  }
+  const auto below = script_->backing_files.find(before->path);
+  if (below == script_->backing_files.end()) {
+    co_return absl::FailedPreconditionError(
+        StrCat("the disk at ", ToText(place), " has no file below ", before->path));
+  }
+  const std::string file = below->second;
+  CO_RETURN_IF_ERROR(co_await script_->Pass("MergeOverlay"));
+  if (exited_) co_return WrongState("merge its files");
+  const bool ran = machine_->state == schema::SystemState::kRunning;
+  if (ran) SetRunning(false);
+  absl::Status may;
+  if (put) may = co_await put(true);
+  if (may.ok()) may = co_await script_->Pass("MergeOverlaySwitch");
+  if (exited_) co_return WrongState("merge its files");
+  if (!may.ok() && put) (void)co_await put(false);
+  if (ran) SetRunning(true);
+  CO_RETURN_IF_ERROR(may);
+  schema::Attachment& disk = *DiskAt(place);
+  disk.path = file;
+  disk.format = std::move(format);
+  co_return absl::OkStatus();
+}
+
+Task<absl::StatusOr<DiskFiles>> FakeComputeSystem::ListDiskFiles() {
+  CO_RETURN_IF_ERROR(co_await script_->Pass("ListDiskFiles"));
+  if (!IsThere(machine_->state)) co_return WrongState("be asked for its files");
+  DiskFiles files;
+  for (const auto& [place, disk] : Disks()) {
+    if (!disk.read_only) files[place] = disk.path;
+  }
+  co_return files;
+}
+
+}  // namespace ferry::vm

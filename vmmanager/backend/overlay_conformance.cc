@@ -1,0 +1,213 @@
+// How backends let disks go on in files on top of what they are.
+#include "bridge/runtime/str_cat.h"
+#include "vmmanager/backend/conformance_case.h"
+
+namespace ferry::vm::conformance {
+namespace {
+
+using schema::SystemState;
+
+DiskPlace DiskAt(const char* lun) { return {.controller = "0", .lun = lun}; }
+
+std::string FileOf(Context& context, const std::string& name) {
+  return StrCat(context.fixture.Folder(), "/", name);
+}
+
+// Two disks that are written to, and one that is only read.
+schema::ComputeSystem DocumentWithDisks(Context& context) {
+  schema::ComputeSystem document = context.fixture.Document();
+  auto& disks = document.virtual_machine.devices.scsi["0"].attachments;
+  for (const char* lun : {"0", "1", "2"}) disks[lun].path = FileOf(context, lun);
+  disks["1"].format = "raw";
+  disks["2"].read_only = true;
+  return document;
+}
+
+Task<absl::Status> MakeWith(Context& context, schema::ComputeSystem document) {
+  auto made = co_await context.fixture.source().Create(kVmId, document);
+  if (!made.ok()) co_return made.status();
+  context.source = *std::move(made);
+  const schema::StartOptions options;
+  co_return co_await context.source->Start(options, nullptr);
+}
+
+Task<absl::Status> MakeWithDisks(Context& context) {
+  for (const char* lun : {"0", "1", "2"}) context.fixture.MakeQcow2(FileOf(context, lun));
+  schema::ComputeSystem document = DocumentWithDisks(context);
+  co_return co_await MakeWith(context, std::move(document));
+}
+
+Task<absl::Status> GoOnIn(Context& context, const char* lun, std::string file, std::string below,
+                          std::string format) {
+  context.fixture.MakeOverlay(file, below, format);
+  std::vector<DiskOverlay> overlays = {{DiskAt(lun), std::move(file)}};
+  co_return co_await context.source->AddOverlays(std::move(overlays));
+}
+
+Task<absl::Status> MergeAt(Context& context, const char* lun, std::string format) {
+  DiskPlace place = DiskAt(lun);
+  PlaceDiskFile nothing;
+  co_return co_await context.source->MergeOverlay(std::move(place), std::move(format),
+                                                  std::move(nothing));
+}
+
+Task<std::string> FileAt(Context& context, const char* lun) {
+  const auto files = co_await context.source->ListDiskFiles();
+  EXPECT_TRUE(files.ok()) << files.status();
+  if (!files.ok() || !files->contains(DiskAt(lun))) co_return "none";
+  co_return files->at(DiskAt(lun));
+}
+
+void ExpectIs(const absl::Status& status, absl::StatusCode code, const std::string& text) {
+  EXPECT_EQ(status.code(), code) << status;
+  EXPECT_NE(status.message().find(text), absl::string_view::npos) << status;
+}
+
+Task<void> ThereAndBack(Context& context, SystemState state) {
+  for (const char* lun : {"0", "1"}) {
+    context.fixture.MakeOverlay(FileOf(context, StrCat(lun, ".over")), FileOf(context, lun),
+                                lun[0] == '0' ? "qcow2" : "raw");
+  }
+  std::vector<DiskOverlay> overlays = {{DiskAt("0"), FileOf(context, "0.over")},
+                                       {DiskAt("1"), FileOf(context, "1.over")}};
+  REQUIRE_OK(co_await context.source->AddOverlays(std::move(overlays)));
+  EXPECT_EQ(co_await FileAt(context, "0"), FileOf(context, "0.over"));
+  EXPECT_EQ(co_await FileAt(context, "1"), FileOf(context, "1.over"));
+  EXPECT_EQ(co_await FileAt(context, "2"), "none");
+  EXPECT_EQ(co_await StateOf(*context.source), state);
+  REQUIRE_OK(co_await MergeAt(context, "0", "qcow2"));
+  EXPECT_EQ(co_await FileAt(context, "0"), FileOf(context, "0"));
+  EXPECT_EQ(co_await FileAt(context, "1"), FileOf(context, "1.over"));
+  REQUIRE_OK(co_await MergeAt(context, "1", "raw"));
+  EXPECT_EQ(co_await FileAt(context, "1"), FileOf(context, "1"));
+  EXPECT_EQ(co_await StateOf(*context.source), state);
+}
+
+Task<void> DisksGoOnInOverlaysAndComeBack(Context& context) {
+  REQUIRE_OK(co_await MakeWithDisks(context));
+  co_await ThereAndBack(context, SystemState::kRunning);
+  co_await ExpectRuns(context, *context.source);
+}
+
+Task<void> DisksGoOnInOverlaysOfAPausedSystem(Context& context) {
+  REQUIRE_OK(co_await MakeWithDisks(context));
+  REQUIRE_OK(co_await context.source->Pause());
+  co_await ThereAndBack(context, SystemState::kPaused);
+  REQUIRE_OK(co_await context.source->Resume());
+  co_await ExpectRuns(context, *context.source);
+}
+
+Task<void> OverlaysLieOnEachOther(Context& context) {
+  REQUIRE_OK(co_await MakeWithDisks(context));
+  const std::string base = FileOf(context, "0");
+  const std::string first = FileOf(context, "a");
+  const std::string second = FileOf(context, "b");
+  const std::string third = FileOf(context, "c");
+  REQUIRE_OK(co_await GoOnIn(context, "0", first, base, "qcow2"));
+  REQUIRE_OK(co_await GoOnIn(context, "0", second, first, "qcow2"));
+  REQUIRE_OK(co_await MergeAt(context, "0", "qcow2"));
+  EXPECT_EQ(co_await FileAt(context, "0"), first);
+  REQUIRE_OK(co_await GoOnIn(context, "0", third, first, "qcow2"));
+  EXPECT_EQ(co_await FileAt(context, "0"), third);
+  REQUIRE_OK(co_await MergeAt(context, "0", "qcow2"));
+  REQUIRE_OK(co_await MergeAt(context, "0", "qcow2"));
+  EXPECT_EQ(co_await FileAt(context, "0"), base);
+}
+
+Task<void> WhatOverlaysCannotDoIsRefused(Context& context) {
+  REQUIRE_OK(co_await MakeWithDisks(context));
+  ComputeSystem& system = *context.source;
+  context.fixture.MakeOverlay(FileOf(context, "x"), FileOf(context, "0"), "qcow2");
+  std::vector<DiskOverlay> overlays = {{DiskAt("0"), FileOf(context, "x")},
+                                       {DiskAt("7"), FileOf(context, "y")}};
+  ExpectIs(co_await system.AddOverlays(overlays), absl::StatusCode::kNotFound, "Scsi/0/7");
+  overlays[1].disk = DiskAt("2");
+  ExpectIs(co_await system.AddOverlays(overlays), kWrongOrder, "Scsi/0/2");
+  overlays[1].disk = DiskAt("0");
+  ExpectIs(co_await system.AddOverlays(overlays), absl::StatusCode::kInvalidArgument, "twice");
+  ExpectIs(co_await MergeAt(context, "0", "qcow2"), kWrongOrder, "no file below");
+  ExpectIs(co_await MergeAt(context, "7", "qcow2"), absl::StatusCode::kNotFound, "Scsi/0/7");
+  EXPECT_EQ(co_await FileAt(context, "0"), FileOf(context, "0"));
+  // What was refused is not held on to.
+  overlays.pop_back();
+  REQUIRE_OK(co_await system.AddOverlays(overlays));
+}
+
+Task<void> AnAdoptedSystemHasItsOverlays(Context& context) {
+  REQUIRE_OK(co_await MakeWithDisks(context));
+  const std::string over = FileOf(context, "over");
+  REQUIRE_OK(co_await GoOnIn(context, "0", over, FileOf(context, "0"), "qcow2"));
+  const std::string record = context.source->adoption_record();
+  schema::ComputeSystem document = DocumentWithDisks(context);
+  document.virtual_machine.devices.scsi["0"].attachments["0"].path = over;
+  context.source.reset();  // as if the daemon had died
+  auto adopted = co_await context.fixture.source().Adopt(kVmId, document, record);
+  REQUIRE_OK(adopted.status());
+  context.source = *std::move(adopted);
+  EXPECT_EQ(co_await FileAt(context, "0"), over);
+  const std::string next = FileOf(context, "next");
+  REQUIRE_OK(co_await GoOnIn(context, "0", next, over, "qcow2"));
+  REQUIRE_OK(co_await MergeAt(context, "0", "qcow2"));
+  REQUIRE_OK(co_await MergeAt(context, "0", "qcow2"));
+  EXPECT_EQ(co_await FileAt(context, "0"), FileOf(context, "0"));
+}
+
+// What is below was found in the file itself.
+Task<void> ASystemStartedOnAnOverlayIsMerged(Context& context) {
+  for (const char* lun : {"0", "1", "2"}) context.fixture.MakeQcow2(FileOf(context, lun));
+  const std::string over = FileOf(context, "over");
+  context.fixture.MakeOverlay(over, FileOf(context, "0"), "qcow2");
+  schema::ComputeSystem document = DocumentWithDisks(context);
+  document.virtual_machine.devices.scsi["0"].attachments["0"].path = over;
+  REQUIRE_OK(co_await MakeWith(context, std::move(document)));
+  EXPECT_EQ(co_await FileAt(context, "0"), over);
+  REQUIRE_OK(co_await MergeAt(context, "0", "qcow2"));
+  EXPECT_EQ(co_await FileAt(context, "0"), FileOf(context, "0"));
+  const std::string next = FileOf(context, "next");
+  REQUIRE_OK(co_await GoOnIn(context, "0", next, FileOf(context, "0"), "qcow2"));
+  EXPECT_EQ(co_await FileAt(context, "0"), next);
+}
+
+Task<absl::Status> ChangeDiskAt(Context& context, std::string type, std::string file) {
+  schema::ModifySettingRequest request;
+  request.request_type = std::move(type);
+  request.resource_path = "VirtualMachine/Devices/Scsi/0/Attachments/7";
+  schema::Attachment disk;
+  disk.path = std::move(file);
+  request.settings_json = schema::ToJson(disk);
+  co_return co_await context.source->Modify(request);
+}
+
+// Twice, for nothing of the first may be left in its place.
+Task<void> ADiskGoesWithItsOverlays(Context& context) {
+  REQUIRE_OK(co_await MakeWithDisks(context));
+  const std::string base = FileOf(context, "base");
+  context.fixture.MakeQcow2(base);
+  for (int round = 0; round < 2; ++round) {
+    REQUIRE_OK(co_await ChangeDiskAt(context, "Add", base));
+    const std::string first = FileOf(context, StrCat("first", round));
+    const std::string second = FileOf(context, StrCat("second", round));
+    REQUIRE_OK(co_await GoOnIn(context, "7", first, base, "qcow2"));
+    REQUIRE_OK(co_await GoOnIn(context, "7", second, first, "qcow2"));
+    EXPECT_EQ(co_await FileAt(context, "7"), second);
+    if (round == 1) REQUIRE_OK(co_await MergeAt(context, "7", "qcow2"));
+    REQUIRE_OK(co_await ChangeDiskAt(context, "Remove", ""));
+    EXPECT_EQ(co_await FileAt(context, "7"), "none");
+  }
+}
+
+constexpr Case kOverlayCases[] = {
+    {"DisksGoOnInOverlaysAndComeBack", DisksGoOnInOverlaysAndComeBack},
+    {"DisksGoOnInOverlaysOfAPausedSystem", DisksGoOnInOverlaysOfAPausedSystem},
+    {"OverlaysLieOnEachOther", OverlaysLieOnEachOther},
+    {"WhatOverlaysCannotDoIsRefused", WhatOverlaysCannotDoIsRefused},
+    {"AnAdoptedSystemHasItsOverlays", AnAdoptedSystemHasItsOverlays},
+    {"ASystemStartedOnAnOverlayIsMerged", ASystemStartedOnAnOverlayIsMerged},
+    {"ADiskGoesWithItsOverlays", ADiskGoesWithItsOverlays},
+};
+
+}  // namespace
+
+std::span<const Case> OverlayCases() { return kOverlayCases; }
+
+}  // namespace ferry::vm::conformance

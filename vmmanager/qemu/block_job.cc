@@ -1,0 +1,226 @@
+#include "vmmanager/qemu/block_job.h"
+
+#include <boost/json/array.hpp>
+#include <utility>
+
+#include "absl/cleanup/cleanup.h"
+#include "absl/strings/match.h"
+#include "absl/strings/str_cat.h"
+#include "bridge/runtime/status_macros.h"
+#include "vmmanager/qemu/json_text.h"
+#include "vmmanager/qemu/qemu_machine.h"
+
+namespace ferry::vm {
+namespace {
+
+namespace json = boost::json;
+
+// A job of a busy disk leaves "ready" and comes back within moments; so often it is told to end.
+constexpr int kMostOrders = 100;
+constexpr milliseconds kDrainPause{5};
+
+struct BlockJobReport {
+  bool present = false;
+  std::string state;
+  std::string error;
+};
+
+Task<absl::StatusOr<BlockJobReport>> AskForBlockJob(QemuMachine* machine, std::string id) {
+  CO_ASSIGN_OR_RETURN(const json::value answer, co_await machine->Command("query-jobs"));
+  BlockJobReport report;
+  const json::array* jobs = answer.if_array();
+  if (jobs == nullptr) co_return report;
+  for (const json::value& job : *jobs) {
+    const json::object* fields = job.if_object();
+    if (fields == nullptr || TextAt(*fields, "id") != id) continue;
+    report.present = true;
+    report.state = TextAt(*fields, "status");
+    report.error = TextAt(*fields, "error");
+  }
+  co_return report;
+}
+
+// The states of one job as QEMU tells them.
+struct JobStates {
+  JobStates(const Executor& executor, std::string job_id)
+      : changed(executor), id(std::move(job_id)) {}
+
+  void Hear(const QmpEvent& event) {
+    if (event.name != "JOB_STATUS_CHANGE" || TextAt(event.data, "id") != id) return;
+    state = TextAt(event.data, "status");
+    changed.Set();
+  }
+
+  AsyncEvent changed;
+  const std::string id;
+  std::string state;
+};
+
+Task<absl::Status> Begin(QemuMachine* machine, const CommitJob* job) {
+  // The guest goes on writing while the job runs, so it is told when to end; and QEMU keeps it
+  // until it is dismissed.
+  json::object arguments = {
+      {"job-id", job->id}, {"device", job->node}, {"base", job->base}, {"auto-dismiss", false}};
+  co_return (co_await machine->Command("block-commit", std::move(arguments))).status();
+}
+
+Task<absl::Status> Complete(QemuMachine* machine, std::shared_ptr<JobStates> states) {
+  json::object arguments = {{"id", states->id}};
+  const absl::Status told =
+      (co_await machine->Command("job-complete", std::move(arguments))).status();
+  if (told.ok() || absl::IsUnavailable(told) || absl::IsDeadlineExceeded(told)) co_return told;
+  // It was not ready any more; where it is now decides what comes next.
+  CO_ASSIGN_OR_RETURN(const BlockJobReport report, co_await AskForBlockJob(machine, states->id));
+  states->state = report.present ? report.state : "null";
+  states->changed.Set();
+  co_return absl::OkStatus();
+}
+
+bool IsSilent(const absl::Status& status) {
+  return absl::IsUnavailable(status) || absl::IsDeadlineExceeded(status);
+}
+
+// While the guest stands still nothing new comes, and the job only has to write what was left.
+Task<absl::Status> AwaitSameContent(QemuMachine* machine, std::string id) {
+  while (true) {
+    CO_ASSIGN_OR_RETURN(const json::value answer, co_await machine->Command("query-block-jobs"));
+    const json::array* jobs = answer.if_array();
+    const json::object* its = nullptr;
+    for (size_t i = 0; jobs != nullptr && i < jobs->size(); ++i) {
+      const json::object* fields = (*jobs)[i].if_object();
+      if (fields != nullptr && TextAt(*fields, "device") == id) its = fields;
+    }
+    // It may fail on what was left, and is kept then.
+    const std::string status = its == nullptr ? "null" : TextAt(*its, "status");
+    if (status != "ready" && status != "running" && status != "standby") {
+      co_return absl::AbortedError("QEMU's job ended before all was merged");
+    }
+    const json::value* done = its->if_contains("offset");
+    const json::value* all = its->if_contains("len");
+    if (done != nullptr && all != nullptr && *done == *all) co_return absl::OkStatus();
+    co_await Delay(kDrainPause);
+  }
+}
+
+// Brings a job that is ready to its end.
+Task<absl::Status> CompleteAll(QemuMachine* machine, std::shared_ptr<JobStates> states) {
+  int orders = 0;
+  while (states->state != "concluded") {
+    states->changed.Reset();
+    if (states->state == "null") co_return absl::AbortedError("QEMU's job is gone");
+    if (states->state == "ready" && ++orders > kMostOrders) {
+      co_return absl::UnavailableError("QEMU's job cannot be brought to its end; try again");
+    }
+    if (states->state == "ready") CO_RETURN_IF_ERROR(co_await Complete(machine, states));
+    if (states->state == "concluded") break;
+    co_await states->changed.Wait();
+  }
+  CO_ASSIGN_OR_RETURN(const BlockJobReport end, co_await AskForBlockJob(machine, states->id));
+  co_return end.error.empty() ? absl::OkStatus() : CommitJobError(end.error);
+}
+
+Task<absl::Status> CancelAll(QemuMachine* machine, std::shared_ptr<JobStates> states) {
+  json::object arguments = {{"id", states->id}};
+  const absl::Status told =
+      (co_await machine->Command("job-cancel", std::move(arguments))).status();
+  if (IsSilent(told)) co_return told;
+  while (states->state != "concluded" && states->state != "null") {
+    states->changed.Reset();
+    co_await states->changed.Wait();
+  }
+  co_return absl::OkStatus();
+}
+
+// Until the guest runs again the disk is written down where QEMU has it: from the moment that it is
+// written down as the file below, no byte may go into the one on top.
+Task<absl::Status> SwitchStandingStill(QemuMachine* machine, const CommitJob* job,
+                                       std::shared_ptr<JobStates> states) {
+  const bool ran = machine->state() == schema::SystemState::kRunning;
+  if (ran) CO_RETURN_IF_ERROR((co_await machine->Command("stop")).status());
+  absl::Status switched = co_await AwaitSameContent(machine, job->id);
+  const bool places = switched.ok() && job->place != nullptr;
+  if (places) switched = co_await job->place(true);
+  if (switched.ok()) {
+    switched = co_await CompleteAll(machine, states);
+  } else if (!IsSilent(switched)) {
+    CO_RETURN_IF_ERROR(co_await CancelAll(machine, states));
+  }
+  // Nobody knows where QEMU has it: the guest stands still until somebody finds out.
+  if (IsSilent(switched)) co_return switched;
+  if (!switched.ok() && places) (void)co_await job->place(false);
+  if (!ran) co_return switched;
+  const absl::Status runs = co_await machine->RunGuest();
+  co_return switched.ok() ? runs : switched;
+}
+
+// Returns once the job is concluded.
+Task<absl::Status> FollowToEnd(QemuMachine* machine, const CommitJob* job,
+                               std::shared_ptr<JobStates> states) {
+  while (states->state != "concluded") {
+    states->changed.Reset();
+    if (states->state == "null") {
+      // Also the last word of a former one of that id.
+      CO_ASSIGN_OR_RETURN(const BlockJobReport now, co_await AskForBlockJob(machine, states->id));
+      if (!now.present) co_return absl::AbortedError("QEMU's job is gone");
+      states->state = now.state;
+    }
+    if (states->state == "ready") co_return co_await SwitchStandingStill(machine, job, states);
+    if (states->state == "concluded") break;
+    co_await states->changed.Wait();
+  }
+  // It never was as far as that.
+  CO_ASSIGN_OR_RETURN(const BlockJobReport end, co_await AskForBlockJob(machine, job->id));
+  co_return CommitJobError(end.error.empty() ? "its job ended early" : end.error);
+}
+
+Task<absl::Status> DriveCommit(QemuMachine* machine, const CommitJob* job,
+                               std::shared_ptr<JobStates> states) {
+  CO_ASSIGN_OR_RETURN(const BlockJobReport former, co_await AskForBlockJob(machine, job->id));
+  if (former.present) {
+    states->state = former.state;
+  } else {
+    states->state.clear();
+    CO_RETURN_IF_ERROR(co_await Begin(machine, job));
+  }
+  const absl::Status ended = co_await FollowToEnd(machine, job, states);
+  if (ended.ok() || IsSilent(ended)) co_return ended;
+  CO_ASSIGN_OR_RETURN(const BlockJobReport end, co_await AskForBlockJob(machine, job->id));
+  if (end.present) CO_RETURN_IF_ERROR(co_await DismissBlockJob(machine, job->id));
+  co_return ended;
+}
+
+Task<absl::Status> AwaitEndDuringCommit(std::shared_ptr<QemuMachine> machine) {
+  co_await machine->WaitEnded();
+  co_return absl::UnavailableError("QEMU ended while it merged a disk");
+}
+
+}  // namespace
+
+absl::Status CommitJobError(const std::string& text) {
+  const std::string told = absl::StrCat("QEMU could not merge the disk's files: ", text);
+  if (absl::StrContains(text, "No space left")) return absl::ResourceExhaustedError(told);
+  return absl::AbortedError(told);
+}
+
+Task<absl::StatusOr<std::string>> StateOfBlockJob(QemuMachine* machine, std::string id) {
+  CO_ASSIGN_OR_RETURN(const BlockJobReport report, co_await AskForBlockJob(machine, std::move(id)));
+  co_return report.present ? report.state : "";
+}
+
+Task<absl::Status> DismissBlockJob(QemuMachine* machine, std::string id) {
+  json::object arguments = {{"id", std::move(id)}};
+  co_return (co_await machine->Command("job-dismiss", std::move(arguments))).status();
+}
+
+Task<absl::Status> RunCommitJob(std::shared_ptr<QemuMachine> machine, CommitJob job) {
+  using asio::experimental::awaitable_operators::operator||;
+  auto states = std::make_shared<JobStates>(machine->host().executor, job.id);
+  const uint64_t tap =
+      machine->AddEventTap([states](const QmpEvent& event) { states->Hear(event); });
+  const absl::Cleanup untap = [machine, tap] { machine->RemoveEventTap(tap); };
+  auto first = co_await (DriveCommit(machine.get(), &job, states) || AwaitEndDuringCommit(machine));
+  if (first.index() == 0) co_return std::get<0>(first);
+  co_return machine->WithLastWords(std::get<1>(first));
+}
+
+}  // namespace ferry::vm

@@ -1,0 +1,36 @@
+#pragma once
+
+#include <memory>
+#include <optional>
+#include <string>
+
+#include "absl/status/status.h"
+#include "absl/status/statusor.h"
+#include "bridge/runtime/async.h"
+#include "vmmanager/backend/overlays.h"
+
+namespace ferry::vm {
+
+class QemuMachine;
+
+// QEMU's job block-commit of a disk's topmost file, into the one below.
+struct CommitJob {
+  std::string id;
+  std::string node;     // the topmost
+  std::string base;     // the file below, as QEMU calls it
+  PlaceDiskFile place;  // see ComputeSystem::MergeOverlay
+};
+
+// Of a job that a daemon left that died, or a call that got no answer; empty: there is none.
+Task<absl::StatusOr<std::string>> StateOfBlockJob(QemuMachine* machine, std::string id);
+
+// Begins the job, or takes over the one of that id, which has not ended, and returns when it has:
+// the device is on the file below then, or after an error on what it was. QEMU keeps the job until
+// DismissBlockJob(); after an error it is gone.
+Task<absl::Status> RunCommitJob(std::shared_ptr<QemuMachine> machine, CommitJob job);
+Task<absl::Status> DismissBlockJob(QemuMachine* machine, std::string id);
+
+// What QEMU's text for a failed job means.
+absl::Status CommitJobError(const std::string& text);
+
+}  // namespace ferry::vm

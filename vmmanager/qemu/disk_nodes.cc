@@ -1,0 +1,162 @@
+#include "vmmanager/qemu/disk_nodes.h"
+
+#include <algorithm>
+#include <boost/json/array.hpp>
+#include <boost/json/parse.hpp>
+#include <utility>
+
+#include "absl/strings/ascii.h"
+#include "absl/strings/str_cat.h"
+#include "absl/strings/strip.h"
+#include "bridge/runtime/status_macros.h"
+#include "vmmanager/qemu/json_text.h"
+#include "vmmanager/qemu/qemu_command_line.h"
+#include "vmmanager/qemu/qemu_machine.h"
+
+namespace ferry::vm {
+namespace {
+
+namespace json = boost::json;
+
+// QEMU allows names of 31 characters, and a stem has at most 20.
+constexpr char kOverlaySuffix[] = "-over";
+
+const json::object* ObjectAt(const json::object& fields, const char* key) {
+  const json::value* value = fields.if_contains(key);
+  return value == nullptr ? nullptr : value->if_object();
+}
+
+uint64_t WholeNumberAt(const json::object& object, const char* key) {
+  const json::value* value = object.if_contains(key);
+  boost::system::error_code error;
+  const uint64_t number = value == nullptr ? 0 : value->to_number<uint64_t>(error);
+  return error ? 0 : number;
+}
+
+DiskSnapshot SnapshotOf(const json::object& fields) {
+  constexpr uint64_t kMsPerSecond = 1000;
+  constexpr uint64_t kNsPerMs = 1'000'000;
+  DiskSnapshot snapshot;
+  snapshot.tag = TextAt(fields, "name");
+  snapshot.vm_state_bytes = WholeNumberAt(fields, "vm-state-size");
+  snapshot.taken_unix_ms = WholeNumberAt(fields, "date-sec") * kMsPerSecond +
+                           WholeNumberAt(fields, "date-nsec") / kNsPerMs;
+  return snapshot;
+}
+
+DiskNode NodeFrom(const json::object& inserted) {
+  DiskNode node;
+  node.name = TextAt(inserted, "node-name");
+  node.driver = TextAt(inserted, "drv");
+  node.file = PathInFileName(TextAt(inserted, "file"));
+  const json::value* read_only = inserted.if_contains("ro");
+  node.read_only = read_only != nullptr && read_only->is_bool() && read_only->get_bool();
+  const json::object* image = ObjectAt(inserted, "image");
+  if (image == nullptr) return node;
+  if (const json::object* below = ObjectAt(*image, "backing-image")) {
+    node.below = TextAt(*below, "filename");
+  }
+  const json::value* all = image->if_contains("snapshots");
+  const json::array* entries = all == nullptr ? nullptr : all->if_array();
+  if (entries == nullptr) return node;
+  for (const json::value& entry : *entries) {
+    if (const json::object* fields = entry.if_object()) {
+      node.snapshots.push_back(SnapshotOf(*fields));
+    }
+  }
+  return node;
+}
+
+// Whether Ferry has given this name to a node of that disk.
+bool IsOurs(const std::string& name, const std::string& stem) {
+  absl::string_view rest = name;
+  if (!absl::ConsumePrefix(&rest, stem)) return false;
+  if (rest == "-fmt" || rest == "-file") return true;
+  return absl::ConsumePrefix(&rest, kOverlaySuffix) && !rest.empty() &&
+         std::all_of(rest.begin(), rest.end(), absl::ascii_isdigit);
+}
+
+}  // namespace
+
+std::string PathInFileName(const std::string& name) {
+  constexpr char kJson[] = "json:";
+  absl::string_view text = name;
+  if (!absl::ConsumePrefix(&text, kJson)) return name;
+  boost::system::error_code error;
+  const json::value parsed = json::parse(json::string_view(text.data(), text.size()), error);
+  const json::object* fields = error ? nullptr : parsed.if_object();
+  while (fields != nullptr && !fields->contains("filename")) fields = ObjectAt(*fields, "file");
+  return fields == nullptr ? name : TextAt(*fields, "filename");
+}
+
+Task<absl::StatusOr<std::map<DiskPlace, DiskNode>>> DiskNodesOf(
+    std::shared_ptr<QemuMachine> machine) {
+  CO_ASSIGN_OR_RETURN(const json::value answer, co_await machine->Command("query-block"));
+  std::map<std::string, DiskNode> by_device;
+  const json::array* devices = answer.if_array();
+  if (devices == nullptr) co_return absl::InternalError("QEMU does not list its disks");
+  for (const json::value& item : *devices) {
+    const json::object* device = item.if_object();
+    const json::object* inserted = device == nullptr ? nullptr : ObjectAt(*device, "inserted");
+    if (inserted != nullptr) by_device[TextAt(*device, "qdev")] = NodeFrom(*inserted);
+  }
+  std::map<DiskPlace, DiskNode> nodes;
+  for (const auto& [controller, scsi] : machine->document().virtual_machine.devices.scsi) {
+    for (const auto& [lun, disk] : scsi.attachments) {
+      const auto found = by_device.find(DiskStem(controller, lun, disk));
+      if (found != by_device.end()) nodes[{controller, lun}] = std::move(found->second);
+    }
+  }
+  co_return nodes;
+}
+
+absl::StatusOr<DiskNode> NodeAt(const std::map<DiskPlace, DiskNode>& nodes,
+                                const DiskPlace& place) {
+  const auto found = nodes.find(place);
+  if (found != nodes.end()) return found->second;
+  return absl::NotFoundError(absl::StrCat("there is no disk at ", ToText(place)));
+}
+
+Task<absl::StatusOr<std::vector<std::string>>> NodeNamesOf(QemuMachine* machine) {
+  json::object flat = {{"flat", true}};
+  CO_ASSIGN_OR_RETURN(const json::value answer,
+                      co_await machine->Command("query-named-block-nodes", std::move(flat)));
+  std::vector<std::string> names;
+  const json::array* list = answer.if_array();
+  if (list == nullptr) co_return absl::InternalError("QEMU does not list its block nodes");
+  for (const json::value& item : *list) {
+    if (const json::object* node = item.if_object()) names.push_back(TextAt(*node, "node-name"));
+  }
+  co_return names;
+}
+
+std::string FreeNodeName(const std::vector<std::string>& taken, const std::string& stem) {
+  for (uint64_t number = 1;; ++number) {
+    std::string name = absl::StrCat(stem, kOverlaySuffix, number);
+    if (std::find(taken.begin(), taken.end(), name) == taken.end()) return name;
+  }
+}
+
+Task<absl::StatusOr<std::vector<std::string>>> DropUnusedNodes(QemuMachine* machine,
+                                                               std::string stem) {
+  // One that lies below another goes only after that. QEMU refuses for what is in use.
+  std::vector<std::string> kept;
+  bool removed = true;
+  while (removed) {
+    removed = false;
+    kept.clear();
+    CO_ASSIGN_OR_RETURN(const std::vector<std::string> names, co_await NodeNamesOf(machine));
+    for (const std::string& name : names) {
+      if (!IsOurs(name, stem)) continue;
+      json::object node = {{"node-name", name}};
+      const absl::Status gone =
+          (co_await machine->Command("blockdev-del", std::move(node))).status();
+      if (absl::IsUnavailable(gone) || absl::IsDeadlineExceeded(gone)) co_return gone;
+      removed = removed || gone.ok();
+      if (!gone.ok()) kept.push_back(name);
+    }
+  }
+  co_return kept;
+}
+
+}  // namespace ferry::vm

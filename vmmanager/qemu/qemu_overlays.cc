@@ -1,0 +1,211 @@
+#include "vmmanager/qemu/qemu_overlays.h"
+
+#include <spdlog/spdlog.h>
+
+#include <boost/json/array.hpp>
+#include <set>
+#include <utility>
+
+#include "absl/strings/str_cat.h"
+#include "bridge/runtime/status_macros.h"
+#include "vmmanager/qemu/block_job.h"
+#include "vmmanager/qemu/disk_nodes.h"
+#include "vmmanager/qemu/open_images.h"
+#include "vmmanager/qemu/qemu_command_line.h"
+#include "vmmanager/qemu/qemu_machine.h"
+
+namespace ferry::vm {
+namespace {
+
+namespace json = boost::json;
+using schema::SystemState;
+
+bool GotNoAnswer(const absl::Status& status) {
+  return absl::IsUnavailable(status) || absl::IsDeadlineExceeded(status);
+}
+
+bool IsAlive(QemuMachine& machine) {
+  return machine.state() == SystemState::kRunning || machine.state() == SystemState::kPaused;
+}
+
+schema::Attachment& AttachmentAt(QemuMachine& machine, const DiskPlace& place) {
+  return machine.document()
+      .virtual_machine.devices.scsi.at(place.controller)
+      .attachments.at(place.lun);
+}
+
+std::string StemAt(QemuMachine& machine, const DiskPlace& place) {
+  return DiskStem(place.controller, place.lun, AttachmentAt(machine, place));
+}
+
+// A file that goes on top of what a disk is.
+struct NewTop {
+  DiskOverlay overlay;
+  std::string node;   // its own
+  std::string below;  // what the disk is now
+};
+
+absl::StatusOr<std::vector<NewTop>> PlanTops(QemuMachine& machine,
+                                             const std::map<DiskPlace, DiskNode>& nodes,
+                                             std::vector<std::string> taken,
+                                             std::vector<DiskOverlay> overlays) {
+  std::vector<NewTop> tops;
+  std::set<DiskPlace> named;
+  for (DiskOverlay& overlay : overlays) {
+    ASSIGN_OR_RETURN(const DiskNode now, NodeAt(nodes, overlay.disk));
+    if (!named.insert(overlay.disk).second) {
+      return absl::InvalidArgumentError(
+          absl::StrCat("the disk at ", ToText(overlay.disk), " is named twice"));
+    }
+    if (AttachmentAt(machine, overlay.disk).read_only) {
+      return absl::FailedPreconditionError(
+          absl::StrCat("the disk at ", ToText(overlay.disk), " is only read"));
+    }
+    NewTop top;
+    top.node = FreeNodeName(taken, StemAt(machine, overlay.disk));
+    top.below = now.name;
+    top.overlay = std::move(overlay);
+    taken.push_back(top.node);
+    tops.push_back(std::move(top));
+  }
+  return tops;
+}
+
+Task<absl::Status> OpenFile(QemuMachine* machine, const NewTop* top) {
+  json::object file = {{"driver", "file"}, {"filename", top->overlay.file}};
+  // What is below it is open already, and comes under it in the transaction.
+  json::object node = {{"driver", "qcow2"},
+                       {"node-name", top->node},
+                       {"file", std::move(file)},
+                       {"backing", nullptr}};
+  co_return (co_await machine->Command("blockdev-add", std::move(node))).status();
+}
+
+Task<absl::Status> GoOnIn(QemuMachine* machine, const std::vector<NewTop>* tops) {
+  json::array actions;
+  for (const NewTop& top : *tops) {
+    json::object data = {{"node", top.below}, {"overlay", top.node}};
+    actions.push_back(json::object{{"type", "blockdev-snapshot"}, {"data", std::move(data)}});
+  }
+  json::object arguments = {{"actions", std::move(actions)}};
+  co_return (co_await machine->Command("transaction", std::move(arguments))).status();
+}
+
+Task<absl::Status> OpenAndGoOn(QemuMachine* machine, const std::vector<NewTop>* tops) {
+  for (const NewTop& top : *tops) CO_RETURN_IF_ERROR(co_await OpenFile(machine, &top));
+  co_return co_await GoOnIn(machine, tops);
+}
+
+// Where a former call had no answer its files may be on no disk, and must not be kept open.
+Task<absl::Status> DropUnusedOf(QemuMachine* machine, std::string stem) {
+  co_return (co_await DropUnusedNodes(machine, std::move(stem))).status();
+}
+
+std::string MergeJobOf(const std::string& stem) { return absl::StrCat(stem, "-merge"); }
+
+// Of a merge whose end nobody has seen, the job and the file that was on top are still there.
+// Returns the state of one that has not ended; empty: there is none.
+Task<absl::StatusOr<std::string>> TidyUpMerge(QemuMachine* machine, std::string stem) {
+  const std::string id = MergeJobOf(stem);
+  CO_ASSIGN_OR_RETURN(std::string left, co_await StateOfBlockJob(machine, id));
+  if (left != "concluded") co_return left;
+  CO_RETURN_IF_ERROR(co_await DropUnusedOf(machine, stem));
+  CO_RETURN_IF_ERROR(co_await DismissBlockJob(machine, id));
+  co_return "";
+}
+
+absl::Status CheckCanMerge(const DiskNode& top, const DiskPlace& place) {
+  if (top.below.empty()) {
+    return absl::FailedPreconditionError(
+        absl::StrCat("the disk at ", ToText(place), " has no file below ", top.file));
+  }
+  if (!top.snapshots.empty()) {
+    return absl::FailedPreconditionError(
+        absl::StrCat("the file ", top.file, " of the disk at ", ToText(place),
+                     " holds snapshots, which would be lost; delete them first"));
+  }
+  return absl::OkStatus();
+}
+
+}  // namespace
+
+Task<absl::Status> AddQemuOverlays(std::shared_ptr<QemuMachine> machine,
+                                   std::vector<DiskOverlay> overlays) {
+  if (!IsAlive(*machine)) co_return machine->WrongState("put files on top of its disks");
+  if (overlays.empty()) co_return absl::OkStatus();
+  for (const DiskOverlay& overlay : overlays) {
+    const auto& scsi = machine->document().virtual_machine.devices.scsi;
+    const auto controller = scsi.find(overlay.disk.controller);
+    const bool known =
+        controller != scsi.end() && controller->second.attachments.contains(overlay.disk.lun);
+    if (!known) continue;
+    std::string stem = StemAt(*machine, overlay.disk);
+    CO_RETURN_IF_ERROR((co_await TidyUpMerge(machine.get(), std::move(stem))).status());
+  }
+  CO_ASSIGN_OR_RETURN(const auto nodes, co_await DiskNodesOf(machine));
+  CO_ASSIGN_OR_RETURN(auto taken, co_await NodeNamesOf(machine.get()));
+  auto planned = PlanTops(*machine, nodes, std::move(taken), std::move(overlays));
+  if (!planned.ok()) co_return planned.status();
+  const std::vector<NewTop> tops = *std::move(planned);
+  std::vector<std::string> below;
+  for (const NewTop& top : tops) below.push_back(top.below);
+  CO_RETURN_IF_ERROR(co_await OpenImages(machine.get(), std::move(below)));
+  const absl::Status done = co_await OpenAndGoOn(machine.get(), &tops);
+  if (GotNoAnswer(done)) co_return done;
+  for (const NewTop& top : tops) {
+    if (done.ok()) {
+      schema::Attachment& disk = AttachmentAt(*machine, top.overlay.disk);
+      disk.path = top.overlay.file;
+      disk.format = "qcow2";
+      continue;
+    }
+    // Those that had been opened already; QEMU's refusal of the others says nothing.
+    json::object node = {{"node-name", top.node}};
+    (void)co_await machine->Command("blockdev-del", std::move(node));
+  }
+  co_return done;
+}
+
+Task<absl::Status> MergeQemuOverlay(std::shared_ptr<QemuMachine> machine, DiskPlace place,
+                                    std::string format, PlaceDiskFile place_file) {
+  if (!IsAlive(*machine)) co_return machine->WrongState("merge the files of its disks");
+  CO_ASSIGN_OR_RETURN(auto nodes, co_await DiskNodesOf(machine));
+  CO_ASSIGN_OR_RETURN(const DiskNode top, NodeAt(nodes, place));
+  const std::string stem = StemAt(*machine, place);
+  CommitJob job;
+  job.id = MergeJobOf(stem);
+  job.node = top.name;
+  job.base = top.below;
+  job.place = std::move(place_file);
+  const std::string id = job.id;
+  CO_ASSIGN_OR_RETURN(const std::string left, co_await TidyUpMerge(machine.get(), stem));
+  if (left.empty()) CO_RETURN_IF_ERROR(CheckCanMerge(top, place));
+  std::vector<std::string> images = {top.name};
+  CO_RETURN_IF_ERROR(co_await OpenImages(machine.get(), std::move(images)));
+  CO_RETURN_IF_ERROR(co_await RunCommitJob(machine, std::move(job)));
+  // It is done; what is left to be tidied up is so the next time.
+  schema::Attachment& disk = AttachmentAt(*machine, place);
+  const auto merged = co_await DiskNodesOf(machine);
+  if (merged.ok() && merged->contains(place)) {
+    disk.path = merged->at(place).file;
+    disk.format = std::move(format);
+  }
+  const absl::Status dropped = co_await DropUnusedOf(machine.get(), stem);
+  const absl::Status dismissed = co_await DismissBlockJob(machine.get(), id);
+  if (!dropped.ok() || !dismissed.ok()) {
+    spdlog::warn("{}: {} {}", id, dropped.ToString(), dismissed.ToString());
+  }
+  co_return absl::OkStatus();
+}
+
+Task<absl::StatusOr<DiskFiles>> ListQemuDiskFiles(std::shared_ptr<QemuMachine> machine) {
+  if (!IsAlive(*machine)) co_return machine->WrongState("list the files of its disks");
+  CO_ASSIGN_OR_RETURN(const auto nodes, co_await DiskNodesOf(machine));
+  DiskFiles files;
+  for (const auto& [place, node] : nodes) {
+    if (!AttachmentAt(*machine, place).read_only) files[place] = node.file;
+  }
+  co_return files;
+}
+
+}  // namespace ferry::vm
