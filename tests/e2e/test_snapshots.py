@@ -3,47 +3,12 @@ ended with the reason."""
 import pytest
 
 from harness import box
+from harness.records import (assert_one_instant, await_number, disk_options, make_disks, number,
+                             shell, start_writer)
 from harness.saving import REFUSED, USAGE, host, kills_the_vmm  # noqa: F401
 
 OWN_FAILURE = 125
 DISKS = ("--devices", "root,data", "--vmstate", "root")
-# Numbered records with their sums, on a disk and in memory.
-WRITER = """
-i=0
-while :; do
-  i=$((i+1))
-  s=$(echo $i | md5sum)
-  echo $i > /tmp/begun.new; mv /tmp/begun.new /tmp/begun
-  echo "$i $s" | dd of=/dev/sda bs=4096 seek=$i conv=notrunc,fsync 2>/dev/null
-  echo "$i $s" > /tmp/done.new; mv /tmp/done.new /tmp/done
-done
-"""
-# What the records are; each must be whole, and there may be no gap.
-READER = """
-echo 3 > /proc/sys/vm/drop_caches
-i=1
-while :; do
-  set -- $(dd if=/dev/sda bs=4096 skip=$i count=1 2>/dev/null | tr -d '\\0')
-  [ "$1" = $i ] || break
-  [ "$2" = $(echo $i | md5sum | cut -d' ' -f1) ] || { echo "damaged $i"; exit 1; }
-  i=$((i+1))
-done
-[ -z "$1" ] || { echo "record $1 in place of $i"; exit 1; }
-echo $((i-1))
-"""
-
-
-def make_disks(host, *names):
-    for name in names:
-        host.run(["qemu-img", "create", "-q", "-f", "qcow2", host.folder / f"{name}.qcow2", "1G"],
-                 check=True)
-
-
-def disk_options(host, *names):
-    words = []
-    for name in names:
-        words += ["--disk", f"name={name},file={host.folder / name}.qcow2,format=qcow2"]
-    return words
 
 
 @pytest.fixture
@@ -63,26 +28,9 @@ def take(host, vm, tag, *options):
     host.ctl.ok("snapshot", "save", vm, tag, *(options or DISKS))
 
 
-def shell(host, vm, script):
-    result = host.ctl.exec(vm, "sh", "-c", script)
-    assert result.returncode == 0, result
-    return result.stdout.strip()
-
-
-def number(host, vm, file):
-    return int(shell(host, vm, f"cat {file}").split()[0])
-
-
-def await_number(host, vm, at_least):
-    while number(host, vm, "/tmp/done") < at_least:
-        pass
-
-
 def test_memory_and_disk_are_of_one_instant(host, disks):
     vm = disks
-    writer = host.ctl.ok("exec", "-d", vm, "--", "sh", "-c", WRITER).strip()
-    host.ctl.exec(vm, "sh", "-c", "while ! [ -e /tmp/done ]; do sleep 0.1; done")
-    await_number(host, vm, 20)
+    writer = start_writer(host, vm)
     take(host, vm, "then")
     after_save = number(host, vm, "/tmp/begun")
     for _ in range(2):
@@ -90,13 +38,7 @@ def test_memory_and_disk_are_of_one_instant(host, disks):
         later = number(host, vm, "/tmp/done")
         host.ctl.ok("snapshot", "load", vm, "then")
         assert host.ctl.state(vm) == "running"
-        shell(host, vm, f"kill -STOP {writer}")
-        begun, done = number(host, vm, "/tmp/begun"), number(host, vm, "/tmp/done")
-        assert 20 <= done <= begun <= done + 1
-        assert begun < later, "the memory did not go back"
-        on_disk = int(shell(host, vm, READER))
-        assert done <= on_disk <= begun, "memory and disk are not of one instant"
-        shell(host, vm, f"kill -CONT {writer}")
+        assert_one_instant(host, vm, writer, later)
     listed = snapshots(host, vm)["then"]
     assert listed["loadable"] and listed["devices"] == ["data", "root"]
     assert int(listed["vm_state_bytes"]) > 10 << 20
@@ -128,6 +70,19 @@ def test_whoever_is_attached_is_told_and_processes_are_those_of_then(host, disks
         client.close_stdin()
         assert client.wait() == 0
         assert b"after" not in client.output()
+    assert host.ctl.exec(vm, "echo", "here").stdout == "here\n"
+
+
+def test_one_that_came_back_paused_and_has_not_run_since(host, disks):
+    vm = disks
+    host.ctl.ok("vm", "pause", vm)
+    host.ctl.ok("save", vm)
+    host.ctl.ok("start", vm)
+    assert host.ctl.state(vm) == "paused"
+    take(host, vm, "then")
+    host.ctl.ok("snapshot", "load", vm, "then")
+    host.ctl.ok("snapshot", "delete", vm, "then")
+    host.ctl.ok("vm", "resume", vm)
     assert host.ctl.exec(vm, "echo", "here").stdout == "here\n"
 
 

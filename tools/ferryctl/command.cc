@@ -61,6 +61,7 @@ absl::Status Client::Connect() {
   migrations = v1::MigrationService::NewStub(channel);
   images = v1::ImageService::NewStub(channel);
   snapshots = v1::SnapshotService::NewStub(channel);
+  checkpoints = v1::CheckpointService::NewStub(channel);
   containers = v1::ContainerService::NewStub(channel);
   jobs = v1::JobService::NewStub(channel);
   return absl::OkStatus();
@@ -100,6 +101,7 @@ int RunFerryctl(int argc, const char* const* argv) {
   AddRunCommand(&app, &command);
   AddContainerCommands(&app, &command);
   AddSnapshotCommands(&app, &command);
+  AddCheckpointCommands(&app, &command);
   AddProcessCommands(&app, &command);
   AddLogsCommand(&app, &command);
   AddMigrateCommand(&app, &command);

@@ -9,6 +9,7 @@
 #include <type_traits>
 
 #include "bridge/runtime/async.h"
+#include "ferry/v1/checkpoint.grpc.pb.h"
 #include "ferry/v1/container.grpc.pb.h"
 #include "ferry/v1/guest.grpc.pb.h"
 #include "ferry/v1/host.grpc.pb.h"
@@ -50,6 +51,7 @@ class Client {
   std::unique_ptr<v1::ContainerService::Stub> containers;
   std::unique_ptr<v1::JobService::Stub> jobs;
   std::unique_ptr<v1::SnapshotService::Stub> snapshots;
+  std::unique_ptr<v1::CheckpointService::Stub> checkpoints;
 };
 
 // A parsed command line: what is to be done, and with which status it exits if that cannot even
@@ -72,6 +74,7 @@ void AddSave(CLI::App* app, Command* command);
 // `vm set`.
 void AddVmSet(CLI::App* vm, Command* command);
 void AddSnapshotCommands(CLI::App* app, Command* command);
+void AddCheckpointCommands(CLI::App* app, Command* command);
 void AddProcessCommands(CLI::App* app, Command* command);
 void AddLogsCommand(CLI::App* app, Command* command);
 void AddMigrateCommand(CLI::App* app, Command* command);

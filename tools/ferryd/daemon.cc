@@ -36,10 +36,13 @@
 #include "vmmanager/qemu/vsock_guest_link.h"
 #include "vmmanager/rpc/error_info.h"
 #include "vmmanager/rpc/server.h"
+#include "vmmanager/saving/checkpoints.h"
 #include "vmmanager/saving/host_turns.h"
+#include "vmmanager/saving/qemu_img_overlays.h"
 #include "vmmanager/saving/saved_states.h"
 #include "vmmanager/saving/saving_jobs.h"
 #include "vmmanager/saving/snapshots.h"
+#include "vmmanager/service/checkpoint_service.h"
 #include "vmmanager/service/container_service.h"
 #include "vmmanager/service/guest_service.h"
 #include "vmmanager/service/host_service.h"
@@ -158,6 +161,8 @@ struct Daemon::Parts {
   std::unique_ptr<vm::Backend> backend;
   vm::HostSettings settings;
   std::unique_ptr<vm::FileReads> folder_reads;
+  std::unique_ptr<vm::ToolRunner> disk_tools;
+  std::unique_ptr<vm::OverlayFiles> overlays;
   std::unique_ptr<vm::VmInventory> inventory;
   std::unique_ptr<vm::ContainerInventory> containers;
   std::unique_ptr<vm::ContainerExports> exports;
@@ -176,6 +181,8 @@ struct Daemon::Parts {
   std::unique_ptr<vm::SavedStates> saves;
   std::unique_ptr<vm::Snapshots> snapshots;
   std::unique_ptr<vm::SnapshotService> snapshot_service;
+  std::unique_ptr<vm::Checkpoints> checkpoints;
+  std::unique_ptr<vm::CheckpointService> checkpoint_service;
   std::unique_ptr<vm::VmService> vm_service;
   std::unique_ptr<vm::GuestService> guest_service;
   std::unique_ptr<vm::HostService> host_service;
@@ -249,9 +256,18 @@ Task<absl::Status> Daemon::Start() {
   parts_->settings.spool_folder = config_.state_dir + "/spool";
   // Folders that users name and that hang must not keep migrations from reading their files.
   parts_->folder_reads = std::make_unique<vm::ThreadedFileReads>(executor_, kFolderLookLimit);
-  const vm::SandboxDeps sandbox{
-      executor_,      *parts_->backend, *parts_->store,        *parts_->events,
-      *parts_->fence, parts_->settings, *parts_->folder_reads, Failpoint()};
+  // Who may write to VMs' disks merges them, too.
+  parts_->disk_tools = std::make_unique<vm::ChildToolRunner>(executor_, parts_->qemu_user);
+  parts_->overlays = std::make_unique<vm::QemuImgOverlays>(executor_, *parts_->disk_tools);
+  const vm::SandboxDeps sandbox{executor_,
+                                *parts_->backend,
+                                *parts_->store,
+                                *parts_->events,
+                                *parts_->fence,
+                                parts_->settings,
+                                *parts_->folder_reads,
+                                Failpoint(),
+                                parts_->overlays.get()};
   parts_->inventory = std::make_unique<vm::VmInventory>(sandbox);
   parts_->file_reads = std::make_unique<vm::ThreadedFileReads>(executor_);
   parts_->digests = std::make_unique<vm::ImageDigests>(*parts_->file_reads);
@@ -267,6 +283,8 @@ Task<absl::Status> Daemon::Start() {
   CO_RETURN_IF_ERROR(co_await parts_->jobs->Load(std::move(verdict)));
   MakeSaves();
   co_await parts_->saves->Sweep();
+  co_await parts_->checkpoints->Sweep();
+  Spawn(executor_, parts_->checkpoints->Settle());
   MakeImages();
   // Containers are taken up before anybody can ask for them. VMs do without images, and a slow disk
   // may take long; who asks for one meanwhile is told.
@@ -470,11 +488,19 @@ void Daemon::MakeSaves() {
                                                     *parts_->digests, std::move(options));
   parts_->snapshots = std::make_unique<vm::Snapshots>(*parts_->inventory, parts_->containers.get(),
                                                       parts_->jobs.get());
+  vm::CheckpointsOptions checkpoints;
+  checkpoints.folder = config_.state_dir + "/checkpoints";
+  checkpoints.state_folder = config_.state_dir;
+  checkpoints.jobs = parts_->jobs.get();
+  parts_->checkpoints =
+      std::make_unique<vm::Checkpoints>(*parts_->inventory, parts_->containers.get(),
+                                        *parts_->saves, *parts_->digests, std::move(checkpoints));
 }
 
 absl::Status Daemon::Serve() {
   parts_->vm_service = std::make_unique<vm::VmService>(*parts_->inventory, *parts_->saves);
   parts_->snapshot_service = std::make_unique<vm::SnapshotService>(*parts_->snapshots);
+  parts_->checkpoint_service = std::make_unique<vm::CheckpointService>(*parts_->checkpoints);
   parts_->guest_service =
       std::make_unique<vm::GuestService>(*parts_->inventory, parts_->containers.get());
   parts_->host_service = std::make_unique<vm::HostService>(*parts_->inventory, Program());
@@ -497,10 +523,11 @@ absl::Status Daemon::Serve() {
   options.audit = parts_->audit.get();
   options.insecure_tcp = config_.insecure_tcp;
   const std::vector<grpc::Service*> services{
-      parts_->vm_service.get(),    parts_->guest_service.get(),
-      parts_->host_service.get(),  parts_->migration_service.get(),
-      parts_->image_service.get(), parts_->container_service.get(),
-      parts_->job_service.get(),   parts_->snapshot_service.get()};
+      parts_->vm_service.get(),        parts_->guest_service.get(),
+      parts_->host_service.get(),      parts_->migration_service.get(),
+      parts_->image_service.get(),     parts_->container_service.get(),
+      parts_->job_service.get(),       parts_->snapshot_service.get(),
+      parts_->checkpoint_service.get()};
   ASSIGN_OR_RETURN(parts_->server, rpc::Server::Start(options, services));
   return absl::OkStatus();
 }

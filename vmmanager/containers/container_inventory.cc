@@ -189,6 +189,12 @@ Task<void> ContainerInventory::TakeUp(ImageStore& images) {
   std::vector<std::string> keep;
   for (const auto& [id, vm_id] : unreadable_) keep.push_back(id);
   for (const auto& [id, container] : containers_) keep.push_back(id);
+  // What a checkpoint kept of one that is gone goes with the checkpoint.
+  for (const auto& vm : deps_.vms.List()) {
+    for (const auto& [name, checkpoint] : vm->checkpoints()) {
+      for (const auto& disk : checkpoint.disks()) keep.push_back(disk.container_id());
+    }
+  }
   const absl::Status swept = co_await scratch_.RemoveOthers(std::move(keep));
   if (!swept.ok()) spdlog::warn("containers: {}", swept.ToString());
 }

@@ -9,10 +9,10 @@
 #include "vmmanager/containers/container_inventory.h"
 #include "vmmanager/containers/container_limits.h"
 #include "vmmanager/containers/container_names.h"
-#include "vmmanager/sandbox/counted.h"
 #include "vmmanager/containers/oci_specification.h"
 #include "vmmanager/rpc/error_info.h"
 #include "vmmanager/rpc/printable.h"
+#include "vmmanager/sandbox/counted.h"
 #include "vmmanager/sandbox/wrong_state.h"
 
 namespace ferry::vm {

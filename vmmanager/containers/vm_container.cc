@@ -135,6 +135,12 @@ absl::Status VmContainer::CheckRunning(const std::string& operation) const {
   return WrongState(operation);
 }
 
+Task<absl::Status> VmContainer::UseScratch(std::string file) {
+  auto self = shared_from_this();
+  stored_.record.set_scratch_file(std::move(file));
+  co_return co_await Persist();
+}
+
 Task<absl::Status> VmContainer::Persist() {
   if (gone_) co_return absl::OkStatus();
   co_return co_await deps_.store().PutContainer(ToRow(stored_));

@@ -9,9 +9,9 @@
 #include "bridge/runtime/async.h"
 #include "vmmanager/containers/container_home.h"
 #include "vmmanager/containers/container_record.h"
-#include "vmmanager/sandbox/counted.h"
 #include "vmmanager/containers/oci_specification.h"
 #include "vmmanager/images/image.h"
+#include "vmmanager/sandbox/counted.h"
 
 namespace ferry::vm {
 
@@ -104,6 +104,9 @@ class VmContainer : public std::enable_shared_from_this<VmContainer> {
   }
   // Set when it has stopped.
   void set_on_stopped(std::function<void()> callback) { on_stopped_ = std::move(callback); }
+
+  // Its scratch disk is in that file from now on; that the VM has it there is the caller's.
+  Task<absl::Status> UseScratch(std::string file);
 
   Task<absl::Status> Persist();
 

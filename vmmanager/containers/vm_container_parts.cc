@@ -7,10 +7,10 @@
 #include "absl/strings/str_cat.h"
 #include "bridge/runtime/status_macros.h"
 #include "bridge/runtime/unix_time.h"
-#include "vmmanager/sandbox/counted.h"
 #include "vmmanager/containers/oci_specification.h"
 #include "vmmanager/containers/vm_container.h"
 #include "vmmanager/rpc/error_info.h"
+#include "vmmanager/sandbox/counted.h"
 
 namespace ferry::vm {
 

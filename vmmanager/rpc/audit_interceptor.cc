@@ -31,8 +31,9 @@ constexpr size_t kMaxUnlisted = 64;
 // What is worth a place in the log: names and decisions, no content.
 bool IsTelling(const std::string& field) {
   static const auto& fields = *new std::set<std::string>{
-      "action", "container",  "decision",   "destination", "fd",     "force", "image", "name",
-      "pid",    "process_id", "sandbox_id", "session_id",  "signal", "steal", "vm",    "vm_name"};
+      "action",     "container", "decision", "destination", "fd",         "force",
+      "halt",       "image",     "name",     "pid",         "process_id", "sandbox_id",
+      "session_id", "signal",    "steal",    "then",        "vm",         "vm_name"};
   return fields.contains(field);
 }
 

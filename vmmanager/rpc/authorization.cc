@@ -1,7 +1,10 @@
 #include "vmmanager/rpc/authorization.h"
 
+#include <algorithm>
+
 #include "absl/strings/str_cat.h"
 #include "absl/strings/str_join.h"
+#include "ferry/v1/checkpoint.pb.h"
 #include "ferry/v1/container.pb.h"
 #include "ferry/v1/migration.pb.h"
 #include "ferry/v1/vm.pb.h"
@@ -61,6 +64,12 @@ bool NamesHostFiles(const google::protobuf::Message& request) {
   if (request.GetDescriptor() == v1::StopVmRequest::descriptor()) {
     return !static_cast<const v1::StopVmRequest&>(request).save_options().key_file().empty();
   }
+  if (request.GetDescriptor() == v1::CreateCheckpointRequest::descriptor()) {
+    const auto& create = static_cast<const v1::CreateCheckpointRequest&>(request);
+    return !create.memory_file().empty() || !create.options().key_file().empty() ||
+           std::any_of(create.disks().begin(), create.disks().end(),
+                       [](const v1::CheckpointDiskWish& wish) { return !wish.file().empty(); });
+  }
   return false;
 }
 
@@ -114,6 +123,11 @@ const std::vector<Rule>& Rules() {
       {"/ferry.v1.SnapshotService/LoadSnapshot", kOperators, kChange},
       {"/ferry.v1.SnapshotService/DeleteSnapshot", kOperators, kChange},
       {"/ferry.v1.SnapshotService/ListSnapshots", kLookers, kRead},
+
+      {"/ferry.v1.CheckpointService/CreateCheckpoint", kOperators, kChange},
+      {"/ferry.v1.CheckpointService/RevertToCheckpoint", kOperators, kChange},
+      {"/ferry.v1.CheckpointService/DeleteCheckpoint", kOperators, kChange},
+      {"/ferry.v1.CheckpointService/ListCheckpoints", kLookers, kRead},
 
       {"/ferry.v1.HostService/GetHost", kEverybody, kRead},
       {"/ferry.v1.HostService/WatchEvents", kLookers, kRead},

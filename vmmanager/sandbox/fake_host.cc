@@ -61,7 +61,8 @@ SandboxDeps FakeHost::deps() {
           .fence = fence,
           .settings = settings,
           .reads = reads,
-          .failpoint = [this](const std::string& point) { at_point(point); }};
+          .failpoint = [this](const std::string& point) { at_point(point); },
+          .overlays = &overlays};
 }
 
 Task<absl::StatusOr<std::shared_ptr<UtilityVm>>> FakeHost::Boot(std::string name) {

@@ -10,6 +10,7 @@
 #include "vmmanager/backend/fake_backend.h"
 #include "vmmanager/fence/fake_fence.h"
 #include "vmmanager/sandbox/fake_file_reads.h"
+#include "vmmanager/sandbox/fake_overlay_files.h"
 #include "vmmanager/sandbox/vm_inventory.h"
 #include "vmmanager/store/fake_store.h"
 
@@ -62,6 +63,7 @@ class FakeHost {
   EventLog events;
   FakeFence fence;
   FakeFileReads reads;
+  FakeOverlayFiles overlays;
   // Runs where a daemon must be able to die.
   std::function<void(const std::string& point)> at_point = [](const std::string&) {};
   std::unique_ptr<VmInventory> inventory;

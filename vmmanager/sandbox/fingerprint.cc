@@ -18,6 +18,12 @@ constexpr uint64_t kMaxImageBytes = 1ull << 30;
 
 }  // namespace
 
+std::string DiskLine(const std::string& controller, const std::string& lun,
+                     const schema::Attachment& disk) {
+  return absl::StrCat("scsi ", controller, ":", lun, " ", disk.name, " ", disk.format,
+                      disk.read_only ? " ro" : " rw");
+}
+
 absl::StatusOr<ImageDigests::Known> ImageDigests::Look(const std::string& path,
                                                        const Known& known) {
   struct stat info {};
@@ -70,8 +76,7 @@ state::v1::Fingerprint DescribeMachine(const schema::ComputeSystem& document,
   }
   for (const auto& [controller, scsi] : machine.devices.scsi) {
     for (const auto& [lun, disk] : scsi.attachments) {
-      fingerprint.add_devices(absl::StrCat("scsi ", controller, ":", lun, " ", disk.name, " ",
-                                           disk.format, disk.read_only ? " ro" : " rw"));
+      fingerprint.add_devices(DiskLine(controller, lun, disk));
     }
   }
   if (machine.platform.layout != 0) {

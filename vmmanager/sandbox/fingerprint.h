@@ -51,4 +51,8 @@ Task<absl::StatusOr<state::v1::Fingerprint>> MakeFingerprint(const schema::Compu
                                                              const BackendInfo& backend,
                                                              ImageDigests& digests);
 
+// How a fingerprint names a disk.
+std::string DiskLine(const std::string& controller, const std::string& lun,
+                     const schema::Attachment& disk);
+
 }  // namespace ferry::vm

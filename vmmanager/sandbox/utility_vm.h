@@ -1,5 +1,6 @@
 #pragma once
 
+#include <chrono>
 #include <functional>
 #include <memory>
 #include <optional>
@@ -14,10 +15,14 @@
 #include "guestmanager/guest.h"
 #include "vmmanager/backend/compute_system.h"
 #include "vmmanager/fence/fence.h"
+#include "vmmanager/sandbox/checkpoint_plan.h"
+#include "vmmanager/sandbox/checkpoint_steps.h"
+#include "vmmanager/sandbox/checkpoint_tree.h"
 #include "vmmanager/sandbox/disk_slot.h"
 #include "vmmanager/sandbox/event_log.h"
 #include "vmmanager/sandbox/host_settings.h"
 #include "vmmanager/sandbox/migration_hold.h"
+#include "vmmanager/sandbox/overlay_files.h"
 #include "vmmanager/sandbox/saved_machine.h"
 #include "vmmanager/sandbox/snapshot_plan.h"
 #include "vmmanager/sandbox/snapshot_steps.h"
@@ -38,6 +43,7 @@ struct SandboxDeps {
   FileReads& reads;
   // Is told of each step between which a daemon must be able to die; only tests do something then.
   std::function<void(const std::string& point)> failpoint = {};
+  OverlayFiles* overlays = nullptr;  // nullptr: no checkpoints can be taken
 };
 
 // One utility VM: its compute system, its guest, and what may be done to it when.
@@ -48,6 +54,7 @@ struct SandboxDeps {
 //   RUNNING/PAUSED -> SAVING -> SAVED -> RESTORING -> RUNNING/PAUSED
 //   RUNNING/PAUSED -> SAVING -> back        (into a snapshot)
 //   RUNNING/PAUSED -> RESTORING -> RUNNING/PAUSED, or FAILED   (back to a snapshot)
+//   RUNNING/PAUSED -> SAVING -> back        (into a checkpoint; live only for a moment)
 //
 // Operations are serialised by a lock of the VM; what a state does not allow fails with
 // FAILED_PRECONDITION. Thread: the executor's only.
@@ -80,8 +87,8 @@ class UtilityVm : public std::enable_shared_from_this<UtilityVm> {
   absl::Status CheckHere() const;
   // FAILED_PRECONDITION "arrival_not_recorded" between RunIncoming or MarkLost, and NoteArrived.
   absl::Status CheckArrived(const std::string& operation) const;
-  // FAILED_PRECONDITION "vm_stays" if it was made to stay on this host, "vm_has_snapshots" if what
-  // is known of its snapshots would stay behind.
+  // FAILED_PRECONDITION "vm_stays" if it was made to stay on this host, "vm_has_snapshots" or
+  // "vm_has_checkpoints" if what is known of those would stay behind.
   absl::Status CheckMayLeave() const;
   // FAILED_PRECONDITION that names its state and why it is in it.
   absl::Status Refuse(const std::string& operation) const;
@@ -160,6 +167,30 @@ class UtilityVm : public std::enable_shared_from_this<UtilityVm> {
   Task<absl::StatusOr<std::vector<v1::Snapshot>>> ListSnapshots();
   // The one that a former daemon was loading when it died; empty: none.
   std::string HalfLoadedSnapshot() const;
+
+  // --- Checkpoints ---
+
+  // One that the store has; before anything else is done to the VM.
+  void AddCheckpoint(const CheckpointRow& row);
+  const CheckpointRecords& checkpoints() const { return checkpoints_; }
+  CheckpointScene checkpoint_scene() const;
+  // Where that disk is now; empty if it is not there any more.
+  std::string DiskFile(const state::v1::CheckpointDisk& disk, const ScratchPlaces* scratch) const;
+  // Its disks' own files, and its containers' as far as checkpoints know of them.
+  std::set<std::string> FilesInUse(const ScratchPlaces* scratch) const;
+  // Takes it as planned; its overlays are there. If that fails it is as before, and they are gone.
+  Task<absl::Status> TakeCheckpoint(std::string name, state::v1::CheckpointRecord planned,
+                                    CheckpointSteps steps);
+  // Goes back to its disks, and ends. With its memory the VM is saved in that then, so that the
+  // next start goes on from there. Returns the record as it is then.
+  Task<absl::StatusOr<state::v1::CheckpointRecord>> GoBackToCheckpoint(std::string name,
+                                                                       CheckpointReturn how);
+  // What came after it goes into its files. Returns the record as it was, whose other files are
+  // nobody's then.
+  Task<absl::StatusOr<state::v1::CheckpointRecord>> DeleteCheckpoint(std::string name,
+                                                                     ScratchPlaces* scratch);
+  // One that a former daemon did not come to the end of: drops it, or goes on deleting it.
+  Task<absl::Status> SettleCheckpoint(std::string name, ScratchPlaces* scratch);
 
   // Changes what may be changed at any time.
   Task<absl::Status> Set(v1::SetVmRequest changes);
@@ -265,6 +296,8 @@ class UtilityVm : public std::enable_shared_from_this<UtilityVm> {
     saved_.reset();
     saved_is_unreadable_ = false;
   }
+  // What disks have; their own deadlines are the backend's.
+  static constexpr milliseconds kAsLongAsItTakes{std::chrono::hours(24)};
   // Why it may stand still although nobody paused it.
   static constexpr char kSilent[] = "waits for its VMM, which does not answer";
   // A row's desired state while it is about to go on from a file that it was not saved in.
@@ -345,6 +378,38 @@ class UtilityVm : public std::enable_shared_from_this<UtilityVm> {
   // The same, as often as it takes.
   static Task<void> SettleSnapshotsLater(std::shared_ptr<UtilityVm> self);
   Task<absl::Status> GiveUpHalfLoaded(std::string tag);
+  struct CheckpointBeingTaken;
+  absl::Status CheckCheckpointsMayChange(const std::string& operation) const;
+  // FAILED_PRECONDITION while a checkpoint is written, or half of one is left.
+  absl::Status CheckCheckpointsRest(const std::string& operation) const;
+  absl::Status CheckHasNoSnapshots() const;
+  absl::Status CheckHasNoCheckpoints() const;
+  Task<absl::Status> PutCheckpoints(CheckpointRecords changed);
+  Task<absl::Status> BeginCheckpoint(std::shared_ptr<CheckpointBeingTaken> taking);
+  Task<absl::Status> GoOnInOverlays(std::shared_ptr<CheckpointBeingTaken> taking);
+  Task<absl::Status> WriteBehind(std::shared_ptr<CheckpointBeingTaken> taking, UniqueFd memory);
+  static Task<void> RunBehind(std::shared_ptr<UtilityVm> self,
+                              std::shared_ptr<CheckpointBeingTaken> taking, UniqueFd memory);
+  Task<absl::Status> WriteStandingStill(UniqueFd memory);
+  Task<absl::Status> EndCheckpoint(std::shared_ptr<CheckpointBeingTaken> taking,
+                                   absl::Status taken);
+  Task<void> RunAfterCheckpoint(std::shared_ptr<CheckpointBeingTaken> taking, bool taken);
+  Task<void> LeaveCheckpoint(std::shared_ptr<CheckpointBeingTaken> taking, bool taken);
+  Task<absl::Status> NoteWholeCheckpoint(std::string name, state::v1::CheckpointRecord record);
+  Task<absl::Status> UndoCheckpoint(std::string name, ScratchPlaces* scratch);
+  Task<absl::Status> DeleteNow(std::string name, ScratchPlaces* scratch);
+  // Of a disk that goes on in its overlay; what is merged already is passed over.
+  Task<absl::Status> MergeBack(state::v1::CheckpointDisk disk, std::string overlay,
+                               ScratchPlaces* scratch);
+  Task<absl::Status> MergeOnline(std::shared_ptr<ComputeSystem> system, DiskPlace disk,
+                                 std::string format, PlaceDiskFile place);
+  Task<void> BelieveVmmsDisks();
+  Task<absl::Status> PlaceDisk(state::v1::CheckpointDisk disk, std::string file, std::string format,
+                               ScratchPlaces* scratch);
+  void SetDiskFile(const state::v1::CheckpointDisk& disk, const std::string& file,
+                   const std::string& format);
+  Task<void> RemoveUnused(std::set<std::string> files, const ScratchPlaces* scratch);
+  Task<absl::Status> EndForReturn(std::string name, bool memory);
   absl::Status AdoptGuest();
   void StartPump();
   static Task<void> PumpEvents(std::shared_ptr<UtilityVm> self,
@@ -381,6 +446,8 @@ class UtilityVm : public std::enable_shared_from_this<UtilityVm> {
   // so that its file is put aside instead of removed.
   std::optional<state::v1::SavedRecord> saved_;
   SnapshotRecords snapshots_;
+  CheckpointRecords checkpoints_;
+  bool writes_checkpoint_ = false;    // its memory is being written while it runs
   bool saved_is_unreadable_ = false;  // row_.saved is of a newer ferryd
   bool written_ = false;              // all of it is in a file that is not whole yet
   size_t orders_to_end_ = 0;          // stop --force that wait for whoever holds the lock

@@ -99,6 +99,7 @@ Task<absl::Status> UtilityVm::TakeOver(const AdoptionClaim& claim) {
   // It lives, so what was saved of it must never be restored again.
   ForgetSaved();
   co_await DropHalfSnapshots();
+  co_await BelieveVmmsDisks();
   // A VMM that is still told of a migration has to know that its user wants the guest paused.
   std::shared_ptr<ComputeSystem> adopted = system_;
   if (paused_ && adopted != nullptr) CO_RETURN_IF_ERROR(co_await adopted->Pause());

@@ -22,6 +22,7 @@ std::string ResourcePath(const std::string& lun) {
 absl::Status UtilityVm::CheckDisksMayChange(const std::string& operation) const {
   RETURN_IF_ERROR(CheckHere());
   RETURN_IF_ERROR(RefuseIfMigrating(operation));
+  if (writes_checkpoint_) return CheckCheckpointsRest(operation);
   if (phase_ != Phase::kUp) return Refuse(operation);
   return absl::OkStatus();
 }

@@ -29,6 +29,7 @@ Task<absl::Status> UtilityVm::Start() {
   if (phase_ == Phase::kUp && !paused_) co_return absl::OkStatus();
   if (phase_ != Phase::kStopped && phase_ != Phase::kFailed) co_return NotYet("started");
   CO_RETURN_IF_ERROR(RefuseIfMigrating("started"));
+  CO_RETURN_IF_ERROR(CheckCheckpointsRest("started"));
   if (is_saved()) co_return Refuse("booted");
   if (system_ != nullptr) co_return VmmHasNotEnded();
   SetPhase(Phase::kStarting);
@@ -121,6 +122,7 @@ Task<absl::Status> UtilityVm::Stop(bool force, milliseconds timeout) {
 Task<absl::Status> UtilityVm::StopNow(bool force, milliseconds timeout) {
   if (phase_ == Phase::kStopped || phase_ == Phase::kFailed) co_return absl::OkStatus();
   if (phase_ != Phase::kUp) co_return Refuse("stopped");
+  if (!force && writes_checkpoint_) co_return CheckCheckpointsRest("stopped");
   if (!force && paused_) {
     co_return WrongState(
         {row_.name, state(), session()}, "stopped",
@@ -210,6 +212,7 @@ Task<absl::Status> UtilityVm::Resume() {
   CO_RETURN_IF_ERROR(CheckHere());
   if (notice_.has_value()) co_return NotYet("resumed");
   if (phase_ != Phase::kUp) co_return Refuse("resumed");
+  if (writes_checkpoint_) co_return CheckCheckpointsRest("resumed");
   if (!paused_) co_return absl::OkStatus();
   std::shared_ptr<ComputeSystem> system = system_;
   CO_RETURN_IF_ERROR(co_await ClaimFence(row_.epoch));

@@ -15,9 +15,6 @@
 namespace ferry::vm {
 namespace {
 
-// Of a save, which takes as long as the disk does.
-constexpr milliseconds kNoLimit{std::chrono::hours(24)};
-
 schema::MigrationFinalizedOptions RunRestored(bool paused) {
   schema::MigrationFinalizedOptions run;
   run.origin = schema::MigrationOrigin::kDestination;
@@ -39,6 +36,7 @@ absl::Status UtilityVm::CheckSavable() const {
   // Without its guest's connection nobody knows its processes.
   if (phase_ != Phase::kUp || guest_ == nullptr) return Refuse("saved");
   RETURN_IF_ERROR(CheckArrived("saved"));
+  RETURN_IF_ERROR(CheckCheckpointsRest("saved"));
   return CheckSharesNothing(spec_);
 }
 
@@ -80,7 +78,7 @@ Task<absl::Status> UtilityVm::Save(SaveSteps steps) {
   deps_.events.Publish("vm.saving", row_.id, {{"name", row_.name}});
   // A daemon that stops leaves it standing still, and the next one lets it run on.
   const std::function<bool()> stays = [this] { return !detached_ && !called_off(); };
-  auto first = co_await (WriteAll(&steps) || AwaitWhile(stays, kNoLimit));
+  auto first = co_await (WriteAll(&steps) || AwaitWhile(stays, kAsLongAsItTakes));
   if (detached_) co_return CheckHere();
   absl::Status written = CalledOff("saved");
   if (first.index() == 0) written = std::get<0>(std::move(first));
@@ -207,6 +205,7 @@ absl::Status UtilityVm::NotSaved(const absl::Status& cause) const {
 // Somebody else may have let it go on, and saved it again, since its file was read.
 absl::Status UtilityVm::CheckRestorable(const SavedMachine& machine) const {
   RETURN_IF_ERROR(RefuseIfMigrating("restored"));
+  RETURN_IF_ERROR(CheckCheckpointsRest("restored"));
   if (phase_ != Phase::kStopped && phase_ != Phase::kFailed) return Refuse("restored");
   if (system_ != nullptr) return VmmHasNotEnded();
   if (machine.record.has_value() && is_saved()) return Refuse("restored from another file");
@@ -289,7 +288,7 @@ Task<absl::Status> UtilityVm::Load(SavedMachine* machine, RestoreSteps* steps) {
   steps->send();
   Spawn(deps_.executor, EndUnlessSent(shared_from_this(), steps->sent));
   const std::function<bool()> stays = [this] { return !detached_ && !called_off(); };
-  auto first = co_await (TakeMemory(system, steps) || AwaitWhile(stays, kNoLimit));
+  auto first = co_await (TakeMemory(system, steps) || AwaitWhile(stays, kAsLongAsItTakes));
   CO_RETURN_IF_ERROR(CheckHere());
   if (first.index() != 0) co_return CalledOff("restored");
   CO_RETURN_IF_ERROR(std::get<0>(std::move(first)));
@@ -405,16 +404,18 @@ Task<absl::Status> UtilityVm::Set(v1::SetVmRequest changes) {
   auto self = shared_from_this();
   CO_RETURN_IF_ERROR(CheckHere());
   CO_RETURN_IF_ERROR(RefuseIfMigrating("changed"));
-  const v1::VmSpec before = spec_;
-  const std::string before_json = row_.spec_json;
+  const v1::SaveOnStop save_on_stop = spec_.save_on_stop();
+  const bool autostart = spec_.autostart();
   if (changes.has_save_on_stop()) spec_.set_save_on_stop(changes.save_on_stop());
   if (changes.has_autostart()) spec_.set_autostart(changes.autostart());
   absl::Status written = CheckSaveOnStop(spec_);
   if (written.ok()) written = WriteSpec(spec_, &row_.spec_json);
   if (written.ok()) written = co_await Persist();
   if (written.ok()) co_return written;
-  spec_ = before;
-  row_.spec_json = before_json;
+  // Its disks may have changed meanwhile.
+  spec_.set_save_on_stop(save_on_stop);
+  spec_.set_autostart(autostart);
+  (void)WriteSpec(spec_, &row_.spec_json);
   co_return written;
 }
 

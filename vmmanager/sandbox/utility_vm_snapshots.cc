@@ -18,9 +18,6 @@ namespace ferry::vm {
 namespace {
 
 constexpr milliseconds kSettlePause{2'000};
-// The backend has a deadline of its own.
-constexpr milliseconds kAsLongAsItTakes{std::chrono::hours(24)};
-
 using state::v1::SnapshotRecord;
 
 absl::Status NoSuchSnapshot(const std::string& vm, const std::string& tag) {
@@ -70,9 +67,23 @@ void UtilityVm::AddSnapshot(const SnapshotRow& row) {
 absl::Status UtilityVm::CheckSnapshotsMayChange(const std::string& operation) const {
   RETURN_IF_ERROR(CheckHere());
   RETURN_IF_ERROR(RefuseIfMigrating(operation));
+  RETURN_IF_ERROR(CheckCheckpointsRest(operation));
   if (phase_ != Phase::kUp || system_ == nullptr || guest_ == nullptr) return Refuse(operation);
   if (called_off()) return CalledOff(operation);
   return CheckArrived(operation);
+}
+
+// Who goes back to one, or deletes it, removes the files that snapshots would be in.
+absl::Status UtilityVm::CheckHasNoCheckpoints() const {
+  if (checkpoints_.empty()) return absl::OkStatus();
+  const std::string& name = checkpoints_.begin()->first;
+  return rpc::ErrorWithReason(
+      absl::StatusCode::kFailedPrecondition,
+      absl::StrCat("VM ", row_.name, " has checkpoints (", name,
+                   checkpoints_.size() > 1 ? " and more" : "",
+                   "), and cannot have snapshots inside its disks too"),
+      "vm_has_checkpoints",
+      absl::StrCat("Take a checkpoint: ferryctl checkpoint create ", row_.name));
 }
 
 Task<absl::Status> UtilityVm::PutSnapshot(std::string tag, SnapshotRecord record) {
@@ -124,6 +135,7 @@ Task<absl::StatusOr<v1::Snapshot>> UtilityVm::SaveSnapshot(SnapshotWish wish, Ta
   const AsyncMutex::Guard lock = co_await operation_.Lock();
   CO_RETURN_IF_ERROR(CheckSnapshotsMayChange("saved in a snapshot"));
   CO_RETURN_IF_ERROR(CheckSharesNothing(spec_));
+  CO_RETURN_IF_ERROR(CheckHasNoCheckpoints());
   CO_ASSIGN_OR_RETURN(const SnapshotOptions options,
                       PlanSnapshot(row_.name, DisksByName(document_), wish));
   CO_RETURN_IF_ERROR(co_await CheckTagIsFree(options.tag));

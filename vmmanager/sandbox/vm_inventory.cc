@@ -52,6 +52,11 @@ Task<absl::Status> VmInventory::Load() {
   for (const SnapshotRow& snapshot : *snapshots) {
     if (auto vm = vms_.find(snapshot.vm_id); vm != vms_.end()) vm->second->AddSnapshot(snapshot);
   }
+  auto checkpoints = co_await deps_.store.ListCheckpoints();
+  if (!checkpoints.ok()) co_return checkpoints.status();
+  for (const CheckpointRow& row : *checkpoints) {
+    if (auto vm = vms_.find(row.vm_id); vm != vms_.end()) vm->second->AddCheckpoint(row);
+  }
   co_return absl::OkStatus();
 }
 

@@ -1,13 +1,15 @@
 // How a VM goes on from its file.
 #include <algorithm>
+#include <functional>
+#include <map>
 #include <utility>
 
 #include "absl/strings/str_cat.h"
 #include "bridge/runtime/status_macros.h"
 #include "vmmanager/rpc/error_info.h"
+#include "vmmanager/sandbox/disk_generations.h"
 #include "vmmanager/sandbox/incoming_machine.h"
 #include "vmmanager/sandbox/private_socket.h"
-#include "vmmanager/saving/disk_generations.h"
 #include "vmmanager/saving/saved_states.h"
 #include "vmmanager/saving/saving_jobs.h"
 #include "vmmanager/state/fingerprint_check.h"
@@ -51,6 +53,69 @@ schema::Attachment Disk(const std::string& path, const std::string& format, bool
 
 bool IsThatDisk(const schema::Attachment& one, const schema::Attachment& other) {
   return one.path == other.path && one.format == other.format && one.read_only == other.read_only;
+}
+
+// `see` may change it; returns how fingerprints named disks that it changed, and name them now.
+std::map<std::string, std::string> ForEachDisk(
+    schema::ComputeSystem* document, const std::function<void(schema::Attachment&)>& see) {
+  std::map<std::string, std::string> lines;
+  for (auto& [controller, scsi] : document->virtual_machine.devices.scsi) {
+    for (auto& [lun, disk] : scsi.attachments) {
+      const std::string before = DiskLine(controller, lun, disk);
+      see(disk);
+      lines[before] = DiskLine(controller, lun, disk);
+    }
+  }
+  return lines;
+}
+
+// Disks of a checkpoint that were merged into other files since are there.
+absl::Status NameAsNow(const state::v1::SavedRecord& record, state::v1::VmPayload* vm,
+                       std::vector<state::v1::DiskGeneration>* disks) {
+  ASSIGN_OR_RETURN(schema::ComputeSystem document,
+                   schema::ComputeSystemFromJson(vm->hcs_document_json()));
+  for (const state::v1::SavedOverlay& moved : record.overlays()) {
+    if (!moved.has_below()) continue;
+    const auto lines = ForEachDisk(&document, [&moved](schema::Attachment& disk) {
+      if (disk.path != moved.file() || disk.read_only) return;
+      disk.path = moved.below().path();
+      disk.format = moved.format();
+    });
+    for (std::string& device : *vm->mutable_fingerprint()->mutable_devices()) {
+      if (const auto line = lines.find(device); line != lines.end()) device = line->second;
+    }
+    for (state::v1::DiskGeneration& disk : *disks) {
+      if (disk.path() != moved.file()) continue;
+      const uint32_t controller = disk.controller();
+      const uint32_t lun = disk.lun();
+      disk = moved.below();
+      disk.set_controller(controller);
+      disk.set_lun(lun);
+    }
+  }
+  vm->set_hcs_document_json(schema::ToJson(document));
+  return absl::OkStatus();
+}
+
+// The disks of a VM that went back to a checkpoint are those that it was saved with, under files of
+// their own.
+void GoOnInOverlays(const state::v1::SavedRecord& record, schema::ComputeSystem* document,
+                    CutState* cut) {
+  std::map<std::string, std::string> overlays;
+  for (const state::v1::SavedOverlay& disk : record.overlays()) {
+    overlays[disk.file()] = disk.overlay();
+    if (disk.has_below()) overlays[disk.below().path()] = disk.overlay();
+  }
+  ForEachDisk(document, [&overlays](schema::Attachment& disk) {
+    const auto over = overlays.find(disk.path);
+    if (over == overlays.end() || disk.read_only) return;
+    disk.path = over->second;
+    disk.format = "qcow2";
+  });
+  for (state::v1::ContainerRecord& container : cut->containers) {
+    const auto over = overlays.find(container.scratch_file());
+    if (over != overlays.end()) container.set_scratch_file(over->second);
+  }
 }
 
 absl::Status Unreadable() { return absl::DataLossError("what it says of the VM cannot be read"); }
@@ -115,7 +180,7 @@ Task<absl::StatusOr<SavedStates::Warnings>> SavedStates::Start(Vm vm, v1::StartV
       source->warnings.push_back(
           absl::StrCat("its VMM does not say yet that it runs; what was saved is kept as ", aside));
     } else if (!record.kept()) {
-      co_await RemoveFile(record.file());
+      co_await files_.Remove(record.file());
     }
     co_return source->warnings;
   }
@@ -199,6 +264,15 @@ Task<absl::Status> SavedStates::GoOn(Vm vm, std::shared_ptr<Source> source,
   co_return ToTell(*vm, *source, restored);
 }
 
+Task<absl::Status> SavedStates::CheckCanGoOn(Vm vm, state::v1::SavedRecord record) {
+  auto source = std::make_shared<Source>(vms_.deps().executor, std::move(record));
+  absl::Status fits = co_await Read(vm, source);
+  if (fits.ok()) fits = co_await FitHere(vm, source);
+  if (fits.ok()) co_return fits;
+  fits.SetPayload(kHasNotRun, absl::Cord());
+  co_return ToTell(*vm, *source, fits);
+}
+
 Task<absl::Status> SavedStates::Read(Vm vm, std::shared_ptr<Source> source) {
   CO_RETURN_IF_ERROR(co_await source->file->Open(source->record.file(), source->record.key_file()));
   const SavedFileInfo& info = source->file->info();
@@ -233,6 +307,9 @@ Task<absl::Status> SavedStates::Read(Vm vm, std::shared_ptr<Source> source) {
 
 // Whether what was saved is still there, and could run here.
 Task<absl::Status> SavedStates::FitHere(Vm vm, std::shared_ptr<Source> source) {
+  std::vector<state::v1::DiskGeneration> disks(source->tail.disks().begin(),
+                                               source->tail.disks().end());
+  CO_RETURN_IF_ERROR(NameAsNow(source->record, &source->plan.vm, &disks));
   CO_ASSIGN_OR_RETURN(IncomingMachine here, co_await FitMachine(source->plan.vm, vms_, digests_));
   const auto own = [](const v1::Difference& difference) { return IsOfTheImage(difference); };
   if (std::any_of(here.differences.begin(), here.differences.end(), own)) {
@@ -251,10 +328,11 @@ Task<absl::Status> SavedStates::FitHere(Vm vm, std::shared_ptr<Source> source) {
   source->document.virtual_machine.devices.hv_socket =
       vm->document().virtual_machine.devices.hv_socket;
   CO_RETURN_IF_ERROR(returning_.CheckSame(*vm, source->cut.containers));
-  CO_RETURN_IF_ERROR(CheckDisksAreIts(*vm, *source));
-  std::vector<state::v1::DiskGeneration> disks(source->tail.disks().begin(),
-                                               source->tail.disks().end());
-  co_return co_await CheckGenerations(source->document, std::move(disks), &digests_.reads());
+  // Those of a checkpoint are not written to, but what is over them.
+  CO_RETURN_IF_ERROR(
+      co_await CheckGenerations(source->document, std::move(disks), &digests_.reads()));
+  GoOnInOverlays(source->record, &source->document, &source->cut);
+  co_return CheckDisksAreIts(*vm, *source);
 }
 
 // Whoever wrote the file has no say in which files of this host a VM gets.
@@ -263,6 +341,10 @@ absl::Status SavedStates::CheckDisksAreIts(const UtilityVm& vm, const Source& so
   for (const v1::DiskSpec& disk : vm.spec().disks()) {
     its.push_back(
         Disk(disk.file(), disk.format().empty() ? "qcow2" : disk.format(), disk.read_only()));
+  }
+  // What went back to a checkpoint goes on in files that we have made.
+  for (const state::v1::SavedOverlay& disk : source.record.overlays()) {
+    its.push_back(Disk(disk.overlay(), "qcow2", false));
   }
   if (containers_ != nullptr) {
     for (const auto& container : containers_->Of(vm.id())) {

@@ -10,15 +10,13 @@
 #include "bridge/runtime/status_macros.h"
 #include "vmmanager/images/durable_file.h"
 #include "vmmanager/rpc/error_info.h"
+#include "vmmanager/sandbox/disk_generations.h"
 #include "vmmanager/sandbox/real_folder.h"
-#include "vmmanager/saving/disk_generations.h"
 #include "vmmanager/saving/saving_jobs.h"
 
 namespace ferry::vm {
 namespace {
 
-constexpr milliseconds kFolderLimit{60'000};
-constexpr char kOwnSuffix[] = ".ferry";
 constexpr char kAside[] = ".refused";
 
 absl::Status CannotBeSaved(const UtilityVm& vm, const std::string& why, const std::string& reason,
@@ -28,7 +26,7 @@ absl::Status CannotBeSaved(const UtilityVm& vm, const std::string& why, const st
                               next_step);
 }
 
-using FileWork = std::function<absl::Status()>;
+using FileWork = KeptFiles::Work;
 
 bool Stands(v1::VmState state) {
   return state == v1::VM_STATE_STOPPED || state == v1::VM_STATE_FAILED ||
@@ -43,11 +41,7 @@ SavedStates::SavedStates(VmInventory& vms, ContainerInventory* containers, Image
       containers_(containers),
       digests_(digests),
       options_(std::move(options)),
-      files_(vms.deps().executor) {}
-
-std::string SavedStates::FolderOf(const std::string& vm_id) const {
-  return absl::StrCat(options_.folder, "/", vm_id);
-}
+      files_(vms.deps().executor, digests.reads(), options_.folder, options_.state_folder) {}
 
 bool SavedStates::SavesOnStop(const UtilityVm& vm, const v1::StopVmRequest& request) const {
   if (request.force()) return false;
@@ -72,46 +66,19 @@ absl::Status SavedStates::CheckContainersRest(const UtilityVm& vm) const {
   return returning_.CheckRest(vm, absl::StrCat("VM ", vm.name(), " cannot be saved"));
 }
 
-Task<absl::StatusOr<std::string>> SavedStates::MakeOwnFile(std::string vm_id) {
-  const std::string folder = FolderOf(vm_id);
-  FileWork make = [folder, above = options_.folder] {
-    std::error_code error;
-    std::filesystem::create_directories(folder, error);
-    if (!error) return SyncFolder(above);
-    return absl::UnavailableError(absl::StrCat("cannot make ", folder, ": ", error.message()));
-  };
-  CO_RETURN_IF_ERROR(co_await files_.Run(kFolderLimit, "making a folder", std::move(make)));
-  // Each file has a name of its own: whoever is done with one never removes another.
-  co_return absl::StrCat(folder, "/", VmInventory::NewId(), kOwnSuffix);
-}
-
-// What lies in our own folders is swept, or somebody else's.
-Task<absl::Status> SavedStates::CheckUserFile(std::string file) const {
-  if (file[0] != '/') {
-    co_return absl::InvalidArgumentError("to_file must be an absolute path on the VM's host");
-  }
-  const std::string folder = std::filesystem::path(file).parent_path();
-  CO_ASSIGN_OR_RETURN(const std::string real, co_await FindRealPath(&digests_.reads(), folder));
-  CO_ASSIGN_OR_RETURN(const std::string own,
-                      co_await FindRealPath(&digests_.reads(), options_.state_folder));
-  if (real != own && !absl::StartsWith(real, own + "/")) co_return absl::OkStatus();
-  co_return absl::InvalidArgumentError(
-      absl::StrCat("to_file must not be in ", options_.state_folder, ", which is ferryd's own"));
-}
-
 Task<absl::Status> SavedStates::Save(Vm vm, v1::SaveVmRequest request) {
   if (request.to_file().empty() && request.live()) {
     co_return absl::InvalidArgumentError(
         "live needs to_file: a VM that runs on does not go on from its own saved state");
   }
   if (!request.to_file().empty()) {
-    CO_RETURN_IF_ERROR(co_await CheckUserFile(request.to_file()));
+    CO_RETURN_IF_ERROR(co_await files_.CheckUsers(request.to_file(), "to_file"));
   }
   CO_RETURN_IF_ERROR(CheckSavable(*vm, request.live()));
   const bool own = request.to_file().empty();
   std::string file = request.to_file();
   if (own) {
-    CO_ASSIGN_OR_RETURN(file, co_await MakeOwnFile(vm->id()));
+    CO_ASSIGN_OR_RETURN(file, co_await files_.New(vm->id()));
   }
   JobDescription about = DescribeSave(*vm, request.to_file());
   JobWork write = [this, vm, file, own, request](std::shared_ptr<Job> job) {
@@ -152,26 +119,17 @@ Task<absl::Status> SavedStates::Discard(Vm vm) {
   const auto saved = vm->saved();
   if (!saved.has_value()) co_return absl::OkStatus();
   CO_RETURN_IF_ERROR(co_await vm->DiscardSaved(saved->sha256()));
-  if (!saved->kept() && !saved->file().empty()) co_await RemoveFile(saved->file());
+  if (!saved->kept() && !saved->file().empty()) co_await files_.Remove(saved->file());
   co_return absl::OkStatus();
 }
 
 Task<absl::Status> SavedStates::Delete(Vm vm, bool discard_saved) {
   if (discard_saved) CO_RETURN_IF_ERROR(co_await Discard(vm));
-  const std::string folder = FolderOf(vm->id());
+  const std::string id = vm->id();
   CO_RETURN_IF_ERROR(co_await vms_.Delete(vm));
-  files_.Post([folder] {
-    std::error_code ignored;
-    std::filesystem::remove_all(folder, ignored);
-  });
+  files_.RemoveFolderOf(id);
+  if (on_deleted_) on_deleted_(id);
   co_return absl::OkStatus();
-}
-
-Task<void> SavedStates::RemoveFile(std::string file) {
-  FileWork remove = [file] { return RemoveDurably(file); };
-  const absl::Status removed =
-      co_await files_.Run(kFolderLimit, "removing a file", std::move(remove));
-  if (!removed.ok()) spdlog::warn("saved state {}: {}", file, removed.ToString());
 }
 
 // Returns where it is then. Its user's own file stays where that is.
@@ -179,7 +137,7 @@ Task<std::string> SavedStates::PutAside(state::v1::SavedRecord record) {
   if (record.kept()) co_return record.file();
   const std::string aside = absl::StrCat(record.file(), kAside);
   FileWork rename = [from = record.file(), aside] { return RenameDurably(from, aside); };
-  const absl::Status put = co_await files_.Run(kFolderLimit, "renaming a file", std::move(rename));
+  const absl::Status put = co_await files_.Run("renaming a file", std::move(rename));
   if (put.ok()) co_return aside;
   spdlog::warn("saved state {}: {}", record.file(), put.ToString());
   co_return record.file();
@@ -193,10 +151,10 @@ Task<void> SavedStates::Sweep() {
   auto rows = co_await vms_.deps().store.ListVms();
   if (!rows.ok()) co_return;
   for (const VmRow& row : *rows) {
-    known.insert(FolderOf(row.id));
+    known.insert(files_.FolderOf(row.id));
     state::v1::SavedRecord record;
     const bool clear = vms_.Find(row.id).ok() && record.ParseFromString(row.saved);
-    if (!clear) unclear.insert(FolderOf(row.id));
+    if (!clear) unclear.insert(files_.FolderOf(row.id));
     wanted.insert(record.file());
     // Nobody can tell whether it ran for long enough to write to its disks.
     if (clear && record.consumed()) used.push_back(record);
@@ -222,7 +180,7 @@ Task<void> SavedStates::Sweep() {
     }
     return renamed;
   };
-  const absl::Status swept = co_await files_.Run(kFolderLimit, "sweeping", std::move(sweep));
+  const absl::Status swept = co_await files_.Run("sweeping", std::move(sweep));
   if (!swept.ok()) spdlog::warn("saved states: {}", swept.ToString());
 }
 

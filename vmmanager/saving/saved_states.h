@@ -1,5 +1,6 @@
 #pragma once
 
+#include <functional>
 #include <memory>
 #include <optional>
 #include <string>
@@ -14,8 +15,10 @@
 #include "vmmanager/jobs/job_registry.h"
 #include "vmmanager/sandbox/fingerprint.h"
 #include "vmmanager/sandbox/vm_inventory.h"
+#include "vmmanager/saving/kept_files.h"
 #include "vmmanager/saving/memory_pump.h"
 #include "vmmanager/saving/returning_containers.h"
+#include "vmmanager/saving/vm_sealing.h"
 
 namespace ferry::vm {
 
@@ -50,6 +53,13 @@ class SavedStates {
   // kept, and named.
   Task<absl::StatusOr<Warnings>> Start(Vm vm, v1::StartVmRequest request);
   Task<absl::Status> Delete(Vm vm, bool discard_saved);
+  // Is told of each VM that was deleted, by its id.
+  void set_on_deleted(std::function<void(const std::string&)> told) {
+    on_deleted_ = std::move(told);
+  }
+
+  // Whether the VM could go on from that file, if it did not run.
+  Task<absl::Status> CheckCanGoOn(Vm vm, state::v1::SavedRecord record);
 
   // Whether stopping it so saves it.
   bool SavesOnStop(const UtilityVm& vm, const v1::StopVmRequest& request) const;
@@ -61,14 +71,9 @@ class SavedStates {
  private:
   struct Source;  // a file that a VM is to go on from
 
-  std::string FolderOf(const std::string& vm_id) const;
-  Task<absl::Status> CheckUserFile(std::string file) const;
   absl::Status CheckContainersRest(const UtilityVm& vm) const;
-  Task<absl::StatusOr<std::string>> MakeOwnFile(std::string vm_id);
   Task<absl::Status> Write(Vm vm, std::string file, bool own, v1::SaveVmRequest request,
                            std::shared_ptr<Job> job);
-  Task<absl::StatusOr<std::string>> SealPlan(Vm vm, std::string session);
-  Task<absl::StatusOr<std::string>> SealTail(Vm vm);
 
   Task<absl::Status> GoOn(Vm vm, std::shared_ptr<Source> source, std::shared_ptr<Job> job);
   Task<absl::Status> Read(Vm vm, std::shared_ptr<Source> source);
@@ -77,14 +82,15 @@ class SavedStates {
   absl::Status ToTell(const UtilityVm& vm, const Source& source, const absl::Status& why) const;
   Task<absl::Status> Discard(Vm vm);
   Task<std::string> PutAside(state::v1::SavedRecord record);
-  Task<void> RemoveFile(std::string file);
 
   VmInventory& vms_;
   ContainerInventory* const containers_;
   ReturningContainers returning_{containers_};
   ImageDigests& digests_;
   const SavedStatesOptions options_;
-  BlockingWorker files_;
+  VmSealing sealing_{vms_, returning_, digests_};
+  KeptFiles files_;
+  std::function<void(const std::string&)> on_deleted_;
 };
 
 }  // namespace ferry::vm

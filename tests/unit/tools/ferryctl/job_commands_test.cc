@@ -124,6 +124,8 @@ TEST_F(JobCommandsTest, ListAsksForWhatIsWanted) {
   EXPECT_EQ(jobs_.list.vm(), "web");
   EXPECT_EQ(jobs_.list.kind(), v1::JOB_KIND_IMPORT);
   EXPECT_TRUE(jobs_.list.include_ended());
+  EXPECT_EQ(Ferryctl({"list", "--kind", "checkpoint"}), kOk);
+  EXPECT_EQ(jobs_.list.kind(), v1::JOB_KIND_CHECKPOINT);
   EXPECT_EQ(Ferryctl({"list", "--output", "json"}), kOk);
   EXPECT_THAT(printed_, HasSubstr("\"JOB_STATE_RUNNING\""));
   EXPECT_EQ(Ferryctl({"list", "--kind", "nonsense"}), kUsage);

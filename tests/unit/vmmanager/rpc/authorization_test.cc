@@ -9,6 +9,7 @@
 
 #include "absl/strings/match.h"
 #include "absl/strings/str_cat.h"
+#include "ferry/v1/checkpoint.pb.h"
 #include "ferry/v1/container.pb.h"
 #include "ferry/v1/guest.pb.h"
 #include "ferry/v1/host.pb.h"
@@ -38,7 +39,8 @@ std::set<std::string> MethodsOfTheApi() {
        {v1::VmRef::descriptor()->file(), v1::AttachRequest::descriptor()->file(),
         v1::Host::descriptor()->file(), v1::Image::descriptor()->file(),
         v1::Container::descriptor()->file(), v1::Session::descriptor()->file(),
-        v1::Snapshot::descriptor()->file(), v1::Job::descriptor()->file()}) {
+        v1::Snapshot::descriptor()->file(), v1::Checkpoint::descriptor()->file(),
+        v1::Job::descriptor()->file()}) {
     for (int i = 0; i < file->service_count(); ++i) {
       const google::protobuf::ServiceDescriptor* service = file->service(i);
       for (int m = 0; m < service->method_count(); ++m) {
@@ -110,6 +112,12 @@ TEST(AuthorizationTest, RolesPermitWhatTheyAreFor) {
            Case{"/ferry.v1.JobService/WatchJob", true, true, true, false},
            Case{"/ferry.v1.JobService/CancelJob", false, true, true, false},
            Case{"/ferry.v1.JobService/DismissJob", false, true, true, false},
+           Case{"/ferry.v1.SnapshotService/LoadSnapshot", false, true, true, false},
+           Case{"/ferry.v1.SnapshotService/ListSnapshots", true, true, true, false},
+           Case{"/ferry.v1.CheckpointService/CreateCheckpoint", false, true, true, false},
+           Case{"/ferry.v1.CheckpointService/RevertToCheckpoint", false, true, true, false},
+           Case{"/ferry.v1.CheckpointService/DeleteCheckpoint", false, true, true, false},
+           Case{"/ferry.v1.CheckpointService/ListCheckpoints", true, true, true, false},
            Case{"/ferry.v1.MigrationService/Migrate", false, true, true, false},
            Case{"/ferry.v1.MigrationService/ImportSandbox", false, true, true, true},
            Case{"/ferry.v1.MigrationService/SettleSession", false, true, true, true},
@@ -159,21 +167,30 @@ TEST(AuthorizationTest, OnlyAdminsNameFilesOfTheHost) {
   v1::SaveVmRequest save;
   v1::StopVmRequest stop;
   stop.set_save(true);
+  v1::CreateCheckpointRequest checkpoint;
+  checkpoint.add_disks()->set_name("root");
+  checkpoint.mutable_options()->set_bypass_cache(true);
   const Caller operators = With({Role::kOperator});
   for (const google::protobuf::Message* plain :
-       std::initializer_list<const google::protobuf::Message*>{&start, &save, &stop}) {
+       std::initializer_list<const google::protobuf::Message*>{&start, &save, &stop, &checkpoint}) {
     EXPECT_TRUE(AuthorizeRequest(operators, *plain).ok()) << plain->GetTypeName();
   }
   v1::StartVmRequest keyed_start;
   keyed_start.set_key_file("/k");
   v1::SaveVmRequest keyed_save;
   keyed_save.mutable_options()->set_key_file("/k");
+  v1::CreateCheckpointRequest keyed_checkpoint = checkpoint;
+  keyed_checkpoint.mutable_options()->set_key_file("/k");
+  v1::CreateCheckpointRequest disk_of_checkpoint = checkpoint;
+  disk_of_checkpoint.add_disks()->set_file("/f");
+  checkpoint.set_memory_file("/f");
   start.set_from_file("/f");
   save.set_to_file("/f");
   stop.mutable_save_options()->set_key_file("/k");
   for (const google::protobuf::Message* naming :
-       std::initializer_list<const google::protobuf::Message*>{&start, &save, &stop, &keyed_start,
-                                                               &keyed_save}) {
+       std::initializer_list<const google::protobuf::Message*>{
+           &start, &save, &stop, &keyed_start, &keyed_save, &checkpoint, &keyed_checkpoint,
+           &disk_of_checkpoint}) {
     EXPECT_EQ(AuthorizeRequest(operators, *naming).code(), absl::StatusCode::kPermissionDenied)
         << naming->ShortDebugString();
     EXPECT_TRUE(AuthorizeRequest(With({Role::kAdmin}), *naming).ok());

@@ -1,5 +1,6 @@
 #pragma once
 
+#include <string>
 #include <vector>
 
 #include "absl/status/status.h"
@@ -18,6 +19,9 @@ bool HasWritableDisks(const schema::ComputeSystem& document);
 // them. `reads` must outlive the task.
 Task<absl::StatusOr<std::vector<state::v1::DiskGeneration>>> ReadGenerations(
     schema::ComputeSystem document, FileReads* reads);
+
+// Of one file.
+Task<absl::StatusOr<state::v1::DiskGeneration>> ReadGeneration(std::string path, FileReads* reads);
 
 // FAILED_PRECONDITION, naming the first, if one is not what it was then.
 Task<absl::Status> CheckGenerations(schema::ComputeSystem document,

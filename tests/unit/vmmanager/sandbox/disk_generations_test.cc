@@ -1,4 +1,4 @@
-#include "vmmanager/saving/disk_generations.h"
+#include "vmmanager/sandbox/disk_generations.h"
 
 #include <gmock/gmock.h>
 

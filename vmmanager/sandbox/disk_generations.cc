@@ -1,4 +1,4 @@
-#include "vmmanager/saving/disk_generations.h"
+#include "vmmanager/sandbox/disk_generations.h"
 
 #include <fcntl.h>
 #include <sys/stat.h>
@@ -74,6 +74,11 @@ bool HasWritableDisks(const schema::ComputeSystem& document) {
   return has;
 }
 
+Task<absl::StatusOr<DiskGeneration>> ReadGeneration(std::string path, FileReads* reads) {
+  std::function<absl::StatusOr<DiskGeneration>()> look = [path] { return Look(path); };
+  co_return co_await reads->Run<DiskGeneration>(path, std::move(look));
+}
+
 Task<absl::StatusOr<std::vector<DiskGeneration>>> ReadGenerations(schema::ComputeSystem document,
                                                                   FileReads* reads) {
   std::vector<DiskGeneration> places;
@@ -85,11 +90,7 @@ Task<absl::StatusOr<std::vector<DiskGeneration>>> ReadGenerations(schema::Comput
   });
   std::vector<DiskGeneration> generations;
   for (const DiskGeneration& place : places) {
-    std::function<absl::StatusOr<DiskGeneration>()> look = [path = place.path()] {
-      return Look(path);
-    };
-    CO_ASSIGN_OR_RETURN(DiskGeneration found,
-                        co_await reads->Run<DiskGeneration>(place.path(), std::move(look)));
+    CO_ASSIGN_OR_RETURN(DiskGeneration found, co_await ReadGeneration(place.path(), reads));
     found.set_controller(place.controller());
     found.set_lun(place.lun());
     generations.push_back(std::move(found));

@@ -1,0 +1,75 @@
+"""A guest that writes numbered records with their sums to a disk, and remembers the last one: so that
+memory and disk are seen to be of one instant."""
+
+# Numbered records with their sums, on a disk and in memory.
+WRITER = """
+i=0
+while :; do
+  i=$((i+1))
+  s=$(echo $i | md5sum)
+  echo $i > /tmp/begun.new; mv /tmp/begun.new /tmp/begun
+  echo "$i $s" | dd of=/dev/sda bs=4096 seek=$i conv=notrunc,fsync 2>/dev/null
+  echo "$i $s" > /tmp/done.new; mv /tmp/done.new /tmp/done
+done
+"""
+# What the records are; each must be whole, and there may be no gap.
+READER = """
+echo 3 > /proc/sys/vm/drop_caches
+i=1
+while :; do
+  set -- $(dd if=/dev/sda bs=4096 skip=$i count=1 2>/dev/null | tr -d '\\0')
+  [ "$1" = $i ] || break
+  [ "$2" = $(echo $i | md5sum | cut -d' ' -f1) ] || { echo "damaged $i"; exit 1; }
+  i=$((i+1))
+done
+[ -z "$1" ] || { echo "record $1 in place of $i"; exit 1; }
+echo $((i-1))
+"""
+
+
+def make_disks(host, *names):
+    for name in names:
+        host.run(["qemu-img", "create", "-q", "-f", "qcow2", host.folder / f"{name}.qcow2", "1G"],
+                 check=True)
+
+
+def disk_options(host, *names):
+    words = []
+    for name in names:
+        words += ["--disk", f"name={name},file={host.folder / name}.qcow2,format=qcow2"]
+    return words
+
+
+def shell(host, vm, script):
+    result = host.ctl.exec(vm, "sh", "-c", script)
+    assert result.returncode == 0, result
+    return result.stdout.strip()
+
+
+def number(host, vm, file):
+    return int(shell(host, vm, f"cat {file}").split()[0])
+
+
+def await_number(host, vm, at_least):
+    while number(host, vm, "/tmp/done") < at_least:
+        pass
+
+
+def start_writer(host, vm):
+    """The process that writes, once it has begun; see assert_one_instant."""
+    writer = host.ctl.ok("exec", "-d", vm, "--", "sh", "-c", WRITER).strip()
+    host.ctl.exec(vm, "sh", "-c", "while ! [ -e /tmp/done ]; do sleep 0.1; done")
+    await_number(host, vm, 20)
+    return writer
+
+
+def assert_one_instant(host, vm, writer, before):
+    """The VM went back to a moment before its record of that number was written, and disk and memory
+    are both of that moment. It goes on writing afterwards."""
+    shell(host, vm, f"kill -STOP {writer}")
+    begun, done = number(host, vm, "/tmp/begun"), number(host, vm, "/tmp/done")
+    assert 20 <= done <= begun <= done + 1
+    assert begun < before, "the memory did not go back"
+    on_disk = int(shell(host, vm, READER))
+    assert done <= on_disk <= begun, "memory and disk are not of one instant"
+    shell(host, vm, f"kill -CONT {writer}")

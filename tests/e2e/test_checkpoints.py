@@ -1,0 +1,222 @@
+"""Checkpoints: memory and disks of one instant in files, to go back to as often as one likes."""
+import json
+
+import pytest
+
+from harness.records import (assert_one_instant, await_number, disk_options, make_disks, number,
+                             shell, start_writer)
+from harness.saving import REFUSED, USAGE, host, kills_the_vmm  # noqa: F401
+from harness.waiting import wait_for
+
+OWN_FAILURE = 125
+NOT_FOUND = 4
+# The guest may give its disks other names with each boot, but not other places.
+ROOT = "/dev/$(ls /sys/bus/scsi/devices/0:0:0:0/block)"
+PUT = "echo {0} | dd of=" + ROOT + " bs=4096 seek={1} conv=notrunc,fsync 2>/dev/null"
+SEE = "dd if=" + ROOT + " bs=4096 skip={0} count=1 2>/dev/null | tr -d '\\0'"
+
+
+@pytest.fixture
+def disks(host):
+    """A VM with two disks, of both formats."""
+    make_disks(host, "root")
+    host.run(["qemu-img", "create", "-q", "-f", "raw", host.folder / "data.raw", "1G"], check=True)
+    host.ctl.create("vm", "256M", 1, *disk_options(host, "root"), "--disk",
+                    f"name=data,file={host.folder}/data.raw,format=raw")
+    host.ctl.start("vm")
+    return "vm"
+
+
+def checkpoints(host, vm):
+    listed = host.ctl.json("checkpoint", "list", vm).get("checkpoints", [])
+    return {each["name"]: each for each in listed}
+
+
+def take(host, vm, name, *options):
+    host.ctl.ok("checkpoint", "create", vm, name, *options)
+    return checkpoints(host, vm)[name]
+
+
+def files(host):
+    """Of disks, without the raw one."""
+    return sorted(path.name for path in host.outside(host.folder).glob("*.qcow2"))
+
+
+def memory_files(host):
+    return list(host.outside(host.state / "checkpoints").glob("*/*"))
+
+
+def test_memory_and_disks_are_of_one_instant(host, disks):
+    vm = disks
+    writer = start_writer(host, vm)
+    for name, options, method in (("live", ["--live"], "live"), ("still", [], "stopped")):
+        made = take(host, vm, name, *options)
+        assert made["method"] == method and made["whole"] and made["current"]
+        after = number(host, vm, "/tmp/begun")
+        for _ in range(2):
+            await_number(host, vm, after + 60)
+            later = number(host, vm, "/tmp/done")
+            host.ctl.ok("checkpoint", "revert", vm, name)
+            assert host.ctl.state(vm) == "running"
+            assert_one_instant(host, vm, writer, later)
+    # From any point of the tree to any other.
+    host.ctl.ok("checkpoint", "revert", vm, "live")
+    assert_one_instant(host, vm, writer, after)
+    host.ctl.ok("checkpoint", "revert", vm, "still")
+    assert_one_instant(host, vm, writer, after + 60)
+
+
+def test_what_came_after_is_merged_where_it_belongs(host, disks):
+    vm = disks
+    put, see = PUT, SEE
+    shell(host, vm, put.format("one", 1))
+    take(host, vm, "a", "--live")
+    shell(host, vm, put.format("two", 2))
+    take(host, vm, "b", "--disk-only")
+    shell(host, vm, put.format("three", 3))
+    assert len(files(host)) == 5
+    refused = host.ctl.run("checkpoint", "delete", vm, "a")
+    assert refused.returncode == REFUSED and "Stop the VM first" in refused.stderr, refused
+    host.ctl.ok("checkpoint", "delete", vm, "b")
+    assert list(checkpoints(host, vm)) == ["a"] and len(files(host)) == 3
+    for i, word in enumerate(("one", "two", "three"), 1):
+        assert shell(host, vm, see.format(i)) == word
+    # One in the middle, while the VM is stopped; the later one can still be gone back to.
+    take(host, vm, "c")
+    shell(host, vm, put.format("four", 4))
+    host.ctl.ok("stop", vm)
+    host.ctl.ok("checkpoint", "delete", vm, "a")
+    assert list(checkpoints(host, vm)) == ["c"] and len(files(host)) == 3
+    assert len(memory_files(host)) == 1
+    host.ctl.start(vm)
+    shell(host, vm, "echo 3 > /proc/sys/vm/drop_caches")
+    assert shell(host, vm, see.format(4)) == "four"
+    host.ctl.ok("checkpoint", "revert", vm, "c")
+    shell(host, vm, "echo 3 > /proc/sys/vm/drop_caches")
+    assert shell(host, vm, see.format(3)) == "three"
+    assert shell(host, vm, see.format(4)) == ""
+    host.ctl.ok("checkpoint", "delete", vm, "c")
+    assert files(host) == ["root.qcow2"] and memory_files(host) == []
+    assert shell(host, vm, see.format(2)) == "two"
+    host.run(["qemu-img", "check", "-U", "-q", host.folder / "root.qcow2"], check=True)
+
+
+def test_a_paused_vm_stays_paused_and_its_checkpoint_goes(host, disks):
+    vm = disks
+    host.ctl.ok("vm", "pause", vm)
+    made = take(host, vm, "p", "--live")
+    # What its user paused must not run, so it was written the other way.
+    assert made["method"] == "stopped" and host.ctl.state(vm) == "paused"
+    host.ctl.ok("checkpoint", "revert", vm, "p")
+    assert host.ctl.state(vm) == "paused"
+    # It has not run since it came back.
+    take(host, vm, "q")
+    host.ctl.ok("checkpoint", "delete", vm, "q")
+    host.ctl.ok("checkpoint", "delete", vm, "p")
+    assert host.ctl.state(vm) == "paused" and files(host) == ["root.qcow2"]
+    host.ctl.ok("vm", "resume", vm)
+    assert shell(host, vm, "echo here") == "here"
+
+
+def test_whoever_is_attached_goes_on_or_is_told(host, disks):
+    vm = disks
+    with host.ctl.attach("exec", "-i", vm, "--", "cat") as client:
+        client.write(b"before\n")
+        client.wait_until(lambda output: output == b"before\n")
+        process = host.ctl.processes(vm)[0]["id"]
+        take(host, vm, "then", "--live")
+        client.write(b"after\n")
+        client.wait_until(lambda output: output == b"before\nafter\n")
+        late = host.ctl.ok("exec", "-d", vm, "--", "sleep", "1000").strip()
+        host.ctl.ok("checkpoint", "revert", vm, "then")
+        assert client.wait() == OWN_FAILURE
+    assert "went back to checkpoint then" in client.errors()
+    assert late not in [str(each["id"]) for each in host.ctl.processes(vm)]
+    with host.ctl.attach("attach", vm, str(process)) as client:
+        client.write(b"again\n")
+        client.wait_until(lambda output: output == b"again\n")
+        client.close_stdin()
+        assert client.wait() == 0
+
+
+def test_a_stopped_vm_and_its_tree(host):
+    make_disks(host, "root")
+    host.ctl.create("vm", "256M", 1, *disk_options(host, "root"))
+    refused = host.ctl.run("checkpoint", "create", "vm", "x")
+    assert refused.returncode == REFUSED and "--disk-only" in refused.stderr, refused
+    host.ctl.ok("checkpoint", "create", "vm", "clean", "--disk-only", "--description", "as made")
+    host.ctl.start("vm")
+    take(host, "vm", "b", "--halt")
+    assert host.ctl.state("vm") == "stopped"
+    host.ctl.ok("checkpoint", "revert", "vm", "clean")
+    assert host.ctl.state("vm") == "stopped"
+    host.ctl.ok("checkpoint", "create", "vm", "c", "--disk-only")
+    tree = host.ctl.ok("checkpoint", "tree", "vm")
+    assert [line.split()[-1] if "<-" not in line else "c" for line in tree.splitlines()][-1] == "c"
+    assert host.ctl.run("checkpoint", "delete", "vm", "clean").returncode == REFUSED
+    # Its memory is gone on from by hand.
+    host.ctl.ok("checkpoint", "revert", "vm", "b", "--stopped")
+    assert host.ctl.state("vm") == "saved"
+    host.ctl.start("vm")
+    assert shell(host, "vm", "echo here") == "here"
+    inspected = json.loads(host.ctl.ok("checkpoint", "inspect", "vm", "clean"))
+    assert inspected["description"] == "as made"
+    assert host.ctl.run("checkpoint", "inspect", "vm", "nope").returncode == NOT_FOUND
+    both = host.ctl.run("checkpoint", "create", "vm", "y", "--live", "--disk-only")
+    assert both.returncode == USAGE
+
+
+def test_a_daemon_that_dies_at_any_step_leaves_one_vm_and_no_files(host, disks):
+    vm = disks
+    shell(host, vm, "echo then > /tmp/note")
+    for point in ("CHECKPOINT.stopped", "CHECKPOINT.recorded", "CHECKPOINT.overlaid",
+                  "CHECKPOINT.runs", "CHECKPOINT.sealed"):
+        host.die_at(point, "checkpoint", "create", vm, "half", "--live")
+        assert_settled(host, vm, point)
+        assert shell(host, vm, "cat /tmp/note") == "then", point
+        assert len(host.processes("qemu-system")) == 1, point
+    take(host, vm, "whole", "--live")
+    for point in ("CHECKPOINT.ended", "CHECKPOINT.back"):
+        host.die_at(point, "checkpoint", "revert", vm, "whole")
+        host.ctl.ok("checkpoint", "revert", vm, "whole", "--running")
+        assert shell(host, vm, "cat /tmp/note") == "then", point
+        assert len(files(host)) == 3, (point, files(host))
+    for point in ("CHECKPOINT.merging", "CHECKPOINT.placed", "CHECKPOINT.merged"):
+        host.die_at(point, "checkpoint", "delete", vm, "whole")
+        assert_settled(host, vm, point)
+        assert shell(host, vm, "cat /tmp/note") == "then", point
+        take(host, vm, "whole", "--live")
+
+
+def assert_settled(host, vm, point):
+    """The new daemon has dropped, or deleted, what the former one was at."""
+    wait_for(lambda: not checkpoints(host, vm) and memory_files(host) == [], point)
+    assert files(host) == ["root.qcow2"], (point, files(host))
+
+
+def test_a_vmm_that_dies_at_any_step_costs_the_checkpoint_alone(host, disks):
+    vm = disks
+    shell(host, vm, PUT.format("kept", 1))
+    for point in ("CHECKPOINT.stopped", "CHECKPOINT.recorded", "CHECKPOINT.overlaid",
+                  "CHECKPOINT.runs"):
+        died = kills_the_vmm(host, point, "checkpoint", "create", vm, "half", "--live")
+        assert died.wait() not in (0, USAGE), (point, died.errors())
+        assert checkpoints(host, vm) == {}, point
+        assert files(host) == ["root.qcow2"], point
+        host.ctl.start(vm)
+        assert shell(host, vm, SEE.format(1)) == "kept"
+
+
+def test_a_full_disk_leaves_nothing(host, vm, isolated):
+    """Of the memory's file; the VM runs on as before."""
+    folder = host.folder / "small"
+    host.run(["mkdir", folder], check=True)
+    host.run(["mount", "-t", "tmpfs", "-o", "size=8m", "none", folder], check=True)
+    for options in ([], ["--live"]):
+        refused = host.ctl.run("checkpoint", "create", vm, "x", "--memspec",
+                               str(folder / "x.ferry"), *options)
+        assert refused.returncode == REFUSED, refused
+        assert "takes up to that much" in refused.stderr, refused
+        assert shell(host, vm, "echo here") == "here"
+        assert checkpoints(host, vm) == {}
+        assert host.run(["ls", folder], capture_output=True).stdout == b""

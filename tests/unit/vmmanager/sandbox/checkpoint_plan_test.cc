@@ -1,0 +1,163 @@
+#include "vmmanager/sandbox/checkpoint_plan.h"
+
+#include <gmock/gmock.h>
+
+#include "vmmanager/rpc/error_info.h"
+
+namespace ferry::vm {
+namespace {
+
+using ::testing::HasSubstr;
+
+class CheckpointPlanTest : public ::testing::Test {
+ protected:
+  CheckpointPlanTest() {
+    scene_.vm = "web";
+    scene_.state = v1::VM_STATE_RUNNING;
+    Add("root", "/d/root.qcow2", "qcow2", false);
+    Add("data", "/d/data.raw", "raw", false);
+    Add("tools", "/d/tools.img", "raw", true);
+    request_.set_vm("web");
+    request_.set_name("before");
+  }
+  void Add(const std::string& name, const std::string& path, const std::string& format,
+           bool read_only) {
+    NamedDisk disk;
+    disk.place = {"0", std::to_string(scene_.disks.size())};
+    disk.disk.path = path;
+    disk.disk.format = format;
+    disk.disk.read_only = read_only;
+    scene_.disks[name] = disk;
+  }
+  absl::StatusOr<state::v1::CheckpointRecord> Plan() { return PlanCheckpoint(scene_, request_); }
+  std::string Reason() { return rpc::ReasonOf(Plan().status()); }
+  v1::CheckpointDiskWish& Wish(const std::string& disk) {
+    v1::CheckpointDiskWish* wish = request_.add_disks();
+    wish->set_name(disk);
+    return *wish;
+  }
+
+  CheckpointRecords records_;
+  CheckpointScene scene_{"", v1::VM_STATE_UNSPECIFIED, {}, records_};
+  v1::CreateCheckpointRequest request_;
+};
+
+TEST_F(CheckpointPlanTest, EveryDiskThatIsWrittenToGoesOnBesideItself) {
+  const auto plan = Plan();
+  ASSERT_TRUE(plan.ok()) << plan.status();
+  ASSERT_EQ(plan->disks_size(), 2);
+  EXPECT_EQ(plan->disks(0).name(), "data");
+  EXPECT_EQ(plan->disks(0).format(), "raw");
+  EXPECT_EQ(plan->disks(0).overlay(), "/d/data.before.qcow2");
+  EXPECT_FALSE(plan->disks(0).file_is_overlay());
+  EXPECT_EQ(plan->disks(1).overlay(), "/d/root.before.qcow2");
+  EXPECT_EQ(plan->state(), "running");
+  EXPECT_EQ(plan->parent(), "");
+}
+
+TEST_F(CheckpointPlanTest, AnOverlayOfAnOverlayIsNamedAfterTheDisk) {
+  state::v1::CheckpointRecord& before = records_["first"];
+  before.set_current(true);
+  state::v1::CheckpointDisk* disk = before.add_disks();
+  disk->set_file("/d/root.qcow2");
+  disk->set_overlay("/d/root.first.qcow2");
+  scene_.disks["root"].disk.path = "/d/root.first.qcow2";
+  const auto plan = Plan();
+  ASSERT_TRUE(plan.ok()) << plan.status();
+  EXPECT_EQ(plan->disks(1).overlay(), "/d/root.before.qcow2");
+  EXPECT_EQ(plan->disks(1).below(), "/d/root.qcow2");
+  EXPECT_TRUE(plan->disks(1).file_is_overlay());
+  EXPECT_EQ(plan->parent(), "first");
+  request_.set_name("first");
+  EXPECT_EQ(Plan().status().code(), absl::StatusCode::kAlreadyExists);
+}
+
+TEST_F(CheckpointPlanTest, ItsUserMayChooseTheFile) {
+  Wish("root").set_file("/e/on.qcow2");
+  const auto plan = Plan();
+  ASSERT_TRUE(plan.ok()) << plan.status();
+  EXPECT_EQ(plan->disks(1).overlay(), "/e/on.qcow2");
+  EXPECT_TRUE(NamesFileOf(request_, "root"));
+  EXPECT_FALSE(NamesFileOf(request_, "data"));
+  Wish("data").set_file("/e/on.qcow2");
+  EXPECT_THAT(std::string(Plan().status().message()), HasSubstr("two disks"));
+}
+
+TEST_F(CheckpointPlanTest, WhatContradictsItselfIsRefused) {
+  const auto refuses = [this](auto change) {
+    const v1::CreateCheckpointRequest before = request_;
+    change(request_);
+    const bool refused = absl::IsInvalidArgument(CheckRequest(request_));
+    request_ = before;
+    return refused;
+  };
+  EXPECT_TRUE(CheckRequest(request_).ok());
+  EXPECT_TRUE(refuses([](auto& r) { r.set_name(""); }));
+  EXPECT_TRUE(refuses([](auto& r) { r.set_name("../x"); }));
+  EXPECT_TRUE(refuses([](auto& r) { r.set_name(".x"); }));
+  EXPECT_TRUE(refuses([](auto& r) { r.set_disk_only(true), r.set_memory_only(true); }));
+  EXPECT_TRUE(refuses([](auto& r) { r.set_disk_only(true), r.set_live(true); }));
+  EXPECT_TRUE(refuses([](auto& r) { r.set_disk_only(true), r.set_memory_file("/m"); }));
+  EXPECT_TRUE(refuses([](auto& r) { r.set_halt(true), r.set_paused(true); }));
+  EXPECT_TRUE(refuses([](auto& r) { r.set_memory_file("relative"); }));
+  EXPECT_TRUE(refuses([](auto& r) { r.add_disks()->set_file("relative"); }));
+  EXPECT_TRUE(refuses([](auto& r) { r.add_disks()->set_name("a"), r.add_disks()->set_name("a"); }));
+  EXPECT_TRUE(refuses([](auto& r) { r.set_description(std::string(5000, 'x')); }));
+}
+
+TEST_F(CheckpointPlanTest, MemoryAndDisksAreOfOneInstant) {
+  Wish("data").set_left_out(true);
+  EXPECT_EQ(Reason(), "disk_left_out");
+  request_.set_disk_only(true);
+  const auto plan = Plan();
+  ASSERT_TRUE(plan.ok()) << plan.status();
+  EXPECT_EQ(plan->disks_size(), 1);
+  request_.set_disk_only(false);
+  request_.clear_disks();
+  request_.set_memory_only(true);
+  EXPECT_EQ(Reason(), "writable_disks");
+  for (const char* name : {"root", "data"}) scene_.disks[name].disk.read_only = true;
+  EXPECT_TRUE(Plan().ok());
+  request_.set_memory_only(false);
+  request_.set_disk_only(true);
+  EXPECT_EQ(Reason(), "no_disks");
+}
+
+TEST_F(CheckpointPlanTest, DisksThatCannotBePutAsideAreNamed) {
+  Wish("nope");
+  EXPECT_EQ(Reason(), "unknown_disk");
+  request_.clear_disks();
+  Wish("tools");
+  EXPECT_EQ(Reason(), "disk_is_read_only");
+  request_.clear_disks();
+  scene_.disks["root"].disk.path = "/dev/vg/root";
+  EXPECT_EQ(Reason(), "no_place_for_overlay");
+  Wish("root").set_file("/d/root.over.qcow2");
+  EXPECT_TRUE(Plan().ok());
+}
+
+TEST_F(CheckpointPlanTest, OfAStoppedVmThereAreOnlyItsDisks) {
+  scene_.state = v1::VM_STATE_STOPPED;
+  EXPECT_EQ(Reason(), "vm_not_running");
+  request_.set_disk_only(true);
+  const auto plan = Plan();
+  ASSERT_TRUE(plan.ok()) << plan.status();
+  EXPECT_EQ(plan->state(), "stopped");
+  scene_.state = v1::VM_STATE_SAVED;
+  EXPECT_EQ(Reason(), "wrong_state");
+}
+
+TEST_F(CheckpointPlanTest, WhatChangedMeanwhileIsSeen) {
+  const auto plan = Plan();
+  ASSERT_TRUE(plan.ok());
+  EXPECT_TRUE(CheckStillFits(scene_, *plan, true).ok());
+  // A container came, and writes to a disk of its own.
+  Add("scratch", "/s/new.qcow2", "qcow2", false);
+  EXPECT_TRUE(absl::IsAborted(CheckStillFits(scene_, *plan, true)));
+  EXPECT_TRUE(CheckStillFits(scene_, *plan, false).ok());
+  scene_.disks["root"].disk.path = "/d/root.other.qcow2";
+  EXPECT_TRUE(absl::IsAborted(CheckStillFits(scene_, *plan, false)));
+}
+
+}  // namespace
+}  // namespace ferry::vm

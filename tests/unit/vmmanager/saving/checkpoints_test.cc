@@ -1,0 +1,447 @@
+#include "vmmanager/saving/checkpoints.h"
+
+#include <fstream>
+
+#include "tests/unit/vmmanager/saving/saving_fixture.h"
+#include "vmmanager/containers/empty_qcow2.h"
+#include "vmmanager/rpc/error_info.h"
+
+namespace ferry::vm {
+namespace {
+
+using ::testing::Contains;
+using ::testing::ElementsAre;
+using ::testing::IsEmpty;
+using ::testing::Not;
+using ::testing::SizeIs;
+
+constexpr uint64_t kDiskBytes = uint64_t{64} << 20;
+
+// A VM with two disks, without containers.
+class CheckpointsTest : public SavingTest {
+ protected:
+  CheckpointsTest() { OpenCheckpoints(); }
+
+  void OpenCheckpoints() {
+    CheckpointsOptions options;
+    options.folder = folder_.path() + "/state/checkpoints";
+    options.state_folder = folder_.path() + "/state";
+    checkpoints_ = std::make_unique<Checkpoints>(*host_.inventory, nullptr, *saves_, digests_,
+                                                 std::move(options));
+    std::filesystem::create_directories(folder_.path() + "/state");
+  }
+  std::string File(const std::string& name) const { return folder_.path() + "/" + name; }
+
+  std::shared_ptr<UtilityVm> CreateWithDisks() {
+    v1::CreateVmRequest request;
+    request.mutable_spec()->set_name("web");
+    for (const char* name : {"root", "data"}) {
+      v1::DiskSpec* disk = request.mutable_spec()->add_disks();
+      disk->set_name(name);
+      disk->set_file(File(std::string(name) + ".qcow2"));
+      disk->set_format("qcow2");
+      std::ofstream(disk->file()) << EmptyQcow2(kDiskBytes);
+    }
+    auto vm = Await(host_.inventory->Create(request));
+    EXPECT_TRUE(vm.ok()) << vm.status();
+    return *vm;
+  }
+  std::shared_ptr<UtilityVm> BootWithDisks() {
+    auto vm = CreateWithDisks();
+    const absl::Status started = Await(vm->Start());
+    EXPECT_TRUE(started.ok()) << started;
+    return vm;
+  }
+
+  static v1::CreateCheckpointRequest Request(const std::string& name) {
+    v1::CreateCheckpointRequest request;
+    request.set_vm("web");
+    request.set_name(name);
+    return request;
+  }
+  absl::StatusOr<v1::Checkpoint> Take(const v1::CreateCheckpointRequest& request) {
+    auto taken = Await(checkpoints_->Create(request));
+    MakeOverlayFiles();
+    return taken;
+  }
+  absl::StatusOr<v1::Checkpoint> Take(const std::string& name) { return Take(Request(name)); }
+  absl::StatusOr<v1::Checkpoint> Revert(
+      const std::string& name,
+      v1::RevertToCheckpointRequest::Then then = v1::RevertToCheckpointRequest::THEN_UNSPECIFIED) {
+    v1::RevertToCheckpointRequest request;
+    request.set_vm("web");
+    request.set_name(name);
+    request.set_then(then);
+    auto back = Await(checkpoints_->Revert(request));
+    MakeOverlayFiles();
+    return back;
+  }
+  absl::Status Delete(const std::string& name) {
+    for (const auto& [file, below] : host_.overlays.files) {
+      host_.backend.script().backing_files[file] = below;
+    }
+    v1::DeleteCheckpointRequest request;
+    request.set_vm("web");
+    request.set_name(name);
+    return Await(checkpoints_->Delete(request));
+  }
+  std::vector<std::string> Names() {
+    v1::ListCheckpointsRequest request;
+    request.set_vm("web");
+    const auto all = Await(checkpoints_->List(request));
+    std::vector<std::string> names;
+    for (const v1::Checkpoint& one : *all) names.push_back(one.name());
+    return names;
+  }
+  // The next checkpoint looks at them.
+  void MakeOverlayFiles() {
+    for (const auto& [file, below] : host_.overlays.files) {
+      if (!std::filesystem::exists(file)) std::ofstream(file) << EmptyQcow2(kDiskBytes);
+    }
+  }
+  std::string DiskOf(const UtilityVm& vm, int disk) { return vm.spec().disks(disk).file(); }
+  void Restart() {
+    former_checkpoints_.push_back(std::move(checkpoints_));
+    RestartDaemon();
+    OpenCheckpoints();
+    Await(checkpoints_->Settle());
+  }
+
+  std::unique_ptr<Checkpoints> checkpoints_;
+  std::vector<std::unique_ptr<Checkpoints>> former_checkpoints_;
+};
+
+TEST_F(CheckpointsTest, GoesBackToThatInstantAsOftenAsOneLikes) {
+  auto vm = BootWithDisks();
+  EXPECT_TRUE(host_.System(*vm)->Step(5));
+  const auto taken = Take("before");
+  ASSERT_TRUE(taken.ok()) << taken.status();
+  EXPECT_TRUE(taken->whole());
+  EXPECT_TRUE(taken->current());
+  EXPECT_EQ(taken->method(), "stopped");
+  EXPECT_EQ(taken->state(), v1::VM_STATE_RUNNING);
+  EXPECT_GT(taken->memory_bytes(), 0u);
+  EXPECT_TRUE(std::filesystem::exists(taken->memory_file()));
+  EXPECT_EQ(vm->state(), v1::VM_STATE_RUNNING);
+  // It goes on beside what it was.
+  EXPECT_EQ(DiskOf(*vm, 0), File("root.before.qcow2"));
+  EXPECT_EQ(host_.overlays.files[File("root.before.qcow2")], File("root.qcow2"));
+  for (int i = 0; i < 2; ++i) {
+    EXPECT_TRUE(host_.System(*vm)->Step(5));
+    const auto back = Revert("before");
+    ASSERT_TRUE(back.ok()) << back.status();
+    EXPECT_EQ(host_.System(*vm)->counter(), 5u);
+    EXPECT_EQ(vm->state(), v1::VM_STATE_RUNNING);
+    // In new files each time; the former ones are gone.
+    EXPECT_THAT(host_.overlays.files, SizeIs(2));
+    EXPECT_EQ(host_.overlays.files[DiskOf(*vm, 0)], File("root.qcow2"));
+  }
+  EXPECT_THAT(EventTypes(), Contains("vm.went_back"));
+  EXPECT_THAT(Names(), ElementsAre("before"));
+}
+
+TEST_F(CheckpointsTest, LiveItRunsWhileItsMemoryIsWritten) {
+  auto vm = BootWithDisks();
+  v1::CreateCheckpointRequest request = Request("live");
+  request.set_live(true);
+  const auto taken = Take(request);
+  ASSERT_TRUE(taken.ok()) << taken.status();
+  EXPECT_EQ(taken->method(), "live");
+  EXPECT_EQ(vm->state(), v1::VM_STATE_RUNNING);
+  EXPECT_TRUE(host_.System(*vm)->Step());
+  ASSERT_TRUE(Revert("live").ok());
+  EXPECT_EQ(host_.System(*vm)->counter(), 0u);
+}
+
+TEST_F(CheckpointsTest, WhereThatCannotBeItStandsStill) {
+  auto vm = BootWithDisks();
+  host_.backend.script().FailNext("SaveBehind",
+                                  AsNothingChanged(absl::UnimplementedError("not by this kernel")));
+  v1::CreateCheckpointRequest request = Request("live");
+  request.set_live(true);
+  const auto taken = Take(request);
+  ASSERT_TRUE(taken.ok()) << taken.status();
+  EXPECT_EQ(taken->method(), "stopped");
+  EXPECT_EQ(vm->state(), v1::VM_STATE_RUNNING);
+}
+
+TEST_F(CheckpointsTest, AFailureCostsNothing) {
+  auto vm = BootWithDisks();
+  for (const char* verb : {"AddOverlays", "Save"}) {
+    host_.backend.script().FailNext(verb, absl::ResourceExhaustedError("no room"));
+    const absl::Status failed = Take("t").status();
+    EXPECT_EQ(rpc::ReasonOf(failed), "checkpoint_not_taken") << verb << ": " << failed;
+    EXPECT_THAT(std::string(failed.message()), HasSubstr("the VM is RUNNING")) << verb;
+    EXPECT_EQ(DiskOf(*vm, 0), File("root.qcow2")) << verb;
+    EXPECT_THAT(host_.overlays.files, IsEmpty()) << verb;
+    EXPECT_THAT(Names(), IsEmpty()) << verb;
+    EXPECT_TRUE(host_.System(*vm)->Step()) << verb;
+    EXPECT_TRUE(Await(host_.store.ListCheckpoints())->empty()) << verb;
+    const std::string folder = folder_.path() + "/state/checkpoints/" + vm->id();
+    EXPECT_TRUE(std::filesystem::is_empty(folder)) << verb;
+  }
+  EXPECT_TRUE(Take("t").ok());
+}
+
+TEST_F(CheckpointsTest, OverlaysThatCannotBeMadeAreRefusedBeforeAnythingStandsStill) {
+  auto vm = BootWithDisks();
+  const uint64_t stood = vm->standstills();
+  host_.overlays.fails = absl::ResourceExhaustedError("no room");
+  EXPECT_TRUE(absl::IsResourceExhausted(Take("t").status()));
+  EXPECT_EQ(vm->standstills(), stood);
+  EXPECT_TRUE(Await(host_.store.ListCheckpoints())->empty());
+}
+
+TEST_F(CheckpointsTest, DisksAloneOfAStoppedVm) {
+  auto vm = CreateWithDisks();
+  v1::CreateCheckpointRequest request = Request("clean");
+  EXPECT_EQ(rpc::ReasonOf(Take(request).status()), "vm_not_running");
+  request.set_disk_only(true);
+  const auto taken = Take(request);
+  ASSERT_TRUE(taken.ok()) << taken.status();
+  EXPECT_EQ(taken->memory_file(), "");
+  EXPECT_EQ(DiskOf(*vm, 1), File("data.clean.qcow2"));
+  ASSERT_TRUE(Await(vm->Start()).ok());
+  const auto back = Revert("clean");
+  ASSERT_TRUE(back.ok()) << back.status();
+  EXPECT_EQ(vm->state(), v1::VM_STATE_STOPPED);
+  ASSERT_TRUE(Revert("clean", v1::RevertToCheckpointRequest::THEN_RUNNING).ok());
+  EXPECT_EQ(vm->state(), v1::VM_STATE_RUNNING);
+}
+
+TEST_F(CheckpointsTest, ItIsLeftAsIsWanted) {
+  auto vm = BootWithDisks();
+  v1::CreateCheckpointRequest request = Request("p");
+  request.set_paused(true);
+  ASSERT_TRUE(Take(request).ok());
+  EXPECT_EQ(vm->state(), v1::VM_STATE_PAUSED);
+  request = Request("h");
+  request.set_halt(true);
+  const auto halted = Take(request);
+  ASSERT_TRUE(halted.ok()) << halted.status();
+  EXPECT_EQ(vm->state(), v1::VM_STATE_STOPPED);
+  // One that was paused then comes back paused.
+  ASSERT_TRUE(Revert("h").ok());
+  EXPECT_EQ(vm->state(), v1::VM_STATE_PAUSED);
+  ASSERT_TRUE(Revert("p", v1::RevertToCheckpointRequest::THEN_STOPPED).ok());
+  EXPECT_EQ(vm->state(), v1::VM_STATE_SAVED);
+  ASSERT_TRUE(Start(vm).ok());
+  EXPECT_EQ(vm->state(), v1::VM_STATE_RUNNING);
+}
+
+TEST_F(CheckpointsTest, DeletingMergesWhatCameAfter) {
+  auto vm = BootWithDisks();
+  ASSERT_TRUE(Take("a").ok());
+  ASSERT_TRUE(Take("b").ok());
+  // What lies below another one cannot be merged while the VM reads it.
+  EXPECT_EQ(rpc::ReasonOf(Delete("a")), "checkpoint_in_use");
+  const absl::Status deleted = Delete("b");
+  ASSERT_TRUE(deleted.ok()) << deleted;
+  EXPECT_EQ(DiskOf(*vm, 0), File("root.a.qcow2"));
+  EXPECT_THAT(Names(), ElementsAre("a"));
+  EXPECT_THAT(host_.overlays.files, SizeIs(2));
+  EXPECT_TRUE(host_.System(*vm)->Step());
+  ASSERT_TRUE(Delete("a").ok());
+  EXPECT_EQ(DiskOf(*vm, 0), File("root.qcow2"));
+  EXPECT_THAT(host_.overlays.files, IsEmpty());
+  EXPECT_THAT(Names(), IsEmpty());
+  EXPECT_EQ(rpc::ReasonOf(Delete("a")), "no_such_checkpoint");
+}
+
+TEST_F(CheckpointsTest, OneInTheMiddleGoesWhileTheVmIsStopped) {
+  auto vm = BootWithDisks();
+  ASSERT_TRUE(Take("a").ok());
+  EXPECT_TRUE(host_.System(*vm)->Step(3));
+  ASSERT_TRUE(Take("b").ok());
+  ASSERT_TRUE(Await(vm->Stop(true, milliseconds(1'000))).ok());
+  const absl::Status deleted = Delete("a");
+  ASSERT_TRUE(deleted.ok()) << deleted;
+  EXPECT_THAT(host_.overlays.merged, Contains(File("root.a.qcow2")));
+  // The VM and the later one stand on the file that it was merged into.
+  EXPECT_EQ(host_.overlays.files[File("root.b.qcow2")], File("root.qcow2"));
+  EXPECT_THAT(Names(), ElementsAre("b"));
+  const auto back = Revert("b");
+  ASSERT_TRUE(back.ok()) << back.status();
+  EXPECT_EQ(host_.System(*vm)->counter(), 3u);
+}
+
+TEST_F(CheckpointsTest, WaysThatPartedStay) {
+  auto vm = BootWithDisks();
+  ASSERT_TRUE(Take("a").ok());
+  ASSERT_TRUE(Take("b").ok());
+  ASSERT_TRUE(Revert("a").ok());
+  const auto c = Take("c");
+  ASSERT_TRUE(c.ok()) << c.status();
+  EXPECT_THAT(Names(), ElementsAre("a", "b", "c"));
+  EXPECT_EQ(rpc::ReasonOf(Delete("a")), "checkpoint_has_branches");
+  // From one way to the other.
+  ASSERT_TRUE(Revert("b").ok());
+  ASSERT_TRUE(Delete("c").ok());
+  EXPECT_THAT(Names(), ElementsAre("a", "b"));
+}
+
+TEST_F(CheckpointsTest, WhileItsMemoryIsWrittenItCanBePausedButNotResumed) {
+  auto vm = BootWithDisks();
+  host_.backend.script().Block("SaveBehindRunning");
+  v1::CreateCheckpointRequest request = Request("live");
+  request.set_live(true);
+  auto taking = Begin(checkpoints_->Create(request));
+  Await(host_.backend.script().WaitBlocked("SaveBehindRunning"));
+  Settle();
+  EXPECT_EQ(vm->state(), v1::VM_STATE_RUNNING);
+  ASSERT_TRUE(Await(vm->Pause()).ok());
+  EXPECT_EQ(rpc::ReasonOf(Await(vm->Resume())), "checkpoint_in_work");
+  EXPECT_EQ(rpc::ReasonOf(Await(vm->Stop(false, milliseconds(100)))), "checkpoint_in_work");
+  EXPECT_EQ(rpc::ReasonOf(Save(vm)), "checkpoint_in_work");
+  host_.backend.script().Release("SaveBehindRunning");
+  const auto taken = Finish(taking);
+  ASSERT_TRUE(taken.ok()) << taken.status();
+  EXPECT_EQ(vm->state(), v1::VM_STATE_PAUSED);
+  EXPECT_TRUE(Await(vm->Resume()).ok());
+}
+
+TEST_F(CheckpointsTest, AVmThatEndsMeanwhileHasNothingHalfMade) {
+  auto vm = BootWithDisks();
+  host_.backend.script().Block("SaveBehindRunning");
+  v1::CreateCheckpointRequest request = Request("live");
+  request.set_live(true);
+  auto taking = Begin(checkpoints_->Create(request));
+  Await(host_.backend.script().WaitBlocked("SaveBehindRunning"));
+  Settle();
+  ASSERT_TRUE(Await(vm->Stop(true, milliseconds(1'000))).ok());
+  host_.backend.script().Release("SaveBehindRunning");
+  EXPECT_EQ(rpc::ReasonOf(Finish(taking).status()), "checkpoint_not_taken");
+  // What it wrote since is where it always was.
+  EXPECT_THAT(host_.overlays.merged, Contains(File("root.live.qcow2")));
+  EXPECT_EQ(DiskOf(*vm, 0), File("root.qcow2"));
+  EXPECT_TRUE(Await(vm->Start()).ok());
+}
+
+TEST_F(CheckpointsTest, ADaemonThatDiesInBetweenLeavesNothing) {
+  for (const char* point : {"AddOverlays", "Save"}) {
+    auto vm = point == std::string("AddOverlays") ? BootWithDisks() : Found();
+    host_.backend.script().Block(point);
+    auto taking = Begin(checkpoints_->Create(Request("t")));
+    Await(host_.backend.script().WaitBlocked(point));
+    Restart();
+    host_.backend.script().Release(point);
+    (void)Finish(taking);
+    vm = Found();
+    EXPECT_EQ(vm->state(), v1::VM_STATE_RUNNING) << point;
+    EXPECT_EQ(DiskOf(*vm, 0), File("root.qcow2")) << point;
+    EXPECT_THAT(Names(), IsEmpty()) << point;
+    EXPECT_TRUE(host_.System(*vm)->Step()) << point;
+  }
+}
+
+TEST_F(CheckpointsTest, WhatCannotBeWrittenDownIsForgotten) {
+  auto vm = BootWithDisks();
+  host_.backend.script().Block("Pause");
+  auto taking = Begin(checkpoints_->Create(Request("t")));
+  Await(host_.backend.script().WaitBlocked("Pause"));
+  host_.store.FailNext(absl::ResourceExhaustedError("the disk is full"));
+  host_.backend.script().Release("Pause");
+  EXPECT_TRUE(absl::IsResourceExhausted(Finish(taking).status()));
+  EXPECT_THAT(host_.overlays.files, IsEmpty());
+  // Also by whatever is written down next.
+  ASSERT_TRUE(Await(vm->Pause()).ok());
+  EXPECT_THAT(Row(vm->id()).spec_json, HasSubstr("root.qcow2"));
+  EXPECT_THAT(Row(vm->id()).document_json, Not(HasSubstr("root.t.qcow2")));
+}
+
+TEST_F(CheckpointsTest, WhatCannotBeGoneBackToLeavesTheVmAlone) {
+  auto vm = BootWithDisks();
+  const auto taken = Take("a");
+  ASSERT_TRUE(taken.ok());
+  EXPECT_TRUE(host_.System(*vm)->Step(7));
+  std::filesystem::resize_file(taken->memory_file(), 100);
+  EXPECT_FALSE(Revert("a").ok());
+  EXPECT_EQ(vm->state(), v1::VM_STATE_RUNNING);
+  EXPECT_EQ(host_.System(*vm)->counter(), 7u);
+  EXPECT_THAT(host_.overlays.files, SizeIs(2));
+}
+
+TEST_F(CheckpointsTest, AMergeThatFailsLeavesTheDiskWhereItIs) {
+  auto vm = BootWithDisks();
+  ASSERT_TRUE(Take("a").ok());
+  host_.backend.script().FailNext("MergeOverlaySwitch", absl::ResourceExhaustedError("no room"));
+  EXPECT_EQ(rpc::ReasonOf(Delete("a")), "checkpoint_not_deleted");
+  EXPECT_EQ(vm->state(), v1::VM_STATE_RUNNING);
+  EXPECT_EQ(DiskOf(*vm, 0), File("root.a.qcow2"));
+  EXPECT_TRUE(host_.System(*vm)->Step());
+  // And what is half done keeps the VM from what would build on it.
+  EXPECT_EQ(rpc::ReasonOf(Save(vm)), "checkpoint_not_settled");
+  ASSERT_TRUE(Delete("a").ok());
+  EXPECT_EQ(DiskOf(*vm, 0), File("root.qcow2"));
+  EXPECT_TRUE(Save(vm).ok());
+}
+
+TEST_F(CheckpointsTest, OneThatFailsAtItsEndLeavesNobodyPaused) {
+  auto vm = BootWithDisks();
+  host_.at_point = [this](const std::string& point) {
+    if (point != "CHECKPOINT.sealed") return;
+    host_.store.FailNext(absl::ResourceExhaustedError("the disk is full"));
+  };
+  v1::CreateCheckpointRequest request = Request("t");
+  request.set_paused(true);
+  EXPECT_FALSE(Take(request).ok());
+  EXPECT_EQ(vm->state(), v1::VM_STATE_RUNNING);
+  EXPECT_TRUE(host_.System(*vm)->Step());
+  EXPECT_THAT(Names(), IsEmpty());
+}
+
+TEST_F(CheckpointsTest, OfTwoOfOneNameTheSecondLeavesNothing) {
+  auto vm = BootWithDisks();
+  host_.backend.script().Block("Pause");
+  auto first = Begin(checkpoints_->Create(Request("t")));
+  Await(host_.backend.script().WaitBlocked("Pause"));
+  auto second = Begin(checkpoints_->Create(Request("t")));
+  Settle();
+  host_.backend.script().Release("Pause");
+  EXPECT_TRUE(Finish(first).ok());
+  EXPECT_FALSE(Finish(second).ok());
+  EXPECT_THAT(host_.overlays.files, SizeIs(2));
+  const std::string folder = folder_.path() + "/state/checkpoints/" + vm->id();
+  EXPECT_EQ(std::distance(std::filesystem::directory_iterator(folder), {}), 1);
+}
+
+TEST_F(CheckpointsTest, SnapshotsAndCheckpointsExcludeEachOther) {
+  auto vm = BootWithDisks();
+  ASSERT_TRUE(Take("a").ok());
+  SnapshotWish wish;
+  wish.tag = "s";
+  wish.devices = {"root", "data"};
+  wish.vmstate = "root";
+  TakingSteps steps;
+  steps.containers = [] { return std::vector<state::v1::ContainerRecord>(); };
+  EXPECT_EQ(rpc::ReasonOf(Await(vm->SaveSnapshot(wish, steps)).status()), "vm_has_checkpoints");
+  ASSERT_TRUE(Delete("a").ok());
+  ASSERT_TRUE(Await(vm->SaveSnapshot(wish, steps)).ok());
+  EXPECT_EQ(rpc::ReasonOf(Take("b").status()), "vm_has_snapshots");
+  EXPECT_THAT(host_.overlays.files, IsEmpty());
+}
+
+TEST_F(CheckpointsTest, AVmWithCheckpointsStays) {
+  auto vm = BootWithDisks();
+  ASSERT_TRUE(Take("a").ok());
+  EXPECT_EQ(rpc::ReasonOf(vm->OpenMigration("s", "host-b:1")), "vm_has_checkpoints");
+  EXPECT_TRUE(Await(host_.store.ListCheckpoints())->size() == 1);
+  ASSERT_TRUE(Await(vm->Stop(true, milliseconds(1'000))).ok());
+  ASSERT_TRUE(Await(saves_->Delete(vm, false)).ok());
+  EXPECT_TRUE(Await(host_.store.ListCheckpoints())->empty());
+}
+
+TEST_F(CheckpointsTest, ASavedVmIsLeftAlone) {
+  auto vm = BootWithDisks();
+  ASSERT_TRUE(Take("a").ok());
+  ASSERT_TRUE(Save(vm).ok());
+  EXPECT_THAT(std::string(Take("b").status().message()), HasSubstr("SAVED"));
+  EXPECT_FALSE(Revert("a").ok());
+  EXPECT_FALSE(Delete("a").ok());
+  EXPECT_EQ(vm->state(), v1::VM_STATE_SAVED);
+  EXPECT_TRUE(Start(vm).ok());
+  EXPECT_THAT(Names(), ElementsAre("a"));
+}
+
+}  // namespace
+}  // namespace ferry::vm

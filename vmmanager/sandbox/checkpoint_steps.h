@@ -1,0 +1,54 @@
+#pragma once
+
+#include <functional>
+#include <map>
+#include <memory>
+#include <string>
+
+#include "absl/status/status.h"
+#include "absl/status/statusor.h"
+#include "bridge/runtime/async.h"
+#include "bridge/runtime/unique_fd.h"
+#include "ferry/state/v1/checkpoint.pb.h"
+#include "ferry/state/v1/saved_state.pb.h"
+#include "guestmanager/guest.h"
+
+// What a VM and whoever keeps its containers and files (vmmanager/saving) do together for a
+// checkpoint.
+namespace ferry::vm {
+
+// Where the scratch disks of a VM's containers are, which their records say.
+class ScratchPlaces {
+ public:
+  virtual ~ScratchPlaces() = default;
+  // Empty if there is no such container any more.
+  virtual std::string FileOf(const std::string& container_id) const = 0;
+  // Durable when it returns; fine if there is no such container any more.
+  virtual Task<absl::Status> Put(std::string container_id, std::string file) = 0;
+};
+
+struct CheckpointSteps {
+  ScratchPlaces* scratch = nullptr;  // nullptr: there are no containers
+  std::shared_ptr<bool> recorded;    // set to true once its overlays are the VM's to care for
+  bool memory = false;
+  bool live = false;
+  bool halt = false;
+  bool paused = false;  // afterwards
+  // With memory: the guest stands still, and nothing is taken from it any more. Writes down all but
+  // its memory, and returns where that goes.
+  std::function<Task<absl::StatusOr<UniqueFd>>(guest::GuestState)> begin;
+  // With memory: all of it went there. Makes the file whole, and writes into the record what is to
+  // be remembered of it.
+  std::function<Task<absl::Status>(state::v1::CheckpointRecord*)> seal;
+  // With memory: called off, nothing of the file stays. Returns the first cause that is known.
+  std::function<Task<absl::Status>(absl::Status cause)> discard;
+};
+
+// How a VM goes back.
+struct CheckpointReturn {
+  ScratchPlaces* scratch = nullptr;
+  std::map<std::string, std::string> overlays;  // by the disk's name: new, and over its file
+  bool memory = true;                           // false: it is to boot, whatever was in it
+};
+
+}  // namespace ferry::vm

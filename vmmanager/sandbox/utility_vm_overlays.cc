@@ -1,0 +1,346 @@
+// The part of UtilityVm that goes back to checkpoints, and merges what came after them.
+#include <spdlog/spdlog.h>
+
+#include <chrono>
+#include <utility>
+
+#include "absl/strings/numbers.h"
+#include "absl/strings/str_cat.h"
+#include "bridge/runtime/status_macros.h"
+#include "vmmanager/rpc/error_info.h"
+#include "vmmanager/sandbox/disk_generations.h"
+#include "vmmanager/sandbox/machine_document.h"
+#include "vmmanager/sandbox/utility_vm.h"
+#include "vmmanager/state/saved_state.h"
+
+namespace ferry::vm {
+
+using state::v1::CheckpointDisk;
+using state::v1::CheckpointRecord;
+
+// A former daemon may have died when it had written down where a disk goes on, and its VMM does not
+// yet.
+Task<void> UtilityVm::BelieveVmmsDisks() {
+  std::shared_ptr<ComputeSystem> system = system_;
+  const std::string half = UnsettledCheckpoint(checkpoints_);
+  if (half.empty() || system == nullptr) co_return;
+  const auto files = co_await system->ListDiskFiles();
+  if (!files.ok()) {
+    spdlog::error("vm {}: {}", row_.name, files.status().ToString());
+    co_return;
+  }
+  for (const CheckpointDisk& disk : checkpoints_.at(half).disks()) {
+    const auto now = files->find({disk.controller(), disk.lun()});
+    if (now == files->end() || !disk.container_id().empty()) continue;
+    if (now->second != disk.overlay() || DiskFile(disk, nullptr) != disk.file()) continue;
+    const absl::Status placed = co_await PlaceDisk(disk, disk.overlay(), "qcow2", nullptr);
+    if (!placed.ok()) spdlog::error("vm {}: {}", row_.name, placed.ToString());
+  }
+}
+
+void UtilityVm::SetDiskFile(const CheckpointDisk& disk, const std::string& file,
+                            const std::string& format) {
+  auto& scsi = document_.virtual_machine.devices.scsi;
+  const auto controller = scsi.find(disk.controller());
+  if (controller != scsi.end()) {
+    const auto attachment = controller->second.attachments.find(disk.lun());
+    // A place may be another's by now.
+    const bool its = attachment != controller->second.attachments.end() &&
+                     (disk.container_id().empty() || attachment->second.path == disk.file() ||
+                      attachment->second.path == disk.overlay());
+    if (its) {
+      attachment->second.path = file;
+      attachment->second.format = format;
+    }
+  }
+  uint32_t lun = 0;
+  const bool own = disk.container_id().empty() && absl::SimpleAtoi(disk.lun(), &lun) &&
+                   lun < static_cast<uint32_t>(spec_.disks_size());
+  if (!own) return;
+  spec_.mutable_disks(static_cast<int>(lun))->set_file(file);
+  spec_.mutable_disks(static_cast<int>(lun))->set_format(format);
+}
+
+std::string UtilityVm::DiskFile(const CheckpointDisk& disk, const ScratchPlaces* scratch) const {
+  if (!disk.container_id().empty()) {
+    return scratch == nullptr ? "" : scratch->FileOf(disk.container_id());
+  }
+  uint32_t lun = 0;
+  const bool own =
+      absl::SimpleAtoi(disk.lun(), &lun) && lun < static_cast<uint32_t>(spec_.disks_size());
+  return own ? spec_.disks(static_cast<int>(lun)).file() : "";
+}
+
+std::set<std::string> UtilityVm::FilesInUse(const ScratchPlaces* scratch) const {
+  std::set<std::string> files;
+  for (const v1::DiskSpec& disk : spec_.disks()) files.insert(disk.file());
+  for (const auto& [name, record] : checkpoints_) {
+    for (const CheckpointDisk& disk : record.disks()) files.insert(DiskFile(disk, scratch));
+  }
+  return files;
+}
+
+Task<void> UtilityVm::RemoveUnused(std::set<std::string> files, const ScratchPlaces* scratch) {
+  const std::set<std::string> needed = FilesOf(checkpoints_);
+  const std::set<std::string> used = FilesInUse(scratch);
+  for (const std::string& file : files) {
+    if (file.empty() || needed.contains(file) || used.contains(file)) continue;
+    const absl::Status removed = co_await deps_.overlays->Remove(file);
+    if (!removed.ok()) spdlog::warn("vm {}: {}", row_.name, removed.ToString());
+  }
+}
+
+Task<absl::Status> UtilityVm::PlaceDisk(CheckpointDisk disk, std::string file, std::string format,
+                                        ScratchPlaces* scratch) {
+  SetDiskFile(disk, file, format);
+  CheckpointRecords none;
+  CO_RETURN_IF_ERROR(co_await PutCheckpoints(std::move(none)));
+  if (disk.container_id().empty() || scratch == nullptr) co_return absl::OkStatus();
+  std::string id = disk.container_id();
+  co_return co_await scratch->Put(std::move(id), std::move(file));
+}
+
+// As long as nobody wants the VM to end at once.
+Task<absl::Status> UtilityVm::MergeOnline(std::shared_ptr<ComputeSystem> system, DiskPlace disk,
+                                          std::string format, PlaceDiskFile place) {
+  using asio::experimental::awaitable_operators::operator||;
+  const std::function<bool()> stays = [this] { return !detached_ && !called_off(); };
+  auto first =
+      co_await (system->MergeOverlay(std::move(disk), std::move(format), std::move(place)) ||
+                AwaitWhile(stays, kAsLongAsItTakes));
+  CO_RETURN_IF_ERROR(CheckHere());
+  if (first.index() != 0) co_return CalledOff("relieved of a checkpoint");
+  co_return std::get<0>(std::move(first));
+}
+
+Task<absl::Status> UtilityVm::MergeBack(CheckpointDisk disk, std::string overlay,
+                                        ScratchPlaces* scratch) {
+  std::shared_ptr<ComputeSystem> system = system_;
+  const DiskPlace at{disk.controller(), disk.lun()};
+  DiskFiles files;
+  if (system != nullptr) {
+    CO_ASSIGN_OR_RETURN(files, co_await system->ListDiskFiles());
+  }
+  const auto now = files.find(at);
+  const bool in_vm = now != files.end();
+  if (in_vm && now->second == overlay) {
+    PlaceDiskFile place = [this, disk, overlay, scratch](bool below) -> Task<absl::Status> {
+      std::string file = below ? disk.file() : overlay;
+      std::string format = below ? disk.format() : "qcow2";
+      const absl::Status placed =
+          co_await PlaceDisk(disk, std::move(file), std::move(format), scratch);
+      Reached(below ? "CHECKPOINT.placed" : "CHECKPOINT.put_back");
+      co_return placed;
+    };
+    co_return co_await MergeOnline(std::move(system), at, disk.format(), std::move(place));
+  }
+  if (DiskFile(disk, scratch) != overlay) co_return absl::OkStatus();
+  // A VMM that still writes to the file below has put nothing into the overlay.
+  const bool untouched = in_vm && now->second == disk.file();
+  if (!untouched) CO_RETURN_IF_ERROR(co_await deps_.overlays->Merge(overlay));
+  co_return co_await PlaceDisk(disk, disk.file(), disk.format(), scratch);
+}
+
+Task<absl::StatusOr<CheckpointRecord>> UtilityVm::DeleteCheckpoint(std::string name,
+                                                                   ScratchPlaces* scratch) {
+  auto self = shared_from_this();
+  const AsyncMutex::Guard lock = co_await operation_.Lock();
+  const auto found = checkpoints_.find(name);
+  if (found == checkpoints_.end()) co_return NoSuchCheckpoint(row_.name, name);
+  CheckpointRecord record = found->second;
+  const bool whole = record.stage() == state::v1::CHECKPOINT_STAGE_WHOLE;
+  // The rest of one that is not whole goes in this way, too.
+  absl::Status may = CheckCheckpointsMayChange("relieved of a checkpoint");
+  const bool is_half = !whole && !writes_checkpoint_ && UnsettledCheckpoint(checkpoints_) == name &&
+                       rpc::ReasonOf(may) == "checkpoint_not_settled";
+  if (is_half && record.stage() == state::v1::CHECKPOINT_STAGE_MAKING) {
+    CO_RETURN_IF_ERROR(co_await UndoCheckpoint(name, scratch));
+    co_return record;
+  }
+  if (!is_half) CO_RETURN_IF_ERROR(may);
+  CO_ASSIGN_OR_RETURN(const CheckpointDeletion plan,
+                      PlanDeletion(row_.name, checkpoints_, FilesInUse(scratch), name));
+  for (const OverlayMerge& merge : plan.merges) {
+    if (merge.is_vms || system_ == nullptr) continue;
+    co_return rpc::ErrorWithReason(
+        absl::StatusCode::kFailedPrecondition,
+        absl::StrCat("checkpoint ", name, " of VM ", row_.name,
+                     " lies below another one, and its files cannot be merged while the VM runs"),
+        "checkpoint_in_use",
+        absl::StrCat("Stop the VM first, or delete the later one: ferryctl checkpoint tree ",
+                     row_.name));
+  }
+  CheckpointRecord merging = record;
+  merging.set_stage(state::v1::CHECKPOINT_STAGE_MERGING);
+  CheckpointRecords changed = {{name, std::move(merging)}};
+  if (whole) CO_RETURN_IF_ERROR(co_await PutCheckpoints(std::move(changed)));
+  Reached("CHECKPOINT.merging");
+  const absl::Status deleted = co_await DeleteNow(name, scratch);
+  CO_RETURN_IF_ERROR(CheckHere());
+  if (deleted.ok()) co_return record;
+  // A VMM that did not answer may have left the guest standing still.
+  co_await BelieveVmmsDisks();
+  const absl::Status runs = co_await RunOn();
+  if (!runs.ok()) spdlog::error("vm {}: {}", row_.name, runs.ToString());
+  co_return rpc::ErrorWithReason(
+      deleted.code(),
+      absl::StrCat("checkpoint ", name, " of VM ", row_.name,
+                   " is only half deleted: ", deleted.message()),
+      "checkpoint_not_deleted",
+      absl::StrCat("Mend that, and delete it again: ferryctl checkpoint delete ", row_.name, " ",
+                   name));
+}
+
+Task<absl::Status> UtilityVm::DeleteNow(std::string name, ScratchPlaces* scratch) {
+  CO_ASSIGN_OR_RETURN(const CheckpointDeletion plan,
+                      PlanDeletion(row_.name, checkpoints_, FilesInUse(scratch), name));
+  std::set<std::string> files;
+  for (const CheckpointDisk& disk : checkpoints_[name].disks()) {
+    files.insert(disk.overlay());
+    if (disk.file_is_overlay()) files.insert(disk.file());
+  }
+  const auto is_gone = [scratch](const CheckpointDisk& disk) {
+    return !disk.container_id().empty() &&
+           (scratch == nullptr || scratch->FileOf(disk.container_id()).empty());
+  };
+  for (const OverlayMerge& merge : plan.merges) {
+    files.insert(merge.overlay);
+    // What a container wrote that is not there any more is nobody's.
+    if (is_gone(merge.disk)) continue;
+    if (merge.is_vms) {
+      CO_RETURN_IF_ERROR(co_await MergeBack(merge.disk, merge.overlay, scratch));
+      continue;
+    }
+    CO_RETURN_IF_ERROR(co_await deps_.overlays->Merge(merge.overlay));
+    for (const std::string& above : merge.above) {
+      CO_RETURN_IF_ERROR(
+          co_await deps_.overlays->PutOver(above, merge.disk.file(), merge.disk.format()));
+    }
+  }
+  Reached("CHECKPOINT.merged");
+  CheckpointRecords changed = plan.changed;
+  std::vector<CheckpointRow> others;
+  for (auto& [other, record] : changed) {
+    for (CheckpointDisk& disk : *record.mutable_disks()) {
+      if (disk.taken_as().empty() || is_gone(disk)) continue;
+      std::string file = disk.file();
+      CO_ASSIGN_OR_RETURN(*disk.mutable_generation(),
+                          co_await ReadGeneration(std::move(file), &deps_.reads));
+    }
+    others.push_back({row_.id, other, record.SerializeAsString()});
+  }
+  std::optional<VmRow> row = Row();
+  std::string forgotten = name;
+  CO_RETURN_IF_ERROR(co_await deps_.store.DeleteCheckpoint(row_.id, std::move(forgotten),
+                                                           std::move(others), std::move(row)));
+  for (const auto& [other, record] : changed) checkpoints_[other] = record;
+  checkpoints_.erase(name);
+  co_await RemoveUnused(std::move(files), scratch);
+  deps_.events.Publish("vm.checkpoint_deleted", row_.id,
+                       {{"name", row_.name}, {"checkpoint", name}});
+  co_return absl::OkStatus();
+}
+
+Task<absl::Status> UtilityVm::SettleCheckpoint(std::string name, ScratchPlaces* scratch) {
+  auto self = shared_from_this();
+  const AsyncMutex::Guard lock = co_await operation_.Lock();
+  CO_RETURN_IF_ERROR(CheckHere());
+  const auto found = checkpoints_.find(name);
+  if (found == checkpoints_.end()) co_return absl::OkStatus();
+  const state::v1::CheckpointStage stage = found->second.stage();
+  if (stage == state::v1::CHECKPOINT_STAGE_MAKING) co_return co_await UndoCheckpoint(name, scratch);
+  if (stage == state::v1::CHECKPOINT_STAGE_MERGING) co_return co_await DeleteNow(name, scratch);
+  co_return absl::OkStatus();
+}
+
+// What it is doing is of a time that will not have been.
+Task<absl::Status> UtilityVm::EndForReturn(std::string name, bool memory) {
+  if (system_ == nullptr) co_return absl::OkStatus();
+  SetPhase(Phase::kRestoring);
+  if (guest_ != nullptr) {
+    guest_->set_on_change(nullptr);
+    guest_->Close(
+        rpc::ErrorWithReason(absl::StatusCode::kAborted,
+                             absl::StrCat("VM ", row_.name, " went back to checkpoint ", name,
+                                          "; what came after that has not happened"),
+                             "vm_went_back",
+                             absl::StrCat("See what runs in it now (ferryctl ps ", row_.name,
+                                          "), and attach to that.")));
+    guest_.reset();
+  }
+  // Its containers go on as they were then, and have not ended.
+  if (memory) ForEachObserver([](MoveObserver& observer) { observer.OnSaved(); });
+  co_await EndSystem();
+  CO_RETURN_IF_ERROR(CheckHere());
+  frozen_ = false;
+  paused_ = false;
+  if (system_ == nullptr && !memory) TellEnded();
+  SetPhase(system_ == nullptr ? Phase::kStopped : Phase::kUp);
+  if (system_ != nullptr) co_return VmmHasNotEnded();
+  co_return absl::OkStatus();
+}
+
+Task<absl::StatusOr<CheckpointRecord>> UtilityVm::GoBackToCheckpoint(std::string name,
+                                                                     CheckpointReturn how) {
+  auto self = shared_from_this();
+  const AsyncMutex::Guard lock = co_await operation_.Lock();
+  const auto found = checkpoints_.find(name);
+  if (found == checkpoints_.end()) co_return NoSuchCheckpoint(row_.name, name);
+  const std::optional<state::v1::SavedRecord> saved = saved_;
+  // One that went back already, and has not run since, may go elsewhere.
+  const bool went_back = is_saved() && !saved_is_unreadable_ && !saved_->checkpoint().empty();
+  if (went_back) saved_.reset();
+  const absl::Status may = CheckCheckpointsMayChange("taken back to a checkpoint");
+  if (!may.ok()) saved_ = saved;
+  CO_RETURN_IF_ERROR(may);
+  CheckpointRecord record = found->second;
+  const bool memory = how.memory && !record.memory_file().empty();
+  CO_RETURN_IF_ERROR(co_await EndForReturn(name, memory));
+  Reached("CHECKPOINT.ended");
+  const v1::VmSpec spec = spec_;
+  const schema::ComputeSystem document = document_;
+  std::set<std::string> former;
+  for (CheckpointDisk& disk : *record.mutable_disks()) {
+    // Files that a VM was made with are nobody's to remove.
+    const std::string file = DiskFile(disk, how.scratch);
+    if (!BelowOf(checkpoints_, file).empty()) former.insert(file);
+    disk.set_overlay(how.overlays[disk.name()]);
+    SetDiskFile(disk, disk.overlay(), "qcow2");
+  }
+  ForgetSaved();
+  if (memory) saved_ = MemoryOf(name, record);
+  row_.desired_state = "stopped";
+  SetPhase(Phase::kStopped, absl::StrCat("it went back to checkpoint ", name));
+  CheckpointRecords changed;
+  const std::string before = CurrentCheckpoint(checkpoints_);
+  if (!before.empty() && before != name) {
+    changed[before] = checkpoints_[before];
+    changed[before].set_current(false);
+  }
+  record.set_current(true);
+  changed[name] = record;
+  const absl::Status stored = co_await PutCheckpoints(std::move(changed));
+  if (!stored.ok()) {
+    spec_ = spec;
+    document_ = document;
+    saved_ = saved;
+    if (memory) TellEnded();
+    co_return stored;
+  }
+  Reached("CHECKPOINT.back");
+  for (const CheckpointDisk& disk : record.disks()) {
+    if (disk.container_id().empty() || how.scratch == nullptr) continue;
+    std::string id = disk.container_id();
+    std::string file = disk.overlay();
+    // With memory its containers' records come back with that.
+    const absl::Status put = co_await how.scratch->Put(std::move(id), std::move(file));
+    if (!put.ok()) spdlog::error("vm {}: {}", row_.name, put.ToString());
+  }
+  co_await RemoveUnused(std::move(former), how.scratch);
+  deps_.events.Publish("vm.went_back", row_.id, {{"name", row_.name}, {"checkpoint", name}});
+  spdlog::warn("vm {}: it went back to checkpoint {}; what it prints from here on is of that time",
+               row_.name, name);
+  co_return record;
+}
+
+}  // namespace ferry::vm

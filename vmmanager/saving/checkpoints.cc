@@ -1,0 +1,332 @@
+#include "vmmanager/saving/checkpoints.h"
+
+#include <spdlog/spdlog.h>
+
+#include <filesystem>
+#include <set>
+#include <utility>
+
+#include "absl/strings/str_cat.h"
+#include "bridge/runtime/status_macros.h"
+#include "vmmanager/rpc/error_info.h"
+#include "vmmanager/saving/memory_pump.h"
+#include "vmmanager/saving/saving_jobs.h"
+
+namespace ferry::vm {
+namespace {
+
+using state::v1::CheckpointDisk;
+
+constexpr int kSettleAttempts = 10;
+constexpr milliseconds kSettlePause{2'000};
+
+bool RanThen(const std::string& state) { return state != "stopped"; }
+
+}  // namespace
+
+Checkpoints::Checkpoints(VmInventory& vms, ContainerInventory* containers, SavedStates& saves,
+                         ImageDigests& digests, CheckpointsOptions options)
+    : vms_(vms),
+      saves_(saves),
+      returning_(containers),
+      scratch_(containers),
+      options_(std::move(options)),
+      sealing_(vms, returning_, digests),
+      files_(vms.deps().executor, digests.reads(), options_.folder, options_.state_folder),
+      drafts_(files_, *vms.deps().overlays) {
+  saves_.set_on_deleted([this](const std::string& vm_id) { files_.RemoveFolderOf(vm_id); });
+}
+
+absl::Status Checkpoints::CheckRest(const UtilityVm& vm) const {
+  return returning_.CheckRest(
+      vm, absl::StrCat("no checkpoint of VM ", vm.name(), " can be taken or gone back to"));
+}
+
+absl::StatusOr<v1::Checkpoint> Checkpoints::Describe(const UtilityVm& vm,
+                                                     const std::string& name) const {
+  for (v1::Checkpoint& checkpoint : DescribeCheckpoints(vm.checkpoints())) {
+    if (checkpoint.name() == name) return std::move(checkpoint);
+  }
+  return NoSuchCheckpoint(vm.name(), name);
+}
+
+// Those that the caller chose.
+Task<absl::Status> Checkpoints::CheckFiles(v1::CreateCheckpointRequest request) const {
+  if (!request.memory_file().empty()) {
+    CO_RETURN_IF_ERROR(co_await files_.CheckUsers(request.memory_file(), "memory_file"));
+  }
+  for (const v1::CheckpointDiskWish& disk : request.disks()) {
+    if (disk.file().empty()) continue;
+    CO_RETURN_IF_ERROR(co_await files_.CheckUsers(disk.file(), "file of a disk"));
+  }
+  co_return absl::OkStatus();
+}
+
+Task<absl::StatusOr<v1::Checkpoint>> Checkpoints::Create(v1::CreateCheckpointRequest request) {
+  CO_ASSIGN_OR_RETURN(const Vm vm, vms_.Find(request.vm()));
+  CO_ASSIGN_OR_RETURN(Record planned, PlanCheckpoint(vm->checkpoint_scene(), request));
+  CO_RETURN_IF_ERROR(CheckRest(*vm));
+  CO_RETURN_IF_ERROR(co_await CheckFiles(request));
+  for (CheckpointDisk& disk : *planned.mutable_disks()) {
+    disk.set_container_id(scratch_.OwnerOf(vm->id(), disk.file()));
+  }
+  planned.set_containers(static_cast<uint32_t>(returning_.Of(*vm).size()));
+  JobDescription about{v1::JOB_KIND_CHECKPOINT, vm->id(), vm->name(),
+                       absl::StrCat("take ", request.name())};
+  JobWork take = [this, vm, request, planned](std::shared_ptr<Job> job) {
+    return Take(vm, request, planned, std::move(job));
+  };
+  CO_RETURN_IF_ERROR(co_await RunAsJob(options_.jobs, std::move(about), std::move(take)));
+  co_return Describe(*vm, request.name());
+}
+
+Task<absl::Status> Checkpoints::Take(Vm vm, v1::CreateCheckpointRequest request, Record planned,
+                                     std::shared_ptr<Job> job) {
+  const bool memory = !request.disk_only();
+  CheckpointSteps steps;
+  if (memory) {
+    std::string file = request.memory_file();
+    if (file.empty()) {
+      CO_ASSIGN_OR_RETURN(file, co_await files_.New(vm->id()));
+    }
+    CO_ASSIGN_OR_RETURN(SavedFileOptions options, ToFileOptions(request.options()));
+    auto writing = std::make_shared<FileBeingSaved>(vms_.deps().executor);
+    CO_RETURN_IF_ERROR(
+        co_await writing->Create(file, std::move(options), request.options().key_file()));
+    ShowSave(job, writing, vm->spec().memory_mb() << 20);
+    steps = StepsWithMemory(vm, request, std::move(writing), std::move(file), job);
+  } else {
+    job->ForbidCancel("its disks are put aside in one piece");
+  }
+  steps.scratch = &scratch_;
+  steps.memory = memory;
+  steps.live = request.live();
+  steps.halt = request.halt();
+  steps.paused = request.paused();
+  auto record = std::make_shared<Record>(std::move(planned));
+  std::function<bool(const std::string&)> is_named = [request](const std::string& disk) {
+    return NamesFileOf(request, disk);
+  };
+  Record none;
+  const auto note = co_await drafts_.Make(vm->id(), record, std::move(is_named), std::move(none));
+  absl::Status taken = note.status();
+  if (!taken.ok() && memory) taken = co_await steps.discard(std::move(taken));
+  CO_RETURN_IF_ERROR(taken);
+  const auto discard = steps.discard;
+  const auto recorded = std::make_shared<bool>(false);
+  steps.recorded = recorded;
+  std::string name = request.name();
+  taken = co_await vm->TakeCheckpoint(std::move(name), *record, std::move(steps));
+  // What was refused before it was begun has left its files.
+  if (!taken.ok() && !*recorded) {
+    co_await drafts_.Remove(*record);
+    if (memory) taken = co_await discard(std::move(taken));
+  }
+  co_await drafts_.Forget(*note);
+  if (taken.ok()) job->SetResult(absl::StrCat("took ", request.name()));
+  co_return taken;
+}
+
+CheckpointSteps Checkpoints::StepsWithMemory(Vm vm, const v1::CreateCheckpointRequest& request,
+                                             std::shared_ptr<FileBeingSaved> writing,
+                                             std::string file, std::shared_ptr<Job> job) {
+  CheckpointSteps steps;
+  const auto machine = std::make_shared<schema::ComputeSystem>();
+  steps.begin = [this, vm, writing,
+                 machine](guest::GuestState guest) -> Task<absl::StatusOr<UniqueFd>> {
+    // Since it was asked, one may have been begun to be removed.
+    CO_RETURN_IF_ERROR(CheckRest(*vm));
+    *machine = vm->document();
+    CO_ASSIGN_OR_RETURN(std::string head,
+                        co_await sealing_.Head(vm, std::move(guest), "checkpoint"));
+    co_return co_await writing->Begin(std::move(head));
+  };
+  steps.seal = [this, writing, machine, file, job, request_file = request.memory_file(),
+                options = request.options()](Record* record) -> Task<absl::Status> {
+    CO_RETURN_IF_ERROR(co_await writing->Taken());
+    ShowAllTaken(*job);
+    CO_ASSIGN_OR_RETURN(std::string tail, co_await sealing_.Tail(*machine));
+    CO_ASSIGN_OR_RETURN(const SavedFileInfo info, co_await writing->Commit(std::move(tail)));
+    record->set_memory_file(file);
+    record->set_memory_sha256(info.sha256);
+    record->set_memory_bytes(info.memory_bytes);
+    record->set_file_bytes(info.file_bytes);
+    record->set_memory_kept(!request_file.empty());
+    record->set_key_file(options.key_file());
+    co_return absl::OkStatus();
+  };
+  steps.discard = [vm, writing](absl::Status cause) -> Task<absl::Status> {
+    const absl::Status why = co_await writing->Discard(std::move(cause));
+    co_return WithRoomNeeded(why, *vm);
+  };
+  return steps;
+}
+
+absl::Status Checkpoints::CheckRevertible(const UtilityVm& vm, const std::string& name,
+                                          bool memory) const {
+  const auto found = vm.checkpoints().find(name);
+  if (found == vm.checkpoints().end()) return NoSuchCheckpoint(vm.name(), name);
+  if (found->second.stage() != state::v1::CHECKPOINT_STAGE_WHOLE) {
+    return rpc::ErrorWithReason(
+        absl::StatusCode::kFailedPrecondition,
+        absl::StrCat("checkpoint ", name, " of VM ", vm.name(), " is not whole"),
+        "checkpoint_not_whole",
+        absl::StrCat("Delete it: ferryctl checkpoint delete ", vm.name(), " ", name));
+  }
+  if (memory) return CheckRest(vm);
+  return absl::OkStatus();
+}
+
+Task<absl::StatusOr<v1::Checkpoint>> Checkpoints::Revert(v1::RevertToCheckpointRequest request) {
+  CO_ASSIGN_OR_RETURN(const Vm vm, vms_.Find(request.vm()));
+  CO_RETURN_IF_ERROR(CheckRevertible(*vm, request.name(), true));
+  JobDescription about{v1::JOB_KIND_CHECKPOINT, vm->id(), vm->name(),
+                       absl::StrCat("go back to ", request.name())};
+  JobWork back = [this, vm, request](std::shared_ptr<Job> job) {
+    job->ForbidCancel("half of a VM is none; stop the VM when it runs");
+    return GoBack(vm, request);
+  };
+  CO_RETURN_IF_ERROR(co_await RunAsJob(options_.jobs, std::move(about), std::move(back)));
+  co_return Describe(*vm, request.name());
+}
+
+Task<absl::Status> Checkpoints::GoBack(Vm vm, v1::RevertToCheckpointRequest request) {
+  const std::string name = request.name();
+  CO_RETURN_IF_ERROR(CheckRevertible(*vm, name, true));
+  auto record = std::make_shared<Record>(vm->checkpoints().at(name));
+  const bool has_memory = !record->memory_file().empty();
+  CheckpointReturn how;
+  how.scratch = &scratch_;
+  std::function<bool(const std::string&)> is_named = [](const std::string&) { return false; };
+  const CheckpointRecords& all = vm->checkpoints();
+  Record to_go;
+  for (CheckpointDisk& disk : *record->mutable_disks()) {
+    disk.set_overlay(OverlayName(all, disk.file(), name));
+    const std::string now = vm->DiskFile(disk, &scratch_);
+    if (BelowOf(all, now).empty()) continue;
+    CheckpointDisk* former = to_go.add_disks();
+    former->set_file(BelowOf(all, now));
+    former->set_overlay(now);
+  }
+  CO_ASSIGN_OR_RETURN(
+      const std::string note,
+      co_await drafts_.Make(vm->id(), record, std::move(is_named), std::move(to_go)));
+  for (const CheckpointDisk& disk : record->disks()) how.overlays[disk.name()] = disk.overlay();
+  // What it does now is lost from there on, so nothing may be found to be missing later.
+  if (has_memory) {
+    const absl::Status fits = co_await saves_.CheckCanGoOn(vm, MemoryOf(name, *record));
+    if (!fits.ok()) {
+      co_await drafts_.Remove(*record);
+      co_await drafts_.Forget(note);
+      co_return fits;
+    }
+  }
+  std::string to = name;
+  const auto back = co_await vm->GoBackToCheckpoint(std::move(to), std::move(how));
+  if (!back.ok()) co_await drafts_.Remove(*record);
+  co_await drafts_.Forget(note);
+  CO_RETURN_IF_ERROR(back.status());
+  const bool as_then = request.then() == v1::RevertToCheckpointRequest::THEN_UNSPECIFIED;
+  const bool runs = request.then() == v1::RevertToCheckpointRequest::THEN_RUNNING ||
+                    (as_then && has_memory && RanThen(record->state()));
+  if (!runs) co_return absl::OkStatus();
+  v1::StartVmRequest start;
+  start.set_vm(vm->id());
+  const auto started = co_await saves_.Start(vm, std::move(start));
+  CO_RETURN_IF_ERROR(started.status());
+  const bool wants_running = request.then() == v1::RevertToCheckpointRequest::THEN_RUNNING;
+  if (wants_running && vm->state() == v1::VM_STATE_PAUSED) co_return co_await vm->Resume();
+  co_return absl::OkStatus();
+}
+
+Task<absl::Status> Checkpoints::Delete(v1::DeleteCheckpointRequest request) {
+  CO_ASSIGN_OR_RETURN(const Vm vm, vms_.Find(request.vm()));
+  JobDescription about{v1::JOB_KIND_CHECKPOINT, vm->id(), vm->name(),
+                       absl::StrCat("delete ", request.name())};
+  JobWork remove = [this, vm,
+                    name = request.name()](std::shared_ptr<Job> job) -> Task<absl::Status> {
+    job->ForbidCancel("what is merged cannot be taken apart again");
+    std::string gone = name;
+    CO_ASSIGN_OR_RETURN(const Record record,
+                        co_await vm->DeleteCheckpoint(std::move(gone), &scratch_));
+    co_await RemoveMemory(record);
+    co_return absl::OkStatus();
+  };
+  co_return co_await RunAsJob(options_.jobs, std::move(about), std::move(remove));
+}
+
+// Of a checkpoint that is gone.
+Task<void> Checkpoints::RemoveMemory(Record record) {
+  if (record.memory_file().empty() || record.memory_kept()) co_return;
+  co_await files_.Remove(record.memory_file());
+}
+
+Task<absl::StatusOr<std::vector<v1::Checkpoint>>> Checkpoints::List(
+    v1::ListCheckpointsRequest request) {
+  CO_ASSIGN_OR_RETURN(const Vm vm, vms_.Find(request.vm()));
+  co_return DescribeCheckpoints(vm->checkpoints());
+}
+
+Task<void> Checkpoints::Settle() {
+  for (const Vm& vm : vms_.List()) {
+    const std::string half = UnsettledCheckpoint(vm->checkpoints());
+    if (half.empty()) continue;
+    const Record record = vm->checkpoints().at(half);
+    // A VMM may still be at what the former daemon wanted of it.
+    for (int attempt = 0; attempt < kSettleAttempts; ++attempt) {
+      std::string name = half;
+      const absl::Status settled = co_await vm->SettleCheckpoint(std::move(name), &scratch_);
+      if (settled.ok()) co_await RemoveMemory(record);
+      if (settled.ok() || !vm->CheckHere().ok()) break;
+      spdlog::error("vm {}: checkpoint {}: {}", vm->name(), half, settled.ToString());
+      co_await Delay(kSettlePause);
+    }
+  }
+}
+
+Task<void> Checkpoints::Sweep() {
+  std::function<bool(const std::string&)> is_used = [this](const std::string& file) {
+    for (const Vm& vm : vms_.List()) {
+      if (vm->FilesInUse(&scratch_).contains(file) || FilesOf(vm->checkpoints()).contains(file)) {
+        return true;
+      }
+    }
+    return false;
+  };
+  co_await drafts_.Sweep(std::move(is_used));
+  std::set<std::string> wanted;
+  std::set<std::string> known;
+  for (const Vm& vm : vms_.List()) {
+    known.insert(files_.FolderOf(vm->id()));
+    for (const auto& [name, record] : vm->checkpoints()) {
+      // What is in that of a newer ferryd is not known.
+      if (record.stage() == state::v1::CHECKPOINT_STAGE_UNSPECIFIED) co_return;
+      wanted.insert(record.memory_file());
+    }
+  }
+  auto rows = co_await vms_.deps().store.ListVms();
+  if (!rows.ok()) co_return;
+  std::set<std::string> unclear;
+  for (const VmRow& row : *rows) {
+    if (!known.contains(files_.FolderOf(row.id))) unclear.insert(files_.FolderOf(row.id));
+  }
+  KeptFiles::Work sweep = [folder = files_.folder(), wanted, known, unclear]() -> absl::Status {
+    namespace fs = std::filesystem;
+    std::error_code ignored;
+    for (const auto& of_vm : fs::directory_iterator(folder, ignored)) {
+      if (unclear.contains(of_vm.path())) continue;
+      if (!known.contains(of_vm.path())) {
+        fs::remove_all(of_vm.path(), ignored);
+        continue;
+      }
+      for (const auto& file : fs::directory_iterator(of_vm.path(), ignored)) {
+        if (!wanted.contains(file.path())) fs::remove(file.path(), ignored);
+      }
+    }
+    return absl::OkStatus();
+  };
+  const absl::Status swept = co_await files_.Run("sweeping", std::move(sweep));
+  if (!swept.ok()) spdlog::warn("checkpoints: {}", swept.ToString());
+}
+
+}  // namespace ferry::vm

@@ -1,0 +1,29 @@
+#include "vmmanager/saving/container_scratch.h"
+
+#include <memory>
+#include <utility>
+
+namespace ferry::vm {
+
+std::string ContainerScratch::FileOf(const std::string& container_id) const {
+  if (containers_ == nullptr) return "";
+  const auto container = containers_->Find(container_id, "");
+  return container.ok() ? (*container)->record().scratch_file() : "";
+}
+
+Task<absl::Status> ContainerScratch::Put(std::string container_id, std::string file) {
+  if (containers_ == nullptr) co_return absl::OkStatus();
+  const auto container = containers_->Find(container_id, "");
+  if (!container.ok()) co_return absl::OkStatus();
+  co_return co_await (*container)->UseScratch(std::move(file));
+}
+
+std::string ContainerScratch::OwnerOf(const std::string& vm_id, const std::string& file) const {
+  if (containers_ == nullptr) return "";
+  for (const auto& container : containers_->Of(vm_id)) {
+    if (container->record().scratch_file() == file) return container->id();
+  }
+  return "";
+}
+
+}  // namespace ferry::vm

@@ -1,0 +1,25 @@
+#pragma once
+
+#include <string>
+
+#include "vmmanager/containers/container_inventory.h"
+#include "vmmanager/sandbox/checkpoint_steps.h"
+
+namespace ferry::vm {
+
+// Where the containers of a host have their scratch disks. Thread: the executor's only.
+class ContainerScratch final : public ScratchPlaces {
+ public:
+  // Must outlive it; where it is nullptr there are none.
+  explicit ContainerScratch(ContainerInventory* containers) : containers_(containers) {}
+
+  std::string FileOf(const std::string& container_id) const override;
+  Task<absl::Status> Put(std::string container_id, std::string file) override;
+  // Of a disk in a file: whose it is. Empty: no container's.
+  std::string OwnerOf(const std::string& vm_id, const std::string& file) const;
+
+ private:
+  ContainerInventory* const containers_;
+};
+
+}  // namespace ferry::vm

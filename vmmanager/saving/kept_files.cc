@@ -1,0 +1,65 @@
+#include "vmmanager/saving/kept_files.h"
+
+#include <spdlog/spdlog.h>
+
+#include <filesystem>
+#include <utility>
+
+#include "absl/strings/match.h"
+#include "absl/strings/str_cat.h"
+#include "bridge/runtime/status_macros.h"
+#include "vmmanager/images/durable_file.h"
+#include "vmmanager/sandbox/real_folder.h"
+#include "vmmanager/sandbox/vm_inventory.h"
+
+namespace ferry::vm {
+namespace {
+
+constexpr milliseconds kFolderLimit{60'000};
+constexpr char kOwnSuffix[] = ".ferry";
+
+}  // namespace
+
+Task<absl::Status> KeptFiles::Run(const char* what, Work work) {
+  co_return co_await worker_.Run(kFolderLimit, what, std::move(work));
+}
+
+Task<absl::StatusOr<std::string>> KeptFiles::New(std::string vm_id) {
+  const std::string folder = FolderOf(vm_id);
+  Work make = [folder, above = folder_] {
+    std::error_code error;
+    std::filesystem::create_directories(folder, error);
+    if (!error) return SyncFolder(above);
+    return absl::UnavailableError(absl::StrCat("cannot make ", folder, ": ", error.message()));
+  };
+  CO_RETURN_IF_ERROR(co_await Run("making a folder", std::move(make)));
+  co_return absl::StrCat(folder, "/", VmInventory::NewId(), kOwnSuffix);
+}
+
+Task<absl::Status> KeptFiles::CheckUsers(std::string file, std::string field) const {
+  if (file.empty() || file[0] != '/') {
+    co_return absl::InvalidArgumentError(
+        absl::StrCat(field, " must be an absolute path on the VM's host"));
+  }
+  const std::string folder = std::filesystem::path(file).parent_path();
+  CO_ASSIGN_OR_RETURN(const std::string real, co_await FindRealPath(&reads_, folder));
+  CO_ASSIGN_OR_RETURN(const std::string own, co_await FindRealPath(&reads_, state_folder_));
+  if (real != own && !absl::StartsWith(real, own + "/")) co_return absl::OkStatus();
+  co_return absl::InvalidArgumentError(
+      absl::StrCat(field, " must not be in ", state_folder_, ", which is ferryd's own"));
+}
+
+Task<void> KeptFiles::Remove(std::string file) {
+  Work remove = [file] { return RemoveDurably(file); };
+  const absl::Status removed = co_await Run("removing a file", std::move(remove));
+  if (!removed.ok()) spdlog::warn("{}: {}", file, removed.ToString());
+}
+
+void KeptFiles::RemoveFolderOf(const std::string& vm_id) {
+  worker_.Post([folder = FolderOf(vm_id)] {
+    std::error_code ignored;
+    std::filesystem::remove_all(folder, ignored);
+  });
+}
+
+}  // namespace ferry::vm

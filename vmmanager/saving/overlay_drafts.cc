@@ -1,0 +1,102 @@
+#include "vmmanager/saving/overlay_drafts.h"
+
+#include <spdlog/spdlog.h>
+
+#include <filesystem>
+#include <utility>
+#include <vector>
+
+#include "absl/strings/str_cat.h"
+#include "bridge/runtime/status_macros.h"
+#include "vmmanager/images/durable_file.h"
+
+namespace ferry::vm {
+namespace {
+
+using state::v1::CheckpointDisk;
+
+constexpr char kNote[] = ".drafts";
+constexpr size_t kMaxNote = size_t{1} << 20;
+
+OverlayWish WishOf(const CheckpointDisk& disk) {
+  return {.below = disk.file(), .format = disk.format(), .file = disk.overlay()};
+}
+
+}  // namespace
+
+Task<absl::Status> OverlayDrafts::Choose(std::shared_ptr<Record> record,
+                                         std::function<bool(const std::string&)> is_named) {
+  for (CheckpointDisk& disk : *record->mutable_disks()) {
+    std::string wanted = disk.overlay();
+    CO_ASSIGN_OR_RETURN(const std::string free, co_await overlays_.FreeName(wanted));
+    if (is_named(disk.name()) && free != wanted) {
+      co_return absl::AlreadyExistsError(absl::StrCat(wanted, " exists already"));
+    }
+    disk.set_overlay(free);
+  }
+  co_return absl::OkStatus();
+}
+
+Task<absl::StatusOr<std::string>> OverlayDrafts::Make(
+    std::string vm_id, std::shared_ptr<Record> record,
+    std::function<bool(const std::string&)> is_named, Record to_go) {
+  CO_RETURN_IF_ERROR(co_await Choose(record, std::move(is_named)));
+  CO_ASSIGN_OR_RETURN(std::string note, co_await files_.New(std::move(vm_id)));
+  note += kNote;
+  Record drafts = std::move(to_go);
+  drafts.mutable_disks()->MergeFrom(record->disks());
+  KeptFiles::Work write = [note, text = drafts.SerializeAsString()] {
+    return WriteDurably(note, text, std::filesystem::path(note).parent_path());
+  };
+  CO_RETURN_IF_ERROR(co_await files_.Run("noting overlays", std::move(write)));
+  Record made;
+  for (const CheckpointDisk& disk : record->disks()) {
+    OverlayWish wish = WishOf(disk);
+    const absl::Status one = co_await overlays_.Make(std::move(wish));
+    if (!one.ok()) {
+      co_await Remove(std::move(made));
+      co_await Forget(std::move(note));
+      co_return one;
+    }
+    *made.add_disks() = disk;
+  }
+  co_return note;
+}
+
+Task<void> OverlayDrafts::Forget(std::string note) { co_await files_.Remove(std::move(note)); }
+
+Task<void> OverlayDrafts::Remove(Record record) {
+  for (const CheckpointDisk& disk : record.disks()) {
+    const absl::Status removed = co_await overlays_.Remove(disk.overlay());
+    if (!removed.ok()) spdlog::warn("{}: {}", disk.overlay(), removed.ToString());
+  }
+}
+
+Task<void> OverlayDrafts::Sweep(std::function<bool(const std::string&)> is_used) {
+  auto notes = std::make_shared<std::vector<std::pair<std::string, std::string>>>();
+  KeptFiles::Work read = [folder = files_.folder(), notes]() -> absl::Status {
+    namespace fs = std::filesystem;
+    std::error_code ignored;
+    for (const auto& file : fs::recursive_directory_iterator(folder, ignored)) {
+      if (file.path().extension() != kNote) continue;
+      auto text = ReadWhole(file.path(), kMaxNote);
+      if (text.ok()) notes->emplace_back(file.path(), *std::move(text));
+    }
+    return absl::OkStatus();
+  };
+  const absl::Status all = co_await files_.Run("reading notes", std::move(read));
+  if (!all.ok()) spdlog::warn("overlays: {}", all.ToString());
+  for (const auto& [note, text] : *notes) {
+    Record drafts;
+    if (!drafts.ParseFromString(text)) drafts.Clear();
+    for (const CheckpointDisk& disk : drafts.disks()) {
+      if (is_used(disk.overlay())) continue;
+      OverlayWish wish = WishOf(disk);
+      const absl::Status removed = co_await overlays_.RemoveDraft(std::move(wish));
+      if (!removed.ok()) spdlog::warn("{}: {}", disk.overlay(), removed.ToString());
+    }
+    co_await Forget(note);
+  }
+}
+
+}  // namespace ferry::vm

@@ -1,0 +1,46 @@
+#pragma once
+
+#include <functional>
+#include <memory>
+#include <string>
+
+#include "absl/status/status.h"
+#include "absl/status/statusor.h"
+#include "bridge/runtime/async.h"
+#include "ferry/state/v1/checkpoint.pb.h"
+#include "vmmanager/sandbox/overlay_files.h"
+#include "vmmanager/saving/kept_files.h"
+
+namespace ferry::vm {
+
+// Makes the overlays of a checkpoint, so that none is left if the daemon dies before a VM has them:
+// a note beside the VM's own files says what is about to be made. Thread: the executor's only.
+class OverlayDrafts {
+ public:
+  using Record = state::v1::CheckpointRecord;
+
+  // Both must outlive it.
+  OverlayDrafts(KeptFiles& files, OverlayFiles& overlays) : files_(files), overlays_(overlays) {}
+
+  // Makes those that the record names, and writes into it where they are: beside that, if the name
+  // is taken and `is_named` says that nobody has chosen it. `to_go` has others that no VM will have
+  // then. Returns the note, to be forgotten once the store knows what became of them. None is left
+  // after an error.
+  Task<absl::StatusOr<std::string>> Make(std::string vm_id, std::shared_ptr<Record> record,
+                                         std::function<bool(const std::string& disk)> is_named,
+                                         Record to_go);
+  Task<void> Forget(std::string note);
+  // Of overlays that no VM has.
+  Task<void> Remove(Record record);
+  // What a former daemon made and no VM has: `is_used` says that of a file.
+  Task<void> Sweep(std::function<bool(const std::string& file)> is_used);
+
+ private:
+  Task<absl::Status> Choose(std::shared_ptr<Record> record,
+                            std::function<bool(const std::string&)> is_named);
+
+  KeptFiles& files_;
+  OverlayFiles& overlays_;
+};
+
+}  // namespace ferry::vm

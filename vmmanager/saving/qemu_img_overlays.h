@@ -1,0 +1,33 @@
+#pragma once
+
+#include <string>
+
+#include "bridge/runtime/blocking_worker.h"
+#include "vmmanager/images/tool_runner.h"
+#include "vmmanager/sandbox/overlay_files.h"
+
+namespace ferry::vm {
+
+// Overlays in qcow2 files, by qemu-img. Thread: the executor's only.
+class QemuImgOverlays final : public OverlayFiles {
+ public:
+  // `tools` must outlive it, and runs as who may write to VMs' disks.
+  QemuImgOverlays(Executor executor, ToolRunner& tools)
+      : tools_(tools), files_(std::move(executor)) {}
+
+  Task<absl::StatusOr<std::string>> FreeName(std::string file) override;
+  Task<absl::Status> Make(OverlayWish wish) override;
+  Task<absl::Status> Merge(std::string overlay) override;
+  Task<absl::Status> PutOver(std::string overlay, std::string below, std::string format) override;
+  Task<absl::Status> Remove(std::string file) override;
+  Task<absl::Status> RemoveDraft(OverlayWish wish) override;
+
+ private:
+  static ToolCommand CommandOf(std::vector<std::string> arguments);
+  Task<absl::Status> Run(std::vector<std::string> arguments);
+
+  ToolRunner& tools_;
+  BlockingWorker files_;
+};
+
+}  // namespace ferry::vm
