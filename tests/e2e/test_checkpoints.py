@@ -3,6 +3,7 @@ import json
 
 import pytest
 
+from harness import box
 from harness.records import (assert_one_instant, await_number, disk_options, make_disks, number,
                              shell, start_writer)
 from harness.saving import REFUSED, USAGE, host, kills_the_vmm  # noqa: F401
@@ -137,6 +138,44 @@ def test_whoever_is_attached_goes_on_or_is_told(host, disks):
         client.wait_until(lambda output: output == b"again\n")
         client.close_stdin()
         assert client.wait() == 0
+
+
+def test_containers_come_back_as_they_were(host, tmp_path):
+    box.import_into(host, tmp_path)
+    host.ctl.create("vm")
+    host.ctl.start("vm")
+    host.ctl.ok("run", "-d", "--name", "web", "--vm", "vm", "box", "sh", "-c",
+                "while :; do sleep 1; done")
+    host.ctl.ok("run", "-d", "--name", "job", "--vm", "vm", "box", "cat")
+
+    def in_web(*words):
+        return host.ctl.run("exec", "--container", "web", "--", *words)
+
+    assert in_web("sh", "-c", "echo then > /note; sync").returncode == 0
+    made = take(host, "vm", "then", "--live")
+    assert made["containers"] == 2 and len(made["disks"]) == 2, made
+    states = {name: box.state(host, name) for name in ("web", "job")}
+    for _ in range(2):
+        assert in_web("sh", "-c", "echo now > /note; touch /new; sync").returncode == 0
+        host.ctl.ok("container", "stop", "-t", "0", "web")
+        assert box.state(host, "web") == "stopped"
+        host.ctl.ok("checkpoint", "revert", "vm", "then")
+        assert {name: box.state(host, name) for name in ("web", "job")} == states
+        assert in_web("cat", "/note").stdout == "then\n"
+        assert in_web("ls", "/new").returncode != 0
+    # What came since is in the way, and the VM is left as it is.
+    host.ctl.ok("run", "-d", "--name", "more", "--vm", "vm", "box", "cat")
+    refused = host.ctl.run("checkpoint", "revert", "vm", "then")
+    assert refused.returncode != 0 and "was made since" in refused.stderr, refused
+    assert host.ctl.state("vm") == "running" and box.state(host, "web") == "running"
+    host.ctl.ok("container", "rm", "-f", "more")
+    host.restart()
+    host.ctl.ok("checkpoint", "delete", "vm", "then")
+    assert in_web("cat", "/note").stdout == "then\n"
+    # It is the container that it was, with a disk that can be taken out.
+    host.ctl.ok("container", "rm", "-f", "web")
+    host.ctl.ok("container", "rm", "-f", "job")
+    assert host.ctl.exec("vm", "echo", "here").stdout == "here\n"
 
 
 def test_a_stopped_vm_and_its_tree(host):
