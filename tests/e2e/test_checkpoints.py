@@ -144,13 +144,7 @@ def test_containers_come_back_as_they_were(host, tmp_path):
     box.import_into(host, tmp_path)
     host.ctl.create("vm")
     host.ctl.start("vm")
-    host.ctl.ok("run", "-d", "--name", "web", "--vm", "vm", "box", "sh", "-c",
-                "while :; do sleep 1; done")
-    host.ctl.ok("run", "-d", "--name", "job", "--vm", "vm", "box", "cat")
-
-    def in_web(*words):
-        return host.ctl.run("exec", "--container", "web", "--", *words)
-
+    _, _, in_web = box.run_web_and_job(host, "vm")
     assert in_web("sh", "-c", "echo then > /note; sync").returncode == 0
     made = take(host, "vm", "then", "--live")
     assert made["containers"] == 2 and len(made["disks"]) == 2, made

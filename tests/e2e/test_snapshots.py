@@ -218,13 +218,7 @@ def test_containers_come_back_as_they_were(host, tmp_path):
     box.import_into(host, tmp_path)
     host.ctl.create("vm")
     host.ctl.start("vm")
-    web = host.ctl.ok("run", "-d", "--name", "web", "--vm", "vm", "box", "sh", "-c",
-                      "while :; do sleep 1; done").strip()
-    ended = host.ctl.ok("run", "-d", "--name", "job", "--vm", "vm", "box", "cat").strip()
-
-    def in_web(*words):
-        return host.ctl.run("exec", "--container", "web", "--", *words)
-
+    web, ended, in_web = box.run_web_and_job(host, "vm")
     assert in_web("sh", "-c", "echo then > /note").returncode == 0
     refused = host.ctl.run("snapshot", "save", "vm", "then", "--devices", web, "--vmstate", web)
     assert refused.returncode == REFUSED and ended[:16] in refused.stderr, refused

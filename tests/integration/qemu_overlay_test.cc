@@ -13,8 +13,8 @@
 #include <thread>
 #include <vector>
 
-#include "tests/integration/qemu_fixture.h"
 #include "tests/integration/qemu_img.h"
+#include "tests/integration/qemu_machine_fixture.h"
 #include "vmmanager/qemu/block_job.h"
 #include "vmmanager/qemu/disk_nodes.h"
 #include "vmmanager/qemu/qemu_disks.h"
@@ -33,8 +33,9 @@ const DiskPlace kFirst{"0", "0"};
 const DiskPlace kSecond{"0", "1"};
 
 // Two disks, a qcow2 and a raw one.
-class QemuOverlayTest : public QemuFixture {
+class QemuOverlayTest : public QemuMachineFixture {
  public:
+  using Machine = std::shared_ptr<QemuMachine>;
   using QemuFixture::Config;
   using QemuFixture::executor;
   using QemuFixture::folder_;
@@ -61,19 +62,20 @@ class QemuOverlayTest : public QemuFixture {
     disks["0"].path = PathOf("disk0");
     disks["1"].path = PathOf("disk1");
     disks["1"].format = "raw";
-    QemuBackendConfig config = Config();
-    auto opened = co_await QemuBackend::Open(executor(), config);
-    if (!opened.ok()) co_return opened.status();
-    auto host = std::make_shared<QemuHost>(executor(), config);
-    host->info = (*opened)->info();
-    host->capabilities.migration = {"events", "background-snapshot"};
-    auto machine = std::make_shared<QemuMachine>(host, kId, std::move(document),
-                                                 std::make_unique<SerialGuestLink>(executor()));
-    absl::Status status = co_await machine->Launch(false);
-    if (status.ok()) pids_.push_back(machine->pid());
-    if (status.ok()) status = co_await machine->RunGuest();
-    if (!status.ok()) co_return status;
-    co_return machine;
+    std::set<std::string> behind = {"events", "background-snapshot"};
+    co_return co_await LaunchMachine(std::move(document), std::move(behind));
+  }
+
+  // Runs the test's coroutine on a machine with those disks, and ends that.
+  using Body = Task<void> (*)(QemuOverlayTest* test, Machine machine);
+  void OnMachine(Body body) {
+    Run([](QemuOverlayTest* test, Body inner) -> Task<void> {
+      auto launched = co_await test->Launch();
+      CO_EXPECT_OK(launched.status());
+      Machine machine = *launched;
+      co_await inner(test, machine);
+      CO_EXPECT_OK(co_await machine->End(SystemExit::Cause::kTerminated));
+    }(this, body));
   }
 
   // Gives a command to the only QEMU there is, and returns its answer in JSON. The command is one
@@ -141,10 +143,7 @@ class QemuOverlayTest : public QemuFixture {
 };
 
 TEST_F(QemuOverlayTest, WhatIsWrittenGoesWhereItShould) {
-  Run([](QemuOverlayTest* test) -> Task<void> {
-    auto launched = co_await test->Launch();
-    CO_EXPECT_OK(launched.status());
-    std::shared_ptr<QemuMachine> machine = *launched;
+  OnMachine([](QemuOverlayTest* test, Machine machine) -> Task<void> {
     CO_EXPECT_OK(co_await test->Write("disk-0-0", 1, 1));
     CO_EXPECT_OK(co_await test->Write("disk-0-1", 2, 1));
     std::vector<DiskOverlay> both = test->Both();
@@ -154,8 +153,7 @@ TEST_F(QemuOverlayTest, WhatIsWrittenGoesWhereItShould) {
     const auto& disks = machine->document().virtual_machine.devices.scsi["0"].attachments;
     EXPECT_EQ(disks.at("1").path, test->PathOf("over1"));
     EXPECT_EQ(disks.at("1").format, "qcow2");
-    CO_EXPECT_OK(co_await machine->End(SystemExit::Cause::kTerminated));
-  }(this));
+  });
   ExpectHolds(PathOf("disk0"), "qcow2", 1, 1);
   ExpectHolds(PathOf("over0"), "qcow2", 3, 1);
   ExpectHolds(PathOf("disk1"), "raw", 2, 1);
@@ -165,10 +163,7 @@ TEST_F(QemuOverlayTest, WhatIsWrittenGoesWhereItShould) {
 }
 
 TEST_F(QemuOverlayTest, AMergeBringsAllOfItBelow) {
-  Run([](QemuOverlayTest* test) -> Task<void> {
-    auto launched = co_await test->Launch();
-    CO_EXPECT_OK(launched.status());
-    std::shared_ptr<QemuMachine> machine = *launched;
+  OnMachine([](QemuOverlayTest* test, Machine machine) -> Task<void> {
     std::vector<DiskOverlay> both = test->Both();
     CO_EXPECT_OK(co_await AddQemuOverlays(machine, std::move(both)));
     CO_EXPECT_OK(co_await test->Write("disk-0-0", 3, 1));
@@ -183,8 +178,7 @@ TEST_F(QemuOverlayTest, AMergeBringsAllOfItBelow) {
     const auto names = co_await NodeNamesOf(machine.get());
     CO_EXPECT_OK(names.status());
     EXPECT_EQ(names->size(), 4u);
-    CO_EXPECT_OK(co_await machine->End(SystemExit::Cause::kTerminated));
-  }(this));
+  });
   ExpectHolds(PathOf("disk0"), "qcow2", 3, 1);
   ExpectHolds(PathOf("disk0"), "qcow2", 5, 5);
   ExpectHolds(PathOf("disk1"), "raw", 4, 2);
@@ -192,10 +186,7 @@ TEST_F(QemuOverlayTest, AMergeBringsAllOfItBelow) {
 
 // Its images are closed then, which QEMU calls read-only.
 TEST_F(QemuOverlayTest, AfterItsStateWasWrittenBothCanBeDone) {
-  Run([](QemuOverlayTest* test) -> Task<void> {
-    auto launched = co_await test->Launch();
-    CO_EXPECT_OK(launched.status());
-    std::shared_ptr<QemuMachine> machine = *launched;
+  OnMachine([](QemuOverlayTest* test, Machine machine) -> Task<void> {
     CO_EXPECT_OK((co_await machine->Command("stop")).status());
     machine->set_state(schema::SystemState::kPaused);
     CO_EXPECT_OK(co_await SaveIntoNothing(machine));
@@ -208,17 +199,13 @@ TEST_F(QemuOverlayTest, AfterItsStateWasWrittenBothCanBeDone) {
     CO_EXPECT_OK(co_await test->Write("disk-0-0", 6, 1));
     CO_EXPECT_OK(co_await test->Write("disk-0-1", 7, 1));
     CO_EXPECT_OK(co_await Merge(machine, kSecond, "raw"));
-    CO_EXPECT_OK(co_await machine->End(SystemExit::Cause::kTerminated));
-  }(this));
+  });
   ExpectHolds(PathOf("disk0"), "qcow2", 6, 1);
   ExpectHolds(PathOf("disk1"), "raw", 7, 1);
 }
 
 TEST_F(QemuOverlayTest, IfOneFailsNoneHasChanged) {
-  Run([](QemuOverlayTest* test) -> Task<void> {
-    auto launched = co_await test->Launch();
-    CO_EXPECT_OK(launched.status());
-    std::shared_ptr<QemuMachine> machine = *launched;
+  OnMachine([](QemuOverlayTest* test, Machine machine) -> Task<void> {
     std::vector<DiskOverlay> both = test->Both();
     both[1].file = test->PathOf("missing");
     EXPECT_FALSE((co_await AddQemuOverlays(machine, both)).ok());
@@ -234,15 +221,11 @@ TEST_F(QemuOverlayTest, IfOneFailsNoneHasChanged) {
     EXPECT_EQ((co_await NodeNamesOf(machine.get())).value().size(), 4u);
     both = test->Both();
     CO_EXPECT_OK(co_await AddQemuOverlays(machine, std::move(both)));
-    CO_EXPECT_OK(co_await machine->End(SystemExit::Cause::kTerminated));
-  }(this));
+  });
 }
 
 TEST_F(QemuOverlayTest, AFailedMergeLeavesTheDiskWhereItWas) {
-  Run([](QemuOverlayTest* test) -> Task<void> {
-    auto launched = co_await test->Launch();
-    CO_EXPECT_OK(launched.status());
-    std::shared_ptr<QemuMachine> machine = *launched;
+  OnMachine([](QemuOverlayTest* test, Machine machine) -> Task<void> {
     std::vector<DiskOverlay> both = test->Both();
     CO_EXPECT_OK(co_await AddQemuOverlays(machine, std::move(both)));
     CO_EXPECT_OK(co_await test->Write("disk-0-1", 4, 60));
@@ -264,17 +247,13 @@ TEST_F(QemuOverlayTest, AFailedMergeLeavesTheDiskWhereItWas) {
     CO_EXPECT_OK(files.status());
     EXPECT_EQ(files->at(kSecond), test->PathOf("over1"));
     CO_EXPECT_OK(co_await Merge(machine, kSecond, "raw"));
-    CO_EXPECT_OK(co_await machine->End(SystemExit::Cause::kTerminated));
-  }(this));
+  });
   ExpectHolds(PathOf("disk1"), "raw", 4, 60);
 }
 
 // A daemon that died has left it, at work or at its end.
 TEST_F(QemuOverlayTest, AJobThatWasLeftIsTakenOver) {
-  Run([](QemuOverlayTest* test) -> Task<void> {
-    auto launched = co_await test->Launch();
-    CO_EXPECT_OK(launched.status());
-    std::shared_ptr<QemuMachine> machine = *launched;
+  OnMachine([](QemuOverlayTest* test, Machine machine) -> Task<void> {
     std::vector<DiskOverlay> both = test->Both();
     CO_EXPECT_OK(co_await AddQemuOverlays(machine, std::move(both)));
     CO_EXPECT_OK(co_await test->Write("disk-0-0", 3, 1));
@@ -299,18 +278,14 @@ TEST_F(QemuOverlayTest, AJobThatWasLeftIsTakenOver) {
     const auto files = co_await ListQemuDiskFiles(machine);
     CO_EXPECT_OK(files.status());
     EXPECT_EQ(files->at(kSecond), test->PathOf("disk1"));
-    CO_EXPECT_OK(co_await machine->End(SystemExit::Cause::kTerminated));
-  }(this));
+  });
   ExpectHolds(PathOf("disk0"), "qcow2", 3, 1);
   ExpectHolds(PathOf("disk1"), "raw", 5, 2);
 }
 
 // Snapshots are in the file on top, which must not be merged away with them.
 TEST_F(QemuOverlayTest, SnapshotsInsideTheFileOnTop) {
-  Run([](QemuOverlayTest* test) -> Task<void> {
-    auto launched = co_await test->Launch();
-    CO_EXPECT_OK(launched.status());
-    std::shared_ptr<QemuMachine> machine = *launched;
+  OnMachine([](QemuOverlayTest* test, Machine machine) -> Task<void> {
     std::vector<DiskOverlay> both = test->Both();
     CO_EXPECT_OK(co_await AddQemuOverlays(machine, std::move(both)));
     CO_EXPECT_OK((co_await machine->Command("stop")).status());
@@ -329,16 +304,12 @@ TEST_F(QemuOverlayTest, SnapshotsInsideTheFileOnTop) {
     std::vector<DiskPlace> disks = options.disks;
     CO_EXPECT_OK(co_await DeleteQemuSnapshot(machine, "t", std::move(disks)));
     CO_EXPECT_OK(co_await Merge(machine, kFirst, "qcow2"));
-    CO_EXPECT_OK(co_await machine->End(SystemExit::Cause::kTerminated));
-  }(this));
+  });
 }
 
 // QEMU waits for whoever reads, and its end must still be heard.
 TEST_F(QemuOverlayTest, SavingBehindEndsWithQemu) {
-  Run([](QemuOverlayTest* test) -> Task<void> {
-    auto launched = co_await test->Launch();
-    CO_EXPECT_OK(launched.status());
-    std::shared_ptr<QemuMachine> machine = *launched;
+  OnMachine([](QemuOverlayTest* test, Machine machine) -> Task<void> {
     CO_EXPECT_OK((co_await machine->Command("stop")).status());
     machine->set_state(schema::SystemState::kPaused);
     int ends[2] = {-1, -1};
@@ -354,8 +325,7 @@ TEST_F(QemuOverlayTest, SavingBehindEndsWithQemu) {
         co_await SaveQemuBehind(machine, options, std::move(to), std::move(on_running));
     EXPECT_FALSE(saved.ok());
     EXPECT_TRUE(absl::IsUnimplemented(saved) || absl::IsUnavailable(saved)) << saved;
-    CO_EXPECT_OK(co_await machine->End(SystemExit::Cause::kTerminated));
-  }(this));
+  });
 }
 
 // What the firmware counts at 18 Hz while it runs.

@@ -5,8 +5,8 @@
 #include <string>
 #include <vector>
 
-#include "tests/integration/qemu_fixture.h"
 #include "tests/integration/qemu_img.h"
+#include "tests/integration/qemu_machine_fixture.h"
 #include "vmmanager/qemu/qemu_machine.h"
 #include "vmmanager/qemu/snapshot_job.h"
 
@@ -17,7 +17,7 @@ using Kind = SnapshotJob::Kind;
 using Course = std::vector<std::string>;
 
 // Two qcow2 disks and a raw one.
-class QemuSnapshotTest : public QemuFixture {
+class QemuSnapshotTest : public QemuMachineFixture {
  public:
   using QemuFixture::executor;
   using QemuFixture::folder_;
@@ -42,18 +42,8 @@ class QemuSnapshotTest : public QemuFixture {
 
   // A machine whose jobs can be run as QEMU has them, without our own checks before.
   Task<absl::StatusOr<std::shared_ptr<QemuMachine>>> Launch(schema::ComputeSystem document) {
-    QemuBackendConfig config = Config();
-    auto opened = co_await QemuBackend::Open(executor(), config);
-    if (!opened.ok()) co_return opened.status();
-    auto host = std::make_shared<QemuHost>(executor(), config);
-    host->info = (*opened)->info();
-    auto machine = std::make_shared<QemuMachine>(host, kId, std::move(document),
-                                                 std::make_unique<SerialGuestLink>(executor()));
-    absl::Status status = co_await machine->Launch(false);
-    if (status.ok()) pids_.push_back(machine->pid());
-    if (status.ok()) status = co_await machine->RunGuest();
-    if (!status.ok()) co_return status;
-    co_return machine;
+    std::set<std::string> nothing;
+    co_return co_await LaunchMachine(std::move(document), std::move(nothing));
   }
 
   static SnapshotJob Job(Kind kind, const std::string& tag) {

@@ -7,6 +7,7 @@
 #include "absl/strings/match.h"
 #include "absl/strings/str_cat.h"
 #include "bridge/runtime/status_macros.h"
+#include "vmmanager/qemu/job_report.h"
 #include "vmmanager/qemu/json_text.h"
 #include "vmmanager/qemu/qemu_machine.h"
 
@@ -18,27 +19,6 @@ namespace json = boost::json;
 // A job of a busy disk leaves "ready" and comes back within moments; so often it is told to end.
 constexpr int kMostOrders = 100;
 constexpr milliseconds kDrainPause{5};
-
-struct BlockJobReport {
-  bool present = false;
-  std::string state;
-  std::string error;
-};
-
-Task<absl::StatusOr<BlockJobReport>> AskForBlockJob(QemuMachine* machine, std::string id) {
-  CO_ASSIGN_OR_RETURN(const json::value answer, co_await machine->Command("query-jobs"));
-  BlockJobReport report;
-  const json::array* jobs = answer.if_array();
-  if (jobs == nullptr) co_return report;
-  for (const json::value& job : *jobs) {
-    const json::object* fields = job.if_object();
-    if (fields == nullptr || TextAt(*fields, "id") != id) continue;
-    report.present = true;
-    report.state = TextAt(*fields, "status");
-    report.error = TextAt(*fields, "error");
-  }
-  co_return report;
-}
 
 // The states of one job as QEMU tells them.
 struct JobStates {
@@ -70,7 +50,7 @@ Task<absl::Status> Complete(QemuMachine* machine, std::shared_ptr<JobStates> sta
       (co_await machine->Command("job-complete", std::move(arguments))).status();
   if (told.ok() || absl::IsUnavailable(told) || absl::IsDeadlineExceeded(told)) co_return told;
   // It was not ready any more; where it is now decides what comes next.
-  CO_ASSIGN_OR_RETURN(const BlockJobReport report, co_await AskForBlockJob(machine, states->id));
+  CO_ASSIGN_OR_RETURN(const JobReport report, co_await AskForJob(machine, states->id));
   states->state = report.present ? report.state : "null";
   states->changed.Set();
   co_return absl::OkStatus();
@@ -115,7 +95,7 @@ Task<absl::Status> CompleteAll(QemuMachine* machine, std::shared_ptr<JobStates> 
     if (states->state == "concluded") break;
     co_await states->changed.Wait();
   }
-  CO_ASSIGN_OR_RETURN(const BlockJobReport end, co_await AskForBlockJob(machine, states->id));
+  CO_ASSIGN_OR_RETURN(const JobReport end, co_await AskForJob(machine, states->id));
   co_return end.error.empty() ? absl::OkStatus() : CommitJobError(end.error);
 }
 
@@ -160,7 +140,7 @@ Task<absl::Status> FollowToEnd(QemuMachine* machine, const CommitJob* job,
     states->changed.Reset();
     if (states->state == "null") {
       // Also the last word of a former one of that id.
-      CO_ASSIGN_OR_RETURN(const BlockJobReport now, co_await AskForBlockJob(machine, states->id));
+      CO_ASSIGN_OR_RETURN(const JobReport now, co_await AskForJob(machine, states->id));
       if (!now.present) co_return absl::AbortedError("QEMU's job is gone");
       states->state = now.state;
     }
@@ -169,13 +149,13 @@ Task<absl::Status> FollowToEnd(QemuMachine* machine, const CommitJob* job,
     co_await states->changed.Wait();
   }
   // It never was as far as that.
-  CO_ASSIGN_OR_RETURN(const BlockJobReport end, co_await AskForBlockJob(machine, job->id));
+  CO_ASSIGN_OR_RETURN(const JobReport end, co_await AskForJob(machine, job->id));
   co_return CommitJobError(end.error.empty() ? "its job ended early" : end.error);
 }
 
 Task<absl::Status> DriveCommit(QemuMachine* machine, const CommitJob* job,
                                std::shared_ptr<JobStates> states) {
-  CO_ASSIGN_OR_RETURN(const BlockJobReport former, co_await AskForBlockJob(machine, job->id));
+  CO_ASSIGN_OR_RETURN(const JobReport former, co_await AskForJob(machine, job->id));
   if (former.present) {
     states->state = former.state;
   } else {
@@ -184,8 +164,8 @@ Task<absl::Status> DriveCommit(QemuMachine* machine, const CommitJob* job,
   }
   const absl::Status ended = co_await FollowToEnd(machine, job, states);
   if (ended.ok() || IsSilent(ended)) co_return ended;
-  CO_ASSIGN_OR_RETURN(const BlockJobReport end, co_await AskForBlockJob(machine, job->id));
-  if (end.present) CO_RETURN_IF_ERROR(co_await DismissBlockJob(machine, job->id));
+  CO_ASSIGN_OR_RETURN(const JobReport end, co_await AskForJob(machine, job->id));
+  if (end.present) CO_RETURN_IF_ERROR(co_await DismissJob(machine, job->id));
   co_return ended;
 }
 
@@ -200,16 +180,6 @@ absl::Status CommitJobError(const std::string& text) {
   const std::string told = absl::StrCat("QEMU could not merge the disk's files: ", text);
   if (absl::StrContains(text, "No space left")) return absl::ResourceExhaustedError(told);
   return absl::AbortedError(told);
-}
-
-Task<absl::StatusOr<std::string>> StateOfBlockJob(QemuMachine* machine, std::string id) {
-  CO_ASSIGN_OR_RETURN(const BlockJobReport report, co_await AskForBlockJob(machine, std::move(id)));
-  co_return report.present ? report.state : "";
-}
-
-Task<absl::Status> DismissBlockJob(QemuMachine* machine, std::string id) {
-  json::object arguments = {{"id", std::move(id)}};
-  co_return (co_await machine->Command("job-dismiss", std::move(arguments))).status();
 }
 
 Task<absl::Status> RunCommitJob(std::shared_ptr<QemuMachine> machine, CommitJob job) {

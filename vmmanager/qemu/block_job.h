@@ -21,14 +21,10 @@ struct CommitJob {
   PlaceDiskFile place;  // see ComputeSystem::MergeOverlay
 };
 
-// Of a job that a daemon left that died, or a call that got no answer; empty: there is none.
-Task<absl::StatusOr<std::string>> StateOfBlockJob(QemuMachine* machine, std::string id);
-
 // Begins the job, or takes over the one of that id, which has not ended, and returns when it has:
 // the device is on the file below then, or after an error on what it was. QEMU keeps the job until
-// DismissBlockJob(); after an error it is gone.
+// DismissJob(); after an error it is gone.
 Task<absl::Status> RunCommitJob(std::shared_ptr<QemuMachine> machine, CommitJob job);
-Task<absl::Status> DismissBlockJob(QemuMachine* machine, std::string id);
 
 // What QEMU's text for a failed job means.
 absl::Status CommitJobError(const std::string& text);

@@ -10,6 +10,7 @@
 #include "bridge/runtime/status_macros.h"
 #include "vmmanager/qemu/block_job.h"
 #include "vmmanager/qemu/disk_nodes.h"
+#include "vmmanager/qemu/job_report.h"
 #include "vmmanager/qemu/open_images.h"
 #include "vmmanager/qemu/qemu_command_line.h"
 #include "vmmanager/qemu/qemu_machine.h"
@@ -107,10 +108,10 @@ std::string MergeJobOf(const std::string& stem) { return absl::StrCat(stem, "-me
 // Returns the state of one that has not ended; empty: there is none.
 Task<absl::StatusOr<std::string>> TidyUpMerge(QemuMachine* machine, std::string stem) {
   const std::string id = MergeJobOf(stem);
-  CO_ASSIGN_OR_RETURN(std::string left, co_await StateOfBlockJob(machine, id));
-  if (left != "concluded") co_return left;
+  CO_ASSIGN_OR_RETURN(const JobReport left, co_await AskForJob(machine, id));
+  if (left.state != "concluded") co_return left.state;
   CO_RETURN_IF_ERROR(co_await DropUnusedOf(machine, stem));
-  CO_RETURN_IF_ERROR(co_await DismissBlockJob(machine, id));
+  CO_RETURN_IF_ERROR(co_await DismissJob(machine, id));
   co_return "";
 }
 
@@ -191,7 +192,7 @@ Task<absl::Status> MergeQemuOverlay(std::shared_ptr<QemuMachine> machine, DiskPl
     disk.format = std::move(format);
   }
   const absl::Status dropped = co_await DropUnusedOf(machine.get(), stem);
-  const absl::Status dismissed = co_await DismissBlockJob(machine.get(), id);
+  const absl::Status dismissed = co_await DismissJob(machine.get(), id);
   if (!dropped.ok() || !dismissed.ok()) {
     spdlog::warn("{}: {} {}", id, dropped.ToString(), dismissed.ToString());
   }

@@ -8,6 +8,7 @@
 #include "absl/strings/str_cat.h"
 #include "absl/strings/strip.h"
 #include "bridge/runtime/status_macros.h"
+#include "vmmanager/qemu/job_report.h"
 #include "vmmanager/qemu/json_text.h"
 #include "vmmanager/qemu/qemu_machine.h"
 
@@ -97,38 +98,11 @@ Task<absl::Status> AwaitState(std::shared_ptr<Course> course, std::string state)
   co_return absl::OkStatus();
 }
 
-Task<absl::Status> Dismiss(QemuMachine* machine, std::string id) {
-  json::object arguments = {{"id", id}};
-  co_return (co_await machine->Command("job-dismiss", std::move(arguments))).status();
-}
-
-// What QEMU says of a job; `present`: whether it has one of that id.
-struct JobReport {
-  bool present = false;
-  std::string state;
-  std::string error;
-};
-
-Task<absl::StatusOr<JobReport>> AskForJob(QemuMachine* machine, std::string id) {
-  CO_ASSIGN_OR_RETURN(const json::value answer, co_await machine->Command("query-jobs"));
-  JobReport report;
-  const json::array* jobs = answer.if_array();
-  if (jobs == nullptr) co_return report;
-  for (const json::value& job : *jobs) {
-    const json::object* fields = job.if_object();
-    if (fields == nullptr || TextAt(*fields, "id") != id) continue;
-    report.present = true;
-    report.state = TextAt(*fields, "status");
-    report.error = TextAt(*fields, "error");
-  }
-  co_return report;
-}
-
 // A daemon that died in the middle of one could not dismiss it.
 Task<absl::Status> DismissFormer(QemuMachine* machine, std::string id) {
   CO_ASSIGN_OR_RETURN(const JobReport former, co_await AskForJob(machine, id));
   if (!former.present) co_return absl::OkStatus();
-  co_return co_await Dismiss(machine, std::move(id));
+  co_return co_await DismissJob(machine, std::move(id));
 }
 
 json::object ArgumentsOf(const SnapshotJob& job) {
@@ -158,7 +132,7 @@ Task<absl::Status> Drive(QemuMachine* machine, const SnapshotJob* job,
   CO_RETURN_IF_ERROR(
       co_await WithDeadline(limit, "QEMU's snapshot job", AwaitState(course, "concluded")));
   CO_ASSIGN_OR_RETURN(const JobReport report, co_await AskForJob(machine, job->id));
-  CO_RETURN_IF_ERROR(co_await Dismiss(machine, job->id));
+  CO_RETURN_IF_ERROR(co_await DismissJob(machine, job->id));
   CO_RETURN_IF_ERROR(co_await WithDeadline(kLastStateDeadline, "the end of QEMU's snapshot job",
                                            AwaitState(course, "null")));
   if (report.error.empty()) co_return absl::OkStatus();

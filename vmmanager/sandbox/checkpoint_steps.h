@@ -48,7 +48,6 @@ struct CheckpointSteps {
 struct CheckpointReturn {
   ScratchPlaces* scratch = nullptr;
   std::map<std::string, std::string> overlays;  // by the disk's name: new, and over its file
-  bool memory = true;                           // false: it is to boot, whatever was in it
 };
 
 }  // namespace ferry::vm

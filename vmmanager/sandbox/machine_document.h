@@ -28,14 +28,14 @@ absl::Status WriteSpec(const v1::VmSpec& spec, std::string* json);
 // is not what was asked for. INVALID_ARGUMENT if two are the same folder.
 Task<absl::Status> ResolveShares(FileReads* reads, v1::VmSpec* spec);
 
-// The machine document of a completed specification on this host. `guest_cid` is 0 for a guest link
-// over virtio-serial.
 // INVALID_ARGUMENT if a VM cannot be pinned to that CPU model here; says which ones are near.
 absl::Status CheckCpuModel(const std::string& model, const BackendInfo& backend);
 
 // INVALID_ARGUMENT if this host cannot lay out the VM that way.
 absl::Status CheckLayout(const v1::VmSpec& spec, const BackendInfo& backend);
 
+// The machine document of a completed specification on this host. `guest_cid` is 0 for a guest link
+// over virtio-serial.
 schema::ComputeSystem BuildDocument(const v1::VmSpec& spec, const HostSettings& host,
                                     const BackendInfo& backend, uint32_t guest_cid);
 

@@ -340,6 +340,7 @@ class UtilityVm : public std::enable_shared_from_this<UtilityVm> {
   // FAILED_PRECONDITION: a second one must not be made beside it.
   absl::Status VmmHasNotEnded() const;
   // The parts of Save and Restore, with the lock of operations.
+  Task<absl::StatusOr<guest::GuestState>> HoldStill(const char* point);
   Task<absl::Status> WriteAll(SaveSteps* steps);
   Task<absl::Status> LeaveForFile();
   // Whether somebody waits to end it at once: what could hang lets go of it then.
@@ -382,8 +383,10 @@ class UtilityVm : public std::enable_shared_from_this<UtilityVm> {
   absl::Status CheckCheckpointsMayChange(const std::string& operation) const;
   // FAILED_PRECONDITION while a checkpoint is written, or half of one is left.
   absl::Status CheckCheckpointsRest(const std::string& operation) const;
-  absl::Status CheckHasNoSnapshots() const;
-  absl::Status CheckHasNoCheckpoints() const;
+  // FAILED_PRECONDITION with "vm_has_snapshots" or "vm_has_checkpoints", and why that is in the
+  // way.
+  absl::Status CheckHasNoSnapshots(const std::string& operation, const std::string& why) const;
+  absl::Status CheckHasNoCheckpoints(const std::string& operation, const std::string& why) const;
   Task<absl::Status> PutCheckpoints(CheckpointRecords changed);
   Task<absl::Status> BeginCheckpoint(std::shared_ptr<CheckpointBeingTaken> taking);
   Task<absl::Status> GoOnInOverlays(std::shared_ptr<CheckpointBeingTaken> taking);

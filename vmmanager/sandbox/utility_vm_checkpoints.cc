@@ -80,16 +80,16 @@ absl::Status UtilityVm::CheckCheckpointsRest(const std::string& operation) const
             : absl::StrCat("Remove it: ferryctl checkpoint delete ", row_.name, " ", half));
 }
 
-// They are in what would be put aside, and would be lost with that.
-absl::Status UtilityVm::CheckHasNoSnapshots() const {
-  if (snapshots_.empty()) return absl::OkStatus();
-  const std::string& tag = snapshots_.begin()->first;
+absl::Status UtilityVm::CheckHasNoCheckpoints(const std::string& operation,
+                                              const std::string& why) const {
+  if (checkpoints_.empty()) return absl::OkStatus();
+  const std::string& name = checkpoints_.begin()->first;
   return rpc::ErrorWithReason(
       absl::StatusCode::kFailedPrecondition,
-      absl::StrCat("VM ", row_.name, " has snapshots inside its disks (", tag,
-                   snapshots_.size() > 1 ? " and more" : "", "), and cannot have checkpoints too"),
-      "vm_has_snapshots",
-      absl::StrCat("Delete them first: ferryctl snapshot delete ", row_.name, " ", tag));
+      absl::StrCat("VM ", row_.name, " cannot be ", operation, ": it has checkpoints (", name,
+                   checkpoints_.size() > 1 ? " and more" : "", "), and ", why),
+      "vm_has_checkpoints",
+      absl::StrCat("Delete them first: ferryctl checkpoint delete ", row_.name, " ", name));
 }
 
 absl::Status UtilityVm::CheckCheckpointsMayChange(const std::string& operation) const {
@@ -144,7 +144,10 @@ Task<absl::Status> UtilityVm::TakeCheckpoint(std::string name, CheckpointRecord 
     }
     if (may.ok() && taking->steps.memory) may = CheckSharesNothing(spec_);
     if (may.ok() && taking->steps.memory && phase_ != Phase::kUp) may = Refuse("saved");
-    if (may.ok()) may = CheckHasNoSnapshots();
+    if (may.ok()) {
+      may = CheckHasNoSnapshots("taken a checkpoint of",
+                                "they would be lost with the files that are put aside");
+    }
     CO_RETURN_IF_ERROR(may);
     taken = co_await BeginCheckpoint(taking);
     if (!taking->behind) co_return co_await EndCheckpoint(taking, std::move(taken));
@@ -167,14 +170,7 @@ Task<absl::Status> UtilityVm::BeginCheckpoint(std::shared_ptr<CheckpointBeingTak
   SetPhase(Phase::kSaving);
   deps_.events.Publish("vm.checkpoint_saving", row_.id,
                        {{"name", row_.name}, {"checkpoint", taking->name}});
-  std::shared_ptr<ComputeSystem> system = system_;
-  std::shared_ptr<guest::Guest> guest = guest_;
-  ++standstills_;
-  guest->StandsStill();
-  CO_RETURN_IF_ERROR(co_await system->Pause());
-  FreezeGuest();
-  Reached("CHECKPOINT.stopped");
-  CO_ASSIGN_OR_RETURN(guest::GuestState state, guest->Save());
+  CO_ASSIGN_OR_RETURN(guest::GuestState state, co_await HoldStill("CHECKPOINT.stopped"));
   taking->record.set_processes(static_cast<uint32_t>(state.processes.size()));
   CO_ASSIGN_OR_RETURN(UniqueFd memory, co_await taking->steps.begin(std::move(state)));
   CO_RETURN_IF_ERROR(co_await GoOnInOverlays(taking));
@@ -190,7 +186,6 @@ Task<absl::Status> UtilityVm::BeginCheckpoint(std::shared_ptr<CheckpointBeingTak
 Task<absl::Status> UtilityVm::GoOnInOverlays(std::shared_ptr<CheckpointBeingTaken> taking) {
   CheckpointRecord& record = taking->record;
   record.set_taken_unix_ms(NowUnixMs());
-  record.set_spec_json(row_.spec_json);
   std::vector<DiskOverlay> overlays;
   for (const CheckpointDisk& disk : record.disks()) {
     SetDiskFile(disk, disk.overlay(), "qcow2");
@@ -200,9 +195,6 @@ Task<absl::Status> UtilityVm::GoOnInOverlays(std::shared_ptr<CheckpointBeingTake
   absl::Status stored = co_await PutCheckpoints(std::move(making));
   if (!stored.ok()) {
     for (const CheckpointDisk& disk : record.disks()) SetDiskFile(disk, disk.file(), disk.format());
-    for (const CheckpointDisk& disk : record.disks()) {
-      (void)co_await deps_.overlays->Remove(disk.overlay());
-    }
     co_return stored;
   }
   if (taking->steps.recorded) *taking->steps.recorded = true;

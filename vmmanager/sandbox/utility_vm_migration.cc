@@ -29,28 +29,9 @@ absl::Status UtilityVm::OpenMigration(const std::string& session_id,
 }
 
 absl::Status UtilityVm::CheckMayLeave() const {
-  if (!snapshots_.empty()) {
-    const std::string& tag = snapshots_.begin()->first;
-    return rpc::ErrorWithReason(
-        absl::StatusCode::kFailedPrecondition,
-        absl::StrCat("VM ", row_.name,
-                     " cannot be migrated: it has snapshots "
-                     "in its disks (",
-                     tag, snapshots_.size() > 1 ? " and more" : "",
-                     "), and what this host knows of them would stay behind"),
-        "vm_has_snapshots",
-        absl::StrCat("Delete them first: ferryctl snapshot delete ", row_.name, " ", tag));
-  }
-  if (!checkpoints_.empty()) {
-    const std::string& name = checkpoints_.begin()->first;
-    return rpc::ErrorWithReason(
-        absl::StatusCode::kFailedPrecondition,
-        absl::StrCat("VM ", row_.name, " cannot be migrated: it has checkpoints (", name,
-                     checkpoints_.size() > 1 ? " and more" : "",
-                     "), and what this host knows of them would stay behind"),
-        "vm_has_checkpoints",
-        absl::StrCat("Delete them first: ferryctl checkpoint delete ", row_.name, " ", name));
-  }
+  const std::string left = "what this host knows of them would stay behind";
+  RETURN_IF_ERROR(CheckHasNoSnapshots("migrated", left));
+  RETURN_IF_ERROR(CheckHasNoCheckpoints("migrated", left));
   if (!spec_.stays()) return absl::OkStatus();
   std::string why;
   if (!spec_.shares().empty()) {

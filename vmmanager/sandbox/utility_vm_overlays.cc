@@ -294,7 +294,7 @@ Task<absl::StatusOr<CheckpointRecord>> UtilityVm::GoBackToCheckpoint(std::string
   if (!may.ok()) saved_ = saved;
   CO_RETURN_IF_ERROR(may);
   CheckpointRecord record = found->second;
-  const bool memory = how.memory && !record.memory_file().empty();
+  const bool memory = !record.memory_file().empty();
   CO_RETURN_IF_ERROR(co_await EndForReturn(name, memory));
   Reached("CHECKPOINT.ended");
   const v1::VmSpec spec = spec_;
@@ -310,7 +310,6 @@ Task<absl::StatusOr<CheckpointRecord>> UtilityVm::GoBackToCheckpoint(std::string
   ForgetSaved();
   if (memory) saved_ = MemoryOf(name, record);
   row_.desired_state = "stopped";
-  SetPhase(Phase::kStopped, absl::StrCat("it went back to checkpoint ", name));
   CheckpointRecords changed;
   const std::string before = CurrentCheckpoint(checkpoints_);
   if (!before.empty() && before != name) {
@@ -327,6 +326,7 @@ Task<absl::StatusOr<CheckpointRecord>> UtilityVm::GoBackToCheckpoint(std::string
     if (memory) TellEnded();
     co_return stored;
   }
+  SetPhase(Phase::kStopped, absl::StrCat("it went back to checkpoint ", name));
   Reached("CHECKPOINT.back");
   for (const CheckpointDisk& disk : record.disks()) {
     if (disk.container_id().empty() || how.scratch == nullptr) continue;

@@ -99,16 +99,23 @@ Task<absl::Status> UtilityVm::Save(SaveSteps steps) {
   co_return NotSaved(written);
 }
 
-// Up to a whole file.
-Task<absl::Status> UtilityVm::WriteAll(SaveSteps* steps) {
+// From here on nothing is taken from its guest.
+Task<absl::StatusOr<guest::GuestState>> UtilityVm::HoldStill(const char* point) {
   std::shared_ptr<ComputeSystem> system = system_;
   std::shared_ptr<guest::Guest> guest = guest_;
+  if (system == nullptr || guest == nullptr) co_return absl::AbortedError("its VMM ended");
   ++standstills_;
   guest->StandsStill();
   CO_RETURN_IF_ERROR(co_await system->Pause());
   FreezeGuest();
-  Reached("SAVE.stopped");
-  CO_ASSIGN_OR_RETURN(guest::GuestState state, guest->Save());
+  Reached(point);
+  co_return guest->Save();
+}
+
+// Up to a whole file.
+Task<absl::Status> UtilityVm::WriteAll(SaveSteps* steps) {
+  std::shared_ptr<ComputeSystem> system = system_;
+  CO_ASSIGN_OR_RETURN(guest::GuestState state, co_await HoldStill("SAVE.stopped"));
   CO_ASSIGN_OR_RETURN(UniqueFd memory, co_await steps->begin(std::move(state)));
   schema::SaveOptions options;
   CO_RETURN_IF_ERROR(co_await system->Save(options, std::move(memory)));

@@ -73,17 +73,16 @@ absl::Status UtilityVm::CheckSnapshotsMayChange(const std::string& operation) co
   return CheckArrived(operation);
 }
 
-// Who goes back to one, or deletes it, removes the files that snapshots would be in.
-absl::Status UtilityVm::CheckHasNoCheckpoints() const {
-  if (checkpoints_.empty()) return absl::OkStatus();
-  const std::string& name = checkpoints_.begin()->first;
+absl::Status UtilityVm::CheckHasNoSnapshots(const std::string& operation,
+                                            const std::string& why) const {
+  if (snapshots_.empty()) return absl::OkStatus();
+  const std::string& tag = snapshots_.begin()->first;
   return rpc::ErrorWithReason(
       absl::StatusCode::kFailedPrecondition,
-      absl::StrCat("VM ", row_.name, " has checkpoints (", name,
-                   checkpoints_.size() > 1 ? " and more" : "",
-                   "), and cannot have snapshots inside its disks too"),
-      "vm_has_checkpoints",
-      absl::StrCat("Take a checkpoint: ferryctl checkpoint create ", row_.name));
+      absl::StrCat("VM ", row_.name, " cannot be ", operation, ": it has snapshots in its disks (",
+                   tag, snapshots_.size() > 1 ? " and more" : "", "), and ", why),
+      "vm_has_snapshots",
+      absl::StrCat("Delete them first: ferryctl snapshot delete ", row_.name, " ", tag));
 }
 
 Task<absl::Status> UtilityVm::PutSnapshot(std::string tag, SnapshotRecord record) {
@@ -135,7 +134,8 @@ Task<absl::StatusOr<v1::Snapshot>> UtilityVm::SaveSnapshot(SnapshotWish wish, Ta
   const AsyncMutex::Guard lock = co_await operation_.Lock();
   CO_RETURN_IF_ERROR(CheckSnapshotsMayChange("saved in a snapshot"));
   CO_RETURN_IF_ERROR(CheckSharesNothing(spec_));
-  CO_RETURN_IF_ERROR(CheckHasNoCheckpoints());
+  CO_RETURN_IF_ERROR(CheckHasNoCheckpoints(
+      "saved in a snapshot", "going back to one, or deleting it, would take the snapshot away"));
   CO_ASSIGN_OR_RETURN(const SnapshotOptions options,
                       PlanSnapshot(row_.name, DisksByName(document_), wish));
   CO_RETURN_IF_ERROR(co_await CheckTagIsFree(options.tag));
@@ -184,17 +184,10 @@ Task<absl::Status> UtilityVm::CheckTagIsFree(std::string tag) {
 // Up to a snapshot that is whole.
 Task<absl::Status> UtilityVm::TakeSnapshot(const SnapshotOptions* options, TakingSteps* steps) {
   std::shared_ptr<ComputeSystem> system = system_;
-  std::shared_ptr<guest::Guest> guest = guest_;
-  if (system == nullptr || guest == nullptr) co_return absl::AbortedError("its VMM ended");
   SnapshotRecord record;
   record.set_schema_version(kStateSchemaVersion);
   record.set_paused(paused_);
-  ++standstills_;
-  guest->StandsStill();
-  CO_RETURN_IF_ERROR(co_await system->Pause());
-  FreezeGuest();
-  Reached("SNAPSHOT.stopped");
-  CO_ASSIGN_OR_RETURN(const guest::GuestState state, guest->Save());
+  CO_ASSIGN_OR_RETURN(const guest::GuestState state, co_await HoldStill("SNAPSHOT.stopped"));
   CO_ASSIGN_OR_RETURN(*record.mutable_guest(), EncodeGuest(state));
   CO_ASSIGN_OR_RETURN(const auto containers, steps->containers());
   for (const state::v1::ContainerRecord& container : containers) {

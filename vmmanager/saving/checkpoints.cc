@@ -2,7 +2,6 @@
 
 #include <spdlog/spdlog.h>
 
-#include <filesystem>
 #include <set>
 #include <utility>
 
@@ -162,8 +161,7 @@ CheckpointSteps Checkpoints::StepsWithMemory(Vm vm, const v1::CreateCheckpointRe
   return steps;
 }
 
-absl::Status Checkpoints::CheckRevertible(const UtilityVm& vm, const std::string& name,
-                                          bool memory) const {
+absl::Status Checkpoints::CheckRevertible(const UtilityVm& vm, const std::string& name) const {
   const auto found = vm.checkpoints().find(name);
   if (found == vm.checkpoints().end()) return NoSuchCheckpoint(vm.name(), name);
   if (found->second.stage() != state::v1::CHECKPOINT_STAGE_WHOLE) {
@@ -173,13 +171,12 @@ absl::Status Checkpoints::CheckRevertible(const UtilityVm& vm, const std::string
         "checkpoint_not_whole",
         absl::StrCat("Delete it: ferryctl checkpoint delete ", vm.name(), " ", name));
   }
-  if (memory) return CheckRest(vm);
-  return absl::OkStatus();
+  return CheckRest(vm);
 }
 
 Task<absl::StatusOr<v1::Checkpoint>> Checkpoints::Revert(v1::RevertToCheckpointRequest request) {
   CO_ASSIGN_OR_RETURN(const Vm vm, vms_.Find(request.vm()));
-  CO_RETURN_IF_ERROR(CheckRevertible(*vm, request.name(), true));
+  CO_RETURN_IF_ERROR(CheckRevertible(*vm, request.name()));
   JobDescription about{v1::JOB_KIND_CHECKPOINT, vm->id(), vm->name(),
                        absl::StrCat("go back to ", request.name())};
   JobWork back = [this, vm, request](std::shared_ptr<Job> job) {
@@ -192,7 +189,7 @@ Task<absl::StatusOr<v1::Checkpoint>> Checkpoints::Revert(v1::RevertToCheckpointR
 
 Task<absl::Status> Checkpoints::GoBack(Vm vm, v1::RevertToCheckpointRequest request) {
   const std::string name = request.name();
-  CO_RETURN_IF_ERROR(CheckRevertible(*vm, name, true));
+  CO_RETURN_IF_ERROR(CheckRevertible(*vm, name));
   auto record = std::make_shared<Record>(vm->checkpoints().at(name));
   const bool has_memory = !record->memory_file().empty();
   CheckpointReturn how;
@@ -310,19 +307,9 @@ Task<void> Checkpoints::Sweep() {
   for (const VmRow& row : *rows) {
     if (!known.contains(files_.FolderOf(row.id))) unclear.insert(files_.FolderOf(row.id));
   }
-  KeptFiles::Work sweep = [folder = files_.folder(), wanted, known, unclear]() -> absl::Status {
-    namespace fs = std::filesystem;
-    std::error_code ignored;
-    for (const auto& of_vm : fs::directory_iterator(folder, ignored)) {
-      if (unclear.contains(of_vm.path())) continue;
-      if (!known.contains(of_vm.path())) {
-        fs::remove_all(of_vm.path(), ignored);
-        continue;
-      }
-      for (const auto& file : fs::directory_iterator(of_vm.path(), ignored)) {
-        if (!wanted.contains(file.path())) fs::remove(file.path(), ignored);
-      }
-    }
+  KeptFiles::Work sweep = [folder = files_.folder(), wanted, known, unclear] {
+    RemoveOthers(folder, known, unclear,
+                 [&wanted](const std::string& file) { return wanted.contains(file); });
     return absl::OkStatus();
   };
   const absl::Status swept = co_await files_.Run("sweeping", std::move(sweep));

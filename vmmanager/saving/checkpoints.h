@@ -61,7 +61,7 @@ class Checkpoints {
                                   std::shared_ptr<Job> job);
   Task<void> RemoveMemory(Record record);
   Task<absl::Status> GoBack(Vm vm, v1::RevertToCheckpointRequest request);
-  absl::Status CheckRevertible(const UtilityVm& vm, const std::string& name, bool memory) const;
+  absl::Status CheckRevertible(const UtilityVm& vm, const std::string& name) const;
   absl::StatusOr<v1::Checkpoint> Describe(const UtilityVm& vm, const std::string& name) const;
 
   VmInventory& vms_;

@@ -62,4 +62,21 @@ void KeptFiles::RemoveFolderOf(const std::string& vm_id) {
   });
 }
 
+void RemoveOthers(const std::string& folder, const std::set<std::string>& known,
+                  const std::set<std::string>& unclear,
+                  const std::function<bool(const std::string&)>& is_wanted) {
+  namespace fs = std::filesystem;
+  std::error_code ignored;
+  for (const auto& of_vm : fs::directory_iterator(folder, ignored)) {
+    if (unclear.contains(of_vm.path())) continue;
+    if (!known.contains(of_vm.path())) {
+      fs::remove_all(of_vm.path(), ignored);
+      continue;
+    }
+    for (const auto& file : fs::directory_iterator(of_vm.path(), ignored)) {
+      if (!is_wanted(file.path())) fs::remove(file.path(), ignored);
+    }
+  }
+}
+
 }  // namespace ferry::vm

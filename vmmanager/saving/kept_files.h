@@ -1,6 +1,7 @@
 #pragma once
 
 #include <functional>
+#include <set>
 #include <string>
 
 #include "absl/status/status.h"
@@ -45,5 +46,11 @@ class KeptFiles {
   const std::string state_folder_;
   BlockingWorker worker_;
 };
+
+// Of a folder with a folder for each VM, removes those that are neither `known` nor `unclear`, and
+// in the known ones what is not wanted. Blocks.
+void RemoveOthers(const std::string& folder, const std::set<std::string>& known,
+                  const std::set<std::string>& unclear,
+                  const std::function<bool(const std::string&)>& is_wanted);
 
 }  // namespace ferry::vm

@@ -167,17 +167,9 @@ Task<void> SavedStates::Sweep() {
       if (record.kept() || !fs::exists(record.file(), ignored)) continue;
       renamed.Update(RenameDurably(record.file(), record.file() + kAside));
     }
-    for (const auto& of_vm : fs::directory_iterator(folder, ignored)) {
-      if (!known.contains(of_vm.path())) {
-        fs::remove_all(of_vm.path(), ignored);
-        continue;
-      }
-      if (unclear.contains(of_vm.path())) continue;
-      for (const auto& file : fs::directory_iterator(of_vm.path(), ignored)) {
-        const std::string path = file.path();
-        if (!wanted.contains(path) && !absl::EndsWith(path, kAside)) fs::remove(path, ignored);
-      }
-    }
+    RemoveOthers(folder, known, unclear, [&wanted](const std::string& file) {
+      return wanted.contains(file) || absl::EndsWith(file, kAside);
+    });
     return renamed;
   };
   const absl::Status swept = co_await files_.Run("sweeping", std::move(sweep));

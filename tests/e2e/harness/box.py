@@ -52,3 +52,16 @@ def state(host, container):
 def stats(host, container):
     """Its numbers, once."""
     return host.ctl.json("container", "stats", "--no-stream", container)
+
+
+def run_web_and_job(host, vm):
+    """Two containers in the VM, one that runs and one that has ended: their ids. And how to do
+    something in the first."""
+    web = host.ctl.ok("run", "-d", "--name", "web", "--vm", vm, NAME, "sh", "-c",
+                      "while :; do sleep 1; done").strip()
+    job = host.ctl.ok("run", "-d", "--name", "job", "--vm", vm, NAME, "cat").strip()
+
+    def in_web(*words):
+        return host.ctl.run("exec", "--container", "web", "--", *words)
+
+    return web, job, in_web

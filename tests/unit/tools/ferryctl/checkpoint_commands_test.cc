@@ -27,10 +27,9 @@ v1::Checkpoint Taken(const std::string& name, const std::string& parent) {
   return checkpoint;
 }
 
-// Answers every call, or fails it with `status`, and remembers what was asked.
-class CheckpointScript final : public v1::CheckpointService::CallbackService {
+class CheckpointScript final : public v1::CheckpointService::CallbackService, public Scripted {
  public:
-  explicit CheckpointScript(Executor e) : executor_(std::move(e)) {}
+  using Scripted::Scripted;
 
   grpc::ServerUnaryReactor* CreateCheckpoint(grpc::CallbackServerContext* context,
                                              const v1::CreateCheckpointRequest* request,
@@ -57,27 +56,10 @@ class CheckpointScript final : public v1::CheckpointService::CallbackService {
     return Serve(context, request, response, &list, all);
   }
 
-  absl::Status status;
-  int calls = 0;
   v1::CreateCheckpointRequest create;
   v1::RevertToCheckpointRequest revert;
   v1::DeleteCheckpointRequest remove;
   v1::ListCheckpointsRequest list;
-
- private:
-  template <typename Request, typename Response>
-  grpc::ServerUnaryReactor* Serve(grpc::CallbackServerContext* context, const Request* request,
-                                  Response* response, Request* asked, const Response& answer) {
-    auto handler = [=, this](const Request& r) -> Task<absl::StatusOr<Response>> {
-      *asked = r;
-      ++calls;
-      if (!status.ok()) co_return status;
-      co_return answer;
-    };
-    return rpc::ServeUnary(context, executor_, request, response, handler);
-  }
-
-  const Executor executor_;
 };
 
 class CheckpointCommandsTest : public ServedCommandsTest {

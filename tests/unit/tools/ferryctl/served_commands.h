@@ -14,8 +14,35 @@
 #include "tests/unit/bridge/task_test.h"
 #include "tools/ferryctl/command.h"
 #include "vmmanager/rpc/server.h"
+#include "vmmanager/rpc/unary_reactor.h"
 
 namespace ferry::ctl {
+
+// What a scripted service has: it answers every call, or fails it with `status`, and remembers what
+// was asked.
+class Scripted {
+ public:
+  explicit Scripted(Executor executor) : executor_(std::move(executor)) {}
+
+  absl::Status status;
+  int calls = 0;
+
+ protected:
+  template <typename Request, typename Response>
+  grpc::ServerUnaryReactor* Serve(grpc::CallbackServerContext* context, const Request* request,
+                                  Response* response, Request* asked, const Response& answer) {
+    auto handler = [=, this](const Request& r) -> Task<absl::StatusOr<Response>> {
+      *asked = r;
+      ++calls;
+      if (!status.ok()) co_return status;
+      co_return answer;
+    };
+    return rpc::ServeUnary(context, executor_, request, response, handler);
+  }
+
+ private:
+  const Executor executor_;
+};
 
 // Command lines against a daemon at a socket of the test's own, whose coroutines have a thread.
 class ServedCommandsTest : public testing::Test {

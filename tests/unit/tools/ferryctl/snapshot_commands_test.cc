@@ -35,10 +35,9 @@ v1::Snapshot Partial() {
   return snapshot;
 }
 
-// Answers every call, or fails it with `status`, and remembers what was asked.
-class SnapshotScript final : public v1::SnapshotService::CallbackService {
+class SnapshotScript final : public v1::SnapshotService::CallbackService, public Scripted {
  public:
-  explicit SnapshotScript(Executor e) : executor_(std::move(e)) {}
+  using Scripted::Scripted;
 
   grpc::ServerUnaryReactor* SaveSnapshot(grpc::CallbackServerContext* context,
                                          const v1::SaveSnapshotRequest* request,
@@ -64,27 +63,10 @@ class SnapshotScript final : public v1::SnapshotService::CallbackService {
     return Serve(context, request, response, &list, all);
   }
 
-  absl::Status status;
-  int calls = 0;
   v1::SaveSnapshotRequest save;
   v1::LoadSnapshotRequest load;
   v1::DeleteSnapshotRequest remove;
   v1::ListSnapshotsRequest list;
-
- private:
-  template <typename Request, typename Response>
-  grpc::ServerUnaryReactor* Serve(grpc::CallbackServerContext* context, const Request* request,
-                                  Response* response, Request* asked, const Response& answer) {
-    auto handler = [=, this](const Request& r) -> Task<absl::StatusOr<Response>> {
-      *asked = r;
-      ++calls;
-      if (!status.ok()) co_return status;
-      co_return answer;
-    };
-    return rpc::ServeUnary(context, executor_, request, response, handler);
-  }
-
-  const Executor executor_;
 };
 
 class SnapshotCommandsTest : public ServedCommandsTest {

@@ -64,6 +64,16 @@ class CheckpointsTest : public SavingTest {
     MakeOverlayFiles();
     return taken;
   }
+  // Up to a VM that runs while its memory is written.
+  auto BeginLive(const std::string& name) {
+    host_.backend.script().Block("SaveBehindRunning");
+    v1::CreateCheckpointRequest request = Request(name);
+    request.set_live(true);
+    auto taking = Begin(checkpoints_->Create(request));
+    Await(host_.backend.script().WaitBlocked("SaveBehindRunning"));
+    Settle();
+    return taking;
+  }
   absl::StatusOr<v1::Checkpoint> Take(const std::string& name) { return Take(Request(name)); }
   absl::StatusOr<v1::Checkpoint> Revert(
       const std::string& name,
@@ -282,12 +292,7 @@ TEST_F(CheckpointsTest, WaysThatPartedStay) {
 
 TEST_F(CheckpointsTest, WhileItsMemoryIsWrittenItCanBePausedButNotResumed) {
   auto vm = BootWithDisks();
-  host_.backend.script().Block("SaveBehindRunning");
-  v1::CreateCheckpointRequest request = Request("live");
-  request.set_live(true);
-  auto taking = Begin(checkpoints_->Create(request));
-  Await(host_.backend.script().WaitBlocked("SaveBehindRunning"));
-  Settle();
+  auto taking = BeginLive("live");
   EXPECT_EQ(vm->state(), v1::VM_STATE_RUNNING);
   ASSERT_TRUE(Await(vm->Pause()).ok());
   EXPECT_EQ(rpc::ReasonOf(Await(vm->Resume())), "checkpoint_in_work");
@@ -302,12 +307,7 @@ TEST_F(CheckpointsTest, WhileItsMemoryIsWrittenItCanBePausedButNotResumed) {
 
 TEST_F(CheckpointsTest, AVmThatEndsMeanwhileHasNothingHalfMade) {
   auto vm = BootWithDisks();
-  host_.backend.script().Block("SaveBehindRunning");
-  v1::CreateCheckpointRequest request = Request("live");
-  request.set_live(true);
-  auto taking = Begin(checkpoints_->Create(request));
-  Await(host_.backend.script().WaitBlocked("SaveBehindRunning"));
-  Settle();
+  auto taking = BeginLive("live");
   ASSERT_TRUE(Await(vm->Stop(true, milliseconds(1'000))).ok());
   host_.backend.script().Release("SaveBehindRunning");
   EXPECT_EQ(rpc::ReasonOf(Finish(taking).status()), "checkpoint_not_taken");
