@@ -81,13 +81,16 @@ def test_ten_migrations_under_load_lose_and_repeat_nothing(two_hosts, vm):
         assert workload.echoes(client.output()) == sent
 
 
+# In bytes in a second: the reader is the bottleneck.
+READER_PACE = 1_000_000
+
+
 def test_fifty_megabytes_come_back_identical_over_three_migrations(two_hosts, vm):
     data = random.Random(1).randbytes(50_000_000)
     host = two_hosts[0]
     in_flight = []
     with host.ctl.attach("exec", "-i", vm, "--", "cat") as client:
-        # The reader is the bottleneck, so that every buffer in both directions stays full.
-        client.pace(1_000_000)
+        client.pace(READER_PACE)
         done = threading.Event()
 
         def feed():
@@ -99,7 +102,10 @@ def test_fifty_megabytes_come_back_identical_over_three_migrations(two_hosts, vm
         feeder.start()
         client.wait_until(lambda output: len(output) > 1_000_000)
         for _ in range(3):
+            # So that buffers are full in both directions, however slow the guest is here.
+            client.pace(READER_PACE // 50)
             statistics = host.ctl.migrate(vm, two_hosts.other(host))["statistics"]
+            client.pace(READER_PACE)
             in_flight.append([number(statistics, f"unacknowledged_{direction}_bytes")
                               for direction in ("stdin", "output")])
             host = two_hosts.other(host)

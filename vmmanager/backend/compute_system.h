@@ -131,11 +131,14 @@ class ComputeSystem {
   // goes on in (of that format: "qcow2" or "raw"). The system runs or is paused; it takes as long
   // as what there is to be written. Once both files have the same content the system stands still
   // for a moment: place(true) is awaited, and then the disk goes on in the file below. If either
-  // fails the disk stays in its overlay, and place(false) is awaited, before the system goes on.
+  // fails the disk stays in its overlay, and place(false) is awaited, before the system goes on. If
+  // there was no answer (DEADLINE_EXCEEDED, UNAVAILABLE) neither may have happened, and the system
+  // may stand still: ListDiskFiles() says where the disk is.
   // May be repeated after an error. FAILED_PRECONDITION if there is nothing below.
   virtual Task<absl::Status> MergeOverlay(DiskPlace disk, std::string format,
                                           PlaceDiskFile place) = 0;
-  // Which file each writable disk is written to now.
+  // Which file each writable disk is written to now. Ends what a former call of MergeOverlay() left
+  // on its way, so that it stays true.
   virtual Task<absl::StatusOr<DiskFiles>> ListDiskFiles() = 0;
 
   // Snapshots inside the system's disks. Each call takes as long as the disks do, cannot be

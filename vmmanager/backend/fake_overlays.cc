@@ -101,7 +101,10 @@ Task<absl::Status> FakeComputeSystem::MergeOverlay(DiskPlace place, std::string 
   if (put) may = co_await put(true);
   if (may.ok()) may = co_await script_->Pass("MergeOverlaySwitch");
   if (exited_) co_return WrongState("merge its files");
-  if (!may.ok() && put) (void)co_await put(false);
+  if (!may.ok() && put) {
+    const absl::Status back = co_await put(false);
+    if (!back.ok()) co_return absl::UnavailableError(back.message());
+  }
   if (ran) SetRunning(true);
   CO_RETURN_IF_ERROR(may);
   schema::Attachment& disk = *DiskAt(place);

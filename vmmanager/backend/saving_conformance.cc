@@ -169,13 +169,24 @@ Task<void> SaveBehindNeedsAPausedSystem(Context& context) {
   EXPECT_EQ(co_await StateOf(*context.source), SystemState::kRunning);
 }
 
+// The kinds of what it tells, up to the first of that kind.
+Task<std::vector<SystemEvent::Kind>> ToldUntil(ComputeSystem& system, SystemEvent::Kind last) {
+  std::vector<SystemEvent::Kind> kinds;
+  while (kinds.empty() || kinds.back() != last) {
+    const auto event = co_await system.events().Pop();
+    if (!event.has_value()) break;
+    kinds.push_back(event->kind);
+  }
+  co_return kinds;
+}
+
 Task<void> WhatWasSavedBehindIsOfThatInstant(Context& context) {
   REQUIRE_OK(co_await MakeSource(context));
   ComputeSystem& system = *context.source;
   co_await context.fixture.LetRun(system);
   REQUIRE_OK(co_await system.Pause());
   const auto before = co_await context.fixture.Progress(system);
-  co_await Told(system);
+  (void)co_await ToldUntil(system, SystemEvent::Kind::kPaused);
   Drain drain;
   const schema::SaveOptions options;
   int ran = 0;
@@ -185,11 +196,8 @@ Task<void> WhatWasSavedBehindIsOfThatInstant(Context& context) {
   if (co_await IsMissingHere(context, saved)) co_return;
   REQUIRE_OK(saved);
   EXPECT_EQ(ran, 1);
-  const std::vector<SystemEvent> told = co_await Told(system);
-  EXPECT_EQ(told.size(), 1u);
-  if (!told.empty()) {
-    EXPECT_EQ(told[0].kind, SystemEvent::Kind::kResumed);
-  }
+  const auto told = co_await ToldUntil(system, SystemEvent::Kind::kResumed);
+  EXPECT_EQ(told, std::vector<SystemEvent::Kind>{SystemEvent::Kind::kResumed});
   co_await ExpectRuns(context, system);
   REQUIRE_OK(co_await system.Terminate());
   std::string state = drain.Join();

@@ -19,6 +19,7 @@ namespace json = boost::json;
 // A job of a busy disk leaves "ready" and comes back within moments; so often it is told to end.
 constexpr int kMostOrders = 100;
 constexpr milliseconds kDrainPause{5};
+constexpr milliseconds kLeftDeadline{30'000};
 
 // The states of one job as QEMU tells them.
 struct JobStates {
@@ -89,7 +90,7 @@ Task<absl::Status> CompleteAll(QemuMachine* machine, std::shared_ptr<JobStates> 
     states->changed.Reset();
     if (states->state == "null") co_return absl::AbortedError("QEMU's job is gone");
     if (states->state == "ready" && ++orders > kMostOrders) {
-      co_return absl::UnavailableError("QEMU's job cannot be brought to its end; try again");
+      co_return absl::AbortedError("QEMU's job cannot be brought to its end; try again");
     }
     if (states->state == "ready") CO_RETURN_IF_ERROR(co_await Complete(machine, states));
     if (states->state == "concluded") break;
@@ -120,14 +121,18 @@ Task<absl::Status> SwitchStandingStill(QemuMachine* machine, const CommitJob* jo
   absl::Status switched = co_await AwaitSameContent(machine, job->id);
   const bool places = switched.ok() && job->place != nullptr;
   if (places) switched = co_await job->place(true);
-  if (switched.ok()) {
-    switched = co_await CompleteAll(machine, states);
-  } else if (!IsSilent(switched)) {
+  // What could not be written down for want of an answer is no silence of QEMU's.
+  if (IsSilent(switched) && places) switched = absl::AbortedError(switched.message());
+  if (switched.ok()) switched = co_await CompleteAll(machine, states);
+  if (!switched.ok() && !IsSilent(switched)) {
     CO_RETURN_IF_ERROR(co_await CancelAll(machine, states));
   }
   // Nobody knows where QEMU has it: the guest stands still until somebody finds out.
   if (IsSilent(switched)) co_return switched;
-  if (!switched.ok() && places) (void)co_await job->place(false);
+  if (!switched.ok() && places) {
+    const absl::Status back = co_await job->place(false);
+    if (!back.ok()) co_return absl::UnavailableError(back.message());
+  }
   if (!ran) co_return switched;
   const absl::Status runs = co_await machine->RunGuest();
   co_return switched.ok() ? runs : switched;
@@ -169,6 +174,12 @@ Task<absl::Status> DriveCommit(QemuMachine* machine, const CommitJob* job,
   co_return ended;
 }
 
+Task<absl::Status> EndLeft(QemuMachine* machine, std::shared_ptr<JobStates> states) {
+  CO_ASSIGN_OR_RETURN(const JobReport left, co_await AskForJob(machine, states->id));
+  if (!left.present || left.state == "concluded") co_return absl::OkStatus();
+  co_return co_await CancelAll(machine, states);
+}
+
 Task<absl::Status> AwaitEndDuringCommit(std::shared_ptr<QemuMachine> machine) {
   co_await machine->WaitEnded();
   co_return absl::UnavailableError("QEMU ended while it merged a disk");
@@ -191,6 +202,14 @@ Task<absl::Status> RunCommitJob(std::shared_ptr<QemuMachine> machine, CommitJob 
   auto first = co_await (DriveCommit(machine.get(), &job, states) || AwaitEndDuringCommit(machine));
   if (first.index() == 0) co_return std::get<0>(first);
   co_return machine->WithLastWords(std::get<1>(first));
+}
+
+Task<absl::Status> EndLeftCommitJob(std::shared_ptr<QemuMachine> machine, std::string id) {
+  auto states = std::make_shared<JobStates>(machine->host().executor, std::move(id));
+  const uint64_t tap =
+      machine->AddEventTap([states](const QmpEvent& event) { states->Hear(event); });
+  const absl::Cleanup untap = [machine, tap] { machine->RemoveEventTap(tap); };
+  co_return co_await WithDeadline(kLeftDeadline, "QEMU's job", EndLeft(machine.get(), states));
 }
 
 }  // namespace ferry::vm

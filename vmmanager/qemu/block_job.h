@@ -1,7 +1,6 @@
 #pragma once
 
 #include <memory>
-#include <optional>
 #include <string>
 
 #include "absl/status/status.h"
@@ -25,6 +24,10 @@ struct CommitJob {
 // the device is on the file below then, or after an error on what it was. QEMU keeps the job until
 // DismissJob(); after an error it is gone.
 Task<absl::Status> RunCommitJob(std::shared_ptr<QemuMachine> machine, CommitJob job);
+
+// Ends the job of that id, if a daemon left one that died, or a call that got no answer: from then
+// on it is known which file the device is on.
+Task<absl::Status> EndLeftCommitJob(std::shared_ptr<QemuMachine> machine, std::string id);
 
 // What QEMU's text for a failed job means.
 absl::Status CommitJobError(const std::string& text);

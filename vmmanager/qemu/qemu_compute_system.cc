@@ -198,6 +198,7 @@ Task<absl::Status> QemuComputeSystem::MergeOverlay(DiskPlace disk, std::string f
 
 Task<absl::StatusOr<DiskFiles>> QemuComputeSystem::ListDiskFiles() {
   std::shared_ptr<Parts> parts = parts_;
+  const AsyncMutex::Guard lock = co_await parts->jobs.Lock();
   co_return co_await ListQemuDiskFiles(parts->machine);
 }
 

@@ -22,7 +22,6 @@
 #include "vmmanager/qemu/qemu_command_line.h"
 #include "vmmanager/qemu/qemu_migration_settings.h"
 #include "vmmanager/qemu/snapshot_job.h"
-#include "vmmanager/qemu/stream_relay.h"
 #include "vmmanager/qemu/unix_socket.h"
 
 namespace ferry::vm {
@@ -282,22 +281,25 @@ Task<absl::Status> QemuMachine::Adopt(std::string record) {
   co_return absl::OkStatus();
 }
 
-absl::StatusOr<QemuMachine::PipeEnds> QemuMachine::OpenStatePipe() {
+absl::StatusOr<UniqueFd> QemuMachine::OpenStatePipe(UniqueFd to) {
   if (!keeps_pipe_ || !process_) {
     return absl::UnimplementedError("the VM was started by an older ferryd");
   }
-  PipeEnds ends;
-  auto taken = process_->TakeDescriptor(kStatePipeFd);
-  if (!taken.ok()) return absl::UnimplementedError(taken.status().message());
-  ends.read = *std::move(taken);
-  const std::string itself = absl::StrCat("/proc/self/fd/", ends.read.get());
-  ends.write.Reset(::open(itself.c_str(), O_WRONLY | O_CLOEXEC | O_NONBLOCK));
-  if (!ends.write.valid()) return absl::ErrnoToStatus(errno, "cannot open a pipe");
+  if (state_relay_ && !state_relay_->has_ended()) {
+    return absl::UnimplementedError("QEMU still writes what was asked of it before");
+  }
+  auto read = process_->TakeDescriptor(kStatePipeFd);
+  if (!read.ok()) return absl::UnimplementedError(read.status().message());
+  const std::string itself = absl::StrCat("/proc/self/fd/", read->get());
+  UniqueFd write(::open(itself.c_str(), O_WRONLY | O_CLOEXEC | O_NONBLOCK));
+  if (!write.valid()) return absl::ErrnoToStatus(errno, "cannot open a pipe");
   // QEMU waits there for room.
-  ::fcntl(ends.write.get(), F_SETFL, 0);
+  ::fcntl(write.get(), F_SETFL, 0);
   // As much as may be; it works with less.
-  ::fcntl(ends.read.get(), F_SETPIPE_SZ, kPipeBytes);
-  return ends;
+  ::fcntl(read->get(), F_SETPIPE_SZ, kPipeBytes);
+  state_relay_.emplace(host_->executor, *std::move(read), std::move(to));
+  state_relay_->Start();
+  return write;
 }
 
 void QemuMachine::DrainStatePipe() {
@@ -305,7 +307,8 @@ void QemuMachine::DrainStatePipe() {
   auto read = process_->TakeDescriptor(kStatePipeFd);
   UniqueFd nowhere(::open("/dev/null", O_WRONLY | O_CLOEXEC));
   if (!read.ok() || !nowhere.valid()) return;
-  StreamRelay(host_->executor, *std::move(read), std::move(nowhere)).Start();
+  state_relay_.emplace(host_->executor, *std::move(read), std::move(nowhere));
+  state_relay_->Start();
 }
 
 void QemuMachine::TakeBackKept() {

@@ -23,6 +23,7 @@
 #include "vmmanager/qemu/qemu_capabilities.h"
 #include "vmmanager/qemu/qemu_process.h"
 #include "vmmanager/qemu/qmp_client.h"
+#include "vmmanager/qemu/stream_relay.h"
 
 namespace ferry::vm {
 
@@ -84,14 +85,13 @@ class QemuMachine : public std::enable_shared_from_this<QemuMachine> {
   // back.
   uint64_t AddEventTap(std::function<void(const QmpEvent&)> tap);
   void RemoveEventTap(uint64_t number) { event_taps_.erase(number); }
-  // Ends of a pipe of which QEMU keeps the reading one, so that what QEMU writes there neither
-  // breaks nor stands still for ever when a daemon dies: the next one reads it to its end.
-  // UNIMPLEMENTED if an older ferryd has started this QEMU, or the kernel hands nothing out.
-  struct PipeEnds {
-    UniqueFd read;
-    UniqueFd write;
-  };
-  absl::StatusOr<PipeEnds> OpenStatePipe();
+  // A pipe whose bytes go on into `to` (see StreamRelay). QEMU keeps an end of it, so that what it
+  // writes there neither breaks nor stands still for ever when a daemon dies: the next one reads it
+  // to its end. Returns where to write. UNIMPLEMENTED if an older ferryd has started this QEMU, the
+  // kernel hands nothing out, or somebody still reads what was written before.
+  absl::StatusOr<UniqueFd> OpenStatePipe(UniqueFd to);
+  // What reads it; not before OpenStatePipe.
+  StreamRelay& state_relay() { return *state_relay_; }
   // How much QEMU has written to its standard error so far, and what it wrote since.
   uint64_t WordsSoFar() const;
   std::string WordsSince(uint64_t offset) const;
@@ -175,6 +175,7 @@ class QemuMachine : public std::enable_shared_from_this<QemuMachine> {
   FolderServers folder_servers_;
   bool keeps_descriptor_ = false;
   bool keeps_pipe_ = false;
+  std::optional<StreamRelay> state_relay_;
   std::shared_ptr<QmpClient> qmp_;
   std::shared_ptr<ConsoleLog> console_;  // nullptr: nobody listens
   AsyncQueue<SystemEvent> events_;

@@ -201,6 +201,14 @@ Task<absl::Status> MergeQemuOverlay(std::shared_ptr<QemuMachine> machine, DiskPl
 
 Task<absl::StatusOr<DiskFiles>> ListQemuDiskFiles(std::shared_ptr<QemuMachine> machine) {
   if (!IsAlive(*machine)) co_return machine->WrongState("list the files of its disks");
+  for (const auto& [controller, scsi] : machine->document().virtual_machine.devices.scsi) {
+    for (const auto& [lun, disk] : scsi.attachments) {
+      std::string id = MergeJobOf(DiskStem(controller, lun, disk));
+      if (!disk.read_only) {
+        CO_RETURN_IF_ERROR(co_await EndLeftCommitJob(machine, std::move(id)));
+      }
+    }
+  }
   CO_ASSIGN_OR_RETURN(const auto nodes, co_await DiskNodesOf(machine));
   DiskFiles files;
   for (const auto& [place, node] : nodes) {

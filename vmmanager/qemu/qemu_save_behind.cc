@@ -82,6 +82,9 @@ Task<void> TearDownBehind(QemuMachine* machine) {
 }
 
 Task<absl::Status> BeginBehind(QemuMachine* machine, UniqueFd pipe) {
+  // One that got there too late for its call would be taken for this one.
+  json::object late = {{"fdname", kBehindName}};
+  (void)co_await machine->Command("closefd", std::move(late));
   QmpCallOptions with_pipe;
   with_pipe.send_fd = pipe.get();
   json::object name = {{"fdname", kBehindName}};
@@ -125,22 +128,25 @@ Task<absl::Status> FollowBehind(QemuMachine* machine, std::shared_ptr<BehindCour
 Task<absl::Status> DriveBehind(std::shared_ptr<QemuMachine> machine, UniqueFd* stream,
                                std::function<void()> on_running,
                                std::shared_ptr<BehindCourse> course) {
-  absl::Status ready = co_await SetUpBehind(machine.get());
-  auto pipe = machine->OpenStatePipe();
-  if (ready.ok()) ready = pipe.status();
-  if (!ready.ok()) {
-    co_await TearDownBehind(machine.get());
-    co_return AsNothingChanged(std::move(ready));
+  const absl::Status ready = co_await SetUpBehind(machine.get());
+  absl::StatusOr<UniqueFd> pipe(absl::UnknownError("nothing was set up"));
+  if (ready.ok()) {
+    pipe = machine->OpenStatePipe(std::move(*stream));
+  } else {
+    pipe = ready;
   }
-  UniqueFd write = std::move(pipe->write);
+  if (!pipe.ok()) {
+    co_await TearDownBehind(machine.get());
+    co_return AsNothingChanged(pipe.status());
+  }
+  UniqueFd write = *std::move(pipe);
   const absl::Status begun = co_await BeginBehind(machine.get(), std::move(write));
   if (!begun.ok() && !IsSilent(begun)) {
     co_await TearDownBehind(machine.get());
     co_return AsNothingChanged(begun);
   }
-  StreamRelay relay(machine->host().executor, std::move(pipe->read), std::move(*stream));
-  relay.Start();
   CO_RETURN_IF_ERROR(begun);
+  StreamRelay& relay = machine->state_relay();
   absl::Status written = co_await FollowBehind(machine.get(), course, std::move(on_running));
   const absl::Status taken = co_await relay.AwaitEnd();
   // What is in the stream cannot be taken back.

@@ -47,7 +47,11 @@ struct CheckpointSteps {
 // How a VM goes back.
 struct CheckpointReturn {
   ScratchPlaces* scratch = nullptr;
-  std::map<std::string, std::string> overlays;  // by the disk's name: new, and over its file
+  struct Disk {
+    std::string below;    // the checkpoint's file
+    std::string overlay;  // new, and over that
+  };
+  std::map<std::string, Disk> disks;  // by the disk's name
 };
 
 }  // namespace ferry::vm

@@ -380,7 +380,9 @@ class UtilityVm : public std::enable_shared_from_this<UtilityVm> {
   static Task<void> SettleSnapshotsLater(std::shared_ptr<UtilityVm> self);
   Task<absl::Status> GiveUpHalfLoaded(std::string tag);
   struct CheckpointBeingTaken;
-  absl::Status CheckCheckpointsMayChange(const std::string& operation) const;
+  // `half`: that checkpoint may be unsettled, for it is to be.
+  absl::Status CheckCheckpointsMayChange(const std::string& operation,
+                                         const std::string& half = "") const;
   // FAILED_PRECONDITION while a checkpoint is written, or half of one is left.
   absl::Status CheckCheckpointsRest(const std::string& operation) const;
   // FAILED_PRECONDITION with "vm_has_snapshots" or "vm_has_checkpoints", and why that is in the
@@ -406,7 +408,15 @@ class UtilityVm : public std::enable_shared_from_this<UtilityVm> {
                                ScratchPlaces* scratch);
   Task<absl::Status> MergeOnline(std::shared_ptr<ComputeSystem> system, DiskPlace disk,
                                  std::string format, PlaceDiskFile place);
-  Task<void> BelieveVmmsDisks();
+  // So that what is written down of that checkpoint's disks is what its VMM does. An error if that
+  // cannot be known.
+  Task<absl::Status> BelieveVmmsDisks(std::string name, ScratchPlaces* scratch);
+  Task<void> GoOnAfterMerge(std::string name, ScratchPlaces* scratch);
+  static Task<void> GoOnLater(std::shared_ptr<UtilityVm> self, std::string name,
+                              ScratchPlaces* scratch);
+  absl::Status CheckReturnFits(const state::v1::CheckpointRecord& record,
+                               const CheckpointReturn& how) const;
+  Task<absl::Status> MergeAll(std::string name, ScratchPlaces* scratch);
   Task<absl::Status> PlaceDisk(state::v1::CheckpointDisk disk, std::string file, std::string format,
                                ScratchPlaces* scratch);
   void SetDiskFile(const state::v1::CheckpointDisk& disk, const std::string& file,
@@ -451,6 +461,7 @@ class UtilityVm : public std::enable_shared_from_this<UtilityVm> {
   SnapshotRecords snapshots_;
   CheckpointRecords checkpoints_;
   bool writes_checkpoint_ = false;    // its memory is being written while it runs
+  bool switches_ = false;             // a disk of it is about to go on in the file below
   bool saved_is_unreadable_ = false;  // row_.saved is of a newer ferryd
   bool written_ = false;              // all of it is in a file that is not whole yet
   size_t orders_to_end_ = 0;          // stop --force that wait for whoever holds the lock

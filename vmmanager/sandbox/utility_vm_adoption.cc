@@ -11,6 +11,7 @@ namespace ferry::vm {
 namespace {
 
 constexpr milliseconds kSettlePause{2'000};
+constexpr milliseconds kSettlePatience{30'000};
 
 }  // namespace
 
@@ -99,7 +100,9 @@ Task<absl::Status> UtilityVm::TakeOver(const AdoptionClaim& claim) {
   // It lives, so what was saved of it must never be restored again.
   ForgetSaved();
   co_await DropHalfSnapshots();
-  co_await BelieveVmmsDisks();
+  std::string half = UnsettledCheckpoint(checkpoints_);
+  const absl::Status believed = co_await BelieveVmmsDisks(std::move(half), nullptr);
+  if (!believed.ok()) spdlog::error("vm {}: {}", row_.name, believed.ToString());
   // A VMM that is still told of a migration has to know that its user wants the guest paused.
   std::shared_ptr<ComputeSystem> adopted = system_;
   if (paused_ && adopted != nullptr) CO_RETURN_IF_ERROR(co_await adopted->Pause());
@@ -133,6 +136,11 @@ Task<absl::Status> UtilityVm::EndIfInFile() {
 // come from a file, and did not live to the end of that.
 Task<void> UtilityVm::SettleAdopted(std::shared_ptr<UtilityVm> self) {
   const std::shared_ptr<ComputeSystem> adopted = self->system_;
+  // It may stand still because one of its disks was just changing over.
+  const std::function<bool()> is_settled_soon = [self, adopted] {
+    return self->system_ == adopted && !UnsettledCheckpoint(self->checkpoints_).empty();
+  };
+  if (!co_await self->Executes()) (void)co_await self->AwaitWhile(is_settled_soon, kSettlePatience);
   while (true) {
     if (co_await self->Executes()) {
       self->NoteRuns();

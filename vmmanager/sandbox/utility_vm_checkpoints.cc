@@ -20,8 +20,6 @@ using state::v1::CheckpointDisk;
 using state::v1::CheckpointRecord;
 
 struct UtilityVm::CheckpointBeingTaken {
-  explicit CheckpointBeingTaken(const Executor& executor) : decided(executor) {}
-
   std::string name;
   CheckpointRecord record;
   CheckpointSteps steps;
@@ -29,7 +27,7 @@ struct UtilityVm::CheckpointBeingTaken {
   std::chrono::steady_clock::time_point stopped;
   // Of a VM that runs while its memory is written.
   bool behind = false;
-  AsyncEvent decided;  // it runs again, or will not
+  bool decided = false;  // it runs again, or will not
   bool over = false;
   absl::Status written;
 };
@@ -92,10 +90,15 @@ absl::Status UtilityVm::CheckHasNoCheckpoints(const std::string& operation,
       absl::StrCat("Delete them first: ferryctl checkpoint delete ", row_.name, " ", name));
 }
 
-absl::Status UtilityVm::CheckCheckpointsMayChange(const std::string& operation) const {
+absl::Status UtilityVm::CheckCheckpointsMayChange(const std::string& operation,
+                                                  const std::string& half) const {
   RETURN_IF_ERROR(CheckHere());
   RETURN_IF_ERROR(RefuseIfMigrating(operation));
-  RETURN_IF_ERROR(CheckCheckpointsRest(operation));
+  const auto found = checkpoints_.find(half);
+  const bool to_settle = found != checkpoints_.end() && !writes_checkpoint_ &&
+                         UnsettledCheckpoint(checkpoints_) == half &&
+                         found->second.stage() != state::v1::CHECKPOINT_STAGE_UNSPECIFIED;
+  if (!to_settle) RETURN_IF_ERROR(CheckCheckpointsRest(operation));
   const bool stands = phase_ == Phase::kStopped || phase_ == Phase::kFailed;
   const bool up = phase_ == Phase::kUp && system_ != nullptr && guest_ != nullptr;
   if (!stands && !up) return Refuse(operation);
@@ -131,7 +134,7 @@ Task<absl::Status> UtilityVm::PutCheckpoints(CheckpointRecords changed) {
 Task<absl::Status> UtilityVm::TakeCheckpoint(std::string name, CheckpointRecord planned,
                                              CheckpointSteps steps) {
   auto self = shared_from_this();
-  auto taking = std::make_shared<CheckpointBeingTaken>(deps_.executor);
+  auto taking = std::make_shared<CheckpointBeingTaken>();
   taking->name = name;
   taking->record = std::move(planned);
   taking->steps = std::move(steps);
@@ -221,7 +224,11 @@ Task<absl::Status> UtilityVm::WriteBehind(std::shared_ptr<CheckpointBeingTaken> 
   // Where that cannot be done, it is written the other way.
   UniqueFd again(::fcntl(memory.get(), F_DUPFD_CLOEXEC, 0));
   Spawn(deps_.executor, RunBehind(shared_from_this(), taking, std::move(memory)));
-  co_await taking->decided.Wait();
+  const std::function<bool()> undecided = [this, taking] {
+    return !taking->decided && !called_off();
+  };
+  (void)co_await AwaitWhile(undecided, kAsLongAsItTakes);
+  if (!taking->decided && called_off()) co_return CalledOff("taken a checkpoint of");
   if (taking->over && taking->written.GetPayload(kNothingChanged).has_value()) {
     spdlog::info("vm {}: its memory is written while it stands still: {}", row_.name,
                  taking->written.ToString());
@@ -243,13 +250,16 @@ Task<void> UtilityVm::RunBehind(std::shared_ptr<UtilityVm> self,
                                 std::shared_ptr<CheckpointBeingTaken> taking, UniqueFd memory) {
   std::shared_ptr<ComputeSystem> system = self->system_;
   const schema::SaveOptions options;
-  std::function<void()> runs = [taking] { taking->decided.Set(); };
+  std::function<void()> runs = [self, taking] {
+    taking->decided = true;
+    self->Pulse();
+  };
   taking->written = absl::AbortedError("its VMM ended");
   if (system != nullptr) {
     taking->written = co_await system->SaveBehind(options, std::move(memory), std::move(runs));
   }
   taking->over = true;
-  taking->decided.Set();
+  taking->decided = true;
   self->Pulse();
 }
 
@@ -357,15 +367,19 @@ Task<absl::Status> UtilityVm::UndoCheckpoint(std::string name, ScratchPlaces* sc
   const auto found = checkpoints_.find(name);
   if (found == checkpoints_.end()) co_return absl::OkStatus();
   const CheckpointRecord record = found->second;
+  absl::Status merged = co_await BelieveVmmsDisks(name, scratch);
   for (const CheckpointDisk& disk : record.disks()) {
-    CO_RETURN_IF_ERROR(co_await MergeBack(disk, disk.overlay(), scratch));
+    if (merged.ok()) merged = co_await MergeBack(disk, disk.overlay(), scratch);
   }
+  if (!merged.ok()) co_await GoOnAfterMerge(name, scratch);
+  CO_RETURN_IF_ERROR(merged);
   std::optional<VmRow> row = Row();
   std::vector<CheckpointRow> others;
   std::string forgotten = name;
   CO_RETURN_IF_ERROR(co_await deps_.store.DeleteCheckpoint(row_.id, std::move(forgotten),
                                                            std::move(others), std::move(row)));
   checkpoints_.erase(name);
+  Pulse();
   std::set<std::string> files;
   for (const CheckpointDisk& disk : record.disks()) files.insert(disk.overlay());
   co_await RemoveUnused(std::move(files), scratch);

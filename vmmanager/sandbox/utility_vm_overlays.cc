@@ -1,6 +1,7 @@
 // The part of UtilityVm that goes back to checkpoints, and merges what came after them.
 #include <spdlog/spdlog.h>
 
+#include <algorithm>
 #include <chrono>
 #include <utility>
 
@@ -18,24 +19,27 @@ namespace ferry::vm {
 using state::v1::CheckpointDisk;
 using state::v1::CheckpointRecord;
 
-// A former daemon may have died when it had written down where a disk goes on, and its VMM does not
-// yet.
-Task<void> UtilityVm::BelieveVmmsDisks() {
+namespace {
+
+constexpr milliseconds kGoOnPause{2'000};
+
+}  // namespace
+
+// Whoever wrote down where a disk goes on may not have come to tell its VMM, or not have heard the
+// answer: the VMM is right.
+Task<absl::Status> UtilityVm::BelieveVmmsDisks(std::string name, ScratchPlaces* scratch) {
   std::shared_ptr<ComputeSystem> system = system_;
-  const std::string half = UnsettledCheckpoint(checkpoints_);
-  if (half.empty() || system == nullptr) co_return;
-  const auto files = co_await system->ListDiskFiles();
-  if (!files.ok()) {
-    spdlog::error("vm {}: {}", row_.name, files.status().ToString());
-    co_return;
+  const auto found = checkpoints_.find(name);
+  if (system == nullptr || found == checkpoints_.end()) co_return absl::OkStatus();
+  const CheckpointRecord record = found->second;
+  CO_ASSIGN_OR_RETURN(const DiskFiles files, co_await system->ListDiskFiles());
+  for (const CheckpointDisk& disk : record.disks()) {
+    const auto now = files.find({disk.controller(), disk.lun()});
+    if (now == files.end() || now->second != disk.overlay()) continue;
+    if (DiskFile(disk, scratch) != disk.file()) continue;
+    CO_RETURN_IF_ERROR(co_await PlaceDisk(disk, disk.overlay(), "qcow2", scratch));
   }
-  for (const CheckpointDisk& disk : checkpoints_.at(half).disks()) {
-    const auto now = files->find({disk.controller(), disk.lun()});
-    if (now == files->end() || !disk.container_id().empty()) continue;
-    if (now->second != disk.overlay() || DiskFile(disk, nullptr) != disk.file()) continue;
-    const absl::Status placed = co_await PlaceDisk(disk, disk.overlay(), "qcow2", nullptr);
-    if (!placed.ok()) spdlog::error("vm {}: {}", row_.name, placed.ToString());
-  }
+  co_return absl::OkStatus();
 }
 
 void UtilityVm::SetDiskFile(const CheckpointDisk& disk, const std::string& file,
@@ -92,9 +96,15 @@ Task<void> UtilityVm::RemoveUnused(std::set<std::string> files, const ScratchPla
 
 Task<absl::Status> UtilityVm::PlaceDisk(CheckpointDisk disk, std::string file, std::string format,
                                         ScratchPlaces* scratch) {
+  const v1::VmSpec spec = spec_;
+  const schema::ComputeSystem document = document_;
   SetDiskFile(disk, file, format);
   CheckpointRecords none;
-  CO_RETURN_IF_ERROR(co_await PutCheckpoints(std::move(none)));
+  if (absl::Status stored = co_await PutCheckpoints(std::move(none)); !stored.ok()) {
+    spec_ = spec;
+    document_ = document;
+    co_return stored;
+  }
   if (disk.container_id().empty() || scratch == nullptr) co_return absl::OkStatus();
   std::string id = disk.container_id();
   co_return co_await scratch->Put(std::move(id), std::move(file));
@@ -104,13 +114,43 @@ Task<absl::Status> UtilityVm::PlaceDisk(CheckpointDisk disk, std::string file, s
 Task<absl::Status> UtilityVm::MergeOnline(std::shared_ptr<ComputeSystem> system, DiskPlace disk,
                                           std::string format, PlaceDiskFile place) {
   using asio::experimental::awaitable_operators::operator||;
-  const std::function<bool()> stays = [this] { return !detached_ && !called_off(); };
+  // What is about to change over comes to its end, so that the guest goes on.
+  const std::function<bool()> stays = [this] { return switches_ || (!detached_ && !called_off()); };
   auto first =
       co_await (system->MergeOverlay(std::move(disk), std::move(format), std::move(place)) ||
                 AwaitWhile(stays, kAsLongAsItTakes));
+  switches_ = false;
+  Pulse();
   CO_RETURN_IF_ERROR(CheckHere());
   if (first.index() != 0) co_return CalledOff("relieved of a checkpoint");
   co_return std::get<0>(std::move(first));
+}
+
+// A VMM that did not answer may have left the guest standing still. It goes on once it is known
+// where its disks do.
+Task<void> UtilityVm::GoOnAfterMerge(std::string name, ScratchPlaces* scratch) {
+  if (system_ == nullptr || called_off() || detached_) co_return;
+  absl::Status known = co_await BelieveVmmsDisks(name, scratch);
+  if (known.ok()) known = co_await RunOn();
+  if (known.ok() || system_ == nullptr) co_return;
+  spdlog::error("vm {}: it may stand still: {}", row_.name, known.ToString());
+  SetPhase(Phase::kUp, kSilent);
+  Spawn(deps_.executor, GoOnLater(shared_from_this(), std::move(name), scratch));
+}
+
+Task<void> UtilityVm::GoOnLater(std::shared_ptr<UtilityVm> self, std::string name,
+                                ScratchPlaces* scratch) {
+  const std::shared_ptr<ComputeSystem> stands = self->system_;
+  while (true) {
+    co_await Delay(kGoOnPause);
+    const AsyncMutex::Guard lock = co_await self->operation_.Lock();
+    if (self->system_ != stands || self->detached_ || self->phase_ != Phase::kUp) co_return;
+    absl::Status known = co_await self->BelieveVmmsDisks(name, scratch);
+    if (known.ok()) known = co_await self->RunOn();
+    if (known.ok()) self->NoteRuns();
+    if (known.ok()) co_return;
+    spdlog::error("vm {}: it may stand still: {}", self->row_.name, known.ToString());
+  }
 }
 
 Task<absl::Status> UtilityVm::MergeBack(CheckpointDisk disk, std::string overlay,
@@ -124,7 +164,9 @@ Task<absl::Status> UtilityVm::MergeBack(CheckpointDisk disk, std::string overlay
   const auto now = files.find(at);
   const bool in_vm = now != files.end();
   if (in_vm && now->second == overlay) {
-    PlaceDiskFile place = [this, disk, overlay, scratch](bool below) -> Task<absl::Status> {
+    PlaceDiskFile place = [this, self = shared_from_this(), disk, overlay,
+                           scratch](bool below) -> Task<absl::Status> {
+      switches_ = below;
       std::string file = below ? disk.file() : overlay;
       std::string format = below ? disk.format() : "qcow2";
       const absl::Status placed =
@@ -150,14 +192,11 @@ Task<absl::StatusOr<CheckpointRecord>> UtilityVm::DeleteCheckpoint(std::string n
   CheckpointRecord record = found->second;
   const bool whole = record.stage() == state::v1::CHECKPOINT_STAGE_WHOLE;
   // The rest of one that is not whole goes in this way, too.
-  absl::Status may = CheckCheckpointsMayChange("relieved of a checkpoint");
-  const bool is_half = !whole && !writes_checkpoint_ && UnsettledCheckpoint(checkpoints_) == name &&
-                       rpc::ReasonOf(may) == "checkpoint_not_settled";
-  if (is_half && record.stage() == state::v1::CHECKPOINT_STAGE_MAKING) {
+  CO_RETURN_IF_ERROR(CheckCheckpointsMayChange("relieved of a checkpoint", name));
+  if (record.stage() == state::v1::CHECKPOINT_STAGE_MAKING) {
     CO_RETURN_IF_ERROR(co_await UndoCheckpoint(name, scratch));
     co_return record;
   }
-  if (!is_half) CO_RETURN_IF_ERROR(may);
   CO_ASSIGN_OR_RETURN(const CheckpointDeletion plan,
                       PlanDeletion(row_.name, checkpoints_, FilesInUse(scratch), name));
   for (const OverlayMerge& merge : plan.merges) {
@@ -178,10 +217,6 @@ Task<absl::StatusOr<CheckpointRecord>> UtilityVm::DeleteCheckpoint(std::string n
   const absl::Status deleted = co_await DeleteNow(name, scratch);
   CO_RETURN_IF_ERROR(CheckHere());
   if (deleted.ok()) co_return record;
-  // A VMM that did not answer may have left the guest standing still.
-  co_await BelieveVmmsDisks();
-  const absl::Status runs = co_await RunOn();
-  if (!runs.ok()) spdlog::error("vm {}: {}", row_.name, runs.ToString());
   co_return rpc::ErrorWithReason(
       deleted.code(),
       absl::StrCat("checkpoint ", name, " of VM ", row_.name,
@@ -192,6 +227,13 @@ Task<absl::StatusOr<CheckpointRecord>> UtilityVm::DeleteCheckpoint(std::string n
 }
 
 Task<absl::Status> UtilityVm::DeleteNow(std::string name, ScratchPlaces* scratch) {
+  const absl::Status merged = co_await MergeAll(name, scratch);
+  if (!merged.ok()) co_await GoOnAfterMerge(name, scratch);
+  co_return merged;
+}
+
+Task<absl::Status> UtilityVm::MergeAll(std::string name, ScratchPlaces* scratch) {
+  CO_RETURN_IF_ERROR(co_await BelieveVmmsDisks(name, scratch));
   CO_ASSIGN_OR_RETURN(const CheckpointDeletion plan,
                       PlanDeletion(row_.name, checkpoints_, FilesInUse(scratch), name));
   std::set<std::string> files;
@@ -235,6 +277,7 @@ Task<absl::Status> UtilityVm::DeleteNow(std::string name, ScratchPlaces* scratch
                                                            std::move(others), std::move(row)));
   for (const auto& [other, record] : changed) checkpoints_[other] = record;
   checkpoints_.erase(name);
+  Pulse();
   co_await RemoveUnused(std::move(files), scratch);
   deps_.events.Publish("vm.checkpoint_deleted", row_.id,
                        {{"name", row_.name}, {"checkpoint", name}});
@@ -280,6 +323,22 @@ Task<absl::Status> UtilityVm::EndForReturn(std::string name, bool memory) {
   co_return absl::OkStatus();
 }
 
+// Something else may have been deleted since its overlays were made.
+absl::Status UtilityVm::CheckReturnFits(const CheckpointRecord& record,
+                                        const CheckpointReturn& how) const {
+  const bool fits =
+      how.disks.size() == static_cast<size_t>(record.disks_size()) &&
+      std::all_of(record.disks().begin(), record.disks().end(), [&how](const auto& disk) {
+        const auto planned = how.disks.find(disk.name());
+        return planned != how.disks.end() && planned->second.below == disk.file();
+      });
+  if (fits && record.stage() == state::v1::CHECKPOINT_STAGE_WHOLE) return absl::OkStatus();
+  return rpc::ErrorWithReason(
+      absl::StatusCode::kAborted,
+      absl::StrCat("the checkpoints of VM ", row_.name, " changed meanwhile"), "disks_changed",
+      "Try again.");
+}
+
 Task<absl::StatusOr<CheckpointRecord>> UtilityVm::GoBackToCheckpoint(std::string name,
                                                                      CheckpointReturn how) {
   auto self = shared_from_this();
@@ -295,6 +354,10 @@ Task<absl::StatusOr<CheckpointRecord>> UtilityVm::GoBackToCheckpoint(std::string
   CO_RETURN_IF_ERROR(may);
   CheckpointRecord record = found->second;
   const bool memory = !record.memory_file().empty();
+  if (const absl::Status fits = CheckReturnFits(record, how); !fits.ok()) {
+    saved_ = saved;
+    co_return fits;
+  }
   CO_RETURN_IF_ERROR(co_await EndForReturn(name, memory));
   Reached("CHECKPOINT.ended");
   const v1::VmSpec spec = spec_;
@@ -304,7 +367,7 @@ Task<absl::StatusOr<CheckpointRecord>> UtilityVm::GoBackToCheckpoint(std::string
     // Files that a VM was made with are nobody's to remove.
     const std::string file = DiskFile(disk, how.scratch);
     if (!BelowOf(checkpoints_, file).empty()) former.insert(file);
-    disk.set_overlay(how.overlays[disk.name()]);
+    disk.set_overlay(how.disks.at(disk.name()).overlay);
     SetDiskFile(disk, disk.overlay(), "qcow2");
   }
   ForgetSaved();

@@ -117,10 +117,9 @@ Task<absl::Status> Checkpoints::Take(Vm vm, v1::CreateCheckpointRequest request,
   std::string name = request.name();
   taken = co_await vm->TakeCheckpoint(std::move(name), *record, std::move(steps));
   // What was refused before it was begun has left its files.
-  if (!taken.ok() && !*recorded) {
-    co_await drafts_.Remove(*record);
-    if (memory) taken = co_await discard(std::move(taken));
-  }
+  const bool begun = rpc::ReasonOf(taken) == "checkpoint_not_taken";
+  if (!taken.ok() && !*recorded) co_await drafts_.Remove(*record);
+  if (!taken.ok() && !begun && memory) taken = co_await discard(std::move(taken));
   co_await drafts_.Forget(*note);
   if (taken.ok()) job->SetResult(absl::StrCat("took ", request.name()));
   co_return taken;
@@ -208,7 +207,9 @@ Task<absl::Status> Checkpoints::GoBack(Vm vm, v1::RevertToCheckpointRequest requ
   CO_ASSIGN_OR_RETURN(
       const std::string note,
       co_await drafts_.Make(vm->id(), record, std::move(is_named), std::move(to_go)));
-  for (const CheckpointDisk& disk : record->disks()) how.overlays[disk.name()] = disk.overlay();
+  for (const CheckpointDisk& disk : record->disks()) {
+    how.disks[disk.name()] = {disk.file(), disk.overlay()};
+  }
   // What it does now is lost from there on, so nothing may be found to be missing later.
   if (has_memory) {
     const absl::Status fits = co_await saves_.CheckCanGoOn(vm, MemoryOf(name, *record));
@@ -282,31 +283,26 @@ Task<void> Checkpoints::Settle() {
 }
 
 Task<void> Checkpoints::Sweep() {
-  std::function<bool(const std::string&)> is_used = [this](const std::string& file) {
-    for (const Vm& vm : vms_.List()) {
-      if (vm->FilesInUse(&scratch_).contains(file) || FilesOf(vm->checkpoints()).contains(file)) {
-        return true;
-      }
-    }
-    return false;
-  };
-  co_await drafts_.Sweep(std::move(is_used));
-  std::set<std::string> wanted;
-  std::set<std::string> known;
-  for (const Vm& vm : vms_.List()) {
-    known.insert(files_.FolderOf(vm->id()));
-    for (const auto& [name, record] : vm->checkpoints()) {
-      // What is in that of a newer ferryd is not known.
-      if (record.stage() == state::v1::CHECKPOINT_STAGE_UNSPECIFIED) co_return;
-      wanted.insert(record.memory_file());
-    }
-  }
   auto rows = co_await vms_.deps().store.ListVms();
   if (!rows.ok()) co_return;
-  std::set<std::string> unclear;
-  for (const VmRow& row : *rows) {
-    if (!known.contains(files_.FolderOf(row.id))) unclear.insert(files_.FolderOf(row.id));
+  std::set<std::string> wanted;
+  std::set<std::string> known;
+  std::set<std::string> unclear;  // folders of VMs of which it is not known what they need
+  std::set<std::string> used;
+  for (const VmRow& row : *rows) unclear.insert(files_.FolderOf(row.id));
+  for (const Vm& vm : vms_.List()) {
+    const std::string folder = files_.FolderOf(vm->id());
+    used.merge(vm->FilesInUse(&scratch_));
+    used.merge(FilesOf(vm->checkpoints()));
+    bool readable = true;
+    for (const auto& [name, record] : vm->checkpoints()) {
+      readable = readable && record.stage() != state::v1::CHECKPOINT_STAGE_UNSPECIFIED;
+      wanted.insert(record.memory_file());
+    }
+    known.insert(folder);
+    if (readable) unclear.erase(folder);
   }
+  co_await drafts_.Sweep(used, unclear);
   KeptFiles::Work sweep = [folder = files_.folder(), wanted, known, unclear] {
     RemoveOthers(folder, known, unclear,
                  [&wanted](const std::string& file) { return wanted.contains(file); });

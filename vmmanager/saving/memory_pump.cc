@@ -1,11 +1,14 @@
 #include "vmmanager/saving/memory_pump.h"
 
 #include <fcntl.h>
+#include <poll.h>
 #include <spdlog/spdlog.h>
+#include <sys/eventfd.h>
 #include <sys/socket.h>
 #include <sys/un.h>
 #include <unistd.h>
 
+#include <atomic>
 #include <boost/asio/post.hpp>
 #include <cerrno>
 #include <cstring>
@@ -47,6 +50,33 @@ struct PumpListener {
   }
 };
 
+// Ends the reading of a pipe on another thread, also while nothing comes.
+class PumpBrake {
+ public:
+  void Pull() {
+    is_pulled_ = true;
+    if (event_.valid()) ::eventfd_write(event_.get(), 1);
+  }
+  bool is_pulled() const { return is_pulled_; }
+
+  // Waits until there is something to read, or nothing will come any more.
+  absl::Status Await(int from) const {
+    pollfd wanted[2] = {{from, POLLIN, 0}, {event_.get(), POLLIN, 0}};
+    int ready = -1;
+    do {
+      ready = ::poll(static_cast<pollfd*>(wanted), 2, -1);
+    } while (ready < 0 && errno == EINTR);
+    if (is_pulled_) return absl::CancelledError("it was cancelled");
+    if (ready < 0) return absl::ErrnoToStatus(errno, "cannot await the memory");
+    return absl::OkStatus();
+  }
+
+ private:
+  // Without one it ends with the next piece.
+  const UniqueFd event_{::eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK)};
+  std::atomic<bool> is_pulled_ = false;
+};
+
 namespace {
 
 // Tells the executor's thread what goes by on another one.
@@ -72,11 +102,10 @@ class Meter {
   uint64_t told_ = 0;
 };
 
-absl::Status CopyAll(int from, SavedFileWriter* to, const std::atomic<bool>& called_off,
-                     Meter* meter) {
+absl::Status CopyAll(int from, SavedFileWriter* to, const PumpBrake& brake, Meter* meter) {
   std::vector<char> buffer(kPipeBytes);
   while (true) {
-    if (called_off) return absl::CancelledError("it was cancelled");
+    RETURN_IF_ERROR(brake.Await(from));
     const ssize_t count = ::read(from, buffer.data(), buffer.size());
     if (count == 0) return absl::OkStatus();
     if (count < 0 && errno == EINTR) continue;
@@ -142,13 +171,13 @@ FileBeingSaved::FileBeingSaved(Executor executor)
       worker_(executor),
       writer_(std::make_shared<std::unique_ptr<SavedFileWriter>>()),
       has_name_(std::make_shared<bool>(false)),
-      called_off_(std::make_shared<std::atomic<bool>>(false)),
+      brake_(std::make_shared<PumpBrake>()),
       listener_(std::make_shared<PumpListener>()),
       over_(executor) {}
 
 FileBeingSaved::~FileBeingSaved() {
   listener_->Leave();
-  *called_off_ = true;
+  brake_->Pull();
 }
 
 Task<absl::Status> FileBeingSaved::Create(std::string path, SavedFileOptions options,
@@ -184,8 +213,8 @@ Task<absl::StatusOr<UniqueFd>> FileBeingSaved::Begin(std::string head) {
 Task<void> FileBeingSaved::Take(std::shared_ptr<FileBeingSaved> self, UniqueFd memory) {
   auto from = std::make_shared<UniqueFd>(std::move(memory));
   auto meter = std::make_shared<Meter>(self->listener_, self->executor_, self->on_memory_);
-  Work take = [writer = self->writer_, from, called_off = self->called_off_, meter] {
-    const absl::Status taken = CopyAll(from->get(), writer->get(), *called_off, meter.get());
+  Work take = [writer = self->writer_, from, brake = self->brake_, meter] {
+    const absl::Status taken = CopyAll(from->get(), writer->get(), *brake, meter.get());
     // Whoever writes must not wait for us.
     from->Reset();
     return taken;
@@ -196,7 +225,7 @@ Task<void> FileBeingSaved::Take(std::shared_ptr<FileBeingSaved> self, UniqueFd m
 
 absl::Status FileBeingSaved::CallOff() {
   if (over_.is_set()) return absl::FailedPreconditionError("all of it is written already");
-  *called_off_ = true;
+  brake_->Pull();
   return absl::OkStatus();
 }
 
@@ -221,15 +250,19 @@ Task<absl::StatusOr<SavedFileInfo>> FileBeingSaved::Commit(std::string tail) {
 
 Task<absl::Status> FileBeingSaved::Discard(absl::Status cause) {
   auto self = shared_from_this();
+  // The VMM may keep its end for as long as it hangs.
+  const bool ends_it = !over_.is_set() && !brake_->is_pulled();
+  brake_->Pull();
   // Whoever waited for it to be made whole may have been called off meanwhile.
   Work discard = [writer = writer_, has_name = has_name_, path = path_] {
     writer->reset();
-    if (*has_name) ::unlink(path.c_str());
+    if (std::exchange(*has_name, false)) ::unlink(path.c_str());
     return absl::OkStatus();
   };
   const absl::Status removed =
       co_await worker_.Run(kFileLimit, "removing the file", std::move(discard));
   if (!removed.ok()) spdlog::warn("saved state {}: {}", path_, removed.ToString());
+  if (ends_it && absl::IsCancelled(taken_)) co_return cause;
   co_return taken_.ok() ? cause : taken_;
 }
 

@@ -1,6 +1,5 @@
 #pragma once
 
-#include <atomic>
 #include <cstdint>
 #include <functional>
 #include <memory>
@@ -18,6 +17,7 @@
 namespace ferry::vm {
 
 // The executor's side of a pump.
+class PumpBrake;
 struct PumpListener;
 
 // How many bytes of memory have gone by so far; called now and then, on the executor's thread.
@@ -58,7 +58,7 @@ class FileBeingSaved : public std::enable_shared_from_this<FileBeingSaved> {
   std::string path_;
   std::shared_ptr<std::unique_ptr<SavedFileWriter>> writer_;  // the worker's
   std::shared_ptr<bool> has_name_;                            // the worker's, too
-  std::shared_ptr<std::atomic<bool>> called_off_;             // the worker looks at it
+  std::shared_ptr<PumpBrake> brake_;                          // the worker looks at it
   std::shared_ptr<PumpListener> listener_;
   OnMemory on_memory_;
   absl::Status taken_;

@@ -72,13 +72,14 @@ Task<void> OverlayDrafts::Remove(Record record) {
   }
 }
 
-Task<void> OverlayDrafts::Sweep(std::function<bool(const std::string&)> is_used) {
+Task<void> OverlayDrafts::Sweep(std::set<std::string> used, std::set<std::string> unclear) {
   auto notes = std::make_shared<std::vector<std::pair<std::string, std::string>>>();
-  KeptFiles::Work read = [folder = files_.folder(), notes]() -> absl::Status {
+  KeptFiles::Work read = [folder = files_.folder(), unclear, notes]() -> absl::Status {
     namespace fs = std::filesystem;
     std::error_code ignored;
     for (const auto& file : fs::recursive_directory_iterator(folder, ignored)) {
-      if (file.path().extension() != kNote) continue;
+      const bool spared = unclear.contains(file.path().parent_path());
+      if (file.path().extension() != kNote || spared) continue;
       auto text = ReadWhole(file.path(), kMaxNote);
       if (text.ok()) notes->emplace_back(file.path(), *std::move(text));
     }
@@ -90,7 +91,7 @@ Task<void> OverlayDrafts::Sweep(std::function<bool(const std::string&)> is_used)
     Record drafts;
     if (!drafts.ParseFromString(text)) drafts.Clear();
     for (const CheckpointDisk& disk : drafts.disks()) {
-      if (is_used(disk.overlay())) continue;
+      if (used.contains(disk.overlay())) continue;
       OverlayWish wish = WishOf(disk);
       const absl::Status removed = co_await overlays_.RemoveDraft(std::move(wish));
       if (!removed.ok()) spdlog::warn("{}: {}", disk.overlay(), removed.ToString());

@@ -2,6 +2,7 @@
 
 #include <functional>
 #include <memory>
+#include <set>
 #include <string>
 
 #include "absl/status/status.h"
@@ -32,8 +33,8 @@ class OverlayDrafts {
   Task<void> Forget(std::string note);
   // Of overlays that no VM has.
   Task<void> Remove(Record record);
-  // What a former daemon made and no VM has: `is_used` says that of a file.
-  Task<void> Sweep(std::function<bool(const std::string& file)> is_used);
+  // What a former daemon made and no VM has in `used`. Notes in folders that are `unclear` stay.
+  Task<void> Sweep(std::set<std::string> used, std::set<std::string> unclear);
 
  private:
   Task<absl::Status> Choose(std::shared_ptr<Record> record,

@@ -114,6 +114,7 @@ class CheckpointsTest : public SavingTest {
     former_checkpoints_.push_back(std::move(checkpoints_));
     RestartDaemon();
     OpenCheckpoints();
+    Await(checkpoints_->Sweep());
     Await(checkpoints_->Settle());
   }
 
@@ -374,6 +375,91 @@ TEST_F(CheckpointsTest, AMergeThatFailsLeavesTheDiskWhereItIs) {
   ASSERT_TRUE(Delete("a").ok());
   EXPECT_EQ(DiskOf(*vm, 0), File("root.qcow2"));
   EXPECT_TRUE(Save(vm).ok());
+}
+
+// The store says that the disk is the file below, and QEMU still writes to the overlay.
+TEST_F(CheckpointsTest, ADaemonThatDiesInTheMiddleOfASwitchIsNotBelieved) {
+  auto vm = BootWithDisks();
+  ASSERT_TRUE(Take("a").ok());
+  host_.backend.script().Block("MergeOverlaySwitch");
+  v1::DeleteCheckpointRequest request;
+  request.set_vm("web");
+  request.set_name("a");
+  auto deleting = Begin(checkpoints_->Delete(request));
+  Await(host_.backend.script().WaitBlocked("MergeOverlaySwitch"));
+  EXPECT_EQ(DiskOf(*vm, 1), File("data.qcow2"));
+  host_.backend.script().FailNext("MergeOverlay", absl::AbortedError("not now"));
+  former_checkpoints_.push_back(std::move(checkpoints_));
+  RestartDaemon();
+  OpenCheckpoints();
+  EXPECT_EQ(DiskOf(*Found(), 1), File("data.a.qcow2"));
+  host_.backend.script().Release("MergeOverlaySwitch");
+  (void)Finish(deleting);
+  Await(checkpoints_->Settle());
+  EXPECT_EQ(Found()->state(), v1::VM_STATE_RUNNING);
+  EXPECT_EQ(DiskOf(*Found(), 1), File("data.qcow2"));
+  EXPECT_THAT(Names(), IsEmpty());
+  EXPECT_TRUE(host_.System(*Found())->Step());
+}
+
+TEST_F(CheckpointsTest, AVmDoesNotGoOnUntilItIsWrittenDownWhereItsDiskDoes) {
+  auto vm = BootWithDisks();
+  ASSERT_TRUE(Take("a").ok());
+  host_.backend.script().FailNext("MergeOverlaySwitch", absl::AbortedError("not now"));
+  host_.at_point = [this](const std::string& point) {
+    if (point != "CHECKPOINT.placed") return;
+    host_.store.FailNext(absl::ResourceExhaustedError("the disk is full"));
+  };
+  EXPECT_EQ(rpc::ReasonOf(Delete("a")), "checkpoint_not_deleted");
+  EXPECT_EQ(DiskOf(*vm, 1), File("data.a.qcow2"));
+  EXPECT_THAT(Row(vm->id()).spec_json, HasSubstr("data.a.qcow2"));
+  EXPECT_TRUE(host_.System(*vm)->Step());
+  host_.at_point = [](const std::string&) {};
+  EXPECT_TRUE(Delete("a").ok());
+}
+
+TEST_F(CheckpointsTest, WhatIsNotKnownOfAVmIsNotSwept) {
+  auto vm = BootWithDisks();
+  host_.backend.script().Block("AddOverlays");
+  auto taking = Begin(checkpoints_->Create(Request("t")));
+  Await(host_.backend.script().WaitBlocked("AddOverlays"));
+  // A newer ferryd has been at it.
+  CheckpointRow row{vm->id(), "t", "unreadable"};
+  ASSERT_TRUE(Await(host_.store.PutCheckpoints({row}, std::nullopt)).ok());
+  former_checkpoints_.push_back(std::move(checkpoints_));
+  RestartDaemon();
+  OpenCheckpoints();
+  Await(checkpoints_->Sweep());
+  EXPECT_THAT(host_.overlays.files, SizeIs(2));
+  EXPECT_EQ(rpc::ReasonOf(Delete("t")), "checkpoint_of_newer");
+  host_.backend.script().Release("AddOverlays");
+  (void)Finish(taking);
+}
+
+TEST_F(CheckpointsTest, WhatChangedSinceItsOverlaysWereMadeIsNotGoneBackTo) {
+  auto vm = BootWithDisks();
+  ASSERT_TRUE(Take("a").ok());
+  CheckpointReturn how;
+  how.disks["root"] = {File("root.other.qcow2"), File("root.x.qcow2")};
+  how.disks["data"] = {File("data.qcow2"), File("data.x.qcow2")};
+  const auto refused = Await(vm->GoBackToCheckpoint("a", how));
+  EXPECT_EQ(rpc::ReasonOf(refused.status()), "disks_changed");
+  EXPECT_EQ(vm->state(), v1::VM_STATE_RUNNING);
+}
+
+TEST_F(CheckpointsTest, WhoStopsItAtOnceWaitsForNoMemory) {
+  auto vm = BootWithDisks();
+  host_.backend.script().Block("SaveBehind");
+  v1::CreateCheckpointRequest request = Request("live");
+  request.set_live(true);
+  auto taking = Begin(checkpoints_->Create(request));
+  Await(host_.backend.script().WaitBlocked("SaveBehind"));
+  ASSERT_TRUE(Await(vm->Stop(true, milliseconds(1'000))).ok());
+  EXPECT_FALSE(Finish(taking).ok());
+  host_.backend.script().Release("SaveBehind");
+  Settle();
+  EXPECT_EQ(DiskOf(*vm, 0), File("root.qcow2"));
+  EXPECT_THAT(Names(), IsEmpty());
 }
 
 TEST_F(CheckpointsTest, OneThatFailsAtItsEndLeavesNobodyPaused) {
