@@ -1,5 +1,6 @@
 #pragma once
 
+#include <csignal>
 #include <filesystem>
 #include <memory>
 #include <string>
@@ -12,7 +13,10 @@ namespace ferry::vm {
 // A host with fakes below it, whose VMs are saved in real files.
 class SavingTest : public SandboxTest {
  protected:
-  SavingTest() { Open(); }
+  SavingTest() {
+    std::signal(SIGPIPE, SIG_IGN);  // as the daemon does: who reads a VM's memory may leave
+    Open();
+  }
 
   SavedStatesOptions Options() {
     return {.folder = folder_.path() + "/state/saved",
