@@ -19,7 +19,8 @@ namespace json = boost::json;
 // A job of a busy disk leaves "ready" and comes back within moments; so often it is told to end.
 constexpr int kMostOrders = 100;
 constexpr milliseconds kDrainPause{5};
-constexpr milliseconds kLeftDeadline{30'000};
+// A disk that hangs must not keep a VM from being ended by force.
+constexpr milliseconds kEndDeadline{30'000};
 
 // The states of one job as QEMU tells them.
 struct JobStates {
@@ -123,9 +124,12 @@ Task<absl::Status> SwitchStandingStill(QemuMachine* machine, const CommitJob* jo
   if (places) switched = co_await job->place(true);
   // What could not be written down for want of an answer is no silence of QEMU's.
   if (IsSilent(switched) && places) switched = absl::AbortedError(switched.message());
-  if (switched.ok()) switched = co_await CompleteAll(machine, states);
+  if (switched.ok()) {
+    switched = co_await WithDeadline(kEndDeadline, "QEMU's job", CompleteAll(machine, states));
+  }
   if (!switched.ok() && !IsSilent(switched)) {
-    CO_RETURN_IF_ERROR(co_await CancelAll(machine, states));
+    CO_RETURN_IF_ERROR(
+        co_await WithDeadline(kEndDeadline, "QEMU's job", CancelAll(machine, states)));
   }
   // Nobody knows where QEMU has it: the guest stands still until somebody finds out.
   if (IsSilent(switched)) co_return switched;
@@ -209,7 +213,7 @@ Task<absl::Status> EndLeftCommitJob(std::shared_ptr<QemuMachine> machine, std::s
   const uint64_t tap =
       machine->AddEventTap([states](const QmpEvent& event) { states->Hear(event); });
   const absl::Cleanup untap = [machine, tap] { machine->RemoveEventTap(tap); };
-  co_return co_await WithDeadline(kLeftDeadline, "QEMU's job", EndLeft(machine.get(), states));
+  co_return co_await WithDeadline(kEndDeadline, "QEMU's job", EndLeft(machine.get(), states));
 }
 
 }  // namespace ferry::vm

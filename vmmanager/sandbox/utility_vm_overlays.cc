@@ -166,7 +166,8 @@ Task<absl::Status> UtilityVm::MergeBack(CheckpointDisk disk, std::string overlay
   if (in_vm && now->second == overlay) {
     PlaceDiskFile place = [this, self = shared_from_this(), disk, overlay,
                            scratch](bool below) -> Task<absl::Status> {
-      switches_ = below;
+      // Also back: what is being written down is not left half done.
+      switches_ = true;
       std::string file = below ? disk.file() : overlay;
       std::string format = below ? disk.format() : "qcow2";
       const absl::Status placed =

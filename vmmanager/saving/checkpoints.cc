@@ -116,10 +116,12 @@ Task<absl::Status> Checkpoints::Take(Vm vm, v1::CreateCheckpointRequest request,
   steps.recorded = recorded;
   std::string name = request.name();
   taken = co_await vm->TakeCheckpoint(std::move(name), *record, std::move(steps));
-  // What was refused before it was begun has left its files.
-  const bool begun = rpc::ReasonOf(taken) == "checkpoint_not_taken";
-  if (!taken.ok() && !*recorded) co_await drafts_.Remove(*record);
-  if (!taken.ok() && !begun && memory) taken = co_await discard(std::move(taken));
+  // What was refused before it was begun has left its files. Once it is recorded it may be whole
+  // whatever failed after that, and its files belong to the record.
+  const bool discarded = rpc::ReasonOf(taken) == "checkpoint_not_taken";
+  const bool leaves_files = !taken.ok() && !*recorded;
+  if (leaves_files) co_await drafts_.Remove(*record);
+  if (leaves_files && memory && !discarded) taken = co_await discard(std::move(taken));
   co_await drafts_.Forget(*note);
   if (taken.ok()) job->SetResult(absl::StrCat("took ", request.name()));
   co_return taken;

@@ -240,6 +240,20 @@ TEST_F(CheckpointsTest, ItIsLeftAsIsWanted) {
   EXPECT_EQ(vm->state(), v1::VM_STATE_RUNNING);
 }
 
+TEST_F(CheckpointsTest, OneThatIsWholeKeepsItsMemoryAlsoIfTheVmDoesNotStop) {
+  auto vm = BootWithDisks();
+  EXPECT_TRUE(host_.System(*vm)->Step(5));
+  host_.backend.script().FailNext("Terminate", absl::UnavailableError("no answer"));
+  v1::CreateCheckpointRequest request = Request("h");
+  request.set_halt(true);
+  EXPECT_FALSE(Take(request).ok());
+  ASSERT_THAT(Names(), ElementsAre("h"));
+  EXPECT_TRUE(std::filesystem::exists(vm->checkpoints().at("h").memory_file()));
+  const auto back = Revert("h");
+  ASSERT_TRUE(back.ok()) << back.status();
+  EXPECT_EQ(host_.System(*vm)->counter(), 5u);
+}
+
 TEST_F(CheckpointsTest, DeletingMergesWhatCameAfter) {
   auto vm = BootWithDisks();
   ASSERT_TRUE(Take("a").ok());
