@@ -37,6 +37,7 @@
 #include "vmmanager/rpc/error_info.h"
 #include "vmmanager/rpc/server.h"
 #include "vmmanager/saving/checkpoints.h"
+#include "vmmanager/saving/container_scratch.h"
 #include "vmmanager/saving/host_turns.h"
 #include "vmmanager/saving/qemu_img_overlays.h"
 #include "vmmanager/saving/saved_states.h"
@@ -163,6 +164,7 @@ struct Daemon::Parts {
   std::unique_ptr<vm::FileReads> folder_reads;
   std::unique_ptr<vm::ToolRunner> disk_tools;
   std::unique_ptr<vm::OverlayFiles> overlays;
+  vm::ContainerScratch scratch;
   std::unique_ptr<vm::VmInventory> inventory;
   std::unique_ptr<vm::ContainerInventory> containers;
   std::unique_ptr<vm::ContainerExports> exports;
@@ -267,7 +269,8 @@ Task<absl::Status> Daemon::Start() {
                                 parts_->settings,
                                 *parts_->folder_reads,
                                 Failpoint(),
-                                parts_->overlays.get()};
+                                parts_->overlays.get(),
+                                &parts_->scratch};
   parts_->inventory = std::make_unique<vm::VmInventory>(sandbox);
   parts_->file_reads = std::make_unique<vm::ThreadedFileReads>(executor_);
   parts_->digests = std::make_unique<vm::ImageDigests>(*parts_->file_reads);
@@ -379,6 +382,7 @@ Task<absl::Status> Daemon::LoadContainers() {
   options.audit = parts_->audit.get();
   parts_->containers =
       std::make_unique<vm::ContainerInventory>(*parts_->inventory, std::move(options));
+  parts_->scratch.set_containers(parts_->containers.get());
   co_return co_await parts_->containers->Load();
 }
 

@@ -28,8 +28,7 @@ class ScratchPlaces {
 };
 
 struct CheckpointSteps {
-  ScratchPlaces* scratch = nullptr;  // nullptr: there are no containers
-  std::shared_ptr<bool> recorded;    // set to true once its overlays are the VM's to care for
+  std::shared_ptr<bool> recorded;  // set to true once its overlays are the VM's to care for
   bool memory = false;
   bool live = false;
   bool halt = false;
@@ -46,7 +45,6 @@ struct CheckpointSteps {
 
 // How a VM goes back.
 struct CheckpointReturn {
-  ScratchPlaces* scratch = nullptr;
   struct Disk {
     std::string below;    // the checkpoint's file
     std::string overlay;  // new, and over that

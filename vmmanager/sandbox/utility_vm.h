@@ -44,6 +44,7 @@ struct SandboxDeps {
   // Is told of each step between which a daemon must be able to die; only tests do something then.
   std::function<void(const std::string& point)> failpoint = {};
   OverlayFiles* overlays = nullptr;  // nullptr: no checkpoints can be taken
+  ScratchPlaces* scratch = nullptr;  // nullptr: there are no containers
 };
 
 // One utility VM: its compute system, its guest, and what may be done to it when.
@@ -175,9 +176,9 @@ class UtilityVm : public std::enable_shared_from_this<UtilityVm> {
   const CheckpointRecords& checkpoints() const { return checkpoints_; }
   CheckpointScene checkpoint_scene() const;
   // Where that disk is now; empty if it is not there any more.
-  std::string DiskFile(const state::v1::CheckpointDisk& disk, const ScratchPlaces* scratch) const;
+  std::string DiskFile(const state::v1::CheckpointDisk& disk) const;
   // Its disks' own files, and its containers' as far as checkpoints know of them.
-  std::set<std::string> FilesInUse(const ScratchPlaces* scratch) const;
+  std::set<std::string> FilesInUse() const;
   // Takes it as planned; its overlays are there. If that fails it is as before, and they are gone.
   Task<absl::Status> TakeCheckpoint(std::string name, state::v1::CheckpointRecord planned,
                                     CheckpointSteps steps);
@@ -187,10 +188,9 @@ class UtilityVm : public std::enable_shared_from_this<UtilityVm> {
                                                                        CheckpointReturn how);
   // What came after it goes into its files. Returns the record as it was, whose other files are
   // nobody's then.
-  Task<absl::StatusOr<state::v1::CheckpointRecord>> DeleteCheckpoint(std::string name,
-                                                                     ScratchPlaces* scratch);
+  Task<absl::StatusOr<state::v1::CheckpointRecord>> DeleteCheckpoint(std::string name);
   // One that a former daemon did not come to the end of: drops it, or goes on deleting it.
-  Task<absl::Status> SettleCheckpoint(std::string name, ScratchPlaces* scratch);
+  Task<absl::Status> SettleCheckpoint(std::string name);
 
   // Changes what may be changed at any time.
   Task<absl::Status> Set(v1::SetVmRequest changes);
@@ -401,27 +401,25 @@ class UtilityVm : public std::enable_shared_from_this<UtilityVm> {
   Task<void> RunAfterCheckpoint(std::shared_ptr<CheckpointBeingTaken> taking, bool taken);
   Task<void> LeaveCheckpoint(std::shared_ptr<CheckpointBeingTaken> taking, bool taken);
   Task<absl::Status> NoteWholeCheckpoint(std::string name, state::v1::CheckpointRecord record);
-  Task<absl::Status> UndoCheckpoint(std::string name, ScratchPlaces* scratch);
-  Task<absl::Status> DeleteNow(std::string name, ScratchPlaces* scratch);
+  Task<absl::Status> UndoCheckpoint(std::string name);
+  Task<absl::Status> DeleteNow(std::string name);
   // Of a disk that goes on in its overlay; what is merged already is passed over.
-  Task<absl::Status> MergeBack(state::v1::CheckpointDisk disk, std::string overlay,
-                               ScratchPlaces* scratch);
+  Task<absl::Status> MergeBack(state::v1::CheckpointDisk disk, std::string overlay);
   Task<absl::Status> MergeOnline(std::shared_ptr<ComputeSystem> system, DiskPlace disk,
                                  std::string format, PlaceDiskFile place);
   // So that what is written down of that checkpoint's disks is what its VMM does. An error if that
   // cannot be known.
-  Task<absl::Status> BelieveVmmsDisks(std::string name, ScratchPlaces* scratch);
-  Task<void> GoOnAfterMerge(std::string name, ScratchPlaces* scratch);
-  static Task<void> GoOnLater(std::shared_ptr<UtilityVm> self, std::string name,
-                              ScratchPlaces* scratch);
+  Task<absl::Status> BelieveVmmsDisks(std::string name);
+  Task<void> GoOnAfterMerge(std::string name);
+  static Task<void> GoOnLater(std::shared_ptr<UtilityVm> self, std::string name);
   absl::Status CheckReturnFits(const state::v1::CheckpointRecord& record,
                                const CheckpointReturn& how) const;
-  Task<absl::Status> MergeAll(std::string name, ScratchPlaces* scratch);
-  Task<absl::Status> PlaceDisk(state::v1::CheckpointDisk disk, std::string file, std::string format,
-                               ScratchPlaces* scratch);
+  Task<absl::Status> MergeAll(std::string name);
+  Task<absl::Status> PlaceDisk(state::v1::CheckpointDisk disk, std::string file,
+                               std::string format);
   void SetDiskFile(const state::v1::CheckpointDisk& disk, const std::string& file,
                    const std::string& format);
-  Task<void> RemoveUnused(std::set<std::string> files, const ScratchPlaces* scratch);
+  Task<void> RemoveUnused(std::set<std::string> files);
   Task<absl::Status> EndForReturn(std::string name, bool memory);
   absl::Status AdoptGuest();
   void StartPump();

@@ -101,7 +101,7 @@ Task<absl::Status> UtilityVm::TakeOver(const AdoptionClaim& claim) {
   ForgetSaved();
   co_await DropHalfSnapshots();
   std::string half = UnsettledCheckpoint(checkpoints_);
-  const absl::Status believed = co_await BelieveVmmsDisks(std::move(half), nullptr);
+  const absl::Status believed = co_await BelieveVmmsDisks(std::move(half));
   if (!believed.ok()) spdlog::error("vm {}: {}", row_.name, believed.ToString());
   // A VMM that is still told of a migration has to know that its user wants the guest paused.
   std::shared_ptr<ComputeSystem> adopted = system_;

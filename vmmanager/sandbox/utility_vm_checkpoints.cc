@@ -206,7 +206,7 @@ Task<absl::Status> UtilityVm::GoOnInOverlays(std::shared_ptr<CheckpointBeingTake
     if (disk.container_id().empty()) continue;
     std::string id = disk.container_id();
     std::string file = disk.overlay();
-    CO_RETURN_IF_ERROR(co_await taking->steps.scratch->Put(std::move(id), std::move(file)));
+    CO_RETURN_IF_ERROR(co_await deps_.scratch->Put(std::move(id), std::move(file)));
   }
   std::shared_ptr<ComputeSystem> system = system_;
   if (phase_ == Phase::kStopped || phase_ == Phase::kFailed) co_return absl::OkStatus();
@@ -290,7 +290,7 @@ Task<absl::Status> UtilityVm::EndCheckpoint(std::shared_ptr<CheckpointBeingTaken
   if (!taken.ok() && steps.memory) taken = co_await steps.discard(std::move(taken));
   absl::Status undone;
   co_await LeaveCheckpoint(taking, taken.ok());
-  if (!taken.ok()) undone = co_await UndoCheckpoint(taking->name, steps.scratch);
+  if (!taken.ok()) undone = co_await UndoCheckpoint(taking->name);
   deps_.events.Publish(
       taken.ok() ? "vm.checkpoint_taken" : "vm.checkpoint_failed", row_.id,
       {{"name", row_.name}, {"checkpoint", taking->name}, {"error", std::string(taken.message())}});
@@ -363,15 +363,15 @@ Task<absl::Status> UtilityVm::NoteWholeCheckpoint(std::string name, CheckpointRe
   co_return co_await PutCheckpoints(std::move(changed));
 }
 
-Task<absl::Status> UtilityVm::UndoCheckpoint(std::string name, ScratchPlaces* scratch) {
+Task<absl::Status> UtilityVm::UndoCheckpoint(std::string name) {
   const auto found = checkpoints_.find(name);
   if (found == checkpoints_.end()) co_return absl::OkStatus();
   const CheckpointRecord record = found->second;
-  absl::Status merged = co_await BelieveVmmsDisks(name, scratch);
+  absl::Status merged = co_await BelieveVmmsDisks(name);
   for (const CheckpointDisk& disk : record.disks()) {
-    if (merged.ok()) merged = co_await MergeBack(disk, disk.overlay(), scratch);
+    if (merged.ok()) merged = co_await MergeBack(disk, disk.overlay());
   }
-  if (!merged.ok()) co_await GoOnAfterMerge(name, scratch);
+  if (!merged.ok()) co_await GoOnAfterMerge(name);
   CO_RETURN_IF_ERROR(merged);
   std::optional<VmRow> row = Row();
   std::vector<CheckpointRow> others;
@@ -382,7 +382,7 @@ Task<absl::Status> UtilityVm::UndoCheckpoint(std::string name, ScratchPlaces* sc
   Pulse();
   std::set<std::string> files;
   for (const CheckpointDisk& disk : record.disks()) files.insert(disk.overlay());
-  co_await RemoveUnused(std::move(files), scratch);
+  co_await RemoveUnused(std::move(files));
   co_return absl::OkStatus();
 }
 

@@ -27,7 +27,7 @@ constexpr milliseconds kGoOnPause{2'000};
 
 // Whoever wrote down where a disk goes on may not have come to tell its VMM, or not have heard the
 // answer: the VMM is right.
-Task<absl::Status> UtilityVm::BelieveVmmsDisks(std::string name, ScratchPlaces* scratch) {
+Task<absl::Status> UtilityVm::BelieveVmmsDisks(std::string name) {
   std::shared_ptr<ComputeSystem> system = system_;
   const auto found = checkpoints_.find(name);
   if (system == nullptr || found == checkpoints_.end()) co_return absl::OkStatus();
@@ -36,8 +36,8 @@ Task<absl::Status> UtilityVm::BelieveVmmsDisks(std::string name, ScratchPlaces* 
   for (const CheckpointDisk& disk : record.disks()) {
     const auto now = files.find({disk.controller(), disk.lun()});
     if (now == files.end() || now->second != disk.overlay()) continue;
-    if (DiskFile(disk, scratch) != disk.file()) continue;
-    CO_RETURN_IF_ERROR(co_await PlaceDisk(disk, disk.overlay(), "qcow2", scratch));
+    if (DiskFile(disk) != disk.file()) continue;
+    CO_RETURN_IF_ERROR(co_await PlaceDisk(disk, disk.overlay(), "qcow2"));
   }
   co_return absl::OkStatus();
 }
@@ -65,9 +65,9 @@ void UtilityVm::SetDiskFile(const CheckpointDisk& disk, const std::string& file,
   spec_.mutable_disks(static_cast<int>(lun))->set_format(format);
 }
 
-std::string UtilityVm::DiskFile(const CheckpointDisk& disk, const ScratchPlaces* scratch) const {
+std::string UtilityVm::DiskFile(const CheckpointDisk& disk) const {
   if (!disk.container_id().empty()) {
-    return scratch == nullptr ? "" : scratch->FileOf(disk.container_id());
+    return deps_.scratch == nullptr ? "" : deps_.scratch->FileOf(disk.container_id());
   }
   uint32_t lun = 0;
   const bool own =
@@ -75,18 +75,18 @@ std::string UtilityVm::DiskFile(const CheckpointDisk& disk, const ScratchPlaces*
   return own ? spec_.disks(static_cast<int>(lun)).file() : "";
 }
 
-std::set<std::string> UtilityVm::FilesInUse(const ScratchPlaces* scratch) const {
+std::set<std::string> UtilityVm::FilesInUse() const {
   std::set<std::string> files;
   for (const v1::DiskSpec& disk : spec_.disks()) files.insert(disk.file());
   for (const auto& [name, record] : checkpoints_) {
-    for (const CheckpointDisk& disk : record.disks()) files.insert(DiskFile(disk, scratch));
+    for (const CheckpointDisk& disk : record.disks()) files.insert(DiskFile(disk));
   }
   return files;
 }
 
-Task<void> UtilityVm::RemoveUnused(std::set<std::string> files, const ScratchPlaces* scratch) {
+Task<void> UtilityVm::RemoveUnused(std::set<std::string> files) {
   const std::set<std::string> needed = FilesOf(checkpoints_);
-  const std::set<std::string> used = FilesInUse(scratch);
+  const std::set<std::string> used = FilesInUse();
   for (const std::string& file : files) {
     if (file.empty() || needed.contains(file) || used.contains(file)) continue;
     const absl::Status removed = co_await deps_.overlays->Remove(file);
@@ -94,8 +94,7 @@ Task<void> UtilityVm::RemoveUnused(std::set<std::string> files, const ScratchPla
   }
 }
 
-Task<absl::Status> UtilityVm::PlaceDisk(CheckpointDisk disk, std::string file, std::string format,
-                                        ScratchPlaces* scratch) {
+Task<absl::Status> UtilityVm::PlaceDisk(CheckpointDisk disk, std::string file, std::string format) {
   const v1::VmSpec spec = spec_;
   const schema::ComputeSystem document = document_;
   SetDiskFile(disk, file, format);
@@ -105,9 +104,9 @@ Task<absl::Status> UtilityVm::PlaceDisk(CheckpointDisk disk, std::string file, s
     document_ = document;
     co_return stored;
   }
-  if (disk.container_id().empty() || scratch == nullptr) co_return absl::OkStatus();
+  if (disk.container_id().empty() || deps_.scratch == nullptr) co_return absl::OkStatus();
   std::string id = disk.container_id();
-  co_return co_await scratch->Put(std::move(id), std::move(file));
+  co_return co_await deps_.scratch->Put(std::move(id), std::move(file));
 }
 
 // As long as nobody wants the VM to end at once.
@@ -128,24 +127,23 @@ Task<absl::Status> UtilityVm::MergeOnline(std::shared_ptr<ComputeSystem> system,
 
 // A VMM that did not answer may have left the guest standing still. It goes on once it is known
 // where its disks do.
-Task<void> UtilityVm::GoOnAfterMerge(std::string name, ScratchPlaces* scratch) {
+Task<void> UtilityVm::GoOnAfterMerge(std::string name) {
   if (system_ == nullptr || called_off() || detached_) co_return;
-  absl::Status known = co_await BelieveVmmsDisks(name, scratch);
+  absl::Status known = co_await BelieveVmmsDisks(name);
   if (known.ok()) known = co_await RunOn();
   if (known.ok() || system_ == nullptr) co_return;
   spdlog::error("vm {}: it may stand still: {}", row_.name, known.ToString());
   SetPhase(Phase::kUp, kSilent);
-  Spawn(deps_.executor, GoOnLater(shared_from_this(), std::move(name), scratch));
+  Spawn(deps_.executor, GoOnLater(shared_from_this(), std::move(name)));
 }
 
-Task<void> UtilityVm::GoOnLater(std::shared_ptr<UtilityVm> self, std::string name,
-                                ScratchPlaces* scratch) {
+Task<void> UtilityVm::GoOnLater(std::shared_ptr<UtilityVm> self, std::string name) {
   const std::shared_ptr<ComputeSystem> stands = self->system_;
   while (true) {
     co_await Delay(kGoOnPause);
     const AsyncMutex::Guard lock = co_await self->operation_.Lock();
     if (self->system_ != stands || self->detached_ || self->phase_ != Phase::kUp) co_return;
-    absl::Status known = co_await self->BelieveVmmsDisks(name, scratch);
+    absl::Status known = co_await self->BelieveVmmsDisks(name);
     if (known.ok()) known = co_await self->RunOn();
     if (known.ok()) self->NoteRuns();
     if (known.ok()) co_return;
@@ -153,8 +151,7 @@ Task<void> UtilityVm::GoOnLater(std::shared_ptr<UtilityVm> self, std::string nam
   }
 }
 
-Task<absl::Status> UtilityVm::MergeBack(CheckpointDisk disk, std::string overlay,
-                                        ScratchPlaces* scratch) {
+Task<absl::Status> UtilityVm::MergeBack(CheckpointDisk disk, std::string overlay) {
   std::shared_ptr<ComputeSystem> system = system_;
   const DiskPlace at{disk.controller(), disk.lun()};
   DiskFiles files;
@@ -164,28 +161,26 @@ Task<absl::Status> UtilityVm::MergeBack(CheckpointDisk disk, std::string overlay
   const auto now = files.find(at);
   const bool in_vm = now != files.end();
   if (in_vm && now->second == overlay) {
-    PlaceDiskFile place = [this, self = shared_from_this(), disk, overlay,
-                           scratch](bool below) -> Task<absl::Status> {
+    PlaceDiskFile place = [this, self = shared_from_this(), disk,
+                           overlay](bool below) -> Task<absl::Status> {
       // Also back: what is being written down is not left half done.
       switches_ = true;
       std::string file = below ? disk.file() : overlay;
       std::string format = below ? disk.format() : "qcow2";
-      const absl::Status placed =
-          co_await PlaceDisk(disk, std::move(file), std::move(format), scratch);
+      const absl::Status placed = co_await PlaceDisk(disk, std::move(file), std::move(format));
       Reached(below ? "CHECKPOINT.placed" : "CHECKPOINT.put_back");
       co_return placed;
     };
     co_return co_await MergeOnline(std::move(system), at, disk.format(), std::move(place));
   }
-  if (DiskFile(disk, scratch) != overlay) co_return absl::OkStatus();
+  if (DiskFile(disk) != overlay) co_return absl::OkStatus();
   // A VMM that still writes to the file below has put nothing into the overlay.
   const bool untouched = in_vm && now->second == disk.file();
   if (!untouched) CO_RETURN_IF_ERROR(co_await deps_.overlays->Merge(overlay));
-  co_return co_await PlaceDisk(disk, disk.file(), disk.format(), scratch);
+  co_return co_await PlaceDisk(disk, disk.file(), disk.format());
 }
 
-Task<absl::StatusOr<CheckpointRecord>> UtilityVm::DeleteCheckpoint(std::string name,
-                                                                   ScratchPlaces* scratch) {
+Task<absl::StatusOr<CheckpointRecord>> UtilityVm::DeleteCheckpoint(std::string name) {
   auto self = shared_from_this();
   const AsyncMutex::Guard lock = co_await operation_.Lock();
   const auto found = checkpoints_.find(name);
@@ -195,11 +190,11 @@ Task<absl::StatusOr<CheckpointRecord>> UtilityVm::DeleteCheckpoint(std::string n
   // The rest of one that is not whole goes in this way, too.
   CO_RETURN_IF_ERROR(CheckCheckpointsMayChange("relieved of a checkpoint", name));
   if (record.stage() == state::v1::CHECKPOINT_STAGE_MAKING) {
-    CO_RETURN_IF_ERROR(co_await UndoCheckpoint(name, scratch));
+    CO_RETURN_IF_ERROR(co_await UndoCheckpoint(name));
     co_return record;
   }
   CO_ASSIGN_OR_RETURN(const CheckpointDeletion plan,
-                      PlanDeletion(row_.name, checkpoints_, FilesInUse(scratch), name));
+                      PlanDeletion(row_.name, checkpoints_, FilesInUse(), name));
   for (const OverlayMerge& merge : plan.merges) {
     if (merge.is_vms || system_ == nullptr) continue;
     co_return rpc::ErrorWithReason(
@@ -215,7 +210,7 @@ Task<absl::StatusOr<CheckpointRecord>> UtilityVm::DeleteCheckpoint(std::string n
   CheckpointRecords changed = {{name, std::move(merging)}};
   if (whole) CO_RETURN_IF_ERROR(co_await PutCheckpoints(std::move(changed)));
   Reached("CHECKPOINT.merging");
-  const absl::Status deleted = co_await DeleteNow(name, scratch);
+  const absl::Status deleted = co_await DeleteNow(name);
   CO_RETURN_IF_ERROR(CheckHere());
   if (deleted.ok()) co_return record;
   co_return rpc::ErrorWithReason(
@@ -227,31 +222,31 @@ Task<absl::StatusOr<CheckpointRecord>> UtilityVm::DeleteCheckpoint(std::string n
                    name));
 }
 
-Task<absl::Status> UtilityVm::DeleteNow(std::string name, ScratchPlaces* scratch) {
-  const absl::Status merged = co_await MergeAll(name, scratch);
-  if (!merged.ok()) co_await GoOnAfterMerge(name, scratch);
+Task<absl::Status> UtilityVm::DeleteNow(std::string name) {
+  const absl::Status merged = co_await MergeAll(name);
+  if (!merged.ok()) co_await GoOnAfterMerge(name);
   co_return merged;
 }
 
-Task<absl::Status> UtilityVm::MergeAll(std::string name, ScratchPlaces* scratch) {
-  CO_RETURN_IF_ERROR(co_await BelieveVmmsDisks(name, scratch));
+Task<absl::Status> UtilityVm::MergeAll(std::string name) {
+  CO_RETURN_IF_ERROR(co_await BelieveVmmsDisks(name));
   CO_ASSIGN_OR_RETURN(const CheckpointDeletion plan,
-                      PlanDeletion(row_.name, checkpoints_, FilesInUse(scratch), name));
+                      PlanDeletion(row_.name, checkpoints_, FilesInUse(), name));
   std::set<std::string> files;
   for (const CheckpointDisk& disk : checkpoints_[name].disks()) {
     files.insert(disk.overlay());
     if (disk.file_is_overlay()) files.insert(disk.file());
   }
-  const auto is_gone = [scratch](const CheckpointDisk& disk) {
+  const auto is_gone = [this](const CheckpointDisk& disk) {
     return !disk.container_id().empty() &&
-           (scratch == nullptr || scratch->FileOf(disk.container_id()).empty());
+           (deps_.scratch == nullptr || deps_.scratch->FileOf(disk.container_id()).empty());
   };
   for (const OverlayMerge& merge : plan.merges) {
     files.insert(merge.overlay);
     // What a container wrote that is not there any more is nobody's.
     if (is_gone(merge.disk)) continue;
     if (merge.is_vms) {
-      CO_RETURN_IF_ERROR(co_await MergeBack(merge.disk, merge.overlay, scratch));
+      CO_RETURN_IF_ERROR(co_await MergeBack(merge.disk, merge.overlay));
       continue;
     }
     CO_RETURN_IF_ERROR(co_await deps_.overlays->Merge(merge.overlay));
@@ -279,21 +274,21 @@ Task<absl::Status> UtilityVm::MergeAll(std::string name, ScratchPlaces* scratch)
   for (const auto& [other, record] : changed) checkpoints_[other] = record;
   checkpoints_.erase(name);
   Pulse();
-  co_await RemoveUnused(std::move(files), scratch);
+  co_await RemoveUnused(std::move(files));
   deps_.events.Publish("vm.checkpoint_deleted", row_.id,
                        {{"name", row_.name}, {"checkpoint", name}});
   co_return absl::OkStatus();
 }
 
-Task<absl::Status> UtilityVm::SettleCheckpoint(std::string name, ScratchPlaces* scratch) {
+Task<absl::Status> UtilityVm::SettleCheckpoint(std::string name) {
   auto self = shared_from_this();
   const AsyncMutex::Guard lock = co_await operation_.Lock();
   CO_RETURN_IF_ERROR(CheckHere());
   const auto found = checkpoints_.find(name);
   if (found == checkpoints_.end()) co_return absl::OkStatus();
   const state::v1::CheckpointStage stage = found->second.stage();
-  if (stage == state::v1::CHECKPOINT_STAGE_MAKING) co_return co_await UndoCheckpoint(name, scratch);
-  if (stage == state::v1::CHECKPOINT_STAGE_MERGING) co_return co_await DeleteNow(name, scratch);
+  if (stage == state::v1::CHECKPOINT_STAGE_MAKING) co_return co_await UndoCheckpoint(name);
+  if (stage == state::v1::CHECKPOINT_STAGE_MERGING) co_return co_await DeleteNow(name);
   co_return absl::OkStatus();
 }
 
@@ -366,7 +361,7 @@ Task<absl::StatusOr<CheckpointRecord>> UtilityVm::GoBackToCheckpoint(std::string
   std::set<std::string> former;
   for (CheckpointDisk& disk : *record.mutable_disks()) {
     // Files that a VM was made with are nobody's to remove.
-    const std::string file = DiskFile(disk, how.scratch);
+    const std::string file = DiskFile(disk);
     if (!BelowOf(checkpoints_, file).empty()) former.insert(file);
     disk.set_overlay(how.disks.at(disk.name()).overlay);
     SetDiskFile(disk, disk.overlay(), "qcow2");
@@ -393,14 +388,14 @@ Task<absl::StatusOr<CheckpointRecord>> UtilityVm::GoBackToCheckpoint(std::string
   SetPhase(Phase::kStopped, absl::StrCat("it went back to checkpoint ", name));
   Reached("CHECKPOINT.back");
   for (const CheckpointDisk& disk : record.disks()) {
-    if (disk.container_id().empty() || how.scratch == nullptr) continue;
+    if (disk.container_id().empty() || deps_.scratch == nullptr) continue;
     std::string id = disk.container_id();
     std::string file = disk.overlay();
     // With memory its containers' records come back with that.
-    const absl::Status put = co_await how.scratch->Put(std::move(id), std::move(file));
+    const absl::Status put = co_await deps_.scratch->Put(std::move(id), std::move(file));
     if (!put.ok()) spdlog::error("vm {}: {}", row_.name, put.ToString());
   }
-  co_await RemoveUnused(std::move(former), how.scratch);
+  co_await RemoveUnused(std::move(former));
   deps_.events.Publish("vm.went_back", row_.id, {{"name", row_.name}, {"checkpoint", name}});
   spdlog::warn("vm {}: it went back to checkpoint {}; what it prints from here on is of that time",
                row_.name, name);

@@ -97,7 +97,6 @@ Task<absl::Status> Checkpoints::Take(Vm vm, v1::CreateCheckpointRequest request,
   } else {
     job->ForbidCancel("its disks are put aside in one piece");
   }
-  steps.scratch = &scratch_;
   steps.memory = memory;
   steps.live = request.live();
   steps.halt = request.halt();
@@ -194,13 +193,12 @@ Task<absl::Status> Checkpoints::GoBack(Vm vm, v1::RevertToCheckpointRequest requ
   auto record = std::make_shared<Record>(vm->checkpoints().at(name));
   const bool has_memory = !record->memory_file().empty();
   CheckpointReturn how;
-  how.scratch = &scratch_;
   std::function<bool(const std::string&)> is_named = [](const std::string&) { return false; };
   const CheckpointRecords& all = vm->checkpoints();
   Record to_go;
   for (CheckpointDisk& disk : *record->mutable_disks()) {
     disk.set_overlay(OverlayName(all, disk.file(), name));
-    const std::string now = vm->DiskFile(disk, &scratch_);
+    const std::string now = vm->DiskFile(disk);
     if (BelowOf(all, now).empty()) continue;
     CheckpointDisk* former = to_go.add_disks();
     former->set_file(BelowOf(all, now));
@@ -247,8 +245,7 @@ Task<absl::Status> Checkpoints::Delete(v1::DeleteCheckpointRequest request) {
                     name = request.name()](std::shared_ptr<Job> job) -> Task<absl::Status> {
     job->ForbidCancel("what is merged cannot be taken apart again");
     std::string gone = name;
-    CO_ASSIGN_OR_RETURN(const Record record,
-                        co_await vm->DeleteCheckpoint(std::move(gone), &scratch_));
+    CO_ASSIGN_OR_RETURN(const Record record, co_await vm->DeleteCheckpoint(std::move(gone)));
     co_await RemoveMemory(record);
     co_return absl::OkStatus();
   };
@@ -275,7 +272,7 @@ Task<void> Checkpoints::Settle() {
     // A VMM may still be at what the former daemon wanted of it.
     for (int attempt = 0; attempt < kSettleAttempts; ++attempt) {
       std::string name = half;
-      const absl::Status settled = co_await vm->SettleCheckpoint(std::move(name), &scratch_);
+      const absl::Status settled = co_await vm->SettleCheckpoint(std::move(name));
       if (settled.ok()) co_await RemoveMemory(record);
       if (settled.ok() || !vm->CheckHere().ok()) break;
       spdlog::error("vm {}: checkpoint {}: {}", vm->name(), half, settled.ToString());
@@ -294,7 +291,7 @@ Task<void> Checkpoints::Sweep() {
   for (const VmRow& row : *rows) unclear.insert(files_.FolderOf(row.id));
   for (const Vm& vm : vms_.List()) {
     const std::string folder = files_.FolderOf(vm->id());
-    used.merge(vm->FilesInUse(&scratch_));
+    used.merge(vm->FilesInUse());
     used.merge(FilesOf(vm->checkpoints()));
     bool readable = true;
     for (const auto& [name, record] : vm->checkpoints()) {
