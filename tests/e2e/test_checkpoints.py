@@ -172,6 +172,27 @@ def test_containers_come_back_as_they_were(host, tmp_path):
     assert host.ctl.exec("vm", "echo", "here").stdout == "here\n"
 
 
+def test_what_a_container_wrote_outlives_a_daemon_that_dies_while_its_disk_changes_over(host,
+                                                                                       tmp_path):
+    box.import_into(host, tmp_path)
+    host.ctl.create("vm")
+    host.ctl.start("vm")
+    _, _, in_web = box.run_web_and_job(host, "vm")
+    for point in ("CHECKPOINT.placed", "CHECKPOINT.merged"):
+        take(host, "vm", "then", "--live")
+        assert in_web("sh", "-c", f"echo {point} > /note; sync").returncode == 0
+        host.die_at(point, "checkpoint", "delete", "vm", "then")
+        # It goes on, and so does the deletion.
+        wait_for(lambda: not checkpoints(host, "vm") and memory_files(host) == [], point)
+        assert host.ctl.state("vm") == "running"
+        assert in_web("cat", "/note").stdout == f"{point}\n"
+        assert len(host.processes("qemu-system")) == 1
+    take(host, "vm", "last", "--live")
+    assert in_web("sh", "-c", "echo after > /note; sync").returncode == 0
+    host.ctl.ok("checkpoint", "revert", "vm", "last")
+    assert in_web("cat", "/note").stdout == "CHECKPOINT.merged\n"
+
+
 def test_a_stopped_vm_and_its_tree(host):
     make_disks(host, "root")
     host.ctl.create("vm", "256M", 1, *disk_options(host, "root"))

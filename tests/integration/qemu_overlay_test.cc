@@ -13,10 +13,12 @@
 #include <thread>
 #include <vector>
 
+#include "absl/strings/match.h"
 #include "tests/integration/qemu_img.h"
 #include "tests/integration/qemu_machine_fixture.h"
 #include "vmmanager/qemu/block_job.h"
 #include "vmmanager/qemu/disk_nodes.h"
+#include "vmmanager/qemu/job_report.h"
 #include "vmmanager/qemu/qemu_disks.h"
 #include "vmmanager/qemu/qemu_machine.h"
 #include "vmmanager/qemu/qemu_overlays.h"
@@ -283,6 +285,35 @@ TEST_F(QemuOverlayTest, AJobThatWasLeftIsTakenOver) {
   ExpectHolds(PathOf("disk1"), "raw", 5, 2);
 }
 
+// Else it would change over after somebody was told where the disk is.
+TEST_F(QemuOverlayTest, WhoAsksForTheFilesEndsAJobThatWasLeft) {
+  OnMachine([](QemuOverlayTest* test, Machine machine) -> Task<void> {
+    std::vector<DiskOverlay> both = test->Both();
+    CO_EXPECT_OK(co_await AddQemuOverlays(machine, std::move(both)));
+    CO_EXPECT_OK(co_await test->Write("disk-0-0", 3, 1));
+    json::object left = {{"job-id", "disk-0-0-merge"},
+                         {"device", "disk-0-0-over1"},
+                         {"base", test->PathOf("disk0")},
+                         {"auto-dismiss", false}};
+    CO_EXPECT_OK((co_await machine->Command("block-commit", std::move(left))).status());
+    JobReport job;
+    while (job.state != "ready") {
+      const auto asked = co_await AskForJob(machine.get(), "disk-0-0-merge");
+      CO_EXPECT_OK(asked.status());
+      job = *asked;
+    }
+    const auto files = co_await ListQemuDiskFiles(machine);
+    CO_EXPECT_OK(files.status());
+    EXPECT_EQ(files->at(kFirst), test->PathOf("over0"));
+    const auto ended = co_await AskForJob(machine.get(), "disk-0-0-merge");
+    CO_EXPECT_OK(ended.status());
+    EXPECT_EQ(ended->state, "concluded");
+    CO_EXPECT_OK(co_await test->Write("disk-0-0", 4, 1));
+    CO_EXPECT_OK(co_await Merge(machine, kFirst, "qcow2"));
+  });
+  ExpectHolds(PathOf("disk0"), "qcow2", 4, 1);
+}
+
 // Snapshots are in the file on top, which must not be merged away with them.
 TEST_F(QemuOverlayTest, SnapshotsInsideTheFileOnTop) {
   OnMachine([](QemuOverlayTest* test, Machine machine) -> Task<void> {
@@ -325,6 +356,31 @@ TEST_F(QemuOverlayTest, SavingBehindEndsWithQemu) {
         co_await SaveQemuBehind(machine, options, std::move(to), std::move(on_running));
     EXPECT_FALSE(saved.ok());
     EXPECT_TRUE(absl::IsUnimplemented(saved) || absl::IsUnavailable(saved)) << saved;
+  });
+}
+
+// QEMU took it when its call was given up, and keeps it, and with it the pipe open.
+TEST_F(QemuOverlayTest, ADescriptorThatCameLateIsNotInTheWayOfSavingBehind) {
+  OnMachine([](QemuOverlayTest* test, Machine machine) -> Task<void> {
+    CO_EXPECT_OK((co_await machine->Command("stop")).status());
+    machine->set_state(schema::SystemState::kPaused);
+    UniqueFd nowhere(::open("/dev/null", O_WRONLY | O_CLOEXEC));
+    auto write = co_await machine->OpenStatePipe(std::move(nowhere));
+    CO_EXPECT_OK(write.status());
+    QmpCallOptions with_pipe;
+    with_pipe.send_fd = write->get();
+    json::object name = {{"fdname", "state-behind"}};
+    CO_EXPECT_OK((co_await machine->Command("getfd", std::move(name), with_pipe)).status());
+    write->Reset();
+    const std::string file = test->PathOf("memory");
+    UniqueFd to(::open(file.c_str(), O_WRONLY | O_CREAT | O_CLOEXEC, 0600));
+    std::function<void()> on_running;
+    const schema::SaveOptions options;
+    const absl::Status saved =
+        co_await SaveQemuBehind(machine, options, std::move(to), std::move(on_running));
+    // As an unprivileged user it cannot be done at all.
+    EXPECT_FALSE(absl::StrContains(saved.message(), "still writes")) << saved;
+    EXPECT_TRUE(saved.ok() || absl::IsUnimplemented(saved)) << saved;
   });
 }
 

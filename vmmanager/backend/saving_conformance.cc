@@ -169,14 +169,25 @@ Task<void> SaveBehindNeedsAPausedSystem(Context& context) {
   EXPECT_EQ(co_await StateOf(*context.source), SystemState::kRunning);
 }
 
-// The kinds of what it tells, up to the first of that kind.
-Task<std::vector<SystemEvent::Kind>> ToldUntil(ComputeSystem& system, SystemEvent::Kind last) {
-  std::vector<SystemEvent::Kind> kinds;
-  while (kinds.empty() || kinds.back() != last) {
-    const auto event = co_await system.events().Pop();
+constexpr milliseconds kToldDeadline{60'000};
+
+using Kinds = std::vector<SystemEvent::Kind>;
+
+Task<absl::Status> Hear(ComputeSystem* system, SystemEvent::Kind last, Kinds* kinds) {
+  while (kinds->empty() || kinds->back() != last) {
+    const auto event = co_await system->events().Pop();
     if (!event.has_value()) break;
-    kinds.push_back(event->kind);
+    kinds->push_back(event->kind);
   }
+  co_return absl::OkStatus();
+}
+
+// The kinds of what it tells, up to the first of that kind.
+Task<Kinds> ToldUntil(ComputeSystem& system, SystemEvent::Kind last) {
+  Kinds kinds;
+  const absl::Status heard =
+      co_await WithDeadline(kToldDeadline, "an event", Hear(&system, last, &kinds));
+  EXPECT_TRUE(heard.ok()) << heard;
   co_return kinds;
 }
 
@@ -197,7 +208,7 @@ Task<void> WhatWasSavedBehindIsOfThatInstant(Context& context) {
   REQUIRE_OK(saved);
   EXPECT_EQ(ran, 1);
   const auto told = co_await ToldUntil(system, SystemEvent::Kind::kResumed);
-  EXPECT_EQ(told, std::vector<SystemEvent::Kind>{SystemEvent::Kind::kResumed});
+  EXPECT_EQ(told, Kinds{SystemEvent::Kind::kResumed});
   co_await ExpectRuns(context, system);
   REQUIRE_OK(co_await system.Terminate());
   std::string state = drain.Join();

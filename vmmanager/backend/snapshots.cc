@@ -86,4 +86,8 @@ absl::Status AsNothingChanged(absl::Status status) {
   return status;
 }
 
+bool GotNoAnswer(const absl::Status& status) {
+  return absl::IsUnavailable(status) || absl::IsDeadlineExceeded(status);
+}
+
 }  // namespace ferry::vm

@@ -57,5 +57,7 @@ absl::StatusOr<std::vector<DiskPlace>> DisksWithTag(const std::vector<DiskSnapsh
 
 // `status` marked with kNothingChanged.
 absl::Status AsNothingChanged(absl::Status status);
+// Whether a VMM gave no answer: what it was told may have happened, or happen later.
+bool GotNoAnswer(const absl::Status& status);
 
 }  // namespace ferry::vm

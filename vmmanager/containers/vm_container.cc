@@ -137,8 +137,12 @@ absl::Status VmContainer::CheckRunning(const std::string& operation) const {
 
 Task<absl::Status> VmContainer::UseScratch(std::string file) {
   auto self = shared_from_this();
+  const std::string before = stored_.record.scratch_file();
   stored_.record.set_scratch_file(std::move(file));
-  co_return co_await Persist();
+  const absl::Status stored = co_await Persist();
+  // Whoever asks where it is must hear what a later daemon will.
+  if (!stored.ok()) stored_.record.set_scratch_file(before);
+  co_return stored;
 }
 
 Task<absl::Status> VmContainer::Persist() {

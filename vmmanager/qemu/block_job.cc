@@ -1,5 +1,7 @@
 #include "vmmanager/qemu/block_job.h"
 
+#include <spdlog/spdlog.h>
+
 #include <boost/json/array.hpp>
 #include <utility>
 
@@ -50,16 +52,12 @@ Task<absl::Status> Complete(QemuMachine* machine, std::shared_ptr<JobStates> sta
   json::object arguments = {{"id", states->id}};
   const absl::Status told =
       (co_await machine->Command("job-complete", std::move(arguments))).status();
-  if (told.ok() || absl::IsUnavailable(told) || absl::IsDeadlineExceeded(told)) co_return told;
+  if (told.ok() || GotNoAnswer(told)) co_return told;
   // It was not ready any more; where it is now decides what comes next.
   CO_ASSIGN_OR_RETURN(const JobReport report, co_await AskForJob(machine, states->id));
   states->state = report.present ? report.state : "null";
   states->changed.Set();
   co_return absl::OkStatus();
-}
-
-bool IsSilent(const absl::Status& status) {
-  return absl::IsUnavailable(status) || absl::IsDeadlineExceeded(status);
 }
 
 // While the guest stands still nothing new comes, and the job only has to write what was left.
@@ -101,16 +99,24 @@ Task<absl::Status> CompleteAll(QemuMachine* machine, std::shared_ptr<JobStates> 
   co_return end.error.empty() ? absl::OkStatus() : CommitJobError(end.error);
 }
 
+// Returns how it ended: an order to complete it may have been carried out before.
 Task<absl::Status> CancelAll(QemuMachine* machine, std::shared_ptr<JobStates> states) {
   json::object arguments = {{"id", states->id}};
   const absl::Status told =
       (co_await machine->Command("job-cancel", std::move(arguments))).status();
-  if (IsSilent(told)) co_return told;
+  if (GotNoAnswer(told)) co_return told;
   while (states->state != "concluded" && states->state != "null") {
     states->changed.Reset();
     co_await states->changed.Wait();
   }
-  co_return absl::OkStatus();
+  CO_ASSIGN_OR_RETURN(const JobReport end, co_await AskForJob(machine, states->id));
+  const bool completed = end.state == "concluded" && end.error.empty();
+  co_return completed ? absl::OkStatus() : absl::CancelledError(end.error);
+}
+
+Task<void> LetRunAgain(std::shared_ptr<QemuMachine> machine) {
+  const absl::Status runs = co_await machine->RunGuest();
+  if (!runs.ok()) spdlog::warn("{}: it stands still: {}", machine->id(), runs.ToString());
 }
 
 // Until the guest runs again the disk is written down where QEMU has it: from the moment that it is
@@ -118,21 +124,31 @@ Task<absl::Status> CancelAll(QemuMachine* machine, std::shared_ptr<JobStates> st
 Task<absl::Status> SwitchStandingStill(QemuMachine* machine, const CommitJob* job,
                                        std::shared_ptr<JobStates> states) {
   const bool ran = machine->state() == schema::SystemState::kRunning;
+  // Who gives up before anything is written down leaves no guest that stands still.
+  absl::Cleanup given_up = [machine = machine->shared_from_this()] {
+    Spawn(machine->host().executor, LetRunAgain(machine));
+  };
+  if (!ran) std::move(given_up).Cancel();
   if (ran) CO_RETURN_IF_ERROR((co_await machine->Command("stop")).status());
-  absl::Status switched = co_await AwaitSameContent(machine, job->id);
+  absl::Status switched =
+      co_await WithDeadline(kEndDeadline, "QEMU's job", AwaitSameContent(machine, job->id));
+  if (ran) std::move(given_up).Cancel();
+  // QEMU is asked again when the job is called off.
+  if (absl::IsDeadlineExceeded(switched)) switched = absl::AbortedError(switched.message());
   const bool places = switched.ok() && job->place != nullptr;
   if (places) switched = co_await job->place(true);
   // What could not be written down for want of an answer is no silence of QEMU's.
-  if (IsSilent(switched) && places) switched = absl::AbortedError(switched.message());
+  if (GotNoAnswer(switched) && places) switched = absl::AbortedError(switched.message());
   if (switched.ok()) {
     switched = co_await WithDeadline(kEndDeadline, "QEMU's job", CompleteAll(machine, states));
   }
-  if (!switched.ok() && !IsSilent(switched)) {
-    CO_RETURN_IF_ERROR(
-        co_await WithDeadline(kEndDeadline, "QEMU's job", CancelAll(machine, states)));
+  if (!switched.ok() && !GotNoAnswer(switched)) {
+    const absl::Status cancelled =
+        co_await WithDeadline(kEndDeadline, "QEMU's job", CancelAll(machine, states));
+    if (cancelled.ok() || GotNoAnswer(cancelled)) switched = cancelled;
   }
   // Nobody knows where QEMU has it: the guest stands still until somebody finds out.
-  if (IsSilent(switched)) co_return switched;
+  if (GotNoAnswer(switched)) co_return switched;
   if (!switched.ok() && places) {
     const absl::Status back = co_await job->place(false);
     if (!back.ok()) co_return absl::UnavailableError(back.message());
@@ -172,7 +188,7 @@ Task<absl::Status> DriveCommit(QemuMachine* machine, const CommitJob* job,
     CO_RETURN_IF_ERROR(co_await Begin(machine, job));
   }
   const absl::Status ended = co_await FollowToEnd(machine, job, states);
-  if (ended.ok() || IsSilent(ended)) co_return ended;
+  if (ended.ok() || GotNoAnswer(ended)) co_return ended;
   CO_ASSIGN_OR_RETURN(const JobReport end, co_await AskForJob(machine, job->id));
   if (end.present) CO_RETURN_IF_ERROR(co_await DismissJob(machine, job->id));
   co_return ended;
@@ -181,7 +197,8 @@ Task<absl::Status> DriveCommit(QemuMachine* machine, const CommitJob* job,
 Task<absl::Status> EndLeft(QemuMachine* machine, std::shared_ptr<JobStates> states) {
   CO_ASSIGN_OR_RETURN(const JobReport left, co_await AskForJob(machine, states->id));
   if (!left.present || left.state == "concluded") co_return absl::OkStatus();
-  co_return co_await CancelAll(machine, states);
+  const absl::Status ended = co_await CancelAll(machine, states);
+  co_return GotNoAnswer(ended) ? ended : absl::OkStatus();
 }
 
 Task<absl::Status> AwaitEndDuringCommit(std::shared_ptr<QemuMachine> machine) {
@@ -209,11 +226,14 @@ Task<absl::Status> RunCommitJob(std::shared_ptr<QemuMachine> machine, CommitJob 
 }
 
 Task<absl::Status> EndLeftCommitJob(std::shared_ptr<QemuMachine> machine, std::string id) {
+  using asio::experimental::awaitable_operators::operator||;
   auto states = std::make_shared<JobStates>(machine->host().executor, std::move(id));
   const uint64_t tap =
       machine->AddEventTap([states](const QmpEvent& event) { states->Hear(event); });
   const absl::Cleanup untap = [machine, tap] { machine->RemoveEventTap(tap); };
-  co_return co_await WithDeadline(kEndDeadline, "QEMU's job", EndLeft(machine.get(), states));
+  auto first = co_await (WithDeadline(kEndDeadline, "QEMU's job", EndLeft(machine.get(), states)) ||
+                         AwaitEndDuringCommit(machine));
+  co_return first.index() == 0 ? std::get<0>(first) : std::get<1>(first);
 }
 
 }  // namespace ferry::vm

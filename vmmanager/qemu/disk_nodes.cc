@@ -151,7 +151,7 @@ Task<absl::StatusOr<std::vector<std::string>>> DropUnusedNodes(QemuMachine* mach
       json::object node = {{"node-name", name}};
       const absl::Status gone =
           (co_await machine->Command("blockdev-del", std::move(node))).status();
-      if (absl::IsUnavailable(gone) || absl::IsDeadlineExceeded(gone)) co_return gone;
+      if (GotNoAnswer(gone)) co_return gone;
       removed = removed || gone.ok();
       if (!gone.ok()) kept.push_back(name);
     }

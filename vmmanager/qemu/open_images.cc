@@ -21,7 +21,7 @@ Task<absl::Status> OpenImages(QemuMachine* machine, std::vector<std::string> nod
         {"type", "nbd"}, {"id", absl::StrCat(node, "-open")}, {"node-name", node}};
     const absl::Status refused =
         (co_await machine->Command("block-export-add", std::move(arguments))).status();
-    if (absl::IsUnavailable(refused) || absl::IsDeadlineExceeded(refused)) co_return refused;
+    if (GotNoAnswer(refused)) co_return refused;
   }
   co_return absl::OkStatus();
 }

@@ -39,6 +39,7 @@ constexpr milliseconds kLastWordsDeadline{1'000};
 constexpr milliseconds kUnplugDeadline{10'000};
 constexpr size_t kLastWordsBytes = 1024;
 constexpr int kPipeBytes = 1 << 20;
+constexpr milliseconds kRelayDeadline{1'000};
 constexpr char kSpareQmpName[] = "qmp-spare";
 constexpr char kBridgeName[] = "bridge";
 constexpr char kConsoleName[] = "console";
@@ -281,25 +282,30 @@ Task<absl::Status> QemuMachine::Adopt(std::string record) {
   co_return absl::OkStatus();
 }
 
-absl::StatusOr<UniqueFd> QemuMachine::OpenStatePipe(UniqueFd to) {
+Task<absl::StatusOr<UniqueFd>> QemuMachine::OpenStatePipe(UniqueFd to) {
   if (!keeps_pipe_ || !process_) {
-    return absl::UnimplementedError("the VM was started by an older ferryd");
+    co_return absl::UnimplementedError("the VM was started by an older ferryd");
   }
-  if (state_relay_ && !state_relay_->has_ended()) {
-    return absl::UnimplementedError("QEMU still writes what was asked of it before");
+  if (state_relay_) {
+    StreamRelay former = *state_relay_;
+    const absl::Status ended =
+        co_await WithDeadline(kRelayDeadline, "who reads its state", former.AwaitEnd());
+    if (absl::IsDeadlineExceeded(ended)) {
+      co_return absl::UnimplementedError("QEMU still writes what was asked of it before");
+    }
   }
   auto read = process_->TakeDescriptor(kStatePipeFd);
-  if (!read.ok()) return absl::UnimplementedError(read.status().message());
+  if (!read.ok()) co_return absl::UnimplementedError(read.status().message());
   const std::string itself = absl::StrCat("/proc/self/fd/", read->get());
   UniqueFd write(::open(itself.c_str(), O_WRONLY | O_CLOEXEC | O_NONBLOCK));
-  if (!write.valid()) return absl::ErrnoToStatus(errno, "cannot open a pipe");
+  if (!write.valid()) co_return absl::ErrnoToStatus(errno, "cannot open a pipe");
   // QEMU waits there for room.
   ::fcntl(write.get(), F_SETFL, 0);
   // As much as may be; it works with less.
   ::fcntl(read->get(), F_SETPIPE_SZ, kPipeBytes);
   state_relay_.emplace(host_->executor, *std::move(read), std::move(to));
   state_relay_->Start();
-  return write;
+  co_return write;
 }
 
 void QemuMachine::DrainStatePipe() {

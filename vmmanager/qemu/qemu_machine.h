@@ -89,7 +89,7 @@ class QemuMachine : public std::enable_shared_from_this<QemuMachine> {
   // writes there neither breaks nor stands still for ever when a daemon dies: the next one reads it
   // to its end. Returns where to write. UNIMPLEMENTED if an older ferryd has started this QEMU, the
   // kernel hands nothing out, or somebody still reads what was written before.
-  absl::StatusOr<UniqueFd> OpenStatePipe(UniqueFd to);
+  Task<absl::StatusOr<UniqueFd>> OpenStatePipe(UniqueFd to);
   // What reads it; not before OpenStatePipe.
   StreamRelay& state_relay() { return *state_relay_; }
   // How much QEMU has written to its standard error so far, and what it wrote since.

@@ -21,10 +21,6 @@ namespace {
 namespace json = boost::json;
 using schema::SystemState;
 
-bool GotNoAnswer(const absl::Status& status) {
-  return absl::IsUnavailable(status) || absl::IsDeadlineExceeded(status);
-}
-
 bool IsAlive(QemuMachine& machine) {
   return machine.state() == SystemState::kRunning || machine.state() == SystemState::kPaused;
 }

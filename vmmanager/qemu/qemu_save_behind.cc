@@ -22,10 +22,6 @@ constexpr milliseconds kBehindPoll{20};
 constexpr char kBehindName[] = "state-behind";
 constexpr char kBehindCapability[] = "background-snapshot";
 
-bool IsSilent(const absl::Status& status) {
-  return absl::IsUnavailable(status) || absl::IsDeadlineExceeded(status);
-}
-
 // What has been heard of the job.
 struct BehindCourse {
   explicit BehindCourse(const Executor& executor) : changed(executor) {}
@@ -62,6 +58,9 @@ absl::Status CheckCanSaveBehind(QemuMachine& machine, const schema::SaveOptions&
 
 // QEMU asks the kernel here whether it may follow what the guest writes.
 Task<absl::Status> SetUpBehind(QemuMachine* machine) {
+  // One that got there too late for its call would be taken for the next, and keeps the pipe open.
+  json::object late = {{"fdname", kBehindName}};
+  (void)co_await machine->Command("closefd", std::move(late));
   // Whatever else a former job wanted excludes it.
   json::object plain = PlainCapabilities(machine->host().capabilities);
   CO_RETURN_IF_ERROR(co_await machine->SetMigrationCapabilities(std::move(plain)));
@@ -69,9 +68,15 @@ Task<absl::Status> SetUpBehind(QemuMachine* machine) {
   CO_RETURN_IF_ERROR(co_await machine->SetMigrationParameters(std::move(parameters)));
   json::object capability = BehindCapability(true);
   const absl::Status set = co_await machine->SetMigrationCapabilities(std::move(capability));
-  if (set.ok() || IsSilent(set)) co_return set;
+  if (set.ok() || GotNoAnswer(set)) co_return set;
   co_return absl::UnimplementedError(absl::StrCat(
       "the VM's memory cannot be written while the VM runs on this host: ", set.message()));
+}
+
+// Where the memory is to be written.
+Task<absl::StatusOr<UniqueFd>> OpenBehind(QemuMachine* machine, UniqueFd stream) {
+  CO_RETURN_IF_ERROR(co_await SetUpBehind(machine));
+  co_return co_await machine->OpenStatePipe(std::move(stream));
 }
 
 // QEMU has given up, or done, all of the job: its end of the pipe is closed.
@@ -82,9 +87,6 @@ Task<void> TearDownBehind(QemuMachine* machine) {
 }
 
 Task<absl::Status> BeginBehind(QemuMachine* machine, UniqueFd pipe) {
-  // One that got there too late for its call would be taken for this one.
-  json::object late = {{"fdname", kBehindName}};
-  (void)co_await machine->Command("closefd", std::move(late));
   QmpCallOptions with_pipe;
   with_pipe.send_fd = pipe.get();
   json::object name = {{"fdname", kBehindName}};
@@ -92,7 +94,7 @@ Task<absl::Status> BeginBehind(QemuMachine* machine, UniqueFd pipe) {
   pipe.Reset();
   json::object uri = {{"uri", absl::StrCat("fd:", kBehindName)}};
   absl::Status begun = (co_await machine->Command("migrate", std::move(uri))).status();
-  if (begun.ok() || IsSilent(begun)) co_return begun;
+  if (begun.ok() || GotNoAnswer(begun)) co_return begun;
   json::object unused = {{"fdname", kBehindName}};
   (void)co_await machine->Command("closefd", std::move(unused));
   co_return absl::FailedPreconditionError(begun.message());
@@ -116,7 +118,7 @@ Task<absl::Status> FollowBehind(QemuMachine* machine, std::shared_ptr<BehindCour
   }
   if (course->status == "completed") co_return absl::OkStatus();
   absl::Status failed = co_await ReasonOf(machine);
-  if (course->ran || IsSilent(failed)) co_return failed;
+  if (course->ran || GotNoAnswer(failed)) co_return failed;
   // The guest may have been let go just now.
   CO_ASSIGN_OR_RETURN(const std::string run_state, co_await machine->RunState());
   if (run_state != "running") failed = AsNothingChanged(std::move(failed));
@@ -128,20 +130,14 @@ Task<absl::Status> FollowBehind(QemuMachine* machine, std::shared_ptr<BehindCour
 Task<absl::Status> DriveBehind(std::shared_ptr<QemuMachine> machine, UniqueFd* stream,
                                std::function<void()> on_running,
                                std::shared_ptr<BehindCourse> course) {
-  const absl::Status ready = co_await SetUpBehind(machine.get());
-  absl::StatusOr<UniqueFd> pipe(absl::UnknownError("nothing was set up"));
-  if (ready.ok()) {
-    pipe = machine->OpenStatePipe(std::move(*stream));
-  } else {
-    pipe = ready;
-  }
+  auto pipe = co_await OpenBehind(machine.get(), std::move(*stream));
   if (!pipe.ok()) {
     co_await TearDownBehind(machine.get());
     co_return AsNothingChanged(pipe.status());
   }
   UniqueFd write = *std::move(pipe);
   const absl::Status begun = co_await BeginBehind(machine.get(), std::move(write));
-  if (!begun.ok() && !IsSilent(begun)) {
+  if (!begun.ok() && !GotNoAnswer(begun)) {
     co_await TearDownBehind(machine.get());
     co_return AsNothingChanged(begun);
   }

@@ -124,7 +124,7 @@ Task<absl::Status> Drive(QemuMachine* machine, const SnapshotJob* job,
   const absl::Status begun =
       (co_await machine->Command(CommandOf(job->kind), std::move(arguments))).status();
   if (!begun.ok()) {
-    if (absl::IsUnavailable(begun) || absl::IsDeadlineExceeded(begun)) co_return begun;
+    if (GotNoAnswer(begun)) co_return begun;
     const absl::string_view said = absl::StripPrefix(
         begun.message(), absl::StrCat("QEMU refused ", CommandOf(job->kind), ": "));
     co_return AsNothingChanged(SnapshotJobError(job->kind, job->tag, std::string(said), ""));

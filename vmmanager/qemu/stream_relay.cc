@@ -62,8 +62,6 @@ StreamRelay::StreamRelay(Executor executor, UniqueFd from, UniqueFd to)
 
 bool StreamRelay::has_carried() const { return state_->carried; }
 
-bool StreamRelay::has_ended() const { return state_->ended.is_set(); }
-
 void StreamRelay::Start() { ferry::Spawn(state_->from.get_executor(), Run(state_)); }
 
 Task<void> StreamRelay::Run(std::shared_ptr<State> state) {

@@ -18,7 +18,6 @@ class StreamRelay {
   // Starts; it ends by itself when the pipe's last writer is gone, and then closes the stream.
   void Start();
   bool has_carried() const;
-  bool has_ended() const;
   // Returns at that end: an error if the stream did not take all.
   Task<absl::Status> AwaitEnd();
 

@@ -23,7 +23,9 @@ class ScratchPlaces {
   virtual ~ScratchPlaces() = default;
   // Empty if there is no such container any more.
   virtual std::string FileOf(const std::string& container_id) const = 0;
-  // Durable when it returns; fine if there is no such container any more.
+  // Of a disk in a file: the container whose it is. Empty: no container's.
+  virtual std::string OwnerOf(const std::string& vm_id, const std::string& file) const = 0;
+  // Durable when it returns; else nothing has changed. Fine if there is no such container any more.
   virtual Task<absl::Status> Put(std::string container_id, std::string file) = 0;
 };
 

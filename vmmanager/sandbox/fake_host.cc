@@ -62,7 +62,8 @@ SandboxDeps FakeHost::deps() {
           .settings = settings,
           .reads = reads,
           .failpoint = [this](const std::string& point) { at_point(point); },
-          .overlays = &overlays};
+          .overlays = &overlays,
+          .scratch = &scratch};
 }
 
 Task<absl::StatusOr<std::shared_ptr<UtilityVm>>> FakeHost::Boot(std::string name) {

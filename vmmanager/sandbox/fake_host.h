@@ -11,6 +11,7 @@
 #include "vmmanager/fence/fake_fence.h"
 #include "vmmanager/sandbox/fake_file_reads.h"
 #include "vmmanager/sandbox/fake_overlay_files.h"
+#include "vmmanager/sandbox/fake_scratch_places.h"
 #include "vmmanager/sandbox/vm_inventory.h"
 #include "vmmanager/store/fake_store.h"
 
@@ -64,6 +65,7 @@ class FakeHost {
   FakeFence fence;
   FakeFileReads reads;
   FakeOverlayFiles overlays;
+  FakeScratchPlaces scratch;
   // Runs where a daemon must be able to die.
   std::function<void(const std::string& point)> at_point = [](const std::string&) {};
   std::unique_ptr<VmInventory> inventory;

@@ -33,6 +33,8 @@ struct HostSettings {
   milliseconds agent_wait{5'000};
   // For an agent's answer about a process.
   milliseconds answer_wait{12'000};
+  // For a disk that is just changing over, when the daemon stops.
+  milliseconds switch_wait{5'000};
   // What the logs of all guests take from.
   std::shared_ptr<guest::LogAllowance> log_allowance =
       std::make_shared<guest::LogAllowance>(guest::LogAllowance::kTotalLines);

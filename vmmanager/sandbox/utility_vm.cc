@@ -17,6 +17,7 @@ namespace ferry::vm {
 namespace {
 
 constexpr size_t kMaxReasonBytes = 4096;
+constexpr milliseconds kEndIsTold{2'000};
 
 std::string FirstLine(const std::string& text) { return text.substr(0, text.find('\n')); }
 
@@ -39,6 +40,7 @@ UtilityVm::UtilityVm(SandboxDeps deps, VmRow row, v1::VmSpec spec, schema::Compu
       spec_(std::move(spec)),
       document_(std::move(document)),
       operation_(deps.executor),
+      rows_(deps.executor),
       exited_(deps.executor),
       changed_(deps.executor) {
   exited_.Set();
@@ -309,6 +311,18 @@ Task<absl::Status> UtilityVm::AwaitExit(milliseconds limit) {
   co_return ended.ok() ? CheckHere() : ended;
 }
 
+// A VMM that dies leaves whoever talks to it before anybody is told of its end.
+Task<bool> UtilityVm::HasEnded(absl::Status failed) {
+  std::shared_ptr<ComputeSystem> system = system_;
+  if (system == nullptr) co_return true;
+  const schema::PropertyQuery query;
+  const auto properties = co_await system->GetProperties(query);
+  const bool is_over = properties.ok() && properties->state == schema::SystemState::kStopped;
+  if (!is_over && !GotNoAnswer(failed)) co_return false;
+  (void)co_await AwaitExit(kEndIsTold);
+  co_return system_ == nullptr;
+}
+
 Task<absl::StatusOr<schema::Properties>> UtilityVm::GetProperties(
     const schema::PropertyQuery& query) {
   std::shared_ptr<ComputeSystem> system = system_;
@@ -345,6 +359,9 @@ Task<void> UtilityVm::AwaitAgent(std::shared_ptr<UtilityVm> self) {
 
 Task<void> UtilityVm::Detach() {
   auto self = shared_from_this();
+  // Its guest stands still.
+  const std::function<bool()> switches = [this] { return switches_; };
+  (void)co_await AwaitWhile(switches, deps_.settings.switch_wait);
   detached_ = true;
   Pulse();
   if (guest_ == nullptr) co_return;
@@ -398,6 +415,8 @@ VmRow UtilityVm::Row() {
 }
 
 Task<absl::Status> UtilityVm::Persist() {
+  auto self = shared_from_this();
+  const AsyncMutex::Guard lock = co_await rows_.Lock();
   if (phase_ == Phase::kGone) co_return absl::OkStatus();
   VmRow row = Row();
   co_return co_await deps_.store.PutVm(row);

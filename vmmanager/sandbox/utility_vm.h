@@ -300,6 +300,8 @@ class UtilityVm : public std::enable_shared_from_this<UtilityVm> {
   static constexpr milliseconds kAsLongAsItTakes{std::chrono::hours(24)};
   // Why it may stand still although nobody paused it.
   static constexpr char kSilent[] = "waits for its VMM, which does not answer";
+  static constexpr char kUnwritten[] =
+      "stands still until it is written down which files its disks go on in";
   // A row's desired state while it is about to go on from a file that it was not saved in.
   static constexpr char kFromElsewhere[] = "from_file";
 
@@ -333,9 +335,21 @@ class UtilityVm : public std::enable_shared_from_this<UtilityVm> {
   Task<absl::Status> TakeOver(const AdoptionClaim& claim);
   // Of one that is saved and has a VMM. NOT_FOUND if that is at an end, and the file is the VM.
   Task<absl::Status> EndIfInFile();
+  // Lets it go on if it stands still though nobody wants that, as soon as that can be done.
   static Task<void> SettleAdopted(std::shared_ptr<UtilityVm> self);
   Task<absl::Status> LetGoOn(absl::Status may_run);
-  // It was silent, and goes on.
+  // It could not be let run: that is tried again if its VMM is silent, and else its user may.
+  void NoteStandsStill(const absl::Status& runs);
+  // Whether what stands still may run: it is written down where its disks are, and the fence is
+  // ours.
+  Task<absl::Status> MayRun();
+  // UNAVAILABLE "disks_not_known".
+  Task<absl::Status> DisksAreKnown();
+  // For a message: what becomes of it where something else failed.
+  std::string WhatItDoes() const;
+  // It goes on as soon as that can be done, and its user need do nothing.
+  bool waits_to_run() const;
+  // It waited, and goes on.
   void NoteRuns();
   // FAILED_PRECONDITION: a second one must not be made beside it.
   absl::Status VmmHasNotEnded() const;
@@ -402,21 +416,24 @@ class UtilityVm : public std::enable_shared_from_this<UtilityVm> {
   Task<void> LeaveCheckpoint(std::shared_ptr<CheckpointBeingTaken> taking, bool taken);
   Task<absl::Status> NoteWholeCheckpoint(std::string name, state::v1::CheckpointRecord record);
   Task<absl::Status> UndoCheckpoint(std::string name);
+  Task<absl::Status> MergeBackAll(state::v1::CheckpointRecord record);
   Task<absl::Status> DeleteNow(std::string name);
   // Of a disk that goes on in its overlay; what is merged already is passed over.
-  Task<absl::Status> MergeBack(state::v1::CheckpointDisk disk, std::string overlay);
+  Task<absl::Status> MergeBack(state::v1::CheckpointDisk disk);
   Task<absl::Status> MergeOnline(std::shared_ptr<ComputeSystem> system, DiskPlace disk,
                                  std::string format, PlaceDiskFile place);
-  // So that what is written down of that checkpoint's disks is what its VMM does. An error if that
-  // cannot be known.
-  Task<absl::Status> BelieveVmmsDisks(std::string name);
-  Task<void> GoOnAfterMerge(std::string name);
-  static Task<void> GoOnLater(std::shared_ptr<UtilityVm> self, std::string name);
+  // So that what is written down of the disks of a checkpoint that is not whole is what its VMM
+  // does. An error if that cannot be known.
+  Task<absl::Status> BelieveVmmsDisks();
+  Task<void> GoOnAfterMerge();
   absl::Status CheckReturnFits(const state::v1::CheckpointRecord& record,
                                const CheckpointReturn& how) const;
   Task<absl::Status> MergeAll(std::string name);
-  Task<absl::Status> PlaceDisk(state::v1::CheckpointDisk disk, std::string file,
-                               std::string format);
+  // Writes down that it goes on in the file below, or in its overlay. If that fails nothing has
+  // changed.
+  Task<absl::Status> PlaceDisk(state::v1::CheckpointDisk disk, bool below);
+  // nullptr: it is not in the VM now.
+  schema::Attachment* AttachmentOf(const state::v1::CheckpointDisk& disk);
   void SetDiskFile(const state::v1::CheckpointDisk& disk, const std::string& file,
                    const std::string& format);
   Task<void> RemoveUnused(std::set<std::string> files);
@@ -428,6 +445,8 @@ class UtilityVm : public std::enable_shared_from_this<UtilityVm> {
   void OnEvent(const SystemEvent& event);
   void OnExit(const SystemExit& exit);
   Task<absl::Status> AwaitExit(milliseconds limit);
+  // Whether it ended, of which what `failed` may be the first sign.
+  Task<bool> HasEnded(absl::Status failed);
   void PersistSoon();
   static Task<void> PersistLater(std::shared_ptr<UtilityVm> self);
   static Task<void> AwaitAgent(std::shared_ptr<UtilityVm> self);
@@ -458,12 +477,14 @@ class UtilityVm : public std::enable_shared_from_this<UtilityVm> {
   std::optional<state::v1::SavedRecord> saved_;
   SnapshotRecords snapshots_;
   CheckpointRecords checkpoints_;
-  bool writes_checkpoint_ = false;    // its memory is being written while it runs
-  bool switches_ = false;             // a disk of it is about to go on in the file below
-  bool saved_is_unreadable_ = false;  // row_.saved is of a newer ferryd
-  bool written_ = false;              // all of it is in a file that is not whole yet
-  size_t orders_to_end_ = 0;          // stop --force that wait for whoever holds the lock
+  bool writes_checkpoint_ = false;           // its memory is being written while it runs
+  bool switches_ = false;                    // a disk of it is just changing over
+  std::shared_ptr<ComputeSystem> settling_;  // what SettleAdopted() is at
+  bool saved_is_unreadable_ = false;         // row_.saved is of a newer ferryd
+  bool written_ = false;                     // all of it is in a file that is not whole yet
+  size_t orders_to_end_ = 0;                 // stop --force that wait for whoever holds the lock
   AsyncMutex operation_;
+  AsyncMutex rows_;      // its row is being written down
   AsyncEvent exited_;    // the system is gone; changed_ is pulsed too
   AsyncEvent changed_;   // pulsed when phase, hold, freeze or detached_ changed
   bool frozen_ = false;  // a switchover is being decided

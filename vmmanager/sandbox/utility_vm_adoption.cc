@@ -1,8 +1,10 @@
 // The part of UtilityVm that goes on after a restart of the daemon.
 #include <spdlog/spdlog.h>
 
+#include "absl/cleanup/cleanup.h"
 #include "absl/strings/str_cat.h"
 #include "bridge/runtime/status_macros.h"
+#include "vmmanager/rpc/error_info.h"
 #include "vmmanager/sandbox/disk_lock.h"
 #include "vmmanager/sandbox/utility_vm.h"
 #include "vmmanager/state/saved_state.h"
@@ -11,7 +13,6 @@ namespace ferry::vm {
 namespace {
 
 constexpr milliseconds kSettlePause{2'000};
-constexpr milliseconds kSettlePatience{30'000};
 
 }  // namespace
 
@@ -100,8 +101,7 @@ Task<absl::Status> UtilityVm::TakeOver(const AdoptionClaim& claim) {
   // It lives, so what was saved of it must never be restored again.
   ForgetSaved();
   co_await DropHalfSnapshots();
-  std::string half = UnsettledCheckpoint(checkpoints_);
-  const absl::Status believed = co_await BelieveVmmsDisks(std::move(half));
+  const absl::Status believed = co_await BelieveVmmsDisks();
   if (!believed.ok()) spdlog::error("vm {}: {}", row_.name, believed.ToString());
   // A VMM that is still told of a migration has to know that its user wants the guest paused.
   std::shared_ptr<ComputeSystem> adopted = system_;
@@ -136,14 +136,15 @@ Task<absl::Status> UtilityVm::EndIfInFile() {
 // come from a file, and did not live to the end of that.
 Task<void> UtilityVm::SettleAdopted(std::shared_ptr<UtilityVm> self) {
   const std::shared_ptr<ComputeSystem> adopted = self->system_;
-  // It may stand still because one of its disks was just changing over.
-  const std::function<bool()> is_settled_soon = [self, adopted] {
-    return self->system_ == adopted && !UnsettledCheckpoint(self->checkpoints_).empty();
+  if (self->settling_ == adopted) co_return;
+  self->settling_ = adopted;
+  const absl::Cleanup over = [self, adopted] {
+    if (self->settling_ == adopted) self->settling_.reset();
   };
-  if (!co_await self->Executes()) (void)co_await self->AwaitWhile(is_settled_soon, kSettlePatience);
   while (true) {
     if (co_await self->Executes()) {
       self->NoteRuns();
+      self->settling_.reset();
       co_await self->ClaimWhatRuns(self->row_.epoch);
       co_return;
     }
@@ -153,9 +154,8 @@ Task<void> UtilityVm::SettleAdopted(std::shared_ptr<UtilityVm> self) {
     const absl::Status claimed = co_await self->ClaimFence(self->row_.epoch);
     const absl::Status runs = co_await self->LetGoOn(claimed);
     if (runs.ok()) co_return;
-    spdlog::error("vm {}: it stands still: {}", self->row_.name, runs.ToString());
     // A VMM that does not answer may do what it was told, and later.
-    const bool answered = !absl::IsDeadlineExceeded(runs) && !absl::IsUnavailable(runs);
+    const bool answered = !GotNoAnswer(runs);
     if (answered) co_return;
     co_await Delay(kSettlePause);
   }
@@ -168,6 +168,8 @@ Task<absl::Status> UtilityVm::LetGoOn(absl::Status may_run) {
   std::shared_ptr<ComputeSystem> system = system_;
   const bool ours = system != nullptr && session().empty() && phase_ == Phase::kUp && !detached_;
   if (!ours) co_return absl::OkStatus();
+  if (called_off()) co_return CalledOff("let run");
+  if (may_run.ok()) may_run = co_await DisksAreKnown();
   absl::Status runs;
   // Calling off what the VMM knows of a migration would let it run.
   if (!may_run.ok()) runs = co_await system->Pause();
@@ -177,17 +179,32 @@ Task<absl::Status> UtilityVm::LetGoOn(absl::Status may_run) {
   if (runs.ok()) runs = co_await RunOn();
   if (runs.ok()) NoteRuns();
   if (runs.ok() || system_ == nullptr) co_return absl::OkStatus();
-  if (absl::IsDeadlineExceeded(runs) || absl::IsUnavailable(runs)) co_return runs;
-  // So that whoever looks sees it, and can let it go on.
-  paused_ = true;
-  row_.desired_state = "paused";
+  NoteStandsStill(runs);
+  if (waits_to_run()) co_return runs;
   const absl::Status stored = co_await Persist();
   if (!stored.ok()) spdlog::error("vm {}: {}", row_.name, stored.ToString());
   co_return runs;
 }
 
+void UtilityVm::NoteStandsStill(const absl::Status& runs) {
+  if (!waits_to_run()) spdlog::error("vm {}: it stands still: {}", row_.name, runs.ToString());
+  if (GotNoAnswer(runs)) {
+    const bool unwritten = rpc::ReasonOf(runs) == "disks_not_known";
+    SetPhase(Phase::kUp, unwritten ? kUnwritten : kSilent);
+    Spawn(deps_.executor, SettleAdopted(shared_from_this()));
+    return;
+  }
+  // So that whoever looks sees it, and can let it go on.
+  paused_ = true;
+  row_.desired_state = "paused";
+}
+
 void UtilityVm::NoteRuns() {
-  if (phase_ == Phase::kUp && row_.state_reason == kSilent) SetPhase(Phase::kUp);
+  if (waits_to_run()) SetPhase(Phase::kUp);
+}
+
+bool UtilityVm::waits_to_run() const {
+  return phase_ == Phase::kUp && (row_.state_reason == kSilent || row_.state_reason == kUnwritten);
 }
 
 Task<bool> UtilityVm::Executes() {
@@ -228,8 +245,26 @@ Task<absl::Status> UtilityVm::RunOn() {
   auto properties = co_await system->GetProperties(query);
   if (!properties.ok()) co_return properties.status();
   if (properties->state != schema::SystemState::kPaused) co_return absl::OkStatus();
-  CO_RETURN_IF_ERROR(co_await ClaimFence(row_.epoch));
+  CO_RETURN_IF_ERROR(co_await MayRun());
   co_return AsFenceHeld(co_await system->Resume());
+}
+
+Task<absl::Status> UtilityVm::MayRun() {
+  CO_RETURN_IF_ERROR(co_await DisksAreKnown());
+  co_return co_await ClaimFence(row_.epoch);
+}
+
+Task<absl::Status> UtilityVm::DisksAreKnown() {
+  const absl::Status known = co_await BelieveVmmsDisks();
+  if (known.ok() || called_off()) co_return known;
+  co_return rpc::ErrorWithReason(
+      absl::StatusCode::kUnavailable,
+      absl::StrCat("VM ", row_.name, " stands still until it is known, and written down, which ",
+                   "files its disks go on in: ", known.message()),
+      "disks_not_known",
+      absl::StrCat("Mend that. If you have not paused it, it goes on by itself; else try again: "
+                   "ferryctl resume ",
+                   row_.name));
 }
 
 Task<void> UtilityVm::MarkLost(uint64_t epoch, const std::string& why) {

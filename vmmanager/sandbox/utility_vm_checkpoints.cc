@@ -113,6 +113,8 @@ absl::Status UtilityVm::CheckCheckpointsMayChange(const std::string& operation,
 }
 
 Task<absl::Status> UtilityVm::PutCheckpoints(CheckpointRecords changed) {
+  // A row as it was must not come after this one.
+  const AsyncMutex::Guard lock = co_await rows_.Lock();
   std::vector<CheckpointRow> rows;
   for (const auto& [name, record] : changed) {
     rows.push_back({row_.id, name, record.SerializeAsString()});
@@ -121,12 +123,11 @@ Task<absl::Status> UtilityVm::PutCheckpoints(CheckpointRecords changed) {
   VmRow row = Row();
   row.document_json = schema::ToJson(document_);
   CO_RETURN_IF_ERROR(WriteSpec(spec_, &row.spec_json));
-  const std::string document = row.document_json;
-  const std::string spec = row.spec_json;
   std::optional<VmRow> stored = std::move(row);
   CO_RETURN_IF_ERROR(co_await deps_.store.PutCheckpoints(std::move(rows), std::move(stored)));
-  row_.document_json = document;
-  row_.spec_json = spec;
+  // The VM may have ended meanwhile, and have lost disks.
+  row_.document_json = schema::ToJson(document_);
+  CO_RETURN_IF_ERROR(WriteSpec(spec_, &row_.spec_json));
   for (auto& [name, record] : changed) checkpoints_[name] = record;
   co_return absl::OkStatus();
 }
@@ -206,6 +207,7 @@ Task<absl::Status> UtilityVm::GoOnInOverlays(std::shared_ptr<CheckpointBeingTake
     if (disk.container_id().empty()) continue;
     std::string id = disk.container_id();
     std::string file = disk.overlay();
+    if (deps_.scratch == nullptr) continue;
     CO_RETURN_IF_ERROR(co_await deps_.scratch->Put(std::move(id), std::move(file)));
   }
   std::shared_ptr<ComputeSystem> system = system_;
@@ -305,8 +307,7 @@ Task<absl::Status> UtilityVm::EndCheckpoint(std::shared_ptr<CheckpointBeingTaken
   co_return rpc::ErrorWithReason(
       taken.code(),
       absl::StrCat("checkpoint ", taking->name, " of VM ", row_.name,
-                   " could not be taken, and the VM is ", StateName(state()), ": ", taken.message(),
-                   left),
+                   " could not be taken, and the VM ", WhatItDoes(), ": ", taken.message(), left),
       "checkpoint_not_taken",
       undone.ok()
           ? rpc::NextStepOf(taken)
@@ -346,6 +347,7 @@ Task<void> UtilityVm::LeaveCheckpoint(std::shared_ptr<CheckpointBeingTaken> taki
   } else {
     left = co_await RunOn();
     if (guest_ != nullptr) guest_->RunsAgain();
+    if (!left.ok() && system_ != nullptr) NoteStandsStill(left);
   }
   if (!left.ok()) spdlog::error("vm {}: {}", row_.name, left.ToString());
 }
@@ -363,15 +365,22 @@ Task<absl::Status> UtilityVm::NoteWholeCheckpoint(std::string name, CheckpointRe
   co_return co_await PutCheckpoints(std::move(changed));
 }
 
+Task<absl::Status> UtilityVm::MergeBackAll(CheckpointRecord record) {
+  CO_RETURN_IF_ERROR(co_await BelieveVmmsDisks());
+  for (const CheckpointDisk& disk : record.disks()) {
+    CO_RETURN_IF_ERROR(co_await MergeBack(disk));
+  }
+  co_return absl::OkStatus();
+}
+
 Task<absl::Status> UtilityVm::UndoCheckpoint(std::string name) {
   const auto found = checkpoints_.find(name);
   if (found == checkpoints_.end()) co_return absl::OkStatus();
   const CheckpointRecord record = found->second;
-  absl::Status merged = co_await BelieveVmmsDisks(name);
-  for (const CheckpointDisk& disk : record.disks()) {
-    if (merged.ok()) merged = co_await MergeBack(disk, disk.overlay());
-  }
-  if (!merged.ok()) co_await GoOnAfterMerge(name);
+  absl::Status merged = co_await MergeBackAll(record);
+  // What its end has kept from being merged is merged without it.
+  if (!merged.ok() && co_await HasEnded(merged)) merged = co_await MergeBackAll(record);
+  if (!merged.ok()) co_await GoOnAfterMerge();
   CO_RETURN_IF_ERROR(merged);
   std::optional<VmRow> row = Row();
   std::vector<CheckpointRow> others;

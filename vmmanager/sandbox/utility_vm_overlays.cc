@@ -19,43 +19,50 @@ namespace ferry::vm {
 using state::v1::CheckpointDisk;
 using state::v1::CheckpointRecord;
 
-namespace {
-
-constexpr milliseconds kGoOnPause{2'000};
-
-}  // namespace
-
 // Whoever wrote down where a disk goes on may not have come to tell its VMM, or not have heard the
 // answer: the VMM is right.
-Task<absl::Status> UtilityVm::BelieveVmmsDisks(std::string name) {
+Task<absl::Status> UtilityVm::BelieveVmmsDisks() {
+  using asio::experimental::awaitable_operators::operator||;
   std::shared_ptr<ComputeSystem> system = system_;
-  const auto found = checkpoints_.find(name);
-  if (system == nullptr || found == checkpoints_.end()) co_return absl::OkStatus();
-  const CheckpointRecord record = found->second;
-  CO_ASSIGN_OR_RETURN(const DiskFiles files, co_await system->ListDiskFiles());
+  const auto half = checkpoints_.find(UnsettledCheckpoint(checkpoints_));
+  if (system == nullptr || half == checkpoints_.end()) co_return absl::OkStatus();
+  const CheckpointRecord record = half->second;
+  const std::function<bool()> stays = [this] { return !called_off(); };
+  auto first = co_await (system->ListDiskFiles() || AwaitWhile(stays, kAsLongAsItTakes));
+  if (first.index() != 0) co_return CalledOff("asked for its disks");
+  CO_RETURN_IF_ERROR(std::get<0>(first).status());
+  const DiskFiles files = *std::get<0>(first);
   for (const CheckpointDisk& disk : record.disks()) {
+    const std::string written = DiskFile(disk);
     const auto now = files.find({disk.controller(), disk.lun()});
-    if (now == files.end() || now->second != disk.overlay()) continue;
-    if (DiskFile(disk) != disk.file()) continue;
-    CO_RETURN_IF_ERROR(co_await PlaceDisk(disk, disk.overlay(), "qcow2"));
+    if (now == files.end()) continue;
+    // Before it is an overlay's the disk may be written down as such: that one is empty.
+    const bool merged =
+        now->second == disk.file() && record.stage() == state::v1::CHECKPOINT_STAGE_MERGING;
+    const bool is_over = now->second == disk.overlay() && written == disk.file();
+    const bool is_below = merged && written == disk.overlay();
+    if (is_over || is_below) CO_RETURN_IF_ERROR(co_await PlaceDisk(disk, is_below));
   }
   co_return absl::OkStatus();
 }
 
-void UtilityVm::SetDiskFile(const CheckpointDisk& disk, const std::string& file,
-                            const std::string& format) {
+schema::Attachment* UtilityVm::AttachmentOf(const CheckpointDisk& disk) {
   auto& scsi = document_.virtual_machine.devices.scsi;
   const auto controller = scsi.find(disk.controller());
-  if (controller != scsi.end()) {
-    const auto attachment = controller->second.attachments.find(disk.lun());
-    // A place may be another's by now.
-    const bool its = attachment != controller->second.attachments.end() &&
-                     (disk.container_id().empty() || attachment->second.path == disk.file() ||
-                      attachment->second.path == disk.overlay());
-    if (its) {
-      attachment->second.path = file;
-      attachment->second.format = format;
-    }
+  if (controller == scsi.end()) return nullptr;
+  const auto found = controller->second.attachments.find(disk.lun());
+  if (found == controller->second.attachments.end()) return nullptr;
+  // A place may be another's by now.
+  const std::string& path = found->second.path;
+  const bool its = disk.container_id().empty() || path == disk.file() || path == disk.overlay();
+  return its ? &found->second : nullptr;
+}
+
+void UtilityVm::SetDiskFile(const CheckpointDisk& disk, const std::string& file,
+                            const std::string& format) {
+  if (schema::Attachment* attachment = AttachmentOf(disk)) {
+    attachment->path = file;
+    attachment->format = format;
   }
   uint32_t lun = 0;
   const bool own = disk.container_id().empty() && absl::SimpleAtoi(disk.lun(), &lun) &&
@@ -94,27 +101,31 @@ Task<void> UtilityVm::RemoveUnused(std::set<std::string> files) {
   }
 }
 
-Task<absl::Status> UtilityVm::PlaceDisk(CheckpointDisk disk, std::string file, std::string format) {
-  const v1::VmSpec spec = spec_;
-  const schema::ComputeSystem document = document_;
-  SetDiskFile(disk, file, format);
+Task<absl::Status> UtilityVm::PlaceDisk(CheckpointDisk disk, bool below) {
+  const schema::Attachment* attachment = AttachmentOf(disk);
+  const schema::Attachment before = attachment == nullptr ? schema::Attachment{} : *attachment;
+  std::string file = below ? disk.file() : disk.overlay();
+  SetDiskFile(disk, file, below ? disk.format() : "qcow2");
   CheckpointRecords none;
   if (absl::Status stored = co_await PutCheckpoints(std::move(none)); !stored.ok()) {
-    spec_ = spec;
-    document_ = document;
+    if (!before.path.empty()) SetDiskFile(disk, before.path, before.format);
     co_return stored;
   }
   if (disk.container_id().empty() || deps_.scratch == nullptr) co_return absl::OkStatus();
   std::string id = disk.container_id();
-  co_return co_await deps_.scratch->Put(std::move(id), std::move(file));
+  const absl::Status put = co_await deps_.scratch->Put(std::move(id), std::move(file));
+  // Its record is what counts; the row follows with the next change.
+  if (!put.ok() && !before.path.empty()) SetDiskFile(disk, before.path, before.format);
+  co_return put;
 }
 
 // As long as nobody wants the VM to end at once.
 Task<absl::Status> UtilityVm::MergeOnline(std::shared_ptr<ComputeSystem> system, DiskPlace disk,
                                           std::string format, PlaceDiskFile place) {
   using asio::experimental::awaitable_operators::operator||;
-  // What is about to change over comes to its end, so that the guest goes on.
-  const std::function<bool()> stays = [this] { return switches_ || (!detached_ && !called_off()); };
+  // What is about to change over comes to its end, so that the guest goes on. Detach() waits for
+  // that, too.
+  const std::function<bool()> stays = [this] { return switches_ || !called_off(); };
   auto first =
       co_await (system->MergeOverlay(std::move(disk), std::move(format), std::move(place)) ||
                 AwaitWhile(stays, kAsLongAsItTakes));
@@ -125,33 +136,17 @@ Task<absl::Status> UtilityVm::MergeOnline(std::shared_ptr<ComputeSystem> system,
   co_return std::get<0>(std::move(first));
 }
 
-// A VMM that did not answer may have left the guest standing still. It goes on once it is known
-// where its disks do.
-Task<void> UtilityVm::GoOnAfterMerge(std::string name) {
+// A VMM that did not answer may have left the guest standing still.
+Task<void> UtilityVm::GoOnAfterMerge() {
   if (system_ == nullptr || called_off() || detached_) co_return;
-  absl::Status known = co_await BelieveVmmsDisks(name);
-  if (known.ok()) known = co_await RunOn();
-  if (known.ok() || system_ == nullptr) co_return;
-  spdlog::error("vm {}: it may stand still: {}", row_.name, known.ToString());
-  SetPhase(Phase::kUp, kSilent);
-  Spawn(deps_.executor, GoOnLater(shared_from_this(), std::move(name)));
+  const absl::Status runs = co_await RunOn();
+  if (runs.ok() || system_ == nullptr) co_return;
+  NoteStandsStill(runs);
+  const absl::Status stored = co_await Persist();
+  if (!stored.ok()) spdlog::error("vm {}: {}", row_.name, stored.ToString());
 }
 
-Task<void> UtilityVm::GoOnLater(std::shared_ptr<UtilityVm> self, std::string name) {
-  const std::shared_ptr<ComputeSystem> stands = self->system_;
-  while (true) {
-    co_await Delay(kGoOnPause);
-    const AsyncMutex::Guard lock = co_await self->operation_.Lock();
-    if (self->system_ != stands || self->detached_ || self->phase_ != Phase::kUp) co_return;
-    absl::Status known = co_await self->BelieveVmmsDisks(name);
-    if (known.ok()) known = co_await self->RunOn();
-    if (known.ok()) self->NoteRuns();
-    if (known.ok()) co_return;
-    spdlog::error("vm {}: it may stand still: {}", self->row_.name, known.ToString());
-  }
-}
-
-Task<absl::Status> UtilityVm::MergeBack(CheckpointDisk disk, std::string overlay) {
+Task<absl::Status> UtilityVm::MergeBack(CheckpointDisk disk) {
   std::shared_ptr<ComputeSystem> system = system_;
   const DiskPlace at{disk.controller(), disk.lun()};
   DiskFiles files;
@@ -160,24 +155,22 @@ Task<absl::Status> UtilityVm::MergeBack(CheckpointDisk disk, std::string overlay
   }
   const auto now = files.find(at);
   const bool in_vm = now != files.end();
-  if (in_vm && now->second == overlay) {
-    PlaceDiskFile place = [this, self = shared_from_this(), disk,
-                           overlay](bool below) -> Task<absl::Status> {
+  if (in_vm && now->second == disk.overlay()) {
+    PlaceDiskFile place = [this, self = shared_from_this(),
+                           disk](bool below) -> Task<absl::Status> {
       // Also back: what is being written down is not left half done.
       switches_ = true;
-      std::string file = below ? disk.file() : overlay;
-      std::string format = below ? disk.format() : "qcow2";
-      const absl::Status placed = co_await PlaceDisk(disk, std::move(file), std::move(format));
+      const absl::Status placed = co_await PlaceDisk(disk, below);
       Reached(below ? "CHECKPOINT.placed" : "CHECKPOINT.put_back");
       co_return placed;
     };
     co_return co_await MergeOnline(std::move(system), at, disk.format(), std::move(place));
   }
-  if (DiskFile(disk) != overlay) co_return absl::OkStatus();
+  if (DiskFile(disk) != disk.overlay()) co_return absl::OkStatus();
   // A VMM that still writes to the file below has put nothing into the overlay.
   const bool untouched = in_vm && now->second == disk.file();
-  if (!untouched) CO_RETURN_IF_ERROR(co_await deps_.overlays->Merge(overlay));
-  co_return co_await PlaceDisk(disk, disk.file(), disk.format());
+  if (!untouched) CO_RETURN_IF_ERROR(co_await deps_.overlays->Merge(disk.overlay()));
+  co_return co_await PlaceDisk(disk, true);
 }
 
 Task<absl::StatusOr<CheckpointRecord>> UtilityVm::DeleteCheckpoint(std::string name) {
@@ -215,21 +208,22 @@ Task<absl::StatusOr<CheckpointRecord>> UtilityVm::DeleteCheckpoint(std::string n
   if (deleted.ok()) co_return record;
   co_return rpc::ErrorWithReason(
       deleted.code(),
-      absl::StrCat("checkpoint ", name, " of VM ", row_.name,
-                   " is only half deleted: ", deleted.message()),
+      absl::StrCat("checkpoint ", name, " of VM ", row_.name, " is only half deleted, and the VM ",
+                   WhatItDoes(), ": ", deleted.message()),
       "checkpoint_not_deleted",
       absl::StrCat("Mend that, and delete it again: ferryctl checkpoint delete ", row_.name, " ",
                    name));
 }
 
 Task<absl::Status> UtilityVm::DeleteNow(std::string name) {
-  const absl::Status merged = co_await MergeAll(name);
-  if (!merged.ok()) co_await GoOnAfterMerge(name);
+  absl::Status merged = co_await MergeAll(name);
+  if (!merged.ok() && co_await HasEnded(merged)) merged = co_await MergeAll(name);
+  if (!merged.ok()) co_await GoOnAfterMerge();
   co_return merged;
 }
 
 Task<absl::Status> UtilityVm::MergeAll(std::string name) {
-  CO_RETURN_IF_ERROR(co_await BelieveVmmsDisks(name));
+  CO_RETURN_IF_ERROR(co_await BelieveVmmsDisks());
   CO_ASSIGN_OR_RETURN(const CheckpointDeletion plan,
                       PlanDeletion(row_.name, checkpoints_, FilesInUse(), name));
   std::set<std::string> files;
@@ -246,7 +240,9 @@ Task<absl::Status> UtilityVm::MergeAll(std::string name) {
     // What a container wrote that is not there any more is nobody's.
     if (is_gone(merge.disk)) continue;
     if (merge.is_vms) {
-      CO_RETURN_IF_ERROR(co_await MergeBack(merge.disk, merge.overlay));
+      CheckpointDisk disk = merge.disk;
+      disk.set_overlay(merge.overlay);
+      CO_RETURN_IF_ERROR(co_await MergeBack(disk));
       continue;
     }
     CO_RETURN_IF_ERROR(co_await deps_.overlays->Merge(merge.overlay));
@@ -286,6 +282,8 @@ Task<absl::Status> UtilityVm::SettleCheckpoint(std::string name) {
   CO_RETURN_IF_ERROR(CheckHere());
   const auto found = checkpoints_.find(name);
   if (found == checkpoints_.end()) co_return absl::OkStatus();
+  // This daemon is just taking it.
+  if (writes_checkpoint_) co_return absl::OkStatus();
   const state::v1::CheckpointStage stage = found->second.stage();
   if (stage == state::v1::CHECKPOINT_STAGE_MAKING) co_return co_await UndoCheckpoint(name);
   if (stage == state::v1::CHECKPOINT_STAGE_MERGING) co_return co_await DeleteNow(name);

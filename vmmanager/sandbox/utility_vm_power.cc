@@ -215,7 +215,7 @@ Task<absl::Status> UtilityVm::Resume() {
   if (writes_checkpoint_) co_return CheckCheckpointsRest("resumed");
   if (!paused_) co_return absl::OkStatus();
   std::shared_ptr<ComputeSystem> system = system_;
-  CO_RETURN_IF_ERROR(co_await ClaimFence(row_.epoch));
+  CO_RETURN_IF_ERROR(co_await MayRun());
   CO_RETURN_IF_ERROR(CheckHere());
   CO_RETURN_IF_ERROR(AsFenceHeld(co_await system->Resume()));
   if (guest_ != nullptr) guest_->RunsAgain();

@@ -184,29 +184,22 @@ Task<void> UtilityVm::RunOnUnsaved(bool was_paused) {
   if (system_ == nullptr) co_return;
   if (guest_ != nullptr && !was_paused) guest_->RunsAgain();
   UnfreezeGuest();
-  const bool no_answer = absl::IsDeadlineExceeded(runs) || absl::IsUnavailable(runs);
-  if (no_answer) {
-    SetPhase(Phase::kUp, kSilent);
-    Spawn(deps_.executor, SettleAdopted(shared_from_this()));
-  } else if (!runs.ok()) {
-    paused_ = true;
-    row_.desired_state = "paused";
-    spdlog::error("vm {}: it stands still: {}", row_.name, runs.ToString());
-  }
+  if (!runs.ok()) NoteStandsStill(runs);
   absl::Status stored = co_await Persist();
   if (!stored.ok()) spdlog::error("vm {}: {}", row_.name, stored.ToString());
 }
 
+std::string UtilityVm::WhatItDoes() const {
+  if (state() != v1::VM_STATE_RUNNING) return absl::StrCat("is ", StateName(state()));
+  return waits_to_run() ? row_.state_reason : "runs on as before";
+}
+
 absl::Status UtilityVm::NotSaved(const absl::Status& cause) const {
   if (cause.ok()) return cause;
-  std::string now = absl::StrCat("is ", StateName(state()));
-  if (state() == v1::VM_STATE_RUNNING) now = "runs on as before";
-  if (state() == v1::VM_STATE_RUNNING && row_.state_reason == kSilent) now = row_.state_reason;
-  if (state() == v1::VM_STATE_PAUSED) now = "is paused";
-  return rpc::ErrorWithReason(
-      cause.code(),
-      absl::StrCat("VM ", row_.name, " could not be saved, and it ", now, ": ", cause.message()),
-      "not_saved", rpc::NextStepOf(cause));
+  return rpc::ErrorWithReason(cause.code(),
+                              absl::StrCat("VM ", row_.name, " could not be saved, and it ",
+                                           WhatItDoes(), ": ", cause.message()),
+                              "not_saved", rpc::NextStepOf(cause));
 }
 
 // Somebody else may have let it go on, and saved it again, since its file was read.

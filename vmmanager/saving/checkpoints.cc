@@ -28,7 +28,6 @@ Checkpoints::Checkpoints(VmInventory& vms, ContainerInventory* containers, Saved
     : vms_(vms),
       saves_(saves),
       returning_(containers),
-      scratch_(containers),
       options_(std::move(options)),
       sealing_(vms, returning_, digests),
       files_(vms.deps().executor, digests.reads(), options_.folder, options_.state_folder),
@@ -66,8 +65,9 @@ Task<absl::StatusOr<v1::Checkpoint>> Checkpoints::Create(v1::CreateCheckpointReq
   CO_ASSIGN_OR_RETURN(Record planned, PlanCheckpoint(vm->checkpoint_scene(), request));
   CO_RETURN_IF_ERROR(CheckRest(*vm));
   CO_RETURN_IF_ERROR(co_await CheckFiles(request));
+  const ScratchPlaces* scratch = vms_.deps().scratch;
   for (CheckpointDisk& disk : *planned.mutable_disks()) {
-    disk.set_container_id(scratch_.OwnerOf(vm->id(), disk.file()));
+    if (scratch != nullptr) disk.set_container_id(scratch->OwnerOf(vm->id(), disk.file()));
   }
   planned.set_containers(static_cast<uint32_t>(returning_.Of(*vm).size()));
   JobDescription about{v1::JOB_KIND_CHECKPOINT, vm->id(), vm->name(),
@@ -273,7 +273,9 @@ Task<void> Checkpoints::Settle() {
     for (int attempt = 0; attempt < kSettleAttempts; ++attempt) {
       std::string name = half;
       const absl::Status settled = co_await vm->SettleCheckpoint(std::move(name));
-      if (settled.ok()) co_await RemoveMemory(record);
+      // One that is being taken, or of a newer ferryd, stays.
+      const bool gone = settled.ok() && !vm->checkpoints().contains(half);
+      if (gone) co_await RemoveMemory(record);
       if (settled.ok() || !vm->CheckHere().ok()) break;
       spdlog::error("vm {}: checkpoint {}: {}", vm->name(), half, settled.ToString());
       co_await Delay(kSettlePause);

@@ -12,7 +12,6 @@
 #include "vmmanager/containers/container_inventory.h"
 #include "vmmanager/jobs/job_registry.h"
 #include "vmmanager/sandbox/vm_inventory.h"
-#include "vmmanager/saving/container_scratch.h"
 #include "vmmanager/saving/kept_files.h"
 #include "vmmanager/saving/overlay_drafts.h"
 #include "vmmanager/saving/returning_containers.h"
@@ -67,7 +66,6 @@ class Checkpoints {
   VmInventory& vms_;
   SavedStates& saves_;
   const ReturningContainers returning_;
-  ContainerScratch scratch_;
   const CheckpointsOptions options_;
   VmSealing sealing_;
   KeptFiles files_;

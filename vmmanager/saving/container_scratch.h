@@ -18,8 +18,7 @@ class ContainerScratch final : public ScratchPlaces {
 
   std::string FileOf(const std::string& container_id) const override;
   Task<absl::Status> Put(std::string container_id, std::string file) override;
-  // Of a disk in a file: whose it is. Empty: no container's.
-  std::string OwnerOf(const std::string& vm_id, const std::string& file) const;
+  std::string OwnerOf(const std::string& vm_id, const std::string& file) const override;
 
  private:
   ContainerInventory* containers_;

@@ -16,9 +16,8 @@
 // what is said here is said on the executor's.
 namespace ferry::vm {
 
-// The executor's side of a pump.
 class PumpBrake;
-struct PumpListener;
+struct PumpListener;  // the executor's side of a pump
 
 // How many bytes of memory have gone by so far; called now and then, on the executor's thread.
 using OnMemory = std::function<void(uint64_t)>;

@@ -129,8 +129,10 @@ void FakeStore::KeepCheckpoints(std::vector<CheckpointRow> rows, std::optional<V
 
 Task<absl::Status> FakeStore::PutCheckpoints(std::vector<CheckpointRow> rows,
                                              std::optional<VmRow> vm) {
+  if (before_put_checkpoints) CO_RETURN_IF_ERROR(co_await before_put_checkpoints());
   CO_RETURN_IF_ERROR(TakeFailure());
   KeepCheckpoints(std::move(rows), std::move(vm));
+  if (after_put_checkpoints) co_await after_put_checkpoints();
   co_return absl::OkStatus();
 }
 

@@ -19,6 +19,10 @@ class FakeStore final : public Store {
   void FailNext(absl::Status status) { failure_ = std::move(status); }
   // Runs before each record is appended: to wait there, or to fail.
   std::function<Task<absl::Status>(JournalRecord)> before_append;
+  // Runs before checkpoints are written down: to wait there, or to fail.
+  std::function<Task<absl::Status>()> before_put_checkpoints;
+  // Runs when they are, and nobody knows it yet.
+  std::function<Task<void>()> after_put_checkpoints;
   // Runs before a VM's row is deleted: to fail.
   std::function<absl::Status(const std::string& id)> before_delete_vm;
   std::vector<JournalRecord>& journal() { return journal_; }

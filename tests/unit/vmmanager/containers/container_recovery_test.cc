@@ -269,6 +269,18 @@ TEST_F(ContainerRecoveryTest, OneThatTheAgentDoesNotKnowHasStopped) {
   EXPECT_EQ(Found("one")->state(), v1::CONTAINER_STATE_STOPPED);
 }
 
+TEST_F(ContainerRecoveryTest, AScratchDiskIsWhereALaterDaemonWouldFindIt) {
+  const auto container = Run(Request("vm", "one"));
+  const std::string before = container->record().scratch_file();
+  // What it writes down as it starts is over.
+  Settle();
+  host_.store.FailNext(absl::ResourceExhaustedError("the disk is full"));
+  EXPECT_FALSE(Await(container->UseScratch("/elsewhere")).ok());
+  EXPECT_EQ(container->record().scratch_file(), before);
+  EXPECT_TRUE(Await(container->UseScratch("/elsewhere")).ok());
+  EXPECT_EQ(container->record().scratch_file(), "/elsewhere");
+}
+
 TEST_F(ContainerRecoveryTest, WithItsVmItHasStopped) {
   Run(Request("vm", "one"));
   guest_->running = false;

@@ -37,5 +37,21 @@ TEST_F(MemoryPumpTest, NothingStaysOfAFileThatIsDiscardedWhileItIsMadeWhole) {
   EXPECT_TRUE(std::filesystem::is_empty(folder_.path()));
 }
 
+// A VMM that hangs keeps its end, and writes nothing.
+TEST_F(MemoryPumpTest, WhoDiscardsItWaitsForNobodyWhoKeepsTheOtherEnd) {
+  auto writing = std::make_shared<FileBeingSaved>(io_.get_executor());
+  ASSERT_TRUE(Await(writing->Create(path_, {}, "")).ok());
+  UniqueFd kept;
+  auto begin = [](std::shared_ptr<FileBeingSaved> file, UniqueFd* to) -> Task<absl::Status> {
+    CO_ASSIGN_OR_RETURN(*to, co_await file->Begin("head"));
+    co_return absl::OkStatus();
+  };
+  ASSERT_TRUE(Await(begin(writing, &kept)).ok());
+  EXPECT_EQ(Await(writing->Discard(absl::AbortedError("it hangs"))).code(),
+            absl::StatusCode::kAborted);
+  EXPECT_TRUE(std::filesystem::is_empty(folder_.path()));
+  EXPECT_TRUE(kept.valid());
+}
+
 }  // namespace
 }  // namespace ferry::vm
