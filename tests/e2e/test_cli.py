@@ -36,8 +36,10 @@ def test_a_running_vm_is_deleted_by_force(two_hosts, vm):
     oracles.assert_nothing_left(two_hosts, None)
 
 
-def test_events_are_told_from_an_id_on(two_hosts, vm):
-    ctl = two_hosts[0].ctl
+def test_events_are_told_from_an_id_on(two_hosts):
+    ctl, vm = two_hosts[0].ctl, "web"
+    ctl.create(vm)
+    ctl.start(vm)
     subject = ctl.vm(vm)["id"]
     ctl.ok("vm", "pause", vm)
     ctl.ok("vm", "resume", vm)

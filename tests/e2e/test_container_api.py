@@ -62,9 +62,8 @@ class Containers:
 
 
 @pytest.fixture
-def host(bare_hosts, tmp_path):
-    host = bare_hosts[0]
-    host.start()
+def host(two_hosts, tmp_path):
+    host = two_hosts[0]
     (tmp_path / "web.tar").write_bytes(images.make_tar(images.oci_files(images.layers())))
     host.ctl.ok("image", "import", "web", tmp_path / "web.tar")
     return host
@@ -85,32 +84,28 @@ def disks(host, vm):
     return host.ctl.vm(vm)["machine_document_json"].count('"Path"')
 
 
-def test_a_container_runs_and_leaves_nothing(host, containers):
-    host.ctl.create("vm")
-    host.ctl.start("vm")
-    before = disks(host, "vm")
-    made = containers.create("vm", name="one", user="0:0", entrypoint=["/bin/busybox"],
+def test_a_container_runs_and_leaves_nothing(host, vm, containers):
+    before = disks(host, vm)
+    made = containers.create(vm, name="one", user="0:0", entrypoint=["/bin/busybox"],
                              command=["sh", "-c", "cat /srv/hello; echo $MODE; echo x > /new"])
     assert made.state == pb.CONTAINER_STATE_CREATED
-    assert disks(host, "vm") == before + 3
+    assert disks(host, vm) == before + 3
     running = containers.start("one")
     assert running.process_id
-    assert attach(host, "vm", running.process_id) == "hello\nfast\n"
+    assert attach(host, vm, running.process_id) == "hello\nfast\n"
     stopped = containers.stop("one")
     assert stopped.exit_status.WhichOneof("kind") == "code" and stopped.exit_status.code == 0
     containers.remove("one")
     assert not containers.list()
-    assert disks(host, "vm") == before
+    assert disks(host, vm) == before
     assert not list(host.outside(host.state / "containers").iterdir())
     host.ctl.ok("image", "rm", "web")
 
 
-def test_a_daemon_that_is_killed_finds_its_containers_again(host, containers):
-    host.ctl.create("vm")
-    host.ctl.start("vm")
-    containers.create("vm", name="one", user="0:0", entrypoint=["/bin/busybox"],
+def test_a_daemon_that_is_killed_finds_its_containers_again(host, vm, containers):
+    containers.create(vm, name="one", user="0:0", entrypoint=["/bin/busybox"],
                       command=["sleep", "1000"], detached=True)
-    containers.create("vm", name="waits", user="0:0", entrypoint=["/bin/busybox"],
+    containers.create(vm, name="waits", user="0:0", entrypoint=["/bin/busybox"],
                       command=["true"])
     containers.start("one")
     containers.close()
@@ -137,11 +132,9 @@ def test_a_vm_of_its_own_goes_with_it(host, containers):
     assert host.ctl.vms() == []
 
 
-def test_a_vm_whose_containers_cannot_move_stays(host, containers):
-    host.ctl.create("vm")
-    host.ctl.start("vm")
-    containers.create("vm", name="one", user="0:0", entrypoint=["/bin/busybox"],
+def test_a_vm_whose_containers_cannot_move_stays(host, vm, containers):
+    containers.create(vm, name="one", user="0:0", entrypoint=["/bin/busybox"],
                       command=["true"])
     with Rpc(host) as rpc, refused(grpc.StatusCode.FAILED_PRECONDITION) as error:
-        rpc.export("session", "vm")
+        rpc.export("session", vm)
     assert error_info(error.value).reason == "scratch_not_shared"

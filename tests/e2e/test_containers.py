@@ -3,7 +3,7 @@ import signal
 
 import pytest
 
-from harness import box
+from harness import booted, box
 from harness.oracles import assert_next_step
 
 REFUSED = 4
@@ -13,8 +13,10 @@ KEYS = ("/bin/ferry-workload", "keys")
 
 
 @pytest.fixture
-def host(bare_hosts, tmp_path):
+def host(bare_hosts, request, tmp_path):
     """One that has the image."""
+    if "one" in request.fixturenames:
+        booted.give(bare_hosts[0])
     bare_hosts[0].start()
     box.import_into(bare_hosts[0], tmp_path)
     return bare_hosts[0]
@@ -23,9 +25,7 @@ def host(bare_hosts, tmp_path):
 @pytest.fixture
 def one(host):
     """The name of a VM that runs."""
-    host.ctl.create("one")
-    host.ctl.start("one")
-    return "one"
+    return booted.run_on(host)
 
 
 def run(host, *words, **options):

@@ -2,7 +2,7 @@
 
 import pytest
 
-from harness import images
+from harness import booted, images
 from harness.ctl import number
 from harness.saving import REFUSED, host, own_files, start  # noqa: F401
 from harness.waiting import wait_for
@@ -11,6 +11,13 @@ CANCELLED = 6
 KEPT = 200  # of those that have ended
 # So slow that it can be looked at.
 SLOWLY = ("--compress", "zstd", "--compress-level", "19")
+
+
+@pytest.fixture
+def vm(two_hosts):
+    """One that was booted here: a restore is a job, too."""
+    two_hosts[0].ctl.start(booted.NAME)
+    return booted.NAME
 
 
 def jobs(host, *options):

@@ -6,6 +6,7 @@ import pytest
 
 sys.path.insert(0, str(pathlib.Path(__file__).parents[1] / "e2e"))
 
+from harness import booted  # noqa: E402
 from harness.fixtures import *  # noqa: E402, F401, F403
 from harness.trial import Trial  # noqa: E402
 
@@ -23,10 +24,9 @@ def make_trial(bare_hosts):
     made = []
 
     def make():
+        booted.give(bare_hosts[0])
         bare_hosts.start()
-        bare_hosts[0].ctl.create("vm")
-        bare_hosts[0].ctl.start("vm")
-        made.append(Trial(bare_hosts, "vm"))
+        made.append(Trial(bare_hosts, booted.run_on(bare_hosts[0])))
         return made[0]
 
     yield make

@@ -1,14 +1,10 @@
 """Fixtures of the tests with two hosts."""
-import itertools
-
 import pytest
 
-from . import box, workload
+from . import booted, box, workload
 from .certificates import Authority
 from .driven import Run
 from .host import Hosts
-
-_names = itertools.count(1)
 
 # Why namespaces were refused, if they were.
 _REFUSAL = pytest.StashKey[str]()
@@ -59,7 +55,9 @@ def isolated(bare_hosts):
 
 
 @pytest.fixture
-def two_hosts(bare_hosts):
+def two_hosts(bare_hosts, request):
+    if "vm" in request.fixturenames:
+        booted.give(bare_hosts[0])
     return bare_hosts.start()
 
 
@@ -92,10 +90,7 @@ def secure_hosts(locked_hosts):
 @pytest.fixture
 def vm(two_hosts):
     """The name of a VM that runs on the first host."""
-    name = f"vm{next(_names)}"
-    two_hosts[0].ctl.create(name)
-    two_hosts[0].ctl.start(name)
-    return name
+    return booted.run_on(two_hosts[0])
 
 
 @pytest.fixture
@@ -118,6 +113,7 @@ def box_hosts(pytestconfig, tmp_path):
     """Two hosts that share a folder, and an image that only the first has."""
     with Hosts(shared_folder=tmp_path) as pair:
         note_isolation(pytestconfig, pair)
+        booted.give(pair[0])
         pair.start()
         box.import_into(pair[0], tmp_path)
         yield pair
@@ -126,6 +122,4 @@ def box_hosts(pytestconfig, tmp_path):
 @pytest.fixture
 def box_vm(box_hosts):
     """A running VM on the first of them."""
-    box_hosts[0].ctl.create("vm")
-    box_hosts[0].ctl.start("vm")
-    return "vm"
+    return booted.run_on(box_hosts[0])
