@@ -98,7 +98,13 @@ Task<absl::Status> FakeComputeSystem::MergeOverlay(DiskPlace place, std::string 
   const bool ran = machine_->state == schema::SystemState::kRunning;
   if (ran) SetRunning(false);
   absl::Status may;
-  if (put) may = co_await put(true);
+  // Whoever waits for a VMM's answer hears of its end at once.
+  using asio::experimental::awaitable_operators::operator||;
+  if (put) {
+    auto first = co_await (put(true) || cancel_.Wait());
+    if (first.index() != 0) co_return absl::UnavailableError("the VMM ended while it merged");
+    may = std::get<0>(std::move(first));
+  }
   if (may.ok()) may = co_await script_->Pass("MergeOverlaySwitch");
   if (exited_) co_return WrongState("merge its files");
   if (!may.ok() && put) {

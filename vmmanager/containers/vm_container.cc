@@ -140,8 +140,10 @@ Task<absl::Status> VmContainer::UseScratch(std::string file) {
   const std::string before = stored_.record.scratch_file();
   stored_.record.set_scratch_file(std::move(file));
   const absl::Status stored = co_await Persist();
-  // Whoever asks where it is must hear what a later daemon will.
-  if (!stored.ok()) stored_.record.set_scratch_file(before);
+  if (stored.ok()) co_return stored;
+  // Whoever asks where it is must hear what a later daemon will, whatever came of the write.
+  stored_.record.set_scratch_file(before);
+  PersistSoon();
   co_return stored;
 }
 

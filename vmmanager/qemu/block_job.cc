@@ -125,18 +125,21 @@ Task<absl::Status> SwitchStandingStill(QemuMachine* machine, const CommitJob* jo
                                        std::shared_ptr<JobStates> states) {
   const bool ran = machine->state() == schema::SystemState::kRunning;
   // Who gives up before anything is written down leaves no guest that stands still.
-  absl::Cleanup given_up = [machine = machine->shared_from_this()] {
-    Spawn(machine->host().executor, LetRunAgain(machine));
+  absl::Cleanup given_up = [machine = machine->shared_from_this(), ran] {
+    if (ran) Spawn(machine->host().executor, LetRunAgain(machine));
   };
-  if (!ran) std::move(given_up).Cancel();
   if (ran) CO_RETURN_IF_ERROR((co_await machine->Command("stop")).status());
   absl::Status switched =
       co_await WithDeadline(kEndDeadline, "QEMU's job", AwaitSameContent(machine, job->id));
-  if (ran) std::move(given_up).Cancel();
+  // Brings all that to the disk, also where the guest stands still (do_vm_stop() of QEMU 7.2):
+  // until then the file below must not be written down.
+  if (switched.ok()) switched = (co_await machine->Command("stop")).status();
   // QEMU is asked again when the job is called off.
-  if (absl::IsDeadlineExceeded(switched)) switched = absl::AbortedError(switched.message());
+  if (GotNoAnswer(switched)) switched = absl::AbortedError(switched.message());
   const bool places = switched.ok() && job->place != nullptr;
+  if (places) std::move(given_up).Cancel();
   if (places) switched = co_await job->place(true);
+  const bool placed = places && switched.ok();
   // What could not be written down for want of an answer is no silence of QEMU's.
   if (GotNoAnswer(switched) && places) switched = absl::AbortedError(switched.message());
   if (switched.ok()) {
@@ -146,8 +149,12 @@ Task<absl::Status> SwitchStandingStill(QemuMachine* machine, const CommitJob* jo
     const absl::Status cancelled =
         co_await WithDeadline(kEndDeadline, "QEMU's job", CancelAll(machine, states));
     if (cancelled.ok() || GotNoAnswer(cancelled)) switched = cancelled;
+    const bool unwritten = cancelled.ok() && job->place != nullptr && !placed;
+    if (unwritten) switched = absl::UnavailableError("QEMU completed what was called off");
   }
-  // Nobody knows where QEMU has it: the guest stands still until somebody finds out.
+  if (!places) std::move(given_up).Cancel();
+  // Nobody knows where QEMU has it, or has written that down: the guest stands still until somebody
+  // does.
   if (GotNoAnswer(switched)) co_return switched;
   if (!switched.ok() && places) {
     const absl::Status back = co_await job->place(false);

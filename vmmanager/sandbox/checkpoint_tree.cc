@@ -208,6 +208,8 @@ absl::StatusOr<CheckpointDeletion> PlanDeletion(const std::string& vm_name,
   for (const state::v1::CheckpointDisk& disk : record.disks()) {
     const std::set<std::string> above = Above(records, vm_files, disk.file());
     if (above.size() > 1) return HasBranches(vm_name, name, disk.name(), above.size());
+    // What is merged already, and written down as the VM's.
+    if (above.empty() && vm_files.contains(disk.file())) GoesOnIn(after, disk);
     if (above.empty()) continue;
     OverlayMerge& merge = deletion.merges.emplace_back();
     merge.disk = disk;

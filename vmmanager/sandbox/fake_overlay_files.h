@@ -1,5 +1,6 @@
 #pragma once
 
+#include <functional>
 #include <map>
 #include <set>
 
@@ -24,6 +25,7 @@ class FakeOverlayFiles final : public OverlayFiles {
   }
   Task<absl::Status> Merge(std::string overlay) override {
     if (!fails.ok()) co_return fails;
+    if (before_merge) co_await before_merge();
     merged.insert(overlay);
     co_return absl::OkStatus();
   }
@@ -44,6 +46,7 @@ class FakeOverlayFiles final : public OverlayFiles {
   std::map<std::string, std::string> files;  // and what each is over
   std::set<std::string> merged;
   absl::Status fails;
+  std::function<Task<void>()> before_merge;
 };
 
 }  // namespace ferry::vm

@@ -146,6 +146,13 @@ absl::Status WriteSpec(const v1::VmSpec& spec, std::string* json) {
   return absl::InternalError("the VM's specification could not be written as JSON");
 }
 
+absl::Status ReadSpec(const std::string& json, v1::VmSpec* spec) {
+  const auto read = google::protobuf::util::JsonStringToMessage(json, spec);
+  if (read.ok()) return absl::OkStatus();
+  return absl::InternalError(
+      absl::StrCat("the VM's specification could not be read: ", std::string(read.message())));
+}
+
 Task<absl::Status> ResolveShares(FileReads* reads, v1::VmSpec* spec) {
   std::set<std::string> paths;
   for (v1::ShareSpec& share : *spec->mutable_shares()) {

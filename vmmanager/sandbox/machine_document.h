@@ -21,8 +21,9 @@ absl::Status CheckSharesNothing(const v1::VmSpec& spec);
 // INVALID_ARGUMENT or FAILED_PRECONDITION if it cannot be saved where it is stopped, and says so.
 absl::Status CheckSaveOnStop(const v1::VmSpec& spec);
 
-// A specification as it is stored.
+// A specification as it is stored. INTERNAL if it cannot be written, or read.
 absl::Status WriteSpec(const v1::VmSpec& spec, std::string* json);
+absl::Status ReadSpec(const std::string& json, v1::VmSpec* spec);
 
 // Puts the real path in the place of each share's: what a symbolic link on the way leads to later
 // is not what was asked for. INVALID_ARGUMENT if two are the same folder.

@@ -357,11 +357,10 @@ Task<void> UtilityVm::AwaitAgent(std::shared_ptr<UtilityVm> self) {
   }
 }
 
-Task<void> UtilityVm::Detach() {
+Task<void> UtilityVm::Detach(milliseconds patience) {
   auto self = shared_from_this();
-  // Its guest stands still.
   const std::function<bool()> switches = [this] { return switches_; };
-  (void)co_await AwaitWhile(switches, deps_.settings.switch_wait);
+  (void)co_await AwaitWhile(switches, patience);
   detached_ = true;
   Pulse();
   if (guest_ == nullptr) co_return;

@@ -201,7 +201,8 @@ class UtilityVm : public std::enable_shared_from_this<UtilityVm> {
 
   // Records where the guest's streams stand, ends the guest connection and lets go of the system
   // without ending it (the daemon stops). Whoever waits, and every later call, gets UNAVAILABLE.
-  Task<void> Detach();
+  // Waits as long as `patience` for a disk that is just changing over, for its guest stands still.
+  Task<void> Detach(milliseconds patience);
 
   // Takes a stopped VM out of the store; nothing can be done to it any more.
   Task<absl::Status> Remove();
@@ -420,6 +421,7 @@ class UtilityVm : public std::enable_shared_from_this<UtilityVm> {
   Task<absl::Status> DeleteNow(std::string name);
   // Of a disk that goes on in its overlay; what is merged already is passed over.
   Task<absl::Status> MergeBack(state::v1::CheckpointDisk disk);
+  Task<absl::Status> MergeOffline(std::string overlay);
   Task<absl::Status> MergeOnline(std::shared_ptr<ComputeSystem> system, DiskPlace disk,
                                  std::string format, PlaceDiskFile place);
   // So that what is written down of the disks of a checkpoint that is not whole is what its VMM
@@ -477,8 +479,10 @@ class UtilityVm : public std::enable_shared_from_this<UtilityVm> {
   std::optional<state::v1::SavedRecord> saved_;
   SnapshotRecords snapshots_;
   CheckpointRecords checkpoints_;
-  bool writes_checkpoint_ = false;           // its memory is being written while it runs
-  bool switches_ = false;                    // a disk of it is just changing over
+  bool writes_checkpoint_ = false;  // its memory is being written while it runs
+  bool switches_ = false;           // a disk of it is just changing over
+  // Overlays of disks of which it is not known what is written down.
+  std::set<std::string> unwritten_;
   std::shared_ptr<ComputeSystem> settling_;  // what SettleAdopted() is at
   bool saved_is_unreadable_ = false;         // row_.saved is of a newer ferryd
   bool written_ = false;                     // all of it is in a file that is not whole yet

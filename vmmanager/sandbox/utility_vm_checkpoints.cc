@@ -199,6 +199,7 @@ Task<absl::Status> UtilityVm::GoOnInOverlays(std::shared_ptr<CheckpointBeingTake
   absl::Status stored = co_await PutCheckpoints(std::move(making));
   if (!stored.ok()) {
     for (const CheckpointDisk& disk : record.disks()) SetDiskFile(disk, disk.file(), disk.format());
+    row_.document_json = schema::ToJson(document_);
     co_return stored;
   }
   if (taking->steps.recorded) *taking->steps.recorded = true;

@@ -5,6 +5,7 @@
 #include <chrono>
 #include <utility>
 
+#include "absl/cleanup/cleanup.h"
 #include "absl/strings/numbers.h"
 #include "absl/strings/str_cat.h"
 #include "bridge/runtime/status_macros.h"
@@ -39,8 +40,9 @@ Task<absl::Status> UtilityVm::BelieveVmmsDisks() {
     // Before it is an overlay's the disk may be written down as such: that one is empty.
     const bool merged =
         now->second == disk.file() && record.stage() == state::v1::CHECKPOINT_STAGE_MERGING;
-    const bool is_over = now->second == disk.overlay() && written == disk.file();
-    const bool is_below = merged && written == disk.overlay();
+    const bool doubtful = unwritten_.contains(disk.overlay());
+    const bool is_over = now->second == disk.overlay() && (doubtful || written == disk.file());
+    const bool is_below = merged && (doubtful || written == disk.overlay());
     if (is_over || is_below) CO_RETURN_IF_ERROR(co_await PlaceDisk(disk, is_below));
   }
   co_return absl::OkStatus();
@@ -105,18 +107,24 @@ Task<absl::Status> UtilityVm::PlaceDisk(CheckpointDisk disk, bool below) {
   const schema::Attachment* attachment = AttachmentOf(disk);
   const schema::Attachment before = attachment == nullptr ? schema::Attachment{} : *attachment;
   std::string file = below ? disk.file() : disk.overlay();
+  // Also of whoever is cut off while it waits, for instance because the VMM died.
+  absl::Cleanup unchanged = [this, self = shared_from_this(), disk, before] {
+    if (!before.path.empty()) SetDiskFile(disk, before.path, before.format);
+    row_.document_json = schema::ToJson(document_);
+  };
+  // A write that failed may have been done all the same.
+  unwritten_.insert(disk.overlay());
   SetDiskFile(disk, file, below ? disk.format() : "qcow2");
   CheckpointRecords none;
-  if (absl::Status stored = co_await PutCheckpoints(std::move(none)); !stored.ok()) {
-    if (!before.path.empty()) SetDiskFile(disk, before.path, before.format);
-    co_return stored;
+  CO_RETURN_IF_ERROR(co_await PutCheckpoints(std::move(none)));
+  // Of a container's disk its record is what counts; the row follows with the next change.
+  if (!disk.container_id().empty() && deps_.scratch != nullptr) {
+    std::string id = disk.container_id();
+    CO_RETURN_IF_ERROR(co_await deps_.scratch->Put(std::move(id), std::move(file)));
   }
-  if (disk.container_id().empty() || deps_.scratch == nullptr) co_return absl::OkStatus();
-  std::string id = disk.container_id();
-  const absl::Status put = co_await deps_.scratch->Put(std::move(id), std::move(file));
-  // Its record is what counts; the row follows with the next change.
-  if (!put.ok() && !before.path.empty()) SetDiskFile(disk, before.path, before.format);
-  co_return put;
+  std::move(unchanged).Cancel();
+  unwritten_.erase(disk.overlay());
+  co_return absl::OkStatus();
 }
 
 // As long as nobody wants the VM to end at once.
@@ -131,6 +139,17 @@ Task<absl::Status> UtilityVm::MergeOnline(std::shared_ptr<ComputeSystem> system,
                 AwaitWhile(stays, kAsLongAsItTakes));
   switches_ = false;
   Pulse();
+  CO_RETURN_IF_ERROR(CheckHere());
+  if (first.index() != 0) co_return CalledOff("relieved of a checkpoint");
+  co_return std::get<0>(std::move(first));
+}
+
+// It takes as long as the disks do, and can be repeated.
+Task<absl::Status> UtilityVm::MergeOffline(std::string overlay) {
+  using asio::experimental::awaitable_operators::operator||;
+  const std::function<bool()> stays = [this] { return !called_off(); };
+  auto first =
+      co_await (deps_.overlays->Merge(std::move(overlay)) || AwaitWhile(stays, kAsLongAsItTakes));
   CO_RETURN_IF_ERROR(CheckHere());
   if (first.index() != 0) co_return CalledOff("relieved of a checkpoint");
   co_return std::get<0>(std::move(first));
@@ -169,7 +188,7 @@ Task<absl::Status> UtilityVm::MergeBack(CheckpointDisk disk) {
   if (DiskFile(disk) != disk.overlay()) co_return absl::OkStatus();
   // A VMM that still writes to the file below has put nothing into the overlay.
   const bool untouched = in_vm && now->second == disk.file();
-  if (!untouched) CO_RETURN_IF_ERROR(co_await deps_.overlays->Merge(disk.overlay()));
+  if (!untouched) CO_RETURN_IF_ERROR(co_await MergeOffline(disk.overlay()));
   co_return co_await PlaceDisk(disk, true);
 }
 
@@ -245,7 +264,7 @@ Task<absl::Status> UtilityVm::MergeAll(std::string name) {
       CO_RETURN_IF_ERROR(co_await MergeBack(disk));
       continue;
     }
-    CO_RETURN_IF_ERROR(co_await deps_.overlays->Merge(merge.overlay));
+    CO_RETURN_IF_ERROR(co_await MergeOffline(merge.overlay));
     for (const std::string& above : merge.above) {
       CO_RETURN_IF_ERROR(
           co_await deps_.overlays->PutOver(above, merge.disk.file(), merge.disk.format()));

@@ -406,17 +406,24 @@ Task<absl::Status> UtilityVm::Set(v1::SetVmRequest changes) {
   CO_RETURN_IF_ERROR(RefuseIfMigrating("changed"));
   const v1::SaveOnStop save_on_stop = spec_.save_on_stop();
   const bool autostart = spec_.autostart();
+  // Where its disks are may not be written down yet.
+  const auto write_alone = [this]() -> absl::Status {
+    v1::VmSpec written;
+    RETURN_IF_ERROR(ReadSpec(row_.spec_json, &written));
+    written.set_save_on_stop(spec_.save_on_stop());
+    written.set_autostart(spec_.autostart());
+    return WriteSpec(written, &row_.spec_json);
+  };
   if (changes.has_save_on_stop()) spec_.set_save_on_stop(changes.save_on_stop());
   if (changes.has_autostart()) spec_.set_autostart(changes.autostart());
-  absl::Status written = CheckSaveOnStop(spec_);
-  if (written.ok()) written = WriteSpec(spec_, &row_.spec_json);
-  if (written.ok()) written = co_await Persist();
-  if (written.ok()) co_return written;
-  // Its disks may have changed meanwhile.
+  absl::Status stored = CheckSaveOnStop(spec_);
+  if (stored.ok()) stored = write_alone();
+  if (stored.ok()) stored = co_await Persist();
+  if (stored.ok()) co_return stored;
   spec_.set_save_on_stop(save_on_stop);
   spec_.set_autostart(autostart);
-  (void)WriteSpec(spec_, &row_.spec_json);
-  co_return written;
+  (void)write_alone();
+  co_return stored;
 }
 
 }  // namespace ferry::vm

@@ -1,8 +1,8 @@
 #include "vmmanager/sandbox/vm_inventory.h"
 
-#include <google/protobuf/util/json_util.h>
 #include <spdlog/spdlog.h>
 
+#include <algorithm>
 #include <boost/uuid/random_generator.hpp>
 #include <boost/uuid/uuid_io.hpp>
 #include <chrono>
@@ -31,11 +31,11 @@ Task<absl::Status> VmInventory::Load() {
   if (!rows.ok()) co_return rows.status();
   for (VmRow& row : *rows) {
     v1::VmSpec spec;
-    auto parsed = google::protobuf::util::JsonStringToMessage(row.spec_json, &spec);
+    const absl::Status read = ReadSpec(row.spec_json, &spec);
     auto document = schema::ComputeSystemFromJson(row.document_json);
-    if (!parsed.ok() || !document.ok()) {
+    if (!read.ok() || !document.ok()) {
       spdlog::error("vm {} has an unreadable record and is left alone: {}", row.id,
-                    document.status().ToString());
+                    (read.ok() ? document.status() : read).ToString());
       continue;
     }
     const std::string id = row.id;
@@ -226,7 +226,12 @@ void VmInventory::NoteDeparted(const std::string& id, const std::string& name,
 
 Task<void> VmInventory::Detach() {
   detached_ = true;
-  for (const auto& vm : List()) co_await vm->Detach();
+  using Clock = std::chrono::steady_clock;
+  const Clock::time_point until = Clock::now() + deps_.settings.switch_wait;
+  for (const auto& vm : List()) {
+    const auto left = std::chrono::duration_cast<milliseconds>(until - Clock::now());
+    co_await vm->Detach(std::max(left, milliseconds(0)));
+  }
 }
 
 }  // namespace ferry::vm

@@ -132,7 +132,7 @@ Task<absl::Status> FakeStore::PutCheckpoints(std::vector<CheckpointRow> rows,
   if (before_put_checkpoints) CO_RETURN_IF_ERROR(co_await before_put_checkpoints());
   CO_RETURN_IF_ERROR(TakeFailure());
   KeepCheckpoints(std::move(rows), std::move(vm));
-  if (after_put_checkpoints) co_await after_put_checkpoints();
+  if (after_put_checkpoints) co_return co_await after_put_checkpoints();
   co_return absl::OkStatus();
 }
 

@@ -22,7 +22,7 @@ class FakeStore final : public Store {
   // Runs before checkpoints are written down: to wait there, or to fail.
   std::function<Task<absl::Status>()> before_put_checkpoints;
   // Runs when they are, and nobody knows it yet.
-  std::function<Task<void>()> after_put_checkpoints;
+  std::function<Task<absl::Status>()> after_put_checkpoints;
   // Runs before a VM's row is deleted: to fail.
   std::function<absl::Status(const std::string& id)> before_delete_vm;
   std::vector<JournalRecord>& journal() { return journal_; }

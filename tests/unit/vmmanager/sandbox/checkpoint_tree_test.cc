@@ -136,6 +136,18 @@ TEST(CheckpointTreeTest, AfterAMergeTheVmIsStillOverWhatIsBelow) {
   EXPECT_EQ(a->merges[0].overlay, "/over-a");
 }
 
+// Whoever deleted it got as far as that, and then the VMM died.
+TEST(CheckpointTreeTest, WhatIsMergedAlreadyIsStillOverWhatIsBelow) {
+  CheckpointRecords records = Chain();
+  records["a"].mutable_disks(0)->set_overlay("/over-a-2");
+  const auto again = PlanDeletion("web", records, {"/over-a"}, "b");
+  ASSERT_TRUE(again.ok()) << again.status();
+  EXPECT_TRUE(again->merges.empty());
+  records.erase("b");
+  for (const auto& [name, record] : again->changed) records[name] = record;
+  EXPECT_EQ(BelowOf(records, "/over-a"), "/base");
+}
+
 // Three deep: the topmost is put over another file, which is another generation of it.
 TEST(CheckpointTreeTest, WhatIsPutOverAnotherFileIsKnownToHaveChanged) {
   CheckpointRecords records = Chain();

@@ -87,7 +87,7 @@ TEST_F(VmSharesTest, ADaemonThatStopsWhileAFolderIsLookedAtStartsNothing) {
   Spawn(io_.get_executor(), start(*vm, &started));
   Settle();
   ASSERT_FALSE(started.has_value());
-  Await((*vm)->Detach());
+  Await((*vm)->Detach(milliseconds(0)));
   answered.Set();
   Settle();
   ASSERT_TRUE(started.has_value());

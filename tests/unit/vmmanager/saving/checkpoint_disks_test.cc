@@ -34,7 +34,7 @@ class CheckpointDisksTest : public CheckpointsTest {
   // As a daemon does that stops.
   Pending<bool> BeginToLetGo(UtilityVm& vm) {
     auto let_go = [](UtilityVm* to_leave) -> Task<bool> {
-      co_await to_leave->Detach();
+      co_await to_leave->Detach(milliseconds(5'000));
       co_return true;
     };
     return Begin(let_go(&vm));
@@ -176,13 +176,14 @@ TEST_F(CheckpointDisksTest, ARowAsItWasDoesNotComeAfterOneThatSaysWhereADiskIs) 
   Pending<absl::StatusOr<std::shared_ptr<guest::Process>>> process;
   host_.at_point = [&](const std::string& point) {
     if (point != "CHECKPOINT.merging") return;
-    host_.store.after_put_checkpoints = [&]() -> Task<void> {
-      if (std::exchange(was_there, true)) co_return;
+    host_.store.after_put_checkpoints = [&]() -> Task<absl::Status> {
+      if (std::exchange(was_there, true)) co_return absl::OkStatus();
       // The guest changes, and that is to be written down.
       guest::ProcessSpec spec;
       spec.command = {"sleep"};
       process = Begin((*guest)->CreateProcess(spec));
       co_await Delay(milliseconds(10));
+      co_return absl::OkStatus();
     };
   };
   auto deleting = BeginSwitch();
@@ -329,6 +330,92 @@ TEST_F(CheckpointDisksTest, ADeletionGoesOnWithoutAVmmThatDies) {
   EXPECT_THAT(Names(), IsEmpty());
   EXPECT_EQ(DiskOf(*vm, 0), File("root.qcow2"));
   EXPECT_EQ(DiskOf(*vm, 1), File("data.qcow2"));
+}
+
+// Of a write that failed nobody knows whether it was done.
+TEST_F(CheckpointDisksTest, WhatMayHaveBeenWrittenIsWrittenAgainBeforeTheVmRuns) {
+  auto vm = BootWithDisks();
+  ASSERT_TRUE(Take("a").ok());
+  int puts = 0;
+  host_.at_point = [&](const std::string& point) {
+    if (point != "CHECKPOINT.merging") return;
+    host_.store.before_put_checkpoints = [&]() -> Task<absl::Status> {
+      co_return ++puts == 2 ? absl::ResourceExhaustedError("full") : absl::OkStatus();
+    };
+    host_.store.after_put_checkpoints = [&]() -> Task<absl::Status> {
+      EXPECT_FALSE(Runs(*vm));
+      co_return puts == 1 ? absl::ResourceExhaustedError("full") : absl::OkStatus();
+    };
+  };
+  EXPECT_FALSE(Delete("a").ok());
+  Until([&] { return Runs(*vm); });
+  EXPECT_THAT(Row(vm->id()).spec_json, HasSubstr("data.a.qcow2"));
+}
+
+TEST_F(CheckpointDisksTest, AVmmThatDiesWhileADiskIsWrittenDownLeavesItAsItWas) {
+  auto vm = BootWithDisks();
+  ASSERT_TRUE(Take("a").ok());
+  int puts = 0;
+  host_.at_point = [&](const std::string& point) {
+    if (point != "CHECKPOINT.merging") return;
+    host_.store.before_put_checkpoints = [&]() -> Task<absl::Status> {
+      // Of the last disk: what comes after it would write both down.
+      if (++puts != 2) co_return absl::OkStatus();
+      host_.System(*vm)->Exit(SystemExit::Cause::kCrashed, "killed");
+      co_await Delay(milliseconds(10'000));
+      co_return absl::OkStatus();
+    };
+  };
+  const absl::Status deleted = Delete("a");
+  EXPECT_TRUE(deleted.ok()) << deleted;
+  EXPECT_EQ(puts, 3);
+  EXPECT_EQ(DiskOf(*vm, 0), File("root.qcow2"));
+  EXPECT_THAT(Row(vm->id()).spec_json, Not(HasSubstr("root.a.qcow2")));
+}
+
+// Its VMM says that it is gone some time after it gave no answer.
+TEST_F(CheckpointDisksTest, ADeletionWaitsForTheEndOfAVmmThatGivesNoAnswer) {
+  auto vm = BootWithDisks();
+  ASSERT_TRUE(Take("a").ok());
+  host_.backend.script().FailNext("MergeOverlay", absl::UnavailableError("no answer"));
+  auto deleting = Begin(checkpoints_->Delete(DeletionOf("a")));
+  Settle();
+  host_.System(*vm)->Exit(SystemExit::Cause::kCrashed, "killed");
+  const absl::Status deleted = Finish(deleting);
+  EXPECT_TRUE(deleted.ok()) << deleted;
+  EXPECT_EQ(DiskOf(*vm, 0), File("root.qcow2"));
+}
+
+TEST_F(CheckpointDisksTest, WhoChangesAVmMeanwhileWritesDownNoDiskThatIsNot) {
+  auto vm = BootWithDisks();
+  bool was_there = false;
+  Pending<absl::Status> setting;
+  host_.store.before_put_checkpoints = [&]() -> Task<absl::Status> {
+    if (std::exchange(was_there, true)) co_return absl::OkStatus();
+    v1::SetVmRequest changes;
+    changes.set_autostart(true);
+    setting = Begin(vm->Set(changes));
+    co_await Delay(milliseconds(10));
+    co_return absl::ResourceExhaustedError("full");
+  };
+  EXPECT_FALSE(Take("a").ok());
+  EXPECT_TRUE(Finish(setting).ok());
+  EXPECT_THAT(Row(vm->id()).spec_json, HasSubstr("autostart"));
+  EXPECT_THAT(Row(vm->id()).spec_json, HasSubstr("root.qcow2"));
+}
+
+// It takes as long as the disks do.
+TEST_F(CheckpointDisksTest, WhoStopsItAtOnceDoesNotWaitForFilesThatAreMerged) {
+  auto vm = BootWithDisks();
+  ASSERT_TRUE(Take("a").ok());
+  ASSERT_TRUE(Await(vm->Stop(true, milliseconds(0))).ok());
+  host_.overlays.before_merge = [] { return Delay(milliseconds(3'600'000)); };
+  auto deleting = Begin(checkpoints_->Delete(DeletionOf("a")));
+  Settle();
+  EXPECT_TRUE(Await(vm->Stop(true, milliseconds(0))).ok());
+  EXPECT_EQ(rpc::ReasonOf(Finish(deleting)), "checkpoint_not_deleted");
+  host_.overlays.before_merge = [] { return Delay(milliseconds(0)); };
+  EXPECT_TRUE(Delete("a").ok());
 }
 
 }  // namespace

@@ -458,7 +458,7 @@ TEST_F(SnapshotsTest, ADaemonThatStopsWaitsForNoDisk) {
   host_.backend.script().Block("SaveSnapshot");
   auto saving = Begin(snapshots_->Save(SaveRequest("t")));
   Await(host_.backend.script().WaitBlocked("SaveSnapshot"));
-  Await(vm->Detach());
+  Await(vm->Detach(milliseconds(0)));
   EXPECT_TRUE(absl::IsUnavailable(Finish(saving).status()));
   EXPECT_THAT(Stages(), ElementsAre(state::v1::SNAPSHOT_STAGE_MAKING));
 }
