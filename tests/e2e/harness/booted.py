@@ -58,8 +58,9 @@ def _locked(path):
 
 
 def _make(everything, folder):
-    for former in everything.glob("[0-9a-f]*"):
-        shutil.rmtree(former)
+    for former in everything.iterdir():
+        if former.is_dir():
+            shutil.rmtree(former)
     with tempfile.TemporaryDirectory(dir=everything, prefix="new-") as scratch, Hosts() as hosts:
         host = hosts[0]
         host.start()
