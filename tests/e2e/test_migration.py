@@ -104,6 +104,7 @@ def test_fifty_megabytes_come_back_identical_over_three_migrations(two_hosts, vm
         for _ in range(3):
             # So that buffers are full in both directions, however slow the guest is here.
             client.pace(READER_PACE // 50)
+            client.wait_until_full()
             statistics = host.ctl.migrate(vm, two_hosts.other(host))["statistics"]
             client.pace(READER_PACE)
             in_flight.append([number(statistics, f"unacknowledged_{direction}_bytes")

@@ -54,6 +54,16 @@ class Attached:
                 self._written += count
             view = view[count:]
 
+    def wait_until_full(self, seconds=0.5):
+        """Waits until nothing of what another thread writes has been taken for that long."""
+        deadline = time.monotonic() + 60
+        with self._changed:
+            before = None
+            while before != self._written:
+                assert time.monotonic() < deadline, "it takes what is written all the time"
+                before = self._written
+                self._changed.wait_for(lambda: self._written != before, seconds)
+
     def close_stdin(self):
         self._process.stdin.close()
 

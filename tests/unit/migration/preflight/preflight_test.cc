@@ -144,6 +144,23 @@ TEST_F(PreflightTest, SilentAgentFailsWithinItsTime) {
   EXPECT_FALSE(response.ok());
 }
 
+// After a restore, or a restart of the daemon, its link is not there at once.
+TEST_F(PreflightTest, AnAgentThatIsJustComingBackIsWaitedFor) {
+  auto vm = Boot();
+  guests_.Agent(vm->id()).ConnectTo(
+      [](uint32_t) { return absl::UnavailableError("there is no link yet"); });
+  Settle();
+  v1::PreflightRequest request;
+  request.set_vm("web");
+  request.set_destination("host-b:1");
+  auto checking = Begin(here_.Run(request));
+  Settle();
+  guests_.Connect(*a_.host.System(*vm));
+  const auto response = Finish(checking);
+  ASSERT_TRUE(response.ok()) << response.status();
+  EXPECT_EQ(Find(*response, "agent").result(), v1::PREFLIGHT_RESULT_PASS);
+}
+
 TEST_F(PreflightTest, UnknownVmIsAnError) {
   v1::PreflightRequest request;
   request.set_vm("nobody");
