@@ -18,13 +18,19 @@
 namespace ferry::migration {
 namespace {
 
+// One that comes back just now, after a restore for instance, is waited for.
+Task<absl::StatusOr<std::string>> AskWhenReady(std::shared_ptr<guest::Guest> guest) {
+  CO_RETURN_IF_ERROR(co_await guest->WaitReady());
+  std::string query = "{}";
+  co_return co_await guest->GetProperties(std::move(query));
+}
+
 // A round trip to the guest's agent, in milliseconds.
 Task<absl::StatusOr<double>> AskAgent(std::shared_ptr<guest::Guest> guest, milliseconds limit) {
   if (guest == nullptr) co_return absl::FailedPreconditionError("the VM has no guest");
   const auto asked = std::chrono::steady_clock::now();
-  std::string query = "{}";
   const absl::StatusOr<std::string> answer =
-      co_await WithDeadline(limit, "the guest's agent", guest->GetProperties(std::move(query)));
+      co_await WithDeadline(limit, "the guest's agent", AskWhenReady(std::move(guest)));
   if (!answer.ok()) co_return answer.status();
   const auto taken = std::chrono::steady_clock::now() - asked;
   co_return std::chrono::duration<double, std::milli>(taken).count();
