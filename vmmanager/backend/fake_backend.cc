@@ -52,6 +52,7 @@ FakeComputeSystem::FakeComputeSystem(Executor executor, std::shared_ptr<FakeScri
       events_(executor),
       link_(executor),
       cancel_(executor),
+      ended_(executor),
       transfer_over_(executor) {
   transfer_over_.Set();
 }
@@ -87,6 +88,7 @@ void FakeComputeSystem::Exit(SystemExit::Cause cause, std::string detail) {
   listener_.Reset();
   link_.Close();
   cancel_.Set();
+  ended_.Set();
   Emit({.kind = SystemEvent::Kind::kExited,
         .exit = {cause, std::move(detail), script_->last_words}});
   events_.Close();

@@ -168,6 +168,7 @@ class FakeComputeSystem final : public ComputeSystem {
   std::string unix_path_;
   UniqueFd listener_;
   AsyncEvent cancel_;
+  AsyncEvent ended_;
   AsyncEvent transfer_over_;
   bool exited_ = false;
   bool cancelled_ = false;

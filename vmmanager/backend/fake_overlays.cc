@@ -101,7 +101,7 @@ Task<absl::Status> FakeComputeSystem::MergeOverlay(DiskPlace place, std::string 
   // Whoever waits for a VMM's answer hears of its end at once.
   using asio::experimental::awaitable_operators::operator||;
   if (put) {
-    auto first = co_await (put(true) || cancel_.Wait());
+    auto first = co_await (put(true) || ended_.Wait());
     if (first.index() != 0) co_return absl::UnavailableError("the VMM ended while it merged");
     may = std::get<0>(std::move(first));
   }

@@ -205,10 +205,9 @@ Task<absl::Status> UtilityVm::GoOnInOverlays(std::shared_ptr<CheckpointBeingTake
   if (taking->steps.recorded) *taking->steps.recorded = true;
   Reached("CHECKPOINT.recorded");
   for (const CheckpointDisk& disk : record.disks()) {
-    if (disk.container_id().empty()) continue;
+    if (disk.container_id().empty() || deps_.scratch == nullptr) continue;
     std::string id = disk.container_id();
     std::string file = disk.overlay();
-    if (deps_.scratch == nullptr) continue;
     CO_RETURN_IF_ERROR(co_await deps_.scratch->Put(std::move(id), std::move(file)));
   }
   std::shared_ptr<ComputeSystem> system = system_;
@@ -349,6 +348,7 @@ Task<void> UtilityVm::LeaveCheckpoint(std::shared_ptr<CheckpointBeingTaken> taki
     left = co_await RunOn();
     if (guest_ != nullptr) guest_->RunsAgain();
     if (!left.ok() && system_ != nullptr) NoteStandsStill(left);
+    co_return;
   }
   if (!left.ok()) spdlog::error("vm {}: {}", row_.name, left.ToString());
 }

@@ -39,6 +39,12 @@ class CheckpointDisksTest : public CheckpointsTest {
     };
     return Begin(let_go(&vm));
   }
+  // When a deletion is written down, and nothing is merged yet.
+  void AtMerging(std::function<void()> then) {
+    host_.at_point = [then = std::move(then)](const std::string& point) {
+      if (point == "CHECKPOINT.merging") then();
+    };
+  }
   bool Runs(const UtilityVm& vm) { return host_.System(vm)->Step(); }
 };
 
@@ -174,8 +180,7 @@ TEST_F(CheckpointDisksTest, ARowAsItWasDoesNotComeAfterOneThatSaysWhereADiskIs) 
   ASSERT_TRUE(guest.ok()) << guest.status();
   ASSERT_TRUE(Take("a").ok());
   Pending<absl::StatusOr<std::shared_ptr<guest::Process>>> process;
-  host_.at_point = [&](const std::string& point) {
-    if (point != "CHECKPOINT.merging") return;
+  AtMerging([&] {
     host_.store.after_put_checkpoints = [&]() -> Task<absl::Status> {
       if (std::exchange(was_there, true)) co_return absl::OkStatus();
       // The guest changes, and that is to be written down.
@@ -185,7 +190,7 @@ TEST_F(CheckpointDisksTest, ARowAsItWasDoesNotComeAfterOneThatSaysWhereADiskIs) 
       co_await Delay(milliseconds(10));
       co_return absl::OkStatus();
     };
-  };
+  });
   auto deleting = BeginSwitch();
   Settle();
   EXPECT_TRUE(was_there);
@@ -337,8 +342,7 @@ TEST_F(CheckpointDisksTest, WhatMayHaveBeenWrittenIsWrittenAgainBeforeTheVmRuns)
   auto vm = BootWithDisks();
   ASSERT_TRUE(Take("a").ok());
   int puts = 0;
-  host_.at_point = [&](const std::string& point) {
-    if (point != "CHECKPOINT.merging") return;
+  AtMerging([&] {
     host_.store.before_put_checkpoints = [&]() -> Task<absl::Status> {
       co_return ++puts == 2 ? absl::ResourceExhaustedError("full") : absl::OkStatus();
     };
@@ -346,7 +350,7 @@ TEST_F(CheckpointDisksTest, WhatMayHaveBeenWrittenIsWrittenAgainBeforeTheVmRuns)
       EXPECT_FALSE(Runs(*vm));
       co_return puts == 1 ? absl::ResourceExhaustedError("full") : absl::OkStatus();
     };
-  };
+  });
   EXPECT_FALSE(Delete("a").ok());
   Until([&] { return Runs(*vm); });
   EXPECT_THAT(Row(vm->id()).spec_json, HasSubstr("data.a.qcow2"));
@@ -356,8 +360,7 @@ TEST_F(CheckpointDisksTest, AVmmThatDiesWhileADiskIsWrittenDownLeavesItAsItWas) 
   auto vm = BootWithDisks();
   ASSERT_TRUE(Take("a").ok());
   int puts = 0;
-  host_.at_point = [&](const std::string& point) {
-    if (point != "CHECKPOINT.merging") return;
+  AtMerging([&] {
     host_.store.before_put_checkpoints = [&]() -> Task<absl::Status> {
       // Of the last disk: what comes after it would write both down.
       if (++puts != 2) co_return absl::OkStatus();
@@ -365,7 +368,7 @@ TEST_F(CheckpointDisksTest, AVmmThatDiesWhileADiskIsWrittenDownLeavesItAsItWas) 
       co_await Delay(milliseconds(10'000));
       co_return absl::OkStatus();
     };
-  };
+  });
   const absl::Status deleted = Delete("a");
   EXPECT_TRUE(deleted.ok()) << deleted;
   EXPECT_EQ(puts, 3);
