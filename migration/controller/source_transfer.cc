@@ -19,6 +19,8 @@ namespace {
 
 static_assert(kMaxWorkers < SessionLimits().max_channels);
 constexpr milliseconds kReasonLimit{1'000};
+// Longer than a backend gives a VMM that is to end.
+constexpr milliseconds kEndLimit{20'000};
 
 // HCS's session number: the first four bytes, big-endian, of the id's SHA-256.
 uint32_t SessionNumber(const std::string& session_id) {
@@ -195,8 +197,10 @@ Task<void> SourceSession::AwaitReason() {
   if (system == nullptr || refused_) co_return;
   const schema::PropertyQuery query;
   auto properties = co_await system->GetProperties(query);
-  if (properties.ok() && properties->state != schema::SystemState::kStopped) co_return;
-  (void)co_await WithDeadline(kReasonLimit, "the VM's end", WaitFor(&vm_end_seen_));
+  const bool lives = properties.ok() && !properties->ending &&
+                     properties->state != schema::SystemState::kStopped;
+  if (lives) co_return;
+  (void)co_await WithDeadline(kEndLimit, "the VM's end", WaitFor(&vm_end_seen_));
 }
 
 EndReason SourceSession::WhyFailed(const absl::Status& status) const {

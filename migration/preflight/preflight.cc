@@ -18,22 +18,21 @@
 namespace ferry::migration {
 namespace {
 
-// One that comes back just now, after a restore for instance, is waited for.
-Task<absl::StatusOr<std::string>> AskWhenReady(std::shared_ptr<guest::Guest> guest) {
+// A round trip to the guest's agent, in milliseconds. One that comes back just now, after a restore
+// for instance, is waited for.
+Task<absl::StatusOr<double>> AskWhenReady(std::shared_ptr<guest::Guest> guest) {
   CO_RETURN_IF_ERROR(co_await guest->WaitReady());
-  std::string query = "{}";
-  co_return co_await guest->GetProperties(std::move(query));
-}
-
-// A round trip to the guest's agent, in milliseconds.
-Task<absl::StatusOr<double>> AskAgent(std::shared_ptr<guest::Guest> guest, milliseconds limit) {
-  if (guest == nullptr) co_return absl::FailedPreconditionError("the VM has no guest");
   const auto asked = std::chrono::steady_clock::now();
-  const absl::StatusOr<std::string> answer =
-      co_await WithDeadline(limit, "the guest's agent", AskWhenReady(std::move(guest)));
+  std::string query = "{}";
+  const auto answer = co_await guest->GetProperties(std::move(query));
   if (!answer.ok()) co_return answer.status();
   const auto taken = std::chrono::steady_clock::now() - asked;
   co_return std::chrono::duration<double, std::milli>(taken).count();
+}
+
+Task<absl::StatusOr<double>> AskAgent(std::shared_ptr<guest::Guest> guest, milliseconds limit) {
+  if (guest == nullptr) co_return absl::FailedPreconditionError("the VM has no guest");
+  co_return co_await WithDeadline(limit, "the guest's agent", AskWhenReady(std::move(guest)));
 }
 
 Task<absl::StatusOr<std::vector<std::string>>> AskBlockers(

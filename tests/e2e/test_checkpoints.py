@@ -76,8 +76,6 @@ def test_what_came_after_is_merged_where_it_belongs(host, disks):
     take(host, vm, "b", "--disk-only")
     shell(host, vm, put.format("three", 3))
     assert len(files(host)) == 5
-    refused = host.ctl.run("checkpoint", "delete", vm, "a")
-    assert refused.returncode == REFUSED and "Stop the VM first" in refused.stderr, refused
     host.ctl.ok("checkpoint", "delete", vm, "b")
     assert list(checkpoints(host, vm)) == ["a"] and len(files(host)) == 3
     for i, word in enumerate(("one", "two", "three"), 1):
@@ -100,6 +98,57 @@ def test_what_came_after_is_merged_where_it_belongs(host, disks):
     assert files(host) == ["root.qcow2"] and memory_files(host) == []
     assert shell(host, vm, see.format(2)) == "two"
     host.run(["qemu-img", "check", "-U", "-q", host.folder / "root.qcow2"], check=True)
+
+
+FAR = 100_000  # blocks from where the writer of records is
+
+
+def take_three(host, vm):
+    """Three checkpoints that follow each other, with a word before each and one after."""
+    for i, name in enumerate(("a", "b", "c"), 1):
+        shell(host, vm, PUT.format(f"before-{name}", FAR + i))
+        take(host, vm, name, "--live")
+    shell(host, vm, PUT.format("now", FAR + 4))
+
+
+def words(host, vm):
+    shell(host, vm, "echo 3 > /proc/sys/vm/drop_caches")
+    return [shell(host, vm, SEE.format(FAR + i)) for i in (1, 3, 4)]
+
+
+def test_one_below_others_goes_while_the_vm_writes(host, disks):
+    vm = disks
+    writer = start_writer(host, vm)
+    take_three(host, vm)
+    host.ctl.ok("checkpoint", "delete", vm, "b")
+    assert list(checkpoints(host, vm)) == ["a", "c"] and len(files(host)) == 5
+    host.ctl.ok("checkpoint", "delete", vm, "a")
+    assert list(checkpoints(host, vm)) == ["c"] and len(files(host)) == 3
+    assert host.ctl.state(vm) == "running"
+    await_number(host, vm, number(host, vm, "/tmp/done") + 20)
+    assert words(host, vm) == ["before-a", "before-c", "now"]
+    later = number(host, vm, "/tmp/begun")
+    await_number(host, vm, later)
+    # What is left is right without its VMM, too.
+    host.ctl.ok("stop", "--force", vm)
+    for name in files(host):
+        host.run(["qemu-img", "check", "-q", host.folder / name], check=True)
+    host.ctl.ok("checkpoint", "revert", vm, "c")
+    assert_one_instant(host, vm, writer, later)
+    assert words(host, vm) == ["before-a", "before-c", ""]
+
+
+def test_a_daemon_that_dies_while_one_below_others_goes_ends_it_later(host, disks):
+    vm = disks
+    take_three(host, vm)
+    for point, name in (("CHECKPOINT.merging", "b"), ("CHECKPOINT.merged_below", "a")):
+        host.die_at(point, "checkpoint", "delete", vm, name)
+        wait_for(lambda gone=name: gone not in checkpoints(host, vm), point)
+        assert len(host.processes("qemu-system")) == 1, point
+    assert len(files(host)) == 3
+    assert words(host, vm) == ["before-a", "before-c", "now"]
+    host.ctl.ok("checkpoint", "delete", vm, "c")
+    assert files(host) == ["root.qcow2"]
 
 
 def test_a_paused_vm_stays_paused_and_its_checkpoint_goes(host, disks):

@@ -52,7 +52,15 @@ def set_back(host, vm):
     assert result.returncode == 0, result.stderr
 
 
-def test_it_is_right_after_boot_and_after_a_migration(two_hosts, vm, clock):
+def test_it_is_right_after_a_boot(two_hosts):
+    host = two_hosts[0]
+    host.ctl.create("fresh")
+    host.ctl.start("fresh")
+    with workload.attach(host, "fresh", "clock") as client:
+        Clock(client).assert_close()
+
+
+def test_it_is_right_after_a_migration(two_hosts, vm, clock):
     clock.assert_close()
     host = two_hosts[0]
     for _ in range(2):

@@ -129,7 +129,7 @@ class QemuOverlayTest : public QemuMachineFixture {
                                   std::string format) {
     PlaceDiskFile nothing;
     co_return co_await MergeQemuOverlay(machine, std::move(place), std::move(format),
-                                        std::move(nothing));
+                                        std::move(nothing), nullptr);
   }
 
   static Task<size_t> CountOf(QemuMachine* machine, std::string command) {
@@ -186,6 +186,60 @@ TEST_F(QemuOverlayTest, AMergeBringsAllOfItBelow) {
   ExpectHolds(PathOf("disk1"), "raw", 4, 2);
 }
 
+// The topmost file is written to meanwhile, and after that it lies over the lowest.
+TEST_F(QemuOverlayTest, WhatLiesFurtherBelowIsMergedWhileTheGuestWrites) {
+  MakeOverlayDisk(PathOf("over2"), PathOf("over0"), "qcow2");
+  OnMachine([](QemuOverlayTest* test, Machine machine) -> Task<void> {
+    std::vector<DiskOverlay> both = test->Both();
+    CO_EXPECT_OK(co_await AddQemuOverlays(machine, std::move(both)));
+    CO_EXPECT_OK(co_await test->Write("disk-0-0", 3, 1));
+    std::vector<DiskOverlay> third = {{kFirst, test->PathOf("over2")}};
+    CO_EXPECT_OK(co_await AddQemuOverlays(machine, std::move(third)));
+    CO_EXPECT_OK(co_await test->Write("disk-0-0", 5, 2));
+    const LowerOverlay lower{kFirst, test->PathOf("over0"), test->PathOf("disk0")};
+    CO_EXPECT_OK(co_await MergeLowerQemuOverlay(machine, lower, nullptr));
+    CO_EXPECT_OK(co_await test->Write("disk-0-0", 6, 3));
+    const auto files = co_await ListQemuDiskFiles(machine);
+    CO_EXPECT_OK(files.status());
+    EXPECT_EQ(files->at(kFirst), test->PathOf("over2"));
+    EXPECT_EQ(co_await CountOf(machine.get(), "query-jobs"), 0u);
+  });
+  // What was merged is nobody's any more.
+  std::filesystem::remove(PathOf("over0"));
+  ExpectHolds(PathOf("disk0"), "qcow2", 3, 1);
+  ExpectHolds(PathOf("disk0"), "qcow2", 0, 2);
+  ExpectHolds(PathOf("over2"), "qcow2", 3, 1);
+  ExpectHolds(PathOf("over2"), "qcow2", 5, 2);
+  ExpectHolds(PathOf("over2"), "qcow2", 6, 3);
+}
+
+// A daemon that died has left its job, paused so that it is on its way.
+TEST_F(QemuOverlayTest, AMergeFurtherBelowThatWasLeftIsDoneAgain) {
+  MakeOverlayDisk(PathOf("over2"), PathOf("over0"), "qcow2");
+  OnMachine([](QemuOverlayTest* test, Machine machine) -> Task<void> {
+    std::vector<DiskOverlay> both = test->Both();
+    CO_EXPECT_OK(co_await AddQemuOverlays(machine, std::move(both)));
+    CO_EXPECT_OK(co_await test->Write("disk-0-0", 3, 1));
+    std::vector<DiskOverlay> third = {{kFirst, test->PathOf("over2")}};
+    CO_EXPECT_OK(co_await AddQemuOverlays(machine, std::move(third)));
+    json::object left = {{"job-id", "disk-0-0-lower-merge"},
+                         {"device", "disk-0-0-over2"},
+                         {"top", test->PathOf("over0")},
+                         {"base", test->PathOf("disk0")},
+                         {"speed", 1},
+                         {"auto-dismiss", false}};
+    CO_EXPECT_OK((co_await machine->Command("block-commit", std::move(left))).status());
+    const LowerOverlay lower{kFirst, test->PathOf("over0"), test->PathOf("disk0")};
+    CO_EXPECT_OK(co_await MergeLowerQemuOverlay(machine, lower, nullptr));
+    CO_EXPECT_OK(co_await MergeLowerQemuOverlay(machine, lower, nullptr));
+    EXPECT_EQ(co_await CountOf(machine.get(), "query-jobs"), 0u);
+    // Nothing of what was merged is kept open.
+    EXPECT_EQ((co_await NodeNamesOf(machine.get())).value().size(), 8u);
+  });
+  std::filesystem::remove(PathOf("over0"));
+  ExpectHolds(PathOf("over2"), "qcow2", 3, 1);
+}
+
 // Its images are closed then, which QEMU calls read-only.
 TEST_F(QemuOverlayTest, AfterItsStateWasWrittenBothCanBeDone) {
   OnMachine([](QemuOverlayTest* test, Machine machine) -> Task<void> {
@@ -238,7 +292,7 @@ TEST_F(QemuOverlayTest, AFailedMergeLeavesTheDiskWhereItWas) {
       co_return below ? absl::ResourceExhaustedError("no room for that note") : absl::OkStatus();
     };
     const absl::Status failed =
-        co_await MergeQemuOverlay(machine, kSecond, "raw", std::move(place));
+        co_await MergeQemuOverlay(machine, kSecond, "raw", std::move(place), nullptr);
     EXPECT_TRUE(absl::IsResourceExhausted(failed)) << failed;
     // Neither was told while the guest ran.
     const std::vector<std::pair<bool, std::string>> wanted = {{true, "paused"}, {false, "paused"}};

@@ -135,10 +135,14 @@ class ComputeSystem {
   // there was no answer (DEADLINE_EXCEEDED, UNAVAILABLE) neither may have happened, and the system
   // may stand still: ListDiskFiles() says where the disk is.
   // May be repeated after an error. FAILED_PRECONDITION if there is nothing below.
-  virtual Task<absl::Status> MergeOverlay(DiskPlace disk, std::string format,
-                                          PlaceDiskFile place) = 0;
-  // Which file each writable disk is written to now. Ends what a former call of MergeOverlay() left
-  // on its way, so that it stays true.
+  virtual Task<absl::Status> MergeOverlay(DiskPlace disk, std::string format, PlaceDiskFile place,
+                                          MergeProgress progress) = 0;
+  // The same of a file that lies further below, while the disk goes on in what it has on top: what
+  // lay over it lies over the file under it then, and it is closed. The system runs or is paused.
+  // Until that is done nothing has changed, and it may be repeated: OK if it was done before.
+  virtual Task<absl::Status> MergeLowerOverlay(LowerOverlay lower, MergeProgress progress) = 0;
+  // Which file each writable disk is written to now. Ends what a former call left on its way, so
+  // that it stays true.
   virtual Task<absl::StatusOr<DiskFiles>> ListDiskFiles() = 0;
 
   // Snapshots inside the system's disks. Each call takes as long as the disks do, cannot be

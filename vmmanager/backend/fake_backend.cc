@@ -165,6 +165,7 @@ Task<absl::StatusOr<schema::Properties>> FakeComputeSystem::GetProperties(
   properties.memory_size_in_mb = machine_->memory_mb;
   properties.state_sent = machine_->stage == Stage::kTransferred &&
                           machine_->origin == schema::MigrationOrigin::kSource;
+  properties.ending = script_->ending;
   for (schema::PropertyType type : query.types) {
     if (type == schema::PropertyType::kCompatibilityInfo) {
       properties.compatibility_info = script_->compatibility_info;

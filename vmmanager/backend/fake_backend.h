@@ -43,6 +43,7 @@ class FakeScript {
   std::vector<std::string> migration_blockers;  // why no system can be migrated
   std::string compatibility_info = "fake-1";
   std::string last_words;  // of each system that ends
+  bool ending = false;     // its end is on its way
   // In place of a fake link, for a real agent; outlives the systems. One VM at a time.
   bridge::HostTransport* guest_transport = nullptr;
   // What is in the disks, which outlive their systems; by path.
@@ -96,7 +97,9 @@ class FakeComputeSystem final : public ComputeSystem {
   Task<absl::Status> SaveBehind(const schema::SaveOptions& options, UniqueFd stream,
                                 std::function<void()> on_running) override;
   Task<absl::Status> AddOverlays(std::vector<DiskOverlay> overlays) override;
-  Task<absl::Status> MergeOverlay(DiskPlace disk, std::string format, PlaceDiskFile place) override;
+  Task<absl::Status> MergeOverlay(DiskPlace disk, std::string format, PlaceDiskFile place,
+                                  MergeProgress progress) override;
+  Task<absl::Status> MergeLowerOverlay(LowerOverlay lower, MergeProgress progress) override;
   Task<absl::StatusOr<DiskFiles>> ListDiskFiles() override;
   Task<absl::Status> SaveSnapshot(SnapshotOptions options) override;
   Task<absl::Status> LoadSnapshot(SnapshotOptions options) override;

@@ -11,6 +11,8 @@ namespace ferry::vm {
 
 namespace {
 
+constexpr uint64_t kMergedBytes = 1 << 20;
+
 bool IsThere(schema::SystemState state) {
   return state == schema::SystemState::kRunning || state == schema::SystemState::kPaused;
 }
@@ -81,7 +83,7 @@ Task<absl::Status> FakeComputeSystem::AddOverlays(std::vector<DiskOverlay> overl
 }
 
 Task<absl::Status> FakeComputeSystem::MergeOverlay(DiskPlace place, std::string format,
-                                                   PlaceDiskFile put) {
+                                                   PlaceDiskFile put, MergeProgress progress) {
   if (!IsThere(machine_->state)) co_return WrongState("merge its files");
   const schema::Attachment* before = DiskAt(place);
   if (before == nullptr) {
@@ -93,6 +95,7 @@ Task<absl::Status> FakeComputeSystem::MergeOverlay(DiskPlace place, std::string 
         StrCat("the disk at ", ToText(place), " has no file below ", before->path));
   }
   const std::string file = below->second;
+  if (progress) progress(0, kMergedBytes);
   CO_RETURN_IF_ERROR(co_await script_->Pass("MergeOverlay"));
   if (exited_) co_return WrongState("merge its files");
   const bool ran = machine_->state == schema::SystemState::kRunning;
@@ -116,6 +119,35 @@ Task<absl::Status> FakeComputeSystem::MergeOverlay(DiskPlace place, std::string 
   schema::Attachment& disk = *DiskAt(place);
   disk.path = file;
   disk.format = std::move(format);
+  co_return absl::OkStatus();
+}
+
+Task<absl::Status> FakeComputeSystem::MergeLowerOverlay(LowerOverlay lower,
+                                                        MergeProgress progress) {
+  if (!IsThere(machine_->state)) co_return WrongState("merge its files");
+  const schema::Attachment* disk = DiskAt(lower.disk);
+  if (disk == nullptr) {
+    co_return absl::NotFoundError(StrCat("there is no disk at ", ToText(lower.disk)));
+  }
+  if (progress) progress(0, kMergedBytes);
+  CO_RETURN_IF_ERROR(co_await script_->Pass("MergeLowerOverlay"));
+  if (exited_) co_return WrongState("merge its files");
+  std::map<std::string, std::string>& backing = script_->backing_files;
+  std::string above = disk->path;
+  while (backing.contains(above) && backing[above] != lower.file && backing[above] != lower.below) {
+    above = backing[above];
+  }
+  const bool merged = backing.contains(above) && backing[above] == lower.below;
+  if (merged && above != lower.file) co_return absl::OkStatus();
+  const auto under = backing.find(lower.file);
+  if (merged || !backing.contains(above) || under == backing.end() ||
+      under->second != lower.below) {
+    co_return absl::FailedPreconditionError(StrCat("the disk at ", ToText(lower.disk),
+                                                   " has not got ", lower.file, " over ",
+                                                   lower.below, " below what it is written to"));
+  }
+  backing.erase(under);
+  backing[above] = lower.below;
   co_return absl::OkStatus();
 }
 

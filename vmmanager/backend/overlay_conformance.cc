@@ -48,7 +48,13 @@ Task<absl::Status> MergeAt(Context& context, const char* lun, std::string format
   DiskPlace place = DiskAt(lun);
   PlaceDiskFile nothing;
   co_return co_await context.source->MergeOverlay(std::move(place), std::move(format),
-                                                  std::move(nothing));
+                                                  std::move(nothing), nullptr);
+}
+
+Task<absl::Status> MergeLowerAt(Context& context, const char* lun, std::string file,
+                                std::string below) {
+  LowerOverlay lower{DiskAt(lun), std::move(file), std::move(below)};
+  co_return co_await context.source->MergeLowerOverlay(std::move(lower), nullptr);
 }
 
 Task<std::string> FileAt(Context& context, const char* lun) {
@@ -112,6 +118,43 @@ Task<void> OverlaysLieOnEachOther(Context& context) {
   REQUIRE_OK(co_await MergeAt(context, "0", "qcow2"));
   REQUIRE_OK(co_await MergeAt(context, "0", "qcow2"));
   EXPECT_EQ(co_await FileAt(context, "0"), base);
+}
+
+Task<void> WhatLiesFurtherBelowIsMerged(Context& context) {
+  REQUIRE_OK(co_await MakeWithDisks(context));
+  const std::string base = FileOf(context, "0");
+  const std::string first = FileOf(context, "a");
+  const std::string second = FileOf(context, "b");
+  const std::string third = FileOf(context, "c");
+  REQUIRE_OK(co_await GoOnIn(context, "0", first, base, "qcow2"));
+  REQUIRE_OK(co_await GoOnIn(context, "0", second, first, "qcow2"));
+  REQUIRE_OK(co_await GoOnIn(context, "0", third, second, "qcow2"));
+  REQUIRE_OK(co_await MergeLowerAt(context, "0", first, base));
+  EXPECT_EQ(co_await FileAt(context, "0"), third);
+  EXPECT_EQ(co_await StateOf(*context.source), SystemState::kRunning);
+  // Repeated it does nothing.
+  REQUIRE_OK(co_await MergeLowerAt(context, "0", first, base));
+  REQUIRE_OK(co_await context.source->Pause());
+  REQUIRE_OK(co_await MergeLowerAt(context, "0", second, base));
+  EXPECT_EQ(co_await StateOf(*context.source), SystemState::kPaused);
+  REQUIRE_OK(co_await context.source->Resume());
+  // Nothing is left between them.
+  REQUIRE_OK(co_await MergeAt(context, "0", "qcow2"));
+  EXPECT_EQ(co_await FileAt(context, "0"), base);
+  co_await ExpectRuns(context, *context.source);
+}
+
+Task<void> WhatDoesNotLieBelowIsNotMerged(Context& context) {
+  REQUIRE_OK(co_await MakeWithDisks(context));
+  const std::string base = FileOf(context, "0");
+  const std::string over = FileOf(context, "over");
+  REQUIRE_OK(co_await GoOnIn(context, "0", over, base, "qcow2"));
+  ExpectIs(co_await MergeLowerAt(context, "0", over, base), kWrongOrder, "below");
+  ExpectIs(co_await MergeLowerAt(context, "0", base, FileOf(context, "x")), kWrongOrder, "below");
+  ExpectIs(co_await MergeLowerAt(context, "1", over, base), kWrongOrder, "Scsi/0/1");
+  ExpectIs(co_await MergeLowerAt(context, "7", over, base), absl::StatusCode::kNotFound,
+           "Scsi/0/7");
+  EXPECT_EQ(co_await FileAt(context, "0"), over);
 }
 
 Task<void> WhatOverlaysCannotDoIsRefused(Context& context) {
@@ -200,6 +243,8 @@ constexpr Case kOverlayCases[] = {
     {"DisksGoOnInOverlaysAndComeBack", DisksGoOnInOverlaysAndComeBack},
     {"DisksGoOnInOverlaysOfAPausedSystem", DisksGoOnInOverlaysOfAPausedSystem},
     {"OverlaysLieOnEachOther", OverlaysLieOnEachOther},
+    {"WhatLiesFurtherBelowIsMerged", WhatLiesFurtherBelowIsMerged},
+    {"WhatDoesNotLieBelowIsNotMerged", WhatDoesNotLieBelowIsNotMerged},
     {"WhatOverlaysCannotDoIsRefused", WhatOverlaysCannotDoIsRefused},
     {"AnAdoptedSystemHasItsOverlays", AnAdoptedSystemHasItsOverlays},
     {"ASystemStartedOnAnOverlayIsMerged", ASystemStartedOnAnOverlayIsMerged},

@@ -1,5 +1,6 @@
 #pragma once
 
+#include <cstdint>
 #include <functional>
 #include <map>
 #include <string>
@@ -20,6 +21,17 @@ struct DiskOverlay {
 
 // Writes down where a disk goes on: in the file below, or after all in its overlay.
 using PlaceDiskFile = std::function<Task<absl::Status>(bool below)>;
+
+// A file that lies below what a disk is written to, and the one under it.
+struct LowerOverlay {
+  DiskPlace disk;
+  std::string file;
+  std::string below;
+};
+
+// In bytes, of what there is to be written; what the guest writes meanwhile is added to that. May
+// be empty.
+using MergeProgress = std::function<void(uint64_t done, uint64_t total)>;
 
 // What each disk that the guest can write to is written to now.
 using DiskFiles = std::map<DiskPlace, std::string>;

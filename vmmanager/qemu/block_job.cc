@@ -3,6 +3,7 @@
 #include <spdlog/spdlog.h>
 
 #include <boost/json/array.hpp>
+#include <optional>
 #include <utility>
 
 #include "absl/cleanup/cleanup.h"
@@ -23,6 +24,7 @@ constexpr int kMostOrders = 100;
 constexpr milliseconds kDrainPause{5};
 // A disk that hangs must not keep a VM from being ended by force.
 constexpr milliseconds kEndDeadline{30'000};
+constexpr milliseconds kProgressPause{500};
 
 // The states of one job as QEMU tells them.
 struct JobStates {
@@ -60,18 +62,43 @@ Task<absl::Status> Complete(QemuMachine* machine, std::shared_ptr<JobStates> sta
   co_return absl::OkStatus();
 }
 
+// What QEMU says of a job that is at work, or nothing.
+std::optional<json::object> BlockJobIn(const json::value& answer, const std::string& id) {
+  const json::array* jobs = answer.if_array();
+  for (size_t i = 0; jobs != nullptr && i < jobs->size(); ++i) {
+    const json::object* fields = (*jobs)[i].if_object();
+    if (fields != nullptr && TextAt(*fields, "device") == id) return *fields;
+  }
+  return std::nullopt;
+}
+
+uint64_t BytesAt(const json::object& fields, const char* key) {
+  const json::value* value = fields.if_contains(key);
+  boost::system::error_code error;
+  const uint64_t bytes = value == nullptr ? 0 : value->to_number<uint64_t>(error);
+  return error ? 0 : bytes;
+}
+
+// Until whoever started it has enough of that.
+Task<absl::Status> ShowProgress(QemuMachine* machine, std::string id, MergeProgress progress) {
+  while (true) {
+    co_await Delay(kProgressPause);
+    if (!progress) continue;
+    const auto answer = co_await machine->Command("query-block-jobs");
+    if (!answer.ok()) continue;
+    if (const auto job = BlockJobIn(*answer, id)) {
+      progress(BytesAt(*job, "offset"), BytesAt(*job, "len"));
+    }
+  }
+}
+
 // While the guest stands still nothing new comes, and the job only has to write what was left.
 Task<absl::Status> AwaitSameContent(QemuMachine* machine, std::string id) {
   while (true) {
     CO_ASSIGN_OR_RETURN(const json::value answer, co_await machine->Command("query-block-jobs"));
-    const json::array* jobs = answer.if_array();
-    const json::object* its = nullptr;
-    for (size_t i = 0; jobs != nullptr && i < jobs->size(); ++i) {
-      const json::object* fields = (*jobs)[i].if_object();
-      if (fields != nullptr && TextAt(*fields, "device") == id) its = fields;
-    }
+    const std::optional<json::object> its = BlockJobIn(answer, id);
     // It may fail on what was left, and is kept then.
-    const std::string status = its == nullptr ? "null" : TextAt(*its, "status");
+    const std::string status = its.has_value() ? TextAt(*its, "status") : "null";
     if (status != "ready" && status != "running" && status != "standby") {
       co_return absl::AbortedError("QEMU's job ended before all was merged");
     }
@@ -201,6 +228,28 @@ Task<absl::Status> DriveCommit(QemuMachine* machine, const CommitJob* job,
   co_return ended;
 }
 
+Task<absl::Status> DriveLowerCommit(QemuMachine* machine, const LowerCommitJob* job,
+                                    std::shared_ptr<JobStates> states) {
+  json::object arguments = {
+      {"job-id", job->id}, {"device", job->node},        {"top", job->top},
+      {"base", job->base}, {"backing-file", job->below}, {"auto-dismiss", false}};
+  CO_RETURN_IF_ERROR((co_await machine->Command("block-commit", std::move(arguments))).status());
+  while (states->state != "concluded") {
+    states->changed.Reset();
+    if (states->state == "null") {
+      // Also the last word of a former one of that id.
+      CO_ASSIGN_OR_RETURN(const JobReport now, co_await AskForJob(machine, states->id));
+      if (!now.present) co_return absl::AbortedError("QEMU's job is gone");
+      states->state = now.state;
+      continue;
+    }
+    co_await states->changed.Wait();
+  }
+  CO_ASSIGN_OR_RETURN(const JobReport end, co_await AskForJob(machine, job->id));
+  CO_RETURN_IF_ERROR(co_await DismissJob(machine, job->id));
+  co_return end.error.empty() ? absl::OkStatus() : CommitJobError(end.error);
+}
+
 Task<absl::Status> EndLeft(QemuMachine* machine, std::shared_ptr<JobStates> states) {
   CO_ASSIGN_OR_RETURN(const JobReport left, co_await AskForJob(machine, states->id));
   if (!left.present || left.state == "concluded") co_return absl::OkStatus();
@@ -227,7 +276,22 @@ Task<absl::Status> RunCommitJob(std::shared_ptr<QemuMachine> machine, CommitJob 
   const uint64_t tap =
       machine->AddEventTap([states](const QmpEvent& event) { states->Hear(event); });
   const absl::Cleanup untap = [machine, tap] { machine->RemoveEventTap(tap); };
-  auto first = co_await (DriveCommit(machine.get(), &job, states) || AwaitEndDuringCommit(machine));
+  auto first =
+      co_await (DriveCommit(machine.get(), &job, states) || AwaitEndDuringCommit(machine) ||
+                ShowProgress(machine.get(), job.id, job.progress));
+  if (first.index() == 0) co_return std::get<0>(first);
+  co_return machine->WithLastWords(std::get<1>(first));
+}
+
+Task<absl::Status> RunLowerCommitJob(std::shared_ptr<QemuMachine> machine, LowerCommitJob job) {
+  using asio::experimental::awaitable_operators::operator||;
+  auto states = std::make_shared<JobStates>(machine->host().executor, job.id);
+  const uint64_t tap =
+      machine->AddEventTap([states](const QmpEvent& event) { states->Hear(event); });
+  const absl::Cleanup untap = [machine, tap] { machine->RemoveEventTap(tap); };
+  auto first =
+      co_await (DriveLowerCommit(machine.get(), &job, states) || AwaitEndDuringCommit(machine) ||
+                ShowProgress(machine.get(), job.id, job.progress));
   if (first.index() == 0) co_return std::get<0>(first);
   co_return machine->WithLastWords(std::get<1>(first));
 }

@@ -18,12 +18,27 @@ struct CommitJob {
   std::string node;     // the topmost
   std::string base;     // the file below, as QEMU calls it
   PlaceDiskFile place;  // see ComputeSystem::MergeOverlay
+  MergeProgress progress = nullptr;
+};
+
+// The same job of a file further below; nothing has to stand still for that.
+struct LowerCommitJob {
+  std::string id;
+  std::string node;  // the topmost
+  std::string top;   // what is merged, and what it is merged into, as QEMU calls them
+  std::string base;
+  std::string below;  // that one's path, for the file over `top` to be kept
+  MergeProgress progress = nullptr;
 };
 
 // Begins the job, or takes over the one of that id, which has not ended, and returns when it has:
 // the device is on the file below then, or after an error on what it was. QEMU keeps the job until
 // DismissJob(); after an error it is gone.
 Task<absl::Status> RunCommitJob(std::shared_ptr<QemuMachine> machine, CommitJob job);
+
+// Returns when the job has ended, and is gone. After an error nothing has changed, unless there was
+// no answer.
+Task<absl::Status> RunLowerCommitJob(std::shared_ptr<QemuMachine> machine, LowerCommitJob job);
 
 // Ends the job of that id, if a daemon left one that died, or a call that got no answer: from then
 // on it is known which file the device is on.

@@ -44,6 +44,17 @@ DiskSnapshot SnapshotOf(const json::object& fields) {
   return snapshot;
 }
 
+std::vector<DiskSnapshot> SnapshotsIn(const json::object& image) {
+  std::vector<DiskSnapshot> snapshots;
+  const json::value* all = image.if_contains("snapshots");
+  const json::array* entries = all == nullptr ? nullptr : all->if_array();
+  if (entries == nullptr) return snapshots;
+  for (const json::value& entry : *entries) {
+    if (const json::object* fields = entry.if_object()) snapshots.push_back(SnapshotOf(*fields));
+  }
+  return snapshots;
+}
+
 DiskNode NodeFrom(const json::object& inserted) {
   DiskNode node;
   node.name = TextAt(inserted, "node-name");
@@ -53,16 +64,11 @@ DiskNode NodeFrom(const json::object& inserted) {
   node.read_only = read_only != nullptr && read_only->is_bool() && read_only->get_bool();
   const json::object* image = ObjectAt(inserted, "image");
   if (image == nullptr) return node;
-  if (const json::object* below = ObjectAt(*image, "backing-image")) {
-    node.below = TextAt(*below, "filename");
-  }
-  const json::value* all = image->if_contains("snapshots");
-  const json::array* entries = all == nullptr ? nullptr : all->if_array();
-  if (entries == nullptr) return node;
-  for (const json::value& entry : *entries) {
-    if (const json::object* fields = entry.if_object()) {
-      node.snapshots.push_back(SnapshotOf(*fields));
-    }
+  node.snapshots = SnapshotsIn(*image);
+  // A chain is as long as its user has made it.
+  for (image = ObjectAt(*image, "backing-image"); image != nullptr;
+       image = ObjectAt(*image, "backing-image")) {
+    node.below.push_back({TextAt(*image, "filename"), SnapshotsIn(*image)});
   }
   return node;
 }

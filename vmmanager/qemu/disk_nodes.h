@@ -20,8 +20,13 @@ struct DiskNode {
   std::string driver;  // "qcow2" or "raw"
   std::string file;
   bool read_only = false;
-  std::string below;  // the next file of the chain, as QEMU calls it; empty: there is none
   std::vector<DiskSnapshot> snapshots;  // inside the top file
+  // A file of the chain below the top one.
+  struct Lower {
+    std::string name;  // as QEMU calls it
+    std::vector<DiskSnapshot> snapshots;
+  };
+  std::vector<Lower> below;  // the next one first
 };
 
 // The machine's disks as QEMU has them now, also where a former daemon has put files on top. A disk

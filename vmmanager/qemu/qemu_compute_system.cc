@@ -188,12 +188,20 @@ Task<absl::Status> QemuComputeSystem::AddOverlays(std::vector<DiskOverlay> overl
 }
 
 Task<absl::Status> QemuComputeSystem::MergeOverlay(DiskPlace disk, std::string format,
-                                                   PlaceDiskFile place) {
+                                                   PlaceDiskFile place, MergeProgress progress) {
   std::shared_ptr<Parts> parts = parts_;
   AsyncMutex::Guard lock = co_await parts->jobs.Lock();
   if (parts->migration.active()) co_return NoNewFilesNow();
   co_return co_await MergeQemuOverlay(parts->machine, std::move(disk), std::move(format),
-                                      std::move(place));
+                                      std::move(place), std::move(progress));
+}
+
+Task<absl::Status> QemuComputeSystem::MergeLowerOverlay(LowerOverlay lower,
+                                                        MergeProgress progress) {
+  std::shared_ptr<Parts> parts = parts_;
+  AsyncMutex::Guard lock = co_await parts->jobs.Lock();
+  if (parts->migration.active()) co_return NoNewFilesNow();
+  co_return co_await MergeLowerQemuOverlay(parts->machine, std::move(lower), std::move(progress));
 }
 
 Task<absl::StatusOr<DiskFiles>> QemuComputeSystem::ListDiskFiles() {
@@ -258,6 +266,7 @@ Task<absl::StatusOr<schema::Properties>> QemuComputeSystem::GetProperties(
         static_cast<uint64_t>(std::chrono::duration_cast<milliseconds>(up).count());
     properties.vmm_pid = static_cast<uint64_t>(machine.pid());
     properties.state_sent = parts->migration.state_sent();
+    properties.ending = machine.ending();
   }
   for (const schema::PropertyType type : asked.types) {
     if (type == schema::PropertyType::kCompatibilityInfo) {

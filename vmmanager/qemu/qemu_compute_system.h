@@ -32,7 +32,9 @@ class QemuComputeSystem : public ComputeSystem {
   Task<absl::Status> SaveBehind(const schema::SaveOptions& options, UniqueFd stream,
                                 std::function<void()> on_running) override;
   Task<absl::Status> AddOverlays(std::vector<DiskOverlay> overlays) override;
-  Task<absl::Status> MergeOverlay(DiskPlace disk, std::string format, PlaceDiskFile place) override;
+  Task<absl::Status> MergeOverlay(DiskPlace disk, std::string format, PlaceDiskFile place,
+                                  MergeProgress progress) override;
+  Task<absl::Status> MergeLowerOverlay(LowerOverlay lower, MergeProgress progress) override;
   Task<absl::StatusOr<DiskFiles>> ListDiskFiles() override;
   Task<absl::Status> SaveSnapshot(SnapshotOptions options) override;
   Task<absl::Status> LoadSnapshot(SnapshotOptions options) override;

@@ -125,6 +125,8 @@ class QemuMachine : public std::enable_shared_from_this<QemuMachine> {
   const QemuHost& host() const { return *host_; }
   schema::ComputeSystem& document() { return document_; }
   schema::SystemState state() const { return state_; }
+  // Whether its end is on its way: it was told to, or says nothing any more.
+  bool ending() const { return cause_.has_value() || told_all_.is_set(); }
   void set_state(schema::SystemState state) { state_ = state; }
   void set_observer(MigrationObserver* observer) { observer_ = observer; }
   AsyncQueue<SystemEvent>& events() { return events_; }

@@ -3,6 +3,8 @@
 #include <spdlog/spdlog.h>
 
 #include <boost/json/array.hpp>
+#include <iterator>
+#include <optional>
 #include <set>
 #include <utility>
 
@@ -99,6 +101,7 @@ Task<absl::Status> DropUnusedOf(QemuMachine* machine, std::string stem) {
 }
 
 std::string MergeJobOf(const std::string& stem) { return absl::StrCat(stem, "-merge"); }
+std::string LowerMergeJobOf(const std::string& stem) { return absl::StrCat(stem, "-lower-merge"); }
 
 // Of a merge whose end nobody has seen, the job and the file that was on top are still there.
 // Returns the state of one that has not ended; empty: there is none.
@@ -111,17 +114,40 @@ Task<absl::StatusOr<std::string>> TidyUpMerge(QemuMachine* machine, std::string 
   co_return "";
 }
 
+absl::Status HoldsNoSnapshots(const std::string& file, const std::vector<DiskSnapshot>& snapshots,
+                              const DiskPlace& place) {
+  if (snapshots.empty()) return absl::OkStatus();
+  return absl::FailedPreconditionError(
+      absl::StrCat("the file ", file, " of the disk at ", ToText(place),
+                   " holds snapshots, which would be lost; delete them first"));
+}
+
 absl::Status CheckCanMerge(const DiskNode& top, const DiskPlace& place) {
   if (top.below.empty()) {
     return absl::FailedPreconditionError(
         absl::StrCat("the disk at ", ToText(place), " has no file below ", top.file));
   }
-  if (!top.snapshots.empty()) {
-    return absl::FailedPreconditionError(
-        absl::StrCat("the file ", top.file, " of the disk at ", ToText(place),
-                     " holds snapshots, which would be lost; delete them first"));
+  return HoldsNoSnapshots(top.file, top.snapshots, place);
+}
+
+// Of a disk's chain: the file that is to be merged, and the one under it, as QEMU calls them.
+// nullopt if it is merged already.
+absl::StatusOr<std::optional<std::pair<std::string, std::string>>> FindLower(
+    const DiskNode& top, const LowerOverlay& lower) {
+  bool has_under = false;
+  for (auto file = top.below.begin(); file != top.below.end(); ++file) {
+    has_under = has_under || PathInFileName(file->name) == lower.below;
+    const auto under = std::next(file);
+    const bool is_it = PathInFileName(file->name) == lower.file && under != top.below.end() &&
+                       PathInFileName(under->name) == lower.below;
+    if (!is_it) continue;
+    RETURN_IF_ERROR(HoldsNoSnapshots(lower.file, file->snapshots, lower.disk));
+    return std::make_pair(file->name, under->name);
   }
-  return absl::OkStatus();
+  if (has_under && top.file != lower.file) return std::nullopt;
+  return absl::FailedPreconditionError(absl::StrCat("the disk at ", ToText(lower.disk),
+                                                    " has not got ", lower.file, " over ",
+                                                    lower.below, " below what it is written to"));
 }
 
 }  // namespace
@@ -164,7 +190,8 @@ Task<absl::Status> AddQemuOverlays(std::shared_ptr<QemuMachine> machine,
 }
 
 Task<absl::Status> MergeQemuOverlay(std::shared_ptr<QemuMachine> machine, DiskPlace place,
-                                    std::string format, PlaceDiskFile place_file) {
+                                    std::string format, PlaceDiskFile place_file,
+                                    MergeProgress progress) {
   if (!IsAlive(*machine)) co_return machine->WrongState("merge the files of its disks");
   CO_ASSIGN_OR_RETURN(auto nodes, co_await DiskNodesOf(machine));
   CO_ASSIGN_OR_RETURN(const DiskNode top, NodeAt(nodes, place));
@@ -172,8 +199,9 @@ Task<absl::Status> MergeQemuOverlay(std::shared_ptr<QemuMachine> machine, DiskPl
   CommitJob job;
   job.id = MergeJobOf(stem);
   job.node = top.name;
-  job.base = top.below;
+  if (!top.below.empty()) job.base = top.below.front().name;
   job.place = std::move(place_file);
+  job.progress = std::move(progress);
   const std::string id = job.id;
   CO_ASSIGN_OR_RETURN(const std::string left, co_await TidyUpMerge(machine.get(), stem));
   if (left.empty()) CO_RETURN_IF_ERROR(CheckCanMerge(top, place));
@@ -195,14 +223,45 @@ Task<absl::Status> MergeQemuOverlay(std::shared_ptr<QemuMachine> machine, DiskPl
   co_return absl::OkStatus();
 }
 
+Task<absl::Status> MergeLowerQemuOverlay(std::shared_ptr<QemuMachine> machine, LowerOverlay lower,
+                                         MergeProgress progress) {
+  if (!IsAlive(*machine)) co_return machine->WrongState("merge the files of its disks");
+  CO_ASSIGN_OR_RETURN(auto nodes, co_await DiskNodesOf(machine));
+  CO_RETURN_IF_ERROR(NodeAt(nodes, lower.disk).status());
+  const std::string stem = StemAt(*machine, lower.disk);
+  LowerCommitJob job;
+  job.id = LowerMergeJobOf(stem);
+  job.progress = std::move(progress);
+  // A daemon that died may have left one on its way; it has changed nothing unless it is done.
+  CO_RETURN_IF_ERROR(co_await EndLeftCommitJob(machine, job.id));
+  CO_ASSIGN_OR_RETURN(const JobReport left, co_await AskForJob(machine.get(), job.id));
+  if (left.present) CO_RETURN_IF_ERROR(co_await DismissJob(machine.get(), job.id));
+  CO_ASSIGN_OR_RETURN(nodes, co_await DiskNodesOf(machine));
+  CO_ASSIGN_OR_RETURN(const DiskNode top, NodeAt(nodes, lower.disk));
+  CO_ASSIGN_OR_RETURN(const auto found, FindLower(top, lower));
+  if (found.has_value()) {
+    job.node = top.name;
+    job.top = found->first;
+    job.base = found->second;
+    job.below = lower.below;
+    std::vector<std::string> images = {top.name};
+    CO_RETURN_IF_ERROR(co_await OpenImages(machine.get(), std::move(images)));
+    CO_RETURN_IF_ERROR(co_await RunLowerCommitJob(machine, std::move(job)));
+  }
+  // The file is to be nobody's from here on.
+  co_return co_await DropUnusedOf(machine.get(), stem);
+}
+
 Task<absl::StatusOr<DiskFiles>> ListQemuDiskFiles(std::shared_ptr<QemuMachine> machine) {
   if (!IsAlive(*machine)) co_return machine->WrongState("list the files of its disks");
   for (const auto& [controller, scsi] : machine->document().virtual_machine.devices.scsi) {
     for (const auto& [lun, disk] : scsi.attachments) {
-      std::string id = MergeJobOf(DiskStem(controller, lun, disk));
-      if (!disk.read_only) {
-        CO_RETURN_IF_ERROR(co_await EndLeftCommitJob(machine, std::move(id)));
-      }
+      if (disk.read_only) continue;
+      const std::string stem = DiskStem(controller, lun, disk);
+      std::string topmost = MergeJobOf(stem);
+      std::string lower = LowerMergeJobOf(stem);
+      CO_RETURN_IF_ERROR(co_await EndLeftCommitJob(machine, std::move(topmost)));
+      CO_RETURN_IF_ERROR(co_await EndLeftCommitJob(machine, std::move(lower)));
     }
   }
   CO_ASSIGN_OR_RETURN(const auto nodes, co_await DiskNodesOf(machine));

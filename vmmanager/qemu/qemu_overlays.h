@@ -17,7 +17,10 @@ class QemuMachine;
 Task<absl::Status> AddQemuOverlays(std::shared_ptr<QemuMachine> machine,
                                    std::vector<DiskOverlay> overlays);
 Task<absl::Status> MergeQemuOverlay(std::shared_ptr<QemuMachine> machine, DiskPlace disk,
-                                    std::string format, PlaceDiskFile place_file);
+                                    std::string format, PlaceDiskFile place_file,
+                                    MergeProgress progress);
+Task<absl::Status> MergeLowerQemuOverlay(std::shared_ptr<QemuMachine> machine, LowerOverlay lower,
+                                         MergeProgress progress);
 Task<absl::StatusOr<DiskFiles>> ListQemuDiskFiles(std::shared_ptr<QemuMachine> machine);
 
 }  // namespace ferry::vm

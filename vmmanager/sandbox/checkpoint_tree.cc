@@ -191,6 +191,23 @@ std::string BelowOf(const CheckpointRecords& records, const std::string& vm_file
   return "";
 }
 
+std::vector<std::string> ChainBelow(const CheckpointRecords& records, const std::string& vm_file) {
+  std::map<std::string, std::string> below;
+  for (const auto& [name, record] : records) {
+    for (const state::v1::CheckpointDisk& disk : record.disks()) {
+      below.emplace(disk.file(), disk.below());
+    }
+  }
+  std::vector<std::string> chain;
+  std::string next = BelowOf(records, vm_file);
+  // Records that contradict each other must not make it endless.
+  while (!next.empty() && chain.size() < below.size()) {
+    chain.push_back(next);
+    next = below[next];
+  }
+  return chain;
+}
+
 absl::StatusOr<CheckpointDeletion> PlanDeletion(const std::string& vm_name,
                                                 const CheckpointRecords& records,
                                                 const std::set<std::string>& vm_files,

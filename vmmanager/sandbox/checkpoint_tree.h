@@ -49,6 +49,8 @@ absl::StatusOr<CheckpointDeletion> PlanDeletion(const std::string& vm_name,
 
 // Which checkpoint's file is below a file that the VM goes on in; empty: none's.
 std::string BelowOf(const CheckpointRecords& records, const std::string& vm_file);
+// All checkpoints' files below it, the next one first.
+std::vector<std::string> ChainBelow(const CheckpointRecords& records, const std::string& vm_file);
 
 // The memory of a checkpoint as a file that its VM is saved in, with its disks over the
 // checkpoint's.

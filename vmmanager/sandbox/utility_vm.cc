@@ -314,13 +314,13 @@ Task<absl::Status> UtilityVm::AwaitExit(milliseconds limit) {
 // A VMM that dies leaves whoever talks to it before anybody is told of its end.
 Task<bool> UtilityVm::HasEnded(absl::Status failed) {
   std::shared_ptr<ComputeSystem> system = system_;
-  if (system == nullptr) co_return true;
+  if (system == nullptr) co_return !detached_ && !called_off();
   const schema::PropertyQuery query;
   const auto properties = co_await system->GetProperties(query);
   const bool is_over = properties.ok() && properties->state == schema::SystemState::kStopped;
   if (!is_over && !GotNoAnswer(failed)) co_return false;
   (void)co_await AwaitExit(kEndIsTold);
-  co_return system_ == nullptr;
+  co_return system_ == nullptr && !detached_ && !called_off();
 }
 
 Task<absl::StatusOr<schema::Properties>> UtilityVm::GetProperties(

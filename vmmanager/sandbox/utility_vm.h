@@ -188,7 +188,8 @@ class UtilityVm : public std::enable_shared_from_this<UtilityVm> {
                                                                        CheckpointReturn how);
   // What came after it goes into its files. Returns the record as it was, whose other files are
   // nobody's then.
-  Task<absl::StatusOr<state::v1::CheckpointRecord>> DeleteCheckpoint(std::string name);
+  Task<absl::StatusOr<state::v1::CheckpointRecord>> DeleteCheckpoint(std::string name,
+                                                                     MergeProgress progress);
   // One that a former daemon did not come to the end of: drops it, or goes on deleting it.
   Task<absl::Status> SettleCheckpoint(std::string name);
 
@@ -203,6 +204,8 @@ class UtilityVm : public std::enable_shared_from_this<UtilityVm> {
   // without ending it (the daemon stops). Whoever waits, and every later call, gets UNAVAILABLE.
   // Waits as long as `patience` for a disk that is just changing over, for its guest stands still.
   Task<void> Detach(milliseconds patience);
+  // Whether one is.
+  bool switches() const { return switches_; }
 
   // Takes a stopped VM out of the store; nothing can be done to it any more.
   Task<absl::Status> Remove();
@@ -419,8 +422,13 @@ class UtilityVm : public std::enable_shared_from_this<UtilityVm> {
   Task<absl::Status> UndoCheckpoint(std::string name);
   Task<absl::Status> MergeBackAll(state::v1::CheckpointRecord record);
   Task<absl::Status> DeleteNow(std::string name);
+  // Of what lies below what its disk goes on in, or beside that.
+  Task<absl::Status> MergeBelow(OverlayMerge merge);
+  // Whether its VMM has that disk open, on that file.
+  Task<absl::StatusOr<bool>> HasOpen(state::v1::CheckpointDisk disk, std::string file);
   // Of a disk that goes on in its overlay; what is merged already is passed over.
   Task<absl::Status> MergeBack(state::v1::CheckpointDisk disk);
+  Task<absl::Status> MergeLower(std::shared_ptr<ComputeSystem> system, LowerOverlay lower);
   Task<absl::Status> MergeOffline(std::string overlay);
   Task<absl::Status> MergeOnline(std::shared_ptr<ComputeSystem> system, DiskPlace disk,
                                  std::string format, PlaceDiskFile place);
@@ -483,12 +491,14 @@ class UtilityVm : public std::enable_shared_from_this<UtilityVm> {
   bool switches_ = false;           // a disk of it is just changing over
   // Overlays of disks of which it is not known what is written down.
   std::set<std::string> unwritten_;
+  MergeProgress merge_progress_;             // of a checkpoint that is being deleted
   std::shared_ptr<ComputeSystem> settling_;  // what SettleAdopted() is at
   bool saved_is_unreadable_ = false;         // row_.saved is of a newer ferryd
   bool written_ = false;                     // all of it is in a file that is not whole yet
   size_t orders_to_end_ = 0;                 // stop --force that wait for whoever holds the lock
   AsyncMutex operation_;
   AsyncMutex rows_;      // its row is being written down
+  AsyncMutex settings_;  // what may be changed at any time is
   AsyncEvent exited_;    // the system is gone; changed_ is pulsed too
   AsyncEvent changed_;   // pulsed when phase, hold, freeze or detached_ changed
   bool frozen_ = false;  // a switchover is being decided

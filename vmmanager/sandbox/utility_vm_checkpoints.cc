@@ -378,9 +378,10 @@ Task<absl::Status> UtilityVm::UndoCheckpoint(std::string name) {
   const auto found = checkpoints_.find(name);
   if (found == checkpoints_.end()) co_return absl::OkStatus();
   const CheckpointRecord record = found->second;
+  const bool had_vmm = system_ != nullptr;
   absl::Status merged = co_await MergeBackAll(record);
   // What its end has kept from being merged is merged without it.
-  if (!merged.ok() && co_await HasEnded(merged)) merged = co_await MergeBackAll(record);
+  if (!merged.ok() && had_vmm && co_await HasEnded(merged)) merged = co_await MergeBackAll(record);
   if (!merged.ok()) co_await GoOnAfterMerge();
   CO_RETURN_IF_ERROR(merged);
   std::optional<VmRow> row = Row();

@@ -134,11 +134,24 @@ Task<absl::Status> UtilityVm::MergeOnline(std::shared_ptr<ComputeSystem> system,
   // What is about to change over comes to its end, so that the guest goes on. Detach() waits for
   // that, too.
   const std::function<bool()> stays = [this] { return switches_ || !called_off(); };
-  auto first =
-      co_await (system->MergeOverlay(std::move(disk), std::move(format), std::move(place)) ||
-                AwaitWhile(stays, kAsLongAsItTakes));
+  MergeProgress progress = merge_progress_;
+  auto first = co_await (system->MergeOverlay(std::move(disk), std::move(format), std::move(place),
+                                              std::move(progress)) ||
+                         AwaitWhile(stays, kAsLongAsItTakes));
   switches_ = false;
   Pulse();
+  CO_RETURN_IF_ERROR(CheckHere());
+  if (first.index() != 0) co_return CalledOff("relieved of a checkpoint");
+  co_return std::get<0>(std::move(first));
+}
+
+Task<absl::Status> UtilityVm::MergeLower(std::shared_ptr<ComputeSystem> system,
+                                         LowerOverlay lower) {
+  using asio::experimental::awaitable_operators::operator||;
+  const std::function<bool()> stays = [this] { return !called_off(); };
+  MergeProgress progress = merge_progress_;
+  auto first = co_await (system->MergeLowerOverlay(std::move(lower), std::move(progress)) ||
+                         AwaitWhile(stays, kAsLongAsItTakes));
   CO_RETURN_IF_ERROR(CheckHere());
   if (first.index() != 0) co_return CalledOff("relieved of a checkpoint");
   co_return std::get<0>(std::move(first));
@@ -147,7 +160,10 @@ Task<absl::Status> UtilityVm::MergeOnline(std::shared_ptr<ComputeSystem> system,
 // It takes as long as the disks do, and can be repeated.
 Task<absl::Status> UtilityVm::MergeOffline(std::string overlay) {
   using asio::experimental::awaitable_operators::operator||;
-  const std::function<bool()> stays = [this] { return !called_off(); };
+  // A VM that does not run has nothing to end.
+  const std::function<bool()> stays = [this] {
+    return !called_off() || phase_ == Phase::kStopped || phase_ == Phase::kFailed;
+  };
   auto first =
       co_await (deps_.overlays->Merge(std::move(overlay)) || AwaitWhile(stays, kAsLongAsItTakes));
   CO_RETURN_IF_ERROR(CheckHere());
@@ -192,7 +208,8 @@ Task<absl::Status> UtilityVm::MergeBack(CheckpointDisk disk) {
   co_return co_await PlaceDisk(disk, true);
 }
 
-Task<absl::StatusOr<CheckpointRecord>> UtilityVm::DeleteCheckpoint(std::string name) {
+Task<absl::StatusOr<CheckpointRecord>> UtilityVm::DeleteCheckpoint(std::string name,
+                                                                   MergeProgress progress) {
   auto self = shared_from_this();
   const AsyncMutex::Guard lock = co_await operation_.Lock();
   const auto found = checkpoints_.find(name);
@@ -205,23 +222,14 @@ Task<absl::StatusOr<CheckpointRecord>> UtilityVm::DeleteCheckpoint(std::string n
     CO_RETURN_IF_ERROR(co_await UndoCheckpoint(name));
     co_return record;
   }
-  CO_ASSIGN_OR_RETURN(const CheckpointDeletion plan,
-                      PlanDeletion(row_.name, checkpoints_, FilesInUse(), name));
-  for (const OverlayMerge& merge : plan.merges) {
-    if (merge.is_vms || system_ == nullptr) continue;
-    co_return rpc::ErrorWithReason(
-        absl::StatusCode::kFailedPrecondition,
-        absl::StrCat("checkpoint ", name, " of VM ", row_.name,
-                     " lies below another one, and its files cannot be merged while the VM runs"),
-        "checkpoint_in_use",
-        absl::StrCat("Stop the VM first, or delete the later one: ferryctl checkpoint tree ",
-                     row_.name));
-  }
+  CO_RETURN_IF_ERROR(PlanDeletion(row_.name, checkpoints_, FilesInUse(), name).status());
   CheckpointRecord merging = record;
   merging.set_stage(state::v1::CHECKPOINT_STAGE_MERGING);
   CheckpointRecords changed = {{name, std::move(merging)}};
   if (whole) CO_RETURN_IF_ERROR(co_await PutCheckpoints(std::move(changed)));
   Reached("CHECKPOINT.merging");
+  merge_progress_ = std::move(progress);
+  const absl::Cleanup untold = [this, self] { merge_progress_ = nullptr; };
   const absl::Status deleted = co_await DeleteNow(name);
   CO_RETURN_IF_ERROR(CheckHere());
   if (deleted.ok()) co_return record;
@@ -235,10 +243,46 @@ Task<absl::StatusOr<CheckpointRecord>> UtilityVm::DeleteCheckpoint(std::string n
 }
 
 Task<absl::Status> UtilityVm::DeleteNow(std::string name) {
+  const bool had_vmm = system_ != nullptr;
   absl::Status merged = co_await MergeAll(name);
-  if (!merged.ok() && co_await HasEnded(merged)) merged = co_await MergeAll(name);
+  if (!merged.ok() && had_vmm && co_await HasEnded(merged)) merged = co_await MergeAll(name);
   if (!merged.ok()) co_await GoOnAfterMerge();
   co_return merged;
+}
+
+Task<absl::StatusOr<bool>> UtilityVm::HasOpen(CheckpointDisk disk, std::string file) {
+  std::shared_ptr<ComputeSystem> system = system_;
+  if (system == nullptr) co_return false;
+  CO_ASSIGN_OR_RETURN(const DiskFiles files, co_await system->ListDiskFiles());
+  const auto now = files.find({disk.controller(), disk.lun()});
+  co_return now != files.end() && now->second == file;
+}
+
+Task<absl::Status> UtilityVm::MergeBelow(OverlayMerge merge) {
+  const std::string top = DiskFile(merge.disk);
+  std::vector<std::string> chain = ChainBelow(checkpoints_, top);
+  chain.push_back(top);
+  const auto is_in_chain = [&chain](const std::string& file) {
+    return std::find(chain.begin(), chain.end(), file) != chain.end();
+  };
+  CO_ASSIGN_OR_RETURN(bool open, co_await HasOpen(merge.disk, top));
+  // What other checkpoints go on in is nobody's to write to now.
+  open = open && is_in_chain(merge.overlay);
+  if (open) {
+    LowerOverlay lower{
+        {merge.disk.controller(), merge.disk.lun()}, merge.overlay, merge.disk.file()};
+    CO_RETURN_IF_ERROR(co_await MergeLower(system_, std::move(lower)));
+    Reached("CHECKPOINT.merged_below");
+  } else {
+    CO_RETURN_IF_ERROR(co_await MergeOffline(merge.overlay));
+  }
+  for (const std::string& above : merge.above) {
+    // What is open is put over the file by the VMM.
+    if (open && is_in_chain(above)) continue;
+    CO_RETURN_IF_ERROR(
+        co_await deps_.overlays->PutOver(above, merge.disk.file(), merge.disk.format()));
+  }
+  co_return absl::OkStatus();
 }
 
 Task<absl::Status> UtilityVm::MergeAll(std::string name) {
@@ -264,11 +308,7 @@ Task<absl::Status> UtilityVm::MergeAll(std::string name) {
       CO_RETURN_IF_ERROR(co_await MergeBack(disk));
       continue;
     }
-    CO_RETURN_IF_ERROR(co_await MergeOffline(merge.overlay));
-    for (const std::string& above : merge.above) {
-      CO_RETURN_IF_ERROR(
-          co_await deps_.overlays->PutOver(above, merge.disk.file(), merge.disk.format()));
-    }
+    CO_RETURN_IF_ERROR(co_await MergeBelow(merge));
   }
   Reached("CHECKPOINT.merged");
   CheckpointRecords changed = plan.changed;

@@ -402,6 +402,8 @@ Task<void> UtilityVm::AwaitOperation() {
 
 Task<absl::Status> UtilityVm::Set(v1::SetVmRequest changes) {
   auto self = shared_from_this();
+  // Whoever fails puts back what he found.
+  const AsyncMutex::Guard lock = co_await settings_.Lock();
   CO_RETURN_IF_ERROR(CheckHere());
   CO_RETURN_IF_ERROR(RefuseIfMigrating("changed"));
   const v1::SaveOnStop save_on_stop = spec_.save_on_stop();

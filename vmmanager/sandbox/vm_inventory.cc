@@ -228,7 +228,16 @@ Task<void> VmInventory::Detach() {
   detached_ = true;
   using Clock = std::chrono::steady_clock;
   const Clock::time_point until = Clock::now() + deps_.settings.switch_wait;
+  // None of the others may begin with that while those are waited for.
+  std::vector<std::shared_ptr<UtilityVm>> switching;
   for (const auto& vm : List()) {
+    if (vm->switches()) {
+      switching.push_back(vm);
+    } else {
+      co_await vm->Detach(milliseconds(0));
+    }
+  }
+  for (const auto& vm : switching) {
     const auto left = std::chrono::duration_cast<milliseconds>(until - Clock::now());
     co_await vm->Detach(std::max(left, milliseconds(0)));
   }

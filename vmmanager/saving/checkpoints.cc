@@ -243,9 +243,10 @@ Task<absl::Status> Checkpoints::Delete(v1::DeleteCheckpointRequest request) {
                        absl::StrCat("delete ", request.name())};
   JobWork remove = [this, vm,
                     name = request.name()](std::shared_ptr<Job> job) -> Task<absl::Status> {
-    job->ForbidCancel("what is merged cannot be taken apart again");
     std::string gone = name;
-    CO_ASSIGN_OR_RETURN(const Record record, co_await vm->DeleteCheckpoint(std::move(gone)));
+    MergeProgress progress = ShowMerges(job);
+    CO_ASSIGN_OR_RETURN(const Record record,
+                        co_await vm->DeleteCheckpoint(std::move(gone), std::move(progress)));
     co_await RemoveMemory(record);
     co_return absl::OkStatus();
   };

@@ -50,31 +50,44 @@ struct PumpListener {
   }
 };
 
-// Ends the reading of a pipe on another thread, also while nothing comes.
+// Ends what another thread does with a pipe or socket, also while nothing moves there.
 class PumpBrake {
  public:
-  void Pull() {
-    is_pulled_ = true;
-    if (event_.valid()) ::eventfd_write(event_.get(), 1);
+  // False if it is too late for that.
+  bool Pull() {
+    State expected = State::kFree;
+    const bool pulled = state_.compare_exchange_strong(expected, State::kPulled);
+    if (pulled && event_.valid()) ::eventfd_write(event_.get(), 1);
+    return pulled || expected == State::kPulled;
   }
-  bool is_pulled() const { return is_pulled_; }
+  bool is_pulled() const { return state_ == State::kPulled; }
+  // From here on it cannot be pulled any more; CANCELLED if it is.
+  absl::Status Remove() {
+    State expected = State::kFree;
+    if (state_.compare_exchange_strong(expected, State::kRemoved)) return absl::OkStatus();
+    return expected == State::kPulled ? Cancelled() : absl::OkStatus();
+  }
 
-  // Waits until there is something to read, or nothing will come any more.
-  absl::Status Await(int from) const {
-    pollfd wanted[2] = {{from, POLLIN, 0}, {event_.get(), POLLIN, 0}};
+  // Waits until something can be read (POLLIN) or written (POLLOUT), or never will.
+  absl::Status Await(int file, short events) const {
+    pollfd wanted[2] = {{file, events, 0}, {event_.get(), POLLIN, 0}};
     int ready = -1;
     do {
       ready = ::poll(static_cast<pollfd*>(wanted), 2, -1);
     } while (ready < 0 && errno == EINTR);
-    if (is_pulled_) return absl::CancelledError("it was cancelled");
+    if (is_pulled()) return Cancelled();
     if (ready < 0) return absl::ErrnoToStatus(errno, "cannot await the memory");
     return absl::OkStatus();
   }
 
  private:
+  enum class State { kFree, kPulled, kRemoved };
+
+  static absl::Status Cancelled() { return absl::CancelledError("it was cancelled"); }
+
   // Without one it ends with the next piece.
   const UniqueFd event_{::eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK)};
-  std::atomic<bool> is_pulled_ = false;
+  std::atomic<State> state_ = State::kFree;
 };
 
 namespace {
@@ -105,7 +118,7 @@ class Meter {
 absl::Status CopyAll(int from, SavedFileWriter* to, const PumpBrake& brake, Meter* meter) {
   std::vector<char> buffer(kPipeBytes);
   while (true) {
-    RETURN_IF_ERROR(brake.Await(from));
+    RETURN_IF_ERROR(brake.Await(from, POLLIN));
     const ssize_t count = ::read(from, buffer.data(), buffer.size());
     if (count == 0) return absl::OkStatus();
     if (count < 0 && errno == EINTR) continue;
@@ -131,10 +144,11 @@ absl::StatusOr<UniqueFd> ConnectTo(const std::string& path) {
   return to;
 }
 
-absl::Status SendPiece(int to, std::string_view bytes) {
+absl::Status SendPiece(int to, std::string_view bytes, const PumpBrake& brake) {
   while (!bytes.empty()) {
-    const ssize_t count = ::send(to, bytes.data(), bytes.size(), MSG_NOSIGNAL);
-    if (count < 0 && errno == EINTR) continue;
+    RETURN_IF_ERROR(brake.Await(to, POLLOUT));
+    const ssize_t count = ::send(to, bytes.data(), bytes.size(), MSG_NOSIGNAL | MSG_DONTWAIT);
+    if (count < 0 && (errno == EINTR || errno == EAGAIN)) continue;
     if (count < 0) {
       return absl::AbortedError(
           absl::StrCat("the VMM did not take all of the memory: ", std::strerror(errno)));
@@ -145,12 +159,14 @@ absl::Status SendPiece(int to, std::string_view bytes) {
 }
 
 // The last piece is only sent once all of it is known to be right: what lacks its end is no VM.
-absl::Status SendAll(const std::string& unix_path, SavedFileReader* from, Meter* meter) {
+absl::Status SendAll(const std::string& unix_path, SavedFileReader* from, PumpBrake* brake,
+                     Meter* meter) {
   ASSIGN_OR_RETURN(const UniqueFd to, ConnectTo(unix_path));
   std::string held;
   while (true) {
     ASSIGN_OR_RETURN(const std::string_view piece, from->ReadMemory());
-    RETURN_IF_ERROR(SendPiece(to.get(), held));
+    if (piece.empty()) RETURN_IF_ERROR(brake->Remove());
+    RETURN_IF_ERROR(SendPiece(to.get(), held, *brake));
     meter->Count(held.size());
     if (piece.empty()) break;
     held.assign(piece);
@@ -270,10 +286,16 @@ FileBeingRestored::FileBeingRestored(Executor executor)
     : executor_(executor),
       worker_(executor),
       reader_(std::make_shared<std::unique_ptr<SavedFileReader>>()),
+      brake_(std::make_shared<PumpBrake>()),
       listener_(std::make_shared<PumpListener>()),
       over_(executor) {}
 
 FileBeingRestored::~FileBeingRestored() { listener_->Leave(); }
+
+absl::Status FileBeingRestored::CallOff() {
+  if (brake_->Pull()) return absl::OkStatus();
+  return absl::FailedPreconditionError("all of it is read already");
+}
 
 Task<absl::Status> FileBeingRestored::Open(std::string path, std::string key_file) {
   auto self = shared_from_this();
@@ -297,9 +319,8 @@ void FileBeingRestored::Send(std::string unix_path) {
 
 Task<void> FileBeingRestored::Run(std::shared_ptr<FileBeingRestored> self, std::string unix_path) {
   auto meter = std::make_shared<Meter>(self->listener_, self->executor_, self->on_memory_);
-  Work send = [reader = self->reader_, unix_path = std::move(unix_path), meter] {
-    return SendAll(unix_path, reader->get(), meter.get());
-  };
+  Work send = [reader = self->reader_, unix_path = std::move(unix_path), brake = self->brake_,
+               meter] { return SendAll(unix_path, reader->get(), brake.get(), meter.get()); };
   self->sent_ = co_await self->worker_.Run(kNoHurry, "reading the file", std::move(send));
   self->over_.Set();
 }

@@ -78,6 +78,10 @@ class FileBeingRestored : public std::enable_shared_from_this<FileBeingRestored>
   const std::string& tail() const { return tail_; }
   const SavedFileInfo& info() const { return info_; }
 
+  // Sends no more, so that whoever takes it lacks its end, and Sent() is CANCELLED.
+  // FAILED_PRECONDITION if all of it is on its way.
+  absl::Status CallOff();
+
   // Sends the memory to whoever listens there.
   void Send(std::string unix_path);
   // Returns when all of it was sent and was what it should be. ABORTED if nobody took it.
@@ -89,6 +93,7 @@ class FileBeingRestored : public std::enable_shared_from_this<FileBeingRestored>
   const Executor executor_;
   BlockingWorker worker_;
   std::shared_ptr<std::unique_ptr<SavedFileReader>> reader_;  // the worker's
+  std::shared_ptr<PumpBrake> brake_;                          // the worker looks at it
   std::shared_ptr<PumpListener> listener_;
   OnMemory on_memory_;
   std::string head_;

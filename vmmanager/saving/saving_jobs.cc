@@ -7,7 +7,7 @@
 namespace ferry::vm {
 namespace {
 
-v1::JobProgress OfMemory(const char* phase, uint64_t done, uint64_t total) {
+v1::JobProgress InBytes(const char* phase, uint64_t done, uint64_t total) {
   v1::JobProgress progress;
   progress.set_unit(v1::JOB_UNIT_BYTES);
   progress.set_phase(phase);
@@ -30,10 +30,10 @@ JobDescription DescribeRestore(const UtilityVm& vm, const std::string& file) {
 // Neither keeps the other: the job is over with its work, and the file with that, too.
 void ShowSave(const std::shared_ptr<Job>& job, const std::shared_ptr<FileBeingSaved>& file,
               uint64_t memory_bytes) {
-  job->SetProgress(OfMemory("writing memory", 0, memory_bytes));
+  job->SetProgress(InBytes("writing memory", 0, memory_bytes));
   file->set_on_memory([weak = std::weak_ptr(job), memory_bytes](uint64_t bytes) {
     if (auto told = weak.lock()) {
-      told->SetProgress(OfMemory("writing memory", bytes, memory_bytes));
+      told->SetProgress(InBytes("writing memory", bytes, memory_bytes));
     }
   });
   job->AllowCancel([weak = std::weak_ptr(file)] {
@@ -49,11 +49,21 @@ void ShowAllTaken(Job& job) {
 
 void ShowRestore(const std::shared_ptr<Job>& job, const std::shared_ptr<FileBeingRestored>& file) {
   const uint64_t total = file->info().memory_bytes;
-  job->ForbidCancel("half of a VM is none; stop the VM when it runs");
-  job->SetProgress(OfMemory("reading memory", 0, total));
-  file->set_on_memory([weak = std::weak_ptr(job), total](uint64_t bytes) {
-    if (auto told = weak.lock()) told->SetProgress(OfMemory("reading memory", bytes, total));
+  job->AllowCancel([weak = std::weak_ptr(file)] {
+    auto read = weak.lock();
+    return read ? read->CallOff() : absl::FailedPreconditionError("it is over");
   });
+  job->SetProgress(InBytes("reading memory", 0, total));
+  file->set_on_memory([weak = std::weak_ptr(job), total](uint64_t bytes) {
+    if (auto told = weak.lock()) told->SetProgress(InBytes("reading memory", bytes, total));
+  });
+}
+
+MergeProgress ShowMerges(const std::shared_ptr<Job>& job) {
+  job->ForbidCancel("what is merged cannot be taken apart again");
+  return [weak = std::weak_ptr(job)](uint64_t done, uint64_t total) {
+    if (auto told = weak.lock()) told->SetProgress(InBytes("merging disks", done, total));
+  };
 }
 
 JobRegistry::Verdict JudgeSaves(const VmInventory& vms) {

@@ -3,6 +3,7 @@
 #include <memory>
 #include <string>
 
+#include "vmmanager/backend/overlays.h"
 #include "vmmanager/jobs/job_registry.h"
 #include "vmmanager/sandbox/vm_inventory.h"
 #include "vmmanager/saving/memory_pump.h"
@@ -21,8 +22,11 @@ void ShowSave(const std::shared_ptr<Job>& job, const std::shared_ptr<FileBeingSa
 // All of the memory has come: it cannot be cancelled any more.
 void ShowAllTaken(Job& job);
 
-// The job tells how much was read. Once the file is open.
+// The job tells how much was read, and can be cancelled until all of it is. Once the file is open.
 void ShowRestore(const std::shared_ptr<Job>& job, const std::shared_ptr<FileBeingRestored>& file);
+
+// The job cannot be cancelled. Returns what is to be told how much was merged of a disk.
+MergeProgress ShowMerges(const std::shared_ptr<Job>& job);
 
 // What became of saves and restores during which ferryd ended, by what their VMs are. Once those
 // are adopted; `vms` must outlive it.

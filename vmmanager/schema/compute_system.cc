@@ -292,6 +292,7 @@ std::string ToJson(const Properties& properties) {
   PutUnlessDefault(ferry, "MemorySizeInMB", properties.memory_size_in_mb);
   PutUnlessDefault(ferry, "VmmPid", properties.vmm_pid);
   PutUnlessDefault(ferry, "StateSent", properties.state_sent);
+  PutUnlessDefault(ferry, "Ending", properties.ending);
   if (!properties.migration_blockers.empty()) {
     ferry["MigrationBlockers"] =
         json::array(properties.migration_blockers.begin(), properties.migration_blockers.end());

@@ -152,6 +152,8 @@ struct Properties {
   std::vector<std::string> migration_blockers;
   // Ferry: a migration has sent all of it to another host, and it has not run here since.
   bool state_sent = false;
+  // Ferry: it was told to end, or ends of its own accord, and has not ended yet.
+  bool ending = false;
 };
 
 // JSON text with HCS's names. Parsing refuses unknown or ill-typed members with INVALID_ARGUMENT

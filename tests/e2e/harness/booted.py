@@ -9,10 +9,13 @@ import contextlib
 import fcntl
 import hashlib
 import os
+import pathlib
+import platform
 import shutil
 import tempfile
 
 from .host import Hosts, build_folder
+from .waiting import wait_for
 
 NAME = "vm"
 QEMU = "/usr/bin/qemu-system-x86_64"
@@ -26,6 +29,8 @@ def give(host):
 def run_on(host):
     """Has the VM run on a host that it was given to; its name."""
     host.ctl.ok("start", NAME, "--from", _made() / "vm.ferry")
+    # Unlike a boot, that does not wait for the agent, which needs a moment on a busy machine.
+    wait_for(lambda: host.ctl.exec(NAME, "true").returncode == 0, "the agent does not come back")
     return NAME
 
 
@@ -44,9 +49,12 @@ def _made():
 
 def _inputs():
     """A name that tells apart what it is made with."""
-    files = (build_folder() / "bin/ferryd", build_folder() / "guest/manifest.json", QEMU)
+    here = pathlib.Path(__file__).parent
+    files = (build_folder() / "bin/ferryd", build_folder() / "guest/manifest.json", QEMU,
+             here / "booted.py", here / "ctl.py", here / "host.py")
     seen = [(str(file), status.st_size, status.st_mtime_ns)
             for file in files for status in [os.stat(file)]]
+    seen.append((platform.release(), os.path.exists("/dev/kvm")))
     return hashlib.sha256(repr(seen).encode()).hexdigest()[:16]
 
 

@@ -174,6 +174,21 @@ TEST_F(NotificationsTest, OfAGuestThatShutsDownWhileMemoryMoves) {
   EXPECT_TRUE(Await(vm->Start()).ok());
 }
 
+// A VMM gives up its stream before anybody hears that it has ended.
+TEST_F(NotificationsTest, OfAGuestWhoseEndIsToldAfterTheTransferHasFailed) {
+  const std::string id = MigrateUpTo("Page");
+  auto vm = *a_.host.inventory->Find("web");
+  a_.host.backend.script().ending = true;
+  a_.host.backend.script().FailNext("Page", absl::AbortedError("cancelled"));
+  a_.host.backend.script().Release("Page");
+  Until([&] { return State(a_, id) != v1::SESSION_STATE_TRANSFERRING; });
+  Settle();
+  a_.host.System(*vm)->Exit(vm::SystemExit::Cause::kReset, "the guest reset itself");
+  Wait(a_, id);
+  EXPECT_EQ(Describe(a_, id).outcome(), v1::SESSION_OUTCOME_CANCELLED);
+  EXPECT_EQ(Describe(a_, id).reason(), "guest_reset");
+}
+
 TEST_F(NotificationsTest, OfAGuestThatEndsItselfBeforeTheTransfer) {
   for (const auto& [cause, word] : std::vector<std::pair<vm::SystemExit::Cause, std::string>>{
            {vm::SystemExit::Cause::kShutdown, "guest_shutdown"},

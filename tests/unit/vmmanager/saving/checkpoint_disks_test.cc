@@ -151,7 +151,7 @@ TEST_F(CheckpointDisksTest, WhatTheVmmHasMergedIsWrittenDownBeforeAnythingElse) 
   CheckpointRow row{vm->id(), "a", record.SerializeAsString()};
   ASSERT_TRUE(Await(host_.store.PutCheckpoints({row}, std::nullopt)).ok());
   host_.backend.script().backing_files[File("data.a.qcow2")] = File("data.qcow2");
-  ASSERT_TRUE(Await(host_.System(*vm)->MergeOverlay({"0", "1"}, "qcow2", nullptr)).ok());
+  ASSERT_TRUE(Await(host_.System(*vm)->MergeOverlay({"0", "1"}, "qcow2", nullptr, nullptr)).ok());
   RestartUnsettled();
   EXPECT_EQ(DiskOf(*Found(), 0), File("root.a.qcow2"));
   EXPECT_EQ(DiskOf(*Found(), 1), File("data.qcow2"));

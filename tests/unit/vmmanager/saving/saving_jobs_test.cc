@@ -84,6 +84,27 @@ TEST_F(SavingJobsTest, ASaveThatIsCalledOffLeavesNothingAndTheVmRunsOn) {
   EXPECT_TRUE(Save(vm).ok());
 }
 
+TEST_F(SavingJobsTest, ARestoreThatIsCalledOffLeavesTheVmSaved) {
+  auto vm = Boot();
+  EXPECT_TRUE(host_.System(*vm)->Step(3));
+  ASSERT_TRUE(Save(vm).ok());
+  Pending<absl::Status> cancelling;
+  host_.at_point = [&](const std::string& point) {
+    if (point != "RESTORE.listening") return;
+    EXPECT_TRUE(Newest(v1::JOB_KIND_RESTORE).cancellable());
+    cancelling = Begin(jobs_.CancelJob(Newest(v1::JOB_KIND_RESTORE).id()));
+    Settle();
+  };
+  EXPECT_EQ(Start(vm).status().code(), absl::StatusCode::kCancelled);
+  host_.at_point = [](const std::string&) {};
+  EXPECT_TRUE(Finish(cancelling).ok());
+  EXPECT_EQ(vm->state(), v1::VM_STATE_SAVED);
+  EXPECT_EQ(vm->system(), nullptr);
+  EXPECT_EQ(Newest(v1::JOB_KIND_RESTORE).state(), v1::JOB_STATE_CANCELLED);
+  ASSERT_TRUE(Start(vm).ok());
+  EXPECT_EQ(host_.System(*vm)->counter(), 3u);
+}
+
 TEST_F(SavingJobsTest, ACancelledSaveIsNoReasonToShutDown) {
   auto vm = Boot();
   host_.backend.script().Block("Save");
