@@ -12,6 +12,7 @@
 #include "migration/controller/refusals.h"
 #include "migration/options/initialize_options.h"
 #include "vmmanager/rpc/error_info.h"
+#include "vmmanager/sandbox/checkpoint_moves.h"
 #include "vmmanager/sandbox/host_capacity.h"
 #include "vmmanager/sandbox/incoming_machine.h"
 #include "vmmanager/state/envelope.h"
@@ -76,6 +77,9 @@ Task<absl::Status> DestinationSession::Import(v1::ImportSandboxRequest request) 
   CO_ASSIGN_OR_RETURN(const vm::IncomingMachine machine,
                       co_await vm::FitMachine(plan.vm, deps_.inventory, deps_.digests));
   CO_RETURN_IF_ERROR(Explain(RefuseDifferences(machine.differences), "import", ""));
+  std::string own = deps_.inventory.deps().settings.state_folder;
+  auto checkpoints = co_await vm::FitCheckpoints(plan.vm, std::move(own), &deps_.digests.reads());
+  CO_RETURN_IF_ERROR(Explain(checkpoints.status(), "import", ""));
   v1::VmSpec spec;
   if (!google::protobuf::util::JsonStringToMessage(plan.vm.spec_json(), &spec).ok()) {
     co_return absl::InvalidArgumentError("the config's VM specification cannot be read");
@@ -92,6 +96,7 @@ Task<absl::Status> DestinationSession::Import(v1::ImportSandboxRequest request) 
   }
   CO_ASSIGN_OR_RETURN(vm_,
                       deps_.inventory.AddIncoming(id(), std::move(row), spec, machine.document));
+  vm_->SetCheckpoints(*std::move(checkpoints));
 
   MakeArrivals(plan);
   sealed_plan_ = request.config();

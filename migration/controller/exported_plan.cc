@@ -1,6 +1,10 @@
 #include "migration/controller/exported_plan.h"
 
+#include <utility>
+#include <vector>
+
 #include "bridge/runtime/status_macros.h"
+#include "vmmanager/sandbox/checkpoint_moves.h"
 #include "vmmanager/sandbox/vm_payload.h"
 
 namespace ferry::migration {
@@ -15,6 +19,11 @@ Task<absl::StatusOr<vm::PlanState>> DescribeForExport(const ControllerDeps& deps
   plan.source_journal_id = host->store().journal_id();
   CO_ASSIGN_OR_RETURN(
       plan.vm, co_await vm::DescribeVm(machine, host->inventory.deps().backend, host->digests));
+  vm::CheckpointRecords records = machine->checkpoints();
+  CO_ASSIGN_OR_RETURN(const std::vector<state::v1::CheckpointPayload> checkpoints,
+                      co_await vm::DescribeForMove(std::move(records), machine->FilesInUse(),
+                                                   &host->digests.reads()));
+  plan.vm.mutable_checkpoints()->Add(checkpoints.begin(), checkpoints.end());
   if (host->exports != nullptr) {
     const std::vector<state::v1::ContainerRecord> containers =
         host->exports->Describe(machine->id());

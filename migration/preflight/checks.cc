@@ -130,6 +130,13 @@ v1::PreflightCheck ExplainUnreadablePlan(const absl::Status& status) {
 
 std::vector<v1::PreflightCheck> CheckDestination(const DestinationFacts& facts) {
   std::vector<v1::PreflightCheck> checks = CheckMachine(facts);
+  if (!facts.checkpoints.ok()) {
+    checks.push_back(Failed("checkpoints", std::string(facts.checkpoints.message()),
+                            rpc::NextStepOf(facts.checkpoints)));
+  } else if (facts.vm.checkpoints_size() > 0) {
+    checks.push_back(Passed("checkpoints", absl::StrCat("the destination sees the files of all ",
+                                                        facts.vm.checkpoints_size())));
+  }
   checks.push_back(CheckMemory(facts.memory));
   checks.push_back(
       facts.taken.empty()

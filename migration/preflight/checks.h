@@ -71,6 +71,7 @@ struct DestinationFacts {
   std::string vmm;  // "qemu 7.2.22"
   state::v1::VmPayload vm;
   vm::IncomingMachine machine;
+  absl::Status checkpoints;  // whether it sees the files of those that the VM has
   absl::StatusOr<vm::Capacity> memory;
   std::string taken;  // why the VM's name or id is not free; empty: it is
   std::string other_session;

@@ -14,6 +14,7 @@
 #include "migration/controller/exported_plan.h"
 #include "migration/options/initialize_options.h"
 #include "migration/options/profile.h"
+#include "vmmanager/sandbox/checkpoint_moves.h"
 
 namespace ferry::migration {
 namespace {
@@ -142,6 +143,9 @@ Task<absl::StatusOr<v1::PreflightResponse>> Preflight::RunIncoming(
   facts.certificate = LookAtCertificate(deps_.own_address());
   facts.vmm = absl::StrCat(backend.name, " ", backend.version);
   facts.vm = plan->vm;
+  std::string own = deps_.inventory.deps().settings.state_folder;
+  facts.checkpoints =
+      (co_await vm::FitCheckpoints(plan->vm, std::move(own), &deps_.digests.reads())).status();
   facts.machine = *std::move(machine);
   facts.memory =
       vm::MemoryFor(plan->vm.fingerprint().memory_mb(), plan->vm.vm_id(), deps_.inventory);

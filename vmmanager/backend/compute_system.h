@@ -139,7 +139,8 @@ class ComputeSystem {
                                           MergeProgress progress) = 0;
   // The same of a file that lies further below, while the disk goes on in what it has on top: what
   // lay over it lies over the file under it then, and it is closed. The system runs or is paused.
-  // Until that is done nothing has changed, and it may be repeated: OK if it was done before.
+  // It may be repeated after an error: what was done is not done again. Whether all of it has
+  // reached the disk is for the caller to see.
   virtual Task<absl::Status> MergeLowerOverlay(LowerOverlay lower, MergeProgress progress) = 0;
   // Which file each writable disk is written to now. Ends what a former call left on its way, so
   // that it stays true.

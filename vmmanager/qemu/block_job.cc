@@ -246,6 +246,7 @@ Task<absl::Status> DriveLowerCommit(QemuMachine* machine, const LowerCommitJob* 
     co_await states->changed.Wait();
   }
   CO_ASSIGN_OR_RETURN(const JobReport end, co_await AskForJob(machine, job->id));
+  if (end.state != "concluded") co_return absl::AbortedError("QEMU's job has not ended; try again");
   CO_RETURN_IF_ERROR(co_await DismissJob(machine, job->id));
   co_return end.error.empty() ? absl::OkStatus() : CommitJobError(end.error);
 }

@@ -36,8 +36,8 @@ struct LowerCommitJob {
 // DismissJob(); after an error it is gone.
 Task<absl::Status> RunCommitJob(std::shared_ptr<QemuMachine> machine, CommitJob job);
 
-// Returns when the job has ended, and is gone. After an error nothing has changed, unless there was
-// no answer.
+// Returns when the job has ended, and is gone. After an error the chain may have changed all the
+// same, with the old one still written in the file above.
 Task<absl::Status> RunLowerCommitJob(std::shared_ptr<QemuMachine> machine, LowerCommitJob job);
 
 // Ends the job of that id, if a daemon left one that died, or a call that got no answer: from then

@@ -136,6 +136,21 @@ Task<absl::StatusOr<std::vector<std::string>>> NodeNamesOf(QemuMachine* machine)
   co_return names;
 }
 
+Task<absl::StatusOr<std::string>> NodeOfFile(QemuMachine* machine, std::string file) {
+  json::object flat = {{"flat", true}};
+  CO_ASSIGN_OR_RETURN(const json::value answer,
+                      co_await machine->Command("query-named-block-nodes", std::move(flat)));
+  const json::array* list = answer.if_array();
+  for (size_t i = 0; list != nullptr && i < list->size(); ++i) {
+    const json::object* node = (*list)[i].if_object();
+    if (node == nullptr || PathInFileName(TextAt(*node, "file")) != file) continue;
+    // Below it is one that only reads its bytes.
+    const std::string driver = TextAt(*node, "drv");
+    if (driver == "qcow2" || driver == "raw") co_return TextAt(*node, "node-name");
+  }
+  co_return absl::NotFoundError(absl::StrCat("QEMU does not have ", file, " open"));
+}
+
 std::string FreeNodeName(const std::vector<std::string>& taken, const std::string& stem) {
   for (uint64_t number = 1;; ++number) {
     std::string name = absl::StrCat(stem, kOverlaySuffix, number);

@@ -40,6 +40,9 @@ absl::StatusOr<DiskNode> NodeAt(const std::map<DiskPlace, DiskNode>& nodes, cons
 // The names of all block nodes that QEMU has.
 Task<absl::StatusOr<std::vector<std::string>>> NodeNamesOf(QemuMachine* machine);
 
+// The name of the node that reads that image; NOT_FOUND if it is not open.
+Task<absl::StatusOr<std::string>> NodeOfFile(QemuMachine* machine, std::string file);
+
 // A name that is free, for a file on top of the disk of that stem (see DiskStem).
 std::string FreeNodeName(const std::vector<std::string>& taken, const std::string& stem);
 

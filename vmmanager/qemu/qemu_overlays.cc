@@ -4,7 +4,6 @@
 
 #include <boost/json/array.hpp>
 #include <iterator>
-#include <optional>
 #include <set>
 #include <utility>
 
@@ -130,21 +129,27 @@ absl::Status CheckCanMerge(const DiskNode& top, const DiskPlace& place) {
   return HoldsNoSnapshots(top.file, top.snapshots, place);
 }
 
-// Of a disk's chain: the file that is to be merged, and the one under it, as QEMU calls them.
-// nullopt if it is merged already.
-absl::StatusOr<std::optional<std::pair<std::string, std::string>>> FindLower(
-    const DiskNode& top, const LowerOverlay& lower) {
-  bool has_under = false;
+// Of a disk's chain, as QEMU calls them.
+struct LowerFiles {
+  std::string above;   // the path of what lies, or is to lie, over the file below
+  std::string merged;  // what is to be merged; empty: it is merged already
+  std::string below;
+};
+
+absl::StatusOr<LowerFiles> FindLower(const DiskNode& top, const LowerOverlay& lower) {
+  std::string above = top.file;
   for (auto file = top.below.begin(); file != top.below.end(); ++file) {
-    has_under = has_under || PathInFileName(file->name) == lower.below;
+    const std::string path = PathInFileName(file->name);
+    if (path == lower.below && above != lower.file) return LowerFiles{above, "", file->name};
     const auto under = std::next(file);
-    const bool is_it = PathInFileName(file->name) == lower.file && under != top.below.end() &&
+    const bool is_it = path == lower.file && under != top.below.end() &&
                        PathInFileName(under->name) == lower.below;
-    if (!is_it) continue;
-    RETURN_IF_ERROR(HoldsNoSnapshots(lower.file, file->snapshots, lower.disk));
-    return std::make_pair(file->name, under->name);
+    if (is_it) {
+      RETURN_IF_ERROR(HoldsNoSnapshots(lower.file, file->snapshots, lower.disk));
+      return LowerFiles{above, file->name, under->name};
+    }
+    above = path;
   }
-  if (has_under && top.file != lower.file) return std::nullopt;
   return absl::FailedPreconditionError(absl::StrCat("the disk at ", ToText(lower.disk),
                                                     " has not got ", lower.file, " over ",
                                                     lower.below, " below what it is written to"));
@@ -239,14 +244,22 @@ Task<absl::Status> MergeLowerQemuOverlay(std::shared_ptr<QemuMachine> machine, L
   CO_ASSIGN_OR_RETURN(nodes, co_await DiskNodesOf(machine));
   CO_ASSIGN_OR_RETURN(const DiskNode top, NodeAt(nodes, lower.disk));
   CO_ASSIGN_OR_RETURN(const auto found, FindLower(top, lower));
-  if (found.has_value()) {
+  std::vector<std::string> images = {top.name};
+  CO_RETURN_IF_ERROR(co_await OpenImages(machine.get(), std::move(images)));
+  if (!found.merged.empty()) {
     job.node = top.name;
-    job.top = found->first;
-    job.base = found->second;
+    job.top = found.merged;
+    job.base = found.below;
     job.below = lower.below;
-    std::vector<std::string> images = {top.name};
-    CO_RETURN_IF_ERROR(co_await OpenImages(machine.get(), std::move(images)));
     CO_RETURN_IF_ERROR(co_await RunLowerCommitJob(machine, std::move(job)));
+  } else {
+    // QEMU's job changes over first, and then writes that into the file above; if only that fails
+    // the job has failed.
+    CO_ASSIGN_OR_RETURN(std::string above, co_await NodeOfFile(machine.get(), found.above));
+    json::object name = {
+        {"device", top.name}, {"image-node-name", std::move(above)}, {"backing-file", lower.below}};
+    CO_RETURN_IF_ERROR(
+        (co_await machine->Command("change-backing-file", std::move(name))).status());
   }
   // The file is to be nobody's from here on.
   co_return co_await DropUnusedOf(machine.get(), stem);

@@ -32,21 +32,6 @@ absl::Status Refused(const CheckpointScene& scene, const std::string& why,
       next_step);
 }
 
-absl::Status CheckName(const std::string& name) {
-  const auto fits = [](char c) {
-    return absl::ascii_isalnum(static_cast<unsigned char>(c)) || c == '.' || c == '_' || c == '-';
-  };
-  const bool begins = !name.empty() && absl::ascii_isalnum(static_cast<unsigned char>(name[0]));
-  if (begins && name.size() <= kMaxName && std::all_of(name.begin(), name.end(), fits)) {
-    return absl::OkStatus();
-  }
-  return rpc::ErrorWithReason(
-      absl::StatusCode::kInvalidArgument,
-      absl::StrCat("'", absl::CHexEscape(name.substr(0, kMaxName)),
-                   "' cannot be the name of a checkpoint"),
-      "bad_name", "Use letters, digits, '.', '_' and '-', at most 64, first a letter or digit.");
-}
-
 absl::Status CheckHostFile(const std::string& what, const std::string& file) {
   if (file.empty() || file[0] == '/') return absl::OkStatus();
   return Contradiction(absl::StrCat(what, " must be an absolute path on the VM's host"));
@@ -145,8 +130,23 @@ CheckpointDisk PlanDisk(const CheckpointScene& scene, const v1::CreateCheckpoint
 
 }  // namespace
 
+absl::Status CheckCheckpointName(const std::string& name) {
+  const auto fits = [](char c) {
+    return absl::ascii_isalnum(static_cast<unsigned char>(c)) || c == '.' || c == '_' || c == '-';
+  };
+  const bool begins = !name.empty() && absl::ascii_isalnum(static_cast<unsigned char>(name[0]));
+  if (begins && name.size() <= kMaxName && std::all_of(name.begin(), name.end(), fits)) {
+    return absl::OkStatus();
+  }
+  return rpc::ErrorWithReason(
+      absl::StatusCode::kInvalidArgument,
+      absl::StrCat("'", absl::CHexEscape(name.substr(0, kMaxName)),
+                   "' cannot be the name of a checkpoint"),
+      "bad_name", "Use letters, digits, '.', '_' and '-', at most 64, first a letter or digit.");
+}
+
 absl::Status CheckRequest(const v1::CreateCheckpointRequest& request) {
-  RETURN_IF_ERROR(CheckName(request.name()));
+  RETURN_IF_ERROR(CheckCheckpointName(request.name()));
   if (request.disk_only() && request.memory_only()) {
     return Contradiction("disk_only and memory_only exclude each other");
   }

@@ -19,6 +19,9 @@ struct CheckpointScene {
   const CheckpointRecords& records;
 };
 
+// INVALID_ARGUMENT if a checkpoint cannot be called that.
+absl::Status CheckCheckpointName(const std::string& name);
+
 // INVALID_ARGUMENT if the request contradicts itself.
 absl::Status CheckRequest(const v1::CreateCheckpointRequest& request);
 

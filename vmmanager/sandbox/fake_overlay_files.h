@@ -34,6 +34,10 @@ class FakeOverlayFiles final : public OverlayFiles {
     files[overlay] = below;
     co_return absl::OkStatus();
   }
+  Task<absl::Status> CheckLiesOver(std::string overlay, std::string) override {
+    checked.insert(overlay);
+    co_return lies_elsewhere;
+  }
   Task<absl::Status> Remove(std::string file) override {
     files.erase(file);
     co_return absl::OkStatus();
@@ -45,6 +49,8 @@ class FakeOverlayFiles final : public OverlayFiles {
 
   std::map<std::string, std::string> files;  // and what each is over
   std::set<std::string> merged;
+  std::set<std::string> checked;
+  absl::Status lies_elsewhere;  // what is said of those
   absl::Status fails;
   std::function<Task<void>()> before_merge;
 };

@@ -27,11 +27,15 @@ class OverlayFiles {
   // ALREADY_EXISTS if the name is taken.
   virtual Task<absl::Status> Make(OverlayWish wish) = 0;
   // Writes what is in an overlay into the file below it; that may be repeated. The overlay is of no
-  // use afterwards. OK if there is none: then that was done.
+  // use afterwards. NOT_FOUND if it is not there, be it because its storage is not: nobody removes
+  // one before it is written down that it was merged.
   virtual Task<absl::Status> Merge(std::string overlay) = 0;
   // The overlay goes on over another file, which has the same content as the former one.
   virtual Task<absl::Status> PutOver(std::string overlay, std::string below,
                                      std::string format) = 0;
+  // Brings an overlay to the disk that may be in use. ABORTED unless it says there that it lies
+  // over that file.
+  virtual Task<absl::Status> CheckLiesOver(std::string overlay, std::string below) = 0;
   // Fine if it is not there.
   virtual Task<absl::Status> Remove(std::string file) = 0;
   // The same of one that may be somebody else's file: only what Make(wish) may have left goes.

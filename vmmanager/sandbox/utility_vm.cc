@@ -41,6 +41,7 @@ UtilityVm::UtilityVm(SandboxDeps deps, VmRow row, v1::VmSpec spec, schema::Compu
       document_(std::move(document)),
       operation_(deps.executor),
       rows_(deps.executor),
+      settings_(deps.executor),
       exited_(deps.executor),
       changed_(deps.executor) {
   exited_.Set();

@@ -88,8 +88,8 @@ class UtilityVm : public std::enable_shared_from_this<UtilityVm> {
   absl::Status CheckHere() const;
   // FAILED_PRECONDITION "arrival_not_recorded" between RunIncoming or MarkLost, and NoteArrived.
   absl::Status CheckArrived(const std::string& operation) const;
-  // FAILED_PRECONDITION "vm_stays" if it was made to stay on this host, "vm_has_snapshots" or
-  // "vm_has_checkpoints" if what is known of those would stay behind.
+  // FAILED_PRECONDITION "vm_stays" if it was made to stay on this host, "vm_has_snapshots" if what
+  // is known of those would stay behind, "vm_has_checkpoints" if files of those would.
   absl::Status CheckMayLeave() const;
   // FAILED_PRECONDITION that names its state and why it is in it.
   absl::Status Refuse(const std::string& operation) const;
@@ -251,7 +251,10 @@ class UtilityVm : public std::enable_shared_from_this<UtilityVm> {
 
   // It is the session's from here on, until RunIncoming or Discard; the source runs it meanwhile.
   void ExpectMigration(const std::string& session_id) { incoming_session_ = session_id; }
+  // Before that: those that come with it. They are written down with it.
+  void SetCheckpoints(CheckpointRecords records) { checkpoints_ = std::move(records); }
   // Before that: where this host has a disk of the machine. NOT_FOUND if there is no such disk.
+  // FAILED_PRECONDITION if it is part of a checkpoint, whose files name each other by their paths.
   absl::Status BindDisk(DiskSlot slot, const std::string& path);
   // Makes the system ready to receive. The VM is INCOMING until RunIncoming or Discard.
   Task<absl::Status> PrepareIncoming(const schema::MigrationInitializeOptions& options,
@@ -424,8 +427,10 @@ class UtilityVm : public std::enable_shared_from_this<UtilityVm> {
   Task<absl::Status> DeleteNow(std::string name);
   // Of what lies below what its disk goes on in, or beside that.
   Task<absl::Status> MergeBelow(OverlayMerge merge);
-  // Whether its VMM has that disk open, on that file.
-  Task<absl::StatusOr<bool>> HasOpen(state::v1::CheckpointDisk disk, std::string file);
+  // Whether the VMM has that file as a disk of its. FAILED_PRECONDITION if it has another one in
+  // its place.
+  Task<absl::StatusOr<bool>> HasOpen(std::shared_ptr<ComputeSystem> system,
+                                     state::v1::CheckpointDisk disk, std::string file);
   // Of a disk that goes on in its overlay; what is merged already is passed over.
   Task<absl::Status> MergeBack(state::v1::CheckpointDisk disk);
   Task<absl::Status> MergeLower(std::shared_ptr<ComputeSystem> system, LowerOverlay lower);

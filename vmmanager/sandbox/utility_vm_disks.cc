@@ -1,4 +1,6 @@
 // Disks that come and go while the VM runs.
+#include <algorithm>
+
 #include "absl/strings/numbers.h"
 #include "absl/strings/str_cat.h"
 #include "bridge/runtime/status_macros.h"
@@ -96,7 +98,19 @@ absl::Status UtilityVm::BindDisk(DiskSlot slot, const std::string& path) {
     return absl::NotFoundError(
         absl::StrCat("VM ", row_.name, " has no disk at Scsi/", slot.controller, "/", slot.lun));
   }
-  controller->second.attachments[lun].path = path;
+  schema::Attachment& disk = controller->second.attachments[lun];
+  for (const auto& [name, record] : checkpoints_) {
+    const bool is_part = std::any_of(
+        record.disks().begin(), record.disks().end(),
+        [&disk](const auto& its) { return disk.path == its.file() || disk.path == its.overlay(); });
+    if (!is_part) continue;
+    return rpc::ErrorWithReason(
+        absl::StatusCode::kFailedPrecondition,
+        absl::StrCat("the disk ", disk.path, " of VM ", row_.name, " is part of its checkpoint ",
+                     name, ", so it must have that path on both hosts"),
+        "vm_has_checkpoints", "Put it there, or delete the checkpoint at the source.");
+  }
+  disk.path = path;
   row_.document_json = schema::ToJson(document_);
   return absl::OkStatus();
 }

@@ -4,6 +4,7 @@
 #include "absl/strings/str_cat.h"
 #include "bridge/runtime/status_macros.h"
 #include "vmmanager/rpc/error_info.h"
+#include "vmmanager/sandbox/checkpoint_moves.h"
 #include "vmmanager/sandbox/disk_lock.h"
 #include "vmmanager/sandbox/utility_vm.h"
 
@@ -29,9 +30,10 @@ absl::Status UtilityVm::OpenMigration(const std::string& session_id,
 }
 
 absl::Status UtilityVm::CheckMayLeave() const {
-  const std::string left = "what this host knows of them would stay behind";
-  RETURN_IF_ERROR(CheckHasNoSnapshots("migrated", left));
-  RETURN_IF_ERROR(CheckHasNoCheckpoints("migrated", left));
+  RETURN_IF_ERROR(
+      CheckHasNoSnapshots("migrated", "what this host knows of them would stay behind"));
+  RETURN_IF_ERROR(CheckCheckpointsRest("migrated"));
+  RETURN_IF_ERROR(CheckCheckpointsMayMove(row_.name, checkpoints_));
   if (!spec_.stays()) return absl::OkStatus();
   std::string why;
   if (!spec_.shares().empty()) {
@@ -165,7 +167,9 @@ Task<absl::Status> UtilityVm::PrepareIncoming(const schema::MigrationInitializeO
   start.destination_migration_options = options;
   CO_RETURN_IF_ERROR(co_await system_->Start(start, &endpoint));
   row_.adoption_record = system_->adoption_record();
-  co_return co_await Persist();
+  if (checkpoints_.empty()) co_return co_await Persist();
+  CheckpointRecords carried = checkpoints_;
+  co_return co_await PutCheckpoints(std::move(carried));
 }
 
 absl::Status UtilityVm::RestoreGuest(const guest::GuestState& state) {

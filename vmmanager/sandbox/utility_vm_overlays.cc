@@ -250,37 +250,49 @@ Task<absl::Status> UtilityVm::DeleteNow(std::string name) {
   co_return merged;
 }
 
-Task<absl::StatusOr<bool>> UtilityVm::HasOpen(CheckpointDisk disk, std::string file) {
-  std::shared_ptr<ComputeSystem> system = system_;
+Task<absl::StatusOr<bool>> UtilityVm::HasOpen(std::shared_ptr<ComputeSystem> system,
+                                              CheckpointDisk disk, std::string file) {
   if (system == nullptr) co_return false;
   CO_ASSIGN_OR_RETURN(const DiskFiles files, co_await system->ListDiskFiles());
   const auto now = files.find({disk.controller(), disk.lun()});
-  co_return now != files.end() && now->second == file;
+  if (now != files.end() && now->second == file) co_return true;
+  const bool elsewhere = std::any_of(files.begin(), files.end(),
+                                     [&file](const auto& each) { return each.second == file; });
+  // Scratch disks come and go, and their places are given anew; the VM's own stay.
+  if (!elsewhere && !disk.container_id().empty()) co_return false;
+  co_return absl::FailedPreconditionError(
+      absl::StrCat("its VMM does not have ", file, " as the disk ", disk.name()));
 }
 
 Task<absl::Status> UtilityVm::MergeBelow(OverlayMerge merge) {
+  std::shared_ptr<ComputeSystem> system = system_;
   const std::string top = DiskFile(merge.disk);
   std::vector<std::string> chain = ChainBelow(checkpoints_, top);
   chain.push_back(top);
   const auto is_in_chain = [&chain](const std::string& file) {
     return std::find(chain.begin(), chain.end(), file) != chain.end();
   };
-  CO_ASSIGN_OR_RETURN(bool open, co_await HasOpen(merge.disk, top));
+  CO_ASSIGN_OR_RETURN(bool open, co_await HasOpen(system, merge.disk, top));
   // What other checkpoints go on in is nobody's to write to now.
   open = open && is_in_chain(merge.overlay);
   if (open) {
     LowerOverlay lower{
         {merge.disk.controller(), merge.disk.lun()}, merge.overlay, merge.disk.file()};
-    CO_RETURN_IF_ERROR(co_await MergeLower(system_, std::move(lower)));
+    CO_RETURN_IF_ERROR(co_await MergeLower(std::move(system), std::move(lower)));
     Reached("CHECKPOINT.merged_below");
   } else {
     CO_RETURN_IF_ERROR(co_await MergeOffline(merge.overlay));
   }
   for (const std::string& above : merge.above) {
-    // What is open is put over the file by the VMM.
-    if (open && is_in_chain(above)) continue;
-    CO_RETURN_IF_ERROR(
-        co_await deps_.overlays->PutOver(above, merge.disk.file(), merge.disk.format()));
+    // What is open was put over the file by the VMM. It may have failed to write that down, or not
+    // have brought it to the disk, and what was merged is about to be removed.
+    absl::Status over;
+    if (open && is_in_chain(above)) {
+      over = co_await deps_.overlays->CheckLiesOver(above, merge.disk.file());
+    } else {
+      over = co_await deps_.overlays->PutOver(above, merge.disk.file(), merge.disk.format());
+    }
+    CO_RETURN_IF_ERROR(over);
   }
   co_return absl::OkStatus();
 }
@@ -343,6 +355,9 @@ Task<absl::Status> UtilityVm::SettleCheckpoint(std::string name) {
   if (found == checkpoints_.end()) co_return absl::OkStatus();
   // This daemon is just taking it.
   if (writes_checkpoint_) co_return absl::OkStatus();
+  // Another host's copy may have the files.
+  CO_RETURN_IF_ERROR(RefuseIfMigrating("relieved of a checkpoint"));
+  CO_RETURN_IF_ERROR(CheckArrived("relieved of a checkpoint"));
   const state::v1::CheckpointStage stage = found->second.stage();
   if (stage == state::v1::CHECKPOINT_STAGE_MAKING) co_return co_await UndoCheckpoint(name);
   if (stage == state::v1::CHECKPOINT_STAGE_MERGING) co_return co_await DeleteNow(name);

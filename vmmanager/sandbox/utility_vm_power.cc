@@ -108,6 +108,10 @@ Task<void> UtilityVm::EndSystem() {
 
 Task<absl::Status> UtilityVm::Stop(bool force, milliseconds timeout) {
   auto self = shared_from_this();
+  // While its files are merged there is nothing to end, and nobody can start it.
+  const bool stands = phase_ == Phase::kStopped || phase_ == Phase::kFailed;
+  const bool merges = stands && system_ == nullptr && !UnsettledCheckpoint(checkpoints_).empty();
+  if (merges) co_return CheckHere();
   // Its disk may hang, and whoever holds the lock with it.
   std::optional<Counted> order;
   if (force) order.emplace(&orders_to_end_);

@@ -160,9 +160,7 @@ Task<absl::Status> QemuImgOverlays::Make(OverlayWish wish) {
 
 Task<absl::Status> QemuImgOverlays::Merge(std::string overlay) {
   FileWork look = [overlay] { return IsThere(overlay); };
-  const absl::Status there = co_await files_.Run(kOverlayLimit, "merging a disk", std::move(look));
-  if (absl::IsNotFound(there)) co_return absl::OkStatus();
-  CO_RETURN_IF_ERROR(there);
+  CO_RETURN_IF_ERROR(co_await files_.Run(kOverlayLimit, "merging a disk", std::move(look)));
   std::vector<std::string> commit = {"commit", "-q", "-d", "-f", "qcow2", "--", overlay};
   co_return co_await Run(std::move(commit));
 }
@@ -172,6 +170,19 @@ Task<absl::Status> QemuImgOverlays::PutOver(std::string overlay, std::string bel
   std::vector<std::string> rebase = {"rebase", "-q", "-u",  "-f", "qcow2", "-F",
                                      format,   "-b", below, "--", overlay};
   co_return co_await Run(std::move(rebase));
+}
+
+Task<absl::Status> QemuImgOverlays::CheckLiesOver(std::string overlay, std::string below) {
+  FileWork look = [overlay, below]() -> absl::Status {
+    const UniqueFd file(::open(overlay.c_str(), O_RDONLY | O_CLOEXEC | O_NOFOLLOW | O_NONBLOCK));
+    if (!file.valid()) return absl::ErrnoToStatus(errno, absl::StrCat("cannot open ", overlay));
+    RETURN_IF_ERROR(Sync(file.get(), overlay));
+    ASSIGN_OR_RETURN(const std::string now, BelowOf(overlay));
+    if (now == below) return absl::OkStatus();
+    return absl::AbortedError(
+        absl::StrCat(overlay, " still says that it lies over ", now, ", not over ", below));
+  };
+  co_return co_await files_.Run(kOverlayLimit, "looking at an overlay", std::move(look));
 }
 
 Task<absl::Status> QemuImgOverlays::RemoveDraft(OverlayWish wish) {

@@ -19,6 +19,7 @@ class QemuImgOverlays final : public OverlayFiles {
   Task<absl::Status> Make(OverlayWish wish) override;
   Task<absl::Status> Merge(std::string overlay) override;
   Task<absl::Status> PutOver(std::string overlay, std::string below, std::string format) override;
+  Task<absl::Status> CheckLiesOver(std::string overlay, std::string below) override;
   Task<absl::Status> Remove(std::string file) override;
   Task<absl::Status> RemoveDraft(OverlayWish wish) override;
 

@@ -181,8 +181,8 @@ TEST_F(NotificationsTest, OfAGuestWhoseEndIsToldAfterTheTransferHasFailed) {
   a_.host.backend.script().ending = true;
   a_.host.backend.script().FailNext("Page", absl::AbortedError("cancelled"));
   a_.host.backend.script().Release("Page");
-  Until([&] { return State(a_, id) != v1::SESSION_STATE_TRANSFERRING; });
   Settle();
+  EXPECT_EQ(State(a_, id), v1::SESSION_STATE_TRANSFERRING);
   a_.host.System(*vm)->Exit(vm::SystemExit::Cause::kReset, "the guest reset itself");
   Wait(a_, id);
   EXPECT_EQ(Describe(a_, id).outcome(), v1::SESSION_OUTCOME_CANCELLED);

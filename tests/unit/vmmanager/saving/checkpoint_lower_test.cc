@@ -34,7 +34,7 @@ TEST_F(CheckpointLowerTest, OneBelowAnotherGoesWhileTheVmRuns) {
   EXPECT_THAT(Names(), ElementsAre("b"));
   // Its VMM has done all of it.
   EXPECT_THAT(host_.overlays.merged, IsEmpty());
-  EXPECT_EQ(vm->checkpoints().at("b").disks(0).file(), File("root.qcow2"));
+  EXPECT_EQ(vm->checkpoints().at("b").disks(1).file(), File("root.qcow2"));
   const auto back = Revert("b");
   ASSERT_TRUE(back.ok()) << back.status();
   EXPECT_EQ(host_.System(*vm)->counter(), 3u);
@@ -53,6 +53,22 @@ TEST_F(CheckpointLowerTest, WhatFailsLeavesTheVmRunningAndCanBeRepeated) {
   ASSERT_TRUE(Delete("a").ok());
   EXPECT_EQ(Below("root.b.qcow2"), File("root.qcow2"));
   EXPECT_THAT(Names(), ElementsAre("b"));
+}
+
+// QEMU changes over before it writes that into the file, and may fail to.
+TEST_F(CheckpointLowerTest, WhatIsNotWrittenInTheFileAboveIsNotRemoved) {
+  auto vm = BootWithDisks();
+  ASSERT_TRUE(Take("a").ok());
+  ASSERT_TRUE(Take("b").ok());
+  host_.overlays.lies_elsewhere = absl::AbortedError("it still says so");
+  EXPECT_EQ(rpc::ReasonOf(Delete("a")), "checkpoint_not_deleted");
+  EXPECT_THAT(host_.overlays.checked, ElementsAre(File("data.b.qcow2")));
+  EXPECT_THAT(host_.overlays.files, Contains(testing::Key(File("data.a.qcow2"))));
+  EXPECT_THAT(Names(), ElementsAre("a", "b"));
+  EXPECT_TRUE(host_.System(*vm)->Step());
+  host_.overlays.lies_elsewhere = absl::OkStatus();
+  ASSERT_TRUE(Delete("a").ok());
+  EXPECT_THAT(host_.overlays.checked, ElementsAre(File("data.b.qcow2"), File("root.b.qcow2")));
 }
 
 TEST_F(CheckpointLowerTest, AVmThatEndsMeanwhileIsMergedWithoutItsVmm) {

@@ -355,7 +355,7 @@ TEST_F(CheckpointsTest, SnapshotsAndCheckpointsExcludeEachOther) {
   EXPECT_THAT(host_.overlays.files, IsEmpty());
 }
 
-TEST_F(CheckpointsTest, AVmWithCheckpointsStays) {
+TEST_F(CheckpointsTest, AVmWithMemoryInItsHostsFolderStays) {
   auto vm = BootWithDisks();
   ASSERT_TRUE(Take("a").ok());
   EXPECT_EQ(rpc::ReasonOf(vm->OpenMigration("s", "host-b:1")), "vm_has_checkpoints");

@@ -1,0 +1,75 @@
+"""VMs that have checkpoints move between hosts that both see their files."""
+import pytest
+
+from harness.fixtures import note_isolation
+from harness.host import Hosts
+from harness.records import shell
+from harness.saving import REFUSED
+
+ROLLED_BACK = 5
+ROOT = "/dev/$(ls /sys/bus/scsi/devices/0:0:0:0/block)"
+PUT = "echo {0} | dd of=" + ROOT + " bs=4096 seek={1} conv=notrunc,fsync 2>/dev/null"
+SEE = "dd if=" + ROOT + " bs=4096 skip={0} count=1 2>/dev/null | tr -d '\\0'"
+
+
+@pytest.fixture
+def hosts(pytestconfig, tmp_path):
+    """Two hosts that share a folder, with a VM on the first whose disk is there."""
+    with Hosts(shared_folder=tmp_path) as pair:
+        note_isolation(pytestconfig, pair)
+        pair.start()
+        pair[0].run(["qemu-img", "create", "-q", "-f", "qcow2", tmp_path / "root.qcow2", "1G"],
+                    check=True)
+        pair[0].ctl.create("vm", "256M", 1, "--disk",
+                           f"name=root,file={tmp_path}/root.qcow2,format=qcow2")
+        pair[0].ctl.start("vm")
+        yield pair
+
+
+def names(host):
+    return [each["name"] for each in
+            host.ctl.json("checkpoint", "list", "vm").get("checkpoints", [])]
+
+
+def test_checkpoints_move_with_their_vm(hosts, tmp_path):
+    source, destination = hosts
+    shell(source, "vm", PUT.format("first", 1))
+    shell(source, "vm", "echo then > /tmp/note")
+    source.ctl.ok("checkpoint", "create", "vm", "a", "--live", "--memspec", tmp_path / "a.ferry")
+    shell(source, "vm", PUT.format("second", 2))
+    source.ctl.ok("checkpoint", "create", "vm", "b", "--disk-only")
+    shell(source, "vm", PUT.format("third", 3))
+    source.ctl.migrate("vm", destination)
+    assert names(destination) == ["a", "b"]
+    assert [shell(destination, "vm", SEE.format(i)) for i in (1, 2, 3)] == [
+        "first", "second", "third"]
+    # Nothing of theirs went with the VM's record at the source, and all can be done with them.
+    destination.ctl.ok("checkpoint", "delete", "vm", "b")
+    destination.ctl.ok("checkpoint", "revert", "vm", "a")
+    shell(destination, "vm", "echo 3 > /proc/sys/vm/drop_caches")
+    assert shell(destination, "vm", "cat /tmp/note") == "then"
+    assert [shell(destination, "vm", SEE.format(i)) for i in (1, 2)] == ["first", ""]
+    # And back.
+    destination.ctl.migrate("vm", source)
+    assert names(source) == ["a"]
+    source.ctl.ok("checkpoint", "delete", "vm", "a")
+    assert sorted(path.name for path in tmp_path.glob("*.qcow2")) == ["root.qcow2"]
+
+
+def test_a_dry_run_says_what_holds_them_back(hosts, tmp_path):
+    source, destination = hosts
+    source.ctl.ok("checkpoint", "create", "vm", "a", "--live")
+    refused = source.ctl.run("migrate", "vm", "--to", destination.address)
+    assert refused.returncode == REFUSED and "--memspec" in refused.stderr, refused
+    dry = source.ctl.run("migrate", "vm", "--to", destination.address, "--dry-run")
+    assert dry.returncode != 0 and "its checkpoint a keeps its memory" in dry.stdout, dry
+    source.ctl.ok("checkpoint", "delete", "vm", "a")
+    # A file that only the source sees.
+    away = source.folder / "away.ferry"
+    source.ctl.ok("checkpoint", "create", "vm", "b", "--live", "--memspec", away)
+    dry = source.ctl.run("migrate", "vm", "--to", destination.address, "--dry-run")
+    assert dry.returncode != 0 and str(away) in dry.stdout, dry
+    refused = source.ctl.run("migrate", "vm", "--to", destination.address)
+    assert refused.returncode == ROLLED_BACK and str(away) in refused.stderr, refused
+    assert source.ctl.state("vm") == "running" and names(source) == ["b"]
+    assert destination.ctl.vms() == []
