@@ -29,6 +29,15 @@ def sync(path):
             os.close(descriptor)
 
 
+def settle(folder):
+    """What was removed before has been given back to the disk: that comes with the next commit of
+    the file system's journal, whoever waits for it."""
+    path = folder / "settled"
+    path.write_text("yes")
+    sync(path)
+    path.unlink()
+
+
 @contextlib.contextmanager
 def settings(qmp, *capabilities):
     """Memory is written as fast as it can be, with these capabilities alone. Afterwards all is as
@@ -68,9 +77,9 @@ def measured(begun, path):
 def save(qmp, path):
     """Stop, write, go on, and bring the file to the disk."""
     begun = time.monotonic()
-    with settings(qmp):
+    with settings(qmp), path.open("xb") as file:
         qmp.command("stop")
-        write(qmp, path.open("wb"))
+        write(qmp, file)
         qmp.command("cont")
         sync(path)
         return measured(begun, path)
@@ -79,7 +88,7 @@ def save(qmp, path):
 def save_compressed(qmp, path):
     """The same through the program zstd, with the level and the thread that Ferry takes."""
     begun = time.monotonic()
-    with settings(qmp), path.open("wb") as file, subprocess.Popen(
+    with settings(qmp), path.open("xb") as file, subprocess.Popen(
             ["zstd", "-q", "-1", "-T1", "-c"], stdin=subprocess.PIPE, stdout=file) as program:
         qmp.command("stop")
         write(qmp, program.stdin)
@@ -118,11 +127,11 @@ def merge_overlay(qmp):
 def checkpoint(qmp, path, overlay):
     """Memory and disk of one instant, the memory written while the guest stands still."""
     begun = time.monotonic()
-    with settings(qmp):
+    with settings(qmp), path.open("xb") as file:
         go_on_there = open_overlay(qmp, overlay)
         qmp.command("stop")
         go_on_there()
-        write(qmp, path.open("wb"))
+        write(qmp, file)
         qmp.command("cont")
         sync(path)
         return measured(begun, path)
@@ -131,11 +140,11 @@ def checkpoint(qmp, path, overlay):
 def checkpoint_live(qmp, path, overlay):
     """The same while the guest runs: QEMU lets it go when it can do with that."""
     begun = time.monotonic()
-    with settings(qmp, "background-snapshot"):
+    with settings(qmp, "background-snapshot"), path.open("xb") as file:
         go_on_there = open_overlay(qmp, overlay)
         qmp.command("stop")
         go_on_there()
-        write(qmp, path.open("wb"))
+        write(qmp, file)
         sync(path)
         return measured(begun, path)
 

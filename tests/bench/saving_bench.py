@@ -1,9 +1,9 @@
 """VMs in files: saves, restores, checkpoints and snapshots, against QEMU alone, which does the same
 with the same VM to the same folder by QMP in the same round, and against a boot.
 
-Meanwhile a process in the VM prints a line at least every millisecond to an attached reader. How long
-the guest stood still is from STOP to RESUME by QEMU's own time stamps, for both; how long the reader
-heard nothing holds the way of the lines besides, which is the same for both.
+Meanwhile a process in the VM prints a line at least every millisecond to an attached reader. The
+guest stands still from STOP to RESUME by QEMU's own time stamps, for both; that the reader hears
+nothing lasts longer by the way of the lines, which is the same for both.
 Nothing is asserted: read the numbers.
 """
 import argparse
@@ -36,10 +36,11 @@ GUEST_MIB = 128  # of the VM's memory, for all that is not written to by the fil
 STEADY_SECONDS = 2
 LATER = 2000  # bytes of ticks: somebody who hears them has caught up
 
-# Half of it can be compressed well and half of it not at all. What is all zeroes costs next to
-# nothing. By a file system in memory, for a process would have to live on.
-FILL = """mkdir -p /fill && mount -t tmpfs -o size=100% fill /fill &&
-yes ferry | head -c {half} >/fill/text && head -c {half} /dev/urandom >/fill/random"""
+# Half of it can be compressed well and half of it not at all: no window of zstd's here reaches back
+# to the same random bytes. What is all zeroes costs next to nothing.
+FILL = """mkdir -p /fill && mount -t tmpfs -o size=100% fill /fill && cd /fill &&
+yes ferry | head -c {half} >text && head -c 8388608 /dev/urandom >/tmp/random &&
+while cat /tmp/random; do :; done | head -c {half} >random; rm /tmp/random"""
 # For who has no agent to talk to: QEMU alone.
 PRINT = f"exec {workload.PROGRAM} tick --interval-us 2000 </dev/null >/dev/console"
 
@@ -48,23 +49,27 @@ class Console:
     """When what a VM prints on its console comes to its host for the first time from now on."""
 
     def __init__(self, host):
-        self._pattern = host.outside(host.state) / "vm"
-        self._before = self._size()
+        self._folder = host.outside(host.state) / "vm"
+        self._before = self._sizes()
         self._over = threading.Event()
         self._heard = None
         self._thread = threading.Thread(target=self._watch, daemon=True)
         self._thread.start()
 
-    def _size(self):
-        total = 0
-        for path in self._pattern.glob("*/console.log"):
+    def _sizes(self):
+        found = {}
+        for path in self._folder.glob("*/console.log"):
             with contextlib.suppress(OSError):  # gone meanwhile
-                total += path.stat().st_size
-        return total
+                found[path] = path.stat().st_size
+        return found
+
+    def _has_grown(self):
+        return any(size > self._before.get(path, 0) for path, size in self._sizes().items())
 
     def _watch(self):
-        while self._size() <= self._before and not self._over.wait(0.002):
-            pass
+        while not self._has_grown():
+            if self._over.wait(0.002):
+                return
         self._heard = time.monotonic()
 
     def heard(self):
@@ -128,10 +133,14 @@ class Vm:
         return {"gap_ms": client.longest_gap(begun, time.monotonic())}
 
 
-def by_turns(index, raw, ferry):
+def by_turns(folder, index, raw, ferry):
     """Both measured, QEMU alone first or Ferry, from round to round."""
     pair = [("raw", raw), ("ferry", ferry)]
-    return {name: act() for name, act in (pair if index % 2 else pair[::-1])}
+    result = {}
+    for name, act in pair if index % 2 else pair[::-1]:
+        raw_saving.settle(folder)
+        result[name] = act()
+    return result
 
 
 class Files:
@@ -174,39 +183,45 @@ class Files:
         self._ctl.ok("stop", "--force", OTHER)
         return {"first_output_ms": took}
 
-    def _saves(self, index, raw, ferry):
+    def _saves(self, index, path):
         vm, result = self._vm, {}
+        raw, raw_zstd, ferry, live, zstd = (
+            path(name) for name in ("raw", "raw-zstd", "ferry", "live", "zstd"))
         with vm.reader() as client:
             result["steady"] = {"ferry": vm.steady(client)}
             result["save"] = by_turns(
-                index, lambda: vm.observe(client, lambda qmp: raw_saving.save(qmp, raw)),
+                self._folder, index,
+                lambda: vm.observe(client, lambda qmp: raw_saving.save(qmp, raw)),
                 lambda: self._ferry(client, ferry))
             result["restore"] = {"ferry": self._back}
+            raw_saving.settle(self._folder)
             # By hand the one is what the other is.
             result["save-live"] = {
                 "raw": result["save"]["raw"],
-                "ferry": vm.observe(client, lambda _: self._live(ferry.with_suffix(".live")))}
-            zstd = ferry.with_suffix(".zstd")
+                "ferry": vm.observe(client, lambda _: self._live(live))}
             result["save-zstd"] = by_turns(
-                index,
-                (lambda: vm.observe(client, lambda qmp: raw_saving.save_compressed(
-                    qmp, raw.with_suffix(".zstd")))) if raw_saving.HAS_ZSTD else dict,
+                self._folder, index,
+                (lambda: vm.observe(client, lambda qmp: raw_saving.save_compressed(qmp, raw_zstd)))
+                if raw_saving.HAS_ZSTD else dict,
                 lambda: self._ferry(client, zstd, "--compress", "zstd"))
             result["restore-zstd"] = {"ferry": self._back}
         return result
 
     def round(self, index):
-        raw, ferry = self._folder / f"{index}.raw", self._folder / f"{index}.ferry"
-        result = self._saves(index, raw, ferry)
+        def path(name):
+            return self._folder / f"{index}.{name}"
+
+        result = self._saves(index, path)
         # Nothing else runs beside what starts.
         self._ctl.ok("vm", "pause", PLAIN)
-        result["restore"]["raw"] = raw_saving.restore(self._vm.host, self._vm.argv, raw)
+        result["restore"]["raw"] = raw_saving.restore(self._vm.host, self._vm.argv,
+                                                      path("raw"))
         result["boot"] = by_turns(
-            index, lambda: raw_saving.boot(self._vm.host, self._vm.argv), self._boot)
-        result["disk"] = {"raw": raw_saving.write_alone(raw, self._folder / f"{index}.copy")}
+            self._folder, index, lambda: raw_saving.boot(self._vm.host, self._vm.argv), self._boot)
+        result["disk"] = {"raw": raw_saving.write_alone(path("raw"), path("copy"))}
         self._ctl.ok("vm", "resume", PLAIN)
-        for path in self._folder.glob(f"{index}.*"):
-            path.unlink()
+        for file in self._folder.glob(f"{index}.*"):
+            file.unlink()
         return result
 
 
@@ -215,6 +230,7 @@ class Instants:
 
     def __init__(self, host, arguments, folder):
         self._folder = folder
+        self._memory = folder / "memory"
         self._size = f"{arguments.memory + 1024}M"
         disk = folder / "root.qcow2"
         self._make(disk)
@@ -224,15 +240,20 @@ class Instants:
         self._vm.delete()
 
     def _make(self, path):
+        """An empty disk."""
         subprocess.run(["qemu-img", "create", "-q", "-f", "qcow2", path, self._size], check=True)
 
     def _raw(self, client, act):
         overlay = self._folder / "overlay.qcow2"
+        begun = time.monotonic()
         self._make(overlay)
+        made = since_ms(begun)
         result = self._vm.observe(client, lambda qmp: act(qmp, overlay))
+        result["took_ms"] += made
         with contextlib.closing(spare_monitor(self._vm.host)) as monitor:
             raw_saving.merge_overlay(monitor)
-        overlay.unlink()
+        for path in (overlay, self._memory):
+            path.unlink(missing_ok=True)
         return result
 
     def _raw_snapshot(self, client):
@@ -264,25 +285,26 @@ class Instants:
         return result
 
     def round(self, index):
-        memory = self._folder / "memory"
+        memory = self._memory
         with self._vm.reader() as client:
             result = {
                 "checkpoint": by_turns(
-                    index, lambda: self._raw(client, lambda qmp, overlay: raw_saving.checkpoint(
+                    self._folder, index,
+                    lambda: self._raw(client, lambda qmp, overlay: raw_saving.checkpoint(
                         qmp, memory, overlay)),
                     lambda: self._ferry(client, "stopped")),
                 "checkpoint-live": by_turns(
-                    index,
+                    self._folder, index,
                     lambda: self._raw(client, lambda qmp, overlay: raw_saving.checkpoint_live(
                         qmp, memory, overlay)),
                     lambda: self._ferry(client, "live", "--live")),
                 "checkpoint-disk": by_turns(
-                    index, lambda: self._raw(client, raw_saving.checkpoint_disk),
+                    self._folder, index,
+                    lambda: self._raw(client, raw_saving.checkpoint_disk),
                     lambda: self._ferry(client, "", "--disk-only")),
-                "snapshot": by_turns(index, lambda: self._raw_snapshot(client),
+                "snapshot": by_turns(self._folder, index, lambda: self._raw_snapshot(client),
                                      lambda: self._ferry_snapshot(client)),
             }
-        memory.unlink()
         return result
 
 
