@@ -32,15 +32,22 @@ from raw_saving import since_ms  # noqa: E402
 
 PLAIN, DISK, OTHER = "plain", "disk", "other"
 MIB = 1 << 20
-GUEST_MIB = 128  # of the VM's memory, for all that is not written to by the fill
+# Of the VM's memory, for all else: so much at least, and this part.
+GUEST_MIB, GUEST_PART = 128, 5
 STEADY_SECONDS = 2
 LATER = 2000  # bytes of ticks: somebody who hears them has caught up
 
-# Half of it can be compressed well and half of it not at all: no window of zstd's here reaches back
-# to the same random bytes. What is all zeroes costs next to nothing.
-FILL = """mkdir -p /fill && mount -t tmpfs -o size=100% fill /fill && cd /fill &&
-yes ferry | head -c {half} >text && head -c 8388608 /dev/urandom >/tmp/random &&
-while cat /tmp/random; do :; done | head -c {half} >random; rm /tmp/random"""
+BLOCK_MIB = 4  # further than any window of zstd's here reaches back
+# Half of it can be compressed well and half of it not at all. What is all zeroes costs next to
+# nothing. From file to file, for a pipe in an emulated guest is slow.
+FILL = """mkdir -p /fill && mount -t tmpfs -o size=100% fill /fill && cd /fill || exit
+yes ferry | head -c 65536 >/tmp/line
+i=0; while [ $i -lt $(({block} / 65536)) ]; do cat /tmp/line; i=$((i+1)); done >/tmp/text
+head -c {block} /dev/urandom >/tmp/random
+for kind in text random; do
+  i=0; while [ $i -lt {blocks} ]; do cat /tmp/$kind; i=$((i+1)); done >$kind || exit
+  rm /tmp/$kind
+done"""
 # For who has no agent to talk to: QEMU alone.
 PRINT = f"exec {workload.PROGRAM} tick --interval-us 2000 </dev/null >/dev/console"
 
@@ -88,7 +95,7 @@ class Vm:
         self.name = name
         host.ctl.create(name, f"{arguments.memory}M", arguments.cpus, *options)
         host.ctl.start(name)
-        script = FILL.format(half=arguments.fill * MIB // 2)
+        script = FILL.format(block=BLOCK_MIB * MIB, blocks=arguments.fill // (2 * BLOCK_MIB))
         for words in (["exec", name, "--", "sh", "-c", script],
                       ["exec", "-d", name, "--", "sh", "-c", PRINT]):
             host.ctl.ok(*words, timeout=600)
@@ -335,7 +342,8 @@ def parse():
     parser.add_argument("--memory", type=int, default=256, metavar="MIB",
                         help="memory of the VM (default: 256)")
     parser.add_argument("--fill", type=int, metavar="MIB",
-                        help=f"how much of it the guest writes to (default: all but {GUEST_MIB})")
+                        help="how much of it the guest writes to (default: all but "
+                             f"{GUEST_MIB} MiB, or a part in {GUEST_PART})")
     parser.add_argument("--cpus", type=int, default=1, metavar="N",
                         help="processors of the VM (default: 1)")
     parser.add_argument("--disk", type=pathlib.Path, required=True, metavar="FOLDER",
@@ -343,8 +351,11 @@ def parse():
     parser.add_argument("--json", action="store_true", help="print one JSON object, no table")
     arguments = parser.parse_args()
     if arguments.fill is None:
-        arguments.fill = max(arguments.memory - GUEST_MIB, 1)
-    if min(arguments.rounds, arguments.memory, arguments.fill, arguments.cpus) < 1:
+        arguments.fill = max(
+            arguments.memory - max(GUEST_MIB, arguments.memory // GUEST_PART), 0)
+    # As much of the one as of the other, in whole blocks.
+    arguments.fill -= arguments.fill % (2 * BLOCK_MIB)
+    if min(arguments.rounds, arguments.memory, arguments.cpus) < 1 or arguments.fill < 0:
         parser.error("numbers must be at least 1")
     return arguments
 

@@ -17,7 +17,7 @@ def one_round(bench, *options):
 
 
 def test_one_round_of_the_saving_benchmark_measures_everything(tmp_path):
-    result = one_round("saving_bench.py", "--fill", "20", "--disk", tmp_path)
+    result = one_round("saving_bench.py", "--fill", "16", "--disk", tmp_path)
     [measured] = result["rounds"]
     seen = {"took_ms", "stood_ms", "gap_ms", "file_bytes"}
     back = {"took_ms", "first_output_ms", "console_ms"}
