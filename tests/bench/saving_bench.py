@@ -315,6 +315,16 @@ class Instants:
         return result
 
 
+def keep_state_in(host, folder):
+    """ferryd's state is on that disk, too. Where it can be, by a path as short as it was: sockets
+    are in it, whose addresses end at 107 bytes."""
+    if not host.namespace:
+        host.state = folder
+        return
+    host.outside(host.state).mkdir()
+    host.run(["mount", "--bind", folder, host.state], check=True)
+
+
 def run(host, arguments, folder):
     """The rounds; one VM after the other, for they would share the processors."""
     rounds = [{} for _ in range(arguments.rounds)]
@@ -365,8 +375,10 @@ def main():
     with tempfile.TemporaryDirectory(prefix="ferry-bench-", dir=arguments.disk) as scratch, \
             Hosts(scratch) as hosts:
         host = hosts[0]
-        host.state = pathlib.Path(scratch) / "state"
+        state = pathlib.Path(scratch) / "state"
+        state.mkdir(mode=0o700)
         try:
+            keep_state_in(host, state)
             host.start()
             rounds = run(host, arguments, pathlib.Path(scratch))
             setting = describe(arguments, host)
