@@ -37,6 +37,7 @@ class Qmp:
         self._lines = connection.makefile("rb")
         self._waiting = collections.deque()
         self.times = {}  # of the last event of each name, by QEMU's clock, in seconds
+        self._stood = []  # (name, seconds) of each STOP and RESUME
         # QEMU may tell of an event before it greets.
         while "QMP" not in self._next():
             pass
@@ -49,8 +50,22 @@ class Qmp:
         message = json.loads(line)
         if "event" in message:
             stamp = message["timestamp"]
-            self.times[message["event"]] = stamp["seconds"] + stamp["microseconds"] / 1e6
+            time_of = stamp["seconds"] + stamp["microseconds"] / 1e6
+            self.times[message["event"]] = time_of
+            if message["event"] in ("STOP", "RESUME"):
+                self._stood.append((message["event"], time_of))
         return message
+
+    def stood_still_ms(self):
+        """How long the guest did, from each STOP to the next RESUME, as far as it was told here."""
+        self.command("query-status")  # whatever was told before it is read
+        total, since = 0, None
+        for name, time_of in self._stood:
+            if name == "STOP" and since is None:
+                since = time_of
+            elif name == "RESUME" and since is not None:
+                total, since = total + time_of - since, None
+        return total * 1000
 
     def command(self, name, **arguments):
         request = {"execute": name}
@@ -84,7 +99,7 @@ class Qmp:
                 return
             if status in ("failed", "cancelled"):
                 raise QmpError(f"the migration has {status}")
-            time.sleep(0.002)
+            time.sleep(0.005)
 
     def wait(self, event, wanted=lambda data: True):
         """Returns at the next such event; those before it are passed over."""
@@ -92,6 +107,10 @@ class Qmp:
             message = self._waiting.popleft() if self._waiting else self._next()
             if message.get("event") == event and wanted(message.get("data", {})):
                 return
+
+    def wait_job(self, job, status):
+        self.wait("JOB_STATUS_CHANGE",
+                  lambda data: data["id"] == job and data["status"] == status)
 
     def wait_status(self, status):
         def reached(data):
