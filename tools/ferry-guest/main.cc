@@ -14,6 +14,7 @@
 
 #include "absl/strings/str_cat.h"
 #include "bridge/container/crun_runtime.h"
+#include "bridge/container/linux_filesystems.h"
 #include "bridge/container/linux_volumes.h"
 #include "bridge/guest/guest_server.h"
 #include "bridge/guest/log_stream.h"
@@ -74,8 +75,10 @@ void Serve(asio::io_context& io, bridge::GuestTransport& transport, bool init) {
   bridge::GuestServer::Options options;
   options.log = Say;
   bridge::KernelWallClock clock;
-  // Otherwise it is the clock of whoever runs the agent without a VM.
+  bridge::LinuxFilesystems filesystems((bridge::LinuxFilesystems::Options()));
+  // Otherwise they are those of whoever runs the agent without a VM.
   if (init) options.clock = &clock;
+  if (init) options.filesystems = &filesystems;
   // Containers' processes come to process 1 when crun has left them behind.
   if (init && access(crun.program.c_str(), X_OK) == 0) {
     bridge::ContainerParts& parts = options.containers.emplace();

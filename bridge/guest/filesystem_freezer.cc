@@ -1,0 +1,136 @@
+#include "bridge/guest/filesystem_freezer.h"
+
+#include <utility>
+#include <vector>
+
+#include "absl/strings/str_cat.h"
+
+namespace ferry::bridge {
+namespace {
+
+// For a disk that hangs: the host is told meanwhile, and it is thawed when it can be.
+constexpr milliseconds kThawPatience{10'000};
+
+absl::Status About(const DiskFilesystem& it, const char* what, const absl::Status& status) {
+  return absl::Status(status.code(),
+                      absl::StrCat("cannot ", what, " ", it.name, ": ", status.message()));
+}
+
+}  // namespace
+
+// From a request to freeze until all is thawed again.
+struct FilesystemFreezer::Round {
+  explicit Round(const Executor& executor)
+      : settled(executor), thawed(executor), deadline(executor) {}
+
+  void CheckThawed() {
+    if (over && !freezing && thawing == 0) thawed.Set();
+  }
+
+  std::vector<DiskFilesystem> frozen;  // in this order
+  std::string at;                      // which one is just being frozen
+  bool freezing = true;
+  bool over = false;
+  size_t thawing = 0;
+  absl::Status why;      // it is over
+  absl::Status failure;  // the first one to thaw
+  AsyncEvent settled;    // all are frozen, or it is over
+  AsyncEvent thawed;     // it is over, and nothing is left to do
+  asio::steady_timer deadline;
+};
+
+Task<absl::StatusOr<size_t>> FilesystemFreezer::Freeze(milliseconds limit) {
+  const Shared self = shared_from_this();
+  if (round_ != nullptr && !round_->thawed.is_set()) {
+    co_return absl::FailedPreconditionError(
+        round_->over ? "the filesystems that were frozen before are still being thawed"
+                     : "the filesystems are frozen already");
+  }
+  const SharedRound round = std::make_shared<Round>(executor_);
+  round_ = round;
+  round->deadline.expires_after(limit);
+  round->deadline.async_wait([weak = weak_from_this(), limit,
+                              late = std::weak_ptr<Round>(round)](boost::system::error_code error) {
+    const Shared freezer = weak.lock();
+    const SharedRound open = late.lock();
+    if (error || freezer == nullptr || open == nullptr) return;
+    const std::string at = open->at.empty() ? "" : absl::StrCat(" while freezing ", open->at);
+    freezer->End(open, absl::DeadlineExceededError(absl::StrCat(
+                           "the ", limit.count(), " ms that the host gave were over", at)));
+  });
+  Spawn(executor_, FreezeAll(self, round));
+  co_await round->settled.Wait();
+  if (!round->over) co_return round->frozen.size();
+  Task<void> thawed = round->thawed.Wait();
+  (void)co_await WithDeadline(kThawPatience, "the disks", std::move(thawed));
+  co_return round->why;
+}
+
+Task<void> FilesystemFreezer::FreezeAll(Shared self, SharedRound round) {
+  absl::StatusOr<std::vector<DiskFilesystem>> all = co_await self->filesystems_.Writable();
+  if (!all.ok()) self->End(round, all.status());
+  std::vector<DiskFilesystem> left;
+  if (all.ok()) left = *std::move(all);
+  while (!left.empty() && !round->over) {
+    // What was mounted last may lie in what was mounted before.
+    const DiskFilesystem it = std::move(left.back());
+    left.pop_back();
+    round->at = it.name;
+    const absl::Status status = co_await self->filesystems_.Freeze(it);
+    round->at.clear();
+    if (!status.ok()) {
+      self->End(round, About(it, "freeze", status));
+    } else if (round->over) {
+      self->StartThaw(round, it);
+    } else {
+      round->frozen.push_back(it);
+    }
+  }
+  round->freezing = false;
+  round->settled.Set();
+  round->CheckThawed();
+}
+
+void FilesystemFreezer::End(const SharedRound& round, absl::Status why) {
+  if (round->over) return;
+  round->over = true;
+  round->why = std::move(why);
+  round->deadline.cancel();
+  round->settled.Set();
+  for (auto it = round->frozen.rbegin(); it != round->frozen.rend(); ++it) StartThaw(round, *it);
+  round->CheckThawed();
+}
+
+void FilesystemFreezer::StartThaw(const SharedRound& round, const DiskFilesystem& it) {
+  ++round->thawing;
+  Spawn(executor_, ThawOne(shared_from_this(), round, it));
+}
+
+Task<void> FilesystemFreezer::ThawOne(Shared self, SharedRound round, DiskFilesystem it) {
+  const absl::Status status = co_await self->filesystems_.Thaw(it);
+  if (!status.ok() && round->failure.ok()) round->failure = About(it, "thaw", status);
+  --round->thawing;
+  round->CheckThawed();
+}
+
+Task<absl::Status> FilesystemFreezer::Thaw() {
+  const Shared self = shared_from_this();
+  const SharedRound round = round_;
+  if (round == nullptr) co_return absl::FailedPreconditionError("no filesystem is frozen");
+  const bool held = !round->over && !round->freezing;
+  End(round, absl::CancelledError("the host had them thawed"));
+  Task<void> thawed = round->thawed.Wait();
+  const absl::Status late =
+      co_await WithDeadline(kThawPatience, "a disk of the guest", std::move(thawed));
+  if (!held) {
+    co_return absl::FailedPreconditionError(
+        absl::StrCat("the filesystems were not frozen any more: ", round->why.message()));
+  }
+  co_return round->failure.ok() ? late : round->failure;
+}
+
+void FilesystemFreezer::LetGo(const std::string& why) {
+  if (round_ != nullptr) End(round_, absl::AbortedError(why));
+}
+
+}  // namespace ferry::bridge

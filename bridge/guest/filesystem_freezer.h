@@ -1,0 +1,49 @@
+#pragma once
+
+#include <memory>
+#include <string>
+
+#include "absl/status/status.h"
+#include "absl/status/statusor.h"
+#include "bridge/container/filesystems.h"
+#include "bridge/runtime/async.h"
+
+namespace ferry::bridge {
+
+// Holds the guest's filesystems frozen for the host, and never longer than the host is there and
+// has asked for. A disk that hangs keeps no other frozen. Thread: the executor's only.
+class FilesystemFreezer : public std::enable_shared_from_this<FilesystemFreezer> {
+ public:
+  // `filesystems` must outlive all that is under way.
+  FilesystemFreezer(Executor executor, Filesystems& filesystems)
+      : executor_(std::move(executor)), filesystems_(filesystems) {}
+
+  // Freezes all that can be written to, the last mounted first, and returns how many. They are
+  // thawed by Thaw(), by LetGo(), and when `limit` from now is over. If one cannot be frozen, or
+  // not within the limit, the error names it, and all are thawed. FAILED_PRECONDITION while any is
+  // frozen.
+  Task<absl::StatusOr<size_t>> Freeze(milliseconds limit);
+
+  // Thaws what Freeze() froze, or calls it off. OK if all of it was frozen until now; otherwise the
+  // error says what thawed it before.
+  Task<absl::Status> Thaw();
+
+  // The same without waiting, because of `why`.
+  void LetGo(const std::string& why);
+
+ private:
+  struct Round;
+  using SharedRound = std::shared_ptr<Round>;
+  using Shared = std::shared_ptr<FilesystemFreezer>;
+
+  static Task<void> FreezeAll(Shared self, SharedRound round);
+  static Task<void> ThawOne(Shared self, SharedRound round, DiskFilesystem it);
+  void End(const SharedRound& round, absl::Status why);
+  void StartThaw(const SharedRound& round, const DiskFilesystem& it);
+
+  const Executor executor_;
+  Filesystems& filesystems_;
+  SharedRound round_;  // the last one; nullptr: there was none
+};
+
+}  // namespace ferry::bridge
