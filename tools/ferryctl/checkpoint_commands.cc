@@ -19,6 +19,7 @@ using CheckpointAsync = v1::CheckpointService::StubInterface::async_interface;
 struct CreateCheckpointArguments {
   v1::CreateCheckpointRequest request;
   bool live = false, disk_only = false, memory_only = false, halt = false, paused = false;
+  bool quiesce = false;
   std::string description, memory_file;
   std::vector<std::string> disks;
   SaveFlags flags;
@@ -58,6 +59,7 @@ void CheckCreateCheckpoint(CreateCheckpointArguments* arguments) {
   request.set_memory_only(arguments->memory_only);
   request.set_halt(arguments->halt);
   request.set_paused(arguments->paused);
+  request.set_quiesce(arguments->quiesce);
   request.set_memory_file(arguments->memory_file);
   const v1::SaveOptions options = arguments->flags.ToProto();
   if (arguments->flags.given()) *request.mutable_options() = options;
@@ -82,6 +84,10 @@ void AddWhatIsTaken(CLI::App* sub, CreateCheckpointArguments* arguments) {
   sub->add_flag("--memory-only", arguments->memory_only,
                 "Without disks: of a VM that cannot write to any")
       ->excludes(disk_only);
+  sub->add_flag("--quiesce", arguments->quiesce,
+                "Have the guest freeze its filesystems meanwhile, so that what is kept needs no "
+                "repair")
+      ->needs(disk_only);
   sub->add_flag("--live", arguments->live,
                 "Let it run while its memory is written (default: it stands still)")
       ->excludes(disk_only);

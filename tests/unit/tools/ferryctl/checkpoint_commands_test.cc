@@ -122,7 +122,10 @@ TEST_F(CheckpointCommandsTest, CreateSaysHowMemoryAndDisksAreKept) {
 TEST_F(CheckpointCommandsTest, CreateOfDisksOrMemoryOnly) {
   EXPECT_EQ(Create({"--disk-only", "--halt", "--diskspec", "data,snapshot=no"}), kOk);
   EXPECT_TRUE(script_.create.disk_only() && script_.create.halt());
+  EXPECT_FALSE(script_.create.quiesce());
   EXPECT_THAT(printed_, HasSubstr("; it is stopped\n"));
+  EXPECT_EQ(Create({"--quiesce", "--disk-only"}), kOk);
+  EXPECT_TRUE(script_.create.disk_only() && script_.create.quiesce());
   EXPECT_EQ(
       Create({"--memory-only", "--live", "--memspec", "/m", "--diskspec", "data,snapshot=no"}),
       kOk);
@@ -134,6 +137,9 @@ TEST_F(CheckpointCommandsTest, WhatMakesNoSenseTogetherIsRefused) {
   ExpectCreateUsage({"--halt", "--paused"}, "--halt");
   ExpectCreateUsage({"--disk-only", "--memory-only"}, "--memory-only");
   ExpectCreateUsage({"--disk-only", "--memspec", "/m"}, "--memspec");
+  ExpectCreateUsage({"--quiesce"}, "--disk-only");
+  ExpectCreateUsage({"--quiesce", "--live"}, "--disk-only");
+  ExpectCreateUsage({"--quiesce", "--memory-only"}, "--disk-only");
   ExpectCreateUsage({"--disk-only", "--compress", "none"}, "--compress");
   ExpectCreateUsage({"--disk-only", "--compress-level", "1"}, "--compress-level");
   ExpectCreateUsage({"--disk-only", "--compress-workers", "1"}, "--compress-workers");
