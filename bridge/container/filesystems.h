@@ -31,10 +31,12 @@ class Filesystems {
   virtual Task<absl::StatusOr<std::vector<DiskFilesystem>>> Writable() = 0;
 
   // FAILED_PRECONDITION if somebody else has frozen it. Takes as long as the disk does, and must
-  // not be cancelled: it might be frozen then and nobody would know. `it` is kept until Thaw().
+  // not be cancelled: it might be frozen then and nobody would know. `it` is kept until Thaw(),
+  // with all that Thaw() takes.
   virtual Task<absl::Status> Freeze(DiskFilesystem it) = 0;
 
-  // One that was frozen. An error if it was not any more.
+  // One that was frozen. FAILED_PRECONDITION if it was not any more. After any other error it still
+  // is, and this may be tried again.
   virtual Task<absl::Status> Thaw(DiskFilesystem it) = 0;
 };
 

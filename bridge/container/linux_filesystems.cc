@@ -18,7 +18,6 @@
 #include "absl/strings/numbers.h"
 #include "absl/strings/str_cat.h"
 #include "bridge/container/mount_table.h"
-#include "bridge/runtime/blocking_worker.h"
 #include "bridge/runtime/status_macros.h"
 
 namespace ferry::bridge {
@@ -28,8 +27,10 @@ namespace {
 constexpr milliseconds kUntilDone = std::chrono::hours(24);
 
 Task<absl::Status> OnItsThread(std::string what, std::function<absl::Status()> work) {
-  BlockingWorker worker(co_await asio::this_coro::executor);
-  co_return co_await worker.Run(kUntilDone, what.c_str(), std::move(work));
+  const Executor executor = co_await asio::this_coro::executor;
+  CO_ASSIGN_OR_RETURN(const std::unique_ptr<BlockingWorker> worker,
+                      BlockingWorker::Start(executor));
+  co_return co_await worker->Run(kUntilDone, what.c_str(), std::move(work));
 }
 
 std::string TextOf(const std::string& path) {
@@ -102,22 +103,25 @@ absl::StatusOr<UniqueFd> OpenAnywhere(const DiskFilesystem& it) {
   return why;
 }
 
-absl::Status FreezeOpened(int fd) {
-  if (ioctl(fd, FIFREEZE, 0) == 0) return absl::OkStatus();
-  if (errno == EBUSY) return absl::FailedPreconditionError("somebody has frozen it already");
-  if (errno == EOPNOTSUPP || errno == ENOTTY) {
+absl::Status FreezeResult(int error) {
+  if (error == 0) return absl::OkStatus();
+  if (error == EBUSY) return absl::FailedPreconditionError("somebody has frozen it already");
+  if (error == EOPNOTSUPP || error == ENOTTY) {
     return absl::UnimplementedError("this kind of filesystem cannot be frozen");
   }
-  return absl::ErrnoToStatus(errno, "the kernel refuses");
+  return absl::ErrnoToStatus(error, "the kernel refuses");
 }
 
-absl::Status ThawOpened(int fd) {
-  if (ioctl(fd, FITHAW, 0) == 0) return absl::OkStatus();
-  if (errno == EINVAL) return absl::FailedPreconditionError("somebody else has thawed it");
-  return absl::ErrnoToStatus(errno, "the kernel refuses");
+absl::Status ThawResult(int error) {
+  if (error == 0) return absl::OkStatus();
+  if (error == EINVAL) return absl::FailedPreconditionError("somebody else has thawed it");
+  // Whatever it is, it is frozen still, and no precondition of the caller's.
+  return absl::InternalError(absl::ErrnoToStatus(error, "the kernel refuses").message());
 }
 
 }  // namespace
+
+int FreezeIoctl(int fd, unsigned long request) { return ioctl(fd, request, 0) == 0 ? 0 : errno; }
 
 std::vector<DiskFilesystem> FilesystemsIn(const std::vector<MountNamespace>& namespaces,
                                           const std::string& filesystems) {
@@ -155,30 +159,36 @@ Task<absl::StatusOr<std::vector<DiskFilesystem>>> LinuxFilesystems::Writable() {
 }
 
 Task<absl::Status> LinuxFilesystems::Freeze(DiskFilesystem it) {
-  auto fd = std::make_shared<UniqueFd>();
-  std::function<absl::Status()> work = [fd, it]() -> absl::Status {
+  if (frozen_.contains(it.device)) co_return absl::FailedPreconditionError("it is frozen already");
+  const Executor executor = co_await asio::this_coro::executor;
+  const auto frozen = std::make_shared<Frozen>();
+  CO_ASSIGN_OR_RETURN(frozen->worker, BlockingWorker::Start(executor));
+  std::function<absl::Status()> work = [fd = frozen->fd, it,
+                                        control = options_.ioctl]() -> absl::Status {
     ASSIGN_OR_RETURN(*fd, OpenAnywhere(it));
-    const absl::Status status = FreezeOpened(fd->get());
+    const absl::Status status = FreezeResult(control(fd->get(), FIFREEZE));
     if (!status.ok()) fd->Reset();
     return status;
   };
-  CO_RETURN_IF_ERROR(co_await OnItsThread(it.name, std::move(work)));
-  frozen_[it.device] = std::move(fd);
+  CO_RETURN_IF_ERROR(co_await frozen->worker->Run(kUntilDone, it.name.c_str(), std::move(work)));
+  frozen_[it.device] = frozen;
   co_return absl::OkStatus();
 }
 
 Task<absl::Status> LinuxFilesystems::Thaw(DiskFilesystem it) {
   const auto found = frozen_.find(it.device);
   if (found == frozen_.end()) co_return absl::FailedPreconditionError("it is not frozen");
-  std::shared_ptr<UniqueFd> fd = std::move(found->second);
-  frozen_.erase(found);
+  const std::shared_ptr<Frozen> frozen = found->second;
   // Closing it may be what unmounts it, which takes its time as well.
-  std::function<absl::Status()> work = [fd] {
-    const absl::Status status = ThawOpened(fd->get());
-    fd->Reset();
+  std::function<absl::Status()> work = [fd = frozen->fd, control = options_.ioctl] {
+    const absl::Status status = ThawResult(control(fd->get(), FITHAW));
+    if (status.ok() || absl::IsFailedPrecondition(status)) fd->Reset();
     return status;
   };
-  co_return co_await OnItsThread(it.name, std::move(work));
+  const absl::Status status =
+      co_await frozen->worker->Run(kUntilDone, it.name.c_str(), std::move(work));
+  if (status.ok() || absl::IsFailedPrecondition(status)) frozen_.erase(it.device);
+  co_return status;
 }
 
 }  // namespace ferry::bridge

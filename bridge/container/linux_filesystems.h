@@ -1,14 +1,19 @@
 #pragma once
 
+#include <functional>
 #include <map>
 #include <memory>
 #include <string>
 #include <vector>
 
 #include "bridge/container/filesystems.h"
+#include "bridge/runtime/blocking_worker.h"
 #include "bridge/runtime/unique_fd.h"
 
 namespace ferry::bridge {
+
+// FIFREEZE or FITHAW, by the kernel. 0, or its errno.
+int FreezeIoctl(int fd, unsigned long request);
 
 // Those of the kernel, in the mount namespaces of all processes. Each is worked on by a thread of
 // its own, so that a disk that hangs holds up nobody else.
@@ -16,6 +21,7 @@ class LinuxFilesystems : public Filesystems {
  public:
   struct Options {
     std::string proc = "/proc";
+    std::function<int(int fd, unsigned long request)> ioctl = FreezeIoctl;
   };
 
   explicit LinuxFilesystems(Options options) : options_(std::move(options)) {}
@@ -25,9 +31,15 @@ class LinuxFilesystems : public Filesystems {
   Task<absl::Status> Thaw(DiskFilesystem it) override;
 
  private:
+  // What is open can be thawed wherever it was mounted, and whoever unmounts it; and the thread is
+  // there already, however few the guest has left by then.
+  struct Frozen {
+    std::shared_ptr<UniqueFd> fd = std::make_shared<UniqueFd>();
+    std::unique_ptr<BlockingWorker> worker;
+  };
+
   const Options options_;
-  // By device. What is open can be thawed wherever it was mounted, and whoever unmounts it.
-  std::map<std::string, std::shared_ptr<UniqueFd>> frozen_;
+  std::map<std::string, std::shared_ptr<Frozen>> frozen_;  // by device
 };
 
 // One mount namespace: the text of its mountinfo, where its root is, and what to call it.

@@ -1,11 +1,18 @@
 #include "bridge/container/linux_filesystems.h"
 
+#include <errno.h>
+#include <fcntl.h>
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
+#include <linux/fs.h>
+#include <sys/stat.h>
 
+#include <atomic>
 #include <fstream>
 
+#include "absl/strings/str_cat.h"
 #include "bridge/container/mount_table.h"
+#include "tests/unit/bridge/runtime/no_more_threads.h"
 #include "tests/unit/bridge/task_test.h"
 
 namespace ferry::bridge {
@@ -82,7 +89,9 @@ TEST(LinuxFilesystemsTest, EachOnceInTheOrderOfItsFirstMountAlsoThoseOfOtherName
 // A machine with one filesystem, which is a folder: all but the freezing can be seen.
 class LinuxFilesystemsDriverTest : public TaskTest {
  protected:
-  LinuxFilesystemsDriverTest() : filesystems_({.proc = folder_.path() + "/proc"}) {
+  LinuxFilesystemsDriverTest()
+      : filesystems_({.proc = folder_.path() + "/proc",
+                      .ioctl = [this](int, unsigned long request) { return Control(request); }}) {
     const std::string proc = folder_.Make("proc");
     for (const char* process : {"self", "1", "2", "30"}) {
       std::filesystem::create_directories(proc + "/" + process + "/ns");
@@ -100,7 +109,25 @@ class LinuxFilesystemsDriverTest : public TaskTest {
     std::ofstream(folder + "/mountinfo") << text;
   }
 
+  // That of /data, which is our folder.
+  DiskFilesystem Data() {
+    struct statx found = {};
+    EXPECT_EQ(statx(AT_FDCWD, folder_.path().c_str(), 0, STATX_MNT_ID, &found), 0);
+    DiskFilesystem it;
+    it.device = absl::StrCat(found.stx_dev_major, ":", found.stx_dev_minor);
+    it.name = "/data";
+    it.places = {{folder_.path(), found.stx_mnt_id}};
+    return it;
+  }
+  int Control(unsigned long request) {
+    if (request == FIFREEZE) return 0;
+    ++thaws_;
+    return thaw_error_;
+  }
+
   TestFolder folder_;
+  std::atomic<int> thaws_ = 0;
+  std::atomic<int> thaw_error_ = 0;
   LinuxFilesystems filesystems_;
 };
 
@@ -128,6 +155,44 @@ TEST_F(LinuxFilesystemsDriverTest, WhatIsNotThatMountIsNotFrozen) {
   it.places = {{folder_.path() + "/none", 0}};
   EXPECT_FALSE(Await(filesystems_.Freeze(it)).ok());
   EXPECT_TRUE(absl::IsFailedPrecondition(Await(filesystems_.Thaw(it))));
+}
+
+TEST_F(LinuxFilesystemsDriverTest, AGuestWithoutThreadsFreezesNothing) {
+  const NoMoreThreads none;
+  EXPECT_TRUE(absl::IsResourceExhausted(Await(filesystems_.Writable()).status()));
+  EXPECT_TRUE(absl::IsResourceExhausted(Await(filesystems_.Freeze(Data()))));
+}
+
+TEST_F(LinuxFilesystemsDriverTest, WhatIsFrozenIsThawedHoweverFewThreadsThereAre) {
+  const absl::Status frozen = Await(filesystems_.Freeze(Data()));
+  ASSERT_TRUE(frozen.ok()) << frozen;
+  const NoMoreThreads none;
+  const absl::Status thawed = Await(filesystems_.Thaw(Data()));
+  EXPECT_TRUE(thawed.ok()) << thawed;
+  EXPECT_EQ(thaws_, 1);
+  EXPECT_TRUE(absl::IsFailedPrecondition(Await(filesystems_.Thaw(Data()))));
+}
+
+TEST_F(LinuxFilesystemsDriverTest, WhatCouldNotBeThawedCanBeTriedAgain) {
+  ASSERT_TRUE(Await(filesystems_.Freeze(Data())).ok());
+  for (const int error : {EIO, EBUSY}) {
+    thaw_error_ = error;
+    const absl::Status failed = Await(filesystems_.Thaw(Data()));
+    EXPECT_TRUE(absl::IsInternal(failed)) << failed;
+  }
+  EXPECT_TRUE(absl::IsFailedPrecondition(Await(filesystems_.Freeze(Data()))));
+  thaw_error_ = 0;
+  EXPECT_TRUE(Await(filesystems_.Thaw(Data())).ok());
+  EXPECT_EQ(thaws_, 3);
+}
+
+TEST_F(LinuxFilesystemsDriverTest, WhatSomebodyElseThawedIsLetGoOf) {
+  ASSERT_TRUE(Await(filesystems_.Freeze(Data())).ok());
+  thaw_error_ = EINVAL;
+  EXPECT_TRUE(absl::IsFailedPrecondition(Await(filesystems_.Thaw(Data()))));
+  EXPECT_TRUE(Await(filesystems_.Freeze(Data())).ok());
+  thaw_error_ = 0;
+  EXPECT_TRUE(Await(filesystems_.Thaw(Data())).ok());
 }
 
 }  // namespace
