@@ -3,17 +3,12 @@
 #include <algorithm>
 #include <string>
 
+#include "bridge/protocol/freeze_limits.h"
 #include "bridge/protocol/messages.h"
 #include "bridge/runtime/status_macros.h"
 #include "guestmanager/guest_containers.h"
 
 namespace ferry::guest {
-namespace {
-
-// An agent that was too late says so itself, in better words.
-milliseconds WithAnswer(milliseconds limit) { return limit + limit / 4; }
-
-}  // namespace
 
 absl::Status GuestFilesystems::CheckSupported() const {
   if (!connection_->ready()) {
@@ -30,9 +25,9 @@ Task<absl::StatusOr<size_t>> GuestFilesystems::Freeze(milliseconds limit) {
   bridge::FreezeFilesystemsRequest request;
   const auto most = static_cast<milliseconds::rep>(bridge::kMaxFreezeMs);
   request.timeout_ms = static_cast<uint32_t>(std::clamp<milliseconds::rep>(limit.count(), 1, most));
-  CO_ASSIGN_OR_RETURN(
-      const std::string answer,
-      co_await connection->Call(bridge::kFreezeFilesystems, Encode(request), WithAnswer(limit)));
+  CO_ASSIGN_OR_RETURN(const std::string answer,
+                      co_await connection->Call(bridge::kFreezeFilesystems, Encode(request),
+                                                limit + bridge::FreezeAnswerSlack(limit)));
   CO_ASSIGN_OR_RETURN(const auto response,
                       bridge::Decode<bridge::FreezeFilesystemsResponse>(answer));
   CO_RETURN_IF_ERROR(FromAgent(response, "freeze its filesystems"));

@@ -23,8 +23,12 @@ Task<absl::Status> FakeFilesystems::Do(std::string call) {
     --waiting;
   }
   const auto failure = fails.find(call);
-  if (failure != fails.end()) co_return failure->second;
+  if (failure != fails.end()) {
+    ++failed;
+    co_return failure->second;
+  }
   calls.push_back(call);
+  if (after) after(call);
   co_return absl::OkStatus();
 }
 

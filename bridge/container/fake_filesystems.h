@@ -1,5 +1,6 @@
 #pragma once
 
+#include <functional>
 #include <map>
 #include <set>
 #include <string>
@@ -28,6 +29,8 @@ class FakeFilesystems : public Filesystems {
   std::map<std::string, absl::Status> fails;  // what is said of a call ("freeze /a"), and "list"
   std::set<std::string> hangs;                // until Release(): calls
   size_t waiting = 0;                         // how many hang
+  size_t failed = 0;                          // calls so far
+  std::function<void(const std::string& call)> after;  // optional: one that was done
 
  private:
   Task<absl::Status> Do(std::string call);

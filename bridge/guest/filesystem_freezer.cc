@@ -1,15 +1,14 @@
 #include "bridge/guest/filesystem_freezer.h"
 
+#include <map>
 #include <utility>
 #include <vector>
 
 #include "absl/strings/str_cat.h"
+#include "bridge/protocol/freeze_limits.h"
 
 namespace ferry::bridge {
 namespace {
-
-// For a disk that hangs: the host is told meanwhile, and it is thawed when it can be.
-constexpr milliseconds kThawPatience{10'000};
 
 absl::Status About(const DiskFilesystem& it, const char* what, const absl::Status& status) {
   return absl::Status(status.code(),
@@ -20,22 +19,23 @@ absl::Status About(const DiskFilesystem& it, const char* what, const absl::Statu
 
 // From a request to freeze until all is thawed again.
 struct FilesystemFreezer::Round {
-  explicit Round(const Executor& executor)
-      : settled(executor), thawed(executor), deadline(executor) {}
+  Round(const Executor& executor, milliseconds limit)
+      : patience(ThawPatience(limit)), settled(executor), thawed(executor), deadline(executor) {}
 
   void CheckThawed() {
     if (over && !freezing && thawing == 0) thawed.Set();
   }
 
+  const milliseconds patience;         // for a disk that hangs: the host is told meanwhile
   std::vector<DiskFilesystem> frozen;  // in this order
   std::string at;                      // which one is just being frozen
   bool freezing = true;
   bool over = false;
   size_t thawing = 0;
-  absl::Status why;      // it is over
-  absl::Status failure;  // the first one to thaw
-  AsyncEvent settled;    // all are frozen, or it is over
-  AsyncEvent thawed;     // it is over, and nothing is left to do
+  absl::Status why;                              // it is over
+  std::map<std::string, absl::Status> failures;  // to thaw, by device
+  AsyncEvent settled;                            // all are frozen, or it is over
+  AsyncEvent thawed;                             // it is over, and nothing is left to do
   asio::steady_timer deadline;
 };
 
@@ -46,7 +46,7 @@ Task<absl::StatusOr<size_t>> FilesystemFreezer::Freeze(milliseconds limit) {
         round_->over ? "the filesystems that were frozen before are still being thawed"
                      : "the filesystems are frozen already");
   }
-  const SharedRound round = std::make_shared<Round>(executor_);
+  const SharedRound round = std::make_shared<Round>(executor_, limit);
   round_ = round;
   round->deadline.expires_after(limit);
   round->deadline.async_wait([weak = weak_from_this(), limit,
@@ -62,8 +62,11 @@ Task<absl::StatusOr<size_t>> FilesystemFreezer::Freeze(milliseconds limit) {
   co_await round->settled.Wait();
   if (!round->over) co_return round->frozen.size();
   Task<void> thawed = round->thawed.Wait();
-  (void)co_await WithDeadline(kThawPatience, "the disks", std::move(thawed));
-  co_return round->why;
+  const absl::Status late = co_await WithDeadline(round->patience, "the disks", std::move(thawed));
+  if (late.ok() || round->failures.empty()) co_return round->why;
+  co_return absl::Status(round->why.code(),
+                         absl::StrCat(round->why.message(), "; since then the agent ",
+                                      round->failures.begin()->second.message()));
 }
 
 Task<void> FilesystemFreezer::FreezeAll(Shared self, SharedRound round) {
@@ -107,10 +110,23 @@ void FilesystemFreezer::StartThaw(const SharedRound& round, const DiskFilesystem
 }
 
 Task<void> FilesystemFreezer::ThawOne(Shared self, SharedRound round, DiskFilesystem it) {
-  const absl::Status status = co_await self->filesystems_.Thaw(it);
-  if (!status.ok() && round->failure.ok()) round->failure = About(it, "thaw", status);
+  while (true) {
+    const absl::Status status = co_await self->filesystems_.Thaw(it);
+    // It was frozen for all that time.
+    if (status.ok()) round->failures.erase(it.device);
+    if (!status.ok()) self->NotThawed(round, it, status);
+    if (status.ok() || absl::IsFailedPrecondition(status)) break;
+    co_await Delay(self->options_.thaw_again);
+  }
   --round->thawing;
   round->CheckThawed();
+}
+
+void FilesystemFreezer::NotThawed(const SharedRound& round, const DiskFilesystem& it,
+                                  const absl::Status& status) {
+  const absl::Status failure = About(it, "thaw", status);
+  const bool first = round->failures.emplace(it.device, failure).second;
+  if (first && options_.log) options_.log(std::string(failure.message()));
 }
 
 Task<absl::Status> FilesystemFreezer::Thaw() {
@@ -121,12 +137,13 @@ Task<absl::Status> FilesystemFreezer::Thaw() {
   End(round, absl::CancelledError("the host had them thawed"));
   Task<void> thawed = round->thawed.Wait();
   const absl::Status late =
-      co_await WithDeadline(kThawPatience, "a disk of the guest", std::move(thawed));
+      co_await WithDeadline(round->patience, "a disk of the guest", std::move(thawed));
   if (!held) {
     co_return absl::FailedPreconditionError(
         absl::StrCat("the filesystems were not frozen any more: ", round->why.message()));
   }
-  co_return round->failure.ok() ? late : round->failure;
+  if (!round->failures.empty()) co_return round->failures.begin()->second;
+  co_return late;
 }
 
 void FilesystemFreezer::LetGo(const std::string& why) {

@@ -1,7 +1,9 @@
 #pragma once
 
+#include <functional>
 #include <memory>
 #include <string>
+#include <vector>
 
 #include "absl/status/status.h"
 #include "absl/status/statusor.h"
@@ -14,9 +16,16 @@ namespace ferry::bridge {
 // has asked for. A disk that hangs keeps no other frozen. Thread: the executor's only.
 class FilesystemFreezer : public std::enable_shared_from_this<FilesystemFreezer> {
  public:
+  struct Options {
+    milliseconds thaw_again{500};  // what could not be thawed is tried again so much later
+    std::function<void(const std::string& line)> log;  // optional: what could not be thawed
+  };
+
   // `filesystems` must outlive all that is under way.
   FilesystemFreezer(Executor executor, Filesystems& filesystems)
-      : executor_(std::move(executor)), filesystems_(filesystems) {}
+      : FilesystemFreezer(std::move(executor), filesystems, Options()) {}
+  FilesystemFreezer(Executor executor, Filesystems& filesystems, Options options)
+      : executor_(std::move(executor)), filesystems_(filesystems), options_(std::move(options)) {}
 
   // Freezes all that can be written to, the last mounted first, and returns how many. They are
   // thawed by Thaw(), by LetGo(), and when `limit` from now is over. If one cannot be frozen, or
@@ -25,7 +34,7 @@ class FilesystemFreezer : public std::enable_shared_from_this<FilesystemFreezer>
   Task<absl::StatusOr<size_t>> Freeze(milliseconds limit);
 
   // Thaws what Freeze() froze, or calls it off. OK if all of it was frozen until now; otherwise the
-  // error says what thawed it before.
+  // error says what thawed it before, or what cannot be thawed. That is tried again and again.
   Task<absl::Status> Thaw();
 
   // The same without waiting, because of `why`.
@@ -40,10 +49,12 @@ class FilesystemFreezer : public std::enable_shared_from_this<FilesystemFreezer>
   static Task<void> ThawOne(Shared self, SharedRound round, DiskFilesystem it);
   void End(const SharedRound& round, absl::Status why);
   void StartThaw(const SharedRound& round, const DiskFilesystem& it);
+  void NotThawed(const SharedRound& round, const DiskFilesystem& it, const absl::Status& status);
 
   const Executor executor_;
   Filesystems& filesystems_;
-  SharedRound round_;  // the last one; nullptr: there was none
+  const Options options_;
+  SharedRound round_;   // the last one; nullptr: there was none
 };
 
 }  // namespace ferry::bridge

@@ -72,7 +72,10 @@ GuestServer::GuestServer(Executor executor, GuestTransport& transport, Options o
       outbox_(executor),
       scope_(executor) {
   if (options_.filesystems != nullptr) {
-    freezer_ = std::make_shared<FilesystemFreezer>(executor_, *options_.filesystems);
+    FilesystemFreezer::Options freezing;
+    freezing.log = options_.log;
+    freezer_ =
+        std::make_shared<FilesystemFreezer>(executor_, *options_.filesystems, std::move(freezing));
   }
   if (!options_.containers.has_value()) return;
   containers_.emplace(

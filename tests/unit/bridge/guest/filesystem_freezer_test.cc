@@ -3,7 +3,9 @@
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
 
+#include "absl/strings/str_cat.h"
 #include "bridge/container/fake_filesystems.h"
+#include "bridge/protocol/freeze_limits.h"
 #include "tests/unit/bridge/guest/guest_server_fixture.h"
 #include "tests/unit/bridge/task_test.h"
 
@@ -21,8 +23,11 @@ constexpr milliseconds kShort{1};
 // A guest with three filesystems, mounted in the order of their names.
 class FilesystemFreezerTest : public TaskTest {
  protected:
-  FilesystemFreezerTest()
-      : freezer_(std::make_shared<FilesystemFreezer>(io_.get_executor(), disks_)) {
+  FilesystemFreezerTest() {
+    FilesystemFreezer::Options options;
+    options.thaw_again = kShort;
+    options.log = [this](const std::string& line) { log_.push_back(line); };
+    freezer_ = std::make_shared<FilesystemFreezer>(io_.get_executor(), disks_, std::move(options));
     for (const char* name : {"/a", "/b", "/c"}) disks_.Mount(name);
   }
 
@@ -45,6 +50,7 @@ class FilesystemFreezerTest : public TaskTest {
   }
 
   FakeFilesystems disks_{io_.get_executor()};
+  std::vector<std::string> log_;
   std::shared_ptr<FilesystemFreezer> freezer_;
 };
 
@@ -108,6 +114,7 @@ TEST_F(FilesystemFreezerTest, ADiskThatHangsKeepsNoOtherFrozenAndIsThawedWhenItC
   EXPECT_TRUE(absl::IsFailedPrecondition(Await(freezer_->Freeze(kLong)).status()));
   disks_.Release();
   const absl::Status late = Finish(freezing).status();
+  Until([this] { return disks_.calls.size() == 4; });
   EXPECT_TRUE(absl::IsDeadlineExceeded(late)) << late;
   EXPECT_THAT(std::string(late.message()), HasSubstr("while freezing /b"));
   EXPECT_THAT(disks_.frozen, IsEmpty());
@@ -169,6 +176,45 @@ TEST_F(FilesystemFreezerTest, WhatSomebodyElseThawedWasNotFrozenUntilTheEnd) {
   disks_.fails["thaw /b"] = absl::FailedPreconditionError("somebody else has thawed it");
   EXPECT_EQ(Await(freezer_->Thaw()).message(), "cannot thaw /b: somebody else has thawed it");
   EXPECT_THAT(disks_.calls, ::testing::Contains("thaw /c"));
+}
+
+TEST_F(FilesystemFreezerTest, WhatCannotBeThawedIsTriedAgain) {
+  FreezeAll();
+  disks_.fails["thaw /b"] = absl::InternalError("the disk is gone");
+  const auto thawing = Begin(freezer_->Thaw());
+  Until([this] { return disks_.failed == 3; });
+  EXPECT_FALSE(thawing->has_value());
+  EXPECT_THAT(disks_.frozen, ElementsAre("/b"));
+  EXPECT_THAT(log_, ElementsAre("cannot thaw /b: the disk is gone"));
+  EXPECT_TRUE(absl::IsFailedPrecondition(Await(freezer_->Freeze(kLong)).status()));
+  disks_.fails.clear();
+  // It was frozen until now.
+  EXPECT_TRUE(Finish(thawing).ok());
+  EXPECT_THAT(disks_.frozen, IsEmpty());
+}
+
+TEST_F(FilesystemFreezerTest, TheHostIsToldWhatCannotBeThawed) {
+  disks_.fails["thaw /b"] = absl::InternalError("the disk is gone");
+  absl::Status told;
+  // Whoever is too slow for a limit has a longer one.
+  for (milliseconds limit(100);; limit *= 2) {
+    const auto frozen = Await(freezer_->Freeze(limit));
+    told = frozen.ok() ? Await(freezer_->Thaw()) : frozen.status();
+    if (frozen.ok() && absl::IsInternal(told)) break;
+    disks_.fails.clear();
+    Until([this] { return disks_.frozen.empty(); });
+    disks_.fails["thaw /b"] = absl::InternalError("the disk is gone");
+  }
+  EXPECT_EQ(told.message(), "cannot thaw /b: the disk is gone");
+  disks_.fails.clear();
+  Until([this] { return disks_.frozen.empty(); });
+  FreezeAll();
+}
+
+TEST(FreezeLimitsTest, TheAgentAnswersBeforeTheHostGivesUp) {
+  for (const milliseconds limit : {milliseconds(100), milliseconds(30'000), kLong}) {
+    EXPECT_LT(ThawPatience(limit), FreezeAnswerSlack(limit));
+  }
 }
 
 class FreezeRequestsTest : public GuestServerTest {
