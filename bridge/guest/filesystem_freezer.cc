@@ -1,5 +1,6 @@
 #include "bridge/guest/filesystem_freezer.h"
 
+#include <algorithm>
 #include <map>
 #include <utility>
 #include <vector>
@@ -9,6 +10,9 @@
 
 namespace ferry::bridge {
 namespace {
+
+// What is mounted while the others are being frozen is found the next time.
+constexpr int kMostListings = 5;
 
 absl::Status About(const DiskFilesystem& it, const char* what, const absl::Status& status) {
   return absl::Status(status.code(),
@@ -21,6 +25,14 @@ absl::Status About(const DiskFilesystem& it, const char* what, const absl::Statu
 struct FilesystemFreezer::Round {
   Round(const Executor& executor, milliseconds limit)
       : patience(ThawPatience(limit)), settled(executor), thawed(executor), deadline(executor) {}
+
+  std::vector<DiskFilesystem> NotFrozen(std::vector<DiskFilesystem> all) const {
+    std::erase_if(all, [this](const DiskFilesystem& it) {
+      return std::any_of(frozen.begin(), frozen.end(),
+                         [&it](const DiskFilesystem& known) { return known.device == it.device; });
+    });
+    return all;
+  }
 
   void CheckThawed() {
     if (over && !freezing && thawing == 0) thawed.Set();
@@ -70,10 +82,26 @@ Task<absl::StatusOr<size_t>> FilesystemFreezer::Freeze(milliseconds limit) {
 }
 
 Task<void> FilesystemFreezer::FreezeAll(Shared self, SharedRound round) {
-  absl::StatusOr<std::vector<DiskFilesystem>> all = co_await self->filesystems_.Writable();
-  if (!all.ok()) self->End(round, all.status());
-  std::vector<DiskFilesystem> left;
-  if (all.ok()) left = *std::move(all);
+  for (int listings = 0; !round->over; ++listings) {
+    absl::StatusOr<std::vector<DiskFilesystem>> all = co_await self->filesystems_.Writable();
+    if (!all.ok()) self->End(round, all.status());
+    if (round->over) break;
+    std::vector<DiskFilesystem> found = round->NotFrozen(*std::move(all));
+    if (found.empty()) break;
+    if (listings == kMostListings) {
+      self->End(round, absl::AbortedError(absl::StrCat("others are mounted all the time, just now ",
+                                                       found.back().name)));
+      break;
+    }
+    co_await FreezeThese(self, round, std::move(found));
+  }
+  round->freezing = false;
+  round->settled.Set();
+  round->CheckThawed();
+}
+
+Task<void> FilesystemFreezer::FreezeThese(Shared self, SharedRound round,
+                                          std::vector<DiskFilesystem> left) {
   while (!left.empty() && !round->over) {
     // What was mounted last may lie in what was mounted before.
     const DiskFilesystem it = std::move(left.back());
@@ -89,9 +117,6 @@ Task<void> FilesystemFreezer::FreezeAll(Shared self, SharedRound round) {
       round->frozen.push_back(it);
     }
   }
-  round->freezing = false;
-  round->settled.Set();
-  round->CheckThawed();
 }
 
 void FilesystemFreezer::End(const SharedRound& round, absl::Status why) {

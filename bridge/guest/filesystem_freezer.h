@@ -27,7 +27,8 @@ class FilesystemFreezer : public std::enable_shared_from_this<FilesystemFreezer>
   FilesystemFreezer(Executor executor, Filesystems& filesystems, Options options)
       : executor_(std::move(executor)), filesystems_(filesystems), options_(std::move(options)) {}
 
-  // Freezes all that can be written to, the last mounted first, and returns how many. They are
+  // Freezes all that can be written to, the last mounted first, also those that are mounted
+  // meanwhile (ABORTED if there is no end to these), and returns how many. They are
   // thawed by Thaw(), by LetGo(), and when `limit` from now is over. If one cannot be frozen, or
   // not within the limit, the error names it, and all are thawed. FAILED_PRECONDITION while any is
   // frozen.
@@ -46,6 +47,7 @@ class FilesystemFreezer : public std::enable_shared_from_this<FilesystemFreezer>
   using Shared = std::shared_ptr<FilesystemFreezer>;
 
   static Task<void> FreezeAll(Shared self, SharedRound round);
+  static Task<void> FreezeThese(Shared self, SharedRound round, std::vector<DiskFilesystem> left);
   static Task<void> ThawOne(Shared self, SharedRound round, DiskFilesystem it);
   void End(const SharedRound& round, absl::Status why);
   void StartThaw(const SharedRound& round, const DiskFilesystem& it);

@@ -211,6 +211,29 @@ TEST_F(FilesystemFreezerTest, TheHostIsToldWhatCannotBeThawed) {
   FreezeAll();
 }
 
+TEST_F(FilesystemFreezerTest, WhatIsMountedMeanwhileIsFrozenAsWell) {
+  disks_.after = [this](const std::string& call) {
+    if (call == "freeze /a") disks_.Mount("/d");
+    if (call == "freeze /d") disks_.Mount("/e");
+  };
+  const auto frozen = Await(freezer_->Freeze(kLong));
+  ASSERT_TRUE(frozen.ok()) << frozen.status();
+  EXPECT_EQ(*frozen, 5u);
+  EXPECT_THAT(disks_.frozen, UnorderedElementsAre("/a", "/b", "/c", "/d", "/e"));
+  EXPECT_TRUE(Await(freezer_->Thaw()).ok());
+  EXPECT_THAT(disks_.frozen, IsEmpty());
+}
+
+TEST_F(FilesystemFreezerTest, WhereOthersAreMountedAllTheTimeNothingStaysFrozen) {
+  disks_.after = [this](const std::string& call) {
+    if (call.starts_with("freeze")) disks_.Mount(absl::StrCat("/n", disks_.calls.size()));
+  };
+  const absl::Status endless = Await(freezer_->Freeze(kLong)).status();
+  EXPECT_TRUE(absl::IsAborted(endless)) << endless;
+  EXPECT_THAT(std::string(endless.message()), HasSubstr("mounted all the time, just now /n"));
+  EXPECT_THAT(disks_.frozen, IsEmpty());
+}
+
 TEST(FreezeLimitsTest, TheAgentAnswersBeforeTheHostGivesUp) {
   for (const milliseconds limit : {milliseconds(100), milliseconds(30'000), kLong}) {
     EXPECT_LT(ThawPatience(limit), FreezeAnswerSlack(limit));
