@@ -101,6 +101,32 @@ void AddWhatIsTaken(CLI::App* sub, CreateCheckpointArguments* arguments) {
   for (CLI::Option* option : arguments->flags.AddTo(sub)) option->excludes(disk_only);
 }
 
+// A daemon that has never heard of --quiesce takes the checkpoint without it, and says nothing.
+absl::Status CheckQuiesced(const v1::CreateCheckpointRequest& asked, const v1::Checkpoint& taken) {
+  if (!asked.quiesce() || taken.quiesced()) return absl::OkStatus();
+  return rpc::ErrorWithReason(
+      absl::StatusCode::kFailedPrecondition,
+      absl::StrCat("checkpoint ", Printable(asked.name()),
+                   " was taken without --quiesce: this ferryd is older and does not know of it"),
+      "checkpoint_not_quiesced",
+      absl::StrCat("It is what a power cut would leave. Delete it: ferryctl checkpoint delete ",
+                   Printable(asked.vm()), " ", Printable(asked.name())));
+}
+
+Task<int> CreateCheckpoint(Client* client, v1::CreateCheckpointRequest create) {
+  const std::string doing = absl::StrCat("taking a checkpoint of VM ", create.vm());
+  const absl::StatusOr<v1::Checkpoint> taken = co_await rpc::CallUnary(
+      client->checkpoints->async(), &CheckpointAsync::CreateCheckpoint, create, kSaveTimeout);
+  if (!taken.ok()) co_return Fail(*client, doing, taken.status());
+  const absl::Status quiesced = CheckQuiesced(create, *taken);
+  if (!quiesced.ok()) co_return Fail(*client, doing, quiesced);
+  const std::string text = client->options.format() == OutputFormat::kJson
+                               ? ToJson(*taken, true)
+                               : TakenCheckpointLine(create, *taken);
+  std::fputs(text.c_str(), stdout);
+  co_return kOk;
+}
+
 void AddCreateCheckpoint(CLI::App* app, Command* command) {
   auto arguments = std::make_shared<CreateCheckpointArguments>();
   v1::CreateCheckpointRequest& request = arguments->request;
@@ -117,13 +143,7 @@ void AddCreateCheckpoint(CLI::App* app, Command* command) {
   sub->callback([arguments, command] {
     CheckCreateCheckpoint(arguments.get());
     command->action = [arguments](Client* client) {
-      const v1::CreateCheckpointRequest& create = arguments->request;
-      return CallAndPrint(client, client->checkpoints->async(), &CheckpointAsync::CreateCheckpoint,
-                          create, kSaveTimeout,
-                          absl::StrCat("taking a checkpoint of VM ", create.vm()),
-                          [arguments](const v1::Checkpoint& checkpoint) {
-                            return TakenCheckpointLine(arguments->request, checkpoint);
-                          });
+      return CreateCheckpoint(client, arguments->request);
     };
   });
 }
