@@ -170,9 +170,12 @@ Task<absl::Status> LinuxFilesystems::Freeze(DiskFilesystem it) {
     if (!status.ok()) fd->Reset();
     return status;
   };
-  CO_RETURN_IF_ERROR(co_await frozen->worker->Run(kUntilDone, it.name.c_str(), std::move(work)));
-  frozen_[it.device] = frozen;
-  co_return absl::OkStatus();
+  ++freezing_;
+  const absl::Status status =
+      co_await frozen->worker->Run(kUntilDone, it.name.c_str(), std::move(work));
+  --freezing_;
+  if (status.ok()) frozen_[it.device] = frozen;
+  co_return status;
 }
 
 Task<absl::Status> LinuxFilesystems::Thaw(DiskFilesystem it) {

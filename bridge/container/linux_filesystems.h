@@ -30,6 +30,9 @@ class LinuxFilesystems : public Filesystems {
   Task<absl::Status> Freeze(DiskFilesystem it) override;
   Task<absl::Status> Thaw(DiskFilesystem it) override;
 
+  // Whether any is held open, which none can unmount meanwhile.
+  bool holds() const { return freezing_ > 0 || !frozen_.empty(); }
+
  private:
   // What is open can be thawed wherever it was mounted, and whoever unmounts it; and the thread is
   // there already, however few the guest has left by then.
@@ -40,6 +43,7 @@ class LinuxFilesystems : public Filesystems {
 
   const Options options_;
   std::map<std::string, std::shared_ptr<Frozen>> frozen_;  // by device
+  size_t freezing_ = 0;
 };
 
 // One mount namespace: the text of its mountinfo, where its root is, and what to call it.

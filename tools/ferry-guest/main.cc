@@ -66,7 +66,10 @@ void Serve(asio::io_context& io, bridge::GuestTransport& transport, bool init) {
   bridge::HelperPids helpers;
   const bridge::CrunRuntime::Options crun;
   bridge::CrunRuntime runtime(io.get_executor(), crun, helpers);
-  bridge::LinuxVolumes volumes(bridge::LinuxVolumes::Options(), helpers);
+  bridge::LinuxFilesystems filesystems((bridge::LinuxFilesystems::Options()));
+  bridge::LinuxVolumes::Options mounts;
+  mounts.held = [&filesystems] { return filesystems.holds(); };
+  bridge::LinuxVolumes volumes(std::move(mounts), helpers);
   std::weak_ptr<bridge::GuestServer> weak;
   const bridge::IsOwned owned = [&helpers, &weak](uint32_t pid) {
     const auto live = weak.lock();
@@ -75,7 +78,6 @@ void Serve(asio::io_context& io, bridge::GuestTransport& transport, bool init) {
   bridge::GuestServer::Options options;
   options.log = Say;
   bridge::KernelWallClock clock;
-  bridge::LinuxFilesystems filesystems((bridge::LinuxFilesystems::Options()));
   // Otherwise they are those of whoever runs the agent without a VM.
   if (init) options.clock = &clock;
   if (init) options.filesystems = &filesystems;
