@@ -61,6 +61,15 @@ TEST_F(GuestFilesystemsTest, ThoseThatThawedBeforeDidNotStayFrozen) {
   EXPECT_TRUE(absl::IsFailedPrecondition(Thaw()));
 }
 
+TEST_F(GuestFilesystemsTest, TheyAreThawedWhateverTheClockIs) {
+  Ready();
+  ASSERT_TRUE(Freeze().ok());
+  // The clock is not set before it runs again.
+  guest_->StandsStill();
+  EXPECT_TRUE(Thaw().ok());
+  EXPECT_FALSE(agent_->frozen);
+}
+
 TEST_F(GuestFilesystemsTest, ALinkThatBreaksMeanwhileIsAFailure) {
   Ready();
   agent_->ignored = {bridge::kFreezeFilesystems};
