@@ -16,14 +16,37 @@ namespace {
 
 constexpr char kWithout[] = "Take it without --quiesce, or";
 
+// Whoever leaves without an answer that says that they are thawed, has them thawed all the same.
+class ThawOnExit {
+ public:
+  explicit ThawOnExit(std::shared_ptr<guest::Guest> guest) : guest_(std::move(guest)) {}
+  ThawOnExit(const ThawOnExit&) = delete;
+  ThawOnExit& operator=(const ThawOnExit&) = delete;
+  ~ThawOnExit() {
+    if (guest_ != nullptr) guest_->filesystems().ThawSoon();
+  }
+  void Dismiss() { guest_ = nullptr; }
+
+ private:
+  std::shared_ptr<guest::Guest> guest_;
+};
+
 }  // namespace
 
 Task<absl::Status> UtilityVm::CheckCanQuiesce() {
+  using asio::experimental::awaitable_operators::operator||;
   std::shared_ptr<guest::Guest> guest = guest_;
   if (phase_ != Phase::kUp || paused_ || guest == nullptr) co_return Refuse("quiesced");
   const milliseconds limit = deps_.settings.agent_wait;
-  const absl::Status ready = co_await WithDeadline(limit, "the guest's agent", guest->WaitReady());
+  const std::function<bool()> stays = [this] {
+    return !detached_ && !called_off() && system_ != nullptr;
+  };
+  auto first = co_await (WithDeadline(limit, "the guest's agent", guest->WaitReady()) ||
+                         AwaitWhile(stays, kAsLongAsItTakes));
   CO_RETURN_IF_ERROR(CheckHere());
+  if (first.index() != 0 && called_off()) co_return CalledOff("taken a checkpoint of");
+  if (first.index() != 0) co_return absl::AbortedError("its VMM ended");
+  const absl::Status ready = std::get<0>(std::move(first));
   if (absl::IsDeadlineExceeded(ready)) {
     co_return AgentAway(*this, absl::StrCat("is not connected and did not come back within ",
                                             limit.count(), " ms"));
@@ -43,6 +66,8 @@ Task<absl::Status> UtilityVm::FreezeFilesystems() {
   using asio::experimental::awaitable_operators::operator||;
   std::shared_ptr<guest::Guest> guest = guest_;
   if (guest == nullptr) co_return absl::AbortedError("its VMM ended");
+  // It may be at it for somebody who does not wait any more.
+  ThawOnExit unless_frozen(guest);
   const std::function<bool()> stays = [this] {
     return !detached_ && !called_off() && system_ != nullptr;
   };
@@ -58,13 +83,12 @@ Task<absl::Status> UtilityVm::FreezeFilesystems() {
   }
   CO_RETURN_IF_ERROR(CheckHere());
   if (frozen.ok()) {
+    unless_frozen.Dismiss();
     deps_.events.Publish("vm.filesystems_frozen", row_.id,
                          {{"name", row_.name}, {"filesystems", absl::StrCat(count)}});
     Reached("CHECKPOINT.frozen");
     co_return absl::OkStatus();
   }
-  // It may be at it for somebody who does not wait any more.
-  guest->filesystems().ThawSoon();
   if (first.index() != 0) co_return frozen;
   co_return rpc::ErrorWithReason(
       frozen.code(), absl::StrCat("its filesystems were not frozen: ", frozen.message()),
@@ -76,6 +100,7 @@ Task<absl::Status> UtilityVm::FreezeFilesystems() {
 Task<absl::Status> UtilityVm::ThawFilesystems() {
   using asio::experimental::awaitable_operators::operator||;
   std::shared_ptr<guest::Guest> guest = guest_;
+  ThawOnExit unless_thawed(guest);
   CO_RETURN_IF_ERROR(CheckHere());
   if (guest == nullptr || system_ == nullptr) co_return absl::AbortedError("its VMM ended");
   const std::function<bool()> stays = [this] {
@@ -90,7 +115,10 @@ Task<absl::Status> UtilityVm::ThawFilesystems() {
   deps_.events.Publish("vm.filesystems_thawed", row_.id,
                        {{"name", row_.name}, {"error", std::string(held.message())}});
   Reached("CHECKPOINT.thawed");
-  if (held.ok()) co_return held;
+  if (held.ok()) {
+    unless_thawed.Dismiss();
+    co_return held;
+  }
   spdlog::warn("vm {}: {}", row_.name, held.ToString());
   co_return rpc::ErrorWithReason(
       held.code(), absl::StrCat("its filesystems did not stay frozen: ", held.message()),

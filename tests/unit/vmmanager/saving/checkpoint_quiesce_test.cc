@@ -184,6 +184,19 @@ TEST_F(CheckpointQuiesceTest, WhoStopsItAtOnceWaitsForNoGuest) {
   ExpectNothingLeft(*vm, "stopped");
 }
 
+TEST_F(CheckpointQuiesceTest, WhoStopsItAtOnceWaitsForNoAgentThatIsAway) {
+  auto vm = BootQuiet();
+  host_.settings.agent_wait = milliseconds(3'600'000);
+  host_.System(*vm)->link().Reset();
+  Settle();
+  auto taking = Begin(checkpoints_->Create(Quiesced("t")));
+  Settle();
+  EXPECT_FALSE(taking->has_value());
+  ASSERT_TRUE(Await(vm->Stop(true, milliseconds(1'000))).ok());
+  EXPECT_FALSE(Finish(taking).ok());
+  ExpectNothingLeft(*vm, "stopped");
+}
+
 TEST_F(CheckpointQuiesceTest, AVmThatEndsMeanwhileHoldsNobodyUp) {
   auto vm = BootQuiet();
   agent_->ignored = {bridge::kFreezeFilesystems};
