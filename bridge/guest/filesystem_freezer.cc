@@ -53,6 +53,7 @@ struct FilesystemFreezer::Round {
 
 Task<absl::StatusOr<size_t>> FilesystemFreezer::Freeze(milliseconds limit) {
   const Shared self = shared_from_this();
+  if (!closed_.empty()) co_return absl::FailedPreconditionError(closed_);
   if (round_ != nullptr && !round_->thawed.is_set()) {
     co_return absl::FailedPreconditionError(
         round_->over ? "the filesystems that were frozen before are still being thawed"
@@ -173,6 +174,11 @@ Task<absl::Status> FilesystemFreezer::Thaw() {
 
 void FilesystemFreezer::LetGo(const std::string& why) {
   if (round_ != nullptr) End(round_, absl::AbortedError(why));
+}
+
+void FilesystemFreezer::Close(const std::string& why) {
+  closed_ = why;
+  LetGo(why);
 }
 
 }  // namespace ferry::bridge

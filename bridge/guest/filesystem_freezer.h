@@ -41,6 +41,9 @@ class FilesystemFreezer : public std::enable_shared_from_this<FilesystemFreezer>
   // The same without waiting, because of `why`.
   void LetGo(const std::string& why);
 
+  // The same, and nothing is frozen from now on.
+  void Close(const std::string& why);
+
  private:
   struct Round;
   using SharedRound = std::shared_ptr<Round>;
@@ -56,6 +59,7 @@ class FilesystemFreezer : public std::enable_shared_from_this<FilesystemFreezer>
   const Executor executor_;
   Filesystems& filesystems_;
   const Options options_;
+  std::string closed_;  // why; empty: it is not
   SharedRound round_;   // the last one; nullptr: there was none
 };
 

@@ -273,7 +273,7 @@ Task<void> GuestServer::Farewell([[maybe_unused]] std::shared_ptr<GuestServer> s
 
 Task<void> GuestServer::EndProcesses(bool force) {
   // What waits to write cannot end.
-  if (freezer_ != nullptr) freezer_->LetGo("the VM shuts down");
+  if (freezer_ != nullptr) freezer_->Close("the VM shuts down");
   if (containers_.has_value()) {
     Task<void> prepare = containers_->PrepareShutdown(force);
     const absl::Status ignored =

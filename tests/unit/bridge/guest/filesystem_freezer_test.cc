@@ -234,6 +234,15 @@ TEST_F(FilesystemFreezerTest, WhereOthersAreMountedAllTheTimeNothingStaysFrozen)
   EXPECT_THAT(disks_.frozen, IsEmpty());
 }
 
+TEST_F(FilesystemFreezerTest, OnceClosedItFreezesNothing) {
+  FreezeAll();
+  freezer_->Close("the VM shuts down");
+  Settle();
+  EXPECT_THAT(disks_.frozen, IsEmpty());
+  EXPECT_EQ(Await(freezer_->Freeze(kLong)).status().message(), "the VM shuts down");
+  EXPECT_THAT(disks_.frozen, IsEmpty());
+}
+
 TEST(FreezeLimitsTest, TheAgentAnswersBeforeTheHostGivesUp) {
   for (const milliseconds limit : {milliseconds(100), milliseconds(30'000), kLong}) {
     EXPECT_LT(ThawPatience(limit), FreezeAnswerSlack(limit));
