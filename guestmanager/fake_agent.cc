@@ -90,6 +90,7 @@ Task<void> FakeAgent::ServeBridge(Shared self, std::shared_ptr<Wire> wire) {
     }
   }
   wire->Close();
+  self->frozen = false;
 }
 
 void FakeAgent::SendRaw(const std::string& bytes) {
@@ -116,9 +117,10 @@ void FakeAgent::Handle(const Frame& frame) {
     response.capabilities.guest_defined.containers_supported = containers;
     response.capabilities.guest_defined.clock_supported = clock_ahead.has_value();
     response.capabilities.guest_defined.repeated_start_supported = repeats_starts;
+    response.capabilities.guest_defined.freeze_supported = freezes;
     return Send(answer, frame.id, Encode(response));
   }
-  if (silent) return;
+  if (silent || ignored.contains(frame.type)) return;
   if (const auto refusal = refusals.find(frame.type); refusal != refusals.end()) {
     return Send(answer, frame.id, Encode(bridge::FailedResponse(refusal->second, "refused", "")));
   }
@@ -126,6 +128,9 @@ void FakeAgent::Handle(const Frame& frame) {
   if (frame.type == bridge::kWaitForProcess) return HandleWait(frame);
   if (frame.type == bridge::kGetClock || frame.type == bridge::kAdjustClock) {
     return HandleClock(frame);
+  }
+  if (frame.type == bridge::kFreezeFilesystems || frame.type == bridge::kThawFilesystems) {
+    return HandleFreeze(frame);
   }
   if (frame.type == bridge::kSignalProcess) {
     auto request = bridge::Decode<bridge::SignalProcessRequest>(frame.payload);
@@ -179,6 +184,21 @@ void FakeAgent::HandleClock(const Frame& frame) {
   response.unix_ns = static_cast<uint64_t>(
       std::chrono::duration_cast<std::chrono::nanoseconds>(now).count() + *clock_ahead);
   Send(answer, frame.id, Encode(response));
+}
+
+void FakeAgent::HandleFreeze(const Frame& frame) {
+  const uint32_t answer = bridge::ResponseType(frame.type);
+  if (frame.type == bridge::kFreezeFilesystems) {
+    frozen = !thaws_early;
+    bridge::FreezeFilesystemsResponse response;
+    response.frozen = 2;
+    return Send(answer, frame.id, Encode(response));
+  }
+  if (std::exchange(frozen, false)) {
+    return Send(answer, frame.id, Encode(bridge::SimpleResponse{}));
+  }
+  Send(answer, frame.id,
+       Encode(bridge::FailedResponse(bridge::kHresultInvalidState, "they thawed before", "")));
 }
 
 void FakeAgent::AnswerClock() {

@@ -5,6 +5,7 @@
 #include <map>
 #include <memory>
 #include <optional>
+#include <set>
 #include <string>
 #include <vector>
 
@@ -53,8 +54,12 @@ class FakeAgent : public std::enable_shared_from_this<FakeAgent> {
   bool acknowledges = true;               // exits: AcknowledgeExitSupported
   bool containers = true;                 // ContainersSupported
   bool repeats_starts = true;             // of containers: RepeatedStartSupported
+  bool freezes = true;                    // filesystems: FreezeSupported
+  bool frozen = false;                    // they are
+  bool thaws_early = false;               // by itself, right after it has frozen them
   std::map<uint32_t, uint32_t> refusals;  // what it answers with, by the request's type
   bool silent = false;                    // answers nothing but the negotiation
+  std::set<uint32_t> ignored;             // types of requests that it does not answer
   bool breaks_link = false;               // right after its answer to ExecuteProcess, which arrives
   size_t ack_lag = 0;                     // stdin bytes received that the process has not taken
   bool answer_waits = true;               // false: exits stay untold
@@ -101,6 +106,7 @@ class FakeAgent : public std::enable_shared_from_this<FakeAgent> {
   void Handle(const bridge::Frame& frame);
   void HandleWait(const bridge::Frame& frame);
   void HandleClock(const bridge::Frame& frame);
+  void HandleFreeze(const bridge::Frame& frame);
   void Execute(const bridge::Frame& frame);
   // Whether it is a container's start that has come before; then that is answered.
   bool StartedBefore(const bridge::Frame& frame);

@@ -19,6 +19,7 @@
 #include "guestmanager/execute_request.h"
 #include "guestmanager/guest_connection.h"
 #include "guestmanager/guest_containers.h"
+#include "guestmanager/guest_filesystems.h"
 #include "guestmanager/hosted_process.h"
 #include "guestmanager/link_gate.h"
 #include "guestmanager/port_allocator.h"
@@ -70,6 +71,7 @@ struct Guest::Impl {
         gate(std::make_shared<LinkGate>(executor, transport)),
         connection(std::make_shared<GuestConnection>(gate, o.rpc_timeout)),
         container_host(connection),
+        filesystems(connection),
         log(o.log ? std::make_shared<GuestLog>(gate, o.log, o.log_allowance) : nullptr),
         requests(executor),
         strays(connection, {.knows = [this](uint32_t pid) { return processes.count(pid) != 0; },
@@ -158,6 +160,7 @@ struct Guest::Impl {
   std::shared_ptr<LinkGate> gate;
   std::shared_ptr<GuestConnection> connection;
   GuestContainers container_host;
+  GuestFilesystems filesystems;
   std::shared_ptr<GuestLog> log;  // nullptr: nobody asked for it
   PortAllocator ports;
   std::map<uint32_t, std::shared_ptr<HostedProcess>> processes;
@@ -385,6 +388,8 @@ bool Guest::StartIsAwaited(const std::string& container_id) const {
 }
 
 GuestContainers& Guest::container_host() { return impl_->container_host; }
+
+GuestFilesystems& Guest::filesystems() { return impl_->filesystems; }
 
 std::shared_ptr<Process> Guest::Find(uint32_t pid) const {
   auto found = impl_->processes.find(pid);

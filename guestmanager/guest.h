@@ -41,6 +41,7 @@ struct GuestState {
 class Container;
 class GuestConnection;
 class GuestContainers;
+class GuestFilesystems;
 class PortAllocator;
 
 // Thread: the executor's only. Calls that need the agent fail with UNAVAILABLE while it is away.
@@ -88,6 +89,8 @@ class Guest : public std::enable_shared_from_this<Guest> {
   bool StartIsAwaited(const std::string& container_id) const;
   // What else there is to ask about containers. As long as the guest.
   GuestContainers& container_host();
+  // Its filesystems on disks. As long as the guest.
+  GuestFilesystems& filesystems();
   // nullptr if there is no such process.
   std::shared_ptr<Process> Find(uint32_t pid) const;
   std::vector<std::shared_ptr<Process>> processes() const;

@@ -216,7 +216,8 @@ Task<absl::StatusOr<std::string>> GuestConnection::Call(uint32_t type, std::stri
   std::shared_ptr<GuestConnection> self = shared_from_this();
   const auto begun = std::chrono::steady_clock::now();
   const bool ends_all = type == bridge::kShutdownGraceful || type == bridge::kShutdownForced;
-  if (!ends_all) {
+  // What is frozen stands still for as long as this waits.
+  if (!ends_all && type != bridge::kThawFilesystems) {
     const absl::Status set = co_await AwaitClock(limit);
     if (!set.ok()) co_return set;
   }

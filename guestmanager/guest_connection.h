@@ -29,9 +29,9 @@ class GuestConnection : public std::enable_shared_from_this<GuestConnection> {
   BridgeClientCore& core() { return core_; }
   const BridgeClientCore& core() const { return core_; }
 
-  // One call; the answer's JSON text. Waits until the guest's clock is set. A call that expires
-  // takes the connection down (the agent is stuck or gone; it dials again). A cancelled caller may
-  // leave earlier.
+  // One call; the answer's JSON text. Waits until the guest's clock is set, unless it ends all or
+  // thaws filesystems. A call that expires takes the connection down (the agent is stuck or gone;
+  // it dials again). A cancelled caller may leave earlier.
   Task<absl::StatusOr<std::string>> Call(uint32_t type, std::string payload, milliseconds limit);
   milliseconds rpc_timeout() const { return rpc_timeout_; }
   const Executor& executor() const { return gate_->executor; }

@@ -6,6 +6,7 @@
 #include <unistd.h>
 
 #include <algorithm>
+#include <chrono>
 #include <fstream>
 #include <memory>
 
@@ -227,6 +228,22 @@ Task<absl::Status> LinuxVolumes::MountDirectory(MappedDirectory directory) {
   co_return co_await Mount(directory.share_name, path, std::move(work));
 }
 
+Task<absl::Status> LinuxVolumes::UnmountOnceFree(std::string path) {
+  const auto end = std::chrono::steady_clock::now() + options_.held_limit;
+  while (true) {
+    std::function<absl::Status()> work = [path, unmount = options_.unmount] {
+      return unmount(path);
+    };
+    // It may be let go of between the attempt and its answer.
+    const bool was_held = options_.held && options_.held();
+    const absl::Status status = co_await OnThread(options_.io_limit, path, std::move(work));
+    const bool held = was_held || (options_.held && options_.held());
+    const bool late = std::chrono::steady_clock::now() >= end;
+    if (!absl::IsFailedPrecondition(status) || !held || late) co_return status;
+    co_await Delay(options_.held_again);
+  }
+}
+
 Task<absl::Status> LinuxVolumes::Unmount(std::string path) {
   const Claim claim(*this, path);
   CO_RETURN_IF_ERROR(claim.status());
@@ -241,8 +258,7 @@ Task<absl::Status> LinuxVolumes::Unmount(std::string path) {
     std::erase(mounted_, path);
     co_return absl::OkStatus();
   }
-  std::function<absl::Status()> work = [path, unmount = options_.unmount] { return unmount(path); };
-  CO_RETURN_IF_ERROR(co_await OnThread(options_.io_limit, path, std::move(work)));
+  CO_RETURN_IF_ERROR(co_await UnmountOnceFree(path));
   std::erase(mounted_, path);
   late_.erase(path);
   co_return absl::OkStatus();

@@ -32,6 +32,10 @@ class LinuxVolumes : public Volumes {
                                const MountPlan& plan)>
         mount = MountAt;
     std::function<absl::Status(const std::string& path)> unmount = UnmountAt;
+    // Optional: whether filesystems are held open for a moment. What is in use then is tried again.
+    std::function<bool()> held;
+    milliseconds held_limit{60'000};
+    milliseconds held_again{100};
   };
 
   // `pids` must outlive all that is under way.
@@ -57,6 +61,7 @@ class LinuxVolumes : public Volumes {
   class Claim;
 
   Task<absl::Status> MountClaimed(MappedVirtualDisk disk);
+  Task<absl::Status> UnmountOnceFree(std::string path);
   Task<absl::Status> EnsureFilesystem(std::string device, MappedVirtualDisk disk,
                                       std::string* filesystem);
   // Runs `mount` on a thread. What is late may come all the same, until it is removed.

@@ -35,6 +35,12 @@ Task<std::string> GuestServer::Answer(const Frame& frame, const RequestBase& bas
     case kAdjustClock:
       if (options_.clock != nullptr) co_return OnAdjustClock(frame);
       break;
+    case kFreezeFilesystems:
+      if (freezer_ != nullptr) co_return co_await OnFreeze(frame);
+      break;
+    case kThawFilesystems:
+      if (freezer_ != nullptr) co_return co_await OnThaw(base);
+      break;
     case kModifySettings:
       if (containers_.has_value()) co_return co_await OnModifySettings(frame);
       break;
@@ -146,6 +152,24 @@ std::string GuestServer::OnAdjustClock(const Frame& frame) {
   const absl::StatusOr<AdjustClockRequest> request = Decode<AdjustClockRequest>(frame.payload);
   if (!request.ok()) return BadJson(request.status());
   return FromStatus(*request, options_.clock->Adjust(request->offset_ns));
+}
+
+Task<std::string> GuestServer::OnFreeze(const Frame& frame) {
+  const absl::StatusOr<FreezeFilesystemsRequest> request =
+      Decode<FreezeFilesystemsRequest>(frame.payload);
+  if (!request.ok()) co_return BadJson(request.status());
+  const milliseconds limit(request->timeout_ms);
+  const absl::StatusOr<size_t> frozen = co_await freezer_->Freeze(limit);
+  if (!frozen.ok()) co_return FromStatus(*request, frozen.status());
+  FreezeFilesystemsResponse response;
+  response.activity_id = request->activity_id;
+  response.frozen = static_cast<uint32_t>(*frozen);
+  co_return Encode(response);
+}
+
+Task<std::string> GuestServer::OnThaw(const RequestBase& base) {
+  const absl::Status thawed = co_await freezer_->Thaw();
+  co_return FromStatus(base, thawed);
 }
 
 std::string GuestServer::OnListProcesses(const RequestBase& base) {

@@ -17,7 +17,7 @@ constexpr milliseconds kFarewell{1'000};
 // Beyond every pid that the kernel gives.
 constexpr uint32_t kPidLimit = 1u << 22;
 
-Capabilities OwnCapabilities(bool containers, bool clock) {
+Capabilities OwnCapabilities(bool containers, bool clock, bool freeze) {
   Capabilities capabilities;
   capabilities.supported_schema_versions.push_back(SchemaVersion{2, 1});
   capabilities.runtime_os_type = "Linux";
@@ -30,6 +30,7 @@ Capabilities OwnCapabilities(bool containers, bool clock) {
   defined.containers_supported = containers;
   defined.clock_supported = clock;
   defined.repeated_start_supported = containers;
+  defined.freeze_supported = freeze;
   return capabilities;
 }
 
@@ -70,6 +71,12 @@ GuestServer::GuestServer(Executor executor, GuestTransport& transport, Options o
       options_(std::move(options)),
       outbox_(executor),
       scope_(executor) {
+  if (options_.filesystems != nullptr) {
+    FilesystemFreezer::Options freezing;
+    freezing.log = options_.log;
+    freezer_ =
+        std::make_shared<FilesystemFreezer>(executor_, *options_.filesystems, std::move(freezing));
+  }
   if (!options_.containers.has_value()) return;
   containers_.emplace(
       executor_, transport_, *options_.containers,
@@ -113,6 +120,8 @@ Task<void> GuestServer::Serve(std::shared_ptr<Connection> connection) {
   ++link_;
   connection_ = nullptr;
   connection->Close();
+  // Whoever had them frozen cannot have them thawed any more.
+  if (freezer_ != nullptr) freezer_->LetGo("the connection to the host was lost");
   // The writer sees that its link is over and ends by itself, which is quicker than to unwind it.
   outbox_.work().Set();
   co_await scope.CancelAndJoin();
@@ -196,7 +205,8 @@ void GuestServer::OnNegotiate(const Frame& frame) {
   NegotiateResponse response;
   response.activity_id = request->activity_id;
   response.version = kProtocolVersion;
-  response.capabilities = OwnCapabilities(containers_.has_value(), options_.clock != nullptr);
+  response.capabilities =
+      OwnCapabilities(containers_.has_value(), options_.clock != nullptr, freezer_ != nullptr);
   // Direct frames go first, so what waits follows the answer.
   Post(frame.type, frame.id, Encode(response), /*direct=*/true);
   outbox_.OnNegotiated();
@@ -262,6 +272,8 @@ Task<void> GuestServer::Farewell([[maybe_unused]] std::shared_ptr<GuestServer> s
 }
 
 Task<void> GuestServer::EndProcesses(bool force) {
+  // What waits to write cannot end.
+  if (freezer_ != nullptr) freezer_->Close("the VM shuts down");
   if (containers_.has_value()) {
     Task<void> prepare = containers_->PrepareShutdown(force);
     const absl::Status ignored =

@@ -9,6 +9,7 @@
 
 #include "bridge/guest/bridge_outbox.h"
 #include "bridge/guest/container_host.h"
+#include "bridge/guest/filesystem_freezer.h"
 #include "bridge/guest/guest_process.h"
 #include "bridge/guest/wall_clock.h"
 #include "bridge/protocol/frame.h"
@@ -30,6 +31,8 @@ class GuestServer : public std::enable_shared_from_this<GuestServer> {
     std::optional<ContainerParts> containers;
     // Outlives the server. Without it the host does not set the clock.
     WallClock* clock = nullptr;
+    // Outlives the server. Without it the host does not freeze the guest's filesystems.
+    Filesystems* filesystems = nullptr;
   };
 
   enum class End { kShutdownGraceful, kShutdownForced };
@@ -78,6 +81,8 @@ class GuestServer : public std::enable_shared_from_this<GuestServer> {
   std::string OnListProcesses(const RequestBase& base);
   std::string OnGetClock(const RequestBase& base);
   std::string OnAdjustClock(const Frame& frame);
+  Task<std::string> OnFreeze(const Frame& frame);
+  Task<std::string> OnThaw(const RequestBase& base);
 
   // Gives it a number that no other one has, and keeps it until its exit is acknowledged.
   void Add(std::shared_ptr<GuestProcess> process);
@@ -92,6 +97,7 @@ class GuestServer : public std::enable_shared_from_this<GuestServer> {
   BridgeOutbox outbox_;
   std::map<uint32_t, std::shared_ptr<GuestProcess>> processes_;  // by the host's number
   std::optional<ContainerHost> containers_;
+  std::shared_ptr<FilesystemFreezer> freezer_;  // nullptr: none may be frozen
   LinkNumber link_ = 0;
   size_t requests_ = 0;
   std::optional<End> end_;  // asked for

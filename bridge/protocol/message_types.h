@@ -45,6 +45,9 @@ inline constexpr uint32_t kResumeContainer = 0x10F00401;
 // Only sent to an agent that announced ClockSupported.
 inline constexpr uint32_t kGetClock = 0x10F00501;
 inline constexpr uint32_t kAdjustClock = 0x10F00601;
+// Only sent to an agent that announced FreezeSupported.
+inline constexpr uint32_t kFreezeFilesystems = 0x10F00701;
+inline constexpr uint32_t kThawFilesystems = 0x10F00801;
 
 inline constexpr uint32_t kContainerNotification = 0x30100101;
 

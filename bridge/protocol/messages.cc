@@ -149,7 +149,8 @@ json::object EncodeCapabilities(const Capabilities& capabilities) {
                         {"AcknowledgeExitSupported", guest.acknowledge_exit_supported},
                         {"ContainersSupported", guest.containers_supported},
                         {"ClockSupported", guest.clock_supported},
-                        {"RepeatedStartSupported", guest.repeated_start_supported}}}};
+                        {"RepeatedStartSupported", guest.repeated_start_supported},
+                        {"FreezeSupported", guest.freeze_supported}}}};
 }
 
 void ReadCapabilities(const FieldReader& in, Capabilities* out) {
@@ -176,6 +177,7 @@ void ReadCapabilities(const FieldReader& in, Capabilities* out) {
     guest.Bool("ContainersSupported", &defined.containers_supported);
     guest.Bool("ClockSupported", &defined.clock_supported);
     guest.Bool("RepeatedStartSupported", &defined.repeated_start_supported);
+    guest.Bool("FreezeSupported", &defined.freeze_supported);
   });
 }
 
@@ -482,6 +484,39 @@ absl::StatusOr<AdjustClockRequest> Decode(std::string_view text) {
     in.Required("OffsetNs");
     in.I64("OffsetNs", &out->offset_ns);
   });
+}
+
+std::string Encode(const FreezeFilesystemsRequest& message) {
+  json::object out = Base(message);
+  out["TimeoutMs"] = message.timeout_ms;
+  return ToGuest(out);
+}
+
+template <>
+absl::StatusOr<FreezeFilesystemsRequest> Decode(std::string_view text) {
+  return DecodeWith<FreezeFilesystemsRequest>(
+      text, [](const FieldReader& in, FreezeFilesystemsRequest* out) {
+        in.Required("TimeoutMs");
+        in.U32("TimeoutMs", &out->timeout_ms);
+        if (out->timeout_ms == 0 || out->timeout_ms > kMaxFreezeMs) {
+          in.Complain("TimeoutMs", "must be from 1 to 600000");
+        }
+      });
+}
+
+std::string Encode(const FreezeFilesystemsResponse& message) {
+  json::object out = Base(message);
+  out["Frozen"] = message.frozen;
+  return ToHost(out);
+}
+
+template <>
+absl::StatusOr<FreezeFilesystemsResponse> Decode(std::string_view text) {
+  return DecodeWith<FreezeFilesystemsResponse>(
+      text, [](const FieldReader& in, FreezeFilesystemsResponse* out) {
+        in.Required("Frozen");
+        in.U32("Frozen", &out->frozen);
+      });
 }
 
 std::string Encode(const ContainerNotification& message) {

@@ -39,17 +39,20 @@ struct ResponseBase {
 };
 
 // Requests with nothing but the base: Start, ShutdownGraceful, ShutdownForced, ListProcesses,
-// DeleteContainerState, PauseContainer, ResumeContainer, GetClock.
+// DeleteContainerState, PauseContainer, ResumeContainer, GetClock, ThawFilesystems.
 struct SimpleRequest : RequestBase {};
 // Answers with nothing but the base: Start, Shutdown*, SignalProcess, ResizeConsole,
 // ModifySettings, AcknowledgeExit, DeleteContainerState, PauseContainer, ResumeContainer,
-// AdjustClock.
+// AdjustClock, ThawFilesystems.
 struct SimpleResponse : ResponseBase {};
 
 struct NegotiateRequest : RequestBase {
   uint32_t minimum_version = kProtocolVersion;
   uint32_t maximum_version = kProtocolVersion;
 };
+
+// No guest stands still longer for a host that forgot it.
+inline constexpr uint32_t kMaxFreezeMs = 600'000;
 
 struct SchemaVersion {
   uint32_t major = 2;
@@ -71,6 +74,8 @@ struct GuestDefinedCapabilities {
   bool clock_supported = false;
   // Ferry's: a container's start that comes again under its id is answered again.
   bool repeated_start_supported = false;
+  // Ferry's: FreezeFilesystems and ThawFilesystems.
+  bool freeze_supported = false;
 };
 
 struct Capabilities {
@@ -188,6 +193,16 @@ struct AdjustClockRequest : RequestBase {
   int64_t offset_ns = 0;
 };
 
+// Has nobody write to the guest's filesystems on disks from its answer on: until ThawFilesystems,
+// until so long after the request, or until the connection is lost. OK to ThawFilesystems says that
+// they stayed frozen until then.
+struct FreezeFilesystemsRequest : RequestBase {
+  uint32_t timeout_ms = 0;  // 1 to kMaxFreezeMs
+};
+struct FreezeFilesystemsResponse : ResponseBase {
+  uint32_t frozen = 0;  // how many
+};
+
 // Host to guest: the text ends with a newline.
 std::string Encode(const SimpleRequest& message);
 std::string Encode(const NegotiateRequest& message);
@@ -200,6 +215,7 @@ std::string Encode(const GetPropertiesRequest& message);
 std::string Encode(const ModifySettingsRequest& message);
 std::string Encode(const AcknowledgeExitRequest& message);
 std::string Encode(const AdjustClockRequest& message);
+std::string Encode(const FreezeFilesystemsRequest& message);
 
 // Guest to host: the text does not end with a newline.
 std::string Encode(const SimpleResponse& message);
@@ -210,6 +226,7 @@ std::string Encode(const WaitForProcessResponse& message);
 std::string Encode(const GetPropertiesResponse& message);
 std::string Encode(const ListProcessesResponse& message);
 std::string Encode(const GetClockResponse& message);
+std::string Encode(const FreezeFilesystemsResponse& message);
 std::string Encode(const ContainerNotification& message);
 
 // INVALID_ARGUMENT with the member's name if the text is no such message. Any request decodes as
@@ -240,6 +257,8 @@ absl::StatusOr<AcknowledgeExitRequest> Decode(std::string_view text);
 template <>
 absl::StatusOr<AdjustClockRequest> Decode(std::string_view text);
 template <>
+absl::StatusOr<FreezeFilesystemsRequest> Decode(std::string_view text);
+template <>
 absl::StatusOr<SimpleResponse> Decode(std::string_view text);
 template <>
 absl::StatusOr<NegotiateResponse> Decode(std::string_view text);
@@ -255,6 +274,8 @@ template <>
 absl::StatusOr<ListProcessesResponse> Decode(std::string_view text);
 template <>
 absl::StatusOr<GetClockResponse> Decode(std::string_view text);
+template <>
+absl::StatusOr<FreezeFilesystemsResponse> Decode(std::string_view text);
 template <>
 absl::StatusOr<ContainerNotification> Decode(std::string_view text);
 

@@ -4,8 +4,10 @@
 #include <condition_variable>
 #include <deque>
 #include <mutex>
+#include <system_error>
 #include <utility>
 
+#include "absl/strings/str_cat.h"
 #include "bridge/runtime/status_macros.h"
 
 namespace ferry {
@@ -26,6 +28,14 @@ struct BlockingWorker::Outcome {
   AsyncEvent done;
   absl::Status status;
 };
+
+absl::StatusOr<std::unique_ptr<BlockingWorker>> BlockingWorker::Start(Executor executor) {
+  try {
+    return std::make_unique<BlockingWorker>(std::move(executor));
+  } catch (const std::system_error& error) {  // that is how a std::thread says so
+    return absl::ResourceExhaustedError(absl::StrCat("cannot start a thread: ", error.what()));
+  }
+}
 
 BlockingWorker::BlockingWorker(Executor executor)
     : executor_(std::move(executor)),

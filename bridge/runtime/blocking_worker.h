@@ -5,6 +5,7 @@
 #include <thread>
 
 #include "absl/status/status.h"
+#include "absl/status/statusor.h"
 #include "bridge/runtime/async.h"
 
 namespace ferry {
@@ -14,6 +15,10 @@ namespace ferry {
 // is left to itself, with what it works on.
 class BlockingWorker {
  public:
+  // RESOURCE_EXHAUSTED if there can be no more threads.
+  static absl::StatusOr<std::unique_ptr<BlockingWorker>> Start(Executor executor);
+
+  // For those who cannot go on without the thread: throws if there is none.
   explicit BlockingWorker(Executor executor);
   ~BlockingWorker();
   BlockingWorker(const BlockingWorker&) = delete;

@@ -46,7 +46,7 @@ constexpr Try kMessages[] = {
     TryText<bridge::CombinedLayers>,         TryText<bridge::ContainerConstraints>,
     TryText<bridge::PodCgroupMemoryLimit>,   TryText<bridge::PropertyQuery>,
     TryText<bridge::ContainerProperties>,    TryText<bridge::AdjustClockRequest>,
-    TryText<bridge::GetClockResponse>,
+    TryText<bridge::GetClockResponse>,       TryText<bridge::FreezeFilesystemsRequest>,
 };
 
 // However the bytes are cut, the same frames come out.

@@ -14,6 +14,7 @@
 
 #include "absl/strings/str_cat.h"
 #include "bridge/container/crun_runtime.h"
+#include "bridge/container/linux_filesystems.h"
 #include "bridge/container/linux_volumes.h"
 #include "bridge/guest/guest_server.h"
 #include "bridge/guest/log_stream.h"
@@ -65,7 +66,10 @@ void Serve(asio::io_context& io, bridge::GuestTransport& transport, bool init) {
   bridge::HelperPids helpers;
   const bridge::CrunRuntime::Options crun;
   bridge::CrunRuntime runtime(io.get_executor(), crun, helpers);
-  bridge::LinuxVolumes volumes(bridge::LinuxVolumes::Options(), helpers);
+  bridge::LinuxFilesystems filesystems((bridge::LinuxFilesystems::Options()));
+  bridge::LinuxVolumes::Options mounts;
+  mounts.held = [&filesystems] { return filesystems.holds(); };
+  bridge::LinuxVolumes volumes(std::move(mounts), helpers);
   std::weak_ptr<bridge::GuestServer> weak;
   const bridge::IsOwned owned = [&helpers, &weak](uint32_t pid) {
     const auto live = weak.lock();
@@ -74,8 +78,9 @@ void Serve(asio::io_context& io, bridge::GuestTransport& transport, bool init) {
   bridge::GuestServer::Options options;
   options.log = Say;
   bridge::KernelWallClock clock;
-  // Otherwise it is the clock of whoever runs the agent without a VM.
+  // Otherwise they are those of whoever runs the agent without a VM.
   if (init) options.clock = &clock;
+  if (init) options.filesystems = &filesystems;
   // Containers' processes come to process 1 when crun has left them behind.
   if (init && access(crun.program.c_str(), X_OK) == 0) {
     bridge::ContainerParts& parts = options.containers.emplace();

@@ -19,6 +19,7 @@ using CheckpointAsync = v1::CheckpointService::StubInterface::async_interface;
 struct CreateCheckpointArguments {
   v1::CreateCheckpointRequest request;
   bool live = false, disk_only = false, memory_only = false, halt = false, paused = false;
+  bool quiesce = false;
   std::string description, memory_file;
   std::vector<std::string> disks;
   SaveFlags flags;
@@ -58,6 +59,7 @@ void CheckCreateCheckpoint(CreateCheckpointArguments* arguments) {
   request.set_memory_only(arguments->memory_only);
   request.set_halt(arguments->halt);
   request.set_paused(arguments->paused);
+  request.set_quiesce(arguments->quiesce);
   request.set_memory_file(arguments->memory_file);
   const v1::SaveOptions options = arguments->flags.ToProto();
   if (arguments->flags.given()) *request.mutable_options() = options;
@@ -82,6 +84,10 @@ void AddWhatIsTaken(CLI::App* sub, CreateCheckpointArguments* arguments) {
   sub->add_flag("--memory-only", arguments->memory_only,
                 "Without disks: of a VM that cannot write to any")
       ->excludes(disk_only);
+  sub->add_flag("--quiesce", arguments->quiesce,
+                "Have the guest freeze its filesystems meanwhile, so that what is kept needs no "
+                "repair")
+      ->needs(disk_only);
   sub->add_flag("--live", arguments->live,
                 "Let it run while its memory is written (default: it stands still)")
       ->excludes(disk_only);
@@ -93,6 +99,32 @@ void AddWhatIsTaken(CLI::App* sub, CreateCheckpointArguments* arguments) {
                   "on the VM's host in which it goes on")
       ->allow_extra_args(false);
   for (CLI::Option* option : arguments->flags.AddTo(sub)) option->excludes(disk_only);
+}
+
+// A daemon that has never heard of --quiesce takes the checkpoint without it, and says nothing.
+absl::Status CheckQuiesced(const v1::CreateCheckpointRequest& asked, const v1::Checkpoint& taken) {
+  if (!asked.quiesce() || taken.quiesced()) return absl::OkStatus();
+  return rpc::ErrorWithReason(
+      absl::StatusCode::kFailedPrecondition,
+      absl::StrCat("checkpoint ", Printable(asked.name()),
+                   " was taken without --quiesce: this ferryd is older and does not know of it"),
+      "checkpoint_not_quiesced",
+      absl::StrCat("It is what a power cut would leave. Delete it: ferryctl checkpoint delete ",
+                   Printable(asked.vm()), " ", Printable(asked.name())));
+}
+
+Task<int> CreateCheckpoint(Client* client, v1::CreateCheckpointRequest create) {
+  const std::string doing = absl::StrCat("taking a checkpoint of VM ", create.vm());
+  const absl::StatusOr<v1::Checkpoint> taken = co_await rpc::CallUnary(
+      client->checkpoints->async(), &CheckpointAsync::CreateCheckpoint, create, kSaveTimeout);
+  if (!taken.ok()) co_return Fail(*client, doing, taken.status());
+  const absl::Status quiesced = CheckQuiesced(create, *taken);
+  if (!quiesced.ok()) co_return Fail(*client, doing, quiesced);
+  const std::string text = client->options.format() == OutputFormat::kJson
+                               ? ToJson(*taken, true)
+                               : TakenCheckpointLine(create, *taken);
+  std::fputs(text.c_str(), stdout);
+  co_return kOk;
 }
 
 void AddCreateCheckpoint(CLI::App* app, Command* command) {
@@ -111,13 +143,7 @@ void AddCreateCheckpoint(CLI::App* app, Command* command) {
   sub->callback([arguments, command] {
     CheckCreateCheckpoint(arguments.get());
     command->action = [arguments](Client* client) {
-      const v1::CreateCheckpointRequest& create = arguments->request;
-      return CallAndPrint(client, client->checkpoints->async(), &CheckpointAsync::CreateCheckpoint,
-                          create, kSaveTimeout,
-                          absl::StrCat("taking a checkpoint of VM ", create.vm()),
-                          [arguments](const v1::Checkpoint& checkpoint) {
-                            return TakenCheckpointLine(arguments->request, checkpoint);
-                          });
+      return CreateCheckpoint(client, arguments->request);
     };
   });
 }

@@ -106,6 +106,7 @@ std::string TakenCheckpointLine(const v1::CreateCheckpointRequest& request,
                                 const v1::Checkpoint& checkpoint) {
   std::string line = absl::StrCat("checkpoint ", Printable(checkpoint.name()), " of VM ",
                                   Printable(request.vm()), ": ", PartsOf(checkpoint));
+  if (checkpoint.quiesced()) absl::StrAppend(&line, ", quiesced");
   if (checkpoint.stood_still_us() != 0) {
     absl::StrAppend(&line, ", stood still for ", StoodStill(checkpoint));
   }

@@ -49,7 +49,25 @@ bool IsUp(v1::VmState state) {
   return state == v1::VM_STATE_RUNNING || state == v1::VM_STATE_PAUSED;
 }
 
+// Its agent freezes its filesystems.
+absl::Status CheckCanAnswer(const CheckpointScene& scene,
+                            const v1::CreateCheckpointRequest& request) {
+  const std::string without = absl::StrCat("take it without --quiesce: ferryctl checkpoint create ",
+                                           scene.vm, " ", request.name(), " --disk-only");
+  if (scene.state == v1::VM_STATE_PAUSED) {
+    return Refused(scene, "it is paused, and its guest cannot freeze its filesystems", "vm_paused",
+                   absl::StrCat("Resume it (ferryctl vm resume ", scene.vm, "), or ", without));
+  }
+  if (scene.state == v1::VM_STATE_STOPPED || scene.state == v1::VM_STATE_FAILED) {
+    return Refused(scene, "it is stopped, and has no guest that could freeze its filesystems",
+                   "vm_not_running",
+                   absl::StrCat("Start it (ferryctl start ", scene.vm, "), or ", without));
+  }
+  return absl::OkStatus();
+}
+
 absl::Status CheckState(const CheckpointScene& scene, const v1::CreateCheckpointRequest& request) {
+  if (request.quiesce()) RETURN_IF_ERROR(CheckCanAnswer(scene, request));
   if (IsUp(scene.state)) return absl::OkStatus();
   const bool stopped = scene.state == v1::VM_STATE_STOPPED || scene.state == v1::VM_STATE_FAILED;
   if (stopped && request.disk_only()) return absl::OkStatus();
@@ -158,6 +176,11 @@ absl::Status CheckRequest(const v1::CreateCheckpointRequest& request) {
     return Contradiction(
         "live, memory_file and options are about memory, of which disk_only takes "
         "none");
+  }
+  if (request.quiesce() && !request.disk_only()) {
+    return Contradiction(
+        "quiesce goes with disk_only alone: memory that is kept knows what is not on the disks "
+        "yet");
   }
   if (request.description().size() > kMaxDescription) {
     return Contradiction(absl::StrCat("the description has ", request.description().size(),

@@ -35,6 +35,7 @@ struct CheckpointSteps {
   bool live = false;
   bool halt = false;
   bool paused = false;  // afterwards
+  bool quiesce = false;
   // With memory: the guest stands still, and nothing is taken from it any more. Writes down all but
   // its memory, and returns where that goes.
   std::function<Task<absl::StatusOr<UniqueFd>>(guest::GuestState)> begin;

@@ -39,6 +39,7 @@ v1::Checkpoint Describe(const std::string& name, const CheckpointRecord& record)
   checkpoint.set_stood_still_us(record.stood_still_us());
   checkpoint.set_processes(record.processes());
   checkpoint.set_containers(record.containers());
+  checkpoint.set_quiesced(record.quiesced());
   return checkpoint;
 }
 

@@ -35,6 +35,8 @@ struct HostSettings {
   milliseconds answer_wait{12'000};
   // For a disk that is just changing over, when the daemon stops.
   milliseconds switch_wait{5'000};
+  // For a guest's filesystems to be frozen, from the wish to the end of it.
+  milliseconds quiesce_limit{30'000};
   // What the logs of all guests take from.
   std::shared_ptr<guest::LogAllowance> log_allowance =
       std::make_shared<guest::LogAllowance>(guest::LogAllowance::kTotalLines);

@@ -412,7 +412,14 @@ class UtilityVm : public std::enable_shared_from_this<UtilityVm> {
   absl::Status CheckHasNoCheckpoints(const std::string& operation, const std::string& why) const;
   Task<absl::Status> PutCheckpoints(CheckpointRecords changed);
   Task<absl::Status> BeginCheckpoint(std::shared_ptr<CheckpointBeingTaken> taking);
+  Task<absl::Status> PutDisksAside(std::shared_ptr<CheckpointBeingTaken> taking);
   Task<absl::Status> GoOnInOverlays(std::shared_ptr<CheckpointBeingTaken> taking);
+  // Whether its guest can freeze its filesystems. Waits for an agent that is just coming back.
+  Task<absl::Status> CheckCanQuiesce();
+  // Between the two nobody in the guest writes to its filesystems on disks.
+  Task<absl::Status> FreezeFilesystems();
+  // Whatever came of it before. An error if they were not frozen all the time.
+  Task<absl::Status> ThawFilesystems();
   Task<absl::Status> WriteBehind(std::shared_ptr<CheckpointBeingTaken> taking, UniqueFd memory);
   static Task<void> RunBehind(std::shared_ptr<UtilityVm> self,
                               std::shared_ptr<CheckpointBeingTaken> taking, UniqueFd memory);

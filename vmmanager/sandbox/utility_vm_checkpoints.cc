@@ -152,6 +152,7 @@ Task<absl::Status> UtilityVm::TakeCheckpoint(std::string name, CheckpointRecord 
       may = CheckHasNoSnapshots("taken a checkpoint of",
                                 "they would be lost with the files that are put aside");
     }
+    if (may.ok() && taking->steps.quiesce) may = co_await CheckCanQuiesce();
     CO_RETURN_IF_ERROR(may);
     taken = co_await BeginCheckpoint(taking);
     if (!taking->behind) co_return co_await EndCheckpoint(taking, std::move(taken));
@@ -170,7 +171,7 @@ Task<absl::Status> UtilityVm::TakeCheckpoint(std::string name, CheckpointRecord 
 Task<absl::Status> UtilityVm::BeginCheckpoint(std::shared_ptr<CheckpointBeingTaken> taking) {
   taking->was_paused = paused_;
   taking->stopped = Clock::now();
-  if (!taking->steps.memory) co_return co_await GoOnInOverlays(taking);
+  if (!taking->steps.memory) co_return co_await PutDisksAside(taking);
   SetPhase(Phase::kSaving);
   deps_.events.Publish("vm.checkpoint_saving", row_.id,
                        {{"name", row_.name}, {"checkpoint", taking->name}});
@@ -183,6 +184,17 @@ Task<absl::Status> UtilityVm::BeginCheckpoint(std::shared_ptr<CheckpointBeingTak
     co_return co_await WriteBehind(taking, std::move(memory));
   }
   co_return co_await WriteStandingStill(std::move(memory));
+}
+
+Task<absl::Status> UtilityVm::PutDisksAside(std::shared_ptr<CheckpointBeingTaken> taking) {
+  if (!taking->steps.quiesce) co_return co_await GoOnInOverlays(taking);
+  // Before anything is written down: most of what can fail does so here, and costs nothing.
+  CO_RETURN_IF_ERROR(co_await FreezeFilesystems());
+  const absl::Status aside = co_await GoOnInOverlays(taking);
+  const absl::Status held = co_await ThawFilesystems();
+  CO_RETURN_IF_ERROR(aside);
+  taking->record.set_quiesced(held.ok());
+  co_return held;
 }
 
 // What is on top of the disks may be used from the moment that it is written down: until the VMM

@@ -101,6 +101,7 @@ Task<absl::Status> Checkpoints::Take(Vm vm, v1::CreateCheckpointRequest request,
   steps.live = request.live();
   steps.halt = request.halt();
   steps.paused = request.paused();
+  steps.quiesce = request.quiesce();
   auto record = std::make_shared<Record>(std::move(planned));
   std::function<bool(const std::string&)> is_named = [request](const std::string& disk) {
     return NamesFileOf(request, disk);

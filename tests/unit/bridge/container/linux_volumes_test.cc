@@ -5,6 +5,7 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
+#include <atomic>
 #include <fstream>
 #include <future>
 
@@ -89,6 +90,32 @@ TEST_F(LinuxVolumesTest, AMountThatFailsLeavesNoMountPointAndCanBeRemoved) {
   EXPECT_FALSE(Await(Volumes().MountDisk(disk_)).ok());
   EXPECT_FALSE(fs::exists(disk_.mount_path));
   EXPECT_TRUE(Await(volumes_->Unmount(disk_.mount_path)).ok());
+}
+
+TEST_F(LinuxVolumesTest, WhatIsHeldForAMomentIsUnmountedOnceItIsLetGoOf) {
+  MakeDisk(kProbeSize);
+  std::atomic<int> attempts = 0;
+  options_.mount = [](const std::string&, const std::string&, const MountPlan&) {
+    return absl::OkStatus();
+  };
+  options_.unmount = [&attempts](const std::string& path) {
+    return ++attempts < 3 ? absl::FailedPreconditionError(path + " is in use") : absl::OkStatus();
+  };
+  bool held = true;
+  options_.held = [&held] { return held; };
+  options_.held_again = milliseconds(1);
+  ASSERT_TRUE(Await(Volumes().MountDisk(disk_)).ok());
+  EXPECT_TRUE(Await(volumes_->Unmount(disk_.mount_path)).ok());
+  EXPECT_EQ(attempts, 3);
+  // Not for ever, nor if somebody else uses it.
+  for (const bool by_us : {true, false}) {
+    held = by_us;
+    options_.held_limit = milliseconds(by_us ? 0 : 60'000);
+    attempts = 0;
+    ASSERT_TRUE(Await(Volumes().MountDisk(disk_)).ok());
+    EXPECT_TRUE(absl::IsFailedPrecondition(Await(volumes_->Unmount(disk_.mount_path))));
+    EXPECT_EQ(attempts, 1);
+  }
 }
 
 TEST_F(LinuxVolumesTest, OnlyWhatARequestHasMountedIsUnmounted) {

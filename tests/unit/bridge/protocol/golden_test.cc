@@ -52,6 +52,8 @@ TEST(GoldenTest, RequestTypes) {
   EXPECT_EQ(kResumeContainer, 0x10f00401u);
   EXPECT_EQ(kGetClock, 0x10f00501u);
   EXPECT_EQ(kAdjustClock, 0x10f00601u);
+  EXPECT_EQ(kFreezeFilesystems, 0x10f00701u);
+  EXPECT_EQ(kThawFilesystems, 0x10f00801u);
 }
 
 TEST(GoldenTest, AnswersAndNotifications) {
@@ -140,11 +142,12 @@ std::string NegotiatedText(int member) {
          R"(,"SignalProcessSupported":)" + is(6) + R"(,"DumpStacksSupported":)" + is(7) +
          R"(,"DeleteContainerStateSupported":)" + is(8) + R"(,"ResumableStdioSupported":)" + is(9) +
          R"(,"AcknowledgeExitSupported":)" + is(10) + R"(,"ContainersSupported":)" + is(11) +
-         R"(,"ClockSupported":)" + is(12) + R"(,"RepeatedStartSupported":)" + is(13) + "}}}";
+         R"(,"ClockSupported":)" + is(12) + R"(,"RepeatedStartSupported":)" + is(13) +
+         R"(,"FreezeSupported":)" + is(14) + "}}}";
 }
 
 TEST(GoldenTest, Capabilities) {
-  constexpr int kMembers = 14;
+  constexpr int kMembers = 15;
   for (int member = 0; member < kMembers; ++member) {
     auto message = WithActivity<NegotiateResponse>();
     const auto members = [](NegotiateResponse* of) {
@@ -163,7 +166,8 @@ TEST(GoldenTest, Capabilities) {
                                 &guest.acknowledge_exit_supported,
                                 &guest.containers_supported,
                                 &guest.clock_supported,
-                                &guest.repeated_start_supported};
+                                &guest.repeated_start_supported,
+                                &guest.freeze_supported};
     };
     ASSERT_EQ(members(&message).size(), size_t{kMembers});
     message.version = 4;
@@ -226,6 +230,15 @@ TEST(GoldenTest, AnswerToGetClock) {
                            R"("UnixNs":1700000000123456789})";
   EXPECT_EQ(Encode(message), text);
   EXPECT_EQ(Decoded<GetClockResponse>(text).unix_ns, 1'700'000'000'123'456'789u);
+}
+
+TEST(GoldenTest, AnswerToFreezeFilesystems) {
+  auto message = WithActivity<FreezeFilesystemsResponse>();
+  message.frozen = 3;
+  const std::string text =
+      R"({"Result":0,"ActivityId":"0f0e0d0c-0b0a-0908-0706-050403020100","Frozen":3})";
+  EXPECT_EQ(Encode(message), text);
+  EXPECT_EQ(Decoded<FreezeFilesystemsResponse>(text).frozen, 3u);
 }
 
 TEST(GoldenTest, AnswerToGetProperties) {

@@ -34,6 +34,9 @@ TEST(MessagesTest, GoldenRequests) {
   AdjustClockRequest adjust;
   adjust.offset_ns = -5'000'000'000;
   EXPECT_EQ(Encode(adjust), Request(R"(,"OffsetNs":-5000000000)"));
+  FreezeFilesystemsRequest freeze;
+  freeze.timeout_ms = 30'000;
+  EXPECT_EQ(Encode(freeze), Request(R"(,"TimeoutMs":30000)"));
   GetPropertiesRequest properties;
   properties.query = "{}";
   EXPECT_EQ(Encode(properties), Request(R"(,"Query":"{}")"));
@@ -156,6 +159,13 @@ TEST(MessagesTest, ClocksAreWholeNanosecondsWithinRange) {
   EXPECT_FALSE(Decode<AdjustClockRequest>(R"({"OffsetNs":9223372036854775808})").ok());
   EXPECT_FALSE(Decode<AdjustClockRequest>(R"({"OffsetNs":1.5})").ok());
   EXPECT_FALSE(Decode<AdjustClockRequest>("{}").ok());
+  EXPECT_EQ(Decode<FreezeFilesystemsRequest>(R"({"TimeoutMs":1})")->timeout_ms, 1u);
+  EXPECT_TRUE(Decode<FreezeFilesystemsRequest>(R"({"TimeoutMs":600000})").ok());
+  EXPECT_FALSE(Decode<FreezeFilesystemsRequest>(R"({"TimeoutMs":600001})").ok());
+  EXPECT_FALSE(Decode<FreezeFilesystemsRequest>(R"({"TimeoutMs":0})").ok());
+  EXPECT_FALSE(Decode<FreezeFilesystemsRequest>("{}").ok());
+  EXPECT_FALSE(Decode<FreezeFilesystemsResponse>(R"({"Frozen":-1})").ok());
+  EXPECT_FALSE(Decode<FreezeFilesystemsResponse>("{}").ok());
 }
 
 TEST(MessagesTest, DeepNestingAndLongListsAreRefused) {

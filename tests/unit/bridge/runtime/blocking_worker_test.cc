@@ -5,6 +5,7 @@
 #include <atomic>
 #include <future>
 
+#include "tests/unit/bridge/runtime/no_more_threads.h"
 #include "tests/unit/bridge/task_test.h"
 
 namespace ferry {
@@ -19,6 +20,17 @@ TEST_F(BlockingWorkerTest, GivesWhatTheWorkSays) {
     return std::this_thread::get_id() == here ? absl::OkStatus() : absl::DataLossError("said");
   }));
   EXPECT_EQ(said, absl::DataLossError("said"));
+}
+
+TEST_F(BlockingWorkerTest, WithoutAThreadThereIsNone) {
+  {
+    const NoMoreThreads none;
+    EXPECT_TRUE(absl::IsResourceExhausted(BlockingWorker::Start(io_.get_executor()).status()));
+  }
+  const auto worker = BlockingWorker::Start(io_.get_executor());
+  ASSERT_TRUE(worker.ok()) << worker.status();
+  EXPECT_TRUE(
+      Await((*worker)->Run(milliseconds(600'000), "it", [] { return absl::OkStatus(); })).ok());
 }
 
 TEST_F(BlockingWorkerTest, WorkThatHangsIsLateAndDoneAllTheSame) {

@@ -34,7 +34,9 @@ class CheckpointScript final : public v1::CheckpointService::CallbackService, pu
   grpc::ServerUnaryReactor* CreateCheckpoint(grpc::CallbackServerContext* context,
                                              const v1::CreateCheckpointRequest* request,
                                              v1::Checkpoint* response) override {
-    return Serve(context, request, response, &create, Taken("before-upgrade", ""));
+    v1::Checkpoint taken = Taken("before-upgrade", "");
+    taken.set_quiesced(request->quiesce() && knows_quiesce);
+    return Serve(context, request, response, &create, taken);
   }
   grpc::ServerUnaryReactor* RevertToCheckpoint(grpc::CallbackServerContext* context,
                                                const v1::RevertToCheckpointRequest* request,
@@ -60,6 +62,7 @@ class CheckpointScript final : public v1::CheckpointService::CallbackService, pu
   v1::RevertToCheckpointRequest revert;
   v1::DeleteCheckpointRequest remove;
   v1::ListCheckpointsRequest list;
+  bool knows_quiesce = true;  // otherwise it is an older daemon
 };
 
 class CheckpointCommandsTest : public ServedCommandsTest {
@@ -122,11 +125,26 @@ TEST_F(CheckpointCommandsTest, CreateSaysHowMemoryAndDisksAreKept) {
 TEST_F(CheckpointCommandsTest, CreateOfDisksOrMemoryOnly) {
   EXPECT_EQ(Create({"--disk-only", "--halt", "--diskspec", "data,snapshot=no"}), kOk);
   EXPECT_TRUE(script_.create.disk_only() && script_.create.halt());
+  EXPECT_FALSE(script_.create.quiesce());
   EXPECT_THAT(printed_, HasSubstr("; it is stopped\n"));
+  EXPECT_EQ(Create({"--quiesce", "--disk-only"}), kOk);
+  EXPECT_TRUE(script_.create.disk_only() && script_.create.quiesce());
   EXPECT_EQ(
       Create({"--memory-only", "--live", "--memspec", "/m", "--diskspec", "data,snapshot=no"}),
       kOk);
   EXPECT_TRUE(script_.create.memory_only() && script_.create.live());
+}
+
+TEST_F(CheckpointCommandsTest, AnOlderDaemonThatDoesNotQuiesceIsTold) {
+  script_.knows_quiesce = false;
+  for (const char* format : {"table", "json"}) {
+    EXPECT_EQ(Create({"--quiesce", "--disk-only", "-o", format}), kRefused) << format;
+    EXPECT_EQ(printed_, "") << format;
+    EXPECT_THAT(said_,
+                HasSubstr("before-upgrade was taken without --quiesce: this ferryd is older"));
+    EXPECT_THAT(said_, HasSubstr("ferryctl checkpoint delete web before-upgrade"));
+  }
+  EXPECT_EQ(Create({"--disk-only"}), kOk);
 }
 
 TEST_F(CheckpointCommandsTest, WhatMakesNoSenseTogetherIsRefused) {
@@ -134,6 +152,9 @@ TEST_F(CheckpointCommandsTest, WhatMakesNoSenseTogetherIsRefused) {
   ExpectCreateUsage({"--halt", "--paused"}, "--halt");
   ExpectCreateUsage({"--disk-only", "--memory-only"}, "--memory-only");
   ExpectCreateUsage({"--disk-only", "--memspec", "/m"}, "--memspec");
+  ExpectCreateUsage({"--quiesce"}, "--disk-only");
+  ExpectCreateUsage({"--quiesce", "--live"}, "--disk-only");
+  ExpectCreateUsage({"--quiesce", "--memory-only"}, "--disk-only");
   ExpectCreateUsage({"--disk-only", "--compress", "none"}, "--compress");
   ExpectCreateUsage({"--disk-only", "--compress-level", "1"}, "--compress-level");
   ExpectCreateUsage({"--disk-only", "--compress-workers", "1"}, "--compress-workers");

@@ -110,6 +110,11 @@ TEST(CheckpointViewTest, TakenSaysOfWhatAndHowLongTheVmStood) {
   request.set_halt(true);
   EXPECT_EQ(TakenCheckpointLine(request, DisksOnly("cold", "")),
             "checkpoint cold of VM web: 1 disk; it is stopped\n");
+  request.set_halt(false);
+  checkpoint = DisksOnly("clean", "");
+  checkpoint.set_quiesced(true);
+  EXPECT_EQ(TakenCheckpointLine(request, checkpoint),
+            "checkpoint clean of VM web: 1 disk, quiesced\n");
 }
 
 TEST(CheckpointViewTest, RevertedSaysWhatTheVmIsUnlessItRuns) {

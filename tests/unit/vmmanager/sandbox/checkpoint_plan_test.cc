@@ -98,6 +98,8 @@ TEST_F(CheckpointPlanTest, WhatContradictsItselfIsRefused) {
   EXPECT_TRUE(refuses([](auto& r) { r.set_disk_only(true), r.set_memory_only(true); }));
   EXPECT_TRUE(refuses([](auto& r) { r.set_disk_only(true), r.set_live(true); }));
   EXPECT_TRUE(refuses([](auto& r) { r.set_disk_only(true), r.set_memory_file("/m"); }));
+  EXPECT_TRUE(refuses([](auto& r) { r.set_quiesce(true); }));
+  EXPECT_TRUE(refuses([](auto& r) { r.set_quiesce(true), r.set_memory_only(true); }));
   EXPECT_TRUE(refuses([](auto& r) { r.set_halt(true), r.set_paused(true); }));
   EXPECT_TRUE(refuses([](auto& r) { r.set_memory_file("relative"); }));
   EXPECT_TRUE(refuses([](auto& r) { r.add_disks()->set_file("relative"); }));
@@ -143,6 +145,18 @@ TEST_F(CheckpointPlanTest, OfAStoppedVmThereAreOnlyItsDisks) {
   const auto plan = Plan();
   ASSERT_TRUE(plan.ok()) << plan.status();
   EXPECT_EQ(plan->state(), "stopped");
+  scene_.state = v1::VM_STATE_SAVED;
+  EXPECT_EQ(Reason(), "wrong_state");
+}
+
+TEST_F(CheckpointPlanTest, OnlyAGuestThatRunsCanFreezeItsFilesystems) {
+  request_.set_disk_only(true);
+  request_.set_quiesce(true);
+  EXPECT_TRUE(Plan().ok());
+  scene_.state = v1::VM_STATE_PAUSED;
+  EXPECT_EQ(Reason(), "vm_paused");
+  scene_.state = v1::VM_STATE_STOPPED;
+  EXPECT_EQ(Reason(), "vm_not_running");
   scene_.state = v1::VM_STATE_SAVED;
   EXPECT_EQ(Reason(), "wrong_state");
 }
