@@ -53,6 +53,7 @@ class FakeAgent : public std::enable_shared_from_this<FakeAgent> {
   bool acknowledges = true;               // exits: AcknowledgeExitSupported
   bool containers = true;                 // ContainersSupported
   bool repeats_starts = true;             // of containers: RepeatedStartSupported
+  bool network = true;                    // NetworkSupported
   std::map<uint32_t, uint32_t> refusals;  // what it answers with, by the request's type
   bool silent = false;                    // answers nothing but the negotiation
   bool breaks_link = false;               // right after its answer to ExecuteProcess, which arrives

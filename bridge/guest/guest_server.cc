@@ -17,7 +17,7 @@ constexpr milliseconds kFarewell{1'000};
 // Beyond every pid that the kernel gives.
 constexpr uint32_t kPidLimit = 1u << 22;
 
-Capabilities OwnCapabilities(bool containers, bool clock) {
+Capabilities OwnCapabilities(bool containers, bool clock, bool network) {
   Capabilities capabilities;
   capabilities.supported_schema_versions.push_back(SchemaVersion{2, 1});
   capabilities.runtime_os_type = "Linux";
@@ -30,6 +30,7 @@ Capabilities OwnCapabilities(bool containers, bool clock) {
   defined.containers_supported = containers;
   defined.clock_supported = clock;
   defined.repeated_start_supported = containers;
+  defined.network_supported = network;
   return capabilities;
 }
 
@@ -196,7 +197,8 @@ void GuestServer::OnNegotiate(const Frame& frame) {
   NegotiateResponse response;
   response.activity_id = request->activity_id;
   response.version = kProtocolVersion;
-  response.capabilities = OwnCapabilities(containers_.has_value(), options_.clock != nullptr);
+  response.capabilities = OwnCapabilities(containers_.has_value(), options_.clock != nullptr,
+                                          options_.network != nullptr);
   // Direct frames go first, so what waits follows the answer.
   Post(frame.type, frame.id, Encode(response), /*direct=*/true);
   outbox_.OnNegotiated();

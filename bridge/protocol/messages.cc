@@ -149,7 +149,8 @@ json::object EncodeCapabilities(const Capabilities& capabilities) {
                         {"AcknowledgeExitSupported", guest.acknowledge_exit_supported},
                         {"ContainersSupported", guest.containers_supported},
                         {"ClockSupported", guest.clock_supported},
-                        {"RepeatedStartSupported", guest.repeated_start_supported}}}};
+                        {"RepeatedStartSupported", guest.repeated_start_supported},
+                        {"NetworkSupported", guest.network_supported}}}};
 }
 
 void ReadCapabilities(const FieldReader& in, Capabilities* out) {
@@ -176,6 +177,7 @@ void ReadCapabilities(const FieldReader& in, Capabilities* out) {
     guest.Bool("ContainersSupported", &defined.containers_supported);
     guest.Bool("ClockSupported", &defined.clock_supported);
     guest.Bool("RepeatedStartSupported", &defined.repeated_start_supported);
+    guest.Bool("NetworkSupported", &defined.network_supported);
   });
 }
 

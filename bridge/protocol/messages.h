@@ -71,6 +71,8 @@ struct GuestDefinedCapabilities {
   bool clock_supported = false;
   // Ferry's: a container's start that comes again under its id is answered again.
   bool repeated_start_supported = false;
+  // Ferry's: network cards become interfaces by ModifySettings (network_messages.h).
+  bool network_supported = false;
 };
 
 struct Capabilities {

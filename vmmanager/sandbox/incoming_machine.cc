@@ -122,6 +122,19 @@ Task<std::vector<v1::Difference>> CompareDisks(state::v1::VmPayload vm,
   co_return differences;
 }
 
+// Whether each card could be plugged in here.
+Task<std::vector<v1::Difference>> CheckAdapters(schema::ComputeSystem document, Backend* backend) {
+  std::vector<v1::Difference> differences;
+  for (const auto& [number, adapter] : document.virtual_machine.devices.network_adapters) {
+    schema::NetworkAdapter wanted = adapter;
+    const absl::Status plugs = co_await backend->CheckAdapter(std::move(wanted));
+    if (plugs.ok()) continue;
+    Add(differences, absl::StrCat("nic ", adapter.name), AdapterPlace(adapter),
+        std::string(plugs.message()));
+  }
+  co_return differences;
+}
+
 }  // namespace
 
 Task<absl::StatusOr<IncomingMachine>> FitMachine(state::v1::VmPayload vm,
@@ -162,6 +175,10 @@ Task<absl::StatusOr<IncomingMachine>> FitMachine(state::v1::VmPayload vm,
   Explain(machine.differences, "initrd", initrd_found);
   CompareWithBackend(source, machine.document.virtual_machine.platform.layout, backend,
                      machine.differences);
+  const absl::Status macs_free = inventory.CheckMacs(machine.document, vm.vm_id());
+  if (!macs_free.ok()) Add(machine.differences, "nic", kRequired, std::string(macs_free.message()));
+  std::vector<v1::Difference> nics = co_await CheckAdapters(machine.document, &deps.backend);
+  for (v1::Difference& difference : nics) machine.differences.push_back(std::move(difference));
   std::vector<v1::Difference> disks = co_await CompareDisks(vm, machine.document, &digests.reads());
   for (v1::Difference& difference : disks) machine.differences.push_back(std::move(difference));
   co_return machine;

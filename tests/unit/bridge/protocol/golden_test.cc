@@ -140,11 +140,12 @@ std::string NegotiatedText(int member) {
          R"(,"SignalProcessSupported":)" + is(6) + R"(,"DumpStacksSupported":)" + is(7) +
          R"(,"DeleteContainerStateSupported":)" + is(8) + R"(,"ResumableStdioSupported":)" + is(9) +
          R"(,"AcknowledgeExitSupported":)" + is(10) + R"(,"ContainersSupported":)" + is(11) +
-         R"(,"ClockSupported":)" + is(12) + R"(,"RepeatedStartSupported":)" + is(13) + "}}}";
+         R"(,"ClockSupported":)" + is(12) + R"(,"RepeatedStartSupported":)" + is(13) +
+         R"(,"NetworkSupported":)" + is(14) + "}}}";
 }
 
 TEST(GoldenTest, Capabilities) {
-  constexpr int kMembers = 14;
+  constexpr int kMembers = 15;
   for (int member = 0; member < kMembers; ++member) {
     auto message = WithActivity<NegotiateResponse>();
     const auto members = [](NegotiateResponse* of) {
@@ -163,7 +164,8 @@ TEST(GoldenTest, Capabilities) {
                                 &guest.acknowledge_exit_supported,
                                 &guest.containers_supported,
                                 &guest.clock_supported,
-                                &guest.repeated_start_supported};
+                                &guest.repeated_start_supported,
+                                &guest.network_supported};
     };
     ASSERT_EQ(members(&message).size(), size_t{kMembers});
     message.version = 4;
