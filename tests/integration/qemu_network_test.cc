@@ -112,6 +112,11 @@ class QemuNetworkTest : public QemuFixture {
       EXPECT_TRUE(absl::IsFailedPrecondition(started)) << started;
       EXPECT_THAT(std::string(started.message()), HasSubstr("eth0"));
     }
+    for (const schema::NetworkAdapter& adapter : {OnBridge("br0/../x"), OnTap("tap%d")}) {
+      schema::NetworkAdapter asked = adapter;
+      const absl::Status checked = co_await backend_->CheckAdapter(std::move(asked));
+      EXPECT_TRUE(absl::IsInvalidArgument(checked)) << checked;
+    }
     RunTool({"ip", "link", "set", "br0", "down"});
     schema::NetworkAdapter asked = OnBridge("lan");
     const absl::Status down = co_await backend_->CheckAdapter(std::move(asked));

@@ -15,6 +15,10 @@ constexpr char kWhat[] = "the kernel's answer about this host's networks";
 
 absl::StatusOr<Tap> OpenNow(const LinuxHostNetwork::Options& options,
                             const schema::NetworkAdapter& card) {
+  // It may come from another host.
+  if (!net::IsInterfaceName(card.tap.empty() ? card.bridge : card.tap)) {
+    return absl::InvalidArgumentError("it is to be in what cannot be the name of an interface");
+  }
   ASSIGN_OR_RETURN(net::RouteSocket kernel, net::RouteSocket::Open());
   if (!card.tap.empty()) return OpenOwnTap(kernel, card.tap);
   ASSIGN_OR_RETURN(const net::MacAddress mac, net::ParseMac(card.mac_address));

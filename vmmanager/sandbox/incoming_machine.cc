@@ -6,6 +6,7 @@
 #include "absl/strings/str_cat.h"
 #include "absl/strings/str_join.h"
 #include "bridge/runtime/status_macros.h"
+#include "vmmanager/backend/adapters.h"
 #include "vmmanager/rpc/error_info.h"
 #include "vmmanager/sandbox/disk_size.h"
 #include "vmmanager/state/fingerprint_check.h"
@@ -125,7 +126,13 @@ Task<std::vector<v1::Difference>> CompareDisks(state::v1::VmPayload vm,
 // Whether each card could be plugged in here.
 Task<std::vector<v1::Difference>> CheckAdapters(schema::ComputeSystem document, Backend* backend) {
   std::vector<v1::Difference> differences;
-  for (const auto& [number, adapter] : document.virtual_machine.devices.network_adapters) {
+  const auto& adapters = document.virtual_machine.devices.network_adapters;
+  if (adapters.size() > kMaxAdapters) {
+    Add(differences, "nic", absl::StrCat(adapters.size(), " cards"),
+        absl::StrCat("at most ", kMaxAdapters));
+    co_return differences;
+  }
+  for (const auto& [number, adapter] : adapters) {
     schema::NetworkAdapter wanted = adapter;
     const absl::Status plugs = co_await backend->CheckAdapter(std::move(wanted));
     if (plugs.ok()) continue;
