@@ -118,6 +118,7 @@ void FakeAgent::Handle(const Frame& frame) {
     response.capabilities.guest_defined.clock_supported = clock_ahead.has_value();
     response.capabilities.guest_defined.repeated_start_supported = repeats_starts;
     response.capabilities.guest_defined.freeze_supported = freezes;
+    response.capabilities.guest_defined.network_supported = network;
     return Send(answer, frame.id, Encode(response));
   }
   if (silent || ignored.contains(frame.type)) return;

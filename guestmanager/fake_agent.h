@@ -57,6 +57,7 @@ class FakeAgent : public std::enable_shared_from_this<FakeAgent> {
   bool freezes = true;                    // filesystems: FreezeSupported
   bool frozen = false;                    // they are
   bool thaws_early = false;               // by itself, right after it has frozen them
+  bool network = true;                    // NetworkSupported
   std::map<uint32_t, uint32_t> refusals;  // what it answers with, by the request's type
   bool silent = false;                    // answers nothing but the negotiation
   std::set<uint32_t> ignored;             // types of requests that it does not answer

@@ -8,6 +8,7 @@
 
 #include "absl/status/status.h"
 #include "absl/status/statusor.h"
+#include "bridge/protocol/network_messages.h"
 #include "bridge/runtime/async.h"
 #include "bridge/transport/transport.h"
 #include "guestmanager/guest_log.h"
@@ -99,6 +100,10 @@ class Guest : public std::enable_shared_from_this<Guest> {
 
   // Attaches to something that runs in the guest already; nothing is sent. "" is the VM itself.
   std::shared_ptr<Container> OpenContainer(const std::string& id);
+
+  // Makes the VM's network cards interfaces with these names, addresses and routes. UNIMPLEMENTED
+  // if the agent knows nothing of that.
+  Task<absl::Status> AddAdapters(std::vector<bridge::NetworkAdapter> adapters);
 
   // Asks the agent to end everything in order (or by force) and power off.
   Task<absl::Status> Shutdown(bool force);

@@ -81,6 +81,10 @@ Task<std::string> GuestServer::OnModifySettings(const Frame& frame) {
     co_return BadJsonIn(*request, "Settings");
   }
   const bool vm = IsVm(request->container_id);
+  if (vm && request->resource_type == kResourceNetwork && options_.network != nullptr) {
+    co_return AddAdapter(*request);
+  }
+  if (!containers_.has_value()) co_return NoContainer(*request);
   const std::string id = vm ? "" : request->container_id;
   const absl::Status status = co_await containers_->Modify(id, *request);
   // Of a resource of the VM it is a device that is not there, and no container.
@@ -88,6 +92,18 @@ Task<std::string> GuestServer::OnModifySettings(const Frame& frame) {
     co_return Encode(FailedResponse(kHresultFailed, StatusText(status), request->activity_id));
   }
   co_return FromContainerStatus(*request, status);
+}
+
+std::string GuestServer::AddAdapter(const ModifySettingsRequest& request) {
+  if (request.request_type != "Add") {
+    return FromStatus(request, absl::InvalidArgumentError("network cards can only be added"));
+  }
+  const absl::StatusOr<NetworkAdapter> adapter = Decode<NetworkAdapter>(request.settings);
+  if (!adapter.ok()) return FromStatus(request, adapter.status());
+  const absl::Status added = options_.network->Add(*adapter);
+  if (!absl::IsNotFound(added)) return FromStatus(request, added);
+  // Not found is an answer about a process.
+  return Encode(FailedResponse(kHresultFailed, StatusText(added), request.activity_id));
 }
 
 std::string GuestServer::OnGetProperties(const Frame& frame) {

@@ -42,7 +42,9 @@ Task<std::string> GuestServer::Answer(const Frame& frame, const RequestBase& bas
       if (freezer_ != nullptr) co_return co_await OnThaw(base);
       break;
     case kModifySettings:
-      if (containers_.has_value()) co_return co_await OnModifySettings(frame);
+      if (containers_.has_value() || options_.network != nullptr) {
+        co_return co_await OnModifySettings(frame);
+      }
       break;
     case kPauseContainer:
     case kResumeContainer:

@@ -17,7 +17,7 @@ constexpr milliseconds kFarewell{1'000};
 // Beyond every pid that the kernel gives.
 constexpr uint32_t kPidLimit = 1u << 22;
 
-Capabilities OwnCapabilities(bool containers, bool clock, bool freeze) {
+Capabilities OwnCapabilities(bool containers, bool clock, bool freeze, bool network) {
   Capabilities capabilities;
   capabilities.supported_schema_versions.push_back(SchemaVersion{2, 1});
   capabilities.runtime_os_type = "Linux";
@@ -31,6 +31,7 @@ Capabilities OwnCapabilities(bool containers, bool clock, bool freeze) {
   defined.clock_supported = clock;
   defined.repeated_start_supported = containers;
   defined.freeze_supported = freeze;
+  defined.network_supported = network;
   return capabilities;
 }
 
@@ -205,8 +206,8 @@ void GuestServer::OnNegotiate(const Frame& frame) {
   NegotiateResponse response;
   response.activity_id = request->activity_id;
   response.version = kProtocolVersion;
-  response.capabilities =
-      OwnCapabilities(containers_.has_value(), options_.clock != nullptr, freezer_ != nullptr);
+  response.capabilities = OwnCapabilities(containers_.has_value(), options_.clock != nullptr,
+                                          freezer_ != nullptr, options_.network != nullptr);
   // Direct frames go first, so what waits follows the answer.
   Post(frame.type, frame.id, Encode(response), /*direct=*/true);
   outbox_.OnNegotiated();

@@ -10,6 +10,7 @@
 #include "bridge/guest/bridge_outbox.h"
 #include "bridge/guest/container_host.h"
 #include "bridge/guest/filesystem_freezer.h"
+#include "bridge/guest/guest_network.h"
 #include "bridge/guest/guest_process.h"
 #include "bridge/guest/wall_clock.h"
 #include "bridge/protocol/frame.h"
@@ -33,6 +34,8 @@ class GuestServer : public std::enable_shared_from_this<GuestServer> {
     WallClock* clock = nullptr;
     // Outlives the server. Without it the host does not freeze the guest's filesystems.
     Filesystems* filesystems = nullptr;
+    // The same. Without it the host has no say in the VM's interfaces.
+    GuestNetwork* network = nullptr;
   };
 
   enum class End { kShutdownGraceful, kShutdownForced };
@@ -76,6 +79,7 @@ class GuestServer : public std::enable_shared_from_this<GuestServer> {
   Task<std::string> OnExecuteInContainer(int64_t call, ExecuteProcessRequest request);
   Task<std::string> OnStartInit(int64_t call, ExecuteProcessRequest request);
   Task<std::string> OnModifySettings(const Frame& frame);
+  std::string AddAdapter(const ModifySettingsRequest& request);
   Task<std::string> OnContainerRequest(uint32_t type, const RequestBase& base);
   std::string OnAcknowledgeExit(const Frame& frame);
   std::string OnListProcesses(const RequestBase& base);

@@ -150,7 +150,8 @@ json::object EncodeCapabilities(const Capabilities& capabilities) {
                         {"ContainersSupported", guest.containers_supported},
                         {"ClockSupported", guest.clock_supported},
                         {"RepeatedStartSupported", guest.repeated_start_supported},
-                        {"FreezeSupported", guest.freeze_supported}}}};
+                        {"FreezeSupported", guest.freeze_supported},
+                        {"NetworkSupported", guest.network_supported}}}};
 }
 
 void ReadCapabilities(const FieldReader& in, Capabilities* out) {
@@ -178,6 +179,7 @@ void ReadCapabilities(const FieldReader& in, Capabilities* out) {
     guest.Bool("ClockSupported", &defined.clock_supported);
     guest.Bool("RepeatedStartSupported", &defined.repeated_start_supported);
     guest.Bool("FreezeSupported", &defined.freeze_supported);
+    guest.Bool("NetworkSupported", &defined.network_supported);
   });
 }
 

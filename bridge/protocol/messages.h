@@ -76,6 +76,8 @@ struct GuestDefinedCapabilities {
   bool repeated_start_supported = false;
   // Ferry's: FreezeFilesystems and ThawFilesystems.
   bool freeze_supported = false;
+  // Ferry's: network cards become interfaces by ModifySettings (network_messages.h).
+  bool network_supported = false;
 };
 
 struct Capabilities {

@@ -51,6 +51,10 @@ const std::vector<Part>& Parts() {
        {"kernel", "initrd"},
        "put the same files there, at the source's path or as ferryd's --kernel and --initrd"},
       {"disks", {"disk"}, "put the disk on storage that both hosts see under that path"},
+      {"networks",
+       {"nic"},
+       "make the bridge there, or name the one that stands for it with ferryd's --bridge; see what "
+       "the destination says"},
       {"devices", {}, "bring both hosts to the same release"}};
   return parts;
 }
@@ -96,6 +100,11 @@ std::string Found(const Part& part, const DestinationFacts& facts) {
   }
   if (name == "guest_image") return "kernel and initramfs have the same content there";
   if (name == "disks") return "the VM has no disks";
+  if (name == "networks") {
+    const size_t cards = facts.machine.document.virtual_machine.devices.network_adapters.size();
+    return cards == 0 ? "the VM has no network cards"
+                      : absl::StrCat("the destination can plug in all ", cards);
+  }
   return absl::StrCat(source.cpus(), " CPUs, ", source.memory_mb(), " MiB, guest link ",
                       source.guest_link());
 }

@@ -9,7 +9,7 @@ import sys
 # Each room, lowest first within its group, with the rooms that it may use beside itself.
 BRIDGE_RUNTIME = {"bridge/runtime"}
 BRIDGE_WIRE = BRIDGE_RUNTIME | {"bridge/protocol", "bridge/stream", "bridge/transport"}
-HOST_BRIDGE = BRIDGE_WIRE | {"bridge/mux"}
+HOST_BRIDGE = BRIDGE_WIRE | {"bridge/mux", "bridge/network"}
 PROTO = {"ferry/v1", "ferry/state/v1"}
 VM_LOW = HOST_BRIDGE | {"vmmanager/schema", "vmmanager/backend"}
 VM_SANDBOX = VM_LOW | PROTO | {"guestmanager", "vmmanager/fence", "vmmanager/state",
@@ -22,18 +22,20 @@ MIGRATION_PARTS = {"migration/options", "migration/session", "migration/commit",
 ALLOWED = {
     "bridge/runtime": set(),
     "bridge/protocol": BRIDGE_RUNTIME,
+    "bridge/network": BRIDGE_RUNTIME,
     "bridge/stream": BRIDGE_RUNTIME,
     "bridge/transport": BRIDGE_RUNTIME,
     "bridge/mux": BRIDGE_RUNTIME | {"bridge/transport"},
     "bridge/process": BRIDGE_RUNTIME,
     "bridge/container": BRIDGE_RUNTIME | {"bridge/protocol", "bridge/process"},
-    "bridge/guest": BRIDGE_WIRE | {"bridge/process", "bridge/container"},
+    "bridge/guest": BRIDGE_WIRE | {"bridge/process", "bridge/container", "bridge/network"},
     "guestmanager": BRIDGE_WIRE,
     "vmmanager/schema": BRIDGE_RUNTIME,
     "vmmanager/layers": BRIDGE_RUNTIME,
     "vmmanager/backend": BRIDGE_WIRE | {"vmmanager/schema"},
     "vmmanager/fence": BRIDGE_RUNTIME | PROTO | {"vmmanager/rpc"},
-    "vmmanager/qemu": VM_LOW,
+    "vmmanager/network": BRIDGE_RUNTIME | {"bridge/network", "vmmanager/schema"},
+    "vmmanager/qemu": VM_LOW | {"vmmanager/network"},
     "vmmanager/state": BRIDGE_RUNTIME | PROTO | {"guestmanager", "vmmanager/schema"},
     "vmmanager/saves": BRIDGE_RUNTIME | {"vmmanager/state"},
     "vmmanager/store": BRIDGE_RUNTIME,

@@ -16,6 +16,7 @@
 #include "bridge/container/crun_runtime.h"
 #include "bridge/container/linux_filesystems.h"
 #include "bridge/container/linux_volumes.h"
+#include "bridge/guest/guest_network.h"
 #include "bridge/guest/guest_server.h"
 #include "bridge/guest/log_stream.h"
 #include "bridge/guest/orphan_reaper.h"
@@ -81,6 +82,8 @@ void Serve(asio::io_context& io, bridge::GuestTransport& transport, bool init) {
   // Otherwise they are those of whoever runs the agent without a VM.
   if (init) options.clock = &clock;
   if (init) options.filesystems = &filesystems;
+  bridge::LinuxGuestNetwork network;
+  if (init) options.network = &network;
   // Containers' processes come to process 1 when crun has left them behind.
   if (init && access(crun.program.c_str(), X_OK) == 0) {
     bridge::ContainerParts& parts = options.containers.emplace();

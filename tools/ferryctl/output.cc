@@ -174,6 +174,13 @@ std::string VmDetails(const v1::Vm& vm) {
     absl::StrAppend(&text, Line("Disk", absl::StrCat(disk.name(), " ", disk.file(), " ",
                                                      disk.read_only() ? "(read only)" : "")));
   }
+  for (const v1::NicSpec& nic : vm.spec().nics()) {
+    const std::string place = nic.user()          ? "user"
+                              : nic.tap().empty() ? absl::StrCat("bridge ", nic.bridge())
+                                                  : absl::StrCat("tap ", nic.tap());
+    absl::StrAppend(&text, Line("Network", absl::StrCat(nic.name(), " ", nic.mac(), " ", place, " ",
+                                                        absl::StrJoin(nic.addresses(), " "))));
+  }
   if (vm.spec().stays()) absl::StrAppend(&text, Line("Stays", "yes; it cannot be migrated"));
   for (const v1::ShareSpec& share : vm.spec().shares()) {
     absl::StrAppend(&text, Line("Share", absl::StrCat(Printable(share.host_path()),

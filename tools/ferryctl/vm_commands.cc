@@ -31,7 +31,7 @@ struct CreateArguments {
   std::string name, memory = "256M", kernel, initrd, cpu_model;
   uint32_t cpus = 1;
   std::optional<uint32_t> layout;
-  std::vector<std::string> disks, shares;
+  std::vector<std::string> disks, shares, nics;
   bool stays = false, save_on_stop = false, autostart = false;
 };
 
@@ -54,6 +54,11 @@ void CheckCreate(CreateArguments* arguments) {
     if (!disk.ok()) throw CLI::ValidationError("--disk", std::string(disk.status().message()));
     *arguments->spec.add_disks() = *disk;
   }
+  for (const std::string& text : arguments->nics) {
+    absl::StatusOr<v1::NicSpec> nic = ParseNic(text);
+    if (!nic.ok()) throw CLI::ValidationError("--nic", std::string(nic.status().message()));
+    *arguments->spec.add_nics() = *nic;
+  }
   arguments->spec.set_stays(arguments->stays);
   if (arguments->save_on_stop) arguments->spec.set_save_on_stop(v1::SAVE_ON_STOP_YES);
   arguments->spec.set_autostart(arguments->autostart);
@@ -73,6 +78,11 @@ void AddCreate(CLI::App* app, Command* command) {
       ->check(CLI::PositiveNumber)
       ->capture_default_str();
   create->add_option("--disk", arguments->disks, "name=N,file=F[,format=qcow2|raw][,ro]")
+      ->allow_extra_args(false);
+  create
+      ->add_option("--nic", arguments->nics,
+                   "bridge=B|tap=T|user[,name=N][,mac=M][,address=IP/LENGTH][,gateway=IP], a "
+                   "network card")
       ->allow_extra_args(false);
   create->add_option("--kernel", arguments->kernel, "Kernel instead of the host's default");
   create->add_option("--initrd", arguments->initrd, "Initramfs instead of the host's default");

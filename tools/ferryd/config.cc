@@ -7,6 +7,7 @@
 #include "bridge/runtime/host_port.h"
 #include "bridge/runtime/status_macros.h"
 #include "tools/ferryd/yaml_config.h"
+#include "vmmanager/network/linux_host_network.h"
 
 namespace ferry::tools {
 namespace {
@@ -77,6 +78,21 @@ void AddFlags(CLI::App& app, FerrydConfig& config) {
   app.add_option("--qemu", config.qemu, "QEMU binary")->capture_default_str();
   app.add_option("--virtiofsd", config.virtiofsd, "Serves the folders that VMs share")
       ->capture_default_str();
+  app.add_option_function<std::vector<std::string>>(
+         "--bridge",
+         [&config](const std::vector<std::string>& mappings) {
+           for (const std::string& text : mappings) {
+             const auto mapping = vm::ParseBridgeMapping(text);
+             if (!mapping.ok()) {
+               throw CLI::ValidationError("--bridge", std::string(mapping.status().message()));
+             }
+             if (!config.bridges.insert(*mapping).second) {
+               throw CLI::ValidationError("--bridge", mapping->first + " is given twice");
+             }
+           }
+         },
+         "NAME=LOCALNAME: cards on a bridge NAME are plugged into LOCALNAME here (repeatable)")
+      ->allow_extra_args(false);
   app.add_option("--qemu-user", config.qemu_user, "Run QEMU as this user");
   app.add_option("--cgroup", config.cgroup,
                  "Where each QEMU gets a control group (v2) of its own: a path below the mount of "

@@ -1,5 +1,6 @@
 #pragma once
 
+#include <map>
 #include <string>
 #include <vector>
 
@@ -35,7 +36,8 @@ struct FerrydConfig {
   uint64_t memory_reserve_mb = 0;            // that arriving VMs must leave free
   std::string qemu = "/usr/bin/qemu-system-x86_64";
   std::string virtiofsd = "/usr/lib/qemu/virtiofsd";
-  std::string qemu_user;        // QEMU runs as this user; empty: the daemon's
+  std::map<std::string, std::string> bridges;  // that stand here for those of other names
+  std::string qemu_user;                       // QEMU runs as this user; empty: the daemon's
   std::string cgroup = "auto";  // where each QEMU gets a control group: auto, none or a path
   int nice = -10;               // ferryd's own; QEMU gets the one that ferryd was started with
   bool no_kvm = false;

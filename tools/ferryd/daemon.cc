@@ -29,6 +29,7 @@
 #include "vmmanager/images/child_tool_runner.h"
 #include "vmmanager/images/image_importer.h"
 #include "vmmanager/images/image_store.h"
+#include "vmmanager/network/linux_host_network.h"
 #include "vmmanager/qemu/cgroup.h"
 #include "vmmanager/qemu/qemu_backend.h"
 #include "vmmanager/qemu/qemu_process.h"
@@ -344,6 +345,9 @@ Task<absl::Status> Daemon::OpenBackend() {
       .take_back = [fence = parts_->fence.get()](
                        const std::string& id,
                        absl::StatusOr<UniqueFd> kept) { fence->TakeBack(id, std::move(kept)); }};
+  vm::LinuxHostNetwork::Options network;
+  network.bridges = config_.bridges;
+  qemu.network = std::make_shared<vm::LinuxHostNetwork>(executor_, std::move(network));
   qemu.user = parts_->qemu_user;
   qemu.niceness = parts_->former_niceness;
   CO_ASSIGN_OR_RETURN(qemu.cgroup_parent, CgroupParent(config_.cgroup));

@@ -99,7 +99,9 @@ class ComputeSystem {
   virtual const std::string& id() const = 0;
 
   // Runs a created system. With destination migration options it only gets ready to receive
-  // (kIncoming) and runs no guest code.
+  // (kIncoming) and runs no guest code. Its network cards are plugged in, and carry nothing but
+  // while it runs, or is paused without having been sent; when it has come or come back from
+  // elsewhere, it announces where it is.
   virtual Task<absl::Status> Start(const schema::StartOptions& options,
                                    const MigrationEndpoint* endpoint) = 0;
   virtual Task<absl::Status> Pause() = 0;
@@ -214,6 +216,10 @@ class Backend {
 
   // The memory that VMs of this host share with whatever else runs in the same place.
   virtual absl::StatusOr<HostMemory> memory() const = 0;
+
+  // Whether this host could plug that card in now. FAILED_PRECONDITION says why not and what to do
+  // about it, for people; nothing stays of the attempt.
+  virtual Task<absl::Status> CheckAdapter(schema::NetworkAdapter adapter) = 0;
 
   // Makes a system from its document without running it. `id` is the VM's UUID text.
   virtual Task<absl::StatusOr<std::unique_ptr<ComputeSystem>>> Create(

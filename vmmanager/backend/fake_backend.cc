@@ -197,6 +197,13 @@ std::unique_ptr<ComputeSystem> FakeBackend::Hand(std::shared_ptr<FakeMachine> ma
   return system;
 }
 
+Task<absl::Status> FakeBackend::CheckAdapter(schema::NetworkAdapter adapter) {
+  if (adapter.user || bridges_.contains(adapter.bridge)) co_return absl::OkStatus();
+  const std::string what =
+      adapter.tap.empty() ? StrCat("bridge ", adapter.bridge) : StrCat("tap device ", adapter.tap);
+  co_return absl::FailedPreconditionError(StrCat("this host has no ", what, "; make it"));
+}
+
 Task<absl::StatusOr<std::unique_ptr<ComputeSystem>>> FakeBackend::Create(
     const std::string& id, const schema::ComputeSystem& document) {
   auto machine = std::make_shared<FakeMachine>();

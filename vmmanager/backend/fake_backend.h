@@ -5,6 +5,7 @@
 #include <map>
 #include <memory>
 #include <optional>
+#include <set>
 #include <string>
 #include <vector>
 
@@ -188,6 +189,7 @@ class FakeBackend final : public Backend {
 
   const BackendInfo& info() const override { return info_; }
   absl::StatusOr<HostMemory> memory() const override { return memory_; }
+  Task<absl::Status> CheckAdapter(schema::NetworkAdapter adapter) override;
   Task<absl::StatusOr<std::unique_ptr<ComputeSystem>>> Create(
       const std::string& id, const schema::ComputeSystem& document) override;
   Task<absl::StatusOr<std::unique_ptr<ComputeSystem>>> Adopt(
@@ -198,6 +200,7 @@ class FakeBackend final : public Backend {
   FakeScript& script() { return *script_; }
   BackendInfo& mutable_info() { return info_; }
   HostMemory& mutable_memory() { return memory_; }
+  std::set<std::string>& mutable_bridges() { return bridges_; }
   // The newest system of that id, or nullptr; valid as long as its owner keeps it.
   FakeComputeSystem* Find(const std::string& id) const;
   // Whether a machine of that id runs its guest, whether or not somebody still keeps its handle.
@@ -216,6 +219,7 @@ class FakeBackend final : public Backend {
                     .machine_types = {"fake-1"},
                     .cpu_models = {{"any", {}, {"add", "sub"}}, {"plain", {}, {}}}};
   HostMemory memory_{64 * 1024, 32 * 1024};
+  std::set<std::string> bridges_;  // of its host, which has no taps
   std::shared_ptr<FakeScript> script_;
   std::map<std::string, std::shared_ptr<FakeMachine>> machines_;
   std::map<std::string, FakeComputeSystem*> systems_;

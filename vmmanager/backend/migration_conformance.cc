@@ -208,9 +208,46 @@ Task<void> HookErrorCallsItOff(Context& context) {
   co_await ExpectRuns(context, *context.source);
 }
 
+// On the VMM's own network, which every host has.
+Task<void> ACardComesAlong(Context& context) {
+  schema::ComputeSystem document = context.fixture.Document();
+  schema::NetworkAdapter& card = document.virtual_machine.devices.network_adapters["0"];
+  card = {"02-FE-00-00-00-01", "eth0", "", "", true};
+  schema::NetworkAdapter asked = card;
+  REQUIRE_OK(co_await context.fixture.destination().CheckAdapter(std::move(asked)));
+  schema::NetworkAdapter elsewhere = {"02-FE-00-00-00-01", "eth0", "no-such-bridge", "", false};
+  const absl::Status refused =
+      co_await context.fixture.destination().CheckAdapter(std::move(elsewhere));
+  EXPECT_EQ(refused.code(), absl::StatusCode::kFailedPrecondition) << refused;
+  auto source = co_await context.fixture.source().Create(kVmId, document);
+  REQUIRE_OK(source.status());
+  context.source = *std::move(source);
+  const schema::StartOptions start;
+  REQUIRE_OK(co_await context.source->Start(start, nullptr));
+  auto destination = co_await context.fixture.destination().Create(kVmId, document);
+  REQUIRE_OK(destination.status());
+  context.destination = *std::move(destination);
+  context.endpoint.unix_path = StrCat(context.fixture.Folder(), "/m.sock");
+  schema::StartOptions incoming;
+  incoming.destination_migration_options.emplace().origin = MigrationOrigin::kDestination;
+  REQUIRE_OK(co_await context.destination->Start(incoming, &context.endpoint));
+  REQUIRE_OK(co_await StartOnSource(context));
+  const TransferHooks hooks;
+  SpawnTransfers(context, hooks);
+  co_await JoinTransfers(context);
+  REQUIRE_OK(context.source_result);
+  REQUIRE_OK(context.destination_result);
+  REQUIRE_OK(co_await Finalize(*context.destination, MigrationOrigin::kDestination,
+                               MigrationFinalOperation::kResume));
+  REQUIRE_OK(
+      co_await Finalize(*context.source, MigrationOrigin::kSource, MigrationFinalOperation::kStop));
+  co_await ExpectRuns(context, *context.destination);
+}
+
 constexpr Case kMigrationCases[] = {
     {"WrongOrderIsRefused", WrongOrderIsRefused},
     {"MigrationMovesTheGuest", MigrationMovesTheGuest},
+    {"ACardComesAlong", ACardComesAlong},
     {"PausedStaysPaused", PausedStaysPaused},
     {"APausedArrivalOutlivesItsAdoption", APausedArrivalOutlivesItsAdoption},
     {"WhatReceivesIsNoSource", WhatReceivesIsNoSource},

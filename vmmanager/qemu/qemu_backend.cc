@@ -12,6 +12,7 @@
 #include "vmmanager/qemu/accelerator_probe.h"
 #include "vmmanager/qemu/cpu_models.h"
 #include "vmmanager/qemu/host_memory.h"
+#include "vmmanager/qemu/qemu_cards.h"
 #include "vmmanager/qemu/qemu_command_line.h"
 #include "vmmanager/qemu/qemu_compute_system.h"
 #include "vmmanager/qemu/qemu_sweep.h"
@@ -116,6 +117,11 @@ Task<absl::StatusOr<std::unique_ptr<QemuBackend>>> QemuBackend::Open(Executor ex
 const BackendInfo& QemuBackend::info() const { return host_->info; }
 
 absl::StatusOr<HostMemory> QemuBackend::memory() const { return ReadHostMemory(); }
+
+Task<absl::Status> QemuBackend::CheckAdapter(schema::NetworkAdapter adapter) {
+  const std::shared_ptr<const QemuHost> host = host_;
+  co_return co_await CheckCard(host->config.network, std::move(adapter));
+}
 
 Task<absl::StatusOr<std::unique_ptr<ComputeSystem>>> QemuBackend::Create(
     const std::string& id, const schema::ComputeSystem& document) {

@@ -10,6 +10,7 @@
 #include "bridge/runtime/async.h"
 #include "bridge/runtime/unique_fd.h"
 #include "vmmanager/backend/compute_system.h"
+#include "vmmanager/network/host_network.h"
 #include "vmmanager/qemu/guest_link.h"
 #include "vmmanager/qemu/process_user.h"
 
@@ -35,6 +36,7 @@ struct QemuBackendConfig {
   GuestLinkFactory make_link;
   std::optional<KeptDescriptor> kept;
   std::string virtiofsd = "/usr/lib/qemu/virtiofsd";  // serves the folders that VMs share
+  std::shared_ptr<HostNetwork> network;  // nullptr: no card is plugged into bridges or taps
 };
 
 struct QemuHost;
@@ -48,6 +50,7 @@ class QemuBackend : public Backend {
 
   const BackendInfo& info() const override;
   absl::StatusOr<HostMemory> memory() const override;
+  Task<absl::Status> CheckAdapter(schema::NetworkAdapter adapter) override;
   Task<absl::StatusOr<std::unique_ptr<ComputeSystem>>> Create(
       const std::string& id, const schema::ComputeSystem& document) override;
   Task<absl::StatusOr<std::unique_ptr<ComputeSystem>>> Adopt(

@@ -6,7 +6,9 @@
 #include "absl/strings/numbers.h"
 #include "absl/strings/str_cat.h"
 #include "absl/strings/str_replace.h"
+#include "bridge/network/address.h"
 #include "bridge/runtime/status_macros.h"
+#include "vmmanager/backend/adapters.h"
 
 namespace ferry::vm {
 namespace {
@@ -20,7 +22,12 @@ constexpr int kVsockSlot = 5;
 constexpr int kRngSlot = 6;
 constexpr uint32_t kFirstScsiSlot = 8;
 constexpr uint32_t kFirstShareSlot = 16;
+constexpr uint32_t kFirstAdapterSlot = 24;
+constexpr uint32_t kLastFreeSlot = 30;
 static_assert(kFirstScsiSlot + kMaxControllers <= kFirstShareSlot);
+static_assert(kFirstShareSlot + kMaxShares <= kFirstAdapterSlot);
+static_assert(kFirstAdapterSlot + kMaxAdapters <= kLastFreeSlot + 1);
+static_assert(kFirstShareFd + static_cast<int>(kMaxShares) <= kFirstAdapterFd);
 
 constexpr size_t kMaxNodeStem = 20;  // QEMU allows node names of 31 characters
 constexpr char kSharedMemory[] = "ram0";
@@ -194,6 +201,44 @@ absl::Status AddShares(Words& words, const schema::VirtualMachine& machine, bool
   return absl::OkStatus();
 }
 
+// Without a ROM, which would be a part of the machine's memory that both hosts must have alike.
+absl::Status AddAdapter(Words& words, const schema::VirtualMachine& machine,
+                        const std::string& number_text, const schema::NetworkAdapter& adapter) {
+  ASSIGN_OR_RETURN(const uint32_t number,
+                   ParseSlot(number_text, kMaxAdapters, "Devices.NetworkAdapters"));
+  ASSIGN_OR_RETURN(const net::MacAddress mac, net::ParseMac(adapter.mac_address));
+  const int places =
+      (adapter.user ? 1 : 0) + (adapter.bridge.empty() ? 0 : 1) + (adapter.tap.empty() ? 0 : 1);
+  if (places != 1 || mac.is_multicast() || mac.is_zero()) {
+    return absl::InvalidArgumentError(
+        absl::StrCat("the network card ", number_text,
+                     " needs one of Bridge, Tap and User, and a MAC address of its own"));
+  }
+  for (const std::string& name : {adapter.bridge, adapter.tap}) {
+    if (name.empty() || net::IsInterfaceName(name)) continue;
+    return absl::InvalidArgumentError(absl::StrCat("the network card ", number_text,
+                                                   " is plugged into what cannot be a name of an "
+                                                   "interface"));
+  }
+  const std::string id = absl::StrCat("net", number);
+  const int place = static_cast<int>(number);
+  Append(words,
+         {"-netdev", adapter.user ? absl::StrCat("user,id=", id)
+                                  : absl::StrCat("tap,id=", id, ",fd=", kFirstAdapterFd + place)});
+  const std::string device = absl::StrCat("virtio-net-pci,id=nic", number, ",netdev=", id,
+                                          ",mac=", mac.ToString(), ",romfile=");
+  Append(words,
+         {"-device", VirtioOnBus(machine, device, static_cast<int>(kFirstAdapterSlot) + place)});
+  return absl::OkStatus();
+}
+
+absl::Status AddAdapters(Words& words, const schema::VirtualMachine& machine) {
+  for (const auto& [number, adapter] : machine.devices.network_adapters) {
+    RETURN_IF_ERROR(AddAdapter(words, machine, number, adapter));
+  }
+  return absl::OkStatus();
+}
+
 }  // namespace
 
 std::string EscapeOption(const std::string& value) {
@@ -254,6 +299,7 @@ absl::StatusOr<std::vector<std::string>> BuildCommandLine(const std::string& id,
   Append(words, {"-device", VirtioOnBus(machine, "virtio-rng-pci,id=rng0", kRngSlot)});
   RETURN_IF_ERROR(AddDisks(words, machine));
   RETURN_IF_ERROR(AddShares(words, machine, context.incoming));
+  RETURN_IF_ERROR(AddAdapters(words, machine));
   if (context.incoming) Append(words, {"-incoming", "defer"});
   words.insert(words.end(), context.extra_arguments.begin(), context.extra_arguments.end());
   return words;

@@ -21,6 +21,8 @@ inline constexpr int kKeptFd = 14;
 inline constexpr int kStatePipeFd = 15;
 // And its connections to those who serve shared folders, by the folders' numbers.
 inline constexpr int kFirstShareFd = 20;
+// And the host's ends of its network cards, by the cards' numbers.
+inline constexpr int kFirstAdapterFd = 30;
 
 // Name of the virtio-serial port that the guest agent opens.
 inline constexpr char kBridgePortName[] = "ferry.bridge";

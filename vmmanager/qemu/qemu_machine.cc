@@ -88,6 +88,7 @@ QemuMachine::QemuMachine(std::shared_ptr<const QemuHost> host, std::string id,
                         if (!self) return;
                         ferry::Spawn(host_->executor, TellLost(std::move(self), std::move(what)));
                       }),
+      cards_(host_->config.network),
       events_(host_->executor),
       ended_(host_->executor),
       told_all_(host_->executor),
@@ -147,6 +148,7 @@ absl::Status QemuMachine::StartProcess(bool incoming) {
                       {kBridgeFd, bridge.get()},
                       {kConsoleFd, console.get()}};
   folder_servers_.AddDescriptors(&spec.descriptors);
+  cards_.AddDescriptors(&spec.descriptors);
   const int kept = host_->config.kept ? host_->config.kept->of(id_) : -1;
   keeps_descriptor_ = kept >= 0;
   if (keeps_descriptor_) spec.descriptors[kKeptFd] = kept;
@@ -162,6 +164,7 @@ absl::Status QemuMachine::StartProcess(bool incoming) {
   spec.cgroup = cgroup_;
   ASSIGN_OR_RETURN(process_, QemuProcess::Launch(host_->executor, spec));
   folder_servers_.CloseDescriptors();
+  cards_.CloseDescriptors();
   started_ = std::chrono::steady_clock::now();
   return absl::OkStatus();
 }
@@ -195,6 +198,7 @@ Task<absl::Status> QemuMachine::Launch(bool incoming) {
   settings_.NoteCapabilities(NoCapabilities(host_->capabilities));
   absl::Status status = MakeFolder();
   if (status.ok() && !incoming) status = co_await ServeFolders();
+  if (status.ok()) status = co_await PlugCards();
   if (status.ok()) status = StartProcess(incoming);
   if (status.ok()) status = ConnectMonitor();
   if (!status.ok()) {
@@ -228,7 +232,8 @@ std::string QemuMachine::adoption_record() const {
       {"pid", process_->pid()},    {"start_time", process_->start_time()},
       {"boot_id", BootId()},       {"folder", folder_},
       {"cgroup", cgroup_},         {"keeps_descriptor", keeps_descriptor_},
-      {"keeps_pipe", keeps_pipe_}, {"folder_servers", folder_servers_.Record()}};
+      {"keeps_pipe", keeps_pipe_}, {"folder_servers", folder_servers_.Record()},
+      {"taps", cards_.Record()}};
   return json::serialize(record);
 }
 
@@ -244,6 +249,7 @@ Task<absl::Status> QemuMachine::Adopt(std::string record) {
     co_return absl::NotFoundError("the host has been restarted since the VM ran");
   }
   folder_servers_.Adopt(fields->if_contains("folder_servers"));
+  cards_.Adopt(fields->if_contains("taps"));
   auto process = QemuProcess::Adopt(host_->executor, static_cast<pid_t>(NumberAt(*fields, "pid")),
                                     NumberAt(*fields, "start_time"));
   // What served a QEMU that has ended is on its way out, or hangs.
@@ -276,6 +282,8 @@ Task<absl::Status> QemuMachine::Adopt(std::string record) {
   state_ = StateOf(run_state);
   told_all_.Reset();
   ferry::Spawn(host_->executor, PumpEvents(self, qmp_));
+  // Whoever let it go may not have come to its cards.
+  if (state_ == SystemState::kRunning) co_await cards_.Carry(id_);
   // -action keeps QEMU there after the guest has ended, so that the cause can still be read.
   if (run_state == "shutdown") ferry::Spawn(host_->executor, EndLater(self, Cause::kShutdown));
   if (run_state == "guest-panicked") ferry::Spawn(host_->executor, EndLater(self, Cause::kPanic));
@@ -371,6 +379,8 @@ Task<absl::StatusOr<std::string>> QemuMachine::RunState() {
 
 Task<absl::Status> QemuMachine::RunGuest() {
   std::shared_ptr<QemuMachine> self = shared_from_this();
+  // First, for what the guest sends into a card that carries nothing is lost.
+  co_await cards_.Carry(id_);
   CO_RETURN_IF_ERROR(TellDiskInUse((co_await Command("cont")).status()));
   CO_ASSIGN_OR_RETURN(const std::string run_state, co_await RunState());
   if (run_state != "running") {
@@ -378,6 +388,9 @@ Task<absl::Status> QemuMachine::RunGuest() {
         absl::StrCat("QEMU took the order to run the guest but is in the state ", run_state));
   }
   state_ = SystemState::kRunning;
+  if (!document_.virtual_machine.devices.network_adapters.empty()) {
+    ferry::Spawn(host_->executor, Announce(self));
+  }
   co_return absl::OkStatus();
 }
 
@@ -504,6 +517,7 @@ void QemuMachine::HandleEnd(const ProcessEnd& end) {
   if (console_) console_->Close();
   link_->transport().Close();
   folder_servers_.End();
+  cards_.CloseDescriptors();
   std::error_code ignored;
   if (!folder_.empty()) std::filesystem::remove_all(folder_, ignored);
   ferry::Spawn(host_->executor, RemoveCgroup(cgroup_));

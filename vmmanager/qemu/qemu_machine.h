@@ -21,6 +21,7 @@
 #include "vmmanager/qemu/migration_settings_mirror.h"
 #include "vmmanager/qemu/qemu_backend.h"
 #include "vmmanager/qemu/qemu_capabilities.h"
+#include "vmmanager/qemu/qemu_cards.h"
 #include "vmmanager/qemu/qemu_process.h"
 #include "vmmanager/qemu/qmp_client.h"
 #include "vmmanager/qemu/stream_relay.h"
@@ -99,8 +100,11 @@ class QemuMachine : public std::enable_shared_from_this<QemuMachine> {
   // QEMU's run state, e.g. "running", "paused", "postmigrate".
   Task<absl::StatusOr<std::string>> RunState();
 
-  // Lets the guest run and makes sure that it does.
+  // Lets the guest run and makes sure that it does. Its cards carry from here on, and tell their
+  // networks where it is.
   Task<absl::Status> RunGuest();
+  // Lets its cards carry nothing until then: it stands still, and may go on elsewhere.
+  void SilenceCards() { cards_.Silence(); }
 
   // Removes a device by its id and returns once QEMU has let go of all that it used.
   Task<absl::Status> RemoveDevice(std::string device);
@@ -154,6 +158,8 @@ class QemuMachine : public std::enable_shared_from_this<QemuMachine> {
                                   SettingChanges changes_of, NoteSettings note);
   absl::Status MakeFolder();
   Task<absl::Status> ServeFolders();
+  Task<absl::Status> PlugCards();
+  static Task<void> Announce(std::shared_ptr<QemuMachine> self);
   absl::Status StartProcess(bool incoming);
   absl::Status ConnectMonitor();
   absl::Status AttachLink();
@@ -175,6 +181,7 @@ class QemuMachine : public std::enable_shared_from_this<QemuMachine> {
   std::string cgroup_;  // empty: the daemon's own
   std::unique_ptr<QemuProcess> process_;
   FolderServers folder_servers_;
+  QemuCards cards_;
   bool keeps_descriptor_ = false;
   bool keeps_pipe_ = false;
   std::optional<StreamRelay> state_relay_;

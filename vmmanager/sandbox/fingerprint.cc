@@ -24,6 +24,17 @@ std::string DiskLine(const std::string& controller, const std::string& lun,
                       disk.read_only ? " ro" : " rw");
 }
 
+std::string AdapterPlace(const schema::NetworkAdapter& adapter) {
+  if (adapter.user) return "user";
+  return adapter.tap.empty() ? absl::StrCat("bridge ", adapter.bridge)
+                             : absl::StrCat("tap ", adapter.tap);
+}
+
+std::string AdapterLine(const std::string& number, const schema::NetworkAdapter& adapter) {
+  return absl::StrCat("nic ", number, " ", adapter.name, " ", adapter.mac_address, " ",
+                      AdapterPlace(adapter));
+}
+
 absl::StatusOr<ImageDigests::Known> ImageDigests::Look(const std::string& path,
                                                        const Known& known) {
   struct stat info {};
@@ -78,6 +89,9 @@ state::v1::Fingerprint DescribeMachine(const schema::ComputeSystem& document,
     for (const auto& [lun, disk] : scsi.attachments) {
       fingerprint.add_devices(DiskLine(controller, lun, disk));
     }
+  }
+  for (const auto& [number, adapter] : machine.devices.network_adapters) {
+    fingerprint.add_devices(AdapterLine(number, adapter));
   }
   if (machine.platform.layout != 0) {
     fingerprint.add_devices(absl::StrCat("layout ", machine.platform.layout));

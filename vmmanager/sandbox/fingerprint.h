@@ -54,5 +54,8 @@ Task<absl::StatusOr<state::v1::Fingerprint>> MakeFingerprint(const schema::Compu
 // How a fingerprint names a disk.
 std::string DiskLine(const std::string& controller, const std::string& lun,
                      const schema::Attachment& disk);
+// The same for a network card, and for where that is plugged in alone.
+std::string AdapterLine(const std::string& number, const schema::NetworkAdapter& adapter);
+std::string AdapterPlace(const schema::NetworkAdapter& adapter);
 
 }  // namespace ferry::vm

@@ -6,6 +6,7 @@
 #include "absl/strings/str_cat.h"
 #include "absl/strings/str_join.h"
 #include "bridge/runtime/status_macros.h"
+#include "vmmanager/backend/adapters.h"
 #include "vmmanager/rpc/error_info.h"
 #include "vmmanager/sandbox/disk_size.h"
 #include "vmmanager/state/fingerprint_check.h"
@@ -122,6 +123,25 @@ Task<std::vector<v1::Difference>> CompareDisks(state::v1::VmPayload vm,
   co_return differences;
 }
 
+// Whether each card could be plugged in here.
+Task<std::vector<v1::Difference>> CheckAdapters(schema::ComputeSystem document, Backend* backend) {
+  std::vector<v1::Difference> differences;
+  const auto& adapters = document.virtual_machine.devices.network_adapters;
+  if (adapters.size() > kMaxAdapters) {
+    Add(differences, "nic", absl::StrCat(adapters.size(), " cards"),
+        absl::StrCat("at most ", kMaxAdapters));
+    co_return differences;
+  }
+  for (const auto& [number, adapter] : adapters) {
+    schema::NetworkAdapter wanted = adapter;
+    const absl::Status plugs = co_await backend->CheckAdapter(std::move(wanted));
+    if (plugs.ok()) continue;
+    Add(differences, absl::StrCat("nic ", adapter.name), AdapterPlace(adapter),
+        std::string(plugs.message()));
+  }
+  co_return differences;
+}
+
 }  // namespace
 
 Task<absl::StatusOr<IncomingMachine>> FitMachine(state::v1::VmPayload vm,
@@ -162,6 +182,10 @@ Task<absl::StatusOr<IncomingMachine>> FitMachine(state::v1::VmPayload vm,
   Explain(machine.differences, "initrd", initrd_found);
   CompareWithBackend(source, machine.document.virtual_machine.platform.layout, backend,
                      machine.differences);
+  const absl::Status macs_free = inventory.CheckMacs(machine.document, vm.vm_id());
+  if (!macs_free.ok()) Add(machine.differences, "nic", kRequired, std::string(macs_free.message()));
+  std::vector<v1::Difference> nics = co_await CheckAdapters(machine.document, &deps.backend);
+  for (v1::Difference& difference : nics) machine.differences.push_back(std::move(difference));
   std::vector<v1::Difference> disks = co_await CompareDisks(vm, machine.document, &digests.reads());
   for (v1::Difference& difference : disks) machine.differences.push_back(std::move(difference));
   co_return machine;

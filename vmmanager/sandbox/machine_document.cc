@@ -16,6 +16,7 @@
 #include "vmmanager/backend/shares.h"
 #include "vmmanager/rpc/error_info.h"
 #include "vmmanager/sandbox/real_folder.h"
+#include "vmmanager/sandbox/vm_nics.h"
 
 namespace ferry::vm {
 namespace {
@@ -192,6 +193,7 @@ absl::StatusOr<v1::VmSpec> CompleteSpec(const v1::VmSpec& given) {
     return Refuse("kernel_args is too long", absl::StrCat("use at most ", kMaxKernelArgs));
   }
   RETURN_IF_ERROR(CheckShares(spec));
+  RETURN_IF_ERROR(CompleteNics(&spec));
   if (spec.cpu_model().size() > kMaxNameSize) {
     return Refuse("cpu_model is too long", absl::StrCat("use at most ", kMaxNameSize));
   }
@@ -247,6 +249,7 @@ schema::ComputeSystem BuildDocument(const v1::VmSpec& spec, const HostSettings& 
   for (const v1::ShareSpec& share : spec.shares()) {
     machine.devices.shares[absl::StrCat(number++)] = {share.host_path(), share.read_only()};
   }
+  machine.devices.network_adapters = AdaptersOf(spec);
   if (guest_cid != 0) machine.devices.hv_socket.emplace().guest_cid = guest_cid;
   machine.platform.machine_type = backend.machine_type;
   machine.platform.cpu_model = spec.cpu_model().empty() ? backend.cpu_model : spec.cpu_model();

@@ -13,6 +13,7 @@
 #include "vmmanager/sandbox/real_folder.h"
 #include "vmmanager/sandbox/system_end.h"
 #include "vmmanager/sandbox/utility_vm.h"
+#include "vmmanager/sandbox/vm_nics.h"
 #include "vmmanager/sandbox/wrong_state.h"
 
 namespace ferry::vm {
@@ -92,6 +93,7 @@ Task<absl::Status> UtilityVm::Boot() {
     co_return VmEndedAtBoot(row_.name, last_exit_.value_or(SystemExit()));
   }
   const absl::Status ready = std::get<0>(first);
+  if (ready.ok() && !detached_) co_return co_await guest->AddAdapters(GuestAdaptersOf(spec_));
   if (!absl::IsDeadlineExceeded(ready) || detached_) co_return ready;
   // What the guest said last is known once its system has ended.
   co_await EndSystem();

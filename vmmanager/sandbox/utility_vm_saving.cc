@@ -209,6 +209,14 @@ absl::Status UtilityVm::CheckRestorable(const SavedMachine& machine) const {
   if (phase_ != Phase::kStopped && phase_ != Phase::kFailed) return Refuse("restored");
   if (system_ != nullptr) return VmmHasNotEnded();
   if (machine.record.has_value() && is_saved()) return Refuse("restored from another file");
+  const auto adapters = [](const schema::ComputeSystem& document) {
+    return document.virtual_machine.devices.network_adapters;
+  };
+  // Whoever wrote the file has no say in which networks of this host a VM is in.
+  if (adapters(machine.document) != adapters(document_)) {
+    return absl::FailedPreconditionError(absl::StrCat(
+        "what was saved has other network cards than VM ", row_.name, " has on this host"));
+  }
   if (machine.record.has_value()) return absl::OkStatus();
   if (is_saved() && !saved_is_unreadable_ && saved_->sha256() == machine.sha256) {
     return absl::OkStatus();

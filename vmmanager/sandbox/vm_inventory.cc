@@ -14,6 +14,7 @@
 #include "bridge/runtime/unix_time.h"
 #include "vmmanager/rpc/error_info.h"
 #include "vmmanager/sandbox/machine_document.h"
+#include "vmmanager/sandbox/vm_nics.h"
 
 namespace ferry::vm {
 namespace {
@@ -102,8 +103,10 @@ Task<absl::StatusOr<std::shared_ptr<UtilityVm>>> VmInventory::Create(
   }
   CO_RETURN_IF_ERROR(CheckCpuModel(spec.cpu_model(), deps_.backend.info()));
   CO_RETURN_IF_ERROR(CheckLayout(spec, deps_.backend.info()));
+  MakeMacs(TakenMacs(), &spec);
   const schema::ComputeSystem document = BuildDocument(
       spec, deps_.settings, deps_.backend.info(), deps_.settings.use_vsock ? FreeGuestCid() : 0);
+  CO_RETURN_IF_ERROR(CheckMacs(document, id));
   VmRow row;
   row.id = std::move(id);
   row.name = spec.name();
@@ -122,6 +125,29 @@ Task<absl::StatusOr<std::shared_ptr<UtilityVm>>> VmInventory::Create(
   }
   deps_.events.Publish("vm.created", row.id, {{"name", row.name}});
   co_return vm;
+}
+
+std::set<net::MacAddress> VmInventory::TakenMacs() const {
+  std::set<net::MacAddress> taken;
+  for (const auto& [id, vm] : vms_) taken.merge(MacsOf(vm->document()));
+  return taken;
+}
+
+absl::Status VmInventory::CheckMacs(const schema::ComputeSystem& document,
+                                    const std::string& vm_id) const {
+  const std::set<net::MacAddress> own = MacsOf(document);
+  for (const auto& [id, vm] : vms_) {
+    if (id == vm_id) continue;
+    for (const net::MacAddress& mac : MacsOf(vm->document())) {
+      if (!own.contains(mac)) continue;
+      return rpc::ErrorWithReason(
+          absl::StatusCode::kAlreadyExists,
+          absl::StrCat("the MAC address ", mac.ToString(), " is that of a network card of VM ",
+                       vm->name(), " on this host, and no two cards may have the same"),
+          "mac_taken", "Leave mac= out, so that one is made; or delete one of the VMs.");
+    }
+  }
+  return absl::OkStatus();
 }
 
 std::shared_ptr<UtilityVm> VmInventory::FindByName(const std::string& name) const {
@@ -171,6 +197,7 @@ absl::StatusOr<std::shared_ptr<UtilityVm>> VmInventory::AddIncoming(
     return absl::AlreadyExistsError(absl::StrCat("this host has another VM named ", row.name,
                                                  "; rename or delete it before migrating here"));
   }
+  RETURN_IF_ERROR(CheckMacs(document, row.id));
   departed_.erase(row.id);
   departed_.erase(row.name);
   const std::string id = row.id;

@@ -3,11 +3,13 @@
 #include <functional>
 #include <map>
 #include <memory>
+#include <set>
 #include <string>
 #include <vector>
 
 #include "absl/status/status.h"
 #include "absl/status/statusor.h"
+#include "bridge/network/address.h"
 #include "ferry/v1/vm.pb.h"
 #include "vmmanager/sandbox/utility_vm.h"
 
@@ -35,6 +37,10 @@ class VmInventory {
   absl::StatusOr<std::shared_ptr<UtilityVm>> Find(const std::string& vm) const;
   std::vector<std::shared_ptr<UtilityVm>> List() const;
 
+  // ALREADY_EXISTS, naming the other one, if a network card of the machine has the MAC address of
+  // another VM's than `vm_id`.
+  absl::Status CheckMacs(const schema::ComputeSystem& document, const std::string& vm_id) const;
+
   // Forgets a stopped VM.
   Task<absl::Status> Delete(std::shared_ptr<UtilityVm> vm);
   // Awaited with the VM's id once a VM was deleted: what is kept for it goes with it.
@@ -49,7 +55,7 @@ class VmInventory {
   }
 
   // A VM that migration `session_id` brings; nobody else may start or delete it. ALREADY_EXISTS if
-  // its id or name is taken here.
+  // its id, its name or a MAC address of its is taken here.
   absl::StatusOr<std::shared_ptr<UtilityVm>> AddIncoming(const std::string& session_id, VmRow row,
                                                          v1::VmSpec spec,
                                                          schema::ComputeSystem document);
@@ -70,6 +76,7 @@ class VmInventory {
 
  private:
   absl::Status CheckServing() const;
+  std::set<net::MacAddress> TakenMacs() const;
   Task<absl::Status> DeleteContainers(std::string id);
   std::shared_ptr<UtilityVm> FindByName(const std::string& name) const;
   SandboxDeps deps_;

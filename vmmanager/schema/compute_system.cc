@@ -47,6 +47,18 @@ void CheckNumberKey(JsonReader& reader, const std::string& key) {
   }
 }
 
+json::object AdapterObject(const NetworkAdapter& adapter) {
+  json::object object;
+  object["MacAddress"] = adapter.mac_address;
+  json::object ferry;
+  PutUnlessDefault(ferry, "Name", adapter.name);
+  PutUnlessDefault(ferry, "Bridge", adapter.bridge);
+  PutUnlessDefault(ferry, "Tap", adapter.tap);
+  PutUnlessDefault(ferry, "User", adapter.user);
+  object["Ferry"] = std::move(ferry);
+  return object;
+}
+
 json::object DevicesObject(const Devices& devices) {
   json::object object;
   json::object scsi;
@@ -60,6 +72,11 @@ json::object DevicesObject(const Devices& devices) {
     scsi[controller] = std::move(entry);
   }
   if (!scsi.empty()) object["Scsi"] = std::move(scsi);
+  json::object adapters;
+  for (const auto& [number, adapter] : devices.network_adapters) {
+    adapters[number] = AdapterObject(adapter);
+  }
+  if (!adapters.empty()) object["NetworkAdapters"] = std::move(adapters);
   if (devices.hv_socket) {
     json::object config;
     if (devices.hv_socket->guest_cid != 0) {
@@ -95,6 +112,20 @@ void ReadScsi(JsonReader& reader, Devices& devices) {
   });
 }
 
+void ReadAdapters(JsonReader& reader, Devices& devices) {
+  reader.EachObject([&](const std::string& number, JsonReader& entry) {
+    CheckNumberKey(reader, number);
+    NetworkAdapter& adapter = devices.network_adapters[number];
+    entry.Read("MacAddress", adapter.mac_address);
+    entry.Object("Ferry", [&](JsonReader& ferry) {
+      ferry.Read("Name", adapter.name);
+      ferry.Read("Bridge", adapter.bridge);
+      ferry.Read("Tap", adapter.tap);
+      ferry.Read("User", adapter.user);
+    });
+  });
+}
+
 void ReadShares(JsonReader& reader, Devices& devices) {
   reader.EachObject([&](const std::string& number, JsonReader& entry) {
     CheckNumberKey(reader, number);
@@ -106,6 +137,7 @@ void ReadShares(JsonReader& reader, Devices& devices) {
 
 void ReadDevices(JsonReader& reader, Devices& devices) {
   reader.Object("Scsi", [&](JsonReader& scsi) { ReadScsi(scsi, devices); });
+  reader.Object("NetworkAdapters", [&](JsonReader& adapters) { ReadAdapters(adapters, devices); });
   reader.Object("HvSocket", [&](JsonReader& hv_socket) {
     hv_socket.Object("HvSocketConfig", [&](JsonReader& config) {
       HvSocketSystemConfig& value = devices.hv_socket.emplace();

@@ -78,8 +78,20 @@ struct HvSocketSystemConfig {
   bool operator==(const HvSocketSystemConfig&) const = default;
 };
 
+// A network card. Keyed in Devices::network_adapters by its number as text. Where it is plugged in
+// is Ferry's: one of bridge, tap and user.
+struct NetworkAdapter {
+  std::string mac_address;  // HCS's way: upper-case digits with '-' between them
+  std::string name;         // Ferry: the interface's, in the guest
+  std::string bridge;       // of the host, by the name that all its hosts know it by
+  std::string tap;          // a tap device that the host has already
+  bool user = false;        // the VMM's own network, which takes no rights
+  bool operator==(const NetworkAdapter&) const = default;
+};
+
 struct Devices {
   std::map<std::string, Scsi> scsi;  // by controller number as text
+  std::map<std::string, NetworkAdapter> network_adapters;
   std::optional<HvSocketSystemConfig> hv_socket;
   std::map<std::string, SharedFolder> shares;  // Ferry; a machine with any cannot be migrated
   bool operator==(const Devices&) const = default;

@@ -143,11 +143,11 @@ std::string NegotiatedText(int member) {
          R"(,"DeleteContainerStateSupported":)" + is(8) + R"(,"ResumableStdioSupported":)" + is(9) +
          R"(,"AcknowledgeExitSupported":)" + is(10) + R"(,"ContainersSupported":)" + is(11) +
          R"(,"ClockSupported":)" + is(12) + R"(,"RepeatedStartSupported":)" + is(13) +
-         R"(,"FreezeSupported":)" + is(14) + "}}}";
+         R"(,"FreezeSupported":)" + is(14) + R"(,"NetworkSupported":)" + is(15) + "}}}";
 }
 
 TEST(GoldenTest, Capabilities) {
-  constexpr int kMembers = 15;
+  constexpr int kMembers = 16;
   for (int member = 0; member < kMembers; ++member) {
     auto message = WithActivity<NegotiateResponse>();
     const auto members = [](NegotiateResponse* of) {
@@ -167,7 +167,8 @@ TEST(GoldenTest, Capabilities) {
                                 &guest.containers_supported,
                                 &guest.clock_supported,
                                 &guest.repeated_start_supported,
-                                &guest.freeze_supported};
+                                &guest.freeze_supported,
+                                &guest.network_supported};
     };
     ASSERT_EQ(members(&message).size(), size_t{kMembers});
     message.version = 4;

@@ -207,6 +207,8 @@ TEST(Preflight, EachDifferenceFailsTheCheckItBelongsTo) {
       {"kernel", "guest_image"},
       {"initrd", "guest_image"},
       {"disk data", "disks"},
+      {"nic", "networks"},
+      {"nic eth0", "networks"},
       {"device 0", "devices"},
       {"cpus", "devices"},
       {"memory_mb", "devices"},

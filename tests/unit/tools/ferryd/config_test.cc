@@ -53,6 +53,18 @@ TEST(ConfigTest, LocksLieWhereItIsSaid) {
               HasSubstr("absolute path"));
 }
 
+TEST(ConfigTest, BridgesMayHaveOtherNamesHere) {
+  EXPECT_TRUE(Parse({})->bridges.empty());
+  const auto config = Parse({"--bridge", "br0=lan0", "--bridge", "br1=wan0"});
+  ASSERT_TRUE(config.ok()) << config.status();
+  EXPECT_EQ(config->bridges,
+            (std::map<std::string, std::string>{{"br0", "lan0"}, {"br1", "wan0"}}));
+  for (const char* bad : {"br0", "br0=", "=lan0", "br0=a=b", "br0=sixteen-letters-"}) {
+    EXPECT_FALSE(Parse({"--bridge", bad}).ok()) << bad;
+  }
+  EXPECT_FALSE(Parse({"--bridge", "br0=lan0", "--bridge", "br0=lan1"}).ok());
+}
+
 TEST(ConfigTest, EveryTcpListenerNeedsCertificatesOrConsent) {
   for (const char* flag : {"--listen", "--migration-listen"}) {
     const auto refused = Parse({flag, "127.0.0.1:7700"});

@@ -189,5 +189,43 @@ TEST(QemuCommandLineTest, RefusesSharesThatCannotBe) {
   EXPECT_FALSE(BuildCommandLine(kId, machine, incoming).ok());
 }
 
+TEST(QemuCommandLineTest, CardsHaveTheirPlaceAndNoRom) {
+  schema::VirtualMachine machine;
+  EXPECT_THAT(*BuildCommandLine(kId, machine, Context()), Not(Contains("-netdev")));
+  machine.devices.network_adapters["0"] = {"02-FE-00-00-00-0A", "eth0", "br0", "", false};
+  machine.devices.network_adapters["5"] = {"02-FE-00-00-00-0B", "eth1", "", "", true};
+  machine.platform.layout = kLeanLayout;
+  auto context = Context();
+  context.incoming = true;
+  const auto words = *BuildCommandLine(kId, machine, context);
+  EXPECT_THAT(words, Contains("tap,id=net0,fd=30"));
+  EXPECT_THAT(words, Contains("virtio-net-pci,id=nic0,netdev=net0,mac=02:fe:00:00:00:0a,romfile=,"
+                              "disable-legacy=off,disable-modern=on,bus=pcie.0,addr=0x18"));
+  EXPECT_THAT(words, Contains("user,id=net5"));
+  EXPECT_THAT(words, Contains(HasSubstr("virtio-net-pci,id=nic5,netdev=net5")));
+  EXPECT_THAT(words, Contains(HasSubstr("bus=pcie.0,addr=0x1d")));
+  // The host's names are for whoever plugs it in.
+  EXPECT_THAT(words, Not(Contains(HasSubstr("br0"))));
+}
+
+TEST(QemuCommandLineTest, RefusesCardsThatCannotBe) {
+  const auto is_ok = [](const std::string& number, const schema::NetworkAdapter& adapter) {
+    schema::VirtualMachine machine;
+    machine.devices.network_adapters[number] = adapter;
+    return BuildCommandLine(kId, machine, Context()).ok();
+  };
+  const std::string mac = "02-FE-00-00-00-0A";
+  EXPECT_TRUE(is_ok("0", {mac, "eth0", "br0", "", false}));
+  EXPECT_FALSE(is_ok("6", {mac, "eth0", "br0", "", false}));
+  EXPECT_FALSE(is_ok("0", {mac, "eth0", "", "", false}));
+  EXPECT_FALSE(is_ok("0", {mac, "eth0", "br0", "", true}));
+  EXPECT_FALSE(is_ok("0", {mac, "eth0", "br0", "tap0", false}));
+  EXPECT_FALSE(is_ok("0", {mac, "eth0", "br0/../x", "", false}));
+  EXPECT_FALSE(is_ok("0", {mac, "eth0", "", "tap%d", false}));
+  EXPECT_FALSE(is_ok("0", {mac + ",script=/x", "eth0", "br0", "", false}));
+  EXPECT_FALSE(is_ok("0", {"00-00-00-00-00-00", "eth0", "br0", "", false}));
+  EXPECT_FALSE(is_ok("0", {"01-00-5E-00-00-01", "eth0", "br0", "", false}));
+}
+
 }  // namespace
 }  // namespace ferry::vm

@@ -75,6 +75,32 @@ TEST(ComputeSystemJson, SharesAreFerrysOwnAndKeyedByNumber) {
   }
 }
 
+TEST(ComputeSystemJson, CardsAreHcssButForWhereTheyArePluggedIn) {
+  ComputeSystem document;
+  auto& adapters = document.virtual_machine.devices.network_adapters;
+  adapters["0"] = {"02-FE-00-00-00-01", "eth0", "br0", "", false};
+  adapters["1"] = {"02-FE-00-00-00-02", "eth1", "", "tap0", false};
+  adapters["2"] = {"02-FE-00-00-00-03", "eth2", "", "", true};
+  const std::string text = ToJson(document);
+  EXPECT_THAT(text,
+              HasSubstr(R"("Devices":{"NetworkAdapters":{"0":{"MacAddress":"02-FE-00-00-00-01",)"
+                        R"("Ferry":{"Name":"eth0","Bridge":"br0"}},"1":{"MacAddress":)"
+                        R"("02-FE-00-00-00-02","Ferry":{"Name":"eth1","Tap":"tap0"}},"2":)"
+                        R"({"MacAddress":"02-FE-00-00-00-03","Ferry":{"Name":"eth2",)"
+                        R"("User":true}}}})"));
+  const auto read = ComputeSystemFromJson(text);
+  ASSERT_TRUE(read.ok()) << read.status();
+  EXPECT_EQ(*read, document);
+  for (const char* bad : {R"({"eth0":{}})", R"({"00":{}})", R"({"0":{"EndpointId":"x"}})",
+                          R"({"0":{"Ferry":{"Switch":"x"}}})"}) {
+    EXPECT_FALSE(
+        ComputeSystemFromJson(
+            absl::StrCat(R"({"VirtualMachine":{"Devices":{"NetworkAdapters":)", bad, "}}}"))
+            .ok())
+        << bad;
+  }
+}
+
 TEST(ComputeSystemJson, EmptyAndZeroAreKeptWhereTheDefaultDiffers) {
   ComputeSystem document;
   document.owner = "";

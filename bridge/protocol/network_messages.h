@@ -1,0 +1,48 @@
+#pragma once
+
+#include <cstdint>
+#include <string>
+#include <string_view>
+#include <vector>
+
+#include "absl/status/statusor.h"
+#include "bridge/protocol/messages.h"
+
+// ModifySettings' Settings for a network card, with hcsshim's names (LCOWNetworkAdapter). Members
+// that are not known are skipped.
+namespace ferry::bridge {
+
+inline constexpr char kResourceNetwork[] = "Network";  // Add
+
+// The agent's limits; a text that goes beyond is refused.
+inline constexpr size_t kMaxIpConfigs = 16;
+inline constexpr size_t kMaxRoutes = 16;
+
+struct IpConfig {
+  std::string ip_address;
+  uint32_t prefix_length = 0;
+  bool operator==(const IpConfig&) const = default;
+};
+
+struct NetworkRoute {
+  std::string next_hop;
+  std::string destination_prefix;
+  bool operator==(const NetworkRoute&) const = default;
+};
+
+// The card of that MAC address becomes an interface that is named `id`, with these addresses and
+// routes.
+struct NetworkAdapter {
+  std::string id;
+  std::string mac_address;  // as HCS writes it
+  std::vector<IpConfig> ip_configs;
+  std::vector<NetworkRoute> routes;
+  bool operator==(const NetworkAdapter&) const = default;
+};
+
+std::string Encode(const NetworkAdapter& adapter);
+
+template <>
+absl::StatusOr<NetworkAdapter> Decode(std::string_view text);
+
+}  // namespace ferry::bridge

@@ -1,0 +1,246 @@
+#include "vmmanager/sandbox/vm_nics.h"
+
+#include "bridge/protocol/message_types.h"
+#include "tests/unit/vmmanager/sandbox/sandbox_fixture.h"
+#include "vmmanager/rpc/error_info.h"
+#include "vmmanager/sandbox/fingerprint.h"
+#include "vmmanager/sandbox/incoming_machine.h"
+#include "vmmanager/sandbox/machine_document.h"
+
+namespace ferry::vm {
+namespace {
+
+using ::testing::ElementsAre;
+using ::testing::IsEmpty;
+using ::testing::SizeIs;
+using ::testing::StartsWith;
+
+v1::VmSpec SpecWith(const std::string& bridge, const std::string& mac = "") {
+  v1::VmSpec spec;
+  spec.set_name("web");
+  v1::NicSpec* nic = spec.add_nics();
+  nic->set_bridge(bridge);
+  nic->set_mac(mac);
+  nic->add_addresses("192.0.2.7/24");
+  nic->add_gateways("192.0.2.1");
+  return spec;
+}
+
+// What is said of a card that was changed so; empty if it is taken.
+std::string RefusalOf(const std::function<void(v1::NicSpec*)>& change) {
+  v1::VmSpec spec = SpecWith("br0");
+  change(spec.mutable_nics(0));
+  const absl::Status status = CompleteNics(&spec);
+  EXPECT_TRUE(status.ok() || absl::IsInvalidArgument(status)) << status;
+  return std::string(status.message());
+}
+
+TEST(VmNicsTest, DefaultsAreFilledIn) {
+  v1::VmSpec spec = SpecWith("br0", "02-FE-00-00-00-0A");
+  spec.add_nics()->set_user(true);
+  ASSERT_TRUE(CompleteNics(&spec).ok());
+  EXPECT_EQ(spec.nics(0).name(), "eth0");
+  EXPECT_EQ(spec.nics(0).mac(), "02:fe:00:00:00:0a");
+  EXPECT_EQ(spec.nics(1).name(), "eth1");
+  EXPECT_THAT(spec.nics(1).addresses(), ElementsAre("10.0.2.15/24"));
+  EXPECT_THAT(spec.nics(1).gateways(), ElementsAre("10.0.2.2"));
+  EXPECT_EQ(spec.nics(1).mac(), "");
+}
+
+TEST(VmNicsTest, WhatCannotBeIsRefusedWithWhatCan) {
+  EXPECT_EQ(RefusalOf([](v1::NicSpec*) {}), "");
+  EXPECT_THAT(RefusalOf([](v1::NicSpec* n) { n->clear_place(); }), HasSubstr("say bridge=NAME"));
+  EXPECT_THAT(RefusalOf([](v1::NicSpec* n) { n->set_user(false); }), HasSubstr("nowhere"));
+  for (const char* bad : {"sixteen-letters-", "br 0", "..", "a/b", "br%d"}) {
+    EXPECT_THAT(RefusalOf([&](v1::NicSpec* n) { n->set_bridge(bad); }), HasSubstr("at most 15"));
+    EXPECT_THAT(RefusalOf([&](v1::NicSpec* n) { n->set_tap(bad); }), HasSubstr("at most 15"));
+    EXPECT_THAT(RefusalOf([&](v1::NicSpec* n) { n->set_name(bad); }), HasSubstr("at most 15"));
+  }
+  EXPECT_THAT(RefusalOf([](v1::NicSpec* n) { n->set_name("lo"); }), HasSubstr("at most 15"));
+  EXPECT_THAT(RefusalOf([](v1::NicSpec* n) { n->set_mac("x"); }), HasSubstr("write it as"));
+  EXPECT_THAT(RefusalOf([](v1::NicSpec* n) { n->set_mac("03:00:00:00:00:01"); }),
+              HasSubstr("unicast"));
+  EXPECT_THAT(RefusalOf([](v1::NicSpec* n) { n->set_mac("fe:00:00:00:00:01"); }),
+              HasSubstr("the host's end"));
+  EXPECT_THAT(RefusalOf([](v1::NicSpec* n) { n->add_addresses("192.0.2.8"); }),
+              HasSubstr("192.0.2.7/24"));
+  EXPECT_THAT(RefusalOf([](v1::NicSpec* n) { n->add_addresses("192.0.2.7/25"); }),
+              HasSubstr("twice"));
+  EXPECT_THAT(RefusalOf([](v1::NicSpec* n) { n->add_addresses("127.0.0.1/8"); }),
+              HasSubstr("a single host"));
+  EXPECT_THAT(RefusalOf([](v1::NicSpec* n) { n->set_gateways(0, "198.51.100.1"); }),
+              HasSubstr("in the network of one"));
+  EXPECT_THAT(RefusalOf([](v1::NicSpec* n) { n->add_gateways("192.0.2.2"); }),
+              HasSubstr("one for IPv4"));
+  EXPECT_THAT(RefusalOf([](v1::NicSpec* n) { n->add_gateways("2001:db8::1"); }),
+              HasSubstr("in the network of one"));
+  EXPECT_EQ(RefusalOf([](v1::NicSpec* n) { n->add_gateways("fe80::1"); }), "");
+  EXPECT_THAT(RefusalOf([](v1::NicSpec* n) {
+                for (int i = 0; i < 9; ++i) n->add_addresses(absl::StrCat("10.0.0.", i, "/8"));
+              }),
+              HasSubstr("at most 8"));
+}
+
+TEST(VmNicsTest, HostileNamesDoNotReachTheMessage) {
+  const std::string refusal =
+      RefusalOf([](v1::NicSpec* n) { n->set_name(std::string(50'000, '\x1b')); });
+  EXPECT_LT(refusal.size(), 1000u);
+  EXPECT_EQ(refusal.find('\x1b'), std::string::npos);
+}
+
+TEST(VmNicsTest, CardsOfOneVmDoNotShare) {
+  v1::VmSpec spec = SpecWith("br0", "02:fe:00:00:00:01");
+  *spec.add_nics() = spec.nics(0);
+  EXPECT_THAT(std::string(CompleteNics(&spec).message()), HasSubstr("its MAC address"));
+  spec.mutable_nics(1)->set_mac("");
+  spec.mutable_nics(1)->set_name("eth0");
+  EXPECT_THAT(std::string(CompleteNics(&spec).message()), HasSubstr("its name"));
+  spec.mutable_nics(0)->set_tap("tap0");
+  spec.mutable_nics(1)->set_tap("tap0");
+  spec.mutable_nics(1)->set_name("eth1");
+  EXPECT_THAT(std::string(CompleteNics(&spec).message()), HasSubstr("its tap device"));
+  for (int i = 0; i < 6; ++i) spec.add_nics()->set_user(true);
+  EXPECT_THAT(std::string(CompleteNics(&spec).message()), HasSubstr("at most 6"));
+}
+
+TEST(VmNicsTest, MadeMacsAreLocalUnicastAndNew) {
+  std::set<net::MacAddress> taken;
+  for (int i = 0; i < 200; ++i) {
+    v1::VmSpec spec = SpecWith("br0");
+    MakeMacs(taken, &spec);
+    const auto mac = net::ParseMac(spec.nics(0).mac());
+    ASSERT_TRUE(mac.ok()) << mac.status();
+    EXPECT_THAT(mac->ToString(), StartsWith("02:fe:"));
+    EXPECT_TRUE(taken.insert(*mac).second);
+  }
+}
+
+TEST(VmNicsTest, TheGuestIsToldInHcssWords) {
+  v1::VmSpec spec = SpecWith("br0", "02:fe:00:00:00:01");
+  spec.mutable_nics(0)->add_addresses("2001:db8::7/64");
+  spec.mutable_nics(0)->add_gateways("2001:db8::1");
+  ASSERT_TRUE(CompleteNics(&spec).ok());
+  const auto adapters = GuestAdaptersOf(spec);
+  ASSERT_THAT(adapters, SizeIs(1));
+  EXPECT_EQ(adapters[0].id, "eth0");
+  EXPECT_EQ(adapters[0].mac_address, "02-FE-00-00-00-01");
+  EXPECT_THAT(adapters[0].ip_configs,
+              ElementsAre(bridge::IpConfig{"192.0.2.7", 24}, bridge::IpConfig{"2001:db8::7", 64}));
+  EXPECT_THAT(adapters[0].routes, ElementsAre(bridge::NetworkRoute{"192.0.2.1", "0.0.0.0/0"},
+                                              bridge::NetworkRoute{"2001:db8::1", "::/0"}));
+}
+
+class VmNicsOnAHostTest : public SandboxTest {
+ protected:
+  absl::StatusOr<std::shared_ptr<UtilityVm>> CreateOf(const v1::VmSpec& spec) {
+    v1::CreateVmRequest request;
+    *request.mutable_spec() = spec;
+    return Await(host_.inventory->Create(request));
+  }
+
+  // As a host just like this one would send it.
+  state::v1::VmPayload PayloadOf(const v1::VmSpec& spec) {
+    const schema::ComputeSystem document =
+        BuildDocument(*CompleteSpec(spec), host_.settings, host_.backend.info(), 0);
+    state::v1::VmPayload payload;
+    payload.set_vm_id("id");
+    payload.set_vm_name("web");
+    payload.set_hcs_document_json(schema::ToJson(document));
+    *payload.mutable_fingerprint() =
+        *Await(MakeFingerprint(document, host_.backend.info(), digests_));
+    return payload;
+  }
+
+  ThreadedFileReads reads_{io_.get_executor()};
+  ImageDigests digests_{reads_};
+};
+
+TEST_F(VmNicsOnAHostTest, AMacIsMadeOnceAndBelongsToTheVm) {
+  auto vm = CreateOf(SpecWith("br0"));
+  ASSERT_TRUE(vm.ok()) << vm.status();
+  const std::string mac = (*vm)->spec().nics(0).mac();
+  EXPECT_THAT(mac, StartsWith("02:fe:"));
+  const auto& adapters = (*vm)->document().virtual_machine.devices.network_adapters;
+  ASSERT_THAT(adapters, SizeIs(1));
+  EXPECT_EQ(adapters.at("0"),
+            (schema::NetworkAdapter{net::ParseMac(mac)->ToHcsString(), "eth0", "br0", "", false}));
+  RestartDaemon();
+  EXPECT_EQ((*host_.inventory->Find("web"))->spec().nics(0).mac(), mac);
+}
+
+TEST_F(VmNicsOnAHostTest, AMacThatAnotherVmHasIsRefused) {
+  ASSERT_TRUE(CreateOf(SpecWith("br0", "02:fe:00:00:00:01")).ok());
+  v1::VmSpec other = SpecWith("br1", "02-FE-00-00-00-01");
+  other.set_name("other");
+  const absl::Status refused = CreateOf(other).status();
+  EXPECT_EQ(refused.code(), absl::StatusCode::kAlreadyExists);
+  EXPECT_EQ(rpc::ReasonOf(refused), "mac_taken");
+  EXPECT_THAT(std::string(refused.message()), HasSubstr("VM web"));
+  EXPECT_FALSE(rpc::NextStepOf(refused).empty());
+  EXPECT_THAT(host_.inventory->List(), SizeIs(1));
+}
+
+TEST_F(VmNicsOnAHostTest, AVmThatCannotBePluggedInDoesNotFit) {
+  const state::v1::VmPayload payload = PayloadOf(SpecWith("br0", "02:fe:00:00:00:01"));
+  auto machine = Await(FitMachine(payload, *host_.inventory, digests_));
+  ASSERT_TRUE(machine.ok()) << machine.status();
+  ASSERT_THAT(machine->differences, SizeIs(1));
+  EXPECT_EQ(machine->differences[0].field(), "nic eth0");
+  EXPECT_EQ(machine->differences[0].source(), "bridge br0");
+  EXPECT_THAT(machine->differences[0].destination(), HasSubstr("no bridge br0"));
+  host_.backend.mutable_bridges().insert("br0");
+  machine = Await(FitMachine(payload, *host_.inventory, digests_));
+  ASSERT_TRUE(machine.ok()) << machine.status();
+  EXPECT_THAT(machine->differences, IsEmpty());
+}
+
+TEST_F(VmNicsOnAHostTest, NoMoreCardsAreTriedThanThereMayBe) {
+  state::v1::VmPayload payload = PayloadOf(SpecWith("br0", "02:fe:00:00:00:01"));
+  auto document = *schema::ComputeSystemFromJson(payload.hcs_document_json());
+  auto& adapters = document.virtual_machine.devices.network_adapters;
+  for (int i = 1; i < 7; ++i) adapters[absl::StrCat(i)] = {"", "", "br1", "", false};
+  payload.set_hcs_document_json(schema::ToJson(document));
+  const auto machine = Await(FitMachine(payload, *host_.inventory, digests_));
+  ASSERT_TRUE(machine.ok()) << machine.status();
+  int about_cards = 0;
+  for (const v1::Difference& difference : machine->differences) {
+    if (difference.field() == "nic") EXPECT_EQ(difference.destination(), "at most 6");
+    about_cards += difference.field().rfind("nic", 0) == 0 ? 1 : 0;
+  }
+  EXPECT_EQ(about_cards, 1);
+}
+
+TEST_F(VmNicsOnAHostTest, AVmWhoseMacIsTakenDoesNotFit) {
+  host_.backend.mutable_bridges().insert("br0");
+  v1::VmSpec other = SpecWith("br0", "02:fe:00:00:00:01");
+  other.set_name("other");
+  ASSERT_TRUE(CreateOf(other).ok());
+  const state::v1::VmPayload payload = PayloadOf(SpecWith("br0", "02:fe:00:00:00:01"));
+  auto machine = Await(FitMachine(payload, *host_.inventory, digests_));
+  ASSERT_TRUE(machine.ok()) << machine.status();
+  ASSERT_THAT(machine->differences, SizeIs(1));
+  EXPECT_EQ(machine->differences[0].field(), "nic");
+  EXPECT_THAT(machine->differences[0].destination(), HasSubstr("VM other"));
+  VmRow row;
+  row.id = "id";
+  row.name = "web";
+  const auto incoming =
+      host_.inventory->AddIncoming("session-1", row, v1::VmSpec(), machine->document);
+  EXPECT_EQ(rpc::ReasonOf(incoming.status()), "mac_taken");
+}
+
+TEST_F(VmNicsOnAHostTest, CardsAreInTheFingerprint) {
+  const auto lines = PayloadOf(SpecWith("br0", "02:fe:00:00:00:01")).fingerprint().devices();
+  EXPECT_THAT(lines, ::testing::Contains("nic 0 eth0 02-FE-00-00-00-01 bridge br0"));
+}
+
+TEST_F(VmNicsOnAHostTest, TheAgentIsToldAtBoot) {
+  auto vm = CreateOf(SpecWith("br0"));
+  ASSERT_TRUE(vm.ok()) << vm.status();
+  const absl::Status started = Await((*vm)->Start());
+  ASSERT_TRUE(started.ok()) << started;
+  EXPECT_EQ(guests_.Agent((*vm)->id()).CountReceived(bridge::kModifySettings), 1);
+}
+
+}  // namespace
+}  // namespace ferry::vm

@@ -1,0 +1,238 @@
+#include "vmmanager/sandbox/vm_nics.h"
+
+#include <algorithm>
+#include <random>
+#include <string>
+
+#include "absl/strings/escaping.h"
+#include "absl/strings/str_cat.h"
+#include "bridge/runtime/status_macros.h"
+#include "vmmanager/backend/adapters.h"
+
+namespace ferry::vm {
+namespace {
+
+constexpr int kMaxAddresses = 8;
+constexpr size_t kMaxQuoted = 64;
+// The first bytes of what is made; the others are random.
+constexpr uint8_t kMadeMac[] = {0x02, 0xfe};
+// What bridges' taps have here.
+constexpr uint8_t kReservedByte = 0xfe;
+// What QEMU's own network gives to its first guest, and where it is.
+constexpr char kUserAddress[] = "10.0.2.15/24";
+constexpr char kUserGateway[] = "10.0.2.2";
+
+absl::Status RefuseNic(const v1::NicSpec& nic, const std::string& what, const std::string& rule) {
+  const std::string name = absl::CHexEscape(nic.name().substr(0, kMaxQuoted));
+  return absl::InvalidArgumentError(
+      absl::StrCat("network card \"", name, "\": ", what, "; ", rule));
+}
+
+std::string InQuotes(const std::string& text) {
+  return absl::StrCat("\"", absl::CHexEscape(text.substr(0, kMaxQuoted)), "\"");
+}
+
+std::string NameRule() {
+  return absl::StrCat("use at most ", net::kMaxInterfaceName,
+                      " letters, digits, '-', '_' and '.', first a letter or digit");
+}
+
+absl::Status CheckPlace(const v1::NicSpec& nic) {
+  switch (nic.place_case()) {
+    case v1::NicSpec::kBridge:
+      if (net::IsInterfaceName(nic.bridge())) return absl::OkStatus();
+      return RefuseNic(nic, absl::StrCat("bridge is ", InQuotes(nic.bridge())), NameRule());
+    case v1::NicSpec::kTap:
+      if (net::IsInterfaceName(nic.tap())) return absl::OkStatus();
+      return RefuseNic(nic, absl::StrCat("tap is ", InQuotes(nic.tap())), NameRule());
+    case v1::NicSpec::kUser:
+      if (nic.user()) return absl::OkStatus();
+      break;
+    default:
+      break;
+  }
+  return RefuseNic(nic, "it is plugged in nowhere",
+                   "say bridge=NAME, tap=NAME, or user for a network that takes no rights");
+}
+
+absl::Status CompleteMac(v1::NicSpec* nic) {
+  if (nic->mac().empty()) return absl::OkStatus();
+  const absl::StatusOr<net::MacAddress> mac = net::ParseMac(nic->mac());
+  if (!mac.ok()) return RefuseNic(*nic, std::string(mac.status().message()), "or leave it out");
+  const std::string what = absl::StrCat("mac is ", mac->ToString());
+  if (mac->is_multicast() || mac->is_zero()) {
+    return RefuseNic(*nic, what, "use a unicast address, such as 02:fe:00:00:00:01");
+  }
+  if (mac->bytes[0] == kReservedByte) {
+    return RefuseNic(*nic, what, "fe: is the host's end's; use another, such as 02:");
+  }
+  nic->set_mac(mac->ToString());
+  return absl::OkStatus();
+}
+
+absl::Status CheckAddresses(const v1::NicSpec& nic, std::vector<net::IpPrefix>* prefixes) {
+  if (nic.addresses_size() > kMaxAddresses) {
+    return RefuseNic(nic, absl::StrCat("it has ", nic.addresses_size(), " addresses"),
+                     absl::StrCat("use at most ", kMaxAddresses));
+  }
+  for (const std::string& text : nic.addresses()) {
+    const absl::StatusOr<net::IpPrefix> prefix = net::ParsePrefix(text);
+    if (!prefix.ok()) {
+      return RefuseNic(nic, absl::StrCat("address: ", prefix.status().message()),
+                       "the length says which others are on the same network");
+    }
+    if (!net::IsHostAddress(prefix->address)) {
+      return RefuseNic(nic, absl::StrCat("address is ", prefix->ToString()),
+                       "use one that a single host may have");
+    }
+    const auto same = [&prefix](const net::IpPrefix& other) {
+      return other.address == prefix->address;
+    };
+    if (std::any_of(prefixes->begin(), prefixes->end(), same)) {
+      return RefuseNic(nic, absl::StrCat("address ", prefix->ToString(), " is there twice"),
+                       "leave one of them out");
+    }
+    prefixes->push_back(*prefix);
+  }
+  return absl::OkStatus();
+}
+
+bool IsLinkLocal(const net::IpAddress& address) {
+  return address.is_v6 && address.bytes[0] == 0xfe && (address.bytes[1] & 0xc0) == 0x80;
+}
+
+absl::Status CheckGateways(const v1::NicSpec& nic, const std::vector<net::IpPrefix>& prefixes) {
+  std::set<bool> families;
+  if (nic.gateways_size() > 2) {
+    return RefuseNic(nic, absl::StrCat("it has ", nic.gateways_size(), " gateways"),
+                     "use one for IPv4 and one for IPv6");
+  }
+  for (const std::string& text : nic.gateways()) {
+    const absl::StatusOr<net::IpAddress> gateway = net::ParseIp(text);
+    if (!gateway.ok()) {
+      return RefuseNic(nic, absl::StrCat("gateway: ", gateway.status().message()),
+                       "or leave it out");
+    }
+    const std::string what = absl::StrCat("gateway is ", gateway->ToString());
+    if (!families.insert(gateway->is_v6).second) {
+      return RefuseNic(nic, what, "use one for IPv4 and one for IPv6");
+    }
+    const auto reaches = [&gateway](const net::IpPrefix& prefix) {
+      return prefix.Contains(*gateway) && prefix.address != *gateway;
+    };
+    if (IsLinkLocal(*gateway)) continue;
+    if (std::none_of(prefixes.begin(), prefixes.end(), reaches)) {
+      return RefuseNic(nic, what, "use one that is in the network of one of the card's addresses");
+    }
+  }
+  return absl::OkStatus();
+}
+
+absl::Status CompleteNic(v1::NicSpec* nic) {
+  if (!net::IsInterfaceName(nic->name()) || nic->name() == "lo") {
+    return RefuseNic(*nic, "its name cannot be an interface's in the guest", NameRule());
+  }
+  RETURN_IF_ERROR(CheckPlace(*nic));
+  RETURN_IF_ERROR(CompleteMac(nic));
+  if (nic->user() && nic->addresses().empty() && nic->gateways().empty()) {
+    nic->add_addresses(kUserAddress);
+    nic->add_gateways(kUserGateway);
+  }
+  std::vector<net::IpPrefix> prefixes;
+  RETURN_IF_ERROR(CheckAddresses(*nic, &prefixes));
+  return CheckGateways(*nic, prefixes);
+}
+
+// Of what a completed specification holds; all zeros otherwise.
+net::MacAddress MacOf(const v1::NicSpec& nic) {
+  return net::ParseMac(nic.mac()).value_or(net::MacAddress());
+}
+
+}  // namespace
+
+absl::Status CompleteNics(v1::VmSpec* spec) {
+  if (spec->nics_size() > static_cast<int>(kMaxAdapters)) {
+    return absl::InvalidArgumentError(absl::StrCat("there are ", spec->nics_size(),
+                                                   " network cards; use at most ", kMaxAdapters));
+  }
+  std::set<std::string> names;
+  std::set<std::string> taps;
+  std::set<std::string> macs;
+  int number = 0;
+  for (v1::NicSpec& nic : *spec->mutable_nics()) {
+    if (nic.name().empty()) nic.set_name(absl::StrCat("eth", number));
+    ++number;
+    RETURN_IF_ERROR(CompleteNic(&nic));
+    if (!names.insert(nic.name()).second) {
+      return RefuseNic(nic, "another card has its name", "give each its own");
+    }
+    if (!nic.tap().empty() && !taps.insert(nic.tap()).second) {
+      return RefuseNic(nic, absl::StrCat("another card has its tap device ", nic.tap()),
+                       "give each its own");
+    }
+    if (!nic.mac().empty() && !macs.insert(nic.mac()).second) {
+      return RefuseNic(nic, absl::StrCat("another card has its MAC address ", nic.mac()),
+                       "give each its own, or leave them out");
+    }
+  }
+  return absl::OkStatus();
+}
+
+void MakeMacs(const std::set<net::MacAddress>& taken, v1::VmSpec* spec) {
+  std::set<net::MacAddress> used = taken;
+  for (const v1::NicSpec& nic : spec->nics()) used.insert(MacOf(nic));
+  std::random_device random;
+  std::uniform_int_distribution<int> byte(0, 255);
+  for (v1::NicSpec& nic : *spec->mutable_nics()) {
+    if (!nic.mac().empty()) continue;
+    net::MacAddress mac;
+    do {
+      for (uint8_t& one : mac.bytes) one = static_cast<uint8_t>(byte(random));
+      std::copy(std::begin(kMadeMac), std::end(kMadeMac), mac.bytes.begin());
+    } while (!used.insert(mac).second);
+    nic.set_mac(mac.ToString());
+  }
+}
+
+std::set<net::MacAddress> MacsOf(const schema::ComputeSystem& document) {
+  std::set<net::MacAddress> macs;
+  for (const auto& [number, adapter] : document.virtual_machine.devices.network_adapters) {
+    const absl::StatusOr<net::MacAddress> mac = net::ParseMac(adapter.mac_address);
+    if (mac.ok()) macs.insert(*mac);
+  }
+  return macs;
+}
+
+std::map<std::string, schema::NetworkAdapter> AdaptersOf(const v1::VmSpec& spec) {
+  std::map<std::string, schema::NetworkAdapter> adapters;
+  for (const v1::NicSpec& nic : spec.nics()) {
+    schema::NetworkAdapter& adapter = adapters[absl::StrCat(adapters.size())];
+    adapter.mac_address = MacOf(nic).ToHcsString();
+    adapter.name = nic.name();
+    adapter.bridge = nic.bridge();
+    adapter.tap = nic.tap();
+    adapter.user = nic.user();
+  }
+  return adapters;
+}
+
+std::vector<bridge::NetworkAdapter> GuestAdaptersOf(const v1::VmSpec& spec) {
+  std::vector<bridge::NetworkAdapter> adapters;
+  for (const v1::NicSpec& nic : spec.nics()) {
+    bridge::NetworkAdapter& adapter = adapters.emplace_back();
+    adapter.id = nic.name();
+    adapter.mac_address = MacOf(nic).ToHcsString();
+    for (const std::string& text : nic.addresses()) {
+      const absl::StatusOr<net::IpPrefix> prefix = net::ParsePrefix(text);
+      if (prefix.ok()) adapter.ip_configs.push_back({prefix->address.ToString(), prefix->length});
+    }
+    for (const std::string& text : nic.gateways()) {
+      const absl::StatusOr<net::IpAddress> gateway = net::ParseIp(text);
+      if (!gateway.ok()) continue;
+      adapter.routes.push_back({gateway->ToString(), gateway->is_v6 ? "::/0" : "0.0.0.0/0"});
+    }
+  }
+  return adapters;
+}
+
+}  // namespace ferry::vm
