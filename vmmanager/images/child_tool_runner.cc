@@ -109,9 +109,11 @@ absl::Status MissingTool(const ToolCommand& command) {
 // What it says goes to `words`, of which the end is kept; returns when it has ended.
 Task<absl::Status> Follow(Executor executor, std::shared_ptr<Running> running, Pipe words_pipe,
                           Pipe progress_pipe, std::function<void(absl::string_view)> progress,
-                          std::string* words, ProcessEnd* end) {
+                          std::function<void(absl::string_view)> output, std::string* words,
+                          ProcessEnd* end) {
   using asio::experimental::awaitable_operators::operator&&;
-  std::function<void(absl::string_view)> keep = [words](absl::string_view bytes) {
+  std::function<void(absl::string_view)> keep = [words, output](absl::string_view bytes) {
+    if (output) output(bytes);
     words->append(bytes.data(), bytes.size());
     if (words->size() > 2 * kLastWords) words->erase(0, words->size() - kLastWords);
   };
@@ -180,7 +182,7 @@ Task<absl::StatusOr<ToolEnd>> ChildToolRunner::Run(ToolCommand command) {
   ProcessEnd end;
   Task<absl::Status> followed =
       Follow(executor_, running, std::move(words_pipe), std::move(progress_pipe),
-             std::move(command.progress), &words, &end);
+             std::move(command.progress), std::move(command.output), &words, &end);
   const absl::Status ended = co_await WithDeadline(command.deadline, "a tool", std::move(followed));
   if (absl::IsDeadlineExceeded(ended)) {
     // What it works on is whole again only when it is gone.

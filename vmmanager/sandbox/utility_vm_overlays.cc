@@ -379,8 +379,11 @@ Task<absl::StatusOr<CheckpointRecord>> UtilityVm::GoBackToCheckpoint(std::string
   for (CheckpointDisk& disk : *record.mutable_disks()) {
     // Files that a VM was made with are nobody's to remove.
     const std::string file = DiskFile(disk);
-    if (!BelowOf(checkpoints_, file).empty()) former.insert(file);
+    const bool is_ours =
+        !BelowOf(checkpoints_, file).empty() && !IsUsersOverlay(checkpoints_, file);
+    if (is_ours) former.insert(file);
     disk.set_overlay(how.disks.at(disk.name()).overlay);
+    disk.clear_overlay_kept();
     SetDiskFile(disk, disk.overlay(), "qcow2");
   }
   ForgetSaved();

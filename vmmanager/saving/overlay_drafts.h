@@ -30,8 +30,12 @@ class OverlayDrafts {
   Task<absl::StatusOr<std::string>> Make(std::string vm_id, std::shared_ptr<Record> record,
                                          std::function<bool(const std::string& disk)> is_named,
                                          Record to_go);
+  // Takes the names of copies, as Make does of overlays: of what is in `file` of each disk, under
+  // its `overlay`. Their inodes are in `generation` then, and in the note.
+  Task<absl::StatusOr<std::string>> Reserve(std::string vm_id, std::shared_ptr<Record> record,
+                                            std::function<bool(const std::string& disk)> is_named);
   Task<void> Forget(std::string note);
-  // Of overlays that no VM has.
+  // Of overlays, or copies, that no VM has. Those that are their user's stay.
   Task<void> Remove(Record record);
   // What a former daemon made and no VM has in `used`. Notes in folders that are `unclear` stay.
   Task<void> Sweep(std::set<std::string> used, std::set<std::string> unclear);
@@ -39,6 +43,8 @@ class OverlayDrafts {
  private:
   Task<absl::Status> Choose(std::shared_ptr<Record> record,
                             std::function<bool(const std::string&)> is_named);
+  Task<absl::StatusOr<std::string>> NewNote(std::string vm_id);
+  Task<absl::Status> Write(std::string note, Record drafts);
 
   KeptFiles& files_;
   OverlayFiles& overlays_;

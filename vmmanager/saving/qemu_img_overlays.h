@@ -21,6 +21,9 @@ class QemuImgOverlays final : public OverlayFiles {
   Task<absl::Status> PutOver(std::string overlay, std::string below, std::string format) override;
   Task<absl::Status> Remove(std::string file) override;
   Task<absl::Status> RemoveDraft(OverlayWish wish) override;
+  Task<absl::StatusOr<uint64_t>> Reserve(std::string file, std::string like) override;
+  Task<absl::Status> Copy(DiskCopy copy) override;
+  Task<absl::StatusOr<DiskImage>> Examine(std::string file, std::string format) override;
 
  private:
   static ToolCommand CommandOf(std::vector<std::string> arguments);
