@@ -7,7 +7,6 @@ from harness.records import disk_options, make_disks, shell
 from harness.saving import REFUSED, USAGE, host  # noqa: F401
 from harness.waiting import wait_for
 
-NOT_FOUND = 4
 ROOT = "/dev/$(ls /sys/bus/scsi/devices/0:0:0:0/block)"
 PUT = "echo {0} | dd of=" + ROOT + " bs=4096 seek={1} conv=notrunc,fsync 2>/dev/null"
 SEE = ("echo 3 > /proc/sys/vm/drop_caches; dd if=" + ROOT
@@ -39,7 +38,7 @@ def overlay(host, name, below, below_format="qcow2"):
 
 
 def vms(host):
-    return sorted(each["name"] for each in host.ctl.json("vm", "list")["vms"])
+    return sorted(each["name"] for each in host.ctl.vms())
 
 
 def test_a_clone_with_memory_goes_on_beside_the_other(host, vm):

@@ -90,6 +90,8 @@ std::set<std::string> UtilityVm::FilesInUse() const {
   for (const auto& [name, record] : checkpoints_) {
     for (const CheckpointDisk& disk : record.disks()) files.insert(DiskFile(disk));
   }
+  // Of those that are not there any more, which is no file.
+  files.erase("");
   return files;
 }
 
@@ -247,7 +249,8 @@ Task<absl::Status> UtilityVm::MergeAll(std::string name) {
                       PlanDeletion(row_.name, checkpoints_, FilesInUse(), name));
   std::set<std::string> files;
   for (const CheckpointDisk& disk : checkpoints_[name].disks()) {
-    files.insert(disk.overlay());
+    // What is its user's goes only if it is merged.
+    if (!disk.overlay_kept()) files.insert(disk.overlay());
     if (disk.file_is_overlay()) files.insert(disk.file());
   }
   const auto is_gone = [this](const CheckpointDisk& disk) {

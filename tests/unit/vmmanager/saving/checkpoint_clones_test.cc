@@ -228,9 +228,6 @@ TEST_F(CheckpointClonesTest, NoCheckpointIsDeletedWhileOneIsCopied) {
   v1::DeleteCheckpointRequest remove;
   remove.set_vm("web");
   remove.set_name("a");
-  WhileCopying([&] {
-    if (!deleting) deleting = Begin(checkpoints_->Delete(remove));
-  });
   host_.overlays.before_copy = [this, remove,
                                 &deleting](const std::string& to) -> Task<absl::Status> {
     std::ofstream(to) << EmptyQcow2(kDiskBytes);
@@ -262,6 +259,34 @@ TEST_F(CheckpointClonesTest, NoneIsCopiedWhileOneIsDeleted) {
   host_.backend.script().Release("MergeOverlaySwitch");
   EXPECT_TRUE(Finish(deleting).ok());
   EXPECT_TRUE(Clone("a").ok());
+}
+
+TEST_F(CheckpointClonesTest, ItTellsHowFarItIsAndCanBeCancelled) {
+  BootWithDisks();
+  ASSERT_TRUE(Take("a").ok());
+  const std::map<std::string, std::string> before = host_.overlays.files;
+  JobRegistry jobs(io_.get_executor(), host_.store, host_.events);
+  CheckpointsOptions options;
+  options.folder = folder_.path() + "/state/checkpoints";
+  options.state_folder = folder_.path() + "/state";
+  options.jobs = &jobs;
+  Checkpoints checkpoints(*host_.inventory, nullptr, *saves_, digests_, options);
+  host_.overlays.before_copy = [](const std::string&) -> Task<absl::Status> {
+    co_await Delay(milliseconds(3'600'000));
+    co_return absl::OkStatus();
+  };
+  auto making = Begin(checkpoints.RestoreAs(CloneOf("a")));
+  Until([&] { return !jobs.ListJobs().empty() && jobs.ListJobs().front().progress().total() > 0; });
+  const v1::Job job = jobs.ListJobs().front();
+  EXPECT_EQ(job.kind(), v1::JOB_KIND_CHECKPOINT);
+  EXPECT_EQ(job.what(), "make web-2 of a");
+  EXPECT_GT(job.progress().total(), 2 * kDiskBytes);
+  EXPECT_TRUE(job.cancellable());
+  ASSERT_TRUE(Await(jobs.CancelJob(job.id())).ok());
+  EXPECT_EQ(Finish(making).status().code(), absl::StatusCode::kCancelled);
+  EXPECT_EQ(host_.overlays.files, before);
+  ExpectNothingLeft();
+  Await(jobs.Close());
 }
 
 TEST_F(CheckpointClonesTest, OfTwoWithOneNameOneIsMade) {

@@ -133,6 +133,21 @@ TEST_F(CheckpointFilesTest, DisksGoOnInFilesThatAreThere) {
   EXPECT_TRUE(host_.overlays.files.contains(File("root.a.qcow2")));
 }
 
+// The VM went elsewhere, and what it wrote there is in it alone.
+TEST_F(CheckpointFilesTest, AFileOfItsUsersThatIsNotMergedStays) {
+  auto vm = BootWithDisks();
+  ASSERT_TRUE(Take("first").ok());
+  Put("root-new.qcow2", "root.first.qcow2");
+  Put("data-new.qcow2", "data.first.qcow2");
+  ASSERT_TRUE(Take(Reusing("a")).ok());
+  host_.overlays.files[File("root-new.qcow2")] = File("root.first.qcow2");
+  ASSERT_TRUE(Revert("first").ok());
+  ASSERT_TRUE(Delete("a").ok());
+  EXPECT_TRUE(host_.overlays.files.contains(File("root-new.qcow2")));
+  EXPECT_FALSE(host_.overlays.files.contains(File("root.a.qcow2")));
+  EXPECT_EQ(DiskOf(*vm, 0), File("root.first.qcow2-2"));
+}
+
 TEST_F(CheckpointFilesTest, FilesOfUsersOutliveACheckpointThatFails) {
   auto vm = BootWithDisks();
   Put("root-new.qcow2", "root.qcow2");
