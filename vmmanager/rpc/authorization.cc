@@ -77,6 +77,13 @@ bool NamesHostFiles(const google::protobuf::Message& request) {
   return false;
 }
 
+// Whether ferryd is to forget files that it makes, so that nobody but the host's users can remove
+// them.
+bool LeavesFiles(const google::protobuf::Message& request) {
+  if (request.GetDescriptor() != v1::CreateCheckpointRequest::descriptor()) return false;
+  return static_cast<const v1::CreateCheckpointRequest&>(request).no_metadata();
+}
+
 }  // namespace
 
 const std::vector<Rule>& Rules() {
@@ -192,6 +199,9 @@ absl::Status AuthorizeRequest(const Caller& caller, const google::protobuf::Mess
   }
   if (NamesHostFiles(request) && !caller.Has(kAdmins)) {
     return Refused(caller, "with a file of this host", kAdmins);
+  }
+  if (LeavesFiles(request) && !caller.Has(kAdmins)) {
+    return Refused(caller, "CreateCheckpoint with no_metadata", kAdmins);
   }
   if (request.GetDescriptor() != v1::RecoverSessionRequest::descriptor()) return absl::OkStatus();
   const auto& recover = static_cast<const v1::RecoverSessionRequest&>(request);

@@ -201,6 +201,16 @@ TEST(AuthorizationTest, OnlyAdminsNameFilesOfTheHost) {
   }
 }
 
+TEST(AuthorizationTest, OnlyAdminsHaveFilesForgotten) {
+  v1::CreateCheckpointRequest create;
+  create.set_disk_only(true);
+  EXPECT_TRUE(AuthorizeRequest(With({Role::kOperator}), create).ok());
+  create.set_no_metadata(true);
+  EXPECT_EQ(AuthorizeRequest(With({Role::kOperator}), create).code(),
+            absl::StatusCode::kPermissionDenied);
+  EXPECT_TRUE(AuthorizeRequest(With({Role::kAdmin}), create).ok());
+}
+
 TEST(AuthorizationTest, OnlyAdminsShareFoldersOfTheHost) {
   v1::CreateVmRequest plain;
   plain.mutable_spec()->set_stays(true);
