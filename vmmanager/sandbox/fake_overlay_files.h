@@ -1,6 +1,7 @@
 #pragma once
 
 #include <functional>
+#include <limits>
 #include <map>
 #include <set>
 
@@ -21,6 +22,7 @@ class FakeOverlayFiles final : public OverlayFiles {
   Task<absl::Status> Make(OverlayWish wish) override {
     if (!fails.ok()) co_return fails;
     if (files.contains(wish.file)) co_return absl::AlreadyExistsError(wish.file);
+    if (before_make) co_await before_make();
     files[wish.file] = wish.below;
     co_return absl::OkStatus();
   }
@@ -40,6 +42,7 @@ class FakeOverlayFiles final : public OverlayFiles {
     co_return absl::OkStatus();
   }
   Task<absl::Status> RemoveDraft(OverlayWish wish) override {
+    if (!remove_fails.ok()) co_return remove_fails;
     const auto found = files.find(wish.file);
     if (found == files.end()) co_return absl::OkStatus();
     const bool is_draft = !wish.below.empty() && found->second == wish.below;
@@ -47,6 +50,14 @@ class FakeOverlayFiles final : public OverlayFiles {
     if (is_draft || is_copy) files.erase(found);
     co_return absl::OkStatus();
   }
+  Task<absl::Status> CheckReserved(std::string file, uint64_t inode) override {
+    if (files.contains(file) && inodes[file] == inode) co_return absl::OkStatus();
+    co_return absl::AbortedError(file + " is another file now");
+  }
+  Task<absl::StatusOr<uint64_t>> Measure(std::string file, std::string /*format*/) override {
+    co_return measured[file];
+  }
+  Task<absl::StatusOr<Room>> RoomFor(std::string /*file*/) override { co_return room; }
   Task<absl::StatusOr<uint64_t>> Reserve(std::string file, std::string /*like*/) override {
     if (!fails.ok()) co_return fails;
     if (files.contains(file)) co_return absl::AlreadyExistsError(file + " exists already");
@@ -62,6 +73,7 @@ class FakeOverlayFiles final : public OverlayFiles {
     co_return absl::OkStatus();
   }
   Task<absl::StatusOr<DiskImage>> Examine(std::string file, std::string format) override {
+    if (before_examine) co_await before_examine();
     const auto image = images.find(file);
     if (image == images.end()) co_return absl::NotFoundError("cannot look at " + file);
     if (image->second.format != format) {
@@ -73,11 +85,16 @@ class FakeOverlayFiles final : public OverlayFiles {
   std::map<std::string, std::string> files;  // and what each is over
   std::set<std::string> merged;
   absl::Status fails;
+  absl::Status remove_fails;
+  std::function<Task<void>()> before_make;
   std::function<Task<void>()> before_merge;
+  std::function<Task<void>()> before_examine;
   std::map<std::string, uint64_t> inodes;  // of those that were reserved
   uint64_t last_inode = 0;
   std::map<std::string, std::string> copied;  // and of what each is a copy
   std::function<Task<absl::Status>(std::string to)> before_copy;
+  std::map<std::string, uint64_t> measured;  // how large copies become
+  Room room{.device = 1, .bytes = std::numeric_limits<uint64_t>::max()};
   std::map<std::string, DiskImage> images;  // as Examine() sees them
 };
 

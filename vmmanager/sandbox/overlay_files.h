@@ -37,6 +37,12 @@ struct DiskCopy {
   std::function<void(double)> progress = {};  // told how much of it is done, 0 to 1
 };
 
+// Of a file system.
+struct Room {
+  uint64_t device = 0;  // which one it is
+  uint64_t bytes = 0;   // that can still be written there
+};
+
 // The files that disks go on in, while no VMM has them. An interface, for the work is a tool's.
 class OverlayFiles {
  public:
@@ -56,11 +62,17 @@ class OverlayFiles {
   // Fine if it is not there.
   virtual Task<absl::Status> Remove(std::string file) = 0;
   // The same of one that may be somebody else's file: only what Make(wish), or Reserve, may have
-  // left goes.
+  // left goes. Of what was reserved as `inode` only that.
   virtual Task<absl::Status> RemoveDraft(OverlayWish wish) = 0;
   // Takes the name with an empty file that belongs to whom the file `like` belongs to, for a copy;
   // durable. Returns its inode. ALREADY_EXISTS if the name is taken.
   virtual Task<absl::StatusOr<uint64_t>> Reserve(std::string file, std::string like) = 0;
+  // ABORTED unless that is what the name still stands for.
+  virtual Task<absl::Status> CheckReserved(std::string file, uint64_t inode) = 0;
+  // How many bytes a copy of the disk would have, with what is below it.
+  virtual Task<absl::StatusOr<uint64_t>> Measure(std::string file, std::string format) = 0;
+  // Where the file is, or would be.
+  virtual Task<absl::StatusOr<Room>> RoomFor(std::string file) = 0;
   // Fills a file that was reserved; whole and on the disk when it returns. Being cancelled ends it.
   // RESOURCE_EXHAUSTED if there is no room.
   virtual Task<absl::Status> Copy(DiskCopy copy) = 0;

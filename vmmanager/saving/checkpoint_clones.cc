@@ -30,7 +30,8 @@ struct Checkpoints::Clone {
   std::string id = VmInventory::NewId();
   CheckpointRecord source;  // the checkpoint as it was when this began
   std::shared_ptr<CheckpointRecord> disks;
-  std::vector<uint64_t> bytes;  // of each disk
+  std::vector<uint64_t> bytes;                    // of each disk
+  std::vector<state::v1::DiskGeneration> before;  // what each was when this began
   std::shared_ptr<MemoryCopy> memory;
   std::string memory_file;
   std::optional<state::v1::SavedRecord> saved;
@@ -145,15 +146,23 @@ Task<absl::Status> Checkpoints::MakeClone(std::shared_ptr<Clone> clone, std::sha
 Task<absl::Status> Checkpoints::FillClone(std::shared_ptr<Clone> clone, std::shared_ptr<Job> job) {
   clone->disks = std::make_shared<CheckpointRecord>(clone->plan.disks);
   if (clone->plan.memory) CO_RETURN_IF_ERROR(co_await OpenMemory(clone));
+  for (const CheckpointDisk& disk : clone->disks->disks()) {
+    std::string file = disk.file();
+    CO_ASSIGN_OR_RETURN(state::v1::DiskGeneration now,
+                        co_await ReadGeneration(std::move(file), &vms_.deps().reads));
+    clone->before.push_back(std::move(now));
+  }
+  CO_RETURN_IF_ERROR(co_await CheckRoom(clone));
   std::function<bool(const std::string&)> is_named = [clone](const std::string& disk) {
     return NamesFileOf(clone->request, disk);
   };
   const auto note = co_await drafts_.Reserve(clone->id, clone->disks, std::move(is_named));
-  if (!note.ok()) files_.RemoveFolderOf(clone->id);
+  if (!note.ok()) files_.RemoveEmptyFolderOf(clone->id);
   CO_RETURN_IF_ERROR(note.status());
   Reached("CLONE.reserved");
   absl::Status made = co_await CopyDisks(clone);
   if (made.ok()) Reached("CLONE.copied");
+  if (made.ok()) made = co_await CheckUnchanged(clone);
   if (made.ok() && clone->plan.memory) made = co_await CopyMemory(clone);
   if (made.ok() && clone->called_off.is_set()) made = CopyCalledOff();
   if (made.ok()) {
@@ -167,10 +176,10 @@ Task<absl::Status> Checkpoints::FillClone(std::shared_ptr<Clone> clone, std::sha
   }
   // What may be in the store all the same keeps its files until that is known.
   if (clone->added && !co_await IsGone(clone->id)) co_return made;
-  co_await drafts_.Remove(*clone->disks);
-  co_await drafts_.Forget(*note);
-  files_.RemoveFolderOf(clone->id);
+  co_await drafts_.RemoveCopies(*clone->disks, *note);
+  files_.RemoveEmptyFolderOf(clone->id);
   saves_.files().RemoveFolderOf(clone->id);
+  // What there was room for when it began.
   if (absl::IsResourceExhausted(made)) {
     co_return absl::ResourceExhaustedError(absl::StrCat(
         made.message(), "; a VM made of a checkpoint has whole copies of its disks and memory"));
@@ -197,11 +206,72 @@ Task<absl::Status> Checkpoints::OpenMemory(std::shared_ptr<Clone> clone) {
     co_return absl::DataLossError(
         absl::StrCat(source.memory_file(), " is not the file that the checkpoint was taken into"));
   }
-  CO_ASSIGN_OR_RETURN(DisksThen then,
-                      DisksOfMemory(clone->memory->head(), clone->memory->tail(), source));
-  CO_RETURN_IF_ERROR(co_await CheckGenerations(std::move(then.document),
-                                               std::move(then.generations), &vms_.deps().reads));
   clone->total += clone->memory->info().memory_bytes;
+  co_return co_await CheckMemoryFits(clone);
+}
+
+Task<absl::Status> Checkpoints::CheckMemoryFits(std::shared_ptr<Clone> clone) {
+  CO_ASSIGN_OR_RETURN(DisksThen then,
+                      DisksOfMemory(clone->memory->head(), clone->memory->tail(), clone->source));
+  co_return co_await CheckGenerations(std::move(then.document), std::move(then.generations),
+                                      &vms_.deps().reads);
+}
+
+// Nothing but ferryd writes to them, and that does not now; but others could.
+Task<absl::Status> Checkpoints::CheckUnchanged(std::shared_ptr<Clone> clone) {
+  if (clone->plan.memory) CO_RETURN_IF_ERROR(co_await CheckMemoryFits(clone));
+  for (const state::v1::DiskGeneration& before : clone->before) {
+    std::string file = before.path();
+    CO_ASSIGN_OR_RETURN(const state::v1::DiskGeneration now,
+                        co_await ReadGeneration(std::move(file), &vms_.deps().reads));
+    if (now.SerializeAsString() == before.SerializeAsString()) continue;
+    co_return rpc::ErrorWithReason(
+        absl::StatusCode::kAborted,
+        absl::StrCat(before.path(), " was written to, or replaced, while it was copied"),
+        "disks_changed", "Find out who writes to it, and try again.");
+  }
+  co_return absl::OkStatus();
+}
+
+// Before anything is made: what does not fit would fill the disks of VMs that run.
+Task<absl::Status> Checkpoints::CheckRoom(std::shared_ptr<Clone> clone) {
+  struct Place {
+    std::string at;
+    uint64_t needed = 0;
+    uint64_t free = 0;
+  };
+  std::map<uint64_t, Place> places;
+  OverlayFiles* overlays = vms_.deps().overlays;
+  std::vector<CheckpointDisk> disks(clone->disks->disks().begin(), clone->disks->disks().end());
+  for (const CheckpointDisk& disk : disks) {
+    std::string from = disk.file();
+    std::string format = disk.format();
+    std::string to = disk.overlay();
+    CO_ASSIGN_OR_RETURN(const uint64_t bytes,
+                        co_await overlays->Measure(std::move(from), std::move(format)));
+    CO_ASSIGN_OR_RETURN(const Room room, co_await overlays->RoomFor(std::move(to)));
+    Place& place = places[room.device];
+    if (place.at.empty()) place.at = disk.overlay();
+    place.needed += bytes;
+    place.free = room.bytes;
+  }
+  if (clone->plan.memory) {
+    std::string memory = absl::StrCat(options_.state_folder, "/memory");
+    CO_ASSIGN_OR_RETURN(const Room room, co_await overlays->RoomFor(std::move(memory)));
+    Place& place = places[room.device];
+    if (place.at.empty()) place.at = options_.state_folder;
+    place.needed += clone->source.file_bytes();
+    place.free = room.bytes;
+  }
+  for (const auto& [device, place] : places) {
+    if (place.needed <= place.free) continue;
+    co_return rpc::ErrorWithReason(
+        absl::StatusCode::kResourceExhausted,
+        absl::StrCat("a VM made of a checkpoint has whole copies of its disks and memory: where ",
+                     place.at, " is to be they take ", place.needed, " bytes, and ", place.free,
+                     " are free"),
+        "no_room", "Make room, or say where the disks are to be: --diskspec DISK,file=PATH");
+  }
   co_return absl::OkStatus();
 }
 
@@ -282,6 +352,12 @@ Task<absl::Status> Checkpoints::AddClone(std::shared_ptr<Clone> clone) {
   *create.mutable_spec() = clone->plan.spec;
   UseCopies(*clone->disks, create.mutable_spec());
   std::string id = clone->id;
+  std::vector<CheckpointDisk> copies(clone->disks->disks().begin(), clone->disks->disks().end());
+  for (const CheckpointDisk& copy : copies) {
+    std::string file = copy.overlay();
+    CO_RETURN_IF_ERROR(
+        co_await vms_.deps().overlays->CheckReserved(std::move(file), copy.generation().inode()));
+  }
   std::string saved = clone->saved.has_value() ? clone->saved->SerializeAsString() : "";
   clone->added = true;
   CO_ASSIGN_OR_RETURN(clone->made, co_await vms_.Create(create, std::move(id), std::move(saved)));

@@ -139,9 +139,12 @@ Task<absl::Status> Checkpoints::Take(Vm vm, v1::CreateCheckpointRequest request,
   // whatever failed after that, and its files belong to the record.
   const bool discarded = rpc::ReasonOf(taken) == "checkpoint_not_taken";
   const bool leaves_files = !taken.ok() && !*recorded;
-  if (leaves_files) co_await drafts_.Remove(*record);
+  if (leaves_files) {
+    co_await drafts_.Remove(*record, *note);
+  } else {
+    co_await drafts_.Forget(*note);
+  }
   if (leaves_files && memory && !discarded) taken = co_await discard(std::move(taken));
-  co_await drafts_.Forget(*note);
   if (taken.ok()) job->SetResult(absl::StrCat("took ", request.name()));
   co_return taken;
 }
@@ -235,14 +238,16 @@ Task<absl::Status> Checkpoints::GoBack(Vm vm, v1::RevertToCheckpointRequest requ
   if (has_memory) {
     const absl::Status fits = co_await saves_.CheckCanGoOn(vm, MemoryOf(name, *record));
     if (!fits.ok()) {
-      co_await drafts_.Remove(*record);
-      co_await drafts_.Forget(note);
+      co_await drafts_.Remove(*record, note);
       co_return fits;
     }
   }
   std::string to = name;
   const auto back = co_await vm->GoBackToCheckpoint(std::move(to), std::move(how));
-  if (!back.ok()) co_await drafts_.Remove(*record);
+  if (!back.ok()) {
+    co_await drafts_.Remove(*record, note);
+    co_return back.status();
+  }
   co_await drafts_.Forget(note);
   CO_RETURN_IF_ERROR(back.status());
   const bool as_then = request.then() == v1::RevertToCheckpointRequest::THEN_UNSPECIFIED;

@@ -82,6 +82,9 @@ class Checkpoints {
   Task<absl::Status> MakeClone(std::shared_ptr<Clone> clone, std::shared_ptr<Job> job);
   Task<absl::Status> FillClone(std::shared_ptr<Clone> clone, std::shared_ptr<Job> job);
   Task<absl::Status> OpenMemory(std::shared_ptr<Clone> clone);
+  Task<absl::Status> CheckRoom(std::shared_ptr<Clone> clone);
+  Task<absl::Status> CheckMemoryFits(std::shared_ptr<Clone> clone);
+  Task<absl::Status> CheckUnchanged(std::shared_ptr<Clone> clone);
   Task<absl::Status> CopyDisks(std::shared_ptr<Clone> clone);
   Task<absl::Status> CopyMemory(std::shared_ptr<Clone> clone);
   Task<absl::Status> AddClone(std::shared_ptr<Clone> clone);

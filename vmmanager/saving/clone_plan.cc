@@ -52,6 +52,15 @@ std::optional<int> OwnDisk(const CheckpointDisk& disk, const v1::VmSpec& spec) {
   return own ? std::optional<int>(static_cast<int>(lun)) : std::nullopt;
 }
 
+// Those are for whoever may share folders of this host to give, and only one VM has them.
+absl::Status CheckHasNoShares(const v1::VmSpec& spec) {
+  if (spec.shares().empty()) return absl::OkStatus();
+  return NoClone(
+      absl::StrCat("VM ", spec.name(), " shares folders of this host (", spec.shares(0).host_path(),
+                   spec.shares_size() > 1 ? " and more" : "", "), which are its alone"),
+      "vm_has_shares", "Create a VM of copies of its disks: ferryctl vm create");
+}
+
 absl::Status CheckCopyWishes(const v1::RestoreCheckpointAsRequest& request,
                              const CheckpointRecord& disks) {
   RETURN_IF_ERROR(CheckDiskWishes(request.disks()));
@@ -143,6 +152,7 @@ std::map<std::string, std::string> PutCopies(const std::map<std::string, std::st
 absl::StatusOr<ClonePlan> PlanClone(const CheckpointScene& scene, const v1::VmSpec& spec,
                                     const v1::RestoreCheckpointAsRequest& request) {
   ASSIGN_OR_RETURN(const CheckpointRecord* const record, FindWhole(scene, request.name()));
+  RETURN_IF_ERROR(CheckHasNoShares(spec));
   ClonePlan plan;
   plan.memory = !record->memory_file().empty() && !request.disk_only();
   if (plan.memory && record->containers() > 0) return ContainersStay();

@@ -19,11 +19,12 @@ using state::v1::CheckpointRecord;
 constexpr char kNote[] = ".drafts";
 constexpr size_t kMaxNote = size_t{1} << 20;
 
+// Of a disk that is over a file the generation is that file's.
 OverlayWish WishOf(const CheckpointDisk& disk) {
   return {.below = disk.file(),
           .format = disk.format(),
           .file = disk.overlay(),
-          .inode = disk.generation().inode()};
+          .inode = disk.file().empty() ? disk.generation().inode() : 0};
 }
 
 // What a note says of copies: they are over nothing.
@@ -82,8 +83,7 @@ Task<absl::StatusOr<std::string>> OverlayDrafts::Make(
     OverlayWish wish = WishOf(disk);
     const absl::Status one = co_await overlays_.Make(std::move(wish));
     if (!one.ok()) {
-      co_await Remove(std::move(made));
-      co_await Forget(std::move(note));
+      co_await Remove(std::move(made), std::move(note));
       co_return one;
     }
     *made.add_disks() = disk;
@@ -113,19 +113,37 @@ Task<absl::StatusOr<std::string>> OverlayDrafts::Reserve(
   Record reserved = AsCopies(*record);
   if (taken.ok()) taken = co_await Write(note, std::move(reserved));
   if (taken.ok()) co_return note;
-  co_await Remove(std::move(made));
-  co_await Forget(std::move(note));
+  co_await RemoveCopies(std::move(made), std::move(note));
   co_return taken;
 }
 
 Task<void> OverlayDrafts::Forget(std::string note) { co_await files_.Remove(std::move(note)); }
 
-Task<void> OverlayDrafts::Remove(Record record) {
+// The next start tries again what could not be removed.
+Task<void> OverlayDrafts::Remove(Record record, std::string note) {
+  bool gone = true;
   for (const CheckpointDisk& disk : record.disks()) {
     if (disk.overlay_kept()) continue;
     const absl::Status removed = co_await overlays_.Remove(disk.overlay());
-    if (!removed.ok()) spdlog::warn("{}: {}", disk.overlay(), removed.ToString());
+    if (removed.ok()) continue;
+    spdlog::warn("{}: {}", disk.overlay(), removed.ToString());
+    gone = false;
   }
+  if (gone) co_await Forget(std::move(note));
+}
+
+Task<void> OverlayDrafts::RemoveCopies(Record record, std::string note) {
+  bool gone = true;
+  const Record copies = AsCopies(record);
+  for (const CheckpointDisk& disk : copies.disks()) {
+    // While it was filled its user may have put another file under the name.
+    OverlayWish wish = WishOf(disk);
+    const absl::Status removed = co_await overlays_.RemoveDraft(std::move(wish));
+    if (removed.ok()) continue;
+    spdlog::warn("{}: {}", disk.overlay(), removed.ToString());
+    gone = false;
+  }
+  if (gone) co_await Forget(std::move(note));
 }
 
 Task<void> OverlayDrafts::Sweep(std::set<std::string> used, std::set<std::string> unclear) {

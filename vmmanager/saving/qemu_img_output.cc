@@ -78,6 +78,17 @@ absl::StatusOr<DiskImage> ParseImageInfo(const std::string& text) {
   return image;
 }
 
+absl::StatusOr<uint64_t> ParseMeasured(const std::string& text) {
+  boost::system::error_code error;
+  const json::value parsed = json::parse(text, error);
+  const json::object* sizes = error ? nullptr : parsed.if_object();
+  const json::value* required = sizes == nullptr ? nullptr : sizes->if_contains("required");
+  uint64_t bytes = 0;
+  if (required != nullptr && required->is_number()) bytes = required->to_number<uint64_t>(error);
+  if (required != nullptr && required->is_number() && !error) return bytes;
+  return absl::InternalError("what qemu-img says of its size cannot be read");
+}
+
 std::optional<double> ParseConvertProgress(absl::string_view printed) {
   const size_t end = printed.rfind(kOfAll);
   if (end == absl::string_view::npos) return std::nullopt;

@@ -14,6 +14,9 @@ namespace ferry::vm {
 // it is encrypted, damaged, or has its data in yet another place.
 absl::StatusOr<DiskImage> ParseImageInfo(const std::string& json);
 
+// Of `qemu-img measure --output=json`: the bytes that the file would have.
+absl::StatusOr<uint64_t> ParseMeasured(const std::string& json);
+
 // How much is done, 0 to 1, as `qemu-img convert -p` says in a piece of what it prints; the last of
 // them counts.
 std::optional<double> ParseConvertProgress(absl::string_view printed);

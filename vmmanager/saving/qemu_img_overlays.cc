@@ -2,6 +2,7 @@
 
 #include <fcntl.h>
 #include <sys/stat.h>
+#include <sys/statvfs.h>
 #include <unistd.h>
 
 #include <algorithm>
@@ -25,6 +26,8 @@ namespace ferry::vm {
 namespace {
 
 constexpr milliseconds kOverlayLimit{60'000};
+// Of the tables of a disk.
+constexpr milliseconds kMeasureLimit{600'000};
 // As long as the disks take.
 constexpr milliseconds kToolLimit{std::chrono::hours(24)};
 constexpr int kMostNumbers = 1000;
@@ -95,12 +98,16 @@ absl::StatusOr<std::string> BelowOf(const std::string& file) {
   return read == static_cast<ssize_t>(size) ? below : std::string();
 }
 
+bool IsReserved(const struct stat& found, uint64_t inode) {
+  return S_ISREG(found.st_mode) && found.st_ino == inode;
+}
+
 absl::Status RemoveIfDraft(const OverlayWish& wish) {
   struct stat found {};
   if (::lstat(wish.file.c_str(), &found) != 0 && errno == ENOENT) return absl::OkStatus();
   const bool is_begun = S_ISREG(found.st_mode) && found.st_size == 0;
   // A copy is over nothing, as other people's files are.
-  bool is_ours = is_begun || (wish.inode != 0 && wish.inode == found.st_ino);
+  bool is_ours = wish.inode == 0 ? is_begun : IsReserved(found, wish.inode);
   if (!is_ours && !wish.below.empty()) {
     ASSIGN_OR_RETURN(const std::string below, BelowOf(wish.file));
     is_ours = below == wish.below;
@@ -129,7 +136,7 @@ absl::StatusOr<std::shared_ptr<UniqueFd>> OpenReserved(const std::string& file, 
   if (!opened->valid() || ::fstat(opened->get(), &found) != 0) {
     return absl::ErrnoToStatus(errno, absl::StrCat("cannot open ", file));
   }
-  if (found.st_ino == inode && S_ISREG(found.st_mode)) return opened;
+  if (IsReserved(found, inode)) return opened;
   return absl::AbortedError(absl::StrCat(file, " is another file now"));
 }
 
@@ -252,6 +259,50 @@ Task<absl::StatusOr<uint64_t>> QemuImgOverlays::Reserve(std::string file, std::s
   co_return *inode;
 }
 
+Task<absl::Status> QemuImgOverlays::CheckReserved(std::string file, uint64_t inode) {
+  FileWork look = [file, inode]() -> absl::Status {
+    struct stat found {};
+    if (::lstat(file.c_str(), &found) == 0 && IsReserved(found, inode)) return absl::OkStatus();
+    return absl::AbortedError(absl::StrCat(file, " is another file now, or gone"));
+  };
+  co_return co_await files_.Run(kOverlayLimit, "looking at a disk", std::move(look));
+}
+
+Task<absl::StatusOr<uint64_t>> QemuImgOverlays::Measure(std::string file, std::string format) {
+  ToolCommand measure =
+      CommandOf({"measure", "-U", "--output=json", "-O", "qcow2", "-f", format, "--", file});
+  measure.deadline = kMeasureLimit;
+  CO_ASSIGN_OR_RETURN(const std::string printed, co_await Ask(std::move(measure)));
+  co_return ParseMeasured(printed);
+}
+
+Task<absl::StatusOr<Room>> QemuImgOverlays::RoomFor(std::string file) {
+  auto room = std::make_shared<Room>();
+  FileWork look = [folder = std::filesystem::path(file).parent_path().string(),
+                   room]() -> absl::Status {
+    struct stat found {};
+    struct statvfs all {};
+    if (::stat(folder.c_str(), &found) != 0 || ::statvfs(folder.c_str(), &all) != 0) {
+      return absl::ErrnoToStatus(errno, absl::StrCat("cannot look at ", folder));
+    }
+    *room = {.device = found.st_dev, .bytes = uint64_t{all.f_bavail} * all.f_frsize};
+    return absl::OkStatus();
+  };
+  CO_RETURN_IF_ERROR(co_await files_.Run(kOverlayLimit, "looking at a disk", std::move(look)));
+  co_return *room;
+}
+
+// What the tool prints; FAILED_PRECONDITION with its last words if it fails.
+Task<absl::StatusOr<std::string>> QemuImgOverlays::Ask(ToolCommand command) {
+  auto printed = std::make_shared<std::string>();
+  command.output = [printed](absl::string_view bytes) {
+    if (printed->size() < kMostPrinted) printed->append(bytes.data(), bytes.size());
+  };
+  CO_ASSIGN_OR_RETURN(const ToolEnd end, co_await tools_.Run(std::move(command)));
+  if (end.exit_code == 0) co_return *std::move(printed);
+  co_return absl::FailedPreconditionError(WithoutProgress(end.last_words));
+}
+
 Task<absl::Status> QemuImgOverlays::Copy(DiskCopy copy) {
   auto file = std::make_shared<std::shared_ptr<UniqueFd>>();
   FileWork open = [copy_to = copy.to, inode = copy.inode, file]() -> absl::Status {
@@ -259,8 +310,9 @@ Task<absl::Status> QemuImgOverlays::Copy(DiskCopy copy) {
     return absl::OkStatus();
   };
   CO_RETURN_IF_ERROR(co_await files_.Run(kOverlayLimit, "copying a disk", std::move(open)));
-  ToolCommand convert = CommandOf({"convert", "-p", "-f", copy.format, "-O", "qcow2", "--",
-                                   copy.from, absl::StrCat("/dev/fd/", kToolFile)});
+  // The tool brings it to the disk itself, as far as it can: that can be called off.
+  ToolCommand convert = CommandOf({"convert", "-p", "-t", "writeback", "-f", copy.format, "-O",
+                                   "qcow2", "--", copy.from, absl::StrCat("/dev/fd/", kToolFile)});
   convert.descriptors[kToolFile] = (*file)->get();
   convert.holds = *file;
   if (copy.progress) {
@@ -271,7 +323,9 @@ Task<absl::Status> QemuImgOverlays::Copy(DiskCopy copy) {
   CO_ASSIGN_OR_RETURN(const ToolEnd end, co_await tools_.Run(std::move(convert)));
   if (end.exit_code != 0) co_return ExplainTool(absl::StrCat("copying ", copy.from), end);
   FileWork sync = [file, to = copy.to] { return Sync((*file)->get(), to); };
-  co_return co_await files_.Run(kToolLimit, "copying a disk", std::move(sync));
+  // That may take long, and nobody else is to wait for it.
+  BlockingWorker own(executor_);
+  co_return co_await own.Run(kToolLimit, "copying a disk", std::move(sync));
 }
 
 Task<absl::StatusOr<DiskImage>> QemuImgOverlays::Examine(std::string file, std::string format) {
@@ -279,16 +333,10 @@ Task<absl::StatusOr<DiskImage>> QemuImgOverlays::Examine(std::string file, std::
   CO_RETURN_IF_ERROR(co_await files_.Run(kOverlayLimit, "looking at a disk", std::move(look)));
   // A VMM may have it.
   ToolCommand info = CommandOf({"info", "-U", "--output=json", "-f", format, "--", file});
-  auto printed = std::make_shared<std::string>();
-  info.output = [printed](absl::string_view bytes) {
-    if (printed->size() < kMostPrinted) printed->append(bytes.data(), bytes.size());
-  };
-  CO_ASSIGN_OR_RETURN(const ToolEnd end, co_await tools_.Run(std::move(info)));
-  if (end.exit_code != 0) {
-    co_return absl::FailedPreconditionError(WithoutProgress(end.last_words));
-  }
+  info.deadline = kOverlayLimit;
+  CO_ASSIGN_OR_RETURN(const std::string printed, co_await Ask(std::move(info)));
   auto image = std::make_shared<DiskImage>();
-  const auto parsed = ParseImageInfo(*printed);
+  const auto parsed = ParseImageInfo(printed);
   if (!parsed.ok()) {
     co_return absl::Status(parsed.status().code(),
                            absl::StrCat(file, ": ", parsed.status().message()));

@@ -2,6 +2,7 @@
 #include "tests/unit/vmmanager/saving/checkpoints_fixture.h"
 #include "vmmanager/rpc/error_info.h"
 #include "vmmanager/sandbox/disk_generations.h"
+#include "vmmanager/saving/clone_plan.h"
 
 namespace ferry::vm {
 namespace {
@@ -328,6 +329,94 @@ TEST_F(CheckpointClonesTest, ADaemonThatDiesLeavesTheWholeVmOrNothing) {
   ASSERT_TRUE(clone.ok());
   EXPECT_TRUE(host_.overlays.files.contains(File("root.web-2.qcow2")));
   EXPECT_TRUE(Start(*clone).ok());
+}
+
+// Whoever owns the folder may put another file under a name meanwhile.
+TEST_F(CheckpointClonesTest, AnotherFileUnderACopysNameStays) {
+  BootWithDisks();
+  ASSERT_TRUE(Take("a").ok());
+  const std::string copy = File("root.web-2.qcow2");
+  absl::Status ends = absl::ResourceExhaustedError("no room");
+  host_.overlays.before_copy = [this, copy, &ends](const std::string& to) -> Task<absl::Status> {
+    std::ofstream(to) << EmptyQcow2(kDiskBytes);
+    host_.overlays.inodes[copy] = 1000;
+    co_return ends;
+  };
+  EXPECT_EQ(Clone("a").status().code(), absl::StatusCode::kResourceExhausted);
+  EXPECT_TRUE(host_.overlays.files.contains(copy));
+  EXPECT_FALSE(host_.overlays.files.contains(File("data.web-2.qcow2")));
+  // Nor does a VM get it.
+  ends = absl::OkStatus();
+  v1::RestoreCheckpointAsRequest again = CloneOf("a");
+  host_.overlays.files.erase(copy);
+  EXPECT_EQ(Clone(again).status().code(), absl::StatusCode::kAborted);
+  EXPECT_FALSE(host_.inventory->Find("web-2").ok());
+  EXPECT_TRUE(host_.overlays.files.contains(copy));
+}
+
+TEST_F(CheckpointClonesTest, WhatCannotBeRemovedIsAtTheNextStart) {
+  BootWithDisks();
+  ASSERT_TRUE(Take("a").ok());
+  host_.overlays.before_copy = [this](const std::string&) -> Task<absl::Status> {
+    host_.overlays.remove_fails = absl::UnavailableError("not now");
+    co_return absl::ResourceExhaustedError("no room");
+  };
+  EXPECT_FALSE(Clone("a").ok());
+  EXPECT_TRUE(host_.overlays.files.contains(File("root.web-2.qcow2")));
+  host_.overlays.remove_fails = absl::OkStatus();
+  Restart();
+  ExpectNothingLeft();
+}
+
+TEST_F(CheckpointClonesTest, ADiskThatIsWrittenToMeanwhileIsNotUsed) {
+  BootWithDisks();
+  ASSERT_TRUE(Take("a").ok());
+  WhileCopying([this] { std::ofstream(File("root.qcow2"), std::ios::app) << "more"; });
+  v1::RestoreCheckpointAsRequest disks = CloneOf("a");
+  disks.set_disk_only(true);
+  EXPECT_EQ(rpc::ReasonOf(Clone(disks).status()), "disks_changed");
+  ExpectNothingLeft();
+}
+
+TEST_F(CheckpointClonesTest, MemoryWhoseDiskIsWrittenToMeanwhileIsNotUsed) {
+  BootWithDisks();
+  ASSERT_TRUE(Take("a").ok());
+  WhileCopying([this] { std::ofstream(File("root.qcow2"), std::ios::app) << "more"; });
+  EXPECT_THAT(Clone("a").status().message(), HasSubstr("was written to"));
+  ExpectNothingLeft();
+}
+
+TEST_F(CheckpointClonesTest, WhatHasNoRoomIsNotBegun) {
+  BootWithDisks();
+  ASSERT_TRUE(Take("a").ok());
+  bool begun = false;
+  WhileCopying([&begun] { begun = true; });
+  host_.overlays.measured[File("root.qcow2")] = 7000;
+  host_.overlays.measured[File("data.qcow2")] = 500;
+  host_.overlays.room.bytes = 7499;
+  v1::RestoreCheckpointAsRequest disks = CloneOf("a");
+  disks.set_disk_only(true);
+  const absl::Status full = Clone(disks).status();
+  EXPECT_EQ(full.code(), absl::StatusCode::kResourceExhausted);
+  EXPECT_THAT(full.message(), HasSubstr("7500 bytes, and 7499 are free"));
+  EXPECT_FALSE(begun);
+  ExpectNothingLeft();
+  host_.overlays.room.bytes = 7500;
+  // The memory takes room, too.
+  EXPECT_EQ(Clone("a").status().code(), absl::StatusCode::kResourceExhausted);
+  EXPECT_TRUE(Clone(disks).ok());
+}
+
+TEST_F(CheckpointClonesTest, FoldersOfTheHostAreNotHandedOn) {
+  auto vm = BootWithDisks();
+  ASSERT_TRUE(Take("a").ok());
+  v1::VmSpec spec = vm->spec();
+  spec.add_shares()->set_host_path("/srv");
+  v1::RestoreCheckpointAsRequest request = CloneOf("a");
+  EXPECT_TRUE(PlanClone(vm->checkpoint_scene(), vm->spec(), request).ok());
+  request.set_disk_only(true);
+  const auto plan = PlanClone(vm->checkpoint_scene(), spec, request);
+  EXPECT_EQ(rpc::ReasonOf(plan.status()), "vm_has_shares");
 }
 
 }  // namespace
