@@ -164,6 +164,17 @@ absl::Status CheckIsNew(const CheckpointScene& scene, const std::string& name) {
                    " ", name));
 }
 
+absl::Status CheckMayBeForgotten(const CheckpointScene& scene) {
+  if (scene.records.empty()) return absl::OkStatus();
+  return Refused(scene,
+                 "nothing of it is to be remembered, and what is remembered of its other "
+                 "checkpoints would not be true any more",
+                 "vm_has_checkpoints",
+                 absl::StrCat("Leave out --no-metadata, or delete those first: ferryctl "
+                              "checkpoint list ",
+                              scene.vm));
+}
+
 absl::Status CheckDiskWishes(
     const google::protobuf::RepeatedPtrField<v1::CheckpointDiskWish>& wishes) {
   std::set<std::string> names;
@@ -239,15 +250,7 @@ absl::StatusOr<CheckpointRecord> PlanCheckpoint(const CheckpointScene& scene,
                                                 const v1::CreateCheckpointRequest& request) {
   RETURN_IF_ERROR(CheckRequest(request));
   RETURN_IF_ERROR(CheckIsNew(scene, request.name()));
-  if (request.no_metadata() && !scene.records.empty()) {
-    return Refused(scene,
-                   "nothing of it is to be remembered, and what is remembered of its other "
-                   "checkpoints would not be true any more",
-                   "vm_has_checkpoints",
-                   absl::StrCat("Leave out --no-metadata, or delete those first: ferryctl "
-                                "checkpoint list ",
-                                scene.vm));
-  }
+  if (request.no_metadata()) RETURN_IF_ERROR(CheckMayBeForgotten(scene));
   RETURN_IF_ERROR(CheckState(scene, request));
   RETURN_IF_ERROR(CheckWishes(scene, request));
   CheckpointRecord record;

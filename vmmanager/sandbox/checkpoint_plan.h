@@ -23,6 +23,8 @@ struct CheckpointScene {
 absl::Status CheckCheckpointName(const std::string& name);
 // ALREADY_EXISTS "checkpoint_exists".
 absl::Status CheckIsNew(const CheckpointScene& scene, const std::string& name);
+// FAILED_PRECONDITION "vm_has_checkpoints": none is taken that is not remembered if others are.
+absl::Status CheckMayBeForgotten(const CheckpointScene& scene);
 // INVALID_ARGUMENT if a disk is named twice, or a file in another way than by its absolute path.
 absl::Status CheckDiskWishes(
     const google::protobuf::RepeatedPtrField<v1::CheckpointDiskWish>& wishes);

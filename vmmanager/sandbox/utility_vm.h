@@ -183,9 +183,11 @@ class UtilityVm : public std::enable_shared_from_this<UtilityVm> {
   Task<absl::Status> TakeCheckpoint(std::string name, state::v1::CheckpointRecord planned,
                                     CheckpointSteps steps);
   // One of files that were made elsewhere, and found to be right for it when its disks were in
-  // `files` and it had `known`: ABORTED if that is not so any more.
+  // `files` and it had `known`: ABORTED if that is not so any more. `check` is the last word before
+  // it is written down.
   Task<absl::Status> DefineCheckpoint(std::string name, state::v1::CheckpointRecord record,
-                                      std::set<std::string> files, std::set<std::string> known);
+                                      std::set<std::string> files, std::set<std::string> known,
+                                      std::function<Task<absl::Status>()> check);
   // Goes back to its disks, and ends. With its memory the VM is saved in that then, so that the
   // next start goes on from there. Returns the record as it is then.
   Task<absl::StatusOr<state::v1::CheckpointRecord>> GoBackToCheckpoint(std::string name,

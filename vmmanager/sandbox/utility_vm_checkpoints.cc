@@ -143,6 +143,9 @@ Task<absl::Status> UtilityVm::TakeCheckpoint(std::string name, CheckpointRecord 
   {
     const AsyncMutex::Guard lock = co_await operation_.Lock();
     absl::Status may = CheckCheckpointsMayChange("taken a checkpoint of");
+    // Since it was planned one may have been defined.
+    if (may.ok()) may = CheckIsNew(checkpoint_scene(), name);
+    if (may.ok() && taking->steps.forgotten) may = CheckMayBeForgotten(checkpoint_scene());
     if (may.ok()) {
       may = CheckStillFits(checkpoint_scene(), taking->record, taking->steps.memory);
     }
@@ -416,9 +419,11 @@ Task<absl::Status> UtilityVm::UndoCheckpoint(std::string name) {
 
 Task<absl::Status> UtilityVm::DefineCheckpoint(std::string name, CheckpointRecord record,
                                                std::set<std::string> files,
-                                               std::set<std::string> known) {
+                                               std::set<std::string> known,
+                                               std::function<Task<absl::Status>()> check) {
   auto self = shared_from_this();
   const AsyncMutex::Guard lock = co_await operation_.Lock();
+  CO_RETURN_IF_ERROR(CheckIsNew(checkpoint_scene(), name));
   CO_RETURN_IF_ERROR(CheckCheckpointsMayChange("given a checkpoint"));
   CO_RETURN_IF_ERROR(CheckHasNoSnapshots("given a checkpoint", "it cannot have both"));
   std::set<std::string> here;
@@ -429,6 +434,9 @@ Task<absl::Status> UtilityVm::DefineCheckpoint(std::string name, CheckpointRecor
         absl::StrCat("the disks or checkpoints of VM ", row_.name, " changed meanwhile"),
         "disks_changed", "Try again.");
   }
+  CO_RETURN_IF_ERROR(co_await check());
+  // While that took its time the VM may have been let go of.
+  CO_RETURN_IF_ERROR(CheckHere());
   CheckpointRecords changed;
   const std::string before = CurrentCheckpoint(checkpoints_);
   if (record.current() && !before.empty()) {

@@ -12,6 +12,7 @@
 #include "vmmanager/rpc/error_info.h"
 #include "vmmanager/sandbox/disk_generations.h"
 #include "vmmanager/sandbox/disk_size.h"
+#include "vmmanager/sandbox/real_folder.h"
 #include "vmmanager/saving/checkpoints.h"
 #include "vmmanager/saving/clone_plan.h"
 #include "vmmanager/saving/memory_copy.h"
@@ -34,9 +35,6 @@ struct Checkpoints::Definition {
 
 namespace {
 
-// What a person would call a long chain, several times over.
-constexpr size_t kMostFiles = 100;
-
 absl::Status DoesNotFit(const std::string& why, const std::string& reason,
                         const std::string& next_step) {
   return rpc::ErrorWithReason(absl::StatusCode::kFailedPrecondition, why, reason, next_step);
@@ -46,6 +44,12 @@ absl::Status NotAsOverlay(const std::string& file, const std::string& why) {
   return DoesNotFit(absl::StrCat(file, " cannot be what a disk goes on in: ", why),
                     "not_an_overlay",
                     "Make it with: qemu-img create -f qcow2 -b THE_DISKS_FILE -F ITS_FORMAT FILE");
+}
+
+absl::Status ChangedMeanwhile(const std::string& vm) {
+  return rpc::ErrorWithReason(absl::StatusCode::kAborted,
+                              absl::StrCat("the checkpoints of VM ", vm, " changed meanwhile"),
+                              "disks_changed", "Try again.");
 }
 
 // Whose file it is among checkpoints; empty: none's.
@@ -118,21 +122,11 @@ Task<absl::StatusOr<bool>> Checkpoints::IsSameFile(std::string one, std::string 
   co_return *same;
 }
 
-absl::Status Checkpoints::CheckIsNobodys(const std::string& file) const {
-  for (const Vm& vm : vms_.List()) {
-    std::set<std::string> files = vm->FilesInUse();
-    files.merge(FilesOf(vm->checkpoints()));
-    if (!files.contains(file)) continue;
-    return DoesNotFit(absl::StrCat(file, " is in use already, by VM ", vm->name()), "file_in_use",
-                      absl::StrCat("See: ferryctl checkpoint list ", vm->name()));
-  }
-  return absl::OkStatus();
-}
-
-Task<absl::Status> Checkpoints::CheckExisting(Record planned) {
+Task<absl::Status> Checkpoints::CheckExisting(std::string vm_id, Record planned) {
   for (const CheckpointDisk& disk : planned.disks()) {
-    CO_RETURN_IF_ERROR(CheckIsNobodys(disk.overlay()));
     std::string file = disk.overlay();
+    DiskOfVm its{vm_id, disk.name()};
+    CO_RETURN_IF_ERROR(co_await CheckIsNobodys(&vms_, file, std::move(its)));
     const auto image = co_await vms_.deps().overlays->Examine(std::move(file), "qcow2");
     if (!image.ok()) {
       co_return NotAsOverlay(disk.overlay(), std::string(image.status().message()));
@@ -173,14 +167,17 @@ Task<absl::Status> Checkpoints::CheckExisting(Record planned) {
 
 Task<absl::StatusOr<v1::Checkpoint>> Checkpoints::Define(v1::DefineCheckpointRequest request) {
   CO_ASSIGN_OR_RETURN(const Vm vm, vms_.Find(request.vm()));
+  auto definition = std::make_shared<Definition>();
+  definition->vm = vm;
+  definition->request = request;
+  // What comes after this instant is found out when it is to be written down.
+  definition->others = vm->checkpoints();
+  definition->files = vm->FilesInUse();
   CO_RETURN_IF_ERROR(CheckDefinition(vm->checkpoint_scene(), request));
   CO_RETURN_IF_ERROR(co_await CheckFiles(request.memory_file(), request.disks()));
   if (vms_.deps().overlays == nullptr) {
     co_return absl::UnimplementedError("this host's ferryd takes no checkpoints");
   }
-  auto definition = std::make_shared<Definition>();
-  definition->vm = vm;
-  definition->request = request;
   JobDescription about{v1::JOB_KIND_CHECKPOINT, vm->id(), vm->name(),
                        absl::StrCat("define ", request.name())};
   JobWork define = [this, definition](std::shared_ptr<Job> job) -> Task<absl::Status> {
@@ -194,8 +191,11 @@ Task<absl::StatusOr<v1::Checkpoint>> Checkpoints::Define(v1::DefineCheckpointReq
     std::string name = definition->request.name();
     CheckpointRecord record = definition->record;
     std::set<std::string> files = definition->files;
-    co_return co_await definition->vm->DefineCheckpoint(std::move(name), std::move(record),
-                                                        std::move(files), std::move(known));
+    std::function<Task<absl::Status>()> check = [this, definition] {
+      return CheckAreNobodys(definition);
+    };
+    co_return co_await definition->vm->DefineCheckpoint(
+        std::move(name), std::move(record), std::move(files), std::move(known), std::move(check));
   };
   CO_RETURN_IF_ERROR(co_await RunAsJob(options_.jobs, std::move(about), std::move(define)));
   co_return Describe(*vm, request.name());
@@ -206,8 +206,6 @@ Task<absl::Status> Checkpoints::LookAtFiles(std::shared_ptr<Definition> definiti
   const Vm vm = definition->vm;
   const v1::DefineCheckpointRequest& request = definition->request;
   const CheckpointScene scene = vm->checkpoint_scene();
-  definition->others = vm->checkpoints();
-  definition->files = vm->FilesInUse();
   CheckpointRecord& record = definition->record;
   record.set_schema_version(kStateSchemaVersion);
   record.set_stage(state::v1::CHECKPOINT_STAGE_WHOLE);
@@ -227,8 +225,10 @@ Task<absl::Status> Checkpoints::LookAtFiles(std::shared_ptr<Definition> definiti
                          "disks_of_different_instants", "Name files that are of one instant.");
   }
   const std::string below = definition->parents.empty() ? "" : *definition->parents.begin();
-  const bool may_be_anything = definition->parents.empty() &&
-                               (asked.empty() || definition->others.at(asked).disks().empty());
+  const auto after = definition->others.find(asked);
+  if (!asked.empty() && after == definition->others.end()) co_return ChangedMeanwhile(vm->name());
+  const bool may_be_anything =
+      definition->parents.empty() && (asked.empty() || after->second.disks().empty());
   if (!asked.empty() && asked != below && !may_be_anything) {
     co_return DoesNotFit(
         absl::StrCat("it cannot come after ", asked, ": its disks lie over ",
@@ -238,26 +238,6 @@ Task<absl::Status> Checkpoints::LookAtFiles(std::shared_ptr<Definition> definiti
   record.set_parent(asked.empty() ? below : asked);
   record.set_current(request.current() || definition->direct > 0 || record.disks().empty());
   co_return absl::OkStatus();
-}
-
-Task<absl::StatusOr<Checkpoints::Chain>> Checkpoints::ReadChain(std::string file,
-                                                                std::string format) {
-  Chain chain = {{file, format}};
-  while (chain.size() < kMostFiles) {
-    std::string each = chain.back().file;
-    std::string as = chain.back().format;
-    const auto image = co_await vms_.deps().overlays->Examine(std::move(each), std::move(as));
-    if (!image.ok()) {
-      co_return DoesNotFit(absl::StrCat(chain.back().file, ": ", image.status().message()),
-                           "not_below", "");
-    }
-    if (image->below.empty()) break;
-    // What a guest wrote into a raw disk must not be taken for a disk's head.
-    const bool known = image->below_format == "qcow2" || image->below_format == "raw";
-    chain.push_back({image->below, known ? image->below_format : ""});
-    if (!known) break;
-  }
-  co_return chain;
 }
 
 Task<absl::Status> Checkpoints::LookAtChain(std::shared_ptr<Definition> definition,
@@ -278,9 +258,10 @@ Task<absl::Status> Checkpoints::LookAtChain(std::shared_ptr<Definition> definiti
     co_return DoesNotFit(absl::StrCat("disk ", disk, " is a container's"), "container_disk",
                          "Only the VM's own disks can be part of what is defined.");
   }
-  std::string top = named.disk.path;
-  std::string format = named.disk.format;
-  CO_ASSIGN_OR_RETURN(const Chain chain, co_await ReadChain(std::move(top), std::move(format)));
+  auto read = std::make_shared<Chain>(Chain{{named.disk.path, named.disk.format}});
+  const absl::Status whole = co_await ReadDiskChain(vms_.deps().overlays, read);
+  if (!whole.ok()) co_return DoesNotFit(std::string(whole.message()), "not_below", "");
+  const Chain chain = *read;
   size_t at = 1;
   for (bool same = false; at < chain.size(); ++at) {
     std::string each = chain[at].file;
@@ -298,8 +279,47 @@ Task<absl::Status> Checkpoints::LookAtChain(std::shared_ptr<Definition> definiti
   its->set_name(disk);
   its->set_controller(named.place.controller);
   its->set_lun(named.place.lun);
+  CO_RETURN_IF_ERROR(co_await CheckNames(definition, read));
   CO_RETURN_IF_ERROR(PlaceInChain(chain, at, definition.get(), its));
-  co_return CheckIsNobodys(its->file());
+  // As it is called from now on, and what that leads to.
+  std::string called = its->file();
+  CO_RETURN_IF_ERROR(co_await files_.CheckUsers(called, "file of a disk"));
+  CO_ASSIGN_OR_RETURN(std::string real, co_await FindRealPath(&vms_.deps().reads, called));
+  CO_RETURN_IF_ERROR(co_await files_.CheckUsers(std::move(real), "file of a disk"));
+  DiskOfVm own{vm->id(), disk};
+  co_return co_await CheckIsNobodys(&vms_, std::move(called), std::move(own));
+}
+
+// Again, for others may have begun to use them meanwhile.
+Task<absl::Status> Checkpoints::CheckAreNobodys(std::shared_ptr<Definition> definition) {
+  for (const CheckpointDisk& disk : definition->record.disks()) {
+    std::string file = disk.file();
+    DiskOfVm own{definition->vm->id(), disk.name()};
+    CO_RETURN_IF_ERROR(co_await CheckIsNobodys(&vms_, std::move(file), std::move(own)));
+  }
+  co_return absl::OkStatus();
+}
+
+// A checkpoint's file that a disk lies over is called there what the checkpoint calls it: what is
+// known of it is known by that name.
+Task<absl::Status> Checkpoints::CheckNames(std::shared_ptr<Definition> definition,
+                                           std::shared_ptr<Chain> chain) {
+  const std::set<std::string> recorded = FilesOf(definition->others);
+  std::set<std::string> files = recorded;
+  for (const ChainFile& each : *chain) files.insert(each.file);
+  CO_ASSIGN_OR_RETURN(const FileIds ids,
+                      co_await IdentifyFiles(&vms_.deps().reads, std::move(files)));
+  for (const ChainFile& each : *chain) {
+    for (const std::string& known : recorded) {
+      if (recorded.contains(each.file) || !AreSame(ids, each.file, known)) continue;
+      co_return DoesNotFit(
+          absl::StrCat(each.file, " is ", known, ", which is a checkpoint's, by another name"),
+          "file_in_use",
+          absl::StrCat("Name it so where it lies below: qemu-img rebase -u -f qcow2 -b ", known,
+                       " -F FORMAT FILE"));
+    }
+  }
+  co_return absl::OkStatus();
 }
 
 absl::Status Checkpoints::PlaceInChain(const Chain& chain, size_t at, Definition* definition,

@@ -82,7 +82,7 @@ Task<absl::StatusOr<v1::Checkpoint>> Checkpoints::Create(v1::CreateCheckpointReq
     if (scratch != nullptr) disk.set_container_id(scratch->OwnerOf(vm->id(), disk.file()));
     if (request.no_metadata() && !disk.container_id().empty()) co_return ScratchIsForgotten(disk);
   }
-  if (request.reuse_existing()) CO_RETURN_IF_ERROR(co_await CheckExisting(planned));
+  if (request.reuse_existing()) CO_RETURN_IF_ERROR(co_await CheckExisting(vm->id(), planned));
   planned.set_containers(static_cast<uint32_t>(returning_.Of(*vm).size()));
   JobDescription about{v1::JOB_KIND_CHECKPOINT, vm->id(), vm->name(),
                        absl::StrCat("take ", request.name())};
@@ -249,7 +249,6 @@ Task<absl::Status> Checkpoints::GoBack(Vm vm, v1::RevertToCheckpointRequest requ
     co_return back.status();
   }
   co_await drafts_.Forget(note);
-  CO_RETURN_IF_ERROR(back.status());
   const bool as_then = request.then() == v1::RevertToCheckpointRequest::THEN_UNSPECIFIED;
   const bool runs = request.then() == v1::RevertToCheckpointRequest::THEN_RUNNING ||
                     (as_then && has_memory && RanThen(record->state()));

@@ -15,6 +15,7 @@
 #include "vmmanager/containers/container_inventory.h"
 #include "vmmanager/jobs/job_registry.h"
 #include "vmmanager/sandbox/vm_inventory.h"
+#include "vmmanager/saving/file_owners.h"
 #include "vmmanager/saving/kept_files.h"
 #include "vmmanager/saving/overlay_drafts.h"
 #include "vmmanager/saving/returning_containers.h"
@@ -64,8 +65,7 @@ class Checkpoints {
   absl::Status CheckRest(const UtilityVm& vm) const;
   Task<absl::Status> CheckFiles(std::string memory_file, Wishes disks) const;
   // Overlays that are there already are empty, and over what the disks are now.
-  Task<absl::Status> CheckExisting(Record planned);
-  absl::Status CheckIsNobodys(const std::string& file) const;
+  Task<absl::Status> CheckExisting(std::string vm_id, Record planned);
   Task<absl::StatusOr<bool>> IsSameFile(std::string one, std::string other);
   // `forgotten`, unless it is nullptr, becomes the record, which is not kept.
   Task<absl::Status> Take(Vm vm, v1::CreateCheckpointRequest request, Record record,
@@ -95,14 +95,10 @@ class Checkpoints {
   absl::Status CheckMayMerge(const UtilityVm& vm) const;
   void Reached(const char* point) const;
 
-  // A file and those below it; no format: the one above does not say.
-  struct ChainFile {
-    std::string file;
-    std::string format;
-  };
-  using Chain = std::vector<ChainFile>;
   Task<absl::Status> LookAtFiles(std::shared_ptr<Definition> definition);
-  Task<absl::StatusOr<Chain>> ReadChain(std::string file, std::string format);
+  Task<absl::Status> CheckAreNobodys(std::shared_ptr<Definition> definition);
+  Task<absl::Status> CheckNames(std::shared_ptr<Definition> definition,
+                                std::shared_ptr<Chain> chain);
   Task<absl::Status> LookAtChain(std::shared_ptr<Definition> definition, std::string disk,
                                  std::string file);
   absl::Status PlaceInChain(const Chain& chain, size_t at, Definition* definition,
