@@ -20,9 +20,17 @@ struct CreateCheckpointArguments {
   v1::CreateCheckpointRequest request;
   bool live = false, disk_only = false, memory_only = false, halt = false, paused = false;
   bool quiesce = false;
+  bool no_metadata = false, reuse_existing = false;
   std::string description, memory_file;
   std::vector<std::string> disks;
   SaveFlags flags;
+};
+
+struct DefineCheckpointArguments {
+  v1::DefineCheckpointRequest request;
+  std::string description, memory_file, key_file, parent;
+  bool current = false;
+  std::vector<std::string> disks;
 };
 
 struct CheckpointArguments {
@@ -50,6 +58,13 @@ v1::ListCheckpointsRequest ListRequestOf(const std::string& vm) {
   return request;
 }
 
+// What is wrong is a usage error.
+std::vector<v1::CheckpointDiskWish> DiskWishesOf(const std::vector<std::string>& texts) {
+  auto wishes = ParseDiskWishes(texts);
+  if (wishes.ok()) return *std::move(wishes);
+  throw CLI::ValidationError("--diskspec", std::string(wishes.status().message()));
+}
+
 // Fills the request; what is wrong is a usage error.
 void CheckCreateCheckpoint(CreateCheckpointArguments* arguments) {
   v1::CreateCheckpointRequest& request = arguments->request;
@@ -63,12 +78,15 @@ void CheckCreateCheckpoint(CreateCheckpointArguments* arguments) {
   request.set_memory_file(arguments->memory_file);
   const v1::SaveOptions options = arguments->flags.ToProto();
   if (arguments->flags.given()) *request.mutable_options() = options;
-  const auto wishes = ParseDiskWishes(arguments->disks);
-  if (!wishes.ok()) {
-    throw CLI::ValidationError("--diskspec", std::string(wishes.status().message()));
+  request.set_no_metadata(arguments->no_metadata);
+  request.set_reuse_existing(arguments->reuse_existing);
+  if (arguments->no_metadata && !arguments->disk_only && arguments->memory_file.empty()) {
+    throw CLI::ValidationError("--no-metadata",
+                               "needs --memspec FILE, or --disk-only: nobody would know where the "
+                               "memory is");
   }
   request.clear_disks();
-  for (const v1::CheckpointDiskWish& wish : *wishes) {
+  for (const v1::CheckpointDiskWish& wish : DiskWishesOf(arguments->disks)) {
     if (arguments->memory_only && !wish.left_out()) {
       throw CLI::ValidationError(
           "--diskspec", absl::StrCat("disk \"", wish.name(),
@@ -140,6 +158,10 @@ void AddCreateCheckpoint(CLI::App* app, Command* command) {
   CLI::Option* halt = sub->add_flag("--halt", arguments->halt, "End it afterwards");
   sub->add_flag("--paused", arguments->paused, "Leave it paused afterwards")->excludes(halt);
   sub->add_option("--description", arguments->description, "What it is for");
+  sub->add_flag("--no-metadata", arguments->no_metadata,
+                "Remember nothing of it: what the disks were is yours to look after");
+  sub->add_flag("--reuse-existing", arguments->reuse_existing,
+                "The files of --diskspec are there already: empty qcow2 files over the disks");
   sub->callback([arguments, command] {
     CheckCreateCheckpoint(arguments.get());
     command->action = [arguments](Client* client) {
@@ -193,6 +215,86 @@ void AddDeleteCheckpoint(CLI::App* app, Command* command) {
                           [request](const v1::DeleteCheckpointResponse&) {
                             return absl::StrCat("checkpoint ", Printable(request.name()), " of VM ",
                                                 Printable(request.vm()), " deleted\n");
+                          });
+    };
+  });
+}
+
+void AddRestoreCheckpointAs(CLI::App* app, Command* command) {
+  auto request = std::make_shared<v1::RestoreCheckpointAsRequest>();
+  auto disks = std::make_shared<std::vector<std::string>>();
+  auto disk_only = std::make_shared<bool>(false);
+  CLI::App* sub = AddVerbOfVm(
+      app, "restore-as", "Make another VM of a checkpoint, with copies of its disks and memory",
+      request->mutable_vm());
+  sub->add_option("name", *request->mutable_name(), "The checkpoint's name")->required();
+  sub->add_option("newname", *request->mutable_new_name(), "Name of the new VM")->required();
+  sub->add_flag("--disk-only", *disk_only, "Without memory: it boots from the disks of then");
+  sub->add_option("--diskspec", *disks,
+                  "NAME,file=PATH: put the copy of that disk there, on the VM's host")
+      ->allow_extra_args(false);
+  sub->callback([request, disks, disk_only, command] {
+    request->set_disk_only(*disk_only);
+    request->clear_disks();
+    for (const v1::CheckpointDiskWish& wish : DiskWishesOf(*disks)) {
+      if (wish.left_out()) {
+        throw CLI::ValidationError("--diskspec", "the new VM has all of the disks");
+      }
+      *request->add_disks() = wish;
+    }
+    command->action = [request](Client* client) {
+      return CallAndPrint(client, client->checkpoints->async(),
+                          &CheckpointAsync::RestoreCheckpointAs, *request, kSaveTimeout,
+                          absl::StrCat("making VM ", request->new_name()),
+                          [request](const v1::Vm& vm) { return ClonedVmLine(*request, vm); });
+    };
+  });
+}
+
+void AddDefineCheckpoint(CLI::App* app, Command* command) {
+  auto arguments = std::make_shared<DefineCheckpointArguments>();
+  v1::DefineCheckpointRequest& request = arguments->request;
+  CLI::App* sub =
+      AddVerbOfVm(app, "define", "Have a VM have a checkpoint of files that were made elsewhere",
+                  request.mutable_vm());
+  sub->add_option("name", *request.mutable_name(), "The checkpoint's name")->required();
+  sub->add_option("--diskspec", arguments->disks,
+                  "NAME,file=PATH: what the disk was then, on the VM's host")
+      ->allow_extra_args(false);
+  CLI::Option* memory = AddHostFile(sub, "--memory-file", &arguments->memory_file,
+                                    "The memory of then, on the VM's host");
+  AddHostFile(sub, "--key-file", &arguments->key_file, "Key of the memory, on the VM's host")
+      ->needs(memory);
+  sub->add_option("--parent", arguments->parent,
+                  "The checkpoint that it came after (default: as the disks say)");
+  sub->add_flag("--current", arguments->current, "What the VM does now comes after it");
+  sub->add_option("--description", arguments->description, "What it is for");
+  sub->callback([arguments, command] {
+    v1::DefineCheckpointRequest& define = arguments->request;
+    define.set_memory_file(arguments->memory_file);
+    define.set_key_file(arguments->key_file);
+    define.set_parent(arguments->parent);
+    define.set_current(arguments->current);
+    define.set_description(arguments->description);
+    define.clear_disks();
+    for (const v1::CheckpointDiskWish& wish : DiskWishesOf(arguments->disks)) {
+      if (wish.file().empty()) {
+        throw CLI::ValidationError("--diskspec",
+                                   absl::StrCat("the file of disk \"", wish.name(),
+                                                "\" is missing; write NAME,file=PATH"));
+      }
+      *define.add_disks() = wish;
+    }
+    if (define.disks().empty() && define.memory_file().empty()) {
+      throw CLI::ValidationError("--diskspec", "name a file, or the memory (--memory-file)");
+    }
+    command->action = [arguments](Client* client) {
+      const v1::DefineCheckpointRequest& wanted = arguments->request;
+      return CallAndPrint(client, client->checkpoints->async(), &CheckpointAsync::DefineCheckpoint,
+                          wanted, kSaveTimeout,
+                          absl::StrCat("defining a checkpoint of VM ", wanted.vm()),
+                          [arguments](const v1::Checkpoint& checkpoint) {
+                            return DefinedCheckpointLine(arguments->request.vm(), checkpoint);
                           });
     };
   });
@@ -260,6 +362,8 @@ void AddCheckpointCommands(CLI::App* app, Command* command) {
                      &CheckpointTree);
   AddRevertCheckpoint(checkpoint, command);
   AddDeleteCheckpoint(checkpoint, command);
+  AddRestoreCheckpointAs(checkpoint, command);
+  AddDefineCheckpoint(checkpoint, command);
 }
 
 }  // namespace ferry::ctl

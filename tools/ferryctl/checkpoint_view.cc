@@ -110,9 +110,22 @@ std::string TakenCheckpointLine(const v1::CreateCheckpointRequest& request,
   if (checkpoint.stood_still_us() != 0) {
     absl::StrAppend(&line, ", stood still for ", StoodStill(checkpoint));
   }
+  if (request.no_metadata()) absl::StrAppend(&line, "; nothing is remembered of it");
   if (request.halt()) absl::StrAppend(&line, "; it is stopped");
   if (request.paused()) absl::StrAppend(&line, "; it is paused");
   return line + "\n";
+}
+
+std::string DefinedCheckpointLine(const std::string& vm, const v1::Checkpoint& checkpoint) {
+  return absl::StrCat("checkpoint ", Printable(checkpoint.name()), " of VM ", Printable(vm),
+                      " defined: ", PartsOf(checkpoint), "\n");
+}
+
+std::string ClonedVmLine(const v1::RestoreCheckpointAsRequest& request, const v1::Vm& vm) {
+  const bool saved = vm.state() == v1::VM_STATE_SAVED;
+  return absl::StrCat("VM ", Printable(vm.name()), " was made of checkpoint ",
+                      Printable(request.name()), " of VM ", Printable(request.vm()), "; its start ",
+                      saved ? "goes on from there" : "boots from its disks", "\n");
 }
 
 std::string RevertedCheckpointLine(const v1::RevertToCheckpointRequest& request,

@@ -23,4 +23,10 @@ std::string TakenCheckpointLine(const v1::CreateCheckpointRequest& request,
 std::string RevertedCheckpointLine(const v1::RevertToCheckpointRequest& request,
                                    const v1::Checkpoint& checkpoint);
 
+// "checkpoint before-upgrade of VM web defined: memory and 2 disks".
+std::string DefinedCheckpointLine(const std::string& vm, const v1::Checkpoint& checkpoint);
+
+// "VM web-2 was made of checkpoint before-upgrade of VM web", and what its start does.
+std::string ClonedVmLine(const v1::RestoreCheckpointAsRequest& request, const v1::Vm& vm);
+
 }  // namespace ferry::ctl

@@ -47,6 +47,11 @@ Task<void> Drain(Executor executor, UniqueFd pipe, std::function<void(absl::stri
   }
 }
 
+// The same, where somebody wants to be told.
+Task<void> Tell(Executor executor, Pipe pipe, std::function<void(absl::string_view)> take) {
+  if (take) co_await Drain(executor, std::move(pipe.ours), std::move(take));
+}
+
 // Cuts what comes into lines; what is longer than a line can be is left out.
 class LineCutter {
  public:
@@ -109,6 +114,7 @@ absl::Status MissingTool(const ToolCommand& command) {
 // What it says goes to `words`, of which the end is kept; returns when it has ended.
 Task<absl::Status> Follow(Executor executor, std::shared_ptr<Running> running, Pipe words_pipe,
                           Pipe progress_pipe, std::function<void(absl::string_view)> progress,
+                          Pipe output_pipe, std::function<void(absl::string_view)> output,
                           std::string* words, ProcessEnd* end) {
   using asio::experimental::awaitable_operators::operator&&;
   std::function<void(absl::string_view)> keep = [words](absl::string_view bytes) {
@@ -116,15 +122,16 @@ Task<absl::Status> Follow(Executor executor, std::shared_ptr<Running> running, P
     if (words->size() > 2 * kLastWords) words->erase(0, words->size() - kLastWords);
   };
   Task<void> kept = Drain(executor, std::move(words_pipe.ours), std::move(keep));
+  Task<void> printed = Tell(executor, std::move(output_pipe), std::move(output));
   if (progress) {
     auto lines = std::make_shared<LineCutter>(std::move(progress));
     std::function<void(absl::string_view)> cut = [lines](absl::string_view bytes) {
       lines->Add(bytes);
     };
     Task<void> told = Drain(executor, std::move(progress_pipe.ours), std::move(cut));
-    co_await (std::move(kept) && std::move(told));
+    co_await (std::move(kept) && std::move(printed) && std::move(told));
   } else {
-    co_await std::move(kept);
+    co_await (std::move(kept) && std::move(printed));
   }
   *end = co_await running->process->WaitEnd();
   co_return absl::OkStatus();
@@ -158,6 +165,11 @@ Task<absl::StatusOr<ToolEnd>> ChildToolRunner::Run(ToolCommand command) {
   spec.descriptors = command.descriptors;
   spec.descriptors[STDOUT_FILENO] = words_pipe.theirs.get();
   spec.descriptors[STDERR_FILENO] = words_pipe.theirs.get();
+  Pipe output_pipe;
+  if (command.output) {
+    CO_ASSIGN_OR_RETURN(output_pipe, MakePipe());
+    spec.descriptors[STDOUT_FILENO] = output_pipe.theirs.get();
+  }
   if (command.progress) {
     CO_ASSIGN_OR_RETURN(progress_pipe, MakePipe());
     spec.descriptors[kToolProgress] = progress_pipe.theirs.get();
@@ -174,13 +186,14 @@ Task<absl::StatusOr<ToolEnd>> ChildToolRunner::Run(ToolCommand command) {
   KillOnDrop kill(executor_, running);
   words_pipe.theirs.Reset();
   progress_pipe.theirs.Reset();
+  output_pipe.theirs.Reset();
 
   // Both outlive the task that fills them, for it ends before WithDeadline returns.
   std::string words;
   ProcessEnd end;
-  Task<absl::Status> followed =
-      Follow(executor_, running, std::move(words_pipe), std::move(progress_pipe),
-             std::move(command.progress), &words, &end);
+  Task<absl::Status> followed = Follow(
+      executor_, running, std::move(words_pipe), std::move(progress_pipe),
+      std::move(command.progress), std::move(output_pipe), std::move(command.output), &words, &end);
   const absl::Status ended = co_await WithDeadline(command.deadline, "a tool", std::move(followed));
   if (absl::IsDeadlineExceeded(ended)) {
     // What it works on is whole again only when it is gone.

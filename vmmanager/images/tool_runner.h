@@ -25,6 +25,8 @@ struct ToolCommand {
   // Told each line that the program writes to descriptor kToolProgress, which it has if this is
   // set.
   std::function<void(absl::string_view line)> progress;
+  // Told what it writes to stdout, in pieces of any size; that is none of its last words then.
+  std::function<void(absl::string_view bytes)> output;
   // Let go of once the program has ended, also if nobody waits for it any more.
   std::shared_ptr<void> holds;
 };

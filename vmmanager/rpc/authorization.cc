@@ -53,6 +53,7 @@ bool SharesFolders(const google::protobuf::Message& request) {
 
 // Whether it has the daemon read or write a file of the caller's choice.
 bool NamesHostFiles(const google::protobuf::Message& request) {
+  const auto names_file = [](const v1::CheckpointDiskWish& wish) { return !wish.file().empty(); };
   if (request.GetDescriptor() == v1::StartVmRequest::descriptor()) {
     const auto& start = static_cast<const v1::StartVmRequest&>(request);
     return !start.from_file().empty() || !start.key_file().empty();
@@ -67,10 +68,20 @@ bool NamesHostFiles(const google::protobuf::Message& request) {
   if (request.GetDescriptor() == v1::CreateCheckpointRequest::descriptor()) {
     const auto& create = static_cast<const v1::CreateCheckpointRequest&>(request);
     return !create.memory_file().empty() || !create.options().key_file().empty() ||
-           std::any_of(create.disks().begin(), create.disks().end(),
-                       [](const v1::CheckpointDiskWish& wish) { return !wish.file().empty(); });
+           std::any_of(create.disks().begin(), create.disks().end(), names_file);
+  }
+  if (request.GetDescriptor() == v1::RestoreCheckpointAsRequest::descriptor()) {
+    const auto& restore = static_cast<const v1::RestoreCheckpointAsRequest&>(request);
+    return std::any_of(restore.disks().begin(), restore.disks().end(), names_file);
   }
   return false;
+}
+
+// Whether ferryd is to forget files that it makes, so that nobody but the host's users can remove
+// them.
+bool LeavesFiles(const google::protobuf::Message& request) {
+  if (request.GetDescriptor() != v1::CreateCheckpointRequest::descriptor()) return false;
+  return static_cast<const v1::CreateCheckpointRequest&>(request).no_metadata();
 }
 
 }  // namespace
@@ -128,6 +139,8 @@ const std::vector<Rule>& Rules() {
       {"/ferry.v1.CheckpointService/RevertToCheckpoint", kOperators, kChange},
       {"/ferry.v1.CheckpointService/DeleteCheckpoint", kOperators, kChange},
       {"/ferry.v1.CheckpointService/ListCheckpoints", kLookers, kRead},
+      {"/ferry.v1.CheckpointService/RestoreCheckpointAs", kOperators, kChange},
+      {"/ferry.v1.CheckpointService/DefineCheckpoint", kAdmins, kChange},
 
       {"/ferry.v1.HostService/GetHost", kEverybody, kRead},
       {"/ferry.v1.HostService/WatchEvents", kLookers, kRead},
@@ -186,6 +199,9 @@ absl::Status AuthorizeRequest(const Caller& caller, const google::protobuf::Mess
   }
   if (NamesHostFiles(request) && !caller.Has(kAdmins)) {
     return Refused(caller, "with a file of this host", kAdmins);
+  }
+  if (LeavesFiles(request) && !caller.Has(kAdmins)) {
+    return Refused(caller, "CreateCheckpoint with no_metadata", kAdmins);
   }
   if (request.GetDescriptor() != v1::RecoverSessionRequest::descriptor()) return absl::OkStatus();
   const auto& recover = static_cast<const v1::RecoverSessionRequest&>(request);

@@ -98,6 +98,14 @@ absl::Status CheckDisk(const CheckpointScene& scene, const v1::CreateCheckpointR
                                 ", and its memory would be too old for that at once"),
                    "writable_disks", "Leave out --memory-only.");
   }
+  if (request.reuse_existing() && (wish == nullptr || (!left_out && wish->file().empty()))) {
+    return rpc::ErrorWithReason(
+        absl::StatusCode::kInvalidArgument,
+        absl::StrCat("reuse_existing needs the file of each disk, and that of ", name,
+                     " is not given"),
+        "file_not_named",
+        absl::StrCat("Say where it is: --diskspec ", name, ",file=PATH; or leave the disk out."));
+  }
   const bool is_device = absl::StartsWith(disk.disk.path, "/dev/");
   if (left_out || !is_device || (wish != nullptr && !wish->file().empty())) return absl::OkStatus();
   return Refused(scene,
@@ -138,7 +146,9 @@ CheckpointDisk PlanDisk(const CheckpointScene& scene, const v1::CreateCheckpoint
   disk.set_file(named.disk.path);
   disk.set_format(named.disk.format);
   disk.set_below(BelowOf(scene.records, named.disk.path));
-  disk.set_file_is_overlay(!disk.below().empty());
+  disk.set_file_is_overlay(!disk.below().empty() &&
+                           !IsUsersOverlay(scene.records, named.disk.path));
+  disk.set_overlay_kept(request.reuse_existing());
   const v1::CheckpointDiskWish* wish = WishOf(request, name);
   const bool chosen = wish != nullptr && !wish->file().empty();
   disk.set_overlay(chosen ? wish->file()
@@ -161,6 +171,39 @@ absl::Status CheckCheckpointName(const std::string& name) {
       absl::StrCat("'", absl::CHexEscape(name.substr(0, kMaxName)),
                    "' cannot be the name of a checkpoint"),
       "bad_name", "Use letters, digits, '.', '_' and '-', at most 64, first a letter or digit.");
+}
+
+absl::Status CheckIsNew(const CheckpointScene& scene, const std::string& name) {
+  if (!scene.records.contains(name)) return absl::OkStatus();
+  return rpc::ErrorWithReason(
+      absl::StatusCode::kAlreadyExists,
+      absl::StrCat("VM ", scene.vm, " has a checkpoint ", name, " already"), "checkpoint_exists",
+      absl::StrCat("Choose another name, or delete that one: ferryctl checkpoint delete ", scene.vm,
+                   " ", name));
+}
+
+absl::Status CheckMayBeForgotten(const CheckpointScene& scene) {
+  if (scene.records.empty()) return absl::OkStatus();
+  return Refused(scene,
+                 "nothing of it is to be remembered, and what is remembered of its other "
+                 "checkpoints would not be true any more",
+                 "vm_has_checkpoints",
+                 absl::StrCat("Leave out --no-metadata, or delete those first: ferryctl "
+                              "checkpoint list ",
+                              scene.vm));
+}
+
+absl::Status CheckDiskWishes(
+    const google::protobuf::RepeatedPtrField<v1::CheckpointDiskWish>& wishes) {
+  std::set<std::string> names;
+  for (const v1::CheckpointDiskWish& wish : wishes) {
+    RETURN_IF_ERROR(CheckHostFile("file of a disk", wish.file()));
+    if (!names.insert(wish.name()).second) {
+      return Contradiction(
+          absl::StrCat("the disk ", absl::CHexEscape(wish.name()), " is named twice"));
+    }
+  }
+  return absl::OkStatus();
 }
 
 absl::Status CheckRequest(const v1::CreateCheckpointRequest& request) {
@@ -186,13 +229,12 @@ absl::Status CheckRequest(const v1::CreateCheckpointRequest& request) {
     return Contradiction(absl::StrCat("the description has ", request.description().size(),
                                       " bytes; it may have ", kMaxDescription));
   }
-  std::set<std::string> names;
+  if (request.no_metadata() && !request.disk_only() && request.memory_file().empty()) {
+    return Contradiction(
+        "no_metadata needs memory_file, or disk_only: nobody would know where the memory is");
+  }
+  RETURN_IF_ERROR(CheckDiskWishes(request.disks()));
   for (const v1::CheckpointDiskWish& wish : request.disks()) {
-    RETURN_IF_ERROR(CheckHostFile("file of a disk", wish.file()));
-    if (!names.insert(wish.name()).second) {
-      return Contradiction(
-          absl::StrCat("the disk ", absl::CHexEscape(wish.name()), " is named twice"));
-    }
     if (wish.left_out() && !wish.file().empty()) {
       return Contradiction("a disk that is left out goes on in the file that it has");
     }
@@ -213,6 +255,15 @@ std::string OverlayName(const CheckpointRecords& records, const std::string& fil
   return absl::StrCat(path.parent_path().string(), "/", stem, ".", name, ".qcow2");
 }
 
+bool IsUsersOverlay(const CheckpointRecords& records, const std::string& file) {
+  for (const auto& [name, record] : records) {
+    for (const CheckpointDisk& disk : record.disks()) {
+      if (disk.overlay() == file && disk.overlay_kept()) return true;
+    }
+  }
+  return false;
+}
+
 bool NamesFileOf(const v1::CreateCheckpointRequest& request, const std::string& disk) {
   const v1::CheckpointDiskWish* wish = WishOf(request, disk);
   return wish != nullptr && !wish->file().empty();
@@ -221,14 +272,8 @@ bool NamesFileOf(const v1::CreateCheckpointRequest& request, const std::string& 
 absl::StatusOr<CheckpointRecord> PlanCheckpoint(const CheckpointScene& scene,
                                                 const v1::CreateCheckpointRequest& request) {
   RETURN_IF_ERROR(CheckRequest(request));
-  if (scene.records.contains(request.name())) {
-    return rpc::ErrorWithReason(
-        absl::StatusCode::kAlreadyExists,
-        absl::StrCat("VM ", scene.vm, " has a checkpoint ", request.name(), " already"),
-        "checkpoint_exists",
-        absl::StrCat("Choose another name, or delete that one: ferryctl checkpoint delete ",
-                     scene.vm, " ", request.name()));
-  }
+  RETURN_IF_ERROR(CheckIsNew(scene, request.name()));
+  if (request.no_metadata()) RETURN_IF_ERROR(CheckMayBeForgotten(scene));
   RETURN_IF_ERROR(CheckState(scene, request));
   RETURN_IF_ERROR(CheckWishes(scene, request));
   CheckpointRecord record;

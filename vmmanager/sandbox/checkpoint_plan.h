@@ -19,8 +19,15 @@ struct CheckpointScene {
   const CheckpointRecords& records;
 };
 
-// INVALID_ARGUMENT if a checkpoint cannot be called that.
+// INVALID_ARGUMENT "bad_name".
 absl::Status CheckCheckpointName(const std::string& name);
+// ALREADY_EXISTS "checkpoint_exists".
+absl::Status CheckIsNew(const CheckpointScene& scene, const std::string& name);
+// FAILED_PRECONDITION "vm_has_checkpoints": none is taken that is not remembered if others are.
+absl::Status CheckMayBeForgotten(const CheckpointScene& scene);
+// INVALID_ARGUMENT if a disk is named twice, or a file in another way than by its absolute path.
+absl::Status CheckDiskWishes(
+    const google::protobuf::RepeatedPtrField<v1::CheckpointDiskWish>& wishes);
 
 // INVALID_ARGUMENT if the request contradicts itself.
 absl::Status CheckRequest(const v1::CreateCheckpointRequest& request);
@@ -35,6 +42,9 @@ absl::StatusOr<state::v1::CheckpointRecord> PlanCheckpoint(
 // "disk.qcow2" in "disk.a.qcow2", and that, after another checkpoint, in "disk.b.qcow2".
 std::string OverlayName(const CheckpointRecords& records, const std::string& file,
                         const std::string& name);
+
+// Whether a file that a VM goes on in was there before, and is its user's.
+bool IsUsersOverlay(const CheckpointRecords& records, const std::string& file);
 
 // Whether the request names the file that the disk is to go on in.
 bool NamesFileOf(const v1::CreateCheckpointRequest& request, const std::string& disk);

@@ -36,6 +36,8 @@ struct CheckpointSteps {
   bool halt = false;
   bool paused = false;  // afterwards
   bool quiesce = false;
+  // If set, nothing of it is remembered once it was taken, and what would have been is put here.
+  std::shared_ptr<state::v1::CheckpointRecord> forgotten;
   // With memory: the guest stands still, and nothing is taken from it any more. Writes down all but
   // its memory, and returns where that goes.
   std::function<Task<absl::StatusOr<UniqueFd>>(guest::GuestState)> begin;

@@ -92,11 +92,14 @@ void Rename(CheckpointRecords& records, const state::v1::CheckpointDisk& merged,
   }
 }
 
-// What is below the file is below the VM then.
+// What is below the file is below the VM then; whose the file was, it still is.
 void GoesOnIn(CheckpointRecords& records, const state::v1::CheckpointDisk& merged) {
+  if (merged.below().empty()) return;
   for (auto& [name, record] : records) {
     for (state::v1::CheckpointDisk& disk : *record.mutable_disks()) {
-      if (disk.file() == merged.below()) disk.set_overlay(merged.file());
+      if (disk.file() != merged.below()) continue;
+      disk.set_overlay(merged.file());
+      disk.set_overlay_kept(!merged.file_is_overlay());
     }
   }
 }

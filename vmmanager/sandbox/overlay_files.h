@@ -1,5 +1,7 @@
 #pragma once
 
+#include <cstdint>
+#include <functional>
 #include <string>
 #include <vector>
 
@@ -14,6 +16,31 @@ struct OverlayWish {
   std::string below;  // the file that it is now, and its format
   std::string format;
   std::string file;
+  uint64_t inode = 0;  // the file's, if it is known
+};
+
+// What a disk in a file is, as the file says.
+struct DiskImage {
+  std::string format;        // "qcow2" or "raw"
+  uint64_t bytes = 0;        // that a guest sees
+  std::string below;         // the absolute path of the file that it is over; empty: none
+  std::string below_format;  // empty: it does not say
+  bool empty = false;        // an overlay on which nothing was written
+};
+
+// A whole copy of a disk.
+struct DiskCopy {
+  std::string from;  // not written to meanwhile; with all that is below it
+  std::string format;
+  std::string to;  // reserved, as `inode`; a qcow2 file then
+  uint64_t inode = 0;
+  std::function<void(double)> progress = {};  // told how much of it is done, 0 to 1
+};
+
+// Of a file system.
+struct Room {
+  uint64_t device = 0;  // which one it is
+  uint64_t bytes = 0;   // that can still be written there
 };
 
 // The files that disks go on in, while no VMM has them. An interface, for the work is a tool's.
@@ -38,8 +65,24 @@ class OverlayFiles {
   virtual Task<absl::Status> CheckLiesOver(std::string overlay, std::string below) = 0;
   // Fine if it is not there.
   virtual Task<absl::Status> Remove(std::string file) = 0;
-  // The same of one that may be somebody else's file: only what Make(wish) may have left goes.
+  // The same of one that may be somebody else's file: only what Make(wish), or Reserve, may have
+  // left goes. Of what was reserved as `inode` only that.
   virtual Task<absl::Status> RemoveDraft(OverlayWish wish) = 0;
+  // Takes the name with an empty file that belongs to whom the file `like` belongs to, for a copy;
+  // durable. Returns its inode. ALREADY_EXISTS if the name is taken.
+  virtual Task<absl::StatusOr<uint64_t>> Reserve(std::string file, std::string like) = 0;
+  // ABORTED unless that is what the name still stands for.
+  virtual Task<absl::Status> CheckReserved(std::string file, uint64_t inode) = 0;
+  // How many bytes a copy of the disk would have, with what is below it.
+  virtual Task<absl::StatusOr<uint64_t>> Measure(std::string file, std::string format) = 0;
+  // Where the file is, or would be.
+  virtual Task<absl::StatusOr<Room>> RoomFor(std::string file) = 0;
+  // Fills a file that was reserved; whole and on the disk when it returns. Being cancelled ends it.
+  // RESOURCE_EXHAUSTED if there is no room.
+  virtual Task<absl::Status> Copy(DiskCopy copy) = 0;
+  // What is in a file, which may be anybody's, of a format that is known: what a guest has written
+  // into a raw disk may look like anything. FAILED_PRECONDITION if it is no disk that can be used.
+  virtual Task<absl::StatusOr<DiskImage>> Examine(std::string file, std::string format) = 0;
 };
 
 }  // namespace ferry::vm

@@ -182,6 +182,12 @@ class UtilityVm : public std::enable_shared_from_this<UtilityVm> {
   // Takes it as planned; its overlays are there. If that fails it is as before, and they are gone.
   Task<absl::Status> TakeCheckpoint(std::string name, state::v1::CheckpointRecord planned,
                                     CheckpointSteps steps);
+  // One of files that were made elsewhere, and found to be right for it when its disks were in
+  // `files` and it had `known`: ABORTED if that is not so any more. `check` is the last word before
+  // it is written down.
+  Task<absl::Status> DefineCheckpoint(std::string name, state::v1::CheckpointRecord record,
+                                      std::set<std::string> files, std::set<std::string> known,
+                                      std::function<Task<absl::Status>()> check);
   // Goes back to its disks, and ends. With its memory the VM is saved in that then, so that the
   // next start goes on from there. Returns the record as it is then.
   Task<absl::StatusOr<state::v1::CheckpointRecord>> GoBackToCheckpoint(std::string name,
@@ -429,6 +435,8 @@ class UtilityVm : public std::enable_shared_from_this<UtilityVm> {
   Task<void> RunAfterCheckpoint(std::shared_ptr<CheckpointBeingTaken> taking, bool taken);
   Task<void> LeaveCheckpoint(std::shared_ptr<CheckpointBeingTaken> taking, bool taken);
   Task<absl::Status> NoteWholeCheckpoint(std::string name, state::v1::CheckpointRecord record);
+  // It was taken, and its files are the VM's and its user's.
+  Task<absl::Status> ForgetTakenCheckpoint(std::string name);
   Task<absl::Status> UndoCheckpoint(std::string name);
   Task<absl::Status> MergeBackAll(state::v1::CheckpointRecord record);
   Task<absl::Status> DeleteNow(std::string name);

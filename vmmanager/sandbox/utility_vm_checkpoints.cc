@@ -143,6 +143,9 @@ Task<absl::Status> UtilityVm::TakeCheckpoint(std::string name, CheckpointRecord 
   {
     const AsyncMutex::Guard lock = co_await operation_.Lock();
     absl::Status may = CheckCheckpointsMayChange("taken a checkpoint of");
+    // Since it was planned one may have been defined.
+    if (may.ok()) may = CheckIsNew(checkpoint_scene(), name);
+    if (may.ok() && taking->steps.forgotten) may = CheckMayBeForgotten(checkpoint_scene());
     if (may.ok()) {
       may = CheckStillFits(checkpoint_scene(), taking->record, taking->steps.memory);
     }
@@ -299,7 +302,12 @@ Task<absl::Status> UtilityVm::EndCheckpoint(std::shared_ptr<CheckpointBeingTaken
   co_await RunAfterCheckpoint(taking, taken.ok());
   if (taken.ok() && steps.memory) taken = co_await steps.seal(&taking->record);
   if (taken.ok()) Reached("CHECKPOINT.sealed");
-  if (taken.ok()) taken = co_await NoteWholeCheckpoint(taking->name, taking->record);
+  if (taken.ok() && steps.forgotten) {
+    taken = co_await ForgetTakenCheckpoint(taking->name);
+  } else if (taken.ok()) {
+    taken = co_await NoteWholeCheckpoint(taking->name, taking->record);
+  }
+  if (taken.ok() && steps.forgotten) *steps.forgotten = taking->record;
   if (detached_) co_return CheckHere();
   if (!taken.ok() && steps.memory) taken = co_await steps.discard(std::move(taken));
   absl::Status undone;
@@ -378,6 +386,17 @@ Task<absl::Status> UtilityVm::NoteWholeCheckpoint(std::string name, CheckpointRe
   co_return co_await PutCheckpoints(std::move(changed));
 }
 
+Task<absl::Status> UtilityVm::ForgetTakenCheckpoint(std::string name) {
+  std::optional<VmRow> row = Row();
+  std::vector<CheckpointRow> none;
+  std::string forgotten = name;
+  CO_RETURN_IF_ERROR(co_await deps_.store.DeleteCheckpoint(row_.id, std::move(forgotten),
+                                                           std::move(none), std::move(row)));
+  checkpoints_.erase(name);
+  Pulse();
+  co_return absl::OkStatus();
+}
+
 Task<absl::Status> UtilityVm::MergeBackAll(CheckpointRecord record) {
   CO_RETURN_IF_ERROR(co_await BelieveVmmsDisks());
   for (const CheckpointDisk& disk : record.disks()) {
@@ -404,8 +423,43 @@ Task<absl::Status> UtilityVm::UndoCheckpoint(std::string name) {
   checkpoints_.erase(name);
   Pulse();
   std::set<std::string> files;
-  for (const CheckpointDisk& disk : record.disks()) files.insert(disk.overlay());
+  for (const CheckpointDisk& disk : record.disks()) {
+    if (!disk.overlay_kept()) files.insert(disk.overlay());
+  }
   co_await RemoveUnused(std::move(files));
+  co_return absl::OkStatus();
+}
+
+Task<absl::Status> UtilityVm::DefineCheckpoint(std::string name, CheckpointRecord record,
+                                               std::set<std::string> files,
+                                               std::set<std::string> known,
+                                               std::function<Task<absl::Status>()> check) {
+  auto self = shared_from_this();
+  const AsyncMutex::Guard lock = co_await operation_.Lock();
+  CO_RETURN_IF_ERROR(CheckIsNew(checkpoint_scene(), name));
+  CO_RETURN_IF_ERROR(CheckCheckpointsMayChange("given a checkpoint"));
+  CO_RETURN_IF_ERROR(CheckHasNoSnapshots("given a checkpoint", "it cannot have both"));
+  std::set<std::string> here;
+  for (const auto& [other, its] : checkpoints_) here.insert(other);
+  if (here != known || FilesInUse() != files) {
+    co_return rpc::ErrorWithReason(
+        absl::StatusCode::kAborted,
+        absl::StrCat("the disks or checkpoints of VM ", row_.name, " changed meanwhile"),
+        "disks_changed", "Try again.");
+  }
+  CO_RETURN_IF_ERROR(co_await check());
+  // While that took its time the VM may have been let go of.
+  CO_RETURN_IF_ERROR(CheckHere());
+  CheckpointRecords changed;
+  const std::string before = CurrentCheckpoint(checkpoints_);
+  if (record.current() && !before.empty()) {
+    changed[before] = checkpoints_[before];
+    changed[before].set_current(false);
+  }
+  changed[name] = std::move(record);
+  CO_RETURN_IF_ERROR(co_await PutCheckpoints(std::move(changed)));
+  deps_.events.Publish("vm.checkpoint_defined", row_.id,
+                       {{"name", row_.name}, {"checkpoint", name}});
   co_return absl::OkStatus();
 }
 

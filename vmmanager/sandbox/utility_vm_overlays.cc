@@ -90,6 +90,8 @@ std::set<std::string> UtilityVm::FilesInUse() const {
   for (const auto& [name, record] : checkpoints_) {
     for (const CheckpointDisk& disk : record.disks()) files.insert(DiskFile(disk));
   }
+  // Of those that are not there any more, which is no file.
+  files.erase("");
   return files;
 }
 
@@ -303,7 +305,8 @@ Task<absl::Status> UtilityVm::MergeAll(std::string name) {
                       PlanDeletion(row_.name, checkpoints_, FilesInUse(), name));
   std::set<std::string> files;
   for (const CheckpointDisk& disk : checkpoints_[name].disks()) {
-    files.insert(disk.overlay());
+    // What is its user's goes only if it is merged.
+    if (!disk.overlay_kept()) files.insert(disk.overlay());
     if (disk.file_is_overlay()) files.insert(disk.file());
   }
   const auto is_gone = [this](const CheckpointDisk& disk) {
@@ -434,8 +437,11 @@ Task<absl::StatusOr<CheckpointRecord>> UtilityVm::GoBackToCheckpoint(std::string
   for (CheckpointDisk& disk : *record.mutable_disks()) {
     // Files that a VM was made with are nobody's to remove.
     const std::string file = DiskFile(disk);
-    if (!BelowOf(checkpoints_, file).empty()) former.insert(file);
+    const bool is_ours =
+        !BelowOf(checkpoints_, file).empty() && !IsUsersOverlay(checkpoints_, file);
+    if (is_ours) former.insert(file);
     disk.set_overlay(how.disks.at(disk.name()).overlay);
+    disk.clear_overlay_kept();
     SetDiskFile(disk, disk.overlay(), "qcow2");
   }
   ForgetSaved();

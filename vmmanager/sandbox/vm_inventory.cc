@@ -89,7 +89,7 @@ std::string VmInventory::NewId() {
 }
 
 Task<absl::StatusOr<std::shared_ptr<UtilityVm>>> VmInventory::Create(
-    const v1::CreateVmRequest& request, std::string id) {
+    const v1::CreateVmRequest& request, std::string id, std::string saved) {
   CO_RETURN_IF_ERROR(CheckServing());
   CO_ASSIGN_OR_RETURN(v1::VmSpec spec, CompleteSpec(request.spec()));
   CO_RETURN_IF_ERROR(CheckSaveOnStop(spec));
@@ -116,6 +116,7 @@ Task<absl::StatusOr<std::shared_ptr<UtilityVm>>> VmInventory::Create(
   row.epoch = 1;
   row.created_unix_ms = NowUnixMs();
   row.request_id = request.request_id();
+  row.saved = std::move(saved);
   auto vm = std::make_shared<UtilityVm>(deps_, row, spec, document);
   vms_[row.id] = vm;
   absl::Status stored = co_await vm->Persist();

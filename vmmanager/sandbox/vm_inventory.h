@@ -29,9 +29,11 @@ class VmInventory {
   Task<void> AdoptAll(std::map<std::string, AdoptionClaim> claims);
 
   static std::string NewId();
-  // ALREADY_EXISTS if the name is taken, unless the same request made it. `id` must be new.
+  // ALREADY_EXISTS if the name is taken, unless the same request made it. `id` must be new. With
+  // `saved`, a SavedRecord's bytes, the VM is saved in that file from the first moment.
   Task<absl::StatusOr<std::shared_ptr<UtilityVm>>> Create(const v1::CreateVmRequest& request,
-                                                          std::string id = NewId());
+                                                          std::string id = NewId(),
+                                                          std::string saved = "");
 
   // By id or name; NOT_FOUND says where it went if it moved away.
   absl::StatusOr<std::shared_ptr<UtilityVm>> Find(const std::string& vm) const;

@@ -5,6 +5,7 @@
 #include <set>
 #include <utility>
 
+#include "absl/cleanup/cleanup.h"
 #include "absl/strings/str_cat.h"
 #include "bridge/runtime/status_macros.h"
 #include "vmmanager/rpc/error_info.h"
@@ -18,6 +19,17 @@ using state::v1::CheckpointDisk;
 
 constexpr int kSettleAttempts = 10;
 constexpr milliseconds kSettlePause{2'000};
+
+absl::Status ScratchIsForgotten(const CheckpointDisk& disk) {
+  return rpc::ErrorWithReason(
+      absl::StatusCode::kFailedPrecondition,
+      absl::StrCat("disk ", disk.name(),
+                   " is a container's, and goes with that: the file below it "
+                   "would be nobody's if it were not remembered"),
+      "container_disk",
+      absl::StrCat("Leave out --no-metadata, or that disk: --diskspec ", disk.name(),
+                   ",snapshot=no (with --disk-only)"));
+}
 
 bool RanThen(const std::string& state) { return state != "stopped"; }
 
@@ -49,11 +61,11 @@ absl::StatusOr<v1::Checkpoint> Checkpoints::Describe(const UtilityVm& vm,
 }
 
 // Those that the caller chose.
-Task<absl::Status> Checkpoints::CheckFiles(v1::CreateCheckpointRequest request) const {
-  if (!request.memory_file().empty()) {
-    CO_RETURN_IF_ERROR(co_await files_.CheckUsers(request.memory_file(), "memory_file"));
+Task<absl::Status> Checkpoints::CheckFiles(std::string memory_file, Wishes disks) const {
+  if (!memory_file.empty()) {
+    CO_RETURN_IF_ERROR(co_await files_.CheckUsers(memory_file, "memory_file"));
   }
-  for (const v1::CheckpointDiskWish& disk : request.disks()) {
+  for (const v1::CheckpointDiskWish& disk : disks) {
     if (disk.file().empty()) continue;
     CO_RETURN_IF_ERROR(co_await files_.CheckUsers(disk.file(), "file of a disk"));
   }
@@ -64,23 +76,30 @@ Task<absl::StatusOr<v1::Checkpoint>> Checkpoints::Create(v1::CreateCheckpointReq
   CO_ASSIGN_OR_RETURN(const Vm vm, vms_.Find(request.vm()));
   CO_ASSIGN_OR_RETURN(Record planned, PlanCheckpoint(vm->checkpoint_scene(), request));
   CO_RETURN_IF_ERROR(CheckRest(*vm));
-  CO_RETURN_IF_ERROR(co_await CheckFiles(request));
+  CO_RETURN_IF_ERROR(co_await CheckFiles(request.memory_file(), request.disks()));
   const ScratchPlaces* scratch = vms_.deps().scratch;
   for (CheckpointDisk& disk : *planned.mutable_disks()) {
     if (scratch != nullptr) disk.set_container_id(scratch->OwnerOf(vm->id(), disk.file()));
+    if (request.no_metadata() && !disk.container_id().empty()) co_return ScratchIsForgotten(disk);
   }
+  if (request.reuse_existing()) CO_RETURN_IF_ERROR(co_await CheckExisting(vm->id(), planned));
   planned.set_containers(static_cast<uint32_t>(returning_.Of(*vm).size()));
   JobDescription about{v1::JOB_KIND_CHECKPOINT, vm->id(), vm->name(),
                        absl::StrCat("take ", request.name())};
-  JobWork take = [this, vm, request, planned](std::shared_ptr<Job> job) {
-    return Take(vm, request, planned, std::move(job));
+  auto forgotten = request.no_metadata() ? std::make_shared<Record>() : nullptr;
+  JobWork take = [this, vm, request, planned, forgotten](std::shared_ptr<Job> job) {
+    return Take(vm, request, planned, forgotten, std::move(job));
   };
   CO_RETURN_IF_ERROR(co_await RunAsJob(options_.jobs, std::move(about), std::move(take)));
-  co_return Describe(*vm, request.name());
+  if (forgotten == nullptr) co_return Describe(*vm, request.name());
+  // Nobody is told of it again.
+  forgotten->set_stage(state::v1::CHECKPOINT_STAGE_WHOLE);
+  const CheckpointRecords only = {{request.name(), *forgotten}};
+  co_return DescribeCheckpoints(only).front();
 }
 
 Task<absl::Status> Checkpoints::Take(Vm vm, v1::CreateCheckpointRequest request, Record planned,
-                                     std::shared_ptr<Job> job) {
+                                     std::shared_ptr<Record> forgotten, std::shared_ptr<Job> job) {
   const bool memory = !request.disk_only();
   CheckpointSteps steps;
   if (memory) {
@@ -102,6 +121,7 @@ Task<absl::Status> Checkpoints::Take(Vm vm, v1::CreateCheckpointRequest request,
   steps.halt = request.halt();
   steps.paused = request.paused();
   steps.quiesce = request.quiesce();
+  steps.forgotten = std::move(forgotten);
   auto record = std::make_shared<Record>(std::move(planned));
   std::function<bool(const std::string&)> is_named = [request](const std::string& disk) {
     return NamesFileOf(request, disk);
@@ -120,9 +140,12 @@ Task<absl::Status> Checkpoints::Take(Vm vm, v1::CreateCheckpointRequest request,
   // whatever failed after that, and its files belong to the record.
   const bool discarded = rpc::ReasonOf(taken) == "checkpoint_not_taken";
   const bool leaves_files = !taken.ok() && !*recorded;
-  if (leaves_files) co_await drafts_.Remove(*record);
+  if (leaves_files) {
+    co_await drafts_.Remove(*record, *note);
+  } else {
+    co_await drafts_.Forget(*note);
+  }
   if (leaves_files && memory && !discarded) taken = co_await discard(std::move(taken));
-  co_await drafts_.Forget(*note);
   if (taken.ok()) job->SetResult(absl::StrCat("took ", request.name()));
   co_return taken;
 }
@@ -199,8 +222,9 @@ Task<absl::Status> Checkpoints::GoBack(Vm vm, v1::RevertToCheckpointRequest requ
   Record to_go;
   for (CheckpointDisk& disk : *record->mutable_disks()) {
     disk.set_overlay(OverlayName(all, disk.file(), name));
+    disk.clear_overlay_kept();
     const std::string now = vm->DiskFile(disk);
-    if (BelowOf(all, now).empty()) continue;
+    if (BelowOf(all, now).empty() || IsUsersOverlay(all, now)) continue;
     CheckpointDisk* former = to_go.add_disks();
     former->set_file(BelowOf(all, now));
     former->set_overlay(now);
@@ -215,16 +239,17 @@ Task<absl::Status> Checkpoints::GoBack(Vm vm, v1::RevertToCheckpointRequest requ
   if (has_memory) {
     const absl::Status fits = co_await saves_.CheckCanGoOn(vm, MemoryOf(name, *record));
     if (!fits.ok()) {
-      co_await drafts_.Remove(*record);
-      co_await drafts_.Forget(note);
+      co_await drafts_.Remove(*record, note);
       co_return fits;
     }
   }
   std::string to = name;
   const auto back = co_await vm->GoBackToCheckpoint(std::move(to), std::move(how));
-  if (!back.ok()) co_await drafts_.Remove(*record);
+  if (!back.ok()) {
+    co_await drafts_.Remove(*record, note);
+    co_return back.status();
+  }
   co_await drafts_.Forget(note);
-  CO_RETURN_IF_ERROR(back.status());
   const bool as_then = request.then() == v1::RevertToCheckpointRequest::THEN_UNSPECIFIED;
   const bool runs = request.then() == v1::RevertToCheckpointRequest::THEN_RUNNING ||
                     (as_then && has_memory && RanThen(record->state()));
@@ -244,6 +269,9 @@ Task<absl::Status> Checkpoints::Delete(v1::DeleteCheckpointRequest request) {
                        absl::StrCat("delete ", request.name())};
   JobWork remove = [this, vm,
                     name = request.name()](std::shared_ptr<Job> job) -> Task<absl::Status> {
+    CO_RETURN_IF_ERROR(CheckMayMerge(*vm));
+    const auto merging = merged_.insert(vm->id());
+    const absl::Cleanup merged = [this, merging] { merged_.erase(merging); };
     std::string gone = name;
     MergeProgress progress = ShowMerges(job);
     CO_ASSIGN_OR_RETURN(const Record record,

@@ -62,6 +62,13 @@ void KeptFiles::RemoveFolderOf(const std::string& vm_id) {
   });
 }
 
+void KeptFiles::RemoveEmptyFolderOf(const std::string& vm_id) {
+  worker_.Post([folder = FolderOf(vm_id)] {
+    std::error_code ignored;
+    std::filesystem::remove(folder, ignored);
+  });
+}
+
 void RemoveOthers(const std::string& folder, const std::set<std::string>& known,
                   const std::set<std::string>& unclear,
                   const std::function<bool(const std::string&)>& is_wanted) {

@@ -35,6 +35,8 @@ class KeptFiles {
   Task<void> Remove(std::string file);
   // With all that is in it; nobody waits for that.
   void RemoveFolderOf(const std::string& vm_id);
+  // Unless something is in it.
+  void RemoveEmptyFolderOf(const std::string& vm_id);
 
   // Work with files, which may block.
   using Work = std::function<absl::Status()>;

@@ -14,12 +14,28 @@ namespace ferry::vm {
 namespace {
 
 using state::v1::CheckpointDisk;
+using state::v1::CheckpointRecord;
 
 constexpr char kNote[] = ".drafts";
 constexpr size_t kMaxNote = size_t{1} << 20;
 
+// Of a disk that is over a file the generation is that file's.
 OverlayWish WishOf(const CheckpointDisk& disk) {
-  return {.below = disk.file(), .format = disk.format(), .file = disk.overlay()};
+  return {.below = disk.file(),
+          .format = disk.format(),
+          .file = disk.overlay(),
+          .inode = disk.file().empty() ? disk.generation().inode() : 0};
+}
+
+// What a note says of copies: they are over nothing.
+CheckpointRecord AsCopies(const CheckpointRecord& record) {
+  CheckpointRecord copies;
+  for (const CheckpointDisk& disk : record.disks()) {
+    CheckpointDisk* copy = copies.add_disks();
+    copy->set_overlay(disk.overlay());
+    if (disk.has_generation()) *copy->mutable_generation() = disk.generation();
+  }
+  return copies;
 }
 
 }  // namespace
@@ -27,6 +43,7 @@ OverlayWish WishOf(const CheckpointDisk& disk) {
 Task<absl::Status> OverlayDrafts::Choose(std::shared_ptr<Record> record,
                                          std::function<bool(const std::string&)> is_named) {
   for (CheckpointDisk& disk : *record->mutable_disks()) {
+    if (disk.overlay_kept()) continue;
     std::string wanted = disk.overlay();
     CO_ASSIGN_OR_RETURN(const std::string free, co_await overlays_.FreeName(wanted));
     if (is_named(disk.name()) && free != wanted) {
@@ -37,25 +54,36 @@ Task<absl::Status> OverlayDrafts::Choose(std::shared_ptr<Record> record,
   co_return absl::OkStatus();
 }
 
+Task<absl::StatusOr<std::string>> OverlayDrafts::NewNote(std::string vm_id) {
+  CO_ASSIGN_OR_RETURN(const std::string file, co_await files_.New(std::move(vm_id)));
+  co_return absl::StrCat(file, kNote);
+}
+
+Task<absl::Status> OverlayDrafts::Write(std::string note, Record drafts) {
+  KeptFiles::Work write = [note, text = drafts.SerializeAsString()] {
+    return WriteDurably(note, text, std::filesystem::path(note).parent_path());
+  };
+  co_return co_await files_.Run("noting files", std::move(write));
+}
+
 Task<absl::StatusOr<std::string>> OverlayDrafts::Make(
     std::string vm_id, std::shared_ptr<Record> record,
     std::function<bool(const std::string&)> is_named, Record to_go) {
   CO_RETURN_IF_ERROR(co_await Choose(record, std::move(is_named)));
-  CO_ASSIGN_OR_RETURN(std::string note, co_await files_.New(std::move(vm_id)));
-  note += kNote;
+  CO_ASSIGN_OR_RETURN(std::string note, co_await NewNote(std::move(vm_id)));
   Record drafts = std::move(to_go);
-  drafts.mutable_disks()->MergeFrom(record->disks());
-  KeptFiles::Work write = [note, text = drafts.SerializeAsString()] {
-    return WriteDurably(note, text, std::filesystem::path(note).parent_path());
-  };
-  CO_RETURN_IF_ERROR(co_await files_.Run("noting overlays", std::move(write)));
-  Record made;
+  Record wanted;
   for (const CheckpointDisk& disk : record->disks()) {
+    if (!disk.overlay_kept()) *wanted.add_disks() = disk;
+  }
+  drafts.mutable_disks()->MergeFrom(wanted.disks());
+  CO_RETURN_IF_ERROR(co_await Write(note, std::move(drafts)));
+  Record made;
+  for (const CheckpointDisk& disk : wanted.disks()) {
     OverlayWish wish = WishOf(disk);
     const absl::Status one = co_await overlays_.Make(std::move(wish));
     if (!one.ok()) {
-      co_await Remove(std::move(made));
-      co_await Forget(std::move(note));
+      co_await Remove(std::move(made), std::move(note));
       co_return one;
     }
     *made.add_disks() = disk;
@@ -63,13 +91,59 @@ Task<absl::StatusOr<std::string>> OverlayDrafts::Make(
   co_return note;
 }
 
+Task<absl::StatusOr<std::string>> OverlayDrafts::Reserve(
+    std::string vm_id, std::shared_ptr<Record> record,
+    std::function<bool(const std::string&)> is_named) {
+  CO_RETURN_IF_ERROR(co_await Choose(record, std::move(is_named)));
+  CO_ASSIGN_OR_RETURN(std::string note, co_await NewNote(std::move(vm_id)));
+  Record named = AsCopies(*record);
+  CO_RETURN_IF_ERROR(co_await Write(note, std::move(named)));
+  Record made;
+  absl::Status taken;
+  for (CheckpointDisk& disk : *record->mutable_disks()) {
+    std::string file = disk.overlay();
+    std::string like = disk.file();
+    const auto inode = co_await overlays_.Reserve(std::move(file), std::move(like));
+    taken = inode.status();
+    if (!taken.ok()) break;
+    disk.mutable_generation()->set_inode(*inode);
+    *made.add_disks() = disk;
+  }
+  // From here on what is in them is ours wherever it is found.
+  Record reserved = AsCopies(*record);
+  if (taken.ok()) taken = co_await Write(note, std::move(reserved));
+  if (taken.ok()) co_return note;
+  co_await RemoveCopies(std::move(made), std::move(note));
+  co_return taken;
+}
+
 Task<void> OverlayDrafts::Forget(std::string note) { co_await files_.Remove(std::move(note)); }
 
-Task<void> OverlayDrafts::Remove(Record record) {
+// The next start tries again what could not be removed.
+Task<void> OverlayDrafts::Remove(Record record, std::string note) {
+  bool gone = true;
   for (const CheckpointDisk& disk : record.disks()) {
+    if (disk.overlay_kept()) continue;
     const absl::Status removed = co_await overlays_.Remove(disk.overlay());
-    if (!removed.ok()) spdlog::warn("{}: {}", disk.overlay(), removed.ToString());
+    if (removed.ok()) continue;
+    spdlog::warn("{}: {}", disk.overlay(), removed.ToString());
+    gone = false;
   }
+  if (gone) co_await Forget(std::move(note));
+}
+
+Task<void> OverlayDrafts::RemoveCopies(Record record, std::string note) {
+  bool gone = true;
+  const Record copies = AsCopies(record);
+  for (const CheckpointDisk& disk : copies.disks()) {
+    // While it was filled its user may have put another file under the name.
+    OverlayWish wish = WishOf(disk);
+    const absl::Status removed = co_await overlays_.RemoveDraft(std::move(wish));
+    if (removed.ok()) continue;
+    spdlog::warn("{}: {}", disk.overlay(), removed.ToString());
+    gone = false;
+  }
+  if (gone) co_await Forget(std::move(note));
 }
 
 Task<void> OverlayDrafts::Sweep(std::set<std::string> used, std::set<std::string> unclear) {

@@ -30,15 +30,24 @@ class OverlayDrafts {
   Task<absl::StatusOr<std::string>> Make(std::string vm_id, std::shared_ptr<Record> record,
                                          std::function<bool(const std::string& disk)> is_named,
                                          Record to_go);
+  // Takes the names of copies, as Make does of overlays: of what is in `file` of each disk, under
+  // its `overlay`. Their inodes are in `generation` then, and in the note.
+  Task<absl::StatusOr<std::string>> Reserve(std::string vm_id, std::shared_ptr<Record> record,
+                                            std::function<bool(const std::string& disk)> is_named);
   Task<void> Forget(std::string note);
-  // Of overlays that no VM has.
-  Task<void> Remove(Record record);
+  // Of overlays that no VM has; and forgets the note, unless one could not be removed. Those that
+  // are their user's stay.
+  Task<void> Remove(Record record, std::string note);
+  // The same of copies whose names are reserved. What is another file by now stays.
+  Task<void> RemoveCopies(Record record, std::string note);
   // What a former daemon made and no VM has in `used`. Notes in folders that are `unclear` stay.
   Task<void> Sweep(std::set<std::string> used, std::set<std::string> unclear);
 
  private:
   Task<absl::Status> Choose(std::shared_ptr<Record> record,
                             std::function<bool(const std::string&)> is_named);
+  Task<absl::StatusOr<std::string>> NewNote(std::string vm_id);
+  Task<absl::Status> Write(std::string note, Record drafts);
 
   KeptFiles& files_;
   OverlayFiles& overlays_;

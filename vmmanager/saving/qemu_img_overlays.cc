@@ -2,8 +2,10 @@
 
 #include <fcntl.h>
 #include <sys/stat.h>
+#include <sys/statvfs.h>
 #include <unistd.h>
 
+#include <algorithm>
 #include <array>
 #include <cerrno>
 #include <chrono>
@@ -11,20 +13,26 @@
 #include <functional>
 #include <memory>
 #include <utility>
+#include <vector>
 
+#include "absl/strings/match.h"
 #include "absl/strings/str_cat.h"
 #include "bridge/runtime/status_macros.h"
 #include "bridge/runtime/unique_fd.h"
 #include "vmmanager/images/durable_file.h"
+#include "vmmanager/saving/qemu_img_output.h"
 
 namespace ferry::vm {
 namespace {
 
 constexpr milliseconds kOverlayLimit{60'000};
+// Of the tables of a disk.
+constexpr milliseconds kMeasureLimit{600'000};
 // As long as the disks take.
 constexpr milliseconds kToolLimit{std::chrono::hours(24)};
 constexpr int kMostNumbers = 1000;
 constexpr int kToolFile = 3;  // number of the file in the tool
+constexpr size_t kMostPrinted = size_t{1} << 20;
 
 // Takes the name, for whoever owns the file below, so that what is written there later is theirs.
 absl::StatusOr<std::shared_ptr<UniqueFd>> TakeName(const std::string& file,
@@ -90,12 +98,21 @@ absl::StatusOr<std::string> BelowOf(const std::string& file) {
   return read == static_cast<ssize_t>(size) ? below : std::string();
 }
 
+bool IsReserved(const struct stat& found, uint64_t inode) {
+  return S_ISREG(found.st_mode) && found.st_ino == inode;
+}
+
 absl::Status RemoveIfDraft(const OverlayWish& wish) {
   struct stat found {};
   if (::lstat(wish.file.c_str(), &found) != 0 && errno == ENOENT) return absl::OkStatus();
   const bool is_begun = S_ISREG(found.st_mode) && found.st_size == 0;
-  ASSIGN_OR_RETURN(const std::string below, BelowOf(wish.file));
-  return is_begun || below == wish.below ? RemoveDurably(wish.file) : absl::OkStatus();
+  // A copy is over nothing, as other people's files are.
+  bool is_ours = wish.inode == 0 ? is_begun : IsReserved(found, wish.inode);
+  if (!is_ours && !wish.below.empty()) {
+    ASSIGN_OR_RETURN(const std::string below, BelowOf(wish.file));
+    is_ours = below == wish.below;
+  }
+  return is_ours ? RemoveDurably(wish.file) : absl::OkStatus();
 }
 
 absl::Status Sync(int fd, const std::string& file) {
@@ -109,6 +126,49 @@ absl::Status IsThere(const std::string& file) {
   struct stat found {};
   if (::stat(file.c_str(), &found) == 0) return absl::OkStatus();
   return absl::ErrnoToStatus(errno, absl::StrCat("cannot look at ", file));
+}
+
+// Only what was reserved is written to.
+absl::StatusOr<std::shared_ptr<UniqueFd>> OpenReserved(const std::string& file, uint64_t inode) {
+  auto opened = std::make_shared<UniqueFd>(
+      ::open(file.c_str(), O_RDWR | O_CLOEXEC | O_NOFOLLOW | O_NONBLOCK));
+  struct stat found {};
+  if (!opened->valid() || ::fstat(opened->get(), &found) != 0) {
+    return absl::ErrnoToStatus(errno, absl::StrCat("cannot open ", file));
+  }
+  if (IsReserved(found, inode)) return opened;
+  return absl::AbortedError(absl::StrCat(file, " is another file now"));
+}
+
+// Whether nothing was written to a qcow2 file: then its first-level table names nothing.
+absl::StatusOr<bool> IsEmpty(const std::string& file) {
+  const UniqueFd fd(::open(file.c_str(), O_RDONLY | O_CLOEXEC | O_NONBLOCK | O_NOCTTY));
+  std::string start(kQcow2TableHead, '\0');
+  if (!fd.valid() || ::pread(fd.get(), start.data(), start.size(), 0) < 0) {
+    return absl::ErrnoToStatus(errno, absl::StrCat("cannot read ", file));
+  }
+  ASSIGN_OR_RETURN(const Qcow2Table table, ParseQcow2Table(start));
+  constexpr size_t kPiece = size_t{64} << 10;
+  std::vector<char> piece(kPiece);
+  uint64_t left = table.entries * sizeof(uint64_t);
+  uint64_t at = table.offset;
+  while (left > 0) {
+    const size_t wanted = std::min<uint64_t>(left, kPiece);
+    const ssize_t got = ::pread(fd.get(), piece.data(), wanted, static_cast<off_t>(at));
+    if (got <= 0) return absl::FailedPreconditionError(absl::StrCat(file, " is cut short"));
+    const auto end = piece.begin() + got;
+    if (std::any_of(piece.begin(), end, [](char byte) { return byte != 0; })) return false;
+    left -= static_cast<uint64_t>(got);
+    at += static_cast<uint64_t>(got);
+  }
+  return !table.has_snapshots;
+}
+
+absl::Status ExplainTool(const std::string& doing, const ToolEnd& end) {
+  const std::string words = WithoutProgress(end.last_words);
+  const std::string text = absl::StrCat(doing, " failed: ", words);
+  if (absl::StrContains(words, "No space left")) return absl::ResourceExhaustedError(text);
+  return absl::InternalError(text);
 }
 
 using FileWork = std::function<absl::Status()>;
@@ -193,6 +253,113 @@ Task<absl::Status> QemuImgOverlays::RemoveDraft(OverlayWish wish) {
 Task<absl::Status> QemuImgOverlays::Remove(std::string file) {
   FileWork remove = [file] { return RemoveDurably(file); };
   co_return co_await files_.Run(kOverlayLimit, "removing a file", std::move(remove));
+}
+
+Task<absl::StatusOr<uint64_t>> QemuImgOverlays::Reserve(std::string file, std::string like) {
+  auto inode = std::make_shared<uint64_t>(0);
+  FileWork take = [file, like, inode]() -> absl::Status {
+    ASSIGN_OR_RETURN(const std::shared_ptr<UniqueFd> taken, TakeName(file, like));
+    struct stat found {};
+    if (::fstat(taken->get(), &found) != 0) {
+      return absl::ErrnoToStatus(errno, absl::StrCat("cannot look at ", file));
+    }
+    *inode = found.st_ino;
+    return Sync(taken->get(), file);
+  };
+  CO_RETURN_IF_ERROR(co_await files_.Run(kOverlayLimit, "making a file", std::move(take)));
+  co_return *inode;
+}
+
+Task<absl::Status> QemuImgOverlays::CheckReserved(std::string file, uint64_t inode) {
+  FileWork look = [file, inode]() -> absl::Status {
+    struct stat found {};
+    if (::lstat(file.c_str(), &found) == 0 && IsReserved(found, inode)) return absl::OkStatus();
+    return absl::AbortedError(absl::StrCat(file, " is another file now, or gone"));
+  };
+  co_return co_await files_.Run(kOverlayLimit, "looking at a disk", std::move(look));
+}
+
+Task<absl::StatusOr<uint64_t>> QemuImgOverlays::Measure(std::string file, std::string format) {
+  ToolCommand measure =
+      CommandOf({"measure", "-U", "--output=json", "-O", "qcow2", "-f", format, "--", file});
+  measure.deadline = kMeasureLimit;
+  CO_ASSIGN_OR_RETURN(const std::string printed, co_await Ask(std::move(measure)));
+  co_return ParseMeasured(printed);
+}
+
+Task<absl::StatusOr<Room>> QemuImgOverlays::RoomFor(std::string file) {
+  auto room = std::make_shared<Room>();
+  FileWork look = [folder = std::filesystem::path(file).parent_path().string(),
+                   room]() -> absl::Status {
+    struct stat found {};
+    struct statvfs all {};
+    if (::stat(folder.c_str(), &found) != 0 || ::statvfs(folder.c_str(), &all) != 0) {
+      return absl::ErrnoToStatus(errno, absl::StrCat("cannot look at ", folder));
+    }
+    *room = {.device = found.st_dev, .bytes = uint64_t{all.f_bavail} * all.f_frsize};
+    return absl::OkStatus();
+  };
+  CO_RETURN_IF_ERROR(co_await files_.Run(kOverlayLimit, "looking at a disk", std::move(look)));
+  co_return *room;
+}
+
+// What the tool prints; FAILED_PRECONDITION with its last words if it fails.
+Task<absl::StatusOr<std::string>> QemuImgOverlays::Ask(ToolCommand command) {
+  auto printed = std::make_shared<std::string>();
+  command.output = [printed](absl::string_view bytes) {
+    if (printed->size() < kMostPrinted) printed->append(bytes.data(), bytes.size());
+  };
+  CO_ASSIGN_OR_RETURN(const ToolEnd end, co_await tools_.Run(std::move(command)));
+  if (end.exit_code == 0) co_return *std::move(printed);
+  co_return absl::FailedPreconditionError(WithoutProgress(end.last_words));
+}
+
+Task<absl::Status> QemuImgOverlays::Copy(DiskCopy copy) {
+  auto file = std::make_shared<std::shared_ptr<UniqueFd>>();
+  FileWork open = [copy_to = copy.to, inode = copy.inode, file]() -> absl::Status {
+    ASSIGN_OR_RETURN(*file, OpenReserved(copy_to, inode));
+    return absl::OkStatus();
+  };
+  CO_RETURN_IF_ERROR(co_await files_.Run(kOverlayLimit, "copying a disk", std::move(open)));
+  // The tool brings it to the disk itself, as far as it can: that can be called off.
+  ToolCommand convert = CommandOf({"convert", "-p", "-t", "writeback", "-f", copy.format, "-O",
+                                   "qcow2", "--", copy.from, absl::StrCat("/dev/fd/", kToolFile)});
+  convert.descriptors[kToolFile] = (*file)->get();
+  convert.holds = *file;
+  if (copy.progress) {
+    convert.output = [progress = copy.progress](absl::string_view printed) {
+      if (const auto done = ParseConvertProgress(printed)) progress(*done);
+    };
+  }
+  CO_ASSIGN_OR_RETURN(const ToolEnd end, co_await tools_.Run(std::move(convert)));
+  if (end.exit_code != 0) co_return ExplainTool(absl::StrCat("copying ", copy.from), end);
+  FileWork sync = [file, to = copy.to] { return Sync((*file)->get(), to); };
+  // That may take long, and nobody else is to wait for it.
+  BlockingWorker own(executor_);
+  co_return co_await own.Run(kToolLimit, "copying a disk", std::move(sync));
+}
+
+Task<absl::StatusOr<DiskImage>> QemuImgOverlays::Examine(std::string file, std::string format) {
+  FileWork look = [file] { return IsThere(file); };
+  CO_RETURN_IF_ERROR(co_await files_.Run(kOverlayLimit, "looking at a disk", std::move(look)));
+  // A VMM may have it.
+  ToolCommand info = CommandOf({"info", "-U", "--output=json", "-f", format, "--", file});
+  info.deadline = kOverlayLimit;
+  CO_ASSIGN_OR_RETURN(const std::string printed, co_await Ask(std::move(info)));
+  auto image = std::make_shared<DiskImage>();
+  const auto parsed = ParseImageInfo(printed);
+  if (!parsed.ok()) {
+    co_return absl::Status(parsed.status().code(),
+                           absl::StrCat(file, ": ", parsed.status().message()));
+  }
+  *image = *parsed;
+  if (format != "qcow2") co_return *image;
+  FileWork read = [file, image]() -> absl::Status {
+    ASSIGN_OR_RETURN(image->empty, IsEmpty(file));
+    return absl::OkStatus();
+  };
+  CO_RETURN_IF_ERROR(co_await files_.Run(kOverlayLimit, "looking at a disk", std::move(read)));
+  co_return *image;
 }
 
 }  // namespace ferry::vm

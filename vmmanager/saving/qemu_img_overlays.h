@@ -13,7 +13,7 @@ class QemuImgOverlays final : public OverlayFiles {
  public:
   // `tools` must outlive it, and runs as who may write to VMs' disks.
   QemuImgOverlays(Executor executor, ToolRunner& tools)
-      : tools_(tools), files_(std::move(executor)) {}
+      : executor_(executor), tools_(tools), files_(std::move(executor)) {}
 
   Task<absl::StatusOr<std::string>> FreeName(std::string file) override;
   Task<absl::Status> Make(OverlayWish wish) override;
@@ -22,11 +22,19 @@ class QemuImgOverlays final : public OverlayFiles {
   Task<absl::Status> CheckLiesOver(std::string overlay, std::string below) override;
   Task<absl::Status> Remove(std::string file) override;
   Task<absl::Status> RemoveDraft(OverlayWish wish) override;
+  Task<absl::StatusOr<uint64_t>> Reserve(std::string file, std::string like) override;
+  Task<absl::Status> CheckReserved(std::string file, uint64_t inode) override;
+  Task<absl::StatusOr<uint64_t>> Measure(std::string file, std::string format) override;
+  Task<absl::StatusOr<Room>> RoomFor(std::string file) override;
+  Task<absl::Status> Copy(DiskCopy copy) override;
+  Task<absl::StatusOr<DiskImage>> Examine(std::string file, std::string format) override;
 
  private:
   static ToolCommand CommandOf(std::vector<std::string> arguments);
   Task<absl::Status> Run(std::vector<std::string> arguments);
+  Task<absl::StatusOr<std::string>> Ask(ToolCommand command);
 
+  const Executor executor_;
   ToolRunner& tools_;
   BlockingWorker files_;
 };

@@ -58,6 +58,9 @@ class SavedStates {
     on_deleted_ = std::move(told);
   }
 
+  // For who makes a VM that is saved from its first moment: its file is one of these.
+  KeptFiles& files() { return files_; }
+
   // Whether the VM could go on from that file, if it did not run.
   Task<absl::Status> CheckCanGoOn(Vm vm, state::v1::SavedRecord record);
 

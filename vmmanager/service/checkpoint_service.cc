@@ -52,4 +52,24 @@ grpc::ServerUnaryReactor* CheckpointService::ListCheckpoints(
       rpc::OnCallerGone::kCancel);
 }
 
+grpc::ServerUnaryReactor* CheckpointService::RestoreCheckpointAs(
+    grpc::CallbackServerContext* context, const v1::RestoreCheckpointAsRequest* request,
+    v1::Vm* response) {
+  return rpc::ServeUnary(
+      context, checkpoints_.executor(), request, response,
+      [this](const v1::RestoreCheckpointAsRequest& restore) -> Task<absl::StatusOr<v1::Vm>> {
+        co_return co_await checkpoints_.RestoreAs(restore);
+      });
+}
+
+grpc::ServerUnaryReactor* CheckpointService::DefineCheckpoint(
+    grpc::CallbackServerContext* context, const v1::DefineCheckpointRequest* request,
+    v1::Checkpoint* response) {
+  return rpc::ServeUnary(
+      context, checkpoints_.executor(), request, response,
+      [this](const v1::DefineCheckpointRequest& define) -> Task<absl::StatusOr<v1::Checkpoint>> {
+        co_return co_await checkpoints_.Define(define);
+      });
+}
+
 }  // namespace ferry::vm

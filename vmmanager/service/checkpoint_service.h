@@ -24,6 +24,12 @@ class CheckpointService final : public v1::CheckpointService::CallbackService {
   grpc::ServerUnaryReactor* ListCheckpoints(grpc::CallbackServerContext*,
                                             const v1::ListCheckpointsRequest*,
                                             v1::ListCheckpointsResponse*) override;
+  grpc::ServerUnaryReactor* RestoreCheckpointAs(grpc::CallbackServerContext*,
+                                                const v1::RestoreCheckpointAsRequest*,
+                                                v1::Vm*) override;
+  grpc::ServerUnaryReactor* DefineCheckpoint(grpc::CallbackServerContext*,
+                                             const v1::DefineCheckpointRequest*,
+                                             v1::Checkpoint*) override;
 
  private:
   Checkpoints& checkpoints_;

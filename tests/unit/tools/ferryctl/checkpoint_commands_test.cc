@@ -58,6 +58,22 @@ class CheckpointScript final : public v1::CheckpointService::CallbackService, pu
     return Serve(context, request, response, &list, all);
   }
 
+  grpc::ServerUnaryReactor* RestoreCheckpointAs(grpc::CallbackServerContext* context,
+                                                const v1::RestoreCheckpointAsRequest* request,
+                                                v1::Vm* response) override {
+    v1::Vm vm;
+    vm.set_name("web-2");
+    vm.set_state(request->disk_only() ? v1::VM_STATE_STOPPED : v1::VM_STATE_SAVED);
+    return Serve(context, request, response, &restore, vm);
+  }
+  grpc::ServerUnaryReactor* DefineCheckpoint(grpc::CallbackServerContext* context,
+                                             const v1::DefineCheckpointRequest* request,
+                                             v1::Checkpoint* response) override {
+    return Serve(context, request, response, &define, Taken("before-upgrade", ""));
+  }
+
+  v1::RestoreCheckpointAsRequest restore;
+  v1::DefineCheckpointRequest define;
   v1::CreateCheckpointRequest create;
   v1::RevertToCheckpointRequest revert;
   v1::DeleteCheckpointRequest remove;
@@ -220,6 +236,57 @@ TEST_F(CheckpointCommandsTest, ListTreeAndInspectShowThem) {
   EXPECT_EQ(Checkpoint({"inspect", "web", "tuned"}), kOk);
   EXPECT_THAT(printed_, HasSubstr("\"name\": \"tuned\""));
   EXPECT_THAT(printed_, Not(HasSubstr("\"name\": \"base\"")));
+}
+
+TEST_F(CheckpointCommandsTest, WhatIsNotRememberedNeedsAPlaceForItsMemory) {
+  ExpectCreateUsage({"--no-metadata"}, "--memspec");
+  EXPECT_EQ(Create({"--no-metadata", "--disk-only"}), kOk);
+  EXPECT_TRUE(script_.create.no_metadata());
+  EXPECT_THAT(printed_, HasSubstr("; nothing is remembered of it\n"));
+  EXPECT_EQ(Create({"--no-metadata", "--memspec", "/m"}), kOk);
+  EXPECT_EQ(Create({"--reuse-existing", "--diskspec", "root,file=/r"}), kOk);
+  EXPECT_TRUE(script_.create.reuse_existing());
+  EXPECT_FALSE(script_.create.no_metadata());
+}
+
+TEST_F(CheckpointCommandsTest, RestoreAsSaysWhatTheNewVmDoes) {
+  EXPECT_EQ(Checkpoint({"restore-as", "web", "before", "web-2"}), kOk);
+  EXPECT_EQ(printed_,
+            "VM web-2 was made of checkpoint before of VM web; its start goes on from there\n");
+  EXPECT_EQ(script_.restore.new_name(), "web-2");
+  EXPECT_EQ(Checkpoint({"restore-as", "web", "before", "web-2", "--disk-only", "--diskspec",
+                        "root,file=/r"}),
+            kOk);
+  EXPECT_TRUE(script_.restore.disk_only());
+  ASSERT_EQ(script_.restore.disks_size(), 1);
+  EXPECT_EQ(script_.restore.disks(0).file(), "/r");
+  EXPECT_THAT(printed_, HasSubstr("its start boots from its disks\n"));
+  script_.calls = 0;
+  EXPECT_EQ(Checkpoint({"restore-as", "web", "before"}), kUsage);
+  EXPECT_EQ(Checkpoint({"restore-as", "web", "before", "x", "--diskspec", "root,snapshot=no"}),
+            kUsage);
+  EXPECT_EQ(script_.calls, 0);
+}
+
+TEST_F(CheckpointCommandsTest, DefineNamesTheFiles) {
+  EXPECT_EQ(
+      Checkpoint({"define", "web", "before-upgrade", "--diskspec", "root,file=/r", "--memory-file",
+                  "/m", "--key-file", "/k", "--parent", "p", "--current", "--description", "d"}),
+      kOk);
+  const v1::DefineCheckpointRequest& asked = script_.define;
+  EXPECT_EQ(asked.disks(0).file(), "/r");
+  EXPECT_EQ(asked.memory_file(), "/m");
+  EXPECT_EQ(asked.key_file(), "/k");
+  EXPECT_EQ(asked.parent(), "p");
+  EXPECT_EQ(asked.description(), "d");
+  EXPECT_TRUE(asked.current());
+  EXPECT_EQ(printed_, "checkpoint before-upgrade of VM web defined: memory and 2 disks\n");
+  script_.calls = 0;
+  EXPECT_EQ(Checkpoint({"define", "web", "a"}), kUsage);
+  EXPECT_EQ(Checkpoint({"define", "web", "a", "--diskspec", "root"}), kUsage);
+  EXPECT_EQ(Checkpoint({"define", "web", "a", "--diskspec", "root,file=/r", "--key-file", "/k"}),
+            kUsage);
+  EXPECT_EQ(script_.calls, 0);
 }
 
 TEST_F(CheckpointCommandsTest, ErrorsSayWhatToDo) {

@@ -80,6 +80,18 @@ TEST_F(ChildToolRunnerTest, ProgressComesInLines) {
   EXPECT_THAT(lines, ElementsAre("1 2", "2 2"));
 }
 
+TEST_F(ChildToolRunnerTest, WhatItPrintsIsToldWithoutItsWarnings) {
+  std::string printed;
+  ToolCommand command = Tool("/bin/sh", {"-c", "echo a; echo careful >&2; echo b"});
+  command.output = [&printed](absl::string_view bytes) {
+    printed.append(bytes.data(), bytes.size());
+  };
+  const auto end = Await(runner_.Run(std::move(command)));
+  ASSERT_TRUE(end.ok()) << end.status();
+  EXPECT_EQ(printed, "a\nb\n");
+  EXPECT_EQ(end->last_words, "careful");
+}
+
 TEST_F(ChildToolRunnerTest, AMissingToolIsAnsweredWithItsPackage) {
   ToolCommand command = Tool("/usr/bin/no-such-tool", {});
   command.package = "no-such-package";

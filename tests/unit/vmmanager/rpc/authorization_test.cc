@@ -118,6 +118,8 @@ TEST(AuthorizationTest, RolesPermitWhatTheyAreFor) {
            Case{"/ferry.v1.CheckpointService/RevertToCheckpoint", false, true, true, false},
            Case{"/ferry.v1.CheckpointService/DeleteCheckpoint", false, true, true, false},
            Case{"/ferry.v1.CheckpointService/ListCheckpoints", true, true, true, false},
+           Case{"/ferry.v1.CheckpointService/RestoreCheckpointAs", false, true, true, false},
+           Case{"/ferry.v1.CheckpointService/DefineCheckpoint", false, false, true, false},
            Case{"/ferry.v1.MigrationService/Migrate", false, true, true, false},
            Case{"/ferry.v1.MigrationService/ImportSandbox", false, true, true, true},
            Case{"/ferry.v1.MigrationService/SettleSession", false, true, true, true},
@@ -183,6 +185,8 @@ TEST(AuthorizationTest, OnlyAdminsNameFilesOfTheHost) {
   keyed_checkpoint.mutable_options()->set_key_file("/k");
   v1::CreateCheckpointRequest disk_of_checkpoint = checkpoint;
   disk_of_checkpoint.add_disks()->set_file("/f");
+  v1::RestoreCheckpointAsRequest clone;
+  clone.add_disks()->set_file("/f");
   checkpoint.set_memory_file("/f");
   start.set_from_file("/f");
   save.set_to_file("/f");
@@ -190,11 +194,21 @@ TEST(AuthorizationTest, OnlyAdminsNameFilesOfTheHost) {
   for (const google::protobuf::Message* naming :
        std::initializer_list<const google::protobuf::Message*>{
            &start, &save, &stop, &keyed_start, &keyed_save, &checkpoint, &keyed_checkpoint,
-           &disk_of_checkpoint}) {
+           &disk_of_checkpoint, &clone}) {
     EXPECT_EQ(AuthorizeRequest(operators, *naming).code(), absl::StatusCode::kPermissionDenied)
         << naming->ShortDebugString();
     EXPECT_TRUE(AuthorizeRequest(With({Role::kAdmin}), *naming).ok());
   }
+}
+
+TEST(AuthorizationTest, OnlyAdminsHaveFilesForgotten) {
+  v1::CreateCheckpointRequest create;
+  create.set_disk_only(true);
+  EXPECT_TRUE(AuthorizeRequest(With({Role::kOperator}), create).ok());
+  create.set_no_metadata(true);
+  EXPECT_EQ(AuthorizeRequest(With({Role::kOperator}), create).code(),
+            absl::StatusCode::kPermissionDenied);
+  EXPECT_TRUE(AuthorizeRequest(With({Role::kAdmin}), create).ok());
 }
 
 TEST(AuthorizationTest, OnlyAdminsShareFoldersOfTheHost) {

@@ -173,5 +173,38 @@ TEST_F(CheckpointPlanTest, WhatChangedMeanwhileIsSeen) {
   EXPECT_TRUE(absl::IsAborted(CheckStillFits(scene_, *plan, false)));
 }
 
+TEST_F(CheckpointPlanTest, WhatIsNotRememberedNeedsAPlaceAndNoOthers) {
+  request_.set_no_metadata(true);
+  EXPECT_EQ(Plan().status().code(), absl::StatusCode::kInvalidArgument);
+  request_.set_memory_file("/m");
+  EXPECT_TRUE(Plan().ok());
+  records_["first"].set_current(true);
+  EXPECT_EQ(Reason(), "vm_has_checkpoints");
+}
+
+TEST_F(CheckpointPlanTest, FilesThatAreThereHaveToBeNamed) {
+  request_.set_reuse_existing(true);
+  Wish("root").set_file("/d/mine.qcow2");
+  EXPECT_EQ(Reason(), "file_not_named");
+  Wish("data").set_file("/d/mine-too.qcow2");
+  const auto plan = Plan();
+  ASSERT_TRUE(plan.ok()) << plan.status();
+  EXPECT_TRUE(plan->disks(0).overlay_kept() && plan->disks(1).overlay_kept());
+}
+
+// It does not go with a checkpoint that is taken of it.
+TEST_F(CheckpointPlanTest, AFileOfItsUsersStaysTheirs) {
+  state::v1::CheckpointRecord& first = records_["first"];
+  first.set_current(true);
+  state::v1::CheckpointDisk* disk = first.add_disks();
+  disk->set_file("/d/older.qcow2");
+  disk->set_overlay("/d/root.qcow2");
+  const auto ours = Plan();
+  ASSERT_TRUE(ours.ok()) << ours.status();
+  EXPECT_TRUE(ours->disks(1).file_is_overlay());
+  disk->set_overlay_kept(true);
+  EXPECT_FALSE(Plan()->disks(1).file_is_overlay());
+}
+
 }  // namespace
 }  // namespace ferry::vm

@@ -136,6 +136,21 @@ TEST(CheckpointTreeTest, AfterAMergeTheVmIsStillOverWhatIsBelow) {
   EXPECT_EQ(a->merges[0].overlay, "/over-a");
 }
 
+// And whose that file is: its user's, if it was not one of ours.
+TEST(CheckpointTreeTest, AfterAMergeAUsersFileIsStillItsUsers) {
+  CheckpointRecords records = Chain();
+  records["a"].mutable_disks(0)->set_overlay("/over-a-2");
+  records["b"].mutable_disks(0)->set_file_is_overlay(false);
+  const auto users = PlanDeletion("web", records, kVmFiles, "b");
+  ASSERT_TRUE(users.ok()) << users.status();
+  EXPECT_TRUE(users->changed.at("a").disks(0).overlay_kept());
+  records["b"].mutable_disks(0)->set_file_is_overlay(true);
+  records["a"].mutable_disks(0)->set_overlay_kept(true);
+  const auto ours = PlanDeletion("web", records, kVmFiles, "b");
+  ASSERT_TRUE(ours.ok()) << ours.status();
+  EXPECT_FALSE(ours->changed.at("a").disks(0).overlay_kept());
+}
+
 // Whoever deleted it got as far as that, and then the VMM died.
 TEST(CheckpointTreeTest, WhatIsMergedAlreadyIsStillOverWhatIsBelow) {
   CheckpointRecords records = Chain();
