@@ -53,7 +53,8 @@ def names(host):
 def image_of(host, made):
     """The container's disk as the checkpoint has it."""
     image = host.folder / f"{made['name']}.img"
-    host.run(["qemu-img", "convert", "-U", "-O", "raw", made["disks"][0]["file"], image], check=True)
+    disk = made["disks"][0]["file"]
+    host.run(["qemu-img", "convert", "-U", "-O", "raw", disk, image], check=True)
     return image
 
 
