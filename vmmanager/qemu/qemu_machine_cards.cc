@@ -26,8 +26,8 @@ Task<absl::Status> QemuMachine::PlugCards() {
   co_return absl::CancelledError("the VM was ended while it started");
 }
 
-// QEMU does so by itself when it has taken a migration, but before the guest runs and the cards
-// carry. It also tells the guest to, which alone knows its addresses.
+// QEMU would do so by itself when it has taken a migration, but before the guest runs and the cards
+// carry, so it is told not to. It also tells the guest to, which alone knows its addresses.
 Task<void> QemuMachine::Announce(std::shared_ptr<QemuMachine> self) {
   json::object how = {{"initial", kAnnounceFirst},
                       {"max", kAnnounceLast},
