@@ -240,6 +240,31 @@ TEST_F(VmNicsOnAHostTest, TheAgentIsToldAtBoot) {
   const absl::Status started = Await((*vm)->Start());
   ASSERT_TRUE(started.ok()) << started;
   EXPECT_EQ(guests_.Agent((*vm)->id()).CountReceived(bridge::kModifySettings), 1);
+  // What the guest has made of them since is its own affair.
+  RestartDaemon();
+  EXPECT_EQ(guests_.Agent((*vm)->id()).CountReceived(bridge::kModifySettings), 1);
+}
+
+TEST_F(VmNicsOnAHostTest, TheNextDaemonTellsTheAgentOfAVmThatWasBooting) {
+  auto vm = CreateOf(SpecWith("br0"));
+  ASSERT_TRUE(vm.ok()) << vm.status();
+  const std::string id = (*vm)->id();
+  guests_.boot = false;
+  auto started = Begin((*vm)->Start());
+  Settle();
+  guest::FakeAgent& agent = guests_.Agent(id);
+  agent.refusals[bridge::kModifySettings] = bridge::kHresultFailed;
+  RestartDaemon();
+  EXPECT_FALSE(Finish(started).ok());
+  EXPECT_EQ(agent.CountReceived(bridge::kModifySettings), 1);
+  EXPECT_THAT(EventTypes(), ::testing::Contains("vm.network_failed"));
+  EXPECT_EQ((*host_.inventory->Find("web"))->state(), v1::VM_STATE_RUNNING);
+  agent.refusals.clear();
+  RestartDaemon();
+  EXPECT_EQ(agent.CountReceived(bridge::kModifySettings), 2);
+  EXPECT_EQ(Row(id).desired_state, "running");
+  RestartDaemon();
+  EXPECT_EQ(agent.CountReceived(bridge::kModifySettings), 2);
 }
 
 }  // namespace
