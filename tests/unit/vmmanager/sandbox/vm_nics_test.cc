@@ -194,6 +194,31 @@ TEST_F(VmNicsOnAHostTest, AVmThatCannotBePluggedInDoesNotFit) {
   EXPECT_THAT(machine->differences, IsEmpty());
 }
 
+// As a VM that goes back to a checkpoint does.
+TEST_F(VmNicsOnAHostTest, ATapThatTheVmItselfHoldsIsNotInItsWay) {
+  v1::VmSpec spec = SpecWith("br0", "02:fe:00:00:00:01");
+  spec.mutable_nics(0)->set_tap("tap0");
+  auto vm = CreateOf(spec);
+  ASSERT_TRUE(vm.ok()) << vm.status();
+  ASSERT_TRUE(Await((*vm)->Start()).ok());
+  state::v1::VmPayload payload = PayloadOf(spec);
+  const auto fit = [&] { return Await(FitMachine(payload, *host_.inventory, digests_)); };
+  // Nobody but itself has it to spare.
+  auto machine = fit();
+  ASSERT_TRUE(machine.ok()) << machine.status();
+  EXPECT_THAT(machine->differences, ::testing::Not(IsEmpty()));
+  payload.set_vm_id((*vm)->id());
+  machine = fit();
+  ASSERT_TRUE(machine.ok()) << machine.status();
+  EXPECT_THAT(machine->differences, IsEmpty());
+  // Once it does not run it is asked for like any other.
+  ASSERT_TRUE(Await((*vm)->Stop(true, milliseconds(0))).ok());
+  machine = fit();
+  ASSERT_TRUE(machine.ok()) << machine.status();
+  ASSERT_THAT(machine->differences, SizeIs(1));
+  EXPECT_EQ(machine->differences[0].field(), "nic eth0");
+}
+
 TEST_F(VmNicsOnAHostTest, NoMoreCardsAreTriedThanThereMayBe) {
   state::v1::VmPayload payload = PayloadOf(SpecWith("br0", "02:fe:00:00:00:01"));
   auto document = *schema::ComputeSystemFromJson(payload.hcs_document_json());
