@@ -137,6 +137,13 @@ class QemuNetworkTest : public QemuFixture {
   Task<void> UsesTheUsersTap() {
     RunTool({"ip", "tuntap", "add", "tap7", "mode", "tap"});
     CO_EXPECT_OK(co_await OpenBackend());
+    schema::NetworkAdapter down = OnTap("tap7");
+    CO_EXPECT_OK(co_await backend_->CheckAdapter(std::move(down)));
+    EXPECT_FALSE(Find("tap7").is_up);
+    RunTool({"ip", "link", "set", "tap7", "up"});
+    schema::NetworkAdapter up = OnTap("tap7");
+    CO_EXPECT_OK(co_await backend_->CheckAdapter(std::move(up)));
+    EXPECT_TRUE(Find("tap7").is_up) << "a look at it set it down";
     auto system = co_await Create(OnTap("tap7"));
     CO_EXPECT_OK(system.status());
     CO_EXPECT_OK(co_await StartIt(system->get()));
