@@ -497,6 +497,11 @@ void QemuMachine::HandleEvent(const QmpEvent& event) {
   if (event.name == "STOP" || event.name == "RESUME") {
     const bool running = event.name == "RESUME";
     state_ = running ? SystemState::kRunning : SystemState::kPaused;
+    // QEMU lets the guest run on by itself when the stream fails after the switchover has begun.
+    const bool has_cards = !document_.virtual_machine.devices.network_adapters.empty();
+    if (running && has_cards && cards_.silent()) {
+      ferry::Spawn(host_->executor, RejoinNetworks(shared_from_this()));
+    }
     if (observer_ != nullptr && observer_->OnRunState(running, when)) return;
     Emit(
         {.kind = running ? SystemEvent::Kind::kResumed : SystemEvent::Kind::kPaused, .when = when});

@@ -159,6 +159,8 @@ class QemuMachine : public std::enable_shared_from_this<QemuMachine> {
   Task<absl::Status> Continue();
   Task<absl::Status> PlugCards();
   static Task<void> Announce(std::shared_ptr<QemuMachine> self);
+  // For a guest that runs without our having let it.
+  static Task<void> RejoinNetworks(std::shared_ptr<QemuMachine> self);
   absl::Status StartProcess(bool incoming);
   absl::Status ConnectMonitor();
   absl::Status AttachLink();

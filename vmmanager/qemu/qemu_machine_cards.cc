@@ -39,4 +39,11 @@ Task<void> QemuMachine::Announce(std::shared_ptr<QemuMachine> self) {
                std::string(announced.message()));
 }
 
+Task<void> QemuMachine::RejoinNetworks(std::shared_ptr<QemuMachine> self) {
+  co_await self->cards_.Carry(self->id_);
+  const bool runs_here = self->state_ == schema::SystemState::kRunning && !self->cards_.silent();
+  if (!runs_here || self->ended_.is_set() || self->detached_) co_return;
+  co_await Announce(self);
+}
+
 }  // namespace ferry::vm
