@@ -254,6 +254,30 @@ TEST_F(VmNicsOnAHostTest, AVmWhoseMacIsTakenDoesNotFit) {
   EXPECT_EQ(rpc::ReasonOf(incoming.status()), "mac_taken");
 }
 
+TEST_F(VmNicsOnAHostTest, CardsThatNobodyMayMakeHereDoNotCome) {
+  const v1::VmSpec spec = *CompleteSpec(SpecWith("br0", "02:fe:00:00:00:01"));
+  const auto document = *schema::ComputeSystemFromJson(PayloadOf(spec).hcs_document_json());
+  VmRow row;
+  row.id = "id";
+  row.name = "web";
+  v1::VmSpec other = spec;
+  other.mutable_nics(0)->set_name("\x1b[2J");
+  EXPECT_TRUE(absl::IsInvalidArgument(
+      host_.inventory->AddIncoming("session-1", row, other, document).status()));
+  other = spec;
+  other.mutable_nics(0)->set_bridge("br1");
+  EXPECT_TRUE(absl::IsInvalidArgument(
+      host_.inventory->AddIncoming("session-1", row, other, document).status()));
+  other = spec;
+  other.mutable_nics(0)->clear_mac();
+  auto unnamed = document;
+  unnamed.virtual_machine.devices.network_adapters = AdaptersOf(other);
+  EXPECT_TRUE(absl::IsInvalidArgument(
+      host_.inventory->AddIncoming("session-1", row, other, unnamed).status()));
+  const auto incoming = host_.inventory->AddIncoming("session-1", row, spec, document);
+  EXPECT_TRUE(incoming.ok()) << incoming.status();
+}
+
 TEST_F(VmNicsOnAHostTest, CardsAreInTheFingerprint) {
   const auto lines = PayloadOf(SpecWith("br0", "02:fe:00:00:00:01")).fingerprint().devices();
   EXPECT_THAT(lines, ::testing::Contains("nic 0 eth0 02-FE-00-00-00-01 bridge br0"));
