@@ -1,10 +1,14 @@
 #include <gmock/gmock.h>
+#include <linux/capability.h>
 #include <sched.h>
+#include <sys/syscall.h>
+#include <unistd.h>
 
 #include "bridge/network/route_socket.h"
 #include "tests/integration/qemu_fixture.h"
 #include "tests/integration/qemu_img.h"
 #include "vmmanager/network/linux_host_network.h"
+#include "vmmanager/network/tap_device.h"
 
 // Network cards of real QEMUs on real bridges, in a network namespace of each test's own.
 namespace ferry::vm {
@@ -15,6 +19,26 @@ using schema::MigrationOrigin;
 using ::testing::HasSubstr;
 
 constexpr char kMac[] = "02-FE-00-00-00-01";
+
+// Whether this thread may change networks.
+void MayChangeNetworks(bool may) {
+  struct __user_cap_header_struct header = {_LINUX_CAPABILITY_VERSION_3, 0};
+  struct __user_cap_data_struct data[_LINUX_CAPABILITY_U32S_3] = {};
+  ASSERT_EQ(::syscall(SYS_capget, &header, data), 0);
+  uint32_t& effective = data[CAP_TO_INDEX(CAP_NET_ADMIN)].effective;
+  effective &= ~CAP_TO_MASK(CAP_NET_ADMIN);
+  if (may) effective |= CAP_TO_MASK(CAP_NET_ADMIN);
+  ASSERT_EQ(::syscall(SYS_capset, &header, data), 0);
+}
+
+// As one who owns the tap, and has no other right to it.
+absl::Status OpenAsItsOwner(const std::string& tap) {
+  MayChangeNetworks(false);
+  absl::StatusOr<net::RouteSocket> kernel = net::RouteSocket::Open();
+  const absl::Status opened = kernel.ok() ? OpenOwnTap(*kernel, tap).status() : kernel.status();
+  MayChangeNetworks(true);
+  return opened;
+}
 
 class QemuNetworkTest : public QemuFixture {
  protected:
@@ -137,6 +161,13 @@ class QemuNetworkTest : public QemuFixture {
   Task<void> UsesTheUsersTap() {
     RunTool({"ip", "tuntap", "add", "tap7", "mode", "tap"});
     CO_EXPECT_OK(co_await OpenBackend());
+    schema::NetworkAdapter down = OnTap("tap7");
+    CO_EXPECT_OK(co_await backend_->CheckAdapter(std::move(down)));
+    EXPECT_FALSE(Find("tap7").is_up);
+    RunTool({"ip", "link", "set", "tap7", "up"});
+    schema::NetworkAdapter up = OnTap("tap7");
+    CO_EXPECT_OK(co_await backend_->CheckAdapter(std::move(up)));
+    EXPECT_TRUE(Find("tap7").is_up) << "a look at it set it down";
     auto system = co_await Create(OnTap("tap7"));
     CO_EXPECT_OK(system.status());
     CO_EXPECT_OK(co_await StartIt(system->get()));
@@ -253,6 +284,15 @@ TEST_F(QemuNetworkTest, ACardCarriesWhileItsGuestRuns) { Run(CarriesWhileItRuns(
 TEST_F(QemuNetworkTest, WhatCannotBePluggedInIsRefused) { Run(RefusesWithTheFix()); }
 TEST_F(QemuNetworkTest, ABridgeMayHaveAnotherNameHere) { Run(MapsBridges()); }
 TEST_F(QemuNetworkTest, AUsersOwnTapIsUsedAndStays) { Run(UsesTheUsersTap()); }
+TEST_F(QemuNetworkTest, ATapThatIsDownAndStaysSoIsRefused) {
+  RunTool({"ip", "tuntap", "add", "tap7", "mode", "tap", "user", "root"});
+  const absl::Status refused = OpenAsItsOwner("tap7");
+  EXPECT_TRUE(absl::IsFailedPrecondition(refused)) << refused;
+  EXPECT_THAT(std::string(refused.message()), HasSubstr("ip link set tap7 up"));
+  RunTool({"ip", "link", "set", "tap7", "up"});
+  const absl::Status opened = OpenAsItsOwner("tap7");
+  EXPECT_TRUE(opened.ok()) << opened;
+}
 TEST_F(QemuNetworkTest, CardsAreTakenOverByTheNextDaemon) { Run(AdoptsItsCards()); }
 TEST_F(QemuNetworkTest, ACardMoves) { Run(MovesWithItsCard()); }
 TEST_F(QemuNetworkTest, ACardComesBackAfterARollback) { Run(ComesBack()); }

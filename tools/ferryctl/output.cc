@@ -178,8 +178,9 @@ std::string VmDetails(const v1::Vm& vm) {
     const std::string place = nic.user()          ? "user"
                               : nic.tap().empty() ? absl::StrCat("bridge ", nic.bridge())
                                                   : absl::StrCat("tap ", nic.tap());
-    absl::StrAppend(&text, Line("Network", absl::StrCat(nic.name(), " ", nic.mac(), " ", place, " ",
-                                                        absl::StrJoin(nic.addresses(), " "))));
+    const std::string card = absl::StrCat(nic.name(), " ", nic.mac(), " ", place, " ",
+                                          absl::StrJoin(nic.addresses(), " "));
+    absl::StrAppend(&text, Line("Network", Printable(card)));
   }
   if (vm.spec().stays()) absl::StrAppend(&text, Line("Stays", "yes; it cannot be migrated"));
   for (const v1::ShareSpec& share : vm.spec().shares()) {

@@ -51,6 +51,9 @@ Task<absl::StatusOr<Tap>> LinuxHostNetwork::Open(schema::NetworkAdapter card) {
   auto opened = std::make_shared<Tap>();
   std::function<absl::Status()> work = [options = options_, card = std::move(card), opened] {
     ASSIGN_OR_RETURN(*opened, OpenNow(*options, card));
+    // Who owns a tap may have no right to; then a guest that does not run is all the silence there
+    // is.
+    if (!card.tap.empty()) (void)CarryNow({opened->index}, false);
     return absl::OkStatus();
   };
   CO_RETURN_IF_ERROR(co_await worker_.Run(options_->limit, kWhat, std::move(work)));

@@ -142,8 +142,14 @@ absl::StatusOr<Tap> OpenOwnTap(net::RouteSocket& kernel, const std::string& name
   // It went meanwhile, and this is another one.
   if (!tap.persists) return missing("this host has no tap device that stays, named ");
   ASSIGN_OR_RETURN(link, kernel.FindLink(name));
-  // Its owner may have no right to; then a guest that does not run is all the silence there is.
-  (void)SetCarries(kernel, link->index, false);
+  // Whoever owns a tap may open it, and still have no right to set it up when the guest runs.
+  net::LinkChange nothing;
+  nothing.index = link->index;
+  const absl::Status may_change = kernel.Do(net::ChangeLink(nothing), "change the tap device");
+  if (!link->is_up && absl::IsPermissionDenied(may_change)) {
+    return Refused(absl::StrCat("the tap device ", name, " is down, and ferryd may not set it up; ",
+                                "ip link set ", name, " up"));
+  }
   return Tap{std::move(tap.fd), link->index};
 }
 

@@ -16,7 +16,8 @@ namespace ferry::vm {
 absl::StatusOr<Tap> OpenTapInBridge(net::RouteSocket& kernel, const std::string& bridge,
                                     const std::string& asked, const net::MacAddress& card);
 
-// A tap that is there already, which its owner has set up; down, if we may.
+// A tap that is there already; left up or down, as it is. FAILED_PRECONDITION, with what to do, if
+// there is none, it is in use, or it is down and this process may not set it up.
 absl::StatusOr<Tap> OpenOwnTap(net::RouteSocket& kernel, const std::string& name);
 
 // A tap's own address, for the card's: no bridge takes it for its own, because it is the highest.

@@ -54,6 +54,7 @@ void QemuCards::AddDescriptors(std::map<int, int>* descriptors) const {
 }
 
 Task<void> QemuCards::Carry(std::string vm) {
+  silent_ = false;
   if (taps_.empty() || network_ == nullptr) co_return;
   const std::shared_ptr<HostNetwork> network = network_;
   std::vector<int> taps = taps_;
@@ -63,6 +64,7 @@ Task<void> QemuCards::Carry(std::string vm) {
 }
 
 void QemuCards::Silence() {
+  silent_ = true;
   if (!taps_.empty() && network_ != nullptr) network_->Silence(taps_);
 }
 

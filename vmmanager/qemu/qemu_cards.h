@@ -30,6 +30,8 @@ class QemuCards {
   Task<void> Carry(std::string vm);
   // Lets them carry nothing from here on.
   void Silence();
+  // Whether they carry nothing, for all that is known: nobody has asked for more since.
+  bool silent() const { return silent_; }
 
   // For an adoption record, and the opposite.
   boost::json::array Record() const;
@@ -39,6 +41,7 @@ class QemuCards {
   std::shared_ptr<HostNetwork> network_;
   std::vector<int> taps_;
   std::map<int, UniqueFd> open_;  // by QEMU's number
+  bool silent_ = true;            // also of cards without taps
 };
 
 // FAILED_PRECONDITION if this host could not plug it in; see Backend::CheckAdapter.

@@ -17,6 +17,7 @@
 #include "absl/strings/match.h"
 #include "absl/strings/str_cat.h"
 #include "bridge/runtime/status_macros.h"
+#include "vmmanager/backend/snapshots.h"
 #include "vmmanager/qemu/cgroup.h"
 #include "vmmanager/qemu/json_text.h"
 #include "vmmanager/qemu/qemu_command_line.h"
@@ -379,19 +380,29 @@ Task<absl::StatusOr<std::string>> QemuMachine::RunState() {
 
 Task<absl::Status> QemuMachine::RunGuest() {
   std::shared_ptr<QemuMachine> self = shared_from_this();
+  const bool were_silent = cards_.silent();
   // First, for what the guest sends into a card that carries nothing is lost.
   co_await cards_.Carry(id_);
-  CO_RETURN_IF_ERROR(TellDiskInUse((co_await Command("cont")).status()));
-  CO_ASSIGN_OR_RETURN(const std::string run_state, co_await RunState());
-  if (run_state != "running") {
-    co_return absl::InternalError(
-        absl::StrCat("QEMU took the order to run the guest but is in the state ", run_state));
+  const absl::Status runs = co_await Continue();
+  if (!runs.ok()) {
+    // Without an answer it may run all the same.
+    const bool stands_still = !GotNoAnswer(runs) && state_ != SystemState::kRunning;
+    if (were_silent && stands_still) cards_.Silence();
+    co_return runs;
   }
   state_ = SystemState::kRunning;
   if (!document_.virtual_machine.devices.network_adapters.empty()) {
     ferry::Spawn(host_->executor, Announce(self));
   }
   co_return absl::OkStatus();
+}
+
+Task<absl::Status> QemuMachine::Continue() {
+  CO_RETURN_IF_ERROR(TellDiskInUse((co_await Command("cont")).status()));
+  CO_ASSIGN_OR_RETURN(const std::string run_state, co_await RunState());
+  if (run_state == "running") co_return absl::OkStatus();
+  co_return absl::InternalError(
+      absl::StrCat("QEMU took the order to run the guest but is in the state ", run_state));
 }
 
 Task<absl::Status> QemuMachine::RemoveDevice(std::string device) {
@@ -486,6 +497,11 @@ void QemuMachine::HandleEvent(const QmpEvent& event) {
   if (event.name == "STOP" || event.name == "RESUME") {
     const bool running = event.name == "RESUME";
     state_ = running ? SystemState::kRunning : SystemState::kPaused;
+    // QEMU lets the guest run on by itself when the stream fails after the switchover has begun.
+    const bool has_cards = !document_.virtual_machine.devices.network_adapters.empty();
+    if (running && has_cards && cards_.silent()) {
+      ferry::Spawn(host_->executor, RejoinNetworks(shared_from_this()));
+    }
     if (observer_ != nullptr && observer_->OnRunState(running, when)) return;
     Emit(
         {.kind = running ? SystemEvent::Kind::kResumed : SystemEvent::Kind::kPaused, .when = when});

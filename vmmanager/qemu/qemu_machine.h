@@ -101,7 +101,7 @@ class QemuMachine : public std::enable_shared_from_this<QemuMachine> {
   Task<absl::StatusOr<std::string>> RunState();
 
   // Lets the guest run and makes sure that it does. Its cards carry from here on, and tell their
-  // networks where it is.
+  // networks where it is; if it certainly does not run, those that carried nothing do not either.
   Task<absl::Status> RunGuest();
   // Lets its cards carry nothing until then: it stands still, and may go on elsewhere.
   void SilenceCards() { cards_.Silence(); }
@@ -158,8 +158,11 @@ class QemuMachine : public std::enable_shared_from_this<QemuMachine> {
                                   SettingChanges changes_of, NoteSettings note);
   absl::Status MakeFolder();
   Task<absl::Status> ServeFolders();
+  Task<absl::Status> Continue();
   Task<absl::Status> PlugCards();
   static Task<void> Announce(std::shared_ptr<QemuMachine> self);
+  // For a guest that runs without our having let it.
+  static Task<void> RejoinNetworks(std::shared_ptr<QemuMachine> self);
   absl::Status StartProcess(bool incoming);
   absl::Status ConnectMonitor();
   absl::Status AttachLink();

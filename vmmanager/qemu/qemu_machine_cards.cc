@@ -26,8 +26,8 @@ Task<absl::Status> QemuMachine::PlugCards() {
   co_return absl::CancelledError("the VM was ended while it started");
 }
 
-// QEMU does so by itself when it has taken a migration, but before the guest runs and the cards
-// carry. It also tells the guest to, which alone knows its addresses.
+// QEMU would do so by itself when it has taken a migration, but before the guest runs and the cards
+// carry, so it is told not to. It also tells the guest to, which alone knows its addresses.
 Task<void> QemuMachine::Announce(std::shared_ptr<QemuMachine> self) {
   json::object how = {{"initial", kAnnounceFirst},
                       {"max", kAnnounceLast},
@@ -37,6 +37,13 @@ Task<void> QemuMachine::Announce(std::shared_ptr<QemuMachine> self) {
   if (announced.ok() || self->ended_.is_set() || self->detached_) co_return;
   spdlog::warn("vm {}: its network was not told where it is: {}", self->id_,
                std::string(announced.message()));
+}
+
+Task<void> QemuMachine::RejoinNetworks(std::shared_ptr<QemuMachine> self) {
+  co_await self->cards_.Carry(self->id_);
+  const bool runs_here = self->state_ == schema::SystemState::kRunning && !self->cards_.silent();
+  if (!runs_here || self->ended_.is_set() || self->detached_) co_return;
+  co_await Announce(self);
 }
 
 }  // namespace ferry::vm

@@ -243,7 +243,8 @@ void QemuMigration::TellBlackout(std::chrono::steady_clock::time_point when) {
 Task<absl::Status> QemuMigration::SwitchOver(TransferHooks& hooks,
                                              std::chrono::steady_clock::time_point when) {
   TellBlackout(when);  // a guest that was paused before gave no STOP
-  machine_.SilenceCards();
+  // A stream that has failed since may have let it run on.
+  if (machine_.state() != SystemState::kRunning) machine_.SilenceCards();
   if (hooks.check_rest) {
     const std::optional<TransferProgress> rest = co_await Measure();
     if (rest) CO_RETURN_IF_ERROR(hooks.check_rest(*rest));

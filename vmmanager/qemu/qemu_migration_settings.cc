@@ -173,7 +173,11 @@ json::object PlainCapabilities(const QemuCapabilities& qemu) {
 }
 
 json::object IncomingParametersFor(const schema::MigrationInitializeOptions& options) {
-  return HasSeveralChannels(options) ? ChannelParameters(options) : json::object();
+  json::object parameters =
+      HasSeveralChannels(options) ? ChannelParameters(options) : json::object();
+  // The guest may still run elsewhere then, and a tap that this host's user owns may carry.
+  parameters["announce-rounds"] = 0;
+  return parameters;
 }
 
 json::object ParametersFor(const schema::MigrationInitializeOptions& options) {

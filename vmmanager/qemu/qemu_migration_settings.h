@@ -73,7 +73,8 @@ boost::json::object ParametersFor(const schema::MigrationInitializeOptions& opti
 boost::json::object ParametersAt(const schema::MigrationInitializeOptions& options, uint64_t pass,
                                  uint32_t throttle);
 
-// Parameters that the stream's receiving end needs.
+// Parameters that the stream's receiving end needs. With them it announces no network card by
+// itself when it has taken the stream.
 boost::json::object IncomingParametersFor(const schema::MigrationInitializeOptions& options);
 // Capabilities of a QEMU that nobody has set up yet.
 boost::json::object NoCapabilities(const QemuCapabilities& qemu);

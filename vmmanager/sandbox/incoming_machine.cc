@@ -1,6 +1,9 @@
 #include "vmmanager/sandbox/incoming_machine.h"
 
 #include <map>
+#include <memory>
+#include <set>
+#include <string>
 #include <utility>
 
 #include "absl/strings/str_cat.h"
@@ -123,8 +126,22 @@ Task<std::vector<v1::Difference>> CompareDisks(state::v1::VmPayload vm,
   co_return differences;
 }
 
-// Whether each card could be plugged in here.
-Task<std::vector<v1::Difference>> CheckAdapters(schema::ComputeSystem document, Backend* backend) {
+// The tap devices that the VM itself holds here, because it runs: they are free once it ends, which
+// it does before it goes back in time.
+std::set<std::string> OwnTaps(const VmInventory& inventory, const std::string& vm_id) {
+  std::set<std::string> taps;
+  for (const std::shared_ptr<UtilityVm>& vm : inventory.List()) {
+    if (vm->id() != vm_id || vm->system() == nullptr) continue;
+    for (const auto& [number, adapter] : vm->document().virtual_machine.devices.network_adapters) {
+      if (!adapter.tap.empty()) taps.insert(adapter.tap);
+    }
+  }
+  return taps;
+}
+
+// Whether each card could be plugged in here. `own_taps` are not tried: they are in use.
+Task<std::vector<v1::Difference>> CheckAdapters(schema::ComputeSystem document, Backend* backend,
+                                                std::set<std::string> own_taps) {
   std::vector<v1::Difference> differences;
   const auto& adapters = document.virtual_machine.devices.network_adapters;
   if (adapters.size() > kMaxAdapters) {
@@ -133,6 +150,7 @@ Task<std::vector<v1::Difference>> CheckAdapters(schema::ComputeSystem document, 
     co_return differences;
   }
   for (const auto& [number, adapter] : adapters) {
+    if (!adapter.tap.empty() && own_taps.contains(adapter.tap)) continue;
     schema::NetworkAdapter wanted = adapter;
     const absl::Status plugs = co_await backend->CheckAdapter(std::move(wanted));
     if (plugs.ok()) continue;
@@ -184,7 +202,9 @@ Task<absl::StatusOr<IncomingMachine>> FitMachine(state::v1::VmPayload vm,
                      machine.differences);
   const absl::Status macs_free = inventory.CheckMacs(machine.document, vm.vm_id());
   if (!macs_free.ok()) Add(machine.differences, "nic", kRequired, std::string(macs_free.message()));
-  std::vector<v1::Difference> nics = co_await CheckAdapters(machine.document, &deps.backend);
+  std::set<std::string> own_taps = OwnTaps(inventory, vm.vm_id());
+  std::vector<v1::Difference> nics =
+      co_await CheckAdapters(machine.document, &deps.backend, std::move(own_taps));
   for (v1::Difference& difference : nics) machine.differences.push_back(std::move(difference));
   std::vector<v1::Difference> disks = co_await CompareDisks(vm, machine.document, &digests.reads());
   for (v1::Difference& difference : disks) machine.differences.push_back(std::move(difference));

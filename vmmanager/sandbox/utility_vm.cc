@@ -3,6 +3,7 @@
 #include <spdlog/spdlog.h>
 
 #include <filesystem>
+#include <vector>
 
 #include "absl/strings/str_cat.h"
 #include "bridge/runtime/status_macros.h"
@@ -10,6 +11,7 @@
 #include "vmmanager/rpc/error_info.h"
 #include "vmmanager/rpc/printable.h"
 #include "vmmanager/sandbox/system_end.h"
+#include "vmmanager/sandbox/vm_nics.h"
 #include "vmmanager/sandbox/wrong_state.h"
 #include "vmmanager/state/saved_state.h"
 
@@ -349,13 +351,33 @@ Task<absl::StatusOr<std::shared_ptr<guest::Guest>>> UtilityVm::UsableGuest() {
 Task<void> UtilityVm::AwaitAgent(std::shared_ptr<UtilityVm> self) {
   std::shared_ptr<guest::Guest> guest = self->guest_;
   if (guest == nullptr) co_return;
+  // It runs, and nobody has seen its boot to the end: a former daemon went away meanwhile, and may
+  // not have come to its network cards. No other guest is told again, for it may have changed them.
+  const bool was_booting = self->row_.desired_state == "stopped";
   absl::Status ready = co_await WithDeadline(self->deps_.settings.boot_timeout, "the guest's agent",
                                              guest->WaitReady());
   if (!ready.ok()) {
     spdlog::warn("vm {}: {}", self->row_.name, ready.ToString());
     self->deps_.events.Publish("vm.agent_lost", self->row_.id,
                                {{"error", std::string(ready.message())}});
+    co_return;
   }
+  const auto still_here = [&self, &guest] {
+    return self->guest_ == guest && self->phase_ == Phase::kUp && !self->detached_;
+  };
+  std::vector<bridge::NetworkAdapter> adapters = GuestAdaptersOf(self->spec_);
+  if (!was_booting || adapters.empty() || !still_here()) co_return;
+  const absl::Status told = co_await guest->AddAdapters(std::move(adapters));
+  // A next daemon tells it again.
+  if (!still_here()) co_return;
+  if (!told.ok()) {
+    spdlog::error("vm {}: its network cards are not set up: {}", self->row_.name, told.ToString());
+    self->deps_.events.Publish("vm.network_failed", self->row_.id,
+                               {{"error", std::string(told.message())}});
+    co_return;
+  }
+  if (self->row_.desired_state == "stopped") self->row_.desired_state = "running";
+  self->PersistSoon();
 }
 
 Task<void> UtilityVm::Detach(milliseconds patience) {

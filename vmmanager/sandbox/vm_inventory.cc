@@ -25,6 +25,21 @@ constexpr size_t kDepartedKept = 1024;
 constexpr uint32_t kFirstGuestCid = 1024;
 constexpr uint32_t kLastGuestCid = 0x7fffffff;
 
+// Another host says what they are, and its word is taken for no more than a user's.
+absl::Status CheckIncomingNics(const v1::VmSpec& spec, const schema::ComputeSystem& document) {
+  v1::VmSpec completed = spec;
+  RETURN_IF_ERROR(CompleteNics(&completed));
+  // Whoever made it gave each an address.
+  const auto has_mac = [](const v1::NicSpec& nic) { return !nic.mac().empty(); };
+  const bool have_macs = std::all_of(spec.nics().begin(), spec.nics().end(), has_mac);
+  if (have_macs && AdaptersOf(spec) == document.virtual_machine.devices.network_adapters) {
+    return absl::OkStatus();
+  }
+  return absl::InvalidArgumentError(
+      "the VM's network cards are not those of its specification, so its config is not one that "
+      "ferryd has made");
+}
+
 }  // namespace
 
 Task<absl::Status> VmInventory::Load() {
@@ -199,6 +214,7 @@ absl::StatusOr<std::shared_ptr<UtilityVm>> VmInventory::AddIncoming(
                                                  "; rename or delete it before migrating here"));
   }
   RETURN_IF_ERROR(CheckMacs(document, row.id));
+  RETURN_IF_ERROR(CheckIncomingNics(spec, document));
   departed_.erase(row.id);
   departed_.erase(row.name);
   const std::string id = row.id;

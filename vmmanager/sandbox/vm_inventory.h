@@ -57,7 +57,8 @@ class VmInventory {
   }
 
   // A VM that migration `session_id` brings; nobody else may start or delete it. ALREADY_EXISTS if
-  // its id, its name or a MAC address of its is taken here.
+  // its id, its name or a MAC address of its is taken here; INVALID_ARGUMENT if its network cards
+  // are none that Create() would make.
   absl::StatusOr<std::shared_ptr<UtilityVm>> AddIncoming(const std::string& session_id, VmRow row,
                                                          v1::VmSpec spec,
                                                          schema::ComputeSystem document);

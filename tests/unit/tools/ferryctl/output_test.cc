@@ -62,6 +62,19 @@ TEST(VmDetails, ShowsWhatWasSaved) {
             std::string::npos);
 }
 
+TEST(VmDetails, ACardThatAnotherHostNamedStaysInItsLine) {
+  v1::Vm vm;
+  v1::NicSpec* nic = vm.mutable_spec()->add_nics();
+  nic->set_name("eth0\x1b[2J");
+  nic->set_mac("02:fe:00:00:00:01");
+  nic->set_bridge("br0\nState:           stopped");
+  nic->add_addresses("192.0.2.7/24");
+  const std::string text = VmDetails(vm);
+  EXPECT_NE(text.find("Network:         eth0?[2J 02:fe:00:00:00:01 bridge br0?State:  "),
+            std::string::npos)
+      << text;
+}
+
 TEST(VmDetails, IsSilentOfSavingWhereNothingWasSavedOrSet) {
   v1::Vm vm;
   vm.set_state(v1::VM_STATE_RUNNING);

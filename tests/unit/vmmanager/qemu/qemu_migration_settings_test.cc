@@ -61,6 +61,17 @@ TEST(MigrationSettingsTest, WorkersTurnOnMultifd) {
   EXPECT_EQ(ParametersFor(options).at("multifd-channels").to_number<int>(), 2);
 }
 
+TEST(MigrationSettingsTest, WhatReceivesAnnouncesNothingByItself) {
+  json::object parameters = IncomingParametersFor({});
+  EXPECT_EQ(parameters.size(), 1u);
+  EXPECT_EQ(parameters.at("announce-rounds").to_number<int>(), 0);
+  schema::MigrationInitializeOptions options;
+  options.compression_settings = schema::MigrationCompressionSettings{3};
+  parameters = IncomingParametersFor(options);
+  EXPECT_EQ(parameters.at("announce-rounds").to_number<int>(), 0);
+  EXPECT_EQ(parameters.at("multifd-channels").to_number<int>(), 3);
+}
+
 TEST(MigrationSettingsTest, NoJobInheritsAnotherOnesParameters) {
   schema::MigrationInitializeOptions options;
   options.compression_settings = schema::MigrationCompressionSettings{7};

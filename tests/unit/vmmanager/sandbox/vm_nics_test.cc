@@ -194,6 +194,31 @@ TEST_F(VmNicsOnAHostTest, AVmThatCannotBePluggedInDoesNotFit) {
   EXPECT_THAT(machine->differences, IsEmpty());
 }
 
+// As a VM that goes back to a checkpoint does.
+TEST_F(VmNicsOnAHostTest, ATapThatTheVmItselfHoldsIsNotInItsWay) {
+  v1::VmSpec spec = SpecWith("br0", "02:fe:00:00:00:01");
+  spec.mutable_nics(0)->set_tap("tap0");
+  auto vm = CreateOf(spec);
+  ASSERT_TRUE(vm.ok()) << vm.status();
+  ASSERT_TRUE(Await((*vm)->Start()).ok());
+  state::v1::VmPayload payload = PayloadOf(spec);
+  const auto fit = [&] { return Await(FitMachine(payload, *host_.inventory, digests_)); };
+  // Nobody but itself has it to spare.
+  auto machine = fit();
+  ASSERT_TRUE(machine.ok()) << machine.status();
+  EXPECT_THAT(machine->differences, ::testing::Not(IsEmpty()));
+  payload.set_vm_id((*vm)->id());
+  machine = fit();
+  ASSERT_TRUE(machine.ok()) << machine.status();
+  EXPECT_THAT(machine->differences, IsEmpty());
+  // Once it does not run it is asked for like any other.
+  ASSERT_TRUE(Await((*vm)->Stop(true, milliseconds(0))).ok());
+  machine = fit();
+  ASSERT_TRUE(machine.ok()) << machine.status();
+  ASSERT_THAT(machine->differences, SizeIs(1));
+  EXPECT_EQ(machine->differences[0].field(), "nic eth0");
+}
+
 TEST_F(VmNicsOnAHostTest, NoMoreCardsAreTriedThanThereMayBe) {
   state::v1::VmPayload payload = PayloadOf(SpecWith("br0", "02:fe:00:00:00:01"));
   auto document = *schema::ComputeSystemFromJson(payload.hcs_document_json());
@@ -229,6 +254,30 @@ TEST_F(VmNicsOnAHostTest, AVmWhoseMacIsTakenDoesNotFit) {
   EXPECT_EQ(rpc::ReasonOf(incoming.status()), "mac_taken");
 }
 
+TEST_F(VmNicsOnAHostTest, CardsThatNobodyMayMakeHereDoNotCome) {
+  const v1::VmSpec spec = *CompleteSpec(SpecWith("br0", "02:fe:00:00:00:01"));
+  const auto document = *schema::ComputeSystemFromJson(PayloadOf(spec).hcs_document_json());
+  VmRow row;
+  row.id = "id";
+  row.name = "web";
+  v1::VmSpec other = spec;
+  other.mutable_nics(0)->set_name("\x1b[2J");
+  EXPECT_TRUE(absl::IsInvalidArgument(
+      host_.inventory->AddIncoming("session-1", row, other, document).status()));
+  other = spec;
+  other.mutable_nics(0)->set_bridge("br1");
+  EXPECT_TRUE(absl::IsInvalidArgument(
+      host_.inventory->AddIncoming("session-1", row, other, document).status()));
+  other = spec;
+  other.mutable_nics(0)->clear_mac();
+  auto unnamed = document;
+  unnamed.virtual_machine.devices.network_adapters = AdaptersOf(other);
+  EXPECT_TRUE(absl::IsInvalidArgument(
+      host_.inventory->AddIncoming("session-1", row, other, unnamed).status()));
+  const auto incoming = host_.inventory->AddIncoming("session-1", row, spec, document);
+  EXPECT_TRUE(incoming.ok()) << incoming.status();
+}
+
 TEST_F(VmNicsOnAHostTest, CardsAreInTheFingerprint) {
   const auto lines = PayloadOf(SpecWith("br0", "02:fe:00:00:00:01")).fingerprint().devices();
   EXPECT_THAT(lines, ::testing::Contains("nic 0 eth0 02-FE-00-00-00-01 bridge br0"));
@@ -240,6 +289,31 @@ TEST_F(VmNicsOnAHostTest, TheAgentIsToldAtBoot) {
   const absl::Status started = Await((*vm)->Start());
   ASSERT_TRUE(started.ok()) << started;
   EXPECT_EQ(guests_.Agent((*vm)->id()).CountReceived(bridge::kModifySettings), 1);
+  // What the guest has made of them since is its own affair.
+  RestartDaemon();
+  EXPECT_EQ(guests_.Agent((*vm)->id()).CountReceived(bridge::kModifySettings), 1);
+}
+
+TEST_F(VmNicsOnAHostTest, TheNextDaemonTellsTheAgentOfAVmThatWasBooting) {
+  auto vm = CreateOf(SpecWith("br0"));
+  ASSERT_TRUE(vm.ok()) << vm.status();
+  const std::string id = (*vm)->id();
+  guests_.boot = false;
+  auto started = Begin((*vm)->Start());
+  Settle();
+  guest::FakeAgent& agent = guests_.Agent(id);
+  agent.refusals[bridge::kModifySettings] = bridge::kHresultFailed;
+  RestartDaemon();
+  EXPECT_FALSE(Finish(started).ok());
+  EXPECT_EQ(agent.CountReceived(bridge::kModifySettings), 1);
+  EXPECT_THAT(EventTypes(), ::testing::Contains("vm.network_failed"));
+  EXPECT_EQ((*host_.inventory->Find("web"))->state(), v1::VM_STATE_RUNNING);
+  agent.refusals.clear();
+  RestartDaemon();
+  EXPECT_EQ(agent.CountReceived(bridge::kModifySettings), 2);
+  EXPECT_EQ(Row(id).desired_state, "running");
+  RestartDaemon();
+  EXPECT_EQ(agent.CountReceived(bridge::kModifySettings), 2);
 }
 
 }  // namespace
