@@ -126,7 +126,10 @@ void FilesystemFreezer::End(const SharedRound& round, absl::Status why) {
   round->why = std::move(why);
   round->deadline.cancel();
   round->settled.Set();
+  // It is not over before all of them are begun, however soon the first are done.
+  ++round->thawing;
   for (auto it = round->frozen.rbegin(); it != round->frozen.rend(); ++it) StartThaw(round, *it);
+  --round->thawing;
   round->CheckThawed();
 }
 

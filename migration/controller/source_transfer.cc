@@ -197,8 +197,8 @@ Task<void> SourceSession::AwaitReason() {
   if (system == nullptr || refused_) co_return;
   const schema::PropertyQuery query;
   auto properties = co_await system->GetProperties(query);
-  const bool lives = properties.ok() && !properties->ending &&
-                     properties->state != schema::SystemState::kStopped;
+  const bool lives =
+      properties.ok() && !properties->ending && properties->state != schema::SystemState::kStopped;
   if (lives) co_return;
   (void)co_await WithDeadline(kEndLimit, "the VM's end", WaitFor(&vm_end_seen_));
 }

@@ -14,7 +14,7 @@ SEE = ("echo 3 > /proc/sys/vm/drop_caches; dd if=" + ROOT
 
 
 @pytest.fixture
-def vm(host):
+def disks(host):
     """One with two disks, of both formats, that runs."""
     make_disks(host, "root")
     host.run(["qemu-img", "create", "-q", "-f", "raw", host.folder / "data.raw", "64M"], check=True)
@@ -41,7 +41,8 @@ def vms(host):
     return sorted(each["name"] for each in host.ctl.vms())
 
 
-def test_a_clone_with_memory_goes_on_beside_the_other(host, vm):
+def test_a_clone_with_memory_goes_on_beside_the_other(host, disks):
+    vm = disks
     shell(host, vm, PUT.format("then", 1))
     shell(host, vm, "echo here > /tmp/note; (while :; do sleep 1; done) >/dev/null 2>&1 &")
     host.ctl.ok("checkpoint", "create", vm, "a", "--live")
@@ -71,7 +72,8 @@ def test_a_clone_with_memory_goes_on_beside_the_other(host, vm):
         host.run(["qemu-img", "check", "-q", host.folder / f"{name}.vm-2.qcow2"], check=True)
 
 
-def test_a_clone_of_disks_alone_boots(host, vm):
+def test_a_clone_of_disks_alone_boots(host, disks):
+    vm = disks
     shell(host, vm, PUT.format("then", 1))
     host.ctl.ok("checkpoint", "create", vm, "a", "--disk-only")
     shell(host, vm, PUT.format("later", 1))
@@ -88,7 +90,8 @@ def test_a_clone_of_disks_alone_boots(host, vm):
     assert shell(host, vm, SEE.format(1)) == "later"
 
 
-def test_a_daemon_that_dies_leaves_the_whole_clone_or_nothing(host, vm):
+def test_a_daemon_that_dies_leaves_the_whole_clone_or_nothing(host, disks):
+    vm = disks
     shell(host, vm, "echo here > /tmp/note")
     host.ctl.ok("checkpoint", "create", vm, "a", "--live")
     before = files(host)
@@ -104,7 +107,8 @@ def test_a_daemon_that_dies_leaves_the_whole_clone_or_nothing(host, vm):
     assert shell(host, vm, "cat /tmp/note") == "here"
 
 
-def test_what_is_not_remembered_can_be_defined(host, vm):
+def test_what_is_not_remembered_can_be_defined(host, disks):
+    vm = disks
     memory = host.folder / "memory.ferry"
     shell(host, vm, PUT.format("then", 1))
     shell(host, vm, "echo then > /tmp/note")
@@ -136,7 +140,8 @@ def test_what_is_not_remembered_can_be_defined(host, vm):
     assert "root.a.qcow2" in files(host)
 
 
-def test_a_daemon_that_dies_forgets_it_or_undoes_it(host, vm):
+def test_a_daemon_that_dies_forgets_it_or_undoes_it(host, disks):
+    vm = disks
     shell(host, vm, "echo here > /tmp/note")
     for point in ("CHECKPOINT.recorded", "CHECKPOINT.overlaid"):
         host.die_at(point, "checkpoint", "create", vm, "a", "--no-metadata", "--disk-only")
@@ -149,7 +154,8 @@ def test_a_daemon_that_dies_forgets_it_or_undoes_it(host, vm):
     assert shell(host, vm, "cat /tmp/note") == "here"
 
 
-def test_files_that_are_there_are_used_and_left(host, vm):
+def test_files_that_are_there_are_used_and_left(host, disks):
+    vm = disks
     shell(host, vm, PUT.format("then", 1))
     disks = ["--diskspec", f"root,file={host.folder}/mine.qcow2", "--diskspec",
              f"data,file={host.folder}/mine-data.qcow2"]

@@ -112,10 +112,9 @@ def test_a_daemon_that_stands_still_keeps_nobody_from_writing_for_ever(host, web
         before = last_write(host)
         wait_for(lambda: last_write(host) > before, "the guest stays frozen", timeout=120)
         host.thaw()
-        assert running.wait() == REFUSED, running.errors()
-    assert "did not stay frozen" in running.errors(), running.errors()
-    assert "without --quiesce" in running.errors()
-    assert names(host) == []
+        # A ferryd that stood still for so long is not waited for.
+        assert running.wait() != 0, running.errors()
+    wait_for(lambda: not names(host), "what was not frozen all the time is kept")
     assert_writes(host)
 
 

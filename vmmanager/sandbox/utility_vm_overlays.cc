@@ -203,9 +203,13 @@ Task<absl::Status> UtilityVm::MergeBack(CheckpointDisk disk) {
     };
     co_return co_await MergeOnline(std::move(system), at, disk.format(), std::move(place));
   }
-  if (DiskFile(disk) != disk.overlay()) co_return absl::OkStatus();
+  const schema::Attachment* attached = AttachmentOf(disk);
+  const bool recorded = DiskFile(disk) == disk.overlay();
+  // Of a container's disk that is written down after the VM's row, and before any VMM is told.
+  const bool documented = attached != nullptr && attached->path == disk.overlay();
+  if (!recorded && !documented) co_return absl::OkStatus();
   // A VMM that still writes to the file below has put nothing into the overlay.
-  const bool untouched = in_vm && now->second == disk.file();
+  const bool untouched = !recorded || (in_vm && now->second == disk.file());
   if (!untouched) CO_RETURN_IF_ERROR(co_await MergeOffline(disk.overlay()));
   co_return co_await PlaceDisk(disk, true);
 }

@@ -154,9 +154,9 @@ absl::StatusOr<ClonePlan> PlanClone(const CheckpointScene& scene, const v1::VmSp
   ASSIGN_OR_RETURN(const CheckpointRecord* const record, FindWhole(scene, request.name()));
   RETURN_IF_ERROR(CheckHasNoShares(spec));
   if (spec.nics_size() > 0) {
-    return NoClone("it has network cards, and two VMs would have their addresses",
-                   "vm_has_networks",
-                   "Copy its disks (qemu-img convert), and make a VM with cards of its own of them.");
+    return NoClone(
+        "it has network cards, and two VMs would have their addresses", "vm_has_networks",
+        "Copy its disks (qemu-img convert), and make a VM with cards of its own of them.");
   }
   ClonePlan plan;
   plan.memory = !record->memory_file().empty() && !request.disk_only();

@@ -146,7 +146,8 @@ class Host:
         """ferryd dies at a failpoint of what this command of ferryctl does; starts another."""
         self.flags = [*self._own_flags(), "--failpoint", point]
         self.restart()
-        self.ctl.run(*command)
+        ended = self.ctl.run(*command)
+        print(f"{point}: {ended}")  # for whoever sees this fail
         assert self.wait_daemon() in (-signal.SIGKILL, 128 + signal.SIGKILL), point
         self.flags = self._own_flags()
         self.start()

@@ -229,7 +229,9 @@ TEST_F(VmNicsOnAHostTest, NoMoreCardsAreTriedThanThereMayBe) {
   ASSERT_TRUE(machine.ok()) << machine.status();
   int about_cards = 0;
   for (const v1::Difference& difference : machine->differences) {
-    if (difference.field() == "nic") EXPECT_EQ(difference.destination(), "at most 6");
+    if (difference.field() == "nic") {
+      EXPECT_EQ(difference.destination(), "at most 6");
+    }
     about_cards += difference.field().rfind("nic", 0) == 0 ? 1 : 0;
   }
   EXPECT_EQ(about_cards, 1);
