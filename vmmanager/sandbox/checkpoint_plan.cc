@@ -304,7 +304,9 @@ absl::Status CheckStillFits(const CheckpointScene& scene, const CheckpointRecord
   size_t matching = 0;
   for (const CheckpointDisk& disk : planned.disks()) {
     const auto now = scene.disks.find(disk.name());
-    if (now != scene.disks.end() && now->second.disk.path == disk.file()) ++matching;
+    const bool same = now != scene.disks.end() && now->second.disk.path == disk.file();
+    // A lower checkpoint may have been deleted since.
+    if (same && BelowOf(scene.records, disk.file()) == disk.below()) ++matching;
   }
   const auto writable =
       static_cast<size_t>(std::count_if(scene.disks.begin(), scene.disks.end(),

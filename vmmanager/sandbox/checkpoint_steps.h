@@ -31,6 +31,8 @@ class ScratchPlaces {
 
 struct CheckpointSteps {
   std::shared_ptr<bool> recorded;  // set to true once its overlays are the VM's to care for
+  // Set to true if that may be written down although it failed: then the overlays have to stay.
+  std::shared_ptr<bool> in_doubt;
   bool memory = false;
   bool live = false;
   bool halt = false;
@@ -55,6 +57,8 @@ struct CheckpointReturn {
     std::string overlay;  // new, and over that
   };
   std::map<std::string, Disk> disks;  // by the disk's name
+  // Set to true if it may be written down although it failed: then the overlays have to stay.
+  std::shared_ptr<bool> in_doubt;
 };
 
 }  // namespace ferry::vm

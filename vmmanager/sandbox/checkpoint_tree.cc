@@ -212,6 +212,23 @@ std::vector<std::string> ChainBelow(const CheckpointRecords& records, const std:
   return chain;
 }
 
+CheckpointRecords WithoutOverlays(const CheckpointRecords& records,
+                                  const std::set<std::string>& files) {
+  CheckpointRecords changed;
+  for (const auto& [name, record] : records) {
+    CheckpointRecord without = record;
+    bool named = false;
+    for (state::v1::CheckpointDisk& disk : *without.mutable_disks()) {
+      if (!files.contains(disk.overlay())) continue;
+      disk.clear_overlay();
+      disk.clear_overlay_kept();
+      named = true;
+    }
+    if (named) changed[name] = std::move(without);
+  }
+  return changed;
+}
+
 absl::StatusOr<CheckpointDeletion> PlanDeletion(const std::string& vm_name,
                                                 const CheckpointRecords& records,
                                                 const std::set<std::string>& vm_files,

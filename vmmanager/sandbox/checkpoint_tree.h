@@ -52,6 +52,11 @@ std::string BelowOf(const CheckpointRecords& records, const std::string& vm_file
 // All checkpoints' files below it, the next one first.
 std::vector<std::string> ChainBelow(const CheckpointRecords& records, const std::string& vm_file);
 
+// The records in which the VM went on in one of these files, without that: the files are left, and
+// others may come to be called so.
+CheckpointRecords WithoutOverlays(const CheckpointRecords& records,
+                                  const std::set<std::string>& files);
+
 // The memory of a checkpoint as a file that its VM is saved in, with its disks over the
 // checkpoint's.
 state::v1::SavedRecord MemoryOf(const std::string& name, const state::v1::CheckpointRecord& record);

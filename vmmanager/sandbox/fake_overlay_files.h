@@ -32,6 +32,10 @@ class FakeOverlayFiles final : public OverlayFiles {
     merged.insert(overlay);
     co_return absl::OkStatus();
   }
+  Task<absl::Status> CheckIsThere(std::string file) override {
+    if (missing.contains(file)) co_return absl::NotFoundError("cannot look at " + file);
+    co_return absl::OkStatus();
+  }
   Task<absl::Status> PutOver(std::string overlay, std::string below, std::string) override {
     if (!fails.ok()) co_return fails;
     files[overlay] = below;
@@ -87,6 +91,7 @@ class FakeOverlayFiles final : public OverlayFiles {
   }
 
   std::map<std::string, std::string> files;  // and what each is over
+  std::set<std::string> missing;             // that CheckIsThere() does not find
   std::set<std::string> merged;
   std::set<std::string> checked;
   absl::Status lies_elsewhere;  // what is said of those

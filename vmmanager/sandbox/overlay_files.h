@@ -57,6 +57,8 @@ class OverlayFiles {
   // use afterwards. NOT_FOUND if it is not there, be it because its storage is not: nobody removes
   // one before it is written down that it was merged.
   virtual Task<absl::Status> Merge(std::string overlay) = 0;
+  // An error if the file is not there, or nobody can look at it.
+  virtual Task<absl::Status> CheckIsThere(std::string file) = 0;
   // The overlay goes on over another file, which has the same content as the former one.
   virtual Task<absl::Status> PutOver(std::string overlay, std::string below,
                                      std::string format) = 0;

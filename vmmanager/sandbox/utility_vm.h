@@ -435,10 +435,14 @@ class UtilityVm : public std::enable_shared_from_this<UtilityVm> {
   Task<void> RunAfterCheckpoint(std::shared_ptr<CheckpointBeingTaken> taking, bool taken);
   Task<void> LeaveCheckpoint(std::shared_ptr<CheckpointBeingTaken> taking, bool taken);
   Task<absl::Status> NoteWholeCheckpoint(std::string name, state::v1::CheckpointRecord record);
-  // It was taken, and its files are the VM's and its user's.
-  Task<absl::Status> ForgetTakenCheckpoint(std::string name);
+  // Its record alone; whose its files are then is its caller's affair.
+  Task<absl::Status> ForgetCheckpoint(std::string name);
   Task<absl::Status> UndoCheckpoint(std::string name);
   Task<absl::Status> MergeBackAll(state::v1::CheckpointRecord record);
+  // Whether it is the disk of a container that is not there any more.
+  bool IsGone(const state::v1::CheckpointDisk& disk) const;
+  // FAILED_PRECONDITION "overlay_missing".
+  Task<absl::Status> CheckAllThere(CheckpointDeletion plan);
   Task<absl::Status> DeleteNow(std::string name);
   // Of what lies below what its disk goes on in, or beside that.
   Task<absl::Status> MergeBelow(OverlayMerge merge);

@@ -215,6 +215,9 @@ Task<absl::Status> UtilityVm::GoOnInOverlays(std::shared_ptr<CheckpointBeingTake
   if (!stored.ok()) {
     for (const CheckpointDisk& disk : record.disks()) SetDiskFile(disk, disk.file(), disk.format());
     row_.document_json = schema::ToJson(document_);
+    // It may be written down all the same.
+    const absl::Status forgotten = co_await ForgetCheckpoint(taking->name);
+    if (taking->steps.in_doubt) *taking->steps.in_doubt = !forgotten.ok();
     co_return stored;
   }
   if (taking->steps.recorded) *taking->steps.recorded = true;
@@ -303,7 +306,7 @@ Task<absl::Status> UtilityVm::EndCheckpoint(std::shared_ptr<CheckpointBeingTaken
   if (taken.ok() && steps.memory) taken = co_await steps.seal(&taking->record);
   if (taken.ok()) Reached("CHECKPOINT.sealed");
   if (taken.ok() && steps.forgotten) {
-    taken = co_await ForgetTakenCheckpoint(taking->name);
+    taken = co_await ForgetCheckpoint(taking->name);
   } else if (taken.ok()) {
     taken = co_await NoteWholeCheckpoint(taking->name, taking->record);
   }
@@ -386,7 +389,7 @@ Task<absl::Status> UtilityVm::NoteWholeCheckpoint(std::string name, CheckpointRe
   co_return co_await PutCheckpoints(std::move(changed));
 }
 
-Task<absl::Status> UtilityVm::ForgetTakenCheckpoint(std::string name) {
+Task<absl::Status> UtilityVm::ForgetCheckpoint(std::string name) {
   std::optional<VmRow> row = Row();
   std::vector<CheckpointRow> none;
   std::string forgotten = name;
@@ -415,13 +418,7 @@ Task<absl::Status> UtilityVm::UndoCheckpoint(std::string name) {
   if (!merged.ok() && had_vmm && co_await HasEnded(merged)) merged = co_await MergeBackAll(record);
   if (!merged.ok()) co_await GoOnAfterMerge();
   CO_RETURN_IF_ERROR(merged);
-  std::optional<VmRow> row = Row();
-  std::vector<CheckpointRow> others;
-  std::string forgotten = name;
-  CO_RETURN_IF_ERROR(co_await deps_.store.DeleteCheckpoint(row_.id, std::move(forgotten),
-                                                           std::move(others), std::move(row)));
-  checkpoints_.erase(name);
-  Pulse();
+  CO_RETURN_IF_ERROR(co_await ForgetCheckpoint(name));
   std::set<std::string> files;
   for (const CheckpointDisk& disk : record.disks()) {
     if (!disk.overlay_kept()) files.insert(disk.overlay());

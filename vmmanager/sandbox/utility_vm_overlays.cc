@@ -206,7 +206,8 @@ Task<absl::Status> UtilityVm::MergeBack(CheckpointDisk disk) {
   const schema::Attachment* attached = AttachmentOf(disk);
   const bool recorded = DiskFile(disk) == disk.overlay();
   // Of a container's disk that is written down after the VM's row, and before any VMM is told.
-  const bool documented = attached != nullptr && attached->path == disk.overlay();
+  const bool documented =
+      !disk.container_id().empty() && attached != nullptr && attached->path == disk.overlay();
   if (!recorded && !documented) co_return absl::OkStatus();
   // A VMM that still writes to the file below has put nothing into the overlay.
   const bool untouched = !recorded || (in_vm && now->second == disk.file());
@@ -228,7 +229,9 @@ Task<absl::StatusOr<CheckpointRecord>> UtilityVm::DeleteCheckpoint(std::string n
     CO_RETURN_IF_ERROR(co_await UndoCheckpoint(name));
     co_return record;
   }
-  CO_RETURN_IF_ERROR(PlanDeletion(row_.name, checkpoints_, FilesInUse(), name).status());
+  auto plan = PlanDeletion(row_.name, checkpoints_, FilesInUse(), name);
+  CO_RETURN_IF_ERROR(plan.status());
+  if (whole) CO_RETURN_IF_ERROR(co_await CheckAllThere(*std::move(plan)));
   CheckpointRecord merging = record;
   merging.set_stage(state::v1::CHECKPOINT_STAGE_MERGING);
   CheckpointRecords changed = {{name, std::move(merging)}};
@@ -246,6 +249,30 @@ Task<absl::StatusOr<CheckpointRecord>> UtilityVm::DeleteCheckpoint(std::string n
       "checkpoint_not_deleted",
       absl::StrCat("Mend that, and delete it again: ferryctl checkpoint delete ", row_.name, " ",
                    name));
+}
+
+bool UtilityVm::IsGone(const CheckpointDisk& disk) const {
+  return !disk.container_id().empty() &&
+         (deps_.scratch == nullptr || deps_.scratch->FileOf(disk.container_id()).empty());
+}
+
+// What is begun with a file missing would never come to its end.
+Task<absl::Status> UtilityVm::CheckAllThere(CheckpointDeletion plan) {
+  for (const OverlayMerge& merge : plan.merges) {
+    if (IsGone(merge.disk)) continue;
+    std::vector<std::string> needed = {merge.overlay, merge.disk.file()};
+    needed.insert(needed.end(), merge.above.begin(), merge.above.end());
+    for (const std::string& file : needed) {
+      const absl::Status there = co_await deps_.overlays->CheckIsThere(file);
+      if (there.ok()) continue;
+      co_return rpc::ErrorWithReason(
+          absl::StatusCode::kFailedPrecondition,
+          absl::StrCat("disk ", merge.disk.name(), " of VM ", row_.name,
+                       " cannot be merged, and nothing was changed: ", there.message()),
+          "overlay_missing", "Bring the file back, or make it readable for ferryd, and try again.");
+    }
+  }
+  co_return absl::OkStatus();
 }
 
 Task<absl::Status> UtilityVm::DeleteNow(std::string name) {
@@ -313,14 +340,10 @@ Task<absl::Status> UtilityVm::MergeAll(std::string name) {
     if (!disk.overlay_kept()) files.insert(disk.overlay());
     if (disk.file_is_overlay()) files.insert(disk.file());
   }
-  const auto is_gone = [this](const CheckpointDisk& disk) {
-    return !disk.container_id().empty() &&
-           (deps_.scratch == nullptr || deps_.scratch->FileOf(disk.container_id()).empty());
-  };
   for (const OverlayMerge& merge : plan.merges) {
     files.insert(merge.overlay);
     // What a container wrote that is not there any more is nobody's.
-    if (is_gone(merge.disk)) continue;
+    if (IsGone(merge.disk)) continue;
     if (merge.is_vms) {
       CheckpointDisk disk = merge.disk;
       disk.set_overlay(merge.overlay);
@@ -334,7 +357,7 @@ Task<absl::Status> UtilityVm::MergeAll(std::string name) {
   std::vector<CheckpointRow> others;
   for (auto& [other, record] : changed) {
     for (CheckpointDisk& disk : *record.mutable_disks()) {
-      if (disk.taken_as().empty() || is_gone(disk)) continue;
+      if (disk.taken_as().empty() || IsGone(disk)) continue;
       std::string file = disk.file();
       CO_ASSIGN_OR_RETURN(*disk.mutable_generation(),
                           co_await ReadGeneration(std::move(file), &deps_.reads));
@@ -437,10 +460,12 @@ Task<absl::StatusOr<CheckpointRecord>> UtilityVm::GoBackToCheckpoint(std::string
   Reached("CHECKPOINT.ended");
   const v1::VmSpec spec = spec_;
   const schema::ComputeSystem document = document_;
+  std::set<std::string> left;
   std::set<std::string> former;
   for (CheckpointDisk& disk : *record.mutable_disks()) {
-    // Files that a VM was made with are nobody's to remove.
     const std::string file = DiskFile(disk);
+    if (!file.empty()) left.insert(file);
+    // Files that a VM was made with are nobody's to remove.
     const bool is_ours =
         !BelowOf(checkpoints_, file).empty() && !IsUsersOverlay(checkpoints_, file);
     if (is_ours) former.insert(file);
@@ -451,20 +476,25 @@ Task<absl::StatusOr<CheckpointRecord>> UtilityVm::GoBackToCheckpoint(std::string
   ForgetSaved();
   if (memory) saved_ = MemoryOf(name, record);
   row_.desired_state = "stopped";
-  CheckpointRecords changed;
+  CheckpointRecords changed = WithoutOverlays(checkpoints_, left);
   const std::string before = CurrentCheckpoint(checkpoints_);
   if (!before.empty() && before != name) {
-    changed[before] = checkpoints_[before];
+    changed.try_emplace(before, checkpoints_[before]);
     changed[before].set_current(false);
   }
   record.set_current(true);
   changed[name] = record;
+  CheckpointRecords unchanged;
+  for (const auto& [each, its] : changed) unchanged[each] = checkpoints_[each];
   const absl::Status stored = co_await PutCheckpoints(std::move(changed));
   if (!stored.ok()) {
     spec_ = spec;
     document_ = document;
     saved_ = saved;
     if (memory) TellEnded();
+    // It may be written down all the same, and would be what a restart goes by.
+    const absl::Status as_before = co_await PutCheckpoints(std::move(unchanged));
+    if (how.in_doubt) *how.in_doubt = !as_before.ok();
     co_return stored;
   }
   SetPhase(Phase::kStopped, absl::StrCat("it went back to checkpoint ", name));

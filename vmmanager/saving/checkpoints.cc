@@ -31,6 +31,15 @@ absl::Status ScratchIsForgotten(const CheckpointDisk& disk) {
                    ",snapshot=no (with --disk-only)"));
 }
 
+// What the VM goes on in, of a container's disk, may be written down here before it is there.
+std::set<std::string> OverlaysOf(const CheckpointRecords& records) {
+  std::set<std::string> overlays;
+  for (const auto& [name, record] : records) {
+    for (const CheckpointDisk& disk : record.disks()) overlays.insert(disk.overlay());
+  }
+  return overlays;
+}
+
 bool RanThen(const std::string& state) { return state != "stopped"; }
 
 }  // namespace
@@ -133,18 +142,18 @@ Task<absl::Status> Checkpoints::Take(Vm vm, v1::CreateCheckpointRequest request,
   CO_RETURN_IF_ERROR(taken);
   const auto discard = steps.discard;
   const auto recorded = std::make_shared<bool>(false);
+  const auto in_doubt = std::make_shared<bool>(false);
   steps.recorded = recorded;
+  steps.in_doubt = in_doubt;
   std::string name = request.name();
   taken = co_await vm->TakeCheckpoint(std::move(name), *record, std::move(steps));
   // What was refused before it was begun has left its files. Once it is recorded it may be whole
   // whatever failed after that, and its files belong to the record.
   const bool discarded = rpc::ReasonOf(taken) == "checkpoint_not_taken";
   const bool leaves_files = !taken.ok() && !*recorded;
-  if (leaves_files) {
-    co_await drafts_.Remove(*record, *note);
-  } else {
-    co_await drafts_.Forget(*note);
-  }
+  // What nobody can tell is decided by what the next start finds to be written down.
+  if (leaves_files && !*in_doubt) co_await drafts_.Remove(*record, *note);
+  if (!leaves_files) co_await drafts_.Forget(*note);
   if (leaves_files && memory && !discarded) taken = co_await discard(std::move(taken));
   if (taken.ok()) job->SetResult(absl::StrCat("took ", request.name()));
   co_return taken;
@@ -244,11 +253,11 @@ Task<absl::Status> Checkpoints::GoBack(Vm vm, v1::RevertToCheckpointRequest requ
     }
   }
   std::string to = name;
+  const auto in_doubt = std::make_shared<bool>(false);
+  how.in_doubt = in_doubt;
   const auto back = co_await vm->GoBackToCheckpoint(std::move(to), std::move(how));
-  if (!back.ok()) {
-    co_await drafts_.Remove(*record, note);
-    co_return back.status();
-  }
+  if (!back.ok() && !*in_doubt) co_await drafts_.Remove(*record, note);
+  CO_RETURN_IF_ERROR(back.status());
   co_await drafts_.Forget(note);
   const bool as_then = request.then() == v1::RevertToCheckpointRequest::THEN_UNSPECIFIED;
   const bool runs = request.then() == v1::RevertToCheckpointRequest::THEN_RUNNING ||
@@ -325,6 +334,7 @@ Task<void> Checkpoints::Sweep() {
     const std::string folder = files_.FolderOf(vm->id());
     used.merge(vm->FilesInUse());
     used.merge(FilesOf(vm->checkpoints()));
+    used.merge(OverlaysOf(vm->checkpoints()));
     bool readable = true;
     for (const auto& [name, record] : vm->checkpoints()) {
       readable = readable && record.stage() != state::v1::CHECKPOINT_STAGE_UNSPECIFIED;

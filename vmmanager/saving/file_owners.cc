@@ -67,7 +67,12 @@ absl::Status CannotTell(const std::string& file, const OwnedFile& by, const absl
 }  // namespace
 
 Task<absl::Status> ReadDiskChain(OverlayFiles* overlays, std::shared_ptr<Chain> chain) {
-  while (chain->size() < kMostFiles && chain->back().format == "qcow2") {
+  while (chain->back().format == "qcow2") {
+    // What lies further down must not be overlooked.
+    if (chain->size() >= kMostFiles) {
+      co_return absl::FailedPreconditionError(
+          absl::StrCat(chain->front().file, " lies over more than ", kMostFiles, " files"));
+    }
     std::string each = chain->back().file;
     const auto image = co_await overlays->Examine(std::move(each), "qcow2");
     if (!image.ok()) {
@@ -113,9 +118,13 @@ Task<absl::Status> CheckIsNobodys(const VmInventory* vms, std::string file, Disk
   for (const OwnedFile& top : owned) {
     if (read.contains(top.file)) continue;
     auto chain = std::make_shared<Chain>(Chain{{top.file, top.format}});
-    const absl::Status whole = co_await ReadDiskChain(vms->deps().overlays, chain);
+    absl::Status whole = co_await ReadDiskChain(vms->deps().overlays, chain);
     // Where the format is not said it may be an overlay all the same.
-    while (whole.ok() && chain->back().format.empty() && chain->size() < kMostFiles) {
+    while (whole.ok() && chain->back().format.empty()) {
+      if (chain->size() >= kMostFiles) {
+        whole = absl::FailedPreconditionError("it lies over too many files");
+        break;
+      }
       chain->back().format = "qcow2";
       const absl::Status more = co_await ReadDiskChain(vms->deps().overlays, chain);
       if (!more.ok()) break;

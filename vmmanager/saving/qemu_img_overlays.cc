@@ -80,13 +80,12 @@ absl::StatusOr<std::string> FindFreeName(const std::string& wanted) {
 }
 
 // The file that a qcow2 file says is below it; docs/interop/qcow2.txt of QEMU.
-absl::StatusOr<std::string> BelowOf(const std::string& file) {
+absl::StatusOr<std::string> BelowInHead(int fd, const std::string& file) {
   constexpr size_t kOffsetAt = 8;
   constexpr size_t kSizeAt = 16;
   constexpr uint64_t kMaxName = 1023;
-  const UniqueFd fd(::open(file.c_str(), O_RDONLY | O_CLOEXEC | O_NOFOLLOW | O_NONBLOCK));
   std::array<unsigned char, kSizeAt + sizeof(uint32_t)> head{};
-  const ssize_t got = fd.valid() ? ::pread(fd.get(), head.data(), head.size(), 0) : -1;
+  const ssize_t got = ::pread(fd, head.data(), head.size(), 0);
   if (got < 0) return absl::ErrnoToStatus(errno, absl::StrCat("cannot read ", file));
   uint64_t offset = 0;
   uint64_t size = 0;
@@ -94,7 +93,7 @@ absl::StatusOr<std::string> BelowOf(const std::string& file) {
   for (size_t i = kSizeAt; i < head.size(); ++i) size = size << 8 | head[i];
   if (got < static_cast<ssize_t>(head.size()) || size > kMaxName) return std::string();
   std::string below(size, '\0');
-  const ssize_t read = ::pread(fd.get(), below.data(), size, static_cast<off_t>(offset));
+  const ssize_t read = ::pread(fd, below.data(), size, static_cast<off_t>(offset));
   return read == static_cast<ssize_t>(size) ? below : std::string();
 }
 
@@ -109,7 +108,9 @@ absl::Status RemoveIfDraft(const OverlayWish& wish) {
   // A copy is over nothing, as other people's files are.
   bool is_ours = wish.inode == 0 ? is_begun : IsReserved(found, wish.inode);
   if (!is_ours && !wish.below.empty()) {
-    ASSIGN_OR_RETURN(const std::string below, BelowOf(wish.file));
+    const UniqueFd fd(::open(wish.file.c_str(), O_RDONLY | O_CLOEXEC | O_NOFOLLOW | O_NONBLOCK));
+    if (!fd.valid()) return absl::ErrnoToStatus(errno, absl::StrCat("cannot read ", wish.file));
+    ASSIGN_OR_RETURN(const std::string below, BelowInHead(fd.get(), wish.file));
     is_ours = below == wish.below;
   }
   return is_ours ? RemoveDurably(wish.file) : absl::OkStatus();
@@ -218,9 +219,13 @@ Task<absl::Status> QemuImgOverlays::Make(OverlayWish wish) {
   co_return made;
 }
 
+Task<absl::Status> QemuImgOverlays::CheckIsThere(std::string file) {
+  FileWork look = [file] { return IsThere(file); };
+  co_return co_await files_.Run(kOverlayLimit, "looking at a disk", std::move(look));
+}
+
 Task<absl::Status> QemuImgOverlays::Merge(std::string overlay) {
-  FileWork look = [overlay] { return IsThere(overlay); };
-  CO_RETURN_IF_ERROR(co_await files_.Run(kOverlayLimit, "merging a disk", std::move(look)));
+  CO_RETURN_IF_ERROR(co_await CheckIsThere(overlay));
   std::vector<std::string> commit = {"commit", "-q", "-d", "-f", "qcow2", "--", overlay};
   co_return co_await Run(std::move(commit));
 }
@@ -234,10 +239,11 @@ Task<absl::Status> QemuImgOverlays::PutOver(std::string overlay, std::string bel
 
 Task<absl::Status> QemuImgOverlays::CheckLiesOver(std::string overlay, std::string below) {
   FileWork look = [overlay, below]() -> absl::Status {
-    const UniqueFd file(::open(overlay.c_str(), O_RDONLY | O_CLOEXEC | O_NOFOLLOW | O_NONBLOCK));
+    // As a VMM opens it, also by a link.
+    const UniqueFd file(::open(overlay.c_str(), O_RDONLY | O_CLOEXEC | O_NONBLOCK));
     if (!file.valid()) return absl::ErrnoToStatus(errno, absl::StrCat("cannot open ", overlay));
     RETURN_IF_ERROR(Sync(file.get(), overlay));
-    ASSIGN_OR_RETURN(const std::string now, BelowOf(overlay));
+    ASSIGN_OR_RETURN(const std::string now, BelowInHead(file.get(), overlay));
     if (now == below) return absl::OkStatus();
     return absl::AbortedError(
         absl::StrCat(overlay, " still says that it lies over ", now, ", not over ", below));
@@ -340,8 +346,7 @@ Task<absl::Status> QemuImgOverlays::Copy(DiskCopy copy) {
 }
 
 Task<absl::StatusOr<DiskImage>> QemuImgOverlays::Examine(std::string file, std::string format) {
-  FileWork look = [file] { return IsThere(file); };
-  CO_RETURN_IF_ERROR(co_await files_.Run(kOverlayLimit, "looking at a disk", std::move(look)));
+  CO_RETURN_IF_ERROR(co_await CheckIsThere(file));
   // A VMM may have it.
   ToolCommand info = CommandOf({"info", "-U", "--output=json", "-f", format, "--", file});
   info.deadline = kOverlayLimit;

@@ -140,6 +140,7 @@ Task<absl::Status> FakeStore::DeleteCheckpoint(std::string vm_id, std::string na
                                                std::vector<CheckpointRow> others,
                                                std::optional<VmRow> vm) {
   CO_RETURN_IF_ERROR(TakeFailure());
+  if (before_delete_checkpoint) CO_RETURN_IF_ERROR(co_await before_delete_checkpoint());
   checkpoints_.erase({vm_id, name});
   KeepCheckpoints(std::move(others), std::move(vm));
   co_return absl::OkStatus();

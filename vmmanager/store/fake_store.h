@@ -23,6 +23,8 @@ class FakeStore final : public Store {
   std::function<Task<absl::Status>()> before_put_checkpoints;
   // Runs when they are, and nobody knows it yet.
   std::function<Task<absl::Status>()> after_put_checkpoints;
+  // Runs before a checkpoint's row is deleted: to fail.
+  std::function<Task<absl::Status>()> before_delete_checkpoint;
   // Runs before a VM's row is deleted: to fail.
   std::function<absl::Status(const std::string& id)> before_delete_vm;
   std::vector<JournalRecord>& journal() { return journal_; }

@@ -71,6 +71,39 @@ TEST_F(CheckpointLowerTest, WhatIsNotWrittenInTheFileAboveIsNotRemoved) {
   EXPECT_THAT(host_.overlays.checked, ElementsAre(File("data.b.qcow2"), File("root.b.qcow2")));
 }
 
+// It would be remembered as lying over a file that is gone.
+TEST_F(CheckpointLowerTest, OneThatWasPlannedBeforeALowerOneWentIsNotTaken) {
+  auto vm = BootWithDisks();
+  ASSERT_TRUE(Take("a").ok());
+  ASSERT_TRUE(Take("b").ok());
+  AsyncEvent goes_on(io_.get_executor());
+  host_.overlays.before_make = [&]() -> Task<void> { co_await goes_on.Wait(); };
+  auto taking = Begin(checkpoints_->Create(Request("c")));
+  Settle();
+  ASSERT_TRUE(Delete("a").ok());
+  goes_on.Set();
+  EXPECT_EQ(rpc::ReasonOf(Finish(taking).status()), "disks_changed");
+  host_.overlays.before_make = nullptr;
+  EXPECT_EQ(DiskOf(*vm, 0), File("root.b.qcow2"));
+  const auto again = Take("c");
+  ASSERT_TRUE(again.ok()) << again.status();
+  EXPECT_EQ(vm->checkpoints().at("c").disks(1).below(), File("root.qcow2"));
+}
+
+TEST_F(CheckpointLowerTest, WhatIsMissingIsSeenBeforeAnythingIsMerged) {
+  auto vm = BootWithDisks();
+  ASSERT_TRUE(Take("a").ok());
+  ASSERT_TRUE(Take("b").ok());
+  for (const char* file : {"root.a.qcow2", "data.qcow2", "root.b.qcow2"}) {
+    host_.overlays.missing = {File(file)};
+    EXPECT_EQ(rpc::ReasonOf(Delete("a")), "overlay_missing") << file;
+    EXPECT_EQ(vm->checkpoints().at("a").stage(), state::v1::CHECKPOINT_STAGE_WHOLE) << file;
+    EXPECT_EQ(Below("data.b.qcow2"), File("data.a.qcow2")) << file;
+  }
+  host_.overlays.missing.clear();
+  ASSERT_TRUE(Delete("a").ok());
+}
+
 TEST_F(CheckpointLowerTest, AVmThatEndsMeanwhileIsMergedWithoutItsVmm) {
   auto vm = BootWithDisks();
   ASSERT_TRUE(Take("a").ok());

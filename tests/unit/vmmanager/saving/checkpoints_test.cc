@@ -254,6 +254,67 @@ TEST_F(CheckpointsTest, WhatCannotBeWrittenDownIsForgotten) {
   EXPECT_THAT(Row(vm->id()).document_json, Not(HasSubstr("root.t.qcow2")));
 }
 
+// What a store did although it said that it failed.
+TEST_F(CheckpointsTest, WhatMayBeWrittenDownAllTheSameIsTakenBack) {
+  auto vm = BootWithDisks();
+  host_.store.after_put_checkpoints = []() -> Task<absl::Status> {
+    co_return absl::DeadlineExceededError("the disk is slow");
+  };
+  EXPECT_TRUE(absl::IsDeadlineExceeded(Take("t").status()));
+  EXPECT_THAT(*Await(host_.store.ListCheckpoints()), IsEmpty());
+  EXPECT_THAT(Row(vm->id()).spec_json, HasSubstr("root.qcow2"));
+  EXPECT_THAT(host_.overlays.files, IsEmpty());
+}
+
+TEST_F(CheckpointsTest, FilesThatMayBeWrittenDownStay) {
+  auto vm = BootWithDisks();
+  host_.store.after_put_checkpoints = []() -> Task<absl::Status> {
+    co_return absl::DeadlineExceededError("the disk is slow");
+  };
+  host_.store.before_delete_checkpoint = []() -> Task<absl::Status> {
+    co_return absl::DeadlineExceededError("the disk is slow");
+  };
+  EXPECT_TRUE(absl::IsDeadlineExceeded(Take("t").status()));
+  EXPECT_THAT(host_.overlays.files, SizeIs(2));
+  host_.store.after_put_checkpoints = nullptr;
+  host_.store.before_delete_checkpoint = nullptr;
+  // The next daemon reads that it was begun.
+  Restart();
+  EXPECT_THAT(Names(), IsEmpty());
+  EXPECT_EQ(DiskOf(*Found(), 0), File("root.qcow2"));
+  EXPECT_THAT(host_.overlays.files, IsEmpty());
+  EXPECT_TRUE(host_.System(*Found())->Step());
+}
+
+TEST_F(CheckpointsTest, AReturnThatMayBeWrittenDownAllTheSameKeepsItsFiles) {
+  auto vm = BootWithDisks();
+  ASSERT_TRUE(Take("a").ok());
+  host_.store.after_put_checkpoints = []() -> Task<absl::Status> {
+    co_return absl::DeadlineExceededError("the disk is slow");
+  };
+  EXPECT_TRUE(absl::IsDeadlineExceeded(Revert("a").status()));
+  EXPECT_THAT(host_.overlays.files, SizeIs(4));
+  host_.store.after_put_checkpoints = nullptr;
+  Restart();
+  EXPECT_THAT(host_.overlays.files, Contains(testing::Key(DiskOf(*Found(), 0))));
+  EXPECT_THAT(host_.overlays.files, Contains(testing::Key(DiskOf(*Found(), 1))));
+}
+
+// Another file may come to be called as that one was.
+TEST_F(CheckpointsTest, WhereTheVmOnceWentOnIsForgotten) {
+  auto vm = BootWithDisks();
+  ASSERT_TRUE(Take("a").ok());
+  ASSERT_TRUE(Take("b").ok());
+  ASSERT_EQ(DiskOf(*vm, 0), File("root.b.qcow2"));
+  ASSERT_TRUE(Revert("a").ok());
+  EXPECT_EQ(BelowOf(vm->checkpoints(), File("root.b.qcow2")), "");
+  EXPECT_EQ(BelowOf(vm->checkpoints(), DiskOf(*vm, 0)), File("root.qcow2"));
+  EXPECT_FALSE(vm->checkpoints().at("b").current());
+  Restart();
+  EXPECT_EQ(BelowOf(Found()->checkpoints(), File("root.b.qcow2")), "");
+  EXPECT_TRUE(Revert("b").ok());
+}
+
 TEST_F(CheckpointsTest, WhatCannotBeGoneBackToLeavesTheVmAlone) {
   auto vm = BootWithDisks();
   const auto taken = Take("a");
