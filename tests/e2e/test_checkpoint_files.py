@@ -3,25 +3,16 @@ import json
 
 import pytest
 
-from harness.records import disk_options, make_disks, shell
+from harness.records import put, see, shell, start_with_two_disks
 from harness.saving import REFUSED, USAGE, host  # noqa: F401
 from harness.waiting import wait_for
 
-ROOT = "/dev/$(ls /sys/bus/scsi/devices/0:0:0:0/block)"
-PUT = "echo {0} | dd of=" + ROOT + " bs=4096 seek={1} conv=notrunc,fsync 2>/dev/null"
-SEE = ("echo 3 > /proc/sys/vm/drop_caches; dd if=" + ROOT
-       + " bs=4096 skip={0} count=1 2>/dev/null | tr -d '\\0'")
 
 
 @pytest.fixture
 def disks(host):
     """One with two disks, of both formats, that runs."""
-    make_disks(host, "root")
-    host.run(["qemu-img", "create", "-q", "-f", "raw", host.folder / "data.raw", "64M"], check=True)
-    host.ctl.create("vm", "256M", 1, *disk_options(host, "root"), "--disk",
-                    f"name=data,file={host.folder}/data.raw,format=raw")
-    host.ctl.start("vm")
-    return "vm"
+    return start_with_two_disks(host, "64M")
 
 
 def names(host, vm):
@@ -43,10 +34,10 @@ def vms(host):
 
 def test_a_clone_with_memory_goes_on_beside_the_other(host, disks):
     vm = disks
-    shell(host, vm, PUT.format("then", 1))
+    put(host, vm, "then", 1)
     shell(host, vm, "echo here > /tmp/note; (while :; do sleep 1; done) >/dev/null 2>&1 &")
     host.ctl.ok("checkpoint", "create", vm, "a", "--live")
-    shell(host, vm, PUT.format("later", 1))
+    put(host, vm, "later", 1)
     shell(host, vm, "echo later > /tmp/note")
     made = host.ctl.ok("checkpoint", "restore-as", vm, "a", "vm-2")
     assert "its start goes on from there" in made
@@ -55,15 +46,15 @@ def test_a_clone_with_memory_goes_on_beside_the_other(host, disks):
                            "root.vm-2.qcow2"]
     host.ctl.ok("start", "vm-2")
     assert shell(host, "vm-2", "cat /tmp/note") == "here"
-    assert shell(host, "vm-2", SEE.format(1)) == "then"
+    assert see(host, "vm-2", 1) == "then"
     assert shell(host, vm, "cat /tmp/note") == "later"
-    assert shell(host, vm, SEE.format(1)) == "later"
+    assert see(host, vm, 1) == "later"
     assert host.ctl.vm(vm)["id"] != host.ctl.vm("vm-2")["id"]
     # Each is its own from here on.
-    shell(host, "vm-2", PUT.format("two", 1))
-    assert shell(host, vm, SEE.format(1)) == "later"
+    put(host, "vm-2", "two", 1)
+    assert see(host, vm, 1) == "later"
     host.ctl.ok("checkpoint", "delete", vm, "a")
-    assert shell(host, "vm-2", SEE.format(1)) == "two"
+    assert see(host, "vm-2", 1) == "two"
     host.restart()
     for name, word in ((vm, "later"), ("vm-2", "here")):
         assert shell(host, name, "cat /tmp/note") == word
@@ -74,9 +65,9 @@ def test_a_clone_with_memory_goes_on_beside_the_other(host, disks):
 
 def test_a_clone_of_disks_alone_boots(host, disks):
     vm = disks
-    shell(host, vm, PUT.format("then", 1))
+    put(host, vm, "then", 1)
     host.ctl.ok("checkpoint", "create", vm, "a", "--disk-only")
-    shell(host, vm, PUT.format("later", 1))
+    put(host, vm, "later", 1)
     copy = host.folder / "elsewhere.qcow2"
     host.ctl.ok("checkpoint", "restore-as", vm, "a", "vm-2", "--diskspec", f"root,file={copy}")
     assert host.ctl.state("vm-2") == "stopped"
@@ -86,8 +77,8 @@ def test_a_clone_of_disks_alone_boots(host, disks):
                         f"root,file={copy}")
     assert over.returncode not in (0, USAGE) and vms(host) == ["vm", "vm-2"], over
     host.ctl.start("vm-2")
-    assert shell(host, "vm-2", SEE.format(1)) == "then"
-    assert shell(host, vm, SEE.format(1)) == "later"
+    assert see(host, "vm-2", 1) == "then"
+    assert see(host, vm, 1) == "later"
 
 
 def test_a_daemon_that_dies_leaves_the_whole_clone_or_nothing(host, disks):
@@ -110,17 +101,17 @@ def test_a_daemon_that_dies_leaves_the_whole_clone_or_nothing(host, disks):
 def test_what_is_not_remembered_can_be_defined(host, disks):
     vm = disks
     memory = host.folder / "memory.ferry"
-    shell(host, vm, PUT.format("then", 1))
+    put(host, vm, "then", 1)
     shell(host, vm, "echo then > /tmp/note")
     lost = host.ctl.run("checkpoint", "create", vm, "a", "--no-metadata")
     assert lost.returncode == USAGE, lost
     host.ctl.ok("checkpoint", "create", vm, "a", "--no-metadata", "--memspec", memory)
     assert names(host, vm) == []
     assert files(host) == ["data.a.qcow2", "root.a.qcow2", "root.qcow2"]
-    shell(host, vm, PUT.format("later", 1))
+    put(host, vm, "later", 1)
     shell(host, vm, "echo later > /tmp/note")
     host.restart()
-    assert shell(host, vm, SEE.format(1)) == "later"
+    assert see(host, vm, 1) == "later"
     assert files(host) == ["data.a.qcow2", "root.a.qcow2", "root.qcow2"]
     disks = ["--diskspec", f"root,file={host.folder}/root.qcow2"]
     half = host.ctl.run("checkpoint", "define", vm, "b", *disks, "--memory-file", memory)
@@ -135,7 +126,7 @@ def test_what_is_not_remembered_can_be_defined(host, disks):
     assert seen["description"] == "found again" and seen["current"] and seen["whole"]
     host.ctl.ok("checkpoint", "revert", vm, "b")
     assert shell(host, vm, "cat /tmp/note") == "then"
-    assert shell(host, vm, SEE.format(1)) == "then"
+    assert see(host, vm, 1) == "then"
     # What the VM wrote until then was its user's to remove.
     assert "root.a.qcow2" in files(host)
 
@@ -156,7 +147,7 @@ def test_a_daemon_that_dies_forgets_it_or_undoes_it(host, disks):
 
 def test_files_that_are_there_are_used_and_left(host, disks):
     vm = disks
-    shell(host, vm, PUT.format("then", 1))
+    put(host, vm, "then", 1)
     disks = ["--diskspec", f"root,file={host.folder}/mine.qcow2", "--diskspec",
              f"data,file={host.folder}/mine-data.qcow2"]
     create = ["checkpoint", "create", vm, "a", "--disk-only", "--reuse-existing", *disks]
@@ -183,10 +174,10 @@ def test_files_that_are_there_are_used_and_left(host, disks):
                        "64M"]
     host.run(overlay_of_data, check=True)
     host.ctl.ok(*create)
-    shell(host, vm, PUT.format("later", 1))
+    put(host, vm, "later", 1)
     assert host.ctl.vm(vm)["spec"]["disks"][0]["file"] == str(host.folder / "mine.qcow2")
     host.ctl.ok("checkpoint", "delete", vm, "a")
-    assert shell(host, vm, SEE.format(1)) == "later"
+    assert see(host, vm, 1) == "later"
     assert files(host) == ["root.qcow2"]
     # What has been written to is no empty overlay.
     host.ctl.ok("stop", vm)

@@ -5,27 +5,18 @@ import pytest
 
 from harness import box
 from harness.records import (assert_one_instant, await_number, disk_options, make_disks, number,
-                             shell, start_writer)
+                             put, see, shell, start_with_two_disks, start_writer)
 from harness.saving import REFUSED, USAGE, host, kills_the_vmm  # noqa: F401
 from harness.waiting import wait_for
 
 OWN_FAILURE = 125
 NOT_FOUND = 4
-# The guest may give its disks other names with each boot, but not other places.
-ROOT = "/dev/$(ls /sys/bus/scsi/devices/0:0:0:0/block)"
-PUT = "echo {0} | dd of=" + ROOT + " bs=4096 seek={1} conv=notrunc,fsync 2>/dev/null"
-SEE = "dd if=" + ROOT + " bs=4096 skip={0} count=1 2>/dev/null | tr -d '\\0'"
 
 
 @pytest.fixture
 def disks(host):
     """A VM with two disks, of both formats."""
-    make_disks(host, "root")
-    host.run(["qemu-img", "create", "-q", "-f", "raw", host.folder / "data.raw", "1G"], check=True)
-    host.ctl.create("vm", "256M", 1, *disk_options(host, "root"), "--disk",
-                    f"name=data,file={host.folder}/data.raw,format=raw")
-    host.ctl.start("vm")
-    return "vm"
+    return start_with_two_disks(host, "1G")
 
 
 def checkpoints(host, vm):
@@ -69,34 +60,31 @@ def test_memory_and_disks_are_of_one_instant(host, disks):
 
 def test_what_came_after_is_merged_where_it_belongs(host, disks):
     vm = disks
-    put, see = PUT, SEE
-    shell(host, vm, put.format("one", 1))
+    put(host, vm, "one", 1)
     take(host, vm, "a", "--live")
-    shell(host, vm, put.format("two", 2))
+    put(host, vm, "two", 2)
     take(host, vm, "b", "--disk-only")
-    shell(host, vm, put.format("three", 3))
+    put(host, vm, "three", 3)
     assert len(files(host)) == 5
     host.ctl.ok("checkpoint", "delete", vm, "b")
     assert list(checkpoints(host, vm)) == ["a"] and len(files(host)) == 3
     for i, word in enumerate(("one", "two", "three"), 1):
-        assert shell(host, vm, see.format(i)) == word
+        assert see(host, vm, i) == word
     # One in the middle, while the VM is stopped; the later one can still be gone back to.
     take(host, vm, "c")
-    shell(host, vm, put.format("four", 4))
+    put(host, vm, "four", 4)
     host.ctl.ok("stop", vm)
     host.ctl.ok("checkpoint", "delete", vm, "a")
     assert list(checkpoints(host, vm)) == ["c"] and len(files(host)) == 3
     assert len(memory_files(host)) == 1
     host.ctl.start(vm)
-    shell(host, vm, "echo 3 > /proc/sys/vm/drop_caches")
-    assert shell(host, vm, see.format(4)) == "four"
+    assert see(host, vm, 4) == "four"
     host.ctl.ok("checkpoint", "revert", vm, "c")
-    shell(host, vm, "echo 3 > /proc/sys/vm/drop_caches")
-    assert shell(host, vm, see.format(3)) == "three"
-    assert shell(host, vm, see.format(4)) == ""
+    assert see(host, vm, 3) == "three"
+    assert see(host, vm, 4) == ""
     host.ctl.ok("checkpoint", "delete", vm, "c")
     assert files(host) == ["root.qcow2"] and memory_files(host) == []
-    assert shell(host, vm, see.format(2)) == "two"
+    assert see(host, vm, 2) == "two"
     host.run(["qemu-img", "check", "-U", "-q", host.folder / "root.qcow2"], check=True)
 
 
@@ -106,14 +94,13 @@ FAR = 100_000  # blocks from where the writer of records is
 def take_three(host, vm):
     """Three checkpoints that follow each other, with a word before each and one after."""
     for i, name in enumerate(("a", "b", "c"), 1):
-        shell(host, vm, PUT.format(f"before-{name}", FAR + i))
+        put(host, vm, f"before-{name}", FAR + i)
         take(host, vm, name, "--live")
-    shell(host, vm, PUT.format("now", FAR + 4))
+    put(host, vm, "now", FAR + 4)
 
 
 def words(host, vm):
-    shell(host, vm, "echo 3 > /proc/sys/vm/drop_caches")
-    return [shell(host, vm, SEE.format(FAR + i)) for i in (1, 3, 4)]
+    return [see(host, vm, FAR + i) for i in (1, 3, 4)]
 
 
 def test_one_below_others_goes_while_the_vm_writes(host, disks):
@@ -299,7 +286,7 @@ def assert_settled(host, vm, point):
 
 def test_a_vmm_that_dies_at_any_step_costs_the_checkpoint_alone(host, disks):
     vm = disks
-    shell(host, vm, PUT.format("kept", 1))
+    put(host, vm, "kept", 1)
     for point in ("CHECKPOINT.stopped", "CHECKPOINT.recorded", "CHECKPOINT.overlaid",
                   "CHECKPOINT.runs"):
         died = kills_the_vmm(host, point, "checkpoint", "create", vm, "half", "--live")
@@ -307,7 +294,7 @@ def test_a_vmm_that_dies_at_any_step_costs_the_checkpoint_alone(host, disks):
         assert checkpoints(host, vm) == {}, point
         assert files(host) == ["root.qcow2"], point
         host.ctl.start(vm)
-        assert shell(host, vm, SEE.format(1)) == "kept"
+        assert see(host, vm, 1) == "kept"
 
 
 def test_a_full_disk_leaves_nothing(host, vm, isolated):

@@ -192,17 +192,20 @@ Task<absl::Status> SwitchStandingStill(QemuMachine* machine, const CommitJob* jo
   co_return switched.ok() ? runs : switched;
 }
 
+// What was told last may be the last word of a former job of that id.
+Task<absl::Status> LookAgain(QemuMachine* machine, std::shared_ptr<JobStates> states) {
+  CO_ASSIGN_OR_RETURN(const JobReport now, co_await AskForJob(machine, states->id));
+  if (!now.present) co_return absl::AbortedError("QEMU's job is gone");
+  states->state = now.state;
+  co_return absl::OkStatus();
+}
+
 // Returns once the job is concluded.
 Task<absl::Status> FollowToEnd(QemuMachine* machine, const CommitJob* job,
                                std::shared_ptr<JobStates> states) {
   while (states->state != "concluded") {
     states->changed.Reset();
-    if (states->state == "null") {
-      // Also the last word of a former one of that id.
-      CO_ASSIGN_OR_RETURN(const JobReport now, co_await AskForJob(machine, states->id));
-      if (!now.present) co_return absl::AbortedError("QEMU's job is gone");
-      states->state = now.state;
-    }
+    if (states->state == "null") CO_RETURN_IF_ERROR(co_await LookAgain(machine, states));
     if (states->state == "ready") co_return co_await SwitchStandingStill(machine, job, states);
     if (states->state == "concluded") break;
     co_await states->changed.Wait();
@@ -237,10 +240,7 @@ Task<absl::Status> DriveLowerCommit(QemuMachine* machine, const LowerCommitJob* 
   while (states->state != "concluded") {
     states->changed.Reset();
     if (states->state == "null") {
-      // Also the last word of a former one of that id.
-      CO_ASSIGN_OR_RETURN(const JobReport now, co_await AskForJob(machine, states->id));
-      if (!now.present) co_return absl::AbortedError("QEMU's job is gone");
-      states->state = now.state;
+      CO_RETURN_IF_ERROR(co_await LookAgain(machine, states));
       continue;
     }
     co_await states->changed.Wait();
@@ -263,6 +263,36 @@ Task<absl::Status> AwaitEndDuringCommit(std::shared_ptr<QemuMachine> machine) {
   co_return absl::UnavailableError("QEMU ended while it merged a disk");
 }
 
+// Hears of a job for as long as it lives.
+class JobEar {
+ public:
+  JobEar(std::shared_ptr<QemuMachine> machine, std::string id)
+      : states_(std::make_shared<JobStates>(machine->host().executor, std::move(id))),
+        machine_(std::move(machine)),
+        tap_(machine_->AddEventTap(
+            [states = states_](const QmpEvent& event) { states->Hear(event); })) {}
+  ~JobEar() { machine_->RemoveEventTap(tap_); }
+  JobEar(const JobEar&) = delete;
+  JobEar& operator=(const JobEar&) = delete;
+
+  const std::shared_ptr<JobStates>& states() const { return states_; }
+
+ private:
+  const std::shared_ptr<JobStates> states_;
+  const std::shared_ptr<QemuMachine> machine_;
+  const uint64_t tap_;
+};
+
+// Until a job was driven to its end, or QEMU came to its own.
+Task<absl::Status> Follow(std::shared_ptr<QemuMachine> machine, Task<absl::Status> drive,
+                          std::string id, MergeProgress progress) {
+  using asio::experimental::awaitable_operators::operator||;
+  auto first = co_await (std::move(drive) || AwaitEndDuringCommit(machine) ||
+                         ShowProgress(machine.get(), std::move(id), std::move(progress)));
+  if (first.index() == 0) co_return std::get<0>(first);
+  co_return machine->WithLastWords(std::get<1>(first));
+}
+
 }  // namespace
 
 absl::Status CommitJobError(const std::string& text) {
@@ -272,39 +302,23 @@ absl::Status CommitJobError(const std::string& text) {
 }
 
 Task<absl::Status> RunCommitJob(std::shared_ptr<QemuMachine> machine, CommitJob job) {
-  using asio::experimental::awaitable_operators::operator||;
-  auto states = std::make_shared<JobStates>(machine->host().executor, job.id);
-  const uint64_t tap =
-      machine->AddEventTap([states](const QmpEvent& event) { states->Hear(event); });
-  const absl::Cleanup untap = [machine, tap] { machine->RemoveEventTap(tap); };
-  auto first =
-      co_await (DriveCommit(machine.get(), &job, states) || AwaitEndDuringCommit(machine) ||
-                ShowProgress(machine.get(), job.id, job.progress));
-  if (first.index() == 0) co_return std::get<0>(first);
-  co_return machine->WithLastWords(std::get<1>(first));
+  const JobEar ear(machine, job.id);
+  Task<absl::Status> drive = DriveCommit(machine.get(), &job, ear.states());
+  co_return co_await Follow(machine, std::move(drive), job.id, job.progress);
 }
 
 Task<absl::Status> RunLowerCommitJob(std::shared_ptr<QemuMachine> machine, LowerCommitJob job) {
-  using asio::experimental::awaitable_operators::operator||;
-  auto states = std::make_shared<JobStates>(machine->host().executor, job.id);
-  const uint64_t tap =
-      machine->AddEventTap([states](const QmpEvent& event) { states->Hear(event); });
-  const absl::Cleanup untap = [machine, tap] { machine->RemoveEventTap(tap); };
-  auto first =
-      co_await (DriveLowerCommit(machine.get(), &job, states) || AwaitEndDuringCommit(machine) ||
-                ShowProgress(machine.get(), job.id, job.progress));
-  if (first.index() == 0) co_return std::get<0>(first);
-  co_return machine->WithLastWords(std::get<1>(first));
+  const JobEar ear(machine, job.id);
+  Task<absl::Status> drive = DriveLowerCommit(machine.get(), &job, ear.states());
+  co_return co_await Follow(machine, std::move(drive), job.id, job.progress);
 }
 
 Task<absl::Status> EndLeftCommitJob(std::shared_ptr<QemuMachine> machine, std::string id) {
   using asio::experimental::awaitable_operators::operator||;
-  auto states = std::make_shared<JobStates>(machine->host().executor, std::move(id));
-  const uint64_t tap =
-      machine->AddEventTap([states](const QmpEvent& event) { states->Hear(event); });
-  const absl::Cleanup untap = [machine, tap] { machine->RemoveEventTap(tap); };
-  auto first = co_await (WithDeadline(kEndDeadline, "QEMU's job", EndLeft(machine.get(), states)) ||
-                         AwaitEndDuringCommit(machine));
+  const JobEar ear(machine, std::move(id));
+  auto first =
+      co_await (WithDeadline(kEndDeadline, "QEMU's job", EndLeft(machine.get(), ear.states())) ||
+                AwaitEndDuringCommit(machine));
   co_return first.index() == 0 ? std::get<0>(first) : std::get<1>(first);
 }
 

@@ -27,6 +27,10 @@ echo $((i-1))
 """
 
 
+# The guest may give its disks other names with each boot, but not other places.
+ROOT = "/dev/$(ls /sys/bus/scsi/devices/0:0:0:0/block)"
+
+
 def make_disks(host, *names):
     for name in names:
         host.run(["qemu-img", "create", "-q", "-f", "qcow2", host.folder / f"{name}.qcow2", "1G"],
@@ -44,6 +48,29 @@ def shell(host, vm, script):
     result = host.ctl.exec(vm, "sh", "-c", script)
     assert result.returncode == 0, result
     return result.stdout.strip()
+
+
+def put(host, vm, text, place):
+    """Writes a text to a place of the VM's first disk, and to the host's file."""
+    shell(host, vm, f"echo {text} | dd of={ROOT} bs=4096 seek={place} conv=notrunc,fsync "
+                    "2>/dev/null")
+
+
+def see(host, vm, place):
+    """What is on the disk there, whatever the guest remembers of it."""
+    return shell(host, vm, "echo 3 > /proc/sys/vm/drop_caches; "
+                           f"dd if={ROOT} bs=4096 skip={place} count=1 2>/dev/null | tr -d '\\0'")
+
+
+def start_with_two_disks(host, raw_size):
+    """A VM that runs and has two disks, of both formats; its name."""
+    make_disks(host, "root")
+    host.run(["qemu-img", "create", "-q", "-f", "raw", host.folder / "data.raw", raw_size],
+             check=True)
+    host.ctl.create("vm", "256M", 1, *disk_options(host, "root"), "--disk",
+                    f"name=data,file={host.folder}/data.raw,format=raw")
+    host.ctl.start("vm")
+    return "vm"
 
 
 def number(host, vm, file):
