@@ -8,7 +8,6 @@ from harness.saving import REFUSED, USAGE, host  # noqa: F401
 from harness.waiting import wait_for
 
 
-
 @pytest.fixture
 def disks(host):
     """One with two disks, of both formats, that runs."""

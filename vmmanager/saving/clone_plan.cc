@@ -12,8 +12,8 @@
 #include "absl/strings/str_cat.h"
 #include "bridge/runtime/status_macros.h"
 #include "vmmanager/rpc/error_info.h"
-#include "vmmanager/sandbox/fingerprint.h"
 #include "vmmanager/sandbox/machine_document.h"
+#include "vmmanager/saving/memory_disks.h"
 #include "vmmanager/state/saved_state.h"
 
 namespace ferry::vm {
@@ -130,21 +130,14 @@ absl::StatusOr<MemoryHead> ReadHead(std::string_view bytes) {
   return read;
 }
 
-// What fingerprints call those that change.
-std::map<std::string, std::string> PutCopies(const std::map<std::string, std::string>& copies,
-                                             schema::ComputeSystem* document) {
-  std::map<std::string, std::string> lines;
-  for (auto& [controller, scsi] : document->virtual_machine.devices.scsi) {
-    for (auto& [lun, disk] : scsi.attachments) {
-      const auto copy = copies.find(disk.path);
-      if (copy == copies.end() || disk.read_only) continue;
-      const std::string before = DiskLine(controller, lun, disk);
-      disk.path = copy->second;
-      disk.format = "qcow2";
-      lines[before] = DiskLine(controller, lun, disk);
-    }
-  }
-  return lines;
+DeviceNames PutCopies(const std::map<std::string, std::string>& copies,
+                      schema::ComputeSystem* document) {
+  return ForEachDisk(document, [&copies](schema::Attachment& disk) {
+    const auto copy = copies.find(disk.path);
+    if (copy == copies.end() || disk.read_only) return;
+    disk.path = copy->second;
+    disk.format = "qcow2";
+  });
 }
 
 }  // namespace
@@ -210,10 +203,7 @@ absl::StatusOr<ClonedHead> CloneHead(std::string_view bytes, const CloneIdentity
   ClonedHead cloned;
   state::v1::VmPayload& vm = its.plan.vm;
   ASSIGN_OR_RETURN(cloned.document, schema::ComputeSystemFromJson(vm.hcs_document_json()));
-  const auto lines = PutCopies(identity.copies, &cloned.document);
-  for (std::string& device : *vm.mutable_fingerprint()->mutable_devices()) {
-    if (const auto line = lines.find(device); line != lines.end()) device = line->second;
-  }
+  RenameDevices(PutCopies(identity.copies, &cloned.document), vm.mutable_fingerprint());
   vm.set_vm_id(identity.vm_id);
   vm.set_vm_name(identity.spec.name());
   vm.set_hcs_document_json(schema::ToJson(cloned.document));
@@ -256,21 +246,8 @@ absl::StatusOr<DisksThen> DisksOfMemory(std::string_view head, std::string_view 
   // Those that were merged into other files since are there.
   for (const CheckpointDisk& disk : record.disks()) {
     if (!disk.has_generation()) continue;
-    for (auto& [controller, scsi] : then.document.virtual_machine.devices.scsi) {
-      for (auto& [lun, attachment] : scsi.attachments) {
-        if (attachment.path != disk.taken_as() || attachment.read_only) continue;
-        attachment.path = disk.generation().path();
-        attachment.format = disk.format();
-      }
-    }
-    for (state::v1::DiskGeneration& generation : then.generations) {
-      if (generation.path() != disk.taken_as()) continue;
-      const uint32_t controller = generation.controller();
-      const uint32_t lun = generation.lun();
-      generation = disk.generation();
-      generation.set_controller(controller);
-      generation.set_lun(lun);
-    }
+    const MergedDisk merged{disk.taken_as(), disk.generation(), disk.format()};
+    NameAsNow(merged, &then.document, &then.generations);
   }
   return then;
 }

@@ -1,6 +1,5 @@
 // How a VM goes on from its file.
 #include <algorithm>
-#include <functional>
 #include <map>
 #include <utility>
 
@@ -10,6 +9,7 @@
 #include "vmmanager/sandbox/disk_generations.h"
 #include "vmmanager/sandbox/incoming_machine.h"
 #include "vmmanager/sandbox/private_socket.h"
+#include "vmmanager/saving/memory_disks.h"
 #include "vmmanager/saving/saved_states.h"
 #include "vmmanager/saving/saving_jobs.h"
 #include "vmmanager/state/fingerprint_check.h"
@@ -55,43 +55,15 @@ bool IsThatDisk(const schema::Attachment& one, const schema::Attachment& other) 
   return one.path == other.path && one.format == other.format && one.read_only == other.read_only;
 }
 
-// `see` may change it; returns how fingerprints named disks that it changed, and name them now.
-std::map<std::string, std::string> ForEachDisk(
-    schema::ComputeSystem* document, const std::function<void(schema::Attachment&)>& see) {
-  std::map<std::string, std::string> lines;
-  for (auto& [controller, scsi] : document->virtual_machine.devices.scsi) {
-    for (auto& [lun, disk] : scsi.attachments) {
-      const std::string before = DiskLine(controller, lun, disk);
-      see(disk);
-      lines[before] = DiskLine(controller, lun, disk);
-    }
-  }
-  return lines;
-}
-
 // Disks of a checkpoint that were merged into other files since are there.
-absl::Status NameAsNow(const state::v1::SavedRecord& record, state::v1::VmPayload* vm,
-                       std::vector<state::v1::DiskGeneration>* disks) {
+absl::Status NameDisksAsNow(const state::v1::SavedRecord& record, state::v1::VmPayload* vm,
+                            std::vector<state::v1::DiskGeneration>* disks) {
   ASSIGN_OR_RETURN(schema::ComputeSystem document,
                    schema::ComputeSystemFromJson(vm->hcs_document_json()));
   for (const state::v1::SavedOverlay& moved : record.overlays()) {
     if (!moved.has_below()) continue;
-    const auto lines = ForEachDisk(&document, [&moved](schema::Attachment& disk) {
-      if (disk.path != moved.file() || disk.read_only) return;
-      disk.path = moved.below().path();
-      disk.format = moved.format();
-    });
-    for (std::string& device : *vm->mutable_fingerprint()->mutable_devices()) {
-      if (const auto line = lines.find(device); line != lines.end()) device = line->second;
-    }
-    for (state::v1::DiskGeneration& disk : *disks) {
-      if (disk.path() != moved.file()) continue;
-      const uint32_t controller = disk.controller();
-      const uint32_t lun = disk.lun();
-      disk = moved.below();
-      disk.set_controller(controller);
-      disk.set_lun(lun);
-    }
+    const MergedDisk merged{moved.file(), moved.below(), moved.format()};
+    RenameDevices(NameAsNow(merged, &document, disks), vm->mutable_fingerprint());
   }
   vm->set_hcs_document_json(schema::ToJson(document));
   return absl::OkStatus();
@@ -309,7 +281,7 @@ Task<absl::Status> SavedStates::Read(Vm vm, std::shared_ptr<Source> source) {
 Task<absl::Status> SavedStates::FitHere(Vm vm, std::shared_ptr<Source> source) {
   std::vector<state::v1::DiskGeneration> disks(source->tail.disks().begin(),
                                                source->tail.disks().end());
-  CO_RETURN_IF_ERROR(NameAsNow(source->record, &source->plan.vm, &disks));
+  CO_RETURN_IF_ERROR(NameDisksAsNow(source->record, &source->plan.vm, &disks));
   CO_ASSIGN_OR_RETURN(IncomingMachine here, co_await FitMachine(source->plan.vm, vms_, digests_));
   const auto own = [](const v1::Difference& difference) { return IsOfTheImage(difference); };
   if (std::any_of(here.differences.begin(), here.differences.end(), own)) {
