@@ -32,9 +32,10 @@ PANIC = "echo c > /proc/sysrq-trigger"
 @pytest.mark.parametrize("command, reason", [
     ("poweroff -f", "guest_shutdown"), ("reboot -f", "guest_reset"), (PANIC, "guest_reset")])
 def test_rows_18_19_guest_ends_in_pre_copy(trial, command, reason):
-    with trial.migrate_slowly() as mover:
-        # What ends the guest at once may end it before its agent has said that it was begun.
-        in_guest(trial.source, trial.vm, f"sleep 1; {command}")
+    # What ends the guest at once may end it before its agent has said that it was begun.
+    with waiting_for_a_word(trial.source, trial.vm, command) as client, \
+            trial.migrate_slowly() as mover:
+        client.write(b"now\n")
         ended = last_word(mover)
         assert ended["outcome"] == "SESSION_OUTCOME_CANCELLED", str(ended)
         assert ended["reason"] == reason, str(ended)

@@ -1,7 +1,7 @@
 """Fixtures of the tests with two hosts."""
 import pytest
 
-from . import booted, box, workload
+from . import booted, box, postmortem, workload
 from .certificates import Authority
 from .driven import Run
 from .host import Hosts
@@ -20,6 +20,8 @@ def pytest_runtest_makereport(item, call):
     for name, title in (("bare_hosts", "daemons"), ("outer_hosts", "outer machines")):
         if hosts := used.get(name):
             report.sections.append((title, hosts.logs()))
+    if hosts := used.get("bare_hosts"):
+        report.sections += [each for host in hosts for each in postmortem.of(host)]
     if trial := used.get("trial"):
         report.sections += trial.consoles()
 
