@@ -105,6 +105,7 @@ AttachRelay::AttachRelay(std::shared_ptr<LinkGate> gate, const ProcessState& sta
     made.spool = Spool(spool.capacity, start, from.spool);
     if (spooled_ && port != 0) made.file = SpoolFile(spool.PathOf(port), spool.capacity);
     if (from.ended || port == 0) made.end = from.taken.offset;
+    made.went_back_at = from.went_back_at;
     return made;
   };
   out_ = make(Stream::kStdout, state.stdout_port, state.std_out);
@@ -160,13 +161,19 @@ std::shared_ptr<AttachRelay::Client> AttachRelay::interactive() const {
 
 bool AttachRelay::attached() const { return interactive() != nullptr; }
 
+StreamPosition AttachRelay::AsTold(StreamPosition position) const {
+  position.generation += gate_->timeline;
+  return position;
+}
+
 absl::StatusOr<KeptOutput> AttachRelay::ReadKept(Stream stream, uint64_t since,
                                                  size_t limit) const {
   if (!spooled_) return NothingKept();
   const Output& from = output(stream);
   KeptOutput kept = guest::ReadKept(from.spool, since, limit);
   kept.ended = !from.stream || from.end.has_value();
-  if (from.stream) kept.start.generation = from.stream->taken().generation;
+  if (from.stream) kept.start.generation = AsTold(from.stream->taken()).generation;
+  kept.went_back_at = from.went_back_at;
   return kept;
 }
 
@@ -174,7 +181,7 @@ absl::StatusOr<uint64_t> AttachRelay::StartOf(Stream stream, bool watches,
                                               const std::optional<StreamPosition>& wish) const {
   const Output& from = output(stream);
   if (!from.stream) return 0;
-  const StreamPosition kept = from.stream->taken();
+  const StreamPosition kept = AsTold(from.stream->taken());
   const uint64_t oldest = spooled_ ? from.spool.start() : kept.offset;
   if (!wish || wish->generation != kept.generation) return oldest;
   if (wish->offset < oldest && watches) return wish->offset;  // it is told what it missed
@@ -233,7 +240,7 @@ absl::StatusOr<std::unique_ptr<Attachment>> AttachRelay::Attach(AttachOptions op
 
   StreamPosition stdin_at;
   if (in_) {
-    stdin_at = in_->taken();
+    stdin_at = AsTold(in_->taken());
     // What another client sent is on its way; this one goes on behind it.
     if (!same) stdin_at.offset = std::max(stdin_at.offset, in_->sent());
   }
@@ -311,6 +318,7 @@ void AttachRelay::FillState(ProcessState* state) const {
     StreamState& to = stream == Stream::kStdout ? state->std_out : state->std_err;
     to = {.taken = from.stream->taken(), .ended = from.stream->ended()};
     to.in_flight = from.stream->in_flight();
+    to.went_back_at = from.went_back_at;
     if (!spooled_) continue;
     to.spool_start = from.spool.start();
     to.spool = from.spool.bytes();
@@ -361,7 +369,7 @@ bool AttachRelay::ConsumerReady(Stream stream) const {
 void AttachRelay::OnData(Stream stream, StreamPosition position, std::string_view data) {
   if (!spooled_) {
     if (std::shared_ptr<Client> client = interactive()) {
-      client->sink->OnOutput(stream, position, data);
+      client->sink->OnOutput(stream, AsTold(position), data);
     }
     return;
   }
@@ -461,7 +469,7 @@ void AttachRelay::PumpSpool(const std::shared_ptr<Client>& client, Stream stream
       continue;
     }
     std::string_view chunk = from.spool.Read(cursor.next, kSpoolChunk);
-    const StreamPosition at{from.stream->taken().generation, cursor.next};
+    const StreamPosition at{AsTold(from.stream->taken()).generation, cursor.next};
     cursor.next += chunk.size();
     client->sink->OnOutput(stream, at, chunk);
   }

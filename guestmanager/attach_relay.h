@@ -69,10 +69,13 @@ class AttachRelay : public OutputConsumer,
     SpoolFile file{"", 0};
     bool behind = false;          // the file could not be written, and will be tried again
     std::optional<uint64_t> end;  // of the spooled output
+    uint64_t went_back_at = 0;
   };
 
   Output& output(Stream stream) { return stream == Stream::kStderr ? err_ : out_; }
   const Output& output(Stream stream) const { return stream == Stream::kStderr ? err_ : out_; }
+  // As clients know it: by the guest's timeline, too.
+  StreamPosition AsTold(StreamPosition position) const;
   std::shared_ptr<Client> interactive() const;
   // Whether that is the last interactive attacher, coming back.
   bool IsLast(const std::string& attachment_id) const;

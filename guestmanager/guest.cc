@@ -485,6 +485,7 @@ absl::StatusOr<GuestState> Guest::Save() const {
   state.next_port = impl_->ports.NextPort();
   state.next_message_id = impl_->connection->core().next_id();
   state.started_unix_ms = impl_->started_unix_ms;
+  state.timeline = impl_->gate->timeline;
   for (const auto& [pid, process] : impl_->processes) {
     absl::StatusOr<ProcessState> one = StateToCarry(*process);
     if (!one.ok()) return one.status();
@@ -539,6 +540,7 @@ absl::Status Guest::Restore(const GuestState& state) {
     return status;
   }
   if (state.started_unix_ms != 0) impl_->started_unix_ms = state.started_unix_ms;
+  impl_->gate->timeline = state.timeline;
   if (!revived.running.empty() || !revived.starting.empty()) {
     // Processes are saved only of an agent that resumes streams, and it is the same agent: they
     // need not wait until it has negotiated again.

@@ -37,6 +37,7 @@ struct GuestState {
   // their wait is the start's call.
   std::vector<ProcessState> starting;
   uint64_t started_unix_ms = 0;  // 0: not known
+  uint32_t timeline = 0;         // later with each time that the guest was put back
 };
 
 class Container;

@@ -22,8 +22,9 @@ enum class Stream { kStdin, kStdout, kStderr };
 struct KeptOutput {
   StreamPosition start;  // of `bytes`
   std::string bytes;
-  uint64_t end = 0;    // of the byte behind the last one that is kept
-  bool ended = false;  // the stream ends there
+  uint64_t end = 0;           // of the byte behind the last one that is kept
+  uint64_t went_back_at = 0;  // what is behind was written since its guest was put back; 0: never
+  bool ended = false;         // the stream ends there
 };
 
 // What the spool has from the byte `since` on, or from its oldest; at most `limit` bytes.

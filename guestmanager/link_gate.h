@@ -20,6 +20,8 @@ struct LinkGate {
   AsyncEvent capabilities_known;  // set for good: negotiated, or restored
   AsyncEvent clock_set;  // reset while the guest's clock may be wrong: no process is told anything
   bool resumable_stdio = false;
+  // Added to what the agent calls the generation of a stream, for clients; see BeginTimeline.
+  uint32_t timeline = 0;
 };
 
 }  // namespace ferry::guest

@@ -36,11 +36,12 @@ struct ExitStatus {
 };
 
 struct StreamState {
-  StreamPosition taken;      // by the consumer: client or spool
-  bool ended = false;        // its end was taken too
-  uint64_t spool_start = 0;  // offset of spool's first byte
-  std::string spool;         // output of a detached process that is kept on the host
-  uint64_t in_flight = 0;    // passed through here and not taken yet; measured, not carried
+  StreamPosition taken;       // by the consumer: client or spool
+  bool ended = false;         // its end was taken too
+  uint64_t spool_start = 0;   // offset of spool's first byte
+  std::string spool;          // output of a detached process that is kept on the host
+  uint64_t went_back_at = 0;  // its end when its guest was put back last; 0: it never was
+  uint64_t in_flight = 0;     // passed through here and not taken yet; measured, not carried
 };
 
 // What a migration carries of a process. The zero value (no ports, no wait) says that it has no

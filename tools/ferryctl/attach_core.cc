@@ -60,6 +60,7 @@ v1::AttachRequest AttachCore::Open() {
   for (Output* output : {&stdout_, &stderr_}) {
     output->acked = 0;
     output->end_acked = false;
+    output->reopened = true;
   }
   return request;
 }
@@ -151,11 +152,16 @@ AttachEffect AttachCore::OnOpened(const v1::AttachResponse::Opened& opened) {
 AttachEffect AttachCore::OnOutput(v1::AttachResponse::Output* message) {
   Output* output = Find(message->stream());
   if (output == nullptr) return Effect(Kind::kBroken, "output of an unknown stream");
-  if (!output->known || message->generation() > output->generation) {
-    const Output fresh{output->name,          true,
-                       message->generation(), message->offset(),
-                       message->offset(),     message->offset()};
-    *output = fresh;
+  // What an older daemon serves may be of an earlier one.
+  const bool other = output->reopened && message->generation() != output->generation;
+  output->reopened = false;
+  if (!output->known || other || message->generation() > output->generation) {
+    const v1::StdioStream name = output->name;
+    *output = Output{.name = name};
+    v1::AttachRequest::Position position;
+    position.set_generation(message->generation());
+    position.set_offset(message->offset());
+    Begin(position, output);
   }
   if (message->generation() < output->generation) return AttachEffect();
   if (message->offset() > output->next) {

@@ -83,8 +83,9 @@ class AttachCore {
     v1::StdioStream name;
     bool known = false;  // a position has been learned
     uint32_t generation = 0;
-    uint64_t next = 0;     // first byte not yet received
-    uint64_t written = 0;  // first byte not yet written out
+    bool reopened = false;  // nothing came of it yet on this connection
+    uint64_t next = 0;      // first byte not yet received
+    uint64_t written = 0;   // first byte not yet written out
     uint64_t acked = 0;
     bool ended = false;
     bool end_acked = false;

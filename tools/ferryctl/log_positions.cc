@@ -23,6 +23,16 @@ absl::StatusOr<LogPositions> LogPositions::Parse(absl::string_view text) {
                    "stdout and one for stderr, as in 4096,0"));
 }
 
+bool LogPositions::GoesBack(const v1::ReadOutputResponse::Part& part) {
+  Stream& stream = part.stream() == v1::STDIO_STREAM_STDERR ? err_ : out_;
+  // What is kept of a process that is no more is of no generation.
+  if (!stream.generation || part.generation() <= *stream.generation) return false;
+  stream.generation = part.generation();
+  stream.next = part.went_back_at();
+  stream.end = part.end();
+  return true;
+}
+
 uint64_t LogPositions::Take(const v1::ReadOutputResponse::Part& part) {
   Stream& stream = part.stream() == v1::STDIO_STREAM_STDERR ? err_ : out_;
   const uint64_t missing = part.offset() - std::min(part.offset(), stream.next);

@@ -20,6 +20,9 @@ class LogPositions {
   uint64_t stdout_next() const { return out_.next; }
   uint64_t stderr_next() const { return err_.next; }
 
+  // Whether the VM went back to an earlier state since the last part was read: then this one is not
+  // what is wanted, and it goes on where that is.
+  bool GoesBack(const v1::ReadOutputResponse::Part& part);
   // Notes that the part was read. Returns how many bytes before it are not kept any more.
   uint64_t Take(const v1::ReadOutputResponse::Part& part);
   // Whether everything that was kept has been read, and whether nothing can follow.

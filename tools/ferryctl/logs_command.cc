@@ -37,6 +37,10 @@ struct LogsArguments {
   }
 };
 
+const char* NameOf(v1::StdioStream stream) {
+  return stream == v1::STDIO_STREAM_STDERR ? "stderr" : "stdout";
+}
+
 // An output's bytes as they are, or a line of JSON with where they are.
 class Printer {
  public:
@@ -52,14 +56,26 @@ class Printer {
   }
   // False if nobody reads it any more.
   bool Print(const v1::ReadOutputResponse::Part& part) const {
-    if (part.data().empty()) return true;
-    std::FILE* to = !json_ && part.stream() == v1::STDIO_STREAM_STDERR ? stderr : stdout;
-    const std::string text =
-        json_ ? ToLine(part.stream(), part.offset(), part.data()) : part.data();
-    return std::fwrite(text.data(), 1, text.size(), to) == text.size() && std::fflush(to) == 0;
+    const std::string_view data = part.data();
+    const uint64_t mark = part.went_back_at();
+    const bool marked = mark != 0 && part.offset() <= mark && mark - part.offset() < data.size();
+    if (!marked) return Write(part.stream(), part.offset(), data);
+    const size_t before = mark - part.offset();
+    if (!Write(part.stream(), part.offset(), data.substr(0, before))) return false;
+    std::fprintf(stderr,
+                 "ferryctl: here, at byte %llu of %s, its VM went back to an earlier state\n",
+                 static_cast<unsigned long long>(mark), NameOf(part.stream()));
+    return Write(part.stream(), mark, data.substr(before));
   }
 
  private:
+  bool Write(v1::StdioStream stream, uint64_t offset, std::string_view data) const {
+    if (data.empty()) return true;
+    std::FILE* to = !json_ && stream == v1::STDIO_STREAM_STDERR ? stderr : stdout;
+    const std::string text = json_ ? ToLine(stream, offset, data) : std::string(data);
+    return std::fwrite(text.data(), 1, text.size(), to) == text.size() && std::fflush(to) == 0;
+  }
+
   const bool json_;
 };
 
@@ -89,11 +105,11 @@ Task<absl::StatusOr<bool>> PrintKept(Client* client, std::shared_ptr<LogsArgumen
   do {
     CO_ASSIGN_OR_RETURN(const v1::ReadOutputResponse output, co_await Read(client, arguments));
     for (const v1::ReadOutputResponse::Part& part : output.parts()) {
+      if (arguments->since.GoesBack(part)) continue;
       const uint64_t missing = arguments->since.Take(part);
       if (missing != 0 && arguments->wants_all) {
         std::fprintf(stderr, "ferryctl: %llu bytes of %s before byte %llu are not kept any more\n",
-                     static_cast<unsigned long long>(missing),
-                     part.stream() == v1::STDIO_STREAM_STDERR ? "stderr" : "stdout",
+                     static_cast<unsigned long long>(missing), NameOf(part.stream()),
                      static_cast<unsigned long long>(part.offset()));
       }
       if (!printer->Print(part)) co_return false;

@@ -8,6 +8,7 @@
 #include "absl/strings/str_cat.h"
 #include "bridge/runtime/status_macros.h"
 #include "bridge/runtime/unix_time.h"
+#include "guestmanager/timeline.h"
 #include "vmmanager/rpc/error_info.h"
 #include "vmmanager/sandbox/disk_lock.h"
 #include "vmmanager/sandbox/machine_document.h"
@@ -354,7 +355,8 @@ Task<absl::Status> UtilityVm::GoBack(const std::string* tag, SnapshotRecord* rec
 
 // What was attached is of a time that never was, and is not to come back by itself.
 absl::Status UtilityVm::BringBackGuest(const std::string& tag, const SnapshotRecord& record) {
-  ASSIGN_OR_RETURN(const guest::GuestState state, DecodeGuest(record.guest()));
+  ASSIGN_OR_RETURN(guest::GuestState state, DecodeGuest(record.guest()));
+  guest::BeginTimeline(&state, NowUnixMs());
   guest_->set_on_change(nullptr);
   guest_->Close(rpc::ErrorWithReason(
       absl::StatusCode::kAborted,

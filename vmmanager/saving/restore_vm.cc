@@ -5,6 +5,8 @@
 
 #include "absl/strings/str_cat.h"
 #include "bridge/runtime/status_macros.h"
+#include "bridge/runtime/unix_time.h"
+#include "guestmanager/timeline.h"
 #include "vmmanager/rpc/error_info.h"
 #include "vmmanager/sandbox/disk_generations.h"
 #include "vmmanager/sandbox/incoming_machine.h"
@@ -216,6 +218,8 @@ Task<absl::Status> SavedStates::GoOn(Vm vm, std::shared_ptr<Source> source,
   SavedMachine machine;
   machine.document = source->document;
   machine.guest = source->cut.guest;
+  const bool goes_back = source->is_new || !source->record.checkpoint().empty();
+  if (goes_back) guest::BeginTimeline(&machine.guest, NowUnixMs());
   machine.paused = source->cut.paused_by_user;
   machine.endpoint.unix_path = socket.path();
   machine.sha256 = source->file->info().sha256;

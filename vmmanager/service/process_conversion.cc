@@ -107,6 +107,7 @@ absl::StatusOr<v1::ReadOutputResponse> ReadParts(uint64_t stdout_since, uint64_t
     part->set_data(std::move(kept.bytes));
     part->set_end(kept.end);
     part->set_ended(kept.ended);
+    part->set_went_back_at(kept.went_back_at);
   }
   return response;
 }

@@ -109,13 +109,15 @@ void Put(const StreamState& stream, state::v1::StreamPayload& payload) {
   payload.set_ended(stream.ended);
   payload.set_spool_start(stream.spool_start);
   payload.set_spool(stream.spool);
+  payload.set_went_back_at(stream.went_back_at);
 }
 
 StreamState Take(const state::v1::StreamPayload& payload) {
   return {{payload.generation(), payload.offset()},
           payload.ended(),
           payload.spool_start(),
-          payload.spool()};
+          payload.spool(),
+          payload.went_back_at()};
 }
 
 state::v1::ProcessPayload ProcessToPayload(const ProcessState& process) {
@@ -194,6 +196,7 @@ absl::StatusOr<state::v1::GuestPayload> ToPayload(const GuestState& state) {
   payload.set_next_port(state.next_port);
   payload.set_bridge_next_id(state.next_message_id);
   payload.set_started_unix_ms(state.started_unix_ms);
+  payload.set_timeline(state.timeline);
   for (const ProcessState& process : state.processes) {
     payload.add_processes()->PackFrom(ProcessToPayload(process));
   }
@@ -208,6 +211,7 @@ absl::StatusOr<GuestState> FromPayload(const state::v1::GuestPayload& payload) {
   state.next_port = payload.next_port();
   state.next_message_id = payload.bridge_next_id();
   state.started_unix_ms = payload.started_unix_ms();
+  state.timeline = payload.timeline();
   ASSIGN_OR_RETURN(state.processes, TakeProcesses(payload.processes()));
   ASSIGN_OR_RETURN(state.starting, TakeProcesses(payload.starting()));
   RETURN_IF_ERROR(CheckGuest(state));

@@ -119,6 +119,15 @@ TEST_F(AttachCoreTest, ANewGenerationIsNewBytesAndAnOldOneIsIgnored) {
   EXPECT_EQ(Receive(Output(3, "d", 2)), "d");
 }
 
+TEST_F(AttachCoreTest, AnEarlierGenerationThatIsServedAnewIsNewBytes) {
+  Connect();
+  EXPECT_EQ(Receive(Output(0, "abc", 2)), "abc");
+  core.Open();
+  Connect();
+  EXPECT_EQ(Receive(Output(1, "xyz", 1)), "xyz");
+  EXPECT_EQ(Receive(Output(4, "d", 1)), "d");
+}
+
 TEST_F(AttachCoreTest, StreamsAreIndependent) {
   Connect();
   EXPECT_EQ(Receive(Output(0, "out")), "out");

@@ -68,6 +68,28 @@ TEST(LogPositionsTest, WhatIsWrittenAgainIsReadAgain) {
   EXPECT_EQ(positions.stdout_next(), 1u);
 }
 
+TEST(LogPositionsTest, AfterAVmWentBackItGoesOnWhereThatBegins) {
+  LogPositions positions = *LogPositions::Parse("0");
+  EXPECT_FALSE(positions.GoesBack(Part(v1::STDIO_STREAM_STDOUT, 0, "abcdef", 6, false)));
+  positions.Take(Part(v1::STDIO_STREAM_STDOUT, 0, "abcdef", 6, false));
+  // As it is asked for: behind all that is there now.
+  v1::ReadOutputResponse::Part later = Part(v1::STDIO_STREAM_STDOUT, 4, "", 4, false);
+  later.set_generation(8);
+  later.set_went_back_at(3);
+  EXPECT_TRUE(positions.GoesBack(later));
+  EXPECT_EQ(positions.stdout_next(), 3u);
+  EXPECT_FALSE(positions.caught_up());
+  EXPECT_FALSE(positions.GoesBack(later));
+}
+
+TEST(LogPositionsTest, WhatIsKeptOfAnEndedProcessIsNoEarlierState) {
+  LogPositions positions = *LogPositions::Parse("0");
+  positions.Take(Part(v1::STDIO_STREAM_STDOUT, 0, "abc", 3, false));
+  v1::ReadOutputResponse::Part kept = Part(v1::STDIO_STREAM_STDOUT, 3, "de", 5, true);
+  kept.set_generation(0);
+  EXPECT_FALSE(positions.GoesBack(kept));
+}
+
 TEST(LogPositionsTest, GoesOnWhereAWatcherCameTo) {
   LogPositions positions = *LogPositions::Parse("0");
   WatchFrom came_to = positions.Rest();
