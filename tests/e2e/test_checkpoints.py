@@ -1,5 +1,6 @@
 """Checkpoints: memory and disks of one instant in files, to go back to as often as one likes."""
 import json
+import re
 
 import pytest
 
@@ -174,6 +175,34 @@ def test_whoever_is_attached_goes_on_or_is_told(host, disks):
         client.wait_until(lambda output: output == b"again\n")
         client.close_stdin()
         assert client.wait() == 0
+
+
+def test_logs_say_where_their_vm_went_back(host, disks):
+    vm = disks
+    count = "i=0; while :; do i=$((i+1)); echo $i; sleep 0.1; done"
+    process = host.ctl.ok("exec", "-d", vm, "--", "sh", "-c", count).strip()
+
+    def await_lines(least):
+        wait_for(lambda: len(host.ctl.ok("logs", vm, process).splitlines()) >= least, "no output")
+
+    await_lines(5)
+    take(host, vm, "then", "--live")
+    await_lines(60)
+    with host.ctl.attach("logs", "-f", vm, process) as follower:
+        follower.wait_until(lambda output: output.count(b"\n") >= 60)
+        host.ctl.ok("checkpoint", "revert", vm, "then")
+        assert follower.wait() == OWN_FAILURE
+        assert "went back to checkpoint then" in follower.errors()
+    before = len(host.ctl.ok("logs", vm, process).splitlines())
+    await_lines(before + 5)
+    # The mark is not its daemon's alone.
+    host.restart()
+    logs = host.ctl.run("logs", vm, process)
+    numbers = [int(line) for line in logs.stdout.split()]
+    assert numbers == list(range(1, len(numbers) + 1)) and len(numbers) < 60, logs
+    mark = int(re.search(r"at byte (\d+) of stdout, its VM went back", logs.stderr)[1])
+    assert 5 <= logs.stdout[:mark].count("\n") < len(numbers), logs
+    assert host.ctl.run("logs", "--since", mark + 1, vm, process).stderr == ""
 
 
 def test_containers_come_back_as_they_were(host, tmp_path):

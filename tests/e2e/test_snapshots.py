@@ -6,6 +6,7 @@ from harness import box
 from harness.records import (assert_one_instant, await_number, disk_options, make_disks, number,
                              shell, start_writer)
 from harness.saving import REFUSED, USAGE, host, kills_the_vmm  # noqa: F401
+from harness.waiting import wait_for
 
 OWN_FAILURE = 125
 DISKS = ("--devices", "root,data", "--vmstate", "root")
@@ -63,6 +64,8 @@ def test_whoever_is_attached_is_told_and_processes_are_those_of_then(host, disks
         assert "went back to snapshot then" in client.errors()
     now = {str(each["id"]) for each in host.ctl.processes(vm)}
     assert str(process) in now and ticker in now and late not in now
+    wait_for(lambda: "went back to an earlier state" in host.ctl.run("logs", vm, ticker).stderr,
+             "its log has no mark")
     # What there is can be attached to, and goes on from then.
     with host.ctl.attach("attach", vm, str(process)) as client:
         client.write(b"again\n")
