@@ -89,11 +89,13 @@ def wait_for_plain_settings(host, timeout=30):
 
 def test_workers_compress_the_memory_and_the_guest_goes_on(two_hosts, vm):
     source, destination = two_hosts
-    fill = f"yes | head -c {64 * MEGABYTE} > /tmp/fill && md5sum /tmp/fill"
+    # Of copies of one, for a guest is slow at making so many lines.
+    fill = (f"yes | head -c {MEGABYTE} > /tmp/one; for i in $(seq 64); do cat /tmp/one; done "
+            "> /tmp/fill; md5sum /tmp/fill")
+    digest = source.ctl.exec(vm, "sh", "-c", fill).stdout
+    assert digest
     with source.ctl.attach("exec", "-i", vm, "--", workload.PROGRAM, "tick") as client, \
             Rpc(source) as rpc, Rpc(destination) as back:
-        digest = source.ctl.exec(vm, "sh", "-c", fill).stdout
-        assert digest
         plain, _ = outcome(rpc, begin(rpc, vm, destination))
         assert_moved(plain, destination)
         # Limited, so that there is time to ask QEMU; compressed bytes are what is limited.
