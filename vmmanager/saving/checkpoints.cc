@@ -279,6 +279,7 @@ Task<absl::Status> Checkpoints::Delete(v1::DeleteCheckpointRequest request) {
   JobWork remove = [this, vm,
                     name = request.name()](std::shared_ptr<Job> job) -> Task<absl::Status> {
     CO_RETURN_IF_ERROR(CheckMayMerge(*vm));
+    CO_RETURN_IF_ERROR(co_await CheckNobodyLiesOver(vm, name));
     const auto merging = merged_.insert(vm->id());
     const absl::Cleanup merged = [this, merging] { merged_.erase(merging); };
     std::string gone = name;
@@ -289,6 +290,22 @@ Task<absl::Status> Checkpoints::Delete(v1::DeleteCheckpointRequest request) {
     co_return absl::OkStatus();
   };
   co_return co_await RunAsJob(options_.jobs, std::move(about), std::move(remove));
+}
+
+// The files that a checkpoint's deletion writes into.
+Task<absl::Status> Checkpoints::CheckNobodyLiesOver(Vm vm, std::string name) {
+  const auto found = vm->checkpoints().find(name);
+  if (found == vm->checkpoints().end()) co_return NoSuchCheckpoint(vm->name(), name);
+  const Record record = found->second;
+  for (const CheckpointDisk& disk : record.disks()) {
+    std::string file = disk.file();
+    DiskOfVm its{vm->id(), ""};
+    const absl::Status nobody = co_await CheckIsNobodys(&vms_, std::move(file), std::move(its));
+    if (rpc::ReasonOf(nobody) == "file_in_use") co_return nobody;
+    // Another VM's trouble with its disks is not this one's.
+    if (!nobody.ok()) spdlog::warn("vm {}: {}", vm->name(), nobody.ToString());
+  }
+  co_return absl::OkStatus();
 }
 
 // Of a checkpoint that is gone.

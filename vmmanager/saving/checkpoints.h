@@ -73,6 +73,8 @@ class Checkpoints {
   CheckpointSteps StepsWithMemory(Vm vm, const v1::CreateCheckpointRequest& request,
                                   std::shared_ptr<FileBeingSaved> writing, std::string file,
                                   std::shared_ptr<Job> job);
+  // FAILED_PRECONDITION "file_in_use" if another VM of this host lies over what would change.
+  Task<absl::Status> CheckNobodyLiesOver(Vm vm, std::string name);
   Task<void> RemoveMemory(Record record);
   Task<absl::Status> GoBack(Vm vm, v1::RevertToCheckpointRequest request);
   absl::Status CheckRevertible(const UtilityVm& vm, const std::string& name) const;

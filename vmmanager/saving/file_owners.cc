@@ -27,6 +27,7 @@ std::vector<OwnedFile> FilesOfAll(const VmInventory& vms, const DiskOfVm& but) {
   std::vector<OwnedFile> owned;
   std::string left_out;
   for (const std::shared_ptr<UtilityVm>& vm : vms.List()) {
+    if (vm->id() == but.vm_id && but.disk.empty()) continue;
     const CheckpointScene scene = vm->checkpoint_scene();
     for (const auto& [name, disk] : scene.disks) {
       const bool is_it = vm->id() == but.vm_id && name == but.disk;

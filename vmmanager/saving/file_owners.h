@@ -37,10 +37,11 @@ bool AreSame(const FileIds& ids, const std::string& one, const std::string& othe
 
 struct DiskOfVm {
   std::string vm_id;
-  std::string disk;
+  std::string disk;  // empty: all that the VM has, with its checkpoints
 };
-// FAILED_PRECONDITION "file_in_use" if a disk of any VM, but that one, or any checkpoint is in the
-// file, or over it: by whichever name. All must outlive the task.
+// FAILED_PRECONDITION "chain_unknown" if that of a VM cannot be read, and "file_in_use" if a disk
+// of any VM, but that one, or any checkpoint is in the file, or over it: by whichever name. All
+// must outlive the task.
 Task<absl::Status> CheckIsNobodys(const VmInventory* vms, std::string file, DiskOfVm but);
 
 }  // namespace ferry::vm

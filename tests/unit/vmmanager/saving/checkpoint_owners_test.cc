@@ -206,6 +206,22 @@ TEST_F(CheckpointOwnersTest, NoDiskGoesOnInAFileThatAnotherVmLiesOver) {
   EXPECT_EQ(ReasonOfReuse(), "file_in_use");
 }
 
+TEST_F(CheckpointOwnersTest, NothingIsMergedIntoAFileThatAnotherVmLiesOver) {
+  BootWithDisks();
+  ASSERT_TRUE(Take("a").ok());
+  Put("root.qcow2", "");
+  Put("other.qcow2", "root.qcow2");
+  CreateOther("other.qcow2");
+  const absl::Status refused = Delete("a");
+  EXPECT_EQ(rpc::ReasonOf(refused), "file_in_use") << refused;
+  EXPECT_THAT(Names(), ElementsAre("a"));
+  // What cannot be found out of others is their own affair.
+  Put("other.qcow2", "data-new.qcow2");
+  host_.overlays.images[File("other.qcow2")].format = "raw";
+  const absl::Status deleted = Delete("a");
+  EXPECT_TRUE(deleted.ok()) << deleted;
+}
+
 TEST_F(CheckpointOwnersTest, FilesOfFerrydsOwnAreNotDefinedByAnyName) {
   BootOverBases();
   Put("state/own.qcow2", "");
