@@ -2,6 +2,7 @@
 import threading
 
 from harness import box, oracles
+from harness.qmp import Qmp
 from harness.saving import (REFUSED, RESTORE_REFUSED, host, kills_the_vmm,  # noqa: F401
                             own_file, own_files, save, start, talk)
 
@@ -168,3 +169,33 @@ def test_containers_are_as_they_were_after_a_restore_that_failed(box_hosts, box_
     assert box.state(host, "count") == "stopped"
     said = [int(line) for line in host.ctl.ok("logs", "count").split()]
     assert len(said) >= len(numbers) and said == list(range(len(said)))
+
+
+def test_settings_that_others_left_over_change_nothing(two_hosts, vm):
+    """Of a migration, or of somebody at QEMU's monitor."""
+    host, other = two_hosts
+    left = [{"capability": name, "state": True}
+            for name in ("multifd", "auto-converge", "xbzrle", "compress", "postcopy-ram")]
+    host.ctl.ok("exec", vm, "--", "sh", "-c", "echo then > /tmp/note")
+    for number, command in enumerate((("save", "--live", "--to"), ("checkpoint", "--live"),
+                                      ("checkpoint",))):
+        with Qmp(host) as qmp:
+            qmp.ask("migrate-set-capabilities", capabilities=left)
+        file = host.folder / f"{number}.ferry"
+        if command[0] == "save":
+            host.ctl.ok(*command, file, vm)
+        else:
+            host.ctl.ok("checkpoint", "create", vm, f"c{number}", "--memspec", file, *command[1:])
+            host.ctl.ok("checkpoint", "revert", vm, f"c{number}")
+        assert host.ctl.exec(vm, "cat", "/tmp/note").stdout == "then\n"
+    for number in (2, 1):
+        host.ctl.ok("checkpoint", "delete", vm, f"c{number}")
+    # The other way round: what a live checkpoint needs would keep a VM from moving.
+    with Qmp(host) as qmp:
+        qmp.ask("migrate-set-capabilities", capabilities=[
+            {"capability": "background-snapshot", "state": True}])
+    host.ctl.migrate(vm, other)
+    assert other.ctl.exec(vm, "cat", "/tmp/note").stdout == "then\n"
+    other.ctl.ok("stop", "--save", vm)
+    start(other, vm)
+    assert other.ctl.exec(vm, "cat", "/tmp/note").stdout == "then\n"

@@ -1,0 +1,97 @@
+"""Disks that are full: whatever file of a checkpoint or a snapshot that is, the VM runs on with all it
+has written."""
+import pytest
+
+from harness.records import put, see, shell
+from harness.saving import REFUSED, host  # noqa: F401
+
+WRITTEN_MB = 24
+PATTERN = f"yes pattern | head -c {1 << 20}"
+
+
+@pytest.fixture
+def small(host, isolated):
+    """A folder with little room, which has the only disk of a VM that runs."""
+    folder = host.folder / "small"
+    host.run(["mkdir", folder], check=True)
+    host.run(["mount", "-t", "tmpfs", "-o", "size=12m", "none", folder], check=True)
+    host.run(["qemu-img", "create", "-q", "-f", "qcow2", folder / "root.qcow2", "1G"], check=True)
+    host.ctl.create("vm", "256M", 1, "--disk", f"name=root,file={folder}/root.qcow2,format=qcow2")
+    host.ctl.start("vm")
+    return folder
+
+
+def names(host, folder):
+    return sorted(host.run(["ls", folder], capture_output=True, text=True).stdout.split())
+
+
+def enlarge(host, folder):
+    host.run(["mount", "-o", "remount,size=200m", folder], check=True)
+
+
+def checkpoints(host):
+    return host.ctl.json("checkpoint", "list", "vm").get("checkpoints", [])
+
+
+def write_much(host):
+    """More than the small folder has room for; its digest."""
+    shell(host, "vm", f"{PATTERN} > /tmp/one; for i in $(seq {WRITTEN_MB}); do cat /tmp/one; done | "
+                      "dd of=/dev/sda bs=1M seek=8 conv=notrunc,fsync iflag=fullblock 2>/dev/null")
+    return digest(host)
+
+
+def digest(host):
+    return shell(host, "vm", "echo 3 > /proc/sys/vm/drop_caches; "
+                             f"dd if=/dev/sda bs=1M skip=8 count={WRITTEN_MB} 2>/dev/null | md5sum")
+
+
+def test_an_overlay_that_has_no_room_is_none(host, small):
+    put(host, "vm", "before", 1)
+    host.run(["sh", "-c", f"cat /dev/zero > {small}/filler"], capture_output=True)
+    refused = host.ctl.run("checkpoint", "create", "vm", "a", "--disk-only")
+    assert refused.returncode not in (0, 1, 2), refused
+    assert "No space left" in refused.stderr, refused
+    assert checkpoints(host) == [] and names(host, small) == ["filler", "root.qcow2"]
+    host.run(["rm", small / "filler"], check=True)
+    put(host, "vm", "after", 2)
+    host.ctl.ok("checkpoint", "create", "vm", "a", "--disk-only")
+    assert see(host, "vm", 1) == "before" and see(host, "vm", 2) == "after"
+
+
+@pytest.mark.parametrize("runs", [True, False])
+def test_what_cannot_be_merged_stays_where_it_is(host, small, runs):
+    over = host.folder / "over.qcow2"
+    host.ctl.ok("checkpoint", "create", "vm", "a", "--disk-only", "--diskspec",
+                f"root,file={over}")
+    written = write_much(host)
+    if not runs:
+        host.ctl.ok("stop", "vm")
+    failed = host.ctl.run("checkpoint", "delete", "vm", "a")
+    assert failed.returncode not in (0, 1, 2), failed
+    assert "only half deleted" in failed.stderr and "No space left" in failed.stderr, failed
+    assert [each["name"] for each in checkpoints(host)] == ["a"]
+    assert host.outside(over).exists()
+    if runs:
+        assert host.ctl.state("vm") == "running" and digest(host) == written
+    enlarge(host, small)
+    host.ctl.ok("checkpoint", "delete", "vm", "a")
+    assert checkpoints(host) == [] and not host.outside(over).exists()
+    if not runs:
+        host.ctl.start("vm")
+    assert digest(host) == written
+    host.run(["qemu-img", "check", "-U", "-q", small / "root.qcow2"], check=True)
+
+
+def test_a_snapshot_that_has_no_room_is_none(host, small):
+    put(host, "vm", "before", 1)
+    failed = host.ctl.run("snapshot", "save", "vm", "t", "--devices", "root", "--vmstate", "root")
+    assert failed.returncode == REFUSED, failed
+    assert "No space left" in failed.stderr, failed
+    assert host.ctl.json("snapshot", "list", "vm").get("snapshots", []) == []
+    assert host.ctl.state("vm") == "running"
+    assert see(host, "vm", 1) == "before"
+    enlarge(host, small)
+    put(host, "vm", "after", 2)
+    host.ctl.ok("snapshot", "save", "vm", "t", "--devices", "root", "--vmstate", "root")
+    host.ctl.ok("snapshot", "load", "vm", "t")
+    assert see(host, "vm", 2) == "after"
