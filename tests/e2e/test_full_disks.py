@@ -2,11 +2,13 @@
 has written."""
 import pytest
 
-from harness.records import put, see, shell
+from harness.records import ROOT, put, see, shell
 from harness.saving import REFUSED, host  # noqa: F401
+from harness.waiting import wait_for
 
 WRITTEN_MB = 24
 PATTERN = f"yes pattern | head -c {1 << 20}"
+FAILED = 1
 
 
 @pytest.fixture
@@ -33,23 +35,62 @@ def checkpoints(host):
     return host.ctl.json("checkpoint", "list", "vm").get("checkpoints", [])
 
 
-def write_much(host):
-    """More than the small folder has room for; its digest."""
-    shell(host, "vm", f"{PATTERN} > /tmp/one; for i in $(seq {WRITTEN_MB}); do cat /tmp/one; done | "
-                      "dd of=/dev/sda bs=1M seek=8 conv=notrunc,fsync iflag=fullblock 2>/dev/null")
-    return digest(host)
+# More than the small folder has room for.
+WRITE = (f"{PATTERN} > /tmp/one; for i in $(seq {WRITTEN_MB}); do cat /tmp/one; done | "
+         f"dd of={ROOT} bs=1M seek=8 conv=notrunc,fsync 2>/dev/null")
 
 
 def digest(host):
     return shell(host, "vm", "echo 3 > /proc/sys/vm/drop_caches; "
-                             f"dd if=/dev/sda bs=1M skip=8 count={WRITTEN_MB} 2>/dev/null | md5sum")
+                             f"dd if={ROOT} bs=1M skip=8 count={WRITTEN_MB} 2>/dev/null | md5sum")
+
+
+def made_digest(host):
+    """Of what is written, without a disk."""
+    return shell(host, "vm", f"{PATTERN} > /tmp/one; for i in $(seq {WRITTEN_MB}); do cat /tmp/one; "
+                             "done | md5sum")
+
+
+def await_full(host):
+    wait_for(lambda: host.ctl.state("vm") == "paused", "it does not stand still")
+    why = host.ctl.vm("vm")["state_reason"]
+    assert "its disk root" in why and "has no room left" in why, why
+
+
+def test_a_vm_whose_disk_is_full_stands_still_and_goes_on(host, small):
+    with host.ctl.attach("exec", "vm", "--", "sh", "-c", f"{WRITE}; echo written") as client:
+        await_full(host)
+        # Whoever resumes it too early has it paused again, and the next daemon knows why it is.
+        host.ctl.ok("vm", "resume", "vm")
+        await_full(host)
+        host.restart()
+        await_full(host)
+        assert client.output() == b""
+        enlarge(host, small)
+        host.ctl.ok("vm", "resume", "vm")
+        assert client.wait() == 0 and client.output() == b"written\n"
+    assert host.ctl.state("vm") == "running" and host.ctl.vm("vm")["state_reason"] == ""
+    assert digest(host) == made_digest(host)
+
+
+def test_a_vm_whose_disk_is_full_can_be_saved(host, small):
+    process = host.ctl.ok("exec", "-d", "vm", "--", "sh", "-c", WRITE).strip()
+    await_full(host)
+    host.ctl.ok("stop", "--save", "vm")
+    enlarge(host, small)
+    host.ctl.ok("start", "vm")
+    assert host.ctl.state("vm") == "paused"
+    host.ctl.ok("vm", "resume", "vm")
+    with host.ctl.attach("attach", "vm", process) as client:
+        assert client.wait() == 0
+    assert digest(host) == made_digest(host)
 
 
 def test_an_overlay_that_has_no_room_is_none(host, small):
     put(host, "vm", "before", 1)
     host.run(["sh", "-c", f"cat /dev/zero > {small}/filler"], capture_output=True)
     refused = host.ctl.run("checkpoint", "create", "vm", "a", "--disk-only")
-    assert refused.returncode not in (0, 1, 2), refused
+    assert refused.returncode == REFUSED, refused
     assert "No space left" in refused.stderr, refused
     assert checkpoints(host) == [] and names(host, small) == ["filler", "root.qcow2"]
     host.run(["rm", small / "filler"], check=True)
@@ -63,11 +104,13 @@ def test_what_cannot_be_merged_stays_where_it_is(host, small, runs):
     over = host.folder / "over.qcow2"
     host.ctl.ok("checkpoint", "create", "vm", "a", "--disk-only", "--diskspec",
                 f"root,file={over}")
-    written = write_much(host)
+    shell(host, "vm", WRITE)
+    written = digest(host)
+    assert written == made_digest(host)
     if not runs:
         host.ctl.ok("stop", "vm")
     failed = host.ctl.run("checkpoint", "delete", "vm", "a")
-    assert failed.returncode not in (0, 1, 2), failed
+    assert failed.returncode == REFUSED, failed
     assert "only half deleted" in failed.stderr and "No space left" in failed.stderr, failed
     assert [each["name"] for each in checkpoints(host)] == ["a"]
     assert host.outside(over).exists()
@@ -85,11 +128,12 @@ def test_what_cannot_be_merged_stays_where_it_is(host, small, runs):
 def test_a_snapshot_that_has_no_room_is_none(host, small):
     put(host, "vm", "before", 1)
     failed = host.ctl.run("snapshot", "save", "vm", "t", "--devices", "root", "--vmstate", "root")
-    assert failed.returncode == REFUSED, failed
-    assert "No space left" in failed.stderr, failed
+    assert failed.returncode == FAILED, failed
+    assert "could not be taken, and the VM is RUNNING" in failed.stderr, failed
     assert host.ctl.json("snapshot", "list", "vm").get("snapshots", []) == []
     assert host.ctl.state("vm") == "running"
     assert see(host, "vm", 1) == "before"
+    # What it has used up to then it keeps for later.
     enlarge(host, small)
     put(host, "vm", "after", 2)
     host.ctl.ok("snapshot", "save", "vm", "t", "--devices", "root", "--vmstate", "root")

@@ -175,7 +175,7 @@ def test_settings_that_others_left_over_change_nothing(two_hosts, vm):
     """Of a migration, or of somebody at QEMU's monitor."""
     host, other = two_hosts
     left = [{"capability": name, "state": True}
-            for name in ("multifd", "auto-converge", "xbzrle", "compress", "postcopy-ram")]
+            for name in ("multifd", "auto-converge", "xbzrle", "postcopy-ram")]
     host.ctl.ok("exec", vm, "--", "sh", "-c", "echo then > /tmp/note")
     for number, command in enumerate((("save", "--live", "--to"), ("checkpoint", "--live"),
                                       ("checkpoint",))):

@@ -14,6 +14,7 @@
 #include "bridge/runtime/unique_fd.h"
 #include "bridge/transport/transport.h"
 #include "vmmanager/backend/backend_info.h"
+#include "vmmanager/backend/disk_trouble.h"
 #include "vmmanager/backend/overlays.h"
 #include "vmmanager/backend/snapshots.h"
 #include "vmmanager/schema/compute_system.h"
@@ -58,6 +59,7 @@ struct SystemEvent {
     kExited,  // exit is set
     kPaused,
     kResumed,
+    kDiskTrouble,       // it was paused because of a disk: ListDiskTroubles() says which
     kMigration,         // migration is set: an HCS live-migration event
     kTransferProgress,  // progress is set
   };
@@ -147,6 +149,8 @@ class ComputeSystem {
   // Which file each writable disk is written to now. Ends what a former call left on its way, so
   // that it stays true.
   virtual Task<absl::StatusOr<DiskFiles>> ListDiskFiles() = 0;
+  // Those that it has stood still for since it was resumed last.
+  virtual Task<absl::StatusOr<std::vector<DiskTrouble>>> ListDiskTroubles() = 0;
 
   // Snapshots inside the system's disks. Each call takes as long as the disks do, cannot be
   // cancelled, and stops everything else that is asked of the system meanwhile. An error with the

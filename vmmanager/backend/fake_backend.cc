@@ -94,6 +94,17 @@ void FakeComputeSystem::Exit(SystemExit::Cause cause, std::string detail) {
   events_.Close();
 }
 
+void FakeComputeSystem::Fail(DiskTrouble trouble) {
+  machine_->troubles.push_back(std::move(trouble));
+  SetRunning(false);
+  Emit({.kind = SystemEvent::Kind::kDiskTrouble});
+}
+
+Task<absl::StatusOr<std::vector<DiskTrouble>>> FakeComputeSystem::ListDiskTroubles() {
+  CO_RETURN_IF_ERROR(co_await script_->Pass("ListDiskTroubles"));
+  co_return machine_->troubles;
+}
+
 Task<absl::Status> FakeComputeSystem::Pause() {
   CO_RETURN_IF_ERROR(co_await script_->Pass("Pause"));
   if (const std::shared_ptr<AsyncEvent> let_go = let_go_) co_await let_go->Wait();
@@ -111,6 +122,7 @@ Task<absl::Status> FakeComputeSystem::Resume() {
       machine_->stage == Stage::kTransferring) {
     co_return WrongState("resume");
   }
+  machine_->troubles.clear();
   SetRunning(true);
   co_return absl::OkStatus();
 }

@@ -80,6 +80,7 @@ struct FakeMachine {
   Stage stage = Stage::kNone;                       // of its migration
   schema::MigrationOrigin origin = schema::MigrationOrigin::kSource;
   bool ran_before = false;  // the blackout
+  std::vector<DiskTrouble> troubles;
 };
 
 class FakeComputeSystem final : public ComputeSystem {
@@ -102,6 +103,7 @@ class FakeComputeSystem final : public ComputeSystem {
                                   MergeProgress progress) override;
   Task<absl::Status> MergeLowerOverlay(LowerOverlay lower, MergeProgress progress) override;
   Task<absl::StatusOr<DiskFiles>> ListDiskFiles() override;
+  Task<absl::StatusOr<std::vector<DiskTrouble>>> ListDiskTroubles() override;
   Task<absl::Status> SaveSnapshot(SnapshotOptions options) override;
   Task<absl::Status> LoadSnapshot(SnapshotOptions options) override;
   Task<absl::Status> DeleteSnapshot(std::string tag, std::vector<DiskPlace> disks) override;
@@ -139,6 +141,8 @@ class FakeComputeSystem final : public ComputeSystem {
     machine_->stage = Stage::kTransferred;
   }
   void Exit(SystemExit::Cause cause, std::string detail);
+  // A disk does not do what the guest wants of it.
+  void Fail(DiskTrouble trouble);
 
  private:
   using Stage = FakeMachine::Stage;

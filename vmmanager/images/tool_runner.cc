@@ -1,5 +1,6 @@
 #include "vmmanager/images/tool_runner.h"
 
+#include "absl/strings/match.h"
 #include "absl/strings/str_cat.h"
 #include "vmmanager/rpc/error_info.h"
 
@@ -14,10 +15,13 @@ Task<absl::Status> RunTool(ToolRunner& runner, ToolCommand command) {
   absl::StatusOr<ToolEnd> end = co_await runner.Run(std::move(command));
   if (!end.ok()) co_return end.status();
   if (end->exit_code == 0) co_return absl::OkStatus();
-  co_return rpc::ErrorWithReason(absl::StatusCode::kInternal,
-                                 absl::StrCat(name, " failed with status ", end->exit_code,
-                                              end->last_words.empty() ? "" : ": ", end->last_words),
-                                 "tool_failed");
+  const std::string text = absl::StrCat(name, " failed with status ", end->exit_code,
+                                        end->last_words.empty() ? "" : ": ", end->last_words);
+  if (absl::StrContains(end->last_words, "No space left")) {
+    co_return rpc::ErrorWithReason(absl::StatusCode::kResourceExhausted, text, "no_room",
+                                   "Make room there, and try again.");
+  }
+  co_return rpc::ErrorWithReason(absl::StatusCode::kInternal, text, "tool_failed");
 }
 
 }  // namespace ferry::vm

@@ -104,7 +104,11 @@ Task<absl::StatusOr<std::map<DiskPlace, DiskNode>>> DiskNodesOf(
   for (const json::value& item : *devices) {
     const json::object* device = item.if_object();
     const json::object* inserted = device == nullptr ? nullptr : ObjectAt(*device, "inserted");
-    if (inserted != nullptr) by_device[TextAt(*device, "qdev")] = NodeFrom(*inserted);
+    if (inserted == nullptr) continue;
+    DiskNode& node = by_device[TextAt(*device, "qdev")];
+    node = NodeFrom(*inserted);
+    // It is left out of what has no device that could stop.
+    node.io_status = device->contains("io-status") ? TextAt(*device, "io-status") : "ok";
   }
   std::map<DiskPlace, DiskNode> nodes;
   for (const auto& [controller, scsi] : machine->document().virtual_machine.devices.scsi) {

@@ -20,6 +20,7 @@ struct DiskNode {
   std::string driver;  // "qcow2" or "raw"
   std::string file;
   bool read_only = false;
+  std::string io_status;                // QEMU's BlockDeviceIoStatus: "ok", "failed" or "nospace"
   std::vector<DiskSnapshot> snapshots;  // inside the top file
   // A file of the chain below the top one.
   struct Lower {

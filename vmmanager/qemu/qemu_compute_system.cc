@@ -6,6 +6,7 @@
 #include "absl/cleanup/cleanup.h"
 #include "absl/strings/str_cat.h"
 #include "bridge/runtime/status_macros.h"
+#include "vmmanager/qemu/disk_nodes.h"
 #include "vmmanager/qemu/qemu_command_line.h"
 #include "vmmanager/qemu/qemu_disks.h"
 #include "vmmanager/qemu/qemu_overlays.h"
@@ -208,6 +209,17 @@ Task<absl::StatusOr<DiskFiles>> QemuComputeSystem::ListDiskFiles() {
   std::shared_ptr<Parts> parts = parts_;
   const AsyncMutex::Guard lock = co_await parts->jobs.Lock();
   co_return co_await ListQemuDiskFiles(parts->machine);
+}
+
+// Also while a job is at a disk, which may take long.
+Task<absl::StatusOr<std::vector<DiskTrouble>>> QemuComputeSystem::ListDiskTroubles() {
+  std::shared_ptr<Parts> parts = parts_;
+  CO_ASSIGN_OR_RETURN(const auto nodes, co_await DiskNodesOf(parts->machine));
+  std::vector<DiskTrouble> troubles;
+  for (const auto& [place, node] : nodes) {
+    if (node.io_status != "ok") troubles.push_back({place, node.io_status == "nospace"});
+  }
+  co_return troubles;
 }
 
 Task<absl::Status> QemuComputeSystem::SaveSnapshot(SnapshotOptions options) {

@@ -497,6 +497,9 @@ void QemuMachine::HandleEvent(const QmpEvent& event) {
   if (event.name == "STOP" || event.name == "RESUME") {
     const bool running = event.name == "RESUME";
     state_ = running ? SystemState::kRunning : SystemState::kPaused;
+    if (std::exchange(disk_stops_it_, false) && !running) {
+      Emit({.kind = SystemEvent::Kind::kDiskTrouble, .when = when});
+    }
     // QEMU lets the guest run on by itself when the stream fails after the switchover has begun.
     const bool has_cards = !document_.virtual_machine.devices.network_adapters.empty();
     if (running && has_cards && cards_.silent()) {
@@ -505,6 +508,9 @@ void QemuMachine::HandleEvent(const QmpEvent& event) {
     if (observer_ != nullptr && observer_->OnRunState(running, when)) return;
     Emit(
         {.kind = running ? SystemEvent::Kind::kResumed : SystemEvent::Kind::kPaused, .when = when});
+  } else if (event.name == "BLOCK_IO_ERROR") {
+    // It is still to be stopped then.
+    if (TextAt(event.data, "action") == "stop") disk_stops_it_ = true;
   } else if (event.name == "MIGRATION" || event.name == "MIGRATION_PASS") {
     if (observer_ != nullptr) observer_->OnMigrationEvent(event, when);
   } else if (event.name == "DEVICE_DELETED") {

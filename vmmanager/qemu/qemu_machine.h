@@ -179,6 +179,7 @@ class QemuMachine : public std::enable_shared_from_this<QemuMachine> {
   schema::ComputeSystem document_;
   std::unique_ptr<GuestLink> link_;
   schema::SystemState state_ = schema::SystemState::kCreated;
+  bool disk_stops_it_ = false;
   std::string folder_;
   UniqueFd folder_fd_;
   std::string cgroup_;  // empty: the daemon's own

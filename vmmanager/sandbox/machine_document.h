@@ -11,6 +11,8 @@
 
 namespace ferry::vm {
 
+class FileReads;
+
 // Fills in the defaults of a VM's specification and refuses what cannot be: INVALID_ARGUMENT names
 // the member, its value and what is allowed.
 absl::StatusOr<v1::VmSpec> CompleteSpec(const v1::VmSpec& spec);

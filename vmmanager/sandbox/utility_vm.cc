@@ -266,6 +266,9 @@ void UtilityVm::OnEvent(const SystemEvent& event) {
   const bool stops = event.kind == SystemEvent::Kind::kMigration &&
                      event.migration.event == schema::MigrationEventName::kBlackoutStarted;
   if (stops) ++standstills_;
+  if (event.kind == SystemEvent::Kind::kDiskTrouble && system_ != nullptr) {
+    Spawn(deps_.executor, StandStillForDisk(shared_from_this(), system_));
+  }
   if (event.kind == SystemEvent::Kind::kExited) OnExit(event.exit);
 }
 

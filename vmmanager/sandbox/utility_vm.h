@@ -460,6 +460,12 @@ class UtilityVm : public std::enable_shared_from_this<UtilityVm> {
   // does. An error if that cannot be known.
   Task<absl::Status> BelieveVmmsDisks();
   Task<void> GoOnAfterMerge();
+  // Its VMM has stopped it because of a disk: it is paused until its user resumes it.
+  static Task<void> StandStillForDisk(std::shared_ptr<UtilityVm> self,
+                                      std::shared_ptr<ComputeSystem> system);
+  Task<bool> StandsStillForDisk(std::shared_ptr<ComputeSystem> system);
+  std::string DescribeTroubles(const std::vector<DiskTrouble>& troubles) const;
+  Task<void> RecallTroubles();
   absl::Status CheckReturnFits(const state::v1::CheckpointRecord& record,
                                const CheckpointReturn& how) const;
   Task<absl::Status> MergeAll(std::string name);

@@ -108,6 +108,8 @@ Task<absl::Status> UtilityVm::TakeOver(const AdoptionClaim& claim) {
   if (paused_ && adopted != nullptr) CO_RETURN_IF_ERROR(co_await adopted->Pause());
   if (system_ == nullptr) co_return absl::NotFoundError("it ended when it had been taken over");
   SetPhase(Phase::kUp);
+  co_await RecallTroubles();
+  if (system_ == nullptr) co_return absl::NotFoundError("it ended when it had been taken over");
   // The file system of the locks may hang, and other VMs wait to be taken over.
   Spawn(deps_.executor, SettleAdopted(shared_from_this()));
   deps_.events.Publish("vm.adopted", row_.id, {{"name", row_.name}});
@@ -263,7 +265,7 @@ Task<absl::Status> UtilityVm::DisksAreKnown() {
                    "files its disks go on in: ", known.message()),
       "disks_not_known",
       absl::StrCat("Mend that. If you have not paused it, it goes on by itself; else try again: "
-                   "ferryctl resume ",
+                   "ferryctl vm resume ",
                    row_.name));
 }
 

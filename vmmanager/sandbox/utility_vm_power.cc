@@ -226,6 +226,7 @@ Task<absl::Status> UtilityVm::Resume() {
   CO_RETURN_IF_ERROR(AsFenceHeld(co_await system->Resume()));
   if (guest_ != nullptr) guest_->RunsAgain();
   paused_ = false;
+  SetPhase(Phase::kUp);
   row_.desired_state = "running";
   deps_.events.Publish("vm.resumed", row_.id);
   co_return co_await Persist();

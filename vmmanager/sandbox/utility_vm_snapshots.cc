@@ -13,6 +13,7 @@
 #include "vmmanager/sandbox/disk_lock.h"
 #include "vmmanager/sandbox/machine_document.h"
 #include "vmmanager/sandbox/utility_vm.h"
+#include "vmmanager/sandbox/wrong_state.h"
 #include "vmmanager/state/saved_state.h"
 
 namespace ferry::vm {
