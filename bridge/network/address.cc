@@ -16,12 +16,6 @@ namespace {
 
 constexpr size_t kMaxText = 64;
 
-// What was given, for a message that must not grow with it.
-std::string Quoted(std::string_view text) {
-  const std::string_view start = text.substr(0, kMaxText);
-  return StrCat("\"", absl::CHexEscape(absl::string_view(start.data(), start.size())), "\"");
-}
-
 int HexDigit(char c) {
   if (c >= '0' && c <= '9') return c - '0';
   if (c >= 'a' && c <= 'f') return c - 'a' + 10;
@@ -40,6 +34,11 @@ std::string JoinHex(const std::array<uint8_t, 6>& bytes, char separator, const c
 }
 
 }  // namespace
+
+std::string Quoted(std::string_view text) {
+  const std::string_view start = text.substr(0, kMaxText);
+  return StrCat("\"", absl::CHexEscape(absl::string_view(start.data(), start.size())), "\"");
+}
 
 bool IsInterfaceName(std::string_view name) {
   if (name.empty() || name.size() > kMaxInterfaceName || !absl::ascii_isalnum(name[0])) {

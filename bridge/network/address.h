@@ -13,8 +13,15 @@ namespace ferry::net {
 // The longest name that the kernel takes for an interface.
 inline constexpr size_t kMaxInterfaceName = 15;
 
+// What somebody gave, for a message: bounded, and without what a terminal would act on.
+std::string Quoted(std::string_view text);
+
 // Whether it can name an interface: letters, digits, '-', '_' and '.', first a letter or digit.
 bool IsInterfaceName(std::string_view name);
+
+// The first byte of the address of every host's end of a card, and so of no card. A bridge without
+// an address of its own takes over the lowest among its members', which that never is.
+inline constexpr uint8_t kHostEndByte = 0xfe;
 
 struct MacAddress {
   std::array<uint8_t, 6> bytes{};

@@ -19,8 +19,6 @@ constexpr char kTunDevice[] = "/dev/net/tun";
 // The kernel puts the first number there that is free.
 constexpr char kNewTap[] = "ferry%d";
 constexpr short kTapFlags = IFF_TAP | IFF_NO_PI | IFF_VNET_HDR;
-// No bridge has a card of that first byte for its own address's sake, nor may a VM's card have it.
-constexpr uint8_t kTapByte = 0xfe;
 
 absl::Status Refused(const std::string& what) { return absl::FailedPreconditionError(what); }
 
@@ -101,7 +99,7 @@ absl::StatusOr<net::Link> FindBridge(net::RouteSocket& kernel, const std::string
 
 net::MacAddress TapAddress(const net::MacAddress& card) {
   net::MacAddress mac = card;
-  mac.bytes[0] = kTapByte;
+  mac.bytes[0] = net::kHostEndByte;
   return mac;
 }
 

@@ -4,7 +4,6 @@
 #include <random>
 #include <string>
 
-#include "absl/strings/escaping.h"
 #include "absl/strings/str_cat.h"
 #include "bridge/runtime/status_macros.h"
 #include "vmmanager/backend/adapters.h"
@@ -13,23 +12,15 @@ namespace ferry::vm {
 namespace {
 
 constexpr int kMaxAddresses = 8;
-constexpr size_t kMaxQuoted = 64;
 // The first bytes of what is made; the others are random.
 constexpr uint8_t kMadeMac[] = {0x02, 0xfe};
-// What bridges' taps have here.
-constexpr uint8_t kReservedByte = 0xfe;
 // What QEMU's own network gives to its first guest, and where it is.
 constexpr char kUserAddress[] = "10.0.2.15/24";
 constexpr char kUserGateway[] = "10.0.2.2";
 
 absl::Status RefuseNic(const v1::NicSpec& nic, const std::string& what, const std::string& rule) {
-  const std::string name = absl::CHexEscape(nic.name().substr(0, kMaxQuoted));
   return absl::InvalidArgumentError(
-      absl::StrCat("network card \"", name, "\": ", what, "; ", rule));
-}
-
-std::string InQuotes(const std::string& text) {
-  return absl::StrCat("\"", absl::CHexEscape(text.substr(0, kMaxQuoted)), "\"");
+      absl::StrCat("network card ", net::Quoted(nic.name()), ": ", what, "; ", rule));
 }
 
 std::string NameRule() {
@@ -41,10 +32,10 @@ absl::Status CheckPlace(const v1::NicSpec& nic) {
   switch (nic.place_case()) {
     case v1::NicSpec::kBridge:
       if (net::IsInterfaceName(nic.bridge())) return absl::OkStatus();
-      return RefuseNic(nic, absl::StrCat("bridge is ", InQuotes(nic.bridge())), NameRule());
+      return RefuseNic(nic, absl::StrCat("bridge is ", net::Quoted(nic.bridge())), NameRule());
     case v1::NicSpec::kTap:
       if (net::IsInterfaceName(nic.tap())) return absl::OkStatus();
-      return RefuseNic(nic, absl::StrCat("tap is ", InQuotes(nic.tap())), NameRule());
+      return RefuseNic(nic, absl::StrCat("tap is ", net::Quoted(nic.tap())), NameRule());
     case v1::NicSpec::kUser:
       if (nic.user()) return absl::OkStatus();
       break;
@@ -63,7 +54,7 @@ absl::Status CompleteMac(v1::NicSpec* nic) {
   if (mac->is_multicast() || mac->is_zero()) {
     return RefuseNic(*nic, what, "use a unicast address, such as 02:fe:00:00:00:01");
   }
-  if (mac->bytes[0] == kReservedByte) {
+  if (mac->bytes[0] == net::kHostEndByte) {
     return RefuseNic(*nic, what, "fe: is the host's end's; use another, such as 02:");
   }
   nic->set_mac(mac->ToString());
