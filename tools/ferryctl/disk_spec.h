@@ -12,8 +12,4 @@ absl::StatusOr<v1::DiskSpec> ParseDisk(absl::string_view text);
 // "DIR", with ":ro" or ":rw" behind it.
 absl::StatusOr<v1::ShareSpec> ParseShare(absl::string_view text);
 
-// "name=eth0,bridge=br0,mac=02:fe:00:00:00:01,address=192.0.2.7/24,gateway=192.0.2.1"; "user" or
-// "tap=NAME" in place of the bridge. address and gateway may be repeated.
-absl::StatusOr<v1::NicSpec> ParseNic(absl::string_view text);
-
 }  // namespace ferry::ctl

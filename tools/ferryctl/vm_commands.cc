@@ -5,6 +5,7 @@
 #include "tools/ferryctl/command.h"
 #include "tools/ferryctl/disk_spec.h"
 #include "tools/ferryctl/exit_codes.h"
+#include "tools/ferryctl/nic_spec.h"
 #include "tools/ferryctl/save_options.h"
 #include "tools/ferryctl/units.h"
 

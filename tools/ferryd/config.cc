@@ -4,10 +4,10 @@
 
 #include "absl/strings/match.h"
 #include "absl/strings/str_cat.h"
+#include "bridge/network/address.h"
 #include "bridge/runtime/host_port.h"
 #include "bridge/runtime/status_macros.h"
 #include "tools/ferryd/yaml_config.h"
-#include "vmmanager/network/linux_host_network.h"
 
 namespace ferry::tools {
 namespace {
@@ -23,6 +23,17 @@ void AddSeconds(CLI::App& app, const std::string& flag, milliseconds& value, dou
          help)
       ->check(CLI::Range(least, 86'400.0))
       ->default_str(absl::StrCat(value.count() / 1000));
+}
+
+// "NAME=LOCALNAME". INVALID_ARGUMENT if one of them cannot name a bridge.
+absl::StatusOr<std::pair<std::string, std::string>> ParseBridgeMapping(const std::string& text) {
+  const size_t equals = text.find('=');
+  std::pair<std::string, std::string> mapping(text.substr(0, equals), "");
+  if (equals != std::string::npos) mapping.second = text.substr(equals + 1);
+  if (net::IsInterfaceName(mapping.first) && net::IsInterfaceName(mapping.second)) return mapping;
+  return absl::InvalidArgumentError(
+      absl::StrCat(net::Quoted(text), " is not NAME=LOCALNAME, two names of bridges of at most ",
+                   net::kMaxInterfaceName, " letters, digits, '-', '_' and '.'"));
 }
 
 void AddFlags(CLI::App& app, FerrydConfig& config) {
@@ -82,7 +93,7 @@ void AddFlags(CLI::App& app, FerrydConfig& config) {
          "--bridge",
          [&config](const std::vector<std::string>& mappings) {
            for (const std::string& text : mappings) {
-             const auto mapping = vm::ParseBridgeMapping(text);
+             const auto mapping = ParseBridgeMapping(text);
              if (!mapping.ok()) {
                throw CLI::ValidationError("--bridge", std::string(mapping.status().message()));
              }

@@ -2,7 +2,6 @@
 
 #include <spdlog/spdlog.h>
 
-#include "absl/strings/str_cat.h"
 #include "bridge/network/address.h"
 #include "bridge/network/route_socket.h"
 #include "bridge/runtime/status_macros.h"
@@ -70,16 +69,6 @@ void LinuxHostNetwork::Silence(std::vector<int> taps) {
     const absl::Status silent = CarryNow(taps, false);
     if (!silent.ok()) spdlog::warn("a VM's tap devices: {}", std::string(silent.message()));
   });
-}
-
-absl::StatusOr<std::pair<std::string, std::string>> ParseBridgeMapping(const std::string& text) {
-  const size_t equals = text.find('=');
-  std::pair<std::string, std::string> mapping(text.substr(0, equals), "");
-  if (equals != std::string::npos) mapping.second = text.substr(equals + 1);
-  if (net::IsInterfaceName(mapping.first) && net::IsInterfaceName(mapping.second)) return mapping;
-  return absl::InvalidArgumentError(
-      absl::StrCat("\"", text, "\" is not NAME=LOCALNAME, two names of bridges of at most ",
-                   net::kMaxInterfaceName, " letters, digits, '-', '_' and '.'"));
 }
 
 }  // namespace ferry::vm

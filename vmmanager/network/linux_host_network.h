@@ -32,7 +32,4 @@ class LinuxHostNetwork final : public HostNetwork {
   BlockingWorker worker_;
 };
 
-// "NAME=LOCAL", as --bridge has it. INVALID_ARGUMENT if one of them cannot name a bridge.
-absl::StatusOr<std::pair<std::string, std::string>> ParseBridgeMapping(const std::string& text);
-
 }  // namespace ferry::vm

@@ -59,7 +59,8 @@ TEST(ConfigTest, BridgesMayHaveOtherNamesHere) {
   ASSERT_TRUE(config.ok()) << config.status();
   EXPECT_EQ(config->bridges,
             (std::map<std::string, std::string>{{"br0", "lan0"}, {"br1", "wan0"}}));
-  for (const char* bad : {"br0", "br0=", "=lan0", "br0=a=b", "br0=sixteen-letters-"}) {
+  for (const char* bad :
+       {"", "br0", "br0=", "=lan0", "br0=a=b", "br0=lan 0", "br0=lan%d", "br0=sixteen-letters-"}) {
     EXPECT_FALSE(Parse({"--bridge", bad}).ok()) << bad;
   }
   EXPECT_FALSE(Parse({"--bridge", "br0=lan0", "--bridge", "br0=lan1"}).ok());

@@ -1,4 +1,4 @@
-#include "tools/ferryctl/disk_spec.h"
+#include "tools/ferryctl/nic_spec.h"
 
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
