@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <random>
 #include <string>
+#include <utility>
 
 #include "absl/strings/str_cat.h"
 #include "bridge/runtime/status_macros.h"
@@ -124,15 +125,59 @@ absl::Status CompleteNic(v1::NicSpec* nic) {
     return RefuseNic(*nic, "its name cannot be an interface's in the guest", NameRule());
   }
   RETURN_IF_ERROR(CheckPlace(*nic));
-  RETURN_IF_ERROR(CompleteMac(nic));
-  if (nic->user() && nic->addresses().empty() && nic->gateways().empty()) {
-    nic->add_addresses(kUserAddress);
-    nic->add_gateways(kUserGateway);
-  }
-  std::vector<net::IpPrefix> prefixes;
-  RETURN_IF_ERROR(CheckAddresses(*nic, &prefixes));
-  return CheckGateways(*nic, prefixes);
+  return CompleteMac(nic);
 }
+
+bool HasIpv4Gateway(const v1::NicSpec& nic) {
+  return std::any_of(nic.gateways().begin(), nic.gateways().end(), [](const std::string& text) {
+    const absl::StatusOr<net::IpAddress> gateway = net::ParseIp(text);
+    return gateway.ok() && !gateway->is_v6;
+  });
+}
+
+// What the VMM's own network expects of a card without addresses. Where another card leads out of
+// the VM already, this one does not.
+void CompleteUserCards(v1::VmSpec* spec) {
+  bool leads_out = std::any_of(spec->nics().begin(), spec->nics().end(), HasIpv4Gateway);
+  for (v1::NicSpec& nic : *spec->mutable_nics()) {
+    if (!nic.user() || !nic.addresses().empty() || !nic.gateways().empty()) continue;
+    nic.add_addresses(kUserAddress);
+    if (!std::exchange(leads_out, true)) nic.add_gateways(kUserGateway);
+  }
+}
+
+// What a VM's cards have, of which there can be only one in it.
+class Given {
+ public:
+  // INVALID_ARGUMENT if another card has any of it already. The card is complete.
+  absl::Status Add(const v1::NicSpec& nic, const std::vector<net::IpPrefix>& prefixes) {
+    RETURN_IF_ERROR(Take(nic, "name", nic.name(), "give each its own"));
+    RETURN_IF_ERROR(Take(nic, "tap device", nic.tap(), "give each its own"));
+    RETURN_IF_ERROR(Take(nic, "MAC address", nic.mac(), "give each its own, or leave them out"));
+    for (const net::IpPrefix& prefix : prefixes) {
+      // Of these each link may have the same.
+      if (IsLinkLocal(prefix.address)) continue;
+      RETURN_IF_ERROR(Take(
+          nic, "address", prefix.address.ToString(),
+          nic.user() ? "give each its own, such as address=10.0.2.16/24" : "give each its own"));
+    }
+    for (const std::string& text : nic.gateways()) {
+      const bool is_v6 = net::ParseIp(text).value_or(net::IpAddress()).is_v6;
+      RETURN_IF_ERROR(Take(nic, "way out", is_v6 ? "for IPv6" : "for IPv4",
+                           "use one gateway of each kind in all of the VM"));
+    }
+    return absl::OkStatus();
+  }
+
+ private:
+  absl::Status Take(const v1::NicSpec& nic, const std::string& what, const std::string& value,
+                    const std::string& rule) {
+    if (value.empty() || taken_.insert({what, value}).second) return absl::OkStatus();
+    return RefuseNic(nic, absl::StrCat("another card has its ", what, " ", value), rule);
+  }
+
+  std::set<std::pair<std::string, std::string>> taken_;
+};
 
 // Of what a completed specification holds; all zeros otherwise.
 net::MacAddress MacOf(const v1::NicSpec& nic) {
@@ -146,25 +191,19 @@ absl::Status CompleteNics(v1::VmSpec* spec) {
     return absl::InvalidArgumentError(absl::StrCat("there are ", spec->nics_size(),
                                                    " network cards; use at most ", kMaxAdapters));
   }
-  std::set<std::string> names;
-  std::set<std::string> taps;
-  std::set<std::string> macs;
   int number = 0;
   for (v1::NicSpec& nic : *spec->mutable_nics()) {
     if (nic.name().empty()) nic.set_name(absl::StrCat("eth", number));
     ++number;
     RETURN_IF_ERROR(CompleteNic(&nic));
-    if (!names.insert(nic.name()).second) {
-      return RefuseNic(nic, "another card has its name", "give each its own");
-    }
-    if (!nic.tap().empty() && !taps.insert(nic.tap()).second) {
-      return RefuseNic(nic, absl::StrCat("another card has its tap device ", nic.tap()),
-                       "give each its own");
-    }
-    if (!nic.mac().empty() && !macs.insert(nic.mac()).second) {
-      return RefuseNic(nic, absl::StrCat("another card has its MAC address ", nic.mac()),
-                       "give each its own, or leave them out");
-    }
+  }
+  CompleteUserCards(spec);
+  Given given;
+  for (const v1::NicSpec& nic : spec->nics()) {
+    std::vector<net::IpPrefix> prefixes;
+    RETURN_IF_ERROR(CheckAddresses(nic, &prefixes));
+    RETURN_IF_ERROR(CheckGateways(nic, prefixes));
+    RETURN_IF_ERROR(given.Add(nic, prefixes));
   }
   return absl::OkStatus();
 }

@@ -14,8 +14,9 @@
 // The network cards of a VM's specification.
 namespace ferry::vm {
 
-// Fills in defaults, and refuses what cannot be: INVALID_ARGUMENT names the member, its value and
-// what is allowed. MAC addresses stay empty where they are.
+// Fills in defaults, and refuses what cannot be, of each card and of all of them together:
+// INVALID_ARGUMENT names the member, its value and what is allowed. MAC addresses stay empty where
+// they are. What is complete is not changed.
 absl::Status CompleteNics(v1::VmSpec* spec);
 
 // Makes those that are empty: unicast, locally administered, and none of `taken`.

@@ -43,8 +43,47 @@ TEST(VmNicsTest, DefaultsAreFilledIn) {
   EXPECT_EQ(spec.nics(0).mac(), "02:fe:00:00:00:0a");
   EXPECT_EQ(spec.nics(1).name(), "eth1");
   EXPECT_THAT(spec.nics(1).addresses(), ElementsAre("10.0.2.15/24"));
-  EXPECT_THAT(spec.nics(1).gateways(), ElementsAre("10.0.2.2"));
   EXPECT_EQ(spec.nics(1).mac(), "");
+}
+
+TEST(VmNicsTest, TheVmmsOwnNetworkLeadsOutWhereNothingElseDoes) {
+  v1::VmSpec spec;
+  spec.add_nics()->set_user(true);
+  *spec.add_nics() = SpecWith("br0").nics(0);
+  ASSERT_TRUE(CompleteNics(&spec).ok());
+  EXPECT_THAT(spec.nics(0).addresses(), ElementsAre("10.0.2.15/24"));
+  EXPECT_THAT(spec.nics(0).gateways(), IsEmpty());
+  spec.mutable_nics(0)->clear_addresses();
+  spec.mutable_nics(1)->set_gateways(0, "fe80::1");
+  ASSERT_TRUE(CompleteNics(&spec).ok());
+  EXPECT_THAT(spec.nics(0).gateways(), ElementsAre("10.0.2.2"));
+  const std::string complete = spec.SerializeAsString();
+  ASSERT_TRUE(CompleteNics(&spec).ok());
+  EXPECT_EQ(spec.SerializeAsString(), complete);
+}
+
+TEST(VmNicsTest, AGuestHasEachAddressAndEachWayOutOnce) {
+  v1::VmSpec spec;
+  for (int i = 0; i < 2; ++i) spec.add_nics()->set_user(true);
+  v1::VmSpec apart = spec;
+  EXPECT_THAT(std::string(CompleteNics(&spec).message()),
+              HasSubstr("card \"eth1\": another card has its address 10.0.2.15"));
+  apart.mutable_nics(1)->add_addresses("10.0.2.16/24");
+  EXPECT_TRUE(CompleteNics(&apart).ok());
+  apart.mutable_nics(1)->add_gateways("10.0.2.2");
+  EXPECT_THAT(std::string(CompleteNics(&apart).message()),
+              HasSubstr("another card has its way out for IPv4"));
+  spec = SpecWith("br0");
+  *spec.add_nics() = SpecWith("br1").nics(0);
+  EXPECT_THAT(std::string(CompleteNics(&spec).message()),
+              HasSubstr("another card has its address 192.0.2.7"));
+  spec.mutable_nics(1)->clear_gateways();
+  for (v1::NicSpec& nic : *spec.mutable_nics()) {
+    if (nic.gateways().empty()) nic.clear_addresses();
+    nic.add_addresses("fe80::7/64");
+  }
+  const absl::Status links = CompleteNics(&spec);
+  EXPECT_TRUE(links.ok()) << links;
 }
 
 TEST(VmNicsTest, WhatCannotBeIsRefusedWithWhatCan) {
