@@ -25,14 +25,17 @@ constexpr size_t kDepartedKept = 1024;
 constexpr uint32_t kFirstGuestCid = 1024;
 constexpr uint32_t kLastGuestCid = 0x7fffffff;
 
-// Another host says what they are, and its word is taken for no more than a user's.
-absl::Status CheckIncomingNics(const v1::VmSpec& spec, const schema::ComputeSystem& document) {
-  v1::VmSpec completed = spec;
-  RETURN_IF_ERROR(CompleteNics(&completed));
+// Another host says what they are, and its word is taken for no more than a user's. It may have
+// left to defaults what the machine has in full, so what is compared, and kept, is the whole.
+absl::Status CompleteIncomingNics(const schema::ComputeSystem& document, VmRow* row,
+                                  v1::VmSpec* spec) {
+  const std::string before = spec->SerializeAsString();
+  RETURN_IF_ERROR(CompleteNics(spec));
+  if (spec->SerializeAsString() != before) RETURN_IF_ERROR(WriteSpec(*spec, &row->spec_json));
   // Whoever made it gave each an address.
   const auto has_mac = [](const v1::NicSpec& nic) { return !nic.mac().empty(); };
-  const bool have_macs = std::all_of(spec.nics().begin(), spec.nics().end(), has_mac);
-  if (have_macs && AdaptersOf(spec) == document.virtual_machine.devices.network_adapters) {
+  const bool have_macs = std::all_of(spec->nics().begin(), spec->nics().end(), has_mac);
+  if (have_macs && AdaptersOf(*spec) == document.virtual_machine.devices.network_adapters) {
     return absl::OkStatus();
   }
   return absl::InvalidArgumentError(
@@ -214,7 +217,7 @@ absl::StatusOr<std::shared_ptr<UtilityVm>> VmInventory::AddIncoming(
                                                  "; rename or delete it before migrating here"));
   }
   RETURN_IF_ERROR(CheckMacs(document, row.id));
-  RETURN_IF_ERROR(CheckIncomingNics(spec, document));
+  RETURN_IF_ERROR(CompleteIncomingNics(document, &row, &spec));
   departed_.erase(row.id);
   departed_.erase(row.name);
   const std::string id = row.id;

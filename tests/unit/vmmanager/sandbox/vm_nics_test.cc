@@ -319,6 +319,27 @@ TEST_F(VmNicsOnAHostTest, CardsThatNobodyMayMakeHereDoNotCome) {
   EXPECT_TRUE(incoming.ok()) << incoming.status();
 }
 
+TEST_F(VmNicsOnAHostTest, WhatTheSourceLeftToDefaultsIsFilledInHere) {
+  v1::VmSpec spec = SpecWith("br0", "02-FE-00-00-00-01");
+  spec.add_nics()->set_user(true);
+  spec.mutable_nics(1)->set_mac("02:fe:00:00:00:02");
+  const auto document = *schema::ComputeSystemFromJson(PayloadOf(spec).hcs_document_json());
+  VmRow row;
+  row.id = "id";
+  row.name = "web";
+  ASSERT_TRUE(WriteSpec(spec, &row.spec_json).ok());
+  const auto incoming = host_.inventory->AddIncoming("session-1", row, spec, document);
+  ASSERT_TRUE(incoming.ok()) << incoming.status();
+  v1::VmSpec written;
+  ASSERT_TRUE(ReadSpec((*incoming)->spec_json(), &written).ok());
+  for (const v1::VmSpec& known : {(*incoming)->spec(), written}) {
+    EXPECT_EQ(known.nics(0).name(), "eth0");
+    EXPECT_EQ(known.nics(0).mac(), "02:fe:00:00:00:01");
+    EXPECT_EQ(known.nics(1).name(), "eth1");
+    EXPECT_THAT(known.nics(1).addresses(), ElementsAre("10.0.2.15/24"));
+  }
+}
+
 TEST_F(VmNicsOnAHostTest, CardsAreInTheFingerprint) {
   const auto lines = PayloadOf(SpecWith("br0", "02:fe:00:00:00:01")).fingerprint().devices();
   EXPECT_THAT(lines, ::testing::Contains("nic 0 eth0 02-FE-00-00-00-01 bridge br0"));
