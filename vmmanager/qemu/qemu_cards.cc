@@ -54,17 +54,24 @@ void QemuCards::AddDescriptors(std::map<int, int>* descriptors) const {
 }
 
 Task<void> QemuCards::Carry(std::string vm) {
-  silent_ = false;
-  if (taps_.empty() || network_ == nullptr) co_return;
-  const std::shared_ptr<HostNetwork> network = network_;
-  std::vector<int> taps = taps_;
-  const absl::Status carries = co_await network->Carry(std::move(taps));
-  if (carries.ok()) co_return;
-  spdlog::error("vm {} runs, but its network does not: {}", vm, std::string(carries.message()));
+  if (!silent_) co_return;
+  const uint64_t silences = silences_;
+  absl::Status carries;
+  if (const std::shared_ptr<HostNetwork> network = network_; !taps_.empty() && network != nullptr) {
+    std::vector<int> taps = taps_;
+    carries = co_await network->Carry(std::move(taps));
+  }
+  if (!carries.ok()) {
+    spdlog::error("vm {}: its network does not carry: {}", vm, std::string(carries.message()));
+    co_return;
+  }
+  // Silencing does not wait, so it may have been asked for meanwhile, and comes after this.
+  if (silences_ == silences) silent_ = false;
 }
 
 void QemuCards::Silence() {
   silent_ = true;
+  ++silences_;
   if (!taps_.empty() && network_ != nullptr) network_->Silence(taps_);
 }
 

@@ -2,6 +2,7 @@
 
 #include <boost/json/array.hpp>
 #include <boost/json/value.hpp>
+#include <cstdint>
 #include <map>
 #include <memory>
 #include <string>
@@ -26,11 +27,12 @@ class QemuCards {
   // QEMU has them now.
   void CloseDescriptors() { open_.clear(); }
 
-  // Lets them carry. That some do not keeps nobody from running; it is logged.
+  // Lets them carry, if they are silent. That some do not keeps nobody from running: it is logged,
+  // and they stay silent, so that the next time is another attempt. It must outlive the call.
   Task<void> Carry(std::string vm);
   // Lets them carry nothing from here on.
   void Silence();
-  // Whether they carry nothing, for all that is known: nobody has asked for more since.
+  // Whether some carry nothing, for all that is known.
   bool silent() const { return silent_; }
 
   // For an adoption record, and the opposite.
@@ -42,6 +44,7 @@ class QemuCards {
   std::vector<int> taps_;
   std::map<int, UniqueFd> open_;  // by QEMU's number
   bool silent_ = true;            // also of cards without taps
+  uint64_t silences_ = 0;
 };
 
 // FAILED_PRECONDITION if this host could not plug it in; see Backend::CheckAdapter.
