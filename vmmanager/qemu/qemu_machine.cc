@@ -283,8 +283,11 @@ Task<absl::Status> QemuMachine::Adopt(std::string record) {
   state_ = StateOf(run_state);
   told_all_.Reset();
   ferry::Spawn(host_->executor, PumpEvents(self, qmp_));
-  // Whoever let it go may not have come to its cards.
-  if (state_ == SystemState::kRunning) co_await cards_.Carry(id_);
+  // Whoever let it go may not have come to its cards. The kernel may take its time over them, and
+  // other VMs wait to be taken over.
+  if (state_ == SystemState::kRunning && has_cards()) {
+    ferry::Spawn(host_->executor, RejoinNetworks(self));
+  }
   // -action keeps QEMU there after the guest has ended, so that the cause can still be read.
   if (run_state == "shutdown") ferry::Spawn(host_->executor, EndLater(self, Cause::kShutdown));
   if (run_state == "guest-panicked") ferry::Spawn(host_->executor, EndLater(self, Cause::kPanic));
@@ -391,9 +394,7 @@ Task<absl::Status> QemuMachine::RunGuest() {
     co_return runs;
   }
   state_ = SystemState::kRunning;
-  if (!document_.virtual_machine.devices.network_adapters.empty()) {
-    ferry::Spawn(host_->executor, Announce(self));
-  }
+  if (has_cards()) ferry::Spawn(host_->executor, Announce(self));
   co_return absl::OkStatus();
 }
 
@@ -496,13 +497,14 @@ void QemuMachine::HandleEvent(const QmpEvent& event) {
   for (const auto& [number, tap] : std::map(event_taps_)) tap(event);
   if (event.name == "STOP" || event.name == "RESUME") {
     const bool running = event.name == "RESUME";
+    // Nobody has let one that still takes a migration run: it is the source's, with its addresses.
+    const bool may_rejoin = running && state_ != SystemState::kIncoming;
     state_ = running ? SystemState::kRunning : SystemState::kPaused;
     if (std::exchange(disk_stops_it_, false) && !running) {
       Emit({.kind = SystemEvent::Kind::kDiskTrouble, .when = when});
     }
     // QEMU lets the guest run on by itself when the stream fails after the switchover has begun.
-    const bool has_cards = !document_.virtual_machine.devices.network_adapters.empty();
-    if (running && has_cards && cards_.silent()) {
+    if (may_rejoin && has_cards() && cards_.silent()) {
       ferry::Spawn(host_->executor, RejoinNetworks(shared_from_this()));
     }
     if (observer_ != nullptr && observer_->OnRunState(running, when)) return;

@@ -160,6 +160,7 @@ class QemuMachine : public std::enable_shared_from_this<QemuMachine> {
   Task<absl::Status> ServeFolders();
   Task<absl::Status> Continue();
   Task<absl::Status> PlugCards();
+  bool has_cards() const { return !document_.virtual_machine.devices.network_adapters.empty(); }
   static Task<void> Announce(std::shared_ptr<QemuMachine> self);
   // For a guest that runs without our having let it.
   static Task<void> RejoinNetworks(std::shared_ptr<QemuMachine> self);

@@ -40,10 +40,14 @@ Task<void> QemuMachine::Announce(std::shared_ptr<QemuMachine> self) {
 }
 
 Task<void> QemuMachine::RejoinNetworks(std::shared_ptr<QemuMachine> self) {
+  // It may have been stopped for a switchover since this was asked for.
+  const auto runs_here = [&self] {
+    return self->state_ == schema::SystemState::kRunning && !self->ended_.is_set() &&
+           !self->detached_;
+  };
+  if (!runs_here()) co_return;
   co_await self->cards_.Carry(self->id_);
-  const bool runs_here = self->state_ == schema::SystemState::kRunning && !self->cards_.silent();
-  if (!runs_here || self->ended_.is_set() || self->detached_) co_return;
-  co_await Announce(self);
+  if (runs_here()) co_await Announce(self);
 }
 
 }  // namespace ferry::vm
