@@ -353,6 +353,8 @@ Task<absl::Status> QemuMigration::RunOnHere() {
   if (user_paused_ || !ran_before_) co_return absl::OkStatus();
   // QEMU may let the guest run by itself in a moment, and until then refuses to be told.
   CO_RETURN_IF_ERROR((co_await SettledRunState()).status());
+  // Its user may have paused it meanwhile.
+  if (user_paused_) co_return absl::OkStatus();
   co_return co_await machine_.RunGuest();
 }
 
