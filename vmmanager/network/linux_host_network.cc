@@ -29,7 +29,12 @@ absl::StatusOr<Tap> OpenNow(const LinuxHostNetwork::Options& options,
 absl::Status CarryNow(const std::vector<int>& taps, bool carries) {
   ASSIGN_OR_RETURN(net::RouteSocket kernel, net::RouteSocket::Open());
   absl::Status all;
-  for (const int tap : taps) all.Update(SetCarries(kernel, tap, carries));
+  for (const int tap : taps) {
+    const absl::Status set = SetCarries(kernel, tap, carries);
+    // Who owns a tap may have no right to; then a guest that does not run is all the silence there
+    // is.
+    if (carries || !absl::IsPermissionDenied(set)) all.Update(set);
+  }
   return all;
 }
 
@@ -50,8 +55,6 @@ Task<absl::StatusOr<Tap>> LinuxHostNetwork::Open(schema::NetworkAdapter card) {
   auto opened = std::make_shared<Tap>();
   std::function<absl::Status()> work = [options = options_, card = std::move(card), opened] {
     ASSIGN_OR_RETURN(*opened, OpenNow(*options, card));
-    // Who owns a tap may have no right to; then a guest that does not run is all the silence there
-    // is.
     if (!card.tap.empty()) (void)CarryNow({opened->index}, false);
     return absl::OkStatus();
   };
