@@ -419,5 +419,22 @@ TEST_F(CheckpointClonesTest, FoldersOfTheHostAreNotHandedOn) {
   EXPECT_EQ(rpc::ReasonOf(plan.status()), "vm_has_shares");
 }
 
+// Not even without its memory, for the cards are in its specification.
+TEST_F(CheckpointClonesTest, NetworkCardsAreNotHandedOn) {
+  auto vm = BootWithDisks();
+  ASSERT_TRUE(Take("a").ok());
+  v1::VmSpec spec = vm->spec();
+  spec.add_nics()->set_user(true);
+  v1::RestoreCheckpointAsRequest request = CloneOf("a");
+  for (const bool disk_only : {false, true}) {
+    request.set_disk_only(disk_only);
+    EXPECT_TRUE(PlanClone(vm->checkpoint_scene(), vm->spec(), request).ok());
+    const absl::Status refused = PlanClone(vm->checkpoint_scene(), spec, request).status();
+    EXPECT_TRUE(absl::IsFailedPrecondition(refused)) << refused;
+    EXPECT_EQ(rpc::ReasonOf(refused), "vm_has_networks");
+    EXPECT_FALSE(rpc::NextStepOf(refused).empty());
+  }
+}
+
 }  // namespace
 }  // namespace ferry::vm
