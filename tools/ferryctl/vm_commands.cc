@@ -8,6 +8,7 @@
 #include "tools/ferryctl/nic_spec.h"
 #include "tools/ferryctl/save_options.h"
 #include "tools/ferryctl/units.h"
+#include "vmmanager/rpc/error_info.h"
 
 // `ferryctl vm ...`, and its most used commands at the top level.
 namespace ferry::ctl {
@@ -70,6 +71,38 @@ void CheckCreate(CreateArguments* arguments) {
   }
 }
 
+// A daemon that has never heard of network cards makes the VM without them, and says nothing.
+absl::Status CheckHasCards(const v1::VmSpec& asked, const v1::Vm& made) {
+  if (made.spec().nics_size() >= asked.nics_size()) return absl::OkStatus();
+  const std::string name = Printable(asked.name());
+  return rpc::ErrorWithReason(
+      absl::StatusCode::kFailedPrecondition,
+      absl::StrCat("VM ", name,
+                   " was made without its network cards: this ferryd is older and does not know "
+                   "of them"),
+      "vm_without_nics",
+      absl::StrCat("Delete it (ferryctl vm delete ", name,
+                   "), and make it again with a newer ferryd, or without --nic."));
+}
+
+Task<int> CreateVm(Client* client, v1::VmSpec spec) {
+  v1::CreateVmRequest request;
+  *request.mutable_spec() = spec;
+  request.set_request_id(NewRequestId());
+  const std::string doing = absl::StrCat("creating VM ", spec.name());
+  const absl::StatusOr<v1::Vm> made =
+      co_await rpc::CallUnary(client->vms->async(), &VmAsync::CreateVm, request, kCallTimeout);
+  if (!made.ok()) co_return Fail(*client, doing, made.status());
+  // It stays, for to delete it takes a right that whoever makes VMs need not have.
+  const absl::Status whole = CheckHasCards(spec, *made);
+  if (!whole.ok()) co_return Fail(*client, doing, whole);
+  const std::string text =
+      client->options.format() == OutputFormat::kJson ? ToJson(*made, true) : NameLine(*made);
+  std::fputs(text.c_str(), stdout);
+  PrintWarnings(*made);
+  co_return kOk;
+}
+
 void AddCreate(CLI::App* app, Command* command) {
   auto arguments = std::make_shared<CreateArguments>();
   CLI::App* create = app->add_subcommand("create", "Define a VM; start it with: ferryctl start");
@@ -100,13 +133,7 @@ void AddCreate(CLI::App* app, Command* command) {
   create->add_flag("--autostart", arguments->autostart, "Start it after each boot of this host");
   create->callback([arguments, command] {
     CheckCreate(arguments.get());
-    command->action = [arguments](Client* client) {
-      v1::CreateVmRequest request;
-      *request.mutable_spec() = arguments->spec;
-      request.set_request_id(NewRequestId());
-      return CallAndPrint(client, client->vms->async(), &VmAsync::CreateVm, std::move(request),
-                          kCallTimeout, absl::StrCat("creating VM ", arguments->name), &NameLine);
-    };
+    command->action = [arguments](Client* client) { return CreateVm(client, arguments->spec); };
   });
 }
 
