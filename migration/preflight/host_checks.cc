@@ -53,13 +53,13 @@ const std::vector<Part>& Parts() {
       {"disks", {"disk"}, "put the disk on storage that both hosts see under that path"},
       {"networks",
        {"nic"},
-       "make the bridge there, or name the one that stands for it with ferryd's --bridge; see what "
-       "the destination says"},
+       "do there what the destination says of each card; of two VMs with the same MAC address a "
+       "host can have only one"},
       {"devices", {}, "bring both hosts to the same release"}};
   return parts;
 }
 
-// "disk data" and "device 0" belong to "disk" and "device".
+// "disk data", "nic eth0" and "device 0" belong to "disk", "nic" and "device".
 std::string Kind(const v1::Difference& difference) {
   return difference.field().substr(0, difference.field().find(' '));
 }
@@ -103,7 +103,8 @@ std::string Found(const Part& part, const DestinationFacts& facts) {
   if (name == "networks") {
     const size_t cards = facts.machine.document.virtual_machine.devices.network_adapters.size();
     return cards == 0 ? "the VM has no network cards"
-                      : absl::StrCat("the destination can plug in all ", cards);
+                      : absl::StrCat("the destination can plug in all network cards (", cards,
+                                     "), and no VM there has a MAC address of theirs");
   }
   return absl::StrCat(source.cpus(), " CPUs, ", source.memory_mb(), " MiB, guest link ",
                       source.guest_link());

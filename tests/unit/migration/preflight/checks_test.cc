@@ -196,6 +196,25 @@ TEST(Preflight, DestinationChecks) {
   }
 }
 
+TEST(Preflight, OfNetworksItSaysWhatWasLookedAtAndWhatMayHelp) {
+  const auto networks = [](const DestinationFacts& facts) {
+    for (const v1::PreflightCheck& check : CheckDestination(facts)) {
+      if (check.name() == "networks") return check;
+    }
+    return v1::PreflightCheck();
+  };
+  DestinationFacts facts = GoodDestination();
+  EXPECT_EQ(networks(facts).message(), "the VM has no network cards");
+  facts.machine.document.virtual_machine.devices.network_adapters["0"].bridge = "br0";
+  EXPECT_EQ(networks(facts).message(),
+            "the destination can plug in all network cards (1), and no VM there has a MAC address "
+            "of theirs");
+  facts.machine.differences = {Differing("nic")};
+  // It need not be for want of a bridge.
+  EXPECT_THAT(networks(facts).fix(), HasSubstr("what the destination says"));
+  EXPECT_THAT(networks(facts).fix(), HasSubstr("same MAC address"));
+}
+
 TEST(Preflight, EachDifferenceFailsTheCheckItBelongsTo) {
   const std::pair<const char*, const char*> rows[] = {
       {"backend", "vmm_version"},
