@@ -153,13 +153,26 @@ def test_a_saved_vm_comes_back_with_its_card(two_hosts, network):
 
 def test_a_restarted_daemon_knows_its_cards(two_hosts, network):
     source, destination = two_hosts
-    boot(source, "web", NIC)
+    boot(source, "web", f"{NIC},mac={MAC}")
     stream = network.stream(lan.GUEST[0], PORT)
     source.kill()
+    announced = network.listen(0, MAC)
     source.start()
+    seen = announced.report()
+    assert all(seen.values()), seen
     source.ctl.migrate("web", destination)
     assert stream.report()["records"] > 0
     assert taps(source) == {}
+
+
+def test_cards_that_share_what_they_may_not_are_refused(two_hosts):
+    host = two_hosts[0]
+    refused = host.ctl.run("vm", "create", "web", "--nic", "user", "--nic", "user")
+    assert refused.returncode != 0 and "another card has its address" in refused.stderr
+    host.ctl.ok("vm", "create", "web", "--nic", "user", "--nic", NIC)
+    lone, bridged = host.ctl.vm("web")["spec"]["nics"]
+    assert lone["addresses"] == ["10.0.2.15/24"] and not lone.get("gateways")
+    assert bridged["gateways"] == ["192.0.2.1", "2001:db8:2::1"]
 
 
 @pytest.mark.parametrize("nic, says", [

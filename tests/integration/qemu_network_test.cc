@@ -1,14 +1,21 @@
 #include <gmock/gmock.h>
 #include <linux/capability.h>
 #include <sched.h>
+#include <spdlog/sinks/ostream_sink.h>
+#include <spdlog/spdlog.h>
 #include <sys/syscall.h>
 #include <unistd.h>
 
+#include <sstream>
+
 #include "bridge/network/route_socket.h"
+#include "bridge/runtime/status_macros.h"
 #include "tests/integration/qemu_fixture.h"
 #include "tests/integration/qemu_img.h"
 #include "vmmanager/network/linux_host_network.h"
 #include "vmmanager/network/tap_device.h"
+#include "vmmanager/qemu/qmp_client.h"
+#include "vmmanager/qemu/unix_socket.h"
 
 // Network cards of real QEMUs on real bridges, in a network namespace of each test's own.
 namespace ferry::vm {
@@ -101,7 +108,10 @@ class QemuNetworkTest : public QemuFixture {
     return up;
   }
   // What was posted to the networks' thread before is done then.
-  Task<void> Settle() { (void)co_await network_->Carry({}); }
+  Task<void> Settle() { co_await SettleOn(network_); }
+  static Task<void> SettleOn(std::shared_ptr<HostNetwork> network) {
+    (void)co_await network->Carry({});
+  }
 
   Task<void> CarriesWhileItRuns() {
     CO_EXPECT_OK(co_await OpenBackend());
@@ -192,6 +202,7 @@ class QemuNetworkTest : public QemuFixture {
     const std::string id = kId;
     auto adopted = co_await backend_->Adopt(id, document, record);
     CO_EXPECT_OK(adopted.status());
+    co_await Settle();
     EXPECT_EQ(CountUp(), 1u);
     CO_EXPECT_OK(co_await (*adopted)->Terminate());
     EXPECT_EQ(Taps().size(), 0u);
@@ -256,6 +267,38 @@ class QemuNetworkTest : public QemuFixture {
     EXPECT_EQ(Taps().size(), 0u);
   }
 
+  // Has a QEMU that takes a migration run as soon as it has it, which Ferry does not tell it to.
+  Task<absl::Status> LetArrivalRun() {
+    for (const auto& entry : std::filesystem::directory_iterator(folder_ + "/state")) {
+      auto folder = OpenFolder(entry.path());
+      if (!folder.ok()) continue;
+      auto socket = ConnectUnix(folder->get(), "qmp-spare");
+      if (!socket.ok()) continue;
+      QmpClient monitor(executor(), *std::move(socket));
+      CO_RETURN_IF_ERROR(co_await monitor.WaitReady(milliseconds(60'000)));
+      auto status = co_await monitor.Execute("query-status");
+      if (!status.ok()) co_return status.status();
+      if (status->as_object().at("status").as_string() != "inmigrate") continue;
+      co_return (co_await monitor.Execute("cont")).status();
+    }
+    co_return absl::NotFoundError("nothing takes a migration");
+  }
+
+  Task<void> RunsUntold() {
+    constexpr schema::MigrationTransferOptions kOut{MigrationOrigin::kSource};
+    CO_EXPECT_OK(co_await OpenPair());
+    CO_EXPECT_OK(co_await LetArrivalRun());
+    AsyncEvent over(executor());
+    Spawn(executor(), TakeIn(destination_.get(), &over));
+    TransferHooks none;
+    CO_EXPECT_OK(co_await source_->StartLiveMigrationTransfer(kOut, std::move(none)));
+    co_await over.Wait();
+    co_await Settle();
+    EXPECT_EQ(CountUp(), 0u) << "whoever runs it next is not alone with its address";
+    CO_EXPECT_OK(co_await source_->Terminate());
+    CO_EXPECT_OK(co_await destination_->Terminate());
+  }
+
   Task<void> ComesBack() {
     constexpr schema::MigrationTransferOptions kOut{MigrationOrigin::kSource};
     CO_EXPECT_OK(co_await OpenPair());
@@ -293,8 +336,27 @@ TEST_F(QemuNetworkTest, ATapThatIsDownAndStaysSoIsRefused) {
   const absl::Status opened = OpenAsItsOwner("tap7");
   EXPECT_TRUE(opened.ok()) << opened;
 }
+// Who owns it need not be able to, and an administrator could do nothing about it.
+TEST_F(QemuNetworkTest, OfATapThatMayNotBeSetDownNothingIsSaid) {
+  RunTool({"ip", "tuntap", "add", "tap7", "mode", "tap", "user", "root"});
+  RunTool({"ip", "link", "set", "tap7", "up"});
+  std::ostringstream said;
+  const auto log = spdlog::default_logger();
+  spdlog::set_default_logger(std::make_shared<spdlog::logger>(
+      "test", std::make_shared<spdlog::sinks::ostream_sink_mt>(said)));
+  MayChangeNetworks(false);
+  // Its thread has the rights that this one has now.
+  auto owners = std::make_shared<LinuxHostNetwork>(executor(), LinuxHostNetwork::Options());
+  MayChangeNetworks(true);
+  owners->Silence({Find("tap7").index});
+  Run(SettleOn(owners));
+  spdlog::set_default_logger(log);
+  EXPECT_EQ(said.str(), "");
+  EXPECT_TRUE(Find("tap7").is_up);
+}
 TEST_F(QemuNetworkTest, CardsAreTakenOverByTheNextDaemon) { Run(AdoptsItsCards()); }
 TEST_F(QemuNetworkTest, ACardMoves) { Run(MovesWithItsCard()); }
+TEST_F(QemuNetworkTest, ACardStaysSilentIfItsGuestRunsUntold) { Run(RunsUntold()); }
 TEST_F(QemuNetworkTest, ACardComesBackAfterARollback) { Run(ComesBack()); }
 
 }  // namespace
