@@ -1,10 +1,14 @@
 """What goes wrong while VMs are saved and restored: no VM is lost, and none runs twice."""
 import threading
 
+import pytest
+
 from harness import box, oracles
 from harness.qmp import Qmp
+from harness.rpc import Rpc
 from harness.saving import (REFUSED, RESTORE_REFUSED, host, kills_the_vmm,  # noqa: F401
                             own_file, own_files, save, start, talk)
+from harness.waiting import wait_for
 
 
 def damage(file, at):
@@ -171,31 +175,42 @@ def test_containers_are_as_they_were_after_a_restore_that_failed(box_hosts, box_
     assert len(said) >= len(numbers) and said == list(range(len(said)))
 
 
-def test_settings_that_others_left_over_change_nothing(two_hosts, vm):
-    """Of a migration, or of somebody at QEMU's monitor."""
-    host, other = two_hosts
-    left = [{"capability": name, "state": True}
-            for name in ("multifd", "auto-converge", "xbzrle", "postcopy-ram")]
-    host.ctl.ok("exec", vm, "--", "sh", "-c", "echo then > /tmp/note")
-    for number, command in enumerate((("save", "--live", "--to"), ("checkpoint", "--live"),
-                                      ("checkpoint",))):
-        with Qmp(host) as qmp:
-            qmp.ask("migrate-set-capabilities", capabilities=left)
-        file = host.folder / f"{number}.ferry"
-        if command[0] == "save":
-            host.ctl.ok(*command, file, vm)
-        else:
-            host.ctl.ok("checkpoint", "create", vm, f"c{number}", "--memspec", file, *command[1:])
-            host.ctl.ok("checkpoint", "revert", vm, f"c{number}")
-        assert host.ctl.exec(vm, "cat", "/tmp/note").stdout == "then\n"
-    for number in (2, 1):
-        host.ctl.ok("checkpoint", "delete", vm, f"c{number}")
-    # The other way round: what a live checkpoint needs would keep a VM from moving.
+def begin_with_workers(host, other, vm, request_id):
+    """A migration that is under way and takes long, with settings of its own; its session."""
+    with Rpc(host) as rpc:
+        options = rpc.pb.InitializeOptions(
+            max_bandwidth=500_000,
+            compression_settings=rpc.pb.CompressionSettings(throttle_worker_count=2))
+        session = rpc.migrate(rpc.pb.MigrateRequest(
+            vm=vm, destination=other.address, request_id=request_id, options=options)).session_id
+        wait_for(lambda: rpc.session(session).progress.transferred_bytes, "nothing moves")
     with Qmp(host) as qmp:
-        qmp.ask("migrate-set-capabilities", capabilities=[
-            {"capability": "background-snapshot", "state": True}])
+        assert qmp.capability("multifd")
+    return session
+
+
+@pytest.mark.parametrize("dies", [False, True])
+def test_settings_of_a_former_job_change_nothing(two_hosts, vm, dies):
+    """Of a migration that was cancelled, or whose daemon died."""
+    host, other = two_hosts
+    host.ctl.ok("exec", vm, "--", "sh", "-c", "echo then > /tmp/note")
+    ways = (("save", "--live"), ("checkpoint", "create", "--live"), ("checkpoint", "create"))
+    for number, way in enumerate(ways):
+        session = begin_with_workers(host, other, vm, f"former-{number}")
+        if dies:
+            host.kill()
+            host.start()
+        else:
+            host.ctl.ok("migration", "cancel", session)
+        wait_for(lambda: not host.ctl.vm(vm)["session_id"], "the session does not end")
+        file = host.folder / f"{number}.ferry"
+        if way[0] == "save":
+            host.ctl.ok(*way, "--to", file, vm)
+        else:
+            host.ctl.ok(*way, vm, "then", "--memspec", file)
+            host.ctl.ok("checkpoint", "revert", vm, "then")
+            host.ctl.ok("checkpoint", "delete", vm, "then")
+        assert host.ctl.exec(vm, "cat", "/tmp/note").stdout == "then\n"
+    # And the other way round: what those needed does not keep it from moving.
     host.ctl.migrate(vm, other)
-    assert other.ctl.exec(vm, "cat", "/tmp/note").stdout == "then\n"
-    other.ctl.ok("stop", "--save", vm)
-    start(other, vm)
     assert other.ctl.exec(vm, "cat", "/tmp/note").stdout == "then\n"
