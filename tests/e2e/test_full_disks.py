@@ -1,7 +1,8 @@
-"""Disks that are full: whatever file of a checkpoint or a snapshot that is, the VM runs on with all it
-has written."""
+"""Disks that are full, or fail: whatever file of a checkpoint or a snapshot that is, the VM goes on with
+all it has written."""
 import pytest
 
+from harness.qmp import Qmp
 from harness.records import ROOT, put, see, shell
 from harness.saving import REFUSED, host  # noqa: F401
 from harness.waiting import wait_for
@@ -139,3 +140,21 @@ def test_a_snapshot_that_has_no_room_is_none(host, small):
     host.ctl.ok("snapshot", "save", "vm", "t", "--devices", "root", "--vmstate", "root")
     host.ctl.ok("snapshot", "load", "vm", "t")
     assert see(host, "vm", 2) == "after"
+
+
+def test_a_vm_whose_storage_fails_goes_on_when_that_is_back(host, small):
+    put(host, "vm", "before", 1)
+    broken = {"node-name": "broken", "driver": "blkdebug", "image": "disk-root-file",
+              "inject-error": [{"event": "none", "errno": 5, "once": False}]}
+    disk = {"node-name": "disk-root-fmt", "driver": "qcow2", "read-only": False}
+    with Qmp(host) as qmp:
+        qmp.ask("blockdev-add", **broken)
+        qmp.ask("blockdev-reopen", options=[{**disk, "file": "broken"}])
+        with host.ctl.attach("exec", "vm", "--", "sh", "-c",
+                             f"echo 3 > /proc/sys/vm/drop_caches; dd if={ROOT} bs=4096 skip=1 "
+                             "count=1 2>/dev/null | tr -d '\\0'") as client:
+            wait_for(lambda: host.ctl.state("vm") == "paused", "it does not stand still")
+            assert "fails with an I/O error" in host.ctl.vm("vm")["state_reason"]
+            qmp.ask("blockdev-reopen", options=[{**disk, "file": "disk-root-file"}])
+            host.ctl.ok("vm", "resume", "vm")
+            assert client.wait() == 0 and client.output() == b"before\n"

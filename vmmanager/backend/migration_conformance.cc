@@ -113,6 +113,28 @@ Task<void> APausedArrivalOutlivesItsAdoption(Context& context) {
   co_await ExpectRuns(context, *context.destination);
 }
 
+// As far as the VMM knows it ran before it was stopped for the switchover.
+Task<void> WhatIsTakenBackCanStayPaused(Context& context) {
+  REQUIRE_OK(co_await MakePair(context));
+  TransferHooks hooks;
+  SpawnTransfers(context, std::move(hooks));
+  co_await JoinTransfers(context);
+  REQUIRE_OK(context.source_result);
+  const std::string record = context.source->adoption_record();
+  context.source.reset();
+  const schema::ComputeSystem document = context.fixture.Document();
+  auto adopted = co_await context.fixture.source().Adopt(kVmId, document, record);
+  REQUIRE_OK(adopted.status());
+  context.source = *std::move(adopted);
+  schema::MigrationFinalizedOptions options{MigrationOrigin::kSource,
+                                            MigrationFinalOperation::kResume};
+  options.leave_paused = true;
+  REQUIRE_OK(co_await context.source->FinalizeLiveMigration(options));
+  EXPECT_EQ(co_await StateOf(*context.source), SystemState::kPaused);
+  REQUIRE_OK(co_await context.source->Resume());
+  co_await ExpectRuns(context, *context.source);
+}
+
 // What still receives is no source, and its state must not be taken for one.
 Task<void> WhatReceivesIsNoSource(Context& context) {
   REQUIRE_OK(co_await MakeDestination(context));
@@ -250,6 +272,7 @@ constexpr Case kMigrationCases[] = {
     {"ACardComesAlong", ACardComesAlong},
     {"PausedStaysPaused", PausedStaysPaused},
     {"APausedArrivalOutlivesItsAdoption", APausedArrivalOutlivesItsAdoption},
+    {"WhatIsTakenBackCanStayPaused", WhatIsTakenBackCanStayPaused},
     {"WhatReceivesIsNoSource", WhatReceivesIsNoSource},
     {"CancelBeforeTransfer", CancelBeforeTransfer},
     {"CancelInTransfer", CancelInTransfer},

@@ -154,8 +154,10 @@ absl::Status AddDisk(Words& words, std::set<std::string>& stems, const std::stri
                                            read_only, ",filename=", EscapeOption(disk.path))});
   Append(words, {"-blockdev", absl::StrCat("driver=", disk.format, ",node-name=", stem,
                                            "-fmt,read-only=", read_only, ",file=", stem, "-file")});
+  // A guest that is told of an error gives its filesystem up; one that stands still goes on later.
   Append(words, {"-device", absl::StrCat("scsi-hd,id=", stem, ",bus=scsi", controller,
-                                         ".0,scsi-id=0,lun=", lun, ",drive=", stem, "-fmt")});
+                                         ".0,scsi-id=0,lun=", lun, ",drive=", stem,
+                                         "-fmt,werror=stop,rerror=stop")});
   return absl::OkStatus();
 }
 

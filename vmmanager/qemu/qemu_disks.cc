@@ -75,7 +75,9 @@ Task<absl::Status> AddDisk(QemuMachine* machine, Place place, schema::Attachment
                            {"bus", absl::StrCat("scsi", place.controller, ".0")},
                            {"scsi-id", 0},
                            {"lun", std::stoi(place.lun)},
-                           {"drive", absl::StrCat(stem, "-fmt")}};
+                           {"drive", absl::StrCat(stem, "-fmt")},
+                           {"werror", "stop"},
+                           {"rerror", "stop"}};
     status = co_await Run(machine, "device_add", std::move(device));
   }
   if (!status.ok()) {

@@ -442,6 +442,8 @@ Task<absl::Status> QemuMigration::Finalize(schema::MigrationFinalizedOptions opt
     co_return absl::FailedPreconditionError(
         "FinalizeLiveMigration needs a started migration of the same origin");
   }
+  // A daemon that has taken it over does not know whether it ran before.
+  if (origin_ == Origin::kSource && options.leave_paused) user_paused_ = true;
   if (origin_ == Origin::kSource) co_return co_await FinalizeSource(options.finalized_operation);
   co_return co_await FinalizeDestination(options);
 }

@@ -109,7 +109,7 @@ TEST(QemuCommandLineTest, DisksHaveStableNamesAndEscapedPaths) {
   EXPECT_THAT(words, Contains("driver=raw,node-name=disk-data-fmt,read-only=on,"
                               "file=disk-data-file"));
   EXPECT_THAT(words, Contains("scsi-hd,id=disk-data,bus=scsi1.0,scsi-id=0,lun=3,"
-                              "drive=disk-data-fmt"));
+                              "drive=disk-data-fmt,werror=stop,rerror=stop"));
   EXPECT_THAT(words, Contains("virtio-scsi-pci,id=scsi0,bus=pcie.0,addr=0x8"));
   EXPECT_THAT(words, Contains("virtio-scsi-pci,id=scsi1,bus=pcie.0,addr=0x9"));
 }
