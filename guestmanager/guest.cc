@@ -306,6 +306,8 @@ bool Guest::ready() const { return impl_->connection->ready(); }
 
 uint64_t Guest::started_unix_ms() const { return impl_->started_unix_ms; }
 
+uint32_t Guest::timeline() const { return impl_->gate->timeline; }
+
 Task<absl::StatusOr<std::shared_ptr<Process>>> Guest::Impl::Execute(ProcessSpec spec,
                                                                     std::string request_id,
                                                                     std::string oci_process) {

@@ -66,6 +66,7 @@ class Guest : public std::enable_shared_from_this<Guest> {
 
   // When the guest began to run, by the clock of the host that began it.
   uint64_t started_unix_ms() const;
+  uint32_t timeline() const;
 
   // If the answer is lost with the link the caller gets UNAVAILABLE, and what may run nevertheless
   // is killed once the agent is back.

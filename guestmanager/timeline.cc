@@ -14,10 +14,10 @@ void NoteWhere(StreamState* stream) {
 
 }  // namespace
 
-void BeginTimeline(GuestState* state, uint64_t now_unix_ms) {
+void BeginTimeline(GuestState* state, uint32_t former, uint64_t now_unix_ms) {
   // Seconds, of which 32 bits have enough until 2106.
-  state->timeline =
-      std::max(state->timeline + 1, static_cast<uint32_t>(now_unix_ms / kMsPerSecond));
+  const auto now = static_cast<uint32_t>(now_unix_ms / kMsPerSecond);
+  state->timeline = std::max({state->timeline + 1, former + 1, now});
   for (auto* processes : {&state->processes, &state->starting}) {
     for (ProcessState& process : *processes) {
       NoteWhere(&process.std_out);

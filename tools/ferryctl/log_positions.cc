@@ -28,7 +28,8 @@ bool LogPositions::GoesBack(const v1::ReadOutputResponse::Part& part) {
   // What is kept of a process that is no more is of no generation.
   if (!stream.generation || part.generation() <= *stream.generation) return false;
   stream.generation = part.generation();
-  stream.next = part.went_back_at();
+  // What was not read yet before that is as it was.
+  stream.next = std::min(stream.next, part.went_back_at());
   stream.end = part.end();
   return true;
 }

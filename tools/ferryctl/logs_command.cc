@@ -58,7 +58,9 @@ class Printer {
   bool Print(const v1::ReadOutputResponse::Part& part) const {
     const std::string_view data = part.data();
     const uint64_t mark = part.went_back_at();
-    const bool marked = mark != 0 && part.offset() <= mark && mark - part.offset() < data.size();
+    // Also at the end of all there is: what follows comes another way.
+    const uint64_t behind = part.offset() + data.size();
+    const bool marked = mark != 0 && part.offset() <= mark && (mark < behind || mark == part.end());
     if (!marked) return Write(part.stream(), part.offset(), data);
     const size_t before = mark - part.offset();
     if (!Write(part.stream(), part.offset(), data.substr(0, before))) return false;

@@ -12,6 +12,9 @@
 namespace ferry::tools {
 namespace {
 
+// A socket's path has 107 bytes, and those of migrations and restores lie two folders below.
+constexpr size_t kMaxStateDir = 80;
+
 // `value` must outlive `app`.
 void AddSeconds(CLI::App& app, const std::string& flag, milliseconds& value, double least,
                 const std::string& help) {
@@ -148,6 +151,11 @@ absl::Status Check(const FerrydConfig& config) {
   if (config.state_dir.empty() || config.state_dir[0] != '/') {
     return absl::InvalidArgumentError(
         absl::StrCat("--state-dir is \"", config.state_dir, "\"; give an absolute path"));
+  }
+  if (config.state_dir.size() > kMaxStateDir) {
+    return absl::InvalidArgumentError(
+        absl::StrCat("--state-dir is a path of ", config.state_dir.size(), " bytes; sockets lie ",
+                     "in that folder, so it may have ", kMaxStateDir, " at most"));
   }
   if (!config.fence_lock_dir.empty() && config.fence_lock_dir[0] != '/') {
     return absl::InvalidArgumentError(

@@ -381,27 +381,14 @@ Task<absl::StatusOr<std::string>> QemuMachine::RunState() {
   co_return fields == nullptr ? std::string() : TextAt(*fields, "status");
 }
 
-Task<absl::Status> QemuMachine::RunGuest() {
-  std::shared_ptr<QemuMachine> self = shared_from_this();
-  const bool were_silent = cards_.silent();
-  // First, for what the guest sends into a card that carries nothing is lost.
-  co_await cards_.Carry(id_);
-  const absl::Status runs = co_await Continue();
-  if (!runs.ok()) {
-    // Without an answer it may run all the same.
-    const bool stands_still = !GotNoAnswer(runs) && state_ != SystemState::kRunning;
-    if (were_silent && stands_still) cards_.Silence();
-    co_return runs;
-  }
-  state_ = SystemState::kRunning;
-  if (has_cards()) ferry::Spawn(host_->executor, Announce(self));
-  co_return absl::OkStatus();
-}
-
 Task<absl::Status> QemuMachine::Continue() {
   CO_RETURN_IF_ERROR(TellDiskInUse((co_await Command("cont")).status()));
   CO_ASSIGN_OR_RETURN(const std::string run_state, co_await RunState());
   if (run_state == "running") co_return absl::OkStatus();
+  if (run_state == "io-error") {
+    co_return absl::FailedPreconditionError(
+        "a disk of its fails again, so it stands still as before; mend that first");
+  }
   co_return absl::InternalError(
       absl::StrCat("QEMU took the order to run the guest but is in the state ", run_state));
 }
@@ -500,6 +487,7 @@ void QemuMachine::HandleEvent(const QmpEvent& event) {
     // Nobody has let one that still takes a migration run: it is the source's, with its addresses.
     const bool may_rejoin = running && state_ != SystemState::kIncoming;
     state_ = running ? SystemState::kRunning : SystemState::kPaused;
+    if (!running) ++stops_;
     if (std::exchange(disk_stops_it_, false) && !running) {
       Emit({.kind = SystemEvent::Kind::kDiskTrouble, .when = when});
     }

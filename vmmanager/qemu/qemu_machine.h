@@ -181,6 +181,7 @@ class QemuMachine : public std::enable_shared_from_this<QemuMachine> {
   std::unique_ptr<GuestLink> link_;
   schema::SystemState state_ = schema::SystemState::kCreated;
   bool disk_stops_it_ = false;
+  uint64_t stops_ = 0;  // of which QEMU has told
   std::string folder_;
   UniqueFd folder_fd_;
   std::string cgroup_;  // empty: the daemon's own

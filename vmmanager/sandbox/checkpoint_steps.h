@@ -50,6 +50,9 @@ struct CheckpointSteps {
   std::function<Task<absl::Status>(absl::Status cause)> discard;
 };
 
+// Whether a checkpoint's files may be written to.
+using MergeCheck = std::function<Task<absl::Status>()>;
+
 // How a VM goes back.
 struct CheckpointReturn {
   struct Disk {

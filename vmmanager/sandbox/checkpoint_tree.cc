@@ -243,11 +243,13 @@ absl::StatusOr<CheckpointDeletion> PlanDeletion(const std::string& vm_name,
     if (its.parent() == name) its.set_parent(record.parent());
     if (record.current() && other == record.parent()) its.set_current(true);
   }
+  std::set<std::string> left;  // files over which nothing goes on
   for (const state::v1::CheckpointDisk& disk : record.disks()) {
     const std::set<std::string> above = Above(records, vm_files, disk.file());
     if (above.size() > 1) return HasBranches(vm_name, name, disk.name(), above.size());
     // What is merged already, and written down as the VM's.
     if (above.empty() && vm_files.contains(disk.file())) GoesOnIn(after, disk);
+    if (above.empty() && !vm_files.contains(disk.file())) left.insert(disk.file());
     if (above.empty()) continue;
     OverlayMerge& merge = deletion.merges.emplace_back();
     merge.disk = disk;
@@ -259,6 +261,8 @@ absl::StatusOr<CheckpointDeletion> PlanDeletion(const std::string& vm_name,
     if (merge.is_vms) GoesOnIn(after, disk);
     NoteRewritten(after, higher);
   }
+  // Others may come to be called so.
+  for (auto& [other, its] : WithoutOverlays(after, left)) after[other] = its;
   for (const auto& [other, its] : after) {
     if (its.SerializeAsString() != records.at(other).SerializeAsString()) {
       deletion.changed[other] = its;

@@ -33,6 +33,7 @@ class FakeOverlayFiles final : public OverlayFiles {
     co_return absl::OkStatus();
   }
   Task<absl::Status> CheckIsThere(std::string file) override {
+    if (before_look) co_await before_look();
     if (missing.contains(file)) co_return absl::NotFoundError("cannot look at " + file);
     co_return absl::OkStatus();
   }
@@ -99,6 +100,7 @@ class FakeOverlayFiles final : public OverlayFiles {
   absl::Status remove_fails;
   std::function<Task<void>()> before_make;
   std::function<Task<void>()> before_merge;
+  std::function<Task<void>()> before_look;
   std::function<Task<void>()> before_examine;
   std::map<std::string, uint64_t> inodes;  // of those that were reserved
   uint64_t last_inode = 0;

@@ -280,6 +280,7 @@ void UtilityVm::OnExit(const SystemExit& exit) {
                     phase_ != Phase::kIncoming && incoming_session_.empty() && !kept;
   spdlog::info("vm {}: {}", row_.name, ExitText(exit));
   if (guest_ != nullptr) {
+    last_timeline_ = guest_->timeline();
     guest_->Close(VmEnded(row_.name, exit));
     guest_.reset();
   }

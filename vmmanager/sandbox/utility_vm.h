@@ -169,6 +169,9 @@ class UtilityVm : public std::enable_shared_from_this<UtilityVm> {
   // The one that a former daemon was loading when it died; empty: none.
   std::string HalfLoadedSnapshot() const;
 
+  // Of the guest that it had last, since this daemon knows the VM; see guest::BeginTimeline.
+  uint32_t last_timeline() const { return last_timeline_; }
+
   // --- Checkpoints ---
 
   // One that the store has; before anything else is done to the VM.
@@ -194,7 +197,9 @@ class UtilityVm : public std::enable_shared_from_this<UtilityVm> {
                                                                        CheckpointReturn how);
   // What came after it goes into its files. Returns the record as it was, whose other files are
   // nobody's then.
+  // `check` is asked once nobody else is at the VM, before anything is merged.
   Task<absl::StatusOr<state::v1::CheckpointRecord>> DeleteCheckpoint(std::string name,
+                                                                     MergeCheck check,
                                                                      MergeProgress progress);
   // One that a former daemon did not come to the end of: drops it, or goes on deleting it.
   Task<absl::Status> SettleCheckpoint(std::string name);
@@ -417,6 +422,9 @@ class UtilityVm : public std::enable_shared_from_this<UtilityVm> {
   absl::Status CheckHasNoSnapshots(const std::string& operation, const std::string& why) const;
   absl::Status CheckHasNoCheckpoints(const std::string& operation, const std::string& why) const;
   Task<absl::Status> PutCheckpoints(CheckpointRecords changed);
+  // Tries to write down again what is doubtful. Until that is done checkpoints stay as they are,
+  // and the VM does not start.
+  Task<absl::Status> WriteDoubtful();
   Task<absl::Status> BeginCheckpoint(std::shared_ptr<CheckpointBeingTaken> taking);
   Task<absl::Status> PutDisksAside(std::shared_ptr<CheckpointBeingTaken> taking);
   Task<absl::Status> GoOnInOverlays(std::shared_ptr<CheckpointBeingTaken> taking);
@@ -443,6 +451,7 @@ class UtilityVm : public std::enable_shared_from_this<UtilityVm> {
   bool IsGone(const state::v1::CheckpointDisk& disk) const;
   // FAILED_PRECONDITION "overlay_missing".
   Task<absl::Status> CheckAllThere(CheckpointDeletion plan);
+  Task<absl::Status> CheckMayBeMerged(CheckpointDeletion plan, MergeCheck check);
   Task<absl::Status> DeleteNow(std::string name);
   // Of what lies below what its disk goes on in, or beside that.
   Task<absl::Status> MergeBelow(OverlayMerge merge);
@@ -465,7 +474,8 @@ class UtilityVm : public std::enable_shared_from_this<UtilityVm> {
                                       std::shared_ptr<ComputeSystem> system);
   Task<bool> StandsStillForDisk(std::shared_ptr<ComputeSystem> system);
   std::string DescribeTroubles(const std::vector<DiskTrouble>& troubles) const;
-  Task<void> RecallTroubles();
+  // Of one that was found to be paused.
+  static Task<void> RecallTroubles(std::shared_ptr<UtilityVm> self);
   absl::Status CheckReturnFits(const state::v1::CheckpointRecord& record,
                                const CheckpointReturn& how) const;
   Task<absl::Status> MergeAll(std::string name);
@@ -476,7 +486,9 @@ class UtilityVm : public std::enable_shared_from_this<UtilityVm> {
   schema::Attachment* AttachmentOf(const state::v1::CheckpointDisk& disk);
   void SetDiskFile(const state::v1::CheckpointDisk& disk, const std::string& file,
                    const std::string& format);
+  bool IsUnused(const std::string& file) const;
   Task<void> RemoveUnused(std::set<std::string> files);
+  Task<void> RemoveOverlays(state::v1::CheckpointRecord record);
   Task<absl::Status> EndForReturn(std::string name, bool memory);
   absl::Status AdoptGuest();
   void StartPump();
@@ -516,7 +528,10 @@ class UtilityVm : public std::enable_shared_from_this<UtilityVm> {
   // so that its file is put aside instead of removed.
   std::optional<state::v1::SavedRecord> saved_;
   SnapshotRecords snapshots_;
+  uint32_t last_timeline_ = 0;
   CheckpointRecords checkpoints_;
+  // Those of which something else may be written down, as they are; or that there is none.
+  std::map<std::string, std::optional<state::v1::CheckpointRecord>> doubtful_;
   bool writes_checkpoint_ = false;  // its memory is being written while it runs
   bool switches_ = false;           // a disk of it is just changing over
   // Overlays of disks of which it is not known what is written down.

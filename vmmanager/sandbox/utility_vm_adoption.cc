@@ -108,7 +108,7 @@ Task<absl::Status> UtilityVm::TakeOver(const AdoptionClaim& claim) {
   if (paused_ && adopted != nullptr) CO_RETURN_IF_ERROR(co_await adopted->Pause());
   if (system_ == nullptr) co_return absl::NotFoundError("it ended when it had been taken over");
   SetPhase(Phase::kUp);
-  co_await RecallTroubles();
+  co_await RecallTroubles(shared_from_this());
   if (system_ == nullptr) co_return absl::NotFoundError("it ended when it had been taken over");
   // The file system of the locks may hang, and other VMs wait to be taken over.
   Spawn(deps_.executor, SettleAdopted(shared_from_this()));
@@ -199,6 +199,7 @@ void UtilityVm::NoteStandsStill(const absl::Status& runs) {
   // So that whoever looks sees it, and can let it go on.
   paused_ = true;
   row_.desired_state = "paused";
+  Spawn(deps_.executor, RecallTroubles(shared_from_this()));
 }
 
 void UtilityVm::NoteRuns() {

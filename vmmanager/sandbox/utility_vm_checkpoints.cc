@@ -65,6 +65,14 @@ absl::Status UtilityVm::CheckCheckpointsRest(const std::string& operation) const
                                 "checkpoint_in_work",
                                 "Wait for that, or cancel it: ferryctl job list");
   }
+  if (!doubtful_.empty()) {
+    return rpc::ErrorWithReason(
+        absl::StatusCode::kFailedPrecondition,
+        absl::StrCat("VM ", row_.name, " cannot be ", operation,
+                     " until it is written down which checkpoints it has: that failed, and may ",
+                     "have been done all the same"),
+        "checkpoints_not_written", "See the host's log, mend its state folder's disk, try again.");
+  }
   const std::string half = UnsettledCheckpoint(checkpoints_);
   if (half.empty()) return absl::OkStatus();
   const bool newer = checkpoints_.at(half).stage() == state::v1::CHECKPOINT_STAGE_UNSPECIFIED;
@@ -132,6 +140,20 @@ Task<absl::Status> UtilityVm::PutCheckpoints(CheckpointRecords changed) {
   co_return absl::OkStatus();
 }
 
+Task<absl::Status> UtilityVm::WriteDoubtful() {
+  auto self = shared_from_this();
+  CheckpointRecords changed;
+  std::vector<std::string> gone;
+  for (const auto& [name, record] : doubtful_) {
+    if (record.has_value()) changed[name] = *record;
+    if (!record.has_value()) gone.push_back(name);
+  }
+  for (const std::string& name : gone) CO_RETURN_IF_ERROR(co_await ForgetCheckpoint(name));
+  if (!changed.empty()) CO_RETURN_IF_ERROR(co_await PutCheckpoints(std::move(changed)));
+  doubtful_.clear();
+  co_return absl::OkStatus();
+}
+
 Task<absl::Status> UtilityVm::TakeCheckpoint(std::string name, CheckpointRecord planned,
                                              CheckpointSteps steps) {
   auto self = shared_from_this();
@@ -142,6 +164,7 @@ Task<absl::Status> UtilityVm::TakeCheckpoint(std::string name, CheckpointRecord 
   absl::Status taken;
   {
     const AsyncMutex::Guard lock = co_await operation_.Lock();
+    (void)co_await WriteDoubtful();
     absl::Status may = CheckCheckpointsMayChange("taken a checkpoint of");
     // Since it was planned one may have been defined.
     if (may.ok()) may = CheckIsNew(checkpoint_scene(), name);
@@ -216,7 +239,8 @@ Task<absl::Status> UtilityVm::GoOnInOverlays(std::shared_ptr<CheckpointBeingTake
     for (const CheckpointDisk& disk : record.disks()) SetDiskFile(disk, disk.file(), disk.format());
     row_.document_json = schema::ToJson(document_);
     // It may be written down all the same.
-    const absl::Status forgotten = co_await ForgetCheckpoint(taking->name);
+    doubtful_[taking->name] = std::nullopt;
+    const absl::Status forgotten = co_await WriteDoubtful();
     if (taking->steps.in_doubt) *taking->steps.in_doubt = !forgotten.ok();
     co_return stored;
   }
@@ -419,11 +443,7 @@ Task<absl::Status> UtilityVm::UndoCheckpoint(std::string name) {
   if (!merged.ok()) co_await GoOnAfterMerge();
   CO_RETURN_IF_ERROR(merged);
   CO_RETURN_IF_ERROR(co_await ForgetCheckpoint(name));
-  std::set<std::string> files;
-  for (const CheckpointDisk& disk : record.disks()) {
-    if (!disk.overlay_kept()) files.insert(disk.overlay());
-  }
-  co_await RemoveUnused(std::move(files));
+  co_await RemoveOverlays(record);
   co_return absl::OkStatus();
 }
 
@@ -433,6 +453,7 @@ Task<absl::Status> UtilityVm::DefineCheckpoint(std::string name, CheckpointRecor
                                                std::function<Task<absl::Status>()> check) {
   auto self = shared_from_this();
   const AsyncMutex::Guard lock = co_await operation_.Lock();
+  (void)co_await WriteDoubtful();
   CO_RETURN_IF_ERROR(CheckIsNew(checkpoint_scene(), name));
   CO_RETURN_IF_ERROR(CheckCheckpointsMayChange("given a checkpoint"));
   CO_RETURN_IF_ERROR(CheckHasNoSnapshots("given a checkpoint", "it cannot have both"));

@@ -56,14 +56,13 @@ Task<bool> UtilityVm::StandsStillForDisk(std::shared_ptr<ComputeSystem> system) 
   co_return properties.ok() && properties->state == schema::SystemState::kPaused;
 }
 
-// Of one that was found paused.
-Task<void> UtilityVm::RecallTroubles() {
-  std::shared_ptr<ComputeSystem> system = system_;
-  if (system == nullptr || !paused_) co_return;
+Task<void> UtilityVm::RecallTroubles(std::shared_ptr<UtilityVm> self) {
+  std::shared_ptr<ComputeSystem> system = self->system_;
+  if (system == nullptr || !self->paused_) co_return;
   const auto troubles = co_await system->ListDiskTroubles();
-  const bool still = system_ == system && paused_ && phase_ == Phase::kUp;
+  const bool still = self->system_ == system && self->paused_ && self->phase_ == Phase::kUp;
   if (!still || !troubles.ok() || troubles->empty()) co_return;
-  SetPhase(Phase::kUp, DescribeTroubles(*troubles));
+  self->SetPhase(Phase::kUp, self->DescribeTroubles(*troubles));
 }
 
 }  // namespace ferry::vm

@@ -95,12 +95,26 @@ std::set<std::string> UtilityVm::FilesInUse() const {
   return files;
 }
 
+bool UtilityVm::IsUnused(const std::string& file) const {
+  return !file.empty() && !FilesOf(checkpoints_).contains(file) && !FilesInUse().contains(file);
+}
+
 Task<void> UtilityVm::RemoveUnused(std::set<std::string> files) {
-  const std::set<std::string> needed = FilesOf(checkpoints_);
-  const std::set<std::string> used = FilesInUse();
   for (const std::string& file : files) {
-    if (file.empty() || needed.contains(file) || used.contains(file)) continue;
+    if (!IsUnused(file)) continue;
     const absl::Status removed = co_await deps_.overlays->Remove(file);
+    if (!removed.ok()) spdlog::warn("vm {}: {}", row_.name, removed.ToString());
+  }
+}
+
+// What the VM went on in may have been merged by a former daemon. It may also be long gone, and
+// somebody else's file have its name.
+Task<void> UtilityVm::RemoveOverlays(CheckpointRecord record) {
+  for (const CheckpointDisk& disk : record.disks()) {
+    // What is its user's goes only if it is merged.
+    if (disk.overlay_kept() || !IsUnused(disk.overlay())) continue;
+    OverlayWish overlay{disk.file(), disk.format(), disk.overlay()};
+    const absl::Status removed = co_await deps_.overlays->RemoveDraft(std::move(overlay));
     if (!removed.ok()) spdlog::warn("vm {}: {}", row_.name, removed.ToString());
   }
 }
@@ -216,9 +230,11 @@ Task<absl::Status> UtilityVm::MergeBack(CheckpointDisk disk) {
 }
 
 Task<absl::StatusOr<CheckpointRecord>> UtilityVm::DeleteCheckpoint(std::string name,
+                                                                   MergeCheck check,
                                                                    MergeProgress progress) {
   auto self = shared_from_this();
   const AsyncMutex::Guard lock = co_await operation_.Lock();
+  (void)co_await WriteDoubtful();
   const auto found = checkpoints_.find(name);
   if (found == checkpoints_.end()) co_return NoSuchCheckpoint(row_.name, name);
   CheckpointRecord record = found->second;
@@ -231,7 +247,9 @@ Task<absl::StatusOr<CheckpointRecord>> UtilityVm::DeleteCheckpoint(std::string n
   }
   auto plan = PlanDeletion(row_.name, checkpoints_, FilesInUse(), name);
   CO_RETURN_IF_ERROR(plan.status());
-  if (whole) CO_RETURN_IF_ERROR(co_await CheckAllThere(*std::move(plan)));
+  // What is begun has to be ended, whatever has come over its files since.
+  if (whole) CO_RETURN_IF_ERROR(co_await CheckMayBeMerged(*std::move(plan), std::move(check)));
+  CO_RETURN_IF_ERROR(CheckCheckpointsMayChange("relieved of a checkpoint", name));
   CheckpointRecord merging = record;
   merging.set_stage(state::v1::CHECKPOINT_STAGE_MERGING);
   CheckpointRecords changed = {{name, std::move(merging)}};
@@ -273,6 +291,22 @@ Task<absl::Status> UtilityVm::CheckAllThere(CheckpointDeletion plan) {
     }
   }
   co_return absl::OkStatus();
+}
+
+// Files may be on storage that hangs.
+Task<absl::Status> UtilityVm::CheckMayBeMerged(CheckpointDeletion plan, MergeCheck check) {
+  using asio::experimental::awaitable_operators::operator||;
+  const std::function<bool()> stays = [this] {
+    return !detached_ && (!called_off() || phase_ == Phase::kStopped || phase_ == Phase::kFailed);
+  };
+  auto there = co_await (CheckAllThere(std::move(plan)) || AwaitWhile(stays, kAsLongAsItTakes));
+  CO_RETURN_IF_ERROR(CheckHere());
+  if (there.index() != 0) co_return CalledOff("relieved of a checkpoint");
+  CO_RETURN_IF_ERROR(std::get<0>(there));
+  auto may = co_await (check() || AwaitWhile(stays, kAsLongAsItTakes));
+  CO_RETURN_IF_ERROR(CheckHere());
+  if (may.index() != 0) co_return CalledOff("relieved of a checkpoint");
+  co_return std::get<0>(may);
 }
 
 Task<absl::Status> UtilityVm::DeleteNow(std::string name) {
@@ -334,10 +368,9 @@ Task<absl::Status> UtilityVm::MergeAll(std::string name) {
   CO_RETURN_IF_ERROR(co_await BelieveVmmsDisks());
   CO_ASSIGN_OR_RETURN(const CheckpointDeletion plan,
                       PlanDeletion(row_.name, checkpoints_, FilesInUse(), name));
+  const CheckpointRecord gone = checkpoints_[name];
   std::set<std::string> files;
-  for (const CheckpointDisk& disk : checkpoints_[name].disks()) {
-    // What is its user's goes only if it is merged.
-    if (!disk.overlay_kept()) files.insert(disk.overlay());
+  for (const CheckpointDisk& disk : gone.disks()) {
     if (disk.file_is_overlay()) files.insert(disk.file());
   }
   for (const OverlayMerge& merge : plan.merges) {
@@ -372,6 +405,7 @@ Task<absl::Status> UtilityVm::MergeAll(std::string name) {
   checkpoints_.erase(name);
   Pulse();
   co_await RemoveUnused(std::move(files));
+  co_await RemoveOverlays(gone);
   deps_.events.Publish("vm.checkpoint_deleted", row_.id,
                        {{"name", row_.name}, {"checkpoint", name}});
   co_return absl::OkStatus();
@@ -399,6 +433,7 @@ Task<absl::Status> UtilityVm::EndForReturn(std::string name, bool memory) {
   if (system_ == nullptr) co_return absl::OkStatus();
   SetPhase(Phase::kRestoring);
   if (guest_ != nullptr) {
+    last_timeline_ = guest_->timeline();
     guest_->set_on_change(nullptr);
     guest_->Close(
         rpc::ErrorWithReason(absl::StatusCode::kAborted,
@@ -441,6 +476,7 @@ Task<absl::StatusOr<CheckpointRecord>> UtilityVm::GoBackToCheckpoint(std::string
                                                                      CheckpointReturn how) {
   auto self = shared_from_this();
   const AsyncMutex::Guard lock = co_await operation_.Lock();
+  (void)co_await WriteDoubtful();
   const auto found = checkpoints_.find(name);
   if (found == checkpoints_.end()) co_return NoSuchCheckpoint(row_.name, name);
   const std::optional<state::v1::SavedRecord> saved = saved_;
@@ -493,7 +529,8 @@ Task<absl::StatusOr<CheckpointRecord>> UtilityVm::GoBackToCheckpoint(std::string
     saved_ = saved;
     if (memory) TellEnded();
     // It may be written down all the same, and would be what a restart goes by.
-    const absl::Status as_before = co_await PutCheckpoints(std::move(unchanged));
+    for (auto& [each, its] : unchanged) doubtful_[each] = its;
+    const absl::Status as_before = co_await WriteDoubtful();
     if (how.in_doubt) *how.in_doubt = !as_before.ok();
     co_return stored;
   }

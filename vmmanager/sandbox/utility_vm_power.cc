@@ -30,6 +30,8 @@ Task<absl::Status> UtilityVm::Start() {
   if (phase_ == Phase::kUp && !paused_) co_return absl::OkStatus();
   if (phase_ != Phase::kStopped && phase_ != Phase::kFailed) co_return NotYet("started");
   CO_RETURN_IF_ERROR(RefuseIfMigrating("started"));
+  (void)co_await WriteDoubtful();
+  CO_RETURN_IF_ERROR(CheckHere());
   CO_RETURN_IF_ERROR(CheckCheckpointsRest("started"));
   if (is_saved()) co_return Refuse("booted");
   if (system_ != nullptr) co_return VmmHasNotEnded();

@@ -229,6 +229,7 @@ absl::Status UtilityVm::CheckRestorable(const SavedMachine& machine) const {
 Task<absl::Status> UtilityVm::Restore(SavedMachine machine, RestoreSteps steps) {
   auto self = shared_from_this();
   AsyncMutex::Guard lock = co_await operation_.Lock();
+  (void)co_await WriteDoubtful();
   CO_RETURN_IF_ERROR(CheckHere());
   absl::Status may = CheckRestorable(machine);
   if (!may.ok()) {

@@ -357,7 +357,7 @@ Task<absl::Status> UtilityVm::GoBack(const std::string* tag, SnapshotRecord* rec
 // What was attached is of a time that never was, and is not to come back by itself.
 absl::Status UtilityVm::BringBackGuest(const std::string& tag, const SnapshotRecord& record) {
   ASSIGN_OR_RETURN(guest::GuestState state, DecodeGuest(record.guest()));
-  guest::BeginTimeline(&state, NowUnixMs());
+  guest::BeginTimeline(&state, guest_->timeline(), NowUnixMs());
   guest_->set_on_change(nullptr);
   guest_->Close(rpc::ErrorWithReason(
       absl::StatusCode::kAborted,

@@ -279,13 +279,14 @@ Task<absl::Status> Checkpoints::Delete(v1::DeleteCheckpointRequest request) {
   JobWork remove = [this, vm,
                     name = request.name()](std::shared_ptr<Job> job) -> Task<absl::Status> {
     CO_RETURN_IF_ERROR(CheckMayMerge(*vm));
-    CO_RETURN_IF_ERROR(co_await CheckNobodyLiesOver(vm, name));
     const auto merging = merged_.insert(vm->id());
     const absl::Cleanup merged = [this, merging] { merged_.erase(merging); };
     std::string gone = name;
     MergeProgress progress = ShowMerges(job);
-    CO_ASSIGN_OR_RETURN(const Record record,
-                        co_await vm->DeleteCheckpoint(std::move(gone), std::move(progress)));
+    MergeCheck check = [this, vm, name] { return CheckNobodyLiesOver(vm, name); };
+    CO_ASSIGN_OR_RETURN(
+        const Record record,
+        co_await vm->DeleteCheckpoint(std::move(gone), std::move(check), std::move(progress)));
     co_await RemoveMemory(record);
     co_return absl::OkStatus();
   };

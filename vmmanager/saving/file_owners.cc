@@ -69,11 +69,6 @@ absl::Status CannotTell(const std::string& file, const OwnedFile& by, const absl
 
 Task<absl::Status> ReadDiskChain(OverlayFiles* overlays, std::shared_ptr<Chain> chain) {
   while (chain->back().format == "qcow2") {
-    // What lies further down must not be overlooked.
-    if (chain->size() >= kMostFiles) {
-      co_return absl::FailedPreconditionError(
-          absl::StrCat(chain->front().file, " lies over more than ", kMostFiles, " files"));
-    }
     std::string each = chain->back().file;
     const auto image = co_await overlays->Examine(std::move(each), "qcow2");
     if (!image.ok()) {
@@ -81,6 +76,11 @@ Task<absl::Status> ReadDiskChain(OverlayFiles* overlays, std::shared_ptr<Chain> 
                              absl::StrCat(chain->back().file, ": ", image.status().message()));
     }
     if (image->below.empty()) break;
+    // What lies further down must not be overlooked.
+    if (chain->size() >= kMostFiles) {
+      co_return absl::ResourceExhaustedError(
+          absl::StrCat(chain->front().file, " lies over ", kMostFiles, " files or more"));
+    }
     // What a guest wrote into a raw disk must not be taken for a disk's head.
     const bool known = image->below_format == "qcow2" || image->below_format == "raw";
     chain->push_back({image->below, known ? image->below_format : ""});
@@ -116,22 +116,21 @@ Task<absl::Status> CheckIsNobodys(const VmInventory* vms, std::string file, Disk
   std::vector<OwnedFile> all;
   std::set<std::string> files = {file};
   std::set<std::string> read;  // with all that is below
+  absl::Status unknown;        // the first of which not all could be read
   for (const OwnedFile& top : owned) {
     if (read.contains(top.file)) continue;
     auto chain = std::make_shared<Chain>(Chain{{top.file, top.format}});
     absl::Status whole = co_await ReadDiskChain(vms->deps().overlays, chain);
     // Where the format is not said it may be an overlay all the same.
     while (whole.ok() && chain->back().format.empty()) {
-      if (chain->size() >= kMostFiles) {
-        whole = absl::FailedPreconditionError("it lies over too many files");
-        break;
-      }
       chain->back().format = "qcow2";
       const absl::Status more = co_await ReadDiskChain(vms->deps().overlays, chain);
+      if (absl::IsResourceExhausted(more)) whole = more;
       if (!more.ok()) break;
     }
     // One that is not there is over nothing.
-    if (!whole.ok() && !absl::IsNotFound(whole)) co_return CannotTell(file, top, whole);
+    const bool known = whole.ok() || absl::IsNotFound(whole);
+    if (!known && unknown.ok()) unknown = CannotTell(file, top, whole);
     for (const ChainFile& each : *chain) {
       files.insert(each.file);
       read.insert(each.file);
@@ -143,7 +142,7 @@ Task<absl::Status> CheckIsNobodys(const VmInventory* vms, std::string file, Disk
   for (const OwnedFile& one : all) {
     if (one.file == file || AreSame(ids, one.file, file)) co_return IsInUse(file, one);
   }
-  co_return absl::OkStatus();
+  co_return unknown;
 }
 
 }  // namespace ferry::vm

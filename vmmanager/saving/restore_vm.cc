@@ -219,7 +219,7 @@ Task<absl::Status> SavedStates::GoOn(Vm vm, std::shared_ptr<Source> source,
   machine.document = source->document;
   machine.guest = source->cut.guest;
   const bool goes_back = source->is_new || !source->record.checkpoint().empty();
-  if (goes_back) guest::BeginTimeline(&machine.guest, NowUnixMs());
+  if (goes_back) guest::BeginTimeline(&machine.guest, vm->last_timeline(), NowUnixMs());
   machine.paused = source->cut.paused_by_user;
   machine.endpoint.unix_path = socket.path();
   machine.sha256 = source->file->info().sha256;

@@ -82,6 +82,16 @@ TEST(LogPositionsTest, AfterAVmWentBackItGoesOnWhereThatBegins) {
   EXPECT_FALSE(positions.GoesBack(later));
 }
 
+TEST(LogPositionsTest, WhoHasNotReadSoFarMissesNothing) {
+  LogPositions positions = *LogPositions::Parse("0");
+  positions.Take(Part(v1::STDIO_STREAM_STDOUT, 0, "abc", 10, false));
+  v1::ReadOutputResponse::Part later = Part(v1::STDIO_STREAM_STDOUT, 3, "defg", 7, false);
+  later.set_generation(8);
+  later.set_went_back_at(6);
+  EXPECT_TRUE(positions.GoesBack(later));
+  EXPECT_EQ(positions.stdout_next(), 3u);
+}
+
 TEST(LogPositionsTest, WhatIsKeptOfAnEndedProcessIsNoEarlierState) {
   LogPositions positions = *LogPositions::Parse("0");
   positions.Take(Part(v1::STDIO_STREAM_STDOUT, 0, "abc", 3, false));

@@ -43,6 +43,10 @@ TEST(ConfigTest, APlainDaemonServesWhereAPlainClientLooks) {
   EXPECT_EQ(Parse({})->socket, rpc::kDefaultSocket);
   EXPECT_EQ(Parse({})->advertise, std::string("unix:") + rpc::kDefaultSocket);
   EXPECT_EQ(Parse({"--state-dir", "/srv/ferry"})->socket, "/srv/ferry/ferryd.sock");
+  const std::string longest = "/" + std::string(79, 'd');
+  EXPECT_TRUE(Parse({"--state-dir", longest}).ok());
+  EXPECT_THAT(std::string(Parse({"--state-dir", longest + "d"}).status().message()),
+              HasSubstr("a path of 81 bytes"));
   EXPECT_EQ(Parse({"--socket", "/tmp/s"})->socket, "/tmp/s");
 }
 

@@ -215,6 +215,13 @@ TEST_F(CheckpointOwnersTest, NothingIsMergedIntoAFileThatAnotherVmLiesOver) {
   const absl::Status refused = Delete("a");
   EXPECT_EQ(rpc::ReasonOf(refused), "file_in_use") << refused;
   EXPECT_THAT(Names(), ElementsAre("a"));
+  // Also where there is another of which it cannot be known.
+  v1::CreateVmRequest broken = Other("broken.qcow2");
+  broken.mutable_spec()->set_name("aa");
+  Put("broken.qcow2", "");
+  ASSERT_TRUE(Await(host_.inventory->Create(broken)).ok());
+  host_.overlays.images[File("broken.qcow2")].format = "raw";
+  EXPECT_EQ(rpc::ReasonOf(Delete("a")), "file_in_use");
   // What cannot be found out of others is their own affair.
   Put("other.qcow2", "data-new.qcow2");
   host_.overlays.images[File("other.qcow2")].format = "raw";

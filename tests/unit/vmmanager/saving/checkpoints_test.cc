@@ -300,6 +300,61 @@ TEST_F(CheckpointsTest, AReturnThatMayBeWrittenDownAllTheSameKeepsItsFiles) {
   EXPECT_THAT(host_.overlays.files, Contains(testing::Key(DiskOf(*Found(), 1))));
 }
 
+TEST_F(CheckpointsTest, AVmWhoseCheckpointsMayNotBeWrittenDownDoesNotStart) {
+  auto vm = BootWithDisks();
+  ASSERT_TRUE(Take("a").ok());
+  ASSERT_TRUE(Take("b").ok());
+  const std::string before = DiskOf(*vm, 0);
+  host_.store.after_put_checkpoints = []() -> Task<absl::Status> {
+    co_return absl::DeadlineExceededError("the disk is slow");
+  };
+  EXPECT_TRUE(absl::IsDeadlineExceeded(Revert("a").status()));
+  EXPECT_EQ(rpc::ReasonOf(Await(vm->Start())), "checkpoints_not_written");
+  EXPECT_EQ(rpc::ReasonOf(Delete("b")), "checkpoints_not_written");
+  v1::CreateCheckpointRequest another = Request("c");
+  another.set_disk_only(true);
+  EXPECT_EQ(rpc::ReasonOf(Take(another).status()), "checkpoints_not_written");
+  host_.store.after_put_checkpoints = nullptr;
+  const absl::Status started = Await(vm->Start());
+  ASSERT_TRUE(started.ok()) << started;
+  EXPECT_EQ(DiskOf(*vm, 0), before);
+  // So does whoever reads it.
+  Restart();
+  EXPECT_EQ(DiskOf(*Found(), 0), before);
+  EXPECT_EQ(BelowOf(Found()->checkpoints(), before), File("root.a.qcow2"));
+  EXPECT_TRUE(Found()->checkpoints().at("b").current());
+}
+
+// Another VM, for instance, may have a disk of that name by now.
+TEST_F(CheckpointsTest, AFileThatHasTheNameOfOneThatIsGoneStays) {
+  auto vm = BootWithDisks();
+  for (const char* name : {"a", "b", "c"}) ASSERT_TRUE(Take(name).ok()) << name;
+  ASSERT_TRUE(Revert("a").ok());
+  ASSERT_TRUE(Delete("c").ok());
+  EXPECT_THAT(host_.overlays.files, Not(Contains(testing::Key(File("root.b.qcow2")))));
+  EXPECT_EQ(vm->checkpoints().at("b").disks(1).overlay(), "");
+  host_.overlays.files[File("root.b.qcow2")] = "";
+  ASSERT_TRUE(Delete("b").ok());
+  EXPECT_THAT(host_.overlays.files, Contains(testing::Key(File("root.b.qcow2"))));
+}
+
+TEST_F(CheckpointsTest, WhoStopsItAtOnceWaitsForNoLookAtFiles) {
+  auto vm = BootWithDisks();
+  ASSERT_TRUE(Take("a").ok());
+  AsyncEvent goes_on(io_.get_executor());
+  host_.overlays.before_look = [&]() -> Task<void> { co_await goes_on.Wait(); };
+  v1::DeleteCheckpointRequest request;
+  request.set_vm("web");
+  request.set_name("a");
+  auto deleting = Begin(checkpoints_->Delete(request));
+  Settle();
+  ASSERT_TRUE(Await(vm->Stop(true, milliseconds(1'000))).ok());
+  EXPECT_FALSE(Finish(deleting).ok());
+  EXPECT_EQ(vm->checkpoints().at("a").stage(), state::v1::CHECKPOINT_STAGE_WHOLE);
+  goes_on.Set();
+  Settle();
+}
+
 // Another file may come to be called as that one was.
 TEST_F(CheckpointsTest, WhereTheVmOnceWentOnIsForgotten) {
   auto vm = BootWithDisks();
