@@ -54,7 +54,9 @@ def test_whoever_is_attached_is_told_and_processes_are_those_of_then(host, disks
         client.write(b"before\n")
         client.wait_until(lambda output: output == b"before\n")
         process = host.ctl.processes(vm)[0]["id"]
-        ticker = host.ctl.ok("exec", "-d", vm, "--", "/bin/ferry-workload", "tick").strip()
+        ticker = host.ctl.ok("exec", "-d", vm, "--", "sh", "-c",
+                             "while :; do echo line; sleep 0.1; done").strip()
+        wait_for(lambda: host.ctl.ok("logs", vm, ticker), "it prints nothing")
         take(host, vm, "then")
         client.write(b"after\n")
         client.wait_until(lambda output: output == b"before\nafter\n")
