@@ -375,12 +375,6 @@ Task<absl::Status> QemuMachine::SetMigration(const char* command, json::object a
   co_return set;
 }
 
-Task<absl::StatusOr<std::string>> QemuMachine::RunState() {
-  CO_ASSIGN_OR_RETURN(const json::value status, co_await Command("query-status"));
-  const json::object* fields = status.if_object();
-  co_return fields == nullptr ? std::string() : TextAt(*fields, "status");
-}
-
 Task<absl::Status> QemuMachine::Continue() {
   CO_RETURN_IF_ERROR(TellDiskInUse((co_await Command("cont")).status()));
   CO_ASSIGN_OR_RETURN(const std::string run_state, co_await RunState());

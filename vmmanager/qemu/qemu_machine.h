@@ -99,6 +99,9 @@ class QemuMachine : public std::enable_shared_from_this<QemuMachine> {
 
   // QEMU's run state, e.g. "running", "paused", "postmigrate".
   Task<absl::StatusOr<std::string>> RunState();
+  // The same once a stream that has ended is over for QEMU, too: it tells of the end a moment
+  // before it leaves finish-migrate, has no event for that, and refuses to run the guest meanwhile.
+  Task<absl::StatusOr<std::string>> SettledRunState();
 
   // Lets the guest run and makes sure that it does. Its cards carry from here on, and tell their
   // networks where it is; if it certainly does not run, those that carried nothing do not either.

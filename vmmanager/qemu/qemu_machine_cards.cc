@@ -3,7 +3,6 @@
 
 #include <boost/json/object.hpp>
 
-#include "vmmanager/backend/snapshots.h"
 #include "vmmanager/qemu/qemu_machine.h"
 
 namespace ferry::vm {
@@ -49,25 +48,6 @@ Task<void> QemuMachine::RejoinNetworks(std::shared_ptr<QemuMachine> self) {
   if (!runs_here()) co_return;
   co_await self->cards_.Carry(self->id_);
   if (runs_here()) co_await Announce(self);
-}
-
-Task<absl::Status> QemuMachine::RunGuest() {
-  std::shared_ptr<QemuMachine> self = shared_from_this();
-  const bool were_silent = cards_.silent();
-  const uint64_t stops = stops_;
-  // First, for what the guest sends into a card that carries nothing is lost.
-  co_await cards_.Carry(id_);
-  const absl::Status runs = co_await Continue();
-  if (!runs.ok()) {
-    // Without an answer it may run all the same.
-    const bool stands_still = !GotNoAnswer(runs) && state_ != SystemState::kRunning;
-    if (were_silent && stands_still) cards_.Silence();
-    co_return runs;
-  }
-  // A disk that fails at once may have stopped it before the answer was read.
-  if (stops_ == stops) state_ = SystemState::kRunning;
-  if (has_cards()) ferry::Spawn(host_->executor, Announce(self));
-  co_return absl::OkStatus();
 }
 
 }  // namespace ferry::vm

@@ -336,23 +336,11 @@ Task<absl::Status> QemuMigration::AwaitStreamEnd() {
   co_return absl::OkStatus();
 }
 
-// QEMU tells of a stream's end a moment before it leaves finish-migrate, and has no event for that.
-Task<absl::StatusOr<std::string>> QemuMigration::SettledRunState() {
-  const auto deadline = std::chrono::steady_clock::now() + kCancelDeadline;
-  while (true) {
-    CO_ASSIGN_OR_RETURN(std::string run_state, co_await machine_.RunState());
-    if (run_state != "finish-migrate" || std::chrono::steady_clock::now() > deadline) {
-      co_return run_state;
-    }
-    co_await Delay(milliseconds(1));
-  }
-}
-
 Task<absl::Status> QemuMigration::RunOnHere() {
   if (machine_.state() == SystemState::kStopped) co_return machine_.WrongState("run on");
   if (user_paused_ || !ran_before_) co_return absl::OkStatus();
   // QEMU may let the guest run by itself in a moment, and until then refuses to be told.
-  CO_RETURN_IF_ERROR((co_await SettledRunState()).status());
+  CO_RETURN_IF_ERROR((co_await machine_.SettledRunState()).status());
   // Its user may have paused it meanwhile.
   if (user_paused_) co_return absl::OkStatus();
   co_return co_await machine_.RunGuest();

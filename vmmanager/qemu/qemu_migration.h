@@ -64,7 +64,6 @@ class QemuMigration : public MigrationObserver {
   Task<absl::Status> Abort(absl::Status reason);
   Task<absl::Status> StopStream();
   Task<absl::Status> AwaitStreamEnd();
-  Task<absl::StatusOr<std::string>> SettledRunState();
   Task<absl::Status> RunOnHere();
   Task<absl::Status> FailureOf(const std::string& status);
   Task<void> OnPass(uint64_t pass);

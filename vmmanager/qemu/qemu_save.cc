@@ -59,6 +59,8 @@ Task<absl::Status> SaveToStream(std::shared_ptr<QemuMachine> machine, schema::Sa
   absl::Status saved = (co_await machine->Command("migrate", std::move(uri))).status();
   if (saved.ok()) saved = co_await AwaitJob(machine.get());
   if (!saved.ok()) co_await CallOff(machine.get());
+  // Whoever lets the guest run now must not be refused.
+  (void)co_await machine->SettledRunState();
   co_return saved;
 }
 
