@@ -482,14 +482,14 @@ void QemuMachine::HandleEvent(const QmpEvent& event) {
     const bool may_rejoin = running && state_ != SystemState::kIncoming;
     state_ = running ? SystemState::kRunning : SystemState::kPaused;
     if (!running) ++stops_;
-    if (std::exchange(disk_stops_it_, false) && !running) {
-      Emit({.kind = SystemEvent::Kind::kDiskTrouble, .when = when});
-    }
+    const bool for_disk = std::exchange(disk_stops_it_, false) && !running;
+    if (for_disk) Emit({.kind = SystemEvent::Kind::kDiskTrouble, .when = when});
     // QEMU lets the guest run on by itself when the stream fails after the switchover has begun.
     if (may_rejoin && has_cards() && cards_.silent()) {
       ferry::Spawn(host_->executor, RejoinNetworks(shared_from_this()));
     }
-    if (observer_ != nullptr && observer_->OnRunState(running, when)) return;
+    // As with a pause of its user's, that is no switchover.
+    if (!for_disk && observer_ != nullptr && observer_->OnRunState(running, when)) return;
     Emit(
         {.kind = running ? SystemEvent::Kind::kResumed : SystemEvent::Kind::kPaused, .when = when});
   } else if (event.name == "BLOCK_IO_ERROR") {

@@ -30,6 +30,9 @@ Task<void> UtilityVm::StandStillForDisk(std::shared_ptr<UtilityVm> self,
                                         std::shared_ptr<ComputeSystem> system) {
   const AsyncMutex::Guard lock = co_await self->operation_.Lock();
   if (!co_await self->StandsStillForDisk(system)) co_return;
+  // So that a migration that fails, or whoever else has stopped it, does not let it run again.
+  const absl::Status stays = co_await system->Pause();
+  if (!stays.ok()) spdlog::warn("vm {}: {}", self->row_.name, stays.ToString());
   auto troubles = co_await system->ListDiskTroubles();
   if (!troubles.ok()) troubles.emplace();
   // Where somebody else decides whether it runs, it comes to the same disk again.

@@ -49,6 +49,16 @@ TEST_F(VmDiskTroubleTest, ItStandsStillUntilItsUserLetsItGoOn) {
   EXPECT_THAT(vm_->Describe(false).state_reason(), HasSubstr("fails with an I/O error"));
 }
 
+// A migration that fails, for instance, runs on what its user has not paused.
+TEST_F(VmDiskTroubleTest, ItsVmmIsToldThatItIsToStayPaused) {
+  host_.backend.script().Block("Pause");
+  Fail(true);
+  Await(host_.backend.script().WaitBlocked("Pause"));
+  host_.backend.script().Release("Pause");
+  Settle();
+  EXPECT_EQ(vm_->state(), v1::VM_STATE_PAUSED);
+}
+
 TEST_F(VmDiskTroubleTest, TheNextDaemonKnowsWhyItStandsStill) {
   Fail(true);
   RestartDaemon();
