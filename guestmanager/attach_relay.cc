@@ -240,7 +240,7 @@ absl::StatusOr<std::unique_ptr<Attachment>> AttachRelay::Attach(AttachOptions op
 
   StreamPosition stdin_at;
   if (in_) {
-    stdin_at = in_->taken();
+    stdin_at = AsTold(in_->taken());
     // What another client sent is on its way; this one goes on behind it.
     if (!same) stdin_at.offset = std::max(stdin_at.offset, in_->sent());
   }

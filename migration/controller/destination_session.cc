@@ -37,10 +37,12 @@ Task<absl::Status> DestinationSession::TakeStep(
   vm::AppendOptions options;
   options.decisive =
       taken.record == DestinationRecord::kGranted || taken.record == DestinationRecord::kSuperseded;
-  if (taken.record == DestinationRecord::kPrepared || taken.record == DestinationRecord::kGranted) {
-    // The guest that is voted for must be known after a restart, too.
-    options.vm = vm_->Row();
-  }
+  const bool has_vm = taken.record == DestinationRecord::kPrepared ||
+                      taken.record == DestinationRecord::kGranted ||
+                      taken.record == DestinationRecord::kRunning;
+  // The guest that is voted for must be known after a restart, too; and of one that has arrived,
+  // whether it is to stay paused.
+  if (has_vm) options.vm = vm_->Row();
   CO_RETURN_IF_ERROR(co_await Journal(ToString(taken.record), taken.epoch, std::move(options)));
   core_->Apply(taken);
   co_return absl::OkStatus();

@@ -1,26 +1,9 @@
 """VMs that have checkpoints move between hosts that both see their files."""
-import pytest
-
-from harness.fixtures import note_isolation
-from harness.host import Hosts
 from harness.records import put, see, shell
 from harness.saving import REFUSED
+from harness.shared_disk import hosts  # noqa: F401
 
 ROLLED_BACK = 5
-
-
-@pytest.fixture
-def hosts(pytestconfig, tmp_path):
-    """Two hosts that share a folder, with a VM on the first whose disk is there."""
-    with Hosts(shared_folder=tmp_path) as pair:
-        note_isolation(pytestconfig, pair)
-        pair.start()
-        pair[0].run(["qemu-img", "create", "-q", "-f", "qcow2", tmp_path / "root.qcow2", "1G"],
-                    check=True)
-        pair[0].ctl.create("vm", "256M", 1, "--disk",
-                           f"name=root,file={tmp_path}/root.qcow2,format=qcow2")
-        pair[0].ctl.start("vm")
-        yield pair
 
 
 def names(host):

@@ -129,7 +129,8 @@ AttachEffect AttachCore::OnMessage(v1::AttachResponse message) {
 AttachEffect AttachCore::OnOpened(const v1::AttachResponse::Opened& opened) {
   if (opened_) return Effect(Kind::kBroken, "the daemon opened the attachment twice");
   const uint64_t offset = opened.stdin_offset();
-  if (!opened_once_ || opened.stdin_generation() != stdin_generation_) {
+  // A daemon of a former release knows less of it, and has the same stream.
+  if (!opened_once_ || opened.stdin_generation() > stdin_generation_) {
     // A stream that is new to us: what is typed from now on begins where the process stands.
     stdin_base_ = stdin_ever_sent_ = offset;
     stdin_end_taken_ = false;
@@ -140,7 +141,7 @@ AttachEffect AttachCore::OnOpened(const v1::AttachResponse::Opened& opened) {
     stdin_ever_sent_ = std::max(stdin_ever_sent_, stdin_base_);
   }
   // Less than we know is what a restarted daemon remembers before the guest has told it more.
-  stdin_generation_ = opened.stdin_generation();
+  stdin_generation_ = std::max(stdin_generation_, opened.stdin_generation());
   stdin_sent_ = stdin_base_;
   stdin_end_sent_ = false;
   process_ = opened.process();

@@ -328,6 +328,7 @@ Task<absl::Status> FakeComputeSystem::FinalizeLiveMigration(
   link_.Reset();
   listener_.Reset();
   if (!wanted.leave_paused) SetRunning(true);
+  CO_RETURN_IF_ERROR(co_await script_->Pass("FinalizeLiveMigrationRan"));
   Tell(MigrationEventName::kBlackoutExited);
   Tell(MigrationEventName::kMigrationDone);
   co_return absl::OkStatus();

@@ -378,11 +378,8 @@ Task<absl::Status> QemuMachine::SetMigration(const char* command, json::object a
 Task<absl::Status> QemuMachine::Continue() {
   CO_RETURN_IF_ERROR(TellDiskInUse((co_await Command("cont")).status()));
   CO_ASSIGN_OR_RETURN(const std::string run_state, co_await RunState());
-  if (run_state == "running") co_return absl::OkStatus();
-  if (run_state == "io-error") {
-    co_return absl::FailedPreconditionError(
-        "a disk of its fails again, so it stands still as before; mend that first");
-  }
+  // Where a disk of its failed at once it has run all the same, and that is told as an event.
+  if (run_state == "running" || run_state == "io-error") co_return absl::OkStatus();
   co_return absl::InternalError(
       absl::StrCat("QEMU took the order to run the guest but is in the state ", run_state));
 }
@@ -493,8 +490,10 @@ void QemuMachine::HandleEvent(const QmpEvent& event) {
     Emit(
         {.kind = running ? SystemEvent::Kind::kResumed : SystemEvent::Kind::kPaused, .when = when});
   } else if (event.name == "BLOCK_IO_ERROR") {
-    // It is still to be stopped then.
-    if (TextAt(event.data, "action") == "stop") disk_stops_it_ = true;
+    if (TextAt(event.data, "action") != "stop") return;
+    // It is still to be stopped then, unless this is of a request that was under way when it was.
+    disk_stops_it_ = state_ != SystemState::kPaused;
+    if (!disk_stops_it_) Emit({.kind = SystemEvent::Kind::kDiskTrouble, .when = when});
   } else if (event.name == "MIGRATION" || event.name == "MIGRATION_PASS") {
     if (observer_ != nullptr) observer_->OnMigrationEvent(event, when);
   } else if (event.name == "DEVICE_DELETED") {

@@ -29,6 +29,8 @@ Task<absl::Status> QemuMigration::Recover() {
   // QEMU writes a snapshot's memory as a migration does, and counts it as one; a destination has
   // sent nothing.
   const bool is_snapshot = report.progress.total_bytes > 0;
+  // With a disk that failed it came so, or failed as soon as it went on.
+  const bool stands_still = run_state == "paused" || run_state == "io-error";
   if (run_state == "inmigrate") {
     origin_ = Origin::kDestination;
     stage_ = Stage::kStarted;
@@ -37,7 +39,7 @@ Task<absl::Status> QemuMigration::Recover() {
     stage_ = Stage::kTransferred;
     ran_before_ = true;
     status_ = status;
-  } else if (run_state == "paused" && status == "completed" && !is_snapshot) {
+  } else if (stands_still && status == "completed" && !is_snapshot) {
     origin_ = Origin::kDestination;
     stage_ = Stage::kTransferred;
   } else if (status == "setup" || status == "active" || status == "pre-switchover" ||
@@ -45,7 +47,7 @@ Task<absl::Status> QemuMigration::Recover() {
     // Nobody drives this stream any more: Cancel is what can be done with it.
     origin_ = Origin::kSource;
     stage_ = Stage::kTransferring;
-    ran_before_ = run_state != "paused";
+    ran_before_ = !stands_still;
     status_ = status;
   }
   co_return absl::OkStatus();

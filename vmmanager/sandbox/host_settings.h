@@ -37,6 +37,8 @@ struct HostSettings {
   milliseconds switch_wait{5'000};
   // For a guest's filesystems to be frozen, from the wish to the end of it.
   milliseconds quiesce_limit{30'000};
+  // Between two tries of what a full disk, or a VMM that does not answer, keeps from being done.
+  milliseconds retry_pause{2'000};
   // What the logs of all guests take from.
   std::shared_ptr<guest::LogAllowance> log_allowance =
       std::make_shared<guest::LogAllowance>(guest::LogAllowance::kTotalLines);

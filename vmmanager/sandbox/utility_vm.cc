@@ -45,6 +45,7 @@ UtilityVm::UtilityVm(SandboxDeps deps, VmRow row, v1::VmSpec spec, schema::Compu
       rows_(deps.executor),
       settings_(deps.executor),
       exited_(deps.executor),
+      disk_failed_(deps.executor),
       changed_(deps.executor) {
   exited_.Set();
   state::v1::SavedRecord saved;
@@ -245,6 +246,7 @@ void UtilityVm::MakeGuest() {
 
 void UtilityVm::StartPump() {
   exited_.Reset();
+  disk_failed_.Reset();
   last_exit_.reset();
   Spawn(deps_.executor, PumpEvents(shared_from_this(), system_));
 }
@@ -266,8 +268,9 @@ void UtilityVm::OnEvent(const SystemEvent& event) {
   const bool stops = event.kind == SystemEvent::Kind::kMigration &&
                      event.migration.event == schema::MigrationEventName::kBlackoutStarted;
   if (stops) ++standstills_;
-  if (event.kind == SystemEvent::Kind::kDiskTrouble && system_ != nullptr) {
-    Spawn(deps_.executor, StandStillForDisk(shared_from_this(), system_));
+  if (event.kind == SystemEvent::Kind::kDiskTrouble) {
+    disk_failed_.Set();
+    LookForTroubles();
   }
   if (event.kind == SystemEvent::Kind::kExited) OnExit(event.exit);
 }

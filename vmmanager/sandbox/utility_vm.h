@@ -423,8 +423,10 @@ class UtilityVm : public std::enable_shared_from_this<UtilityVm> {
   absl::Status CheckHasNoCheckpoints(const std::string& operation, const std::string& why) const;
   Task<absl::Status> PutCheckpoints(CheckpointRecords changed);
   // Tries to write down again what is doubtful. Until that is done checkpoints stay as they are,
-  // and the VM does not start.
+  // and the VM neither starts nor leaves; so where it fails it is tried again, later.
   Task<absl::Status> WriteDoubtful();
+  static Task<void> WriteDoubtfulLater(std::shared_ptr<UtilityVm> self);
+  Task<absl::Status> WriteDoubtfulOnce();
   Task<absl::Status> BeginCheckpoint(std::shared_ptr<CheckpointBeingTaken> taking);
   Task<absl::Status> PutDisksAside(std::shared_ptr<CheckpointBeingTaken> taking);
   Task<absl::Status> GoOnInOverlays(std::shared_ptr<CheckpointBeingTaken> taking);
@@ -469,13 +471,20 @@ class UtilityVm : public std::enable_shared_from_this<UtilityVm> {
   // does. An error if that cannot be known.
   Task<absl::Status> BelieveVmmsDisks();
   Task<void> GoOnAfterMerge();
-  // Its VMM has stopped it because of a disk: it is paused until its user resumes it.
+  // Where its VMM has stopped it because of a disk, it is paused until its user resumes it. Whoever
+  // decides whether it runs, and leaves it standing still, looks again afterwards.
+  void LookForTroubles();
   static Task<void> StandStillForDisk(std::shared_ptr<UtilityVm> self,
                                       std::shared_ptr<ComputeSystem> system);
-  Task<bool> StandsStillForDisk(std::shared_ptr<ComputeSystem> system);
+  bool MayStandStillForDisk(const std::shared_ptr<ComputeSystem>& system) const;
+  // With the lock of operations.
+  Task<void> PauseForDisk(std::shared_ptr<ComputeSystem> system, std::vector<DiskTrouble> troubles);
+  void NoteTroubles(const std::vector<DiskTrouble>& troubles);
   std::string DescribeTroubles(const std::vector<DiskTrouble>& troubles) const;
   // Of one that was found to be paused.
   static Task<void> RecallTroubles(std::shared_ptr<UtilityVm> self);
+  // While it boots.
+  Task<absl::Status> AwaitDiskFailure();
   absl::Status CheckReturnFits(const state::v1::CheckpointRecord& record,
                                const CheckpointReturn& how) const;
   Task<absl::Status> MergeAll(std::string name);
@@ -532,6 +541,7 @@ class UtilityVm : public std::enable_shared_from_this<UtilityVm> {
   CheckpointRecords checkpoints_;
   // Those of which something else may be written down, as they are; or that there is none.
   std::map<std::string, std::optional<state::v1::CheckpointRecord>> doubtful_;
+  bool writes_doubtful_ = false;    // WriteDoubtfulLater() is at it
   bool writes_checkpoint_ = false;  // its memory is being written while it runs
   bool switches_ = false;           // a disk of it is just changing over
   // Overlays of disks of which it is not known what is written down.
@@ -542,12 +552,13 @@ class UtilityVm : public std::enable_shared_from_this<UtilityVm> {
   bool written_ = false;                     // all of it is in a file that is not whole yet
   size_t orders_to_end_ = 0;                 // stop --force that wait for whoever holds the lock
   AsyncMutex operation_;
-  AsyncMutex rows_;      // its row is being written down
-  AsyncMutex settings_;  // what may be changed at any time is
-  AsyncEvent exited_;    // the system is gone; changed_ is pulsed too
-  AsyncEvent changed_;   // pulsed when phase, hold, freeze or detached_ changed
-  bool frozen_ = false;  // a switchover is being decided
-  bool fenced_ = false;  // decided that it is this host's, but the fence does not let it run
+  AsyncMutex rows_;         // its row is being written down
+  AsyncMutex settings_;     // what may be changed at any time is
+  AsyncEvent exited_;       // the system is gone; changed_ is pulsed too
+  AsyncEvent disk_failed_;  // its VMM has stopped it because of a disk
+  AsyncEvent changed_;      // pulsed when phase, hold, freeze or detached_ changed
+  bool frozen_ = false;     // a switchover is being decided
+  bool fenced_ = false;     // decided that it is this host's, but the fence does not let it run
   bool persist_pending_ = false;
 
   std::optional<MigrationNotice> notice_;  // the open migration, on the source

@@ -10,11 +10,6 @@
 #include "vmmanager/state/saved_state.h"
 
 namespace ferry::vm {
-namespace {
-
-constexpr milliseconds kSettlePause{2'000};
-
-}  // namespace
 
 Task<absl::Status> UtilityVm::Adopt(AdoptionClaim claim) {
   auto self = shared_from_this();
@@ -159,7 +154,7 @@ Task<void> UtilityVm::SettleAdopted(std::shared_ptr<UtilityVm> self) {
     // A VMM that does not answer may do what it was told, and later.
     const bool answered = !GotNoAnswer(runs);
     if (answered) co_return;
-    co_await Delay(kSettlePause);
+    co_await Delay(self->deps_.settings.retry_pause);
   }
 }
 
@@ -197,6 +192,7 @@ void UtilityVm::NoteStandsStill(const absl::Status& runs) {
     return;
   }
   // So that whoever looks sees it, and can let it go on.
+  NoteRuns();
   paused_ = true;
   row_.desired_state = "paused";
   Spawn(deps_.executor, RecallTroubles(shared_from_this()));

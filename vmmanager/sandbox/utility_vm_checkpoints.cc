@@ -142,6 +142,24 @@ Task<absl::Status> UtilityVm::PutCheckpoints(CheckpointRecords changed) {
 
 Task<absl::Status> UtilityVm::WriteDoubtful() {
   auto self = shared_from_this();
+  const absl::Status written = co_await WriteDoubtfulOnce();
+  if (!written.ok() && !std::exchange(writes_doubtful_, true)) {
+    Spawn(deps_.executor, WriteDoubtfulLater(self));
+  }
+  co_return written;
+}
+
+Task<void> UtilityVm::WriteDoubtfulLater(std::shared_ptr<UtilityVm> self) {
+  const std::function<bool()> stays = [self] { return self->CheckHere().ok(); };
+  while (stays() && !self->doubtful_.empty()) {
+    (void)co_await self->AwaitWhile(stays, self->deps_.settings.retry_pause);
+    const AsyncMutex::Guard lock = co_await self->operation_.Lock();
+    if (stays()) (void)co_await self->WriteDoubtfulOnce();
+  }
+  self->writes_doubtful_ = false;
+}
+
+Task<absl::Status> UtilityVm::WriteDoubtfulOnce() {
   CheckpointRecords changed;
   std::vector<std::string> gone;
   for (const auto& [name, record] : doubtful_) {

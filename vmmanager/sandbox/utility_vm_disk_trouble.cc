@@ -5,6 +5,7 @@
 
 #include "absl/strings/str_cat.h"
 #include "absl/strings/str_join.h"
+#include "vmmanager/rpc/error_info.h"
 #include "vmmanager/sandbox/machine_document.h"
 #include "vmmanager/sandbox/utility_vm.h"
 
@@ -21,42 +22,57 @@ std::string UtilityVm::DescribeTroubles(const std::vector<DiskTrouble>& troubles
     }
   }
   if (each.empty()) each.emplace_back("a disk of its fails on its host");
-  return absl::StrCat(absl::StrJoin(each, "; "),
-                      ". Nothing is lost: mend that, and resume it: ferryctl vm resume ",
-                      row_.name);
+  return absl::StrJoin(each, "; ");
+}
+
+void UtilityVm::NoteTroubles(const std::vector<DiskTrouble>& troubles) {
+  SetPhase(Phase::kUp,
+           absl::StrCat(DescribeTroubles(troubles), ". Nothing is lost: mend that, and resume ",
+                        "it: ferryctl vm resume ", row_.name));
+}
+
+void UtilityVm::LookForTroubles() {
+  if (system_ == nullptr || detached_) return;
+  Spawn(deps_.executor, StandStillForDisk(shared_from_this(), system_));
+}
+
+bool UtilityVm::MayStandStillForDisk(const std::shared_ptr<ComputeSystem>& system) const {
+  return system_ == system && phase_ == Phase::kUp && !paused_ && !frozen_ && !detached_;
 }
 
 Task<void> UtilityVm::StandStillForDisk(std::shared_ptr<UtilityVm> self,
                                         std::shared_ptr<ComputeSystem> system) {
-  const AsyncMutex::Guard lock = co_await self->operation_.Lock();
-  if (!co_await self->StandsStillForDisk(system)) co_return;
-  // So that a migration that fails, or whoever else has stopped it, does not let it run again.
-  const absl::Status stays = co_await system->Pause();
-  if (!stays.ok()) spdlog::warn("vm {}: {}", self->row_.name, stays.ToString());
-  auto troubles = co_await system->ListDiskTroubles();
-  if (!troubles.ok()) troubles.emplace();
-  // Where somebody else decides whether it runs, it comes to the same disk again.
-  const bool ours = self->system_ == system && self->phase_ == Phase::kUp && !self->paused_ &&
-                    !self->undecided() && !self->detached_;
-  if (!ours) co_return;
-  ++self->standstills_;
-  if (self->guest_ != nullptr) self->guest_->StandsStill();
-  self->paused_ = true;
-  self->row_.desired_state = "paused";
-  self->SetPhase(Phase::kUp, self->DescribeTroubles(*troubles));
-  spdlog::error("vm {}: it stands still: {}", self->row_.name, self->row_.state_reason);
-  self->deps_.events.Publish("vm.disk_failed", self->row_.id,
-                             {{"name", self->row_.name}, {"reason", self->row_.state_reason}});
-  const absl::Status stored = co_await self->Persist();
-  if (!stored.ok()) spdlog::error("vm {}: {}", self->row_.name, stored.ToString());
+  while (true) {
+    {
+      const AsyncMutex::Guard lock = co_await self->operation_.Lock();
+      if (!self->MayStandStillForDisk(system)) co_return;
+      // Whoever held the lock may have let it run again.
+      if (co_await self->Executes()) co_return;
+      const auto troubles = co_await system->ListDiskTroubles();
+      if (!self->MayStandStillForDisk(system)) co_return;
+      if (troubles.ok()) co_return co_await self->PauseForDisk(system, *troubles);
+    }
+    // Its VMM may hang with the disk.
+    co_await Delay(self->deps_.settings.retry_pause);
+  }
 }
 
-// Whoever held the lock may have let it run again.
-Task<bool> UtilityVm::StandsStillForDisk(std::shared_ptr<ComputeSystem> system) {
-  if (system_ != system || phase_ != Phase::kUp || paused_ || detached_) co_return false;
-  const schema::PropertyQuery query;
-  const auto properties = co_await system->GetProperties(query);
-  co_return properties.ok() && properties->state == schema::SystemState::kPaused;
+Task<void> UtilityVm::PauseForDisk(std::shared_ptr<ComputeSystem> system,
+                                   std::vector<DiskTrouble> troubles) {
+  if (troubles.empty()) co_return;
+  ++standstills_;
+  if (guest_ != nullptr) guest_->StandsStill();
+  paused_ = true;
+  row_.desired_state = "paused";
+  NoteTroubles(troubles);
+  spdlog::error("vm {}: it stands still: {}", row_.name, row_.state_reason);
+  deps_.events.Publish("vm.disk_failed", row_.id,
+                       {{"name", row_.name}, {"reason", row_.state_reason}});
+  // Else a migration that fails lets it run again.
+  const absl::Status stays = co_await system->Pause();
+  if (!stays.ok()) spdlog::warn("vm {}: {}", row_.name, stays.ToString());
+  const absl::Status stored = co_await Persist();
+  if (!stored.ok()) spdlog::error("vm {}: {}", row_.name, stored.ToString());
 }
 
 Task<void> UtilityVm::RecallTroubles(std::shared_ptr<UtilityVm> self) {
@@ -65,7 +81,22 @@ Task<void> UtilityVm::RecallTroubles(std::shared_ptr<UtilityVm> self) {
   const auto troubles = co_await system->ListDiskTroubles();
   const bool still = self->system_ == system && self->paused_ && self->phase_ == Phase::kUp;
   if (!still || !troubles.ok() || troubles->empty()) co_return;
-  self->SetPhase(Phase::kUp, self->DescribeTroubles(*troubles));
+  self->NoteTroubles(*troubles);
+  self->PersistSoon();
+}
+
+Task<absl::Status> UtilityVm::AwaitDiskFailure() {
+  std::shared_ptr<ComputeSystem> system = system_;
+  while (true) {
+    co_await disk_failed_.Wait();
+    disk_failed_.Reset();
+    const auto troubles = co_await system->ListDiskTroubles();
+    if (!troubles.ok() || troubles->empty() || co_await Executes()) continue;
+    co_return rpc::ErrorWithReason(
+        absl::StatusCode::kFailedPrecondition,
+        absl::StrCat("VM ", row_.name, " cannot boot: ", DescribeTroubles(*troubles)),
+        "disk_failed", absl::StrCat("Mend that. Then start it again: ferryctl start ", row_.name));
+  }
 }
 
 }  // namespace ferry::vm

@@ -68,6 +68,7 @@ void UtilityVm::UnfreezeGuest() {
   if (!std::exchange(frozen_, false)) return;
   if (guest_ != nullptr) guest_->Unfreeze();
   Pulse();
+  LookForTroubles();
 }
 
 void UtilityVm::MarkInDoubt() {
@@ -199,6 +200,8 @@ Task<absl::Status> UtilityVm::RunIncoming(uint64_t epoch, bool paused) {
   deps_.events.Publish("vm.arrived", row_.id, {{"name", row_.name}});
   PersistSoon();
   if (!paused) Spawn(deps_.executor, AwaitAgent(self));
+  // Until now it was not this host's to pause.
+  LookForTroubles();
   co_return absl::OkStatus();
 }
 

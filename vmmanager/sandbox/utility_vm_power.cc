@@ -85,15 +85,16 @@ Task<absl::Status> UtilityVm::Boot() {
   row_.adoption_record = system_->adoption_record();
   CO_RETURN_IF_ERROR(co_await Persist());
 
-  // Whichever comes first: the agent is ready, the system ends, or patience does.
+  // Whichever comes first: the agent is ready, the system ends, a disk fails, or patience ends.
   using asio::experimental::awaitable_operators::operator||;
   std::shared_ptr<guest::Guest> guest = guest_;
   auto first = co_await (
       WithDeadline(deps_.settings.boot_timeout, "the guest's agent", guest->WaitReady()) ||
-      exited_.Wait());
+      exited_.Wait() || AwaitDiskFailure());
   if (first.index() == 1) {
     co_return VmEndedAtBoot(row_.name, last_exit_.value_or(SystemExit()));
   }
+  if (first.index() == 2) co_return std::get<2>(std::move(first));
   const absl::Status ready = std::get<0>(first);
   if (ready.ok() && !detached_) co_return co_await guest->AddAdapters(GuestAdaptersOf(spec_));
   if (!absl::IsDeadlineExceeded(ready) || detached_) co_return ready;
@@ -221,10 +222,12 @@ Task<absl::Status> UtilityVm::Resume() {
   if (notice_.has_value()) co_return NotYet("resumed");
   if (phase_ != Phase::kUp) co_return Refuse("resumed");
   if (writes_checkpoint_) co_return CheckCheckpointsRest("resumed");
-  if (!paused_) co_return absl::OkStatus();
-  std::shared_ptr<ComputeSystem> system = system_;
+  // It may stand still although nobody has paused it.
+  if (!paused_ && co_await Executes()) co_return absl::OkStatus();
   CO_RETURN_IF_ERROR(co_await MayRun());
   CO_RETURN_IF_ERROR(CheckHere());
+  std::shared_ptr<ComputeSystem> system = system_;
+  if (system == nullptr) co_return Refuse("resumed");
   CO_RETURN_IF_ERROR(AsFenceHeld(co_await system->Resume()));
   if (guest_ != nullptr) guest_->RunsAgain();
   paused_ = false;

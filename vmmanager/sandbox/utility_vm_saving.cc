@@ -144,6 +144,7 @@ Task<absl::Status> UtilityVm::LeaveForFile() {
   }
   Reached("SAVE.recorded");
   if (guest_ != nullptr) {
+    last_timeline_ = guest_->timeline();
     guest_->set_on_change(nullptr);
     guest_->Close(absl::UnavailableError(absl::StrCat("VM ", row_.name, " was saved")));
     guest_.reset();
@@ -185,6 +186,8 @@ Task<void> UtilityVm::RunOnUnsaved(bool was_paused) {
   if (guest_ != nullptr && !was_paused) guest_->RunsAgain();
   UnfreezeGuest();
   if (!runs.ok()) NoteStandsStill(runs);
+  // The reason that it had went with its phase.
+  if (was_paused) Spawn(deps_.executor, RecallTroubles(shared_from_this()));
   absl::Status stored = co_await Persist();
   if (!stored.ok()) spdlog::error("vm {}: {}", row_.name, stored.ToString());
 }

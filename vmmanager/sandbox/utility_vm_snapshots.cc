@@ -19,7 +19,6 @@
 namespace ferry::vm {
 namespace {
 
-constexpr milliseconds kSettlePause{2'000};
 using state::v1::SnapshotRecord;
 
 absl::Status NoSuchSnapshot(const std::string& vm, const std::string& tag) {
@@ -463,7 +462,7 @@ Task<void> UtilityVm::SettleSnapshotsLater(std::shared_ptr<UtilityVm> self) {
     const absl::Status settled = co_await self->SettleSnapshots();
     if (settled.ok()) co_return;
     spdlog::error("vm {}: {}", self->row_.name, settled.ToString());
-    co_await Delay(kSettlePause);
+    co_await Delay(self->deps_.settings.retry_pause);
   }
 }
 

@@ -236,6 +236,18 @@ TEST_F(AttachCoreTest, ANewInputGenerationStartsOver) {
   EXPECT_EQ(SentStdin(), "0:c ");
 }
 
+TEST_F(AttachCoreTest, AnEarlierInputGenerationIsTheSameStream) {
+  Connect(0, 3);
+  core.AddStdin("abc");
+  SentStdin();
+  core.OnMessage(Taken(1));
+  // The guest had taken more than was said of it.
+  Connect(2, 1);
+  EXPECT_EQ(SentStdin(), "2:c ");
+  Connect(2, 3);
+  EXPECT_EQ(SentStdin(), "2:c ");
+}
+
 TEST_F(AttachCoreTest, TheWindowBoundsInput) {
   Connect();
   EXPECT_EQ(core.StdinRoom(), kStdinWindow);

@@ -2,6 +2,7 @@
 #include <fstream>
 
 #include "tests/unit/vmmanager/sandbox/sandbox_fixture.h"
+#include "vmmanager/rpc/error_info.h"
 
 namespace ferry::vm {
 namespace {
@@ -49,14 +50,111 @@ TEST_F(VmDiskTroubleTest, ItStandsStillUntilItsUserLetsItGoOn) {
   EXPECT_THAT(vm_->Describe(false).state_reason(), HasSubstr("fails with an I/O error"));
 }
 
-// A migration that fails, for instance, runs on what its user has not paused.
-TEST_F(VmDiskTroubleTest, ItsVmmIsToldThatItIsToStayPaused) {
+// What is cut then arrives paused, whatever its VMM still has to hear of it.
+TEST_F(VmDiskTroubleTest, ItIsPausedBeforeItsVmmIsToldSo) {
   host_.backend.script().Block("Pause");
   Fail(true);
   Await(host_.backend.script().WaitBlocked("Pause"));
+  EXPECT_TRUE(vm_->paused_by_user());
   host_.backend.script().Release("Pause");
   Settle();
   EXPECT_EQ(vm_->state(), v1::VM_STATE_PAUSED);
+}
+
+// Whoever decides where it runs lets it run; it is not to stand still for ever after that.
+TEST_F(VmDiskTroubleTest, ASwitchoverIsAwaited) {
+  ASSERT_TRUE(vm_->OpenMigration("session-1", "host-b:1").ok());
+  vm_->FreezeGuest();
+  host_.backend.script().FailNext("Pause", absl::InternalError("it is not to be paused now"));
+  Fail(true);
+  EXPECT_FALSE(vm_->paused_by_user());
+  EXPECT_THAT(EventTypes(), Not(Contains("vm.disk_failed")));
+  EXPECT_FALSE(Await(host_.System(*vm_)->Pause()).ok());
+  vm_->ReturnFromMigration(1);
+  Settle();
+  EXPECT_EQ(vm_->state(), v1::VM_STATE_PAUSED);
+  EXPECT_THAT(vm_->Describe(false).state_reason(), HasSubstr("no room left"));
+  ASSERT_TRUE(Await(vm_->Resume()).ok());
+  EXPECT_TRUE(host_.System(*vm_)->Step());
+}
+
+TEST_F(VmDiskTroubleTest, SoIsTheAnswerOfAnotherHost) {
+  ASSERT_TRUE(vm_->OpenMigration("session-1", "host-b:1").ok());
+  vm_->FreezeGuest();
+  vm_->MarkInDoubt();
+  Fail(true);
+  EXPECT_EQ(vm_->state(), v1::VM_STATE_IN_DOUBT);
+  vm_->ReturnFromMigration(3);
+  Settle();
+  EXPECT_EQ(vm_->state(), v1::VM_STATE_PAUSED);
+  EXPECT_THAT(EventTypes(), Contains("vm.disk_failed"));
+}
+
+// What fails as soon as it goes on has arrived all the same.
+TEST_F(VmDiskTroubleTest, OneThatComesFromElsewhereIsPausedOnceItIsHere) {
+  v1::CreateVmRequest request;
+  request.mutable_spec()->set_name("incoming");
+  auto vm = *Await(host_.inventory->Create(request));
+  const schema::MigrationInitializeOptions options;
+  MigrationEndpoint endpoint;
+  endpoint.unix_path = folder_.path() + "/in";
+  vm->ExpectMigration("session-1");
+  ASSERT_TRUE(Await(vm->PrepareIncoming(options, endpoint)).ok());
+  host_.System(*vm)->PretendArrived();
+  host_.backend.script().on_first_run = [](FakeComputeSystem& system) {
+    system.Fail({{"0", "0"}, true});
+  };
+  host_.backend.script().Block("FinalizeLiveMigrationRan");
+  auto arriving = Begin(vm->RunIncoming(2, false));
+  Await(host_.backend.script().WaitBlocked("FinalizeLiveMigrationRan"));
+  Settle();
+  host_.backend.script().Release("FinalizeLiveMigrationRan");
+  const absl::Status arrived = Finish(arriving);
+  ASSERT_TRUE(arrived.ok()) << arrived;
+  Settle();
+  EXPECT_EQ(vm->state(), v1::VM_STATE_PAUSED);
+  EXPECT_THAT(vm->Describe(false).state_reason(), HasSubstr("fails on its host"));
+}
+
+// Whatever stopped it, and however that was missed.
+TEST_F(VmDiskTroubleTest, WhateverStoppedItItCanBeResumed) {
+  ASSERT_TRUE(Await(host_.System(*vm_)->Pause()).ok());
+  Settle();
+  ASSERT_EQ(vm_->state(), v1::VM_STATE_RUNNING);
+  ASSERT_TRUE(Await(vm_->Resume()).ok());
+  EXPECT_TRUE(host_.System(*vm_)->Step());
+}
+
+TEST_F(VmDiskTroubleTest, WhatWasStoppedForSomethingElseIsLeftAlone) {
+  ASSERT_TRUE(vm_->OpenMigration("session-1", "host-b:1").ok());
+  vm_->FreezeGuest();
+  ASSERT_TRUE(Await(host_.System(*vm_)->Pause()).ok());
+  vm_->UnfreezeGuest();
+  Settle();
+  EXPECT_FALSE(vm_->paused_by_user());
+}
+
+TEST_F(VmDiskTroubleTest, ABootSaysWhichDiskKeepsItBack) {
+  ASSERT_TRUE(Await(vm_->Stop(true, milliseconds(0))).ok());
+  guests_.boot = false;
+  host_.backend.script().on_first_run = [](FakeComputeSystem& system) {
+    system.Fail({{"0", "0"}, false});
+  };
+  const absl::Status started = Await(vm_->Start());
+  EXPECT_THAT(started.message(), HasSubstr("cannot boot: its disk root ("));
+  EXPECT_THAT(started.message(), HasSubstr("fails with an I/O error"));
+  EXPECT_EQ(rpc::ReasonOf(started), "disk_failed");
+  EXPECT_EQ(vm_->state(), v1::VM_STATE_FAILED);
+  EXPECT_EQ(vm_->system(), nullptr);
+}
+
+// As a VMM does whose disk hangs.
+TEST_F(VmDiskTroubleTest, AVmmThatDoesNotSayWhyIsAskedAgain) {
+  host_.settings.retry_pause = milliseconds(10);
+  host_.backend.script().FailNext("ListDiskTroubles", absl::DeadlineExceededError("no answer"));
+  Fail(true);
+  Until([this] { return vm_->state() == v1::VM_STATE_PAUSED; });
+  EXPECT_THAT(vm_->Describe(false).state_reason(), HasSubstr("no room left"));
 }
 
 TEST_F(VmDiskTroubleTest, TheNextDaemonKnowsWhyItStandsStill) {

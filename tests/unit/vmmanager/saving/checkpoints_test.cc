@@ -325,6 +325,24 @@ TEST_F(CheckpointsTest, AVmWhoseCheckpointsMayNotBeWrittenDownDoesNotStart) {
   EXPECT_TRUE(Found()->checkpoints().at("b").current());
 }
 
+TEST_F(CheckpointsTest, WhatMayNotBeWrittenDownIsWrittenDownByItself) {
+  host_.settings.retry_pause = milliseconds(10);
+  auto vm = BootWithDisks();
+  ASSERT_TRUE(Take("a").ok());
+  int writes = 0;
+  host_.store.after_put_checkpoints = [&writes]() -> Task<absl::Status> {
+    co_return ++writes < 4 ? absl::DeadlineExceededError("the disk is slow") : absl::OkStatus();
+  };
+  EXPECT_FALSE(Revert("a").ok());
+  Until([&writes] { return writes == 4; });
+  Settle();
+  host_.store.before_put_checkpoints = []() -> Task<absl::Status> {
+    ADD_FAILURE() << "all of it is written down";
+    co_return absl::OkStatus();
+  };
+  EXPECT_TRUE(Await(vm->Start()).ok());
+}
+
 // Another VM, for instance, may have a disk of that name by now.
 TEST_F(CheckpointsTest, AFileThatHasTheNameOfOneThatIsGoneStays) {
   auto vm = BootWithDisks();
