@@ -23,7 +23,10 @@ function(ferry_proto_library name)
   add_library(ferry_${name} STATIC ${generated})
   # Generated code is not ours to hold to our warnings.
   target_compile_options(ferry_${name} PRIVATE -w)
-  set_target_properties(ferry_${name} PROPERTIES UNITY_BUILD OFF)
+  # What protoc makes has the same names in each file; what gRPC makes does not.
+  set(messages ${generated})
+  list(FILTER messages EXCLUDE REGEX "\\.grpc\\.pb\\.")
+  set_source_files_properties(${messages} PROPERTIES SKIP_UNITY_BUILD_INCLUSION ON)
   target_include_directories(ferry_${name} SYSTEM PUBLIC ${out})
   target_link_libraries(ferry_${name} PUBLIC protobuf::libprotobuf ${ARG_DEPS})
   if(ARG_GRPC)

@@ -46,7 +46,7 @@ endif()
 # -DFERRY_UNITY=OFF to see that it does.
 option(FERRY_UNITY "Compile several sources of a target at once" ON)
 set(CMAKE_UNITY_BUILD ${FERRY_UNITY})
-set(CMAKE_UNITY_BUILD_BATCH_SIZE 6)
+set(CMAKE_UNITY_BUILD_BATCH_SIZE 16)
 # To GCC a unit's sources look like headers, where a coroutine's frame must not hold a local type.
 if(FERRY_UNITY AND CMAKE_CXX_COMPILER_ID STREQUAL "GNU")
   add_compile_options(-Wno-subobject-linkage)

@@ -26,13 +26,6 @@ const json::object* ObjectAt(const json::object& fields, const char* key) {
   return value == nullptr ? nullptr : value->if_object();
 }
 
-uint64_t WholeNumberAt(const json::object& object, const char* key) {
-  const json::value* value = object.if_contains(key);
-  boost::system::error_code error;
-  const uint64_t number = value == nullptr ? 0 : value->to_number<uint64_t>(error);
-  return error ? 0 : number;
-}
-
 DiskSnapshot SnapshotOf(const json::object& fields) {
   constexpr uint64_t kMsPerSecond = 1000;
   constexpr uint64_t kNsPerMs = 1'000'000;

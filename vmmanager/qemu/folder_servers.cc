@@ -94,13 +94,6 @@ uint64_t MostOpenFiles() {
   return ::getrlimit(RLIMIT_NOFILE, &limit) == 0 ? std::min(limit.rlim_max, kPlenty) : 0;
 }
 
-uint64_t WholeNumberAt(const boost::json::object& object, const char* key) {
-  const boost::json::value* value = object.if_contains(key);
-  boost::system::error_code error;
-  const uint64_t number = value == nullptr ? 0 : value->to_number<uint64_t>(error);
-  return error ? 0 : number;
-}
-
 }  // namespace
 
 std::vector<std::string> FolderServerCommand(const std::string& binary, const std::string& place,

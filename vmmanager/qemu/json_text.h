@@ -2,6 +2,7 @@
 
 #include <boost/json/object.hpp>
 #include <boost/json/value.hpp>
+#include <cstdint>
 #include <string>
 
 namespace ferry::vm {
@@ -13,6 +14,14 @@ inline std::string TextOf(const boost::json::value* value) {
 }
 inline std::string TextAt(const boost::json::object& object, const char* key) {
   return TextOf(object.if_contains(key));
+}
+
+// 0 where there is no such number.
+inline uint64_t WholeNumberAt(const boost::json::object& object, const char* key) {
+  const boost::json::value* value = object.if_contains(key);
+  boost::system::error_code error;
+  const uint64_t number = value == nullptr ? 0 : value->to_number<uint64_t>(error);
+  return error ? 0 : number;
 }
 
 }  // namespace ferry::vm

@@ -6,14 +6,14 @@
 namespace ferry::guest {
 namespace {
 
-constexpr uint64_t kNow = 1'800'000'000'500;
+constexpr uint64_t kMoment = 1'800'000'000'500;
 
 TEST(TimelineTest, IsLaterThanAnyThatWasBegunBefore) {
   GuestState state;
-  BeginTimeline(&state, 0, kNow);
+  BeginTimeline(&state, 0, kMoment);
   EXPECT_EQ(state.timeline, 1'800'000'000u);
   // What is gone back to knows nothing of it: twice within a second, or with a clock set back.
-  for (const uint64_t now : {kNow, uint64_t{0}}) {
+  for (const uint64_t now : {kMoment, uint64_t{0}}) {
     GuestState again;
     again.timeline = 5;
     BeginTimeline(&again, state.timeline, now);
@@ -31,7 +31,7 @@ TEST(TimelineTest, BeginsInEachStreamWhereThatStood) {
   state.processes[0].std_out.spool = "kept";
   state.processes[0].std_err.taken.offset = 5;
   state.starting.resize(1);
-  BeginTimeline(&state, 0, kNow);
+  BeginTimeline(&state, 0, kMoment);
   EXPECT_EQ(state.processes[0].std_out.went_back_at, 7u);
   EXPECT_EQ(state.processes[0].std_err.went_back_at, 5u);
   EXPECT_EQ(state.starting[0].std_out.went_back_at, 0u);
@@ -43,7 +43,7 @@ TEST_F(GuestTest, WhoKnowsAFormerTimeBeginsAnew) {
   agent_->Write(pid, false, "then");
   Settle();
   GuestState state = *guest_->Save();
-  BeginTimeline(&state, 0, kNow);
+  BeginTimeline(&state, 0, kMoment);
   Migrate(state);
   auto process = moved_->Find(pid);
   const auto kept = process->ReadKept(Stream::kStdout, 0, 100);
@@ -70,7 +70,7 @@ TEST_F(GuestTest, WhoKnowsAFormerTimeBeginsAnew) {
 TEST_F(GuestTest, WhatIsMadeInALaterTimeIsOfThatToo) {
   Ready();
   GuestState state = *guest_->Save();
-  BeginTimeline(&state, 0, kNow);
+  BeginTimeline(&state, 0, kMoment);
   Migrate(state);
   std::swap(guest_, moved_);
   std::swap(transport_, moved_transport_);

@@ -11,8 +11,8 @@ namespace {
 
 namespace json = boost::json;
 
-const std::string kId(64, 'a');
-const std::string kSandbox(64, 'b');
+const std::string kContainer(64, 'a');
+const std::string kSandboxId(64, 'b');
 const NamespacePaths kSandboxPaths{"/n/net", "/n/ipc", "/n/uts", "/n/pid"};
 
 std::string Spec(const std::string& rest) {
@@ -20,7 +20,7 @@ std::string Spec(const std::string& rest) {
                       R"("root":{"path":"/run/c/rootfs"})", rest, "}");
 }
 
-json::value Cgroup() { return json::string(absl::StrCat("/containers/", kId)); }
+json::value Cgroup() { return json::string(absl::StrCat("/containers/", kContainer)); }
 
 std::string PodAnnotations(const std::string& sandbox) {
   return absl::StrCat(R"(,"annotations":{"io.kubernetes.cri.container-type":"container",)",
@@ -32,7 +32,7 @@ TEST(OciSpecTest, ReadsWhatTheAgentMustKnow) {
   ASSERT_TRUE(plain.ok()) << plain.status();
   EXPECT_TRUE(plain->terminal);
   EXPECT_EQ(plain->sandbox_id, "");
-  EXPECT_EQ(ReadSpec(Spec(PodAnnotations(kSandbox)))->sandbox_id, kSandbox);
+  EXPECT_EQ(ReadSpec(Spec(PodAnnotations(kSandboxId)))->sandbox_id, kSandboxId);
   const auto sandbox =
       ReadSpec(Spec(R"(,"annotations":{"io.kubernetes.cri.container-type":"sandbox",)"
                     R"("io.kubernetes.cri.sandbox-id":"whatever"})"));
@@ -60,14 +60,14 @@ TEST(OciSpecTest, GivesAContainerItsCgroupAndLeavesTheRest) {
   const auto text = CompleteSpec(
       Spec(R"(,"hostname":"h","windows":{"x":1},"linux":{"namespaces":[{"type":"network"}],)"
            R"("cgroupsPath":"/elsewhere"})"),
-      kId, nullptr);
+      kContainer, nullptr);
   ASSERT_TRUE(text.ok()) << text.status();
   const json::object spec = json::parse(*text).as_object();
   EXPECT_EQ(spec.at("linux").at("cgroupsPath"), Cgroup());
   EXPECT_EQ(spec.at("linux").at("namespaces"), json::parse(R"([{"type":"network"}])"));
   EXPECT_EQ(spec.at("hostname"), "h");
   EXPECT_FALSE(spec.contains("windows"));
-  EXPECT_EQ(json::parse(*CompleteSpec(Spec(""), kId, nullptr)).at("linux").at("cgroupsPath"),
+  EXPECT_EQ(json::parse(*CompleteSpec(Spec(""), kContainer, nullptr)).at("linux").at("cgroupsPath"),
             Cgroup());
 }
 
@@ -75,7 +75,7 @@ TEST(OciSpecTest, AContainerOfAPodSharesTheSandboxsNamespaces) {
   const auto text = CompleteSpec(
       Spec(R"(,"hostname":"own","linux":{"namespaces":[{"type":"mount"},{"type":"pid"},)"
            R"({"type":"network"},{"type":"ipc","path":"/proc/1/ns/ipc"},{"type":"uts"}]})"),
-      kId, &kSandboxPaths);
+      kContainer, &kSandboxPaths);
   ASSERT_TRUE(text.ok()) << text.status();
   const json::object spec = json::parse(*text).as_object();
   EXPECT_EQ(spec.at("linux").at("namespaces"), json::parse(R"([{"type":"mount"},{"type":"pid"},)"
@@ -87,8 +87,8 @@ TEST(OciSpecTest, AContainerOfAPodSharesTheSandboxsNamespaces) {
 
 TEST(OciSpecTest, AContainerOfAPodSharesPidsOnlyIfItAsks) {
   const auto text =
-      CompleteSpec(Spec(R"(,"linux":{"namespaces":[{"type":"pid","path":"/proc/7/ns/pid"}]})"), kId,
-                   &kSandboxPaths);
+      CompleteSpec(Spec(R"(,"linux":{"namespaces":[{"type":"pid","path":"/proc/7/ns/pid"}]})"),
+                   kContainer, &kSandboxPaths);
   const json::value namespaces = json::parse(*text).at("linux").at("namespaces");
   EXPECT_EQ(namespaces.as_array()[0], json::parse(R"({"type":"pid","path":"/n/pid"})"));
 }
