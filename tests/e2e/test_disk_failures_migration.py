@@ -2,36 +2,46 @@
 import pytest
 
 from harness.records import ROOT, put
-from harness.shared_disk import hosts, reads_that_fail  # noqa: F401
+from harness.shared_disk import FailingDisk, hosts  # noqa: F401
 from harness.waiting import wait_for
 
 READ = (f"echo 3 > /proc/sys/vm/drop_caches; dd if={ROOT} bs=4096 skip=1 count=1 2>/dev/null | "
         "tr -d '\\0'")
+WRITE = f"echo after | dd of={ROOT} bs=4096 seek=1 conv=notrunc,fsync 2>/dev/null && echo done"
+FAILS = "fails with an I/O error"
 
 
-def await_paused(host):
+def await_paused(host, why):
     wait_for(lambda: host.ctl.state("vm") == "paused", "it does not stand still")
+    wait_for(lambda: why in host.ctl.vm("vm")["state_reason"], "it does not say why")
 
 
-@pytest.mark.parametrize("point", [None, "GRANTED.before", "GRANTED.after",
-                                   "RUNNING.before", "RUNNING.after"])
+def dies_at(host, point):
+    host.flags = ["--failpoint", point]
+    host.restart()
+
+
+def comes_back(host):
+    host.wait_daemon()
+    host.flags = []
+    host.start()
+
+
+@pytest.mark.parametrize("point", [None, "GRANTED.before", "GRANTED.after", "RUNNING.before",
+                                   "RUNNING.after"])
 def test_a_vm_whose_storage_fails_moves_to_where_it_does_not(hosts, point):
     source, destination = hosts
     put(source, "vm", "before", 1)
     if point is not None:
-        destination.flags = ["--failpoint", point]
-        destination.restart()
-    with reads_that_fail(source), source.ctl.attach("exec", "vm", "--", "sh", "-c",
-                                                    READ) as client:
-        await_paused(source)
-        assert "fails with an I/O error" in source.ctl.vm("vm")["state_reason"]
+        dies_at(destination, point)
+    with FailingDisk(source, "read"), source.ctl.attach("exec", "vm", "--", "sh", "-c",
+                                                        READ) as client:
+        await_paused(source, FAILS)
         with source.ctl.attach("migrate", "vm", "--to", destination.address) as migrate:
             if point is not None:
-                destination.wait_daemon()
-                destination.flags = []
-                destination.start()
+                comes_back(destination)
             migrate.wait()
-        await_paused(destination)
+        await_paused(destination, "a disk of its fails")
         assert client.output() == b""
         destination.ctl.ok("vm", "resume", "vm")
         assert client.wait() == 0 and client.output() == b"before\n"
@@ -39,17 +49,37 @@ def test_a_vm_whose_storage_fails_moves_to_where_it_does_not(hosts, point):
     assert source.ctl.vms() == []
 
 
-def test_a_migration_that_fails_leaves_a_vm_whose_storage_fails_paused(hosts):
+@pytest.mark.parametrize("who, point", [(1, "LISTENING.before"), (1, "PREPARED.before"),
+                                        (0, "QUIESCED.after"), (0, "COMMIT.before")])
+def test_a_migration_that_fails_leaves_a_vm_whose_storage_fails_paused(hosts, who, point):
     source, destination = hosts
     put(source, "vm", "before", 1)
-    destination.flags = ["--failpoint", "LISTENING.before"]
-    destination.restart()
-    with reads_that_fail(source) as mend, source.ctl.attach("exec", "vm", "--", "sh", "-c",
-                                                            READ) as client:
-        await_paused(source)
-        failed = source.ctl.run("migrate", "vm", "--to", destination.address)
-        assert failed.returncode != 0, failed
-        await_paused(source)
-        mend()
+    dies_at(hosts[who], point)
+    with FailingDisk(source, "read") as disk, source.ctl.attach("exec", "vm", "--", "sh", "-c",
+                                                                READ) as client:
+        await_paused(source, FAILS)
+        with source.ctl.attach("migrate", "vm", "--to", destination.address) as migrate:
+            comes_back(hosts[who])
+            assert migrate.wait() != 0
+        await_paused(source, FAILS)
+        assert disk.run_state() != "running"
+        assert client.output() == b""
+        disk.mend()
         source.ctl.ok("vm", "resume", "vm")
         assert client.wait() == 0 and client.output() == b"before\n"
+    assert destination.ctl.vms() == []
+
+
+@pytest.mark.parametrize("what", ["write", "flush"])
+def test_what_could_not_be_written_is_written_at_the_destination(hosts, what):
+    source, destination = hosts
+    put(source, "vm", "before", 1)
+    with FailingDisk(source, what), source.ctl.attach("exec", "vm", "--", "sh", "-c",
+                                                      WRITE) as client:
+        await_paused(source, FAILS)
+        source.ctl.migrate("vm", destination)
+        await_paused(destination, "a disk of its fails")
+        assert client.output() == b""
+        destination.ctl.ok("vm", "resume", "vm")
+        assert client.wait() == 0 and client.output() == b"done\n"
+    assert destination.ctl.exec("vm", "sh", "-c", READ).stdout == "after\n"

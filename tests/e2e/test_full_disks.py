@@ -4,7 +4,7 @@ import pytest
 
 from harness.records import ROOT, put, see, shell
 from harness.saving import REFUSED, host  # noqa: F401
-from harness.shared_disk import reads_that_fail
+from harness.shared_disk import FailingDisk
 from harness.waiting import wait_for
 
 WRITTEN_MB = 24
@@ -145,11 +145,11 @@ def test_a_snapshot_that_has_no_room_is_none(host, small):
 
 def test_a_vm_whose_storage_fails_goes_on_when_that_is_back(host, small):
     put(host, "vm", "before", 1)
-    with reads_that_fail(host) as mend, host.ctl.attach(
+    with FailingDisk(host, "read") as disk, host.ctl.attach(
             "exec", "vm", "--", "sh", "-c", f"echo 3 > /proc/sys/vm/drop_caches; dd if={ROOT} "
             "bs=4096 skip=1 count=1 2>/dev/null | tr -d '\\0'") as client:
         wait_for(lambda: host.ctl.state("vm") == "paused", "it does not stand still")
         assert "fails with an I/O error" in host.ctl.vm("vm")["state_reason"]
-        mend()
+        disk.mend()
         host.ctl.ok("vm", "resume", "vm")
         assert client.wait() == 0 and client.output() == b"before\n"

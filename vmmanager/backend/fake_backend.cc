@@ -108,8 +108,11 @@ Task<absl::StatusOr<std::vector<DiskTrouble>>> FakeComputeSystem::ListDiskTroubl
 Task<absl::Status> FakeComputeSystem::Pause() {
   CO_RETURN_IF_ERROR(co_await script_->Pass("Pause"));
   if (const std::shared_ptr<AsyncEvent> let_go = let_go_) co_await let_go->Wait();
-  if (machine_->state == SystemState::kPaused) co_return absl::OkStatus();
-  if (machine_->state != SystemState::kRunning) co_return WrongState("pause");
+  const bool stands_still = machine_->state == SystemState::kPaused;
+  if (!stands_still && machine_->state != SystemState::kRunning) co_return WrongState("pause");
+  // Also if it stands still only for a switchover: nothing but its user lets it go on.
+  machine_->ran_before = false;
+  if (stands_still) co_return absl::OkStatus();
   SetRunning(false);
   co_return absl::OkStatus();
 }

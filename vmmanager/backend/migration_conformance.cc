@@ -230,6 +230,26 @@ Task<void> HookErrorCallsItOff(Context& context) {
   co_await ExpectRuns(context, *context.source);
 }
 
+// Of a pause that comes while the guest stands still anyway the VMM must be told.
+Task<void> APauseInTheBlackoutHolds(Context& context) {
+  REQUIRE_OK(co_await MakePair(context));
+  TransferHooks hooks;
+  auto pause = [&context]() -> Task<absl::Status> {
+    absl::Status paused = co_await context.source->Pause();
+    paused.Update(absl::UnavailableError("the cut cannot be sent"));
+    co_return paused;
+  };
+  hooks.on_stopped = pause;
+  SpawnTransfers(context, hooks);
+  co_await context.source_over.Wait();
+  EXPECT_EQ(context.source_result.code(), absl::StatusCode::kUnavailable);
+  REQUIRE_OK(co_await Cancel(*context.destination, MigrationOrigin::kDestination));
+  co_await context.destination_over.Wait();
+  EXPECT_EQ(co_await StateOf(*context.source), SystemState::kPaused);
+  REQUIRE_OK(co_await context.source->Resume());
+  co_await ExpectRuns(context, *context.source);
+}
+
 // On the VMM's own network, which every host has.
 Task<void> ACardComesAlong(Context& context) {
   schema::ComputeSystem document = context.fixture.Document();
@@ -280,6 +300,7 @@ constexpr Case kMigrationCases[] = {
     {"RollBackAfterTransfer", RollBackAfterTransfer},
     {"DestinationGoneInTransfer", DestinationGoneInTransfer},
     {"HookErrorCallsItOff", HookErrorCallsItOff},
+    {"APauseInTheBlackoutHolds", APauseInTheBlackoutHolds},
 };
 
 }  // namespace

@@ -219,6 +219,10 @@ Task<absl::StatusOr<std::vector<DiskTrouble>>> QemuComputeSystem::ListDiskTroubl
   for (const auto& [place, node] : nodes) {
     if (node.io_status != "ok") troubles.push_back({place, node.io_status == "nospace"});
   }
+  if (!troubles.empty()) co_return troubles;
+  // Its run state goes with a guest that moves or is saved; which disk it was does not.
+  CO_ASSIGN_OR_RETURN(const std::string run_state, co_await parts->machine->RunState());
+  if (run_state == "io-error") troubles.emplace_back();
   co_return troubles;
 }
 

@@ -338,12 +338,16 @@ Task<absl::Status> QemuMigration::AwaitStreamEnd() {
 
 Task<absl::Status> QemuMigration::RunOnHere() {
   if (machine_.state() == SystemState::kStopped) co_return machine_.WrongState("run on");
-  if (user_paused_ || !ran_before_) co_return absl::OkStatus();
+  if (!ran_before_) co_return absl::OkStatus();
   // QEMU may let the guest run by itself in a moment, and until then refuses to be told.
-  CO_RETURN_IF_ERROR((co_await machine_.SettledRunState()).status());
+  CO_ASSIGN_OR_RETURN(const std::string run_state, co_await machine_.SettledRunState());
   // Its user may have paused it meanwhile.
-  if (user_paused_) co_return absl::OkStatus();
-  co_return co_await machine_.RunGuest();
+  if (!user_paused_) co_return co_await machine_.RunGuest();
+  // Of a pause that came while the guest stood still for the switchover QEMU knows nothing.
+  if (run_state != "running") co_return absl::OkStatus();
+  CO_RETURN_IF_ERROR((co_await machine_.Command("stop")).status());
+  machine_.set_state(SystemState::kPaused);
+  co_return absl::OkStatus();
 }
 
 Task<void> QemuMigration::OnPass(uint64_t pass) {

@@ -341,6 +341,8 @@ class UtilityVm : public std::enable_shared_from_this<UtilityVm> {
   // What is not in its specification is gone with the system that it was put into.
   void DropAttachedDisks();
   Task<absl::Status> Boot();
+  // With the agent, up to its network cards.
+  Task<absl::Status> GetReady(std::shared_ptr<guest::Guest> guest, bool* has_agent);
   // Ends what runs of it, however that goes.
   Task<void> EndSystem();
   void MakeGuest();
@@ -472,18 +474,20 @@ class UtilityVm : public std::enable_shared_from_this<UtilityVm> {
   Task<absl::Status> BelieveVmmsDisks();
   Task<void> GoOnAfterMerge();
   // Where its VMM has stopped it because of a disk, it is paused until its user resumes it. Whoever
-  // decides whether it runs, and leaves it standing still, looks again afterwards.
+  // decides whether it runs has it looked at again.
   void LookForTroubles();
-  static Task<void> StandStillForDisk(std::shared_ptr<UtilityVm> self,
-                                      std::shared_ptr<ComputeSystem> system);
-  bool MayStandStillForDisk(const std::shared_ptr<ComputeSystem>& system) const;
+  static Task<void> StandStillForDisk(std::shared_ptr<UtilityVm> self);
+  // Whether it stands still, and is paused now.
+  Task<bool> PauseIfStopped();
   // With the lock of operations.
-  Task<void> PauseForDisk(std::shared_ptr<ComputeSystem> system, std::vector<DiskTrouble> troubles);
+  Task<void> PauseForDisk(std::shared_ptr<ComputeSystem> system);
   void NoteTroubles(const std::vector<DiskTrouble>& troubles);
   std::string DescribeTroubles(const std::vector<DiskTrouble>& troubles) const;
-  // Of one that was found to be paused.
+  // Of one that is paused, which may be for a disk.
   static Task<void> RecallTroubles(std::shared_ptr<UtilityVm> self);
-  // While it boots.
+  // With the lock of operations. The disk may have failed while no daemon was there.
+  Task<void> AdoptTroubles();
+  // While it boots; says which one it is.
   Task<absl::Status> AwaitDiskFailure();
   absl::Status CheckReturnFits(const state::v1::CheckpointRecord& record,
                                const CheckpointReturn& how) const;
@@ -552,13 +556,16 @@ class UtilityVm : public std::enable_shared_from_this<UtilityVm> {
   bool written_ = false;                     // all of it is in a file that is not whole yet
   size_t orders_to_end_ = 0;                 // stop --force that wait for whoever holds the lock
   AsyncMutex operation_;
-  AsyncMutex rows_;         // its row is being written down
-  AsyncMutex settings_;     // what may be changed at any time is
-  AsyncEvent exited_;       // the system is gone; changed_ is pulsed too
-  AsyncEvent disk_failed_;  // its VMM has stopped it because of a disk
-  AsyncEvent changed_;      // pulsed when phase, hold, freeze or detached_ changed
-  bool frozen_ = false;     // a switchover is being decided
-  bool fenced_ = false;     // decided that it is this host's, but the fence does not let it run
+  AsyncMutex rows_;      // its row is being written down
+  AsyncMutex settings_;  // what may be changed at any time is
+  AsyncEvent exited_;    // the system is gone; changed_ is pulsed too
+  // Its VMM has stopped it because of a disk, and nobody has looked at that yet.
+  AsyncEvent disk_failed_;
+  AsyncEvent changed_;  // pulsed when phase, hold, freeze or detached_ changed
+  bool looks_ = false;  // StandStillForDisk() is at it
+  bool looks_again_ = false;
+  bool frozen_ = false;  // a switchover is being decided
+  bool fenced_ = false;  // decided that it is this host's, but the fence does not let it run
   bool persist_pending_ = false;
 
   std::optional<MigrationNotice> notice_;  // the open migration, on the source

@@ -103,7 +103,7 @@ Task<absl::Status> UtilityVm::TakeOver(const AdoptionClaim& claim) {
   if (paused_ && adopted != nullptr) CO_RETURN_IF_ERROR(co_await adopted->Pause());
   if (system_ == nullptr) co_return absl::NotFoundError("it ended when it had been taken over");
   SetPhase(Phase::kUp);
-  co_await RecallTroubles(shared_from_this());
+  co_await AdoptTroubles();
   if (system_ == nullptr) co_return absl::NotFoundError("it ended when it had been taken over");
   // The file system of the locks may hang, and other VMs wait to be taken over.
   Spawn(deps_.executor, SettleAdopted(shared_from_this()));

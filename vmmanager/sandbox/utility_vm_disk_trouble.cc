@@ -21,7 +21,7 @@ std::string UtilityVm::DescribeTroubles(const std::vector<DiskTrouble>& troubles
                                                   : "fails with an I/O error on its host"));
     }
   }
-  if (each.empty()) each.emplace_back("a disk of its fails on its host");
+  if (each.empty()) each.emplace_back("a disk of its fails");
   return absl::StrJoin(each, "; ");
 }
 
@@ -32,42 +32,50 @@ void UtilityVm::NoteTroubles(const std::vector<DiskTrouble>& troubles) {
 }
 
 void UtilityVm::LookForTroubles() {
-  if (system_ == nullptr || detached_) return;
-  Spawn(deps_.executor, StandStillForDisk(shared_from_this(), system_));
+  if (!disk_failed_.is_set() || detached_) return;
+  looks_again_ = true;
+  if (!std::exchange(looks_, true)) Spawn(deps_.executor, StandStillForDisk(shared_from_this()));
 }
 
-bool UtilityVm::MayStandStillForDisk(const std::shared_ptr<ComputeSystem>& system) const {
-  return system_ == system && phase_ == Phase::kUp && !paused_ && !frozen_ && !detached_;
-}
-
-Task<void> UtilityVm::StandStillForDisk(std::shared_ptr<UtilityVm> self,
-                                        std::shared_ptr<ComputeSystem> system) {
-  while (true) {
-    {
-      const AsyncMutex::Guard lock = co_await self->operation_.Lock();
-      if (!self->MayStandStillForDisk(system)) co_return;
-      // Whoever held the lock may have let it run again.
-      if (co_await self->Executes()) co_return;
-      const auto troubles = co_await system->ListDiskTroubles();
-      if (!self->MayStandStillForDisk(system)) co_return;
-      if (troubles.ok()) co_return co_await self->PauseForDisk(system, *troubles);
-    }
-    // Its VMM may hang with the disk.
-    co_await Delay(self->deps_.settings.retry_pause);
+Task<void> UtilityVm::StandStillForDisk(std::shared_ptr<UtilityVm> self) {
+  while (std::exchange(self->looks_again_, false)) {
+    const std::string before = self->row_.state_reason;
+    if (!co_await self->PauseIfStopped()) continue;
+    // The VMM may hang with its disk, so nobody has to wait for this.
+    co_await RecallTroubles(self);
+    const std::string& why = self->row_.state_reason;
+    if (self->phase_ != Phase::kUp || why == before) continue;
+    spdlog::error("vm {}: it stands still: {}", self->row_.name, why);
+    self->deps_.events.Publish("vm.disk_failed", self->row_.id,
+                               {{"name", self->row_.name}, {"reason", why}});
   }
+  self->looks_ = false;
 }
 
-Task<void> UtilityVm::PauseForDisk(std::shared_ptr<ComputeSystem> system,
-                                   std::vector<DiskTrouble> troubles) {
-  if (troubles.empty()) co_return;
+Task<bool> UtilityVm::PauseIfStopped() {
+  const AsyncMutex::Guard lock = co_await operation_.Lock();
+  const std::shared_ptr<ComputeSystem> system = system_;
+  const auto is_ours = [this, &system] {
+    return system != nullptr && system_ == system && phase_ == Phase::kUp && !frozen_ && !detached_;
+  };
+  // Whoever decides whether it runs has it looked at again.
+  if (!is_ours()) co_return false;
+  const bool runs = co_await Executes();
+  if (!is_ours()) co_return false;
+  disk_failed_.Reset();
+  // Whoever held the lock may have let it go on.
+  if (runs) co_return false;
+  if (!paused_) co_await PauseForDisk(system);
+  co_return true;
+}
+
+Task<void> UtilityVm::PauseForDisk(std::shared_ptr<ComputeSystem> system) {
   ++standstills_;
   if (guest_ != nullptr) guest_->StandsStill();
   paused_ = true;
   row_.desired_state = "paused";
-  NoteTroubles(troubles);
-  spdlog::error("vm {}: it stands still: {}", row_.name, row_.state_reason);
-  deps_.events.Publish("vm.disk_failed", row_.id,
-                       {{"name", row_.name}, {"reason", row_.state_reason}});
+  // Which one it is, is still to be asked for.
+  NoteTroubles({});
   // Else a migration that fails lets it run again.
   const absl::Status stays = co_await system->Pause();
   if (!stays.ok()) spdlog::warn("vm {}: {}", row_.name, stays.ToString());
@@ -85,18 +93,28 @@ Task<void> UtilityVm::RecallTroubles(std::shared_ptr<UtilityVm> self) {
   self->PersistSoon();
 }
 
+Task<void> UtilityVm::AdoptTroubles() {
+  std::shared_ptr<ComputeSystem> system = system_;
+  if (!paused_ && !co_await Executes() && system != nullptr) {
+    const auto troubles = co_await system->ListDiskTroubles();
+    const bool fails = troubles.ok() && !troubles->empty();
+    if (fails && system_ == system && !paused_) co_await PauseForDisk(system);
+  }
+  co_await RecallTroubles(shared_from_this());
+}
+
 Task<absl::Status> UtilityVm::AwaitDiskFailure() {
   std::shared_ptr<ComputeSystem> system = system_;
-  while (true) {
-    co_await disk_failed_.Wait();
-    disk_failed_.Reset();
-    const auto troubles = co_await system->ListDiskTroubles();
-    if (!troubles.ok() || troubles->empty() || co_await Executes()) continue;
-    co_return rpc::ErrorWithReason(
-        absl::StatusCode::kFailedPrecondition,
-        absl::StrCat("VM ", row_.name, " cannot boot: ", DescribeTroubles(*troubles)),
-        "disk_failed", absl::StrCat("Mend that. Then start it again: ferryctl start ", row_.name));
+  co_await disk_failed_.Wait();
+  std::vector<DiskTrouble> which;
+  if (system != nullptr) {
+    auto troubles = co_await system->ListDiskTroubles();
+    if (troubles.ok()) which = *std::move(troubles);
   }
+  co_return rpc::ErrorWithReason(
+      absl::StatusCode::kFailedPrecondition,
+      absl::StrCat("VM ", row_.name, " cannot boot: ", DescribeTroubles(which)), "disk_failed",
+      absl::StrCat("Mend that. Then start it again: ferryctl start ", row_.name));
 }
 
 }  // namespace ferry::vm

@@ -114,7 +114,10 @@ void UtilityVm::ReturnFromMigration(uint64_t epoch) {
   closed.kind = MigrationNotice::Kind::kClosed;
   event_tap_ = nullptr;
   row_.epoch = epoch;
-  if (phase_ == Phase::kInDoubt && system_ != nullptr) SetPhase(Phase::kUp);
+  if (phase_ == Phase::kInDoubt && system_ != nullptr) {
+    SetPhase(Phase::kUp);
+    if (paused_) Spawn(deps_.executor, RecallTroubles(shared_from_this()));
+  }
   if (phase_ == Phase::kInDoubt) {
     row_.desired_state = "stopped";
     SetPhase(Phase::kFailed, "it ended while it waited for the destination's answer");
@@ -184,6 +187,8 @@ Task<absl::Status> UtilityVm::RunIncoming(uint64_t epoch, bool paused) {
   if (phase_ == Phase::kUp) co_return absl::OkStatus();
   if (phase_ != Phase::kIncoming || system_ == nullptr) co_return Refuse("run");
   row_.epoch = epoch;
+  // It may have arrived before a restart, and have been paused since.
+  paused = paused || paused_;
   row_.desired_state = paused ? "paused" : "running";
   std::shared_ptr<ComputeSystem> system = system_;
   if (!std::exchange(runs_already_, false)) {
@@ -200,6 +205,7 @@ Task<absl::Status> UtilityVm::RunIncoming(uint64_t epoch, bool paused) {
   deps_.events.Publish("vm.arrived", row_.id, {{"name", row_.name}});
   PersistSoon();
   if (!paused) Spawn(deps_.executor, AwaitAgent(self));
+  if (paused) Spawn(deps_.executor, RecallTroubles(self));
   // Until now it was not this host's to pause.
   LookForTroubles();
   co_return absl::OkStatus();

@@ -85,22 +85,28 @@ Task<absl::Status> UtilityVm::Boot() {
   row_.adoption_record = system_->adoption_record();
   CO_RETURN_IF_ERROR(co_await Persist());
 
-  // Whichever comes first: the agent is ready, the system ends, a disk fails, or patience ends.
+  // Whichever comes first: it is ready, the system ends, a disk fails, or patience ends.
   using asio::experimental::awaitable_operators::operator||;
   std::shared_ptr<guest::Guest> guest = guest_;
-  auto first = co_await (
-      WithDeadline(deps_.settings.boot_timeout, "the guest's agent", guest->WaitReady()) ||
-      exited_.Wait() || AwaitDiskFailure());
+  bool has_agent = false;
+  auto first = co_await (GetReady(guest, &has_agent) || exited_.Wait() || AwaitDiskFailure());
   if (first.index() == 1) {
     co_return VmEndedAtBoot(row_.name, last_exit_.value_or(SystemExit()));
   }
   if (first.index() == 2) co_return std::get<2>(std::move(first));
   const absl::Status ready = std::get<0>(first);
-  if (ready.ok() && !detached_) co_return co_await guest->AddAdapters(GuestAdaptersOf(spec_));
-  if (!absl::IsDeadlineExceeded(ready) || detached_) co_return ready;
+  if (has_agent || !absl::IsDeadlineExceeded(ready) || detached_) co_return ready;
   // What the guest said last is known once its system has ended.
   co_await EndSystem();
   co_return AgentNotReady(row_.name, ready, system_ == nullptr, last_exit_.value_or(SystemExit()));
+}
+
+Task<absl::Status> UtilityVm::GetReady(std::shared_ptr<guest::Guest> guest, bool* has_agent) {
+  CO_RETURN_IF_ERROR(
+      co_await WithDeadline(deps_.settings.boot_timeout, "the guest's agent", guest->WaitReady()));
+  *has_agent = true;
+  if (detached_) co_return absl::OkStatus();
+  co_return co_await guest->AddAdapters(GuestAdaptersOf(spec_));
 }
 
 Task<void> UtilityVm::EndSystem() {

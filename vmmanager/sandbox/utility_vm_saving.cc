@@ -371,6 +371,7 @@ Task<absl::Status> UtilityVm::RunLoaded(bool paused) {
   SetPhase(Phase::kUp, is_certain ? "" : kSilent);
   if (!is_certain) Spawn(deps_.executor, SettleAdopted(shared_from_this()));
   if (!paused) Spawn(deps_.executor, AwaitAgent(shared_from_this()));
+  if (paused) Spawn(deps_.executor, RecallTroubles(shared_from_this()));
   deps_.events.Publish("vm.restored", row_.id, {{"name", row_.name}});
   // It runs; the next daemon finds it as it is.
   const absl::Status stored = co_await Persist();

@@ -1,6 +1,4 @@
 """Two hosts that both see the files of a VM's disk."""
-import contextlib
-
 import pytest
 
 from .fixtures import note_isolation
@@ -22,13 +20,29 @@ def hosts(pytestconfig, tmp_path):
         yield pair
 
 
-@contextlib.contextmanager
-def reads_that_fail(host):
-    """Of the disk of the only VM of the host, until that is mended."""
-    broken = {"node-name": "broken", "driver": "blkdebug", "image": "disk-root-file",
-              "inject-error": [{"event": "none", "errno": 5, "once": False, "iotype": "read"}]}
-    disk = {"node-name": "disk-root-fmt", "driver": "qcow2", "read-only": False}
-    with Qmp(host) as qmp:
-        qmp.ask("blockdev-add", **broken)
-        qmp.ask("blockdev-reopen", options=[{**disk, "file": "broken"}])
-        yield lambda: qmp.ask("blockdev-reopen", options=[{**disk, "file": "disk-root-file"}])
+class FailingDisk:
+    """The disk of the only VM of a host, which does not do that, until it is mended."""
+    _NODE = {"node-name": "disk-root-fmt", "driver": "qcow2", "read-only": False}
+
+    def __init__(self, host, what):
+        """what -- "read", "write" or "flush"."""
+        self._qmp = Qmp(host)
+        self._qmp.ask("blockdev-add", **{
+            "node-name": "broken", "driver": "blkdebug", "image": "disk-root-file",
+            "inject-error": [{"event": "none", "errno": 5, "once": False, "iotype": what}]})
+        self._use("broken")
+
+    def mend(self):
+        self._use("disk-root-file")
+
+    def run_state(self):
+        return self._qmp.ask("query-status")["status"]
+
+    def _use(self, node):
+        self._qmp.ask("blockdev-reopen", options=[{**self._NODE, "file": node}])
+
+    def __enter__(self):
+        return self
+
+    def __exit__(self, *_):
+        self._qmp.close()

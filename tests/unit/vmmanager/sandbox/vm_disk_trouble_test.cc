@@ -113,7 +113,7 @@ TEST_F(VmDiskTroubleTest, OneThatComesFromElsewhereIsPausedOnceItIsHere) {
   ASSERT_TRUE(arrived.ok()) << arrived;
   Settle();
   EXPECT_EQ(vm->state(), v1::VM_STATE_PAUSED);
-  EXPECT_THAT(vm->Describe(false).state_reason(), HasSubstr("fails on its host"));
+  EXPECT_THAT(vm->Describe(false).state_reason(), HasSubstr("a disk of its fails"));
 }
 
 // Whatever stopped it, and however that was missed.
@@ -148,13 +148,74 @@ TEST_F(VmDiskTroubleTest, ABootSaysWhichDiskKeepsItBack) {
   EXPECT_EQ(vm_->system(), nullptr);
 }
 
-// As a VMM does whose disk hangs.
-TEST_F(VmDiskTroubleTest, AVmmThatDoesNotSayWhyIsAskedAgain) {
-  host_.settings.retry_pause = milliseconds(10);
+TEST_F(VmDiskTroubleTest, ABootEndsAlsoIfItsVmmDoesNotSayWhichDiskItIs) {
+  ASSERT_TRUE(Await(vm_->Stop(true, milliseconds(0))).ok());
+  guests_.boot = false;
+  host_.backend.script().on_first_run = [](FakeComputeSystem& system) {
+    system.Fail({{"0", "0"}, false});
+  };
   host_.backend.script().FailNext("ListDiskTroubles", absl::DeadlineExceededError("no answer"));
+  EXPECT_THAT(Await(vm_->Start()).message(), HasSubstr("cannot boot: a disk of its fails"));
+}
+
+TEST_F(VmDiskTroubleTest, SoDoesOneWhoseVmmEndsMeanwhile) {
+  ASSERT_TRUE(Await(vm_->Stop(true, milliseconds(0))).ok());
+  guests_.boot = false;
+  host_.backend.script().on_first_run = [](FakeComputeSystem& system) {
+    system.Fail({{"0", "0"}, false});
+    system.Exit(SystemExit::Cause::kCrashed, "killed");
+  };
+  EXPECT_THAT(Await(vm_->Start()).message(), HasSubstr("cannot boot: its disk root"));
+}
+
+// As a VMM does whose disk hangs. Whoever wants to end it does not wait for that.
+TEST_F(VmDiskTroubleTest, AVmmThatDoesNotSayWhyHoldsNobodyUp) {
+  host_.backend.script().Block("ListDiskTroubles");
   Fail(true);
-  Until([this] { return vm_->state() == v1::VM_STATE_PAUSED; });
+  Await(host_.backend.script().WaitBlocked("ListDiskTroubles"));
+  EXPECT_EQ(vm_->state(), v1::VM_STATE_PAUSED);
+  EXPECT_THAT(vm_->Describe(false).state_reason(), HasSubstr("a disk of its fails"));
+  EXPECT_TRUE(Await(vm_->Stop(true, milliseconds(0))).ok());
+  host_.backend.script().Release("ListDiskTroubles");
+  Settle();
+  EXPECT_EQ(vm_->state(), v1::VM_STATE_STOPPED);
+}
+
+TEST_F(VmDiskTroubleTest, WhatFailedWhileNoDaemonWasThereIsPausedByTheNext) {
+  host_.System(*vm_)->Fail({{"0", "0"}, true});
+  RestartDaemon();
+  vm_ = *host_.inventory->Find("web");
+  EXPECT_EQ(vm_->state(), v1::VM_STATE_PAUSED);
   EXPECT_THAT(vm_->Describe(false).state_reason(), HasSubstr("no room left"));
+  EXPECT_EQ(Row(vm_->id()).desired_state, "paused");
+}
+
+// Its reason is found again when it comes back.
+TEST_F(VmDiskTroubleTest, OneThatIsPausedForItGoesOnAMigrationAndBack) {
+  Fail(true);
+  ASSERT_TRUE(vm_->OpenMigration("session-1", "host-b:1").ok());
+  vm_->FreezeGuest();
+  vm_->MarkInDoubt();
+  vm_->ReturnFromMigration(3);
+  Settle();
+  EXPECT_EQ(vm_->state(), v1::VM_STATE_PAUSED);
+  EXPECT_THAT(vm_->Describe(false).state_reason(), HasSubstr("no room left"));
+}
+
+// Until its arrival is recorded a restart has it arrive again.
+TEST_F(VmDiskTroubleTest, WhatWasPausedSinceItArrivedStaysPaused) {
+  AdoptionClaim claim;
+  claim.kind = AdoptionClaim::Kind::kIncoming;
+  claim.session_id = "session-1";
+  claim.guest_is_loaded = true;
+  Fail(true);
+  RestartDaemon({{vm_->id(), claim}});
+  vm_ = *host_.inventory->Find("web");
+  ASSERT_EQ(vm_->state(), v1::VM_STATE_INCOMING);
+  host_.System(*vm_)->PretendArrived();
+  ASSERT_TRUE(Await(vm_->RunIncoming(2, false)).ok());
+  EXPECT_EQ(vm_->state(), v1::VM_STATE_PAUSED);
+  EXPECT_FALSE(host_.System(*vm_)->Step());
 }
 
 TEST_F(VmDiskTroubleTest, TheNextDaemonKnowsWhyItStandsStill) {
@@ -178,7 +239,8 @@ TEST_F(VmDiskTroubleTest, WhoeverIsAtItFirstDecides) {
   ASSERT_TRUE(Finish(pausing).ok());
   Settle();
   EXPECT_EQ(vm_->state(), v1::VM_STATE_PAUSED);
-  EXPECT_THAT(EventTypes(), Not(Contains("vm.disk_failed")));
+  // It fails all the same, and whoever resumes it is to know that.
+  EXPECT_THAT(vm_->Describe(false).state_reason(), HasSubstr("no room left"));
 }
 
 TEST_F(VmDiskTroubleTest, OneThatRunsAgainIsLeftAlone) {
