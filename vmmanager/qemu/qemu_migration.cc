@@ -1,9 +1,11 @@
 #include "vmmanager/qemu/qemu_migration.h"
 
+#include <algorithm>
 #include <boost/json/serialize.hpp>
 
 #include "absl/strings/str_cat.h"
 #include "bridge/runtime/status_macros.h"
+#include "vmmanager/qemu/disk_nodes.h"
 #include "vmmanager/qemu/migration_channel.h"
 #include "vmmanager/qemu/unix_socket.h"
 
@@ -277,6 +279,12 @@ Task<absl::Status> QemuMigration::FailureOf(const std::string& status) {
   if (reply.ok()) {
     const MigrationReport report = ParseMigrationReport(*reply);
     if (!report.error.empty()) reason = report.error;
+  }
+  // QEMU writes everything back before it gives the disks up, and is silent where it cannot.
+  const auto nodes = co_await DiskNodesOf(machine_.shared_from_this());
+  const auto fails = [](const auto& each) { return each.second.io_status != "ok"; };
+  if (nodes.ok() && std::any_of(nodes->begin(), nodes->end(), fails)) {
+    reason = "what its guest has written cannot be written back to a disk that fails on this host";
   }
   co_return absl::AbortedError(absl::StrCat("the transfer failed: ", reason));
 }
