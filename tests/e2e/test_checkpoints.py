@@ -238,6 +238,27 @@ def test_containers_come_back_as_they_were(host, tmp_path):
     assert host.ctl.exec("vm", "echo", "here").stdout == "here\n"
 
 
+def test_logs_of_a_container_that_has_ended_say_where_its_vm_went_back(host, tmp_path):
+    box.import_into(host, tmp_path)
+    host.ctl.create("vm")
+    host.ctl.start("vm")
+    host.ctl.ok("run", "-d", "--name", "ticker", "--vm", "vm", box.NAME, "sh", "-c",
+                "i=0; while :; do i=$((i+1)); echo $i; sleep 0.1; done")
+
+    def await_lines(least):
+        wait_for(lambda: len(host.ctl.ok("logs", "ticker").splitlines()) >= least, "no output")
+
+    await_lines(5)
+    take(host, "vm", "then", "--live")
+    host.ctl.ok("checkpoint", "revert", "vm", "then")
+    await_lines(len(host.ctl.ok("logs", "ticker").splitlines()) + 5)
+    mark = re.search(r"at byte \d+ of stdout, its VM went back", host.ctl.run("logs", "ticker").stderr)
+    host.ctl.ok("container", "stop", "-t", "0", "ticker")
+    host.ctl.ok("stop", "--force", "vm")
+    host.restart()
+    assert mark[0] in host.ctl.run("logs", "ticker").stderr
+
+
 def test_what_a_container_wrote_outlives_a_daemon_that_dies_while_its_disk_changes_over(host,
                                                                                        tmp_path):
     box.import_into(host, tmp_path)

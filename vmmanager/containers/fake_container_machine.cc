@@ -32,7 +32,9 @@ guest::ProcessState FakeInit::migration_state() const {
 absl::StatusOr<guest::KeptOutput> FakeInit::ReadKept(guest::Stream stream, uint64_t since,
                                                      size_t limit) const {
   const std::string bytes = stream == guest::Stream::kStdout ? printed : "";
-  return guest::ReadKept(guest::Spool(bytes.size(), 0, bytes), since, limit);
+  guest::KeptOutput kept = guest::ReadKept(guest::Spool(bytes.size(), 0, bytes), since, limit);
+  if (stream == guest::Stream::kStdout) kept.went_back_at = went_back_at;
+  return kept;
 }
 
 void FakeInit::Exit(guest::ExitStatus status) {

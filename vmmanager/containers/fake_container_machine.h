@@ -45,7 +45,8 @@ class FakeInit final : public guest::Process {
   std::vector<uint32_t> signals;
   bool obeys = true;  // ends by SIGTERM; it ends by SIGKILL in any case
   bool immortal = false;
-  std::string printed;  // to stdout, and kept
+  std::string printed;        // to stdout, and kept
+  uint64_t went_back_at = 0;  // of that
 
  private:
   const uint32_t pid_;

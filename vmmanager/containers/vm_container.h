@@ -148,6 +148,7 @@ class VmContainer : public std::enable_shared_from_this<VmContainer> {
   // Its init was, or is to be, forgotten: what that has printed is the container's from now on.
   // False: it could not be taken over yet, and stays where it is.
   bool LeaveInit();
+  void NoteReturns();
   // As its agent says, once that can be asked and answers.
   static Task<void> FindState(std::shared_ptr<VmContainer> self);
   Task<absl::Status> AskState();

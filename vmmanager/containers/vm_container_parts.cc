@@ -273,7 +273,17 @@ void VmContainer::LeaveGuest() {
   PersistSoon();
 }
 
+// Its output's files do not say it.
+void VmContainer::NoteReturns() {
+  if (init_ == nullptr) return;
+  const auto out = init_->ReadKept(Stream::kStdout, 0, 0);
+  const auto err = init_->ReadKept(Stream::kStderr, 0, 0);
+  if (out.ok()) stored_.record.set_stdout_went_back_at(out->went_back_at);
+  if (err.ok()) stored_.record.set_stderr_went_back_at(err->went_back_at);
+}
+
 bool VmContainer::LeaveInit() {
+  NoteReturns();
   bool left = true;
   for (const Stream stream : {Stream::kStdout, Stream::kStderr}) {
     const uint32_t port =
@@ -330,6 +340,10 @@ absl::StatusOr<guest::KeptOutput> VmContainer::ReadOutput(Stream stream, uint64_
   const bool has_none = stream == Stream::kStderr && spec().terminal();
   if (Is(CONTAINER_STAGE_CREATED) || never_ran || has_none) return nothing;
   absl::StatusOr<guest::KeptOutput> kept = deps_.output.Read(id(), stream, since, limit);
+  if (kept.ok()) {
+    kept->went_back_at =
+        stream == Stream::kStdout ? record().stdout_went_back_at() : record().stderr_went_back_at();
+  }
   if (!absl::IsNotFound(kept.status())) return kept;
   if (kept_here) return nothing;
   return absl::NotFoundError(

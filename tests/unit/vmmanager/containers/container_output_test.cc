@@ -82,6 +82,16 @@ TEST_F(ContainerOutputTest, ItOutlivesTheVmAndTheDaemon) {
   EXPECT_TRUE(ScratchFolders().empty());
 }
 
+TEST_F(ContainerOutputTest, WhereItsVmWentBackIsKeptWithIt) {
+  const auto before = Run(Detached("one"));
+  Print(*before, "hello");
+  Guest(vm_->id()).containers.at(before->id()).init->went_back_at = 3;
+  EXPECT_EQ(before->ReadOutput(Stream::kStdout, 0, 9)->went_back_at, 3u);
+  EndVm();
+  RestartDaemon();
+  EXPECT_EQ(Found("one")->ReadOutput(Stream::kStdout, 0, 9)->went_back_at, 3u);
+}
+
 TEST_F(ContainerOutputTest, ItOutlivesAVmThatEndedWithoutTheDaemon) {
   const auto before = Run(Detached("one"));
   Print(*before, "hello");
