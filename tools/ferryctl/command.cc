@@ -62,6 +62,7 @@ absl::Status Client::Connect() {
   images = v1::ImageService::NewStub(channel);
   snapshots = v1::SnapshotService::NewStub(channel);
   checkpoints = v1::CheckpointService::NewStub(channel);
+  disks = v1::DiskService::NewStub(channel);
   containers = v1::ContainerService::NewStub(channel);
   jobs = v1::JobService::NewStub(channel);
   return absl::OkStatus();
@@ -100,6 +101,7 @@ int RunFerryctl(int argc, const char* const* argv) {
   AddVmCommands(&app, &command);
   AddRunCommand(&app, &command);
   AddContainerCommands(&app, &command);
+  AddDiskCommands(&app, &command);
   AddSnapshotCommands(&app, &command);
   AddCheckpointCommands(&app, &command);
   AddProcessCommands(&app, &command);

@@ -11,6 +11,7 @@
 #include "bridge/runtime/async.h"
 #include "ferry/v1/checkpoint.grpc.pb.h"
 #include "ferry/v1/container.grpc.pb.h"
+#include "ferry/v1/disk.grpc.pb.h"
 #include "ferry/v1/guest.grpc.pb.h"
 #include "ferry/v1/host.grpc.pb.h"
 #include "ferry/v1/image.grpc.pb.h"
@@ -52,6 +53,7 @@ class Client {
   std::unique_ptr<v1::JobService::Stub> jobs;
   std::unique_ptr<v1::SnapshotService::Stub> snapshots;
   std::unique_ptr<v1::CheckpointService::Stub> checkpoints;
+  std::unique_ptr<v1::DiskService::Stub> disks;
 };
 
 // A parsed command line: what is to be done, and with which status it exits if that cannot even
@@ -74,6 +76,7 @@ void AddSave(CLI::App* app, Command* command);
 // `vm set`.
 void AddVmSet(CLI::App* vm, Command* command);
 void AddSnapshotCommands(CLI::App* app, Command* command);
+void AddDiskCommands(CLI::App* app, Command* command);
 void AddCheckpointCommands(CLI::App* app, Command* command);
 void AddProcessCommands(CLI::App* app, Command* command);
 void AddLogsCommand(CLI::App* app, Command* command);

@@ -46,6 +46,7 @@
 #include "vmmanager/saving/snapshots.h"
 #include "vmmanager/service/checkpoint_service.h"
 #include "vmmanager/service/container_service.h"
+#include "vmmanager/service/disk_service.h"
 #include "vmmanager/service/guest_service.h"
 #include "vmmanager/service/host_service.h"
 #include "vmmanager/service/image_service.h"
@@ -182,6 +183,8 @@ struct Daemon::Parts {
   std::unique_ptr<vm::JobRegistry> jobs;
   std::unique_ptr<migration::MigrationJobs> migration_jobs;
   std::unique_ptr<vm::SavedStates> saves;
+  std::unique_ptr<vm::Disks> disks;
+  std::unique_ptr<vm::DiskService> disk_service;
   std::unique_ptr<vm::Snapshots> snapshots;
   std::unique_ptr<vm::SnapshotService> snapshot_service;
   std::unique_ptr<vm::Checkpoints> checkpoints;
@@ -492,6 +495,8 @@ void Daemon::MakeSaves() {
   options.save_on_stop = config_.save_on_stop;
   options.jobs = parts_->jobs.get();
   if (const auto& user = parts_->qemu_user) options.vmm_owner = {user->uid, user->gid};
+  parts_->disks =
+      std::make_unique<vm::Disks>(*parts_->inventory, *parts_->overlays, options.vmm_owner);
   parts_->saves = std::make_unique<vm::SavedStates>(*parts_->inventory, parts_->containers.get(),
                                                     *parts_->digests, std::move(options));
   parts_->snapshots = std::make_unique<vm::Snapshots>(*parts_->inventory, parts_->containers.get(),
@@ -507,6 +512,7 @@ void Daemon::MakeSaves() {
 
 absl::Status Daemon::Serve() {
   parts_->vm_service = std::make_unique<vm::VmService>(*parts_->inventory, *parts_->saves);
+  parts_->disk_service = std::make_unique<vm::DiskService>(*parts_->disks);
   parts_->snapshot_service = std::make_unique<vm::SnapshotService>(*parts_->snapshots);
   parts_->checkpoint_service = std::make_unique<vm::CheckpointService>(*parts_->checkpoints);
   parts_->guest_service =
@@ -531,11 +537,11 @@ absl::Status Daemon::Serve() {
   options.audit = parts_->audit.get();
   options.insecure_tcp = config_.insecure_tcp;
   const std::vector<grpc::Service*> services{
-      parts_->vm_service.get(),        parts_->guest_service.get(),
-      parts_->host_service.get(),      parts_->migration_service.get(),
-      parts_->image_service.get(),     parts_->container_service.get(),
-      parts_->job_service.get(),       parts_->snapshot_service.get(),
-      parts_->checkpoint_service.get()};
+      parts_->vm_service.get(),         parts_->guest_service.get(),
+      parts_->host_service.get(),       parts_->migration_service.get(),
+      parts_->image_service.get(),      parts_->container_service.get(),
+      parts_->job_service.get(),        parts_->snapshot_service.get(),
+      parts_->checkpoint_service.get(), parts_->disk_service.get()};
   ASSIGN_OR_RETURN(parts_->server, rpc::Server::Start(options, services));
   return absl::OkStatus();
 }

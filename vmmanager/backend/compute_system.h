@@ -149,6 +149,8 @@ class ComputeSystem {
   // Which file each writable disk is written to now. Ends what a former call left on its way, so
   // that it stays true.
   virtual Task<absl::StatusOr<DiskFiles>> ListDiskFiles() = 0;
+  // Makes a disk that can be written to larger; its guest is told.
+  virtual Task<absl::Status> ResizeDisk(DiskPlace disk, uint64_t bytes) = 0;
   // Those that it has stood still for since it was resumed last.
   virtual Task<absl::StatusOr<std::vector<DiskTrouble>>> ListDiskTroubles() = 0;
 

@@ -105,6 +105,17 @@ Task<absl::StatusOr<std::vector<DiskTrouble>>> FakeComputeSystem::ListDiskTroubl
   co_return machine_->troubles;
 }
 
+Task<absl::Status> FakeComputeSystem::ResizeDisk(DiskPlace disk, uint64_t bytes) {
+  CO_RETURN_IF_ERROR(co_await script_->Pass("ResizeDisk"));
+  const schema::Attachment* found = DiskAt(disk);
+  if (found == nullptr) {
+    co_return absl::NotFoundError(StrCat("there is no disk at ", ToText(disk)));
+  }
+  if (found->read_only) co_return absl::FailedPreconditionError("the disk is only read");
+  machine_->sizes[disk] = bytes;
+  co_return absl::OkStatus();
+}
+
 Task<absl::Status> FakeComputeSystem::Pause() {
   CO_RETURN_IF_ERROR(co_await script_->Pass("Pause"));
   if (const std::shared_ptr<AsyncEvent> let_go = let_go_) co_await let_go->Wait();

@@ -81,6 +81,7 @@ struct FakeMachine {
   schema::MigrationOrigin origin = schema::MigrationOrigin::kSource;
   bool ran_before = false;  // the blackout
   std::vector<DiskTrouble> troubles;
+  std::map<DiskPlace, uint64_t> sizes;
 };
 
 class FakeComputeSystem final : public ComputeSystem {
@@ -103,6 +104,7 @@ class FakeComputeSystem final : public ComputeSystem {
                                   MergeProgress progress) override;
   Task<absl::Status> MergeLowerOverlay(LowerOverlay lower, MergeProgress progress) override;
   Task<absl::StatusOr<DiskFiles>> ListDiskFiles() override;
+  Task<absl::Status> ResizeDisk(DiskPlace disk, uint64_t bytes) override;
   Task<absl::StatusOr<std::vector<DiskTrouble>>> ListDiskTroubles() override;
   Task<absl::Status> SaveSnapshot(SnapshotOptions options) override;
   Task<absl::Status> LoadSnapshot(SnapshotOptions options) override;
@@ -131,6 +133,8 @@ class FakeComputeSystem final : public ComputeSystem {
   bool Step(uint64_t steps = 1);
   uint64_t counter() const { return machine_->counter; }
   const std::map<std::string, schema::Attachment>& disks() const { return machine_->disks; }
+  // Of those that were made larger.
+  const std::map<DiskPlace, uint64_t>& sizes() const { return machine_->sizes; }
   schema::SystemState state() const { return machine_->state; }
   // How the switchover was forced, if it was.
   std::optional<SwitchoverForce> forced() const { return forced_; }

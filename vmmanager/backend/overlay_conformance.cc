@@ -69,6 +69,21 @@ void ExpectIs(const absl::Status& status, absl::StatusCode code, const std::stri
   EXPECT_NE(status.message().find(text), absl::string_view::npos) << status;
 }
 
+Task<void> DisksGrow(Context& context) {
+  constexpr uint64_t kBytes = uint64_t{64} << 20;
+  REQUIRE_OK(co_await MakeWithDisks(context));
+  for (const char* lun : {"0", "1"}) {
+    DiskPlace place = DiskAt(lun);
+    REQUIRE_OK(co_await context.source->ResizeDisk(std::move(place), kBytes));
+  }
+  DiskPlace read_only = DiskAt("2");
+  EXPECT_FALSE((co_await context.source->ResizeDisk(std::move(read_only), kBytes)).ok());
+  DiskPlace nowhere = DiskAt("7");
+  EXPECT_EQ((co_await context.source->ResizeDisk(std::move(nowhere), kBytes)).code(),
+            absl::StatusCode::kNotFound);
+  co_await ExpectRuns(context, *context.source);
+}
+
 Task<void> ThereAndBack(Context& context, SystemState state) {
   for (const char* lun : {"0", "1"}) {
     context.fixture.MakeOverlay(FileOf(context, StrCat(lun, ".over")), FileOf(context, lun),
@@ -249,6 +264,7 @@ constexpr Case kOverlayCases[] = {
     {"AnAdoptedSystemHasItsOverlays", AnAdoptedSystemHasItsOverlays},
     {"ASystemStartedOnAnOverlayIsMerged", ASystemStartedOnAnOverlayIsMerged},
     {"ADiskGoesWithItsOverlays", ADiskGoesWithItsOverlays},
+    {"DisksGrow", DisksGrow},
 };
 
 }  // namespace

@@ -211,6 +211,16 @@ Task<absl::StatusOr<DiskFiles>> QemuComputeSystem::ListDiskFiles() {
   co_return co_await ListQemuDiskFiles(parts->machine);
 }
 
+Task<absl::Status> QemuComputeSystem::ResizeDisk(DiskPlace disk, uint64_t bytes) {
+  std::shared_ptr<Parts> parts = parts_;
+  const AsyncMutex::Guard lock = co_await parts->jobs.Lock();
+  if (parts->migration.active()) co_return NoNewFilesNow();
+  CO_ASSIGN_OR_RETURN(const auto nodes, co_await DiskNodesOf(parts->machine));
+  CO_ASSIGN_OR_RETURN(const DiskNode node, NodeAt(nodes, disk));
+  boost::json::object arguments = {{"node-name", node.name}, {"size", bytes}};
+  co_return (co_await parts->machine->Command("block_resize", std::move(arguments))).status();
+}
+
 // Also while a job is at a disk, which may take long.
 Task<absl::StatusOr<std::vector<DiskTrouble>>> QemuComputeSystem::ListDiskTroubles() {
   std::shared_ptr<Parts> parts = parts_;

@@ -135,6 +135,12 @@ const std::vector<Rule>& Rules() {
       {"/ferry.v1.SnapshotService/DeleteSnapshot", kOperators, kChange},
       {"/ferry.v1.SnapshotService/ListSnapshots", kLookers, kRead},
 
+      {"/ferry.v1.DiskService/CreateDisk", kOperators, kChange},
+      {"/ferry.v1.DiskService/ListDisks", kLookers, kRead},
+      {"/ferry.v1.DiskService/AttachDisk", kOperators, kChange},
+      {"/ferry.v1.DiskService/DetachDisk", kOperators, kChange},
+      {"/ferry.v1.DiskService/ResizeDisk", kOperators, kChange},
+
       {"/ferry.v1.CheckpointService/CreateCheckpoint", kOperators, kChange},
       {"/ferry.v1.CheckpointService/RevertToCheckpoint", kOperators, kChange},
       {"/ferry.v1.CheckpointService/DeleteCheckpoint", kOperators, kChange},

@@ -32,6 +32,17 @@ class FakeOverlayFiles final : public OverlayFiles {
     merged.insert(overlay);
     co_return absl::OkStatus();
   }
+  Task<absl::Status> Create(NewDisk disk) override {
+    if (!fails.ok()) co_return fails;
+    if (images.contains(disk.file)) co_return absl::AlreadyExistsError(disk.file);
+    images[disk.file] = {.format = disk.format, .bytes = disk.bytes};
+    co_return absl::OkStatus();
+  }
+  Task<absl::Status> Resize(std::string file, std::string, uint64_t bytes) override {
+    if (!fails.ok()) co_return fails;
+    images[file].bytes = bytes;
+    co_return absl::OkStatus();
+  }
   Task<absl::Status> CheckIsThere(std::string file) override {
     if (before_look) co_await before_look();
     if (missing.contains(file)) co_return absl::NotFoundError("cannot look at " + file);

@@ -15,6 +15,7 @@
 #include "bridge/runtime/status_macros.h"
 #include "vmmanager/backend/shares.h"
 #include "vmmanager/rpc/error_info.h"
+#include "vmmanager/sandbox/own_disks.h"
 #include "vmmanager/sandbox/real_folder.h"
 #include "vmmanager/sandbox/vm_nics.h"
 
@@ -187,6 +188,7 @@ absl::StatusOr<v1::VmSpec> CompleteSpec(const v1::VmSpec& given) {
   }
   std::set<std::string> names;
   for (v1::DiskSpec& disk : *spec.mutable_disks()) RETURN_IF_ERROR(CompleteDisk(disk, names));
+  RETURN_IF_ERROR(CheckLuns(spec));
   RETURN_IF_ERROR(CheckPath("kernel", spec.kernel()));
   RETURN_IF_ERROR(CheckPath("initrd", spec.initrd()));
   if (spec.kernel_args().size() > kMaxKernelArgs) {
@@ -237,13 +239,9 @@ schema::ComputeSystem BuildDocument(const v1::VmSpec& spec, const HostSettings& 
   }
   machine.compute_topology.memory.size_in_mb = spec.memory_mb();
   machine.compute_topology.processor.count = spec.cpus();
-  int lun = 0;
-  for (const v1::DiskSpec& disk : spec.disks()) {
-    schema::Attachment& attachment = machine.devices.scsi["0"].attachments[absl::StrCat(lun++)];
-    attachment.path = disk.file();
-    attachment.read_only = disk.read_only();
-    attachment.name = disk.name();
-    attachment.format = disk.format();
+  for (int i = 0; i < spec.disks_size(); ++i) {
+    machine.devices.scsi["0"].attachments[absl::StrCat(LunOf(spec, i))] =
+        AttachmentFor(spec.disks(i));
   }
   int number = 0;
   for (const v1::ShareSpec& share : spec.shares()) {

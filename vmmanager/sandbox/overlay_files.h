@@ -1,8 +1,12 @@
 #pragma once
 
+#include <sys/types.h>
+
 #include <cstdint>
 #include <functional>
+#include <optional>
 #include <string>
+#include <utility>
 #include <vector>
 
 #include "absl/status/status.h"
@@ -23,6 +27,7 @@ struct OverlayWish {
 struct DiskImage {
   std::string format;        // "qcow2" or "raw"
   uint64_t bytes = 0;        // that a guest sees
+  uint64_t used_bytes = 0;   // of room on its host, without what is below
   std::string below;         // the absolute path of the file that it is over; empty: none
   std::string below_format;  // empty: it does not say
   bool empty = false;        // an overlay on which nothing was written
@@ -43,7 +48,15 @@ struct Room {
   uint64_t bytes = 0;   // that can still be written there
 };
 
-// The files that disks go on in, while no VMM has them. An interface, for the work is a tool's.
+// A disk that is to be made, empty.
+struct NewDisk {
+  std::string file;
+  std::string format;
+  uint64_t bytes = 0;
+  std::optional<std::pair<uid_t, gid_t>> owner;  // nullopt: as we are
+};
+
+// The files of disks, while no VMM has them. An interface, for the work is a tool's.
 class OverlayFiles {
  public:
   virtual ~OverlayFiles() = default;
@@ -57,6 +70,10 @@ class OverlayFiles {
   // use afterwards. NOT_FOUND if it is not there, be it because its storage is not: nobody removes
   // one before it is written down that it was merged.
   virtual Task<absl::Status> Merge(std::string overlay) = 0;
+  // ALREADY_EXISTS if the name is taken. Durable.
+  virtual Task<absl::Status> Create(NewDisk disk) = 0;
+  // Makes a disk larger, as a guest sees it.
+  virtual Task<absl::Status> Resize(std::string file, std::string format, uint64_t bytes) = 0;
   // An error if the file is not there, or nobody can look at it.
   virtual Task<absl::Status> CheckIsThere(std::string file) = 0;
   // The overlay goes on over another file, which has the same content as the former one.

@@ -109,6 +109,13 @@ class UtilityVm : public std::enable_shared_from_this<UtilityVm> {
   // NOT_FOUND if there is none. The guest must have let go of it.
   Task<absl::Status> DetachDisk(DiskSlot slot);
 
+  // The same of a disk of its own: its specification has it from then on, whether the VM runs or
+  // not. FAILED_PRECONDITION also while it is saved, or has checkpoints or snapshots.
+  Task<absl::Status> AttachOwnDisk(v1::DiskSpec disk);
+  Task<absl::Status> DetachOwnDisk(std::string name);
+  // Makes one larger. OUT_OF_RANGE if it is larger already.
+  Task<absl::Status> ResizeOwnDisk(std::string name, uint64_t bytes);
+
   // Returns when no migration holds the VM, so that it can be resumed. FAILED_PRECONDITION if it
   // moved, or if that takes longer than HostSettings::outcome_wait. May be cancelled.
   Task<absl::Status> AwaitMigrationsEnd();
@@ -337,6 +344,12 @@ class UtilityVm : public std::enable_shared_from_this<UtilityVm> {
   Task<absl::Status> StopNow(bool force, milliseconds timeout);
   Task<absl::Status> ShutDownInOrder(milliseconds timeout);
   absl::Status CheckDisksMayChange(const std::string& operation) const;
+  absl::Status CheckOwnDisksMayChange(const std::string& operation) const;
+  // Its number in the specification.
+  absl::StatusOr<int> FindOwnDisk(const std::string& name) const;
+  // Changes both; if that cannot be written down nothing has changed.
+  Task<absl::Status> WriteOwnDisks(v1::VmSpec spec, schema::ComputeSystem document);
+  absl::StatusOr<uint32_t> FreeLun() const;
   Task<absl::Status> PersistDisks();
   // What is not in its specification is gone with the system that it was put into.
   void DropAttachedDisks();

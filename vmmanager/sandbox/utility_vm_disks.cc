@@ -1,10 +1,11 @@
 // Disks that come and go while the VM runs.
 #include <algorithm>
 
-#include "absl/strings/numbers.h"
 #include "absl/strings/str_cat.h"
 #include "bridge/runtime/status_macros.h"
 #include "vmmanager/rpc/error_info.h"
+#include "vmmanager/sandbox/machine_document.h"
+#include "vmmanager/sandbox/own_disks.h"
 #include "vmmanager/sandbox/utility_vm.h"
 
 namespace ferry::vm {
@@ -13,8 +14,6 @@ namespace {
 // The one controller that every machine has (qemu_command_line.h), and the first that the guest
 // finds. MachineDocument() puts the specification's disks there, from LUN 0 on.
 constexpr char kController[] = "0";
-constexpr uint32_t kMaxDisks = 256;
-
 std::string ResourcePath(const std::string& lun) {
   return absl::StrCat("VirtualMachine/Devices/Scsi/", kController, "/Attachments/", lun);
 }
@@ -34,19 +33,27 @@ Task<absl::Status> UtilityVm::PersistDisks() {
   co_return co_await Persist();
 }
 
+absl::StatusOr<uint32_t> UtilityVm::FreeLun() const {
+  const auto& scsi = document_.virtual_machine.devices.scsi;
+  const auto controller = scsi.find(kController);
+  if (controller == scsi.end()) return 0;
+  const auto& attachments = controller->second.attachments;
+  for (uint32_t lun = 0; lun < kMaxLuns; ++lun) {
+    if (!attachments.contains(absl::StrCat(lun))) return lun;
+  }
+  return rpc::ErrorWithReason(
+      absl::StatusCode::kResourceExhausted,
+      absl::StrCat("VM ", row_.name, " has ", attachments.size(), " disks, the most it can have"),
+      "too_many_disks", "Remove containers from it (ferryctl container rm), or use another VM.");
+}
+
 Task<absl::StatusOr<DiskSlot>> UtilityVm::AttachDisk(schema::Attachment disk) {
   auto self = shared_from_this();
   AsyncMutex::Guard lock = co_await operation_.Lock();
   CO_RETURN_IF_ERROR(CheckDisksMayChange("given a disk"));
-  auto& attachments = document_.virtual_machine.devices.scsi[kController].attachments;
   DiskSlot slot;
-  while (attachments.contains(absl::StrCat(slot.lun))) ++slot.lun;
-  if (attachments.size() >= kMaxDisks) {
-    co_return rpc::ErrorWithReason(
-        absl::StatusCode::kResourceExhausted,
-        absl::StrCat("VM ", row_.name, " has ", attachments.size(), " disks, the most it can have"),
-        "too_many_disks", "Remove containers from it (ferryctl container rm), or use another VM.");
-  }
+  CO_ASSIGN_OR_RETURN(slot.lun, FreeLun());
+  auto& attachments = document_.virtual_machine.devices.scsi[kController].attachments;
   const std::string lun = absl::StrCat(slot.lun);
   std::shared_ptr<ComputeSystem> system = system_;
   schema::ModifySettingRequest request;
@@ -73,7 +80,7 @@ Task<absl::Status> UtilityVm::DetachDisk(DiskSlot slot) {
     co_return absl::NotFoundError(
         absl::StrCat("VM ", row_.name, " has no disk at Scsi/", slot.controller, "/", slot.lun));
   }
-  if (slot.lun < static_cast<uint32_t>(spec_.disks_size())) {
+  if (OwnDiskAt(spec_, lun).has_value()) {
     co_return absl::FailedPreconditionError(absl::StrCat("the disk at Scsi/", slot.controller, "/",
                                                          slot.lun, " belongs to VM ", row_.name));
   }
@@ -120,9 +127,7 @@ void UtilityVm::DropAttachedDisks() {
   const auto controller = scsi.find(kController);
   if (controller == scsi.end()) return;
   std::erase_if(controller->second.attachments, [this](const auto& attachment) {
-    uint32_t lun = 0;
-    return !absl::SimpleAtoi(attachment.first, &lun) ||
-           lun >= static_cast<uint32_t>(spec_.disks_size());
+    return !OwnDiskAt(spec_, attachment.first).has_value();
   });
   if (controller->second.attachments.empty()) scsi.erase(controller);
   row_.document_json = schema::ToJson(document_);

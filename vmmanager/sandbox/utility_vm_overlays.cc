@@ -6,12 +6,12 @@
 #include <utility>
 
 #include "absl/cleanup/cleanup.h"
-#include "absl/strings/numbers.h"
 #include "absl/strings/str_cat.h"
 #include "bridge/runtime/status_macros.h"
 #include "vmmanager/rpc/error_info.h"
 #include "vmmanager/sandbox/disk_generations.h"
 #include "vmmanager/sandbox/machine_document.h"
+#include "vmmanager/sandbox/own_disks.h"
 #include "vmmanager/sandbox/utility_vm.h"
 #include "vmmanager/state/saved_state.h"
 
@@ -66,22 +66,19 @@ void UtilityVm::SetDiskFile(const CheckpointDisk& disk, const std::string& file,
     attachment->path = file;
     attachment->format = format;
   }
-  uint32_t lun = 0;
-  const bool own = disk.container_id().empty() && absl::SimpleAtoi(disk.lun(), &lun) &&
-                   lun < static_cast<uint32_t>(spec_.disks_size());
-  if (!own) return;
-  spec_.mutable_disks(static_cast<int>(lun))->set_file(file);
-  spec_.mutable_disks(static_cast<int>(lun))->set_format(format);
+  if (!disk.container_id().empty()) return;
+  if (const auto own = OwnDiskAt(spec_, disk.lun())) {
+    spec_.mutable_disks(*own)->set_file(file);
+    spec_.mutable_disks(*own)->set_format(format);
+  }
 }
 
 std::string UtilityVm::DiskFile(const CheckpointDisk& disk) const {
   if (!disk.container_id().empty()) {
     return deps_.scratch == nullptr ? "" : deps_.scratch->FileOf(disk.container_id());
   }
-  uint32_t lun = 0;
-  const bool own =
-      absl::SimpleAtoi(disk.lun(), &lun) && lun < static_cast<uint32_t>(spec_.disks_size());
-  return own ? spec_.disks(static_cast<int>(lun)).file() : "";
+  const auto own = OwnDiskAt(spec_, disk.lun());
+  return own ? spec_.disks(*own).file() : "";
 }
 
 std::set<std::string> UtilityVm::FilesInUse() const {

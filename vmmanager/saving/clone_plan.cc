@@ -8,11 +8,11 @@
 
 #include "absl/strings/escaping.h"
 #include "absl/strings/match.h"
-#include "absl/strings/numbers.h"
 #include "absl/strings/str_cat.h"
 #include "bridge/runtime/status_macros.h"
 #include "vmmanager/rpc/error_info.h"
 #include "vmmanager/sandbox/machine_document.h"
+#include "vmmanager/sandbox/own_disks.h"
 #include "vmmanager/saving/memory_disks.h"
 #include "vmmanager/state/saved_state.h"
 
@@ -46,10 +46,7 @@ const v1::CheckpointDiskWish* CopyWishOf(const v1::RestoreCheckpointAsRequest& r
 
 // Which of a VM's own disks it is.
 std::optional<int> OwnDisk(const CheckpointDisk& disk, const v1::VmSpec& spec) {
-  uint32_t lun = 0;
-  const bool own = disk.container_id().empty() && absl::SimpleAtoi(disk.lun(), &lun) &&
-                   lun < static_cast<uint32_t>(spec.disks_size());
-  return own ? std::optional<int>(static_cast<int>(lun)) : std::nullopt;
+  return disk.container_id().empty() ? OwnDiskAt(spec, disk.lun()) : std::nullopt;
 }
 
 // Those are for whoever may share folders of this host to give, and only one VM has them.

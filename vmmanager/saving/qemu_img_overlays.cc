@@ -62,6 +62,20 @@ absl::StatusOr<std::shared_ptr<UniqueFd>> TakeName(const std::string& file,
   return failed;
 }
 
+absl::StatusOr<std::shared_ptr<UniqueFd>> TakeNewName(const NewDisk& disk) {
+  auto made = std::make_shared<UniqueFd>(
+      ::open(disk.file.c_str(), O_RDWR | O_CREAT | O_EXCL | O_CLOEXEC, 0600));
+  if (!made->valid() && errno == EEXIST) {
+    return absl::AlreadyExistsError(absl::StrCat(disk.file, " exists already"));
+  }
+  if (!made->valid()) return absl::ErrnoToStatus(errno, absl::StrCat("cannot make ", disk.file));
+  if (!disk.owner || ::fchown(made->get(), disk.owner->first, disk.owner->second) == 0) return made;
+  const absl::Status failed =
+      absl::ErrnoToStatus(errno, absl::StrCat("cannot give ", disk.file, " to VMs' user"));
+  ::unlink(disk.file.c_str());
+  return failed;
+}
+
 // "disk.a.qcow2", and then "disk.a-2.qcow2".
 std::string Numbered(const std::string& file, int number) {
   const std::filesystem::path path(file);
@@ -222,6 +236,29 @@ Task<absl::Status> QemuImgOverlays::Make(OverlayWish wish) {
 Task<absl::Status> QemuImgOverlays::CheckIsThere(std::string file) {
   FileWork look = [file] { return IsThere(file); };
   co_return co_await files_.Run(kOverlayLimit, "looking at a disk", std::move(look));
+}
+
+Task<absl::Status> QemuImgOverlays::Create(NewDisk disk) {
+  auto taken = std::make_shared<std::shared_ptr<UniqueFd>>();
+  FileWork take = [disk, taken]() -> absl::Status {
+    ASSIGN_OR_RETURN(*taken, TakeNewName(disk));
+    return absl::OkStatus();
+  };
+  CO_RETURN_IF_ERROR(co_await files_.Run(kOverlayLimit, "making a disk", std::move(take)));
+  ToolCommand create = CommandOf({"create", "-q", "-f", disk.format, "--",
+                                  absl::StrCat("/dev/fd/", kToolFile), absl::StrCat(disk.bytes)});
+  create.descriptors[kToolFile] = (*taken)->get();
+  create.holds = *taken;
+  absl::Status made = co_await RunTool(tools_, std::move(create));
+  FileWork sync = [taken, file = disk.file] { return Sync((*taken)->get(), file); };
+  if (made.ok()) made = co_await files_.Run(kOverlayLimit, "making a disk", std::move(sync));
+  if (!made.ok()) (void)co_await Remove(disk.file);
+  co_return made;
+}
+
+Task<absl::Status> QemuImgOverlays::Resize(std::string file, std::string format, uint64_t bytes) {
+  std::vector<std::string> resize = {"resize", "-q", "-f", format, "--", file, absl::StrCat(bytes)};
+  co_return co_await Run(std::move(resize));
 }
 
 Task<absl::Status> QemuImgOverlays::Merge(std::string overlay) {

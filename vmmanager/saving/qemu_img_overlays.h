@@ -18,6 +18,8 @@ class QemuImgOverlays final : public OverlayFiles {
   Task<absl::StatusOr<std::string>> FreeName(std::string file) override;
   Task<absl::Status> Make(OverlayWish wish) override;
   Task<absl::Status> Merge(std::string overlay) override;
+  Task<absl::Status> Create(NewDisk disk) override;
+  Task<absl::Status> Resize(std::string file, std::string format, uint64_t bytes) override;
   Task<absl::Status> CheckIsThere(std::string file) override;
   Task<absl::Status> PutOver(std::string overlay, std::string below, std::string format) override;
   Task<absl::Status> CheckLiesOver(std::string overlay, std::string below) override;

@@ -1,0 +1,134 @@
+"""Disks that come to a VM, go from it and grow, while it runs and while it does not."""
+import pytest
+
+from harness.records import shell
+from harness.saving import REFUSED, host  # noqa: F401
+from harness.shared_disk import hosts  # noqa: F401
+
+MIB = 1 << 20
+
+
+def disks(host, vm="vm"):
+    return {each["name"]: each for each in host.ctl.json("disk", "list", vm).get("disks", [])}
+
+
+def device(lun):
+    """The guest may give its disks other names with each boot, but not other places."""
+    return f"/dev/$(ls /sys/bus/scsi/devices/0:0:0:{lun}/block)"
+
+
+def write(host, lun, text, place=0):
+    shell(host, "vm", f"echo {text} | dd of={device(lun)} bs=4096 seek={place} conv=notrunc,fsync "
+                      "2>/dev/null")
+
+
+def read(host, lun, place=0):
+    return shell(host, "vm", "echo 3 > /proc/sys/vm/drop_caches; "
+                             f"dd if={device(lun)} bs=4096 skip={place} count=1 2>/dev/null | "
+                             "tr -d '\\0'")
+
+
+def size(host, lun):
+    return int(shell(host, "vm", f"cat /sys/bus/scsi/devices/0:0:0:{lun}/block/*/size")) * 512
+
+
+@pytest.mark.parametrize("kind", ["qcow2", "raw"])
+def test_a_disk_comes_grows_stays_and_goes(host, kind):
+    file = host.folder / f"data.{kind}"
+    host.ctl.create("vm")
+    host.ctl.start("vm")
+    assert disks(host) == {}
+    host.ctl.ok("disk", "create", file, "--size", "64M", "--format", kind)
+    again = host.ctl.run("disk", "create", file, "--size", "64M")
+    assert again.returncode == REFUSED and "exists already" in again.stderr, again
+    host.ctl.ok("disk", "attach", "vm", f"name=data,file={file},format={kind}")
+    assert size(host, 0) == 64 * MIB
+    write(host, 0, "before")
+    host.ctl.ok("disk", "resize", "vm", "data", "96M")
+    assert size(host, 0) == 96 * MIB
+    write(host, 0, "end", 96 * MIB // 4096 - 1)
+    smaller = host.ctl.run("disk", "resize", "vm", "data", "64M")
+    assert smaller.returncode == REFUSED and "not made smaller" in smaller.stderr, smaller
+    seen = disks(host)["data"]
+    assert int(seen["bytes"]) == 96 * MIB and int(seen["used_bytes"]) < 8 * MIB, seen
+    # It is the VM's, whoever dies or is started again.
+    host.restart()
+    assert read(host, 0) == "before"
+    host.ctl.ok("stop", "vm")
+    host.ctl.ok("disk", "resize", "vm", "data", "128M")
+    host.ctl.start("vm")
+    assert size(host, 0) == 128 * MIB
+    assert read(host, 0) == "before" and read(host, 0, 96 * MIB // 4096 - 1) == "end"
+    host.ctl.ok("disk", "detach", "vm", "data")
+    assert shell(host, "vm", "ls /sys/bus/scsi/devices | grep -c 0:0:0:0 || true") == "0"
+    assert disks(host) == {} and host.outside(file).exists()
+    gone = host.ctl.run("disk", "detach", "vm", "data")
+    assert gone.returncode == REFUSED and "has no disk of its own" in gone.stderr, gone
+
+
+def test_others_stay_where_they_are(host):
+    for name in ("one", "two", "three"):
+        host.ctl.ok("disk", "create", host.folder / f"{name}.qcow2", "--size", "16M")
+    host.ctl.create("vm", "256M", 1, "--disk", f"name=one,file={host.folder}/one.qcow2")
+    host.ctl.start("vm")
+    for name in ("two", "three"):
+        host.ctl.ok("disk", "attach", "vm", f"name={name},file={host.folder}/{name}.qcow2")
+    write(host, 2, "third")
+    host.ctl.ok("disk", "detach", "vm", "two")
+    host.ctl.ok("disk", "detach", "vm", "one")
+    assert read(host, 2) == "third"
+    host.ctl.ok("stop", "--save", "vm")
+    refused = host.ctl.run("disk", "attach", "vm", f"name=two,file={host.folder}/two.qcow2")
+    assert refused.returncode == REFUSED and "SAVED" in refused.stderr, refused
+    host.ctl.ok("start", "vm")
+    assert read(host, 2) == "third"
+    host.ctl.ok("stop", "vm")
+    host.ctl.start("vm")
+    assert read(host, 2) == "third"
+    host.ctl.ok("disk", "attach", "vm", f"name=two,file={host.folder}/two.qcow2")
+    assert {name: disk["lun"] for name, disk in disks(host).items()} == {"three": 2, "two": 0}
+    host.ctl.ok("checkpoint", "create", "vm", "a", "--live")
+    write(host, 2, "later")
+    refused = host.ctl.run("disk", "detach", "vm", "two")
+    assert refused.returncode == REFUSED and "it has checkpoints (a)" in refused.stderr, refused
+    host.ctl.ok("checkpoint", "revert", "vm", "a")
+    assert read(host, 2) == "third"
+    host.ctl.ok("checkpoint", "delete", "vm", "a")
+    host.ctl.ok("disk", "detach", "vm", "two")
+
+
+def test_what_is_no_disk_is_refused_and_leaves_the_vm_as_it_is(host):
+    host.ctl.create("vm")
+    host.ctl.start("vm")
+    missing = host.ctl.run("disk", "attach", "vm", f"name=data,file={host.folder}/none.qcow2")
+    assert missing.returncode != 0 and "none.qcow2" in missing.stderr, missing
+    host.run(["sh", "-c", f"echo text > {host.folder}/text"], check=True)
+    text = host.ctl.run("disk", "attach", "vm", f"name=data,file={host.folder}/text")
+    assert text.returncode != 0, text
+    assert disks(host) == {} and shell(host, "vm", "echo runs") == "runs"
+    # One that another VM writes to.
+    host.ctl.ok("disk", "create", host.folder / "data.qcow2", "--size", "16M")
+    host.ctl.create("other", "256M", 1, "--disk", f"name=data,file={host.folder}/data.qcow2")
+    host.ctl.start("other")
+    used = host.ctl.run("disk", "attach", "vm", f"name=data,file={host.folder}/data.qcow2")
+    assert used.returncode == REFUSED and "lock" in used.stderr, used
+    assert disks(host) == {}
+
+
+def test_a_disk_that_came_goes_with_its_vm(hosts, tmp_path):
+    source, destination = hosts
+    source.ctl.ok("disk", "create", tmp_path / "data.qcow2", "--size", "16M")
+    source.ctl.ok("disk", "attach", "vm", f"name=data,file={tmp_path}/data.qcow2")
+    source.ctl.ok("disk", "detach", "vm", "root")
+    write(source, 1, "before")
+    source.ctl.migrate("vm", destination)
+    assert read(destination, 1) == "before"
+    destination.ctl.ok("disk", "resize", "vm", "data", "32M")
+    assert size(destination, 1) == 32 * MIB
+    destination.ctl.ok("disk", "attach", "vm", f"name=root,file={tmp_path}/root.qcow2")
+    assert sorted(disks(destination)) == ["data", "root"]
+    destination.ctl.migrate("vm", source)
+    assert read(source, 1) == "before"
+    source.ctl.ok("stop", "vm")
+    source.ctl.start("vm")
+    assert read(source, 1) == "before"

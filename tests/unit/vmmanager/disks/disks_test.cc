@@ -1,0 +1,87 @@
+#include "vmmanager/disks/disks.h"
+
+#include <fstream>
+
+#include "tests/unit/vmmanager/sandbox/sandbox_fixture.h"
+
+namespace ferry::vm {
+namespace {
+
+constexpr uint64_t kBytes = 1 << 20;
+
+class DisksTest : public SandboxTest {
+ protected:
+  absl::StatusOr<v1::Disk> Create(const std::string& file, uint64_t bytes = kBytes,
+                                  const std::string& format = "") {
+    v1::CreateDiskRequest request;
+    request.set_file(file);
+    request.set_bytes(bytes);
+    request.set_format(format);
+    return Await(disks_.Create(request));
+  }
+  std::string FileOf(const std::string& name) { return folder_.path() + "/" + name; }
+
+  Disks disks_{*host_.inventory, host_.overlays, std::nullopt};
+};
+
+TEST_F(DisksTest, AreMadeEmptyAndOnce) {
+  const auto made = Create(FileOf("data.qcow2"));
+  ASSERT_TRUE(made.ok()) << made.status();
+  EXPECT_EQ(made->format(), "qcow2");
+  EXPECT_EQ(made->bytes(), kBytes);
+  EXPECT_TRUE(absl::IsAlreadyExists(Create(FileOf("data.qcow2")).status()));
+}
+
+TEST_F(DisksTest, WhatCannotBeMadeIsRefused) {
+  EXPECT_THAT(Create("data.qcow2").status().message(), HasSubstr("absolute path"));
+  EXPECT_THAT(Create("/folder/").status().message(), HasSubstr("absolute path"));
+  EXPECT_THAT(Create("/d", 1000).status().message(), HasSubstr("a multiple of 512"));
+  EXPECT_THAT(Create("/d", 0).status().message(), HasSubstr("a multiple of 512"));
+  EXPECT_THAT(Create("/d", uint64_t{1} << 57).status().message(), HasSubstr("at most"));
+  EXPECT_THAT(Create("/d", kBytes, "vmdk").status().message(), HasSubstr("use qcow2 or raw"));
+}
+
+TEST_F(DisksTest, AreListedWithWhatContainersWriteTo) {
+  auto vm = Boot();
+  ASSERT_TRUE(Create(FileOf("data.qcow2")).ok());
+  v1::AttachDiskRequest request;
+  request.set_vm("web");
+  request.mutable_disk()->set_name("data");
+  request.mutable_disk()->set_file(FileOf("data.qcow2"));
+  std::ofstream(FileOf("data.qcow2")) << "disk";
+  const auto attached = Await(disks_.Attach(request));
+  ASSERT_TRUE(attached.ok()) << attached.status();
+  EXPECT_EQ(attached->bytes(), kBytes);
+  schema::Attachment scratch;
+  scratch.path = FileOf("data.qcow2");
+  scratch.name = "scratch-0123";
+  ASSERT_TRUE(Await(vm->AttachDisk(scratch)).ok());
+  scratch.name = "layer-4567";
+  scratch.read_only = true;
+  ASSERT_TRUE(Await(vm->AttachDisk(scratch)).ok());
+  Boot("other");
+  const auto all = Await(disks_.List(v1::ListDisksRequest()));
+  ASSERT_EQ(all->disks_size(), 2);
+  EXPECT_EQ(all->disks(0).name(), "0123");
+  EXPECT_EQ(all->disks(0).container_id(), "0123");
+  EXPECT_EQ(all->disks(1).name(), "data");
+  EXPECT_EQ(all->disks(1).container_id(), "");
+  v1::ListDisksRequest none;
+  none.set_vm("none");
+  EXPECT_TRUE(absl::IsNotFound(Await(disks_.List(none)).status()));
+}
+
+TEST_F(DisksTest, OneThatCannotBeLookedAtSaysWhy) {
+  auto vm = Boot();
+  schema::Attachment scratch;
+  scratch.path = FileOf("gone");
+  scratch.name = "scratch-0123";
+  std::ofstream(scratch.path) << "disk";
+  ASSERT_TRUE(Await(vm->AttachDisk(scratch)).ok());
+  const auto all = Await(disks_.List(v1::ListDisksRequest()));
+  ASSERT_EQ(all->disks_size(), 1);
+  EXPECT_THAT(all->disks(0).trouble(), HasSubstr("cannot look at"));
+}
+
+}  // namespace
+}  // namespace ferry::vm

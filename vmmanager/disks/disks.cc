@@ -1,0 +1,126 @@
+#include "vmmanager/disks/disks.h"
+
+#include <memory>
+#include <vector>
+
+#include "absl/strings/escaping.h"
+#include "absl/strings/numbers.h"
+#include "absl/strings/str_cat.h"
+#include "bridge/runtime/status_macros.h"
+#include "vmmanager/rpc/error_info.h"
+#include "vmmanager/sandbox/own_disks.h"
+#include "vmmanager/sandbox/snapshot_plan.h"
+
+namespace ferry::vm {
+namespace {
+
+constexpr uint64_t kSector = 512;
+// What QEMU takes (BDRV_MAX_LENGTH) is more, and no file system has it.
+constexpr uint64_t kMostBytes = uint64_t{1} << 56;
+constexpr size_t kMostPath = 4096;
+
+absl::Status CheckBytes(uint64_t bytes) {
+  if (bytes >= kSector && bytes % kSector == 0 && bytes <= kMostBytes) return absl::OkStatus();
+  return absl::InvalidArgumentError(
+      absl::StrCat("bytes is ", bytes, "; use a multiple of ", kSector, ", at most ", kMostBytes));
+}
+
+absl::Status CheckFile(const std::string& file) {
+  const bool is_path = file.size() > 1 && file[0] == '/' && file.back() != '/' &&
+                       file.size() <= kMostPath && file.find('\0') == std::string::npos;
+  if (is_path) return absl::OkStatus();
+  return absl::InvalidArgumentError(
+      absl::StrCat("file is \"", absl::CHexEscape(file), "\"; give a file's absolute path"));
+}
+
+// Those that are listed: of containers only what they write to.
+std::vector<v1::Disk> DisksOf(const UtilityVm& vm) {
+  std::vector<v1::Disk> disks;
+  for (const auto& [name, its] : DisksByName(vm.document())) {
+    const bool own = OwnDiskAt(vm.spec(), its.place.lun).has_value();
+    if (!own && its.disk.read_only) continue;
+    v1::Disk& disk = disks.emplace_back();
+    disk.set_vm(vm.name());
+    disk.set_name(name);
+    if (!own) disk.set_container_id(name);
+    disk.set_file(its.disk.path);
+    disk.set_format(its.disk.format);
+    disk.set_read_only(its.disk.read_only);
+    uint32_t number = 0;
+    if (absl::SimpleAtoi(its.place.controller, &number)) disk.set_controller(number);
+    if (absl::SimpleAtoi(its.place.lun, &number)) disk.set_lun(number);
+  }
+  return disks;
+}
+
+}  // namespace
+
+Task<v1::Disk> Disks::Examine(v1::Disk disk) {
+  const absl::StatusOr<DiskImage> image = co_await files_.Examine(disk.file(), disk.format());
+  if (image.ok()) {
+    disk.set_bytes(image->bytes);
+    disk.set_used_bytes(image->used_bytes);
+  } else {
+    disk.set_trouble(std::string(image.status().message()));
+  }
+  co_return disk;
+}
+
+Task<absl::StatusOr<v1::Disk>> Disks::Find(std::string vm, std::string name) {
+  CO_ASSIGN_OR_RETURN(const std::shared_ptr<UtilityVm> found, inventory_.Find(vm));
+  for (v1::Disk& disk : DisksOf(*found)) {
+    if (disk.name() == name) co_return co_await Examine(std::move(disk));
+  }
+  co_return absl::NotFoundError(absl::StrCat("VM ", vm, " has no disk named ", name));
+}
+
+Task<absl::StatusOr<v1::Disk>> Disks::Create(v1::CreateDiskRequest request) {
+  CO_RETURN_IF_ERROR(CheckFile(request.file()));
+  CO_RETURN_IF_ERROR(CheckBytes(request.bytes()));
+  NewDisk made{request.file(), request.format(), request.bytes(), owner_};
+  if (made.format.empty()) made.format = "qcow2";
+  if (made.format != "qcow2" && made.format != "raw") {
+    co_return absl::InvalidArgumentError(
+        absl::StrCat("format is \"", absl::CHexEscape(made.format), "\"; use qcow2 or raw"));
+  }
+  v1::Disk disk;
+  disk.set_file(made.file);
+  disk.set_format(made.format);
+  CO_RETURN_IF_ERROR(co_await files_.Create(std::move(made)));
+  co_return co_await Examine(std::move(disk));
+}
+
+Task<absl::StatusOr<v1::ListDisksResponse>> Disks::List(v1::ListDisksRequest request) {
+  std::vector<std::shared_ptr<UtilityVm>> vms;
+  if (request.vm().empty()) {
+    vms = inventory_.List();
+  } else {
+    CO_ASSIGN_OR_RETURN(std::shared_ptr<UtilityVm> vm, inventory_.Find(request.vm()));
+    vms.push_back(std::move(vm));
+  }
+  v1::ListDisksResponse all;
+  for (const std::shared_ptr<UtilityVm>& vm : vms) {
+    for (v1::Disk& disk : DisksOf(*vm)) *all.add_disks() = co_await Examine(std::move(disk));
+  }
+  co_return all;
+}
+
+Task<absl::StatusOr<v1::Disk>> Disks::Attach(v1::AttachDiskRequest request) {
+  CO_ASSIGN_OR_RETURN(const std::shared_ptr<UtilityVm> vm, inventory_.Find(request.vm()));
+  CO_RETURN_IF_ERROR(co_await vm->AttachOwnDisk(request.disk()));
+  co_return co_await Find(vm->name(), request.disk().name());
+}
+
+Task<absl::Status> Disks::Detach(v1::DetachDiskRequest request) {
+  CO_ASSIGN_OR_RETURN(const std::shared_ptr<UtilityVm> vm, inventory_.Find(request.vm()));
+  co_return co_await vm->DetachOwnDisk(request.disk());
+}
+
+Task<absl::StatusOr<v1::Disk>> Disks::Resize(v1::ResizeDiskRequest request) {
+  CO_RETURN_IF_ERROR(CheckBytes(request.bytes()));
+  CO_ASSIGN_OR_RETURN(const std::shared_ptr<UtilityVm> vm, inventory_.Find(request.vm()));
+  CO_RETURN_IF_ERROR(co_await vm->ResizeOwnDisk(request.disk(), request.bytes()));
+  co_return co_await Find(vm->name(), request.disk());
+}
+
+}  // namespace ferry::vm

@@ -1,0 +1,40 @@
+#pragma once
+
+#include <optional>
+#include <string>
+#include <utility>
+
+#include "absl/status/status.h"
+#include "absl/status/statusor.h"
+#include "bridge/runtime/async.h"
+#include "ferry/v1/disk.pb.h"
+#include "vmmanager/sandbox/overlay_files.h"
+#include "vmmanager/sandbox/vm_inventory.h"
+
+namespace ferry::vm {
+
+// The disks of a host's VMs, as ferry.v1.DiskService has them. Thread: the executor's only.
+class Disks {
+ public:
+  // Both must outlive it. `owner`: whom VMMs run as, and who has what is made; nullopt: as we do.
+  Disks(VmInventory& inventory, OverlayFiles& files, std::optional<std::pair<uid_t, gid_t>> owner)
+      : inventory_(inventory), files_(files), owner_(owner) {}
+
+  Task<absl::StatusOr<v1::Disk>> Create(v1::CreateDiskRequest request);
+  Task<absl::StatusOr<v1::ListDisksResponse>> List(v1::ListDisksRequest request);
+  Task<absl::StatusOr<v1::Disk>> Attach(v1::AttachDiskRequest request);
+  Task<absl::Status> Detach(v1::DetachDiskRequest request);
+  Task<absl::StatusOr<v1::Disk>> Resize(v1::ResizeDiskRequest request);
+
+  const Executor& executor() const { return inventory_.deps().executor; }
+
+ private:
+  Task<v1::Disk> Examine(v1::Disk disk);
+  Task<absl::StatusOr<v1::Disk>> Find(std::string vm, std::string name);
+
+  VmInventory& inventory_;
+  OverlayFiles& files_;
+  const std::optional<std::pair<uid_t, gid_t>> owner_;
+};
+
+}  // namespace ferry::vm
