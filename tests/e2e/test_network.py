@@ -1,7 +1,7 @@
 """Network cards: what the guest gets, what stays of it when the VM moves, and what is refused."""
 import pytest
 
-from harness import lan
+from harness import box, lan
 from harness.ctl import number, parse_json
 from harness.oracles import wait_for_state
 
@@ -69,6 +69,27 @@ def test_connections_survive_migrations(two_hosts, network):
         assert report["lost"] < report["sent"] / 2
     assert list(taps(two_hosts[0]).values()) == [True]
     assert taps(two_hosts[1]) == {}
+
+
+def test_connections_to_a_container_survive_migrations(two_hosts, network, tmp_path):
+    source, destination = two_hosts
+    box.import_into(source, tmp_path)
+    source.ctl.ok("run", "-d", "--name", "web", "--nic", NIC, "box", "busybox", "nc", "-ll", "-p",
+                  str(PORT), "-e", "cat")
+    vm = box.inspect(source, "web")["vm_name"]
+    streams = [network.stream(address, PORT) for address in lan.GUEST]
+    blackouts = migrate_there_and_back(two_hosts, vm, 10)
+    reports = [stream.report() for stream in streams]
+    print(f"blackouts {blackouts} ms; streams {reports}")
+    for report in reports:
+        assert report["records"] > 100
+    # So has whatever joins it; and others have nothing of it.
+    look = ("box", "cat", "/proc/net/dev")
+    assert "eth0" in source.ctl.ok("run", "--rm", "--pod", "web", *look)
+    assert "eth0" in source.ctl.ok("run", "--rm", "--vm", vm, "--network", "vm", *look)
+    assert "eth0" not in source.ctl.ok("run", "--rm", "--vm", vm, *look)
+    source.ctl.ok("container", "rm", "-f", "web")
+    assert taps(source) == taps(destination) == {}
 
 
 def test_where_a_vm_is_is_announced(two_hosts, network):

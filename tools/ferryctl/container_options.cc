@@ -7,6 +7,7 @@
 #include "absl/strings/str_cat.h"
 #include "absl/strings/str_split.h"
 #include "bridge/runtime/status_macros.h"
+#include "tools/ferryctl/nic_spec.h"
 #include "tools/ferryctl/units.h"
 
 namespace ferry::ctl {
@@ -59,6 +60,32 @@ absl::Status FillScratch(const RunOptions& options, v1::ContainerSpec* spec) {
     spec->mutable_scratch()->set_folder(options.scratch_folder);
   }
   return absl::OkStatus();
+}
+
+absl::Status AddNics(const std::vector<std::string>& nics, v1::VmSpec* vm) {
+  for (const std::string& text : nics) {
+    ASSIGN_OR_RETURN(*vm->add_nics(), ParseNic(text));
+  }
+  return absl::OkStatus();
+}
+
+absl::StatusOr<bool> HasVmNetwork(const RunOptions& options) {
+  const bool own_vm = options.vm.empty() && options.pod.empty();
+  if (!options.nics.empty() && !own_vm) {
+    return absl::InvalidArgumentError(
+        "--nic is for the VM that is made for the container; of another VM it is: vm create --nic");
+  }
+  if (!options.network) return !options.nics.empty();
+  if (*options.network != "vm" && *options.network != "none") {
+    return absl::InvalidArgumentError(
+        absl::StrCat("--network is \"", *options.network, "\"; it may be vm or none"));
+  }
+  if (!options.pod.empty()) {
+    return absl::InvalidArgumentError(
+        "a container in a pod has the pod's network; leave --network "
+        "to the pod's first container");
+  }
+  return *options.network == "vm";
 }
 
 // The folders that a VM needs for these mounts: each once, and only those to be read that nobody
@@ -179,6 +206,8 @@ absl::StatusOr<v1::CreateContainerRequest> ToCreateRequest(const RunOptions& opt
   spec->set_read_only(options.read_only);
   spec->set_pod(options.pod);
   spec->set_remove_when_stopped(options.remove);
+  ASSIGN_OR_RETURN(const bool vm_network, HasVmNetwork(options));
+  spec->set_vm_network(vm_network);
   RETURN_IF_ERROR(FillScratch(options, spec));
   ASSIGN_OR_RETURN(const v1::ContainerLimits limits, options.limits.Parse());
   if (limits.ByteSizeLong() > 0) *spec->mutable_limits() = limits;
@@ -191,6 +220,7 @@ absl::StatusOr<v1::CreateContainerRequest> ToCreateRequest(const RunOptions& opt
     *request.mutable_new_vm() = VmForLimits(limits);
     request.mutable_new_vm()->set_stays(options.stays);
     AddShares(*spec, request.mutable_new_vm());
+    RETURN_IF_ERROR(AddNics(options.nics, request.mutable_new_vm()));
   }
   return request;
 }

@@ -34,7 +34,8 @@ struct LimitOptions {
 struct RunOptions {
   std::string vm, name, image, working_directory, user, hostname, pod, scratch_folder;
   std::optional<std::string> entrypoint, scratch_size;
-  std::vector<std::string> command, environment, labels, volumes;
+  std::vector<std::string> command, environment, labels, volumes, nics;
+  std::optional<std::string> network;
   LimitOptions limits;
   bool stays = false;
   bool interactive = false, terminal = false, detached = false, remove = false, read_only = false;

@@ -281,6 +281,13 @@ void AddContainerOptions(CLI::App* sub, RunOptions* options) {
   sub->add_option("--scratch-dir", options->scratch_folder, "Folder for its scratch disk");
   sub->add_option("--scratch-size", options->scratch_size, "Of that disk (default: 10G)");
   sub->add_option("--pod", options->pod, "Share the network and host name of this container");
+  sub->add_option("--network", options->network,
+                  "none: only a loopback; vm: that of its VM (default: vm with --nic, else none)");
+  sub->add_option(
+         "--nic", options->nics,
+         "Of the VM that is made for it: bridge=B|tap=T|user[,name=N][,mac=M][,address=A/N]"
+         "[,gateway=G]")
+      ->allow_extra_args(false);
   sub->add_option("-l,--label", options->labels, "KEY=VALUE")->allow_extra_args(false);
   sub->add_option("-v,--volume", options->volumes,
                   "HOSTDIR:DIR[:ro], a folder of the host, in a VM that stays there")

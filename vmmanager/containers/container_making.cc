@@ -36,6 +36,11 @@ absl::Status CheckRequest(const v1::CreateContainerRequest& request) {
     return absl::InvalidArgumentError(
         "a container in a pod shares the VM of that pod; name that VM instead of making one");
   }
+  if (spec.vm_network() && !spec.pod().empty()) {
+    return absl::InvalidArgumentError(
+        "a container in a pod has the pod's network; leave vm_network to the pod's first "
+        "container");
+  }
   if (spec.ByteSizeLong() > kMaxSpec) {
     return absl::InvalidArgumentError(absl::StrCat(
         "the container's specification is too long; it may have ", kMaxSpec, " bytes"));

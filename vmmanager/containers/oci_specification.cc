@@ -286,9 +286,10 @@ absl::StatusOr<json::object> Process(const OciInputs& inputs) {
 
 json::object LinuxPart(const v1::ContainerSpec& spec) {
   json::array namespaces;
-  for (const char* type : {"pid", "mount", "ipc", "uts", "network", "cgroup"}) {
+  for (const char* type : {"pid", "mount", "ipc", "uts", "cgroup"}) {
     namespaces.push_back(json::object{{"type", type}});
   }
+  if (!spec.vm_network()) namespaces.push_back(json::object{{"type", "network"}});
   json::object resources = LimitsToResources(spec.limits());
   resources["devices"] = DeviceRules();
   return {{"namespaces", std::move(namespaces)},

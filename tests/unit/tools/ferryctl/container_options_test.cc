@@ -194,5 +194,33 @@ TEST(SplitExecWords, LetsTheVmBeLeftOutForAContainer) {
   EXPECT_THAT(words.command, ElementsAre("env", "--", "x"));
 }
 
+TEST(ContainerOptionsTest, CardsAreTheVmsAndItsNetworkTheContainers) {
+  RunOptions options;
+  options.image = "web";
+  EXPECT_FALSE(ToCreateRequest(options)->spec().vm_network());
+  options.nics = {"bridge=br0,address=192.0.2.7/24", "user,name=up0"};
+  const auto request = ToCreateRequest(options);
+  ASSERT_TRUE(request.ok()) << request.status();
+  EXPECT_TRUE(request->spec().vm_network());
+  ASSERT_EQ(request->new_vm().nics_size(), 2);
+  EXPECT_EQ(request->new_vm().nics(0).bridge(), "br0");
+  options.network = "none";
+  EXPECT_FALSE(ToCreateRequest(options)->spec().vm_network());
+  options.vm = "host1";
+  EXPECT_THAT(ToCreateRequest(options).status().message(), HasSubstr("vm create --nic"));
+  options.nics.clear();
+  options.network = "vm";
+  EXPECT_TRUE(ToCreateRequest(options)->spec().vm_network());
+  options.pod = "shop";
+  EXPECT_THAT(ToCreateRequest(options).status().message(), HasSubstr("the pod's network"));
+  options.pod.clear();
+  options.network = "host";
+  EXPECT_THAT(ToCreateRequest(options).status().message(), HasSubstr("it may be vm or none"));
+  options.network.reset();
+  options.vm.clear();
+  options.nics = {"br0"};
+  EXPECT_THAT(ToCreateRequest(options).status().message(), HasSubstr("nic \"br0\""));
+}
+
 }  // namespace
 }  // namespace ferry::ctl

@@ -213,6 +213,10 @@ TEST_F(OciSpecificationTest, RootAndMountsAreDockers) {
   EXPECT_EQ(At("/mounts/0/destination").as_string(), "/proc");
   EXPECT_EQ(At("/mounts").as_array().size(), 7u);
   EXPECT_EQ(At("/linux/namespaces").as_array().size(), 6u);
+  EXPECT_EQ(At("/linux/namespaces/5/type").as_string(), "network");
+  spec_.set_vm_network(true);
+  EXPECT_EQ(At("/linux/namespaces").as_array().size(), 5u);
+  EXPECT_NE(At("/linux/namespaces/4/type").as_string(), "network");
   EXPECT_EQ(At("/linux/resources/devices/0"), json::parse(R"({"allow":false,"access":"rwm"})"));
 }
 
