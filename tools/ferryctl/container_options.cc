@@ -44,6 +44,12 @@ absl::Status Check(const RunOptions& options) {
         "stay on this host. Otherwise put the files into the image, or copy them in once it runs: "
         "tar c FOLDER | ferryctl exec -i --container NAME -- tar x");
   }
+  if (!options.ports.empty()) {
+    return absl::InvalidArgumentError(
+        "-p is not possible: a port of this host would stay here when the container moves, and its "
+        "connections with it. Give the container an address of its own, which moves with it: --nic "
+        "bridge=BRIDGE,address=ADDRESS/LENGTH");
+  }
   if (options.read_only && (options.scratch_size || !options.scratch_folder.empty())) {
     return NotTogether("--read-only", "a scratch disk");
   }

@@ -34,7 +34,7 @@ struct LimitOptions {
 struct RunOptions {
   std::string vm, name, image, working_directory, user, hostname, pod, scratch_folder;
   std::optional<std::string> entrypoint, scratch_size;
-  std::vector<std::string> command, environment, labels, volumes, nics;
+  std::vector<std::string> command, environment, labels, volumes, nics, ports;
   std::optional<std::string> network;
   LimitOptions limits;
   bool stays = false;

@@ -281,6 +281,9 @@ void AddContainerOptions(CLI::App* sub, RunOptions* options) {
   sub->add_option("--scratch-dir", options->scratch_folder, "Folder for its scratch disk");
   sub->add_option("--scratch-size", options->scratch_size, "Of that disk (default: 10G)");
   sub->add_option("--pod", options->pod, "Share the network and host name of this container");
+  sub->add_option("-p,--publish", options->ports,
+                  "Not possible: a port of the host would not move; see --nic")
+      ->allow_extra_args(false);
   sub->add_option("--network", options->network,
                   "none: only a loopback; vm: that of its VM (default: vm with --nic, else none)");
   sub->add_option(

@@ -107,7 +107,13 @@ Task<absl::StatusOr<v1::ListDisksResponse>> Disks::List(v1::ListDisksRequest req
 
 Task<absl::StatusOr<v1::Disk>> Disks::Attach(v1::AttachDiskRequest request) {
   CO_ASSIGN_OR_RETURN(const std::shared_ptr<UtilityVm> vm, inventory_.Find(request.vm()));
-  CO_RETURN_IF_ERROR(co_await vm->AttachOwnDisk(request.disk()));
+  const v1::DiskSpec& disk = request.disk();
+  CO_RETURN_IF_ERROR(CheckFile(disk.file()));
+  // A VM that does not run would find out only when it boots.
+  CO_RETURN_IF_ERROR(
+      (co_await files_.Examine(disk.file(), disk.format().empty() ? "qcow2" : disk.format()))
+          .status());
+  CO_RETURN_IF_ERROR(co_await vm->AttachOwnDisk(disk));
   co_return co_await Find(vm->name(), request.disk().name());
 }
 

@@ -113,7 +113,7 @@ class UtilityVm : public std::enable_shared_from_this<UtilityVm> {
   // not. FAILED_PRECONDITION also while it is saved, or has checkpoints or snapshots.
   Task<absl::Status> AttachOwnDisk(v1::DiskSpec disk);
   Task<absl::Status> DetachOwnDisk(std::string name);
-  // Makes one larger. OUT_OF_RANGE if it is larger already.
+  // Makes one larger. FAILED_PRECONDITION "disk_is_larger" if it is already.
   Task<absl::Status> ResizeOwnDisk(std::string name, uint64_t bytes);
 
   // Returns when no migration holds the VM, so that it can be resumed. FAILED_PRECONDITION if it

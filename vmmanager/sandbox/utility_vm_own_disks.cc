@@ -134,7 +134,7 @@ Task<absl::Status> UtilityVm::ResizeOwnDisk(std::string name, uint64_t bytes) {
   if (now.bytes == bytes) co_return absl::OkStatus();
   if (now.bytes > bytes) {
     co_return rpc::ErrorWithReason(
-        absl::StatusCode::kOutOfRange,
+        absl::StatusCode::kFailedPrecondition,
         absl::StrCat("disk ", name, " of VM ", row_.name, " has ", now.bytes,
                      " bytes already, and is not made smaller: what is at its end would be lost"),
         "disk_is_larger", "Give a larger size.");

@@ -194,6 +194,13 @@ TEST(SplitExecWords, LetsTheVmBeLeftOutForAContainer) {
   EXPECT_THAT(words.command, ElementsAre("env", "--", "x"));
 }
 
+TEST(ContainerOptionsTest, PortsOfTheHostAreNotPromised) {
+  RunOptions options;
+  options.image = "web";
+  options.ports = {"8080:80"};
+  EXPECT_THAT(ToCreateRequest(options).status().message(), HasSubstr("--nic bridge="));
+}
+
 TEST(ContainerOptionsTest, CardsAreTheVmsAndItsNetworkTheContainers) {
   RunOptions options;
   options.image = "web";
