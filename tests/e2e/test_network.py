@@ -74,8 +74,8 @@ def test_connections_survive_migrations(two_hosts, network):
 def test_connections_to_a_container_survive_migrations(two_hosts, network, tmp_path):
     source, destination = two_hosts
     box.import_into(source, tmp_path)
-    source.ctl.ok("run", "-d", "--name", "web", "--nic", NIC, "box", "busybox", "nc", "-ll", "-p",
-                  str(PORT), "-e", "cat")
+    source.ctl.ok("run", "-d", "--name", "web", "--read-only", "--nic", NIC, "box", "busybox", "nc",
+                  "-ll", "-p", str(PORT), "-e", "cat")
     vm = box.inspect(source, "web")["vm_name"]
     streams = [network.stream(address, PORT) for address in lan.GUEST]
     blackouts = migrate_there_and_back(two_hosts, vm, 10)
@@ -84,12 +84,13 @@ def test_connections_to_a_container_survive_migrations(two_hosts, network, tmp_p
     for report in reports:
         assert report["records"] > 100
     # So has whatever joins it; and others have nothing of it.
-    look = ("box", "cat", "/proc/net/dev")
+    look = ("--read-only", "box", "cat", "/proc/net/dev")
     assert "eth0" in source.ctl.ok("run", "--rm", "--pod", "web", *look)
-    assert "eth0" in source.ctl.ok("run", "--rm", "--vm", vm, "--network", "vm", *look)
-    assert "eth0" not in source.ctl.ok("run", "--rm", "--vm", vm, *look)
     source.ctl.ok("container", "rm", "-f", "web")
     assert taps(source) == taps(destination) == {}
+    boot(source, "other", "user", serve=False)
+    assert "eth0" in source.ctl.ok("run", "--rm", "--vm", "other", "--network", "vm", *look)
+    assert "eth0" not in source.ctl.ok("run", "--rm", "--vm", "other", *look)
 
 
 def test_where_a_vm_is_is_announced(two_hosts, network):

@@ -110,9 +110,10 @@ Task<absl::StatusOr<v1::Disk>> Disks::Attach(v1::AttachDiskRequest request) {
   const v1::DiskSpec& disk = request.disk();
   CO_RETURN_IF_ERROR(CheckFile(disk.file()));
   // A VM that does not run would find out only when it boots.
-  CO_RETURN_IF_ERROR(
-      (co_await files_.Examine(disk.file(), disk.format().empty() ? "qcow2" : disk.format()))
-          .status());
+  std::string format = disk.format();
+  if (format.empty()) format = "qcow2";
+  const absl::StatusOr<DiskImage> image = co_await files_.Examine(disk.file(), format);
+  CO_RETURN_IF_ERROR(image.status());
   CO_RETURN_IF_ERROR(co_await vm->AttachOwnDisk(disk));
   co_return co_await Find(vm->name(), request.disk().name());
 }

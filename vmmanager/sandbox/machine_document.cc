@@ -240,7 +240,7 @@ schema::ComputeSystem BuildDocument(const v1::VmSpec& spec, const HostSettings& 
   machine.compute_topology.memory.size_in_mb = spec.memory_mb();
   machine.compute_topology.processor.count = spec.cpus();
   for (int i = 0; i < spec.disks_size(); ++i) {
-    machine.devices.scsi["0"].attachments[absl::StrCat(LunOf(spec, i))] =
+    machine.devices.scsi[kDiskController].attachments[absl::StrCat(LunOf(spec, i))] =
         AttachmentFor(spec.disks(i));
   }
   int number = 0;

@@ -7,6 +7,10 @@
 
 namespace ferry::vm {
 
+std::string DiskResource(const std::string& lun) {
+  return absl::StrCat("VirtualMachine/Devices/Scsi/", kDiskController, "/Attachments/", lun);
+}
+
 uint32_t LunOf(const v1::VmSpec& spec, int index) {
   const v1::DiskSpec& disk = spec.disks(index);
   return disk.has_lun() ? disk.lun() : static_cast<uint32_t>(index);

@@ -11,7 +11,13 @@
 // The disks that a VM's specification has, among all that are in its machine.
 namespace ferry::vm {
 
+// The one controller that every machine has (qemu_command_line.h), and the first that the guest
+// finds.
+inline constexpr char kDiskController[] = "0";
 inline constexpr uint32_t kMaxLuns = 256;
+
+// A disk's place, as ModifySettingRequest names it.
+std::string DiskResource(const std::string& lun);
 
 // Where the disk of that number is. The first that come without a place are at LUN 0, 1, ...
 uint32_t LunOf(const v1::VmSpec& spec, int index);

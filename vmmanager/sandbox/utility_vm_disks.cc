@@ -9,17 +9,6 @@
 #include "vmmanager/sandbox/utility_vm.h"
 
 namespace ferry::vm {
-namespace {
-
-// The one controller that every machine has (qemu_command_line.h), and the first that the guest
-// finds. MachineDocument() puts the specification's disks there, from LUN 0 on.
-constexpr char kController[] = "0";
-std::string ResourcePath(const std::string& lun) {
-  return absl::StrCat("VirtualMachine/Devices/Scsi/", kController, "/Attachments/", lun);
-}
-
-}  // namespace
-
 absl::Status UtilityVm::CheckDisksMayChange(const std::string& operation) const {
   RETURN_IF_ERROR(CheckHere());
   RETURN_IF_ERROR(RefuseIfMigrating(operation));
@@ -35,7 +24,7 @@ Task<absl::Status> UtilityVm::PersistDisks() {
 
 absl::StatusOr<uint32_t> UtilityVm::FreeLun() const {
   const auto& scsi = document_.virtual_machine.devices.scsi;
-  const auto controller = scsi.find(kController);
+  const auto controller = scsi.find(kDiskController);
   if (controller == scsi.end()) return 0;
   const auto& attachments = controller->second.attachments;
   for (uint32_t lun = 0; lun < kMaxLuns; ++lun) {
@@ -53,11 +42,11 @@ Task<absl::StatusOr<DiskSlot>> UtilityVm::AttachDisk(schema::Attachment disk) {
   CO_RETURN_IF_ERROR(CheckDisksMayChange("given a disk"));
   DiskSlot slot;
   CO_ASSIGN_OR_RETURN(slot.lun, FreeLun());
-  auto& attachments = document_.virtual_machine.devices.scsi[kController].attachments;
+  auto& attachments = document_.virtual_machine.devices.scsi[kDiskController].attachments;
   const std::string lun = absl::StrCat(slot.lun);
   std::shared_ptr<ComputeSystem> system = system_;
   schema::ModifySettingRequest request;
-  request.resource_path = ResourcePath(lun);
+  request.resource_path = DiskResource(lun);
   request.request_type = "Add";
   request.settings_json = schema::ToJson(disk);
   // Known before it is there: a daemon that finds the VM again must know of every disk.
@@ -65,7 +54,7 @@ Task<absl::StatusOr<DiskSlot>> UtilityVm::AttachDisk(schema::Attachment disk) {
   absl::Status added = co_await PersistDisks();
   if (added.ok()) added = co_await system->Modify(request);
   if (added.ok()) co_return slot;
-  document_.virtual_machine.devices.scsi[kController].attachments.erase(lun);
+  document_.virtual_machine.devices.scsi[kDiskController].attachments.erase(lun);
   if (system_ != nullptr) (void)co_await PersistDisks();
   co_return added;
 }
@@ -75,8 +64,8 @@ Task<absl::Status> UtilityVm::DetachDisk(DiskSlot slot) {
   AsyncMutex::Guard lock = co_await operation_.Lock();
   CO_RETURN_IF_ERROR(CheckDisksMayChange("relieved of a disk"));
   const std::string lun = absl::StrCat(slot.lun);
-  auto& attachments = document_.virtual_machine.devices.scsi[kController].attachments;
-  if (absl::StrCat(slot.controller) != kController || !attachments.contains(lun)) {
+  auto& attachments = document_.virtual_machine.devices.scsi[kDiskController].attachments;
+  if (absl::StrCat(slot.controller) != kDiskController || !attachments.contains(lun)) {
     co_return absl::NotFoundError(
         absl::StrCat("VM ", row_.name, " has no disk at Scsi/", slot.controller, "/", slot.lun));
   }
@@ -86,13 +75,13 @@ Task<absl::Status> UtilityVm::DetachDisk(DiskSlot slot) {
   }
   std::shared_ptr<ComputeSystem> system = system_;
   schema::ModifySettingRequest request;
-  request.resource_path = ResourcePath(lun);
+  request.resource_path = DiskResource(lun);
   request.request_type = "Remove";
   const absl::Status removed = co_await system->Modify(request);
   // One that the machine does not have was on its way when a daemon died.
   if (!removed.ok() && !absl::IsNotFound(removed)) co_return removed;
   if (system_ == nullptr) co_return absl::OkStatus();
-  document_.virtual_machine.devices.scsi[kController].attachments.erase(lun);
+  document_.virtual_machine.devices.scsi[kDiskController].attachments.erase(lun);
   co_return co_await PersistDisks();
 }
 
@@ -124,7 +113,7 @@ absl::Status UtilityVm::BindDisk(DiskSlot slot, const std::string& path) {
 
 void UtilityVm::DropAttachedDisks() {
   auto& scsi = document_.virtual_machine.devices.scsi;
-  const auto controller = scsi.find(kController);
+  const auto controller = scsi.find(kDiskController);
   if (controller == scsi.end()) return;
   std::erase_if(controller->second.attachments, [this](const auto& attachment) {
     return !OwnDiskAt(spec_, attachment.first).has_value();

@@ -13,12 +13,9 @@
 namespace ferry::vm {
 namespace {
 
-constexpr char kController[] = "0";
-
 schema::ModifySettingRequest RequestFor(const std::string& lun, const std::string& type) {
   schema::ModifySettingRequest request;
-  request.resource_path =
-      absl::StrCat("VirtualMachine/Devices/Scsi/", kController, "/Attachments/", lun);
+  request.resource_path = DiskResource(lun);
   request.request_type = type;
   return request;
 }
@@ -73,7 +70,7 @@ Task<absl::Status> UtilityVm::AttachOwnDisk(v1::DiskSpec disk) {
   CO_ASSIGN_OR_RETURN(spec, CompleteSpec(spec));
   const std::string lun = absl::StrCat(disk.lun());
   schema::ComputeSystem document = document_;
-  auto& attachments = document.virtual_machine.devices.scsi[kController].attachments;
+  auto& attachments = document.virtual_machine.devices.scsi[kDiskController].attachments;
   if (attachments.contains(lun)) {
     co_return absl::AlreadyExistsError(
         absl::StrCat("VM ", row_.name, " has another disk at LUN ", lun, "; leave lun out"));
@@ -113,8 +110,8 @@ Task<absl::Status> UtilityVm::DetachOwnDisk(std::string name) {
   spec.mutable_disks()->DeleteSubrange(index, 1);
   schema::ComputeSystem document = document_;
   auto& scsi = document.virtual_machine.devices.scsi;
-  scsi[kController].attachments.erase(lun);
-  if (scsi[kController].attachments.empty()) scsi.erase(kController);
+  scsi[kDiskController].attachments.erase(lun);
+  if (scsi[kDiskController].attachments.empty()) scsi.erase(kDiskController);
   co_return co_await WriteOwnDisks(std::move(spec), std::move(document));
 }
 
@@ -124,7 +121,7 @@ Task<absl::Status> UtilityVm::ResizeOwnDisk(std::string name, uint64_t bytes) {
   CO_RETURN_IF_ERROR(CheckOwnDisksMayChange("given a larger disk"));
   CO_ASSIGN_OR_RETURN(const int index, FindOwnDisk(name));
   const v1::DiskSpec disk = spec_.disks(index);
-  const DiskPlace place{kController, absl::StrCat(LunOf(spec_, index))};
+  const DiskPlace place{kDiskController, absl::StrCat(LunOf(spec_, index))};
   if (disk.read_only()) {
     co_return absl::FailedPreconditionError(
         absl::StrCat("disk ", name, " of VM ", row_.name, " is only read, and stays as it is"));

@@ -11,6 +11,7 @@
 #include "absl/strings/str_cat.h"
 #include "ferry/v1/checkpoint.pb.h"
 #include "ferry/v1/container.pb.h"
+#include "ferry/v1/disk.pb.h"
 #include "ferry/v1/guest.pb.h"
 #include "ferry/v1/host.pb.h"
 #include "ferry/v1/image.pb.h"
@@ -40,7 +41,7 @@ std::set<std::string> MethodsOfTheApi() {
         v1::Host::descriptor()->file(), v1::Image::descriptor()->file(),
         v1::Container::descriptor()->file(), v1::Session::descriptor()->file(),
         v1::Snapshot::descriptor()->file(), v1::Checkpoint::descriptor()->file(),
-        v1::Job::descriptor()->file()}) {
+        v1::Job::descriptor()->file(), v1::Disk::descriptor()->file()}) {
     for (int i = 0; i < file->service_count(); ++i) {
       const google::protobuf::ServiceDescriptor* service = file->service(i);
       for (int m = 0; m < service->method_count(); ++m) {
