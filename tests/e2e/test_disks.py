@@ -97,6 +97,22 @@ def test_others_stay_where_they_are(host):
     host.ctl.ok("disk", "detach", "vm", "two")
 
 
+def test_a_daemon_that_dies_leaves_what_its_vmm_has(host):
+    file = host.folder / "data.qcow2"
+    host.ctl.create("vm")
+    host.ctl.start("vm")
+    host.ctl.ok("disk", "create", file, "--size", "16M")
+    host.die_at("DISK.recorded", "disk", "attach", "vm", f"name=data,file={file}")
+    assert disks(host) == {}
+    host.die_at("DISK.plugged", "disk", "attach", "vm", f"name=data,file={file}")
+    assert sorted(disks(host)) == ["data"]
+    write(host, 0, "before")
+    host.die_at("DISK.unplugged", "disk", "detach", "vm", "data")
+    assert disks(host) == {}
+    host.ctl.ok("disk", "attach", "vm", f"name=data,file={file}")
+    assert read(host, 0) == "before"
+
+
 def test_what_is_no_disk_is_refused_and_leaves_the_vm_as_it_is(host):
     host.ctl.create("vm")
     host.ctl.start("vm")

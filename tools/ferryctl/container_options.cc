@@ -47,8 +47,8 @@ absl::Status Check(const RunOptions& options) {
   if (!options.ports.empty()) {
     return absl::InvalidArgumentError(
         "-p is not possible: a port of this host would stay here when the container moves, and its "
-        "connections with it. Give the container an address of its own, which moves with it: --nic "
-        "bridge=BRIDGE,address=ADDRESS/LENGTH");
+        "connections with it. Give its VM an address, which moves with it: --nic "
+        "bridge=BRIDGE,address=ADDRESS/LENGTH (of another VM: vm create --nic, and --network vm)");
   }
   if (options.read_only && (options.scratch_size || !options.scratch_folder.empty())) {
     return NotTogether("--read-only", "a scratch disk");

@@ -166,6 +166,7 @@ struct Daemon::Parts {
   std::unique_ptr<vm::FileReads> folder_reads;
   std::unique_ptr<vm::ToolRunner> disk_tools;
   std::unique_ptr<vm::OverlayFiles> overlays;
+  std::unique_ptr<vm::OverlayFiles> listed_disks;  // one that hangs holds up nobody else's
   vm::ContainerScratch scratch;
   std::unique_ptr<vm::VmInventory> inventory;
   std::unique_ptr<vm::ContainerInventory> containers;
@@ -265,6 +266,7 @@ Task<absl::Status> Daemon::Start() {
   // Who may write to VMs' disks merges them, too.
   parts_->disk_tools = std::make_unique<vm::ChildToolRunner>(executor_, parts_->qemu_user);
   parts_->overlays = std::make_unique<vm::QemuImgOverlays>(executor_, *parts_->disk_tools);
+  parts_->listed_disks = std::make_unique<vm::QemuImgOverlays>(executor_, *parts_->disk_tools);
   const vm::SandboxDeps sandbox{executor_,
                                 *parts_->backend,
                                 *parts_->store,
@@ -496,7 +498,7 @@ void Daemon::MakeSaves() {
   options.jobs = parts_->jobs.get();
   if (const auto& user = parts_->qemu_user) options.vmm_owner = {user->uid, user->gid};
   parts_->disks =
-      std::make_unique<vm::Disks>(*parts_->inventory, *parts_->overlays, options.vmm_owner);
+      std::make_unique<vm::Disks>(*parts_->inventory, *parts_->listed_disks, options.vmm_owner);
   parts_->saves = std::make_unique<vm::SavedStates>(*parts_->inventory, parts_->containers.get(),
                                                     *parts_->digests, std::move(options));
   parts_->snapshots = std::make_unique<vm::Snapshots>(*parts_->inventory, parts_->containers.get(),

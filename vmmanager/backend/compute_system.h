@@ -5,6 +5,7 @@
 #include <functional>
 #include <memory>
 #include <optional>
+#include <set>
 #include <string>
 #include <vector>
 
@@ -149,6 +150,8 @@ class ComputeSystem {
   // Which file each writable disk is written to now. Ends what a former call left on its way, so
   // that it stays true.
   virtual Task<absl::StatusOr<DiskFiles>> ListDiskFiles() = 0;
+  // Where it has one now.
+  virtual Task<absl::StatusOr<std::set<DiskPlace>>> ListDisks() = 0;
   // Makes a disk that can be written to larger; its guest is told.
   virtual Task<absl::Status> ResizeDisk(DiskPlace disk, uint64_t bytes) = 0;
   // Those that it has stood still for since it was resumed last.

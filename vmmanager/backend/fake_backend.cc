@@ -105,6 +105,19 @@ Task<absl::StatusOr<std::vector<DiskTrouble>>> FakeComputeSystem::ListDiskTroubl
   co_return machine_->troubles;
 }
 
+Task<absl::StatusOr<std::set<DiskPlace>>> FakeComputeSystem::ListDisks() {
+  CO_RETURN_IF_ERROR(co_await script_->Pass("ListDisks"));
+  std::set<DiskPlace> places;
+  for (const auto& [controller, scsi] : machine_->document.virtual_machine.devices.scsi) {
+    for (const auto& [lun, disk] : scsi.attachments) places.insert({controller, lun});
+  }
+  for (const auto& [path, disk] : machine_->disks) {
+    const auto at = path.rfind('/');
+    places.insert({"0", path.substr(at + 1)});
+  }
+  co_return places;
+}
+
 Task<absl::Status> FakeComputeSystem::ResizeDisk(DiskPlace disk, uint64_t bytes) {
   CO_RETURN_IF_ERROR(co_await script_->Pass("ResizeDisk"));
   const schema::Attachment* found = DiskAt(disk);
@@ -164,6 +177,9 @@ Task<absl::Status> FakeComputeSystem::Modify(const schema::ModifySettingRequest&
   auto& disks = machine_->disks;
   if (wanted.request_type == "Remove") {
     if (disks.erase(wanted.resource_path) != 0) co_return absl::OkStatus();
+    const std::string lun = wanted.resource_path.substr(wanted.resource_path.rfind('/') + 1);
+    auto& scsi = machine_->document.virtual_machine.devices.scsi["0"];
+    if (scsi.attachments.erase(lun) != 0) co_return absl::OkStatus();
     co_return absl::NotFoundError(StrCat("there is no disk at ", wanted.resource_path));
   }
   if (disks.contains(wanted.resource_path)) {

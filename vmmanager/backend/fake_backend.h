@@ -104,6 +104,7 @@ class FakeComputeSystem final : public ComputeSystem {
                                   MergeProgress progress) override;
   Task<absl::Status> MergeLowerOverlay(LowerOverlay lower, MergeProgress progress) override;
   Task<absl::StatusOr<DiskFiles>> ListDiskFiles() override;
+  Task<absl::StatusOr<std::set<DiskPlace>>> ListDisks() override;
   Task<absl::Status> ResizeDisk(DiskPlace disk, uint64_t bytes) override;
   Task<absl::StatusOr<std::vector<DiskTrouble>>> ListDiskTroubles() override;
   Task<absl::Status> SaveSnapshot(SnapshotOptions options) override;

@@ -33,22 +33,32 @@ absl::Status CheckFile(const std::string& file) {
       absl::StrCat("file is \"", absl::CHexEscape(file), "\"; give a file's absolute path"));
 }
 
+v1::Disk OwnDisk(const UtilityVm& vm, int index) {
+  const v1::DiskSpec& its = vm.spec().disks(index);
+  v1::Disk disk;
+  disk.set_vm(vm.name());
+  disk.set_name(its.name());
+  disk.set_file(its.file());
+  disk.set_format(its.format());
+  disk.set_read_only(its.read_only());
+  disk.set_lun(LunOf(vm.spec(), index));
+  return disk;
+}
+
 // Those that are listed: of containers only what they write to.
 std::vector<v1::Disk> DisksOf(const UtilityVm& vm) {
   std::vector<v1::Disk> disks;
+  for (int i = 0; i < vm.spec().disks_size(); ++i) disks.push_back(OwnDisk(vm, i));
   for (const auto& [name, its] : DisksByName(vm.document())) {
-    const bool own = OwnDiskAt(vm.spec(), its.place.lun).has_value();
-    if (!own && its.disk.read_only) continue;
+    if (OwnDiskAt(vm.spec(), its.place.lun).has_value() || its.disk.read_only) continue;
     v1::Disk& disk = disks.emplace_back();
     disk.set_vm(vm.name());
     disk.set_name(name);
-    if (!own) disk.set_container_id(name);
+    disk.set_container_id(name);
     disk.set_file(its.disk.path);
     disk.set_format(its.disk.format);
-    disk.set_read_only(its.disk.read_only);
-    uint32_t number = 0;
-    if (absl::SimpleAtoi(its.place.controller, &number)) disk.set_controller(number);
-    if (absl::SimpleAtoi(its.place.lun, &number)) disk.set_lun(number);
+    uint32_t lun = 0;
+    if (absl::SimpleAtoi(its.place.lun, &lun)) disk.set_lun(lun);
   }
   return disks;
 }
@@ -66,12 +76,12 @@ Task<v1::Disk> Disks::Examine(v1::Disk disk) {
   co_return disk;
 }
 
-Task<absl::StatusOr<v1::Disk>> Disks::Find(std::string vm, std::string name) {
-  CO_ASSIGN_OR_RETURN(const std::shared_ptr<UtilityVm> found, inventory_.Find(vm));
-  for (v1::Disk& disk : DisksOf(*found)) {
-    if (disk.name() == name) co_return co_await Examine(std::move(disk));
-  }
-  co_return absl::NotFoundError(absl::StrCat("VM ", vm, " has no disk named ", name));
+// It has just been there, wherever its VM is by now.
+Task<absl::StatusOr<v1::Disk>> Disks::Answer(std::shared_ptr<UtilityVm> vm, std::string name) {
+  const auto index = OwnDiskNamed(vm->spec(), name);
+  if (!index) co_return absl::NotFoundError(absl::StrCat("disk ", name, " is gone again"));
+  v1::Disk disk = OwnDisk(*vm, *index);
+  co_return co_await Examine(std::move(disk));
 }
 
 Task<absl::StatusOr<v1::Disk>> Disks::Create(v1::CreateDiskRequest request) {
@@ -115,7 +125,7 @@ Task<absl::StatusOr<v1::Disk>> Disks::Attach(v1::AttachDiskRequest request) {
   const absl::StatusOr<DiskImage> image = co_await files_.Examine(disk.file(), format);
   CO_RETURN_IF_ERROR(image.status());
   CO_RETURN_IF_ERROR(co_await vm->AttachOwnDisk(disk));
-  co_return co_await Find(vm->name(), request.disk().name());
+  co_return co_await Answer(vm, disk.name());
 }
 
 Task<absl::Status> Disks::Detach(v1::DetachDiskRequest request) {
@@ -127,7 +137,7 @@ Task<absl::StatusOr<v1::Disk>> Disks::Resize(v1::ResizeDiskRequest request) {
   CO_RETURN_IF_ERROR(CheckBytes(request.bytes()));
   CO_ASSIGN_OR_RETURN(const std::shared_ptr<UtilityVm> vm, inventory_.Find(request.vm()));
   CO_RETURN_IF_ERROR(co_await vm->ResizeOwnDisk(request.disk(), request.bytes()));
-  co_return co_await Find(vm->name(), request.disk());
+  co_return co_await Answer(vm, request.disk());
 }
 
 }  // namespace ferry::vm

@@ -1,5 +1,6 @@
 #pragma once
 
+#include <memory>
 #include <optional>
 #include <string>
 #include <utility>
@@ -30,7 +31,7 @@ class Disks {
 
  private:
   Task<v1::Disk> Examine(v1::Disk disk);
-  Task<absl::StatusOr<v1::Disk>> Find(std::string vm, std::string name);
+  Task<absl::StatusOr<v1::Disk>> Answer(std::shared_ptr<UtilityVm> vm, std::string name);
 
   VmInventory& inventory_;
   OverlayFiles& files_;

@@ -211,6 +211,14 @@ Task<absl::StatusOr<DiskFiles>> QemuComputeSystem::ListDiskFiles() {
   co_return co_await ListQemuDiskFiles(parts->machine);
 }
 
+Task<absl::StatusOr<std::set<DiskPlace>>> QemuComputeSystem::ListDisks() {
+  std::shared_ptr<Parts> parts = parts_;
+  CO_ASSIGN_OR_RETURN(const auto nodes, co_await DiskNodesOf(parts->machine));
+  std::set<DiskPlace> places;
+  for (const auto& [place, node] : nodes) places.insert(place);
+  co_return places;
+}
+
 Task<absl::Status> QemuComputeSystem::ResizeDisk(DiskPlace disk, uint64_t bytes) {
   std::shared_ptr<Parts> parts = parts_;
   const AsyncMutex::Guard lock = co_await parts->jobs.Lock();

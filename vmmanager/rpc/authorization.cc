@@ -135,7 +135,7 @@ const std::vector<Rule>& Rules() {
       {"/ferry.v1.SnapshotService/DeleteSnapshot", kOperators, kChange},
       {"/ferry.v1.SnapshotService/ListSnapshots", kLookers, kRead},
 
-      {"/ferry.v1.DiskService/CreateDisk", kOperators, kChange},
+      {"/ferry.v1.DiskService/CreateDisk", kAdmins, kChange},
       {"/ferry.v1.DiskService/ListDisks", kLookers, kRead},
       {"/ferry.v1.DiskService/AttachDisk", kOperators, kChange},
       {"/ferry.v1.DiskService/DetachDisk", kOperators, kChange},

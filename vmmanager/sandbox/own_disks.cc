@@ -1,11 +1,23 @@
 #include "vmmanager/sandbox/own_disks.h"
 
 #include <set>
+#include <utility>
 
 #include "absl/strings/numbers.h"
 #include "absl/strings/str_cat.h"
 
 namespace ferry::vm {
+namespace {
+
+// What goes without saying is left out, for hosts that do not know of it.
+void ShortenLuns(v1::VmSpec* spec) {
+  for (int i = 0; i < spec->disks_size(); ++i) {
+    v1::DiskSpec* disk = spec->mutable_disks(i);
+    if (disk->has_lun() && disk->lun() == static_cast<uint32_t>(i)) disk->clear_lun();
+  }
+}
+
+}  // namespace
 
 std::string DiskResource(const std::string& lun) {
   return absl::StrCat("VirtualMachine/Devices/Scsi/", kDiskController, "/Attachments/", lun);
@@ -48,8 +60,30 @@ absl::Status CheckLuns(const v1::VmSpec& spec) {
   return absl::OkStatus();
 }
 
-void FixLuns(v1::VmSpec* spec) {
+void AddOwnDisk(v1::VmSpec* spec, v1::DiskSpec disk) {
+  *spec->add_disks() = std::move(disk);
+  ShortenLuns(spec);
+}
+
+void RemoveOwnDisk(v1::VmSpec* spec, int index) {
   for (int i = 0; i < spec->disks_size(); ++i) spec->mutable_disks(i)->set_lun(LunOf(*spec, i));
+  spec->mutable_disks()->DeleteSubrange(index, 1);
+  ShortenLuns(spec);
+}
+
+bool HasOwnDisks(const schema::ComputeSystem& document, const v1::VmSpec& spec) {
+  if (spec.disks().empty()) return true;
+  const auto& scsi = document.virtual_machine.devices.scsi;
+  const auto controller = scsi.find(kDiskController);
+  if (controller == scsi.end()) return false;
+  for (int i = 0; i < spec.disks_size(); ++i) {
+    const auto found = controller->second.attachments.find(absl::StrCat(LunOf(spec, i)));
+    const bool is_it = found != controller->second.attachments.end() &&
+                       found->second.name == spec.disks(i).name() &&
+                       found->second.read_only == spec.disks(i).read_only();
+    if (!is_it) return false;
+  }
+  return true;
 }
 
 schema::Attachment AttachmentFor(const v1::DiskSpec& disk) {

@@ -27,8 +27,11 @@ std::optional<int> OwnDiskNamed(const v1::VmSpec& spec, const std::string& name)
 
 // INVALID_ARGUMENT if two would be at one place, or one where there is none.
 absl::Status CheckLuns(const v1::VmSpec& spec);
-// Says of each where it is, so that it stays there when others come and go.
-void FixLuns(v1::VmSpec* spec);
+// Changes which there are; the others stay where they are.
+void AddOwnDisk(v1::VmSpec* spec, v1::DiskSpec disk);
+void RemoveOwnDisk(v1::VmSpec* spec, int index);
+// Whether all of them are in that machine, where they belong.
+bool HasOwnDisks(const schema::ComputeSystem& document, const v1::VmSpec& spec);
 
 // As it is in the machine's document.
 schema::Attachment AttachmentFor(const v1::DiskSpec& disk);

@@ -347,8 +347,12 @@ class UtilityVm : public std::enable_shared_from_this<UtilityVm> {
   absl::Status CheckOwnDisksMayChange(const std::string& operation) const;
   // Its number in the specification.
   absl::StatusOr<int> FindOwnDisk(const std::string& name) const;
-  // Changes both; if that cannot be written down nothing has changed.
-  Task<absl::Status> WriteOwnDisks(v1::VmSpec spec, schema::ComputeSystem document);
+  Task<absl::Status> WriteOwnDisks();
+  void DropOwnDisk(const std::string& name, const std::string& lun);
+  absl::Status CheckFileIsNew(const std::string& file) const;
+  absl::Status MayHaveCome(const std::string& disk, const absl::Status& silence) const;
+  // Of those that a former daemon was attaching or detaching its machine decides.
+  Task<void> SettleOwnDisks();
   absl::StatusOr<uint32_t> FreeLun() const;
   Task<absl::Status> PersistDisks();
   // What is not in its specification is gone with the system that it was put into.

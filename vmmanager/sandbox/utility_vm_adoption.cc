@@ -96,6 +96,7 @@ Task<absl::Status> UtilityVm::TakeOver(const AdoptionClaim& claim) {
   // It lives, so what was saved of it must never be restored again.
   ForgetSaved();
   co_await DropHalfSnapshots();
+  co_await SettleOwnDisks();
   const absl::Status believed = co_await BelieveVmmsDisks();
   if (!believed.ok()) spdlog::error("vm {}: {}", row_.name, believed.ToString());
   // A VMM that is still told of a migration has to know that its user wants the guest paused.

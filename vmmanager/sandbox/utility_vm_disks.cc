@@ -28,7 +28,8 @@ absl::StatusOr<uint32_t> UtilityVm::FreeLun() const {
   if (controller == scsi.end()) return 0;
   const auto& attachments = controller->second.attachments;
   for (uint32_t lun = 0; lun < kMaxLuns; ++lun) {
-    if (!attachments.contains(absl::StrCat(lun))) return lun;
+    const std::string text = absl::StrCat(lun);
+    if (!attachments.contains(text) && !OwnDiskAt(spec_, text)) return lun;
   }
   return rpc::ErrorWithReason(
       absl::StatusCode::kResourceExhausted,

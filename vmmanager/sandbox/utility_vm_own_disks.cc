@@ -2,12 +2,14 @@
 #include <spdlog/spdlog.h>
 
 #include <utility>
+#include <vector>
 
 #include "absl/strings/str_cat.h"
 #include "bridge/runtime/status_macros.h"
 #include "vmmanager/rpc/error_info.h"
 #include "vmmanager/sandbox/machine_document.h"
 #include "vmmanager/sandbox/own_disks.h"
+#include "vmmanager/sandbox/snapshot_plan.h"
 #include "vmmanager/sandbox/utility_vm.h"
 
 namespace ferry::vm {
@@ -43,54 +45,78 @@ absl::StatusOr<int> UtilityVm::FindOwnDisk(const std::string& name) const {
       "no_such_disk", absl::StrCat("See which it has: ferryctl disk list ", row_.name));
 }
 
-Task<absl::Status> UtilityVm::WriteOwnDisks(v1::VmSpec spec, schema::ComputeSystem document) {
-  const v1::VmSpec spec_before = std::exchange(spec_, std::move(spec));
-  const schema::ComputeSystem before = std::exchange(document_, std::move(document));
-  absl::Status written = WriteSpec(spec_, &row_.spec_json);
-  if (written.ok()) written = co_await PersistDisks();
-  if (written.ok()) co_return written;
-  spec_ = spec_before;
-  document_ = before;
-  (void)WriteSpec(spec_, &row_.spec_json);
-  row_.document_json = schema::ToJson(document_);
-  co_return written;
+Task<absl::Status> UtilityVm::WriteOwnDisks() {
+  CO_RETURN_IF_ERROR(WriteSpec(spec_, &row_.spec_json));
+  co_return co_await PersistDisks();
+}
+
+void UtilityVm::DropOwnDisk(const std::string& name, const std::string& lun) {
+  if (const auto index = OwnDiskNamed(spec_, name)) RemoveOwnDisk(&spec_, *index);
+  auto& scsi = document_.virtual_machine.devices.scsi;
+  const auto controller = scsi.find(kDiskController);
+  if (controller == scsi.end()) return;
+  controller->second.attachments.erase(lun);
+  if (controller->second.attachments.empty()) scsi.erase(controller);
+}
+
+absl::Status UtilityVm::CheckFileIsNew(const std::string& file) const {
+  for (const auto& [name, its] : DisksByName(document_)) {
+    if (its.disk.path != file) continue;
+    return absl::FailedPreconditionError(
+        absl::StrCat("VM ", row_.name, " has ", file, " already, as disk ", name));
+  }
+  return absl::OkStatus();
 }
 
 Task<absl::Status> UtilityVm::AttachOwnDisk(v1::DiskSpec disk) {
   auto self = shared_from_this();
   const AsyncMutex::Guard lock = co_await operation_.Lock();
   CO_RETURN_IF_ERROR(CheckOwnDisksMayChange("given a disk"));
+  CO_RETURN_IF_ERROR(CheckFileIsNew(disk.file()));
   if (!disk.has_lun()) {
     CO_ASSIGN_OR_RETURN(const uint32_t free, FreeLun());
     disk.set_lun(free);
   }
-  v1::VmSpec spec = spec_;
-  FixLuns(&spec);
-  *spec.add_disks() = disk;
-  CO_ASSIGN_OR_RETURN(spec, CompleteSpec(spec));
+  v1::VmSpec wanted = spec_;
+  *wanted.add_disks() = disk;
+  CO_ASSIGN_OR_RETURN(wanted, CompleteSpec(wanted));
+  disk = wanted.disks(wanted.disks_size() - 1);
   const std::string lun = absl::StrCat(disk.lun());
-  schema::ComputeSystem document = document_;
-  auto& attachments = document.virtual_machine.devices.scsi[kDiskController].attachments;
+  auto& attachments = document_.virtual_machine.devices.scsi[kDiskController].attachments;
   if (attachments.contains(lun)) {
     co_return absl::AlreadyExistsError(
         absl::StrCat("VM ", row_.name, " has another disk at LUN ", lun, "; leave lun out"));
   }
-  const schema::Attachment attachment = AttachmentFor(spec.disks(spec.disks_size() - 1));
-  attachments[lun] = attachment;
-  const v1::VmSpec spec_before = spec_;
-  const schema::ComputeSystem before = document_;
+  attachments[lun] = AttachmentFor(disk);
+  AddOwnDisk(&spec_, disk);
   // Known before it is there: a daemon that finds the VM again must know of every disk.
-  CO_RETURN_IF_ERROR(co_await WriteOwnDisks(std::move(spec), std::move(document)));
+  absl::Status added = co_await WriteOwnDisks();
+  Reached("DISK.recorded");
   std::shared_ptr<ComputeSystem> system = system_;
-  if (system == nullptr) co_return absl::OkStatus();
-  schema::ModifySettingRequest request = RequestFor(lun, "Add");
-  request.settings_json = schema::ToJson(attachment);
-  const absl::Status added = co_await system->Modify(request);
-  // A VM that has ended meanwhile has it at its next boot.
-  if (added.ok() || system_ == nullptr) co_return absl::OkStatus();
-  const absl::Status undone = co_await WriteOwnDisks(spec_before, before);
+  if (added.ok() && system != nullptr) {
+    schema::ModifySettingRequest request = RequestFor(lun, "Add");
+    request.settings_json = schema::ToJson(AttachmentFor(disk));
+    added = co_await system->Modify(request);
+    Reached("DISK.plugged");
+    if (GotNoAnswer(added) && system_ != nullptr) co_return MayHaveCome(disk.name(), added);
+    // A VM that has ended meanwhile has it at its next boot.
+    if (system_ == nullptr) added = absl::OkStatus();
+  }
+  if (added.ok()) co_return added;
+  DropOwnDisk(disk.name(), lun);
+  const absl::Status undone = co_await WriteOwnDisks();
   if (!undone.ok()) spdlog::error("vm {}: {}", row_.name, undone.ToString());
   co_return added;
+}
+
+absl::Status UtilityVm::MayHaveCome(const std::string& disk, const absl::Status& silence) const {
+  return rpc::ErrorWithReason(
+      silence.code(),
+      absl::StrCat("the VMM of VM ", row_.name, " does not say whether it has disk ", disk,
+                   " now: ", silence.message()),
+      "disk_in_doubt",
+      absl::StrCat("Once it answers, detach it and try again: ferryctl disk detach ", row_.name,
+                   " ", disk));
 }
 
 Task<absl::Status> UtilityVm::DetachOwnDisk(std::string name) {
@@ -102,17 +128,42 @@ Task<absl::Status> UtilityVm::DetachOwnDisk(std::string name) {
   if (std::shared_ptr<ComputeSystem> system = system_) {
     const schema::ModifySettingRequest request = RequestFor(lun, "Remove");
     const absl::Status removed = co_await system->Modify(request);
-    // One that the machine does not have was on its way when a daemon died.
+    Reached("DISK.unplugged");
     if (!removed.ok() && !absl::IsNotFound(removed) && system_ != nullptr) co_return removed;
   }
-  v1::VmSpec spec = spec_;
-  FixLuns(&spec);
-  spec.mutable_disks()->DeleteSubrange(index, 1);
-  schema::ComputeSystem document = document_;
-  auto& scsi = document.virtual_machine.devices.scsi;
-  scsi[kDiskController].attachments.erase(lun);
-  if (scsi[kDiskController].attachments.empty()) scsi.erase(kDiskController);
-  co_return co_await WriteOwnDisks(std::move(spec), std::move(document));
+  DropOwnDisk(name, lun);
+  const absl::Status written = co_await WriteOwnDisks();
+  if (written.ok()) co_return written;
+  // Whatever is written down of the VM next says it, too.
+  PersistSoon();
+  co_return absl::Status(written.code(),
+                         absl::StrCat("disk ", name, " is detached, and that is not written down ",
+                                      "yet: ", written.message()));
+}
+
+Task<void> UtilityVm::SettleOwnDisks() {
+  std::shared_ptr<ComputeSystem> system = system_;
+  if (system == nullptr || spec_.disks().empty()) co_return;
+  const auto present = co_await system->ListDisks();
+  if (!present.ok()) spdlog::warn("vm {}: {}", row_.name, present.status().ToString());
+  if (!present.ok() || system_ != system) co_return;
+  std::vector<std::pair<std::string, std::string>> gone;
+  for (int i = 0; i < spec_.disks_size(); ++i) {
+    const std::string lun = absl::StrCat(LunOf(spec_, i));
+    if (!present->contains({kDiskController, lun})) gone.emplace_back(spec_.disks(i).name(), lun);
+  }
+  for (const auto& [name, lun] : gone) {
+    spdlog::warn("vm {}: disk {} was on its way when ferryd ended, and is not attached", row_.name,
+                 name);
+    // What is left of it there must go, too.
+    const schema::ModifySettingRequest request = RequestFor(lun, "Remove");
+    const absl::Status removed = co_await system->Modify(request);
+    if (!removed.ok()) spdlog::warn("vm {}: {}", row_.name, removed.ToString());
+    DropOwnDisk(name, lun);
+  }
+  if (gone.empty()) co_return;
+  const absl::Status written = co_await WriteOwnDisks();
+  if (!written.ok()) spdlog::error("vm {}: {}", row_.name, written.ToString());
 }
 
 Task<absl::Status> UtilityVm::ResizeOwnDisk(std::string name, uint64_t bytes) {
@@ -126,6 +177,7 @@ Task<absl::Status> UtilityVm::ResizeOwnDisk(std::string name, uint64_t bytes) {
     co_return absl::FailedPreconditionError(
         absl::StrCat("disk ", name, " of VM ", row_.name, " is only read, and stays as it is"));
   }
+  if (deps_.overlays == nullptr) co_return absl::UnimplementedError("there is no qemu-img here");
   CO_ASSIGN_OR_RETURN(const DiskImage now,
                       co_await deps_.overlays->Examine(disk.file(), disk.format()));
   if (now.bytes == bytes) co_return absl::OkStatus();

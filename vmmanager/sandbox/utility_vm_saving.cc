@@ -9,6 +9,7 @@
 #include "vmmanager/rpc/error_info.h"
 #include "vmmanager/sandbox/disk_lock.h"
 #include "vmmanager/sandbox/machine_document.h"
+#include "vmmanager/sandbox/own_disks.h"
 #include "vmmanager/sandbox/utility_vm.h"
 #include "vmmanager/sandbox/wrong_state.h"
 
@@ -219,6 +220,10 @@ absl::Status UtilityVm::CheckRestorable(const SavedMachine& machine) const {
   if (adapters(machine.document) != adapters(document_)) {
     return absl::FailedPreconditionError(absl::StrCat(
         "what was saved has other network cards than VM ", row_.name, " has on this host"));
+  }
+  if (!HasOwnDisks(machine.document, spec_)) {
+    return absl::FailedPreconditionError(
+        absl::StrCat("what was saved has other disks, or has them elsewhere, than VM ", row_.name));
   }
   if (machine.record.has_value()) return absl::OkStatus();
   if (is_saved() && !saved_is_unreadable_ && saved_->sha256() == machine.sha256) {

@@ -143,6 +143,16 @@ absl::Status IsThere(const std::string& file) {
   return absl::ErrnoToStatus(errno, absl::StrCat("cannot look at ", file));
 }
 
+// Others may do something when they are merely opened.
+absl::Status CheckIsDisk(const std::string& file) {
+  struct stat found {};
+  if (::stat(file.c_str(), &found) != 0) {
+    return absl::ErrnoToStatus(errno, absl::StrCat("cannot look at ", file));
+  }
+  if (S_ISREG(found.st_mode) || S_ISBLK(found.st_mode)) return absl::OkStatus();
+  return absl::FailedPreconditionError(absl::StrCat(file, " is neither a file nor a block device"));
+}
+
 // Only what was reserved is written to.
 absl::StatusOr<std::shared_ptr<UniqueFd>> OpenReserved(const std::string& file, uint64_t inode) {
   auto opened = std::make_shared<UniqueFd>(
@@ -383,7 +393,8 @@ Task<absl::Status> QemuImgOverlays::Copy(DiskCopy copy) {
 }
 
 Task<absl::StatusOr<DiskImage>> QemuImgOverlays::Examine(std::string file, std::string format) {
-  CO_RETURN_IF_ERROR(co_await CheckIsThere(file));
+  FileWork look = [file] { return CheckIsDisk(file); };
+  CO_RETURN_IF_ERROR(co_await files_.Run(kOverlayLimit, "looking at a disk", std::move(look)));
   // A VMM may have it.
   ToolCommand info = CommandOf({"info", "-U", "--output=json", "-f", format, "--", file});
   info.deadline = kOverlayLimit;

@@ -62,13 +62,30 @@ TEST_F(DisksTest, AreListedWithWhatContainersWriteTo) {
   Boot("other");
   const auto all = Await(disks_.List(v1::ListDisksRequest()));
   ASSERT_EQ(all->disks_size(), 2);
-  EXPECT_EQ(all->disks(0).name(), "0123");
-  EXPECT_EQ(all->disks(0).container_id(), "0123");
-  EXPECT_EQ(all->disks(1).name(), "data");
-  EXPECT_EQ(all->disks(1).container_id(), "");
+  EXPECT_EQ(all->disks(0).name(), "data");
+  EXPECT_EQ(all->disks(0).container_id(), "");
+  EXPECT_EQ(all->disks(1).name(), "0123");
+  EXPECT_EQ(all->disks(1).container_id(), "0123");
   v1::ListDisksRequest none;
   none.set_vm("none");
   EXPECT_TRUE(absl::IsNotFound(Await(disks_.List(none)).status()));
+}
+
+TEST_F(DisksTest, AVmsOwnAreNamedAsTheyAre) {
+  Boot();
+  ASSERT_TRUE(Create(FileOf("data.qcow2")).ok());
+  std::ofstream(FileOf("data.qcow2")) << "disk";
+  v1::AttachDiskRequest request;
+  request.set_vm("web");
+  request.mutable_disk()->set_name("scratch-data");
+  request.mutable_disk()->set_file(FileOf("data.qcow2"));
+  const auto attached = Await(disks_.Attach(request));
+  ASSERT_TRUE(attached.ok()) << attached.status();
+  EXPECT_EQ(attached->name(), "scratch-data");
+  v1::DetachDiskRequest detach;
+  detach.set_vm("web");
+  detach.set_disk("scratch-data");
+  EXPECT_TRUE(Await(disks_.Detach(detach)).ok());
 }
 
 TEST_F(DisksTest, OneThatCannotBeLookedAtSaysWhy) {

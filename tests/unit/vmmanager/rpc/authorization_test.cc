@@ -117,6 +117,7 @@ TEST(AuthorizationTest, RolesPermitWhatTheyAreFor) {
            Case{"/ferry.v1.SnapshotService/ListSnapshots", true, true, true, false},
            Case{"/ferry.v1.DiskService/ListDisks", true, true, true, false},
            Case{"/ferry.v1.DiskService/AttachDisk", false, true, true, false},
+           Case{"/ferry.v1.DiskService/CreateDisk", false, false, true, false},
            Case{"/ferry.v1.CheckpointService/CreateCheckpoint", false, true, true, false},
            Case{"/ferry.v1.CheckpointService/RevertToCheckpoint", false, true, true, false},
            Case{"/ferry.v1.CheckpointService/DeleteCheckpoint", false, true, true, false},

@@ -31,9 +31,32 @@ TEST(OwnDisksTest, AreOneBehindTheOtherUnlessTheySayWhere) {
 
 TEST(OwnDisksTest, StayWhereTheyAreWhenOthersGo) {
   v1::VmSpec spec = SpecWith({{"root", -1}, {"data", -1}});
-  FixLuns(&spec);
-  spec.mutable_disks()->DeleteSubrange(0, 1);
+  RemoveOwnDisk(&spec, 0);
   EXPECT_EQ(LunOf(spec, 0), 1u);
+  v1::DiskSpec more;
+  more.set_name("more");
+  more.set_lun(0);
+  AddOwnDisk(&spec, more);
+  EXPECT_EQ(LunOf(spec, 0), 1u);
+  EXPECT_EQ(LunOf(spec, 1), 0u);
+  RemoveOwnDisk(&spec, 0);
+  EXPECT_EQ(LunOf(spec, 0), 0u);
+  EXPECT_FALSE(spec.disks(0).has_lun());
+}
+
+TEST(OwnDisksTest, AreInTheMachineWhereTheyBelong) {
+  const v1::VmSpec spec = SpecWith({{"root", -1}, {"data", 7}});
+  schema::ComputeSystem document;
+  EXPECT_FALSE(HasOwnDisks(document, spec));
+  auto& attachments = document.virtual_machine.devices.scsi[kDiskController].attachments;
+  attachments["0"].name = "root";
+  attachments["1"].name = "data";
+  EXPECT_FALSE(HasOwnDisks(document, spec));
+  attachments["7"].name = "data";
+  EXPECT_TRUE(HasOwnDisks(document, spec));
+  attachments["7"].read_only = true;
+  EXPECT_FALSE(HasOwnDisks(document, spec));
+  EXPECT_TRUE(HasOwnDisks(schema::ComputeSystem(), v1::VmSpec()));
 }
 
 TEST(OwnDisksTest, NoTwoAreAtOnePlace) {

@@ -3,6 +3,7 @@
 
 #include "tests/unit/vmmanager/sandbox/sandbox_fixture.h"
 #include "vmmanager/rpc/error_info.h"
+#include "vmmanager/sandbox/own_disks.h"
 #include "vmmanager/sandbox/snapshot_plan.h"
 
 namespace ferry::vm {
@@ -95,8 +96,62 @@ TEST_F(VmOwnDisksTest, WhatItsMachineDoesNotTakeItDoesNotHave) {
   EXPECT_TRUE(host_.System(*vm_)->disks().empty());
 }
 
+// It is the machine that has it, or not.
+TEST_F(VmOwnDisksTest, OneThatWasOnItsWayWhenTheDaemonDiedIsNotAttached) {
+  ASSERT_TRUE(Attach("data").ok());
+  ASSERT_THAT(Row(vm_->id()).spec_json, HasSubstr("data"));
+  schema::ModifySettingRequest request;
+  request.resource_path = DiskResource("1");
+  request.request_type = "Remove";
+  ASSERT_TRUE(Await(host_.System(*vm_)->Modify(request)).ok());
+  Restart();
+  EXPECT_THAT(Names(), ElementsAre("root@0"));
+  EXPECT_THAT(Row(vm_->id()).spec_json, Not(HasSubstr("data")));
+}
+
+TEST_F(VmOwnDisksTest, OneThatWasOnItsWayOutIsGone) {
+  host_.at_point = [this](const std::string& point) {
+    if (point == "DISK.unplugged") host_.store.FailNext(absl::UnavailableError("it dies"));
+  };
+  ASSERT_TRUE(Attach("data").ok());
+  EXPECT_THAT(Await(vm_->DetachOwnDisk("data")).message(), HasSubstr("not written down yet"));
+  EXPECT_THAT(Names(), ElementsAre("root@0"));
+  Settle();
+  EXPECT_THAT(Row(vm_->id()).spec_json, Not(HasSubstr("data")));
+}
+
+TEST_F(VmOwnDisksTest, OneOfWhichNothingIsSaidMayHaveCome) {
+  host_.backend.script().FailNext("Modify", absl::DeadlineExceededError("no answer"));
+  EXPECT_EQ(rpc::ReasonOf(Attach("data")), "disk_in_doubt");
+  EXPECT_THAT(Names(), ElementsAre("data@1", "root@0"));
+  ASSERT_TRUE(Await(vm_->DetachOwnDisk("data")).ok());
+  EXPECT_TRUE(Attach("data").ok());
+}
+
+TEST_F(VmOwnDisksTest, WhatIsSetMeanwhileStays) {
+  host_.backend.script().Block("Modify");
+  auto attaching = Begin(vm_->AttachOwnDisk(Disk("data")));
+  Await(host_.backend.script().WaitBlocked("Modify"));
+  v1::SetVmRequest changes;
+  changes.set_autostart(true);
+  ASSERT_TRUE(Await(vm_->Set(changes)).ok());
+  host_.backend.script().FailNext("Modify", absl::FailedPreconditionError("it is in use"));
+  host_.backend.script().Release("Modify");
+  EXPECT_FALSE(Finish(attaching).ok());
+  EXPECT_THAT(Row(vm_->id()).spec_json, HasSubstr("autostart"));
+  EXPECT_THAT(Row(vm_->id()).spec_json, Not(HasSubstr("data")));
+}
+
+TEST_F(VmOwnDisksTest, AFileIsOneDiskOnly) {
+  v1::DiskSpec again = Disk("root");
+  again.set_name("again");
+  EXPECT_THAT(Await(vm_->AttachOwnDisk(again)).message(), HasSubstr("already, as disk root"));
+}
+
 TEST_F(VmOwnDisksTest, ANameOrAPlaceIsTakenOnce) {
-  EXPECT_TRUE(absl::IsInvalidArgument(Attach("root")));
+  v1::DiskSpec root = Disk("other");
+  root.set_name("root");
+  EXPECT_TRUE(absl::IsInvalidArgument(Await(vm_->AttachOwnDisk(root))));
   v1::DiskSpec data = Disk("data");
   data.set_lun(0);
   EXPECT_TRUE(absl::IsInvalidArgument(Await(vm_->AttachOwnDisk(data))));
@@ -113,7 +168,7 @@ TEST_F(VmOwnDisksTest, ANameOrAPlaceIsTakenOnce) {
 
 TEST_F(VmOwnDisksTest, TheyStayWhileAMigrationHoldsTheVm) {
   ASSERT_TRUE(vm_->OpenMigration("session", "elsewhere").ok());
-  EXPECT_TRUE(absl::IsFailedPrecondition(Attach("data")));
+  EXPECT_THAT(Attach("data").message(), HasSubstr("while migration session is under way"));
   EXPECT_TRUE(absl::IsFailedPrecondition(Await(vm_->DetachOwnDisk("root"))));
   EXPECT_TRUE(absl::IsFailedPrecondition(Await(vm_->ResizeOwnDisk("root", 4096))));
 }
