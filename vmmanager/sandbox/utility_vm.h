@@ -392,7 +392,8 @@ class UtilityVm : public std::enable_shared_from_this<UtilityVm> {
   absl::Status VmmHasNotEnded() const;
   // The parts of Save and Restore, with the lock of operations.
   Task<absl::StatusOr<guest::GuestState>> HoldStill(const char* point);
-  Task<absl::Status> WriteAll(SaveSteps* steps);
+  // `went_on`: whether it has been let run again.
+  Task<absl::Status> WriteAll(SaveSteps* steps, bool* went_on);
   Task<absl::Status> LeaveForFile();
   // Whether somebody waits to end it at once: what could hang lets go of it then.
   bool called_off() const { return orders_to_end_ > 0; }

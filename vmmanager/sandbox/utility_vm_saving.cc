@@ -79,7 +79,8 @@ Task<absl::Status> UtilityVm::Save(SaveSteps steps) {
   deps_.events.Publish("vm.saving", row_.id, {{"name", row_.name}});
   // A daemon that stops leaves it standing still, and the next one lets it run on.
   const std::function<bool()> stays = [this] { return !detached_ && !called_off(); };
-  auto first = co_await (WriteAll(&steps) || AwaitWhile(stays, kAsLongAsItTakes));
+  bool went_on = false;
+  auto first = co_await (WriteAll(&steps, &went_on) || AwaitWhile(stays, kAsLongAsItTakes));
   if (detached_) co_return CheckHere();
   absl::Status written = CalledOff("saved");
   if (first.index() == 0) written = std::get<0>(std::move(first));
@@ -89,7 +90,7 @@ Task<absl::Status> UtilityVm::Save(SaveSteps steps) {
   if (detached_) co_return CheckHere();
   if (!written.ok()) ForgetSaved();
   // First of all, for a disk that fails may take its time.
-  co_await RunOnUnsaved(was_paused);
+  if (!went_on || called_off()) co_await RunOnUnsaved(was_paused);
   if (!written.ok() && called_off()) {
     Spawn(deps_.executor, DiscardLater(steps.discard, written));
   } else if (!written.ok()) {
@@ -114,7 +115,7 @@ Task<absl::StatusOr<guest::GuestState>> UtilityVm::HoldStill(const char* point) 
 }
 
 // Up to a whole file.
-Task<absl::Status> UtilityVm::WriteAll(SaveSteps* steps) {
+Task<absl::Status> UtilityVm::WriteAll(SaveSteps* steps, bool* went_on) {
   std::shared_ptr<ComputeSystem> system = system_;
   CO_ASSIGN_OR_RETURN(guest::GuestState state, co_await HoldStill("SAVE.stopped"));
   CO_ASSIGN_OR_RETURN(UniqueFd memory, co_await steps->begin(std::move(state)));
@@ -124,6 +125,11 @@ Task<absl::Status> UtilityVm::WriteAll(SaveSteps* steps) {
   if (system_ == nullptr) co_return absl::AbortedError("its VMM ended");
   written_ = !steps->live_on;
   Reached("SAVE.written");
+  // Nothing more is wanted of it, and the disk may take its time.
+  if (steps->live_on && !detached_ && !called_off()) {
+    *went_on = true;
+    co_await RunOnUnsaved(paused_);
+  }
   absl::StatusOr<state::v1::SavedRecord> record = co_await steps->seal();
   Reached("SAVE.sealed");
   if (record.ok() && !steps->live_on) saved_ = *std::move(record);
