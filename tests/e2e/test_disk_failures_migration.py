@@ -1,4 +1,6 @@
 """VMs whose disk fails on one host go on on another, whoever dies on their way there."""
+import contextlib
+
 import pytest
 
 from harness.records import ROOT, put
@@ -15,6 +17,15 @@ FAILS = "fails with an I/O error"
 def await_paused(host, why):
     wait_for(lambda: host.ctl.state("vm") == "paused", "it does not stand still")
     wait_for(lambda: why in host.ctl.vm("vm")["state_reason"], "it does not say why")
+
+
+@contextlib.contextmanager
+def standing_still(host, what, script):
+    """The VM's disk does not do that; and a client whose process waits for it."""
+    with FailingDisk(host, what) as disk, host.ctl.attach("exec", "vm", "--", "sh", "-c",
+                                                          script) as client:
+        await_paused(host, FAILS)
+        yield disk, client
 
 
 def dies_at(host, point):
@@ -35,9 +46,7 @@ def test_a_vm_whose_storage_fails_moves_to_where_it_does_not(hosts, point):
     put(source, "vm", "before", 1)
     if point is not None:
         dies_at(destination, point)
-    with FailingDisk(source, "read"), source.ctl.attach("exec", "vm", "--", "sh", "-c",
-                                                        READ) as client:
-        await_paused(source, FAILS)
+    with standing_still(source, "read", READ) as (_, client):
         with source.ctl.attach("migrate", "vm", "--to", destination.address) as migrate:
             if point is not None:
                 comes_back(destination)
@@ -56,9 +65,7 @@ def test_a_migration_that_fails_leaves_a_vm_whose_storage_fails_paused(hosts, wh
     source, destination = hosts
     put(source, "vm", "before", 1)
     dies_at(hosts[who], point)
-    with FailingDisk(source, "read") as disk, source.ctl.attach("exec", "vm", "--", "sh", "-c",
-                                                                READ) as client:
-        await_paused(source, FAILS)
+    with standing_still(source, "read", READ) as (disk, client):
         with source.ctl.attach("migrate", "vm", "--to", destination.address) as migrate:
             comes_back(hosts[who])
             assert migrate.wait() != 0
@@ -74,9 +81,7 @@ def test_a_migration_that_fails_leaves_a_vm_whose_storage_fails_paused(hosts, wh
 def test_what_could_not_be_written_is_written_at_the_destination(hosts):
     source, destination = hosts
     put(source, "vm", "before", 1)
-    with FailingDisk(source, "write"), source.ctl.attach("exec", "vm", "--", "sh", "-c",
-                                                         WRITE) as client:
-        await_paused(source, FAILS)
+    with standing_still(source, "write", WRITE) as (_, client):
         source.ctl.migrate("vm", destination)
         await_paused(destination, "a disk of its fails")
         assert client.output() == b""
@@ -88,9 +93,7 @@ def test_what_could_not_be_written_is_written_at_the_destination(hosts):
 def test_a_disk_that_cannot_be_written_back_keeps_its_vm(hosts):
     source, destination = hosts
     put(source, "vm", "before", 1)
-    with FailingDisk(source, "flush"), source.ctl.attach("exec", "vm", "--", "sh", "-c",
-                                                         WRITE) as client:
-        await_paused(source, FAILS)
+    with standing_still(source, "flush", WRITE) as (_, client):
         failed = source.ctl.run("migrate", "vm", "--to", destination.address)
         assert failed.returncode == ROLLED_BACK, failed
         assert "cannot be written back" in failed.stderr, failed

@@ -500,6 +500,7 @@ class UtilityVm : public std::enable_shared_from_this<UtilityVm> {
   // With the lock of operations.
   Task<void> PauseForDisk(std::shared_ptr<ComputeSystem> system);
   void NoteTroubles(const std::vector<DiskTrouble>& troubles);
+  void TellTroubles();
   std::string DescribeTroubles(const std::vector<DiskTrouble>& troubles) const;
   // Of one that is paused, which may be for a disk.
   static Task<void> RecallTroubles(std::shared_ptr<UtilityVm> self);

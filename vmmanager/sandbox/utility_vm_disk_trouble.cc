@@ -43,13 +43,15 @@ Task<void> UtilityVm::StandStillForDisk(std::shared_ptr<UtilityVm> self) {
     if (!co_await self->PauseIfStopped()) continue;
     // The VMM may hang with its disk, so nobody has to wait for this.
     co_await RecallTroubles(self);
-    const std::string& why = self->row_.state_reason;
-    if (self->phase_ != Phase::kUp || why == before) continue;
-    spdlog::error("vm {}: it stands still: {}", self->row_.name, why);
-    self->deps_.events.Publish("vm.disk_failed", self->row_.id,
-                               {{"name", self->row_.name}, {"reason", why}});
+    if (self->phase_ == Phase::kUp && self->row_.state_reason != before) self->TellTroubles();
   }
   self->looks_ = false;
+}
+
+void UtilityVm::TellTroubles() {
+  spdlog::error("vm {}: it stands still: {}", row_.name, row_.state_reason);
+  deps_.events.Publish("vm.disk_failed", row_.id,
+                       {{"name", row_.name}, {"reason", row_.state_reason}});
 }
 
 Task<bool> UtilityVm::PauseIfStopped() {
@@ -98,9 +100,15 @@ Task<void> UtilityVm::AdoptTroubles() {
   if (!paused_ && !co_await Executes() && system != nullptr) {
     const auto troubles = co_await system->ListDiskTroubles();
     const bool fails = troubles.ok() && !troubles->empty();
-    if (fails && system_ == system && !paused_) co_await PauseForDisk(system);
+    if (!fails || system_ != system || paused_) co_return;
+    co_await PauseForDisk(system);
+    if (phase_ != Phase::kUp) co_return;
+    NoteTroubles(*troubles);
+    TellTroubles();
+    PersistSoon();
+  } else {
+    co_await RecallTroubles(shared_from_this());
   }
-  co_await RecallTroubles(shared_from_this());
 }
 
 Task<absl::Status> UtilityVm::AwaitDiskFailure() {

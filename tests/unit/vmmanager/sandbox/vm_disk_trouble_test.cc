@@ -188,6 +188,7 @@ TEST_F(VmDiskTroubleTest, WhatFailedWhileNoDaemonWasThereIsPausedByTheNext) {
   EXPECT_EQ(vm_->state(), v1::VM_STATE_PAUSED);
   EXPECT_THAT(vm_->Describe(false).state_reason(), HasSubstr("no room left"));
   EXPECT_EQ(Row(vm_->id()).desired_state, "paused");
+  EXPECT_THAT(EventTypes(), Contains("vm.disk_failed"));
 }
 
 // Its reason is found again when it comes back.
