@@ -135,7 +135,8 @@ void AddGuestLink(Words& words, const schema::VirtualMachine& machine) {
 
 absl::Status AddDisk(Words& words, std::set<std::string>& stems, const std::string& controller,
                      const std::string& lun_text, const schema::Attachment& disk) {
-  ASSIGN_OR_RETURN(const uint32_t lun, ParseSlot(lun_text, kMaxLuns, "Devices.Scsi LUN"));
+  ASSIGN_OR_RETURN(const uint32_t lun,
+                   ParseSlot(lun_text, schema::Scsi::kMaxLuns, "Devices.Scsi LUN"));
   if (disk.path.empty()) {
     return absl::InvalidArgumentError(
         absl::StrCat("the disk at Scsi/", controller, "/", lun_text, " has no Path"));

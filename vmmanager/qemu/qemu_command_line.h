@@ -71,6 +71,5 @@ std::string EscapeOption(const std::string& value);
 absl::StatusOr<uint32_t> ParseSlot(const std::string& text, uint32_t limit, const char* what);
 
 inline constexpr uint32_t kMaxControllers = 8;
-inline constexpr uint32_t kMaxLuns = 256;
 
 }  // namespace ferry::vm

@@ -26,7 +26,7 @@ absl::StatusOr<Place> ParsePath(const std::string& path) {
         absl::StrCat("the resource '", path, "' cannot be changed while the VM runs"));
   }
   RETURN_IF_ERROR(ParseSlot(parts[3], kMaxControllers, "Devices.Scsi controller").status());
-  RETURN_IF_ERROR(ParseSlot(parts[5], kMaxLuns, "Devices.Scsi LUN").status());
+  RETURN_IF_ERROR(ParseSlot(parts[5], schema::Scsi::kMaxLuns, "Devices.Scsi LUN").status());
   return Place{parts[3], parts[5]};
 }
 

@@ -49,8 +49,9 @@ absl::Status CheckLuns(const v1::VmSpec& spec) {
   for (int i = 0; i < spec.disks_size(); ++i) {
     const uint32_t lun = LunOf(spec, i);
     const std::string what = absl::StrCat("lun of disk ", spec.disks(i).name(), " is ", lun);
-    if (lun >= kMaxLuns) {
-      return absl::InvalidArgumentError(absl::StrCat(what, "; use 0 to ", kMaxLuns - 1));
+    if (lun >= schema::Scsi::kMaxLuns) {
+      return absl::InvalidArgumentError(
+          absl::StrCat(what, "; use 0 to ", schema::Scsi::kMaxLuns - 1));
     }
     if (!taken.insert(lun).second) {
       return absl::InvalidArgumentError(

@@ -14,7 +14,6 @@ namespace ferry::vm {
 // The one controller that every machine has (qemu_command_line.h), and the first that the guest
 // finds.
 inline constexpr char kDiskController[] = "0";
-inline constexpr uint32_t kMaxLuns = 256;
 
 // A disk's place, as ModifySettingRequest names it.
 std::string DiskResource(const std::string& lun);

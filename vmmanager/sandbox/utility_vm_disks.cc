@@ -27,7 +27,7 @@ absl::StatusOr<uint32_t> UtilityVm::FreeLun() const {
   const auto controller = scsi.find(kDiskController);
   if (controller == scsi.end()) return 0;
   const auto& attachments = controller->second.attachments;
-  for (uint32_t lun = 0; lun < kMaxLuns; ++lun) {
+  for (uint32_t lun = 0; lun < schema::Scsi::kMaxLuns; ++lun) {
     const std::string text = absl::StrCat(lun);
     if (!attachments.contains(text) && !OwnDiskAt(spec_, text)) return lun;
   }

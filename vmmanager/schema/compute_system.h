@@ -61,6 +61,7 @@ struct Attachment {
 };
 
 struct Scsi {
+  static constexpr uint32_t kMaxLuns = 256;
   std::map<std::string, Attachment> attachments;
   bool operator==(const Scsi&) const = default;
 };
