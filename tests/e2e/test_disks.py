@@ -1,11 +1,13 @@
 """Disks that come to a VM, go from it and grow, while it runs and while it does not."""
 import pytest
 
+from harness import proc
 from harness.records import shell
 from harness.saving import REFUSED, host  # noqa: F401
 from harness.shared_disk import hosts  # noqa: F401
 
 MIB = 1 << 20
+TIMED_OUT = 7
 
 
 def disks(host, vm="vm"):
@@ -111,6 +113,24 @@ def test_a_daemon_that_dies_leaves_what_its_vmm_has(host):
     assert disks(host) == {}
     host.ctl.ok("disk", "attach", "vm", f"name=data,file={file}")
     assert read(host, 0) == "before"
+
+
+def test_a_vmm_that_gives_no_answer_may_have_it_and_can_be_relieved_of_it(host):
+    file = host.folder / "data.qcow2"
+    host.ctl.create("vm")
+    host.ctl.start("vm")
+    host.ctl.ok("disk", "create", file, "--size", "16M")
+    [(pid, _)] = host.processes("qemu-system")
+    hung = host.outside("/proc") / str(pid)
+    host.run(["kill", "-STOP", str(pid)], check=True)
+    assert proc.state((hung / "stat").read_text()) == "T"
+    silent = host.ctl.run("disk", "attach", "vm", f"name=data,file={file}")
+    assert silent.returncode == TIMED_OUT and "disk detach vm data" in silent.stderr, silent
+    host.run(["kill", "-CONT", str(pid)], check=True)
+    host.ctl.ok("disk", "detach", "vm", "data")
+    host.ctl.ok("disk", "attach", "vm", f"name=data,file={file}")
+    write(host, 0, "here")
+    assert read(host, 0) == "here"
 
 
 def test_what_is_no_disk_is_refused_and_leaves_the_vm_as_it_is(host):

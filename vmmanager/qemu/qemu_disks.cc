@@ -4,6 +4,7 @@
 #include "absl/strings/str_join.h"
 #include "absl/strings/str_split.h"
 #include "bridge/runtime/status_macros.h"
+#include "vmmanager/backend/snapshots.h"
 #include "vmmanager/qemu/disk_nodes.h"
 #include "vmmanager/qemu/qemu_command_line.h"
 
@@ -57,7 +58,7 @@ Task<absl::Status> RemoveNodes(QemuMachine* machine, std::string stem) {
       absl::StrCat("QEMU still uses what the disk was: ", absl::StrJoin(kept, ", ")));
 }
 
-Task<absl::Status> AddDisk(QemuMachine* machine, Place place, schema::Attachment disk) {
+Task<absl::Status> PlugDisk(QemuMachine* machine, Place place, schema::Attachment disk) {
   const std::string stem = DiskStem(place.controller, place.lun, disk);
   json::object file = {{"driver", "file"},
                        {"node-name", absl::StrCat(stem, "-file")},
@@ -68,25 +69,28 @@ Task<absl::Status> AddDisk(QemuMachine* machine, Place place, schema::Attachment
                          {"node-name", absl::StrCat(stem, "-fmt")},
                          {"file", absl::StrCat(stem, "-file")},
                          {"read-only", disk.read_only}};
-  absl::Status status = co_await Run(machine, "blockdev-add", std::move(format));
-  if (status.ok()) {
-    json::object device = {{"driver", "scsi-hd"},
-                           {"id", stem},
-                           {"bus", absl::StrCat("scsi", place.controller, ".0")},
-                           {"scsi-id", 0},
-                           {"lun", std::stoi(place.lun)},
-                           {"drive", absl::StrCat(stem, "-fmt")},
-                           {"werror", "stop"},
-                           {"rerror", "stop"}};
-    status = co_await Run(machine, "device_add", std::move(device));
-  }
-  if (!status.ok()) {
-    absl::Status ignored = co_await RemoveNodes(machine, stem);
-    co_return status;
-  }
+  CO_RETURN_IF_ERROR(co_await Run(machine, "blockdev-add", std::move(format)));
+  json::object device = {{"driver", "scsi-hd"},
+                         {"id", stem},
+                         {"bus", absl::StrCat("scsi", place.controller, ".0")},
+                         {"scsi-id", 0},
+                         {"lun", std::stoi(place.lun)},
+                         {"drive", absl::StrCat(stem, "-fmt")},
+                         {"werror", "stop"},
+                         {"rerror", "stop"}};
+  co_return co_await Run(machine, "device_add", std::move(device));
+}
+
+// A QEMU that gives no answer may do it all the same, and later: it is to be removed then.
+Task<absl::Status> AddDisk(QemuMachine* machine, Place place, schema::Attachment disk) {
+  std::string stem = DiskStem(place.controller, place.lun, disk);
   auto& scsi = machine->document().virtual_machine.devices.scsi;
-  scsi[place.controller].attachments[place.lun] = std::move(disk);
-  co_return absl::OkStatus();
+  scsi[place.controller].attachments[place.lun] = disk;
+  const absl::Status status = co_await PlugDisk(machine, place, std::move(disk));
+  if (status.ok() || GotNoAnswer(status)) co_return status;
+  const absl::Status removed = co_await RemoveNodes(machine, std::move(stem));
+  if (removed.ok()) scsi[place.controller].attachments.erase(place.lun);
+  co_return status;
 }
 
 Task<absl::Status> RemoveDisk(QemuMachine* machine, Place place) {

@@ -55,6 +55,12 @@ Task<absl::StatusOr<DiskSlot>> UtilityVm::AttachDisk(schema::Attachment disk) {
   absl::Status added = co_await PersistDisks();
   if (added.ok()) added = co_await system->Modify(request);
   if (added.ok()) co_return slot;
+  if (GotNoAnswer(added) && system_ == system) {
+    // It may have come, or come later. What cannot be taken back must stay known.
+    request.request_type = "Remove";
+    const absl::Status removed = co_await system->Modify(request);
+    if (!removed.ok() && !absl::IsNotFound(removed)) co_return added;
+  }
   document_.virtual_machine.devices.scsi[kDiskController].attachments.erase(lun);
   if (system_ != nullptr) (void)co_await PersistDisks();
   co_return added;

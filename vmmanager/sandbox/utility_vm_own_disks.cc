@@ -105,7 +105,10 @@ Task<absl::Status> UtilityVm::AttachOwnDisk(v1::DiskSpec disk) {
   if (added.ok()) co_return added;
   DropOwnDisk(disk.name(), lun);
   const absl::Status undone = co_await WriteOwnDisks();
-  if (!undone.ok()) spdlog::error("vm {}: {}", row_.name, undone.ToString());
+  if (!undone.ok()) {
+    spdlog::error("vm {}: {}", row_.name, undone.ToString());
+    PersistSoon();
+  }
   co_return added;
 }
 
@@ -159,7 +162,9 @@ Task<void> UtilityVm::SettleOwnDisks() {
     const schema::ModifySettingRequest request = RequestFor(lun, "Remove");
     const absl::Status removed = co_await system->Modify(request);
     if (!removed.ok()) spdlog::warn("vm {}: {}", row_.name, removed.ToString());
-    DropOwnDisk(name, lun);
+    // Where it could not be, it is still to be detached.
+    const bool stays = !removed.ok() && !absl::IsNotFound(removed) && system_ == system;
+    if (!stays) DropOwnDisk(name, lun);
   }
   if (gone.empty()) co_return;
   const absl::Status written = co_await WriteOwnDisks();

@@ -127,8 +127,8 @@ Task<absl::Status> UtilityVm::WriteAll(SaveSteps* steps, bool* went_on) {
   Reached("SAVE.written");
   // Nothing more is wanted of it, and the disk may take its time.
   if (steps->live_on && !detached_ && !called_off()) {
-    *went_on = true;
     co_await RunOnUnsaved(paused_);
+    *went_on = true;
   }
   absl::StatusOr<state::v1::SavedRecord> record = co_await steps->seal();
   Reached("SAVE.sealed");

@@ -12,6 +12,7 @@
 #include "vmmanager/rpc/error_info.h"
 #include "vmmanager/sandbox/disk_generations.h"
 #include "vmmanager/sandbox/disk_size.h"
+#include "vmmanager/sandbox/own_disks.h"
 #include "vmmanager/sandbox/real_folder.h"
 #include "vmmanager/saving/checkpoints.h"
 #include "vmmanager/saving/clone_plan.h"
@@ -396,6 +397,10 @@ Task<absl::Status> Checkpoints::MatchMemory(std::shared_ptr<Definition> definiti
     std::string file = disk.file();
     CO_ASSIGN_OR_RETURN(*disk.mutable_generation(),
                         co_await ReadGeneration(std::move(file), &vms_.deps().reads));
+  }
+  if (!HasOwnDisks(then.document, definition->vm->spec())) {
+    co_return MemoryDoesNotFit(*definition,
+                               "the VM had other disks, or under other names, when it was written");
   }
   const absl::Status unchanged = co_await CheckGenerations(
       std::move(then.document), std::move(then.generations), &vms_.deps().reads);

@@ -10,6 +10,7 @@
 #include "vmmanager/rpc/error_info.h"
 #include "vmmanager/sandbox/disk_generations.h"
 #include "vmmanager/sandbox/incoming_machine.h"
+#include "vmmanager/sandbox/own_disks.h"
 #include "vmmanager/sandbox/private_socket.h"
 #include "vmmanager/saving/memory_disks.h"
 #include "vmmanager/saving/saved_states.h"
@@ -329,6 +330,10 @@ absl::Status SavedStates::CheckDisksAreIts(const UtilityVm& vm, const Source& so
         its.push_back(Disk(containers_->deps().images->PathOf(layer.digest()), "raw", true));
       }
     }
+  }
+  if (!HasOwnDisks(source.document, vm.spec())) {
+    return absl::FailedPreconditionError(
+        "its disks are not those of the VM, or not where they are");
   }
   for (const auto& [controller, scsi] : source.document.virtual_machine.devices.scsi) {
     for (const auto& [lun, disk] : scsi.attachments) {

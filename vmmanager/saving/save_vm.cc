@@ -20,9 +20,12 @@ Task<absl::Status> SavedStates::Write(Vm vm, std::string file, bool own, v1::Sav
 
   SaveSteps steps;
   steps.live_on = request.live();
-  steps.begin = [this, vm, writing](guest::GuestState guest) -> Task<absl::StatusOr<UniqueFd>> {
-    // Since it was asked whether it can be saved, one may have been begun to be removed.
+  steps.begin = [this, vm, writing,
+                 live = request.live()](guest::GuestState guest) -> Task<absl::StatusOr<UniqueFd>> {
+    // Since it was asked whether it can be saved, a container may have been begun to be removed, or
+    // a disk have come.
     CO_RETURN_IF_ERROR(CheckContainersRest(*vm));
+    if (live) CO_RETURN_IF_ERROR(CheckMayLiveOn(*vm));
     CO_ASSIGN_OR_RETURN(std::string head, co_await sealing_.Head(vm, std::move(guest), "save"));
     co_return co_await writing->Begin(std::move(head));
   };

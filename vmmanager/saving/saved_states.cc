@@ -52,14 +52,17 @@ bool SavedStates::SavesOnStop(const UtilityVm& vm, const v1::StopVmRequest& requ
 
 absl::Status SavedStates::CheckSavable(const UtilityVm& vm, bool live) const {
   RETURN_IF_ERROR(vm.CheckSavable());
-  if (live && HasWritableDisks(vm.document())) {
-    return CannotBeSaved(vm,
-                         "it would go on writing to its disks, and its memory would be too old for "
-                         "them at once",
-                         "writable_disks",
-                         absl::StrCat("Save it without --live: ferryctl save ", vm.name()));
-  }
+  if (live) RETURN_IF_ERROR(CheckMayLiveOn(vm));
   return CheckContainersRest(vm);
+}
+
+absl::Status SavedStates::CheckMayLiveOn(const UtilityVm& vm) {
+  if (!HasWritableDisks(vm.document())) return absl::OkStatus();
+  return CannotBeSaved(vm,
+                       "it would go on writing to its disks, and its memory would be too old for "
+                       "them at once",
+                       "writable_disks",
+                       absl::StrCat("Save it without --live: ferryctl save ", vm.name()));
 }
 
 absl::Status SavedStates::CheckContainersRest(const UtilityVm& vm) const {

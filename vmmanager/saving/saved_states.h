@@ -74,6 +74,8 @@ class SavedStates {
  private:
   struct Source;  // a file that a VM is to go on from
 
+  // Memory would be too old for disks that its VM goes on writing to.
+  static absl::Status CheckMayLiveOn(const UtilityVm& vm);
   absl::Status CheckContainersRest(const UtilityVm& vm) const;
   Task<absl::Status> Write(Vm vm, std::string file, bool own, v1::SaveVmRequest request,
                            std::shared_ptr<Job> job);

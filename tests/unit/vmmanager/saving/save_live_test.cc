@@ -1,4 +1,6 @@
 // VMs that live on when they have been saved.
+#include <filesystem>
+#include <fstream>
 #include <map>
 
 #include "tests/unit/vmmanager/saving/saving_fixture.h"
@@ -28,6 +30,27 @@ TEST_F(SaveLiveTest, OneThatLivesOnGoesOnBeforeItsFileIsWhole) {
   runs.clear();
   ASSERT_TRUE(Save(vm).ok());
   EXPECT_FALSE(runs.at("SAVE.sealed"));
+}
+
+TEST_F(SaveLiveTest, ADiskThatComesMeanwhileIsSeen) {
+  auto vm = Boot();
+  host_.backend.script().Block("Pause");
+  auto pausing = Begin(vm->Pause());
+  Await(host_.backend.script().WaitBlocked("Pause"));
+  schema::Attachment scratch;
+  scratch.path = folder_.path() + "/scratch";
+  std::ofstream(scratch.path) << "disk";
+  auto attaching = Begin(vm->AttachDisk(scratch));
+  v1::SaveVmRequest request;
+  request.set_to_file(folder_.path() + "/copy.ferry");
+  request.set_live(true);
+  auto saving = Begin(saves_->Save(vm, request));
+  Settle();
+  host_.backend.script().Release("Pause");
+  ASSERT_TRUE(Finish(pausing).ok());
+  ASSERT_TRUE(Finish(attaching).ok());
+  EXPECT_THAT(Finish(saving).message(), HasSubstr("would go on writing to its disks"));
+  EXPECT_FALSE(std::filesystem::exists(request.to_file()));
 }
 
 }  // namespace
