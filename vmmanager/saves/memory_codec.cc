@@ -85,6 +85,12 @@ absl::Status MemoryEncoder::Write(std::string_view bytes, Sink sink) {
   return zstd_ == nullptr ? Collect(bytes, sink) : Compress(bytes, false, sink);
 }
 
+void MemoryEncoder::FrameInPlace(char* frame, size_t bytes) {
+  EncodeFrameHeader(bytes).copy(frame, kFrameHeaderBytes);
+  hasher_.Update({frame, kFrameHeaderBytes + bytes});
+  raw_bytes_ += bytes;
+}
+
 absl::Status MemoryEncoder::Finish(Sink sink) {
   if (zstd_ != nullptr) RETURN_IF_ERROR(Compress({}, true, sink));
   // Encrypted memory ends with a frame that says so, even if nothing is left for it.

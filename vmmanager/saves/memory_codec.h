@@ -58,6 +58,13 @@ class MemoryEncoder {
 
   // Takes the memory's next bytes. After an error from here or from `sink` it is of no use.
   absl::Status Write(std::string_view bytes, Sink sink);
+  // Whether memory is stored as it is, so that it can lie where it is stored from.
+  bool stores_as_is() const { return zstd_ == nullptr && cipher_ == nullptr; }
+  // Gives out what Write has kept to make a larger frame.
+  absl::Status GivePending(Sink sink);
+  // Where memory is stored as it is and nothing is kept: makes a frame of what lies behind
+  // kFrameHeaderBytes of room, 1 to kMaxFrameBytes.
+  void FrameInPlace(char* frame, size_t bytes);
   // Gives out what is left and the end mark.
   absl::Status Finish(Sink sink);
 
@@ -73,7 +80,6 @@ class MemoryEncoder {
   absl::Status StartZstd(const Settings& settings);
   absl::Status Collect(std::string_view bytes, Sink sink);
   absl::Status Compress(std::string_view bytes, bool end, Sink sink);
-  absl::Status GivePending(Sink sink);
   absl::Status GiveFrame(std::string_view content, bool last, Sink sink);
   absl::Status Give(std::string_view bytes, Sink sink);
 

@@ -22,8 +22,6 @@ namespace {
 
 constexpr size_t kAlignment = 4096;  // of direct writes: no disk has larger blocks
 constexpr size_t kBufferBytes = 1024ull * 1024;
-// The disk gets to work while the rest is made, else all of it would be left for the end.
-constexpr uint64_t kWritebackBytes = 8ull * 1024 * 1024;
 
 absl::StatusOr<std::string> DraftName(const std::string& path) {
   std::array<char, 8> random;
@@ -89,7 +87,9 @@ PartialFile::PartialFile(std::string path, std::string draft, UniqueFd file, boo
       draft_(std::move(draft)),
       file_(std::move(file)),
       direct_(direct),
-      buffer_(std::move(buffer)) {}
+      buffer_(std::move(buffer)) {
+  if (!direct_) writeback_.emplace(file_.get());
+}
 
 PartialFile::~PartialFile() {
   if (!draft_.empty()) ::unlink(draft_.c_str());
@@ -104,15 +104,33 @@ absl::Status PartialFile::Append(std::string_view bytes) {
     std::memcpy(buffer_.get() + collected_, bytes.data(), count);
     collected_ += count;
     bytes.remove_prefix(count);
-    if (collected_ == kBufferBytes) RETURN_IF_ERROR(WriteOut());
+    if (collected_ == kBufferBytes) RETURN_IF_ERROR(WriteBlocks());
   }
   return absl::OkStatus();
 }
 
-absl::Status PartialFile::WriteOut() {
-  std::string_view rest(buffer_.get(), std::exchange(collected_, 0));
-  while (!rest.empty()) {
-    const ssize_t count = ::write(file_.get(), rest.data(), rest.size());
+absl::StatusOr<std::span<char>> PartialFile::Room(size_t at_least) {
+  if (kBufferBytes - collected_ < at_least) RETURN_IF_ERROR(WriteBlocks());
+  return std::span(buffer_.get() + collected_, kBufferBytes - collected_);
+}
+
+void PartialFile::Took(size_t bytes) {
+  collected_ += bytes;
+  bytes_ += bytes;
+}
+
+absl::Status PartialFile::WriteBlocks() {
+  const size_t rest = collected_ % kAlignment;
+  const size_t blocks = collected_ - rest;
+  RETURN_IF_ERROR(WriteOut({buffer_.get(), blocks}));
+  std::memmove(buffer_.get(), buffer_.get() + blocks, rest);
+  collected_ = rest;
+  return absl::OkStatus();
+}
+
+absl::Status PartialFile::WriteOut(std::string_view bytes) {
+  while (!bytes.empty()) {
+    const ssize_t count = ::write(file_.get(), bytes.data(), bytes.size());
     if (count < 0 && errno == EINTR) continue;
     // That it cannot bypass the cache may show only now, or after the kernel took a part.
     if (count < 0 && errno == EINVAL && direct_) {
@@ -121,18 +139,10 @@ absl::Status PartialFile::WriteOut() {
     }
     if (count < 0) return Failure(errno);
     written_ += static_cast<uint64_t>(count);
-    rest.remove_prefix(static_cast<size_t>(count));
+    bytes.remove_prefix(static_cast<size_t>(count));
   }
-  StartWriteback();
+  if (writeback_) writeback_->UpTo(written_);
   return absl::OkStatus();
-}
-
-void PartialFile::StartWriteback() {
-  if (direct_ || written_ - on_their_way_ < kWritebackBytes) return;
-  // Only a hint: fsync tells whether it went well.
-  ::sync_file_range(file_.get(), static_cast<off64_t>(on_their_way_),
-                    static_cast<off64_t>(written_ - on_their_way_), SYNC_FILE_RANGE_WRITE);
-  on_their_way_ = written_;
 }
 
 absl::Status PartialFile::StopBypass() {
@@ -145,7 +155,8 @@ absl::Status PartialFile::StopBypass() {
 absl::Status PartialFile::Commit() {
   // The last piece has any length.
   if (direct_) RETURN_IF_ERROR(StopBypass());
-  RETURN_IF_ERROR(WriteOut());
+  RETURN_IF_ERROR(WriteOut({buffer_.get(), std::exchange(collected_, 0)}));
+  writeback_.reset();
   if (::fsync(file_.get()) != 0) return Failure(errno);
   if (const int error = GiveName(draft_, path_); error != 0) {
     if (error == EEXIST) return NameTaken(path_);

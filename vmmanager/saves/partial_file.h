@@ -5,12 +5,14 @@
 #include <cstdlib>
 #include <memory>
 #include <optional>
+#include <span>
 #include <string>
 #include <string_view>
 
 #include "absl/status/status.h"
 #include "absl/status/statusor.h"
 #include "bridge/runtime/unique_fd.h"
+#include "vmmanager/saves/writeback.h"
 
 namespace ferry::vm {
 
@@ -30,6 +32,11 @@ class PartialFile {
   PartialFile& operator=(const PartialFile&) = delete;
 
   absl::Status Append(std::string_view bytes);
+  // Where what comes next may be put instead, which spares copying it: at least so many bytes
+  // (512 KiB at most), until the next call of anything else.
+  absl::StatusOr<std::span<char>> Room(size_t at_least);
+  // So many bytes were put there.
+  void Took(size_t bytes);
   absl::Status Commit();
 
   uint64_t bytes() const { return bytes_; }
@@ -42,9 +49,9 @@ class PartialFile {
   using Buffer = std::unique_ptr<char, Free>;
 
   PartialFile(std::string path, std::string draft, UniqueFd file, bool direct, Buffer buffer);
-  // What was collected.
-  absl::Status WriteOut();
-  void StartWriteback();
+  // What was collected, of which whole blocks only.
+  absl::Status WriteBlocks();
+  absl::Status WriteOut(std::string_view bytes);
   absl::Status StopBypass();
   absl::Status Failure(int error) const;
 
@@ -54,9 +61,9 @@ class PartialFile {
   bool direct_;
   Buffer buffer_;
   size_t collected_ = 0;
-  uint64_t bytes_ = 0;         // appended
-  uint64_t written_ = 0;       // of these
-  uint64_t on_their_way_ = 0;  // of these, those that the kernel was told to write
+  uint64_t bytes_ = 0;    // appended
+  uint64_t written_ = 0;  // of these
+  std::optional<Writeback> writeback_;
 };
 
 // The folder that `path` lies in, which may be ".".

@@ -4,10 +4,12 @@
 #include <cstdint>
 #include <memory>
 #include <optional>
+#include <span>
 #include <string>
 #include <string_view>
 #include <vector>
 
+#include "absl/functional/function_ref.h"
 #include "absl/status/status.h"
 #include "absl/status/statusor.h"
 #include "bridge/runtime/unique_fd.h"
@@ -58,6 +60,12 @@ class SavedFileWriter {
   absl::Status WriteHead(std::string_view head);
   // Any number of times, pieces of any size.
   absl::Status WriteMemory(std::string_view bytes);
+  // The same, but puts them where they are written from, which spares copying them. Gets a place
+  // that has room for 64 KiB at least, and returns how many bytes it put there; few make a large
+  // file of many frames.
+  using PutMemory = absl::FunctionRef<absl::StatusOr<size_t>(std::span<char>)>;
+  // How many it put there.
+  absl::StatusOr<size_t> WriteMemoryFrom(PutMemory put);
   // The tail has at most 1 MiB. The file has its name, and is on the disk, when this returns.
   // RESOURCE_EXHAUSTED from here and the two above: there is no room.
   absl::StatusOr<SavedFileInfo> Commit(std::string_view tail);
@@ -70,7 +78,10 @@ class SavedFileWriter {
   SavedFileWriter();
   absl::Status Start(std::string path, const SavedFileOptions& options);
   absl::Status AppendHead(std::string_view head);
+  absl::Status CheckMemoryIsNext() const;
   absl::Status AppendMemory(std::string_view bytes);
+  absl::StatusOr<size_t> AppendMemoryFrom(PutMemory put);
+  absl::StatusOr<size_t> AppendInPlace(PutMemory put);
   absl::StatusOr<SavedFileInfo> Finish(std::string_view tail);
   absl::Status FinishMemory();
   // The section as it is stored: `buffer` if it had to be encrypted.
@@ -84,6 +95,7 @@ class SavedFileWriter {
   std::unique_ptr<SectionCipher> cipher_;  // none if not encrypted
   std::unique_ptr<MemoryEncoder> encoder_;
   std::string prologue_;
+  std::vector<char> piece_;  // of memory that is not stored as it is
   SavedFileInfo info_;
   SavedFileIndex index_;
   Next next_ = Next::kHead;

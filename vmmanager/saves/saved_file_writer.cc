@@ -14,6 +14,8 @@
 namespace ferry::vm {
 namespace {
 
+constexpr size_t kLeastRoom = 64ull * 1024;
+constexpr size_t kPieceBytes = 1024ull * 1024;
 constexpr int kMaxLevel = 19;
 constexpr unsigned kMaxWorkers = 16;
 
@@ -94,10 +96,42 @@ absl::Status SavedFileWriter::WriteMemory(std::string_view bytes) {
   return Remember(AppendMemory(bytes));
 }
 
+absl::StatusOr<size_t> SavedFileWriter::WriteMemoryFrom(PutMemory put) {
+  RETURN_IF_ERROR(failed_);
+  absl::StatusOr<size_t> count = AppendMemoryFrom(put);
+  RETURN_IF_ERROR(Remember(count.status()));
+  return count;
+}
+
+absl::StatusOr<size_t> SavedFileWriter::AppendMemoryFrom(PutMemory put) {
+  RETURN_IF_ERROR(CheckMemoryIsNext());
+  if (encoder_->stores_as_is()) return AppendInPlace(put);
+  piece_.resize(kPieceBytes);
+  ASSIGN_OR_RETURN(const size_t count, put(std::span(piece_)));
+  RETURN_IF_ERROR(AppendMemory({piece_.data(), count}));
+  return count;
+}
+
+absl::StatusOr<size_t> SavedFileWriter::AppendInPlace(PutMemory put) {
+  RETURN_IF_ERROR(
+      encoder_->GivePending([this](std::string_view out) { return file_->Append(out); }));
+  ASSIGN_OR_RETURN(const std::span<char> frame, file_->Room(kFrameHeaderBytes + kLeastRoom));
+  const size_t room = std::min(frame.size() - kFrameHeaderBytes, kMaxFrameBytes);
+  ASSIGN_OR_RETURN(const size_t count, put(frame.subspan(kFrameHeaderBytes, room)));
+  // An empty frame is the end mark.
+  if (count == 0) return count;
+  encoder_->FrameInPlace(frame.data(), count);
+  file_->Took(kFrameHeaderBytes + count);
+  return count;
+}
+
+absl::Status SavedFileWriter::CheckMemoryIsNext() const {
+  if (next_ == Next::kMemory) return absl::OkStatus();
+  return absl::FailedPreconditionError("a saved VM's memory goes between its head and its tail");
+}
+
 absl::Status SavedFileWriter::AppendMemory(std::string_view bytes) {
-  if (next_ != Next::kMemory) {
-    return absl::FailedPreconditionError("a saved VM's memory goes between its head and its tail");
-  }
+  RETURN_IF_ERROR(CheckMemoryIsNext());
   return encoder_->Write(bytes, [this](std::string_view out) { return file_->Append(out); });
 }
 

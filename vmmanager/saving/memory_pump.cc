@@ -8,6 +8,7 @@
 #include <sys/un.h>
 #include <unistd.h>
 
+#include <algorithm>
 #include <atomic>
 #include <boost/asio/post.hpp>
 #include <cerrno>
@@ -15,8 +16,8 @@
 #include <functional>
 #include <mutex>
 #include <optional>
+#include <span>
 #include <utility>
-#include <vector>
 
 #include "absl/strings/str_cat.h"
 #include "bridge/runtime/status_macros.h"
@@ -28,6 +29,7 @@ namespace {
 constexpr milliseconds kNoHurry{std::chrono::hours(24)};
 constexpr milliseconds kFileLimit{60'000};
 constexpr size_t kPipeBytes = 1024 * 1024;  // the most that everybody may have
+constexpr size_t kGoodPieceBytes = 64 * 1024;
 constexpr uint64_t kToldAtLeast = uint64_t{4} << 20;
 
 absl::StatusOr<std::optional<SaveKey>> ReadKey(const std::string& file) {
@@ -61,6 +63,7 @@ class PumpBrake {
     return pulled || expected == State::kPulled;
   }
   bool is_pulled() const { return state_ == State::kPulled; }
+  static absl::Status Cancelled() { return absl::CancelledError("it was cancelled"); }
   // From here on it cannot be pulled any more; CANCELLED if it is.
   absl::Status Remove() {
     State expected = State::kFree;
@@ -82,8 +85,6 @@ class PumpBrake {
 
  private:
   enum class State { kFree, kPulled, kRemoved };
-
-  static absl::Status Cancelled() { return absl::CancelledError("it was cancelled"); }
 
   // Without one it ends with the next piece.
   const UniqueFd event_{::eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK)};
@@ -115,16 +116,29 @@ class Meter {
   uint64_t told_ = 0;
 };
 
+// At least kGoodPieceBytes, unless there is less until the end.
+absl::StatusOr<size_t> ReadPiece(int from, std::span<char> piece, const PumpBrake& brake) {
+  size_t had = 0;
+  while (had < std::min(piece.size(), kGoodPieceBytes)) {
+    const ssize_t count = ::read(from, piece.data() + had, piece.size() - had);
+    if (count == 0) break;
+    if (count > 0) had += static_cast<size_t>(count);
+    if (count < 0 && errno == EAGAIN) RETURN_IF_ERROR(brake.Await(from, POLLIN));
+    if (count < 0 && errno != EINTR && errno != EAGAIN) {
+      return absl::ErrnoToStatus(errno, "cannot take the VM's memory");
+    }
+  }
+  return had;
+}
+
 absl::Status CopyAll(int from, SavedFileWriter* to, const PumpBrake& brake, Meter* meter) {
-  std::vector<char> buffer(kPipeBytes);
   while (true) {
-    RETURN_IF_ERROR(brake.Await(from, POLLIN));
-    const ssize_t count = ::read(from, buffer.data(), buffer.size());
+    if (brake.is_pulled()) return PumpBrake::Cancelled();
+    ASSIGN_OR_RETURN(const size_t count, to->WriteMemoryFrom([&](std::span<char> piece) {
+      return ReadPiece(from, piece, brake);
+    }));
     if (count == 0) return absl::OkStatus();
-    if (count < 0 && errno == EINTR) continue;
-    if (count < 0) return absl::ErrnoToStatus(errno, "cannot take the VM's memory");
-    RETURN_IF_ERROR(to->WriteMemory({buffer.data(), static_cast<size_t>(count)}));
-    meter->Count(static_cast<uint64_t>(count));
+    meter->Count(count);
   }
 }
 
@@ -222,6 +236,10 @@ Task<absl::StatusOr<UniqueFd>> FileBeingSaved::Begin(std::string head) {
   UniqueFd to(ends[1]);
   // Where it cannot be so large, it is only slower.
   (void)::fcntl(to.get(), F_SETPIPE_SZ, kPipeBytes);
+  // Only this end: whoever writes waits for room.
+  if (::fcntl(from.get(), F_SETFL, O_NONBLOCK) != 0) {
+    co_return absl::ErrnoToStatus(errno, "no pipe for the memory");
+  }
   Spawn(executor_, Take(self, std::move(from)));
   co_return to;
 }

@@ -66,6 +66,39 @@ TEST_P(SavedFileWays, ThePiecesThatItIsGivenInDoNotMatter) {
   }
 }
 
+TEST_P(SavedFileWays, MemoryMayBePutWhereItIsWrittenFrom) {
+  const SavedFileOptions options = OptionsOf(GetParam());
+  const std::string memory = MixedBytes(9'876'543);
+  for (const size_t most : {size_t{1}, size_t{4093}, size_t{65'536}, size_t{1} << 30}) {
+    SCOPED_TRACE(most);
+    // Few bytes at once make many frames; a part of the memory will do.
+    std::string_view left = std::string_view(memory).substr(0, most == 1 ? 1000 : memory.size());
+    const std::string expected(left);
+    std::filesystem::remove(path_);
+    auto writer = SavedFileWriter::Create(path_, options);
+    ASSERT_TRUE(writer.ok()) << writer.status();
+    ASSERT_TRUE((*writer)->WriteHead("the head").ok());
+    absl::StatusOr<size_t> count = size_t{0};
+    do {
+      // The two ways can be mixed.
+      const std::string_view given = left.substr(0, 100);
+      ASSERT_TRUE((*writer)->WriteMemory(given).ok());
+      left.remove_prefix(given.size());
+      count = (*writer)->WriteMemoryFrom([&](std::span<char> place) {
+        EXPECT_GE(place.size(), size_t{64} * 1024);
+        return left.copy(place.data(), std::min(place.size(), most));
+      });
+      ASSERT_TRUE(count.ok()) << count.status();
+      left.remove_prefix(*count);
+    } while (*count > 0);
+    EXPECT_EQ((*writer)->memory_bytes(), expected.size());
+    ASSERT_TRUE((*writer)->Commit("the tail").ok());
+    auto loaded = Load(options.key);
+    ASSERT_TRUE(loaded.ok()) << loaded.status();
+    EXPECT_TRUE(loaded->memory == expected);
+  }
+}
+
 INSTANTIATE_TEST_SUITE_P(All, SavedFileWays,
                          testing::Combine(testing::Values(0u, 1u, 4u), testing::Bool(),
                                           testing::Bool()));
@@ -80,6 +113,18 @@ class SavedFileTest : public SavesTest {
     return probe.valid();
   }
 };
+
+TEST_F(SavedFileTest, WhatCannotBePutThereIsTold) {
+  auto writer = SavedFileWriter::Create(path_, {});
+  ASSERT_TRUE(writer.ok()) << writer.status();
+  const auto nothing = [](std::span<char>) -> absl::StatusOr<size_t> {
+    return absl::UnavailableError("nothing came");
+  };
+  ASSERT_TRUE((*writer)->WriteHead("").ok());
+  EXPECT_THAT((*writer)->WriteMemoryFrom(nothing).status().message(), HasSubstr("nothing came"));
+  // What came before it may have been cut.
+  EXPECT_THAT((*writer)->Commit("").status().message(), HasSubstr("nothing came"));
+}
 
 TEST_F(SavedFileTest, CompressionMakesItSmallerAndEncryptionHidesIt) {
   const std::string memory(3'000'000, 'A');
