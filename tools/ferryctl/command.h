@@ -66,8 +66,9 @@ struct Command {
 };
 
 inline constexpr milliseconds kCallTimeout(30000);
-inline constexpr milliseconds kLongTimeout(300000);   // boot, orderly shutdown
-inline constexpr milliseconds kSaveTimeout(3600000);  // a VM's whole memory to or from a disk
+inline constexpr milliseconds kLongTimeout(300000);    // boot, orderly shutdown
+inline constexpr milliseconds kCopyTimeout(86400000);  // a disk
+inline constexpr milliseconds kSaveTimeout(3600000);   // a VM's whole memory to or from a disk
 
 // Each adds its commands to `app`; parsing fills `command`.
 void AddVmCommands(CLI::App* app, Command* command);

@@ -16,6 +16,7 @@ using DiskAsync = v1::DiskService::StubInterface::async_interface;
 
 struct DiskArguments {
   std::string vm, disk, file, format, size;
+  bool keep = false;
 };
 using Arguments = std::shared_ptr<DiskArguments>;
 
@@ -108,6 +109,35 @@ void AddDetach(CLI::App* app, Command* command) {
   });
 }
 
+void AddMove(CLI::App* app, Command* command) {
+  auto arguments = std::make_shared<DiskArguments>();
+  CLI::App* sub = app->add_subcommand(
+      "move", "Let a disk of a VM go on in another file or folder, also while the VM runs");
+  sub->add_option("vm", arguments->vm, "Name or id")->required();
+  sub->add_option("disk", arguments->disk, "Its name")->required();
+  sub->add_option("to", arguments->file, "On the host, absolute; a folder if it ends with \"/\"")
+      ->required();
+  sub->add_flag("--keep", arguments->keep, "The former file stays, as a copy of that moment");
+  sub->footer(
+      "It is a job: ferryctl job list, and job cancel. The former file is removed when it is "
+      "done.");
+  sub->callback([arguments, command] {
+    v1::MoveDiskRequest request;
+    request.set_vm(arguments->vm);
+    request.set_disk(arguments->disk);
+    request.set_file(arguments->file);
+    request.set_keep(arguments->keep);
+    command->action = [arguments, request](Client* client) {
+      return CallAndPrint(client, client->disks->async(), &DiskAsync::MoveDisk, request,
+                          kCopyTimeout, absl::StrCat("moving a disk of VM ", arguments->vm),
+                          [](const v1::Disk& disk) {
+                            return absl::StrCat("disk ", Printable(disk.name()), " is in ",
+                                                Printable(disk.file()), " now\n");
+                          });
+    };
+  });
+}
+
 void AddResize(CLI::App* app, Command* command) {
   auto arguments = std::make_shared<DiskArguments>();
   CLI::App* sub = app->add_subcommand("resize", "Make a disk of a VM larger, also while it runs");
@@ -133,7 +163,8 @@ void AddResize(CLI::App* app, Command* command) {
 }  // namespace
 
 void AddDiskCommands(CLI::App* app, Command* command) {
-  CLI::App* disk = app->add_subcommand("disk", "Make, attach, detach, list and enlarge disks");
+  CLI::App* disk =
+      app->add_subcommand("disk", "Make, attach, detach, list, enlarge and move disks");
   disk->require_subcommand(1);
   disk->fallthrough();
   AddCreate(disk, command);
@@ -141,6 +172,7 @@ void AddDiskCommands(CLI::App* app, Command* command) {
   AddAttach(disk, command);
   AddDetach(disk, command);
   AddResize(disk, command);
+  AddMove(disk, command);
 }
 
 }  // namespace ferry::ctl

@@ -294,6 +294,7 @@ Task<absl::Status> Daemon::Start() {
   co_await parts_->saves->Sweep();
   co_await parts_->checkpoints->Sweep();
   Spawn(executor_, parts_->checkpoints->Settle());
+  parts_->disks->Settle();
   MakeImages();
   // Containers are taken up before anybody can ask for them. VMs do without images, and a slow disk
   // may take long; who asks for one meanwhile is told.
@@ -497,8 +498,8 @@ void Daemon::MakeSaves() {
   options.save_on_stop = config_.save_on_stop;
   options.jobs = parts_->jobs.get();
   if (const auto& user = parts_->qemu_user) options.vmm_owner = {user->uid, user->gid};
-  parts_->disks =
-      std::make_unique<vm::Disks>(*parts_->inventory, *parts_->listed_disks, options.vmm_owner);
+  parts_->disks = std::make_unique<vm::Disks>(*parts_->inventory, *parts_->listed_disks,
+                                              options.jobs, options.vmm_owner);
   parts_->saves = std::make_unique<vm::SavedStates>(*parts_->inventory, parts_->containers.get(),
                                                     *parts_->digests, std::move(options));
   parts_->snapshots = std::make_unique<vm::Snapshots>(*parts_->inventory, parts_->containers.get(),

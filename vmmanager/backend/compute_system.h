@@ -147,6 +147,12 @@ class ComputeSystem {
   // It may be repeated after an error: what was done is not done again. Whether all of it has
   // reached the disk is for the caller to see.
   virtual Task<absl::Status> MergeLowerOverlay(LowerOverlay lower, MergeProgress progress) = 0;
+  // Lets a disk that is written to go on in another file, without what is below it: copied while
+  // the system runs or is paused, and changed over as MergeOverlay does, with place(true) for the
+  // new file. FAILED_PRECONDITION if it holds snapshots. Nothing is to be taken from the target
+  // before it has ended.
+  virtual Task<absl::Status> MoveDisk(DiskPlace disk, DiskTarget target, PlaceDiskFile place,
+                                      MergeProgress progress) = 0;
   // Which file each writable disk is written to now. Ends what a former call left on its way, so
   // that it stays true.
   virtual Task<absl::StatusOr<DiskFiles>> ListDiskFiles() = 0;

@@ -103,6 +103,8 @@ class FakeComputeSystem final : public ComputeSystem {
   Task<absl::Status> MergeOverlay(DiskPlace disk, std::string format, PlaceDiskFile place,
                                   MergeProgress progress) override;
   Task<absl::Status> MergeLowerOverlay(LowerOverlay lower, MergeProgress progress) override;
+  Task<absl::Status> MoveDisk(DiskPlace disk, DiskTarget target, PlaceDiskFile place,
+                              MergeProgress progress) override;
   Task<absl::StatusOr<DiskFiles>> ListDiskFiles() override;
   Task<absl::StatusOr<std::set<DiskPlace>>> ListDisks() override;
   Task<absl::Status> ResizeDisk(DiskPlace disk, uint64_t bytes) override;
@@ -156,6 +158,7 @@ class FakeComputeSystem final : public ComputeSystem {
   std::map<DiskPlace, schema::Attachment> Disks() const;
   // nullptr if there is none.
   schema::Attachment* DiskAt(const DiskPlace& place);
+  Task<absl::Status> ChangeOver(std::string verb, PlaceDiskFile put);
   absl::Status WriteState(const UniqueFd& stream, uint64_t counter);
   std::vector<DiskSnapshots> Snapshots() const;
   absl::Status CheckSnapshotDisks(const SnapshotOptions& options) const;

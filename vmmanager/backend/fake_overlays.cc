@@ -97,7 +97,35 @@ Task<absl::Status> FakeComputeSystem::MergeOverlay(DiskPlace place, std::string 
   const std::string file = below->second;
   if (progress) progress(0, kMergedBytes);
   CO_RETURN_IF_ERROR(co_await script_->Pass("MergeOverlay"));
-  if (exited_) co_return WrongState("merge its files");
+  CO_RETURN_IF_ERROR(co_await ChangeOver("MergeOverlaySwitch", std::move(put)));
+  schema::Attachment& disk = *DiskAt(place);
+  disk.path = file;
+  disk.format = std::move(format);
+  co_return absl::OkStatus();
+}
+
+Task<absl::Status> FakeComputeSystem::MoveDisk(DiskPlace place, DiskTarget target,
+                                               PlaceDiskFile put, MergeProgress progress) {
+  if (!IsThere(machine_->state)) co_return WrongState("move its disks");
+  const schema::Attachment* before = DiskAt(place);
+  if (before == nullptr) {
+    co_return absl::NotFoundError(StrCat("there is no disk at ", ToText(place)));
+  }
+  if (before->read_only) {
+    co_return absl::FailedPreconditionError(StrCat("the disk at ", ToText(place), " is only read"));
+  }
+  if (progress) progress(0, kMergedBytes);
+  CO_RETURN_IF_ERROR(co_await script_->Pass("MoveDisk"));
+  CO_RETURN_IF_ERROR(co_await ChangeOver("MoveDiskSwitch", std::move(put)));
+  schema::Attachment& disk = *DiskAt(place);
+  disk.path = target.file;
+  disk.format = target.format;
+  co_return absl::OkStatus();
+}
+
+// The moment in which a disk changes over to another file.
+Task<absl::Status> FakeComputeSystem::ChangeOver(std::string verb, PlaceDiskFile put) {
+  if (exited_) co_return WrongState("let a disk change over");
   const bool ran = machine_->state == schema::SystemState::kRunning;
   if (ran) SetRunning(false);
   absl::Status may;
@@ -108,18 +136,14 @@ Task<absl::Status> FakeComputeSystem::MergeOverlay(DiskPlace place, std::string 
     if (first.index() != 0) co_return absl::UnavailableError("the VMM ended while it merged");
     may = std::get<0>(std::move(first));
   }
-  if (may.ok()) may = co_await script_->Pass("MergeOverlaySwitch");
-  if (exited_) co_return WrongState("merge its files");
+  if (may.ok()) may = co_await script_->Pass(std::move(verb));
+  if (exited_) co_return WrongState("let a disk change over");
   if (!may.ok() && put) {
     const absl::Status back = co_await put(false);
     if (!back.ok()) co_return absl::UnavailableError(back.message());
   }
   if (ran) SetRunning(true);
-  CO_RETURN_IF_ERROR(may);
-  schema::Attachment& disk = *DiskAt(place);
-  disk.path = file;
-  disk.format = std::move(format);
-  co_return absl::OkStatus();
+  co_return may;
 }
 
 Task<absl::Status> FakeComputeSystem::MergeLowerOverlay(LowerOverlay lower,

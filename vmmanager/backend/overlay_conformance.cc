@@ -84,6 +84,47 @@ Task<void> DisksGrow(Context& context) {
   co_await ExpectRuns(context, *context.source);
 }
 
+Task<absl::Status> MoveTo(Context& context, const char* lun, std::string file, std::string format,
+                          PlaceDiskFile put) {
+  DiskPlace place = DiskAt(lun);
+  DiskTarget target{std::move(file), std::move(format)};
+  co_return co_await context.source->MoveDisk(std::move(place), std::move(target), std::move(put),
+                                              nullptr);
+}
+
+Task<void> DisksMove(Context& context) {
+  REQUIRE_OK(co_await MakeWithDisks(context));
+  for (const char* name : {"there", "away"}) context.fixture.MakeQcow2(FileOf(context, name));
+  std::vector<bool> placed;
+  PlaceDiskFile put = [&placed](bool there) -> Task<absl::Status> {
+    placed.push_back(there);
+    co_return absl::OkStatus();
+  };
+  REQUIRE_OK(co_await MoveTo(context, "0", FileOf(context, "there"), "qcow2", put));
+  EXPECT_EQ(placed, std::vector<bool>{true});
+  EXPECT_EQ(co_await FileAt(context, "0"), FileOf(context, "there"));
+  co_await ExpectRuns(context, *context.source);
+  PlaceDiskFile refuse = [&placed](bool there) -> Task<absl::Status> {
+    placed.push_back(there);
+    co_return there ? absl::ResourceExhaustedError("full") : absl::OkStatus();
+  };
+  const absl::Status refused =
+      co_await MoveTo(context, "0", FileOf(context, "away"), "qcow2", refuse);
+  ExpectIs(refused, absl::StatusCode::kResourceExhausted, "full");
+  EXPECT_EQ(placed, (std::vector<bool>{true, true, false}));
+  EXPECT_EQ(co_await FileAt(context, "0"), FileOf(context, "there"));
+  co_await ExpectRuns(context, *context.source);
+  // Nothing of that is in the way.
+  REQUIRE_OK(co_await context.source->Pause());
+  REQUIRE_OK(co_await MoveTo(context, "0", FileOf(context, "away"), "qcow2", put));
+  EXPECT_EQ(co_await FileAt(context, "0"), FileOf(context, "away"));
+  EXPECT_EQ(co_await StateOf(*context.source), SystemState::kPaused);
+  const absl::Status read_only = co_await MoveTo(context, "2", FileOf(context, "0"), "qcow2", put);
+  ExpectIs(read_only, absl::StatusCode::kFailedPrecondition, "only read");
+  const absl::Status nowhere = co_await MoveTo(context, "7", FileOf(context, "0"), "qcow2", put);
+  ExpectIs(nowhere, absl::StatusCode::kNotFound, "no disk");
+}
+
 Task<void> ThereAndBack(Context& context, SystemState state) {
   for (const char* lun : {"0", "1"}) {
     context.fixture.MakeOverlay(FileOf(context, StrCat(lun, ".over")), FileOf(context, lun),
@@ -265,6 +306,7 @@ constexpr Case kOverlayCases[] = {
     {"ASystemStartedOnAnOverlayIsMerged", ASystemStartedOnAnOverlayIsMerged},
     {"ADiskGoesWithItsOverlays", ADiskGoesWithItsOverlays},
     {"DisksGrow", DisksGrow},
+    {"DisksMove", DisksMove},
 };
 
 }  // namespace

@@ -19,14 +19,22 @@ struct DiskOverlay {
   std::string file;
 };
 
-// Writes down where a disk goes on: in the file below, or after all in its overlay.
-using PlaceDiskFile = std::function<Task<absl::Status>(bool below)>;
+// Writes down where a disk goes on: in the file that it changes over to, for instance the one below
+// its overlay, or after all in what it was.
+using PlaceDiskFile = std::function<Task<absl::Status>(bool there)>;
 
 // A file that lies below what a disk is written to, and the one under it.
 struct LowerOverlay {
   DiskPlace disk;
   std::string file;
   std::string below;
+};
+
+// A file that a disk is to be moved to: an empty disk of the same size, over the same file if the
+// disk is over one.
+struct DiskTarget {
+  std::string file;
+  std::string format;  // "qcow2" or "raw"
 };
 
 // In bytes, of what there is to be written; what the guest writes meanwhile is added to that. May

@@ -1,5 +1,7 @@
 #include "vmmanager/disks/disks.h"
 
+#include <algorithm>
+#include <filesystem>
 #include <memory>
 #include <vector>
 
@@ -8,8 +10,10 @@
 #include "absl/strings/str_cat.h"
 #include "bridge/runtime/status_macros.h"
 #include "vmmanager/rpc/error_info.h"
+#include "vmmanager/sandbox/disk_generations.h"
 #include "vmmanager/sandbox/own_disks.h"
 #include "vmmanager/sandbox/snapshot_plan.h"
+#include "vmmanager/saving/file_owners.h"
 
 namespace ferry::vm {
 namespace {
@@ -61,6 +65,39 @@ std::vector<v1::Disk> DisksOf(const UtilityVm& vm) {
     if (absl::SimpleAtoi(its.place.lun, &lun)) disk.set_lun(lun);
   }
   return disks;
+}
+
+// The file that a disk is to be in.
+std::string TargetOf(const std::string& wanted, const std::string& from) {
+  if (wanted.empty() || wanted.back() != '/') return wanted;
+  return absl::StrCat(wanted, std::filesystem::path(from).filename().string());
+}
+
+absl::Status CheckRoom(const std::string& file, uint64_t needed, uint64_t free) {
+  if (free >= needed) return absl::OkStatus();
+  return rpc::ErrorWithReason(absl::StatusCode::kResourceExhausted,
+                              absl::StrCat(file, " would need ", needed, " bytes, and ", free,
+                                           " are free where it is to be; nothing was changed"),
+                              "no_room", "Make room there, or choose another folder.");
+}
+
+// It is told how it goes, and can be cancelled.
+void ShowMove(const std::shared_ptr<Job>& job, const std::shared_ptr<UtilityVm>& vm,
+              DiskMoveWish* wish) {
+  job->AllowCancel([weak = std::weak_ptr(vm)] {
+    const auto its = weak.lock();
+    return its ? its->CallOffDiskMove() : absl::FailedPreconditionError("it is over");
+  });
+  wish->progress = [weak = std::weak_ptr(job)](uint64_t done, uint64_t total) {
+    const auto told = weak.lock();
+    if (!told) return;
+    v1::JobProgress progress;
+    progress.set_unit(v1::JOB_UNIT_BYTES);
+    progress.set_phase("copying the disk");
+    progress.set_done(std::min(done, total));
+    progress.set_total(total);
+    told->SetProgress(progress);
+  };
 }
 
 }  // namespace
@@ -138,6 +175,64 @@ Task<absl::StatusOr<v1::Disk>> Disks::Resize(v1::ResizeDiskRequest request) {
   CO_ASSIGN_OR_RETURN(const std::shared_ptr<UtilityVm> vm, inventory_.Find(request.vm()));
   CO_RETURN_IF_ERROR(co_await vm->ResizeOwnDisk(request.disk(), request.bytes()));
   co_return co_await Answer(vm, request.disk());
+}
+
+// Files may be on storage that hangs, so they are looked at before the VM is held.
+Task<absl::StatusOr<DiskMoveWish>> Disks::PlanMove(std::shared_ptr<UtilityVm> vm,
+                                                   v1::MoveDiskRequest request) {
+  const auto index = OwnDiskNamed(vm->spec(), request.disk());
+  if (!index) {
+    co_return rpc::ErrorWithReason(
+        absl::StatusCode::kNotFound,
+        absl::StrCat("VM ", vm->name(), " has no disk of its own named \"",
+                     absl::CHexEscape(request.disk()), "\""),
+        "no_such_disk", absl::StrCat("See which it has: ferryctl disk list ", vm->name()));
+  }
+  const v1::DiskSpec disk = vm->spec().disks(*index);
+  DiskMoveWish wish;
+  wish.disk = disk.name();
+  wish.from = disk.file();
+  wish.to = TargetOf(request.file(), disk.file());
+  wish.keep = request.keep();
+  CO_RETURN_IF_ERROR(CheckFile(wish.to));
+  CO_ASSIGN_OR_RETURN(wish.image, co_await files_.Examine(disk.file(), disk.format()));
+  wish.image.format = disk.format();
+  if (!wish.image.below.empty() && wish.image.below_format.empty()) {
+    co_return absl::FailedPreconditionError(
+        absl::StrCat(disk.file(), " does not say of which format ", wish.image.below,
+                     " is, which it lies over; tell it so: qemu-img rebase -u -F FORMAT -b ",
+                     wish.image.below, " ", disk.file()));
+  }
+  std::string from = disk.file();
+  CO_ASSIGN_OR_RETURN(const state::v1::DiskGeneration now,
+                      co_await ReadGeneration(std::move(from), &inventory_.deps().reads));
+  wish.from_inode = now.inode();
+  CO_ASSIGN_OR_RETURN(const Room room, co_await files_.RoomFor(wish.to));
+  CO_RETURN_IF_ERROR(CheckRoom(wish.to, wish.image.used_bytes, room.bytes));
+  if (!wish.keep) {
+    std::string file = disk.file();
+    DiskOfVm its{vm->id(), disk.name()};
+    CO_RETURN_IF_ERROR(co_await CheckIsNobodys(&inventory_, std::move(file), std::move(its)));
+  }
+  co_return wish;
+}
+
+Task<absl::StatusOr<v1::Disk>> Disks::Move(v1::MoveDiskRequest request) {
+  CO_ASSIGN_OR_RETURN(const std::shared_ptr<UtilityVm> vm, inventory_.Find(request.vm()));
+  CO_ASSIGN_OR_RETURN(const DiskMoveWish wish, co_await PlanMove(vm, request));
+  JobDescription about{v1::JOB_KIND_DISK, vm->id(), vm->name(),
+                       absl::StrCat("move ", wish.disk, " to ", wish.to)};
+  JobWork move = [vm, wish](std::shared_ptr<Job> job) -> Task<absl::Status> {
+    DiskMoveWish shown = wish;
+    ShowMove(job, vm, &shown);
+    co_return co_await vm->MoveOwnDisk(std::move(shown));
+  };
+  CO_RETURN_IF_ERROR(co_await RunAsJob(jobs_, std::move(about), std::move(move)));
+  co_return co_await Answer(vm, request.disk());
+}
+
+void Disks::Settle() {
+  for (const std::shared_ptr<UtilityVm>& vm : inventory_.List()) vm->SettleDiskMove();
 }
 
 }  // namespace ferry::vm

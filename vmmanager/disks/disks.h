@@ -9,6 +9,7 @@
 #include "absl/status/statusor.h"
 #include "bridge/runtime/async.h"
 #include "ferry/v1/disk.pb.h"
+#include "vmmanager/jobs/job_registry.h"
 #include "vmmanager/sandbox/overlay_files.h"
 #include "vmmanager/sandbox/vm_inventory.h"
 
@@ -18,8 +19,10 @@ namespace ferry::vm {
 class Disks {
  public:
   // Both must outlive it. `owner`: whom VMMs run as, and who has what is made; nullopt: as we do.
-  Disks(VmInventory& inventory, OverlayFiles& files, std::optional<std::pair<uid_t, gid_t>> owner)
-      : inventory_(inventory), files_(files), owner_(owner) {}
+  // `jobs` too; nullptr: nobody sees them.
+  Disks(VmInventory& inventory, OverlayFiles& files, JobRegistry* jobs,
+        std::optional<std::pair<uid_t, gid_t>> owner)
+      : inventory_(inventory), files_(files), jobs_(jobs), owner_(owner) {}
 
   Task<absl::StatusOr<v1::Disk>> Create(v1::CreateDiskRequest request);
   Task<absl::StatusOr<v1::ListDisksResponse>> List(v1::ListDisksRequest request);
@@ -27,14 +30,22 @@ class Disks {
   Task<absl::Status> Detach(v1::DetachDiskRequest request);
   Task<absl::StatusOr<v1::Disk>> Resize(v1::ResizeDiskRequest request);
 
+  Task<absl::StatusOr<v1::Disk>> Move(v1::MoveDiskRequest request);
+  // Goes on with what a former daemon was moving. Once the VMs are adopted.
+  void Settle();
+
   const Executor& executor() const { return inventory_.deps().executor; }
 
  private:
   Task<v1::Disk> Examine(v1::Disk disk);
   Task<absl::StatusOr<v1::Disk>> Answer(std::shared_ptr<UtilityVm> vm, std::string name);
+  // What is to be moved, and whether it could be.
+  Task<absl::StatusOr<DiskMoveWish>> PlanMove(std::shared_ptr<UtilityVm> vm,
+                                              v1::MoveDiskRequest request);
 
   VmInventory& inventory_;
   OverlayFiles& files_;
+  JobRegistry* const jobs_;
   const std::optional<std::pair<uid_t, gid_t>> owner_;
 };
 

@@ -25,6 +25,7 @@ constexpr milliseconds kDrainPause{5};
 // A disk that hangs must not keep a VM from being ended by force.
 constexpr milliseconds kEndDeadline{30'000};
 constexpr milliseconds kProgressPause{500};
+constexpr char kMerge[] = "merge the disk's files";
 
 // The states of one job as QEMU tells them.
 struct JobStates {
@@ -42,12 +43,14 @@ struct JobStates {
   std::string state;
 };
 
-Task<absl::Status> Begin(QemuMachine* machine, const CommitJob* job) {
+Task<absl::Status> Begin(QemuMachine* machine, const SwitchJob* job) {
   // The guest goes on writing while the job runs, so it is told when to end; and QEMU keeps it
   // until it is dismissed.
-  json::object arguments = {
-      {"job-id", job->id}, {"device", job->node}, {"base", job->base}, {"auto-dismiss", false}};
-  co_return (co_await machine->Command("block-commit", std::move(arguments))).status();
+  json::object arguments = job->arguments;
+  arguments["job-id"] = job->id;
+  arguments["auto-dismiss"] = false;
+  std::string command = job->command;
+  co_return (co_await machine->Command(std::move(command), std::move(arguments))).status();
 }
 
 Task<absl::Status> Complete(QemuMachine* machine, std::shared_ptr<JobStates> states) {
@@ -100,7 +103,7 @@ Task<absl::Status> AwaitSameContent(QemuMachine* machine, std::string id) {
     // It may fail on what was left, and is kept then.
     const std::string status = its.has_value() ? TextAt(*its, "status") : "null";
     if (status != "ready" && status != "running" && status != "standby") {
-      co_return absl::AbortedError("QEMU's job ended before all was merged");
+      co_return absl::AbortedError("QEMU's job ended before all was written");
     }
     const json::value* done = its->if_contains("offset");
     const json::value* all = its->if_contains("len");
@@ -110,7 +113,8 @@ Task<absl::Status> AwaitSameContent(QemuMachine* machine, std::string id) {
 }
 
 // Brings a job that is ready to its end.
-Task<absl::Status> CompleteAll(QemuMachine* machine, std::shared_ptr<JobStates> states) {
+Task<absl::Status> CompleteAll(QemuMachine* machine, const SwitchJob* job,
+                               std::shared_ptr<JobStates> states) {
   int orders = 0;
   while (states->state != "concluded") {
     states->changed.Reset();
@@ -123,7 +127,7 @@ Task<absl::Status> CompleteAll(QemuMachine* machine, std::shared_ptr<JobStates> 
     co_await states->changed.Wait();
   }
   CO_ASSIGN_OR_RETURN(const JobReport end, co_await AskForJob(machine, states->id));
-  co_return end.error.empty() ? absl::OkStatus() : CommitJobError(end.error);
+  co_return end.error.empty() ? absl::OkStatus() : BlockJobError(job->what, end.error);
 }
 
 // Returns how it ended: an order to complete it may have been carried out before.
@@ -148,7 +152,7 @@ Task<void> LetRunAgain(std::shared_ptr<QemuMachine> machine) {
 
 // Until the guest runs again the disk is written down where QEMU has it: from the moment that it is
 // written down as the file below, no byte may go into the one on top.
-Task<absl::Status> SwitchStandingStill(QemuMachine* machine, const CommitJob* job,
+Task<absl::Status> SwitchStandingStill(QemuMachine* machine, const SwitchJob* job,
                                        std::shared_ptr<JobStates> states) {
   const bool ran = machine->state() == schema::SystemState::kRunning;
   // Who gives up before anything is written down leaves no guest that stands still.
@@ -170,7 +174,7 @@ Task<absl::Status> SwitchStandingStill(QemuMachine* machine, const CommitJob* jo
   // What could not be written down for want of an answer is no silence of QEMU's.
   if (GotNoAnswer(switched) && places) switched = absl::AbortedError(switched.message());
   if (switched.ok()) {
-    switched = co_await WithDeadline(kEndDeadline, "QEMU's job", CompleteAll(machine, states));
+    switched = co_await WithDeadline(kEndDeadline, "QEMU's job", CompleteAll(machine, job, states));
   }
   if (!switched.ok() && !GotNoAnswer(switched)) {
     const absl::Status cancelled =
@@ -201,7 +205,7 @@ Task<absl::Status> LookAgain(QemuMachine* machine, std::shared_ptr<JobStates> st
 }
 
 // Returns once the job is concluded.
-Task<absl::Status> FollowToEnd(QemuMachine* machine, const CommitJob* job,
+Task<absl::Status> FollowToEnd(QemuMachine* machine, const SwitchJob* job,
                                std::shared_ptr<JobStates> states) {
   while (states->state != "concluded") {
     states->changed.Reset();
@@ -212,10 +216,10 @@ Task<absl::Status> FollowToEnd(QemuMachine* machine, const CommitJob* job,
   }
   // It never was as far as that.
   CO_ASSIGN_OR_RETURN(const JobReport end, co_await AskForJob(machine, job->id));
-  co_return CommitJobError(end.error.empty() ? "its job ended early" : end.error);
+  co_return BlockJobError(job->what, end.error.empty() ? "its job ended early" : end.error);
 }
 
-Task<absl::Status> DriveCommit(QemuMachine* machine, const CommitJob* job,
+Task<absl::Status> DriveSwitch(QemuMachine* machine, const SwitchJob* job,
                                std::shared_ptr<JobStates> states) {
   CO_ASSIGN_OR_RETURN(const JobReport former, co_await AskForJob(machine, job->id));
   if (former.present) {
@@ -248,7 +252,7 @@ Task<absl::Status> DriveLowerCommit(QemuMachine* machine, const LowerCommitJob* 
   CO_ASSIGN_OR_RETURN(const JobReport end, co_await AskForJob(machine, job->id));
   if (end.state != "concluded") co_return absl::AbortedError("QEMU's job has not ended; try again");
   CO_RETURN_IF_ERROR(co_await DismissJob(machine, job->id));
-  co_return end.error.empty() ? absl::OkStatus() : CommitJobError(end.error);
+  co_return end.error.empty() ? absl::OkStatus() : BlockJobError(kMerge, end.error);
 }
 
 Task<absl::Status> EndLeft(QemuMachine* machine, std::shared_ptr<JobStates> states) {
@@ -258,9 +262,9 @@ Task<absl::Status> EndLeft(QemuMachine* machine, std::shared_ptr<JobStates> stat
   co_return GotNoAnswer(ended) ? ended : absl::OkStatus();
 }
 
-Task<absl::Status> AwaitEndDuringCommit(std::shared_ptr<QemuMachine> machine) {
+Task<absl::Status> AwaitEndDuringJob(std::shared_ptr<QemuMachine> machine) {
   co_await machine->WaitEnded();
-  co_return absl::UnavailableError("QEMU ended while it merged a disk");
+  co_return absl::UnavailableError("QEMU ended while it was at a disk's files");
 }
 
 // Hears of a job for as long as it lives.
@@ -287,7 +291,7 @@ class JobEar {
 Task<absl::Status> Follow(std::shared_ptr<QemuMachine> machine, Task<absl::Status> drive,
                           std::string id, MergeProgress progress) {
   using asio::experimental::awaitable_operators::operator||;
-  auto first = co_await (std::move(drive) || AwaitEndDuringCommit(machine) ||
+  auto first = co_await (std::move(drive) || AwaitEndDuringJob(machine) ||
                          ShowProgress(machine.get(), std::move(id), std::move(progress)));
   if (first.index() == 0) co_return std::get<0>(first);
   co_return machine->WithLastWords(std::get<1>(first));
@@ -295,15 +299,15 @@ Task<absl::Status> Follow(std::shared_ptr<QemuMachine> machine, Task<absl::Statu
 
 }  // namespace
 
-absl::Status CommitJobError(const std::string& text) {
-  const std::string told = absl::StrCat("QEMU could not merge the disk's files: ", text);
+absl::Status BlockJobError(const std::string& what, const std::string& text) {
+  const std::string told = absl::StrCat("QEMU could not ", what, ": ", text);
   if (absl::StrContains(text, "No space left")) return absl::ResourceExhaustedError(told);
   return absl::AbortedError(told);
 }
 
-Task<absl::Status> RunCommitJob(std::shared_ptr<QemuMachine> machine, CommitJob job) {
+Task<absl::Status> RunSwitchJob(std::shared_ptr<QemuMachine> machine, SwitchJob job) {
   const JobEar ear(machine, job.id);
-  Task<absl::Status> drive = DriveCommit(machine.get(), &job, ear.states());
+  Task<absl::Status> drive = DriveSwitch(machine.get(), &job, ear.states());
   co_return co_await Follow(machine, std::move(drive), job.id, job.progress);
 }
 
@@ -313,12 +317,12 @@ Task<absl::Status> RunLowerCommitJob(std::shared_ptr<QemuMachine> machine, Lower
   co_return co_await Follow(machine, std::move(drive), job.id, job.progress);
 }
 
-Task<absl::Status> EndLeftCommitJob(std::shared_ptr<QemuMachine> machine, std::string id) {
+Task<absl::Status> EndLeftJob(std::shared_ptr<QemuMachine> machine, std::string id) {
   using asio::experimental::awaitable_operators::operator||;
   const JobEar ear(machine, std::move(id));
   auto first =
       co_await (WithDeadline(kEndDeadline, "QEMU's job", EndLeft(machine.get(), ear.states())) ||
-                AwaitEndDuringCommit(machine));
+                AwaitEndDuringJob(machine));
   co_return first.index() == 0 ? std::get<0>(first) : std::get<1>(first);
 }
 

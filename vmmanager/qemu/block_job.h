@@ -1,5 +1,6 @@
 #pragma once
 
+#include <boost/json/object.hpp>
 #include <memory>
 #include <string>
 
@@ -12,16 +13,19 @@ namespace ferry::vm {
 
 class QemuMachine;
 
-// QEMU's job block-commit of a disk's topmost file, into the one below.
-struct CommitJob {
+// A job of QEMU's that gives another file the content of a disk's topmost one, also of what its
+// guest goes on writing, until it is told to let the device go on in that: block-commit into the
+// file below, or blockdev-mirror.
+struct SwitchJob {
   std::string id;
-  std::string node;     // the topmost
-  std::string base;     // the file below, as QEMU calls it
-  PlaceDiskFile place;  // see ComputeSystem::MergeOverlay
+  std::string command;
+  boost::json::object arguments;  // without the id
+  std::string what;               // for messages, as in "could not ..."
+  PlaceDiskFile place;            // see ComputeSystem::MergeOverlay
   MergeProgress progress = nullptr;
 };
 
-// The same job of a file further below; nothing has to stand still for that.
+// QEMU's job block-commit of a file further below; nothing has to stand still for that.
 struct LowerCommitJob {
   std::string id;
   std::string node;  // the topmost
@@ -32,9 +36,9 @@ struct LowerCommitJob {
 };
 
 // Begins the job, or takes over the one of that id, which has not ended, and returns when it has:
-// the device is on the file below then, or after an error on what it was. QEMU keeps the job until
+// the device is on the other file then, or after an error on what it was. QEMU keeps the job until
 // DismissJob(); after an error it is gone.
-Task<absl::Status> RunCommitJob(std::shared_ptr<QemuMachine> machine, CommitJob job);
+Task<absl::Status> RunSwitchJob(std::shared_ptr<QemuMachine> machine, SwitchJob job);
 
 // Returns when the job has ended, and is gone. After an error the chain may have changed all the
 // same, with the old one still written in the file above.
@@ -42,9 +46,9 @@ Task<absl::Status> RunLowerCommitJob(std::shared_ptr<QemuMachine> machine, Lower
 
 // Ends the job of that id, if a daemon left one that died, or a call that got no answer: from then
 // on it is known which file the device is on.
-Task<absl::Status> EndLeftCommitJob(std::shared_ptr<QemuMachine> machine, std::string id);
+Task<absl::Status> EndLeftJob(std::shared_ptr<QemuMachine> machine, std::string id);
 
-// What QEMU's text for a failed job means.
-absl::Status CommitJobError(const std::string& text);
+// What QEMU's text for a failed job means; `what` is as SwitchJob has it.
+absl::Status BlockJobError(const std::string& what, const std::string& text);
 
 }  // namespace ferry::vm

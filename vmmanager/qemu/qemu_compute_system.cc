@@ -205,6 +205,15 @@ Task<absl::Status> QemuComputeSystem::MergeLowerOverlay(LowerOverlay lower,
   co_return co_await MergeLowerQemuOverlay(parts->machine, std::move(lower), std::move(progress));
 }
 
+Task<absl::Status> QemuComputeSystem::MoveDisk(DiskPlace disk, DiskTarget target,
+                                               PlaceDiskFile place, MergeProgress progress) {
+  std::shared_ptr<Parts> parts = parts_;
+  AsyncMutex::Guard lock = co_await parts->jobs.Lock();
+  if (parts->migration.active()) co_return NoNewFilesNow();
+  co_return co_await MoveQemuDisk(parts->machine, std::move(disk), std::move(target),
+                                  std::move(place), std::move(progress));
+}
+
 Task<absl::StatusOr<DiskFiles>> QemuComputeSystem::ListDiskFiles() {
   std::shared_ptr<Parts> parts = parts_;
   const AsyncMutex::Guard lock = co_await parts->jobs.Lock();

@@ -35,6 +35,8 @@ class QemuComputeSystem : public ComputeSystem {
   Task<absl::Status> MergeOverlay(DiskPlace disk, std::string format, PlaceDiskFile place,
                                   MergeProgress progress) override;
   Task<absl::Status> MergeLowerOverlay(LowerOverlay lower, MergeProgress progress) override;
+  Task<absl::Status> MoveDisk(DiskPlace disk, DiskTarget target, PlaceDiskFile place,
+                              MergeProgress progress) override;
   Task<absl::StatusOr<DiskFiles>> ListDiskFiles() override;
   Task<absl::StatusOr<std::set<DiskPlace>>> ListDisks() override;
   Task<absl::Status> ResizeDisk(DiskPlace disk, uint64_t bytes) override;

@@ -102,15 +102,53 @@ Task<absl::Status> DropUnusedOf(QemuMachine* machine, std::string stem) {
 std::string MergeJobOf(const std::string& stem) { return absl::StrCat(stem, "-merge"); }
 std::string LowerMergeJobOf(const std::string& stem) { return absl::StrCat(stem, "-lower-merge"); }
 
-// Of a merge whose end nobody has seen, the job and the file that was on top are still there.
-// Returns the state of one that has not ended; empty: there is none.
-Task<absl::StatusOr<std::string>> TidyUpMerge(QemuMachine* machine, std::string stem) {
-  const std::string id = MergeJobOf(stem);
+std::string MoveJobOf(const std::string& stem) { return absl::StrCat(stem, "-move"); }
+
+// Of a merge or move whose end nobody has seen, the job and the file that the disk was in are still
+// there. Returns the state of one that has not ended; empty: there is none.
+Task<absl::StatusOr<std::string>> TidyUpJob(QemuMachine* machine, std::string stem,
+                                            std::string id) {
   CO_ASSIGN_OR_RETURN(const JobReport left, co_await AskForJob(machine, id));
   if (left.state != "concluded") co_return left.state;
   CO_RETURN_IF_ERROR(co_await DropUnusedOf(machine, stem));
   CO_RETURN_IF_ERROR(co_await DismissJob(machine, id));
   co_return "";
+}
+
+// Whatever becomes of it nothing is left of it.
+Task<absl::Status> EndLeftMove(std::shared_ptr<QemuMachine> machine, std::string stem) {
+  std::string id = MoveJobOf(stem);
+  CO_RETURN_IF_ERROR(co_await EndLeftJob(machine, id));
+  co_return (co_await TidyUpJob(machine.get(), std::move(stem), std::move(id))).status();
+}
+
+// A disk's device is on another file, and the job that did it is not needed any more; what cannot
+// be tidied up is so the next time.
+Task<void> NoteSwitched(std::shared_ptr<QemuMachine> machine, DiskPlace place, std::string format,
+                        std::string id) {
+  schema::Attachment& disk = AttachmentAt(*machine, place);
+  const std::string stem = StemAt(*machine, place);
+  const auto now = co_await DiskNodesOf(machine);
+  if (now.ok() && now->contains(place)) {
+    disk.path = now->at(place).file;
+    disk.format = std::move(format);
+  }
+  const absl::Status dropped = co_await DropUnusedOf(machine.get(), stem);
+  const absl::Status dismissed = co_await DismissJob(machine.get(), id);
+  if (!dropped.ok() || !dismissed.ok()) {
+    spdlog::warn("{}: {} {}", id, dropped.ToString(), dismissed.ToString());
+  }
+}
+
+// What is empty in a disk takes no room in the file that it is moved to: QEMU leaves zeros out only
+// where it may unmap.
+Task<absl::Status> OpenTarget(QemuMachine* machine, const DiskTarget* target, std::string node) {
+  json::object file = {{"driver", "file"}, {"filename", target->file}, {"discard", "unmap"}};
+  json::object format = {{"driver", target->format},
+                         {"node-name", std::move(node)},
+                         {"file", std::move(file)},
+                         {"discard", "unmap"}};
+  co_return (co_await machine->Command("blockdev-add", std::move(format))).status();
 }
 
 absl::Status HoldsNoSnapshots(const std::string& file, const std::vector<DiskSnapshot>& snapshots,
@@ -167,8 +205,8 @@ Task<absl::Status> AddQemuOverlays(std::shared_ptr<QemuMachine> machine,
     const bool known =
         controller != scsi.end() && controller->second.attachments.contains(overlay.disk.lun);
     if (!known) continue;
-    std::string stem = StemAt(*machine, overlay.disk);
-    CO_RETURN_IF_ERROR((co_await TidyUpMerge(machine.get(), std::move(stem))).status());
+    const std::string stem = StemAt(*machine, overlay.disk);
+    CO_RETURN_IF_ERROR((co_await TidyUpJob(machine.get(), stem, MergeJobOf(stem))).status());
   }
   CO_ASSIGN_OR_RETURN(const auto nodes, co_await DiskNodesOf(machine));
   CO_ASSIGN_OR_RETURN(auto taken, co_await NodeNamesOf(machine.get()));
@@ -201,30 +239,61 @@ Task<absl::Status> MergeQemuOverlay(std::shared_ptr<QemuMachine> machine, DiskPl
   CO_ASSIGN_OR_RETURN(auto nodes, co_await DiskNodesOf(machine));
   CO_ASSIGN_OR_RETURN(const DiskNode top, NodeAt(nodes, place));
   const std::string stem = StemAt(*machine, place);
-  CommitJob job;
+  SwitchJob job;
   job.id = MergeJobOf(stem);
-  job.node = top.name;
-  if (!top.below.empty()) job.base = top.below.front().name;
+  job.command = "block-commit";
+  job.arguments = {{"device", top.name}};
+  if (!top.below.empty()) job.arguments["base"] = top.below.front().name;
+  job.what = "merge the disk's files";
   job.place = std::move(place_file);
   job.progress = std::move(progress);
   const std::string id = job.id;
-  CO_ASSIGN_OR_RETURN(const std::string left, co_await TidyUpMerge(machine.get(), stem));
+  CO_ASSIGN_OR_RETURN(const std::string left, co_await TidyUpJob(machine.get(), stem, id));
   if (left.empty()) CO_RETURN_IF_ERROR(CheckCanMerge(top, place));
   std::vector<std::string> images = {top.name};
   CO_RETURN_IF_ERROR(co_await OpenImages(machine.get(), std::move(images)));
-  CO_RETURN_IF_ERROR(co_await RunCommitJob(machine, std::move(job)));
-  // It is done; what is left to be tidied up is so the next time.
-  schema::Attachment& disk = AttachmentAt(*machine, place);
-  const auto merged = co_await DiskNodesOf(machine);
-  if (merged.ok() && merged->contains(place)) {
-    disk.path = merged->at(place).file;
-    disk.format = std::move(format);
+  CO_RETURN_IF_ERROR(co_await RunSwitchJob(machine, std::move(job)));
+  co_await NoteSwitched(machine, place, std::move(format), id);
+  co_return absl::OkStatus();
+}
+
+Task<absl::Status> MoveQemuDisk(std::shared_ptr<QemuMachine> machine, DiskPlace place,
+                                DiskTarget target, PlaceDiskFile place_file,
+                                MergeProgress progress) {
+  if (!IsAlive(*machine)) co_return machine->WrongState("move its disks");
+  CO_ASSIGN_OR_RETURN(const auto nodes, co_await DiskNodesOf(machine));
+  CO_ASSIGN_OR_RETURN(const DiskNode top, NodeAt(nodes, place));
+  if (AttachmentAt(*machine, place).read_only) {
+    co_return absl::FailedPreconditionError(
+        absl::StrCat("the disk at ", ToText(place), " is only read"));
   }
-  const absl::Status dropped = co_await DropUnusedOf(machine.get(), stem);
-  const absl::Status dismissed = co_await DismissJob(machine.get(), id);
-  if (!dropped.ok() || !dismissed.ok()) {
-    spdlog::warn("{}: {} {}", id, dropped.ToString(), dismissed.ToString());
+  CO_RETURN_IF_ERROR(HoldsNoSnapshots(top.file, top.snapshots, place));
+  const std::string stem = StemAt(*machine, place);
+  CO_RETURN_IF_ERROR(co_await EndLeftMove(machine, stem));
+  std::vector<std::string> images = {top.name};
+  CO_RETURN_IF_ERROR(co_await OpenImages(machine.get(), std::move(images)));
+  CO_ASSIGN_OR_RETURN(const auto taken, co_await NodeNamesOf(machine.get()));
+  const std::string node = FreeNodeName(taken, stem);
+  CO_RETURN_IF_ERROR(co_await OpenTarget(machine.get(), &target, node));
+  SwitchJob job;
+  job.id = MoveJobOf(stem);
+  job.command = "blockdev-mirror";
+  // What lies below the disk lies below the new file, too. What the guest writes goes to both, so
+  // that it cannot write faster than it is copied.
+  job.arguments = {
+      {"device", top.name}, {"target", node}, {"sync", "top"}, {"copy-mode", "write-blocking"}};
+  job.what = "move the disk";
+  job.place = std::move(place_file);
+  job.progress = std::move(progress);
+  const std::string id = job.id;
+  const absl::Status moved = co_await RunSwitchJob(machine, std::move(job));
+  if (GotNoAnswer(moved)) co_return moved;
+  if (!moved.ok()) {
+    const absl::Status closed = co_await DropUnusedOf(machine.get(), stem);
+    if (!closed.ok()) spdlog::warn("{}: {}", id, closed.ToString());
+    co_return moved;
   }
+  co_await NoteSwitched(machine, place, target.format, id);
   co_return absl::OkStatus();
 }
 
@@ -238,7 +307,7 @@ Task<absl::Status> MergeLowerQemuOverlay(std::shared_ptr<QemuMachine> machine, L
   job.id = LowerMergeJobOf(stem);
   job.progress = std::move(progress);
   // A daemon that died may have left one on its way; it has changed nothing unless it is done.
-  CO_RETURN_IF_ERROR(co_await EndLeftCommitJob(machine, job.id));
+  CO_RETURN_IF_ERROR(co_await EndLeftJob(machine, job.id));
   CO_ASSIGN_OR_RETURN(const JobReport left, co_await AskForJob(machine.get(), job.id));
   if (left.present) CO_RETURN_IF_ERROR(co_await DismissJob(machine.get(), job.id));
   CO_ASSIGN_OR_RETURN(nodes, co_await DiskNodesOf(machine));
@@ -273,8 +342,9 @@ Task<absl::StatusOr<DiskFiles>> ListQemuDiskFiles(std::shared_ptr<QemuMachine> m
       const std::string stem = DiskStem(controller, lun, disk);
       std::string topmost = MergeJobOf(stem);
       std::string lower = LowerMergeJobOf(stem);
-      CO_RETURN_IF_ERROR(co_await EndLeftCommitJob(machine, std::move(topmost)));
-      CO_RETURN_IF_ERROR(co_await EndLeftCommitJob(machine, std::move(lower)));
+      CO_RETURN_IF_ERROR(co_await EndLeftJob(machine, std::move(topmost)));
+      CO_RETURN_IF_ERROR(co_await EndLeftJob(machine, std::move(lower)));
+      CO_RETURN_IF_ERROR(co_await EndLeftMove(machine, stem));
     }
   }
   CO_ASSIGN_OR_RETURN(const auto nodes, co_await DiskNodesOf(machine));

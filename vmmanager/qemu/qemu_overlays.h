@@ -21,6 +21,9 @@ Task<absl::Status> MergeQemuOverlay(std::shared_ptr<QemuMachine> machine, DiskPl
                                     MergeProgress progress);
 Task<absl::Status> MergeLowerQemuOverlay(std::shared_ptr<QemuMachine> machine, LowerOverlay lower,
                                          MergeProgress progress);
+Task<absl::Status> MoveQemuDisk(std::shared_ptr<QemuMachine> machine, DiskPlace disk,
+                                DiskTarget target, PlaceDiskFile place_file,
+                                MergeProgress progress);
 Task<absl::StatusOr<DiskFiles>> ListQemuDiskFiles(std::shared_ptr<QemuMachine> machine);
 
 }  // namespace ferry::vm

@@ -140,6 +140,7 @@ const std::vector<Rule>& Rules() {
       {"/ferry.v1.DiskService/AttachDisk", kOperators, kChange},
       {"/ferry.v1.DiskService/DetachDisk", kOperators, kChange},
       {"/ferry.v1.DiskService/ResizeDisk", kOperators, kChange},
+      {"/ferry.v1.DiskService/MoveDisk", kAdmins, kChange},
 
       {"/ferry.v1.CheckpointService/CreateCheckpoint", kOperators, kChange},
       {"/ferry.v1.CheckpointService/RevertToCheckpoint", kOperators, kChange},

@@ -38,6 +38,12 @@ class FakeOverlayFiles final : public OverlayFiles {
     images[disk.file] = {.format = disk.format, .bytes = disk.bytes};
     co_return absl::OkStatus();
   }
+  Task<absl::Status> Shape(DiskShape shape) override {
+    if (!fails.ok()) co_return fails;
+    CO_RETURN_IF_ERROR(co_await CheckReserved(shape.file, shape.inode));
+    images[shape.file] = {.format = shape.format, .bytes = shape.bytes, .below = shape.below};
+    co_return absl::OkStatus();
+  }
   Task<absl::Status> Resize(std::string file, std::string, uint64_t bytes) override {
     if (!fails.ok()) co_return fails;
     images[file].bytes = bytes;
@@ -90,6 +96,7 @@ class FakeOverlayFiles final : public OverlayFiles {
     if (before_copy) CO_RETURN_IF_ERROR(co_await before_copy(copy.to));
     if (copy.progress) copy.progress(1.0);
     copied[copy.to] = copy.from;
+    images[copy.to] = images[copy.from];
     co_return absl::OkStatus();
   }
   Task<absl::StatusOr<DiskImage>> Examine(std::string file, std::string format) override {

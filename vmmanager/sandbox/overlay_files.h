@@ -33,13 +33,26 @@ struct DiskImage {
   bool empty = false;        // an overlay on which nothing was written
 };
 
-// A whole copy of a disk.
+// A copy of a disk.
 struct DiskCopy {
-  std::string from;  // not written to meanwhile; with all that is below it
+  std::string from;  // not written to meanwhile; with what is below it
   std::string format;
-  std::string to;  // reserved, as `inode`; a qcow2 file then
+  std::string to;  // reserved, as `inode`
   uint64_t inode = 0;
+  std::string to_format = "qcow2";
+  std::string below = {};  // what is in that file is left out, and the copy lies over it
+  std::string below_format = {};
   std::function<void(double)> progress = {};  // told how much of it is done, 0 to 1
+};
+
+// An empty disk.
+struct DiskShape {
+  std::string file;  // reserved, as `inode`
+  uint64_t inode = 0;
+  std::string format;
+  uint64_t bytes = 0;
+  std::string below = {};  // what it lies over, if anything
+  std::string below_format = {};
 };
 
 // Of a file system.
@@ -72,6 +85,8 @@ class OverlayFiles {
   virtual Task<absl::Status> Merge(std::string overlay) = 0;
   // ALREADY_EXISTS if the name is taken. Durable.
   virtual Task<absl::Status> Create(NewDisk disk) = 0;
+  // Makes one of a file that was reserved, whole and on the disk.
+  virtual Task<absl::Status> Shape(DiskShape shape) = 0;
   // Makes a disk larger, as a guest sees it.
   virtual Task<absl::Status> Resize(std::string file, std::string format, uint64_t bytes) = 0;
   // An error if the file is not there, or nobody can look at it.

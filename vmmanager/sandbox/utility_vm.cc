@@ -48,6 +48,8 @@ UtilityVm::UtilityVm(SandboxDeps deps, VmRow row, v1::VmSpec spec, schema::Compu
       disk_failed_(deps.executor),
       changed_(deps.executor) {
   exited_.Set();
+  state::v1::DiskMoveRecord moving;
+  if (!row_.disk_move.empty() && moving.ParseFromString(row_.disk_move)) moving_ = moving;
   state::v1::SavedRecord saved;
   if (row_.saved.empty()) return;
   // Its memory must not be forgotten because nobody can read where it is.
@@ -413,6 +415,7 @@ Task<absl::Status> UtilityVm::Remove() {
   if (phase_ != Phase::kStopped && phase_ != Phase::kFailed) co_return Refuse("deleted");
   if (is_saved()) co_return Refuse("deleted");
   if (system_ != nullptr) co_return VmmHasNotEnded();
+  CO_RETURN_IF_ERROR(co_await SettleMoveNow());
   // Gone first: nothing must write its row again while the store drops it.
   const Phase before = phase_;
   std::string reason = row_.state_reason;
@@ -440,6 +443,7 @@ VmRow UtilityVm::Row() {
     if (encoded.ok()) row_.guest_state = *std::move(encoded);
   }
   if (!saved_is_unreadable_) row_.saved = saved_.has_value() ? saved_->SerializeAsString() : "";
+  row_.disk_move = moving_.has_value() ? moving_->SerializeAsString() : "";
   return row_;
 }
 

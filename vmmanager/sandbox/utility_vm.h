@@ -10,42 +10,24 @@
 #include "absl/status/status.h"
 #include "absl/status/statusor.h"
 #include "bridge/runtime/async.h"
+#include "ferry/state/v1/disk_move.pb.h"
 #include "ferry/v1/common.pb.h"
 #include "ferry/v1/vm.pb.h"
 #include "guestmanager/guest.h"
 #include "vmmanager/backend/compute_system.h"
-#include "vmmanager/fence/fence.h"
 #include "vmmanager/sandbox/checkpoint_plan.h"
 #include "vmmanager/sandbox/checkpoint_steps.h"
 #include "vmmanager/sandbox/checkpoint_tree.h"
+#include "vmmanager/sandbox/disk_move.h"
 #include "vmmanager/sandbox/disk_slot.h"
-#include "vmmanager/sandbox/event_log.h"
-#include "vmmanager/sandbox/host_settings.h"
 #include "vmmanager/sandbox/migration_hold.h"
-#include "vmmanager/sandbox/overlay_files.h"
+#include "vmmanager/sandbox/sandbox_deps.h"
 #include "vmmanager/sandbox/saved_machine.h"
 #include "vmmanager/sandbox/snapshot_plan.h"
 #include "vmmanager/sandbox/snapshot_steps.h"
 #include "vmmanager/store/store.h"
 
 namespace ferry::vm {
-
-class FileReads;
-
-// What every VM of a host works with. All must outlive the VMs.
-struct SandboxDeps {
-  Executor executor;
-  Backend& backend;
-  Store& store;
-  EventLog& events;
-  Fence& fence;
-  const HostSettings& settings;
-  FileReads& reads;
-  // Is told of each step between which a daemon must be able to die; only tests do something then.
-  std::function<void(const std::string& point)> failpoint = {};
-  OverlayFiles* overlays = nullptr;  // nullptr: no checkpoints can be taken
-  ScratchPlaces* scratch = nullptr;  // nullptr: there are no containers
-};
 
 // One utility VM: its compute system, its guest, and what may be done to it when.
 //
@@ -115,6 +97,12 @@ class UtilityVm : public std::enable_shared_from_this<UtilityVm> {
   Task<absl::Status> DetachOwnDisk(std::string name);
   // Makes one larger. FAILED_PRECONDITION "disk_is_larger" if it is already.
   Task<absl::Status> ResizeOwnDisk(std::string name, uint64_t bytes);
+  // Copies one to another file, and goes on in that. ABORTED if it is not what it was any more.
+  Task<absl::Status> MoveOwnDisk(DiskMoveWish wish);
+  // It ends with CANCELLED soon; FAILED_PRECONDITION if it is just changing over.
+  absl::Status CallOffDiskMove();
+  // Brings to an end what a former daemon was at: the disk is moved, or it is not.
+  void SettleDiskMove();
 
   // Returns when no migration holds the VM, so that it can be resumed. FAILED_PRECONDITION if it
   // moved, or if that takes longer than HostSettings::outcome_wait. May be cancelled.
@@ -351,6 +339,15 @@ class UtilityVm : public std::enable_shared_from_this<UtilityVm> {
   void DropOwnDisk(const std::string& name, const std::string& lun);
   absl::Status CheckFileIsNew(const std::string& file) const;
   absl::Status MayHaveCome(const std::string& disk, const absl::Status& silence) const;
+  absl::Status CheckMayMove(const DiskMoveWish& wish) const;
+  Task<absl::Status> CopyAndChangeOver(const DiskMoveWish* wish);
+  // Writes down which file it is in.
+  Task<absl::Status> PlaceOwnDisk(std::string name, std::string file);
+  // What its VMM has is where the disk is that is being moved.
+  Task<absl::Status> BelieveMovedDisk();
+  // It is moved, or not, and the file that it is not in goes. With the lock of operations.
+  Task<absl::Status> SettleMoveNow();
+  static Task<void> SettleMoveLater(std::shared_ptr<UtilityVm> self);
   // Of those that a former daemon was attaching or detaching its machine decides.
   Task<void> SettleOwnDisks();
   absl::StatusOr<uint32_t> FreeLun() const;
@@ -569,7 +566,11 @@ class UtilityVm : public std::enable_shared_from_this<UtilityVm> {
   bool switches_ = false;           // a disk of it is just changing over
   // Overlays of disks of which it is not known what is written down.
   std::set<std::string> unwritten_;
-  MergeProgress merge_progress_;             // of a checkpoint that is being deleted
+  MergeProgress merge_progress_;  // of a checkpoint that is being deleted
+  std::optional<state::v1::DiskMoveRecord> moving_;
+  bool move_is_unwritten_ = false;  // it is not known what is written down of where that disk is
+  bool move_is_called_off_ = false;
+  bool settles_move_ = false;                // SettleMoveLater() is at it
   std::shared_ptr<ComputeSystem> settling_;  // what SettleAdopted() is at
   bool saved_is_unreadable_ = false;         // row_.saved is of a newer ferryd
   bool written_ = false;                     // all of it is in a file that is not whole yet

@@ -73,6 +73,14 @@ absl::Status UtilityVm::CheckCheckpointsRest(const std::string& operation) const
                      "have been done all the same"),
         "checkpoints_not_written", "See the host's log, mend its state folder's disk, try again.");
   }
+  if (moving_.has_value()) {
+    return rpc::ErrorWithReason(
+        absl::StatusCode::kFailedPrecondition,
+        absl::StrCat("VM ", row_.name, " cannot be ", operation, " until it is settled in which ",
+                     "file its disk ", moving_->disk(), " is: ", moving_->from(), " or ",
+                     moving_->to()),
+        "disk_move_not_settled", "That is tried again by itself; see the host's log.");
+  }
   const std::string half = UnsettledCheckpoint(checkpoints_);
   if (half.empty()) return absl::OkStatus();
   const bool newer = checkpoints_.at(half).stage() == state::v1::CHECKPOINT_STAGE_UNSPECIFIED;

@@ -24,6 +24,7 @@ using state::v1::CheckpointRecord;
 // answer: the VMM is right.
 Task<absl::Status> UtilityVm::BelieveVmmsDisks() {
   using asio::experimental::awaitable_operators::operator||;
+  CO_RETURN_IF_ERROR(co_await BelieveMovedDisk());
   std::shared_ptr<ComputeSystem> system = system_;
   const auto half = checkpoints_.find(UnsettledCheckpoint(checkpoints_));
   if (system == nullptr || half == checkpoints_.end()) co_return absl::OkStatus();

@@ -31,6 +31,7 @@ Task<absl::Status> UtilityVm::Start() {
   if (phase_ != Phase::kStopped && phase_ != Phase::kFailed) co_return NotYet("started");
   CO_RETURN_IF_ERROR(RefuseIfMigrating("started"));
   (void)co_await WriteDoubtful();
+  CO_RETURN_IF_ERROR(co_await SettleMoveNow());
   CO_RETURN_IF_ERROR(CheckHere());
   CO_RETURN_IF_ERROR(CheckCheckpointsRest("started"));
   if (is_saved()) co_return Refuse("booted");
@@ -121,7 +122,8 @@ Task<absl::Status> UtilityVm::Stop(bool force, milliseconds timeout) {
   auto self = shared_from_this();
   // While its files are merged there is nothing to end, and nobody can start it.
   const bool stands = phase_ == Phase::kStopped || phase_ == Phase::kFailed;
-  const bool merges = stands && system_ == nullptr && !UnsettledCheckpoint(checkpoints_).empty();
+  const bool merges = stands && system_ == nullptr &&
+                      (moving_.has_value() || !UnsettledCheckpoint(checkpoints_).empty());
   if (merges) co_return CheckHere();
   // Its disk may hang, and whoever holds the lock with it.
   std::optional<Counted> order;

@@ -196,6 +196,15 @@ absl::Status ExplainTool(const std::string& doing, const ToolEnd& end) {
   return absl::InternalError(text);
 }
 
+// `option` is what names the file below a new one.
+void AddBelow(const std::string& below, const std::string& format, const std::string& option,
+              std::vector<std::string>* arguments) {
+  if (below.empty()) return;
+  for (const std::string& one : {option, below, std::string("-F"), format}) {
+    arguments->push_back(one);
+  }
+}
+
 using FileWork = std::function<absl::Status()>;
 
 }  // namespace
@@ -264,6 +273,24 @@ Task<absl::Status> QemuImgOverlays::Create(NewDisk disk) {
   if (made.ok()) made = co_await files_.Run(kOverlayLimit, "making a disk", std::move(sync));
   if (!made.ok()) (void)co_await Remove(disk.file);
   co_return made;
+}
+
+Task<absl::Status> QemuImgOverlays::Shape(DiskShape shape) {
+  std::string name = shape.file;
+  CO_ASSIGN_OR_RETURN(const std::shared_ptr<UniqueFd> file,
+                      co_await OpenReservedFile(std::move(name), shape.inode));
+  std::vector<std::string> arguments = {"create", "-q", "-f", shape.format};
+  AddBelow(shape.below, shape.below_format, "-b", &arguments);
+  for (const std::string& last :
+       {std::string("--"), absl::StrCat("/dev/fd/", kToolFile), absl::StrCat(shape.bytes)}) {
+    arguments.push_back(last);
+  }
+  ToolCommand create = CommandOf(std::move(arguments));
+  create.descriptors[kToolFile] = file->get();
+  create.holds = file;
+  CO_RETURN_IF_ERROR(co_await RunTool(tools_, std::move(create)));
+  FileWork sync = [file, path = shape.file] { return Sync(file->get(), path); };
+  co_return co_await files_.Run(kOverlayLimit, "making a disk", std::move(sync));
 }
 
 Task<absl::Status> QemuImgOverlays::Resize(std::string file, std::string format, uint64_t bytes) {
@@ -367,18 +394,32 @@ Task<absl::StatusOr<std::string>> QemuImgOverlays::Ask(ToolCommand command) {
   co_return absl::FailedPreconditionError(WithoutProgress(end.last_words));
 }
 
-Task<absl::Status> QemuImgOverlays::Copy(DiskCopy copy) {
-  auto file = std::make_shared<std::shared_ptr<UniqueFd>>();
-  FileWork open = [copy_to = copy.to, inode = copy.inode, file]() -> absl::Status {
-    ASSIGN_OR_RETURN(*file, OpenReserved(copy_to, inode));
+Task<absl::StatusOr<std::shared_ptr<UniqueFd>>> QemuImgOverlays::OpenReservedFile(std::string file,
+                                                                                  uint64_t inode) {
+  auto opened = std::make_shared<std::shared_ptr<UniqueFd>>();
+  FileWork open = [file, inode, opened]() -> absl::Status {
+    ASSIGN_OR_RETURN(*opened, OpenReserved(file, inode));
     return absl::OkStatus();
   };
-  CO_RETURN_IF_ERROR(co_await files_.Run(kOverlayLimit, "copying a disk", std::move(open)));
+  CO_RETURN_IF_ERROR(co_await files_.Run(kOverlayLimit, "opening a disk", std::move(open)));
+  co_return *opened;
+}
+
+Task<absl::Status> QemuImgOverlays::Copy(DiskCopy copy) {
+  std::string name = copy.to;
+  CO_ASSIGN_OR_RETURN(const std::shared_ptr<UniqueFd> file,
+                      co_await OpenReservedFile(std::move(name), copy.inode));
   // The tool brings it to the disk itself, as far as it can: that can be called off.
-  ToolCommand convert = CommandOf({"convert", "-p", "-t", "writeback", "-f", copy.format, "-O",
-                                   "qcow2", "--", copy.from, absl::StrCat("/dev/fd/", kToolFile)});
-  convert.descriptors[kToolFile] = (*file)->get();
-  convert.holds = *file;
+  std::vector<std::string> arguments = {"convert", "-p",        "-t", "writeback",
+                                        "-f",      copy.format, "-O", copy.to_format};
+  AddBelow(copy.below, copy.below_format, "-B", &arguments);
+  for (const std::string& last :
+       {std::string("--"), copy.from, absl::StrCat("/dev/fd/", kToolFile)}) {
+    arguments.push_back(last);
+  }
+  ToolCommand convert = CommandOf(std::move(arguments));
+  convert.descriptors[kToolFile] = file->get();
+  convert.holds = file;
   if (copy.progress) {
     convert.output = [progress = copy.progress](absl::string_view printed) {
       if (const auto done = ParseConvertProgress(printed)) progress(*done);
@@ -386,7 +427,7 @@ Task<absl::Status> QemuImgOverlays::Copy(DiskCopy copy) {
   }
   CO_ASSIGN_OR_RETURN(const ToolEnd end, co_await tools_.Run(std::move(convert)));
   if (end.exit_code != 0) co_return ExplainTool(absl::StrCat("copying ", copy.from), end);
-  FileWork sync = [file, to = copy.to] { return Sync((*file)->get(), to); };
+  FileWork sync = [file, to = copy.to] { return Sync(file->get(), to); };
   // That may take long, and nobody else is to wait for it.
   BlockingWorker own(executor_);
   co_return co_await own.Run(kToolLimit, "copying a disk", std::move(sync));

@@ -1,8 +1,11 @@
 #pragma once
 
+#include <memory>
 #include <string>
+#include <vector>
 
 #include "bridge/runtime/blocking_worker.h"
+#include "bridge/runtime/unique_fd.h"
 #include "vmmanager/images/tool_runner.h"
 #include "vmmanager/sandbox/overlay_files.h"
 
@@ -19,6 +22,7 @@ class QemuImgOverlays final : public OverlayFiles {
   Task<absl::Status> Make(OverlayWish wish) override;
   Task<absl::Status> Merge(std::string overlay) override;
   Task<absl::Status> Create(NewDisk disk) override;
+  Task<absl::Status> Shape(DiskShape shape) override;
   Task<absl::Status> Resize(std::string file, std::string format, uint64_t bytes) override;
   Task<absl::Status> CheckIsThere(std::string file) override;
   Task<absl::Status> PutOver(std::string overlay, std::string below, std::string format) override;
@@ -36,6 +40,8 @@ class QemuImgOverlays final : public OverlayFiles {
   static ToolCommand CommandOf(std::vector<std::string> arguments);
   Task<absl::Status> Run(std::vector<std::string> arguments);
   Task<absl::StatusOr<std::string>> Ask(ToolCommand command);
+  Task<absl::StatusOr<std::shared_ptr<UniqueFd>>> OpenReservedFile(std::string file,
+                                                                   uint64_t inode);
 
   const Executor executor_;
   ToolRunner& tools_;

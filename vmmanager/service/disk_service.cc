@@ -57,4 +57,13 @@ grpc::ServerUnaryReactor* DiskService::ResizeDisk(grpc::CallbackServerContext* c
       });
 }
 
+grpc::ServerUnaryReactor* DiskService::MoveDisk(grpc::CallbackServerContext* context,
+                                                const v1::MoveDiskRequest* request,
+                                                v1::Disk* response) {
+  return rpc::ServeUnary(context, disks_.executor(), request, response,
+                         [this](const v1::MoveDiskRequest& move) -> Task<absl::StatusOr<v1::Disk>> {
+                           co_return co_await disks_.Move(move);
+                         });
+}
+
 }  // namespace ferry::vm

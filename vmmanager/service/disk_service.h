@@ -20,6 +20,8 @@ class DiskService final : public v1::DiskService::CallbackService {
                                        v1::Disk*) override;
   grpc::ServerUnaryReactor* DetachDisk(grpc::CallbackServerContext*, const v1::DetachDiskRequest*,
                                        v1::DetachDiskResponse*) override;
+  grpc::ServerUnaryReactor* MoveDisk(grpc::CallbackServerContext*, const v1::MoveDiskRequest*,
+                                     v1::Disk*) override;
   grpc::ServerUnaryReactor* ResizeDisk(grpc::CallbackServerContext*, const v1::ResizeDiskRequest*,
                                        v1::Disk*) override;
 

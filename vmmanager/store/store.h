@@ -27,6 +27,7 @@ struct VmRow {
   std::string state_reason;
   std::string guest_state;  // ferry.state.v1.GuestPayload bytes: processes, ports, ids
   std::string saved;        // ferry.state.v1.SavedRecord bytes; empty: it is not saved
+  std::string disk_move;    // ferry.state.v1.DiskMoveRecord bytes; empty: no disk is being moved
 };
 
 // One session, as its controller encodes it; `decided` says that nothing more can happen in it.

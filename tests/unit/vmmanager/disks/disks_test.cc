@@ -3,6 +3,7 @@
 #include <fstream>
 
 #include "tests/unit/vmmanager/sandbox/sandbox_fixture.h"
+#include "vmmanager/rpc/error_info.h"
 
 namespace ferry::vm {
 namespace {
@@ -21,7 +22,7 @@ class DisksTest : public SandboxTest {
   }
   std::string FileOf(const std::string& name) { return folder_.path() + "/" + name; }
 
-  Disks disks_{*host_.inventory, host_.overlays, std::nullopt};
+  Disks disks_{*host_.inventory, host_.overlays, nullptr, std::nullopt};
 };
 
 TEST_F(DisksTest, AreMadeEmptyAndOnce) {
@@ -98,6 +99,66 @@ TEST_F(DisksTest, OneThatCannotBeLookedAtSaysWhy) {
   const auto all = Await(disks_.List(v1::ListDisksRequest()));
   ASSERT_EQ(all->disks_size(), 1);
   EXPECT_THAT(all->disks(0).trouble(), HasSubstr("cannot look at"));
+}
+
+class DiskMovesTest : public DisksTest {
+ protected:
+  void SetUp() override {
+    vm_ = Boot();
+    EXPECT_TRUE(Create(FileOf("data.qcow2")).ok());
+    std::ofstream(FileOf("data.qcow2")) << "disk";
+    v1::AttachDiskRequest request;
+    request.set_vm("web");
+    request.mutable_disk()->set_name("data");
+    request.mutable_disk()->set_file(FileOf("data.qcow2"));
+    EXPECT_TRUE(Await(disks_.Attach(request)).ok());
+  }
+  absl::StatusOr<v1::Disk> Move(const std::string& to, const std::string& disk = "data") {
+    v1::MoveDiskRequest request;
+    request.set_vm("web");
+    request.set_disk(disk);
+    request.set_file(to);
+    return Await(disks_.Move(request));
+  }
+  DiskImage& Image() { return host_.overlays.images[FileOf("data.qcow2")]; }
+
+  std::shared_ptr<UtilityVm> vm_;
+};
+
+TEST_F(DiskMovesTest, AFileKeepsItsNameInAFolder) {
+  const auto moved = Move("/elsewhere/");
+  ASSERT_TRUE(moved.ok()) << moved.status();
+  EXPECT_EQ(moved->file(), "/elsewhere/data.qcow2");
+  EXPECT_EQ(moved->bytes(), kBytes);
+}
+
+TEST_F(DiskMovesTest, WhatHasNoRoomIsKnownBefore) {
+  Image().used_bytes = 4096;
+  host_.overlays.room.bytes = 4095;
+  EXPECT_EQ(rpc::ReasonOf(Move("/elsewhere/").status()), "no_room");
+  EXPECT_FALSE(host_.overlays.files.contains("/elsewhere/data.qcow2"));
+  host_.overlays.room.bytes = 4096;
+  EXPECT_TRUE(Move("/elsewhere/").ok());
+}
+
+TEST_F(DiskMovesTest, WhatOthersLieOverStays) {
+  host_.overlays.images[FileOf("over.qcow2")] = {
+      .format = "qcow2", .bytes = kBytes, .below = FileOf("data.qcow2"), .below_format = "qcow2"};
+  std::ofstream(FileOf("over.qcow2")) << "disk";
+  Boot("other");
+  v1::AttachDiskRequest request;
+  request.set_vm("other");
+  request.mutable_disk()->set_name("over");
+  request.mutable_disk()->set_file(FileOf("over.qcow2"));
+  ASSERT_TRUE(Await(disks_.Attach(request)).ok());
+  EXPECT_EQ(rpc::ReasonOf(Move("/elsewhere/").status()), "file_in_use");
+}
+
+TEST_F(DiskMovesTest, WhatMakesNoSenseIsRefused) {
+  EXPECT_EQ(rpc::ReasonOf(Move("/elsewhere/", "none").status()), "no_such_disk");
+  EXPECT_THAT(Move("data.qcow2").status().message(), HasSubstr("absolute path"));
+  Image().below = "/base";
+  EXPECT_THAT(Move("/elsewhere/").status().message(), HasSubstr("does not say of which format"));
 }
 
 }  // namespace

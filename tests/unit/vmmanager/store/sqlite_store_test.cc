@@ -153,7 +153,8 @@ TEST_F(SqliteStoreTest, AStoreWithoutNotificationsIsBroughtUpToDate) {
   AppendThree();
   Tamper(
       "DROP TABLE notifications; DROP TABLE checkpoints; DROP TABLE snapshots; "
-      "DROP TABLE containers; ALTER TABLE vms DROP COLUMN saved; DROP TABLE jobs; "
+      "DROP TABLE containers; ALTER TABLE vms DROP COLUMN disk_move; ALTER TABLE vms DROP COLUMN "
+      "saved; DROP TABLE jobs; "
       "UPDATE store SET version = 1");
   Reopen();
   EXPECT_EQ(Await(store_->ReadJournal("s"))->size(), 3u);
@@ -166,7 +167,8 @@ TEST_F(SqliteStoreTest, AStoreWithoutContainersIsBroughtUpToDate) {
   ASSERT_TRUE(Await(store_->PutVm({"id", "n", "{}", "{}", "stopped"})).ok());
   Tamper(
       "DROP TABLE checkpoints; DROP TABLE snapshots; DROP TABLE containers; "
-      "ALTER TABLE vms DROP COLUMN saved; DROP TABLE jobs; UPDATE store SET version = 2");
+      "ALTER TABLE vms DROP COLUMN disk_move; ALTER TABLE vms DROP COLUMN saved; DROP TABLE jobs; "
+      "UPDATE store SET version = 2");
   for (int time = 0; time < 2; ++time) {
     Reopen();
     EXPECT_EQ(Await(store_->ListVms())->size(), 1u);
