@@ -11,7 +11,8 @@ namespace ferry::migration {
 
 Task<absl::StatusOr<vm::PlanState>> DescribeForExport(const ControllerDeps& deps,
                                                       std::shared_ptr<vm::UtilityVm> machine,
-                                                      std::string session_id) {
+                                                      std::string session_id,
+                                                      std::vector<vm::DiskMark>* marks) {
   const ControllerDeps* const host = &deps;
   vm::PlanState plan;
   plan.session_id = session_id;
@@ -19,6 +20,8 @@ Task<absl::StatusOr<vm::PlanState>> DescribeForExport(const ControllerDeps& deps
   plan.source_journal_id = host->store().journal_id();
   CO_ASSIGN_OR_RETURN(
       plan.vm, co_await vm::DescribeVm(machine, host->inventory.deps().backend, host->digests));
+  v1::VmSpec spec = machine->spec();
+  *marks = co_await vm::MarkDisks(std::move(spec), plan.vm.mutable_disks(), &host->digests);
   vm::CheckpointRecords records = machine->checkpoints();
   CO_ASSIGN_OR_RETURN(const std::vector<state::v1::CheckpointPayload> checkpoints,
                       co_await vm::DescribeForMove(std::move(records), machine->FilesInUse(),

@@ -2,18 +2,22 @@
 
 #include <memory>
 #include <string>
+#include <vector>
 
 #include "absl/status/statusor.h"
 #include "migration/controller/controller_deps.h"
+#include "vmmanager/sandbox/disk_marks.h"
 #include "vmmanager/sandbox/utility_vm.h"
 #include "vmmanager/state/saved_state.h"
 
 namespace ferry::migration {
 
-// What a plan says of a VM of this host, but for its compatibility information. `deps` must outlive
-// the task.
+// What a plan says of a VM of this host, but for its compatibility information. The destination
+// tells the VM's disks by `marks`, for as long as those live. `deps` and `marks` must outlive the
+// task.
 Task<absl::StatusOr<vm::PlanState>> DescribeForExport(const ControllerDeps& deps,
                                                       std::shared_ptr<vm::UtilityVm> machine,
-                                                      std::string session_id);
+                                                      std::string session_id,
+                                                      std::vector<vm::DiskMark>* marks);
 
 }  // namespace ferry::migration

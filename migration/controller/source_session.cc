@@ -98,6 +98,7 @@ void SourceSession::LetGo() {
   if (layers_ != nullptr) layers_->Close();
   std::string().swap(sealed_plan_);
   std::string().swap(request_);
+  disk_marks_.clear();
   if (deps_.exports != nullptr) Spawn(deps_.executor(), deps_.exports->End(info_.vm_id()));
 }
 
@@ -130,7 +131,7 @@ Task<absl::StatusOr<std::string>> SourceSession::Export() {
 Task<absl::StatusOr<std::string>> SourceSession::MakePlan(std::string compat_info) {
   std::shared_ptr<vm::UtilityVm> machine = vm_;
   CO_ASSIGN_OR_RETURN(vm::PlanState plan,
-                      co_await DescribeForExport(deps_, std::move(machine), id()));
+                      co_await DescribeForExport(deps_, std::move(machine), id(), &disk_marks_));
   if (deps_.exports != nullptr) {
     CO_ASSIGN_OR_RETURN(const std::vector<state::v1::ContainerRecord> containers,
                         co_await deps_.exports->Begin(vm_->id()));

@@ -10,6 +10,7 @@
 #include "migration/controller/stall_watchdog.h"
 #include "migration/controller/time_limit.h"
 #include "migration/layers/layer_sender.h"
+#include "vmmanager/sandbox/disk_marks.h"
 #include "vmmanager/schema/migration.h"
 
 namespace ferry::migration {
@@ -184,6 +185,7 @@ class SourceSession final : public MigrationSession {
   schema::MigrationInitializeOptions options_;
   std::string request_;
   std::string sealed_plan_;
+  std::vector<vm::DiskMark> disk_marks_;
   std::unique_ptr<SourceCommit> core_;
   std::string go_proof_;
   std::string resumed_proof_;  // of a VM that was given back

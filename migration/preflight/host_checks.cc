@@ -83,6 +83,14 @@ std::vector<v1::Difference> DifferencesOf(const Part& part,
   return own;
 }
 
+size_t CountDisks(const schema::ComputeSystem& document) {
+  size_t count = 0;
+  for (const auto& [controller, scsi] : document.virtual_machine.devices.scsi) {
+    count += scsi.attachments.size();
+  }
+  return count;
+}
+
 std::string Found(const Part& part, const DestinationFacts& facts) {
   const state::v1::Fingerprint& source = facts.vm.fingerprint();
   const std::string name = part.name;
@@ -99,7 +107,11 @@ std::string Found(const Part& part, const DestinationFacts& facts) {
                : absl::StrCat("the destination has all ", source.cpu_features_size());
   }
   if (name == "guest_image") return "kernel and initramfs have the same content there";
-  if (name == "disks") return "the VM has no disks";
+  if (name == "disks") {
+    const size_t disks = CountDisks(facts.machine.document);
+    return disks == 0 ? "the VM has no disks"
+                      : absl::StrCat("the destination has the same disks (", disks, ")");
+  }
   if (name == "networks") {
     const size_t cards = facts.machine.document.virtual_machine.devices.network_adapters.size();
     return cards == 0 ? "the VM has no network cards"
@@ -108,14 +120,6 @@ std::string Found(const Part& part, const DestinationFacts& facts) {
   }
   return absl::StrCat(source.cpus(), " CPUs, ", source.memory_mb(), " MiB, guest link ",
                       source.guest_link());
-}
-
-size_t CountDisks(const schema::ComputeSystem& document) {
-  size_t count = 0;
-  for (const auto& [controller, scsi] : document.virtual_machine.devices.scsi) {
-    count += scsi.attachments.size();
-  }
-  return count;
 }
 
 // CPU features that the guest does not expect; it found out at its boot what there is.
@@ -134,9 +138,10 @@ v1::PreflightCheck CheckPart(const Part& part, const DestinationFacts& facts) {
   const std::vector<v1::Difference> differences = DifferencesOf(part, facts.machine.differences);
   if (!differences.empty()) return Failed(part.name, vm::ToText(differences), part.fix);
   const std::string name = part.name;
-  if (name == "disks" && CountDisks(facts.machine.document) > 0) {
+  const size_t disks = CountDisks(facts.machine.document);
+  if (name == "disks" && disks > 0 && !vm::DisksAreProved(facts.vm, facts.machine.document)) {
     return Warned(name,
-                  absl::StrCat(CountDisks(facts.machine.document),
+                  absl::StrCat(disks,
                                " disks can be read at the destination under the same path and have "
                                "the same size; that they are the same disks is not proved"),
                   "make sure that they lie on storage that both hosts share");

@@ -61,7 +61,8 @@ Task<absl::StatusOr<v1::PreflightResponse>> Preflight::Run(v1::PreflightRequest 
   if (facts.options.ok()) facts.options = InitializeOptionsFromProto(request.options()).status();
 
   const std::string no_session = boost::uuids::to_string(boost::uuids::random_generator()());
-  auto described = co_await DescribeForExport(deps_, machine, no_session);
+  std::vector<vm::DiskMark> marks;
+  auto described = co_await DescribeForExport(deps_, machine, no_session, &marks);
   std::string plan;
   if (described.ok()) {
     auto encoded = vm::EncodePlan(*described);

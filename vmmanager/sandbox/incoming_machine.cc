@@ -11,6 +11,7 @@
 #include "bridge/runtime/status_macros.h"
 #include "vmmanager/backend/adapters.h"
 #include "vmmanager/rpc/error_info.h"
+#include "vmmanager/sandbox/disk_marks.h"
 #include "vmmanager/sandbox/disk_size.h"
 #include "vmmanager/state/fingerprint_check.h"
 
@@ -102,24 +103,32 @@ void CompareWithBackend(const state::v1::Fingerprint& source, uint32_t layout,
 }
 
 Task<std::vector<v1::Difference>> CompareDisks(state::v1::VmPayload vm,
-                                               schema::ComputeSystem document, FileReads* reads) {
-  std::map<std::string, uint64_t> source;
-  for (const state::v1::DiskPayload& disk : vm.disks()) source[disk.name()] = disk.bytes();
+                                               schema::ComputeSystem document,
+                                               ImageDigests* digests) {
+  FileReads* const reads = &digests->reads();
+  std::map<std::string, state::v1::DiskPayload> source;
+  for (const state::v1::DiskPayload& disk : vm.disks()) source[disk.name()] = disk;
   std::vector<v1::Difference> differences;
   for (const auto& [controller, scsi] : document.virtual_machine.devices.scsi) {
     for (const auto& [lun, disk] : scsi.attachments) {
       if (IsContainers(vm, controller, lun)) continue;
       const std::string name = NameOf(controller, lun, disk);
       const auto there = source.find(name);
-      const std::string wanted =
-          there == source.end() ? std::string(kRequired) : absl::StrCat(there->second, " bytes");
+      const std::string wanted = there == source.end()
+                                     ? std::string(kRequired)
+                                     : absl::StrCat(there->second.bytes(), " bytes");
       absl::StatusOr<uint64_t> bytes = co_await DiskBytes(reads, disk.path, disk.format);
       if (!bytes.ok()) {
         Add(differences, absl::StrCat("disk ", name), wanted,
             std::string(bytes.status().message()));
-      } else if (there != source.end() && *bytes != there->second) {
+      } else if (there != source.end() && *bytes != there->second.bytes()) {
         Add(differences, absl::StrCat("disk ", name), wanted,
             absl::StrCat(*bytes, " bytes at ", disk.path));
+      } else if (there != source.end()) {
+        const absl::StatusOr<std::string> why =
+            co_await WhyOtherDisk(there->second, disk.path, digests);
+        const std::string text = why.ok() ? *why : std::string(why.status().message());
+        if (!text.empty()) Add(differences, absl::StrCat("disk ", name), wanted, text);
       }
     }
   }
@@ -206,9 +215,23 @@ Task<absl::StatusOr<IncomingMachine>> FitMachine(state::v1::VmPayload vm,
   std::vector<v1::Difference> nics =
       co_await CheckAdapters(machine.document, &deps.backend, std::move(own_taps));
   for (v1::Difference& difference : nics) machine.differences.push_back(std::move(difference));
-  std::vector<v1::Difference> disks = co_await CompareDisks(vm, machine.document, &digests.reads());
+  std::vector<v1::Difference> disks = co_await CompareDisks(vm, machine.document, known);
   for (v1::Difference& difference : disks) machine.differences.push_back(std::move(difference));
   co_return machine;
+}
+
+bool DisksAreProved(const state::v1::VmPayload& vm, const schema::ComputeSystem& document) {
+  std::set<std::string> proved;
+  for (const state::v1::DiskPayload& disk : vm.disks()) {
+    if (!disk.mark().empty() || !disk.sha256().empty()) proved.insert(disk.name());
+  }
+  for (const auto& [controller, scsi] : document.virtual_machine.devices.scsi) {
+    for (const auto& [lun, disk] : scsi.attachments) {
+      const bool own = !IsContainers(vm, controller, lun);
+      if (own && !proved.contains(NameOf(controller, lun, disk))) return false;
+    }
+  }
+  return true;
 }
 
 Task<absl::StatusOr<std::vector<state::v1::DiskPayload>>> DescribeDisks(

@@ -26,6 +26,10 @@ Task<absl::StatusOr<IncomingMachine>> FitMachine(state::v1::VmPayload vm,
                                                  const VmInventory& inventory,
                                                  ImageDigests& digests);
 
+// Whether the source says of each of the VM's own disks how it can be told from others; FitMachine
+// has looked at that then.
+bool DisksAreProved(const state::v1::VmPayload& vm, const schema::ComputeSystem& document);
+
 // The disks of a machine as its own host sees them, for the payload. One that cannot be read is
 // left out; an error if one cannot be read in time. `reads` must outlive the task.
 Task<absl::StatusOr<std::vector<state::v1::DiskPayload>>> DescribeDisks(

@@ -196,6 +196,24 @@ TEST(Preflight, DestinationChecks) {
   }
 }
 
+TEST(Preflight, DisksThatTheSourceTellsAreTheSame) {
+  const auto disks = [](const DestinationFacts& facts) {
+    for (const v1::PreflightCheck& check : CheckDestination(facts)) {
+      if (check.name() == "disks") return check;
+    }
+    return v1::PreflightCheck();
+  };
+  DestinationFacts facts = GoodDestination();
+  EXPECT_EQ(disks(facts).message(), "the VM has no disks");
+  facts.machine.document.virtual_machine.devices.scsi["0"].attachments["0"].name = "data";
+  state::v1::DiskPayload* data = facts.vm.add_disks();
+  data->set_name("data");
+  EXPECT_EQ(disks(facts).result(), v1::PREFLIGHT_RESULT_WARN);
+  data->set_mark("lock:1");
+  EXPECT_EQ(disks(facts).result(), v1::PREFLIGHT_RESULT_PASS);
+  EXPECT_EQ(disks(facts).message(), "the destination has the same disks (1)");
+}
+
 TEST(Preflight, OfNetworksItSaysWhatWasLookedAtAndWhatMayHelp) {
   const auto networks = [](const DestinationFacts& facts) {
     for (const v1::PreflightCheck& check : CheckDestination(facts)) {
