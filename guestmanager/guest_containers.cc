@@ -152,6 +152,12 @@ Task<absl::Status> GuestContainers::RemoveDisk(bridge::MappedVirtualDisk disk) {
                             absl::StrCat("unmount the disk at ", disk.mount_path));
 }
 
+Task<absl::Status> GuestContainers::GrowDisk(bridge::MappedVirtualDisk disk) {
+  std::string settings = Encode(disk);
+  co_return co_await Modify(kVm, "Update", bridge::kResourceMappedVirtualDisk, std::move(settings),
+                            absl::StrCat("enlarge the file system at ", disk.mount_path));
+}
+
 Task<absl::Status> GuestContainers::EjectDisk(bridge::ScsiDevice disk) {
   std::string settings = Encode(disk);
   co_return co_await Modify(kVm, "Remove", bridge::kResourceScsiDevice, std::move(settings),

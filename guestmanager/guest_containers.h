@@ -47,6 +47,8 @@ class GuestContainers {
   // Mounts a disk of the VM in the guest, and the opposite.
   Task<absl::Status> AddDisk(bridge::MappedVirtualDisk disk);
   Task<absl::Status> RemoveDisk(bridge::MappedVirtualDisk disk);
+  // It is larger now; its filesystem takes all of it. INVALID_ARGUMENT if the agent is too old.
+  Task<absl::Status> GrowDisk(bridge::MappedVirtualDisk disk);
   // The guest lets go of the device, which may be taken out of the VM then.
   Task<absl::Status> EjectDisk(bridge::ScsiDevice disk);
   // Mounts a folder that the VM shares with its host.

@@ -30,6 +30,11 @@ Task<absl::Status> FakeVolumes::Unmount(std::string path) {
   co_return absl::OkStatus();
 }
 
+Task<absl::Status> FakeVolumes::GrowDisk(MappedVirtualDisk disk) {
+  calls.push_back(absl::StrCat("grow ", disk.mount_path));
+  co_return absl::OkStatus();
+}
+
 Task<absl::Status> FakeVolumes::RemoveDevice(ScsiDevice device) {
   calls.push_back(absl::StrCat("remove ", device.controller, ":", device.lun));
   co_return absl::OkStatus();

@@ -16,6 +16,7 @@ class FakeVolumes : public Volumes {
   Task<absl::Status> CombineLayers(CombinedLayers layers) override;
   Task<absl::Status> MountDirectory(MappedDirectory directory) override;
   Task<absl::Status> Unmount(std::string path) override;
+  Task<absl::Status> GrowDisk(MappedVirtualDisk disk) override;
   Task<absl::Status> RemoveDevice(ScsiDevice device) override;
   absl::Status WriteBundle(const std::string& bundle, const BundleFiles& files) override;
   void DiscardBundle(const std::string& bundle) override;

@@ -264,6 +264,27 @@ Task<absl::Status> LinuxVolumes::Unmount(std::string path) {
   co_return absl::OkStatus();
 }
 
+Task<absl::Status> LinuxVolumes::GrowDisk(MappedVirtualDisk disk) {
+  const ScsiDevice address{disk.controller, disk.lun};
+  const std::string name = NameOf(address);
+  const Claim path(*this, disk.mount_path);
+  CO_RETURN_IF_ERROR(path.status());
+  const Claim claim(*this, name);
+  CO_RETURN_IF_ERROR(claim.status());
+  const std::string device = DeviceNode(options_, address);
+  if (device.empty() || !IsOurs(disk.mount_path)) {
+    co_return absl::NotFoundError(absl::StrCat(name, " is not mounted at ", disk.mount_path));
+  }
+  CO_ASSIGN_OR_RETURN(const std::string folder, ScsiDeviceFolder(address, options_.sysfs));
+  std::function<absl::Status()> work = [folder, device, target = disk.mount_path,
+                                        grow = options_.grow] {
+    // The kernel is told of it, and may not have looked yet.
+    const absl::Status looked = WriteWord(folder + "/rescan", "1");
+    return looked.ok() ? grow(device, target) : looked;
+  };
+  co_return co_await OnThread(options_.io_limit, name, std::move(work));
+}
+
 Task<absl::Status> LinuxVolumes::RemoveDevice(ScsiDevice device) {
   const std::string name = NameOf(device);
   const Claim claim(*this, name);

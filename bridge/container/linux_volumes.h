@@ -32,6 +32,7 @@ class LinuxVolumes : public Volumes {
                                const MountPlan& plan)>
         mount = MountAt;
     std::function<absl::Status(const std::string& path)> unmount = UnmountAt;
+    std::function<absl::Status(const std::string& device, const std::string& path)> grow = GrowAt;
     // Optional: whether filesystems are held open for a moment. What is in use then is tried again.
     std::function<bool()> held;
     milliseconds held_limit{60'000};
@@ -46,6 +47,7 @@ class LinuxVolumes : public Volumes {
   Task<absl::Status> CombineLayers(CombinedLayers layers) override;
   Task<absl::Status> MountDirectory(MappedDirectory directory) override;
   Task<absl::Status> Unmount(std::string path) override;
+  Task<absl::Status> GrowDisk(MappedVirtualDisk disk) override;
   Task<absl::Status> RemoveDevice(ScsiDevice device) override;
   absl::Status WriteBundle(const std::string& bundle, const BundleFiles& files) override;
   void DiscardBundle(const std::string& bundle) override;

@@ -2,10 +2,14 @@
 
 #include <errno.h>
 #include <fcntl.h>
+#include <linux/fs.h>
+#include <sys/ioctl.h>
 #include <sys/mount.h>
+#include <sys/vfs.h>
 #include <unistd.h>
 
 #include <algorithm>
+#include <cstdint>
 #include <filesystem>
 #include <fstream>
 #include <sstream>
@@ -18,6 +22,10 @@
 namespace ferry::bridge {
 namespace fs = std::filesystem;
 namespace {
+
+// EXT4_IOC_RESIZE_FS of the kernel's fs/ext4/ext4.h, which is in no header here; takes the number
+// of blocks.
+constexpr unsigned long kGrowExt4 = _IOW('f', 16, uint64_t);
 
 absl::Status Mount(const std::string& source, const std::string& target, const MountPlan& plan) {
   const char* type = plan.type.empty() ? nullptr : plan.type.c_str();
@@ -87,6 +95,20 @@ absl::Status UnmountAt(const std::string& path) {
     return absl::FailedPreconditionError(absl::StrCat(path, " is in use; delete its container"));
   }
   return absl::ErrnoToStatus(errno, absl::StrCat("cannot unmount ", path));
+}
+
+absl::Status GrowAt(const std::string& device, const std::string& path) {
+  const UniqueFd disk(open(device.c_str(), O_RDONLY | O_CLOEXEC));
+  const UniqueFd root(open(path.c_str(), O_RDONLY | O_DIRECTORY | O_CLOEXEC));
+  uint64_t bytes = 0;
+  struct statfs info = {};
+  if (!disk.valid() || !root.valid() || ioctl(disk.get(), BLKGETSIZE64, &bytes) != 0 ||
+      fstatfs(root.get(), &info) != 0 || info.f_bsize <= 0) {
+    return absl::ErrnoToStatus(errno, absl::StrCat("cannot look at ", device));
+  }
+  const uint64_t blocks = bytes / static_cast<uint64_t>(info.f_bsize);
+  if (ioctl(root.get(), kGrowExt4, &blocks) == 0) return absl::OkStatus();
+  return absl::ErrnoToStatus(errno, absl::StrCat("cannot enlarge the file system at ", path));
 }
 
 absl::StatusOr<bool> IsMountPoint(const std::string& mount_table, const std::string& path) {

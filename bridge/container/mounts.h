@@ -24,6 +24,9 @@ absl::Status MountAt(const std::string& source, const std::string& target, const
 // use.
 absl::Status UnmountAt(const std::string& path);
 
+// Lets the ext4 that is mounted there take all of its device; fine if it does.
+absl::Status GrowAt(const std::string& device, const std::string& path);
+
 // Whether something is mounted there, according to `mount_table` (/proc/self/mountinfo).
 absl::StatusOr<bool> IsMountPoint(const std::string& mount_table, const std::string& path);
 

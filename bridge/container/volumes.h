@@ -36,6 +36,9 @@ class Volumes {
   // Undoes one of the three. FAILED_PRECONDITION if what is mounted there is somebody else's.
   virtual Task<absl::Status> Unmount(std::string path) = 0;
 
+  // Its disk has become larger, and its filesystem takes all of it. NOT_FOUND if it is not mounted.
+  virtual Task<absl::Status> GrowDisk(MappedVirtualDisk disk) = 0;
+
   // Lets go of a disk that nothing has mounted, so that it can be unplugged.
   virtual Task<absl::Status> RemoveDevice(ScsiDevice device) = 0;
 

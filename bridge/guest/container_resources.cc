@@ -40,9 +40,11 @@ Task<absl::Status> ContainerHost::ModifyVm(ModifySettingsRequest request) {
   const std::string& type = request.resource_type;
   const bool add = request.request_type == "Add";
   const bool remove = request.request_type == "Remove";
-  if (type == kResourceMappedVirtualDisk && (add || remove)) {
+  const bool update = request.request_type == "Update";
+  if (type == kResourceMappedVirtualDisk && (add || remove || update)) {
     CO_ASSIGN_OR_RETURN(MappedVirtualDisk disk, Decode<MappedVirtualDisk>(request.settings));
     if (remove) co_return co_await parts_.volumes->Unmount(disk.mount_path);
+    if (update) co_return co_await parts_.volumes->GrowDisk(std::move(disk));
     co_return co_await MountDisk(std::move(disk));
   }
   if (type == kResourceMappedDirectory && (add || remove)) {
@@ -60,7 +62,7 @@ Task<absl::Status> ContainerHost::ModifyVm(ModifySettingsRequest request) {
     co_return co_await parts_.volumes->RemoveDevice(device);
   }
   // hcsshim's hosts say nothing, which is Add, where they mean Update.
-  if (type == kResourcePodCgroupMemoryLimit && (add || request.request_type == "Update")) {
+  if (type == kResourcePodCgroupMemoryLimit && (add || update)) {
     CO_ASSIGN_OR_RETURN(const PodCgroupMemoryLimit limit,
                         Decode<PodCgroupMemoryLimit>(request.settings));
     co_return LimitPods(limit);

@@ -43,7 +43,8 @@ struct ContainerConfig {
 };
 
 // Resource types of ModifySettings that the agent knows.
-inline constexpr char kResourceMappedVirtualDisk[] = "MappedVirtualDisk";        // Add, Remove
+// Add, Remove; Update is Ferry's: it has become larger.
+inline constexpr char kResourceMappedVirtualDisk[] = "MappedVirtualDisk";
 inline constexpr char kResourceMappedDirectory[] = "MappedDirectory";            // Add, Remove
 inline constexpr char kResourceScsiDevice[] = "SCSIDevice";                      // Remove
 inline constexpr char kResourceCombinedLayers[] = "CombinedLayers";              // Add, Remove

@@ -50,7 +50,10 @@ const std::vector<Part>& Parts() {
       {"guest_image",
        {"kernel", "initrd"},
        "put the same files there, at the source's path or as ferryd's --kernel and --initrd"},
-      {"disks", {"disk"}, "put the disk on storage that both hosts see under that path"},
+      {"disks",
+       {"disk"},
+       "put the disk on storage that both hosts see under that path, and that shows them each "
+       "other's locks (NFS: not mounted with nolock)"},
       {"networks",
        {"nic"},
        "do there what the destination says of each card; of two VMs with the same MAC address a "

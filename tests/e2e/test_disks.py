@@ -1,7 +1,7 @@
 """Disks that come to a VM, go from it and grow, while it runs and while it does not."""
 import pytest
 
-from harness import proc
+from harness import box, proc
 from harness.records import shell
 from harness.saving import REFUSED, host  # noqa: F401
 from harness.shared_disk import hosts  # noqa: F401
@@ -168,3 +168,33 @@ def test_a_disk_that_came_goes_with_its_vm(hosts, tmp_path):
     source.ctl.ok("stop", "vm")
     source.ctl.start("vm")
     assert read(source, 1) == "before"
+
+
+def room(host, container):
+    """What its writable file system has, in bytes."""
+    words = host.ctl.ok("exec", "--container", container, "--", "stat", "-f", "-c", "%b %S",
+                        "/").split()
+    return int(words[0]) * int(words[1])
+
+
+def test_what_a_container_writes_to_grows_with_its_filesystem(host, tmp_path):
+    box.import_into(host, tmp_path)
+    host.ctl.create("vm")
+    host.ctl.start("vm")
+    host.ctl.ok("run", "-d", "--name", "shop", "--vm", "vm", "--scratch-size", "64M", box.NAME, "sh",
+                "-c", "while :; do echo tick >> /tmp/log; sleep 0.1; done")
+    before = room(host, "shop")
+    assert 32 * MIB < before < 64 * MIB
+    short = next(name for name, each in disks(host).items() if each.get("container_id"))
+    host.ctl.ok("disk", "resize", "vm", "shop", "256M")
+    assert 192 * MIB < room(host, "shop") < 256 * MIB
+    host.ctl.ok("exec", "--container", "shop", "--", "sh", "-c",
+                "head -c 100000000 /dev/zero > /tmp/large")
+    assert int(disks(host)[short]["bytes"]) == 256 * MIB
+    smaller = host.ctl.run("disk", "resize", "vm", short, "128M")
+    assert smaller.returncode == REFUSED and "not made smaller" in smaller.stderr, smaller
+    # Also under its id, and after a restart.
+    host.restart()
+    host.ctl.ok("disk", "resize", "vm", short, "512M")
+    assert 384 * MIB < room(host, "shop") < 512 * MIB
+    assert box.inspect(host, "shop")["spec"]["scratch"]["size_bytes"] == str(512 * MIB)

@@ -144,7 +144,9 @@ void AddResize(CLI::App* app, Command* command) {
   sub->add_option("vm", arguments->vm, "Name or id")->required();
   sub->add_option("disk", arguments->disk, "Its name")->required();
   sub->add_option("size", arguments->size, "As its guest sees it, e.g. 20G")->required();
-  sub->footer("Filesystems and partitions on it are the guest's to enlarge.");
+  sub->footer(
+      "Filesystems and partitions on it are the guest's to enlarge. A container's name or id in "
+      "place of a disk's: what it writes to, with its filesystem.");
   sub->callback([arguments, command] {
     v1::ResizeDiskRequest request;
     request.set_vm(arguments->vm);

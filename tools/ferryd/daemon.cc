@@ -498,8 +498,9 @@ void Daemon::MakeSaves() {
   options.save_on_stop = config_.save_on_stop;
   options.jobs = parts_->jobs.get();
   if (const auto& user = parts_->qemu_user) options.vmm_owner = {user->uid, user->gid};
-  parts_->disks = std::make_unique<vm::Disks>(*parts_->inventory, *parts_->listed_disks,
-                                              options.jobs, options.vmm_owner);
+  parts_->disks =
+      std::make_unique<vm::Disks>(*parts_->inventory, parts_->containers.get(),
+                                  *parts_->listed_disks, options.jobs, options.vmm_owner);
   parts_->saves = std::make_unique<vm::SavedStates>(*parts_->inventory, parts_->containers.get(),
                                                     *parts_->digests, std::move(options));
   parts_->snapshots = std::make_unique<vm::Snapshots>(*parts_->inventory, parts_->containers.get(),

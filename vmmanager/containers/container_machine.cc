@@ -38,6 +38,9 @@ class UtilityVmMachine final : public ContainerMachine {
     return vm_->AttachDisk(std::move(disk));
   }
   Task<absl::Status> DetachDisk(DiskSlot slot) override { return vm_->DetachDisk(slot); }
+  Task<absl::Status> ResizeDisk(DiskSlot slot, uint64_t bytes) override {
+    return vm_->ResizeDisk(slot, bytes);
+  }
   std::optional<DiskSlot> FindDisk(const std::string& file) override {
     for (const auto& [controller, scsi] : vm_->document().virtual_machine.devices.scsi) {
       for (const auto& [lun, disk] : scsi.attachments) {
@@ -58,6 +61,10 @@ class UtilityVmMachine final : public ContainerMachine {
   Task<absl::Status> UnmountDisk(bridge::MappedVirtualDisk disk) override {
     CO_ASSIGN_OR_RETURN(const std::shared_ptr<Guest> guest, co_await vm_->UsableGuest());
     co_return ToCaller(co_await guest->container_host().RemoveDisk(std::move(disk)));
+  }
+  Task<absl::Status> GrowDisk(bridge::MappedVirtualDisk disk) override {
+    CO_ASSIGN_OR_RETURN(const std::shared_ptr<Guest> guest, co_await vm_->UsableGuest());
+    co_return ToCaller(co_await guest->container_host().GrowDisk(std::move(disk)));
   }
   Task<absl::Status> EjectDisk(bridge::ScsiDevice disk) override {
     CO_ASSIGN_OR_RETURN(const std::shared_ptr<Guest> guest, co_await vm_->UsableGuest());

@@ -36,12 +36,16 @@ class ContainerMachine {
 
   virtual Task<absl::StatusOr<DiskSlot>> AttachDisk(schema::Attachment disk) = 0;
   virtual Task<absl::Status> DetachDisk(DiskSlot slot) = 0;
+  // Makes one larger; see UtilityVm.
+  virtual Task<absl::Status> ResizeDisk(DiskSlot slot, uint64_t bytes) = 0;
   // Where the VM has this file, if it has.
   virtual std::optional<DiskSlot> FindDisk(const std::string& file) = 0;
 
   // In the guest. What is not there is taken away with success.
   virtual Task<absl::Status> MountDisk(bridge::MappedVirtualDisk disk) = 0;
   virtual Task<absl::Status> UnmountDisk(bridge::MappedVirtualDisk disk) = 0;
+  // It is larger now, and its filesystem is to be, too.
+  virtual Task<absl::Status> GrowDisk(bridge::MappedVirtualDisk disk) = 0;
   virtual Task<absl::Status> EjectDisk(bridge::ScsiDevice disk) = 0;
   // ALREADY_EXISTS if it is mounted.
   virtual Task<absl::Status> MountDirectory(bridge::MappedDirectory directory) = 0;

@@ -124,6 +124,14 @@ Task<absl::Status> FakeContainerMachine::UnmountDisk(bridge::MappedVirtualDisk d
   co_return absl::OkStatus();
 }
 
+Task<absl::Status> FakeContainerMachine::ResizeDisk(DiskSlot slot, uint64_t bytes) {
+  co_return co_await guest_.Pass(absl::StrCat("resize ", slot.lun, " to ", bytes));
+}
+
+Task<absl::Status> FakeContainerMachine::GrowDisk(bridge::MappedVirtualDisk disk) {
+  co_return co_await guest_.Pass(absl::StrCat("grow ", disk.mount_path));
+}
+
 Task<absl::Status> FakeContainerMachine::EjectDisk(bridge::ScsiDevice disk) {
   co_return co_await guest_.Pass(absl::StrCat("eject ", disk.lun));
 }

@@ -115,9 +115,11 @@ class FakeContainerMachine final : public ContainerMachine {
   Task<absl::Status> AwaitAgent() override;
   Task<absl::StatusOr<DiskSlot>> AttachDisk(schema::Attachment disk) override;
   Task<absl::Status> DetachDisk(DiskSlot slot) override;
+  Task<absl::Status> ResizeDisk(DiskSlot slot, uint64_t bytes) override;
   std::optional<DiskSlot> FindDisk(const std::string& file) override;
   Task<absl::Status> MountDisk(bridge::MappedVirtualDisk disk) override;
   Task<absl::Status> UnmountDisk(bridge::MappedVirtualDisk disk) override;
+  Task<absl::Status> GrowDisk(bridge::MappedVirtualDisk disk) override;
   Task<absl::Status> EjectDisk(bridge::ScsiDevice disk) override;
   Task<absl::Status> MountDirectory(bridge::MappedDirectory directory) override;
   Task<absl::Status> CombineLayers(bridge::CombinedLayers layers) override;

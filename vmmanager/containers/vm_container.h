@@ -55,6 +55,9 @@ class VmContainer : public std::enable_shared_from_this<VmContainer> {
   Task<absl::Status> Resume();
   Task<absl::Status> Update(v1::ContainerLimits changes);
   Task<absl::StatusOr<bridge::ContainerMetrics>> Stats();
+  // Gives it more room for what it writes, of so many bytes in all. FAILED_PRECONDITION unless it
+  // is in its guest.
+  Task<absl::Status> GrowScratch(uint64_t bytes);
   // Of a container that has just come: returns when this host knows it wholly. Where a migration
   // holds its VM, it waits as whatever is asked of the VM itself does, and fails as that does.
   Task<absl::Status> AwaitTakenUp();

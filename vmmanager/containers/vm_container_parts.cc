@@ -118,6 +118,21 @@ Task<absl::Status> VmContainer::BringScratch() {
   co_return co_await MountDisk(*home_->machine, disk, std::move(scratch));
 }
 
+Task<absl::Status> VmContainer::GrowScratch(uint64_t bytes) {
+  auto self = shared_from_this();
+  CO_ASSIGN_OR_RETURN(const AsyncMutex::Guard turn, co_await Turn());
+  if (gone_ || is_half() || !in_guest()) co_return WrongState("given more room");
+  if (!record().has_scratch_disk()) {
+    co_return rpc::ErrorWithReason(
+        absl::StatusCode::kFailedPrecondition,
+        absl::StrCat("container ", name(), " is read-only, and has no disk that it writes to"),
+        "no_scratch", "Make another one without --read-only.");
+  }
+  CO_RETURN_IF_ERROR(co_await GrowDisk(*home_->machine, record().scratch_disk(), bytes));
+  stored_.spec.mutable_scratch()->set_size_bytes(bytes);
+  co_return co_await Persist();
+}
+
 Task<absl::Status> VmContainer::CreateInit(const Image* image,
                                            const std::vector<SharedMount>* mounts) {
   OciInputs inputs;

@@ -45,6 +45,16 @@ Task<absl::Status> MountDisk(ContainerMachine& machine, ContainerDisk place, Dis
   co_return co_await machine.MountDisk(std::move(mapped));
 }
 
+Task<absl::Status> GrowDisk(ContainerMachine& machine, ContainerDisk disk, uint64_t bytes) {
+  const DiskSlot slot{disk.controller(), disk.lun()};
+  CO_RETURN_IF_ERROR(co_await machine.ResizeDisk(slot, bytes));
+  const absl::Status grown = co_await machine.GrowDisk(Mapped(disk));
+  if (!absl::IsInvalidArgument(grown)) co_return grown;
+  co_return absl::UnimplementedError(
+      "the disk is larger now, but the agent of this VM's guest image is too old to enlarge the "
+      "file system on it");
+}
+
 Task<absl::Status> TakeDisk(ContainerMachine& machine, ContainerDisk disk) {
   CO_RETURN_IF_ERROR(co_await machine.UnmountDisk(Mapped(disk)));
   const bridge::ScsiDevice device{disk.controller(), disk.lun()};

@@ -33,6 +33,8 @@ ContainerDisk DiskAt(DiskSlot slot, const std::string& mount_path);
 // fail, and taking it out again, too.
 Task<absl::StatusOr<ContainerDisk>> PlugDisk(ContainerMachine& machine, DiskToBring disk);
 Task<absl::Status> MountDisk(ContainerMachine& machine, ContainerDisk place, DiskToBring disk);
+// Makes it larger, with its filesystem. It may be repeated.
+Task<absl::Status> GrowDisk(ContainerMachine& machine, ContainerDisk disk, uint64_t bytes);
 // Unmounts it and takes it out of the VM. What is done already is passed over.
 Task<absl::Status> TakeDisk(ContainerMachine& machine, ContainerDisk disk);
 

@@ -173,8 +173,25 @@ Task<absl::Status> Disks::Detach(v1::DetachDiskRequest request) {
 Task<absl::StatusOr<v1::Disk>> Disks::Resize(v1::ResizeDiskRequest request) {
   CO_RETURN_IF_ERROR(CheckBytes(request.bytes()));
   CO_ASSIGN_OR_RETURN(const std::shared_ptr<UtilityVm> vm, inventory_.Find(request.vm()));
+  const bool own = OwnDiskNamed(vm->spec(), request.disk()).has_value();
+  if (!own && containers_ != nullptr && containers_->Find(request.disk(), vm->id()).ok()) {
+    co_return co_await GrowScratch(vm, request);
+  }
   CO_RETURN_IF_ERROR(co_await vm->ResizeOwnDisk(request.disk(), request.bytes()));
   co_return co_await Answer(vm, request.disk());
+}
+
+Task<absl::StatusOr<v1::Disk>> Disks::GrowScratch(std::shared_ptr<UtilityVm> vm,
+                                                  v1::ResizeDiskRequest request) {
+  CO_ASSIGN_OR_RETURN(const std::shared_ptr<VmContainer> container,
+                      containers_->Find(request.disk(), vm->id()));
+  CO_RETURN_IF_ERROR(co_await container->GrowScratch(request.bytes()));
+  const std::string file = container->record().scratch_file();
+  for (v1::Disk& disk : DisksOf(*vm)) {
+    if (disk.file() == file) co_return co_await Examine(std::move(disk));
+  }
+  co_return absl::NotFoundError(
+      absl::StrCat("the disk of container ", container->name(), " is gone again"));
 }
 
 // Files may be on storage that hangs, so they are looked at before the VM is held.

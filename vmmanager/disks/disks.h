@@ -9,6 +9,7 @@
 #include "absl/status/statusor.h"
 #include "bridge/runtime/async.h"
 #include "ferry/v1/disk.pb.h"
+#include "vmmanager/containers/container_inventory.h"
 #include "vmmanager/jobs/job_registry.h"
 #include "vmmanager/sandbox/overlay_files.h"
 #include "vmmanager/sandbox/vm_inventory.h"
@@ -19,10 +20,10 @@ namespace ferry::vm {
 class Disks {
  public:
   // Both must outlive it. `owner`: whom VMMs run as, and who has what is made; nullopt: as we do.
-  // `jobs` too; nullptr: nobody sees them.
-  Disks(VmInventory& inventory, OverlayFiles& files, JobRegistry* jobs,
-        std::optional<std::pair<uid_t, gid_t>> owner)
-      : inventory_(inventory), files_(files), jobs_(jobs), owner_(owner) {}
+  // `containers` (nullptr: there are none) and `jobs` (nullptr: nobody sees them) too.
+  Disks(VmInventory& inventory, const ContainerInventory* containers, OverlayFiles& files,
+        JobRegistry* jobs, std::optional<std::pair<uid_t, gid_t>> owner)
+      : inventory_(inventory), containers_(containers), files_(files), jobs_(jobs), owner_(owner) {}
 
   Task<absl::StatusOr<v1::Disk>> Create(v1::CreateDiskRequest request);
   Task<absl::StatusOr<v1::ListDisksResponse>> List(v1::ListDisksRequest request);
@@ -39,11 +40,15 @@ class Disks {
  private:
   Task<v1::Disk> Examine(v1::Disk disk);
   Task<absl::StatusOr<v1::Disk>> Answer(std::shared_ptr<UtilityVm> vm, std::string name);
+  // Of a container of that name or id, what it writes to.
+  Task<absl::StatusOr<v1::Disk>> GrowScratch(std::shared_ptr<UtilityVm> vm,
+                                             v1::ResizeDiskRequest request);
   // What is to be moved, and whether it could be.
   Task<absl::StatusOr<DiskMoveWish>> PlanMove(std::shared_ptr<UtilityVm> vm,
                                               v1::MoveDiskRequest request);
 
   VmInventory& inventory_;
+  const ContainerInventory* const containers_;
   OverlayFiles& files_;
   JobRegistry* const jobs_;
   const std::optional<std::pair<uid_t, gid_t>> owner_;

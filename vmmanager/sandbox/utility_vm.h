@@ -25,7 +25,6 @@
 #include "vmmanager/sandbox/saved_machine.h"
 #include "vmmanager/sandbox/snapshot_plan.h"
 #include "vmmanager/sandbox/snapshot_steps.h"
-#include "vmmanager/store/store.h"
 
 namespace ferry::vm {
 
@@ -88,8 +87,9 @@ class UtilityVm : public std::enable_shared_from_this<UtilityVm> {
   // Puts a disk into the VM while it runs, at a place of its own, until DetachDisk or until the VM
   // ends. FAILED_PRECONDITION while a migration holds the VM.
   Task<absl::StatusOr<DiskSlot>> AttachDisk(schema::Attachment disk);
-  // NOT_FOUND if there is none. The guest must have let go of it.
+  // NOT_FOUND if there is none. The guest must have let go of what is detached.
   Task<absl::Status> DetachDisk(DiskSlot slot);
+  Task<absl::Status> ResizeDisk(DiskSlot slot, uint64_t bytes);
 
   // The same of a disk of its own: its specification has it from then on, whether the VM runs or
   // not. FAILED_PRECONDITION also while it is saved, or has checkpoints or snapshots.
@@ -99,10 +99,9 @@ class UtilityVm : public std::enable_shared_from_this<UtilityVm> {
   Task<absl::Status> ResizeOwnDisk(std::string name, uint64_t bytes);
   // Copies one to another file, and goes on in that. ABORTED if it is not what it was any more.
   Task<absl::Status> MoveOwnDisk(DiskMoveWish wish);
-  // It ends with CANCELLED soon; FAILED_PRECONDITION if it is just changing over.
+  // It ends with CANCELLED; FAILED_PRECONDITION if it is just changing over.
   absl::Status CallOffDiskMove();
-  // Brings to an end what a former daemon was at: the disk is moved, or it is not.
-  void SettleDiskMove();
+  void SettleDiskMove();  // what a former daemon was at
 
   // Returns when no migration holds the VM, so that it can be resumed. FAILED_PRECONDITION if it
   // moved, or if that takes longer than HostSettings::outcome_wait. May be cancelled.
@@ -332,6 +331,9 @@ class UtilityVm : public std::enable_shared_from_this<UtilityVm> {
   Task<absl::Status> StopNow(bool force, milliseconds timeout);
   Task<absl::Status> ShutDownInOrder(milliseconds timeout);
   absl::Status CheckDisksMayChange(const std::string& operation) const;
+  // FAILED_PRECONDITION if it would be made smaller; false if it is as large already.
+  Task<absl::StatusOr<bool>> CheckGrows(std::string name, std::string file, std::string format,
+                                        uint64_t bytes) const;
   absl::Status CheckOwnDisksMayChange(const std::string& operation) const;
   // Its number in the specification.
   absl::StatusOr<int> FindOwnDisk(const std::string& name) const;
@@ -341,11 +343,10 @@ class UtilityVm : public std::enable_shared_from_this<UtilityVm> {
   absl::Status MayHaveCome(const std::string& disk, const absl::Status& silence) const;
   absl::Status CheckMayMove(const DiskMoveWish& wish) const;
   Task<absl::Status> CopyAndChangeOver(const DiskMoveWish* wish);
-  // Writes down which file it is in.
   Task<absl::Status> PlaceOwnDisk(std::string name, std::string file);
   // What its VMM has is where the disk is that is being moved.
   Task<absl::Status> BelieveMovedDisk();
-  // It is moved, or not, and the file that it is not in goes. With the lock of operations.
+  // It is moved, or not, and the other file goes. With the lock of operations.
   Task<absl::Status> SettleMoveNow();
   static Task<void> SettleMoveLater(std::shared_ptr<UtilityVm> self);
   // Of those that a former daemon was attaching or detaching its machine decides.

@@ -92,6 +92,28 @@ Task<absl::Status> UtilityVm::DetachDisk(DiskSlot slot) {
   co_return co_await PersistDisks();
 }
 
+Task<absl::Status> UtilityVm::ResizeDisk(DiskSlot slot, uint64_t bytes) {
+  auto self = shared_from_this();
+  AsyncMutex::Guard lock = co_await operation_.Lock();
+  const std::string why = "those are of the disks as they are";
+  CO_RETURN_IF_ERROR(CheckDisksMayChange("given a larger disk"));
+  CO_RETURN_IF_ERROR(CheckHasNoCheckpoints("given a larger disk", why));
+  CO_RETURN_IF_ERROR(CheckHasNoSnapshots("given a larger disk", why));
+  const DiskPlace place{absl::StrCat(slot.controller), absl::StrCat(slot.lun)};
+  const auto& scsi = document_.virtual_machine.devices.scsi;
+  const auto controller = scsi.find(place.controller);
+  if (controller == scsi.end() || !controller->second.attachments.contains(place.lun)) {
+    co_return absl::NotFoundError(absl::StrCat("VM ", row_.name, " has no disk there"));
+  }
+  const schema::Attachment disk = controller->second.attachments.at(place.lun);
+  CO_ASSIGN_OR_RETURN(const bool grows,
+                      co_await CheckGrows(ToText(place), disk.path, disk.format, bytes));
+  std::shared_ptr<ComputeSystem> system = system_;
+  if (!grows) co_return absl::OkStatus();
+  if (system == nullptr) co_return Refuse("given a larger disk");
+  co_return co_await system->ResizeDisk(place, bytes);
+}
+
 absl::Status UtilityVm::BindDisk(DiskSlot slot, const std::string& path) {
   if (phase_ != Phase::kStopped || incoming_session_.empty()) return Refuse("given other disks");
   auto& scsi = document_.virtual_machine.devices.scsi;

@@ -171,6 +171,19 @@ Task<void> UtilityVm::SettleOwnDisks() {
   if (!written.ok()) spdlog::error("vm {}: {}", row_.name, written.ToString());
 }
 
+Task<absl::StatusOr<bool>> UtilityVm::CheckGrows(std::string name, std::string file,
+                                                 std::string format, uint64_t bytes) const {
+  if (deps_.overlays == nullptr) co_return absl::UnimplementedError("there is no qemu-img here");
+  CO_ASSIGN_OR_RETURN(const DiskImage now,
+                      co_await deps_.overlays->Examine(std::move(file), std::move(format)));
+  if (now.bytes <= bytes) co_return now.bytes < bytes;
+  co_return rpc::ErrorWithReason(
+      absl::StatusCode::kFailedPrecondition,
+      absl::StrCat("disk ", name, " of VM ", row_.name, " has ", now.bytes,
+                   " bytes already, and is not made smaller: what is at its end would be lost"),
+      "disk_is_larger", "Give a larger size.");
+}
+
 Task<absl::Status> UtilityVm::ResizeOwnDisk(std::string name, uint64_t bytes) {
   auto self = shared_from_this();
   const AsyncMutex::Guard lock = co_await operation_.Lock();
@@ -182,17 +195,9 @@ Task<absl::Status> UtilityVm::ResizeOwnDisk(std::string name, uint64_t bytes) {
     co_return absl::FailedPreconditionError(
         absl::StrCat("disk ", name, " of VM ", row_.name, " is only read, and stays as it is"));
   }
-  if (deps_.overlays == nullptr) co_return absl::UnimplementedError("there is no qemu-img here");
-  CO_ASSIGN_OR_RETURN(const DiskImage now,
-                      co_await deps_.overlays->Examine(disk.file(), disk.format()));
-  if (now.bytes == bytes) co_return absl::OkStatus();
-  if (now.bytes > bytes) {
-    co_return rpc::ErrorWithReason(
-        absl::StatusCode::kFailedPrecondition,
-        absl::StrCat("disk ", name, " of VM ", row_.name, " has ", now.bytes,
-                     " bytes already, and is not made smaller: what is at its end would be lost"),
-        "disk_is_larger", "Give a larger size.");
-  }
+  CO_ASSIGN_OR_RETURN(const bool grows,
+                      co_await CheckGrows(name, disk.file(), disk.format(), bytes));
+  if (!grows) co_return absl::OkStatus();
   std::shared_ptr<ComputeSystem> system = system_;
   if (system != nullptr) co_return co_await system->ResizeDisk(place, bytes);
   co_return co_await deps_.overlays->Resize(disk.file(), disk.format(), bytes);

@@ -4,7 +4,7 @@ from .host import ROOT
 
 NAME = "box"
 APPLETS = ("cat", "chmod", "echo", "env", "false", "grep", "head", "hostname", "id", "kill", "ls",
-           "mkdir", "ps", "pwd", "readlink", "rm", "sh", "sleep", "stty", "tail", "touch", "tr",
+           "mkdir", "ps", "pwd", "readlink", "rm", "sh", "sleep", "stat", "stty", "tail", "touch", "tr",
            "top", "true", "vi", "wc")
 
 

@@ -67,6 +67,9 @@ TEST_F(GuestContainersTest, VerbsNameTheContainerAndResourcesTheVm) {
   ASSERT_TRUE(Ask(host().AddDisk(disk)).ok());
   EXPECT_EQ(LastModify().container_id, bridge::kNullGuid);
   EXPECT_EQ(LastModify().request_type, "Add");
+  ASSERT_TRUE(Ask(host().GrowDisk(disk)).ok());
+  EXPECT_EQ(LastModify().request_type, "Update");
+  EXPECT_EQ(LastModify().resource_type, bridge::kResourceMappedVirtualDisk);
   ASSERT_TRUE(Ask(host().RemoveDisk(disk)).ok());
   EXPECT_EQ(LastModify().request_type, "Remove");
   ASSERT_TRUE(Ask(host().EjectDisk({0, 1})).ok());

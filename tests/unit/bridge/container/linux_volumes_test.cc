@@ -170,6 +170,29 @@ TEST_F(LinuxVolumesTest, ADeviceIsRemovedThroughSysfs) {
   EXPECT_TRUE(Await(volumes_->RemoveDevice(ScsiDevice{0, 7})).ok());
 }
 
+TEST_F(LinuxVolumesTest, ADiskGrowsWhereItIsMounted) {
+  MakeDisk(kProbeSize);
+  const std::string file = options_.sysfs + "/bus/scsi/devices/0:0:0:0/rescan";
+  std::ofstream(file) << "";
+  options_.mount = [](const std::string&, const std::string&, const MountPlan&) {
+    return absl::OkStatus();
+  };
+  std::string grown;
+  options_.grow = [&](const std::string& device, const std::string& path) {
+    std::string word;
+    std::getline(std::ifstream(file), word);
+    grown = word + " " + device + " " + path;
+    return absl::OkStatus();
+  };
+  EXPECT_TRUE(absl::IsNotFound(Await(Volumes().GrowDisk(disk_))));
+  disk_.filesystem = "ext4";
+  ASSERT_TRUE(Await(volumes_->MountDisk(disk_)).ok());
+  EXPECT_TRUE(Await(volumes_->GrowDisk(disk_)).ok());
+  EXPECT_EQ(grown, "1 " + Device() + " " + disk_.mount_path);
+  disk_.lun = 5;
+  EXPECT_TRUE(absl::IsNotFound(Await(volumes_->GrowDisk(disk_))));
+}
+
 TEST_F(LinuxVolumesTest, ABundlesRemovalTakesNothingButTheBundle) {
   const std::string bundle = folder_.path() + "/bundle";
   EXPECT_TRUE(Volumes().WriteBundle(bundle, {{"config.json", "{}"}, {"hosts", "h"}}).ok());

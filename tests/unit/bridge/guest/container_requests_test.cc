@@ -135,13 +135,14 @@ TEST_F(ContainerRequestsTest, DisksAndLayersGoToTheVolumes) {
   auto test = [](FakeGuestTransport* transport, FakeVolumes* volumes) -> Task<void> {
     auto client = co_await ContainerClient::Connect(transport);
     EXPECT_EQ(co_await client->Modify(kNullGuid, "Add", "MappedVirtualDisk", kDisk), kHresultOk);
+    EXPECT_EQ(co_await client->Modify(kNullGuid, "Update", "MappedVirtualDisk", kDisk), kHresultOk);
     EXPECT_EQ(co_await client->Modify(kNullGuid, "Add", "CombinedLayers", kLayers), kHresultOk);
     EXPECT_EQ(co_await client->Modify(kNullGuid, "Remove", "CombinedLayers", kLayers), kHresultOk);
     EXPECT_EQ(co_await client->Modify(kNullGuid, "Remove", "MappedVirtualDisk", kDisk), kHresultOk);
     EXPECT_EQ(co_await client->Modify(kNullGuid, "Remove", "SCSIDevice", R"({"Lun":3})"),
               kHresultOk);
     EXPECT_EQ(Calls(volumes->calls),
-              "await 1:3;mount 1:3 /run/layers/1;combine 1 /run/gcs/c/rootfs;"
+              "await 1:3;mount 1:3 /run/layers/1;grow /run/layers/1;combine 1 /run/gcs/c/rootfs;"
               "unmount /run/gcs/c/rootfs;unmount /run/layers/1;remove 0:3;");
     volumes->calls.clear();
     EXPECT_EQ(co_await client->Modify(kNullGuid, "Add", "MappedDirectory", kFolder), kHresultOk);

@@ -205,6 +205,25 @@ TEST_F(VmContainerTest, LimitsChangeWhileItLives) {
   ExpectWrongState(Await(same->Update(changes)), "it is STOPPED");
 }
 
+TEST_F(VmContainerTest, WhatItWritesToGrowsWhileItLives) {
+  const auto container = Run(Request("vm", "one"));
+  const std::string lun = std::to_string(container->record().scratch_disk().lun());
+  guest_->calls.clear();
+  ASSERT_TRUE(Await(container->GrowScratch(1 << 30)).ok());
+  EXPECT_THAT(guest_->calls,
+              testing::ElementsAre("resize " + lun + " to 1073741824",
+                                   "grow " + container->record().scratch_disk().mount_path()));
+  guest_->fails_at = {"grow"};
+  EXPECT_FALSE(Await(container->GrowScratch(2u << 30)).ok());
+  RestartDaemon();
+  const auto same = *containers_->Find("one", "");
+  EXPECT_EQ(same->spec().scratch().size_bytes(), 1u << 30);
+  EXPECT_TRUE(Await(same->GrowScratch(2u << 30)).ok());
+  auto request = Request("vm", "two");
+  request.mutable_spec()->set_read_only(true);
+  EXPECT_THAT(Await(Run(request)->GrowScratch(1 << 30)).message(), HasSubstr("is read-only"));
+}
+
 TEST_F(VmContainerTest, NumbersAreTheGuests) {
   const auto container = Run(Request("vm", "one"));
   guest_->metrics.pids_current = 3;

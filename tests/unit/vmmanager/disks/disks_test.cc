@@ -22,7 +22,7 @@ class DisksTest : public SandboxTest {
   }
   std::string FileOf(const std::string& name) { return folder_.path() + "/" + name; }
 
-  Disks disks_{*host_.inventory, host_.overlays, nullptr, std::nullopt};
+  Disks disks_{*host_.inventory, nullptr, host_.overlays, nullptr, std::nullopt};
 };
 
 TEST_F(DisksTest, AreMadeEmptyAndOnce) {

@@ -53,6 +53,19 @@ TEST_F(VmDisksTest, ADiskIsInTheMachineAndInItsDocumentUntilItIsTakenOut) {
   EXPECT_EQ(Attach()->lun, first->lun);
 }
 
+TEST_F(VmDisksTest, ADiskGrowsAndDoesNotShrink) {
+  host_.overlays.images[file_] = {.format = "raw", .bytes = 4096};
+  const auto slot = Attach();
+  ASSERT_TRUE(slot.ok()) << slot.status();
+  ASSERT_TRUE(Await(vm_->ResizeDisk(*slot, 8192)).ok());
+  EXPECT_EQ(host_.System(*vm_)->sizes().at({"0", std::to_string(slot->lun)}), 8192u);
+  EXPECT_TRUE(Await(vm_->ResizeDisk(*slot, 4096)).ok());
+  EXPECT_TRUE(absl::IsFailedPrecondition(Await(vm_->ResizeDisk(*slot, 512))));
+  EXPECT_TRUE(absl::IsNotFound(Await(vm_->ResizeDisk({0, 40}, 8192))));
+  ASSERT_TRUE(vm_->OpenMigration("session", "elsewhere").ok());
+  EXPECT_TRUE(absl::IsFailedPrecondition(Await(vm_->ResizeDisk(*slot, 16384))));
+}
+
 TEST_F(VmDisksTest, ADiskThatTheMachineRefusesIsInNoDocument) {
   std::filesystem::remove(file_);
   EXPECT_FALSE(Attach().ok());
