@@ -47,6 +47,18 @@ def test_one_round_of_the_saving_benchmark_measures_everything(tmp_path):
     assert not list(tmp_path.iterdir())
 
 
+def test_one_round_of_the_disk_benchmark_measures_everything(tmp_path):
+    result = one_round("disk_bench.py", "--fill", "16", "--disk", tmp_path)
+    [measured] = result["rounds"]
+    assert measured.keys() == {"stopped", "running", "alone"}
+    for sides in measured.values():
+        assert all(side["took_ms"] > 0 for side in sides.values()), sides
+    for way in ("stopped", "running"):
+        assert result["summary"][way]["ratio"]["p50"] > 0
+    # Nothing of it is left.
+    assert not list(tmp_path.iterdir())
+
+
 def test_one_round_of_the_migration_benchmark_measures_everything():
     result = one_round("migration_bench.py")
     wanted = {"total_ms", "setup_ms", "transfer_ms", "blackout_ms", "sent_bytes", "passes"}

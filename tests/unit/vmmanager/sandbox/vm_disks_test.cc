@@ -55,7 +55,9 @@ TEST_F(VmDisksTest, ADiskIsInTheMachineAndInItsDocumentUntilItIsTakenOut) {
 
 TEST_F(VmDisksTest, ADiskGrowsAndDoesNotShrink) {
   host_.overlays.images[file_] = {.format = "raw", .bytes = 4096};
-  const auto slot = Attach();
+  schema::Attachment disk = Disk();
+  disk.read_only = false;
+  const auto slot = Await(vm_->AttachDisk(disk));
   ASSERT_TRUE(slot.ok()) << slot.status();
   ASSERT_TRUE(Await(vm_->ResizeDisk(*slot, 8192)).ok());
   EXPECT_EQ(host_.System(*vm_)->sizes().at({"0", std::to_string(slot->lun)}), 8192u);

@@ -1,0 +1,188 @@
+"""Disks that are moved to other files: against QEMU's own mirror by QMP, of the same disk of the
+same VM in the same round, and against qemu-img where the VM does not run.
+
+Nothing is asserted: read the numbers.
+"""
+import argparse
+import contextlib
+import json
+import os
+import pathlib
+import platform
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+
+ROOT = pathlib.Path(__file__).resolve().parents[2]
+sys.path.insert(0, str(ROOT / "tests/e2e"))
+
+import raw_saving  # noqa: E402
+from harness.host import Hosts  # noqa: E402
+from migration_bench import say, spare_monitor  # noqa: E402
+from raw_saving import since_ms  # noqa: E402
+
+MIB = 1 << 20
+VM, DISK, NODE = "vm", "data", "bench-copy"
+
+
+def fill(path, mib):
+    """A disk of twice that size, half of which was written to."""
+    raw = path.with_suffix(".bytes")
+    with raw.open("wb") as file:
+        for _ in range(mib):
+            file.write(os.urandom(MIB))
+        file.truncate(2 * mib * MIB)
+    subprocess.run(["qemu-img", "convert", "-f", "raw", "-O", "qcow2", raw, path], check=True)
+    raw.unlink()
+    raw_saving.sync(path)
+
+
+def device_node(qmp):
+    for each in qmp.command("query-block"):
+        if "inserted" in each:
+            return each["inserted"]["node-name"]
+    raise RuntimeError("the VM has no disk")
+
+
+def mirror(qmp, path, size):
+    """By hand: a whole copy, up to the point at which the disk could change over, on the disk."""
+    begun = time.monotonic()
+    subprocess.run(["qemu-img", "create", "-q", "-f", "qcow2", path, str(size)], check=True)
+    node = {"driver": "qcow2", "node-name": NODE, "discard": "unmap",
+            "file": {"driver": "file", "filename": str(path), "discard": "unmap"}}
+    qmp.command("blockdev-add", **node)
+    qmp.command("blockdev-mirror", job_id=NODE, device=device_node(qmp), target=NODE, sync="full",
+                copy_mode="write-blocking", auto_dismiss=False)
+    qmp.wait("BLOCK_JOB_READY")
+    # Without force, and once it is ready, that ends it with a copy that is whole.
+    qmp.command("block-job-cancel", device=NODE)
+    qmp.wait_job(NODE, "concluded")
+    raw_saving.sync(path)
+    took = since_ms(begun)
+    qmp.command("job-dismiss", id=NODE)
+    qmp.command("blockdev-del", node_name=NODE)
+    path.unlink()
+    return {"took_ms": took}
+
+
+def convert(source, path):
+    begun = time.monotonic()
+    subprocess.run(["qemu-img", "convert", "-t", "writeback", "-f", "qcow2", "-O", "qcow2", source,
+                    path], check=True)
+    raw_saving.sync(path)
+    took = since_ms(begun)
+    path.unlink()
+    return {"took_ms": took}
+
+
+class Disk:
+    """The only one of a VM, which goes from folder to folder."""
+
+    def __init__(self, host, folder, arguments):
+        self._host = host
+        self._folders = [folder / "here", folder / "there"]
+        for each in self._folders:
+            each.mkdir()
+        self._file = self._folders[0] / "data.qcow2"
+        self._size = 2 * arguments.fill * MIB
+        fill(self._file, arguments.fill)
+        host.ctl.create(VM, f"{arguments.memory}M", 1, "--disk",
+                        f"name={DISK},file={self._file},format=qcow2")
+
+    def move(self):
+        """Ferry: the VM goes on in the copy, and the former file is removed."""
+        self._folders.reverse()
+        self._file = self._folders[0] / "data.qcow2"
+        begun = time.monotonic()
+        self._host.ctl.ok("disk", "move", VM, DISK, f"{self._folders[0]}/", timeout=600)
+        return {"took_ms": since_ms(begun)}
+
+    def _by_turns(self, index, raw):
+        sides = [("raw", raw), ("ferry", self.move)]
+        result = {}
+        for name, act in sides if index % 2 == 0 else reversed(sides):
+            raw_saving.settle(self._folders[0].parent)
+            result[name] = act()
+        return result
+
+    def _mirror(self):
+        with contextlib.closing(spare_monitor(self._host)) as monitor:
+            return mirror(monitor, self._folders[1] / "copy.qcow2", self._size)
+
+    def round(self, index):
+        result = {"stopped": self._by_turns(
+            index, lambda: convert(self._file, self._folders[1] / "copy.qcow2"))}
+        self._host.ctl.start(VM)
+        result["running"] = self._by_turns(index, self._mirror)
+        self._host.ctl.ok("stop", "--force", VM)
+        result["alone"] = {"raw": raw_saving.write_alone(
+            self._file, self._folders[1] / "copy.qcow2")}
+        (self._folders[1] / "copy.qcow2").unlink(missing_ok=True)
+        return result
+
+
+def run(host, arguments, folder):
+    disk = Disk(host, folder, arguments)
+    rounds = []
+    for index in range(arguments.rounds):
+        say(f"round {index + 1} of {arguments.rounds}")
+        rounds.append(disk.round(index))
+    host.ctl.ok("vm", "delete", "--force", VM)
+    return rounds
+
+
+def summarize(rounds):
+    summary = {}
+    for way in ("stopped", "running"):
+        pairs = [each[way] for each in rounds]
+        ratios = sorted(pair["ferry"]["took_ms"] / pair["raw"]["took_ms"] for pair in pairs)
+        summary[way] = {side: statistics.median(pair[side]["took_ms"] for pair in pairs)
+                        for side in ("raw", "ferry")}
+        summary[way]["ratio"] = {"p50": statistics.median(ratios), "min": ratios[0],
+                                 "max": ratios[-1]}
+    summary["alone"] = statistics.median(each["alone"]["raw"]["took_ms"] for each in rounds)
+    return summary
+
+
+def table(setting, summary):
+    lines = [f"{setting['rounds']} rounds, a qcow2 disk with {setting['fill_mib']} MiB written to; "
+             f"host: {setting['host_cpus']} CPUs, load {setting['load']:.1f} at the end", "",
+             f"{'ms, medians':36}{'by hand':>10}{'Ferry':>10}{'ratio':>8}{'min':>8}{'max':>8}"]
+    for way, name in (("running", "while the VM runs: mirror, move"),
+                      ("stopped", "while it does not: convert, move")):
+        row = summary[way]
+        ratio = row["ratio"]
+        lines.append(f"{name:36}{row['raw']:10.1f}{row['ferry']:10.1f}{ratio['p50']:8.2f}"
+                     f"{ratio['min']:8.2f}{ratio['max']:8.2f}")
+    lines.append(f"{'as many bytes to the disk':36}{summary['alone']:10.1f}")
+    return "\n".join(lines)
+
+
+def main():
+    parser = argparse.ArgumentParser(description=__doc__.split("\n", maxsplit=1)[0])
+    parser.add_argument("--disk", required=True, type=pathlib.Path,
+                        help="a folder of the file system that is measured")
+    parser.add_argument("--rounds", type=int, default=5)
+    parser.add_argument("--memory", type=int, default=256, help="MiB of the VM")
+    parser.add_argument("--fill", type=int, default=512, help="MiB written to the disk")
+    parser.add_argument("--json", action="store_true")
+    arguments = parser.parse_args()
+    with tempfile.TemporaryDirectory(prefix="ferry-disks-", dir=arguments.disk) as name:
+        folder = pathlib.Path(name)
+        with Hosts(shared_folder=folder) as hosts:
+            hosts[0].start()
+            rounds = run(hosts[0], arguments, folder)
+    setting = {"rounds": arguments.rounds, "fill_mib": arguments.fill,
+               "memory_mib": arguments.memory, "host_cpus": os.cpu_count(),
+               "load": os.getloadavg()[0], "machine": platform.machine()}
+    summary = summarize(rounds)
+    if arguments.json:
+        print(json.dumps({"setting": setting, "rounds": rounds, "summary": summary}))
+    else:
+        print(table(setting, summary))
+
+
+if __name__ == "__main__":
+    main()
