@@ -116,6 +116,7 @@ Task<absl::Status> FakeComputeSystem::MoveDisk(DiskPlace place, DiskTarget targe
   }
   if (progress) progress(0, kMergedBytes);
   CO_RETURN_IF_ERROR(co_await script_->Pass("MoveDisk"));
+  if (target.ready) CO_RETURN_IF_ERROR(co_await target.ready());
   CO_RETURN_IF_ERROR(co_await ChangeOver("MoveDiskSwitch", std::move(put)));
   schema::Attachment& disk = *DiskAt(place);
   disk.path = target.file;

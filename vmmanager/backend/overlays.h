@@ -35,6 +35,9 @@ struct LowerOverlay {
 struct DiskTarget {
   std::string file;
   std::string format;  // "qcow2" or "raw"
+  // Awaited once both have the same content, while the system still goes on: what is done then need
+  // not be waited for when it stands still. May be empty.
+  std::function<Task<absl::Status>()> ready = {};
 };
 
 // In bytes, of what there is to be written; what the guest writes meanwhile is added to that. May

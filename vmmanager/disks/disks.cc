@@ -1,6 +1,9 @@
 #include "vmmanager/disks/disks.h"
 
+#include <sys/stat.h>
+
 #include <algorithm>
+#include <cerrno>
 #include <filesystem>
 #include <memory>
 #include <vector>
@@ -10,7 +13,6 @@
 #include "absl/strings/str_cat.h"
 #include "bridge/runtime/status_macros.h"
 #include "vmmanager/rpc/error_info.h"
-#include "vmmanager/sandbox/disk_generations.h"
 #include "vmmanager/sandbox/own_disks.h"
 #include "vmmanager/sandbox/snapshot_plan.h"
 #include "vmmanager/saving/file_owners.h"
@@ -84,9 +86,14 @@ absl::Status CheckRoom(const std::string& file, uint64_t needed, uint64_t free) 
 // It is told how it goes, and can be cancelled.
 void ShowMove(const std::shared_ptr<Job>& job, const std::shared_ptr<UtilityVm>& vm,
               DiskMoveWish* wish) {
-  job->AllowCancel([weak = std::weak_ptr(vm)] {
+  job->AllowCancel([weak = std::weak_ptr(vm), control = wish->control] {
     const auto its = weak.lock();
-    return its ? its->CallOffDiskMove() : absl::FailedPreconditionError("it is over");
+    if (its == nullptr) return absl::FailedPreconditionError("it is over");
+    if (control->changes_over) {
+      return absl::FailedPreconditionError("the disk is just changing over");
+    }
+    its->CallOffDiskMove(control.get());
+    return absl::OkStatus();
   });
   wish->progress = [weak = std::weak_ptr(job)](uint64_t done, uint64_t total) {
     const auto told = weak.lock();
@@ -98,6 +105,15 @@ void ShowMove(const std::shared_ptr<Job>& job, const std::shared_ptr<UtilityVm>&
     progress.set_total(total);
     told->SetProgress(progress);
   };
+}
+
+// What a move would not take away, for it is only another name of the disk, or no file.
+absl::StatusOr<uint64_t> InodeOfFile(const std::string& file) {
+  struct stat found {};
+  if (::lstat(file.c_str(), &found) != 0) {
+    return absl::ErrnoToStatus(errno, absl::StrCat("cannot look at ", file));
+  }
+  return S_ISREG(found.st_mode) ? static_cast<uint64_t>(found.st_ino) : 0;
 }
 
 }  // namespace
@@ -220,18 +236,42 @@ Task<absl::StatusOr<DiskMoveWish>> Disks::PlanMove(std::shared_ptr<UtilityVm> vm
                      " is, which it lies over; tell it so: qemu-img rebase -u -F FORMAT -b ",
                      wish.image.below, " ", disk.file()));
   }
-  std::string from = disk.file();
-  CO_ASSIGN_OR_RETURN(const state::v1::DiskGeneration now,
-                      co_await ReadGeneration(std::move(from), &inventory_.deps().reads));
-  wish.from_inode = now.inode();
-  CO_ASSIGN_OR_RETURN(const Room room, co_await files_.RoomFor(wish.to));
-  CO_RETURN_IF_ERROR(CheckRoom(wish.to, wish.image.used_bytes, room.bytes));
-  if (!wish.keep) {
-    std::string file = disk.file();
-    DiskOfVm its{vm->id(), disk.name()};
-    CO_RETURN_IF_ERROR(co_await CheckIsNobodys(&inventory_, std::move(file), std::move(its)));
+  if (wish.image.has_snapshots) {
+    co_return absl::FailedPreconditionError(absl::StrCat(
+        disk.file(), " holds snapshots, which would be lost; see: qemu-img snapshot -l ",
+        disk.file()));
   }
+  std::function<absl::StatusOr<uint64_t>()> look = [file = disk.file()] {
+    return InodeOfFile(file);
+  };
+  CO_ASSIGN_OR_RETURN(wish.from_inode,
+                      co_await inventory_.deps().reads.Run<uint64_t>(disk.file(), std::move(look)));
+  if (wish.from_inode == 0 && !wish.keep) {
+    co_return absl::FailedPreconditionError(
+        absl::StrCat(disk.file(),
+                     " is a link or a device, and cannot be removed for you; leave it "
+                     "there with --keep"));
+  }
+  CO_ASSIGN_OR_RETURN(const Room room, co_await files_.RoomFor(wish.to));
+  CO_ASSIGN_OR_RETURN(const uint64_t needed, co_await RoomNeeded(disk.file(), wish.image));
+  CO_RETURN_IF_ERROR(CheckRoom(wish.to, needed, room.bytes));
+  wish.files = &files_;
+  wish.may_remove = [this, file = disk.file(), vm_id = vm->id(),
+                     name = disk.name()]() -> Task<absl::Status> {
+    std::string former = file;
+    DiskOfVm its{vm_id, name};
+    co_return co_await CheckIsNobodys(&inventory_, std::move(former), std::move(its));
+  };
+  if (!wish.keep) CO_RETURN_IF_ERROR(co_await wish.may_remove());
   co_return wish;
+}
+
+// A compressed disk becomes larger; what is below one stays there.
+Task<absl::StatusOr<uint64_t>> Disks::RoomNeeded(std::string file, DiskImage image) {
+  if (image.format != "qcow2" || !image.below.empty()) co_return image.used_bytes;
+  CO_ASSIGN_OR_RETURN(const uint64_t measured,
+                      co_await files_.Measure(std::move(file), image.format));
+  co_return std::max(measured, image.used_bytes);
 }
 
 Task<absl::StatusOr<v1::Disk>> Disks::Move(v1::MoveDiskRequest request) {

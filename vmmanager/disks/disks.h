@@ -43,6 +43,7 @@ class Disks {
   // Of a container of that name or id, what it writes to.
   Task<absl::StatusOr<v1::Disk>> GrowScratch(std::shared_ptr<UtilityVm> vm,
                                              v1::ResizeDiskRequest request);
+  Task<absl::StatusOr<uint64_t>> RoomNeeded(std::string file, DiskImage image);
   // What is to be moved, and whether it could be.
   Task<absl::StatusOr<DiskMoveWish>> PlanMove(std::shared_ptr<UtilityVm> vm,
                                               v1::MoveDiskRequest request);

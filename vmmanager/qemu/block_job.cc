@@ -196,6 +196,15 @@ Task<absl::Status> SwitchStandingStill(QemuMachine* machine, const SwitchJob* jo
   co_return switched.ok() ? runs : switched;
 }
 
+Task<absl::Status> SwitchWhenReady(QemuMachine* machine, const SwitchJob* job,
+                                   std::shared_ptr<JobStates> states) {
+  const absl::Status ready = job->ready ? co_await job->ready() : absl::OkStatus();
+  if (ready.ok()) co_return co_await SwitchStandingStill(machine, job, states);
+  const absl::Status cancelled =
+      co_await WithDeadline(kEndDeadline, "QEMU's job", CancelAll(machine, states));
+  co_return GotNoAnswer(cancelled) ? cancelled : ready;
+}
+
 // What was told last may be the last word of a former job of that id.
 Task<absl::Status> LookAgain(QemuMachine* machine, std::shared_ptr<JobStates> states) {
   CO_ASSIGN_OR_RETURN(const JobReport now, co_await AskForJob(machine, states->id));
@@ -210,7 +219,7 @@ Task<absl::Status> FollowToEnd(QemuMachine* machine, const SwitchJob* job,
   while (states->state != "concluded") {
     states->changed.Reset();
     if (states->state == "null") CO_RETURN_IF_ERROR(co_await LookAgain(machine, states));
-    if (states->state == "ready") co_return co_await SwitchStandingStill(machine, job, states);
+    if (states->state == "ready") co_return co_await SwitchWhenReady(machine, job, states);
     if (states->state == "concluded") break;
     co_await states->changed.Wait();
   }

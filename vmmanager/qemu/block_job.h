@@ -19,9 +19,10 @@ class QemuMachine;
 struct SwitchJob {
   std::string id;
   std::string command;
-  boost::json::object arguments;  // without the id
-  std::string what;               // for messages, as in "could not ..."
-  PlaceDiskFile place;            // see ComputeSystem::MergeOverlay
+  boost::json::object arguments;                        // without the id
+  std::string what;                                     // for messages, as in "could not ..."
+  std::function<Task<absl::Status>()> ready = nullptr;  // see DiskTarget
+  PlaceDiskFile place;                                  // see ComputeSystem::MergeOverlay
   MergeProgress progress = nullptr;
 };
 

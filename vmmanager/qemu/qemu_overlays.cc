@@ -117,9 +117,11 @@ Task<absl::StatusOr<std::string>> TidyUpJob(QemuMachine* machine, std::string st
 
 // Whatever becomes of it nothing is left of it.
 Task<absl::Status> EndLeftMove(std::shared_ptr<QemuMachine> machine, std::string stem) {
-  std::string id = MoveJobOf(stem);
+  const std::string id = MoveJobOf(stem);
   CO_RETURN_IF_ERROR(co_await EndLeftJob(machine, id));
-  co_return (co_await TidyUpJob(machine.get(), std::move(stem), std::move(id))).status();
+  CO_RETURN_IF_ERROR((co_await TidyUpJob(machine.get(), stem, id)).status());
+  // It may have been cut off before there was a job.
+  co_return co_await DropUnusedOf(machine.get(), std::move(stem));
 }
 
 // A disk's device is on another file, and the job that did it is not needed any more; what cannot
@@ -206,7 +208,8 @@ Task<absl::Status> AddQemuOverlays(std::shared_ptr<QemuMachine> machine,
         controller != scsi.end() && controller->second.attachments.contains(overlay.disk.lun);
     if (!known) continue;
     const std::string stem = StemAt(*machine, overlay.disk);
-    CO_RETURN_IF_ERROR((co_await TidyUpJob(machine.get(), stem, MergeJobOf(stem))).status());
+    const std::string job = MergeJobOf(stem);
+    CO_RETURN_IF_ERROR((co_await TidyUpJob(machine.get(), stem, job)).status());
   }
   CO_ASSIGN_OR_RETURN(const auto nodes, co_await DiskNodesOf(machine));
   CO_ASSIGN_OR_RETURN(auto taken, co_await NodeNamesOf(machine.get()));
@@ -283,6 +286,7 @@ Task<absl::Status> MoveQemuDisk(std::shared_ptr<QemuMachine> machine, DiskPlace 
   job.arguments = {
       {"device", top.name}, {"target", node}, {"sync", "top"}, {"copy-mode", "write-blocking"}};
   job.what = "move the disk";
+  job.ready = std::move(target.ready);
   job.place = std::move(place_file);
   job.progress = std::move(progress);
   const std::string id = job.id;

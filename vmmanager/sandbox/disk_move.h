@@ -1,6 +1,8 @@
 #pragma once
 
+#include <cstdint>
 #include <functional>
+#include <memory>
 #include <string>
 
 #include "absl/status/status.h"
@@ -10,6 +12,12 @@
 
 namespace ferry::vm {
 
+// Between one move and whoever may call it off.
+struct DiskMoveControl {
+  bool called_off = false;
+  bool changes_over = false;  // then it cannot be
+};
+
 // A disk of a VM's own that is to go on in another file.
 struct DiskMoveWish {
   std::string disk;
@@ -18,7 +26,12 @@ struct DiskMoveWish {
   DiskImage image;
   std::string to;     // absolute; no file has that name
   bool keep = false;  // the former file stays
+  // Whether the former file is nobody else's; asked before it is removed.
+  std::function<Task<absl::Status>()> may_remove;
+  OverlayFiles* files = nullptr;  // must outlive the move
+  std::shared_ptr<DiskMoveControl> control = std::make_shared<DiskMoveControl>();
   MergeProgress progress;
+  uint64_t to_inode = 0;  // filled in
 };
 
 }  // namespace ferry::vm

@@ -80,6 +80,9 @@ class FakeOverlayFiles final : public OverlayFiles {
     if (files.contains(file) && inodes[file] == inode) co_return absl::OkStatus();
     co_return absl::AbortedError(file + " is another file now");
   }
+  Task<absl::Status> BringToDisk(std::string file, uint64_t inode) override {
+    co_return co_await CheckReserved(std::move(file), inode);
+  }
   Task<absl::StatusOr<uint64_t>> Measure(std::string file, std::string /*format*/) override {
     co_return measured[file];
   }

@@ -25,12 +25,13 @@ struct OverlayWish {
 
 // What a disk in a file is, as the file says.
 struct DiskImage {
-  std::string format;        // "qcow2" or "raw"
-  uint64_t bytes = 0;        // that a guest sees
-  uint64_t used_bytes = 0;   // of room on its host, without what is below
-  std::string below;         // the absolute path of the file that it is over; empty: none
-  std::string below_format;  // empty: it does not say
-  bool empty = false;        // an overlay on which nothing was written
+  std::string format;          // "qcow2" or "raw"
+  uint64_t bytes = 0;          // that a guest sees
+  uint64_t used_bytes = 0;     // of room on its host, without what is below
+  std::string below;           // the absolute path of the file that it is over; empty: none
+  std::string below_format;    // empty: it does not say
+  bool empty = false;          // an overlay on which nothing was written
+  bool has_snapshots = false;  // inside it
 };
 
 // A copy of a disk.
@@ -107,6 +108,8 @@ class OverlayFiles {
   virtual Task<absl::StatusOr<uint64_t>> Reserve(std::string file, std::string like) = 0;
   // ABORTED unless that is what the name still stands for.
   virtual Task<absl::Status> CheckReserved(std::string file, uint64_t inode) = 0;
+  // The same, and all that was written to it is on the disk.
+  virtual Task<absl::Status> BringToDisk(std::string file, uint64_t inode) = 0;
   // How many bytes a copy of the disk would have, with what is below it.
   virtual Task<absl::StatusOr<uint64_t>> Measure(std::string file, std::string format) = 0;
   // Where the file is, or would be.

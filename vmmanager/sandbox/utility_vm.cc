@@ -48,8 +48,11 @@ UtilityVm::UtilityVm(SandboxDeps deps, VmRow row, v1::VmSpec spec, schema::Compu
       disk_failed_(deps.executor),
       changed_(deps.executor) {
   exited_.Set();
-  state::v1::DiskMoveRecord moving;
-  if (!row_.disk_move.empty() && moving.ParseFromString(row_.disk_move)) moving_ = moving;
+  if (state::v1::DiskMoveRecord moving; !row_.disk_move.empty()) {
+    move_is_unreadable_ = !moving.ParseFromString(row_.disk_move) ||
+                          moving.schema_version() != kStateSchemaVersion;
+    moving_ = std::move(moving);
+  }
   state::v1::SavedRecord saved;
   if (row_.saved.empty()) return;
   // Its memory must not be forgotten because nobody can read where it is.
@@ -443,7 +446,7 @@ VmRow UtilityVm::Row() {
     if (encoded.ok()) row_.guest_state = *std::move(encoded);
   }
   if (!saved_is_unreadable_) row_.saved = saved_.has_value() ? saved_->SerializeAsString() : "";
-  row_.disk_move = moving_.has_value() ? moving_->SerializeAsString() : "";
+  if (!move_is_unreadable_) row_.disk_move = moving_ ? moving_->SerializeAsString() : "";
   return row_;
 }
 

@@ -99,8 +99,7 @@ class UtilityVm : public std::enable_shared_from_this<UtilityVm> {
   Task<absl::Status> ResizeOwnDisk(std::string name, uint64_t bytes);
   // Copies one to another file, and goes on in that. ABORTED if it is not what it was any more.
   Task<absl::Status> MoveOwnDisk(DiskMoveWish wish);
-  // It ends with CANCELLED; FAILED_PRECONDITION if it is just changing over.
-  absl::Status CallOffDiskMove();
+  void CallOffDiskMove(DiskMoveControl* control);
   void SettleDiskMove();  // what a former daemon was at
 
   // Returns when no migration holds the VM, so that it can be resumed. FAILED_PRECONDITION if it
@@ -189,9 +188,8 @@ class UtilityVm : public std::enable_shared_from_this<UtilityVm> {
   // next start goes on from there. Returns the record as it is then.
   Task<absl::StatusOr<state::v1::CheckpointRecord>> GoBackToCheckpoint(std::string name,
                                                                        CheckpointReturn how);
-  // What came after it goes into its files. Returns the record as it was, whose other files are
-  // nobody's then.
-  // `check` is asked once nobody else is at the VM, before anything is merged.
+  // What came after it goes into its files, once `check` says so with nobody else at the VM.
+  // Returns the record as it was, whose other files are nobody's then.
   Task<absl::StatusOr<state::v1::CheckpointRecord>> DeleteCheckpoint(std::string name,
                                                                      MergeCheck check,
                                                                      MergeProgress progress);
@@ -342,11 +340,14 @@ class UtilityVm : public std::enable_shared_from_this<UtilityVm> {
   absl::Status CheckFileIsNew(const std::string& file) const;
   absl::Status MayHaveCome(const std::string& disk, const absl::Status& silence) const;
   absl::Status CheckMayMove(const DiskMoveWish& wish) const;
-  Task<absl::Status> CopyAndChangeOver(const DiskMoveWish* wish);
+  Task<absl::Status> CopyUnlessCalledOff(DiskMoveWish* wish);
+  Task<absl::Status> CopyAndChangeOver(DiskMoveWish* wish);
+  Task<absl::Status> EndMove(DiskMoveWish* wish, absl::Status moved);
+  Task<absl::Status> RemoveFormer(const DiskMoveWish* wish);
   Task<absl::Status> PlaceOwnDisk(std::string name, std::string file);
   // What its VMM has is where the disk is that is being moved.
   Task<absl::Status> BelieveMovedDisk();
-  // It is moved, or not, and the other file goes. With the lock of operations.
+  // It is moved, or not; what is half a copy then goes. With the lock of operations.
   Task<absl::Status> SettleMoveNow();
   static Task<void> SettleMoveLater(std::shared_ptr<UtilityVm> self);
   // Of those that a former daemon was attaching or detaching its machine decides.
@@ -435,8 +436,7 @@ class UtilityVm : public std::enable_shared_from_this<UtilityVm> {
                                          const std::string& half = "") const;
   // FAILED_PRECONDITION while a checkpoint is written, or half of one is left.
   absl::Status CheckCheckpointsRest(const std::string& operation) const;
-  // FAILED_PRECONDITION with "vm_has_snapshots" or "vm_has_checkpoints", and why that is in the
-  // way.
+  // FAILED_PRECONDITION "vm_has_snapshots" or "vm_has_checkpoints", and why that is in the way.
   absl::Status CheckHasNoSnapshots(const std::string& operation, const std::string& why) const;
   absl::Status CheckHasNoCheckpoints(const std::string& operation, const std::string& why) const;
   Task<absl::Status> PutCheckpoints(CheckpointRecords changed);
@@ -569,9 +569,9 @@ class UtilityVm : public std::enable_shared_from_this<UtilityVm> {
   std::set<std::string> unwritten_;
   MergeProgress merge_progress_;  // of a checkpoint that is being deleted
   std::optional<state::v1::DiskMoveRecord> moving_;
-  bool move_is_unwritten_ = false;  // it is not known what is written down of where that disk is
-  bool move_is_called_off_ = false;
-  bool settles_move_ = false;                // SettleMoveLater() is at it
+  bool move_is_unwritten_ = false;   // it is not known what is written down of where that disk is
+  bool move_is_unreadable_ = false;  // row_.disk_move is of a newer ferryd
+  bool settles_move_ = false;        // SettleMoveLater() is at it
   std::shared_ptr<ComputeSystem> settling_;  // what SettleAdopted() is at
   bool saved_is_unreadable_ = false;         // row_.saved is of a newer ferryd
   bool written_ = false;                     // all of it is in a file that is not whole yet

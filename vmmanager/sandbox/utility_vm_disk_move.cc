@@ -15,15 +15,21 @@ namespace ferry::vm {
 
 using state::v1::DiskMoveRecord;
 
+namespace {
+
+constexpr char kMoving[] = "given another file for a disk";
+
+}  // namespace
+
 absl::Status UtilityVm::CheckMayMove(const DiskMoveWish& wish) const {
-  RETURN_IF_ERROR(CheckOwnDisksMayChange("given another file for a disk"));
+  RETURN_IF_ERROR(CheckOwnDisksMayChange(kMoving));
+  if (wish.control->called_off) return absl::CancelledError("it was called off");
   ASSIGN_OR_RETURN(const int index, FindOwnDisk(wish.disk));
   const v1::DiskSpec& disk = spec_.disks(index);
   if (disk.file() != wish.from) {
     return absl::AbortedError(
         absl::StrCat("disk ", wish.disk, " of VM ", row_.name, " changed meanwhile; try again"));
   }
-  if (deps_.overlays == nullptr) return absl::UnimplementedError("there is no qemu-img here");
   RETURN_IF_ERROR(CheckFileIsNew(wish.to));
   if (!disk.read_only() || system_ == nullptr) return absl::OkStatus();
   return rpc::ErrorWithReason(
@@ -34,7 +40,6 @@ absl::Status UtilityVm::CheckMayMove(const DiskMoveWish& wish) const {
 }
 
 Task<absl::Status> UtilityVm::MoveOwnDisk(DiskMoveWish wish) {
-  using asio::experimental::awaitable_operators::operator||;
   auto self = shared_from_this();
   const AsyncMutex::Guard lock = co_await operation_.Lock();
   CO_RETURN_IF_ERROR(co_await SettleMoveNow());
@@ -43,54 +48,60 @@ Task<absl::Status> UtilityVm::MoveOwnDisk(DiskMoveWish wish) {
   record.set_schema_version(kStateSchemaVersion);
   record.set_disk(wish.disk);
   record.set_from(wish.from);
-  record.set_from_inode(wish.from_inode);
   record.set_to(wish.to);
-  record.set_keep(wish.keep);
   moving_ = std::move(record);
-  move_is_called_off_ = false;
   absl::Status moved = co_await Persist();
   Reached("DISK_MOVE.recorded");
   const bool had_vmm = system_ != nullptr;
-  if (moved.ok()) {
-    // What is about to change over comes to its end, so that the guest goes on.
-    const std::function<bool()> stays = [this, had_vmm] {
-      return switches_ || (!move_is_called_off_ && !(had_vmm && called_off()));
-    };
-    auto first = co_await (CopyAndChangeOver(&wish) || AwaitWhile(stays, kAsLongAsItTakes));
-    switches_ = false;
-    Pulse();
-    CO_RETURN_IF_ERROR(CheckHere());
-    moved = first.index() == 0 ? std::get<0>(first) : absl::CancelledError("it was called off");
-  }
+  if (moved.ok()) moved = co_await CopyUnlessCalledOff(&wish);
+  CO_RETURN_IF_ERROR(CheckHere());
   if (!moved.ok() && had_vmm && !co_await HasEnded(moved)) co_await GoOnAfterMerge();
-  // Its files may be on storage that hangs.
-  const bool in_haste = had_vmm && called_off();
-  absl::Status settled = in_haste ? CalledOff("given another file for a disk") : absl::OkStatus();
-  if (!in_haste) settled = co_await SettleMoveNow();
-  if (moving_.has_value()) SettleDiskMove();
-  if (moved.ok()) co_return settled;
-  if (!settled.ok()) spdlog::warn("vm {}: {}", row_.name, settled.ToString());
-  co_return absl::Status(
-      moved.code(), absl::StrCat("disk ", wish.disk, " of VM ", row_.name, " stays in ", wish.from,
-                                 ", and the VM ", WhatItDoes(), ": ", moved.message()));
+  co_return co_await EndMove(&wish, std::move(moved));
 }
 
-absl::Status UtilityVm::CallOffDiskMove() {
-  if (switches_) return absl::FailedPreconditionError("the disk is just changing over");
-  move_is_called_off_ = true;
+Task<absl::Status> UtilityVm::CopyUnlessCalledOff(DiskMoveWish* wish) {
+  using asio::experimental::awaitable_operators::operator||;
+  const bool had_vmm = system_ != nullptr;
+  // What is about to change over comes to its end, so that the guest goes on.
+  const std::function<bool()> stays = [this, had_vmm, control = wish->control] {
+    const bool ends = control->called_off || (had_vmm && called_off()) || !session().empty();
+    return control->changes_over || !ends;
+  };
+  auto ended = [](UtilityVm* vm, const std::function<bool()>* pending) -> Task<absl::Status> {
+    while ((*pending)() && !vm->detached_) {
+      (void)co_await vm->AwaitWhile(*pending, kAsLongAsItTakes);
+    }
+    co_return absl::OkStatus();
+  };
+  auto first = co_await (CopyAndChangeOver(wish) || ended(this, &stays));
+  wish->control->changes_over = false;
+  switches_ = false;
   Pulse();
-  return absl::OkStatus();
+  co_return first.index() == 0 ? std::get<0>(first) : absl::CancelledError("it was called off");
 }
 
-Task<absl::Status> UtilityVm::CopyAndChangeOver(const DiskMoveWish* wish) {
+void UtilityVm::CallOffDiskMove(DiskMoveControl* control) {
+  control->called_off = true;
+  Pulse();
+}
+
+Task<absl::Status> UtilityVm::CopyAndChangeOver(DiskMoveWish* wish) {
   const DiskImage& image = wish->image;
-  CO_ASSIGN_OR_RETURN(const uint64_t inode, co_await deps_.overlays->Reserve(wish->to, wish->from));
-  moving_->set_to_inode(inode);
+  CO_ASSIGN_OR_RETURN(wish->to_inode, co_await wish->files->Reserve(wish->to, wish->from));
+  moving_->set_to_inode(wish->to_inode);
   CO_RETURN_IF_ERROR(co_await Persist());
   Reached("DISK_MOVE.reserved");
-  PlaceDiskFile place = [this, self = shared_from_this(), disk = wish->disk, from = wish->from,
-                         to = wish->to](bool there) -> Task<absl::Status> {
-    switches_ = true;
+  // Its user may have put another file under the name meanwhile.
+  std::function<Task<absl::Status>()> bring = [files = wish->files, to = wish->to,
+                                               inode = wish->to_inode]() -> Task<absl::Status> {
+    std::string file = to;
+    co_return co_await files->BringToDisk(std::move(file), inode);
+  };
+  PlaceDiskFile place = [this, self = shared_from_this(), control = wish->control,
+                         disk = wish->disk, from = wish->from, to = wish->to,
+                         bring](bool there) -> Task<absl::Status> {
+    control->changes_over = switches_ = true;
+    if (there) CO_RETURN_IF_ERROR(co_await bring());
     std::string name = disk;
     std::string file = there ? to : from;
     const absl::Status placed = co_await PlaceOwnDisk(std::move(name), std::move(file));
@@ -99,30 +110,70 @@ Task<absl::Status> UtilityVm::CopyAndChangeOver(const DiskMoveWish* wish) {
   };
   std::shared_ptr<ComputeSystem> system = system_;
   if (system == nullptr) {
-    DiskCopy copy{.from = wish->from, .format = image.format, .to = wish->to, .inode = inode};
+    DiskCopy copy{
+        .from = wish->from, .format = image.format, .to = wish->to, .inode = wish->to_inode};
     copy.to_format = image.format;
     copy.below = image.below;
     copy.below_format = image.below_format;
     copy.progress = [progress = wish->progress, bytes = image.used_bytes](double done) {
       if (progress) progress(static_cast<uint64_t>(done * static_cast<double>(bytes)), bytes);
     };
-    CO_RETURN_IF_ERROR(co_await deps_.overlays->Copy(std::move(copy)));
+    CO_RETURN_IF_ERROR(co_await wish->files->Copy(std::move(copy)));
     co_return co_await place(true);
   }
   DiskShape shape{.file = wish->to,
-                  .inode = inode,
+                  .inode = wish->to_inode,
                   .format = image.format,
                   .bytes = image.bytes,
                   .below = image.below,
                   .below_format = image.below_format};
-  CO_RETURN_IF_ERROR(co_await deps_.overlays->Shape(std::move(shape)));
+  CO_RETURN_IF_ERROR(co_await wish->files->Shape(std::move(shape)));
   const auto index = OwnDiskNamed(spec_, wish->disk);
   if (!index) co_return absl::AbortedError("the disk is gone");
   DiskPlace at{kDiskController, absl::StrCat(LunOf(spec_, *index))};
-  DiskTarget target{wish->to, image.format};
+  DiskTarget target{wish->to, image.format, std::move(bring)};
   MergeProgress progress = wish->progress;
   co_return co_await system->MoveDisk(std::move(at), std::move(target), std::move(place),
                                       std::move(progress));
+}
+
+// However far it came.
+Task<absl::Status> UtilityVm::EndMove(DiskMoveWish* wish, absl::Status moved) {
+  using asio::experimental::awaitable_operators::operator||;
+  const std::string disk = absl::StrCat("disk ", wish->disk, " of VM ", row_.name);
+  const absl::Status settled = co_await SettleMoveNow();
+  if (!settled.ok()) {
+    SettleDiskMove();
+    co_return absl::Status(
+        settled.code(),
+        absl::StrCat("it is not settled yet whether ", disk, " is in ", wish->from, " or in ",
+                     wish->to, ", and both files stay: ", settled.message()));
+  }
+  const auto index = OwnDiskNamed(spec_, wish->disk);
+  if (!index || spec_.disks(*index).file() != wish->to) {
+    co_return absl::Status(moved.code(), absl::StrCat(disk, " stays in ", wish->from, ", and the ",
+                                                      "VM ", WhatItDoes(), ": ", moved.message()));
+  }
+  deps_.events.Publish(
+      "vm.disk_moved", row_.id,
+      {{"name", row_.name}, {"disk", wish->disk}, {"from", wish->from}, {"to", wish->to}});
+  if (wish->keep) co_return absl::OkStatus();
+  const std::function<bool()> stays = [this] { return !called_off(); };
+  auto first = co_await (RemoveFormer(wish) || AwaitWhile(stays, kAsLongAsItTakes));
+  const absl::Status removed =
+      first.index() == 0 ? std::get<0>(first) : absl::CancelledError("it was called off");
+  if (removed.ok()) co_return removed;
+  co_return absl::Status(removed.code(),
+                         absl::StrCat(disk, " is in ", wish->to, " now, and its former file ",
+                                      wish->from, " stays: ", removed.message()));
+}
+
+// Only by who has just moved it: whose the file is later nobody knows.
+Task<absl::Status> UtilityVm::RemoveFormer(const DiskMoveWish* wish) {
+  CO_RETURN_IF_ERROR(co_await wish->files->CheckReserved(wish->to, wish->to_inode));
+  if (wish->may_remove) CO_RETURN_IF_ERROR(co_await wish->may_remove());
+  OverlayWish former{.file = wish->from, .inode = wish->from_inode};
+  co_return co_await wish->files->RemoveDraft(std::move(former));
 }
 
 Task<absl::Status> UtilityVm::PlaceOwnDisk(std::string name, std::string file) {
@@ -163,11 +214,14 @@ Task<absl::Status> UtilityVm::BelieveMovedDisk() {
     auto first = co_await (system->ListDiskFiles() || AwaitWhile(stays, kAsLongAsItTakes));
     if (first.index() != 0) co_return CalledOff("asked for its disks");
     CO_RETURN_IF_ERROR(std::get<0>(first).status());
-    const auto now =
-        std::get<0>(first)->find({kDiskController, absl::StrCat(LunOf(spec_, *index))});
-    if (now == std::get<0>(first)->end()) co_return absl::OkStatus();
-    const bool known = now->second == record.from() || now->second == record.to();
-    if (known) file = now->second;
+    const DiskFiles files = *std::get<0>(first);
+    const auto now = files.find({kDiskController, absl::StrCat(LunOf(spec_, *index))});
+    file = now == files.end() ? "" : now->second;
+    if (file != record.from() && file != record.to()) {
+      co_return absl::FailedPreconditionError(
+          absl::StrCat("the VMM has disk ", record.disk(), " of VM ", row_.name, " neither in ",
+                       record.from(), " nor in ", record.to(), ", but in \"", file, "\""));
+    }
   }
   if (file == spec_.disks(*index).file() && !move_is_unwritten_) co_return absl::OkStatus();
   std::string name = record.disk();
@@ -175,35 +229,43 @@ Task<absl::Status> UtilityVm::BelieveMovedDisk() {
 }
 
 Task<absl::Status> UtilityVm::SettleMoveNow() {
+  using asio::experimental::awaitable_operators::operator||;
   if (!moving_.has_value()) co_return absl::OkStatus();
+  if (move_is_unreadable_) {
+    co_return absl::FailedPreconditionError(
+        absl::StrCat("VM ", row_.name, " has a disk on its way to another file, of which there is ",
+                     "a record that this ferryd cannot read; use the one that wrote it"));
+  }
+  // Another host's copy may have the files.
+  CO_RETURN_IF_ERROR(RefuseIfMigrating(kMoving));
+  CO_RETURN_IF_ERROR(CheckArrived(kMoving));
   CO_RETURN_IF_ERROR(co_await BelieveMovedDisk());
   const DiskMoveRecord record = *moving_;
   const auto index = OwnDiskNamed(spec_, record.disk());
-  const bool moved = index.has_value() && spec_.disks(*index).file() == record.to();
-  absl::Status removed;
-  if (!moved) {
-    OverlayWish draft{.file = record.to(), .inode = record.to_inode()};
-    CO_RETURN_IF_ERROR(co_await deps_.overlays->RemoveDraft(std::move(draft)));
-  } else if (!record.keep()) {
-    OverlayWish former{.file = record.from(), .inode = record.from_inode()};
-    removed = co_await deps_.overlays->RemoveDraft(std::move(former));
-  }
-  Reached("DISK_MOVE.tidied");
+  const std::string now = index ? spec_.disks(*index).file() : "";
+  // First: nothing is removed twice, when another file may have the name, and the number.
   moving_.reset();
   const absl::Status stored = co_await Persist();
   if (!stored.ok()) {
     moving_ = record;
     co_return stored;
   }
-  if (!moved) co_return absl::OkStatus();
-  deps_.events.Publish(
-      "vm.disk_moved", row_.id,
-      {{"name", row_.name}, {"disk", record.disk()}, {"from", record.from()}, {"to", record.to()}});
-  if (removed.ok()) co_return absl::OkStatus();
-  co_return absl::Status(removed.code(),
-                         absl::StrCat("disk ", record.disk(), " of VM ", row_.name, " is in ",
-                                      record.to(), " now, but its former file ", record.from(),
-                                      " could not be removed: ", removed.message()));
+  Reached("DISK_MOVE.settled");
+  if (now != record.from() || record.to_inode() == 0 || deps_.overlays == nullptr) {
+    co_return absl::OkStatus();
+  }
+  // Its storage may hang; then there is a file too many, which says so.
+  OverlayWish draft{.file = record.to(), .inode = record.to_inode()};
+  const std::function<bool()> stays = [this] { return !called_off(); };
+  auto first = co_await (deps_.overlays->RemoveDraft(std::move(draft)) ||
+                         AwaitWhile(stays, kAsLongAsItTakes));
+  const absl::Status removed =
+      first.index() == 0 ? std::get<0>(first) : absl::CancelledError("it was called off");
+  if (!removed.ok()) {
+    spdlog::warn("vm {}: {} is of no use, and stays: {}", row_.name, record.to(),
+                 removed.ToString());
+  }
+  co_return absl::OkStatus();
 }
 
 void UtilityVm::SettleDiskMove() {

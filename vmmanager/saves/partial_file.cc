@@ -88,7 +88,7 @@ PartialFile::PartialFile(std::string path, std::string draft, UniqueFd file, boo
       file_(std::move(file)),
       direct_(direct),
       buffer_(std::move(buffer)) {
-  if (!direct_) writeback_.emplace(file_.get());
+  if (!direct_) writeback_ = Writeback::Start(file_.get(), 0);
 }
 
 PartialFile::~PartialFile() {
@@ -135,6 +135,7 @@ absl::Status PartialFile::WriteOut(std::string_view bytes) {
     // That it cannot bypass the cache may show only now, or after the kernel took a part.
     if (count < 0 && errno == EINVAL && direct_) {
       RETURN_IF_ERROR(StopBypass());
+      writeback_ = Writeback::Start(file_.get(), written_);
       continue;
     }
     if (count < 0) return Failure(errno);

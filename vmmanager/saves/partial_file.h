@@ -61,9 +61,9 @@ class PartialFile {
   bool direct_;
   Buffer buffer_;
   size_t collected_ = 0;
-  uint64_t bytes_ = 0;    // appended
-  uint64_t written_ = 0;  // of these
-  std::optional<Writeback> writeback_;
+  uint64_t bytes_ = 0;                    // appended
+  uint64_t written_ = 0;                  // of these
+  std::unique_ptr<Writeback> writeback_;  // nullptr: all of it is left to fsync
 };
 
 // The folder that `path` lies in, which may be ".".

@@ -2,6 +2,8 @@
 
 #include <fcntl.h>
 
+#include <system_error>
+
 namespace ferry::vm {
 namespace {
 
@@ -10,7 +12,16 @@ constexpr uint64_t kPieceBytes = 8ull * 1024 * 1024;
 
 }  // namespace
 
-Writeback::Writeback(int file) : file_(file), thread_([this] { Run(); }) {}
+std::unique_ptr<Writeback> Writeback::Start(int file, uint64_t from) {
+  try {
+    return std::make_unique<Writeback>(file, from);
+  } catch (const std::system_error&) {  // that is how a std::thread says so
+    return nullptr;
+  }
+}
+
+Writeback::Writeback(int file, uint64_t from)
+    : file_(file), end_(from), thread_([this, from] { Run(from); }) {}
 
 Writeback::~Writeback() {
   {
@@ -25,11 +36,12 @@ void Writeback::UpTo(uint64_t end) {
   const std::lock_guard lock(mutex_);
   const bool worth_it = end / kPieceBytes > end_ / kPieceBytes;
   end_ = end;
+  // Whoever waits for a piece looks at its end only then.
   if (worth_it) changed_.notify_one();
 }
 
-void Writeback::Run() {
-  uint64_t done = 0;
+void Writeback::Run(uint64_t done) {
+  done -= done % kPieceBytes;
   std::unique_lock lock(mutex_);
   while (true) {
     changed_.wait(lock, [&] { return over_ || end_ - done >= kPieceBytes; });

@@ -2,6 +2,7 @@
 
 #include <condition_variable>
 #include <cstdint>
+#include <memory>
 #include <mutex>
 #include <thread>
 
@@ -12,8 +13,9 @@ namespace ferry::vm {
 // a VM may stand still until it has been written. What cannot be written is told by fsync.
 class Writeback {
  public:
-  // The file must outlive it.
-  explicit Writeback(int file);
+  // Of a file from that byte on; it must outlive this. nullptr if no thread can be had for it.
+  static std::unique_ptr<Writeback> Start(int file, uint64_t from);
+  Writeback(int file, uint64_t from);
   // Waits for what it is at.
   ~Writeback();
   Writeback(const Writeback&) = delete;
@@ -23,12 +25,12 @@ class Writeback {
   void UpTo(uint64_t end);
 
  private:
-  void Run();
+  void Run(uint64_t done);
 
   const int file_;
   std::mutex mutex_;
   std::condition_variable changed_;
-  uint64_t end_ = 0;
+  uint64_t end_;
   bool over_ = false;
   std::thread thread_;  // the last: it uses the others
 };

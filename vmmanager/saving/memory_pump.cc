@@ -123,9 +123,11 @@ absl::StatusOr<size_t> ReadPiece(int from, std::span<char> piece, const PumpBrak
     const ssize_t count = ::read(from, piece.data() + had, piece.size() - had);
     if (count == 0) break;
     if (count > 0) had += static_cast<size_t>(count);
-    if (count < 0 && errno == EAGAIN) RETURN_IF_ERROR(brake.Await(from, POLLIN));
-    if (count < 0 && errno != EINTR && errno != EAGAIN) {
-      return absl::ErrnoToStatus(errno, "cannot take the VM's memory");
+    const int error = count < 0 ? errno : 0;
+    if (error == EAGAIN) {
+      RETURN_IF_ERROR(brake.Await(from, POLLIN));
+    } else if (error != 0 && error != EINTR) {
+      return absl::ErrnoToStatus(error, "cannot take the VM's memory");
     }
   }
   return had;

@@ -69,6 +69,9 @@ absl::StatusOr<DiskImage> ParseImageInfo(const std::string& text) {
   if (size != nullptr && size->is_number()) image.bytes = size->to_number<uint64_t>(error);
   const json::value* used = info->if_contains("actual-size");
   if (used != nullptr && used->is_number()) image.used_bytes = used->to_number<uint64_t>(error);
+  const json::value* snapshots = info->if_contains("snapshots");
+  image.has_snapshots =
+      snapshots != nullptr && snapshots->is_array() && !snapshots->get_array().empty();
   const bool has_below = info->contains("backing-filename");
   image.below = TextOf(*info, "full-backing-filename");
   if (image.below.empty()) image.below = TextOf(*info, "backing-filename");

@@ -117,7 +117,10 @@ bool IsReserved(const struct stat& found, uint64_t inode) {
 
 absl::Status RemoveIfDraft(const OverlayWish& wish) {
   struct stat found {};
-  if (::lstat(wish.file.c_str(), &found) != 0 && errno == ENOENT) return absl::OkStatus();
+  if (::lstat(wish.file.c_str(), &found) != 0) {
+    if (errno == ENOENT || errno == ENOTDIR) return absl::OkStatus();
+    return absl::ErrnoToStatus(errno, absl::StrCat("cannot look at ", wish.file));
+  }
   const bool is_begun = S_ISREG(found.st_mode) && found.st_size == 0;
   // A copy is over nothing, as other people's files are.
   bool is_ours = wish.inode == 0 ? is_begun : IsReserved(found, wish.inode);
@@ -357,6 +360,16 @@ Task<absl::Status> QemuImgOverlays::CheckReserved(std::string file, uint64_t ino
     return absl::AbortedError(absl::StrCat(file, " is another file now, or gone"));
   };
   co_return co_await files_.Run(kOverlayLimit, "looking at a disk", std::move(look));
+}
+
+Task<absl::Status> QemuImgOverlays::BringToDisk(std::string file, uint64_t inode) {
+  FileWork bring = [file, inode]() -> absl::Status {
+    ASSIGN_OR_RETURN(const std::shared_ptr<UniqueFd> opened, OpenReserved(file, inode));
+    return Sync(opened->get(), file);
+  };
+  // That may take long, and nobody else is to wait for it.
+  BlockingWorker own(executor_);
+  co_return co_await own.Run(kToolLimit, "bringing a disk to its storage", std::move(bring));
 }
 
 Task<absl::StatusOr<uint64_t>> QemuImgOverlays::Measure(std::string file, std::string format) {

@@ -31,6 +31,7 @@ class QemuImgOverlays final : public OverlayFiles {
   Task<absl::Status> RemoveDraft(OverlayWish wish) override;
   Task<absl::StatusOr<uint64_t>> Reserve(std::string file, std::string like) override;
   Task<absl::Status> CheckReserved(std::string file, uint64_t inode) override;
+  Task<absl::Status> BringToDisk(std::string file, uint64_t inode) override;
   Task<absl::StatusOr<uint64_t>> Measure(std::string file, std::string format) override;
   Task<absl::StatusOr<Room>> RoomFor(std::string file) override;
   Task<absl::Status> Copy(DiskCopy copy) override;

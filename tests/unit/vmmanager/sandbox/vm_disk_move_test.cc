@@ -34,6 +34,7 @@ class VmDiskMoveTest : public SandboxTest {
     wish.from_inode = kInode;
     wish.image = host_.overlays.images[from_];
     wish.to = to_;
+    wish.files = &host_.overlays;
     return wish;
   }
   absl::Status Move() { return Await(vm_->MoveOwnDisk(Wish())); }
@@ -57,8 +58,8 @@ class VmDiskMoveTest : public SandboxTest {
     vm_->SettleDiskMove();
     Settle();
   }
-  // Where all who know of the disk have it, and that nothing else is left.
-  void ExpectIn(const std::string& file) {
+  // Where all who know of the disk have it, and what is left of the other file.
+  void ExpectIn(const std::string& file, bool alone = true) {
     const std::string other = file == from_ ? to_ : from_;
     EXPECT_EQ(vm_->spec().disks(0).file(), file);
     EXPECT_EQ(vm_->document().virtual_machine.devices.scsi.at("0").attachments.at("0").path, file);
@@ -68,7 +69,7 @@ class VmDiskMoveTest : public SandboxTest {
     EXPECT_THAT(row.spec_json, Not(HasSubstr(other)));
     EXPECT_THAT(row.document_json, Not(HasSubstr(other)));
     EXPECT_TRUE(host_.overlays.files.contains(file));
-    EXPECT_FALSE(host_.overlays.files.contains(other));
+    EXPECT_NE(host_.overlays.files.contains(other), alone);
     if (vm_->system() == nullptr) return;
     EXPECT_EQ(Await(vm_->system()->ListDiskFiles())->at({"0", "0"}), file);
     EXPECT_TRUE(host_.System(*vm_)->Step());
@@ -130,13 +131,20 @@ TEST_F(VmDiskMoveTest, WhatFailsLeavesItWhereItIs) {
 TEST_F(VmDiskMoveTest, ItCanBeCalledOff) {
   Start();
   host_.backend.script().Block("MoveDisk");
-  auto moving = Begin(vm_->MoveOwnDisk(Wish()));
+  const DiskMoveWish wish = Wish();
+  auto moving = Begin(vm_->MoveOwnDisk(wish));
   Await(host_.backend.script().WaitBlocked("MoveDisk"));
   EXPECT_NE(Row(vm_->id()).disk_move, "");
   EXPECT_EQ(rpc::ReasonOf(vm_->CheckSavable()), "disk_move_not_settled");
-  ASSERT_TRUE(vm_->CallOffDiskMove().ok());
+  // Another one that waits is called off without this.
+  DiskMoveWish second = Wish();
+  auto waiting = Begin(vm_->MoveOwnDisk(second));
+  Settle();
+  vm_->CallOffDiskMove(second.control.get());
+  vm_->CallOffDiskMove(wish.control.get());
   EXPECT_TRUE(absl::IsCancelled(Finish(moving)));
   host_.backend.script().Release("MoveDisk");
+  EXPECT_TRUE(absl::IsCancelled(Finish(waiting)));
   ExpectIn(from_);
   // What was called off before is no order for the next one.
   EXPECT_TRUE(Move().ok());
@@ -144,8 +152,12 @@ TEST_F(VmDiskMoveTest, ItCanBeCalledOff) {
 
 TEST_F(VmDiskMoveTest, NotWhileItChangesOver) {
   Start();
-  auto moving = BeginSwitch();
-  EXPECT_TRUE(absl::IsFailedPrecondition(vm_->CallOffDiskMove()));
+  const DiskMoveWish wish = Wish();
+  host_.backend.script().Block("MoveDiskSwitch");
+  auto moving = Begin(vm_->MoveOwnDisk(wish));
+  Await(host_.backend.script().WaitBlocked("MoveDiskSwitch"));
+  EXPECT_TRUE(wish.control->changes_over);
+  vm_->CallOffDiskMove(wish.control.get());
   host_.backend.script().Release("MoveDiskSwitch");
   EXPECT_TRUE(Finish(moving).ok());
   ExpectIn(to_);
@@ -192,15 +204,69 @@ TEST_F(VmDiskMoveTest, WhereItIsItsVmmKnows) {
   ExpectIn(from_);
 }
 
-TEST_F(VmDiskMoveTest, ADaemonThatDiesBeforeItHasTidiedUpIsFollowedByOneThatDoes) {
+// Whose the former file is by then it cannot know.
+TEST_F(VmDiskMoveTest, ALaterDaemonSettlesItAndRemovesNoFormerFile) {
   Start();
-  FailStoreAt("DISK_MOVE.tidied");
+  FailStoreAt("DISK_MOVE.placed");
   host_.settings.retry_pause = std::chrono::hours(1);
-  EXPECT_TRUE(absl::IsResourceExhausted(Move()));
+  EXPECT_THAT(Move().message(), HasSubstr("not settled yet"));
   EXPECT_NE(Row(vm_->id()).disk_move, "");
+  EXPECT_EQ(rpc::ReasonOf(vm_->CheckSavable()), "disk_move_not_settled");
   host_.at_point = [](const std::string&) {};
   Restart();
-  ExpectIn(to_);
+  ExpectIn(to_, false);
+}
+
+TEST_F(VmDiskMoveTest, WhatCannotBeWrittenDownYetIsTriedAgain) {
+  Start();
+  FailStoreAt("DISK_MOVE.placed");
+  host_.settings.retry_pause = milliseconds(1);
+  EXPECT_THAT(Move().message(), HasSubstr("not settled yet"));
+  host_.at_point = [](const std::string&) {};
+  while (!Row(vm_->id()).disk_move.empty()) Settle();
+  ExpectIn(to_, false);
+}
+
+TEST_F(VmDiskMoveTest, AFileThatIsThereIsNobodysToTake) {
+  host_.overlays.files[to_] = "";
+  Start();
+  EXPECT_TRUE(absl::IsAlreadyExists(Move()));
+  ExpectIn(from_, false);
+}
+
+// Its user has put another one there meanwhile.
+TEST_F(VmDiskMoveTest, WhatIsAnotherFileByNowIsNotGoneOnIn) {
+  for (const bool runs : {false, true}) {
+    if (runs) Start();
+    host_.at_point = [this](const std::string& point) {
+      if (point == "DISK_MOVE.reserved") host_.overlays.inodes[to_] = 1234;
+    };
+    EXPECT_THAT(Move().message(), HasSubstr("is another file now"));
+    ExpectIn(from_, false);
+    host_.overlays.files.erase(to_);
+  }
+}
+
+TEST_F(VmDiskMoveTest, AFormerFileThatSomebodyHasTakenStays) {
+  Start();
+  DiskMoveWish wish = Wish();
+  wish.may_remove = []() -> Task<absl::Status> {
+    co_return absl::FailedPreconditionError("VM other lies over it");
+  };
+  EXPECT_THAT(Await(vm_->MoveOwnDisk(wish)).message(), HasSubstr("its former file"));
+  ExpectIn(to_, false);
+}
+
+TEST_F(VmDiskMoveTest, ARecordOfANewerDaemonIsKept) {
+  VmRow row = Row(vm_->id());
+  row.disk_move = "\x08\x63";
+  ASSERT_TRUE(Await(host_.store.PutVm(row)).ok());
+  Restart();
+  EXPECT_THAT(Await(vm_->Start()).message(), HasSubstr("cannot read"));
+  v1::SetVmRequest changes;
+  changes.set_autostart(true);
+  ASSERT_TRUE(Await(vm_->Set(changes)).ok());
+  EXPECT_EQ(Row(vm_->id()).disk_move, "\x08\x63");
 }
 
 TEST_F(VmDiskMoveTest, AVmThatEndsMeanwhileHasItWhereItWas) {
