@@ -1,5 +1,6 @@
 """Disks that are moved to other files: against QEMU's own mirror by QMP, of the same disk of the
-same VM in the same round, and against qemu-img where the VM does not run.
+same VM in the same round, and against qemu-img where the VM does not run. And what disks add to the
+blackout of a migration, when the hosts share them.
 
 Nothing is asserted: read the numbers.
 """
@@ -19,12 +20,13 @@ ROOT = pathlib.Path(__file__).resolve().parents[2]
 sys.path.insert(0, str(ROOT / "tests/e2e"))
 
 import raw_saving  # noqa: E402
+from harness.ctl import number  # noqa: E402
 from harness.host import Hosts  # noqa: E402
 from migration_bench import say, spare_monitor  # noqa: E402
 from raw_saving import since_ms  # noqa: E402
 
 MIB = 1 << 20
-VM, DISK, NODE = "vm", "data", "bench-copy"
+VM, OTHER, DISK, NODE = "vm", "other", "data", "bench-copy"
 
 
 def fill(path, mib):
@@ -123,13 +125,50 @@ class Disk:
         return result
 
 
-def run(host, arguments, folder):
+class Blackouts:
+    """Of one VM that goes to and fro with more and more disks."""
+    MOST = 2
+
+    def __init__(self, hosts, folder, arguments):
+        self._here, self._there = hosts
+        self._files = [folder / f"shared{number}.qcow2" for number in range(self.MOST)]
+        for path in self._files:
+            subprocess.run(["qemu-img", "create", "-q", "-f", "qcow2", path, "1G"], check=True)
+        self._here.ctl.create(OTHER, f"{arguments.memory}M", 1)
+        self._here.ctl.start(OTHER)
+
+    def _migrate(self):
+        session = self._here.ctl.migrate(OTHER, self._there)
+        self._here, self._there = self._there, self._here
+        return number(session["statistics"], "blackout_ms")
+
+    def round(self):
+        result = {}
+        for count in range(self.MOST + 1):
+            if count:
+                self._here.ctl.ok("disk", "attach", OTHER,
+                                  f"name=shared{count},file={self._files[count - 1]}")
+            result[str(count)] = statistics.mean([self._migrate(), self._migrate()])
+        for count in range(1, self.MOST + 1):
+            self._here.ctl.ok("disk", "detach", OTHER, f"shared{count}")
+        return result
+
+    def close(self):
+        self._here.ctl.ok("vm", "delete", "--force", OTHER)
+
+
+def run(hosts, arguments, folder):
+    host = hosts[0]
     disk = Disk(host, folder, arguments)
     rounds = []
     for index in range(arguments.rounds):
         say(f"round {index + 1} of {arguments.rounds}")
         rounds.append(disk.round(index))
     host.ctl.ok("vm", "delete", "--force", VM)
+    blackouts = Blackouts(hosts, folder, arguments)
+    for measured in rounds:
+        measured["blackouts"] = blackouts.round()
+    blackouts.close()
     return rounds
 
 
@@ -142,6 +181,8 @@ def summarize(rounds):
                         for side in ("raw", "ferry")}
         summary[way]["ratio"] = {"p50": statistics.median(ratios), "min": ratios[0],
                                  "max": ratios[-1]}
+    summary["blackouts"] = {count: statistics.median(each["blackouts"][count] for each in rounds)
+                            for count in rounds[0]["blackouts"]}
     summary["alone"] = statistics.median(each["alone"]["raw"]["took_ms"] for each in rounds)
     return summary
 
@@ -157,6 +198,8 @@ def table(setting, summary):
         lines.append(f"{name:36}{row['raw']:10.1f}{row['ferry']:10.1f}{ratio['p50']:8.2f}"
                      f"{ratio['min']:8.2f}{ratio['max']:8.2f}")
     lines.append(f"{'as many bytes to the disk':36}{summary['alone']:10.1f}")
+    lines.append("blackout with so many disks: " + ", ".join(
+        f"{count}: {took:.1f} ms" for count, took in summary["blackouts"].items()))
     return "\n".join(lines)
 
 
@@ -172,8 +215,8 @@ def main():
     with tempfile.TemporaryDirectory(prefix="ferry-disks-", dir=arguments.disk) as name:
         folder = pathlib.Path(name)
         with Hosts(shared_folder=folder) as hosts:
-            hosts[0].start()
-            rounds = run(hosts[0], arguments, folder)
+            hosts.start()
+            rounds = run(hosts, arguments, folder)
     setting = {"rounds": arguments.rounds, "fill_mib": arguments.fill,
                "memory_mib": arguments.memory, "host_cpus": os.cpu_count(),
                "load": os.getloadavg()[0], "machine": platform.machine()}

@@ -50,13 +50,23 @@ def test_one_round_of_the_saving_benchmark_measures_everything(tmp_path):
 def test_one_round_of_the_disk_benchmark_measures_everything(tmp_path):
     result = one_round("disk_bench.py", "--fill", "16", "--disk", tmp_path)
     [measured] = result["rounds"]
-    assert measured.keys() == {"stopped", "running", "alone"}
-    for sides in measured.values():
-        assert all(side["took_ms"] > 0 for side in sides.values()), sides
+    assert measured.keys() == {"stopped", "running", "alone", "blackouts"}
+    for name in ("stopped", "running", "alone"):
+        assert all(side["took_ms"] > 0 for side in measured[name].values()), measured
+    assert sorted(measured["blackouts"]) == ["0", "1", "2"]
+    assert min(measured["blackouts"].values()) > 0
     for way in ("stopped", "running"):
         assert result["summary"][way]["ratio"]["p50"] > 0
     # Nothing of it is left.
     assert not list(tmp_path.iterdir())
+
+
+def test_one_round_of_the_network_benchmark_measures_everything(isolated):
+    [measured] = one_round("network_bench.py")["rounds"]
+    assert measured["moved"]["blackout_ms"] > 0
+    for name in ("moved", "rest"):
+        for kind in ("IPv4", "IPv6"):
+            assert measured[name][kind]["gap_ms"] > 0 and measured[name][kind]["sent"] > 0
 
 
 def test_one_round_of_the_migration_benchmark_measures_everything():
