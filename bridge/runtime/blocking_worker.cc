@@ -19,6 +19,7 @@ struct BlockingWorker::State {
   std::deque<std::function<void()>> queue;
   bool closed = false;
   bool ended = false;
+  bool works = false;
   bool listens = true;  // the executor's side is there
 };
 
@@ -51,10 +52,12 @@ void BlockingWorker::Serve(const std::shared_ptr<State>& state) {
     if (state->queue.empty()) break;
     std::function<void()> work = std::move(state->queue.front());
     state->queue.pop_front();
+    state->works = true;
     lock.unlock();
     work();
     work = nullptr;
     lock.lock();
+    state->works = false;
   }
   state->ended = true;
   state->over.notify_all();
@@ -93,7 +96,8 @@ void BlockingWorker::Close(milliseconds patience) {
   state_->posted.notify_one();
   state_->over.wait_for(lock, patience, [this] { return state_->ended; });
   state_->listens = false;
-  const bool ended = state_->ended;
+  // One that is at no work ends at once.
+  const bool ended = state_->ended || (!state_->works && state_->queue.empty());
   lock.unlock();
   if (ended) {
     thread_.join();

@@ -14,6 +14,7 @@
 #include "tests/integration/qemu_img.h"
 #include "tests/integration/qemu_machine_fixture.h"
 #include "vmmanager/qemu/disk_nodes.h"
+#include "vmmanager/qemu/qemu_disks.h"
 #include "vmmanager/qemu/qemu_machine.h"
 #include "vmmanager/qemu/qemu_overlays.h"
 #include "vmmanager/qemu/unix_socket.h"

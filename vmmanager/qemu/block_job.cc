@@ -198,7 +198,8 @@ Task<absl::Status> SwitchStandingStill(QemuMachine* machine, const SwitchJob* jo
 
 Task<absl::Status> SwitchWhenReady(QemuMachine* machine, const SwitchJob* job,
                                    std::shared_ptr<JobStates> states) {
-  const absl::Status ready = job->ready ? co_await job->ready() : absl::OkStatus();
+  absl::Status ready;
+  if (job->ready) ready = co_await job->ready();
   if (ready.ok()) co_return co_await SwitchStandingStill(machine, job, states);
   const absl::Status cancelled =
       co_await WithDeadline(kEndDeadline, "QEMU's job", CancelAll(machine, states));

@@ -15,7 +15,7 @@ namespace ferry::vm {
 namespace {
 
 constexpr size_t kLeastRoom = 64ull * 1024;
-constexpr size_t kPieceBytes = 1024ull * 1024;
+constexpr size_t kSavePieceBytes = 1024ull * 1024;
 constexpr int kMaxLevel = 19;
 constexpr unsigned kMaxWorkers = 16;
 
@@ -106,7 +106,7 @@ absl::StatusOr<size_t> SavedFileWriter::WriteMemoryFrom(PutMemory put) {
 absl::StatusOr<size_t> SavedFileWriter::AppendMemoryFrom(PutMemory put) {
   RETURN_IF_ERROR(CheckMemoryIsNext());
   if (encoder_->stores_as_is()) return AppendInPlace(put);
-  piece_.resize(kPieceBytes);
+  piece_.resize(kSavePieceBytes);
   ASSIGN_OR_RETURN(const size_t count, put(std::span(piece_)));
   RETURN_IF_ERROR(AppendMemory({piece_.data(), count}));
   return count;

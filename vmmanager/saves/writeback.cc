@@ -8,7 +8,7 @@ namespace ferry::vm {
 namespace {
 
 // Smaller ones would not be worth the thread's turns.
-constexpr uint64_t kPieceBytes = 8ull * 1024 * 1024;
+constexpr uint64_t kWritebackBytes = 8ull * 1024 * 1024;
 
 }  // namespace
 
@@ -34,23 +34,23 @@ Writeback::~Writeback() {
 
 void Writeback::UpTo(uint64_t end) {
   const std::lock_guard lock(mutex_);
-  const bool worth_it = end / kPieceBytes > end_ / kPieceBytes;
+  const bool worth_it = end / kWritebackBytes > end_ / kWritebackBytes;
   end_ = end;
   // Whoever waits for a piece looks at its end only then.
   if (worth_it) changed_.notify_one();
 }
 
 void Writeback::Run(uint64_t done) {
-  done -= done % kPieceBytes;
+  done -= done % kWritebackBytes;
   std::unique_lock lock(mutex_);
   while (true) {
-    changed_.wait(lock, [&] { return over_ || end_ - done >= kPieceBytes; });
+    changed_.wait(lock, [&] { return over_ || end_ - done >= kWritebackBytes; });
     if (over_) return;
     // Not all that there is, so that it need not be waited for at the end.
     lock.unlock();
-    ::sync_file_range(file_, static_cast<off64_t>(done), static_cast<off64_t>(kPieceBytes),
+    ::sync_file_range(file_, static_cast<off64_t>(done), static_cast<off64_t>(kWritebackBytes),
                       SYNC_FILE_RANGE_WRITE);
-    done += kPieceBytes;
+    done += kWritebackBytes;
     lock.lock();
   }
 }

@@ -166,7 +166,7 @@ TEST_F(ContainerRequestsTest, UnknownResourcesAndRequestsAreErrors) {
     EXPECT_EQ(client->error, "cannot Add a resource 'VPMemDevice'");
     EXPECT_EQ(co_await client->Modify(kNullGuid, "Add", "SCSIDevice", R"({"Lun":3})"),
               kHresultInvalidArgument);
-    EXPECT_EQ(co_await client->Modify(kNullGuid, "Update", "MappedVirtualDisk", kDisk),
+    EXPECT_EQ(co_await client->Modify(kNullGuid, "PreAdd", "MappedVirtualDisk", kDisk),
               kHresultInvalidArgument);
     EXPECT_EQ(
         co_await client->Modify(kNullGuid, "Add", "MappedVirtualDisk", R"({"MountPath":"../x"})"),

@@ -85,6 +85,8 @@ TEST_F(UnrecordedContainersTest, TheirUsersDoNotWaitForThat) {
   full_ = false;
   Wait(b_, b_.sessions->List("").front().session_id());
   EXPECT_EQ(container->state(), v1::CONTAINER_STATE_STOPPED);
+  // It lets go of its layers on a thread.
+  Wait(a_, a_.sessions->List("").front().session_id());
 }
 
 TEST_F(UnrecordedContainersTest, OneThatGoesWithItsVmGoesOnceItIsRecorded) {

@@ -34,6 +34,18 @@ class DiskMarksTest : public SandboxTest {
     return why.ok() ? *why : "";
   }
 
+  using Marks = std::shared_ptr<std::vector<DiskMark>>;
+  Marks Mark(const v1::VmSpec& spec, state::v1::VmPayload* vm) {
+    auto marks = std::make_shared<std::vector<DiskMark>>();
+    auto mark = [](ImageDigests* digests, v1::VmSpec disks, state::v1::VmPayload* payload,
+                   Marks into) -> Task<bool> {
+      *into = co_await MarkDisks(std::move(disks), payload->mutable_disks(), digests);
+      co_return true;
+    };
+    EXPECT_TRUE(Await(mark(&digests_, spec, vm, marks)));
+    return marks;
+  }
+
   ThreadedFileReads reads_{io_.get_executor()};
   ImageDigests digests_{reads_};
 };
@@ -79,8 +91,8 @@ TEST_F(DiskMarksTest, OneThatIsWrittenToMustBeTheSameFile) {
   state::v1::VmPayload vm;
   vm.add_disks()->set_name("data");
   vm.add_disks()->set_name("scratch-1");
-  const auto marks = Await(MarkDisks(Spec(false), vm.mutable_disks(), &digests_));
-  EXPECT_EQ(marks.size(), 1u);
+  const Marks marks = Mark(Spec(false), &vm);
+  EXPECT_EQ(marks->size(), 1u);
   EXPECT_EQ(Why(vm.disks(0), Path("data")), "");
   EXPECT_THAT(Why(vm.disks(0), Write("other")), HasSubstr("another file than the source's"));
   // Nothing is said of a container's, nor by a source that is older.
@@ -91,8 +103,8 @@ TEST_F(DiskMarksTest, OneThatIsOnlyReadMayBeACopy) {
   state::v1::VmPayload vm;
   vm.add_disks()->set_name("data");
   {
-    const auto marks = Await(MarkDisks(Spec(true), vm.mutable_disks(), &digests_));
-    EXPECT_EQ(marks.size(), 1u);
+    const Marks marks = Mark(Spec(true), &vm);
+    EXPECT_EQ(marks->size(), 1u);
     EXPECT_EQ(Why(vm.disks(0), Path("data")), "");
   }
   EXPECT_EQ(Why(vm.disks(0), Write("copy")), "");

@@ -165,6 +165,7 @@ TEST_F(VmDiskMoveTest, NotWhileItChangesOver) {
 
 TEST_F(VmDiskMoveTest, WhatCannotBeWrittenDownIsNotDone) {
   Start();
+  Settle();
   host_.store.FailNext(absl::ResourceExhaustedError("full"));
   EXPECT_TRUE(absl::IsResourceExhausted(Move()));
   ExpectIn(from_);

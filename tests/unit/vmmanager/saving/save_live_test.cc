@@ -15,7 +15,8 @@ TEST_F(SaveLiveTest, OneThatLivesOnGoesOnBeforeItsFileIsWhole) {
   auto vm = Boot();
   std::map<std::string, bool> runs;
   host_.at_point = [&](const std::string& point) {
-    if (host_.System(*vm) != nullptr) runs[point] = host_.System(*vm)->Step();
+    const bool looks = point == "SAVE.written" || point == "SAVE.sealed";
+    if (looks) runs[point] = host_.System(*vm)->Step();
   };
   ASSERT_TRUE(Save(vm, folder_.path() + "/copy.ferry", true).ok());
   EXPECT_FALSE(runs.at("SAVE.written"));

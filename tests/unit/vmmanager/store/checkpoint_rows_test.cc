@@ -111,7 +111,9 @@ TEST_F(CheckpointRowsTest, AreWrittenAllOrNotAtAll) {
 TEST_F(CheckpointRowsTest, AreNewToAnOlderStore) {
   ASSERT_TRUE(Await(store_->PutVm(Vm("v", "stopped"))).ok());
   ASSERT_TRUE(Await(store_->PutSnapshot({"v", "t", "record"})).ok());
-  Tamper("DROP TABLE checkpoints; UPDATE store SET version = 6");
+  Tamper(
+      "DROP TABLE checkpoints; ALTER TABLE vms DROP COLUMN disk_move; "
+      "UPDATE store SET version = 6");
   Reopen();
   EXPECT_THAT(Rows(), ElementsAre());
   ASSERT_TRUE(Put({{"v", "a", "1"}}).ok());

@@ -181,7 +181,7 @@ TEST_F(SqliteStoreTest, AStoreWithoutJobsIsBroughtUpToDate) {
   ASSERT_TRUE(Await(store_->PutVm({"id", "n", "{}", "{}", "stopped"})).ok());
   Tamper(
       "DROP TABLE jobs; DROP TABLE snapshots; DROP TABLE checkpoints; "
-      "UPDATE store SET version = 4");
+      "ALTER TABLE vms DROP COLUMN disk_move; UPDATE store SET version = 4");
   for (int time = 0; time < 2; ++time) {
     Reopen();
     EXPECT_EQ(Await(store_->ListVms())->size(), 1u);
@@ -213,7 +213,9 @@ TEST_F(SqliteStoreTest, JobsSurviveAReopenUntilTheyAreDeleted) {
 }
 
 TEST_F(SqliteStoreTest, AStoreWithoutSnapshotsIsBroughtUpToDate) {
-  Tamper("DROP TABLE snapshots; DROP TABLE checkpoints; UPDATE store SET version = 5");
+  Tamper(
+      "DROP TABLE snapshots; DROP TABLE checkpoints; ALTER TABLE vms DROP COLUMN disk_move; "
+      "UPDATE store SET version = 5");
   Reopen();
   EXPECT_TRUE(Await(store_->PutSnapshot({"v", "t", "record"})).ok());
   EXPECT_EQ(Await(store_->ListSnapshots())->size(), 1u);
