@@ -49,8 +49,8 @@ UtilityVm::UtilityVm(SandboxDeps deps, VmRow row, v1::VmSpec spec, schema::Compu
       changed_(deps.executor) {
   exited_.Set();
   if (state::v1::DiskMoveRecord moving; !row_.disk_move.empty()) {
-    move_is_unreadable_ = !moving.ParseFromString(row_.disk_move) ||
-                          moving.schema_version() != kStateSchemaVersion;
+    move_is_unreadable_ =
+        !moving.ParseFromString(row_.disk_move) || moving.schema_version() != kStateSchemaVersion;
     moving_ = std::move(moving);
   }
   state::v1::SavedRecord saved;
