@@ -108,7 +108,9 @@ absl::Status GrowAt(const std::string& device, const std::string& path) {
   }
   const uint64_t blocks = bytes / static_cast<uint64_t>(info.f_bsize);
   if (ioctl(root.get(), kGrowExt4, &blocks) == 0) return absl::OkStatus();
-  return absl::ErrnoToStatus(errno, absl::StrCat("cannot enlarge the file system at ", path));
+  // Whatever is the matter with it: the request was a good one.
+  return absl::FailedPreconditionError(absl::StrCat(
+      "cannot enlarge the file system at ", path, ": ", absl::ErrnoToStatus(errno, "").message()));
 }
 
 absl::StatusOr<bool> IsMountPoint(const std::string& mount_table, const std::string& path) {

@@ -196,7 +196,9 @@ Task<absl::StatusOr<std::shared_ptr<guest::Process>>> FakeContainerMachine::Star
   container.state = bridge::ContainerState::kRunning;
   container.started_as = std::move(spec);
   container.known = true;
-  co_return std::shared_ptr<guest::Process>(container.init);
+  const std::shared_ptr<FakeInit> init = container.init;
+  if (guest_.holds_answers) co_await guest_.answer.Wait();
+  co_return std::shared_ptr<guest::Process>(init);
 }
 
 Task<absl::StatusOr<std::shared_ptr<guest::Process>>> FakeContainerMachine::AwaitStart(

@@ -5,6 +5,7 @@
 #include <boost/json/serialize.hpp>
 #include <csignal>
 
+#include "absl/cleanup/cleanup.h"
 #include "absl/strings/str_cat.h"
 #include "bridge/runtime/status_macros.h"
 #include "bridge/runtime/unix_time.h"
@@ -172,6 +173,8 @@ Task<absl::Status> VmContainer::Start() {
   CO_RETURN_IF_ERROR(co_await home_->machine->Ready());
   std::shared_ptr<guest::Process> before = home_->machine->FindStarted(id());
   if (before != nullptr) co_return co_await Started(std::move(before));
+  starting_ = true;
+  const absl::Cleanup started_now = [this, self] { starting_ = false; };
   guest::ProcessSpec init;
   init.container_id = id();
   init.command = ArgumentsOf(record().oci_process());

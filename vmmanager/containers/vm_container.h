@@ -177,6 +177,7 @@ class VmContainer : public std::enable_shared_from_this<VmContainer> {
   std::function<void()> on_stopped_;
   bool announced_ = false;  // others were told that there is one
   bool awaits_notice_ = false;
+  bool starting_ = false;  // its init may have ended before it is known here
   bool gone_ = false;
   bool closed_ = false;
 };

@@ -7,6 +7,7 @@
 #include "absl/strings/str_cat.h"
 #include "bridge/runtime/status_macros.h"
 #include "bridge/runtime/unix_time.h"
+#include "vmmanager/containers/empty_qcow2.h"
 #include "vmmanager/containers/oci_specification.h"
 #include "vmmanager/containers/vm_container.h"
 #include "vmmanager/rpc/error_info.h"
@@ -128,6 +129,7 @@ Task<absl::Status> VmContainer::GrowScratch(uint64_t bytes) {
         absl::StrCat("container ", name(), " is read-only, and has no disk that it writes to"),
         "no_scratch", "Make another one without --read-only.");
   }
+  CO_RETURN_IF_ERROR(CheckScratchSize(bytes));
   CO_RETURN_IF_ERROR(co_await GrowDisk(*home_->machine, record().scratch_disk(), bytes));
   stored_.spec.mutable_scratch()->set_size_bytes(bytes);
   co_return co_await Persist();
@@ -450,8 +452,9 @@ Task<void> VmContainer::AwaitNotice(std::shared_ptr<VmContainer> self) {
   self->awaits_notice_ = true;
   const bool ended = co_await self->home_->machine->AwaitNotice(self->id());
   self->awaits_notice_ = false;
-  // Nobody here holds its init: that it ended is known, and how is not.
-  if (ended && self->init_ == nullptr && self->lives()) self->Stopped({});
+  // Nobody here holds its init, or is just getting it: that it ended is known, and how is not.
+  const bool nobody = self->init_ == nullptr && !self->starting_;
+  if (ended && nobody && self->lives()) self->Stopped({});
 }
 
 }  // namespace ferry::vm

@@ -2,6 +2,7 @@
 
 #include <fcntl.h>
 #include <openssl/rand.h>
+#include <spdlog/spdlog.h>
 #include <sys/stat.h>
 #include <unistd.h>
 
@@ -12,23 +13,18 @@
 #include <memory>
 #include <utility>
 
-#include "absl/strings/escaping.h"
 #include "absl/strings/numbers.h"
 #include "absl/strings/str_cat.h"
 #include "absl/strings/strip.h"
 #include "bridge/runtime/status_macros.h"
-#include "vmmanager/state/envelope.h"
 
 namespace ferry::vm {
 namespace {
 
 constexpr char kLocked[] = "lock:";
-constexpr char kEdges[] = "edges:";
 // QEMU locks bytes from 100 on; no disk is as large as this.
 constexpr uint64_t kFirstByte = uint64_t{1} << 56;
 constexpr uint64_t kBytes = uint64_t{1} << 61;
-// What a partition table has at either end, which no guest writes while it runs.
-constexpr size_t kEdgeBytes = 4096;
 
 absl::StatusOr<UniqueFd> Open(const std::string& path, struct stat* info) {
   UniqueFd file(::open(path.c_str(), O_RDONLY | O_CLOEXEC | O_NONBLOCK | O_NOCTTY));
@@ -49,16 +45,13 @@ struct flock ByteAt(uint64_t offset, short type) {
   return lock;
 }
 
-absl::StatusOr<std::string> EdgesOf(const UniqueFd& device, const std::string& path) {
-  const off_t end = ::lseek(device.get(), 0, SEEK_END);
-  std::string edges(2 * kEdgeBytes, '\0');
-  const bool read =
-      end >= static_cast<off_t>(kEdgeBytes) &&
-      ::pread(device.get(), edges.data(), kEdgeBytes, 0) == static_cast<ssize_t>(kEdgeBytes) &&
-      ::pread(device.get(), edges.data() + kEdgeBytes, kEdgeBytes,
-              end - static_cast<off_t>(kEdgeBytes)) == static_cast<ssize_t>(kEdgeBytes);
-  if (!read) return absl::FailedPreconditionError(absl::StrCat("cannot read device ", path));
-  return absl::StrCat(kEdges, ToHex(Sha256(absl::StrCat(end, " ", edges))));
+// Whether a qcow2 file lies over another one; docs/interop/qcow2.txt of QEMU.
+bool HasBelow(const DiskMark& mark) {
+  constexpr size_t kOffsetAt = 8;
+  std::array<char, kOffsetAt + sizeof(uint64_t)> head{};
+  const ssize_t size = ::pread(mark.file.get(), head.data(), head.size(), 0);
+  if (size != static_cast<ssize_t>(head.size()) || head[0] != 'Q' || head[1] != 'F') return false;
+  return std::any_of(head.begin() + kOffsetAt, head.end(), [](char byte) { return byte != 0; });
 }
 
 absl::StatusOr<uint64_t> RandomByte() {
@@ -77,8 +70,8 @@ absl::StatusOr<DiskMark> MarkDisk(const std::string& path) {
   struct stat info {};
   ASSIGN_OR_RETURN(UniqueFd file, Open(path, &info));
   if (S_ISBLK(info.st_mode)) {
-    ASSIGN_OR_RETURN(std::string edges, EdgesOf(file, path));
-    return DiskMark{std::move(edges), UniqueFd()};
+    return absl::UnimplementedError(
+        absl::StrCat("disk ", path, " is a device, whose locks other hosts do not see"));
   }
   ASSIGN_OR_RETURN(const uint64_t offset, RandomByte());
   struct flock lock = ByteAt(offset, F_RDLCK);
@@ -91,48 +84,66 @@ absl::StatusOr<DiskMark> MarkDisk(const std::string& path) {
 absl::StatusOr<bool> HasMark(const std::string& path, const std::string& word) {
   struct stat info {};
   ASSIGN_OR_RETURN(const UniqueFd file, Open(path, &info));
-  if (S_ISBLK(info.st_mode)) {
-    ASSIGN_OR_RETURN(const std::string edges, EdgesOf(file, path));
-    return edges == word;
-  }
   absl::string_view number = word;
   uint64_t offset = 0;
   if (!absl::ConsumePrefix(&number, kLocked) || !absl::SimpleAtoi(number, &offset) ||
       offset < kFirstByte || offset >= kFirstByte + kBytes) {
     return false;
   }
-  // Asking takes no lock, and needs no right to write.
+  // Asking takes no lock, and needs no right to write. Who has locked more than that byte is
+  // somebody else.
   struct flock lock = ByteAt(offset, F_WRLCK);
-  if (::fcntl(file.get(), F_OFD_GETLK, &lock) != 0) {
+  struct flock beside = ByteAt(offset + 1, F_WRLCK);
+  if (::fcntl(file.get(), F_OFD_GETLK, &lock) != 0 ||
+      ::fcntl(file.get(), F_OFD_GETLK, &beside) != 0) {
     return absl::ErrnoToStatus(errno, absl::StrCat("cannot look at the locks of disk ", path));
   }
-  return lock.l_type != F_UNLCK;
+  return lock.l_type != F_UNLCK && beside.l_type == F_UNLCK;
+}
+
+DiskMark::~DiskMark() {
+  if (!file.valid() || worker == nullptr) return;
+  // A network's file system brings all of the file to its server first, and that may hang.
+  auto held = std::make_shared<UniqueFd>(std::move(file));
+  worker->Post([held] { held->Reset(); });
 }
 
 Task<std::vector<DiskMark>> MarkDisks(
     v1::VmSpec spec, google::protobuf::RepeatedPtrField<state::v1::DiskPayload>* disks,
     ImageDigests* digests) {
   std::vector<DiskMark> marks;
+  auto worker = BlockingWorker::Start(co_await asio::this_coro::executor);
+  if (!worker.ok()) co_return marks;
+  const std::shared_ptr<BlockingWorker> closer = *std::move(worker);
   for (const v1::DiskSpec& own : spec.disks()) {
     const auto disk = std::find_if(disks->begin(), disks->end(), [&own](const auto& described) {
       return described.name() == own.name();
     });
     if (disk == disks->end()) continue;
     std::string path = own.file();
-    // A descriptor that comes when nobody waits any more is closed with this.
+    // What comes when nobody waits any more is closed with this.
     std::function<absl::StatusOr<std::shared_ptr<DiskMark>>()> mark =
         [path]() -> absl::StatusOr<std::shared_ptr<DiskMark>> {
       ASSIGN_OR_RETURN(DiskMark made, MarkDisk(path));
       return std::make_shared<DiskMark>(std::move(made));
     };
-    auto made = co_await digests->reads().Run<std::shared_ptr<DiskMark>>(path, std::move(mark));
-    if (made.ok()) {
-      disk->set_mark((*made)->word);
-      marks.push_back(std::move(**made));
+    if (own.read_only()) {
+      std::string file = path;
+      const absl::StatusOr<std::string> content = co_await digests->Get(std::move(file));
+      if (content.ok()) disk->set_sha256(*content);
+      // Without that a copy could not be told from another disk.
+      if (!content.ok()) continue;
     }
-    if (!own.read_only()) continue;
-    const absl::StatusOr<std::string> content = co_await digests->Get(std::move(path));
-    if (content.ok()) disk->set_sha256(*content);
+    auto made = co_await digests->reads().Run<std::shared_ptr<DiskMark>>(path, std::move(mark));
+    if (!made.ok()) {
+      spdlog::warn("it cannot be proved to others which disk {} is: {}", path,
+                   made.status().ToString());
+      continue;
+    }
+    disk->set_mark((*made)->word);
+    disk->set_below(HasBelow(**made));
+    marks.push_back(std::move(**made));
+    marks.back().worker = closer;
   }
   co_return marks;
 }

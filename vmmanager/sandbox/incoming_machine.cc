@@ -223,7 +223,8 @@ Task<absl::StatusOr<IncomingMachine>> FitMachine(state::v1::VmPayload vm,
 bool DisksAreProved(const state::v1::VmPayload& vm, const schema::ComputeSystem& document) {
   std::set<std::string> proved;
   for (const state::v1::DiskPayload& disk : vm.disks()) {
-    if (!disk.mark().empty() || !disk.sha256().empty()) proved.insert(disk.name());
+    const bool told = !disk.mark().empty() || !disk.sha256().empty();
+    if (told && !disk.below()) proved.insert(disk.name());
   }
   for (const auto& [controller, scsi] : document.virtual_machine.devices.scsi) {
     for (const auto& [lun, disk] : scsi.attachments) {

@@ -100,8 +100,9 @@ Task<absl::Status> UtilityVm::CopyAndChangeOver(DiskMoveWish* wish) {
   PlaceDiskFile place = [this, self = shared_from_this(), control = wish->control,
                          disk = wish->disk, from = wish->from, to = wish->to,
                          bring](bool there) -> Task<absl::Status> {
-    control->changes_over = switches_ = true;
+    // Until something is written down it can be called off, also by a file that hangs.
     if (there) CO_RETURN_IF_ERROR(co_await bring());
+    control->changes_over = switches_ = true;
     std::string name = disk;
     std::string file = there ? to : from;
     const absl::Status placed = co_await PlaceOwnDisk(std::move(name), std::move(file));
@@ -158,14 +159,17 @@ Task<absl::Status> UtilityVm::EndMove(DiskMoveWish* wish, absl::Status moved) {
       "vm.disk_moved", row_.id,
       {{"name", row_.name}, {"disk", wish->disk}, {"from", wish->from}, {"to", wish->to}});
   if (wish->keep) co_return absl::OkStatus();
-  const std::function<bool()> stays = [this] { return !called_off(); };
+  const std::function<bool()> stays = [this, control = wish->control] {
+    return !called_off() && !control->called_off;
+  };
   auto first = co_await (RemoveFormer(wish) || AwaitWhile(stays, kAsLongAsItTakes));
-  const absl::Status removed =
-      first.index() == 0 ? std::get<0>(first) : absl::CancelledError("it was called off");
+  const bool ended = first.index() == 0;
+  const absl::Status removed = ended ? std::get<0>(first) : absl::CancelledError("called off");
   if (removed.ok()) co_return removed;
-  co_return absl::Status(removed.code(),
-                         absl::StrCat(disk, " is in ", wish->to, " now, and its former file ",
-                                      wish->from, " stays: ", removed.message()));
+  co_return absl::Status(
+      removed.code(),
+      absl::StrCat(disk, " is in ", wish->to, " now, and its former file ", wish->from,
+                   ended ? " stays: " : " may still be there: ", removed.message()));
 }
 
 // Only by who has just moved it: whose the file is later nobody knows.
@@ -282,7 +286,7 @@ Task<void> UtilityVm::SettleMoveLater(std::shared_ptr<UtilityVm> self) {
       if (stays()) settled = co_await self->SettleMoveNow();
       if (!settled.ok()) spdlog::warn("vm {}: {}", self->row_.name, settled.ToString());
     }
-    if (!self->moving_.has_value()) break;
+    if (!self->moving_.has_value() || self->move_is_unreadable_) break;
     (void)co_await self->AwaitWhile(stays, self->deps_.settings.retry_pause);
   }
   self->settles_move_ = false;

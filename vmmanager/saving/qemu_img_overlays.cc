@@ -368,8 +368,8 @@ Task<absl::Status> QemuImgOverlays::BringToDisk(std::string file, uint64_t inode
     return Sync(opened->get(), file);
   };
   // That may take long, and nobody else is to wait for it.
-  BlockingWorker own(executor_);
-  co_return co_await own.Run(kToolLimit, "bringing a disk to its storage", std::move(bring));
+  CO_ASSIGN_OR_RETURN(const std::unique_ptr<BlockingWorker> own, BlockingWorker::Start(executor_));
+  co_return co_await own->Run(kToolLimit, "bringing a disk to its storage", std::move(bring));
 }
 
 Task<absl::StatusOr<uint64_t>> QemuImgOverlays::Measure(std::string file, std::string format) {
@@ -442,8 +442,8 @@ Task<absl::Status> QemuImgOverlays::Copy(DiskCopy copy) {
   if (end.exit_code != 0) co_return ExplainTool(absl::StrCat("copying ", copy.from), end);
   FileWork sync = [file, to = copy.to] { return Sync(file->get(), to); };
   // That may take long, and nobody else is to wait for it.
-  BlockingWorker own(executor_);
-  co_return co_await own.Run(kToolLimit, "copying a disk", std::move(sync));
+  CO_ASSIGN_OR_RETURN(const std::unique_ptr<BlockingWorker> own, BlockingWorker::Start(executor_));
+  co_return co_await own->Run(kToolLimit, "copying a disk", std::move(sync));
 }
 
 Task<absl::StatusOr<DiskImage>> QemuImgOverlays::Examine(std::string file, std::string format) {

@@ -116,6 +116,24 @@ TEST_F(ContainerRecoveryTest, OneWhoseInitIsNotKnownIsSeenToEnd) {
   EXPECT_TRUE(Found("one")->Describe(false).exit_status().unknown());
 }
 
+// Of a short one the agent may tell the end first.
+TEST_F(ContainerRecoveryTest, AnEndBeforeTheAnswerToItsStartIsStillThatOfItsInit) {
+  Make(Request("vm", "one"));
+  RestartDaemon();
+  const auto container = *containers_->Find("one", "");
+  FakeContainerGuest& guest = Guest(container->record().vm_id());
+  guest.holds_answers = true;
+  auto starting = Begin(container->Start());
+  Settle();
+  Exit(*container, 7);
+  guest.answer.Set();
+  const absl::Status started = Finish(starting);
+  EXPECT_TRUE(started.ok()) << started;
+  Settle();
+  EXPECT_EQ(container->state(), v1::CONTAINER_STATE_STOPPED);
+  EXPECT_EQ(container->record().exit().code(), 7u);
+}
+
 TEST_F(ContainerRecoveryTest, ItsEndIsAwaitedBeforeItsStateIsAskedFor) {
   const auto before = Run(Request("vm", "one"));
   guest_->containers.at(before->id()).forgotten = true;

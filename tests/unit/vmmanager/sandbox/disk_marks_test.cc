@@ -1,6 +1,7 @@
 // How a disk is told from another one of the same name and size.
 #include "vmmanager/sandbox/disk_marks.h"
 
+#include <fcntl.h>
 #include <sys/stat.h>
 
 #include <filesystem>
@@ -79,12 +80,40 @@ TEST_F(DiskMarksTest, AWordIsAPeers) {
   ASSERT_TRUE(mark.ok()) << mark.status();
   for (const std::string word :
        {"", "lock:", "lock:0", "lock:100", "lock:-1", "lock:9223372036854775807",
-        "lock:99999999999999999999999", "edges:00", "lock:1x"}) {
+        "lock:99999999999999999999999", "lock:1x"}) {
     EXPECT_FALSE(*HasMark(path, word)) << word;
   }
   EXPECT_TRUE(absl::IsNotFound(HasMark(Path("none"), mark->word).status()));
   EXPECT_TRUE(absl::IsFailedPrecondition(HasMark(folder_.path(), mark->word).status()));
   EXPECT_TRUE(absl::IsFailedPrecondition(MarkDisk("/dev/zero").status()));
+}
+
+// As flock() does on a network's file system.
+TEST_F(DiskMarksTest, ALockOfAllOfItIsNoMark) {
+  const std::string path = Write("one");
+  const auto mark = MarkDisk(path);
+  ASSERT_TRUE(mark.ok()) << mark.status();
+  std::filesystem::copy_file(path, Path("copy"));
+  const UniqueFd whole(::open(Path("copy").c_str(), O_RDONLY | O_CLOEXEC));
+  struct flock lock {};
+  lock.l_type = F_RDLCK;
+  ASSERT_EQ(::fcntl(whole.get(), F_OFD_SETLK, &lock), 0);
+  EXPECT_FALSE(*HasMark(Path("copy"), mark->word));
+}
+
+TEST_F(DiskMarksTest, WhatLiesBelowIsNotProved) {
+  std::string head("QFI\xfb", 4);
+  head += std::string(12, '\0');
+  state::v1::VmPayload vm;
+  vm.add_disks()->set_name("data");
+  v1::VmSpec spec = Spec(false);
+  Write("data", head);
+  { const Marks alone = Mark(spec, &vm); }
+  EXPECT_FALSE(vm.disks(0).below());
+  head[15] = 1;
+  Write("data", head);
+  const Marks over = Mark(spec, &vm);
+  EXPECT_TRUE(vm.disks(0).below());
 }
 
 TEST_F(DiskMarksTest, OneThatIsWrittenToMustBeTheSameFile) {
