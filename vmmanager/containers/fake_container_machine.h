@@ -92,7 +92,7 @@ class FakeContainerGuest {
   AsyncEvent agent_there{executor};  // reset: the agent is away
   bool holds_answers = false;        // to Start, until `answer` is set
   AsyncEvent answer{executor};
-  std::string output_folder;         // has a file per port; empty: none are kept
+  std::string output_folder;  // has a file per port; empty: none are kept
   uint64_t boots = 1;
   bool running = true;
 
