@@ -126,4 +126,8 @@ bool IsHostAddress(const IpAddress& address) {
   return bytes[0] != 0xff && !(zeros && bytes[15] <= 1);
 }
 
+bool IsLinkLocal(const IpAddress& address) {
+  return address.is_v6 && address.bytes[0] == 0xfe && (address.bytes[1] & 0xc0) == 0x80;
+}
+
 }  // namespace ferry::net

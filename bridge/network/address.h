@@ -63,4 +63,7 @@ absl::StatusOr<IpPrefix> ParsePrefix(std::string_view text);
 // Whether an interface may have it: neither a multicast address, nor a loopback or unspecified one.
 bool IsHostAddress(const IpAddress& address);
 
+// Of IPv6, where each link has addresses that mean something on it alone.
+bool IsLinkLocal(const IpAddress& address);
+
 }  // namespace ferry::net

@@ -125,6 +125,36 @@ std::optional<Link> ReadLink(std::string_view body) {
   return link;
 }
 
+std::string AddressRequest(uint16_t type, uint16_t flags, int index, const IpPrefix& address,
+                           uint8_t address_flags) {
+  struct ifaddrmsg header {};
+  header.ifa_family = address.address.is_v6 ? AF_INET6 : AF_INET;
+  header.ifa_prefixlen = address.length;
+  header.ifa_index = static_cast<uint32_t>(index);
+  header.ifa_flags = address_flags;
+  Request request(type, static_cast<uint16_t>(NLM_F_ACK | flags), header);
+  request.Add(IFA_LOCAL, BytesOf(address.address));
+  request.Add(IFA_ADDRESS, BytesOf(address.address));
+  return request.Finish();
+}
+
+std::string RouteRequest(uint16_t type, uint16_t flags, int index, const IpAddress& gateway,
+                         const std::optional<IpPrefix>& to, uint32_t metric) {
+  struct rtmsg header {};
+  header.rtm_family = gateway.is_v6 ? AF_INET6 : AF_INET;
+  header.rtm_dst_len = to ? to->length : 0;
+  header.rtm_table = RT_TABLE_MAIN;
+  header.rtm_protocol = RTPROT_STATIC;
+  header.rtm_scope = RT_SCOPE_UNIVERSE;
+  header.rtm_type = RTN_UNICAST;
+  Request request(type, static_cast<uint16_t>(NLM_F_ACK | flags), header);
+  if (to) request.Add(RTA_DST, BytesOf(to->address));
+  request.Add(RTA_GATEWAY, BytesOf(gateway));
+  request.Add(RTA_OIF, BytesOf(static_cast<uint32_t>(index)));
+  if (metric != 0) request.Add(RTA_PRIORITY, BytesOf(metric));
+  return request.Finish();
+}
+
 }  // namespace
 
 std::string AskForLink(const std::string& name) {
@@ -160,30 +190,22 @@ std::string LeaveIpv6ToOthers(int index) {
 }
 
 std::string AddAddress(int index, const IpPrefix& address) {
-  struct ifaddrmsg header {};
-  header.ifa_family = address.address.is_v6 ? AF_INET6 : AF_INET;
-  header.ifa_prefixlen = address.length;
-  header.ifa_index = static_cast<uint32_t>(index);
-  header.ifa_flags = address.address.is_v6 ? IFA_F_NODAD : 0;
-  Request request(RTM_NEWADDR, NLM_F_ACK | NLM_F_CREATE | NLM_F_EXCL, header);
-  request.Add(IFA_LOCAL, BytesOf(address.address));
-  request.Add(IFA_ADDRESS, BytesOf(address.address));
-  return request.Finish();
+  const uint8_t flags = address.address.is_v6 ? IFA_F_NODAD : 0;
+  return AddressRequest(RTM_NEWADDR, NLM_F_CREATE | NLM_F_EXCL, index, address, flags);
 }
 
-std::string AddRoute(int index, const IpAddress& gateway, std::optional<IpPrefix> to) {
-  struct rtmsg header {};
-  header.rtm_family = gateway.is_v6 ? AF_INET6 : AF_INET;
-  header.rtm_dst_len = to ? to->length : 0;
-  header.rtm_table = RT_TABLE_MAIN;
-  header.rtm_protocol = RTPROT_STATIC;
-  header.rtm_scope = RT_SCOPE_UNIVERSE;
-  header.rtm_type = RTN_UNICAST;
-  Request request(RTM_NEWROUTE, NLM_F_ACK | NLM_F_CREATE | NLM_F_EXCL, header);
-  if (to) request.Add(RTA_DST, BytesOf(to->address));
-  request.Add(RTA_GATEWAY, BytesOf(gateway));
-  request.Add(RTA_OIF, BytesOf(static_cast<uint32_t>(index)));
-  return request.Finish();
+std::string RemoveAddress(int index, const IpPrefix& address) {
+  return AddressRequest(RTM_DELADDR, 0, index, address, 0);
+}
+
+std::string AddRoute(int index, const IpAddress& gateway, std::optional<IpPrefix> to,
+                     uint32_t metric) {
+  return RouteRequest(RTM_NEWROUTE, NLM_F_CREATE | NLM_F_EXCL, index, gateway, to, metric);
+}
+
+std::string RemoveRoute(int index, const IpAddress& gateway, std::optional<IpPrefix> to,
+                        uint32_t metric) {
+  return RouteRequest(RTM_DELROUTE, 0, index, gateway, to, metric);
 }
 
 absl::StatusOr<bool> RouteAnswer::Take(std::string_view bytes, uint32_t sequence) {

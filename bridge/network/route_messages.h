@@ -42,8 +42,13 @@ std::string ChangeLink(const LinkChange& change);
 std::string LeaveIpv6ToOthers(int index);
 // Is usable at once: nobody else is asked whether he has it.
 std::string AddAddress(int index, const IpPrefix& address);
-// Everything that has no other way, or what is behind `to` if that is given.
-std::string AddRoute(int index, const IpAddress& gateway, std::optional<IpPrefix> to);
+std::string RemoveAddress(int index, const IpPrefix& address);
+// Everything that has no other way, or what is behind `to` if that is given. Of several such ways
+// the one with the lowest metric is taken.
+std::string AddRoute(int index, const IpAddress& gateway, std::optional<IpPrefix> to,
+                     uint32_t metric = 0);
+std::string RemoveRoute(int index, const IpAddress& gateway, std::optional<IpPrefix> to,
+                        uint32_t metric);
 
 // Takes apart what the kernel answers.
 class RouteAnswer {

@@ -89,10 +89,6 @@ absl::Status CheckAddresses(const v1::NicSpec& nic, std::vector<net::IpPrefix>* 
   return absl::OkStatus();
 }
 
-bool IsLinkLocal(const net::IpAddress& address) {
-  return address.is_v6 && address.bytes[0] == 0xfe && (address.bytes[1] & 0xc0) == 0x80;
-}
-
 absl::Status CheckGateways(const v1::NicSpec& nic, const std::vector<net::IpPrefix>& prefixes) {
   std::set<bool> families;
   if (nic.gateways_size() > 2) {
@@ -112,7 +108,7 @@ absl::Status CheckGateways(const v1::NicSpec& nic, const std::vector<net::IpPref
     const auto reaches = [&gateway](const net::IpPrefix& prefix) {
       return prefix.Contains(*gateway) && prefix.address != *gateway;
     };
-    if (IsLinkLocal(*gateway)) continue;
+    if (net::IsLinkLocal(*gateway)) continue;
     if (std::none_of(prefixes.begin(), prefixes.end(), reaches)) {
       return RefuseNic(nic, what, "use one that is in the network of one of the card's addresses");
     }
@@ -156,7 +152,7 @@ class Given {
     RETURN_IF_ERROR(Take(nic, "MAC address", nic.mac(), "give each its own, or leave them out"));
     for (const net::IpPrefix& prefix : prefixes) {
       // Of these each link may have the same.
-      if (IsLinkLocal(prefix.address)) continue;
+      if (net::IsLinkLocal(prefix.address)) continue;
       RETURN_IF_ERROR(Take(
           nic, "address", prefix.address.ToString(),
           nic.user() ? "give each its own, such as address=10.0.2.16/24" : "give each its own"));

@@ -41,6 +41,18 @@ TEST(RouteMessagesTest, GoldenRequests) {
             "08000500c00002010800040002000000");
 }
 
+TEST(RouteMessagesTest, GoldenRequestsOfWhatIsLeased) {
+  EXPECT_EQ(Hex(RemoveAddress(2, *ParsePrefix("192.0.2.7/24"))),
+            "2800000015000500000000000000000002180000020000000800020"
+            "0c000020708000100c0000207");
+  EXPECT_EQ(Hex(AddRoute(2, *ParseIp("192.0.2.1"), std::nullopt, 1027)),
+            "3400000018000506000000000000000002000000fe04000100000000"
+            "08000500c000020108000400020000000800060003040000");
+  EXPECT_EQ(Hex(RemoveRoute(2, *ParseIp("192.0.2.1"), std::nullopt, 1027)),
+            "3400000019000500000000000000000002000000fe04000100000000"
+            "08000500c000020108000400020000000800060003040000");
+}
+
 TEST(RouteMessagesTest, AnIpv6AddressIsNotAskedFor) {
   const std::string request = AddAddress(2, *ParsePrefix("2001:db8::7/64"));
   struct ifaddrmsg header {};
