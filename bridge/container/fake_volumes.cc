@@ -46,6 +46,14 @@ absl::Status FakeVolumes::WriteBundle(const std::string& bundle, const BundleFil
   return absl::OkStatus();
 }
 
+absl::Status FakeVolumes::RewriteBundleFile(const std::string& bundle, const std::string& name,
+                                            const std::string& from, const std::string& to) {
+  std::string& text = bundle_files[bundle][name];
+  if (text != from) return absl::FailedPreconditionError("it was changed");
+  text = to;
+  return absl::OkStatus();
+}
+
 void FakeVolumes::DiscardBundle(const std::string& bundle) { bundles.erase(bundle); }
 
 Task<absl::Status> FakeVolumes::RemoveBundle(std::string bundle) {

@@ -311,6 +311,24 @@ absl::Status LinuxVolumes::WriteBundle(const std::string& bundle, const BundleFi
   return absl::OkStatus();
 }
 
+// In place: whoever has it mounted would never see another file of that name.
+absl::Status LinuxVolumes::RewriteBundleFile(const std::string& bundle, const std::string& name,
+                                             const std::string& from, const std::string& to) {
+  const std::string path = absl::StrCat(bundle, "/", name);
+  const UniqueFd file(open(path.c_str(), O_RDWR | O_CLOEXEC | O_NOFOLLOW));
+  if (!file.valid()) return absl::ErrnoToStatus(errno, absl::StrCat("cannot open ", path));
+  std::string text(from.size() + 1, '\0');
+  const ssize_t size = pread(file.get(), text.data(), text.size(), 0);
+  if (size < 0) return absl::ErrnoToStatus(errno, absl::StrCat("cannot read ", path));
+  text.resize(static_cast<size_t>(size));
+  if (text != from) return absl::FailedPreconditionError(absl::StrCat(path, " was changed"));
+  if (pwrite(file.get(), to.data(), to.size(), 0) != static_cast<ssize_t>(to.size()) ||
+      ftruncate(file.get(), static_cast<off_t>(to.size())) != 0) {
+    return absl::ErrnoToStatus(errno, absl::StrCat("cannot write ", path));
+  }
+  return absl::OkStatus();
+}
+
 void LinuxVolumes::DiscardBundle(const std::string& bundle) {
   unlink((bundle + "/config.json").c_str());
   for (const char* name : kNameFiles) unlink(absl::StrCat(bundle, "/", name).c_str());

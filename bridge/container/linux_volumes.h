@@ -50,6 +50,8 @@ class LinuxVolumes : public Volumes {
   Task<absl::Status> GrowDisk(MappedVirtualDisk disk) override;
   Task<absl::Status> RemoveDevice(ScsiDevice device) override;
   absl::Status WriteBundle(const std::string& bundle, const BundleFiles& files) override;
+  absl::Status RewriteBundleFile(const std::string& bundle, const std::string& name,
+                                 const std::string& from, const std::string& to) override;
   void DiscardBundle(const std::string& bundle) override;
   Task<absl::Status> RemoveBundle(std::string bundle) override;
   Task<absl::StatusOr<UserFiles>> ReadUserFiles(ContainerRoot root) override;

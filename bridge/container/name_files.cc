@@ -62,10 +62,10 @@ bool IsAbsent(const UniqueFd& folder, const char* name) {
 
 }  // namespace
 
-std::map<std::string, std::string> NameFileTexts(const std::string& hostname) {
+std::map<std::string, std::string> NameFileTexts(const std::string& hostname,
+                                                 const std::string& resolver) {
   std::map<std::string, std::string> texts;
-  // There is a loopback only: nobody can be asked for a name.
-  texts["resolv.conf"] = "";
+  texts[kResolverFile] = resolver;
   texts["hosts"] = kHosts;
   texts["hostname"] = "";
   if (!IsOneWord(hostname)) return texts;

@@ -11,10 +11,14 @@
 // whatever its image has there, and may write to them.
 namespace ferry::bridge {
 
-inline constexpr const char* kNameFiles[] = {"hosts", "hostname", "resolv.conf"};
+// The one that says whom to ask for names.
+inline constexpr char kResolverFile[] = "resolv.conf";
+inline constexpr const char* kNameFiles[] = {"hosts", "hostname", kResolverFile};
 
-// Their texts by name, for a container of that host name (empty: the guest's). No I/O.
-std::map<std::string, std::string> NameFileTexts(const std::string& hostname);
+// Their texts by name, for a container of that host name (empty: the guest's); `resolver` is what
+// it is told of name servers. No I/O.
+std::map<std::string, std::string> NameFileTexts(const std::string& hostname,
+                                                 const std::string& resolver);
 
 // The specification with the files of these names mounted from `folder` in /etc; a mount that it
 // has there already stays in place of ours. Without I/O, too.

@@ -50,6 +50,14 @@ void ReadAnnotations(const FieldReader& in, SpecFacts* facts) {
   facts->sandbox_id = sandbox;
 }
 
+void ReadNamespaces(const FieldReader& part, SpecFacts* facts) {
+  part.ObjectList("namespaces", [facts](const FieldReader& entry) {
+    std::string type;
+    entry.Text("type", &type);
+    if (type == "network") facts->own_network = true;
+  });
+}
+
 // A list of OCI's namespaces, which a container of a pod joins in place of its own.
 class PodNamespaces {
  public:
@@ -169,7 +177,7 @@ absl::StatusOr<SpecFacts> ReadSpec(const std::string& specification) {
   in.Text("hostname", &facts.hostname);
   in.Required("root");
   in.Object("root", [&facts](const FieldReader& root) { ReadRoot(root, &facts); });
-  in.Object("linux", [](const FieldReader&) {});
+  in.Object("linux", [&facts](const FieldReader& part) { ReadNamespaces(part, &facts); });
   in.Object("annotations",
             [&facts](const FieldReader& entries) { ReadAnnotations(entries, &facts); });
   RETURN_IF_ERROR(status);

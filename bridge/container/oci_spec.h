@@ -20,7 +20,8 @@ struct SpecFacts {
   std::string root;        // absolute, or relative to the bundle
   std::string user_name;   // process.user.username; empty: the numbers are meant
   std::string hostname;
-  bool read_only = false;  // its root
+  bool read_only = false;    // its root
+  bool own_network = false;  // otherwise it has the VM's, or its sandbox's
 };
 
 // INVALID_ARGUMENT if the text is no specification that the agent can run.

@@ -46,6 +46,11 @@ class Volumes {
   using BundleFiles = std::map<std::string, std::string>;
   virtual absl::Status WriteBundle(const std::string& bundle, const BundleFiles& files) = 0;
 
+  // Has one of these files, which is mounted by now, say `to` in place of `from`.
+  // FAILED_PRECONDITION if it says something else already, which is then its container's affair.
+  virtual absl::Status RewriteBundleFile(const std::string& bundle, const std::string& name,
+                                         const std::string& from, const std::string& to) = 0;
+
   // Takes back what WriteBundle() did, and nothing else.
   virtual void DiscardBundle(const std::string& bundle) = 0;
 

@@ -216,9 +216,14 @@ Task<absl::Status> ContainerHost::CreateInit(std::string id, std::string specifi
   const NamespacePaths paths = sandbox.has_value() ? sandbox->paths() : NamespacePaths();
   CO_ASSIGN_OR_RETURN(const std::string text,
                       CompleteSpec(specification, id, sandbox.has_value() ? &paths : nullptr));
-  Volumes::BundleFiles files = NameFileTexts(facts.hostname);
+  // With a loopback only nobody can be asked for a name. A sandbox's files are the sandbox's
+  // affair.
+  const bool asks = !facts.own_network && facts.sandbox_id.empty();
+  const std::string resolver = asks ? resolver_ : "";
+  Volumes::BundleFiles files = NameFileTexts(facts.hostname, resolver);
   files["config.json"] = text;
   CO_RETURN_IF_ERROR(parts_.volumes->WriteBundle(container->bundle, files));
+  if (asks) container->resolver = resolver;
   ContainerStdio stdio;
   stdio.terminal = container->terminal;
   CO_ASSIGN_OR_RETURN(SpawnedProcess init,
@@ -388,6 +393,18 @@ Task<absl::Status> ContainerHost::Delete(std::string id) {
   CO_RETURN_IF_ERROR(co_await parts_.volumes->RemoveBundle(container->bundle));
   containers_.erase(id);
   co_return absl::OkStatus();
+}
+
+void ContainerHost::SetResolver(const std::string& text) {
+  resolver_ = text;
+  for (const auto& [id, container] : containers_) {
+    std::optional<std::string>& known = container->resolver;
+    if (!known.has_value()) continue;
+    // One that its container has changed is left alone, and so is one that is being removed.
+    const absl::Status told =
+        parts_.volumes->RewriteBundleFile(container->bundle, kResolverFile, *known, text);
+    if (told.ok()) known = text;
+  }
 }
 
 Task<void> ContainerHost::PrepareShutdown(bool force) {

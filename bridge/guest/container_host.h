@@ -83,6 +83,9 @@ class ContainerHost {
   // Removes container, cgroup and bundle. FAILED_PRECONDITION while its init runs.
   Task<absl::Status> Delete(std::string id);
 
+  // What containers that have the VM's network are told of name servers from now on.
+  void SetResolver(const std::string& text);
+
   // Kills those that were not started, and lets paused ones run, so that they can take a SIGTERM;
   // not with `force`, because they take a SIGKILL as they are.
   Task<void> PrepareShutdown(bool force);
@@ -100,6 +103,8 @@ class ContainerHost {
     explicit Container(Executor executor) : turn(std::move(executor)) {}
     std::string bundle;
     std::string activity_id;  // Create's
+    // What its bundle's resolv.conf says, if that is what the VM's does.
+    std::optional<std::string> resolver;
     ContainerState state = ContainerState::kCreated;
     bool terminal = false;
     bool busy = false;           // a call that changes it is under way
@@ -138,6 +143,7 @@ class ContainerHost {
   const CgroupTree cgroups_;
   ChildGate gate_;
   std::map<std::string, std::shared_ptr<Container>> containers_;
+  std::string resolver_;
   TaskScope scope_;
 };
 

@@ -106,6 +106,20 @@ std::string GuestServer::AddAdapter(const ModifySettingsRequest& request) {
   return Encode(FailedResponse(kHresultFailed, StatusText(added), request.activity_id));
 }
 
+ContainerProperties GuestServer::PropertiesOfVm(const PropertyQuery& query) const {
+  ContainerProperties properties;
+  if (query.Asks("ProcessList")) {
+    properties.process_list.emplace();
+    for (const auto& [id, process] : processes_) {
+      properties.process_list->push_back({id, process->exit().has_value()});
+    }
+  }
+  if (query.Asks("NetworkLeases") && options_.network != nullptr) {
+    properties.network_leases = options_.network->leases();
+  }
+  return properties;
+}
+
 std::string GuestServer::OnGetProperties(const Frame& frame) {
   const absl::StatusOr<GetPropertiesRequest> request = Decode<GetPropertiesRequest>(frame.payload);
   if (!request.ok()) return BadJson(request.status());
@@ -123,11 +137,8 @@ std::string GuestServer::OnGetProperties(const Frame& frame) {
         containers_->Properties(request->container_id, *query);
     if (!found.ok()) return FromContainerStatus(*request, found.status());
     properties = *std::move(found);
-  } else if (query->Asks("ProcessList")) {
-    properties.process_list.emplace();
-    for (const auto& [id, process] : processes_) {
-      properties.process_list->push_back({id, process->exit().has_value()});
-    }
+  } else {
+    properties = PropertiesOfVm(*query);
   }
   GetPropertiesResponse response;
   response.activity_id = request->activity_id;

@@ -153,7 +153,11 @@ std::string GuestServer::OnGetClock(const RequestBase& base) {
 std::string GuestServer::OnAdjustClock(const Frame& frame) {
   const absl::StatusOr<AdjustClockRequest> request = Decode<AdjustClockRequest>(frame.payload);
   if (!request.ok()) return BadJson(request.status());
-  return FromStatus(*request, options_.clock->Adjust(request->offset_ns));
+  const absl::Status adjusted = options_.clock->Adjust(request->offset_ns);
+  if (adjusted.ok() && options_.network != nullptr) {
+    options_.network->StoodStill(std::chrono::nanoseconds(request->offset_ns));
+  }
+  return FromStatus(*request, adjusted);
 }
 
 Task<std::string> GuestServer::OnFreeze(const Frame& frame) {

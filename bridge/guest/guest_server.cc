@@ -32,6 +32,7 @@ Capabilities OwnCapabilities(bool containers, bool clock, bool freeze, bool netw
   defined.repeated_start_supported = containers;
   defined.freeze_supported = freeze;
   defined.network_supported = network;
+  defined.dhcp_supported = network;
   return capabilities;
 }
 
@@ -88,9 +89,18 @@ GuestServer::~GuestServer() {
   for (const auto& [pid, process] : processes_) process->Abandon();
 }
 
+std::function<void()> GuestServer::ResolverListener() {
+  return [weak = weak_from_this()] {
+    const std::shared_ptr<GuestServer> self = weak.lock();
+    if (self == nullptr || !self->containers_.has_value()) return;
+    self->containers_->SetResolver(self->options_.network->resolver());
+  };
+}
+
 Task<GuestServer::End> GuestServer::Run() {
   const std::shared_ptr<GuestServer> self = shared_from_this();
   const CancelOnExit cancel(scope_);
+  if (options_.network != nullptr) options_.network->set_on_resolver(ResolverListener());
   Redial redial(transport_);
   while (!end_.has_value()) {
     absl::StatusOr<std::unique_ptr<Connection>> connection = co_await transport_.Dial(kBridgePort);
@@ -211,6 +221,8 @@ void GuestServer::OnNegotiate(const Frame& frame) {
   // Direct frames go first, so what waits follows the answer.
   Post(frame.type, frame.id, Encode(response), /*direct=*/true);
   outbox_.OnNegotiated();
+  // Whoever negotiates anew may be another host.
+  if (options_.network != nullptr) options_.network->Confirm();
 }
 
 Task<void> GuestServer::Handle([[maybe_unused]] std::shared_ptr<GuestServer> self, Frame frame) {

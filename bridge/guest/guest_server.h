@@ -76,10 +76,13 @@ class GuestServer : public std::enable_shared_from_this<GuestServer> {
   std::string OnSignal(const Frame& frame);
   std::string OnResize(const Frame& frame);
   std::string OnGetProperties(const Frame& frame);
+  ContainerProperties PropertiesOfVm(const PropertyQuery& query) const;
   Task<std::string> OnExecuteInContainer(int64_t call, ExecuteProcessRequest request);
   Task<std::string> OnStartInit(int64_t call, ExecuteProcessRequest request);
   Task<std::string> OnModifySettings(const Frame& frame);
   std::string AddAdapter(const ModifySettingsRequest& request);
+  // Tells containers of it when the guest's name servers change.
+  std::function<void()> ResolverListener();
   Task<std::string> OnContainerRequest(uint32_t type, const RequestBase& base);
   std::string OnAcknowledgeExit(const Frame& frame);
   std::string OnListProcesses(const RequestBase& base);

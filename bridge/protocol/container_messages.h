@@ -9,6 +9,7 @@
 #include "absl/status/status.h"
 #include "absl/status/statusor.h"
 #include "bridge/protocol/messages.h"
+#include "bridge/protocol/network_messages.h"
 
 // The JSON texts inside the messages about containers: Create's ContainerConfig, ModifySettings'
 // Settings, and GetProperties' Query and Properties. Members that are not known are skipped.
@@ -95,7 +96,8 @@ struct PodCgroupMemoryLimit {
   uint64_t memory_limit_in_bytes = 0;  // 0: what the agent can spare
 };
 
-// GetProperties' Query; Statistics, ProcessList, State (Ferry's).
+// GetProperties' Query; Statistics, ProcessList, State (Ferry's), NetworkLeases (Ferry's, of the
+// VM).
 struct PropertyQuery {
   std::vector<std::string> property_types;
   bool Asks(std::string_view type) const;
@@ -135,11 +137,12 @@ struct ContainerMetrics {
   std::vector<DeviceTraffic> io;
 };
 
-// GetProperties' answer about a container; what was not asked for is left out.
+// GetProperties' answer about a container, or the VM; what was not asked for is left out.
 struct ContainerProperties {
   std::optional<std::vector<ListProcessesResponse::Entry>> process_list;
   std::optional<ContainerMetrics> metrics;
   std::optional<ContainerState> state;
+  std::optional<std::vector<NetworkLease>> network_leases;
 };
 
 std::string Encode(const ContainerConfig& config);

@@ -14,6 +14,7 @@ namespace json = boost::json;
 namespace {
 
 constexpr size_t kMaxDevices = 256;
+constexpr size_t kMaxLeases = 16;
 constexpr const char* kStates[] = {"created", "running", "paused", "stopped"};
 
 json::object TrafficEntry(const DeviceTraffic& device, const char* operation, uint64_t value) {
@@ -122,6 +123,32 @@ void ReadState(const FieldReader& in, ContainerProperties* out) {
   if (!out->state.has_value()) in.Complain("State", "is none that is known");
 }
 
+json::array EncodeLeases(const std::vector<NetworkLease>& leases) {
+  json::array list;
+  for (const NetworkLease& lease : leases) {
+    json::array names;
+    for (const std::string& server : lease.name_servers) names.emplace_back(server);
+    list.push_back(json::object{{"ID", lease.id},
+                                {"Address", lease.address},
+                                {"Gateway", lease.gateway},
+                                {"NameServers", std::move(names)},
+                                {"Server", lease.server}});
+  }
+  return list;
+}
+
+void ReadLeases(const FieldReader& in, std::vector<NetworkLease>* leases) {
+  in.ObjectList("NetworkLeases", [&](const FieldReader& entry) {
+    if (leases->size() >= kMaxLeases) return in.Complain("NetworkLeases", "has too many entries");
+    NetworkLease& lease = leases->emplace_back();
+    entry.Text("ID", &lease.id);
+    entry.Text("Address", &lease.address);
+    entry.Text("Gateway", &lease.gateway);
+    entry.TextList("NameServers", &lease.name_servers);
+    entry.Text("Server", &lease.server);
+  });
+}
+
 }  // namespace
 
 const char* ContainerStateName(ContainerState state) { return kStates[static_cast<int>(state)]; }
@@ -137,6 +164,9 @@ std::string Encode(const ContainerProperties& properties) {
   }
   if (properties.metrics.has_value()) out["LCOWMetrics"] = EncodeMetrics(*properties.metrics);
   if (properties.state.has_value()) out["State"] = ContainerStateName(*properties.state);
+  if (properties.network_leases.has_value()) {
+    out["NetworkLeases"] = EncodeLeases(*properties.network_leases);
+  }
   return json::serialize(out);
 }
 
@@ -159,6 +189,7 @@ absl::StatusOr<ContainerProperties> Decode(std::string_view text) {
   in.Object("LCOWMetrics",
             [&out](const FieldReader& metrics) { ReadMetrics(metrics, &out.metrics.emplace()); });
   if (in.Has("State")) ReadState(in, &out);
+  if (in.Has("NetworkLeases")) ReadLeases(in, &out.network_leases.emplace());
   RETURN_IF_ERROR(status);
   return out;
 }

@@ -151,7 +151,8 @@ json::object EncodeCapabilities(const Capabilities& capabilities) {
                         {"ClockSupported", guest.clock_supported},
                         {"RepeatedStartSupported", guest.repeated_start_supported},
                         {"FreezeSupported", guest.freeze_supported},
-                        {"NetworkSupported", guest.network_supported}}}};
+                        {"NetworkSupported", guest.network_supported},
+                        {"DhcpSupported", guest.dhcp_supported}}}};
 }
 
 void ReadCapabilities(const FieldReader& in, Capabilities* out) {
@@ -180,6 +181,7 @@ void ReadCapabilities(const FieldReader& in, Capabilities* out) {
     guest.Bool("RepeatedStartSupported", &defined.repeated_start_supported);
     guest.Bool("FreezeSupported", &defined.freeze_supported);
     guest.Bool("NetworkSupported", &defined.network_supported);
+    guest.Bool("DhcpSupported", &defined.dhcp_supported);
   });
 }
 

@@ -78,6 +78,8 @@ struct GuestDefinedCapabilities {
   bool freeze_supported = false;
   // Ferry's: network cards become interfaces by ModifySettings (network_messages.h).
   bool network_supported = false;
+  // Ferry's: such a card may get its address by DHCP, and the guest's name servers are set.
+  bool dhcp_supported = false;
 };
 
 struct Capabilities {

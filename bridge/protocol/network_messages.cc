@@ -3,6 +3,8 @@
 #include <boost/json/array.hpp>
 #include <boost/json/serialize.hpp>
 
+#include "absl/strings/str_join.h"
+#include "absl/strings/str_split.h"
 #include "bridge/protocol/json_fields.h"
 #include "bridge/runtime/status_macros.h"
 
@@ -23,6 +25,10 @@ std::string Encode(const NetworkAdapter& adapter) {
   json::object out{{"ID", adapter.id}, {"MacAddress", adapter.mac_address}};
   if (!addresses.empty()) out["IPConfigs"] = std::move(addresses);
   if (!routes.empty()) out["Routes"] = std::move(routes);
+  if (!adapter.name_servers.empty()) {
+    out["DNSServerList"] = absl::StrJoin(adapter.name_servers, ",");
+  }
+  if (adapter.dhcp) out["DhcpEnabled"] = true;
   return json::serialize(out);
 }
 
@@ -46,6 +52,13 @@ absl::StatusOr<NetworkAdapter> Decode(std::string_view text) {
     entry.Text("NextHop", &route.next_hop);
     entry.Text("DestinationPrefix", &route.destination_prefix);
   });
+  std::string servers;
+  in.Text("DNSServerList", &servers);
+  if (!servers.empty()) adapter.name_servers = absl::StrSplit(servers, ',');
+  in.Bool("DhcpEnabled", &adapter.dhcp);
+  if (adapter.name_servers.size() > kMaxNameServerEntries) {
+    in.Complain("DNSServerList", "has too many entries");
+  }
   if (adapter.ip_configs.size() > kMaxIpConfigs) in.Complain("IPConfigs", "has too many entries");
   if (adapter.routes.size() > kMaxRoutes) in.Complain("Routes", "has too many entries");
   // hcsshim's, for a pod's own namespace, and not to be passed over in silence.

@@ -11,6 +11,7 @@
 #include <boost/asio/signal_set.hpp>
 #include <memory>
 #include <string>
+#include <utility>
 
 #include "absl/strings/str_cat.h"
 #include "bridge/container/crun_runtime.h"
@@ -82,7 +83,9 @@ void Serve(asio::io_context& io, bridge::GuestTransport& transport, bool init) {
   // Otherwise they are those of whoever runs the agent without a VM.
   if (init) options.clock = &clock;
   if (init) options.filesystems = &filesystems;
-  bridge::LinuxGuestNetwork network;
+  bridge::LinuxGuestNetwork::Options cards;
+  cards.log = Say;
+  bridge::LinuxGuestNetwork network(io.get_executor(), std::move(cards));
   if (init) options.network = &network;
   // Containers' processes come to process 1 when crun has left them behind.
   if (init && access(crun.program.c_str(), X_OK) == 0) {

@@ -207,6 +207,23 @@ TEST_F(LinuxVolumesTest, ABundlesRemovalTakesNothingButTheBundle) {
   EXPECT_TRUE(fs::exists(bundle + "/rootfs/precious"));
 }
 
+TEST_F(LinuxVolumesTest, AFileOfABundleIsRewrittenInPlaceUnlessItWasChanged) {
+  const std::string bundle = folder_.path() + "/bundle";
+  const std::string path = bundle + "/resolv.conf";
+  ASSERT_TRUE(Volumes().WriteBundle(bundle, {{"config.json", "{}"}, {"resolv.conf", ""}}).ok());
+  std::ifstream mounted(path);
+  for (const auto& [from, to] : {std::pair("", "a longer text"), std::pair("a longer text", "b")}) {
+    EXPECT_TRUE(volumes_->RewriteBundleFile(bundle, "resolv.conf", from, to).ok());
+    EXPECT_EQ(std::string(std::istreambuf_iterator<char>(std::ifstream(path).rdbuf()), {}), to);
+  }
+  EXPECT_EQ(std::string(std::istreambuf_iterator<char>(mounted), {}), "b") << "another file";
+  for (const char* known : {"", "a", "bb"}) {
+    EXPECT_TRUE(
+        absl::IsFailedPrecondition(volumes_->RewriteBundleFile(bundle, "resolv.conf", known, "c")));
+  }
+  EXPECT_FALSE(volumes_->RewriteBundleFile(bundle, "none", "", "c").ok());
+}
+
 // Mounts that hang until the test says so.
 class LateMountTest : public LinuxVolumesTest {
  protected:

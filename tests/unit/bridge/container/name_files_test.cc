@@ -27,22 +27,22 @@ json::array Mounts(const absl::StatusOr<std::string>& specification) {
 }
 
 TEST(NameFileTextsTest, SayTheContainersOwnNameAndLocalhost) {
-  auto texts = NameFileTexts("web");
+  auto texts = NameFileTexts("web", "nameserver 192.0.2.1\n");
   EXPECT_EQ(texts["hostname"], "web\n");
-  EXPECT_EQ(texts["resolv.conf"], "");
+  EXPECT_EQ(texts["resolv.conf"], "nameserver 192.0.2.1\n");
   EXPECT_THAT(texts["hosts"], HasSubstr("127.0.0.1\tlocalhost\n"));
   EXPECT_THAT(texts["hosts"], HasSubstr("127.0.1.1\tweb\n"));
-  EXPECT_THAT(NameFileTexts("web.example.org")["hosts"],
+  EXPECT_THAT(NameFileTexts("web.example.org", "")["hosts"],
               HasSubstr("127.0.1.1\tweb.example.org web\n"));
-  EXPECT_THAT(NameFileTexts("localhost")["hosts"], Not(HasSubstr("127.0.1.1")));
-  EXPECT_EQ(NameFileTexts("")["hostname"], "");
+  EXPECT_THAT(NameFileTexts("localhost", "")["hosts"], Not(HasSubstr("127.0.1.1")));
+  EXPECT_EQ(NameFileTexts("", "")["hostname"], "");
 }
 
 TEST(NameFileTextsTest, ANameThatIsNoWordIsInNone) {
   for (const char* name : {"a b", "a\n8.8.8.8 localhost", "#a"}) {
-    auto texts = NameFileTexts(name);
+    auto texts = NameFileTexts(name, "");
     EXPECT_EQ(texts["hostname"], "");
-    EXPECT_EQ(texts["hosts"], NameFileTexts("")["hosts"]);
+    EXPECT_EQ(texts["hosts"], NameFileTexts("", "")["hosts"]);
   }
 }
 

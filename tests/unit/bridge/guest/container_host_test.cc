@@ -123,6 +123,25 @@ TEST_F(ContainerHostTest, OneThatSharesAHostNameSharesTheFilesThatSayIt) {
   EXPECT_NE(volumes_.bundles["/run/gcs/c/2"].find(R"("/run/gcs/c/1/hosts")"), std::string::npos);
 }
 
+TEST_F(ContainerHostTest, WithTheVmsNetworkItIsToldOfTheVmsNameServers) {
+  host_->SetResolver("nameserver 192.0.2.1\n");
+  ASSERT_TRUE(Await(Create("")).ok());
+  std::string& text = volumes_.bundle_files["/run/gcs/c/1"]["resolv.conf"];
+  EXPECT_EQ(text, "nameserver 192.0.2.1\n");
+  host_->SetResolver("nameserver 192.0.2.2\n");
+  EXPECT_EQ(text, "nameserver 192.0.2.2\n");
+  text = "its own";
+  host_->SetResolver("nameserver 192.0.2.3\n");
+  EXPECT_EQ(text, "its own");
+}
+
+TEST_F(ContainerHostTest, WithANetworkOfItsOwnItHasNobodyToAsk) {
+  host_->SetResolver("nameserver 192.0.2.1\n");
+  ASSERT_TRUE(Await(Create("", R"(,"linux":{"namespaces":[{"type":"network"}]})")).ok());
+  host_->SetResolver("nameserver 192.0.2.2\n");
+  EXPECT_EQ(volumes_.bundle_files["/run/gcs/c/1"]["resolv.conf"], "");
+}
+
 TEST_F(ContainerHostTest, AnUnknownUserLeavesNothingBehind) {
   EXPECT_TRUE(absl::IsInvalidArgument(Await(Create("web"))));
   EXPECT_TRUE(runtime_.calls.empty());

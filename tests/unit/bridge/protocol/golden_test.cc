@@ -143,11 +143,12 @@ std::string NegotiatedText(int member) {
          R"(,"DeleteContainerStateSupported":)" + is(8) + R"(,"ResumableStdioSupported":)" + is(9) +
          R"(,"AcknowledgeExitSupported":)" + is(10) + R"(,"ContainersSupported":)" + is(11) +
          R"(,"ClockSupported":)" + is(12) + R"(,"RepeatedStartSupported":)" + is(13) +
-         R"(,"FreezeSupported":)" + is(14) + R"(,"NetworkSupported":)" + is(15) + "}}}";
+         R"(,"FreezeSupported":)" + is(14) + R"(,"NetworkSupported":)" + is(15) +
+         R"(,"DhcpSupported":)" + is(16) + "}}}";
 }
 
 TEST(GoldenTest, Capabilities) {
-  constexpr int kMembers = 16;
+  constexpr int kMembers = 17;
   for (int member = 0; member < kMembers; ++member) {
     auto message = WithActivity<NegotiateResponse>();
     const auto members = [](NegotiateResponse* of) {
@@ -168,7 +169,8 @@ TEST(GoldenTest, Capabilities) {
                                 &guest.clock_supported,
                                 &guest.repeated_start_supported,
                                 &guest.freeze_supported,
-                                &guest.network_supported};
+                                &guest.network_supported,
+                                &guest.dhcp_supported};
     };
     ASSERT_EQ(members(&message).size(), size_t{kMembers});
     message.version = 4;
