@@ -119,6 +119,7 @@ void FakeAgent::Handle(const Frame& frame) {
     response.capabilities.guest_defined.repeated_start_supported = repeats_starts;
     response.capabilities.guest_defined.freeze_supported = freezes;
     response.capabilities.guest_defined.network_supported = network;
+    response.capabilities.guest_defined.dhcp_supported = dhcp;
     return Send(answer, frame.id, Encode(response));
   }
   if (silent || ignored.contains(frame.type)) return;
@@ -160,7 +161,7 @@ void FakeAgent::Handle(const Frame& frame) {
   }
   if (frame.type == bridge::kGetProperties) {
     bridge::GetPropertiesResponse response;
-    response.properties = R"({"echo":true})";
+    response.properties = properties;
     return Send(answer, frame.id, Encode(response));
   }
   Send(answer, frame.id, Encode(bridge::SimpleResponse{}));

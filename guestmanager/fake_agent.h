@@ -58,6 +58,7 @@ class FakeAgent : public std::enable_shared_from_this<FakeAgent> {
   bool frozen = false;                    // they are
   bool thaws_early = false;               // by itself, right after it has frozen them
   bool network = true;                    // NetworkSupported
+  bool dhcp = true;                       // DhcpSupported
   std::map<uint32_t, uint32_t> refusals;  // what it answers with, by the request's type
   bool silent = false;                    // answers nothing but the negotiation
   std::set<uint32_t> ignored;             // types of requests that it does not answer
@@ -74,6 +75,7 @@ class FakeAgent : public std::enable_shared_from_this<FakeAgent> {
   std::vector<uint32_t> signals;
   std::vector<std::pair<uint32_t, uint32_t>> sizes;  // rows, columns of consoles
   std::vector<uint32_t> acknowledged;
+  std::string properties = R"({"echo":true})";  // what it says of itself when it is asked
   std::function<void()> on_shutdown;  // the host asked for it; nullptr: the guest does not end
 
   // Dials the bridge and all stdio ports (again), on another transport if one is given.

@@ -20,6 +20,7 @@
 #include "guestmanager/guest_connection.h"
 #include "guestmanager/guest_containers.h"
 #include "guestmanager/guest_filesystems.h"
+#include "guestmanager/guest_network.h"
 #include "guestmanager/hosted_process.h"
 #include "guestmanager/link_gate.h"
 #include "guestmanager/port_allocator.h"
@@ -415,25 +416,13 @@ std::shared_ptr<Container> Guest::OpenContainer(const std::string& id) {
 
 Task<absl::Status> Guest::AddAdapters(std::vector<bridge::NetworkAdapter> adapters) {
   std::shared_ptr<Guest> self = shared_from_this();
-  if (adapters.empty()) co_return absl::OkStatus();
-  if (!impl_->connection->core().capabilities().guest_defined.network_supported) {
-    co_return absl::UnimplementedError(
-        "the VM's guest image has an agent that knows no network cards; start the VM with a newer "
-        "one, or make it without cards");
-  }
-  for (const bridge::NetworkAdapter& adapter : adapters) {
-    bridge::ModifySettingsRequest request;
-    request.resource_type = bridge::kResourceNetwork;
-    request.settings = Encode(adapter);
-    std::string text = Encode(request);
-    CO_ASSIGN_OR_RETURN(const std::string answer,
-                        co_await impl_->connection->Call(bridge::kModifySettings, std::move(text),
-                                                         impl_->options.rpc_timeout));
-    const auto response = bridge::Decode<bridge::SimpleResponse>(answer);
-    if (!response.ok()) co_return response.status();
-    CO_RETURN_IF_ERROR(FromAgent(*response, absl::StrCat("set up the network card ", adapter.id)));
-  }
-  co_return absl::OkStatus();
+  co_return co_await AddGuestAdapters(impl_->connection, std::move(adapters),
+                                      impl_->options.rpc_timeout);
+}
+
+Task<absl::StatusOr<std::vector<bridge::NetworkLease>>> Guest::Leases(milliseconds limit) {
+  std::shared_ptr<Guest> self = shared_from_this();
+  co_return co_await AskForLeases(impl_->connection, limit);
 }
 
 Task<absl::Status> Guest::Shutdown(bool force) {

@@ -107,6 +107,9 @@ class Guest : public std::enable_shared_from_this<Guest> {
   // if the agent knows nothing of that.
   Task<absl::Status> AddAdapters(std::vector<bridge::NetworkAdapter> adapters);
 
+  // What the cards have of DHCP servers, as the agent says within `limit`.
+  Task<absl::StatusOr<std::vector<bridge::NetworkLease>>> Leases(milliseconds limit);
+
   // Asks the agent to end everything in order (or by force) and power off.
   Task<absl::Status> Shutdown(bool force);
   Task<absl::StatusOr<std::string>> GetProperties(std::string query_json);

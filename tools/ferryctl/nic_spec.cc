@@ -12,8 +12,8 @@ absl::StatusOr<v1::NicSpec> ParseNic(absl::string_view text) {
   auto bad = [text](absl::string_view why) {
     return absl::InvalidArgumentError(
         absl::StrCat("nic \"", text, "\": ", why,
-                     "; write bridge=B, tap=T or user, and [,name=N][,mac=M][,address=IP/LENGTH]"
-                     "[,gateway=IP]"));
+                     "; write bridge=B, tap=T or user, and "
+                     "[,name=N][,mac=M][,address=IP/LENGTH|dhcp][,gateway=IP][,dns=IP]"));
   };
   v1::NicSpec nic;
   for (absl::string_view part : absl::StrSplit(text, ',')) {
@@ -37,8 +37,12 @@ absl::StatusOr<v1::NicSpec> ParseNic(absl::string_view text) {
       nic.set_name(value);
     } else if (pair.first == "mac") {
       nic.set_mac(value);
+    } else if (part == "address=dhcp") {
+      nic.set_dhcp(true);
     } else if (pair.first == "address") {
       nic.add_addresses(value);
+    } else if (pair.first == "dns") {
+      nic.add_name_servers(value);
     } else if (pair.first == "gateway") {
       nic.add_gateways(value);
     } else {

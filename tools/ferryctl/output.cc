@@ -150,6 +150,20 @@ std::string SavedDetails(const v1::SavedState& saved) {
                       Line("Encrypted", saved.encrypted() ? "yes" : "no"));
 }
 
+std::string AddressWords(const v1::NicSpec& nic) {
+  std::string words = nic.dhcp() ? " dhcp" : "";
+  for (const std::string& address : nic.addresses()) absl::StrAppend(&words, " ", address);
+  for (const std::string& server : nic.name_servers()) absl::StrAppend(&words, " dns ", server);
+  return words;
+}
+
+std::string LeaseWords(const v1::NicLease& lease) {
+  std::string words = absl::StrCat(lease.nic(), " ", lease.address());
+  if (!lease.gateway().empty()) absl::StrAppend(&words, " gateway ", lease.gateway());
+  for (const std::string& server : lease.name_servers()) absl::StrAppend(&words, " dns ", server);
+  return absl::StrCat(words, " of ", lease.server());
+}
+
 }  // namespace
 
 std::string VmDetails(const v1::Vm& vm) {
@@ -178,9 +192,11 @@ std::string VmDetails(const v1::Vm& vm) {
     const std::string place = nic.user()          ? "user"
                               : nic.tap().empty() ? absl::StrCat("bridge ", nic.bridge())
                                                   : absl::StrCat("tap ", nic.tap());
-    const std::string card = absl::StrCat(nic.name(), " ", nic.mac(), " ", place, " ",
-                                          absl::StrJoin(nic.addresses(), " "));
-    absl::StrAppend(&text, Line("Network", Printable(card)));
+    absl::StrAppend(&text, Line("Network", Printable(absl::StrCat(nic.name(), " ", nic.mac(), " ",
+                                                                  place, AddressWords(nic)))));
+  }
+  for (const v1::NicLease& lease : vm.leases()) {
+    absl::StrAppend(&text, Line("Lease", Printable(LeaseWords(lease))));
   }
   if (vm.spec().stays()) absl::StrAppend(&text, Line("Stays", "yes; it cannot be migrated"));
   for (const v1::ShareSpec& share : vm.spec().shares()) {

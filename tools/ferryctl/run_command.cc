@@ -288,8 +288,8 @@ void AddContainerOptions(CLI::App* sub, RunOptions* options) {
                   "none: only a loopback; vm: that of its VM (default: vm with --nic, else none)");
   sub->add_option(
          "--nic", options->nics,
-         "Of the VM that is made for it: bridge=B|tap=T|user[,name=N][,mac=M][,address=A/N]"
-         "[,gateway=G]")
+         "Of the VM that is made for it: bridge=B|tap=T|user[,name=N][,mac=M][,address=A/N|dhcp]"
+         "[,gateway=G][,dns=D]")
       ->allow_extra_args(false);
   sub->add_option("-l,--label", options->labels, "KEY=VALUE")->allow_extra_args(false);
   sub->add_option("-v,--volume", options->volumes,

@@ -114,9 +114,10 @@ void AddCreate(CLI::App* app, Command* command) {
   create->add_option("--disk", arguments->disks, "name=N,file=F[,format=qcow2|raw][,ro]")
       ->allow_extra_args(false);
   create
-      ->add_option("--nic", arguments->nics,
-                   "bridge=B|tap=T|user[,name=N][,mac=M][,address=IP/LENGTH][,gateway=IP], a "
-                   "network card")
+      ->add_option(
+          "--nic", arguments->nics,
+          "bridge=B|tap=T|user[,name=N][,mac=M][,address=IP/LENGTH|dhcp][,gateway=IP][,dns=IP], "
+          "a network card")
       ->allow_extra_args(false);
   create->add_option("--kernel", arguments->kernel, "Kernel instead of the host's default");
   create->add_option("--initrd", arguments->initrd, "Initramfs instead of the host's default");

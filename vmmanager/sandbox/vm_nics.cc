@@ -13,6 +13,8 @@ namespace ferry::vm {
 namespace {
 
 constexpr int kMaxAddresses = 8;
+// As many as a resolver asks.
+constexpr int kMaxNameServers = 3;
 // The first bytes of what is made; the others are random.
 constexpr uint8_t kMadeMac[] = {0x02, 0xfe};
 // What QEMU's own network gives to its first guest, and where it is.
@@ -116,11 +118,28 @@ absl::Status CheckGateways(const v1::NicSpec& nic, const std::vector<net::IpPref
   return absl::OkStatus();
 }
 
+absl::Status CompleteNameServers(v1::NicSpec* nic) {
+  for (std::string& text : *nic->mutable_name_servers()) {
+    const absl::StatusOr<net::IpAddress> server = net::ParseIp(text);
+    if (!server.ok()) {
+      return RefuseNic(*nic, absl::StrCat("name server: ", server.status().message()),
+                       "or leave it out");
+    }
+    if (!net::IsHostAddress(*server)) {
+      return RefuseNic(*nic, absl::StrCat("name server is ", server->ToString()),
+                       "use one that a single host may have");
+    }
+    text = server->ToString();
+  }
+  return absl::OkStatus();
+}
+
 absl::Status CompleteNic(v1::NicSpec* nic) {
   if (!net::IsInterfaceName(nic->name()) || nic->name() == "lo") {
     return RefuseNic(*nic, "its name cannot be an interface's in the guest", NameRule());
   }
   RETURN_IF_ERROR(CheckPlace(*nic));
+  RETURN_IF_ERROR(CompleteNameServers(nic));
   return CompleteMac(nic);
 }
 
@@ -131,12 +150,33 @@ bool HasIpv4Gateway(const v1::NicSpec& nic) {
   });
 }
 
+// What a DHCP server says is not said by anybody else.
+absl::Status CheckDhcp(const v1::NicSpec& nic, const std::vector<net::IpPrefix>& prefixes) {
+  if (!nic.dhcp()) return absl::OkStatus();
+  if (nic.user()) {
+    return RefuseNic(nic, "it asks for its address by DHCP",
+                     "on the VMM's own network leave that out: the address is known there");
+  }
+  const auto is_v4 = [](const net::IpPrefix& prefix) { return !prefix.address.is_v6; };
+  const auto given = std::find_if(prefixes.begin(), prefixes.end(), is_v4);
+  if (given != prefixes.end()) {
+    return RefuseNic(nic, absl::StrCat("address is ", given->ToString(), " beside dhcp"),
+                     "leave one of them out; IPv6 addresses may stay");
+  }
+  if (!HasIpv4Gateway(nic)) return absl::OkStatus();
+  return RefuseNic(nic, "it has an IPv4 gateway beside dhcp",
+                   "leave the gateway out: the DHCP server names one");
+}
+
 // What the VMM's own network expects of a card without addresses. Where another card leads out of
 // the VM already, this one does not.
 void CompleteUserCards(v1::VmSpec* spec) {
-  bool leads_out = std::any_of(spec->nics().begin(), spec->nics().end(), HasIpv4Gateway);
+  bool leads_out =
+      std::any_of(spec->nics().begin(), spec->nics().end(),
+                  [](const v1::NicSpec& nic) { return nic.dhcp() || HasIpv4Gateway(nic); });
   for (v1::NicSpec& nic : *spec->mutable_nics()) {
-    if (!nic.user() || !nic.addresses().empty() || !nic.gateways().empty()) continue;
+    const bool is_said = nic.dhcp() || !nic.addresses().empty() || !nic.gateways().empty();
+    if (!nic.user() || is_said) continue;
     nic.add_addresses(kUserAddress);
     if (!std::exchange(leads_out, true)) nic.add_gateways(kUserGateway);
   }
@@ -188,16 +228,24 @@ absl::Status CompleteNics(v1::VmSpec* spec) {
                                                    " network cards; use at most ", kMaxAdapters));
   }
   int number = 0;
+  int name_servers = 0;
   for (v1::NicSpec& nic : *spec->mutable_nics()) {
     if (nic.name().empty()) nic.set_name(absl::StrCat("eth", number));
     ++number;
     RETURN_IF_ERROR(CompleteNic(&nic));
+    name_servers += nic.name_servers_size();
+  }
+  if (name_servers > kMaxNameServers) {
+    return absl::InvalidArgumentError(absl::StrCat("there are ", name_servers,
+                                                   " name servers; use at most ", kMaxNameServers,
+                                                   " in all of the VM, as many as programs ask"));
   }
   CompleteUserCards(spec);
   Given given;
   for (const v1::NicSpec& nic : spec->nics()) {
     std::vector<net::IpPrefix> prefixes;
     RETURN_IF_ERROR(CheckAddresses(nic, &prefixes));
+    RETURN_IF_ERROR(CheckDhcp(nic, prefixes));
     RETURN_IF_ERROR(CheckGateways(nic, prefixes));
     RETURN_IF_ERROR(given.Add(nic, prefixes));
   }
@@ -257,8 +305,41 @@ std::vector<bridge::NetworkAdapter> GuestAdaptersOf(const v1::VmSpec& spec) {
       if (!gateway.ok()) continue;
       adapter.routes.push_back({gateway->ToString(), gateway->is_v6 ? "::/0" : "0.0.0.0/0"});
     }
+    adapter.name_servers.assign(nic.name_servers().begin(), nic.name_servers().end());
+    adapter.dhcp = nic.dhcp();
   }
   return adapters;
+}
+
+bool AsksForLeases(const v1::VmSpec& spec) {
+  return std::any_of(spec.nics().begin(), spec.nics().end(),
+                     [](const v1::NicSpec& nic) { return nic.dhcp(); });
+}
+
+std::vector<v1::NicLease> LeasesOf(const v1::VmSpec& spec,
+                                   const std::vector<bridge::NetworkLease>& told) {
+  std::vector<v1::NicLease> leases;
+  for (const v1::NicSpec& nic : spec.nics()) {
+    const auto lease = std::find_if(told.begin(), told.end(), [&nic](const auto& one) {
+      return nic.dhcp() && one.id == nic.name();
+    });
+    if (lease == told.end()) continue;
+    const absl::StatusOr<net::IpPrefix> address = net::ParsePrefix(lease->address);
+    const absl::StatusOr<net::IpAddress> server = net::ParseIp(lease->server);
+    if (!address.ok() || !server.ok()) continue;
+    v1::NicLease& made = leases.emplace_back();
+    made.set_nic(nic.name());
+    made.set_address(address->ToString());
+    made.set_server(server->ToString());
+    const absl::StatusOr<net::IpAddress> gateway = net::ParseIp(lease->gateway);
+    if (gateway.ok()) made.set_gateway(gateway->ToString());
+    for (const std::string& text : lease->name_servers) {
+      const absl::StatusOr<net::IpAddress> name_server = net::ParseIp(text);
+      if (!name_server.ok() || made.name_servers_size() >= kMaxNameServers) continue;
+      made.add_name_servers(name_server->ToString());
+    }
+  }
+  return leases;
 }
 
 }  // namespace ferry::vm

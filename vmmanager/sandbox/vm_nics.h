@@ -31,4 +31,11 @@ std::map<std::string, schema::NetworkAdapter> AdaptersOf(const v1::VmSpec& spec)
 // What the guest is told to do with them.
 std::vector<bridge::NetworkAdapter> GuestAdaptersOf(const v1::VmSpec& spec);
 
+// Whether a card of it asks a DHCP server for its address.
+bool AsksForLeases(const v1::VmSpec& spec);
+
+// What the guest says that such cards have; what cannot be is left out.
+std::vector<v1::NicLease> LeasesOf(const v1::VmSpec& spec,
+                                   const std::vector<bridge::NetworkLease>& told);
+
 }  // namespace ferry::vm

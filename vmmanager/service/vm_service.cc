@@ -3,11 +3,14 @@
 #include "absl/strings/str_cat.h"
 #include "bridge/runtime/status_macros.h"
 #include "vmmanager/rpc/unary_reactor.h"
+#include "vmmanager/sandbox/vm_nics.h"
 
 namespace ferry::vm {
 namespace {
 
 constexpr milliseconds kStopTimeout{30'000};
+// A guest that takes longer to say which addresses it has has said nothing.
+constexpr milliseconds kLeasesLimit{1'000};
 
 absl::StatusOr<schema::PropertyQuery> ToQuery(const v1::GetPropertiesRequest& request) {
   schema::PropertyQuery query;
@@ -39,6 +42,17 @@ milliseconds PatienceOf(const v1::StopVmRequest& request) {
 v1::Vm WithWarnings(v1::Vm vm, const SavedStates::Warnings& warnings) {
   for (const std::string& warning : warnings) vm.add_warnings(warning);
   return vm;
+}
+
+// What the guest of a running VM says that it has of DHCP servers.
+Task<void> AddLeases(std::shared_ptr<UtilityVm> vm, v1::Vm* description) {
+  const std::shared_ptr<guest::Guest> guest = vm->guest();
+  if (guest == nullptr || !guest->ready() || !AsksForLeases(description->spec())) co_return;
+  const auto told = co_await guest->Leases(kLeasesLimit);
+  if (!told.ok()) co_return;
+  for (v1::NicLease& lease : LeasesOf(description->spec(), *told)) {
+    *description->add_leases() = std::move(lease);
+  }
 }
 
 }  // namespace
@@ -75,6 +89,7 @@ Task<absl::StatusOr<v1::Vm>> VmService::Describe(const v1::VmRef& request) {
     auto properties = co_await (*vm)->GetProperties(query);
     if (properties.ok()) description.set_vmm_pid(properties->vmm_pid);
   }
+  if (state == v1::VM_STATE_RUNNING) co_await AddLeases(*vm, &description);
   co_return description;
 }
 

@@ -23,6 +23,15 @@ TEST(NicSpecTest, ReadsAllParts) {
   EXPECT_EQ(ParseNic("tap=tap0")->tap(), "tap0");
 }
 
+TEST(NicSpecTest, AnAddressMayBeAServersAffair) {
+  const auto nic = ParseNic("bridge=br0,address=dhcp,address=2001:db8::7/64,dns=192.0.2.2,dns=::2");
+  ASSERT_TRUE(nic.ok()) << nic.status();
+  EXPECT_TRUE(nic->dhcp());
+  EXPECT_THAT(nic->addresses(), ElementsAre("2001:db8::7/64"));
+  EXPECT_THAT(nic->name_servers(), ElementsAre("192.0.2.2", "::2"));
+  EXPECT_FALSE(ParseNic("bridge=br0,address=192.0.2.7/24")->dhcp());
+}
+
 TEST(NicSpecTest, SaysWhatIsWrong) {
   const std::pair<const char*, const char*> rows[] = {
       {"", "says nothing"},           {"name=a", "plugged in nowhere"},

@@ -75,6 +75,30 @@ TEST(VmDetails, ACardThatAnotherHostNamedStaysInItsLine) {
       << text;
 }
 
+TEST(VmDetails, WhatACardHasByDhcpIsInALineOfItsOwn) {
+  v1::Vm vm;
+  v1::NicSpec* nic = vm.mutable_spec()->add_nics();
+  nic->set_name("eth0");
+  nic->set_mac("02:fe:00:00:00:01");
+  nic->set_bridge("br0");
+  nic->set_dhcp(true);
+  nic->add_name_servers("192.0.2.3");
+  v1::NicLease* lease = vm.add_leases();
+  lease->set_nic("eth0");
+  lease->set_address("192.0.2.50/24");
+  lease->set_gateway("192.0.2.1");
+  lease->add_name_servers("192.0.2.2");
+  lease->set_server("192.0.2.1");
+  const std::string text = VmDetails(vm);
+  EXPECT_NE(text.find("Network:         eth0 02:fe:00:00:00:01 bridge br0 dhcp dns 192.0.2.3\n"),
+            std::string::npos)
+      << text;
+  EXPECT_NE(text.find("Lease:           eth0 192.0.2.50/24 gateway 192.0.2.1 dns 192.0.2.2 of "
+                      "192.0.2.1\n"),
+            std::string::npos)
+      << text;
+}
+
 TEST(VmDetails, IsSilentOfSavingWhereNothingWasSavedOrSet) {
   v1::Vm vm;
   vm.set_state(v1::VM_STATE_RUNNING);

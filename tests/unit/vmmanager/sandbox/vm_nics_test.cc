@@ -120,6 +120,98 @@ TEST(VmNicsTest, WhatCannotBeIsRefusedWithWhatCan) {
               HasSubstr("at most 8"));
 }
 
+TEST(VmNicsTest, DhcpIsInPlaceOfIpv4AddressesAlone) {
+  const auto refusal = [](const std::function<void(v1::NicSpec*)>& change) {
+    return RefusalOf([&change](v1::NicSpec* nic) {
+      nic->clear_addresses();
+      nic->clear_gateways();
+      nic->set_dhcp(true);
+      change(nic);
+    });
+  };
+  EXPECT_EQ(refusal([](v1::NicSpec*) {}), "");
+  EXPECT_EQ(refusal([](v1::NicSpec* n) {
+              n->add_addresses("2001:db8::7/64");
+              n->add_gateways("2001:db8::1");
+            }),
+            "");
+  EXPECT_THAT(refusal([](v1::NicSpec* n) { n->add_addresses("192.0.2.7/24"); }),
+              HasSubstr("address is 192.0.2.7/24 beside dhcp"));
+  EXPECT_THAT(refusal([](v1::NicSpec* n) {
+                n->add_addresses("192.0.2.7/24");
+                n->add_gateways("192.0.2.1");
+              }),
+              HasSubstr("beside dhcp"));
+  EXPECT_THAT(refusal([](v1::NicSpec* n) { n->set_user(true); }),
+              HasSubstr("the address is known there"));
+}
+
+TEST(VmNicsTest, ACardThatAsksLeadsOut) {
+  v1::VmSpec spec;
+  spec.add_nics()->set_user(true);
+  spec.add_nics()->set_bridge("br0");
+  spec.mutable_nics(1)->set_dhcp(true);
+  ASSERT_TRUE(CompleteNics(&spec).ok());
+  EXPECT_THAT(spec.nics(0).addresses(), ElementsAre("10.0.2.15/24"));
+  EXPECT_THAT(spec.nics(0).gateways(), IsEmpty());
+}
+
+TEST(VmNicsTest, NameServersAreAddressesAndNoMoreThanAreAsked) {
+  EXPECT_EQ(RefusalOf([](v1::NicSpec* n) { n->add_name_servers("2001:DB8::0:2"); }), "");
+  EXPECT_THAT(RefusalOf([](v1::NicSpec* n) { n->add_name_servers("dns.example.org"); }),
+              HasSubstr("no IP address"));
+  EXPECT_THAT(RefusalOf([](v1::NicSpec* n) { n->add_name_servers("224.0.0.1"); }),
+              HasSubstr("a single host"));
+  v1::VmSpec spec = SpecWith("br0");
+  spec.add_nics()->set_user(true);
+  for (v1::NicSpec& nic : *spec.mutable_nics()) {
+    for (const char* server : {"192.0.2.1", "192.0.2.2"}) nic.add_name_servers(server);
+  }
+  EXPECT_THAT(std::string(CompleteNics(&spec).message()),
+              HasSubstr("4 name servers; use at most 3"));
+  spec.mutable_nics(0)->mutable_name_servers()->RemoveLast();
+  spec.mutable_nics(0)->set_name_servers(0, "2001:DB8::0:2");
+  ASSERT_TRUE(CompleteNics(&spec).ok());
+  EXPECT_THAT(spec.nics(0).name_servers(), ElementsAre("2001:db8::2"));
+}
+
+TEST(VmNicsTest, TheGuestIsToldToAsk) {
+  v1::VmSpec spec;
+  v1::NicSpec* nic = spec.add_nics();
+  nic->set_bridge("br0");
+  nic->set_dhcp(true);
+  nic->add_name_servers("192.0.2.2");
+  ASSERT_TRUE(CompleteNics(&spec).ok());
+  const auto adapters = GuestAdaptersOf(spec);
+  ASSERT_THAT(adapters, SizeIs(1));
+  EXPECT_TRUE(adapters[0].dhcp);
+  EXPECT_THAT(adapters[0].name_servers, ElementsAre("192.0.2.2"));
+  EXPECT_THAT(adapters[0].ip_configs, IsEmpty());
+}
+
+TEST(VmNicsTest, WhatAGuestSaysOfItsLeasesIsBelievedIfItCanBe) {
+  v1::VmSpec spec;
+  for (const char* name : {"eth0", "eth1", "eth2"}) {
+    v1::NicSpec* nic = spec.add_nics();
+    nic->set_name(name);
+    nic->set_bridge("br0");
+    nic->set_dhcp(true);
+  }
+  spec.mutable_nics(2)->set_dhcp(false);
+  EXPECT_TRUE(AsksForLeases(spec));
+  const std::vector<std::string> many(50, "192.0.2.2");
+  const auto leases = LeasesOf(spec, {{"eth0", "192.0.2.50/24", "192.0.2.1", many, "192.0.2.1"},
+                                      {"eth1", "\x1b[2J", "", {}, "192.0.2.1"},
+                                      {"eth2", "192.0.2.52/24", "", {}, "192.0.2.1"},
+                                      {"eth9", "192.0.2.53/24", "", {}, "192.0.2.1"}});
+  ASSERT_THAT(leases, SizeIs(1));
+  EXPECT_EQ(leases[0].nic(), "eth0");
+  EXPECT_EQ(leases[0].address(), "192.0.2.50/24");
+  EXPECT_EQ(leases[0].gateway(), "192.0.2.1");
+  EXPECT_THAT(leases[0].name_servers(), SizeIs(3));
+  EXPECT_EQ(leases[0].server(), "192.0.2.1");
+}
+
 TEST(VmNicsTest, HostileNamesDoNotReachTheMessage) {
   const std::string refusal =
       RefusalOf([](v1::NicSpec* n) { n->set_name(std::string(50'000, '\x1b')); });
@@ -354,6 +446,20 @@ TEST_F(VmNicsOnAHostTest, TheAgentIsToldAtBoot) {
   // What the guest has made of them since is its own affair.
   RestartDaemon();
   EXPECT_EQ(guests_.Agent((*vm)->id()).CountReceived(bridge::kModifySettings), 1);
+}
+
+TEST_F(VmNicsOnAHostTest, AnAgentThatKnowsNoDhcpIsNotLeftToGuess) {
+  v1::VmSpec spec = SpecWith("br0");
+  spec.mutable_nics(0)->clear_addresses();
+  spec.mutable_nics(0)->clear_gateways();
+  spec.mutable_nics(0)->set_dhcp(true);
+  auto vm = CreateOf(spec);
+  ASSERT_TRUE(vm.ok()) << vm.status();
+  guest::FakeAgent& agent = guests_.Agent((*vm)->id());
+  agent.dhcp = false;
+  const absl::Status started = Await((*vm)->Start());
+  EXPECT_THAT(std::string(started.message()), HasSubstr("knows neither DHCP"));
+  EXPECT_EQ(agent.CountReceived(bridge::kModifySettings), 0);
 }
 
 TEST_F(VmNicsOnAHostTest, TheNextDaemonTellsTheAgentOfAVmThatWasBooting) {

@@ -33,6 +33,27 @@ TEST_F(VmServiceTest, ListsWithoutDocuments) {
   EXPECT_TRUE(list->vms(0).machine_document_json().empty());
 }
 
+TEST_F(VmServiceTest, OneVmIsToldWithWhatItsGuestHasByDhcp) {
+  v1::CreateVmRequest request;
+  request.mutable_spec()->set_name("web");
+  v1::NicSpec* nic = request.mutable_spec()->add_nics();
+  nic->set_bridge("br0");
+  nic->set_dhcp(true);
+  ASSERT_TRUE(Call(vms_->async(), &VmAsync::CreateVm, request).ok());
+  const auto leases = [this] { return Call(vms_->async(), &VmAsync::GetVm, Ref("web"))->leases(); };
+  EXPECT_EQ(leases().size(), 0);
+  ASSERT_TRUE(Start("web").ok());
+  EXPECT_EQ(leases().size(), 0) << "the agent says something else";
+  Agent().properties =
+      R"({"NetworkLeases":[{"ID":"eth0","Address":"192.0.2.50/24","Gateway":"192.0.2.1",)"
+      R"("NameServers":["192.0.2.2"],"Server":"192.0.2.1"}]})";
+  ASSERT_EQ(leases().size(), 1);
+  EXPECT_EQ(leases()[0].address(), "192.0.2.50/24");
+  EXPECT_EQ(leases()[0].name_servers(0), "192.0.2.2");
+  Agent().ignored.insert(bridge::kGetProperties);
+  EXPECT_EQ(leases().size(), 0);
+}
+
 TEST_F(VmServiceTest, RestartBootsAgain) {
   BootWithProcess();
   EXPECT_EQ(Call(vms_->async(), &VmAsync::GetVm, Ref("web"))->processes(), 1u);
