@@ -55,6 +55,14 @@ absl::Status CheckShares(const QemuHost& host, const schema::VirtualMachine& mac
                    "; ferryd --virtiofsd says where it is"));
 }
 
+absl::Status CheckFirmware(const schema::VirtualMachine& machine) {
+  const auto& uefi = machine.chipset.uefi;
+  if (!uefi || ::access(uefi->code_path.c_str(), R_OK) == 0) return absl::OkStatus();
+  return absl::FailedPreconditionError(
+      absl::StrCat("there is no firmware ", uefi->code_path,
+                   " on this host; on Debian it comes with the package ovmf"));
+}
+
 absl::Status CheckDocument(const QemuHost& host, const std::string& id,
                            const schema::ComputeSystem& document) {
   RETURN_IF_ERROR(CheckId(id));
@@ -63,6 +71,7 @@ absl::Status CheckDocument(const QemuHost& host, const std::string& id,
   context.default_machine = host.info.machine_type;
   RETURN_IF_ERROR(BuildCommandLine(id, document.virtual_machine, context).status());
   RETURN_IF_ERROR(CheckShares(host, document.virtual_machine));
+  RETURN_IF_ERROR(CheckFirmware(document.virtual_machine));
   const std::string machine = MachineTypeOf(document.virtual_machine, host.info.machine_type);
   if (!host.capabilities.machine_types.contains(machine)) {
     return absl::FailedPreconditionError(

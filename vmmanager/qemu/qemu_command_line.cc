@@ -31,6 +31,7 @@ static_assert(kFirstShareFd + static_cast<int>(kMaxShares) <= kFirstAdapterFd);
 
 constexpr size_t kMaxNodeStem = 20;  // QEMU allows node names of 31 characters
 constexpr char kSharedMemory[] = "ram0";
+constexpr char kFirmwareCode[] = "firmware-code";
 
 void Append(Words& words, std::initializer_list<std::string> more) {
   words.insert(words.end(), more);
@@ -54,6 +55,9 @@ std::string VirtioOnBus(const schema::VirtualMachine& machine, const std::string
 std::string MachineOf(const schema::VirtualMachine& machine, const std::string& fallback) {
   std::string option = EscapeOption(MachineTypeOf(machine, fallback));
   if (!machine.devices.shares.empty()) absl::StrAppend(&option, ",memory-backend=", kSharedMemory);
+  if (machine.chipset.uefi) {
+    absl::StrAppend(&option, ",pflash0=", kFirmwareCode, ",pflash1=", schema::Uefi::kStoreName);
+  }
   if (!IsLean(machine)) return option;
   for (const auto& [name, value] : kLeanMachine) absl::StrAppend(&option, ",", name, "=", value);
   return option;
@@ -94,6 +98,27 @@ void AddMachine(Words& words, const std::string& id, const schema::VirtualMachin
   Append(words,
          {"-sandbox", "on,obsolete=deny,elevateprivileges=deny,spawn=deny,resourcecontrol=deny"});
   Append(words, {"-action", "reboot=shutdown,shutdown=pause,panic=pause"});
+}
+
+// A flash chip: plain bytes in a file, which is as large as the chip.
+void AddFlash(Words& words, const std::string& node, const std::string& path, bool read_only) {
+  const char* mode = read_only ? "on" : "off";
+  Append(words, {"-blockdev", absl::StrCat("driver=file,node-name=", node, "-file,read-only=", mode,
+                                           ",filename=", EscapeOption(path))});
+  Append(words, {"-blockdev", absl::StrCat("driver=raw,node-name=", node, ",read-only=", mode,
+                                           ",file=", node, "-file")});
+}
+
+absl::Status AddFirmware(Words& words, const schema::VirtualMachine& machine) {
+  const auto& uefi = machine.chipset.uefi;
+  if (!uefi) return absl::OkStatus();
+  if (uefi->code_path.empty() || uefi->store_path.empty()) {
+    return absl::InvalidArgumentError(
+        "Chipset.Uefi needs the firmware's CodeFilePath and StoreFilePath");
+  }
+  AddFlash(words, kFirmwareCode, uefi->code_path, true);
+  AddFlash(words, schema::Uefi::kStoreName, uefi->store_path, false);
+  return absl::OkStatus();
 }
 
 void AddKernel(Words& words, const schema::VirtualMachine& machine) {
@@ -296,6 +321,7 @@ absl::StatusOr<std::vector<std::string>> BuildCommandLine(const std::string& id,
   }
   Words words = {context.binary};
   AddMachine(words, id, machine, context);
+  RETURN_IF_ERROR(AddFirmware(words, machine));
   AddKernel(words, machine);
   AddMonitors(words);
   AddGuestLink(words, machine);

@@ -197,6 +197,7 @@ absl::Status QemuMachine::AttachLink() {
 Task<absl::Status> QemuMachine::Launch(bool incoming) {
   std::shared_ptr<QemuMachine> self = shared_from_this();
   settings_.NoteCapabilities(NoCapabilities(host_->capabilities));
+  took_state_ = incoming;
   absl::Status status = MakeFolder();
   if (status.ok() && !incoming) status = co_await ServeFolders();
   if (status.ok()) status = co_await PlugCards();
@@ -281,6 +282,7 @@ Task<absl::Status> QemuMachine::Adopt(std::string record) {
   started_ = std::chrono::steady_clock::now();
   CO_ASSIGN_OR_RETURN(const std::string run_state, co_await RunState());
   state_ = StateOf(run_state);
+  took_state_ = state_ != SystemState::kRunning;
   told_all_.Reset();
   ferry::Spawn(host_->executor, PumpEvents(self, qmp_));
   // Whoever let it go may not have come to its cards. The kernel may take its time over them, and
@@ -479,6 +481,7 @@ void QemuMachine::HandleEvent(const QmpEvent& event) {
     const bool may_rejoin = running && state_ != SystemState::kIncoming;
     state_ = running ? SystemState::kRunning : SystemState::kPaused;
     if (!running) ++stops_;
+    if (running) took_state_ = false;
     const bool for_disk = std::exchange(disk_stops_it_, false) && !running;
     if (for_disk) Emit({.kind = SystemEvent::Kind::kDiskTrouble, .when = when});
     // QEMU lets the guest run on by itself when the stream fails after the switchover has begun.

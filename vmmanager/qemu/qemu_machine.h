@@ -106,6 +106,9 @@ class QemuMachine : public std::enable_shared_from_this<QemuMachine> {
   // Lets the guest run and makes sure that it does. Its cards carry from here on, and tell their
   // networks where it is; if it certainly does not run, those that carried nothing do not either.
   Task<absl::Status> RunGuest();
+  // Whether it has taken a state, of a stream or a snapshot, and may not have run since.
+  bool took_state() const { return took_state_; }
+  void NoteTookState() { took_state_ = true; }
   // Lets its cards carry nothing until then: it stands still, and may go on elsewhere.
   void SilenceCards() { cards_.Silence(); }
 
@@ -183,6 +186,7 @@ class QemuMachine : public std::enable_shared_from_this<QemuMachine> {
   schema::ComputeSystem document_;
   std::unique_ptr<GuestLink> link_;
   schema::SystemState state_ = schema::SystemState::kCreated;
+  bool took_state_ = false;
   bool disk_stops_it_ = false;
   uint64_t stops_ = 0;  // of which QEMU has told
   std::string folder_;

@@ -70,6 +70,18 @@ Task<absl::Status> SetPlain(std::shared_ptr<QemuMachine> machine) {
   co_return co_await machine->SetMigrationParameters(std::move(parameters));
 }
 
+// QEMU writes what came with a state into a firmware's variable store when the guest runs next. It
+// waits for that once for each state (pflash_post_load), forgets all but the last, and dies of the
+// others.
+absl::Status CheckTakesAState(QemuMachine& machine) {
+  const bool has_store = machine.document().virtual_machine.chipset.uefi.has_value();
+  if (!has_store || !machine.took_state()) return absl::OkStatus();
+  return absl::FailedPreconditionError(
+      "it has not run since it was restored, moved or taken back, or since ferryd was restarted, "
+      "and QEMU cannot take another state for a machine with UEFI firmware before it has; resume "
+      "it for a moment first");
+}
+
 }  // namespace
 
 Task<absl::StatusOr<std::vector<DiskSnapshots>>> ListQemuSnapshots(
@@ -102,6 +114,7 @@ Task<absl::Status> LoadQemuSnapshot(std::shared_ptr<QemuMachine> machine, Snapsh
   if (machine->state() != SystemState::kPaused) {
     co_return AsNothingChanged(machine->WrongState("load a snapshot of it (pause it first)"));
   }
+  CO_RETURN_IF_ERROR(AsNothingChanged(CheckTakesAState(*machine)));
   const auto nodes = co_await DiskNodesOf(machine);
   CO_RETURN_IF_ERROR(AsNothingChanged(nodes.status()));
   auto job = JobFor(*nodes, SnapshotJob::Kind::kLoad, options);
@@ -111,6 +124,7 @@ Task<absl::Status> LoadQemuSnapshot(std::shared_ptr<QemuMachine> machine, Snapsh
   CO_RETURN_IF_ERROR(AsNothingChanged(co_await SetPlain(machine)));
   // Of one that came paused, and has not run since.
   CO_RETURN_IF_ERROR(AsNothingChanged(co_await OpenImages(machine.get(), job->nodes)));
+  machine->NoteTookState();
   const SnapshotJobEnd end = co_await RunSnapshotJob(machine, *std::move(job));
   CO_RETURN_IF_ERROR(end.status);
   co_return machine->RenewLink();

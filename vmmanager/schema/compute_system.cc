@@ -149,18 +149,45 @@ void ReadDevices(JsonReader& reader, Devices& devices) {
   });
 }
 
-json::object VirtualMachineObject(const VirtualMachine& vm) {
+json::object ChipsetObject(const Chipset& chipset) {
   json::object object;
-  if (vm.chipset.linux_kernel_direct) {
-    const LinuxKernelDirect& kernel = *vm.chipset.linux_kernel_direct;
+  if (chipset.uefi) {
+    json::object ferry;
+    ferry["CodeFilePath"] = chipset.uefi->code_path;
+    ferry["StoreFilePath"] = chipset.uefi->store_path;
+    object["Uefi"] = json::object{{"Ferry", std::move(ferry)}};
+  }
+  if (chipset.linux_kernel_direct) {
+    const LinuxKernelDirect& kernel = *chipset.linux_kernel_direct;
     json::object direct;
     PutUnlessDefault(direct, "KernelFilePath", kernel.kernel_file_path);
     PutUnlessDefault(direct, "InitRdPath", kernel.init_rd_path);
     PutUnlessDefault(direct, "KernelCmdLine", kernel.kernel_cmd_line);
-    json::object chipset;
-    chipset["LinuxKernelDirect"] = std::move(direct);
-    object["Chipset"] = std::move(chipset);
+    object["LinuxKernelDirect"] = std::move(direct);
   }
+  return object;
+}
+
+void ReadChipset(JsonReader& reader, Chipset& chipset) {
+  reader.Object("Uefi", [&](JsonReader& uefi) {
+    Uefi& value = chipset.uefi.emplace();
+    uefi.Object("Ferry", [&](JsonReader& ferry) {
+      ferry.Read("CodeFilePath", value.code_path);
+      ferry.Read("StoreFilePath", value.store_path);
+    });
+  });
+  reader.Object("LinuxKernelDirect", [&](JsonReader& direct) {
+    LinuxKernelDirect& kernel = chipset.linux_kernel_direct.emplace();
+    direct.Read("KernelFilePath", kernel.kernel_file_path);
+    direct.Read("InitRdPath", kernel.init_rd_path);
+    direct.Read("KernelCmdLine", kernel.kernel_cmd_line);
+  });
+}
+
+json::object VirtualMachineObject(const VirtualMachine& vm) {
+  json::object object;
+  json::object chipset = ChipsetObject(vm.chipset);
+  if (!chipset.empty()) object["Chipset"] = std::move(chipset);
   json::object memory;
   memory["SizeInMB"] = vm.compute_topology.memory.size_in_mb;
   json::object processor;
@@ -181,14 +208,7 @@ json::object VirtualMachineObject(const VirtualMachine& vm) {
 }
 
 void ReadVirtualMachine(JsonReader& reader, VirtualMachine& vm) {
-  reader.Object("Chipset", [&](JsonReader& chipset) {
-    chipset.Object("LinuxKernelDirect", [&](JsonReader& direct) {
-      LinuxKernelDirect& kernel = vm.chipset.linux_kernel_direct.emplace();
-      direct.Read("KernelFilePath", kernel.kernel_file_path);
-      direct.Read("InitRdPath", kernel.init_rd_path);
-      direct.Read("KernelCmdLine", kernel.kernel_cmd_line);
-    });
-  });
+  reader.Object("Chipset", [&](JsonReader& chipset) { ReadChipset(chipset, vm.chipset); });
   reader.Object("ComputeTopology", [&](JsonReader& topology) {
     topology.Object("Memory", [&](JsonReader& memory) {
       memory.Read("SizeInMB", vm.compute_topology.memory.size_in_mb);

@@ -29,7 +29,17 @@ struct LinuxKernelDirect {
   bool operator==(const LinuxKernelDirect&) const = default;
 };
 
+// Beside linux_kernel_direct, which the firmware boots then. The files are Ferry's.
+struct Uefi {
+  // Under which the VMM has the store among its block devices; it is no disk.
+  static constexpr char kStoreName[] = "firmware-store";
+  std::string code_path;   // the firmware itself, which is only read
+  std::string store_path;  // what it remembers, a raw file of this machine's own
+  bool operator==(const Uefi&) const = default;
+};
+
 struct Chipset {
+  std::optional<Uefi> uefi;  // absent: BIOS
   std::optional<LinuxKernelDirect> linux_kernel_direct;
   bool operator==(const Chipset&) const = default;
 };

@@ -69,6 +69,26 @@ TEST(QemuCommandLineTest, BootsTheDocumentsKernel) {
   EXPECT_EQ(After(words, "-append"), "console=ttyS0 quiet a=b");
 }
 
+TEST(QemuCommandLineTest, FirmwareIsTwoFlashChipsWithNamesOfTheirOwn) {
+  schema::VirtualMachine machine;
+  machine.platform.layout = kLeanLayout;
+  machine.chipset.uefi = schema::Uefi{"/f/code,4M.fd", "/state/firmware/id.fd"};
+  const auto words = *BuildCommandLine(kId, machine, Context());
+  EXPECT_THAT(After(words, "-machine"),
+              StartsWith("pc-q35-7.2,pflash0=firmware-code,pflash1=firmware-store,"));
+  EXPECT_THAT(words, Contains("driver=file,node-name=firmware-code-file,read-only=on,"
+                              "filename=/f/code,,4M.fd"));
+  EXPECT_THAT(words, Contains("driver=raw,node-name=firmware-code,read-only=on,"
+                              "file=firmware-code-file"));
+  EXPECT_THAT(words, Contains("driver=file,node-name=firmware-store-file,read-only=off,"
+                              "filename=/state/firmware/id.fd"));
+  EXPECT_THAT(words, Contains("driver=raw,node-name=firmware-store,read-only=off,"
+                              "file=firmware-store-file"));
+  machine.chipset.uefi->store_path.clear();
+  EXPECT_THAT(std::string(BuildCommandLine(kId, machine, Context()).status().message()),
+              HasSubstr("StoreFilePath"));
+}
+
 TEST(QemuCommandLineTest, LinksTheGuestBySerialPortOrByVsock) {
   schema::VirtualMachine machine;
   const auto serial = *BuildCommandLine(kId, machine, Context());

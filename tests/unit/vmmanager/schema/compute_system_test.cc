@@ -55,6 +55,23 @@ TEST(ComputeSystemJson, RoundTrips) {
   }
 }
 
+TEST(ComputeSystemJson, FirmwareStandsBesideTheKernel) {
+  ComputeSystem document = FullDocument();
+  document.virtual_machine.chipset.uefi = Uefi{"/code.fd", "/store.fd"};
+  const std::string text = ToJson(document);
+  EXPECT_THAT(text,
+              HasSubstr(R"("Chipset":{"Uefi":{"Ferry":{"CodeFilePath":"/code.fd","StoreFilePath":)"
+                        R"("/store.fd"}},"LinuxKernelDirect":{)"));
+  const auto read = ComputeSystemFromJson(text);
+  ASSERT_TRUE(read.ok()) << read.status();
+  EXPECT_EQ(*read, document);
+  // HCS has more to say of it, none of which would be done.
+  const auto unknown =
+      ComputeSystemFromJson(R"({"VirtualMachine":{"Chipset":{"Uefi":{"EnableDebugger":true}}}})");
+  EXPECT_THAT(std::string(unknown.status().message()),
+              HasSubstr("VirtualMachine.Chipset.Uefi.EnableDebugger"));
+}
+
 TEST(ComputeSystemJson, SharesAreFerrysOwnAndKeyedByNumber) {
   ComputeSystem document;
   document.virtual_machine.devices.shares["0"] = {"/srv", false};
@@ -150,7 +167,8 @@ INSTANTIATE_TEST_SUITE_P(
         Refusal{R"({"HostingSystemId":[]})", "HostingSystemId must be a string"},
         Refusal{R"({"ShouldTerminateOnLastHandleClosed":1})", "must be true or false"},
         Refusal{R"({"VirtualMachine":{"StopOnReset":true}})", "VirtualMachine.StopOnReset"},
-        Refusal{R"({"VirtualMachine":{"Chipset":{"Uefi":{}}}})", "VirtualMachine.Chipset.Uefi"},
+        Refusal{R"({"VirtualMachine":{"Chipset":{"UseUtc":true}}})",
+                "VirtualMachine.Chipset.UseUtc"},
         Refusal{R"({"VirtualMachine":{"Chipset":{"LinuxKernelDirect":{"X":1}}}})",
                 "VirtualMachine.Chipset.LinuxKernelDirect.X"},
         Refusal{R"({"VirtualMachine":{"ComputeTopology":{"Memory":{"SizeInMB":-1}}}})",
