@@ -99,6 +99,7 @@ Task<absl::Status> DestinationSession::Import(v1::ImportSandboxRequest request) 
   CO_ASSIGN_OR_RETURN(vm_,
                       deps_.inventory.AddIncoming(id(), std::move(row), spec, machine.document));
   vm_->SetCheckpoints(*std::move(checkpoints));
+  vm_->SetFirmwareStore(plan.vm.firmware_store());
 
   MakeArrivals(plan);
   sealed_plan_ = request.config();

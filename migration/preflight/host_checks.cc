@@ -48,8 +48,9 @@ const std::vector<Part>& Parts() {
        {"cpu_features"},
        "make the VM anew with a --cpu-model that both hosts have; see ferryctl host"},
       {"guest_image",
-       {"kernel", "initrd"},
-       "put the same files there, at the source's path or as ferryd's --kernel and --initrd"},
+       {"kernel", "initrd", "firmware"},
+       "put the same files there, at the source's path or as ferryd's --kernel, --initrd and "
+       "--ovmf-code"},
       {"disks",
        {"disk"},
        "put the disk on storage that both hosts see under that path, and that shows them each "

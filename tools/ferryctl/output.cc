@@ -175,6 +175,7 @@ std::string VmDetails(const v1::Vm& vm) {
   absl::StrAppend(&text, Line("Memory", FormatSize(vm.spec().memory_mb() << 20)),
                   Line("CPUs", absl::StrCat(vm.spec().cpus())),
                   Line("Machine", OrDash(vm.machine_type())),
+                  Line("Firmware", vm.spec().firmware() == v1::FIRMWARE_OVMF ? "ovmf" : "bios"),
                   Line("Accelerator", OrDash(vm.accelerator())),
                   Line("CPU model", vm.spec().cpu_model().empty() ? "the host's default"
                                                                   : vm.spec().cpu_model()),

@@ -30,7 +30,7 @@ v1::VmRef Ref(const std::string& name) {
 
 struct CreateArguments {
   v1::VmSpec spec;
-  std::string name, memory = "256M", kernel, initrd, cpu_model;
+  std::string name, memory = "256M", kernel, initrd, cpu_model, firmware = "bios";
   uint32_t cpus = 1;
   std::optional<uint32_t> layout;
   std::vector<std::string> disks, shares, nics;
@@ -61,6 +61,7 @@ void CheckCreate(CreateArguments* arguments) {
     if (!nic.ok()) throw CLI::ValidationError("--nic", std::string(nic.status().message()));
     *arguments->spec.add_nics() = *nic;
   }
+  if (arguments->firmware == "ovmf") arguments->spec.set_firmware(v1::FIRMWARE_OVMF);
   arguments->spec.set_stays(arguments->stays);
   if (arguments->save_on_stop) arguments->spec.set_save_on_stop(v1::SAVE_ON_STOP_YES);
   arguments->spec.set_autostart(arguments->autostart);
@@ -85,6 +86,18 @@ absl::Status CheckHasCards(const v1::VmSpec& asked, const v1::Vm& made) {
                    "), and make it again with a newer ferryd, or without --nic."));
 }
 
+// Nor does one that has never heard of firmware.
+absl::Status CheckHasFirmware(const v1::VmSpec& asked, const v1::Vm& made) {
+  if (made.spec().firmware() == asked.firmware()) return absl::OkStatus();
+  const std::string name = Printable(asked.name());
+  return rpc::ErrorWithReason(
+      absl::StatusCode::kFailedPrecondition,
+      absl::StrCat("VM ", name, " was made with BIOS: this ferryd is older and knows nothing else"),
+      "vm_without_firmware",
+      absl::StrCat("Delete it (ferryctl vm delete ", name,
+                   "), and make it again with a newer ferryd, or without --firmware."));
+}
+
 Task<int> CreateVm(Client* client, v1::VmSpec spec) {
   v1::CreateVmRequest request;
   *request.mutable_spec() = spec;
@@ -94,7 +107,8 @@ Task<int> CreateVm(Client* client, v1::VmSpec spec) {
       co_await rpc::CallUnary(client->vms->async(), &VmAsync::CreateVm, request, kCallTimeout);
   if (!made.ok()) co_return Fail(*client, doing, made.status());
   // It stays, for to delete it takes a right that whoever makes VMs need not have.
-  const absl::Status whole = CheckHasCards(spec, *made);
+  absl::Status whole = CheckHasCards(spec, *made);
+  if (whole.ok()) whole = CheckHasFirmware(spec, *made);
   if (!whole.ok()) co_return Fail(*client, doing, whole);
   const std::string text =
       client->options.format() == OutputFormat::kJson ? ToJson(*made, true) : NameLine(*made);
@@ -119,6 +133,11 @@ void AddCreate(CLI::App* app, Command* command) {
           "bridge=B|tap=T|user[,name=N][,mac=M][,address=IP/LENGTH|dhcp][,gateway=IP][,dns=IP], "
           "a network card")
       ->allow_extra_args(false);
+  create
+      ->add_option("--firmware", arguments->firmware,
+                   "bios, or ovmf: UEFI, with a variable store of the VM's own")
+      ->check(CLI::IsMember({"bios", "ovmf"}))
+      ->capture_default_str();
   create->add_option("--kernel", arguments->kernel, "Kernel instead of the host's default");
   create->add_option("--initrd", arguments->initrd, "Initramfs instead of the host's default");
   create->add_option(

@@ -71,6 +71,11 @@ void AddFlags(CLI::App& app, FerrydConfig& config) {
   app.add_option("--initrd", config.initrd, "Initial RAM disk of VMs that name none");
   app.add_option("--kernel-args", config.kernel_args, "Appended to every kernel command line")
       ->capture_default_str();
+  app.add_option("--ovmf-code", config.ovmf_code, "Firmware of VMs made with --firmware ovmf")
+      ->capture_default_str();
+  app.add_option("--ovmf-vars", config.ovmf_variables,
+                 "The empty variable store that belongs to it; each VM gets a copy")
+      ->capture_default_str();
   AddSeconds(app, "--boot-timeout", config.boot_timeout, 0.1,
              "Seconds that a VM may take until its agent is ready");
   app.add_flag("--save-on-stop", config.save_on_stop,

@@ -213,10 +213,11 @@ absl::Status Daemon::PrepareFolders() {
   RETURN_IF_ERROR(MakeFolder(config_.state_dir + "/mig"));
   RETURN_IF_ERROR(MakeFolder(config_.state_dir + "/spool"));
   RETURN_IF_ERROR(MakeFolder(config_.state_dir + "/saved"));
+  RETURN_IF_ERROR(MakeFolder(config_.state_dir + "/firmware"));
   if (!config_.qemu_user.empty()) {
     ASSIGN_OR_RETURN(parts_->qemu_user, vm::FindProcessUser(config_.qemu_user));
-    // QEMU has to reach the private sockets of migrations, and nothing else here.
-    for (const char* folder : {"", "/mig"}) {
+    // QEMU has to reach the private sockets of migrations, and its firmware's variable store.
+    for (const char* folder : {"", "/mig", "/firmware"}) {
       RETURN_IF_ERROR(LetGroupPass(config_.state_dir + folder, parts_->qemu_user->gid));
     }
   }
@@ -255,6 +256,12 @@ Task<absl::Status> Daemon::Start() {
   parts_->settings.kernel = config_.kernel;
   parts_->settings.initrd = config_.initrd;
   parts_->settings.kernel_args = config_.kernel_args;
+  parts_->settings.firmware.folder = config_.state_dir + "/firmware";
+  parts_->settings.firmware.code = config_.ovmf_code;
+  parts_->settings.firmware.variables = config_.ovmf_variables;
+  if (const auto& user = parts_->qemu_user) {
+    parts_->settings.firmware.owner = {user->uid, user->gid};
+  }
   parts_->settings.use_vsock =
       config_.guest_link == "vsock" || (config_.guest_link == "auto" && bridge::VsockAvailable());
   parts_->settings.boot_timeout = config_.boot_timeout;

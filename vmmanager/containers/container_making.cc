@@ -239,7 +239,9 @@ Task<absl::StatusOr<std::shared_ptr<VmContainer>>> ContainerInventory::MakeWithV
   if (create.spec().name().empty()) create.mutable_spec()->set_name(stored.spec.name());
   // Before there is a VM, so that a daemon after this one knows whose it is.
   CO_RETURN_IF_ERROR(co_await deps_.store().PutContainer(ToRow(stored)));
-  const auto vm = co_await deps_.vms.Create(create, vm_id);
+  NewVm made_of;
+  made_of.id = vm_id;
+  const auto vm = co_await deps_.vms.Create(create, std::move(made_of));
   if (!vm.ok()) {
     co_await ForgetRow(std::move(stored));
     co_return vm.status();

@@ -1,5 +1,6 @@
 #include "vmmanager/sandbox/fake_host.h"
 
+#include <filesystem>
 #include <fstream>
 
 #include "absl/strings/str_cat.h"
@@ -47,6 +48,12 @@ FakeHost::FakeHost(Executor executor, const std::string& address, const std::str
   settings.kernel = folder + "/kernel";
   settings.initrd = folder + "/initrd";
   settings.kernel_args = "quiet";
+  settings.firmware.folder = folder + "/firmware";
+  settings.firmware.code = folder + "/code.fd";
+  settings.firmware.variables = folder + "/variables.fd";
+  std::filesystem::create_directories(settings.firmware.folder);
+  std::ofstream(settings.firmware.code) << "a firmware";
+  std::ofstream(settings.firmware.variables) << std::string(4096, '\xff');
   std::ofstream(settings.kernel) << "a kernel";
   std::ofstream(settings.initrd) << "an initramfs";
   guests_.ServeBackend(backend);

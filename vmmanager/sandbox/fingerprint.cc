@@ -106,6 +106,10 @@ Task<absl::StatusOr<state::v1::Fingerprint>> MakeFingerprint(const schema::Compu
                                                              const BackendInfo& backend,
                                                              ImageDigests& digests) {
   state::v1::Fingerprint fingerprint = DescribeMachine(document, backend);
+  if (const auto& uefi = document.virtual_machine.chipset.uefi) {
+    CO_ASSIGN_OR_RETURN(*fingerprint.mutable_firmware_sha256(),
+                        co_await digests.Get(uefi->code_path));
+  }
   if (document.virtual_machine.chipset.linux_kernel_direct.has_value()) {
     const schema::LinuxKernelDirect& boot = *document.virtual_machine.chipset.linux_kernel_direct;
     CO_ASSIGN_OR_RETURN(*fingerprint.mutable_kernel_sha256(),

@@ -1,8 +1,12 @@
 #pragma once
 
+#include <sys/types.h>
+
 #include <cstdint>
 #include <memory>
+#include <optional>
 #include <string>
+#include <utility>
 
 #include "bridge/runtime/async.h"
 #include "guestmanager/guest_log.h"
@@ -14,12 +18,21 @@ inline constexpr char kDefaultKernelArgs[] =
     "loglevel=1 panic=-1 random.trust_cpu=on no_timer_check cryptomgr.notests 8250.nr_uarts=1 "
     "i8042.noprobe=1 edd=off";
 
+// The firmware of VMs that start by UEFI.
+struct FirmwareSettings {
+  std::string folder;     // has the variable stores of this host's VMs
+  std::string code;       // OVMF, which VMs only read
+  std::string variables;  // the empty store that belongs to it
+  std::optional<std::pair<uid_t, gid_t>> owner = std::nullopt;  // the VMM's user, if it has one
+};
+
 // What a host's administrator decides for all its VMs.
 struct HostSettings {
   std::string advertised_address;  // where clients and peers reach this daemon
   std::string kernel;              // the default guest image
   std::string initrd;
   std::string kernel_args = kDefaultKernelArgs;  // appended to every VM's command line
+  FirmwareSettings firmware;
   std::string
       spool_folder;  // has a folder per VM with its detached processes' output; may be empty
   std::string state_folder;            // where the host keeps its state; empty: nowhere

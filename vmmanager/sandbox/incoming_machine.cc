@@ -13,6 +13,7 @@
 #include "vmmanager/rpc/error_info.h"
 #include "vmmanager/sandbox/disk_marks.h"
 #include "vmmanager/sandbox/disk_size.h"
+#include "vmmanager/sandbox/firmware_store.h"
 #include "vmmanager/state/fingerprint_check.h"
 
 namespace ferry::vm {
@@ -190,6 +191,16 @@ Task<absl::StatusOr<IncomingMachine>> FitMachine(state::v1::VmPayload vm,
   auto& socket = machine.document.virtual_machine.devices.hv_socket;
   if (socket.has_value() && socket->guest_cid != 0) socket->guest_cid = inventory.FreeGuestCid();
   machine.fingerprint = DescribeMachine(machine.document, backend);
+  absl::Status firmware_found;
+  if (auto& uefi = machine.document.virtual_machine.chipset.uefi) {
+    const Image code = co_await FindImage(uefi->code_path, deps.settings.firmware.code,
+                                          source.firmware_sha256(), known);
+    uefi->code_path = code.path;
+    // Whoever sent it has no say in where this host keeps its own.
+    uefi->store_path = StorePathOf(deps.settings.firmware, vm.vm_id());
+    if (code.digest.ok()) machine.fingerprint.set_firmware_sha256(*code.digest);
+    firmware_found = code.digest.status();
+  }
   absl::Status kernel_found;
   absl::Status initrd_found;
   if (auto& boot = machine.document.virtual_machine.chipset.linux_kernel_direct) {
@@ -205,6 +216,7 @@ Task<absl::StatusOr<IncomingMachine>> FitMachine(state::v1::VmPayload vm,
     initrd_found = initrd.digest.status();
   }
   machine.differences = CompareFingerprints(source, machine.fingerprint);
+  Explain(machine.differences, "firmware", firmware_found);
   Explain(machine.differences, "kernel", kernel_found);
   Explain(machine.differences, "initrd", initrd_found);
   CompareWithBackend(source, machine.document.virtual_machine.platform.layout, backend,

@@ -196,6 +196,12 @@ absl::StatusOr<v1::VmSpec> CompleteSpec(const v1::VmSpec& given) {
   }
   RETURN_IF_ERROR(CheckShares(spec));
   RETURN_IF_ERROR(CompleteNics(&spec));
+  if (!v1::Firmware_IsValid(spec.firmware())) {
+    return Refuse(absl::StrCat("firmware is ", static_cast<int>(spec.firmware())),
+                  "use 1 (bios) or 2 (ovmf)");
+  }
+  // Said nowhere, so that hosts that know no other one take it.
+  if (spec.firmware() == v1::FIRMWARE_BIOS) spec.clear_firmware();
   if (spec.cpu_model().size() > kMaxNameSize) {
     return Refuse("cpu_model is too long", absl::StrCat("use at most ", kMaxNameSize));
   }
@@ -229,6 +235,9 @@ schema::ComputeSystem BuildDocument(const v1::VmSpec& spec, const HostSettings& 
                                     const BackendInfo& backend, uint32_t guest_cid) {
   schema::ComputeSystem document;
   schema::VirtualMachine& machine = document.virtual_machine;
+  if (spec.firmware() == v1::FIRMWARE_OVMF) {
+    machine.chipset.uefi.emplace().code_path = host.firmware.code;
+  }
   schema::LinuxKernelDirect& boot = machine.chipset.linux_kernel_direct.emplace();
   boot.kernel_file_path = spec.kernel().empty() ? host.kernel : spec.kernel();
   boot.init_rd_path = spec.initrd().empty() ? host.initrd : spec.initrd();

@@ -35,6 +35,7 @@ struct SavedMachine {
   schema::ComputeSystem document;
   guest::GuestState guest;
   bool paused = false;
+  std::string firmware_store;  // packed; empty: it has none
   MigrationEndpoint endpoint;  // where its memory is taken from
   std::string sha256;          // of the file that was read
   // Of that file, if it is not the one that the VM is saved in.

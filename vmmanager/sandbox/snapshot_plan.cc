@@ -76,6 +76,17 @@ absl::Status CheckNoneIsLeftOut(const std::string& vm, const NamedDisks& disks,
   return absl::OkStatus();
 }
 
+// A firmware's variable store is a block device of the VMM, and QEMU left to itself would choose
+// it.
+absl::Status CheckIsNoStore(const std::string& vm, const std::string& name) {
+  if (name != schema::Uefi::kStoreName) return absl::OkStatus();
+  return Refusal(absl::StatusCode::kInvalidArgument,
+                 absl::StrCat("'", name, "' is where VM ", vm,
+                              " keeps what its UEFI firmware remembers, and no disk: what is in it "
+                              "is part of the memory, and comes back with that"),
+                 "store_is_no_disk", "Leave it out.");
+}
+
 absl::Status CheckWish(const std::string& vm, const NamedDisks& disks, const SnapshotWish& wish) {
   if (wish.live) {
     return Refusal(absl::StatusCode::kUnimplemented,
@@ -192,6 +203,7 @@ absl::StatusOr<SnapshotOptions> PlanSnapshot(const std::string& vm_name, const N
   for (const std::string& device : wish.devices) {
     const auto found = FindDisk(disks, device);
     if (found == disks.end()) {
+      RETURN_IF_ERROR(CheckIsNoStore(vm_name, device));
       return Refusal(absl::StatusCode::kInvalidArgument,
                      absl::StrCat("VM ", vm_name, " has no disk '", device, "'"), "unknown_disk",
                      absl::StrCat("Its disks that can hold a snapshot: ",
@@ -206,6 +218,7 @@ absl::StatusOr<SnapshotOptions> PlanSnapshot(const std::string& vm_name, const N
     options.disks.push_back(found->second.place);
   }
   const auto memory = FindDisk(disks, wish.vmstate);
+  if (memory == disks.end()) RETURN_IF_ERROR(CheckIsNoStore(vm_name, wish.vmstate));
   if (memory == disks.end() || !named.contains(memory->first)) {
     return Refusal(absl::StatusCode::kInvalidArgument,
                    absl::StrCat("the memory of VM ", vm_name, " is to go into '", wish.vmstate,

@@ -199,6 +199,9 @@ class UtilityVm : public std::enable_shared_from_this<UtilityVm> {
   // Changes what may be changed at any time.
   Task<absl::Status> Set(v1::SetVmRequest changes);
 
+  // Makes its firmware's variable store, if it has such firmware, of what is packed; of a new one.
+  Task<absl::Status> MakeFirmwareStore(std::string packed);
+
   // Takes over the system that a former daemon process left running, if it still does. A VM that a
   // migration claims is not touched, and nobody may use it, until its session has decided.
   Task<absl::Status> Adopt(AdoptionClaim claim);
@@ -256,6 +259,8 @@ class UtilityVm : public std::enable_shared_from_this<UtilityVm> {
   void ExpectMigration(const std::string& session_id) { incoming_session_ = session_id; }
   // Before that: those that come with it. They are written down with it.
   void SetCheckpoints(CheckpointRecords records) { checkpoints_ = std::move(records); }
+  // Before that: what its firmware's variable store is to begin with.
+  void SetFirmwareStore(std::string packed) { arriving_store_ = std::move(packed); }
   // Before that: where this host has a disk of the machine. NOT_FOUND if there is no such disk.
   // FAILED_PRECONDITION if it is part of a checkpoint, whose files name each other by their paths.
   absl::Status BindDisk(DiskSlot slot, const std::string& path);
@@ -362,6 +367,14 @@ class UtilityVm : public std::enable_shared_from_this<UtilityVm> {
   // Ends what runs of it, however that goes.
   Task<void> EndSystem();
   void MakeGuest();
+  // Its firmware's variable store. Each does nothing where there is none.
+  Task<absl::StatusOr<std::string>> ReadFirmwareStore();
+  // While no VMM has it open. With nothing in `packed` it stays.
+  Task<absl::Status> PutFirmwareStore(std::string packed);
+  // The same only if it is lost; with nothing in `packed` it begins anew.
+  Task<absl::Status> EnsureFirmwareStore(std::string packed);
+  // While its VMM has it open and its guest stands still. The log says it if that fails.
+  Task<void> RewriteFirmwareStore(std::string packed);
   // Of a former boot.
   void ClearSpools();
   void MakeSpoolFolder();
@@ -591,6 +604,7 @@ class UtilityVm : public std::enable_shared_from_this<UtilityVm> {
 
   std::optional<MigrationNotice> notice_;  // the open migration, on the source
   std::string incoming_session_;           // on the destination; or it is stale, see HoldStale
+  std::string arriving_store_;             // what comes with it for its firmware, packed
   std::string arriving_session_;           // brought it, and has not recorded that yet
   bool runs_already_ = false;              // what was adopted as incoming had been told to run
   std::set<MoveObserver*> observers_;

@@ -253,6 +253,7 @@ Task<absl::Status> UtilityVm::PutDisksAside(std::shared_ptr<CheckpointBeingTaken
 // uses it, it is the same as what is below.
 Task<absl::Status> UtilityVm::GoOnInOverlays(std::shared_ptr<CheckpointBeingTaken> taking) {
   CheckpointRecord& record = taking->record;
+  CO_ASSIGN_OR_RETURN(*record.mutable_firmware_store(), co_await ReadFirmwareStore());
   record.set_taken_unix_ms(NowUnixMs());
   std::vector<DiskOverlay> overlays;
   for (const CheckpointDisk& disk : record.disks()) {

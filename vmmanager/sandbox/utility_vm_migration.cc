@@ -1,6 +1,8 @@
 // The part of UtilityVm that serves migrations, on their source and on their destination.
 #include <spdlog/spdlog.h>
 
+#include <utility>
+
 #include "absl/strings/str_cat.h"
 #include "bridge/runtime/status_macros.h"
 #include "vmmanager/rpc/error_info.h"
@@ -162,6 +164,9 @@ Task<absl::Status> UtilityVm::PrepareIncoming(const schema::MigrationInitializeO
   document.migration_options = options;
   auto system = co_await deps_.backend.Create(row_.id, document);
   if (!system.ok()) co_return system.status();
+  // Of the same size, so that its VMM takes the source's in.
+  std::string store = std::exchange(arriving_store_, {});
+  CO_RETURN_IF_ERROR(co_await PutFirmwareStore(std::move(store)));
   CO_RETURN_IF_ERROR(co_await deps_.fence.Prepare(row_.id));
   system_ = *std::move(system);
   StartPump();

@@ -492,6 +492,14 @@ Task<absl::StatusOr<CheckpointRecord>> UtilityVm::GoBackToCheckpoint(std::string
   }
   CO_RETURN_IF_ERROR(co_await EndForReturn(name, memory));
   Reached("CHECKPOINT.ended");
+  const absl::StatusOr<std::string> store = co_await ReadFirmwareStore();
+  absl::Status put = co_await PutFirmwareStore(record.firmware_store());
+  if (put.ok()) put = CheckHere();
+  if (!put.ok()) {
+    saved_ = saved;
+    if (memory) TellEnded();
+    co_return put;
+  }
   const v1::VmSpec spec = spec_;
   const schema::ComputeSystem document = document_;
   std::set<std::string> left;
@@ -525,6 +533,7 @@ Task<absl::StatusOr<CheckpointRecord>> UtilityVm::GoBackToCheckpoint(std::string
     spec_ = spec;
     document_ = document;
     saved_ = saved;
+    if (store.ok()) (void)co_await PutFirmwareStore(*store);
     if (memory) TellEnded();
     // It may be written down all the same, and would be what a restart goes by.
     for (auto& [each, its] : unchanged) doubtful_[each] = its;

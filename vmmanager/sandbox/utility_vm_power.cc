@@ -72,6 +72,8 @@ Task<absl::Status> UtilityVm::Boot() {
   for (const v1::ShareSpec& share : spec_.shares()) {
     CO_RETURN_IF_ERROR((co_await FindRealPath(&deps_.reads, share.host_path())).status());
   }
+  std::string empty;
+  CO_RETURN_IF_ERROR(co_await EnsureFirmwareStore(std::move(empty)));
   // They may have taken their time.
   CO_RETURN_IF_ERROR(CheckHere());
   auto system = co_await deps_.backend.Create(row_.id, document_);

@@ -260,6 +260,10 @@ Task<absl::Status> UtilityVm::Restore(SavedMachine machine, RestoreSteps steps) 
   if (loaded.ok()) loaded = CheckHere();
   if (loaded.ok()) loaded = co_await Load(&machine, &steps);
   if (loaded.ok()) loaded = co_await steps.before_run();
+  // Its VMM writes it only when it runs, and it may be ended before.
+  if (loaded.ok() && machine.paused) {
+    co_await RewriteFirmwareStore(std::move(machine.firmware_store));
+  }
   if (loaded.ok()) loaded = co_await RunLoaded(machine.paused);
   if (phase_ == Phase::kUp && loaded.ok()) co_return loaded;
   if (detached_) co_return CheckHere();
@@ -295,6 +299,8 @@ Task<absl::Status> UtilityVm::Load(SavedMachine* machine, RestoreSteps* steps) {
   using asio::experimental::awaitable_operators::operator||;
   document_ = machine->document;
   row_.document_json = schema::ToJson(document_);
+  std::string store = machine->firmware_store;
+  CO_RETURN_IF_ERROR(co_await EnsureFirmwareStore(std::move(store)));
   auto made = co_await deps_.backend.Create(row_.id, document_);
   if (!made.ok()) co_return made.status();
   system_ = *std::move(made);

@@ -13,6 +13,7 @@
 #include "bridge/runtime/status_macros.h"
 #include "bridge/runtime/unix_time.h"
 #include "vmmanager/rpc/error_info.h"
+#include "vmmanager/sandbox/firmware_store.h"
 #include "vmmanager/sandbox/machine_document.h"
 #include "vmmanager/sandbox/vm_nics.h"
 
@@ -48,6 +49,9 @@ absl::Status CompleteIncomingNics(const schema::ComputeSystem& document, VmRow* 
 Task<absl::Status> VmInventory::Load() {
   auto rows = co_await deps_.store.ListVms();
   if (!rows.ok()) co_return rows.status();
+  std::set<std::string> ids;
+  for (const VmRow& row : *rows) ids.insert(row.id);
+  RemoveOtherStores(deps_.settings.firmware, ids);
   for (VmRow& row : *rows) {
     v1::VmSpec spec;
     const absl::Status read = ReadSpec(row.spec_json, &spec);
@@ -107,11 +111,15 @@ std::string VmInventory::NewId() {
 }
 
 Task<absl::StatusOr<std::shared_ptr<UtilityVm>>> VmInventory::Create(
-    const v1::CreateVmRequest& request, std::string id, std::string saved) {
+    const v1::CreateVmRequest& request, NewVm made_of) {
   CO_RETURN_IF_ERROR(CheckServing());
   CO_ASSIGN_OR_RETURN(v1::VmSpec spec, CompleteSpec(request.spec()));
   CO_RETURN_IF_ERROR(CheckSaveOnStop(spec));
   CO_RETURN_IF_ERROR(co_await ResolveShares(&deps_.reads, &spec));
+  if (spec.firmware() == v1::FIRMWARE_OVMF) {
+    FirmwareSettings firmware = deps_.settings.firmware;
+    CO_RETURN_IF_ERROR(co_await CheckHasFirmware(&deps_.reads, std::move(firmware)));
+  }
   if (auto existing = FindByName(spec.name())) {
     if (!request.request_id().empty() && existing->request_id() == request.request_id()) {
       co_return existing;
@@ -122,11 +130,14 @@ Task<absl::StatusOr<std::shared_ptr<UtilityVm>>> VmInventory::Create(
   CO_RETURN_IF_ERROR(CheckCpuModel(spec.cpu_model(), deps_.backend.info()));
   CO_RETURN_IF_ERROR(CheckLayout(spec, deps_.backend.info()));
   MakeMacs(TakenMacs(), &spec);
-  const schema::ComputeSystem document = BuildDocument(
-      spec, deps_.settings, deps_.backend.info(), deps_.settings.use_vsock ? FreeGuestCid() : 0);
-  CO_RETURN_IF_ERROR(CheckMacs(document, id));
+  schema::ComputeSystem document = BuildDocument(spec, deps_.settings, deps_.backend.info(),
+                                                 deps_.settings.use_vsock ? FreeGuestCid() : 0);
   VmRow row;
-  row.id = std::move(id);
+  row.id = made_of.id.empty() ? NewId() : std::move(made_of.id);
+  CO_RETURN_IF_ERROR(CheckMacs(document, row.id));
+  if (auto& uefi = document.virtual_machine.chipset.uefi) {
+    uefi->store_path = StorePathOf(deps_.settings.firmware, row.id);
+  }
   row.name = spec.name();
   CO_RETURN_IF_ERROR(WriteSpec(spec, &row.spec_json));
   row.document_json = schema::ToJson(document);
@@ -134,12 +145,14 @@ Task<absl::StatusOr<std::shared_ptr<UtilityVm>>> VmInventory::Create(
   row.epoch = 1;
   row.created_unix_ms = NowUnixMs();
   row.request_id = request.request_id();
-  row.saved = std::move(saved);
+  row.saved = std::move(made_of.saved);
   auto vm = std::make_shared<UtilityVm>(deps_, row, spec, document);
   vms_[row.id] = vm;
-  absl::Status stored = co_await vm->Persist();
+  absl::Status stored = co_await vm->MakeFirmwareStore(std::move(made_of.firmware_store));
+  if (stored.ok()) stored = co_await vm->Persist();
   if (!stored.ok()) {
     vms_.erase(row.id);
+    ForgetStore(row.id);
     co_return stored;
   }
   deps_.events.Publish("vm.created", row.id, {{"name", row.name}});
@@ -199,6 +212,7 @@ std::vector<std::shared_ptr<UtilityVm>> VmInventory::List() const {
 Task<absl::Status> VmInventory::Delete(std::shared_ptr<UtilityVm> vm) {
   CO_RETURN_IF_ERROR(co_await vm->Remove());
   vms_.erase(vm->id());
+  ForgetStore(vm->id());
   co_await deps_.fence.Forget(vm->id(), FenceFate::kDeleted);
   deps_.events.Publish("vm.deleted", vm->id(), {{"name", vm->name()}});
   if (on_deleted_) co_await on_deleted_(vm->id());
@@ -218,6 +232,9 @@ absl::StatusOr<std::shared_ptr<UtilityVm>> VmInventory::AddIncoming(
   }
   RETURN_IF_ERROR(CheckMacs(document, row.id));
   RETURN_IF_ERROR(CompleteIncomingNics(document, &row, &spec));
+  if (document.virtual_machine.chipset.uefi.has_value() != (spec.firmware() == v1::FIRMWARE_OVMF)) {
+    return absl::InvalidArgumentError("the VM's firmware is not that of its specification");
+  }
   departed_.erase(row.id);
   departed_.erase(row.name);
   const std::string id = row.id;
@@ -243,6 +260,7 @@ Task<absl::Status> VmInventory::Forget(std::string id, std::string moved_to) {
   if (on_forgotten_) CO_RETURN_IF_ERROR(co_await on_forgotten_(id));
   CO_RETURN_IF_ERROR(co_await DeleteContainers(id));
   CO_RETURN_IF_ERROR(co_await deps_.store.DeleteVm(id));
+  ForgetStore(id);
   const auto it = vms_.find(id);
   if (it == vms_.end()) co_return absl::OkStatus();
   const std::string name = it->second->name();
@@ -260,6 +278,10 @@ Task<absl::Status> VmInventory::DeleteContainers(std::string id) {
     if (row.vm_id == id) CO_RETURN_IF_ERROR(co_await deps_.store.DeleteContainer(row.id));
   }
   co_return absl::OkStatus();
+}
+
+void VmInventory::ForgetStore(const std::string& id) const {
+  RemoveStore(StorePathOf(deps_.settings.firmware, id));
 }
 
 void VmInventory::DropIncoming(const std::string& id) { vms_.erase(id); }

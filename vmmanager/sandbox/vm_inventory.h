@@ -15,6 +15,13 @@
 
 namespace ferry::vm {
 
+// What a new VM is made of beside its specification.
+struct NewVm {
+  std::string id;              // empty: a new one; else it must be new
+  std::string saved;           // a SavedRecord's bytes: it is saved in that from the first moment
+  std::string firmware_store;  // packed; empty: what its firmware begins with
+};
+
 // The utility VMs of this host, by name and by id. Thread: the executor's only.
 class VmInventory {
  public:
@@ -29,11 +36,12 @@ class VmInventory {
   Task<void> AdoptAll(std::map<std::string, AdoptionClaim> claims);
 
   static std::string NewId();
-  // ALREADY_EXISTS if the name is taken, unless the same request made it. `id` must be new. With
-  // `saved`, a SavedRecord's bytes, the VM is saved in that file from the first moment.
+  // ALREADY_EXISTS if the name is taken, unless the same request made it.
+  Task<absl::StatusOr<std::shared_ptr<UtilityVm>>> Create(const v1::CreateVmRequest& request) {
+    return Create(request, NewVm());
+  }
   Task<absl::StatusOr<std::shared_ptr<UtilityVm>>> Create(const v1::CreateVmRequest& request,
-                                                          std::string id = NewId(),
-                                                          std::string saved = "");
+                                                          NewVm made_of);
 
   // By id or name; NOT_FOUND says where it went if it moved away.
   absl::StatusOr<std::shared_ptr<UtilityVm>> Find(const std::string& vm) const;
@@ -81,6 +89,7 @@ class VmInventory {
   absl::Status CheckServing() const;
   std::set<net::MacAddress> TakenMacs() const;
   Task<absl::Status> DeleteContainers(std::string id);
+  void ForgetStore(const std::string& id) const;
   std::shared_ptr<UtilityVm> FindByName(const std::string& name) const;
   SandboxDeps deps_;
   std::map<std::string, std::shared_ptr<UtilityVm>> vms_;  // by id

@@ -4,6 +4,7 @@
 #include <vector>
 
 #include "bridge/runtime/status_macros.h"
+#include "vmmanager/sandbox/firmware_store.h"
 #include "vmmanager/sandbox/incoming_machine.h"
 
 namespace ferry::vm {
@@ -21,6 +22,10 @@ Task<absl::StatusOr<state::v1::VmPayload>> DescribeVm(std::shared_ptr<UtilityVm>
   payload.set_epoch(vm->epoch());
   CO_ASSIGN_OR_RETURN(*payload.mutable_fingerprint(),
                       co_await MakeFingerprint(vm->document(), *info, *known));
+  if (const auto& uefi = vm->document().virtual_machine.chipset.uefi) {
+    CO_ASSIGN_OR_RETURN(*payload.mutable_firmware_store(),
+                        co_await ReadStore(&known->reads(), uefi->store_path));
+  }
   schema::ComputeSystem document = vm->document();
   CO_ASSIGN_OR_RETURN(const std::vector<state::v1::DiskPayload> disks,
                       co_await DescribeDisks(std::move(document), known->reads()));

@@ -351,16 +351,18 @@ Task<absl::Status> Checkpoints::AddClone(std::shared_ptr<Clone> clone) {
   v1::CreateVmRequest create;
   *create.mutable_spec() = clone->plan.spec;
   UseCopies(*clone->disks, create.mutable_spec());
-  std::string id = clone->id;
+  NewVm made_of;
+  made_of.id = clone->id;
+  made_of.firmware_store = clone->source.firmware_store();
   std::vector<CheckpointDisk> copies(clone->disks->disks().begin(), clone->disks->disks().end());
   for (const CheckpointDisk& copy : copies) {
     std::string file = copy.overlay();
     CO_RETURN_IF_ERROR(
         co_await vms_.deps().overlays->CheckReserved(std::move(file), copy.generation().inode()));
   }
-  std::string saved = clone->saved.has_value() ? clone->saved->SerializeAsString() : "";
+  if (clone->saved.has_value()) made_of.saved = clone->saved->SerializeAsString();
   clone->added = true;
-  CO_ASSIGN_OR_RETURN(clone->made, co_await vms_.Create(create, std::move(id), std::move(saved)));
+  CO_ASSIGN_OR_RETURN(clone->made, co_await vms_.Create(create, std::move(made_of)));
   co_return absl::OkStatus();
 }
 

@@ -43,7 +43,8 @@ constexpr size_t kStemChars = 8;
 
 // What the machine boots from is in the memory of one that has booted.
 bool IsOfTheImage(const v1::Difference& difference) {
-  return difference.field() == "kernel" || difference.field() == "initrd";
+  const std::string& field = difference.field();
+  return field == "kernel" || field == "initrd" || field == "firmware";
 }
 
 schema::Attachment Disk(const std::string& path, const std::string& format, bool read_only) {
@@ -222,6 +223,7 @@ Task<absl::Status> SavedStates::GoOn(Vm vm, std::shared_ptr<Source> source,
   const bool goes_back = source->is_new || !source->record.checkpoint().empty();
   if (goes_back) guest::BeginTimeline(&machine.guest, vm->last_timeline(), NowUnixMs());
   machine.paused = source->cut.paused_by_user;
+  machine.firmware_store = source->plan.vm.firmware_store();
   machine.endpoint.unix_path = socket.path();
   machine.sha256 = source->file->info().sha256;
   if (source->is_new) machine.record = source->record;
@@ -291,8 +293,8 @@ Task<absl::Status> SavedStates::FitHere(Vm vm, std::shared_ptr<Source> source) {
   const auto own = [](const v1::Difference& difference) { return IsOfTheImage(difference); };
   if (std::any_of(here.differences.begin(), here.differences.end(), own)) {
     source->warnings.push_back(
-        "the guest image has changed since the VM was saved; it goes on with the one that it "
-        "booted, and takes the new one at its next boot");
+        "the guest image, or the firmware, has changed since the VM was saved; it goes on with the "
+        "one that it booted, and takes the new one at its next boot");
     std::erase_if(here.differences, own);
   }
   if (!here.differences.empty()) {

@@ -78,6 +78,7 @@ std::vector<v1::Difference> CompareFingerprints(const state::v1::Fingerprint& so
   differences.Compare("cpu_features", absl::StrJoin(missing, ", "), "");
   differences.Compare("cpus", source.cpus(), destination.cpus());
   differences.Compare("memory_mb", source.memory_mb(), destination.memory_mb());
+  differences.CompareDigest("firmware", source.firmware_sha256(), destination.firmware_sha256());
   differences.CompareDigest("kernel", source.kernel_sha256(), destination.kernel_sha256());
   differences.CompareDigest("initrd", source.initrd_sha256(), destination.initrd_sha256());
   differences.Compare("kernel_cmd_line", source.kernel_cmd_line(), destination.kernel_cmd_line());

@@ -16,7 +16,9 @@ namespace {
 
 constexpr size_t kSha256Bytes = 32;
 constexpr size_t kMaxTextBytes = 4096;
+constexpr size_t kMaxVmIdBytes = 128;
 constexpr size_t kMaxBlobBytes = 1024 * 1024;
+constexpr size_t kMaxPackedStore = 2 * 1024 * 1024;
 constexpr int kMaxDevices = 1024;
 constexpr int kMaxCpuFeatures = 4096;
 
@@ -27,8 +29,15 @@ absl::Status Need(bool good, std::string_view problem) {
 
 bool IsText(const std::string& text) { return !text.empty() && text.size() <= kMaxTextBytes; }
 
+// Files and folders are named by it.
+bool IsVmId(const std::string& id) {
+  return id.size() <= kMaxVmIdBytes && id[0] != '.' && id.find('/') == std::string::npos &&
+         id.find('\0') == std::string::npos;
+}
+
 absl::Status CheckVm(const state::v1::VmPayload& vm) {
   RETURN_IF_ERROR(Need(IsText(vm.vm_id()), "it names no VM"));
+  RETURN_IF_ERROR(Need(IsVmId(vm.vm_id()), "its VM's id cannot be one"));
   RETURN_IF_ERROR(Need(vm.vm_name().size() <= kMaxTextBytes, "the VM's name is too long"));
   RETURN_IF_ERROR(Need(vm.has_fingerprint(), "it has no fingerprint"));
   RETURN_IF_ERROR(
@@ -41,12 +50,18 @@ absl::Status CheckVm(const state::v1::VmPayload& vm) {
   RETURN_IF_ERROR(Need(vm.disks_size() <= kMaxDevices, "it has too many disks"));
   RETURN_IF_ERROR(Need(fingerprint.cpu_features_size() <= kMaxCpuFeatures,
                        "its fingerprint has too many CPU features"));
-  for (const std::string* digest : {&fingerprint.kernel_sha256(), &fingerprint.initrd_sha256()}) {
+  for (const std::string* digest : {&fingerprint.kernel_sha256(), &fingerprint.initrd_sha256(),
+                                    &fingerprint.firmware_sha256()}) {
     RETURN_IF_ERROR(Need(digest->empty() || digest->size() == kSha256Bytes,
                          "an image's digest has the wrong length"));
   }
   ASSIGN_OR_RETURN(const schema::ComputeSystem document,
                    schema::ComputeSystemFromJson(vm.hcs_document_json()));
+  const bool has_store = document.virtual_machine.chipset.uefi.has_value();
+  RETURN_IF_ERROR(Need(has_store != vm.firmware_store().empty(),
+                       "it needs what is in the variable store of a UEFI firmware, and only then"));
+  RETURN_IF_ERROR(Need(vm.firmware_store().size() <= kMaxPackedStore,
+                       "the firmware's variable store is too large"));
   return CheckContainers(vm, document);
 }
 

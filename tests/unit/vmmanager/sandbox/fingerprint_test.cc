@@ -80,6 +80,9 @@ TEST_F(FingerprintTest, DifferencesAreFound) {
       [](auto& d, auto&) { d.virtual_machine.devices.scsi["0"].attachments["0"].name = "data"; },
       [](auto& d, auto&) { d.virtual_machine.platform.layout = 1; },
       [](auto& d, auto&) { d.virtual_machine.devices.hv_socket.emplace().guest_cid = 5; },
+      [this](auto& d, auto&) {
+        d.virtual_machine.chipset.uefi = {Path("kernel"), "/store"};
+      },
   };
   int index = 0;
   for (const Change& change : changes) {

@@ -68,6 +68,14 @@ TEST(SnapshotPlanTest, DisksAreFoundByTheirNames) {
   EXPECT_EQ(again->vm_state, (DiskPlace{"0", "4"}));
 }
 
+TEST(SnapshotPlanTest, TheFirmwaresStoreIsNoDisk) {
+  for (const SnapshotWish& wish :
+       {Wish({"root", "firmware-store"}, "root"), Wish({"root", "data"}, "firmware-store")}) {
+    ExpectRefused(Plan(wish), absl::StatusCode::kInvalidArgument, "store_is_no_disk",
+                  "is part of the memory", "Leave it out");
+  }
+}
+
 TEST(SnapshotPlanTest, NothingIsGuessed) {
   ExpectRefused(Plan(Wish({}, "root")), absl::StatusCode::kInvalidArgument, "no_devices",
                 "no disks were named", "--devices 0123456789abcdef,data,root");

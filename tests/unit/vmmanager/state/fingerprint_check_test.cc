@@ -21,6 +21,7 @@ Fingerprint Whole() {
   whole.set_cpu_model("max");
   whole.set_cpus(2);
   whole.set_memory_mb(256);
+  whole.set_firmware_sha256(std::string(32, 'f'));
   whole.set_kernel_sha256(std::string(32, 'k'));
   whole.set_initrd_sha256(std::string(32, 'i'));
   whole.set_kernel_cmd_line("quiet");
@@ -48,6 +49,8 @@ const Row kRows[] = {
     {"cpu_features", "avx, sse2", "none", [](Fingerprint& f) { f.clear_cpu_features(); }},
     {"cpus", "2", "3", [](Fingerprint& f) { f.set_cpus(3); }},
     {"memory_mb", "256", "512", [](Fingerprint& f) { f.set_memory_mb(512); }},
+    {"firmware", "sha256 6666666666666666", "none",
+     [](Fingerprint& f) { f.clear_firmware_sha256(); }},
     {"kernel", "sha256 6b6b6b6b6b6b6b6b", "none", [](Fingerprint& f) { f.clear_kernel_sha256(); }},
     {"initrd", "sha256 6969696969696969", "sha256 7a7a7a7a7a7a7a7a",
      [](Fingerprint& f) { f.set_initrd_sha256(std::string(32, 'z')); }},

@@ -1,5 +1,6 @@
 #include "vmmanager/state/saved_state.h"
 
+#include <google/protobuf/descriptor.h>
 #include <gtest/gtest.h>
 
 #include <functional>
@@ -121,6 +122,35 @@ TEST_F(SavedStateTest, OtherVersionsAreRefusedByName) {
     const absl::Status status = DecodePlan(changed + Sha256(changed)).status();
     EXPECT_EQ(status.code(), StatusCode::kFailedPrecondition);
     EXPECT_NE(status.message().find("neighbouring releases"), std::string::npos) << status;
+  }
+}
+
+TEST_F(SavedStateTest, AStoreComesWithFirmwareAndOnlyThen) {
+  PlanState plan = MakePlan();
+  plan.vm.set_firmware_store("packed");
+  EXPECT_EQ(EncodePlan(plan).status().code(), StatusCode::kInvalidArgument);
+  schema::ComputeSystem document;
+  document.virtual_machine.chipset.uefi = {"/code", "/store"};
+  plan.vm.set_hcs_document_json(schema::ToJson(document));
+  EXPECT_TRUE(EncodePlan(plan).ok());
+  plan.vm.clear_firmware_store();
+  EXPECT_EQ(EncodePlan(plan).status().code(), StatusCode::kInvalidArgument);
+  plan.vm.set_firmware_store(std::string(3 << 20, 'x'));
+  EXPECT_EQ(EncodePlan(plan).status().code(), StatusCode::kInvalidArgument);
+  // A host that does not know them refuses the VM.
+  const auto is_critical = [](const google::protobuf::Descriptor* message, const char* field) {
+    return message->FindFieldByName(field)->number() < 1000;
+  };
+  EXPECT_TRUE(is_critical(state::v1::VmPayload::descriptor(), "firmware_store"));
+  EXPECT_TRUE(is_critical(state::v1::Fingerprint::descriptor(), "firmware_sha256"));
+}
+
+TEST_F(SavedStateTest, AnIdThatLeadsElsewhereIsNone) {
+  for (const std::string& id : {std::string("../../etc/x"), std::string("a/b"), std::string(".."),
+                                std::string(200, 'a'), std::string("a\0b", 3)}) {
+    PlanState plan = MakePlan();
+    plan.vm.set_vm_id(id);
+    EXPECT_EQ(EncodePlan(plan).status().code(), StatusCode::kInvalidArgument) << id;
   }
 }
 
