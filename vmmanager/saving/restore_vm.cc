@@ -293,8 +293,8 @@ Task<absl::Status> SavedStates::FitHere(Vm vm, std::shared_ptr<Source> source) {
   const auto own = [](const v1::Difference& difference) { return IsOfTheImage(difference); };
   if (std::any_of(here.differences.begin(), here.differences.end(), own)) {
     source->warnings.push_back(
-        "the guest image, or the firmware, has changed since the VM was saved; it goes on with the "
-        "one that it booted, and takes the new one at its next boot");
+        "the guest image has changed since the VM was saved (or its firmware has); it goes on with "
+        "the one that it booted, and takes the new one at its next boot");
     std::erase_if(here.differences, own);
   }
   if (!here.differences.empty()) {
