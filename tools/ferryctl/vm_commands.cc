@@ -8,7 +8,6 @@
 #include "tools/ferryctl/nic_spec.h"
 #include "tools/ferryctl/save_options.h"
 #include "tools/ferryctl/units.h"
-#include "vmmanager/rpc/error_info.h"
 
 // `ferryctl vm ...`, and its most used commands at the top level.
 namespace ferry::ctl {
@@ -72,32 +71,6 @@ void CheckCreate(CreateArguments* arguments) {
   }
 }
 
-// A daemon that has never heard of network cards makes the VM without them, and says nothing.
-absl::Status CheckHasCards(const v1::VmSpec& asked, const v1::Vm& made) {
-  if (made.spec().nics_size() >= asked.nics_size()) return absl::OkStatus();
-  const std::string name = Printable(asked.name());
-  return rpc::ErrorWithReason(
-      absl::StatusCode::kFailedPrecondition,
-      absl::StrCat("VM ", name,
-                   " was made without its network cards: this ferryd is older and does not know "
-                   "of them"),
-      "vm_without_nics",
-      absl::StrCat("Delete it (ferryctl vm delete ", name,
-                   "), and make it again with a newer ferryd, or without --nic."));
-}
-
-// Nor does one that has never heard of firmware.
-absl::Status CheckHasFirmware(const v1::VmSpec& asked, const v1::Vm& made) {
-  if (made.spec().firmware() == asked.firmware()) return absl::OkStatus();
-  const std::string name = Printable(asked.name());
-  return rpc::ErrorWithReason(
-      absl::StatusCode::kFailedPrecondition,
-      absl::StrCat("VM ", name, " was made with BIOS: this ferryd is older and knows nothing else"),
-      "vm_without_firmware",
-      absl::StrCat("Delete it (ferryctl vm delete ", name,
-                   "), and make it again with a newer ferryd, or without --firmware."));
-}
-
 Task<int> CreateVm(Client* client, v1::VmSpec spec) {
   v1::CreateVmRequest request;
   *request.mutable_spec() = spec;
@@ -106,10 +79,6 @@ Task<int> CreateVm(Client* client, v1::VmSpec spec) {
   const absl::StatusOr<v1::Vm> made =
       co_await rpc::CallUnary(client->vms->async(), &VmAsync::CreateVm, request, kCallTimeout);
   if (!made.ok()) co_return Fail(*client, doing, made.status());
-  // It stays, for to delete it takes a right that whoever makes VMs need not have.
-  absl::Status whole = CheckHasCards(spec, *made);
-  if (whole.ok()) whole = CheckHasFirmware(spec, *made);
-  if (!whole.ok()) co_return Fail(*client, doing, whole);
   const std::string text =
       client->options.format() == OutputFormat::kJson ? ToJson(*made, true) : NameLine(*made);
   std::fputs(text.c_str(), stdout);

@@ -4,6 +4,7 @@
 
 #include <algorithm>
 #include <numeric>
+#include <optional>
 #include <set>
 #include <utility>
 #include <vector>
@@ -18,6 +19,7 @@
 #include "vmmanager/sandbox/own_disks.h"
 #include "vmmanager/sandbox/real_folder.h"
 #include "vmmanager/sandbox/vm_nics.h"
+#include "vmmanager/state/unknown_fields.h"
 
 namespace ferry::vm {
 namespace {
@@ -33,6 +35,17 @@ constexpr size_t kMaxKernelArgs = 2048;
 
 absl::Status Refuse(const std::string& what, const std::string& rule) {
   return absl::InvalidArgumentError(absl::StrCat(what, "; ", rule));
+}
+
+// Left in, they would be told back to whoever asked as if the VM had them.
+absl::Status CheckIsKnown(const v1::VmSpec& spec) {
+  const std::optional<UnknownField> unknown = FindUnknownCritical(spec);
+  if (!unknown) return absl::OkStatus();
+  return rpc::ErrorWithReason(
+      absl::StatusCode::kFailedPrecondition,
+      absl::StrCat("field ", unknown->number, " of ", unknown->message,
+                   " is not known to this ferryd, which is older than who asks"),
+      "unknown_field", "Use a ferryd as new as that, or ask for nothing that is newer than it.");
 }
 
 bool IsName(const std::string& name) {
@@ -168,6 +181,7 @@ Task<absl::Status> ResolveShares(FileReads* reads, v1::VmSpec* spec) {
 }
 
 absl::StatusOr<v1::VmSpec> CompleteSpec(const v1::VmSpec& given) {
+  RETURN_IF_ERROR(CheckIsKnown(given));
   v1::VmSpec spec = given;
   if (!IsName(spec.name())) {
     return Refuse(absl::StrCat("the VM's name is \"", spec.name(), "\""),

@@ -14,7 +14,8 @@ namespace ferry::vm {
 class FileReads;
 
 // Fills in the defaults of a VM's specification and refuses what cannot be: INVALID_ARGUMENT names
-// the member, its value and what is allowed.
+// the member, its value and what is allowed. FAILED_PRECONDITION "unknown_field" if it has a field
+// that this ferryd does not know.
 absl::StatusOr<v1::VmSpec> CompleteSpec(const v1::VmSpec& spec);
 
 // FAILED_PRECONDITION, naming the first, if it shares folders: what a guest has open in them cannot

@@ -280,25 +280,6 @@ TEST_F(SaveCommandsTest, CreateSetsWhatIsToHappenLater) {
   EXPECT_TRUE(vms_.create.spec().autostart());
 }
 
-TEST_F(SaveCommandsTest, CreateFailsWhereAnOlderDaemonMadeNoCards) {
-  for (const char* format : {"table", "json"}) {
-    EXPECT_EQ(Ferryctl({"--output", format, "vm", "create", "web", "--nic", "user"}), kRefused);
-    EXPECT_EQ(printed_, "");
-    EXPECT_EQ(said_,
-              "Error: creating VM web failed: VM web was made without its network cards: this "
-              "ferryd is older and does not know of them\n"
-              "  Next:     Delete it (ferryctl vm delete web), and make it again with a newer "
-              "ferryd, or without --nic.\n");
-    // To delete it takes a role that whoever creates VMs need not have.
-    EXPECT_EQ(vms_.calls, std::vector<std::string>{"create"});
-  }
-  EXPECT_TRUE(vms_.create.spec().nics(0).user());
-  vms_.vm.mutable_spec()->add_nics()->set_user(true);
-  EXPECT_EQ(Ferryctl({"vm", "create", "web", "--nic", "user"}), kOk);
-  EXPECT_EQ(printed_, "web\n");
-  EXPECT_EQ(said_, "");
-}
-
 TEST_F(SaveCommandsTest, SetChangesOnlyWhatWasNamed) {
   vms_.vm.mutable_spec()->set_save_on_stop(v1::SAVE_ON_STOP_NO);
   vms_.vm.mutable_spec()->set_autostart(true);

@@ -1,8 +1,12 @@
 #include "vmmanager/sandbox/vm_inventory.h"
 
+#include <google/protobuf/unknown_field_set.h>
+
 #include <functional>
+#include <utility>
 
 #include "tests/unit/vmmanager/sandbox/sandbox_fixture.h"
+#include "vmmanager/rpc/error_info.h"
 
 namespace ferry::vm {
 namespace {
@@ -18,6 +22,26 @@ TEST_F(VmInventoryTest, FillsInDefaults) {
   EXPECT_EQ(described.machine_type(), "fake-1");
   EXPECT_THAT(described.machine_document_json(), HasSubstr(host_.settings.kernel));
   EXPECT_TRUE(vm->Describe(false).machine_document_json().empty());
+}
+
+// Whoever asks would be told back what they asked for, as if the VM had it.
+TEST_F(VmInventoryTest, WhatOnlyANewerDaemonKnowsIsRefused) {
+  const auto add_unknown = [](google::protobuf::Message* message) {
+    message->GetReflection()->MutableUnknownFields(message)->AddVarint(99, 1);
+  };
+  v1::CreateVmRequest of_the_vm;
+  of_the_vm.mutable_spec()->set_name("web");
+  v1::CreateVmRequest of_its_card = of_the_vm;
+  add_unknown(of_the_vm.mutable_spec());
+  add_unknown(of_its_card.mutable_spec()->add_nics());
+  for (const auto& [request, message] :
+       {std::pair{of_the_vm, "ferry.v1.VmSpec"}, std::pair{of_its_card, "ferry.v1.NicSpec"}}) {
+    const auto made = Await(host_.inventory->Create(request));
+    EXPECT_EQ(made.status().code(), absl::StatusCode::kFailedPrecondition);
+    EXPECT_THAT(made.status().message(), HasSubstr(absl::StrCat("field 99 of ", message, " ")));
+    EXPECT_EQ(rpc::ReasonOf(made.status()), "unknown_field");
+  }
+  EXPECT_TRUE(host_.inventory->List().empty());
 }
 
 struct Refusal {
