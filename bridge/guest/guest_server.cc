@@ -168,10 +168,15 @@ Task<void> GuestServer::WriteAnswers([[maybe_unused]] std::shared_ptr<GuestServe
     }
     Unwritten unwritten(outbox_, *std::move(frame));
     const absl::Status status = co_await connection->Write(unwritten.frame());
-    if (!status.ok()) break;
+    if (!status.ok()) {
+      connection->Close();
+      co_return;
+    }
     unwritten.Done();
   }
-  connection->Close();
+  // The answer to a shutdown is lost if the VM, and its link, end before the host has read it: it
+  // says that it has by closing. Farewell() waits no longer than it must.
+  const absl::Status ignored = co_await connection->CloseWrite();
 }
 
 absl::Status GuestServer::OnFrame(Frame frame) {

@@ -147,6 +147,9 @@ TEST_F(GuestServerTest, ShutdownEndsProcessesAnswersAndEndsTheServer) {
     const auto answer = co_await host->Call<SimpleResponse>(kShutdownGraceful, 2, request);
     EXPECT_EQ(HResult(answer.result), kHresultOk);
     EXPECT_EQ((co_await host->Receive()).type, 0u);
+    // The answer would be lost if the VM ended before it was read.
+    EXPECT_FALSE(ended->is_set());
+    host.reset();
     co_await ended->Wait();
     EXPECT_NE(kill(static_cast<pid_t>(pid), 0), 0);
   };
