@@ -55,6 +55,12 @@ class UnrecordedContainersTest : public ContainersMoveTest {
     };
   }
 
+  void TearDown() override {
+    // The source lets go of its layers on a thread.
+    Wait(a_, a_.sessions->List("").front().session_id());
+    ContainersMoveTest::TearDown();
+  }
+
   std::shared_ptr<vm::VmContainer> Arrive() {
     const std::string id = Migrate();
     Until([&] { return failed_ > 0; });
@@ -85,8 +91,6 @@ TEST_F(UnrecordedContainersTest, TheirUsersDoNotWaitForThat) {
   full_ = false;
   Wait(b_, b_.sessions->List("").front().session_id());
   EXPECT_EQ(container->state(), v1::CONTAINER_STATE_STOPPED);
-  // It lets go of its layers on a thread.
-  Wait(a_, a_.sessions->List("").front().session_id());
 }
 
 TEST_F(UnrecordedContainersTest, OneThatGoesWithItsVmGoesOnceItIsRecorded) {
