@@ -1,7 +1,7 @@
 """Disks that go to other files of their host, while their VM runs and while it does not."""
 import pytest
 
-from harness.records import (READER, await_number, make_disks, number, put, see, shell,
+from harness.records import (await_number, make_disks, number, on_disks, put, see, shell,
                              start_writer)
 from harness.saving import REFUSED, host, kills_the_vmm  # noqa: F401
 
@@ -42,20 +42,20 @@ def test_it_moves_while_the_guest_writes(host, kind):
     assert int(disk["bytes"]) == 1024 * MIB and int(disk["used_bytes"]) < 64 * MIB, disk
     shell(host, "vm", f"kill -STOP {writer}")
     done = number(host, "vm", "/tmp/done")
-    assert int(shell(host, "vm", READER)) in (done, done + 1)
+    assert on_disks(host, "vm")[0] in (done, done + 1)
     [job] = host.ctl.json("job", "list", "--all", "--kind", "disk")["jobs"]
     assert job["state"] == "JOB_STATE_DONE", job
     # Whoever comes next finds it there.
     host.restart()
     host.ctl.ok("stop", "--force", "vm")
     host.ctl.start("vm")
-    assert int(shell(host, "vm", READER)) >= done
+    assert on_disks(host, "vm")[0] >= done
     # And back, with the VM paused.
     host.ctl.ok("vm", "pause", "vm")
     host.ctl.ok("disk", "move", "vm", "root", file)
     host.ctl.ok("vm", "resume", "vm")
     is_in(host, file, there)
-    assert int(shell(host, "vm", READER)) >= done
+    assert on_disks(host, "vm")[0] >= done
 
 
 @pytest.mark.parametrize("runs", [True, False])

@@ -204,6 +204,9 @@ def test_cards_that_share_what_they_may_not_are_refused(two_hosts):
     ("bridge=br0,mac=x", "no MAC address"),
     ("bridge=br0,address=192.0.2.7", "192.0.2.7/24"),
     ("bridge=br0,address=192.0.2.7/24,gateway=10.0.0.1", "in the network of one"),
+    ("bridge=br0,address=dhcp,address=192.0.2.7/24", "beside dhcp"),
+    ("user,address=dhcp", "known there"),
+    ("bridge=br0,dns=shop.example.org", "no IP address"),
 ])
 def test_what_cannot_be_is_refused(two_hosts, nic, says):
     refused = two_hosts[0].ctl.run("vm", "create", "web", "--nic", nic)

@@ -1,29 +1,35 @@
-"""A guest that writes numbered records with their sums to a disk, and remembers the last one: so that
-memory and disk are seen to be of one instant."""
+"""A guest that writes numbered records with their sums to its disks, and remembers the last one: so
+that memory and all disks are seen to be of one instant."""
+import hashlib
 
-# Numbered records with their sums, on a disk and in memory.
+# Numbered records with their sums, on each disk in turn and then in memory.
 WRITER = """
+disks=$(ls -d /sys/bus/scsi/devices/0:0:0:*/block/* | sed 's,.*/,/dev/,')
 i=0
 while :; do
   i=$((i+1))
   s=$(echo $i | md5sum)
-  echo $i > /tmp/begun.new; mv /tmp/begun.new /tmp/begun
-  echo "$i $s" | dd of=/dev/sda bs=4096 seek=$i conv=notrunc,fsync 2>/dev/null
+  echo "$i $s" > /tmp/begun.new; mv /tmp/begun.new /tmp/begun
+  for disk in $disks; do
+    echo "$i $s" | dd of=$disk bs=4096 seek=$i conv=notrunc,fsync 2>/dev/null
+  done
   echo "$i $s" > /tmp/done.new; mv /tmp/done.new /tmp/done
 done
 """
-# What the records are; each must be whole, and there may be no gap.
+# What the records are, a line for each disk; each must be whole, and there may be no gap.
 READER = """
 echo 3 > /proc/sys/vm/drop_caches
-i=1
-while :; do
-  set -- $(dd if=/dev/sda bs=4096 skip=$i count=1 2>/dev/null | tr -d '\\0')
-  [ "$1" = $i ] || break
-  [ "$2" = $(echo $i | md5sum | cut -d' ' -f1) ] || { echo "damaged $i"; exit 1; }
-  i=$((i+1))
+for disk in $(ls -d /sys/bus/scsi/devices/0:0:0:*/block/* | sed 's,.*/,/dev/,'); do
+  i=1
+  while :; do
+    set -- $(dd if=$disk bs=4096 skip=$i count=1 2>/dev/null | tr -d '\\0')
+    [ "$1" = $i ] || break
+    [ "$2" = $(echo $i | md5sum | cut -d' ' -f1) ] || { echo "damaged $i"; exit 1; }
+    i=$((i+1))
+  done
+  [ -z "$1" ] || { echo "record $1 in place of $i"; exit 1; }
+  echo $((i-1))
 done
-[ -z "$1" ] || { echo "record $1 in place of $i"; exit 1; }
-echo $((i-1))
 """
 
 
@@ -74,7 +80,15 @@ def start_with_two_disks(host, raw_size):
 
 
 def number(host, vm, file):
-    return int(shell(host, vm, f"cat {file}").split()[0])
+    """Of the record that the guest remembers there, whose sum must be right."""
+    found, its_sum = shell(host, vm, f"cat {file}").split()[:2]
+    assert its_sum == hashlib.md5(f"{found}\n".encode()).hexdigest(), (file, found, its_sum)
+    return int(found)
+
+
+def on_disks(host, vm):
+    """The last record of each disk, in the order in which they are written to."""
+    return [int(line) for line in shell(host, vm, READER).splitlines()]
 
 
 def await_number(host, vm, at_least):
@@ -97,6 +111,7 @@ def assert_one_instant(host, vm, writer, before):
     begun, done = number(host, vm, "/tmp/begun"), number(host, vm, "/tmp/done")
     assert 20 <= done <= begun <= done + 1
     assert begun < before, "the memory did not go back"
-    on_disk = int(shell(host, vm, READER))
-    assert done <= on_disk <= begun, "memory and disk are not of one instant"
+    last = on_disks(host, vm)
+    assert last and last == sorted(last, reverse=True), last
+    assert done <= last[-1] and last[0] <= begun, ("not of one instant", done, last, begun)
     shell(host, vm, f"kill -CONT {writer}")
