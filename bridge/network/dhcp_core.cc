@@ -11,9 +11,10 @@ using std::chrono::seconds;
 
 constexpr milliseconds kFirstBackoff{2'000};
 constexpr milliseconds kLastBackoff{32'000};
-constexpr uint32_t kJitterMs = 500;  // to either side
-constexpr int kRequests = 4;         // before other offers are looked for: 30 s
-constexpr int kConfirmations = 3;    // before nobody is taken to be there: 14 s
+constexpr uint32_t kJitterMs = 500;        // to either side
+constexpr int kRequests = 4;               // before other offers are looked for: 30 s
+constexpr int kConfirmations = 3;          // before nobody is taken to be there
+constexpr seconds kConfirmationLimit{14};  // which these take
 // How often a lease is asked for again at most (RFC 2131, 4.4.5).
 constexpr seconds kRenewals{60};
 // A server that gives less would be asked all the time.
@@ -101,7 +102,9 @@ void DhcpCore::Take(std::string_view datagram, Time now) {
   const absl::StatusOr<DhcpReply> reply = DecodeDhcp(datagram);
   if (!reply.ok() || reply->transaction != transaction_ || reply->mac != mac_) return;
   if (state_ == State::kSelecting) {
-    const bool usable = reply->address.length > 0 && reply->server.has_value();
+    // Some say only with the address how long it can be had.
+    const bool usable = reply->address.length > 0 && reply->server.has_value() &&
+                        reply->lease_seconds.value_or(kShortestLease) >= kShortestLease;
     if (reply->type != DhcpType::kOffer || !usable) return;
     offer_ = *reply;
     return Enter(State::kRequesting, now);
@@ -211,6 +214,9 @@ DhcpCore::Time DhcpCore::wake_at() const {
 void DhcpCore::Confirm(Time now) {
   refusals_ = 0;
   if (!lease_.has_value()) return Discover(now);
+  // Whoever begins anew all the time would never find that nobody answers.
+  if (state_ != State::kConfirming) confirms_since_ = now;
+  if (now >= ends_at_ && now - confirms_since_ >= kConfirmationLimit) return OnNoConfirmation(now);
   began_ = now;
   Enter(State::kConfirming, now);
 }

@@ -84,10 +84,11 @@ class DhcpCore {
   const std::function<uint32_t()> random_;
   State state_ = State::kWaiting;
   uint32_t transaction_ = 0;
-  int sent_ = 0;      // in this state
-  int refusals_ = 0;  // in a row
-  Time began_;        // to ask
-  Time asked_;        // for the first time in this state: from then on a lease counts
+  int sent_ = 0;         // in this state
+  int refusals_ = 0;     // in a row
+  Time began_;           // to ask
+  Time confirms_since_;  // without an answer
+  Time asked_;           // for the first time in this state: from then on a lease counts
   Time next_ = Time::max();
   DhcpReply offer_;
   std::optional<DhcpLease> lease_;

@@ -121,11 +121,13 @@ std::optional<uint32_t> NumberIn(const Options& options, Option option) {
 }
 
 // Those of them that a host may have.
+// As many as a guest can have of name servers: whoever sends more cannot keep us busy with them.
 std::vector<IpAddress> AddressesIn(const Options& options, Option option) {
   std::vector<IpAddress> addresses;
   const auto found = options.find(option);
   if (found == options.end()) return addresses;
   for (size_t at = 0; found->second.size() - at >= 4; at += 4) {
+    if (addresses.size() == kMaxNameServers) break;
     const IpAddress address = AddressAt(found->second, at);
     const bool known = std::find(addresses.begin(), addresses.end(), address) != addresses.end();
     if (IsHostAddress(address) && !known) addresses.push_back(address);
@@ -215,7 +217,6 @@ absl::StatusOr<DhcpReply> DecodeDhcp(std::string_view datagram) {
                        reply.address.Contains(*router) && *router != reply.address.address;
   if (reached) reply.router = router;
   reply.name_servers = AddressesIn(options, kNameServers);
-  if (reply.name_servers.size() > kMaxNameServers) reply.name_servers.resize(kMaxNameServers);
   reply.domain = DomainIn(options);
   reply.lease_seconds = NumberIn(options, kLeaseTime);
   reply.renew_seconds = NumberIn(options, kRenewTime);

@@ -6,6 +6,7 @@
 #include <utility>
 
 #include "absl/strings/str_cat.h"
+#include "bridge/network/dhcp_message.h"
 #include "bridge/runtime/status_macros.h"
 #include "vmmanager/backend/adapters.h"
 
@@ -13,8 +14,7 @@ namespace ferry::vm {
 namespace {
 
 constexpr int kMaxAddresses = 8;
-// As many as a resolver asks.
-constexpr int kMaxNameServers = 3;
+constexpr int kMaxNameServers = net::kMaxNameServers;
 // The first bytes of what is made; the others are random.
 constexpr uint8_t kMadeMac[] = {0x02, 0xfe};
 // What QEMU's own network gives to its first guest, and where it is.

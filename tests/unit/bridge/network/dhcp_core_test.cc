@@ -118,6 +118,15 @@ TEST_F(DhcpCoreTest, AnOfferIsTakenAndBecomesALease) {
   EXPECT_THAT(TakeSent(), IsEmpty());
 }
 
+TEST_F(DhcpCoreTest, AnOfferOfSecondsIsPassedOver) {
+  core_.Start(now_);
+  TakeSent();
+  Hear(DhcpType::kOffer, {}, 9);
+  EXPECT_THAT(TakeSent(), IsEmpty());
+  Hear(DhcpType::kOffer);
+  EXPECT_THAT(TakeTypes(), ElementsAre(DhcpType::kRequest));
+}
+
 TEST_F(DhcpCoreTest, AsLongAsNobodyAnswersItAsksLessAndLessOften) {
   core_.Start(now_);
   std::vector<DhcpCore::Duration> waits;
@@ -306,6 +315,19 @@ TEST_F(DhcpCoreTest, ALeaseThatEndedInAStandstillIsConfirmedOrLetGoOf) {
   EXPECT_FALSE(core_.lease().has_value());
   EXPECT_THAT(TakeTypes(),
               ElementsAre(DhcpType::kRequest, DhcpType::kRequest, DhcpType::kDiscover));
+}
+
+TEST_F(DhcpCoreTest, ALeaseThatEndedDoesNotStayBecauseItIsAskedForAgainAndAgain) {
+  Bind();
+  core_.StoodStill(hours(48), now_);
+  for (int i = 0; i < 2; ++i) {
+    now_ += seconds(6);
+    core_.Confirm(now_);
+    EXPECT_TRUE(core_.lease().has_value());
+  }
+  now_ += seconds(6);
+  core_.Confirm(now_);
+  EXPECT_FALSE(core_.lease().has_value());
 }
 
 // The agent negotiates first, and is told of the clock then.
