@@ -420,9 +420,9 @@ Task<absl::Status> Guest::AddAdapters(std::vector<bridge::NetworkAdapter> adapte
                                       impl_->options.rpc_timeout);
 }
 
-Task<absl::StatusOr<std::vector<bridge::NetworkLease>>> Guest::Leases(milliseconds limit) {
+Task<absl::StatusOr<std::vector<bridge::NetworkLease>>> Guest::Leases() {
   std::shared_ptr<Guest> self = shared_from_this();
-  co_return co_await AskForLeases(impl_->connection, limit);
+  co_return co_await AskForLeases(impl_->connection, impl_->options.rpc_timeout);
 }
 
 Task<absl::Status> Guest::Shutdown(bool force) {

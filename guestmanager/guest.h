@@ -108,7 +108,7 @@ class Guest : public std::enable_shared_from_this<Guest> {
   Task<absl::Status> AddAdapters(std::vector<bridge::NetworkAdapter> adapters);
 
   // What the cards have of DHCP servers, as the agent says within `limit`.
-  Task<absl::StatusOr<std::vector<bridge::NetworkLease>>> Leases(milliseconds limit);
+  Task<absl::StatusOr<std::vector<bridge::NetworkLease>>> Leases();
 
   // Asks the agent to end everything in order (or by force) and power off.
   Task<absl::Status> Shutdown(bool force);

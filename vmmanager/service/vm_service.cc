@@ -48,7 +48,10 @@ v1::Vm WithWarnings(v1::Vm vm, const SavedStates::Warnings& warnings) {
 Task<void> AddLeases(std::shared_ptr<UtilityVm> vm, v1::Vm* description) {
   const std::shared_ptr<guest::Guest> guest = vm->guest();
   if (guest == nullptr || !guest->ready() || !AsksForLeases(description->spec())) co_return;
-  const auto told = co_await guest->Leases(kLeasesLimit);
+  // Only this call is given up: the guest may be slow, and others have longer.
+  auto asked = guest->Leases();
+  const absl::StatusOr<std::vector<bridge::NetworkLease>> told =
+      co_await WithDeadline(kLeasesLimit, "the guest's agent", std::move(asked));
   if (!told.ok()) co_return;
   for (v1::NicLease& lease : LeasesOf(description->spec(), *told)) {
     *description->add_leases() = std::move(lease);

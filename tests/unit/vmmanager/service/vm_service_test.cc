@@ -50,8 +50,11 @@ TEST_F(VmServiceTest, OneVmIsToldWithWhatItsGuestHasByDhcp) {
   ASSERT_EQ(leases().size(), 1);
   EXPECT_EQ(leases()[0].address(), "192.0.2.50/24");
   EXPECT_EQ(leases()[0].name_servers(0), "192.0.2.2");
+  // A guest that is slow to tell loses nothing by it.
   Agent().ignored.insert(bridge::kGetProperties);
   EXPECT_EQ(leases().size(), 0);
+  EXPECT_EQ(Agent().CountReceived(bridge::kNegotiateProtocol), 1);
+  EXPECT_TRUE(Vm()->guest()->ready());
 }
 
 TEST_F(VmServiceTest, RestartBootsAgain) {
