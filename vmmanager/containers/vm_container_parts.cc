@@ -130,6 +130,7 @@ Task<absl::Status> VmContainer::GrowScratch(uint64_t bytes) {
         "no_scratch", "Make another one without --read-only.");
   }
   CO_RETURN_IF_ERROR(CheckScratchSize(bytes));
+  CO_RETURN_IF_ERROR(co_await home_->machine->Ready());
   CO_RETURN_IF_ERROR(co_await GrowDisk(*home_->machine, record().scratch_disk(), bytes));
   stored_.spec.mutable_scratch()->set_size_bytes(bytes);
   co_return co_await Persist();

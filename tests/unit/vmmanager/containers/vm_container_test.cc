@@ -213,6 +213,15 @@ TEST_F(VmContainerTest, WhatItWritesToGrowsWhileItLives) {
   EXPECT_THAT(guest_->calls,
               testing::ElementsAre("resize " + lun + " to 1073741824",
                                    "grow " + container->record().scratch_disk().mount_path()));
+  // Nor is an agent that is just coming back passed over.
+  guest_->calls.clear();
+  guest_->agent_there.Reset();
+  const auto later = Begin(container->GrowScratch(1 << 30));
+  Settle();
+  EXPECT_THAT(guest_->calls, testing::IsEmpty());
+  guest_->agent_there.Set();
+  Settle();
+  EXPECT_TRUE(later->has_value() && (*later)->ok());
   guest_->fails_at = {"grow"};
   EXPECT_FALSE(Await(container->GrowScratch(2u << 30)).ok());
   RestartDaemon();
