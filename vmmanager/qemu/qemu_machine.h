@@ -108,7 +108,7 @@ class QemuMachine : public std::enable_shared_from_this<QemuMachine> {
   Task<absl::Status> RunGuest();
   // Whether it has taken a state, of a stream or a snapshot, and may not have run since.
   bool took_state() const { return took_state_; }
-  void NoteTookState() { took_state_ = true; }
+  void set_took_state(bool took) { took_state_ = took; }
   // Lets its cards carry nothing until then: it stands still, and may go on elsewhere.
   void SilenceCards() { cards_.Silence(); }
 

@@ -124,8 +124,10 @@ Task<absl::Status> LoadQemuSnapshot(std::shared_ptr<QemuMachine> machine, Snapsh
   CO_RETURN_IF_ERROR(AsNothingChanged(co_await SetPlain(machine)));
   // Of one that came paused, and has not run since.
   CO_RETURN_IF_ERROR(AsNothingChanged(co_await OpenImages(machine.get(), job->nodes)));
-  machine->NoteTookState();
+  const bool took = machine->took_state();
+  machine->set_took_state(true);
   const SnapshotJobEnd end = co_await RunSnapshotJob(machine, *std::move(job));
+  if (end.status.GetPayload(kNothingChanged)) machine->set_took_state(took);
   CO_RETURN_IF_ERROR(end.status);
   co_return machine->RenewLink();
 }

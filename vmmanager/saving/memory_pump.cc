@@ -210,6 +210,8 @@ FileBeingSaved::FileBeingSaved(Executor executor)
 FileBeingSaved::~FileBeingSaved() {
   listener_->Leave();
   brake_->Pull();
+  // To let go of a file whose disk hangs may hang, too.
+  worker_.Post([writer = std::move(writer_)] { writer->reset(); });
 }
 
 Task<absl::Status> FileBeingSaved::Create(std::string path, SavedFileOptions options,
