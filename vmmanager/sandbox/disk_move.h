@@ -3,10 +3,12 @@
 #include <cstdint>
 #include <functional>
 #include <memory>
+#include <optional>
 #include <string>
 
 #include "absl/status/status.h"
 #include "bridge/runtime/task.h"
+#include "ferry/state/v1/disk_move.pb.h"
 #include "vmmanager/backend/overlays.h"
 #include "vmmanager/sandbox/overlay_files.h"
 
@@ -32,6 +34,14 @@ struct DiskMoveWish {
   std::shared_ptr<DiskMoveControl> control = std::make_shared<DiskMoveControl>();
   MergeProgress progress;
   uint64_t to_inode = 0;  // filled in
+};
+
+// The move that a VM is at, or that a former daemon was at and that is not settled.
+struct DiskMoveState {
+  std::optional<state::v1::DiskMoveRecord> record;
+  bool is_unwritten = false;   // it is not known what is written down of where that disk is
+  bool is_unreadable = false;  // what is written down is of a newer ferryd
+  bool settles = false;        // somebody goes on trying to settle it
 };
 
 }  // namespace ferry::vm

@@ -68,6 +68,7 @@ SandboxDeps FakeHost::deps() {
           .fence = fence,
           .settings = settings,
           .reads = reads,
+          .host_reads = reads,
           .failpoint = [this](const std::string& point) { at_point(point); },
           .overlays = &overlays,
           .scratch = &scratch};

@@ -1,6 +1,7 @@
 #include "vmmanager/sandbox/firmware_store.h"
 
 #include <fcntl.h>
+#include <stdlib.h>
 #include <sys/stat.h>
 #include <unistd.h>
 #include <zstd.h>
@@ -20,7 +21,7 @@ namespace ferry::vm {
 namespace {
 
 constexpr char kSuffix[] = ".fd";
-constexpr char kDraftSuffix[] = ".new";
+constexpr char kDraftSuffix[] = ".XXXXXX";
 
 absl::Status Failure(const char* what, const std::string& path) {
   return absl::ErrnoToStatus(errno, absl::StrCat("cannot ", what, " ", path));
@@ -55,22 +56,23 @@ absl::Status SyncFolderOf(const std::string& path) {
   return absl::OkStatus();
 }
 
-absl::Status WriteDraft(const std::string& draft, const std::string& bytes,
+absl::Status WriteDraft(int file, const std::string& draft, const std::string& bytes,
                         const FirmwareSettings& firmware) {
-  const UniqueFd file(::open(draft.c_str(), O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC, 0600));
-  if (!file.valid()) return Failure("make", draft);
   const auto& owner = firmware.owner;
-  if (owner && ::fchown(file.get(), owner->first, owner->second) != 0) {
+  if (owner && ::fchown(file, owner->first, owner->second) != 0) {
     return Failure("give QEMU's user", draft);
   }
-  if (!WriteAll(file.get(), bytes) || ::fsync(file.get()) != 0) return Failure("write", draft);
+  if (!WriteAll(file, bytes) || ::fsync(file) != 0) return Failure("write", draft);
   return absl::OkStatus();
 }
 
 absl::Status WriteWhole(const std::string& path, const std::string& bytes,
                         const FirmwareSettings& firmware) {
-  const std::string draft = path + kDraftSuffix;
-  absl::Status written = WriteDraft(draft, bytes, firmware);
+  // Another one may be on its way still, on a thread that was given up.
+  std::string draft = path + kDraftSuffix;
+  const UniqueFd file(::mkostemp(draft.data(), O_CLOEXEC));
+  if (!file.valid()) return Failure("make", draft);
+  absl::Status written = WriteDraft(file.get(), draft, bytes, firmware);
   if (written.ok() && ::rename(draft.c_str(), path.c_str()) != 0) {
     written = Failure("give its name to", draft);
   }

@@ -24,7 +24,8 @@ struct SandboxDeps {
   EventLog& events;
   Fence& fence;
   const HostSettings& settings;
-  FileReads& reads;
+  FileReads& reads;       // of what users name
+  FileReads& host_reads;  // of the host's own files, which that must not hold up
   // Is told of each step between which a daemon must be able to die; only tests do something then.
   std::function<void(const std::string& point)> failpoint = {};
   OverlayFiles* overlays = nullptr;  // nullptr: no checkpoints can be taken

@@ -2,7 +2,6 @@
 
 #include <spdlog/spdlog.h>
 
-#include <filesystem>
 #include <vector>
 
 #include "absl/strings/str_cat.h"
@@ -41,6 +40,8 @@ UtilityVm::UtilityVm(SandboxDeps deps, VmRow row, v1::VmSpec spec, schema::Compu
       row_(std::move(row)),
       spec_(std::move(spec)),
       document_(std::move(document)),
+      firmware_(deps_, document_),
+      output_(deps_.settings, row_.id),
       operation_(deps.executor),
       rows_(deps.executor),
       settings_(deps.executor),
@@ -49,9 +50,9 @@ UtilityVm::UtilityVm(SandboxDeps deps, VmRow row, v1::VmSpec spec, schema::Compu
       changed_(deps.executor) {
   exited_.Set();
   if (state::v1::DiskMoveRecord moving; !row_.disk_move.empty()) {
-    move_is_unreadable_ =
+    move_.is_unreadable =
         !moving.ParseFromString(row_.disk_move) || moving.schema_version() != kStateSchemaVersion;
-    moving_ = std::move(moving);
+    move_.record = std::move(moving);
   }
   state::v1::SavedRecord saved;
   if (row_.saved.empty()) return;
@@ -203,41 +204,16 @@ void UtilityVm::Pulse() {
   changed_.Reset();
 }
 
-std::string UtilityVm::SpoolFolder() const {
-  const std::string& all = deps_.settings.spool_folder;
-  return all.empty() ? all : absl::StrCat(all, "/", row_.id);
-}
-
-std::string UtilityVm::OutputFile(uint32_t port) const {
-  guest::SpoolSettings settings;
-  settings.folder = SpoolFolder();
-  return settings.PathOf(port);
-}
-
-void UtilityVm::RemoveSpools() {
-  std::error_code ignored;
-  if (const std::string folder = SpoolFolder(); !folder.empty()) {
-    std::filesystem::remove_all(folder, ignored);
-  }
-}
-
-void UtilityVm::ClearSpools() {
-  RemoveSpools();
-  MakeSpoolFolder();
-}
-
-void UtilityVm::MakeSpoolFolder() {
-  // Where this fails, so does each attempt to keep something, and says so.
-  std::error_code ignored;
-  if (const std::string folder = SpoolFolder(); !folder.empty()) {
-    std::filesystem::create_directories(folder, ignored);
-  }
+Task<absl::Status> UtilityVm::MakeFirmwareStore(std::string packed) {
+  auto self = shared_from_this();
+  const AsyncMutex::Guard lock = co_await operation_.Lock();
+  co_return co_await firmware_.Make(std::move(packed));
 }
 
 void UtilityVm::MakeGuest() {
   guest::GuestOptions options;
-  options.spool.folder = SpoolFolder();
-  MakeSpoolFolder();
+  options.spool.folder = output_.folder();
+  output_.MakeFolder();
   options.log = [name = this->name()](bridge::LogLevel level, const std::string& text) {
     LogOfGuest(name, level, text);
   };
@@ -316,7 +292,7 @@ void UtilityVm::OnExit(const SystemExit& exit) {
   if (detached_) return;
   // Else whoever decides where it runs says that it has ended, or that it is gone.
   if (ours) TellEnded();
-  if (phase_ == Phase::kGone) RemoveSpools();
+  if (phase_ == Phase::kGone) output_.Remove();
 }
 
 Task<absl::Status> UtilityVm::AwaitExit(milliseconds limit) {
@@ -425,7 +401,7 @@ Task<absl::Status> UtilityVm::Remove() {
   SetPhase(Phase::kGone, "it was deleted");
   absl::Status deleted = co_await deps_.store.DeleteVm(row_.id);
   if (!deleted.ok()) SetPhase(before, std::move(reason));
-  if (deleted.ok()) RemoveSpools();
+  if (deleted.ok()) output_.Remove();
   co_return deleted;
 }
 
@@ -446,7 +422,7 @@ VmRow UtilityVm::Row() {
     if (encoded.ok()) row_.guest_state = *std::move(encoded);
   }
   if (!saved_is_unreadable_) row_.saved = saved_.has_value() ? saved_->SerializeAsString() : "";
-  if (!move_is_unreadable_) row_.disk_move = moving_ ? moving_->SerializeAsString() : "";
+  if (!move_.is_unreadable) row_.disk_move = move_.record ? move_.record->SerializeAsString() : "";
   return row_;
 }
 
@@ -479,7 +455,7 @@ void UtilityVm::Notify(MigrationNotice notice) {
 void UtilityVm::TellEnded() {
   ForEachObserver([](MoveObserver& observer) { observer.OnEnded(); });
   // They have taken what they want of them.
-  RemoveSpools();
+  output_.Remove();
 }
 
 void UtilityVm::ForEachObserver(const std::function<void(MoveObserver&)>& tell) {

@@ -10,7 +10,6 @@
 #include "absl/status/status.h"
 #include "absl/status/statusor.h"
 #include "bridge/runtime/async.h"
-#include "ferry/state/v1/disk_move.pb.h"
 #include "ferry/v1/common.pb.h"
 #include "ferry/v1/vm.pb.h"
 #include "guestmanager/guest.h"
@@ -21,10 +20,12 @@
 #include "vmmanager/sandbox/disk_move.h"
 #include "vmmanager/sandbox/disk_slot.h"
 #include "vmmanager/sandbox/migration_hold.h"
+#include "vmmanager/sandbox/output_files.h"
 #include "vmmanager/sandbox/sandbox_deps.h"
 #include "vmmanager/sandbox/saved_machine.h"
 #include "vmmanager/sandbox/snapshot_plan.h"
 #include "vmmanager/sandbox/snapshot_steps.h"
+#include "vmmanager/sandbox/vm_firmware.h"
 
 namespace ferry::vm {
 
@@ -119,7 +120,7 @@ class UtilityVm : public std::enable_shared_from_this<UtilityVm> {
   std::shared_ptr<guest::Guest> guest() const { return guest_; }
   // The file with what a detached process has written to this stdio port; empty if none is kept.
   // It goes with the VM's boot, after the observers were told of that.
-  std::string OutputFile(uint32_t port) const;
+  std::string OutputFile(uint32_t port) const { return output_.PathOf(port); }
 
   void AddObserver(MoveObserver* observer) { observers_.insert(observer); }
   void RemoveObserver(MoveObserver* observer) { observers_.erase(observer); }
@@ -260,7 +261,7 @@ class UtilityVm : public std::enable_shared_from_this<UtilityVm> {
   // Before that: those that come with it. They are written down with it.
   void SetCheckpoints(CheckpointRecords records) { checkpoints_ = std::move(records); }
   // Before that: what its firmware's variable store is to begin with.
-  void SetFirmwareStore(std::string packed) { arriving_store_ = std::move(packed); }
+  void SetFirmwareStore(std::string packed) { firmware_.Expect(std::move(packed)); }
   // Before that: where this host has a disk of the machine. NOT_FOUND if there is no such disk.
   // FAILED_PRECONDITION if it is part of a checkpoint, whose files name each other by their paths.
   absl::Status BindDisk(DiskSlot slot, const std::string& path);
@@ -367,20 +368,6 @@ class UtilityVm : public std::enable_shared_from_this<UtilityVm> {
   // Ends what runs of it, however that goes.
   Task<void> EndSystem();
   void MakeGuest();
-  // Its firmware's variable store. Each does nothing where there is none.
-  Task<absl::StatusOr<std::string>> ReadFirmwareStore();
-  // While no VMM has it open. With nothing in `packed` it stays.
-  Task<absl::Status> PutFirmwareStore(std::string packed);
-  // The same only if it is lost; with nothing in `packed` it begins anew.
-  Task<absl::Status> EnsureFirmwareStore(std::string packed);
-  // While its VMM has it open and its guest stands still. The log says it if that fails.
-  Task<void> RewriteFirmwareStore(std::string packed);
-  // Of a former boot.
-  void ClearSpools();
-  void MakeSpoolFolder();
-  // The folder for the output of its detached processes; empty if it is not to be kept.
-  std::string SpoolFolder() const;
-  void RemoveSpools();
   Task<absl::Status> TakeOver(const AdoptionClaim& claim);
   // Of one that is saved and has a VMM. NOT_FOUND if that is at an end, and the file is the VM.
   Task<absl::Status> EndIfInFile();
@@ -558,6 +545,8 @@ class UtilityVm : public std::enable_shared_from_this<UtilityVm> {
   VmRow row_;
   v1::VmSpec spec_;
   schema::ComputeSystem document_;
+  VmFirmware firmware_;
+  OutputFiles output_;
 
   Phase phase_ = Phase::kStopped;
   uint64_t standstills_ = 0;
@@ -581,10 +570,7 @@ class UtilityVm : public std::enable_shared_from_this<UtilityVm> {
   // Overlays of disks of which it is not known what is written down.
   std::set<std::string> unwritten_;
   MergeProgress merge_progress_;  // of a checkpoint that is being deleted
-  std::optional<state::v1::DiskMoveRecord> moving_;
-  bool move_is_unwritten_ = false;   // it is not known what is written down of where that disk is
-  bool move_is_unreadable_ = false;  // row_.disk_move is of a newer ferryd
-  bool settles_move_ = false;        // SettleMoveLater() is at it
+  DiskMoveState move_;
   std::shared_ptr<ComputeSystem> settling_;  // what SettleAdopted() is at
   bool saved_is_unreadable_ = false;         // row_.saved is of a newer ferryd
   bool written_ = false;                     // all of it is in a file that is not whole yet
@@ -604,7 +590,6 @@ class UtilityVm : public std::enable_shared_from_this<UtilityVm> {
 
   std::optional<MigrationNotice> notice_;  // the open migration, on the source
   std::string incoming_session_;           // on the destination; or it is stale, see HoldStale
-  std::string arriving_store_;             // what comes with it for its firmware, packed
   std::string arriving_session_;           // brought it, and has not recorded that yet
   bool runs_already_ = false;              // what was adopted as incoming had been told to run
   std::set<MoveObserver*> observers_;

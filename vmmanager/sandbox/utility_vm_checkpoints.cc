@@ -73,12 +73,12 @@ absl::Status UtilityVm::CheckCheckpointsRest(const std::string& operation) const
                      "have been done all the same"),
         "checkpoints_not_written", "See the host's log, mend its state folder's disk, try again.");
   }
-  if (moving_.has_value()) {
+  if (move_.record.has_value()) {
     return rpc::ErrorWithReason(
         absl::StatusCode::kFailedPrecondition,
         absl::StrCat("VM ", row_.name, " cannot be ", operation, " until it is settled in which ",
-                     "file its disk ", moving_->disk(), " is: ", moving_->from(), " or ",
-                     moving_->to()),
+                     "file its disk ", move_.record->disk(), " is: ", move_.record->from(), " or ",
+                     move_.record->to()),
         "disk_move_not_settled", "That is tried again by itself; see the host's log.");
   }
   const std::string half = UnsettledCheckpoint(checkpoints_);
@@ -253,7 +253,7 @@ Task<absl::Status> UtilityVm::PutDisksAside(std::shared_ptr<CheckpointBeingTaken
 // uses it, it is the same as what is below.
 Task<absl::Status> UtilityVm::GoOnInOverlays(std::shared_ptr<CheckpointBeingTaken> taking) {
   CheckpointRecord& record = taking->record;
-  CO_ASSIGN_OR_RETURN(*record.mutable_firmware_store(), co_await ReadFirmwareStore());
+  CO_ASSIGN_OR_RETURN(*record.mutable_firmware_store(), co_await firmware_.Read());
   record.set_taken_unix_ms(NowUnixMs());
   std::vector<DiskOverlay> overlays;
   for (const CheckpointDisk& disk : record.disks()) {

@@ -49,7 +49,7 @@ Task<absl::Status> UtilityVm::MoveOwnDisk(DiskMoveWish wish) {
   record.set_disk(wish.disk);
   record.set_from(wish.from);
   record.set_to(wish.to);
-  moving_ = std::move(record);
+  move_.record = std::move(record);
   absl::Status moved = co_await Persist();
   Reached("DISK_MOVE.recorded");
   const bool had_vmm = system_ != nullptr;
@@ -88,7 +88,7 @@ void UtilityVm::CallOffDiskMove(DiskMoveControl* control) {
 Task<absl::Status> UtilityVm::CopyAndChangeOver(DiskMoveWish* wish) {
   const DiskImage& image = wish->image;
   CO_ASSIGN_OR_RETURN(wish->to_inode, co_await wish->files->Reserve(wish->to, wish->from));
-  moving_->set_to_inode(wish->to_inode);
+  move_.record->set_to_inode(wish->to_inode);
   CO_RETURN_IF_ERROR(co_await Persist());
   Reached("DISK_MOVE.reserved");
   // Its user may have put another file under the name meanwhile.
@@ -197,19 +197,19 @@ Task<absl::Status> UtilityVm::PlaceOwnDisk(std::string name, std::string file) {
     if (!encoded.ok()) spdlog::error("vm {}: {}", row_.name, encoded.ToString());
   };
   // A write that failed may have been done all the same.
-  move_is_unwritten_ = true;
+  move_.is_unwritten = true;
   put(file);
   CO_RETURN_IF_ERROR(co_await WriteOwnDisks());
   std::move(unchanged).Cancel();
-  move_is_unwritten_ = false;
+  move_.is_unwritten = false;
   co_return absl::OkStatus();
 }
 
 Task<absl::Status> UtilityVm::BelieveMovedDisk() {
   using asio::experimental::awaitable_operators::operator||;
   std::shared_ptr<ComputeSystem> system = system_;
-  if (!moving_.has_value()) co_return absl::OkStatus();
-  const DiskMoveRecord record = *moving_;
+  if (!move_.record.has_value()) co_return absl::OkStatus();
+  const DiskMoveRecord record = *move_.record;
   const auto index = OwnDiskNamed(spec_, record.disk());
   if (!index) co_return absl::OkStatus();
   std::string file = spec_.disks(*index).file();
@@ -227,15 +227,15 @@ Task<absl::Status> UtilityVm::BelieveMovedDisk() {
                        record.from(), " nor in ", record.to(), ", but in \"", file, "\""));
     }
   }
-  if (file == spec_.disks(*index).file() && !move_is_unwritten_) co_return absl::OkStatus();
+  if (file == spec_.disks(*index).file() && !move_.is_unwritten) co_return absl::OkStatus();
   std::string name = record.disk();
   co_return co_await PlaceOwnDisk(std::move(name), std::move(file));
 }
 
 Task<absl::Status> UtilityVm::SettleMoveNow() {
   using asio::experimental::awaitable_operators::operator||;
-  if (!moving_.has_value()) co_return absl::OkStatus();
-  if (move_is_unreadable_) {
+  if (!move_.record.has_value()) co_return absl::OkStatus();
+  if (move_.is_unreadable) {
     co_return absl::FailedPreconditionError(
         absl::StrCat("VM ", row_.name, " has a disk on its way to another file, of which there is ",
                      "a record that this ferryd cannot read; use the one that wrote it"));
@@ -244,14 +244,14 @@ Task<absl::Status> UtilityVm::SettleMoveNow() {
   CO_RETURN_IF_ERROR(RefuseIfMigrating(kMoving));
   CO_RETURN_IF_ERROR(CheckArrived(kMoving));
   CO_RETURN_IF_ERROR(co_await BelieveMovedDisk());
-  const DiskMoveRecord record = *moving_;
+  const DiskMoveRecord record = *move_.record;
   const auto index = OwnDiskNamed(spec_, record.disk());
   const std::string now = index ? spec_.disks(*index).file() : "";
   // First: nothing is removed twice, when another file may have the name, and the number.
-  moving_.reset();
+  move_.record.reset();
   const absl::Status stored = co_await Persist();
   if (!stored.ok()) {
-    moving_ = record;
+    move_.record = record;
     co_return stored;
   }
   Reached("DISK_MOVE.settled");
@@ -273,23 +273,23 @@ Task<absl::Status> UtilityVm::SettleMoveNow() {
 }
 
 void UtilityVm::SettleDiskMove() {
-  if (!moving_.has_value() || std::exchange(settles_move_, true)) return;
+  if (!move_.record.has_value() || std::exchange(move_.settles, true)) return;
   Spawn(deps_.executor, SettleMoveLater(shared_from_this()));
 }
 
 Task<void> UtilityVm::SettleMoveLater(std::shared_ptr<UtilityVm> self) {
   const std::function<bool()> stays = [self] { return self->CheckHere().ok(); };
-  while (stays() && self->moving_.has_value()) {
+  while (stays() && self->move_.record.has_value()) {
     {
       const AsyncMutex::Guard lock = co_await self->operation_.Lock();
       absl::Status settled;
       if (stays()) settled = co_await self->SettleMoveNow();
       if (!settled.ok()) spdlog::warn("vm {}: {}", self->row_.name, settled.ToString());
     }
-    if (!self->moving_.has_value() || self->move_is_unreadable_) break;
+    if (!self->move_.record.has_value() || self->move_.is_unreadable) break;
     (void)co_await self->AwaitWhile(stays, self->deps_.settings.retry_pause);
   }
-  self->settles_move_ = false;
+  self->move_.settles = false;
 }
 
 }  // namespace ferry::vm

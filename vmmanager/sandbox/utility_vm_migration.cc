@@ -149,7 +149,7 @@ Task<absl::Status> UtilityVm::Relinquish() {
   }
   // Its last words were the numbers of the transfer.
   event_tap_ = nullptr;
-  if (system_ == nullptr) RemoveSpools();
+  if (system_ == nullptr) output_.Remove();
   co_return ended;
 }
 
@@ -165,12 +165,11 @@ Task<absl::Status> UtilityVm::PrepareIncoming(const schema::MigrationInitializeO
   auto system = co_await deps_.backend.Create(row_.id, document);
   if (!system.ok()) co_return system.status();
   // Of the same size, so that its VMM takes the source's in.
-  std::string store = std::exchange(arriving_store_, {});
-  CO_RETURN_IF_ERROR(co_await PutFirmwareStore(std::move(store)));
+  CO_RETURN_IF_ERROR(co_await firmware_.PutExpected());
   CO_RETURN_IF_ERROR(co_await deps_.fence.Prepare(row_.id));
   system_ = *std::move(system);
   StartPump();
-  ClearSpools();
+  output_.Clear();
   MakeGuest();
   schema::StartOptions start;
   start.destination_migration_options = options;
@@ -233,7 +232,7 @@ Task<void> UtilityVm::Discard(const absl::Status& reason) {
     if (!cancelled.ok() && !exited_.is_set()) cancelled = co_await system->Terminate();
     if (!cancelled.ok()) spdlog::warn("vm {}: {}", row_.name, cancelled.ToString());
   }
-  if (system_ == nullptr) RemoveSpools();
+  if (system_ == nullptr) output_.Remove();
 }
 
 absl::Status UtilityVm::HoldStale(const std::string& session_id) {

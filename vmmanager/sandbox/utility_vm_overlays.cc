@@ -492,14 +492,6 @@ Task<absl::StatusOr<CheckpointRecord>> UtilityVm::GoBackToCheckpoint(std::string
   }
   CO_RETURN_IF_ERROR(co_await EndForReturn(name, memory));
   Reached("CHECKPOINT.ended");
-  const absl::StatusOr<std::string> store = co_await ReadFirmwareStore();
-  absl::Status put = co_await PutFirmwareStore(record.firmware_store());
-  if (put.ok()) put = CheckHere();
-  if (!put.ok()) {
-    saved_ = saved;
-    if (memory) TellEnded();
-    co_return put;
-  }
   const v1::VmSpec spec = spec_;
   const schema::ComputeSystem document = document_;
   std::set<std::string> left;
@@ -533,13 +525,17 @@ Task<absl::StatusOr<CheckpointRecord>> UtilityVm::GoBackToCheckpoint(std::string
     spec_ = spec;
     document_ = document;
     saved_ = saved;
-    if (store.ok()) (void)co_await PutFirmwareStore(*store);
     if (memory) TellEnded();
     // It may be written down all the same, and would be what a restart goes by.
     for (auto& [each, its] : unchanged) doubtful_[each] = its;
     const absl::Status as_before = co_await WriteDoubtful();
     if (how.in_doubt) *how.in_doubt = !as_before.ok();
     co_return stored;
+  }
+  // Only now that it is decided. Its memory has it, too.
+  const absl::Status put = co_await firmware_.Put(record.firmware_store());
+  if (!put.ok()) {
+    spdlog::error("vm {}: its firmware remembers what came after: {}", row_.name, put.ToString());
   }
   SetPhase(Phase::kStopped, absl::StrCat("it went back to checkpoint ", name));
   Reached("CHECKPOINT.back");

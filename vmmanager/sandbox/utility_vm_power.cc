@@ -73,14 +73,14 @@ Task<absl::Status> UtilityVm::Boot() {
     CO_RETURN_IF_ERROR((co_await FindRealPath(&deps_.reads, share.host_path())).status());
   }
   std::string empty;
-  CO_RETURN_IF_ERROR(co_await EnsureFirmwareStore(std::move(empty)));
+  CO_RETURN_IF_ERROR(co_await firmware_.Ensure(std::move(empty)));
   // They may have taken their time.
   CO_RETURN_IF_ERROR(CheckHere());
   auto system = co_await deps_.backend.Create(row_.id, document_);
   if (!system.ok()) co_return system.status();
   system_ = *std::move(system);
   StartPump();
-  ClearSpools();
+  output_.Clear();
   MakeGuest();
   CO_RETURN_IF_ERROR(guest_->Listen());
   const schema::StartOptions options;
@@ -125,7 +125,7 @@ Task<absl::Status> UtilityVm::Stop(bool force, milliseconds timeout) {
   // While its files are merged there is nothing to end, and nobody can start it.
   const bool stands = phase_ == Phase::kStopped || phase_ == Phase::kFailed;
   const bool merges = stands && system_ == nullptr &&
-                      (moving_.has_value() || !UnsettledCheckpoint(checkpoints_).empty());
+                      (move_.record.has_value() || !UnsettledCheckpoint(checkpoints_).empty());
   if (merges) co_return CheckHere();
   // Its disk may hang, and whoever holds the lock with it.
   std::optional<Counted> order;

@@ -262,7 +262,7 @@ Task<absl::Status> UtilityVm::Restore(SavedMachine machine, RestoreSteps steps) 
   if (loaded.ok()) loaded = co_await steps.before_run();
   // Its VMM writes it only when it runs, and it may be ended before.
   if (loaded.ok() && machine.paused) {
-    co_await RewriteFirmwareStore(std::move(machine.firmware_store));
+    co_await firmware_.Rewrite(std::move(machine.firmware_store));
   }
   if (loaded.ok()) loaded = co_await RunLoaded(machine.paused);
   if (phase_ == Phase::kUp && loaded.ok()) co_return loaded;
@@ -300,7 +300,7 @@ Task<absl::Status> UtilityVm::Load(SavedMachine* machine, RestoreSteps* steps) {
   document_ = machine->document;
   row_.document_json = schema::ToJson(document_);
   std::string store = machine->firmware_store;
-  CO_RETURN_IF_ERROR(co_await EnsureFirmwareStore(std::move(store)));
+  CO_RETURN_IF_ERROR(co_await firmware_.Ensure(std::move(store)));
   auto made = co_await deps_.backend.Create(row_.id, document_);
   if (!made.ok()) co_return made.status();
   system_ = *std::move(made);
@@ -323,7 +323,7 @@ Task<absl::Status> UtilityVm::Load(SavedMachine* machine, RestoreSteps* steps) {
   CO_RETURN_IF_ERROR(std::get<0>(std::move(first)));
   if (guest_ == nullptr) co_return absl::AbortedError("the VMM ended when it had everything");
   // Until here nothing of what it has printed so far is lost.
-  ClearSpools();
+  output_.Clear();
   CO_RETURN_IF_ERROR(guest_->Restore(machine->guest));
   co_return guest_->Listen();
 }

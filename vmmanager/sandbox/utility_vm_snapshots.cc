@@ -197,7 +197,7 @@ Task<absl::Status> UtilityVm::TakeSnapshot(const SnapshotOptions* options, Takin
   record.set_stage(state::v1::SNAPSHOT_STAGE_MAKING);
   record.set_taken_unix_ms(NowUnixMs());
   record.set_document_json(schema::ToJson(document_));
-  CO_ASSIGN_OR_RETURN(*record.mutable_firmware_store(), co_await ReadFirmwareStore());
+  CO_ASSIGN_OR_RETURN(*record.mutable_firmware_store(), co_await firmware_.Read());
   const NamedDisks named = DisksByName(document_);
   for (const DiskPlace& place : options->disks) {
     for (const auto& [name, disk] : named) {
@@ -335,7 +335,7 @@ Task<absl::Status> UtilityVm::GoBack(const std::string* tag, SnapshotRecord* rec
   CO_RETURN_IF_ERROR(BringBackGuest(*tag, *record));
   SnapshotRecord then = *record;
   CO_RETURN_IF_ERROR(co_await steps->before_run(std::move(then)));
-  if (record->paused()) co_await RewriteFirmwareStore(record->firmware_store());
+  if (record->paused()) co_await firmware_.Rewrite(record->firmware_store());
   paused_ = record->paused();
   row_.desired_state = paused_ ? "paused" : "running";
   CO_RETURN_IF_ERROR(co_await Persist());
@@ -368,7 +368,7 @@ absl::Status UtilityVm::BringBackGuest(const std::string& tag, const SnapshotRec
       absl::StrCat("See what runs in it now (ferryctl ps ", row_.name, "), and attach to that.")));
   // Nothing was taken from it since it stands still.
   system_->guest_transport().ResumeReading();
-  ClearSpools();
+  output_.Clear();
   MakeGuest();
   RETURN_IF_ERROR(guest_->Restore(state));
   return guest_->Listen();

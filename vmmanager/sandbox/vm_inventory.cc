@@ -118,7 +118,7 @@ Task<absl::StatusOr<std::shared_ptr<UtilityVm>>> VmInventory::Create(
   CO_RETURN_IF_ERROR(co_await ResolveShares(&deps_.reads, &spec));
   if (spec.firmware() == v1::FIRMWARE_OVMF) {
     FirmwareSettings firmware = deps_.settings.firmware;
-    CO_RETURN_IF_ERROR(co_await CheckHasFirmware(&deps_.reads, std::move(firmware)));
+    CO_RETURN_IF_ERROR(co_await CheckHasFirmware(&deps_.host_reads, std::move(firmware)));
   }
   if (auto existing = FindByName(spec.name())) {
     if (!request.request_id().empty() && existing->request_id() == request.request_id()) {

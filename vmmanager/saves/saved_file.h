@@ -67,7 +67,7 @@ class SavedFileWriter {
   // How many it put there.
   absl::StatusOr<size_t> WriteMemoryFrom(PutMemory put);
   // The tail has at most 1 MiB. The file has its name, and is on the disk, when this returns.
-  // RESOURCE_EXHAUSTED from here and the two above: there is no room.
+  // RESOURCE_EXHAUSTED from here and those above: there is no room.
   absl::StatusOr<SavedFileInfo> Commit(std::string_view tail);
 
   // What was written so far; the file's bytes may still be in a buffer here.
