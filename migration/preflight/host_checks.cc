@@ -110,7 +110,7 @@ std::string Found(const Part& part, const DestinationFacts& facts) {
                ? "the model is the same everywhere"
                : absl::StrCat("the destination has all ", source.cpu_features_size());
   }
-  if (name == "guest_image") return "kernel and initramfs have the same content there";
+  if (name == "guest_image") return "what it boots has the same content there";
   if (name == "disks") {
     const size_t disks = CountDisks(facts.machine.document);
     return disks == 0 ? "the VM has no disks"
