@@ -2,6 +2,7 @@
 #include <openssl/rand.h>
 #include <spdlog/spdlog.h>
 
+#include <boost/asio/experimental/awaitable_operators.hpp>
 #include <utility>
 
 #include "absl/strings/escaping.h"
@@ -104,6 +105,7 @@ Task<absl::StatusOr<v1::ReceiveLayersResponse>> DestinationSession::ExpectLayers
   response.set_session_token(token);
   for (const auto& [digest, size] : wanted) response.add_layers(digest);
   layers_answer_ = response;
+  layers_over_.Reset();
   Spawn(deps_.executor(), TakeLayers(keep, std::move(wanted)));
   co_return response;
 }
@@ -117,15 +119,27 @@ Task<absl::Status> DestinationSession::CheckLayerRoom(std::map<std::string, uint
 }
 
 Task<void> DestinationSession::TakeLayers(Self self, std::map<std::string, uint64_t> wanted) {
-  auto connection = co_await self->layers_expected_->Wait(kLayersWait);
+  using asio::experimental::awaitable_operators::operator||;
+  auto first =
+      co_await (self->layers_expected_->Wait(kLayersWait) || self->layers_called_off_.Wait());
   self->layers_settled_.Reset();
   self->layers_expected_.reset();
-  absl::Status taken = connection.status();
-  if (taken.ok()) taken = co_await self->TakeLayersFrom(*connection, std::move(wanted));
+  absl::Status taken = absl::CancelledError("the session ended before its layers came");
+  if (first.index() == 0) {
+    auto connection = std::get<0>(std::move(first));
+    taken = connection.status();
+    if (taken.ok()) taken = co_await self->TakeLayersFrom(*connection, std::move(wanted));
+  }
   taken.Update(co_await self->KeepLayers());
   self->layers_settled_.Set();
+  self->layers_over_.Set();
   // The source is told, too; it decides what follows from that.
   if (!taken.ok()) spdlog::warn("session {}: {}", self->id(), taken.ToString());
+}
+
+Task<void> DestinationSession::AwaitWork() {
+  auto keep = self();
+  co_await layers_over_.Wait();
 }
 
 Task<absl::Status> DestinationSession::TakeLayersFrom(std::shared_ptr<SessionConnection> connection,

@@ -498,6 +498,7 @@ Task<void> DestinationSession::FinishRefuse() {
   // A transfer that waits for the connection wakes up, and lets go of the expectation itself.
   connected_.Set();
   word_arrived_.Set();
+  layers_called_off_.Set();
   if (layers_ != nullptr) layers_->Close();
   if (transfer_ended_.is_set()) expectation_.reset();
   Conclude(Failed(DefaultReason(v1::SESSION_OUTCOME_FAILED), "refused"));

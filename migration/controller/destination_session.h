@@ -22,10 +22,13 @@ class DestinationSession final : public MigrationSession {
   DestinationSession(const ControllerDeps& deps, std::string session_id, std::string peer_name = "")
       : MigrationSession(deps, std::move(session_id), v1::MIGRATION_ORIGIN_DESTINATION),
         layers_settled_(deps.executor()),
+        layers_called_off_(deps.executor()),
+        layers_over_(deps.executor()),
         cut_arrived_(deps.executor()),
         word_arrived_(deps.executor()) {
     peer_name_ = std::move(peer_name);
     layers_settled_.Set();
+    layers_over_.Set();
   }
 
   // Goes on with what a former daemon process left; see Recover().
@@ -53,6 +56,7 @@ class DestinationSession final : public MigrationSession {
   Task<absl::Status> Transfer(v1::TransferSandboxRequest request) override;
   Task<absl::StatusOr<std::string>> Finalize(v1::FinalizeAction action, std::string proof) override;
   Task<absl::Status> Cancel(std::string reason) override;
+  Task<void> AwaitWork() override;
   vm::AdoptionClaim Claim() const override;
   Task<void> Recover(std::shared_ptr<vm::UtilityVm> vm) override;
 
@@ -160,6 +164,8 @@ class DestinationSession final : public MigrationSession {
   std::unique_ptr<SessionListener::Expectation> expectation_;
   std::shared_ptr<vm::ContainerArrivals> arrivals_;  // nullptr: no containers come
   AsyncEvent layers_settled_;                        // none are coming
+  AsyncEvent layers_called_off_;                     // nor will any come
+  AsyncEvent layers_over_;                           // nobody awaits, takes or keeps any
   std::unique_ptr<SessionListener::Expectation> layers_expected_;
   v1::ReceiveLayersResponse layers_answer_;    // as long as they are expected
   std::shared_ptr<SessionConnection> layers_;  // while they come

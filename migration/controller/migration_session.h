@@ -78,6 +78,9 @@ class MigrationSession : public std::enable_shared_from_this<MigrationSession> {
   virtual bool over() const { return info_.done(); }
   // Whoever is to be told of a session that is done is not told any more.
   virtual void StopTelling() {}
+  // Returns once nothing is under way any more of what it began beside its calls. Of a session that
+  // has ended, or cannot be cancelled any more.
+  virtual Task<void> AwaitWork() { co_return; }
 
   // Somebody asked about the session. If nobody does for its expiry, it ends by itself as far as
   // it can without the other side.

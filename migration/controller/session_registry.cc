@@ -390,6 +390,8 @@ Task<void> SessionRegistry::Shutdown() {
     }
   }
   for (const auto& [id, session] : sessions) {
+    // What is below it may be gone after this.
+    co_await session->AwaitWork();
     session->notifier()->Close();
     co_await session->notifier()->Flush();
   }

@@ -164,6 +164,33 @@ TEST_F(LayersTest, NothingIsKeptOfWhatIsTakenInWhileTheSessionIsCalledOff) {
   ExpectNoLayers();
 }
 
+TEST_F(LayersTest, ADaemonThatStopsWaitsForTheLayersThatItTakesIn) {
+  auto vm = Boot();
+  const std::string layer = Noise(24 * 1024 * 1024);
+  const std::string container = RunContainer(vm, "one", {layer}, false);
+  ImportAndBind("s1", container);
+  auto awaited = Receive("s1");
+  ASSERT_TRUE(awaited.ok()) << awaited.status();
+  auto sent = Begin(a_.sessions->SendLayers(SendRequest("s1", *awaited)));
+  while (!IsBeingRead() && !sent->has_value()) Await(Delay(milliseconds(1)));
+  Await(b_.sessions->Shutdown());
+  EXPECT_FALSE(IsBeingRead());
+  // Nobody holds it any more: the store may go.
+  EXPECT_THAT(on_b_.images->Pins(), IsEmpty());
+  (void)Finish(sent);
+}
+
+TEST_F(LayersTest, ADaemonThatStopsDoesNotWaitForLayersThatNobodySends) {
+  auto vm = Boot();
+  const std::string container = RunContainer(vm, "one", {"base"}, false);
+  ImportAndBind("s1", container);
+  ASSERT_TRUE(Receive("s1").ok());
+  const auto begun = std::chrono::steady_clock::now();
+  Await(b_.sessions->Shutdown());
+  // It waits a minute for the source to connect.
+  EXPECT_LT(std::chrono::steady_clock::now() - begun, std::chrono::seconds(30));
+}
+
 TEST_F(LayersTest, WhatNoContainerOfTheVmHasIsNotSent) {
   auto vm = Boot();
   const std::string container = RunContainer(vm, "one", {"base"}, false);
