@@ -211,13 +211,14 @@ FileBeingSaved::~FileBeingSaved() {
   listener_->Leave();
   brake_->Pull();
   // To let go of a file whose disk hangs may hang, too.
-  worker_.Post([writer = std::move(writer_)] { writer->reset(); });
+  if (open_) worker_.Post([writer = std::move(writer_)] { writer->reset(); });
 }
 
 Task<absl::Status> FileBeingSaved::Create(std::string path, SavedFileOptions options,
                                           std::string key_file) {
   auto self = shared_from_this();
   path_ = path;
+  open_ = true;
   auto shared = std::make_shared<SavedFileOptions>(std::move(options));
   Work make = [writer = writer_, path = std::move(path), shared, key_file = std::move(key_file)] {
     auto key = ReadKey(key_file);
@@ -279,10 +280,13 @@ Task<absl::StatusOr<SavedFileInfo>> FileBeingSaved::Commit(std::string tail) {
   Work commit = [writer = writer_, has_name = has_name_, info, tail = std::move(tail)] {
     auto committed = (*writer)->Commit(tail);
     *has_name = committed.ok();
-    if (committed.ok()) *info = *std::move(committed);
-    return committed.status();
+    if (!committed.ok()) return committed.status();
+    *info = *std::move(committed);
+    writer->reset();
+    return absl::OkStatus();
   };
   CO_RETURN_IF_ERROR(co_await worker_.Run(kNoHurry, "writing the file", std::move(commit)));
+  open_ = false;
   co_return *info;
 }
 
@@ -300,6 +304,7 @@ Task<absl::Status> FileBeingSaved::Discard(absl::Status cause) {
   const absl::Status removed =
       co_await worker_.Run(kFileLimit, "removing the file", std::move(discard));
   if (!removed.ok()) spdlog::warn("saved state {}: {}", path_, removed.ToString());
+  if (removed.ok()) open_ = false;
   if (ends_it && absl::IsCancelled(taken_)) co_return cause;
   co_return taken_.ok() ? cause : taken_;
 }

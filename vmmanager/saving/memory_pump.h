@@ -55,6 +55,7 @@ class FileBeingSaved : public std::enable_shared_from_this<FileBeingSaved> {
   const Executor executor_;
   BlockingWorker worker_;
   std::string path_;
+  bool open_ = false;                                         // the worker may hold it
   std::shared_ptr<std::unique_ptr<SavedFileWriter>> writer_;  // the worker's
   std::shared_ptr<bool> has_name_;                            // the worker's, too
   std::shared_ptr<PumpBrake> brake_;                          // the worker looks at it
