@@ -159,7 +159,7 @@ def test_one_that_has_ended_is_kept_until_it_is_dismissed(host, vm):
     for each in (failed, saved):
         kept = job(host, each["id"])
         for field in ("kind", "vm_id", "what", "state", "started_unix_ms", "ended_unix_ms",
-                      "result", "error"):
+                      "progress", "result", "error"):
             assert kept.get(field) == each.get(field), field
     watched = host.ctl.run("job", "watch", failed["id"])
     assert watched.returncode != 0 and "/no/such/folder" in watched.stderr, watched

@@ -2,6 +2,7 @@
 
 #include <spdlog/spdlog.h>
 
+#include <algorithm>
 #include <map>
 #include <set>
 #include <utility>
@@ -34,15 +35,22 @@ absl::Status Interrupted() {
                               "daemon_ended");
 }
 
-// What only tells how it goes is not written down.
+// Whether it can be cancelled is for this daemon alone to say.
 JobRow ToRow(const v1::Job& job) {
   v1::Job kept = job;
-  if (!HasEnded(job)) {
-    kept.clear_progress();
-    kept.set_cancellable(false);
-    kept.clear_why_not_cancellable();
-  }
+  kept.set_cancellable(false);
+  kept.clear_why_not_cancellable();
   return {job.id(), job.started_unix_ms(), kept.SerializeAsString()};
+}
+
+uint64_t TenthsDone(const v1::JobProgress& progress) {
+  if (progress.total() == 0) return 0;
+  return std::min<uint64_t>(progress.done() / std::max<uint64_t>(progress.total() / 10, 1), 10);
+}
+
+// Progress may come a thousand times in a job, and each row costs the disk a flush.
+bool IsWorthARow(const v1::JobProgress& before, const v1::JobProgress& now) {
+  return before.phase() != now.phase() || TenthsDone(before) != TenthsDone(now);
 }
 
 }  // namespace
@@ -53,7 +61,13 @@ class JobRegistry::Table final : public Job::Keeper, public std::enable_shared_f
       : executor(std::move(e)), store(s), events(l), changed(executor), storing(executor) {}
 
   void OnProgress(const std::string& id, const v1::JobProgress& progress) override {
-    if (jobs.SetProgress(id, progress)) Pulse();
+    const JobView* known = jobs.Find(id);
+    const bool worth = known != nullptr && IsWorthARow(known->job.progress(), progress);
+    if (!jobs.SetProgress(id, progress)) return;
+    Pulse();
+    if (closed || !worth) return;
+    unwritten.insert(id);
+    Spawn(executor, WriteLater(shared_from_this(), id));
   }
   void OnCancellable(const std::string& id, const std::string& why_not) override {
     if (jobs.SetCancellable(id, why_not)) Pulse();

@@ -21,9 +21,9 @@ inline constexpr size_t kJobsKept = 200;
 // The work of a job. It is called once, and kept until it has ended.
 using JobWork = std::function<Task<absl::Status>(std::shared_ptr<Job>)>;
 
-// The jobs of this host that nobody else keeps. Begin, end and dismissal are durable, progress is
-// not. That one cannot be written down is logged, and keeps nothing from being done. Thread: the
-// executor's only.
+// The jobs of this host that nobody else keeps. Begin, end and dismissal are durable; progress is
+// written down soon after each phase and each tenth of the whole. That one cannot be written down
+// is logged, and keeps nothing from being done. Thread: the executor's only.
 class JobRegistry final : public JobSource {
  public:
   // `store` and `events` must outlive it.

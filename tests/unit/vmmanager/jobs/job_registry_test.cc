@@ -92,7 +92,6 @@ TEST_F(JobRegistryTest, WorkIsAJobFromItsBeginningToItsEnd) {
   progress.set_done(3);
   job_.lock()->SetProgress(progress);
   EXPECT_EQ(Only().progress().done(), 3u);
-  EXPECT_FALSE(Stored().has_progress());
   go_on_.Set();
   EXPECT_TRUE(Finish(running).ok());
   EXPECT_EQ(Only().state(), v1::JOB_STATE_DONE);
@@ -170,6 +169,28 @@ TEST_F(JobRegistryTest, OnesThatHaveEndedOutliveTheDaemonUntilTheyAreDismissed) 
   EXPECT_EQ(Await(jobs_->DismissJob(id)).code(), absl::StatusCode::kNotFound);
   Restart();
   EXPECT_TRUE(jobs_->ListJobs().empty());
+}
+
+TEST_F(JobRegistryTest, HowFarOneHadComeOutlivesTheDaemon) {
+  auto running = Run();
+  v1::JobProgress progress;
+  progress.set_phase("writing memory");
+  progress.set_total(1000);
+  for (const uint64_t done : {0, 1, 399, 400, 401}) {
+    progress.set_done(done);
+    job_.lock()->SetProgress(progress);
+    Settle();
+  }
+  // A tenth is written down, what is between two of them is not.
+  EXPECT_EQ(Stored().progress().done(), 400u);
+  EXPECT_EQ(Only().progress().done(), 401u);
+  Restart();
+  EXPECT_EQ(Only().state(), v1::JOB_STATE_FAILED);
+  EXPECT_EQ(Only().progress().done(), 400u);
+  EXPECT_EQ(Only().progress().phase(), "writing memory");
+  EXPECT_EQ(Stored().progress().done(), 400u);
+  go_on_.Set();
+  Finish(running).IgnoreError();
 }
 
 TEST_F(JobRegistryTest, OneThatADaemonLeftUnderWayHasFailed) {
