@@ -1,6 +1,7 @@
 #include "guestmanager/stdio_stream.h"
 
 #include <deque>
+#include <span>
 #include <utility>
 #include <vector>
 
@@ -8,6 +9,8 @@ namespace ferry::guest {
 namespace {
 
 constexpr size_t kReadSize = 64 * 1024;
+// The agent's frames have 64 KiB and a header: with less, each of them would take two reads.
+constexpr size_t kFramesReadSize = 128 * 1024;
 
 absl::Status Gone() { return absl::UnavailableError("the stdio connection is gone"); }
 
@@ -132,14 +135,14 @@ Task<absl::Status> StdioStream::ServeResumable(std::shared_ptr<StdioStream> self
   }
   link->up = true;
   self->Send(bridge::EncodeHello(*hello), 0);
-  std::vector<char> buffer(kReadSize);
   while (!link->closed) {
-    absl::StatusOr<size_t> read = co_await link->connection->Read(buffer);
+    const std::span<char> space = link->decoder.Space(kFramesReadSize);
+    absl::StatusOr<size_t> read = co_await link->connection->Read(space);
     co_await self->gate_->open.Wait();
     if (link->closed) co_return Gone();
     if (!read.ok()) co_return read.status();
     if (*read == 0) co_return Gone();
-    link->decoder.Append(std::string_view(buffer.data(), *read));
+    link->decoder.Received(*read);
     absl::Status status = co_await Handle(self, link);
     if (!status.ok()) co_return status;
   }

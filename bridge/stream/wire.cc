@@ -1,6 +1,8 @@
 #include "bridge/stream/wire.h"
 
 #include <boost/endian/conversion.hpp>
+#include <cstring>
+#include <utility>
 
 #include "absl/strings/str_cat.h"
 
@@ -89,15 +91,33 @@ std::string EncodeAck(uint64_t offset, bool eof_taken) {
 std::string EncodeEof(uint64_t offset) { return Header(StreamFrameType::kEof, 0, offset, 0); }
 
 void StreamDecoder::Append(std::string_view bytes) {
-  buffer_.erase(0, consumed_);
-  consumed_ = 0;
-  buffer_.append(bytes);
+  if (bytes.empty()) return;
+  std::memcpy(Space(bytes.size()).data(), bytes.data(), bytes.size());
+  Received(bytes.size());
+}
+
+std::span<char> StreamDecoder::Space(size_t size) {
+  const size_t kept = end_ - begin_;
+  if (capacity_ - end_ < size) {
+    // In most cases that is a few bytes to the front of the same buffer, or none.
+    std::unique_ptr<char[]> larger;
+    if (capacity_ - kept < size) {
+      capacity_ = kept + size;
+      larger = std::make_unique_for_overwrite<char[]>(capacity_);
+    }
+    if (kept > 0) std::memmove(larger ? larger.get() : buffer_.get(), buffer_.get() + begin_, kept);
+    if (larger) buffer_ = std::move(larger);
+    begin_ = 0;
+    end_ = kept;
+  }
+  return {buffer_.get() + end_, size};
 }
 
 absl::StatusOr<std::optional<StreamFrame>> StreamDecoder::Next() {
-  const size_t available = buffer_.size() - consumed_;
+  const size_t available = end_ - begin_;
   if (available < kStreamHeaderSize) return std::nullopt;
-  const auto* header = reinterpret_cast<const unsigned char*>(buffer_.data()) + consumed_;
+  const char* start = buffer_.get() + begin_;
+  const auto* header = reinterpret_cast<const unsigned char*>(start);
   const uint32_t size = boost::endian::load_little_u32(header + 4);
   const uint64_t offset = boost::endian::load_little_u64(header + 8);
   // The bad header stays in place: every further call reports it again.
@@ -110,12 +130,14 @@ absl::StatusOr<std::optional<StreamFrame>> StreamDecoder::Next() {
   frame.type = static_cast<StreamFrameType>(header[0]);
   frame.flags = header[1];
   frame.offset = offset;
-  frame.payload = std::string_view(buffer_).substr(consumed_ + kStreamHeaderSize, size);
+  frame.payload = std::string_view(start + kStreamHeaderSize, size);
   if (frame.type == StreamFrameType::kHello) {
     status = ParseHello(offset, frame.flags, header + kStreamHeaderSize, &frame.hello);
     if (!status.ok()) return status;
   }
-  consumed_ += kStreamHeaderSize + size;
+  begin_ += kStreamHeaderSize + size;
+  // The next bytes come to the same place, where the caches still have it.
+  if (begin_ == end_) begin_ = end_ = 0;
   return frame;
 }
 

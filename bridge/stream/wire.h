@@ -1,7 +1,10 @@
 #pragma once
 
+#include <cstddef>
 #include <cstdint>
+#include <memory>
 #include <optional>
+#include <span>
 #include <string>
 #include <string_view>
 
@@ -59,19 +62,28 @@ std::string EncodeDataHeader(uint64_t offset, size_t payload_size);
 std::string EncodeAck(uint64_t offset, bool eof_taken);
 std::string EncodeEof(uint64_t offset);
 
-// Cuts a byte stream into frames. Bounded: it never buffers more than one largest frame.
+// Cuts a byte stream into frames. Bounded: beside what is added at one time it never holds more
+// than one largest frame.
 class StreamDecoder {
  public:
   // Adds received bytes; call Next() until it returns nullopt before adding more.
   void Append(std::string_view bytes);
+
+  // The same for whoever can receive in place: `size` bytes for what comes next, valid until the
+  // next call; Received() says how much of them was filled.
+  std::span<char> Space(size_t size);
+  void Received(size_t size) { end_ += size; }
 
   // The next whole frame, nullopt if more bytes are needed, INVALID_ARGUMENT (for good) on a
   // violation of the format.
   absl::StatusOr<std::optional<StreamFrame>> Next();
 
  private:
-  std::string buffer_;
-  size_t consumed_ = 0;
+  // Not initialized: of what nobody fills, the kernel gives no page.
+  std::unique_ptr<char[]> buffer_;
+  size_t capacity_ = 0;
+  size_t begin_ = 0;  // of what no frame was made of yet
+  size_t end_ = 0;
 };
 
 }  // namespace ferry::bridge

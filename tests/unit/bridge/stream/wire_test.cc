@@ -2,6 +2,8 @@
 
 #include <gtest/gtest.h>
 
+#include <algorithm>
+#include <span>
 #include <string>
 #include <vector>
 
@@ -48,6 +50,36 @@ TEST(WireTest, GoldenBytes) {
   EXPECT_EQ(EncodeHello(hello), std::string("\x01\0\0\0\x10\0\0\0\x01\0\0\0\0\0\0\0"
                                             "\x01\0\0\0\x02\0\0\0\x03\0\0\0\0\0\0\0",
                                             32));
+}
+
+// What was received in place makes the same frames, whatever is left over from the piece before.
+TEST(WireTest, PiecesMayBeReceivedInPlace) {
+  const std::string data(300, 'x');
+  std::string all;
+  for (uint64_t frame = 0; frame < 20; ++frame) {
+    all += EncodeDataHeader(frame * data.size(), data.size()) + data;
+  }
+  for (const size_t room : {1, 16, 100, 316, 317, 1000, 10000}) {
+    StreamDecoder decoder;
+    std::string came;
+    for (size_t at = 0; at < all.size();) {
+      const std::span<char> space = decoder.Space(room);
+      ASSERT_EQ(space.size(), room);
+      // A read may well bring less than there is room for.
+      const size_t size = std::min({room, all.size() - at, room / 2 + 1});
+      all.copy(space.data(), size, at);
+      decoder.Received(size);
+      at += size;
+      while (true) {
+        const auto next = decoder.Next();
+        ASSERT_TRUE(next.ok());
+        if (!next->has_value()) break;
+        EXPECT_EQ((*next)->offset, came.size());
+        came += (*next)->payload;
+      }
+    }
+    EXPECT_EQ(came, std::string(6000, 'x')) << room;
+  }
 }
 
 TEST(WireTest, SplitAtEveryByte) {
