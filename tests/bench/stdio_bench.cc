@@ -1,8 +1,8 @@
-// What the host's half of stdio carries: the output of real processes, by a real agent, through the
-// multiplexer of a virtio-serial port and the relay, and from there on through gRPC over a Unix
-// socket, with no VM between the agent and the host. Agent, daemon and client have a thread each.
-// The peer is a thread that only copies from one socket to another. Read the ratio; the absolute
-// numbers are the machine's.
+// What stdio carries without a VM between the agent and the host: through the link to the guest and
+// the relay, and from there on through gRPC over a Unix socket. At the link's other end is the real
+// agent with real processes, or, where the host's half alone is to be measured, somebody who only
+// feeds it. Agent or feeder, daemon and client have a thread each. The peer is a thread that only
+// copies from one socket to another. Read the ratio; the absolute numbers are the machine's.
 #include <benchmark/benchmark.h>
 #include <grpcpp/channel.h>
 #include <sys/socket.h>
@@ -19,6 +19,7 @@
 #include <filesystem>
 #include <functional>
 #include <future>
+#include <map>
 #include <memory>
 #include <string>
 #include <thread>
@@ -30,8 +31,11 @@
 #include "bridge/mux/serial_guest_transport.h"
 #include "bridge/mux/serial_host_transport.h"
 #include "bridge/runtime/async.h"
+#include "bridge/transport/fake_vsock_sockets.h"
+#include "bridge/transport/vsock.h"
 #include "ferry/v1/guest.grpc.pb.h"
 #include "guestmanager/guest.h"
+#include "tests/bench/output_feeder.h"
 #include "vmmanager/rpc/channel.h"
 #include "vmmanager/rpc/client_stream.h"
 #include "vmmanager/rpc/server.h"
@@ -87,24 +91,36 @@ class IoThread {
   std::thread thread_;
 };
 
-// The guest without a VM: its processes are this machine's.
-class Agent {
+// Who is at the other end, and over what: a socket for each stream, as with vsock, or all of them
+// through the multiplexer of one virtio-serial port.
+enum class Far { kFeederBySockets, kFeederBySerial, kAgentBySerial };
+
+// The guest without a VM: its processes, if they are any, are this machine's.
+class GuestSide {
  public:
-  explicit Agent(UniqueFd port)
-      : port_(thread_.executor(), std::move(port)),
-        server_(std::make_shared<bridge::GuestServer>(thread_.executor(), port_,
-                                                      bridge::GuestServer::Options{})) {
-    auto serve = [](std::shared_ptr<bridge::GuestServer> server) -> Task<void> {
-      co_await server->Run();
-    };
-    Spawn(thread_.executor(), serve(server_));
+  using MakeTransport = std::function<std::unique_ptr<bridge::GuestTransport>(Executor)>;
+  GuestSide(bool has_agent, const MakeTransport& make) {
+    thread_.Do([&] {
+      transport_ = make(thread_.executor());
+      if (!has_agent) {
+        feeder_ = std::make_unique<bridge::OutputFeeder>(thread_.executor(), *transport_);
+        return;
+      }
+      server_ = std::make_shared<bridge::GuestServer>(thread_.executor(), *transport_,
+                                                      bridge::GuestServer::Options{});
+      auto serve = [](std::shared_ptr<bridge::GuestServer> server) -> Task<void> {
+        co_await server->Run();
+      };
+      Spawn(thread_.executor(), serve(server_));
+    });
   }
-  ~Agent() { thread_.Join(); }
+  ~GuestSide() { thread_.Join(); }
 
  private:
   IoThread thread_;
-  bridge::SerialGuestTransport port_;
+  std::unique_ptr<bridge::GuestTransport> transport_;
   std::shared_ptr<bridge::GuestServer> server_;
+  std::unique_ptr<bridge::OutputFeeder> feeder_;
 };
 
 class Folder {
@@ -117,16 +133,13 @@ class Folder {
   std::string path_ = std::filesystem::temp_directory_path() / "ferry-bench-XXXXXX";
 };
 
-// A daemon with one VM whose VMM is a fake, and whose agent is a real one.
+// A daemon with one VM whose VMM is a fake.
 class Daemon {
  public:
-  Daemon() {
-    auto [host_end, guest_end] = SocketPair();
-    thread_.Do([&] {
-      transport_.AttachLink(std::move(host_end));
-      host_.backend.script().guest_transport = &transport_;
-    });
-    agent_ = std::make_unique<Agent>(std::move(guest_end));
+  explicit Daemon(Far far) {
+    auto guest_transport = far == Far::kFeederBySockets ? LinkBySockets() : LinkBySerial();
+    thread_.Do([&] { host_.backend.script().guest_transport = transport_.get(); });
+    guest_ = std::make_unique<GuestSide>(far == Far::kAgentBySerial, guest_transport);
     auto booted = thread_.Await(host_.Boot("bench"));
     Check(booted.status());
     vm_ = *std::move(booted);
@@ -139,37 +152,68 @@ class Daemon {
   ~Daemon() {
     thread_.Await(host_.Stop());
     thread_.Await(server_->Shutdown(milliseconds(0)));
-    agent_.reset();
+    guest_.reset();
     thread_.Join();
   }
 
   std::string address() const { return absl::StrCat("unix:", folder_.path(), "/s"); }
   IoThread& thread() { return thread_; }
 
-  // A process that writes so much as soon as somebody takes it.
+  // A process that writes so much text as soon as somebody takes it.
   std::shared_ptr<guest::Process> Write(size_t bytes) {
     guest::ProcessSpec spec;
-    spec.command = {"/usr/bin/head", "-c", absl::StrCat(bytes), "/dev/zero"};
+    // The number comes last: that is what the feeder reads.
+    spec.command = {"/bin/sh", "-c", "yes 'a line of text as programs print it' | head -c $0",
+                    absl::StrCat(bytes)};
     auto process = thread_.Await(vm_->guest()->CreateProcess(std::move(spec)));
     Check(process.status());
     return *std::move(process);
   }
 
  private:
+  static constexpr uint32_t kCid = 3;
+
+  GuestSide::MakeTransport LinkBySerial() {
+    auto [host_end, guest_end] = SocketPair();
+    thread_.Do([&] {
+      auto transport = std::make_unique<bridge::SerialHostTransport>(thread_.executor());
+      transport->AttachLink(std::move(host_end));
+      transport_ = std::move(transport);
+    });
+    auto port = std::make_shared<UniqueFd>(std::move(guest_end));
+    return [port](Executor executor) {
+      return std::make_unique<bridge::SerialGuestTransport>(executor, std::move(*port));
+    };
+  }
+  GuestSide::MakeTransport LinkBySockets() {
+    const std::string path = folder_.path();
+    thread_.Do([&] {
+      auto sockets = std::make_shared<bridge::FakeVsockSockets>(path, bridge::kVsockHostCid);
+      auto registry = std::make_shared<bridge::VsockPortRegistry>(thread_.executor(), sockets);
+      auto transport = registry->MakeTransport(kCid);
+      Check(transport.status());
+      transport_ = *std::move(transport);
+    });
+    return [path](Executor executor) {
+      return std::make_unique<bridge::VsockGuestTransport>(
+          executor, std::make_shared<bridge::FakeVsockSockets>(path, kCid));
+    };
+  }
+
   Folder folder_;
   IoThread thread_;
-  bridge::SerialHostTransport transport_{thread_.executor()};
+  std::unique_ptr<bridge::HostTransport> transport_;
   FakeGuests guests_{thread_.executor()};
   FakeHost host_{thread_.executor(), "bench:1", folder_.path(), guests_};
   GuestService service_{*host_.inventory};
-  std::unique_ptr<Agent> agent_;
+  std::unique_ptr<GuestSide> guest_;
   std::shared_ptr<UtilityVm> vm_;
   std::unique_ptr<rpc::Server> server_;
 };
 
-Daemon& TheDaemon() {
-  static Daemon daemon;
-  return daemon;
+Daemon& DaemonOf(Far far) {
+  static std::map<Far, Daemon> daemons;
+  return daemons.try_emplace(far, far).first->second;
 }
 
 // Takes everything at once, and says so now and then.
@@ -224,11 +268,11 @@ class Taker final : public guest::AttachSink {
 
 // Runs `streams` processes and has `take` read each of them; both know them by place.
 template <typename Take>
-void Measure(benchmark::State& state, Take take) {
+void Measure(benchmark::State& state, Daemon& daemon, Take take) {
   const size_t streams = state.range(0);
   for (auto _ : state) {
     std::vector<std::shared_ptr<guest::Process>> processes;
-    for (size_t i = 0; i < streams; ++i) processes.push_back(TheDaemon().Write(kTotal / streams));
+    for (size_t i = 0; i < streams; ++i) processes.push_back(daemon.Write(kTotal / streams));
     const auto begun = std::chrono::steady_clock::now();
     const size_t came = take(processes);
     state.SetIterationTime(
@@ -238,9 +282,10 @@ void Measure(benchmark::State& state, Take take) {
   state.SetBytesProcessed(static_cast<int64_t>(state.iterations() * kTotal));
 }
 
-void BM_AgentAndRelay(benchmark::State& state) {
-  Measure(state, [](const std::vector<std::shared_ptr<guest::Process>>& processes) {
-    IoThread& thread = TheDaemon().thread();
+void Relay(benchmark::State& state, Far far) {
+  Daemon& daemon = DaemonOf(far);
+  Measure(state, daemon, [&](const std::vector<std::shared_ptr<guest::Process>>& processes) {
+    IoThread& thread = daemon.thread();
     std::vector<std::unique_ptr<Taker>> takers;
     thread.Do([&] {
       for (const auto& process : processes) {
@@ -293,12 +338,13 @@ Task<size_t> TakeAll(Executor executor, v1::GuestService::Stub* stub, uint32_t p
   co_return taken;
 }
 
-void BM_AgentRelayAndGrpc(benchmark::State& state) {
+void RelayAndGrpc(benchmark::State& state, Far far) {
   IoThread client;
-  auto channel = rpc::MakeChannel(TheDaemon().address(), {});
+  Daemon& daemon = DaemonOf(far);
+  auto channel = rpc::MakeChannel(daemon.address(), {});
   Check(channel.status());
   const auto stub = v1::GuestService::NewStub(*channel);
-  Measure(state, [&](const std::vector<std::shared_ptr<guest::Process>>& processes) {
+  Measure(state, daemon, [&](const std::vector<std::shared_ptr<guest::Process>>& processes) {
     std::vector<std::future<size_t>> taken;
     for (const auto& process : processes) {
       taken.push_back(asio::co_spawn(client.executor(),
@@ -348,8 +394,18 @@ void BM_OnlyCopied(benchmark::State& state) {
 }
 
 BENCHMARK(BM_OnlyCopied)->UseManualTime()->Unit(benchmark::kMillisecond);
-BENCHMARK(BM_AgentAndRelay)->Arg(1)->Arg(64)->UseManualTime()->Unit(benchmark::kMillisecond);
-BENCHMARK(BM_AgentRelayAndGrpc)->Arg(1)->Arg(64)->UseManualTime()->Unit(benchmark::kMillisecond);
+#define FERRY_BENCHMARK(what, name, far) \
+  BENCHMARK_CAPTURE(what, name, far)     \
+      ->Arg(1)                           \
+      ->Arg(64)                          \
+      ->UseManualTime()                  \
+      ->Unit(benchmark::kMillisecond)
+FERRY_BENCHMARK(Relay, host_by_sockets, Far::kFeederBySockets);
+FERRY_BENCHMARK(Relay, host_by_serial, Far::kFeederBySerial);
+FERRY_BENCHMARK(Relay, agent_by_serial, Far::kAgentBySerial);
+FERRY_BENCHMARK(RelayAndGrpc, host_by_sockets, Far::kFeederBySockets);
+FERRY_BENCHMARK(RelayAndGrpc, host_by_serial, Far::kFeederBySerial);
+FERRY_BENCHMARK(RelayAndGrpc, agent_by_serial, Far::kAgentBySerial);
 
 }  // namespace
 }  // namespace ferry::vm
