@@ -34,10 +34,16 @@ class StreamCore {
   StreamCore(const StreamCore&) = delete;
   StreamCore& operator=(const StreamCore&) = delete;
 
+  // Has a message that waits take up the one that is queued behind it: false if it does not. Each
+  // message costs gRPC a change of threads or two, whatever its size.
+  using Merge = bool (*)(Out* waiting, Out* next);
+  void set_merge(Merge merge) { merge_ = merge; }
+
   // Queues a message. False if it cannot arrive any more: the peer is gone or the stream closed.
   bool Write(Out message) {
     std::lock_guard<std::mutex> lock(mutex_);
     if (broken_ || closing_) return false;
+    if (MergedLocked(&message)) return true;
     out_bytes_ += message.ByteSizeLong();
     out_.push_back(std::move(message));
     PumpWritesLocked();
@@ -190,6 +196,16 @@ class StreamCore {
     StartReadLocked(&incoming_);
   }
 
+  bool MergedLocked(Out* message) {
+    const bool one_waits = out_.size() > (writing_ ? 1 : 0);
+    if (merge_ == nullptr || !one_waits) return false;
+    Out& waiting = out_.back();
+    const size_t before = waiting.ByteSizeLong();
+    if (!merge_(&waiting, message)) return false;
+    out_bytes_ += waiting.ByteSizeLong() - before;
+    return true;
+  }
+
   void PumpWritesLocked() {
     if (writing_) return;
     if (broken_) {
@@ -224,6 +240,7 @@ class StreamCore {
   bool reads_wanted_ = false;
   bool reading_ = false;
   bool read_over_ = false;
+  Merge merge_ = nullptr;
   std::deque<Out> out_;  // its front is being written while writing_
   size_t out_bytes_ = 0;
   bool writing_ = false;

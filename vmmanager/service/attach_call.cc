@@ -24,13 +24,32 @@ guest::AttachOptions ToOptions(const v1::AttachRequest::Open& open) {
   return options;
 }
 
+// What a client is sent at once, at most. It acknowledges in smaller steps, and both fit several
+// times into what may be on the way.
+constexpr size_t kMaxOutput = 256 * 1024;
+
 }  // namespace
+
+bool MergeOutput(v1::AttachResponse* waiting, v1::AttachResponse* next) {
+  if (!waiting->has_output() || !next->has_output()) return false;
+  v1::AttachResponse::Output& before = *waiting->mutable_output();
+  const v1::AttachResponse::Output& after = next->output();
+  const bool follows = before.stream() == after.stream() &&
+                       before.generation() == after.generation() &&
+                       before.offset() + before.data().size() == after.offset();
+  if (!follows || before.data().size() + after.data().size() > kMaxOutput) return false;
+  // Where there is so much, there will be more.
+  if (after.data().size() >= kMaxOutput / 8) before.mutable_data()->reserve(kMaxOutput);
+  before.mutable_data()->append(after.data());
+  return true;
+}
 
 AttachCall::~AttachCall() {
   if (vm_ != nullptr) vm_->RemoveObserver(this);
 }
 
 Task<absl::Status> AttachCall::Run() {
+  stream_->set_merge(&MergeOutput);
   auto first = co_await stream_->Read();
   if (!first.has_value()) co_return absl::OkStatus();
   if (!first->has_open()) {

@@ -13,6 +13,10 @@ namespace ferry::vm {
 
 using AttachStream = rpc::BidiStream<v1::AttachRequest, v1::AttachResponse>;
 
+// Has `waiting` take up `next`, if that is output which goes on where its own ends and both are no
+// more than a client is sent at once.
+bool MergeOutput(v1::AttachResponse* waiting, v1::AttachResponse* next);
+
 // One Attach call: the bridge between its gRPC stream and the process's relay. It holds no stdio
 // bytes of its own beyond what gRPC has queued.
 class AttachCall final : public guest::AttachSink, public MoveObserver {

@@ -1,6 +1,7 @@
 #include "vmmanager/service/guest_service.h"
 
 #include "tests/unit/vmmanager/service/service_fixture.h"
+#include "vmmanager/service/attach_call.h"
 
 namespace ferry::vm {
 namespace {
@@ -294,6 +295,33 @@ TEST_F(GuestServiceTest, AttachToAVmThatDiedSaysWhatToDo) {
   EXPECT_EQ(refused.code(), absl::StatusCode::kNotFound);
   EXPECT_THAT(refused.message(), HasSubstr("ended unexpectedly: signal 9"));
   EXPECT_THAT(NextStepOf(refused), HasSubstr("ferryctl vm inspect web"));
+}
+
+v1::AttachResponse OutputAt(uint64_t offset, const std::string& data, uint32_t generation = 1,
+                            v1::StdioStream stream = v1::STDIO_STREAM_STDOUT) {
+  v1::AttachResponse response;
+  response.mutable_output()->set_stream(stream);
+  response.mutable_output()->set_generation(generation);
+  response.mutable_output()->set_offset(offset);
+  response.mutable_output()->set_data(data);
+  return response;
+}
+
+TEST(MergeOutputTest, OnlyWhatFollowsIsTakenUp) {
+  v1::AttachResponse waiting = OutputAt(5, "abc");
+  v1::AttachResponse next = OutputAt(8, "de");
+  ASSERT_TRUE(MergeOutput(&waiting, &next));
+  EXPECT_EQ(waiting.output().offset(), 5u);
+  EXPECT_EQ(waiting.output().data(), "abcde");
+  v1::AttachResponse end;
+  end.mutable_output_end()->set_offset(10);
+  for (v1::AttachResponse other :
+       {OutputAt(11, "f"), OutputAt(10, "f", 2), OutputAt(10, "f", 1, v1::STDIO_STREAM_STDERR),
+        OutputAt(10, std::string(256 * 1024, 'f')), end}) {
+    EXPECT_FALSE(MergeOutput(&waiting, &other)) << other.ShortDebugString().substr(0, 80);
+  }
+  EXPECT_FALSE(MergeOutput(&end, &next));
+  EXPECT_EQ(waiting.output().data(), "abcde");
 }
 
 }  // namespace
