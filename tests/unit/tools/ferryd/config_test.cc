@@ -57,6 +57,24 @@ TEST(ConfigTest, LocksLieWhereItIsSaid) {
               HasSubstr("absolute path"));
 }
 
+TEST(ConfigTest, WhatBecomesOfVmsWhenTheirHostGoesDown) {
+  const auto plain = Parse({});
+  ASSERT_TRUE(plain.ok()) << plain.status();
+  EXPECT_FALSE(plain->stop_vms || plain->save_on_stop);
+  EXPECT_EQ(plain->stop_vms_within, milliseconds(300'000));
+  EXPECT_EQ(plain->unattended_save, "shutdown");
+  const auto config = Parse(
+      {"--stop-vms", "--stop-vms-within", "2.5", "--unattended-save", "require", "--save-on-stop"});
+  ASSERT_TRUE(config.ok()) << config.status();
+  EXPECT_TRUE(config->stop_vms && config->save_on_stop);
+  EXPECT_EQ(config->stop_vms_within, milliseconds(2'500));
+  EXPECT_EQ(config->unattended_save, "require");
+  for (const char* bad : {"0", "0.9", "-1", "86401", "soon"}) {
+    EXPECT_FALSE(Parse({"--stop-vms-within", bad}).ok()) << bad;
+  }
+  EXPECT_FALSE(Parse({"--unattended-save", "maybe"}).ok());
+}
+
 TEST(ConfigTest, BridgesMayHaveOtherNamesHere) {
   EXPECT_TRUE(Parse({})->bridges.empty());
   const auto config = Parse({"--bridge", "br0=lan0", "--bridge", "br1=wan0"});
@@ -92,6 +110,17 @@ TEST_F(ConfigFileTest, GivesValuesAndFlagsWin) {
   EXPECT_EQ(config->listen, (std::vector<std::string>{"h:1", "h:2"}));
   EXPECT_TRUE(config->insecure_tcp);
   EXPECT_TRUE(ParseFile("").ok());
+}
+
+TEST_F(ConfigFileTest, SaysWhatBecomesOfVmsWhenTheirHostGoesDown) {
+  const auto config = ParseFile(
+      "stop-vms: true\nstop-vms-within: 60\nunattended-save: require\nsave-on-stop: true\n");
+  ASSERT_TRUE(config.ok()) << config.status();
+  EXPECT_TRUE(config->stop_vms && config->save_on_stop);
+  EXPECT_EQ(config->stop_vms_within, milliseconds(60'000));
+  EXPECT_EQ(config->unattended_save, "require");
+  EXPECT_FALSE(ParseFile("unattended-save: maybe\n").ok());
+  EXPECT_FALSE(ParseFile("stop-vms-within: 0\n").ok());
 }
 
 TEST_F(ConfigFileTest, UnknownKeyIsNamedWithItsLineAndTheNearest) {

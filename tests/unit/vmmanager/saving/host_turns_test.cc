@@ -61,6 +61,30 @@ TEST_F(HostTurnsTest, WhatItsHostSavesByDefaultIsNotShutDownEither) {
   EXPECT_EQ(vm->state(), v1::VM_STATE_SAVED);
 }
 
+TEST_F(HostTurnsTest, WhoCallsOffASaveDoesNotKnowThatTheHostGoesDown) {
+  auto vm = Make("web", v1::SAVE_ON_STOP_YES, false);
+  host_.backend.script().FailNext("Save", absl::CancelledError("called off"));
+  GoDown(false);
+  EXPECT_EQ(vm->state(), v1::VM_STATE_RUNNING);
+  host_.backend.script().FailNext("Save", absl::CancelledError("called off"));
+  GoDown(true);
+  EXPECT_EQ(vm->state(), v1::VM_STATE_STOPPED);
+}
+
+TEST_F(HostTurnsTest, WhatTakesTooLongIsNotWaitedFor) {
+  auto slow = Make("slow", v1::SAVE_ON_STOP_YES, false);
+  auto quick = Make("quick", v1::SAVE_ON_STOP_NO, false);
+  host_.backend.script().Block("Save");
+  HostDownOptions options;
+  options.within = milliseconds(200);
+  Await(StopAll(*host_.inventory, *saves_, options));
+  EXPECT_EQ(slow->state(), v1::VM_STATE_SAVING);
+  EXPECT_EQ(quick->state(), v1::VM_STATE_STOPPED);
+  host_.backend.script().Release("Save");
+  Await(slow->AwaitOperation());
+  EXPECT_EQ(slow->state(), v1::VM_STATE_SAVED);
+}
+
 TEST_F(HostTurnsTest, WhatIsJustBeingSavedIsWaitedFor) {
   auto vm = Make("web", v1::SAVE_ON_STOP_NO, false);
   host_.backend.script().Block("Save");
