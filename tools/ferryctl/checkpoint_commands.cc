@@ -85,6 +85,10 @@ void CheckCreateCheckpoint(CreateCheckpointArguments* arguments) {
                                "needs --memspec FILE, or --disk-only: nobody would know where the "
                                "memory is");
   }
+  if (arguments->memory_only && arguments->reuse_existing) {
+    throw CLI::ValidationError("--reuse-existing",
+                               "is about files of disks, of which --memory-only keeps none");
+  }
   request.clear_disks();
   for (const v1::CheckpointDiskWish& wish : DiskWishesOf(arguments->disks)) {
     if (arguments->memory_only && !wish.left_out()) {

@@ -70,6 +70,12 @@ absl::Status CheckState(const CheckpointScene& scene, const v1::CreateCheckpoint
   if (request.quiesce()) RETURN_IF_ERROR(CheckCanAnswer(scene, request));
   if (IsUp(scene.state)) return absl::OkStatus();
   const bool stopped = scene.state == v1::VM_STATE_STOPPED || scene.state == v1::VM_STATE_FAILED;
+  // After halt it is stopped, whatever it was before.
+  if (stopped && request.paused()) {
+    return Refused(
+        scene, "it is stopped, and cannot be paused afterwards", "vm_not_running",
+        absl::StrCat("Start it (ferryctl start ", scene.vm, "), or leave out --paused."));
+  }
   if (stopped && request.disk_only()) return absl::OkStatus();
   if (stopped) {
     return Refused(scene, "it is stopped, and has no memory", "vm_not_running",
@@ -211,6 +217,10 @@ absl::Status CheckRequest(const v1::CreateCheckpointRequest& request) {
   if (request.disk_only() && request.memory_only()) {
     return Contradiction("disk_only and memory_only exclude each other");
   }
+  if (request.memory_only() && request.reuse_existing()) {
+    return Contradiction(
+        "reuse_existing is about files that disks go on in, and memory_only is of no disk");
+  }
   if (request.halt() && request.paused()) {
     return Contradiction("halt and paused exclude each other");
   }
@@ -294,6 +304,10 @@ absl::StatusOr<CheckpointRecord> PlanCheckpoint(const CheckpointScene& scene,
   if (request.disk_only() && record.disks().empty()) {
     return Refused(scene, "there is no disk to be taken", "no_disks",
                    "Take its memory (without --disk-only).");
+  }
+  if (request.reuse_existing() && record.disks().empty()) {
+    return Refused(scene, "none of its disks goes on in a file that could be there already",
+                   "no_disks", "Leave out --reuse-existing.");
   }
   return record;
 }

@@ -179,6 +179,7 @@ TEST_F(CheckpointCommandsTest, WhatMakesNoSenseTogetherIsRefused) {
   ExpectCreateUsage({"--memory-only", "--diskspec", "root,snapshot=external"},
                     "\"root\" cannot be part of a checkpoint that is --memory-only");
   ExpectCreateUsage({"--memory-only", "--diskspec", "root"}, "--memory-only");
+  ExpectCreateUsage({"--memory-only", "--reuse-existing"}, "--reuse-existing");
   ExpectCreateUsage({"--compress-level", "3"}, "needs --compress zstd");
 }
 

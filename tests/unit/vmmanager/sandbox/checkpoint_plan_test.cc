@@ -101,6 +101,7 @@ TEST_F(CheckpointPlanTest, WhatContradictsItselfIsRefused) {
   EXPECT_TRUE(refuses([](auto& r) { r.set_quiesce(true); }));
   EXPECT_TRUE(refuses([](auto& r) { r.set_quiesce(true), r.set_memory_only(true); }));
   EXPECT_TRUE(refuses([](auto& r) { r.set_halt(true), r.set_paused(true); }));
+  EXPECT_TRUE(refuses([](auto& r) { r.set_memory_only(true), r.set_reuse_existing(true); }));
   EXPECT_TRUE(refuses([](auto& r) { r.set_memory_file("relative"); }));
   EXPECT_TRUE(refuses([](auto& r) { r.add_disks()->set_file("relative"); }));
   EXPECT_TRUE(refuses([](auto& r) { r.add_disks()->set_name("a"), r.add_disks()->set_name("a"); }));
@@ -149,6 +150,32 @@ TEST_F(CheckpointPlanTest, OfAStoppedVmThereAreOnlyItsDisks) {
   EXPECT_EQ(Reason(), "wrong_state");
 }
 
+TEST_F(CheckpointPlanTest, TheVmIsLeftAsIsWantedWhateverIsTaken) {
+  for (const v1::VmState state : {v1::VM_STATE_RUNNING, v1::VM_STATE_PAUSED}) {
+    scene_.state = state;
+    for (const bool disk_only : {false, true}) {
+      for (const bool halt : {false, true}) {
+        request_.set_disk_only(disk_only);
+        request_.set_live(!disk_only);
+        request_.set_halt(halt);
+        request_.set_paused(!halt);
+        EXPECT_TRUE(Plan().ok()) << state << disk_only << halt;
+      }
+    }
+  }
+}
+
+TEST_F(CheckpointPlanTest, AStoppedVmIsStoppedAfterwardsAndNotPaused) {
+  scene_.state = v1::VM_STATE_STOPPED;
+  request_.set_disk_only(true);
+  request_.set_halt(true);
+  EXPECT_TRUE(Plan().ok());
+  request_.set_halt(false);
+  request_.set_paused(true);
+  EXPECT_EQ(Reason(), "vm_not_running");
+  EXPECT_THAT(std::string(Plan().status().message()), HasSubstr("cannot be paused afterwards"));
+}
+
 TEST_F(CheckpointPlanTest, OnlyAGuestThatRunsCanFreezeItsFilesystems) {
   request_.set_disk_only(true);
   request_.set_quiesce(true);
@@ -190,6 +217,9 @@ TEST_F(CheckpointPlanTest, FilesThatAreThereHaveToBeNamed) {
   const auto plan = Plan();
   ASSERT_TRUE(plan.ok()) << plan.status();
   EXPECT_TRUE(plan->disks(0).overlay_kept() && plan->disks(1).overlay_kept());
+  request_.clear_disks();
+  for (const char* name : {"root", "data"}) scene_.disks[name].disk.read_only = true;
+  EXPECT_EQ(Reason(), "no_disks");
 }
 
 // It does not go with a checkpoint that is taken of it.
