@@ -152,6 +152,32 @@ def test_a_vm_that_stays_is_not_migrated(two_hosts, tmp_path):
     assert_no_server_left(source)
 
 
+def test_a_vm_with_shares_is_not_saved_whoever_asks(host, folder, stays):
+    file = host.folder / "file.ferry"
+    checkpoint = ("checkpoint", "create", stays, "x")
+    for instead, *words in (
+            ("shut down", "vm", "create", "other", "--stays", "--share", folder, "--save-on-stop"),
+            ("shut down", "vm", "set", stays, "--save-on-stop", "yes"), ("--no-save", "save", stays),
+            ("--no-save", "save", stays, "--live", "--to", file),
+            ("--no-save", "stop", stays, "--save"), ("--disk-only", *checkpoint),
+            ("--disk-only", *checkpoint, "--memory-only", "--live", "--memspec", file)):
+        refused = host.ctl.run(*words)
+        assert refused.returncode == REFUSED, (words, refused)
+        assert f"it shares folders of this host ({folder})" in refused.stderr, (words, refused)
+        assert_next_step(refused.stderr, instead)
+        assert host.ctl.state(stays) == "running", words
+    assert [vm["name"] for vm in host.ctl.vms()] == [stays]
+    assert not host.outside(file).exists()
+    host.ctl.ok("vm", "set", stays, "--save-on-stop", "no")
+    # Where only its host would have it saved, it is shut down.
+    host.ctl.ok("vm", "set", stays, "--save-on-stop", "default")
+    host.flags = ["--save-on-stop"]
+    host.restart()
+    stopped = host.ctl.run("stop", stays)
+    assert stopped.returncode == 0 and "shut down instead" in stopped.stderr, stopped
+    assert host.ctl.state(stays) == "stopped"
+
+
 def test_what_cannot_be_shared_is_refused_and_leaves_nothing(host, folder, stays):
     host.ctl.create("moves")
     host.ctl.start("moves")

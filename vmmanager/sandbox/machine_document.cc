@@ -136,14 +136,14 @@ absl::Status CheckShares(const v1::VmSpec& spec) {
 
 }  // namespace
 
-absl::Status CheckSharesNothing(const v1::VmSpec& spec) {
+absl::Status CheckSharesNothing(const v1::VmSpec& spec, const std::string& next_step) {
   if (spec.shares().empty()) return absl::OkStatus();
   return rpc::ErrorWithReason(
       absl::StatusCode::kFailedPrecondition,
       absl::StrCat("VM ", spec.name(), " cannot be saved: it shares folders of this host (",
                    spec.shares(0).host_path(), spec.shares_size() > 1 ? " and more" : "",
                    "), and what it has open in them cannot be saved"),
-      "vm_has_shares", absl::StrCat("Shut it down: ferryctl stop --no-save ", spec.name()));
+      "vm_has_shares", next_step);
 }
 
 absl::Status CheckSaveOnStop(const v1::VmSpec& spec) {
@@ -152,7 +152,9 @@ absl::Status CheckSaveOnStop(const v1::VmSpec& spec) {
         absl::StrCat("save_on_stop is ", static_cast<int>(spec.save_on_stop()),
                      "; it may be 0 (as the host says), 1 (yes) or 2 (no)"));
   }
-  return spec.save_on_stop() == v1::SAVE_ON_STOP_YES ? CheckSharesNothing(spec) : absl::OkStatus();
+  if (spec.save_on_stop() != v1::SAVE_ON_STOP_YES) return absl::OkStatus();
+  return CheckSharesNothing(spec,
+                            "Do without --save-on-stop; it is shut down where it is stopped.");
 }
 
 absl::Status WriteSpec(const v1::VmSpec& spec, std::string* json) {

@@ -18,9 +18,10 @@ class FileReads;
 // that this ferryd does not know.
 absl::StatusOr<v1::VmSpec> CompleteSpec(const v1::VmSpec& spec);
 
-// FAILED_PRECONDITION, naming the first, if it shares folders: what a guest has open in them cannot
-// be saved.
-absl::Status CheckSharesNothing(const v1::VmSpec& spec);
+// Whether a VM like that can be saved at all, be it where it is stopped or in a checkpoint:
+// FAILED_PRECONDITION "vm_has_shares", naming the first, if it shares folders, for what a guest has
+// open in them cannot be saved. `next_step` is what to do instead.
+absl::Status CheckSharesNothing(const v1::VmSpec& spec, const std::string& next_step);
 // INVALID_ARGUMENT or FAILED_PRECONDITION if it cannot be saved where it is stopped, and says so.
 absl::Status CheckSaveOnStop(const v1::VmSpec& spec);
 

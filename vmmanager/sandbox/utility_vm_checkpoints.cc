@@ -198,7 +198,9 @@ Task<absl::Status> UtilityVm::TakeCheckpoint(std::string name, CheckpointRecord 
     if (may.ok()) {
       may = CheckStillFits(checkpoint_scene(), taking->record, taking->steps.memory);
     }
-    if (may.ok() && taking->steps.memory) may = CheckSharesNothing(spec_);
+    if (may.ok() && taking->steps.memory) {
+      may = CheckSharesNothing(spec_, "Take its disks alone (--disk-only).");
+    }
     if (may.ok() && taking->steps.memory && phase_ != Phase::kUp) may = Refuse("saved");
     if (may.ok()) {
       may = CheckHasNoSnapshots("taken a checkpoint of",

@@ -38,7 +38,8 @@ absl::Status UtilityVm::CheckSavable() const {
   if (phase_ != Phase::kUp || guest_ == nullptr) return Refuse("saved");
   RETURN_IF_ERROR(CheckArrived("saved"));
   RETURN_IF_ERROR(CheckCheckpointsRest("saved"));
-  return CheckSharesNothing(spec_);
+  return CheckSharesNothing(spec_,
+                            absl::StrCat("Shut it down: ferryctl stop --no-save ", row_.name));
 }
 
 std::optional<state::v1::SavedRecord> UtilityVm::saved() const {

@@ -134,7 +134,8 @@ Task<absl::StatusOr<v1::Snapshot>> UtilityVm::SaveSnapshot(SnapshotWish wish, Ta
   auto self = shared_from_this();
   const AsyncMutex::Guard lock = co_await operation_.Lock();
   CO_RETURN_IF_ERROR(CheckSnapshotsMayChange("saved in a snapshot"));
-  CO_RETURN_IF_ERROR(CheckSharesNothing(spec_));
+  CO_RETURN_IF_ERROR(CheckSharesNothing(
+      spec_, "Take a checkpoint of its disks alone: ferryctl checkpoint create --disk-only"));
   CO_RETURN_IF_ERROR(CheckHasNoCheckpoints(
       "saved in a snapshot", "going back to one, or deleting it, would take the snapshot away"));
   CO_ASSIGN_OR_RETURN(const SnapshotOptions options,

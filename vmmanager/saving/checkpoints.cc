@@ -118,8 +118,9 @@ Task<absl::Status> Checkpoints::Take(Vm vm, v1::CreateCheckpointRequest request,
     }
     CO_ASSIGN_OR_RETURN(SavedFileOptions options, ToFileOptions(request.options()));
     auto writing = std::make_shared<FileBeingSaved>(vms_.deps().executor);
-    CO_RETURN_IF_ERROR(
-        co_await writing->Create(file, std::move(options), request.options().key_file()));
+    const absl::Status made =
+        co_await writing->Create(file, std::move(options), request.options().key_file());
+    CO_RETURN_IF_ERROR(WithRoomNeeded(made, *vm));
     ShowSave(job, writing, vm->spec().memory_mb() << 20);
     steps = StepsWithMemory(vm, request, std::move(writing), std::move(file), job);
   } else {

@@ -14,8 +14,9 @@ Task<absl::Status> SavedStates::Write(Vm vm, std::string file, bool own, v1::Sav
                                       std::shared_ptr<Job> job) {
   CO_ASSIGN_OR_RETURN(SavedFileOptions options, ToFileOptions(request.options()));
   auto writing = std::make_shared<FileBeingSaved>(vms_.deps().executor);
-  CO_RETURN_IF_ERROR(
-      co_await writing->Create(file, std::move(options), request.options().key_file()));
+  const absl::Status made =
+      co_await writing->Create(file, std::move(options), request.options().key_file());
+  CO_RETURN_IF_ERROR(WithRoomNeeded(made, *vm));
   ShowSave(job, writing, vm->spec().memory_mb() << 20);
 
   SaveSteps steps;
