@@ -3,6 +3,7 @@ import json
 
 import pytest
 
+from harness.checkpoints import file_of
 from harness.records import put, see, shell, start_with_two_disks
 from harness.saving import REFUSED, USAGE, host  # noqa: F401
 from harness.waiting import wait_for
@@ -25,6 +26,10 @@ def files(host):
 def overlay(host, name, below, below_format="qcow2"):
     host.run(["qemu-img", "create", "-q", "-f", "qcow2", "-b", host.folder / below, "-F",
               below_format, host.folder / name], check=True)
+
+
+def inspect(host, vm, name):
+    return json.loads(host.ctl.ok("checkpoint", "inspect", vm, name))
 
 
 def vms(host):
@@ -130,6 +135,40 @@ def test_what_is_not_remembered_can_be_defined(host, disks):
     assert "root.a.qcow2" in files(host)
 
 
+def test_what_is_defined_has_its_key_its_parent_and_what_goes_on_from_it(host, disks):
+    vm = disks
+    key, other, memory = (host.folder / name for name in ("key", "other", "memory.ferry"))
+    for byte, file in enumerate((key, other)):
+        host.outside(file).write_bytes(bytes([byte]) * 32)
+        host.outside(file).chmod(0o600)
+    shell(host, vm, "echo then > /tmp/note")
+    specs = {}
+    for name, *options in (("a", "--memspec", memory, "--key-file", key), ("b", "--disk-only"),
+                           ("c", "--disk-only")):
+        specs[name] = [word for disk in ("root", "data")
+                       for word in ("--diskspec", f"{disk},file={file_of(host, vm, disk)}")]
+        host.ctl.ok("checkpoint", "create", vm, name, "--no-metadata", *options)
+    shell(host, vm, "echo later > /tmp/note")
+    define = ("checkpoint", "define", vm)
+    for options, text in (([], "needs its key file"), (["--key-file", other], "key"),
+                          (["--key-file", key, "--parent", "nope"], "nope")):
+        refused = host.ctl.run(*define, "a", *specs["a"], "--memory-file", memory, *options)
+        assert refused.returncode == REFUSED and text in refused.stderr, refused
+    assert host.ctl.run(*define, "a", *specs["a"], "--key-file", key).returncode == USAGE
+    host.ctl.ok(*define, "a", *specs["a"], "--memory-file", memory, "--key-file", key, "--current")
+    assert inspect(host, vm, "a")["current"]
+    host.ctl.ok(*define, "b", *specs["b"], "--parent", "a")
+    assert inspect(host, vm, "b")["parent"] == "a" and not inspect(host, vm, "b").get("current")
+    refused = host.ctl.run(*define, "c", *specs["c"], "--parent", "a")
+    assert refused.returncode == REFUSED and "those of b" in refused.stderr, refused
+    host.ctl.ok(*define, "c", *specs["c"])
+    made = {name: inspect(host, vm, name) for name in "abc"}
+    assert made["c"]["parent"] == "b" and made["c"]["current"]
+    assert not made["a"].get("current") and not made["b"].get("current")
+    host.ctl.ok("checkpoint", "revert", vm, "a")
+    assert shell(host, vm, "cat /tmp/note") == "then"
+
+
 def test_a_daemon_that_dies_forgets_it_or_undoes_it(host, disks):
     vm = disks
     shell(host, vm, "echo here > /tmp/note")
@@ -162,6 +201,13 @@ def test_files_that_are_there_are_used_and_left(host, disks):
     assert wrong.returncode == REFUSED and "bytes" in wrong.stderr, wrong
     host.run(["qemu-img", "create", "-q", "-f", "qcow2", "-u", "-b", host.folder / "root.qcow2",
               "-F", "qcow2", host.folder / "mine.qcow2", "1G"], check=True)
+    # Of the memory's file that is not said.
+    memory = host.folder / "memory.ferry"
+    host.outside(memory).write_bytes(b"somebody's")
+    with_memory = [word for word in create if word != "--disk-only"]
+    wrong = host.ctl.run(*with_memory, "--memspec", memory)
+    assert wrong.returncode == REFUSED and "memory.ferry exists" in wrong.stderr, wrong
+    assert host.outside(memory).read_bytes() == b"somebody's" and names(host, vm) == []
     host.die_at("CHECKPOINT.overlaid", *create)
     # They are their user's, also if it fails.
     wait_for(lambda: names(host, vm) == [], "it is undone")

@@ -2,6 +2,7 @@
 its job, which can be watched and cancelled."""
 import pytest
 
+from harness.checkpoints import SLOWLY, assert_nothing_is_left, await_memory, file_of, names
 from harness.ctl import number as amount
 from harness.records import (assert_one_instant, await_number, disk_options, make_disks, number,
                              on_disks, put, see, shell, start_with_two_disks, start_writer)
@@ -9,46 +10,12 @@ from harness.saving import REFUSED, USAGE, host  # noqa: F401
 from harness.waiting import wait_for
 
 CANCELLED = 6
-# So slow that it can be looked at.
-SLOWLY = ("--compress", "zstd", "--compress-level", "19")
 
 
 @pytest.fixture
 def disks(host):
     """A VM with two disks, of both formats."""
     return start_with_two_disks(host, "1G")
-
-
-def names(host, vm):
-    return [each["name"] for each in
-            host.ctl.json("checkpoint", "list", vm).get("checkpoints", [])]
-
-
-def file_of(host, vm, disk):
-    [found] = [each for each in host.ctl.json("disk", "list", vm)["disks"]
-               if each["name"] == disk]
-    return found["file"]
-
-
-def job_of(host, kind):
-    return host.ctl.json("job", "list", "--kind", kind).get("jobs", [])
-
-
-def await_memory(host):
-    """The job of a checkpoint of which some memory is written."""
-    wait_for(lambda: job_of(host, "checkpoint"), "no checkpoint begins")
-    [job] = job_of(host, "checkpoint")
-    wait_for(lambda: amount(host.ctl.json("job", "inspect", job["id"]).get("progress", {}),
-                            "done") > 0, "none of its memory is written")
-    return job
-
-
-def assert_nothing_is_left(host, vm):
-    assert names(host, vm) == []
-    assert file_of(host, vm, "root") == str(host.folder / "root.qcow2")
-    assert file_of(host, vm, "data") == str(host.folder / "data.raw")
-    assert [path.name for path in host.outside(host.folder).glob("*.qcow2")] == ["root.qcow2"]
-    assert not list(host.outside(host.state / "checkpoints").glob("*/*"))
 
 
 @pytest.mark.parametrize("way", ["--live", None])

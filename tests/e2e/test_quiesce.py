@@ -3,7 +3,9 @@ import json
 
 import pytest
 
-from harness import box
+from harness import box, workload
+from harness.host import build_folder
+from harness.records import disk_options, make_disks, put, see
 from harness.saving import REFUSED, USAGE, host, kills_the_vmm  # noqa: F401
 from harness.waiting import wait_for
 
@@ -56,6 +58,11 @@ def image_of(host, made):
     disk = made["disks"][0]["file"]
     host.run(["qemu-img", "convert", "-U", "-O", "raw", disk, image], check=True)
     return image
+
+
+def console_said(host, word):
+    logs = host.outside(host.state / "vm").glob("*/console.log*")
+    return any(word in log.read_bytes() for log in logs)
 
 
 def features(host, image):
@@ -138,3 +145,34 @@ def test_who_cannot_freeze_is_refused(host, web):
     host.ctl.ok("stop", "--force", web)
     refused = host.ctl.run("checkpoint", "create", web, "y", *QUIESCED)
     assert refused.returncode == REFUSED and "without --quiesce" in refused.stderr, refused
+
+
+def test_an_agent_that_hangs_is_given_up_and_thaws_what_it_froze(host, web):
+    host.ctl.ok("exec", "-d", web, "--", "sh", "-c",
+                f"{workload.PROGRAM} hold 1 --ms 60000 >/dev/console")
+    wait_for(lambda: console_said(host, b"holding"), "it does not hang")
+    failed = host.ctl.run("checkpoint", "create", web, "x", *QUIESCED)
+    assert failed.returncode not in (0, USAGE), failed
+    assert names(host) == [], failed
+    assert not console_said(host, b"released"), "it hung for too short a time"
+    wait_for(lambda: console_said(host, b"released"), "it hangs for ever")
+    assert_writes(host)
+
+
+def test_an_agent_of_an_older_guest_image_is_refused(host):
+    """One that does not say that it can."""
+    image = (build_folder() / "guest/initrd.img").read_bytes()
+    assert b"FreezeSupported" in image
+    older = host.folder / "older.img"
+    host.outside(older).write_bytes(image.replace(b"FreezeSupported", b"FreezeUnheardOf"))
+    host.initrd = older
+    host.restart()
+    make_disks(host, "root")
+    host.ctl.create("vm", "256M", 1, *disk_options(host, "root"))
+    host.ctl.start("vm")
+    put(host, "vm", "kept", 1)
+    refused = host.ctl.run("checkpoint", "create", "vm", "x", *QUIESCED)
+    assert refused.returncode == REFUSED, refused
+    assert "newer guest image" in refused.stderr and "without --quiesce" in refused.stderr, refused
+    assert names(host) == [] and see(host, "vm", 1) == "kept"
+    host.ctl.ok("checkpoint", "create", "vm", "x", "--disk-only")

@@ -1,0 +1,143 @@
+"""Disks that are full while checkpoints are taken of VMs that write, gone back to, and cloned: whichever
+file has no room, the VM goes on with all it has written."""
+import pytest
+
+from harness.checkpoints import (SLOWLY, assert_nothing_is_left, assert_told_of_room, await_memory,
+                                 file_of, names)
+from harness.records import (await_number, disk_options, make_disks, number, on_disks, put, see,
+                             shell, start_with_two_disks, start_writer)
+from harness.saving import REFUSED, USAGE, host  # noqa: F401
+from harness.waiting import wait_for
+
+WRITTEN_MB = 24
+PATTERN = f"yes pattern | head -c {1 << 20}"
+ROOT = "/dev/$(ls /sys/bus/scsi/devices/0:0:0:0/block)"
+FILL = (f"{PATTERN} > /tmp/one; for i in $(seq {WRITTEN_MB}); do cat /tmp/one; done | "
+        f"dd of={ROOT} bs=1M seek=8 conv=notrunc,fsync 2>/dev/null")
+
+
+def mount(host, name, size):
+    """A folder that has no more room than that."""
+    folder = host.folder / name
+    host.run(["mkdir", folder], check=True)
+    host.run(["mount", "-t", "tmpfs", "-o", f"size={size}", "none", folder], check=True)
+    return folder
+
+
+def enlarge(host, folder):
+    host.run(["mount", "-o", "remount,size=400m", folder], check=True)
+
+
+def digest(host):
+    return shell(host, "vm", "echo 3 > /proc/sys/vm/drop_caches; "
+                             f"dd if={ROOT} bs=1M skip=8 count={WRITTEN_MB} 2>/dev/null | md5sum")
+
+
+def made_digest(host):
+    """Of what is written, without a disk."""
+    return shell(host, "vm", f"{PATTERN} > /tmp/one; for i in $(seq {WRITTEN_MB}); do cat /tmp/one; "
+                             "done | md5sum")
+
+
+@pytest.mark.parametrize("way", [["--live"], []])
+def test_memory_without_room_is_merged_back_under_a_guest_that_writes(host, isolated, way):
+    small = mount(host, "small", "8m")
+    vm = start_with_two_disks(host, "1G")
+    writer = start_writer(host, vm)
+    failed = host.ctl.run("checkpoint", "create", vm, "x", "--memspec", small / "x.ferry", *way)
+    assert failed.returncode == REFUSED, failed
+    assert_told_of_room(failed.stderr)
+    assert_nothing_is_left(host, vm)
+    assert host.run(["ls", small], capture_output=True).stdout == b""
+    await_number(host, vm, number(host, vm, "/tmp/done") + 20)
+    shell(host, vm, f"kill -STOP {writer}")
+    done = number(host, vm, "/tmp/done")
+    assert done <= on_disks(host, vm)[-1] <= done + 1
+
+
+def test_an_overlay_that_is_full_while_memory_is_written_makes_the_guest_wait(host, isolated):
+    small = mount(host, "small", "12m")
+    make_disks(host, "root")
+    host.ctl.create("vm", "256M", 1, *disk_options(host, "root"))
+    host.ctl.start("vm")
+    with host.ctl.attach("checkpoint", "create", "vm", "x", "--live", *SLOWLY, "--diskspec",
+                         f"root,file={small}/over.qcow2") as taking:
+        await_memory(host)
+        with host.ctl.attach("exec", "vm", "--", "sh", "-c", f"{FILL}; echo written") as client:
+            wait_for(lambda: host.ctl.state("vm") == "paused", "it does not stand still")
+            assert taking.wait() == 0, taking.errors()
+            assert "has no room left" in host.ctl.vm("vm")["state_reason"]
+            enlarge(host, small)
+            host.ctl.ok("vm", "resume", "vm")
+            assert client.wait() == 0 and client.output() == b"written\n"
+    written = made_digest(host)
+    assert digest(host) == written
+    host.ctl.ok("checkpoint", "delete", "vm", "x")
+    assert digest(host) == written and file_of(host, "vm", "root").endswith("/root.qcow2")
+
+
+def test_what_cannot_be_merged_back_is_kept_until_it_can(host, isolated):
+    """The memory's file is full, and so is the disk under the one that was written to meanwhile."""
+    base, small = mount(host, "base", "12m"), mount(host, "small", "100m")
+    host.run(["qemu-img", "create", "-q", "-f", "qcow2", base / "root.qcow2", "1G"], check=True)
+    host.ctl.create("vm", "256M", 1, "--disk", f"name=root,file={base}/root.qcow2,format=qcow2")
+    host.ctl.start("vm")
+    over = host.folder / "over.qcow2"
+    with host.ctl.attach("checkpoint", "create", "vm", "x", "--live", *SLOWLY, "--memspec",
+                         small / "x.ferry", "--diskspec", f"root,file={over}") as taking:
+        await_memory(host)
+        shell(host, "vm", FILL)
+        host.run(["sh", "-c", f"cat /dev/zero > {small}/filler"], capture_output=True)
+        assert taking.wait() == REFUSED, taking.errors()
+        assert "half of it is left" in taking.errors(), taking.errors()
+        assert "ferryctl checkpoint delete vm x" in taking.errors(), taking.errors()
+    written = made_digest(host)
+    assert digest(host) == written and host.ctl.state("vm") == "running"
+    assert "(incomplete)" in host.ctl.ok("checkpoint", "list", "vm")
+    enlarge(host, base)
+    host.ctl.ok("checkpoint", "delete", "vm", "x")
+    assert names(host, "vm") == [] and not host.outside(over).exists()
+    assert digest(host) == written
+    host.run(["qemu-img", "check", "-U", "-q", base / "root.qcow2"], check=True)
+
+
+def test_going_back_without_room_changes_nothing(host, isolated):
+    small = mount(host, "small", "12m")
+    host.run(["qemu-img", "create", "-q", "-f", "qcow2", small / "root.qcow2", "1G"], check=True)
+    host.ctl.create("vm", "256M", 1, "--disk", f"name=root,file={small}/root.qcow2,format=qcow2")
+    host.ctl.start("vm")
+    put(host, "vm", "then", 1)
+    host.ctl.ok("checkpoint", "create", "vm", "a")
+    put(host, "vm", "later", 1)
+    before = file_of(host, "vm", "root")
+    host.run(["sh", "-c", f"cat /dev/zero > {small}/filler"], capture_output=True)
+    refused = host.ctl.run("checkpoint", "revert", "vm", "a")
+    assert refused.returncode == REFUSED and "No space left" in refused.stderr, refused
+    assert host.ctl.state("vm") == "running" and file_of(host, "vm", "root") == before
+    assert see(host, "vm", 1) == "later"
+    host.run(["rm", small / "filler"], check=True)
+    host.ctl.ok("checkpoint", "revert", "vm", "a")
+    assert see(host, "vm", 1) == "then"
+
+
+def test_a_clone_without_room_is_none(host, isolated):
+    small = mount(host, "small", "1m")
+    vm = start_with_two_disks(host, "64M")
+    shell(host, vm, FILL)
+    host.ctl.ok("checkpoint", "create", vm, "a")
+    clone = ("checkpoint", "restore-as", vm, "a", "two")
+    before = sorted(path.name for path in host.outside(host.folder).glob("*.qcow2"))
+    # What there is no room for is known before it is begun, where that can be known.
+    refused = host.ctl.run(*clone, "--diskspec", f"root,file={small}/root.qcow2")
+    assert refused.returncode == REFUSED, refused
+    assert "bytes, and " in refused.stderr and " are free" in refused.stderr, refused
+    host.run(["mount", "-t", "tmpfs", "-o", "size=8m", "none", host.state / "saved"], check=True)
+    failed = host.ctl.run(*clone)
+    assert failed.returncode not in (0, USAGE), failed
+    assert " bytes are free" in failed.stderr and "whole copies" in failed.stderr, failed
+    assert sorted(path.name for path in host.outside(host.folder).glob("*.qcow2")) == before
+    assert host.run(["ls", small], capture_output=True).stdout == b""
+    assert [each["name"] for each in host.ctl.vms()] == ["vm"]
+    host.run(["umount", host.state / "saved"], check=True)
+    host.ctl.ok(*clone)
+    assert host.ctl.state("two") == "saved"
