@@ -353,8 +353,8 @@ def test_a_full_disk_leaves_nothing(host, vm, isolated):
     """Of the memory's file; the VM runs on as before."""
     folder = host.folder / "small"
     host.run(["mkdir", folder], check=True)
-    host.run(["mount", "-t", "tmpfs", "-o", "size=8m", "none", folder], check=True)
-    for options in ([], ["--live"]):
+    for room, *options in (("size=8m",), ("size=8m", "--live"), ("size=8m,nr_inodes=1",)):
+        host.run(["mount", "-t", "tmpfs", "-o", room, "none", folder], check=True)
         refused = host.ctl.run("checkpoint", "create", vm, "x", "--memspec",
                                str(folder / "x.ferry"), *options)
         assert refused.returncode == REFUSED, refused
@@ -362,3 +362,4 @@ def test_a_full_disk_leaves_nothing(host, vm, isolated):
         assert shell(host, vm, "echo here") == "here"
         assert checkpoints(host, vm) == {}
         assert host.run(["ls", folder], capture_output=True).stdout == b""
+        host.run(["umount", folder], check=True)

@@ -50,14 +50,16 @@ def test_what_was_damaged_is_refused_and_kept(host, vm):
 def test_row_16_a_full_disk_costs_nothing(host, vm, talk, isolated):
     small = host.folder / "small"
     host.run(["mkdir", small], check=True)
-    host.run(["mount", "-t", "tmpfs", "-o", "size=8m", "none", small], check=True)
-    refused = host.ctl.run("save", "--to", small / "file", vm)
-    assert refused.returncode == REFUSED, refused
-    assert "runs on" in refused.stderr, refused
-    assert_told_of_room(refused.stderr)
-    assert host.run(["ls", small], capture_output=True).stdout == b""
-    assert host.ctl.state(vm) == "running"
-    talk.assert_goes_on()
+    # Room for a part of it, and not even for an empty file.
+    for room, text in (("size=8m", "runs on"), ("size=8m,nr_inodes=1", "0 bytes were written")):
+        host.run(["mount", "-t", "tmpfs", "-o", room, "none", small], check=True)
+        refused = host.ctl.run("save", "--to", small / "file", vm)
+        assert refused.returncode == REFUSED and text in refused.stderr, refused
+        assert_told_of_room(refused.stderr)
+        assert host.run(["ls", small], capture_output=True).stdout == b""
+        assert host.ctl.state(vm) == "running"
+        talk.assert_goes_on()
+        host.run(["umount", small], check=True)
     talk.finish()
     # Where the host's own folder has no room, a shutdown may do instead.
     saved = host.state / "saved"

@@ -132,6 +132,32 @@ TEST_F(CheckpointsTest, ItIsLeftAsIsWanted) {
   EXPECT_EQ(vm->state(), v1::VM_STATE_RUNNING);
 }
 
+TEST_F(CheckpointsTest, ItIsLeftSoWhateverIsTaken) {
+  auto vm = BootWithDisks();
+  for (const std::string what : {"live", "disks"}) {
+    v1::CreateCheckpointRequest request = Request(what + "-paused");
+    request.set_live(what == "live");
+    request.set_disk_only(what == "disks");
+    request.set_paused(true);
+    ASSERT_TRUE(Take(request).ok()) << what;
+    EXPECT_EQ(vm->state(), v1::VM_STATE_PAUSED) << what;
+    ASSERT_TRUE(Await(vm->Resume()).ok()) << what;
+    request.set_name(what + "-ended");
+    request.set_paused(false);
+    request.set_halt(true);
+    ASSERT_TRUE(Take(request).ok()) << what;
+    EXPECT_EQ(vm->state(), v1::VM_STATE_STOPPED) << what;
+    ASSERT_TRUE(Await(vm->Start()).ok()) << what;
+  }
+  // What is stopped already stays so.
+  ASSERT_TRUE(Await(vm->Stop(true, milliseconds(1'000))).ok());
+  v1::CreateCheckpointRequest request = Request("stopped");
+  request.set_disk_only(true);
+  request.set_halt(true);
+  ASSERT_TRUE(Take(request).ok());
+  EXPECT_EQ(vm->state(), v1::VM_STATE_STOPPED);
+}
+
 TEST_F(CheckpointsTest, OneThatIsWholeKeepsItsMemoryAlsoIfTheVmDoesNotStop) {
   auto vm = BootWithDisks();
   EXPECT_TRUE(host_.System(*vm)->Step(5));
