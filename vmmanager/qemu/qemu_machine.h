@@ -79,6 +79,8 @@ class QemuMachine : public std::enable_shared_from_this<QemuMachine> {
   // migrate-set-parameters.
   Task<absl::Status> SetMigrationCapabilities(boost::json::object arguments);
   Task<absl::Status> SetMigrationParameters(boost::json::object arguments);
+  // Has all of them sent next time: others may have set some, too.
+  void ForgetMigrationSettings() { settings_.Forget(); }
   // While `limit` is set QEMU is at work in its main loop and answers nobody: commands wait that
   // long at least. The end of a job that was never answered must not be taken for QEMU's death.
   void ExpectSilence(std::optional<milliseconds> limit) { silence_ = limit; }

@@ -21,21 +21,16 @@ constexpr uint32_t kDefaultChannels = 2;  // QEMU's, too
 constexpr uint32_t kLeastThrottle = 1;
 constexpr uint32_t kMostThrottle = 99;
 
-// Everything that some job of Ferry sets.
-constexpr const char* kManaged[] = {
-    "events",        "return-path", "pause-before-switchover", "late-block-activate",
-    "validate-uuid", "multifd",     "auto-converge",           "background-snapshot"};
-
 uint32_t Workers(const schema::MigrationInitializeOptions& options) {
   if (!options.compression_settings) return 0;
   return std::min(options.compression_settings->throttle_worker_count.value_or(kDefaultChannels),
                   kMaxChannels);
 }
 
+// All that QEMU has: what a former job has set counts for no other, whoever's job that was.
 json::object CapabilityList(const std::set<std::string>& wanted, const QemuCapabilities& qemu) {
   json::array list;
-  for (const char* name : kManaged) {
-    if (!qemu.can_migrate_with(name)) continue;
+  for (const std::string& name : qemu.migration) {
     list.push_back(json::object{{"capability", name}, {"state", wanted.contains(name)}});
   }
   return {{"capabilities", std::move(list)}};

@@ -62,8 +62,10 @@ std::vector<DiskSnapshots> SnapshotsIn(const DiskNodes& nodes) {
   return all;
 }
 
-// A migration's settings would shape what a snapshot's memory looks like.
+// A migration's settings would shape what a snapshot's memory looks like, and QEMU 7.2 dies of
+// multifd. So whoever set them, over the spare monitor for instance, they are taken back.
 Task<absl::Status> SetPlain(std::shared_ptr<QemuMachine> machine) {
+  machine->ForgetMigrationSettings();
   json::object plain = PlainCapabilities(machine->host().capabilities);
   CO_RETURN_IF_ERROR(co_await machine->SetMigrationCapabilities(std::move(plain)));
   json::object parameters = ParametersFor({});

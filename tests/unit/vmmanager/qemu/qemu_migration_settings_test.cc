@@ -49,6 +49,13 @@ TEST(MigrationSettingsTest, JobsWithoutPeerUseEventsOnly) {
   EXPECT_FALSE(IsOn(set, "return-path"));
 }
 
+TEST(MigrationSettingsTest, WhatOthersMaySetIsTakenBack) {
+  QemuCapabilities qemu = AllCapabilities();
+  qemu.migration.insert("mapped-ram");
+  EXPECT_FALSE(IsOn(PlainCapabilities(qemu), "mapped-ram"));
+  EXPECT_FALSE(IsOn(CapabilitiesFor({}, qemu), "mapped-ram"));
+}
+
 TEST(MigrationSettingsTest, WorkersTurnOnMultifd) {
   schema::MigrationInitializeOptions options;
   options.compression_settings = schema::MigrationCompressionSettings{3};
