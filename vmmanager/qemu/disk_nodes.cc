@@ -48,6 +48,13 @@ std::vector<DiskSnapshot> SnapshotsIn(const json::object& image) {
   return snapshots;
 }
 
+// What a qcow2 file says of the other one that has its data, if there is one.
+std::string DataFileOf(const json::object& image) {
+  const json::object* specific = ObjectAt(image, "format-specific");
+  const json::object* qcow2 = specific == nullptr ? nullptr : ObjectAt(*specific, "data");
+  return qcow2 == nullptr ? std::string() : TextAt(*qcow2, "data-file");
+}
+
 DiskNode NodeFrom(const json::object& inserted) {
   DiskNode node;
   node.name = TextAt(inserted, "node-name");
@@ -58,6 +65,7 @@ DiskNode NodeFrom(const json::object& inserted) {
   const json::object* image = ObjectAt(inserted, "image");
   if (image == nullptr) return node;
   node.snapshots = SnapshotsIn(*image);
+  node.data_file = DataFileOf(*image);
   // A chain is as long as its user has made it.
   for (image = ObjectAt(*image, "backing-image"); image != nullptr;
        image = ObjectAt(*image, "backing-image")) {

@@ -19,6 +19,7 @@ struct DiskNode {
   std::string name;    // the block node's
   std::string driver;  // "qcow2" or "raw"
   std::string file;
+  std::string data_file;  // of a qcow2 file that holds no data itself
   bool read_only = false;
   std::string io_status;                // QEMU's BlockDeviceIoStatus: "ok", "failed" or "nospace"
   std::vector<DiskSnapshot> snapshots;  // inside the top file

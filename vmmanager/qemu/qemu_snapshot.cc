@@ -47,9 +47,12 @@ absl::StatusOr<SnapshotJob> JobFor(const DiskNodes& nodes, SnapshotJob::Kind kin
 absl::Status CheckDisksTakeSnapshots(const DiskNodes& nodes, const SnapshotOptions& options) {
   for (const DiskPlace& place : options.disks) {
     const DiskNode& disk = nodes.at(place);
-    if (disk.driver == "qcow2" && !disk.read_only) continue;
+    const bool is_whole = disk.data_file.empty();
+    if (disk.driver == "qcow2" && !disk.read_only && is_whole) continue;
+    // QEMU 7.2 dies of memory that it is to put into such a one.
+    const std::string why = is_whole ? "" : absl::StrCat(": its data is in ", disk.data_file);
     return absl::FailedPreconditionError(
-        absl::StrCat("the disk at ", ToText(place), " cannot hold snapshots"));
+        absl::StrCat("the disk at ", ToText(place), " cannot hold snapshots", why));
   }
   return absl::OkStatus();
 }
