@@ -75,7 +75,7 @@ absl::StatusOr<std::vector<DiskPlace>> DisksWithTag(const std::vector<DiskSnapsh
   for (const DiskPlace& place : disks) {
     const DiskSnapshots* disk = DiskAt(present, place);
     if (disk == nullptr) return NoSuchDisk(place);
-    if (CountOf(*disk, tag) > 0) with.push_back(place);
+    with.insert(with.end(), CountOf(*disk, tag), place);
   }
   if (!with.empty()) return with;
   return absl::NotFoundError(StrCat("no disk has a snapshot '", tag, "'"));

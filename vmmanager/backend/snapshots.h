@@ -50,7 +50,7 @@ absl::Status CheckTagIsNew(const std::vector<DiskSnapshots>& present, const std:
 // if there is no memory where that should be.
 absl::Status CheckCanBeLoaded(const std::vector<DiskSnapshots>& present,
                               const SnapshotOptions& options);
-// Those of `disks` that have the tag; NOT_FOUND if none does.
+// Those of `disks` that have the tag, as often as they have it; NOT_FOUND if none does.
 absl::StatusOr<std::vector<DiskPlace>> DisksWithTag(const std::vector<DiskSnapshots>& present,
                                                     const std::vector<DiskPlace>& disks,
                                                     const std::string& tag);

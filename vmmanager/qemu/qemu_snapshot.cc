@@ -148,6 +148,7 @@ Task<absl::Status> DeleteQemuSnapshot(std::shared_ptr<QemuMachine> machine, std:
   CO_RETURN_IF_ERROR(AsNothingChanged(with.status()));
   SnapshotOptions options;
   options.tag = std::move(tag);
+  // For each time that a disk is named QEMU deletes one of its states of that tag.
   options.disks = *std::move(with);
   auto job = JobFor(*nodes, SnapshotJob::Kind::kDelete, options);
   CO_RETURN_IF_ERROR(AsNothingChanged(job.status()));

@@ -110,12 +110,17 @@ absl::Status CheckWish(const std::string& vm, const NamedDisks& disks, const Sna
   return absl::OkStatus();
 }
 
+// What the disks have under one tag, by their names.
+using TagInDisks = std::map<std::string, std::vector<DiskSnapshot>>;
+
 v1::Snapshot Describe(const std::string& tag, const state::v1::SnapshotRecord* record,
-                      const std::map<std::string, DiskSnapshot>& in, const NamedDisks& disks,
-                      bool is_up) {
+                      const TagInDisks& in, const NamedDisks& disks, bool is_up) {
   v1::Snapshot snapshot;
   snapshot.set_tag(tag);
-  for (const auto& [name, found] : in) {
+  bool is_double = false;
+  for (const auto& [name, states] : in) {
+    const DiskSnapshot& found = states.back();
+    is_double = is_double || states.size() > 1;
     snapshot.add_devices(name);
     if (snapshot.taken_unix_ms() == 0) snapshot.set_taken_unix_ms(found.taken_unix_ms);
     if (found.vm_state_bytes == 0) continue;
@@ -146,6 +151,7 @@ v1::Snapshot Describe(const std::string& tag, const state::v1::SnapshotRecord* r
   std::string why;
   if (!is_up) why = "the VM does not run, and its disks were not asked";
   if (snapshot.vmstate().empty() && is_up) why = "there is no memory in it";
+  if (is_double) why = "one of its disks has several of that tag";
   if (snapshot.missing_size() > 0) why = "not all of its disks have it";
   if (record == nullptr) why = "it was not taken by Ferry, which does not know its processes";
   if (record != nullptr && record->stage() == state::v1::SNAPSHOT_STAGE_MAKING) {
@@ -270,11 +276,11 @@ std::vector<v1::Snapshot> DescribeSnapshots(const SnapshotRecords& records,
                                             const NamedDisks& disks, bool is_up) {
   std::map<DiskPlace, std::string> names;
   for (const auto& [name, disk] : disks) names[disk.place] = name;
-  std::map<std::string, std::map<std::string, DiskSnapshot>> tags;  // and in which disks
+  std::map<std::string, TagInDisks> tags;
   for (const auto& [tag, record] : records) tags[tag];
   for (const DiskSnapshots& disk : present) {
     for (const DiskSnapshot& snapshot : disk.snapshots) {
-      tags[snapshot.tag][names[disk.disk]] = snapshot;
+      tags[snapshot.tag][names[disk.disk]].push_back(snapshot);
     }
   }
   std::vector<v1::Snapshot> all;

@@ -183,6 +183,19 @@ TEST(SnapshotPlanTest, ListsTagsByDisks) {
   EXPECT_THAT(all[2].devices(), ElementsAre("data", "root"));
 }
 
+TEST(SnapshotPlanTest, ATagThatADiskHasTwiceIsNotLoadable) {
+  const SnapshotRecords records = {{"t", Record({"root", "data"}, "root")}};
+  const std::vector<DiskSnapshots> present = {
+      {{"0", "0"}, {{"t", 4096, 40}}},
+      {{"0", "1"}, {{"t", 0, 40}, {"t", 0, 41}}},
+  };
+  const auto all = DescribeSnapshots(records, present, DisksByName(Machine()), true);
+  ASSERT_EQ(all.size(), 1u);
+  EXPECT_FALSE(all[0].loadable());
+  EXPECT_THAT(all[0].reason(), HasSubstr("several of that tag"));
+  EXPECT_THAT(all[0].devices(), ElementsAre("data", "root"));
+}
+
 TEST(SnapshotPlanTest, OfAVmThatDoesNotRunWhatIsRememberedIsListed) {
   const SnapshotRecords records = {{"t", Record({"root"}, "root")}};
   const auto all = DescribeSnapshots(records, {}, DisksByName(Machine()), false);
