@@ -64,8 +64,11 @@ constexpr Meaning kMeanings[] = {
     {"does not support live migration", absl::StatusCode::kFailedPrecondition},
     {"blocked by", absl::StatusCode::kFailedPrecondition},
     {"migration process in progress", absl::StatusCode::kFailedPrecondition},
+    {"duplicate yank instance", absl::StatusCode::kFailedPrecondition},  // a load's word for that
+    {"migration and snapshots are incompatible", absl::StatusCode::kFailedPrecondition},
     {"No space left", absl::StatusCode::kResourceExhausted},
     {"while loading VM state", absl::StatusCode::kDataLoss},
+    {"Could not load snapshot", absl::StatusCode::kDataLoss},
 };
 
 // Follows one job by QEMU's events.
