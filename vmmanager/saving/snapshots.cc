@@ -38,13 +38,15 @@ absl::Status Snapshots::CheckSame(const UtilityVm& vm, const SnapshotRecord& sna
       "containers_changed", "Have the containers of then, or keep the snapshot for its disks.");
 }
 
-Task<absl::StatusOr<v1::Snapshot>> Snapshots::AsJob(Vm vm, std::string doing, std::string tag,
-                                                    Work work) {
+Task<absl::StatusOr<v1::Snapshot>> Snapshots::AsJob(Vm vm, std::string doing, std::string done,
+                                                    std::string tag, Work work) {
   auto result = std::make_shared<absl::StatusOr<v1::Snapshot>>(absl::UnknownError("not done"));
   JobDescription about{v1::JOB_KIND_SNAPSHOT, vm->id(), vm->name(), absl::StrCat(doing, " ", tag)};
-  JobWork run = [result, work = std::move(work)](std::shared_ptr<Job> job) -> Task<absl::Status> {
+  JobWork run = [result, done = absl::StrCat(done, " ", tag),
+                 work = std::move(work)](std::shared_ptr<Job> job) -> Task<absl::Status> {
     job->ForbidCancel("its VMM does it in one piece, and hears nobody meanwhile");
     *result = co_await work();
+    if (result->ok()) job->SetResult(done);
     co_return result->status();
   };
   CO_RETURN_IF_ERROR(co_await RunAsJob(jobs_, std::move(about), std::move(run)));
@@ -64,13 +66,13 @@ Task<absl::StatusOr<v1::Snapshot>> Snapshots::Save(v1::SaveSnapshotRequest reque
     steps.containers = [this, vm] { return ContainersOf(*vm); };
     co_return co_await vm->SaveSnapshot(wish, std::move(steps));
   };
-  co_return co_await AsJob(vm, "take", request.tag(), std::move(take));
+  co_return co_await AsJob(vm, "take", "took", request.tag(), std::move(take));
 }
 
 Task<absl::StatusOr<v1::Snapshot>> Snapshots::Load(v1::LoadSnapshotRequest request) {
   CO_ASSIGN_OR_RETURN(const Vm vm, vms_.Find(request.vm()));
   Work load = [this, vm, tag = request.tag()] { return GoBack(vm, tag); };
-  co_return co_await AsJob(vm, "load", request.tag(), std::move(load));
+  co_return co_await AsJob(vm, "load", "went back to", request.tag(), std::move(load));
 }
 
 Task<absl::StatusOr<v1::Snapshot>> Snapshots::GoBack(Vm vm, std::string tag) {
@@ -94,7 +96,7 @@ Task<absl::Status> Snapshots::Delete(v1::DeleteSnapshotRequest request) {
     CO_RETURN_IF_ERROR(co_await vm->DeleteSnapshot(tag));
     co_return v1::Snapshot();
   };
-  co_return (co_await AsJob(vm, "delete", request.tag(), std::move(remove))).status();
+  co_return (co_await AsJob(vm, "delete", "deleted", request.tag(), std::move(remove))).status();
 }
 
 Task<absl::StatusOr<std::vector<v1::Snapshot>>> Snapshots::List(v1::ListSnapshotsRequest request) {

@@ -33,8 +33,9 @@ class Snapshots {
  private:
   using Vm = std::shared_ptr<UtilityVm>;
   using Work = std::function<Task<absl::StatusOr<v1::Snapshot>>()>;
-  // `doing` is "take", "load" or "delete".
-  Task<absl::StatusOr<v1::Snapshot>> AsJob(Vm vm, std::string doing, std::string tag, Work work);
+  // `doing` and `done` tell of the tag what is done to it: "take", "took".
+  Task<absl::StatusOr<v1::Snapshot>> AsJob(Vm vm, std::string doing, std::string done,
+                                           std::string tag, Work work);
   Task<absl::StatusOr<v1::Snapshot>> GoBack(Vm vm, std::string tag);
   absl::StatusOr<ReturningContainers::Records> ContainersOf(const UtilityVm& vm) const;
   absl::Status CheckRest(const UtilityVm& vm) const;

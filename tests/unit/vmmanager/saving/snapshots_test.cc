@@ -8,6 +8,8 @@ namespace {
 
 using ::testing::Contains;
 using ::testing::ElementsAre;
+using ::testing::HasSubstr;
+using ::testing::UnorderedElementsAre;
 
 // A VM with two disks that can hold snapshots, without containers.
 class SnapshotsTest : public SandboxTest {
@@ -380,6 +382,30 @@ TEST_F(SnapshotsTest, WhoStopsItAtOnceWaitsForNoDisk) {
   ASSERT_EQ(all.size(), 1u);
   EXPECT_EQ(all[0].tag(), "t");
   EXPECT_TRUE(all[0].loadable()) << all[0].reason();
+}
+
+TEST_F(SnapshotsTest, TheyAreJobsThatNobodyCancels) {
+  BootWithDisks();
+  JobRegistry jobs(io_.get_executor(), host_.store, host_.events);
+  snapshots_ = std::make_unique<Snapshots>(*host_.inventory, nullptr, &jobs);
+  host_.backend.script().Block("SaveSnapshot");
+  auto taking = Begin(snapshots_->Save(SaveRequest("t")));
+  Await(host_.backend.script().WaitBlocked("SaveSnapshot"));
+  ASSERT_EQ(jobs.ListJobs().size(), 1u);
+  const v1::Job job = jobs.ListJobs().front();
+  EXPECT_EQ(job.kind(), v1::JOB_KIND_SNAPSHOT);
+  EXPECT_EQ(job.what(), "take t");
+  EXPECT_THAT(job.why_not_cancellable(), HasSubstr("in one piece"));
+  EXPECT_EQ(rpc::ReasonOf(Await(jobs.CancelJob(job.id()))), "not_cancellable");
+  host_.backend.script().Release("SaveSnapshot");
+  EXPECT_TRUE(Finish(taking).ok());
+  ASSERT_TRUE(Load("t").ok());
+  ASSERT_TRUE(Delete("t").ok());
+  EXPECT_TRUE(absl::IsNotFound(Delete("t")));
+  std::vector<std::string> results;
+  for (const v1::Job& each : jobs.ListJobs()) results.push_back(each.result());
+  EXPECT_THAT(results, UnorderedElementsAre("took t", "went back to t", "deleted t", ""));
+  Await(jobs.Close());
 }
 
 TEST_F(SnapshotsTest, OneOfWhichNobodyKnowsHowFarItCameIsLookedFor) {
