@@ -132,6 +132,8 @@ def test_a_snapshot_that_has_no_room_is_none(host, small):
     failed = host.ctl.run("snapshot", "save", "vm", "t", "--devices", "root", "--vmstate", "root")
     assert failed.returncode == FAILED, failed
     assert "could not be taken, and the VM is RUNNING" in failed.stderr, failed
+    assert "QEMU could not save the snapshot 't': Error while writing VM state" in failed.stderr
+    assert "; QEMU said: " in failed.stderr, failed
     assert host.ctl.json("snapshot", "list", "vm").get("snapshots", []) == []
     assert host.ctl.state("vm") == "running"
     assert see(host, "vm", 1) == "before"

@@ -1,32 +1,15 @@
 """Snapshots inside disks: memory and disks go back to one instant, or nothing changes, or the VM is
 ended with the reason."""
-import pytest
-
 from harness import box
-from harness.records import (assert_one_instant, await_number, disk_options, make_disks, number,
-                             shell, start_writer)
+from harness.records import (assert_one_instant, await_number, make_disks, number, shell,
+                             start_writer)
 from harness.saving import REFUSED, USAGE, host, kills_the_vmm  # noqa: F401
+from harness.snapshots import DISKS, disks, snapshots, start_with, take  # noqa: F401
 from harness.waiting import wait_for
 
 OWN_FAILURE = 125
-DISKS = ("--devices", "root,data", "--vmstate", "root")
-
-
-@pytest.fixture
-def disks(host):
-    """A VM with two disks that can hold snapshots."""
-    make_disks(host, "root", "data")
-    host.ctl.create("vm", "256M", 1, *disk_options(host, "root", "data"))
-    host.ctl.start("vm")
-    return "vm"
-
-
-def snapshots(host, vm):
-    return {each["tag"]: each for each in host.ctl.json("snapshot", "list", vm).get("snapshots", [])}
-
-
-def take(host, vm, tag, *options):
-    host.ctl.ok("snapshot", "save", vm, tag, *(options or DISKS))
+FAILED = 1
+SNAPSHOT_TABLE_AT = 64  # where the header of a qcow2 file says where that is
 
 
 def test_memory_and_disk_are_of_one_instant(host, disks):
@@ -46,6 +29,20 @@ def test_memory_and_disk_are_of_one_instant(host, disks):
     host.ctl.ok("snapshot", "delete", vm, "then")
     assert snapshots(host, vm) == {}
     assert host.ctl.exec(vm, "echo", "here").stdout == "here\n"
+
+
+def test_from_any_instant_to_any_other(host, disks):
+    vm = disks
+    writer = start_writer(host, vm)
+    take(host, vm, "then")
+    await_number(host, vm, number(host, vm, "/tmp/begun") + 20)
+    least = number(host, vm, "/tmp/done")
+    take(host, vm, "later")
+    host.ctl.ok("snapshot", "load", vm, "then")
+    assert_one_instant(host, vm, writer, least)
+    host.ctl.ok("snapshot", "load", vm, "later")
+    assert number(host, vm, "/tmp/done") >= least
+    assert_one_instant(host, vm, writer, 1 << 30)
 
 
 def test_whoever_is_attached_is_told_and_processes_are_those_of_then(host, disks):
@@ -140,15 +137,19 @@ def test_what_is_refused_changes_nothing(host, disks):
 def test_tags_that_some_disks_lack_and_those_of_others(host, disks):
     vm = disks
     take(host, vm, "half")
+    take(host, vm, "twice")
     host.ctl.ok("stop", vm)
     host.run(["qemu-img", "snapshot", "-d", "half", host.folder / "data.qcow2"], check=True)
-    for name in ("root", "data"):
+    host.run(["qemu-img", "snapshot", "-c", "twice", host.folder / "data.qcow2"], check=True)
+    for name in ("root", "data", "data"):
         host.run(["qemu-img", "snapshot", "-c", "theirs", host.folder / f"{name}.qcow2"],
                  check=True)
     host.ctl.start(vm)
     listed = host.ctl.ok("snapshot", "list", vm)
     assert "half (partial)" in listed and "not taken by Ferry" in listed, listed
-    for tag, text in (("half", "Scsi/0/1"), ("theirs", "was not taken by Ferry")):
+    assert "several of that tag" in listed, listed
+    for tag, text in (("half", "Scsi/0/1"), ("theirs", "was not taken by Ferry"),
+                      ("twice", "Scsi/0/1 has 2 snapshots 'twice'")):
         refused = host.ctl.run("snapshot", "load", vm, tag)
         assert refused.returncode == REFUSED and text in refused.stderr, refused
         assert host.ctl.run("snapshot", "save", vm, tag, *DISKS).returncode == REFUSED
@@ -174,6 +175,7 @@ def test_a_failed_load_leaves_the_vm_failed_and_not_running(host, disks):
         assert failed.returncode not in (0, REFUSED, USAGE), failed
         assert "snapshot load failed" in failed.stderr, failed
         assert "QEMU could not load the snapshot 'then'" in failed.stderr, failed
+        assert "; QEMU said: " in failed.stderr, failed
         assert client.wait() != 0
     assert host.ctl.state(vm) == "failed"
     assert "snapshot load failed" in host.ctl.vm(vm)["state_reason"]
@@ -181,6 +183,57 @@ def test_a_failed_load_leaves_the_vm_failed_and_not_running(host, disks):
     host.ctl.start(vm)
     assert host.ctl.exec(vm, "echo", "here").stdout == "here\n"
     host.ctl.ok("snapshot", "delete", vm, "then")
+
+
+def test_a_load_that_fails_between_two_disks_leaves_nothing_running(host, disks):
+    vm = disks
+    shell(host, vm, "for disk in /dev/sd?; do echo then | dd of=$disk conv=fsync 2>/dev/null; done")
+    take(host, vm, "then")
+    # Where the snapshot of the second disk has its clusters: an offset that can be none.
+    with host.outside(host.folder / "data.qcow2").open("r+b") as disk:
+        disk.seek(SNAPSHOT_TABLE_AT)
+        disk.seek(int.from_bytes(disk.read(8), "big"))
+        disk.seek(int.from_bytes(disk.read(8), "big"))
+        disk.write((1 << 63 | 512).to_bytes(8, "big"))
+    failed = host.ctl.run("snapshot", "load", vm, "then")
+    assert failed.returncode == FAILED, failed
+    why = "Could not load snapshot 'then' on 'disk-data-fmt'"
+    assert why in failed.stderr and "QEMU said: qcow2: Marking image as corrupt" in failed.stderr
+    assert host.ctl.state(vm) == "failed"
+    assert "snapshot load failed" in host.ctl.vm(vm)["state_reason"]
+    assert why in host.ctl.vm(vm)["state_reason"]
+    assert not host.processes("qemu-system")
+
+
+def test_one_that_a_disk_does_not_take_is_in_none(host):
+    make_disks(host, "root")
+    # Each of its clusters can be used only once.
+    host.run(["qemu-img", "create", "-q", "-f", "qcow2", "-o", "refcount_bits=1",
+              host.folder / "data.qcow2", "1G"], check=True)
+    host.run(["qemu-io", "-c", "write 0 64k", host.folder / "data.qcow2"], check=True,
+             capture_output=True)
+    vm = start_with(host, "root", "data")
+    shell(host, vm, "echo then > /tmp/note")
+    failed = host.ctl.run("snapshot", "save", vm, "t", *DISKS)
+    assert failed.returncode == FAILED, failed
+    assert "could not be taken, and the VM is RUNNING" in failed.stderr, failed
+    assert ("QEMU could not save the snapshot 't': Could not create snapshot 't' on "
+            "'disk-data-fmt'") in failed.stderr, failed
+    assert snapshots(host, vm) == {}
+    assert host.ctl.state(vm) == "running" and shell(host, vm, "cat /tmp/note") == "then"
+
+
+def test_a_disk_whose_data_is_elsewhere_takes_none(host):
+    make_disks(host, "root")
+    host.run(["qemu-img", "create", "-q", "-f", "qcow2", "-o",
+              f"data_file={host.folder}/data.raw", host.folder / "data.qcow2", "1G"], check=True)
+    vm = start_with(host, "root", "data")
+    for memory in ("root", "data"):
+        refused = host.ctl.run("snapshot", "save", vm, "t", *DISKS[:2], "--vmstate", memory)
+        assert refused.returncode == REFUSED, refused
+        assert "cannot hold snapshots: its data is in" in refused.stderr, refused
+        assert host.ctl.state(vm) == "running"
+    assert snapshots(host, vm) == {}
 
 
 def test_a_daemon_that_dies_while_it_takes_one(host, disks):

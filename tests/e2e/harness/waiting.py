@@ -8,3 +8,10 @@ def wait_for(holds, what, timeout=60):
     while not holds():
         assert time.monotonic() < deadline, what
         time.sleep(0.05)
+
+
+def wait_closely(holds, what, timeout=60):
+    """The same without a pause, for what does not hold for long."""
+    deadline = time.monotonic() + timeout
+    while not holds():
+        assert time.monotonic() < deadline, what
