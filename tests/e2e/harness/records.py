@@ -1,14 +1,18 @@
 """A guest that writes numbered records with their sums to its disks, and remembers the last one: so
 that memory and all disks are seen to be of one instant."""
+import contextlib
 import hashlib
 
-# Numbered records with their sums, on each disk in turn and then in memory.
+# Numbered records with their sums, on each disk in turn and then in memory. Each has a mark that it
+# would not get a second time, and memory knows all of these.
 WRITER = """
 disks=$(ls -d /sys/bus/scsi/devices/0:0:0:*/block/* | sed 's,.*/,/dev/,')
 i=0
 while :; do
   i=$((i+1))
-  s=$(echo $i | md5sum)
+  read n < /proc/sys/kernel/random/uuid
+  s="$(echo $i | md5sum) $n"
+  echo "$i $n" >> /tmp/marks
   echo "$i $s" > /tmp/begun.new; mv /tmp/begun.new /tmp/begun
   for disk in $disks; do
     echo "$i $s" | dd of=$disk bs=4096 seek=$i conv=notrunc,fsync 2>/dev/null
@@ -104,14 +108,66 @@ def start_writer(host, vm):
     return writer
 
 
-def assert_one_instant(host, vm, writer, before):
-    """The VM went back to a moment before its record of that number was written, and disk and memory
-    are both of that moment. It goes on writing afterwards."""
+@contextlib.contextmanager
+def standing(host, vm, writer):
+    """Nothing is written meanwhile."""
     shell(host, vm, f"kill -STOP {writer}")
+    yield
+    shell(host, vm, f"kill -CONT {writer}")
+
+
+def remembered(host, vm):
+    """The records that the guest's memory knows as begun and as done last; it knows all marks until
+    then."""
     begun, done = number(host, vm, "/tmp/begun"), number(host, vm, "/tmp/done")
     assert 20 <= done <= begun <= done + 1
-    assert begun < before, "the memory did not go back"
+    assert int(shell(host, vm, "wc -l < /tmp/marks")) - begun in (0, 1)
+    return begun, done
+
+
+def assert_disks_agree(host, vm, begun, done):
     last = on_disks(host, vm)
     assert last and last == sorted(last, reverse=True), last
     assert done <= last[-1] and last[0] <= begun, ("not of one instant", done, last, begun)
-    shell(host, vm, f"kill -CONT {writer}")
+
+
+def assert_memory_went_back(host, vm, writer, before):
+    """As assert_one_instant, of a VM without disks."""
+    with standing(host, vm, writer):
+        assert remembered(host, vm)[0] < before, "the memory did not go back"
+
+
+def assert_one_instant(host, vm, writer, before):
+    """The VM went back to a moment before its record of that number was written, and disk and
+    memory are both of that moment. It goes on writing afterwards."""
+    with standing(host, vm, writer):
+        begun, done = remembered(host, vm)
+        assert begun < before, "the memory did not go back"
+        assert_disks_agree(host, vm, begun, done)
+
+
+def last_on_host(host, *disks):
+    """Of each disk (file and format) of a VM that does not run the last record, as its host sees
+    it: (number, mark)."""
+    found = []
+    for file, its_format in disks:
+        raw = host.folder / "seen.raw"
+        host.run(["qemu-img", "convert", "-f", its_format, "-O", "raw", file, raw], check=True)
+        with host.outside(raw).open("rb") as seen:
+            records = [seen.read(4096).strip(b"\0").split() for _ in range(4096)]
+        host.outside(raw).unlink()
+        numbers = [int(record[0]) for record in records if record]
+        assert numbers == list(range(1, len(numbers) + 1)), numbers
+        found.append((numbers[-1], records[numbers[-1]][-1].decode()))
+    return found
+
+
+def assert_goes_on(host, vm, writer, last):
+    """The VM goes on from the moment at which its disks had these records last: its memory knows
+    them as they were written, and it writes the next ones."""
+    await_number(host, vm, last[0][0] + 1)
+    with standing(host, vm, writer):
+        assert_disks_agree(host, vm, *remembered(host, vm))
+        for its_number, mark in last:
+            known = shell(host, vm, f"grep '^{its_number} ' /tmp/marks")
+            assert known == f"{its_number} {mark}", "memory and disk are not of one instant"
