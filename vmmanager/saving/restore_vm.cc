@@ -298,8 +298,8 @@ Task<absl::Status> SavedStates::FitHere(Vm vm, std::shared_ptr<Source> source) {
     std::erase_if(here.differences, own);
   }
   if (!here.differences.empty()) {
-    co_return absl::FailedPreconditionError(
-        absl::StrCat("this host is not what it was then (", ToText(here.differences), ")"));
+    co_return absl::FailedPreconditionError(absl::StrCat(
+        "this host is not what it was then (", ToText(here.differences, "then", "now"), ")"));
   }
   source->document = std::move(here.document);
   // Nor has whoever wrote the file a say in what it would boot from.

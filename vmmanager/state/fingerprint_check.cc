@@ -90,11 +90,13 @@ std::vector<v1::Difference> CompareFingerprints(const state::v1::Fingerprint& so
   return differences.Take();
 }
 
-std::string ToText(const std::vector<v1::Difference>& differences) {
-  return absl::StrJoin(differences, "; ", [](std::string* text, const v1::Difference& difference) {
-    absl::StrAppend(text, difference.field(), ": source ", difference.source(), ", destination ",
-                    difference.destination());
-  });
+std::string ToText(const std::vector<v1::Difference>& differences, absl::string_view source,
+                   absl::string_view destination) {
+  const auto append = [&](std::string* text, const v1::Difference& difference) {
+    absl::StrAppend(text, difference.field(), ": ", source, " ", difference.source(), ", ",
+                    destination, " ", difference.destination());
+  };
+  return absl::StrJoin(differences, "; ", append);
 }
 
 }  // namespace ferry::vm

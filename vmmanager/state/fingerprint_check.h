@@ -3,6 +3,7 @@
 #include <string>
 #include <vector>
 
+#include "absl/strings/string_view.h"
 #include "ferry/state/v1/saved_state.pb.h"
 #include "ferry/v1/error.pb.h"
 
@@ -13,7 +14,9 @@ namespace ferry::vm {
 std::vector<v1::Difference> CompareFingerprints(const state::v1::Fingerprint& source,
                                                 const state::v1::Fingerprint& destination);
 
-// "field: source X, destination Y; ..." for messages.
-std::string ToText(const std::vector<v1::Difference>& differences);
+// "field: source X, destination Y; ..." for messages, or with other words for the two sides.
+std::string ToText(const std::vector<v1::Difference>& differences,
+                   absl::string_view source = "source",
+                   absl::string_view destination = "destination");
 
 }  // namespace ferry::vm

@@ -121,9 +121,11 @@ TEST(FingerprintCheck, AllDifferencesAreInTheText) {
   Fingerprint destination = Whole();
   destination.set_memory_mb(512);
   destination.set_cpu_model("Nehalem");
-  const std::string text = ToText(CompareFingerprints(Whole(), destination));
+  const auto differences = CompareFingerprints(Whole(), destination);
+  const std::string text = ToText(differences);
   EXPECT_THAT(text, HasSubstr("cpu_model: source max, destination Nehalem"));
   EXPECT_THAT(text, HasSubstr("memory_mb: source 256, destination 512"));
+  EXPECT_THAT(ToText(differences, "then", "now"), HasSubstr("cpu_model: then max, now Nehalem"));
 }
 
 }  // namespace
