@@ -19,12 +19,18 @@ constexpr Row kRows[] = {
      "Wait until it has started (ferryctl vm inspect $0 tells), and try again."},
     {v1::VM_STATE_RUNNING, "deleted",
      "Stop it first (ferryctl stop $0), or use ferryctl vm delete --force $0"},
+    {v1::VM_STATE_RUNNING, "restored",
+     "To go back to what is in a file, end it first, and lose what it did since: ferryctl stop "
+     "--no-save $0"},
     {v1::VM_STATE_RUNNING, "",
      "See what ails it with ferryctl vm inspect $0; ferryctl restart --force $0 boots it anew."},
     {v1::VM_STATE_PAUSED, "stopped",
      "Resume it first (ferryctl vm resume $0), or end it with ferryctl stop --force $0"},
     {v1::VM_STATE_PAUSED, "deleted",
      "End it first (ferryctl stop --force $0), or use ferryctl vm delete --force $0"},
+    {v1::VM_STATE_PAUSED, "restored",
+     "To go back to what is in a file, end it first, and lose what it did since: ferryctl stop "
+     "--force $0"},
     {v1::VM_STATE_PAUSED, "", "Resume it: ferryctl vm resume $0"},
     {v1::VM_STATE_STOPPING, "",
      "Wait until it has stopped (ferryctl vm inspect $0 tells), then start it: ferryctl start $0"},

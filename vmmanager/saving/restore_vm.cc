@@ -94,6 +94,20 @@ void GoOnInOverlays(const state::v1::SavedRecord& record, schema::ComputeSystem*
   }
 }
 
+// Of a VM that runs no file is looked at: it would only be found to be older than its disks.
+absl::Status CheckHasEnded(const UtilityVm& vm) {
+  RETURN_IF_ERROR(vm.RefuseIfMigrating("restored"));
+  const v1::VmState state = vm.state();
+  const bool ended =
+      state == v1::VM_STATE_STOPPED || state == v1::VM_STATE_FAILED || state == v1::VM_STATE_SAVED;
+  return ended ? absl::OkStatus() : vm.Refuse("restored");
+}
+
+// One that is being started, saved or restored is what that makes of it.
+Task<void> AwaitOutcome(std::shared_ptr<UtilityVm> vm) {
+  if (vm->in_file() || vm->state() == v1::VM_STATE_STARTING) co_await vm->AwaitOperation();
+}
+
 absl::Status Unreadable() { return absl::DataLossError("what it says of the VM cannot be read"); }
 
 }  // namespace
@@ -106,8 +120,8 @@ Task<absl::StatusOr<SavedStates::Warnings>> SavedStates::Start(Vm vm, v1::StartV
   if (from_file && request.from_file()[0] != '/') {
     co_return absl::InvalidArgumentError("from_file must be an absolute path on the VM's host");
   }
-  // One that is being saved, or restored, is what that makes of it.
-  if (vm->in_file()) co_await vm->AwaitOperation();
+  co_await AwaitOutcome(vm);
+  if (from_file) CO_RETURN_IF_ERROR(CheckHasEnded(*vm));
   if (request.discard_saved()) CO_RETURN_IF_ERROR(co_await Discard(vm));
   const auto saved = vm->saved();
   if (saved.has_value() && from_file && saved->file() != request.from_file()) {
@@ -161,8 +175,8 @@ Task<absl::StatusOr<SavedStates::Warnings>> SavedStates::Start(Vm vm, v1::StartV
     co_return source->warnings;
   }
   // Somebody else may have let it go on meanwhile, which is what was asked for.
-  const bool runs = vm->state() == v1::VM_STATE_RUNNING;
-  if (runs && !from_file) co_return warnings;
+  const bool is_up = vm->state() == v1::VM_STATE_RUNNING || vm->state() == v1::VM_STATE_PAUSED;
+  if (is_up && !from_file) co_return warnings;
   if (rpc::ReasonOf(went_on) == kEnded) (void)co_await PutAside(record);
   if (!request.or_boot() || rpc::ReasonOf(went_on) != kRefused) co_return went_on;
   std::string kept = record.file();
@@ -211,6 +225,9 @@ Task<absl::Status> SavedStates::GoOn(Vm vm, std::shared_ptr<Source> source,
   if (fits.ok()) ShowRestore(job, source->file);
   if (fits.ok()) fits = co_await FitHere(vm, source);
   if (!fits.ok()) {
+    // Somebody else may have let it go on, and that is the reason then.
+    co_await AwaitOutcome(vm);
+    CO_RETURN_IF_ERROR(CheckHasEnded(*vm));
     fits.SetPayload(kHasNotRun, absl::Cord());
     co_return ToTell(*vm, *source, fits);
   }

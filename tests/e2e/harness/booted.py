@@ -28,10 +28,15 @@ def give(host):
 
 def run_on(host):
     """Has the VM run on a host that it was given to; its name."""
-    host.ctl.ok("start", NAME, "--from", _made() / "vm.ferry")
+    host.ctl.ok("start", NAME, "--from", file())
     # Unlike a boot, that does not wait for the agent, which needs a moment on a busy machine.
     wait_for(lambda: host.ctl.exec(NAME, "true").returncode == 0, "the agent does not come back")
     return NAME
+
+
+def file():
+    """What it goes on from."""
+    return _made() / "vm.ferry"
 
 
 def _made():

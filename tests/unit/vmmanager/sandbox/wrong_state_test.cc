@@ -41,6 +41,8 @@ TEST(WrongState, NextStepFitsTheOperation) {
   EXPECT_THAT(Next(v1::VM_STATE_PAUSED, "stopped"),
               AllOf(HasSubstr("ferryctl vm resume web"), HasSubstr("ferryctl stop --force web")));
   EXPECT_THAT(Next(v1::VM_STATE_PAUSED, "deleted"), Not(HasSubstr("resume")));
+  EXPECT_THAT(Next(v1::VM_STATE_RUNNING, "restored"), HasSubstr("ferryctl stop --no-save web"));
+  EXPECT_THAT(Next(v1::VM_STATE_PAUSED, "restored"), HasSubstr("ferryctl stop --force web"));
 }
 
 TEST(WrongState, EveryStateHasANextStep) {

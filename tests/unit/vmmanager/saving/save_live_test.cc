@@ -54,5 +54,42 @@ TEST_F(SaveLiveTest, ADiskThatComesMeanwhileIsSeen) {
   EXPECT_FALSE(std::filesystem::exists(request.to_file()));
 }
 
+TEST_F(SaveLiveTest, OfSeveralWhoStartFromAFileOneGoesOn) {
+  auto vm = Boot();
+  v1::StartVmRequest request;
+  request.set_from_file(folder_.path() + "/file");
+  request.set_or_boot(true);
+  ASSERT_TRUE(Save(vm, request.from_file(), true).ok());
+  ASSERT_TRUE(Await(vm->Stop(true, milliseconds(0))).ok());
+  auto one = Begin(saves_->Start(vm, request));
+  auto other = Begin(saves_->Start(vm, request));
+  const absl::Status of_one = Finish(one).status();
+  const absl::Status of_other = Finish(other).status();
+  EXPECT_NE(of_one.ok(), of_other.ok()) << of_one << of_other;
+  const absl::Status refused = of_one.ok() ? of_other : of_one;
+  EXPECT_EQ(rpc::ReasonOf(refused), "wrong_state") << refused;
+  EXPECT_THAT(NextStepOf(refused), HasSubstr("ferryctl stop"));
+  // Nor is it looked at what has become of the file meanwhile, or booted for that.
+  std::filesystem::remove(request.from_file());
+  EXPECT_EQ(rpc::ReasonOf(Start(vm, request).status()), "wrong_state");
+  EXPECT_EQ(vm->state(), v1::VM_STATE_RUNNING);
+}
+
+TEST_F(SaveLiveTest, WhoStartsWhatAnotherLetsGoOnIsContent) {
+  auto vm = Boot();
+  for (const bool paused : {false, true}) {
+    if (paused) {
+      ASSERT_TRUE(Await(vm->Pause()).ok());
+    }
+    ASSERT_TRUE(Save(vm).ok());
+    auto first = Begin(saves_->Start(vm, {}));
+    auto second = Begin(saves_->Start(vm, {}));
+    EXPECT_TRUE(Finish(first).ok());
+    const absl::Status also = Finish(second).status();
+    EXPECT_TRUE(also.ok()) << also;
+    EXPECT_EQ(vm->state(), paused ? v1::VM_STATE_PAUSED : v1::VM_STATE_RUNNING);
+  }
+}
+
 }  // namespace
 }  // namespace ferry::vm
