@@ -35,6 +35,16 @@ UniqueFd CreateNew(const std::string& path, int more_flags) {
   return UniqueFd(::open(path.c_str(), O_WRONLY | O_CREAT | O_EXCL | O_CLOEXEC | more_flags, 0600));
 }
 
+std::string NameOfDescriptor(int fd) { return StrCat("/proc/self/fd/", fd); }
+
+// One that goes away with its descriptor, whatever ends us. Not valid where that cannot be had.
+UniqueFd CreateNameless(const std::string& folder, int more_flags) {
+  UniqueFd file(::open(folder.c_str(), O_WRONLY | O_TMPFILE | O_CLOEXEC | more_flags, 0600));
+  // By that it gets its name.
+  if (file.valid() && ::access(NameOfDescriptor(file.get()).c_str(), F_OK) != 0) file.Reset();
+  return file;
+}
+
 std::optional<uint64_t> FreeBytes(const std::string& folder) {
   struct statvfs info {};
   if (::statvfs(folder.c_str(), &info) != 0) return std::nullopt;
@@ -46,7 +56,12 @@ absl::Status NameTaken(const std::string& path) {
 }
 
 // Never another file's. Returns the error's number, or 0.
-int GiveName(const std::string& draft, const std::string& path) {
+int GiveName(int fd, const std::string& draft, const std::string& path) {
+  if (draft.empty()) {
+    const std::string file = NameOfDescriptor(fd);
+    const int linked = ::linkat(AT_FDCWD, file.c_str(), AT_FDCWD, path.c_str(), AT_SYMLINK_FOLLOW);
+    return linked == 0 ? 0 : errno;
+  }
   if (::renameat2(AT_FDCWD, draft.c_str(), AT_FDCWD, path.c_str(), RENAME_NOREPLACE) == 0) return 0;
   if (errno != EINVAL) return errno;
   // NFS, for one, knows no such renaming.
@@ -62,9 +77,14 @@ absl::StatusOr<std::unique_ptr<PartialFile>> PartialFile::Create(std::string pat
   // Said before all of it is written.
   if (::access(path.c_str(), F_OK) == 0) return NameTaken(path);
   const bool bypass_cache = options.bypass_cache;
-  ASSIGN_OR_RETURN(std::string draft, DraftName(path));
   Buffer buffer(static_cast<char*>(std::aligned_alloc(kAlignment, kBufferBytes)));
   if (buffer == nullptr) return absl::ResourceExhaustedError("no memory to write a file with");
+  UniqueFd nameless = CreateNameless(SaveFolderOf(path), bypass_cache ? O_DIRECT : 0);
+  if (nameless.valid()) {
+    return std::unique_ptr<PartialFile>(
+        new PartialFile(std::move(path), "", std::move(nameless), bypass_cache, std::move(buffer)));
+  }
+  ASSIGN_OR_RETURN(std::string draft, DraftName(path));
   UniqueFd file = CreateNew(draft, bypass_cache ? O_DIRECT : 0);
   const bool cannot_bypass = bypass_cache && !file.valid() && errno == EINVAL;
   if (cannot_bypass) {
@@ -159,7 +179,7 @@ absl::Status PartialFile::Commit() {
   RETURN_IF_ERROR(WriteOut({buffer_.get(), std::exchange(collected_, 0)}));
   writeback_.reset();
   if (::fsync(file_.get()) != 0) return Failure(errno);
-  if (const int error = GiveName(draft_, path_); error != 0) {
+  if (const int error = GiveName(file_.get(), draft_, path_); error != 0) {
     if (error == EEXIST) return NameTaken(path_);
     return absl::ErrnoToStatus(error, StrCat("cannot give a saved VM the name ", path_));
   }

@@ -17,7 +17,8 @@
 namespace ferry::vm {
 
 // A file that is written from front to back and gets its name only once it is whole and on the
-// disk; it never takes another file's place (ALREADY_EXISTS). Until then it is `path` +
+// disk; it never takes another file's place (ALREADY_EXISTS). Until then it has no name, and goes
+// away with the object or the process. Where the file system has no such files it is `path` +
 // ".partial-" + something random, and goes away with the object. All of it blocks. After an error
 // it is of no use.
 class PartialFile {
@@ -56,7 +57,7 @@ class PartialFile {
   absl::Status Failure(int error) const;
 
   std::string path_;
-  std::string draft_;  // empty once it has its name
+  std::string draft_;  // empty: it has no name yet, or its own
   UniqueFd file_;
   bool direct_;
   Buffer buffer_;

@@ -177,7 +177,8 @@ TEST_F(SavedFileTest, NothingIsLeftOfOneThatWasNotCommitted) {
     ASSERT_TRUE(writer.ok()) << writer.status();
     ASSERT_TRUE((*writer)->WriteHead("head").ok());
     ASSERT_TRUE((*writer)->WriteMemory(MixedBytes(3'000'000)).ok());
-    EXPECT_THAT(Names(), ElementsAre(testing::StartsWith("vm.save.partial-")));
+    // Where there are files without a name it has none yet.
+    EXPECT_THAT(Names(), testing::Each(testing::StartsWith("vm.save.partial-")));
     writer->reset();
     EXPECT_TRUE(Names().empty());
   }
@@ -221,7 +222,7 @@ TEST_F(SavedFileTest, TheCacheIsBypassedWhereThatIsPossible) {
   bool direct = false;
   for (const auto& entry : std::filesystem::directory_iterator("/proc/self/fd")) {
     std::error_code gone;
-    if (!std::filesystem::read_symlink(entry.path(), gone).string().starts_with(path_)) continue;
+    if (!std::filesystem::read_symlink(entry.path(), gone).string().starts_with(folder_)) continue;
     direct = (::fcntl(std::stoi(entry.path().filename()), F_GETFL) & O_DIRECT) != 0;
   }
   EXPECT_TRUE(direct);
