@@ -64,6 +64,7 @@ class FakeOverlayFiles final : public OverlayFiles {
     co_return lies_elsewhere;
   }
   Task<absl::Status> Remove(std::string file) override {
+    if (before_remove) co_await before_remove();
     files.erase(file);
     co_return absl::OkStatus();
   }
@@ -122,6 +123,7 @@ class FakeOverlayFiles final : public OverlayFiles {
   std::function<Task<void>()> before_make;
   std::function<Task<void>()> before_merge;
   std::function<Task<void>()> before_look;
+  std::function<Task<void>()> before_remove;
   std::function<Task<void>()> before_examine;
   std::map<std::string, uint64_t> inodes;  // of those that were reserved
   uint64_t last_inode = 0;

@@ -16,6 +16,7 @@ namespace ferry::vm {
 namespace {
 
 using state::v1::CheckpointDisk;
+using state::v1::CheckpointRecord;
 
 constexpr int kSettleAttempts = 10;
 constexpr milliseconds kSettlePause{2'000};
@@ -38,6 +39,30 @@ std::set<std::string> OverlaysOf(const CheckpointRecords& records) {
     for (const CheckpointDisk& disk : record.disks()) overlays.insert(disk.overlay());
   }
   return overlays;
+}
+
+void AddFile(const std::string& below, const std::string& overlay, CheckpointRecord* files) {
+  if (below.empty() || overlay.empty()) return;
+  CheckpointDisk* file = files->add_disks();
+  file->set_file(below);
+  file->set_overlay(overlay);
+}
+
+// The files of disks that nobody needs any more once a checkpoint is gone.
+CheckpointRecord FilesToGo(const UtilityVm& vm, const std::string& name) {
+  CheckpointRecord files;
+  const auto found = vm.checkpoints().find(name);
+  if (found == vm.checkpoints().end()) return files;
+  for (const CheckpointDisk& disk : found->second.disks()) {
+    if (!disk.overlay_kept()) AddFile(disk.file(), disk.overlay(), &files);
+    if (disk.file_is_overlay()) AddFile(disk.below(), disk.file(), &files);
+  }
+  const auto plan = PlanDeletion(vm.name(), vm.checkpoints(), vm.FilesInUse(), name);
+  if (!plan.ok()) return files;
+  for (const OverlayMerge& merge : plan->merges) {
+    AddFile(merge.disk.file(), merge.overlay, &files);
+  }
+  return files;
 }
 
 bool RanThen(const std::string& state) { return state != "stopped"; }
@@ -285,10 +310,12 @@ Task<absl::Status> Checkpoints::Delete(v1::DeleteCheckpointRequest request) {
     std::string gone = name;
     MergeProgress progress = ShowMerges(job);
     MergeCheck check = [this, vm, name] { return CheckNobodyLiesOver(vm, name); };
-    CO_ASSIGN_OR_RETURN(
-        const Record record,
-        co_await vm->DeleteCheckpoint(std::move(gone), std::move(check), std::move(progress)));
-    co_await RemoveMemory(record);
+    const std::string note = co_await NoteFilesToGo(vm, name);
+    const auto record =
+        co_await vm->DeleteCheckpoint(std::move(gone), std::move(check), std::move(progress));
+    if (!note.empty()) co_await drafts_.Forget(note);
+    CO_RETURN_IF_ERROR(record.status());
+    co_await RemoveMemory(*record);
     co_return absl::OkStatus();
   };
   co_return co_await RunAsJob(options_.jobs, std::move(about), std::move(remove));
@@ -308,6 +335,16 @@ Task<absl::Status> Checkpoints::CheckNobodyLiesOver(Vm vm, std::string name) {
     if (!nobody.ok()) spdlog::warn("vm {}: {}", vm->name(), nobody.ToString());
   }
   co_return absl::OkStatus();
+}
+
+// For the next start, if this daemon does not live to remove them. Without the note they would only
+// stay, which is no reason not to make room.
+Task<std::string> Checkpoints::NoteFilesToGo(Vm vm, std::string name) {
+  Record files = FilesToGo(*vm, name);
+  const auto note = co_await drafts_.Note(vm->id(), std::move(files));
+  if (note.ok()) co_return *note;
+  spdlog::warn("vm {}: checkpoint {}: {}", vm->name(), name, note.status().ToString());
+  co_return "";
 }
 
 // Of a checkpoint that is gone.
@@ -330,7 +367,9 @@ Task<void> Checkpoints::Settle() {
     // A VMM may still be at what the former daemon wanted of it.
     for (int attempt = 0; attempt < kSettleAttempts; ++attempt) {
       std::string name = half;
+      const std::string note = co_await NoteFilesToGo(vm, half);
       const absl::Status settled = co_await vm->SettleCheckpoint(std::move(name));
+      if (!note.empty()) co_await drafts_.Forget(note);
       // One that is being taken, or of a newer ferryd, stays.
       const bool gone = settled.ok() && !vm->checkpoints().contains(half);
       if (gone) co_await RemoveMemory(record);

@@ -76,6 +76,8 @@ class Checkpoints {
   // FAILED_PRECONDITION "file_in_use" if another VM of this host lies over what would change.
   Task<absl::Status> CheckNobodyLiesOver(Vm vm, std::string name);
   Task<void> RemoveMemory(Record record);
+  // Of a checkpoint that is about to be deleted, or undone. Returns the note; empty: there is none.
+  Task<std::string> NoteFilesToGo(Vm vm, std::string name);
   Task<absl::Status> GoBack(Vm vm, v1::RevertToCheckpointRequest request);
   absl::Status CheckRevertible(const UtilityVm& vm, const std::string& name) const;
   absl::StatusOr<v1::Checkpoint> Describe(const UtilityVm& vm, const std::string& name) const;

@@ -66,6 +66,12 @@ Task<absl::Status> OverlayDrafts::Write(std::string note, Record drafts) {
   co_return co_await files_.Run("noting files", std::move(write));
 }
 
+Task<absl::StatusOr<std::string>> OverlayDrafts::Note(std::string vm_id, Record to_go) {
+  CO_ASSIGN_OR_RETURN(std::string note, co_await NewNote(std::move(vm_id)));
+  CO_RETURN_IF_ERROR(co_await Write(note, std::move(to_go)));
+  co_return note;
+}
+
 Task<absl::StatusOr<std::string>> OverlayDrafts::Make(
     std::string vm_id, std::shared_ptr<Record> record,
     std::function<bool(const std::string&)> is_named, Record to_go) {

@@ -34,6 +34,8 @@ class OverlayDrafts {
   // its `overlay`. Their inodes are in `generation` then, and in the note.
   Task<absl::StatusOr<std::string>> Reserve(std::string vm_id, std::shared_ptr<Record> record,
                                             std::function<bool(const std::string& disk)> is_named);
+  // Notes others that no VM will have; returns the note.
+  Task<absl::StatusOr<std::string>> Note(std::string vm_id, Record to_go);
   Task<void> Forget(std::string note);
   // Of overlays that no VM has; and forgets the note, unless one could not be removed. Those that
   // are their user's stay.

@@ -84,14 +84,18 @@ class CheckpointsTest : public SavingTest {
     MakeOverlayFiles();
     return back;
   }
-  absl::Status Delete(const std::string& name) {
+  auto BeginDelete(const std::string& name) {
     for (const auto& [file, below] : host_.overlays.files) {
       host_.backend.script().backing_files[file] = below;
     }
     v1::DeleteCheckpointRequest request;
     request.set_vm("web");
     request.set_name(name);
-    return Await(checkpoints_->Delete(request));
+    return Begin(checkpoints_->Delete(request));
+  }
+  absl::Status Delete(const std::string& name) {
+    auto deleting = BeginDelete(name);
+    return Finish(deleting);
   }
   std::vector<std::string> Names() {
     v1::ListCheckpointsRequest request;

@@ -385,18 +385,40 @@ TEST_F(CheckpointsTest, AFileThatHasTheNameOfOneThatIsGoneStays) {
 TEST_F(CheckpointsTest, WhoStopsItAtOnceWaitsForNoLookAtFiles) {
   auto vm = BootWithDisks();
   ASSERT_TRUE(Take("a").ok());
+  AsyncEvent looks(io_.get_executor());
   AsyncEvent goes_on(io_.get_executor());
-  host_.overlays.before_look = [&]() -> Task<void> { co_await goes_on.Wait(); };
-  v1::DeleteCheckpointRequest request;
-  request.set_vm("web");
-  request.set_name("a");
-  auto deleting = Begin(checkpoints_->Delete(request));
-  Settle();
+  host_.overlays.before_look = [&]() -> Task<void> {
+    looks.Set();
+    co_await goes_on.Wait();
+  };
+  auto deleting = BeginDelete("a");
+  Await(looks.Wait());
   ASSERT_TRUE(Await(vm->Stop(true, milliseconds(1'000))).ok());
   EXPECT_FALSE(Finish(deleting).ok());
   EXPECT_EQ(vm->checkpoints().at("a").stage(), state::v1::CHECKPOINT_STAGE_WHOLE);
   goes_on.Set();
   Settle();
+}
+
+TEST_F(CheckpointsTest, WhatADaemonDoesNotLiveToRemoveGoesWithTheNextStart) {
+  auto vm = BootWithDisks();
+  ASSERT_TRUE(Take("a").ok());
+  ASSERT_TRUE(Take("b").ok());
+  AsyncEvent removes(io_.get_executor());
+  AsyncEvent goes_on(io_.get_executor());
+  host_.overlays.before_remove = [&]() -> Task<void> {
+    removes.Set();
+    co_await goes_on.Wait();
+  };
+  auto deleting = BeginDelete("a");
+  Await(removes.Wait());
+  EXPECT_THAT(Names(), ElementsAre("b"));
+  EXPECT_THAT(host_.overlays.files, SizeIs(4));
+  Restart();
+  EXPECT_THAT(host_.overlays.files, SizeIs(2));
+  EXPECT_TRUE(host_.overlays.files.contains(File("root.b.qcow2")));
+  goes_on.Set();
+  (void)Finish(deleting);
 }
 
 // Another file may come to be called as that one was.
