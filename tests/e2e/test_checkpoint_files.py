@@ -85,23 +85,6 @@ def test_a_clone_of_disks_alone_boots(host, disks):
     assert see(host, vm, 1) == "later"
 
 
-def test_a_daemon_that_dies_leaves_the_whole_clone_or_nothing(host, disks):
-    vm = disks
-    shell(host, vm, "echo here > /tmp/note")
-    host.ctl.ok("checkpoint", "create", vm, "a", "--live")
-    before = files(host)
-    for point in ("CLONE.reserved", "CLONE.copied", "CLONE.memory"):
-        host.die_at(point, "checkpoint", "restore-as", vm, "a", "vm-2")
-        wait_for(lambda: vms(host) == ["vm"] and files(host) == before, point)
-        assert not list(host.outside(host.state / "checkpoints").glob("*/*.drafts")), point
-        assert len(list(host.outside(host.state / "saved").glob("*/*.ferry"))) == 0, point
-    host.die_at("CLONE.added", "checkpoint", "restore-as", vm, "a", "vm-2")
-    wait_for(lambda: vms(host) == ["vm", "vm-2"], "the clone")
-    host.ctl.ok("start", "vm-2")
-    assert shell(host, "vm-2", "cat /tmp/note") == "here"
-    assert shell(host, vm, "cat /tmp/note") == "here"
-
-
 def test_what_is_not_remembered_can_be_defined(host, disks):
     vm = disks
     memory = host.folder / "memory.ferry"

@@ -8,7 +8,7 @@ from harness import box
 from harness.checkpoints import assert_told_of_room
 from harness.records import (assert_one_instant, await_number, disk_options, make_disks, number,
                              put, see, shell, start_with_two_disks, start_writer)
-from harness.saving import REFUSED, USAGE, host, kills_the_vmm  # noqa: F401
+from harness.saving import REFUSED, USAGE, host  # noqa: F401
 from harness.waiting import wait_for
 
 FAILED = 1
@@ -126,19 +126,6 @@ def test_one_below_others_goes_while_the_vm_writes(host, disks):
     host.ctl.ok("checkpoint", "revert", vm, "c")
     assert_one_instant(host, vm, writer, later)
     assert words(host, vm) == ["before-a", "before-c", ""]
-
-
-def test_a_daemon_that_dies_while_one_below_others_goes_ends_it_later(host, disks):
-    vm = disks
-    take_three(host, vm)
-    for point, name in (("CHECKPOINT.merging", "b"), ("CHECKPOINT.merged_below", "a")):
-        host.die_at(point, "checkpoint", "delete", vm, name)
-        wait_for(lambda gone=name: gone not in checkpoints(host, vm), point)
-        assert len(host.processes("qemu-system")) == 1, point
-    assert len(files(host)) == 3
-    assert words(host, vm) == ["before-a", "before-c", "now"]
-    host.ctl.ok("checkpoint", "delete", vm, "c")
-    assert files(host) == ["root.qcow2"]
 
 
 def test_a_paused_vm_stays_paused_and_its_checkpoint_goes(host, disks):
@@ -306,47 +293,6 @@ def test_a_stopped_vm_and_its_tree(host):
     assert host.ctl.run("checkpoint", "inspect", "vm", "nope").returncode == NOT_FOUND
     both = host.ctl.run("checkpoint", "create", "vm", "y", "--live", "--disk-only")
     assert both.returncode == USAGE
-
-
-def test_a_daemon_that_dies_at_any_step_leaves_one_vm_and_no_files(host, disks):
-    vm = disks
-    shell(host, vm, "echo then > /tmp/note")
-    for point in ("CHECKPOINT.stopped", "CHECKPOINT.recorded", "CHECKPOINT.overlaid",
-                  "CHECKPOINT.runs", "CHECKPOINT.sealed"):
-        host.die_at(point, "checkpoint", "create", vm, "half", "--live")
-        assert_settled(host, vm, point)
-        assert shell(host, vm, "cat /tmp/note") == "then", point
-        assert len(host.processes("qemu-system")) == 1, point
-    take(host, vm, "whole", "--live")
-    for point in ("CHECKPOINT.ended", "CHECKPOINT.back"):
-        host.die_at(point, "checkpoint", "revert", vm, "whole")
-        host.ctl.ok("checkpoint", "revert", vm, "whole", "--running")
-        assert shell(host, vm, "cat /tmp/note") == "then", point
-        assert len(files(host)) == 3, (point, files(host))
-    for point in ("CHECKPOINT.merging", "CHECKPOINT.placed", "CHECKPOINT.merged"):
-        host.die_at(point, "checkpoint", "delete", vm, "whole")
-        assert_settled(host, vm, point)
-        assert shell(host, vm, "cat /tmp/note") == "then", point
-        take(host, vm, "whole", "--live")
-
-
-def assert_settled(host, vm, point):
-    """The new daemon has dropped, or deleted, what the former one was at."""
-    wait_for(lambda: not checkpoints(host, vm) and memory_files(host) == [], point)
-    assert files(host) == ["root.qcow2"], (point, files(host))
-
-
-def test_a_vmm_that_dies_at_any_step_costs_the_checkpoint_alone(host, disks):
-    vm = disks
-    put(host, vm, "kept", 1)
-    for point in ("CHECKPOINT.stopped", "CHECKPOINT.recorded", "CHECKPOINT.overlaid",
-                  "CHECKPOINT.runs"):
-        died = kills_the_vmm(host, point, "checkpoint", "create", vm, "half", "--live")
-        assert died.wait() not in (0, USAGE), (point, died.errors())
-        assert checkpoints(host, vm) == {}, point
-        assert files(host) == ["root.qcow2"], point
-        host.ctl.start(vm)
-        assert see(host, vm, 1) == "kept"
 
 
 def test_a_full_disk_leaves_nothing(host, vm, isolated):

@@ -3,7 +3,7 @@ ended with the reason."""
 from harness import box
 from harness.records import (assert_one_instant, await_number, make_disks, number, shell,
                              start_writer)
-from harness.saving import REFUSED, USAGE, host, kills_the_vmm  # noqa: F401
+from harness.saving import REFUSED, USAGE, host  # noqa: F401
 from harness.snapshots import DISKS, disks, snapshots, start_with, take  # noqa: F401
 from harness.waiting import wait_for
 
@@ -236,42 +236,6 @@ def test_a_disk_whose_data_is_elsewhere_takes_none(host):
     assert snapshots(host, vm) == {}
 
 
-def test_a_daemon_that_dies_while_it_takes_one(host, disks):
-    vm = disks
-    shell(host, vm, "echo $$ > /tmp/note")
-    for point, whole in (("SNAPSHOT.stopped", False), ("SNAPSHOT.recorded", False),
-                         ("SNAPSHOT.taken", False), ("SNAPSHOT.whole", True)):
-        host.die_at(point, "snapshot", "save", vm, "t", *DISKS)
-        assert host.ctl.exec(vm, "echo", "here").stdout == "here\n", point
-        assert host.ctl.state(vm) == "running", point
-        assert list(snapshots(host, vm)) == (["t"] if whole else []), point
-        if not whole:
-            continue
-        shell(host, vm, "rm /tmp/note")
-        host.ctl.ok("snapshot", "load", vm, "t")
-        shell(host, vm, "cat /tmp/note")
-
-
-def test_a_daemon_that_dies_while_it_loads_one(host, disks):
-    vm = disks
-    shell(host, vm, "echo then > /tmp/note")
-    take(host, vm, "t")
-    for point, then in (("SNAPSHOT.loading", "failed"), ("SNAPSHOT.loaded", "failed"),
-                        ("SNAPSHOT.back", "running")):
-        shell(host, vm, "rm -f /tmp/note")
-        host.die_at(point, "snapshot", "load", vm, "t")
-        if then == "failed":
-            assert host.ctl.state(vm) == "failed", point
-            assert "snapshot load failed" in host.ctl.vm(vm)["state_reason"], point
-            assert not host.processes("qemu-system"), point
-            host.ctl.start(vm)
-            # Booted, and back to it after all.
-            host.ctl.ok("snapshot", "load", vm, "t")
-        assert shell(host, vm, "cat /tmp/note") == "then", point
-        assert host.ctl.state(vm) == "running", point
-        assert snapshots(host, vm)["t"]["loadable"], point
-
-
 def test_containers_come_back_as_they_were(host, tmp_path):
     box.import_into(host, tmp_path)
     host.ctl.create("vm")
@@ -303,22 +267,3 @@ def test_containers_come_back_as_they_were(host, tmp_path):
     refused = host.ctl.run("snapshot", "load", "vm", "then")
     assert refused.returncode == REFUSED, refused
     assert host.ctl.state("vm") == "running"
-
-
-def test_a_vmm_that_dies_at_any_step(host, disks):
-    vm = disks
-    shell(host, vm, "echo then > /tmp/note")
-    take(host, vm, "then")
-    for point, *command in (("SNAPSHOT.stopped", "save", vm, "half", *DISKS),
-                            ("SNAPSHOT.recorded", "save", vm, "half", *DISKS),
-                            ("SNAPSHOT.loading", "load", vm, "then"),
-                            ("SNAPSHOT.loaded", "load", vm, "then")):
-        died = kills_the_vmm(host, point, "snapshot", *command)
-        assert died.wait() not in (0, USAGE), (point, died.errors())
-        assert host.ctl.state(vm) == "failed", point
-        host.ctl.start(vm)
-        assert host.ctl.exec(vm, "echo", "here").stdout == "here\n", point
-        # What was half taken goes with the boot, and the other can still be loaded.
-        assert list(snapshots(host, vm)) == ["then"], point
-        host.ctl.ok("snapshot", "load", vm, "then")
-        assert shell(host, vm, "cat /tmp/note") == "then", point

@@ -128,9 +128,10 @@ void AddFlags(CLI::App& app, FerrydConfig& config) {
       ->capture_default_str()
       ->check(CLI::IsMember({"auto", "vsock", "virtio-serial"}));
 #ifdef FERRY_FAILPOINTS
-  app.add_option("--failpoint", config.failpoint,
-                 "For tests: die at this point, such as COMMIT.before or COMMIT.after; with =stop "
-                 "behind it, stand still there once, until SIGCONT");
+  app.add_option(
+      "--failpoint", config.failpoint,
+      "For tests: die at this point, such as COMMIT.before or COMMIT.after; with =stop "
+      "behind it, stand still there once, until SIGCONT. Several are separated by commas");
 #endif
   app.add_option("--log-level", config.log_level, "trace, debug, info, warn or error")
       ->capture_default_str()

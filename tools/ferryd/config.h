@@ -28,7 +28,7 @@ struct FerrydConfig {
   std::string kernel_args = vm::kDefaultKernelArgs;
   std::string ovmf_code = "/usr/share/OVMF/OVMF_CODE_4M.fd";
   std::string ovmf_variables = "/usr/share/OVMF/OVMF_VARS_4M.fd";
-  std::string failpoint;  // only in builds for tests: where the daemon kills itself
+  std::string failpoint;  // only in builds for tests: where the daemon kills itself, or stops
   milliseconds boot_timeout = vm::HostSettings().boot_timeout;
   bool save_on_stop = false;  // of VMs that do not say
   bool stop_vms = false;      // told to end, it stops them first: its host goes down

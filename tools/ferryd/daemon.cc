@@ -10,8 +10,10 @@
 #include <ctime>
 #include <filesystem>
 #include <optional>
+#include <set>
 
 #include "absl/strings/str_cat.h"
+#include "absl/strings/str_split.h"
 #include "bridge/protocol/message_types.h"
 #include "bridge/runtime/host_port.h"
 #include "bridge/runtime/status_macros.h"
@@ -371,12 +373,11 @@ Task<absl::Status> Daemon::OpenBackend() {
 std::function<void(const std::string&)> Daemon::Failpoint() const {
 #ifdef FERRY_FAILPOINTS
   if (config_.failpoint.empty()) return nullptr;
-  return [wanted = config_.failpoint](const std::string& point) mutable {
+  std::set<std::string> wanted = absl::StrSplit(config_.failpoint, ',');
+  return [wanted](const std::string& point) mutable {
     // As hard as it gets: nothing is flushed, nobody is told.
-    if (point == wanted) ::kill(::getpid(), SIGKILL);
-    if (absl::StrCat(point, "=stop") != wanted) return;
-    wanted.clear();
-    ::raise(SIGSTOP);
+    if (wanted.contains(point)) ::kill(::getpid(), SIGKILL);
+    if (wanted.erase(absl::StrCat(point, "=stop")) > 0) ::raise(SIGSTOP);
   };
 #else
   return nullptr;

@@ -472,6 +472,7 @@ Task<absl::Status> UtilityVm::UndoCheckpoint(std::string name) {
   if (!merged.ok()) co_await GoOnAfterMerge();
   CO_RETURN_IF_ERROR(merged);
   CO_RETURN_IF_ERROR(co_await ForgetCheckpoint(name));
+  Reached("CHECKPOINT.undone");
   co_await RemoveOverlays(record);
   co_return absl::OkStatus();
 }
@@ -504,7 +505,9 @@ Task<absl::Status> UtilityVm::DefineCheckpoint(std::string name, CheckpointRecor
     changed[before].set_current(false);
   }
   changed[name] = std::move(record);
+  Reached("CHECKPOINT.defining");
   CO_RETURN_IF_ERROR(co_await PutCheckpoints(std::move(changed)));
+  Reached("CHECKPOINT.defined");
   deps_.events.Publish("vm.checkpoint_defined", row_.id,
                        {{"name", row_.name}, {"checkpoint", name}});
   co_return absl::OkStatus();

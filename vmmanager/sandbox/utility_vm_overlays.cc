@@ -402,6 +402,7 @@ Task<absl::Status> UtilityVm::MergeAll(std::string name) {
   for (const auto& [other, record] : changed) checkpoints_[other] = record;
   checkpoints_.erase(name);
   Pulse();
+  Reached("CHECKPOINT.deleted");
   co_await RemoveUnused(std::move(files));
   co_await RemoveOverlays(gone);
   deps_.events.Publish("vm.checkpoint_deleted", row_.id,
@@ -532,6 +533,7 @@ Task<absl::StatusOr<CheckpointRecord>> UtilityVm::GoBackToCheckpoint(std::string
     if (how.in_doubt) *how.in_doubt = !as_before.ok();
     co_return stored;
   }
+  Reached("CHECKPOINT.returned");
   // Only now that it is decided. Its memory has it, too.
   const absl::Status put = co_await firmware_.Put(record.firmware_store());
   if (!put.ok()) {

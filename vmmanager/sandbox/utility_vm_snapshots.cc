@@ -402,6 +402,7 @@ Task<absl::Status> UtilityVm::DeleteSnapshot(std::string tag) {
   }
   const bool recorded = snapshots_.contains(tag);
   const std::function<bool()> stays = [this] { return !detached_ && !called_off(); };
+  Reached("SNAPSHOT.deleting");
   auto first = co_await (system->DeleteSnapshot(tag, std::move(disks)) ||
                          AwaitWhile(stays, kAsLongAsItTakes));
   CO_RETURN_IF_ERROR(CheckHere());
@@ -414,7 +415,9 @@ Task<absl::Status> UtilityVm::DeleteSnapshot(std::string tag) {
                    absl::StrCat("snapshot ", tag, " of VM ", row_.name, " was not deleted"),
                    "snapshot_not_deleted", rpc::NextStepOf(deleted));
   }
+  Reached("SNAPSHOT.deleted");
   if (recorded) CO_RETURN_IF_ERROR(co_await ForgetSnapshot(tag));
+  Reached("SNAPSHOT.forgotten");
   deps_.events.Publish("vm.snapshot_deleted", row_.id, {{"name", row_.name}, {"tag", tag}});
   co_return absl::OkStatus();
 }

@@ -149,6 +149,10 @@ class Host:
         ended = self.ctl.run(*command)
         print(f"{point}: {ended}")  # for whoever sees this fail
         assert self.wait_daemon() in (-signal.SIGKILL, 128 + signal.SIGKILL), point
+        self.come_back()
+
+    def come_back(self):
+        """Starts ferryd again, which has no failpoint any more."""
         self.flags = self._own_flags()
         self.start()
 

@@ -1,0 +1,112 @@
+"""Each point at which a daemon, a VMM or both may die while a VM is saved, restored, goes into a
+checkpoint or snapshot and back: what is then left of it.
+
+tests/lint/saving_points_test.py fails when the code has a point that this table lacks, or the
+other way round.
+"""
+import collections
+
+DIES = ("daemon", "vmm", "both")
+# What the VM is then: "running", "saved", "stopped" or "failed"; a "+" behind it says that what was
+# being made, or deleted, is there and whole. None: no VMM is there at that point.
+After = collections.namedtuple("After", DIES)
+
+_LOST = After("running", "failed", "stopped")
+_ALL_WRITTEN = After("running", "failed+", "stopped")
+_KEPT = After("running+", "failed+", "stopped+")
+_KEPT_IN_FILE = After("saved", None, "saved")
+_RESTORE = {
+    "RESTORE.listening": After("saved", "saved", "saved"),
+    "RESTORE.loaded": After("saved", "saved", "saved"),
+    # A VMM that ended before it was told to go on has surely not run.
+    "RESTORE.consumed": After("running", "saved", "stopped"),
+    "RESTORE.ran": After("running", "failed", "stopped"),
+}
+
+TABLE = {
+    "save": {
+        "SAVE.stopped": _LOST,
+        "SAVE.written": After("running", "saved", "stopped"),
+        "SAVE.sealed": After("running", "saved", "stopped"),
+        "SAVE.recorded": After("saved", "saved", "saved"),
+        "SAVE.ended": _KEPT_IN_FILE,
+    },
+    "restore": _RESTORE,
+    "live checkpoint": {
+        "CHECKPOINT.stopped": _LOST,
+        "CHECKPOINT.recorded": _LOST,
+        "CHECKPOINT.overlaid": _LOST,
+        "CHECKPOINT.runs": _LOST,
+        "CHECKPOINT.written": _ALL_WRITTEN,
+        "CHECKPOINT.sealed": _ALL_WRITTEN,
+        "CHECKPOINT.whole": _KEPT,
+    },
+    "plain checkpoint": {
+        "CHECKPOINT.stopped": _LOST,
+        "CHECKPOINT.recorded": _LOST,
+        "CHECKPOINT.overlaid": _LOST,
+        "CHECKPOINT.written": _ALL_WRITTEN,
+        "CHECKPOINT.sealed": _ALL_WRITTEN,
+        "CHECKPOINT.whole": _KEPT,
+    },
+    "quiesced checkpoint": {
+        "CHECKPOINT.frozen": _LOST,
+        "CHECKPOINT.recorded": _LOST,
+        "CHECKPOINT.overlaid": _LOST,
+        "CHECKPOINT.thawed": _ALL_WRITTEN,
+        "CHECKPOINT.written": _ALL_WRITTEN,
+        "CHECKPOINT.sealed": _ALL_WRITTEN,
+        "CHECKPOINT.whole": _KEPT,
+    },
+    # One whose file has no room, so that its overlays are committed back.
+    "failed checkpoint": {
+        "CHECKPOINT.written": _LOST,
+        "CHECKPOINT.placed": _LOST,
+        "CHECKPOINT.undone": _LOST,
+    },
+    "revert": {
+        "CHECKPOINT.ended": After("stopped", None, "stopped"),
+        "CHECKPOINT.returned": _KEPT_IN_FILE,
+        "CHECKPOINT.back": _KEPT_IN_FILE,
+        **_RESTORE,
+    },
+    "delete": {
+        "CHECKPOINT.merging": _LOST,
+        "CHECKPOINT.placed": _LOST,
+        "CHECKPOINT.put_back": _LOST,
+        "CHECKPOINT.merged": _LOST,
+        "CHECKPOINT.deleted": _LOST,
+    },
+    "delete below": {
+        "CHECKPOINT.merging": _LOST,
+        "CHECKPOINT.merged_below": _LOST,
+        "CHECKPOINT.merged": _LOST,
+        "CHECKPOINT.deleted": _LOST,
+    },
+    "define": {
+        "CHECKPOINT.defining": _ALL_WRITTEN,
+        "CHECKPOINT.defined": _KEPT,
+    },
+    "clone": {
+        "CLONE.reserved": _ALL_WRITTEN,
+        "CLONE.copied": _ALL_WRITTEN,
+        "CLONE.memory": _ALL_WRITTEN,
+        "CLONE.added": _KEPT,
+    },
+    "snapshot": {
+        "SNAPSHOT.stopped": _LOST,
+        "SNAPSHOT.recorded": _LOST,
+        "SNAPSHOT.taken": _ALL_WRITTEN,
+        "SNAPSHOT.whole": _KEPT,
+    },
+    "load": {
+        "SNAPSHOT.loading": After("failed", "failed", "failed"),
+        "SNAPSHOT.loaded": After("failed", "failed", "failed"),
+        "SNAPSHOT.back": After("running", "failed", "stopped"),
+    },
+    "delete snapshot": {
+        "SNAPSHOT.deleting": _KEPT,
+        "SNAPSHOT.deleted": After("running+", "failed", "stopped+"),
+        "SNAPSHOT.forgotten": _LOST,
+    },
+}
