@@ -164,6 +164,29 @@ def test_variables_go_back_with_the_vm(two_hosts):
     assert list(stores(host)) == [host.ctl.vm("vm")["id"]]
 
 
+def test_a_daemon_that_dies_before_variables_have_gone_back(two_hosts):
+    host = two_hosts[0]
+    use_firmware(host)
+    make_disks(host, "root")
+    boot(host, *disk_options(host, "root"))
+    put(host, "FerryThen")
+    host.ctl.ok("checkpoint", "create", "vm", "all", "--live")
+    host.ctl.ok("checkpoint", "create", "vm", "disks", "--disk-only")
+    put(host, "FerryLater")
+    # Its memory has them.
+    host.die_at("CHECKPOINT.returned", "checkpoint", "revert", "vm", "all")
+    assert host.ctl.state("vm") == "saved" and is_stored(host, "FerryLater")
+    host.ctl.ok("start", "vm")
+    assert remembered(host) == ["FerryThen"]
+    assert is_stored(host, "FerryThen") and not is_stored(host, "FerryLater")
+    # Without memory they are what came after, until it goes back once more.
+    put(host, "FerryLater")
+    host.die_at("CHECKPOINT.returned", "checkpoint", "revert", "vm", "disks")
+    assert host.ctl.state("vm") == "stopped" and is_stored(host, "FerryLater")
+    host.ctl.ok("checkpoint", "revert", "vm", "disks", "--running")
+    assert is_stored(host, "FerryThen") and not is_stored(host, "FerryLater")
+
+
 def test_a_host_without_the_firmware_says_what_to_do(two_hosts):
     host = two_hosts[0]
     host.flags = ["--ovmf-code", "/nowhere/code.fd"]
