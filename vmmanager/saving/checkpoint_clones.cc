@@ -54,6 +54,14 @@ void ShowCopied(Job& job, const std::string& phase, uint64_t done, uint64_t tota
   job.SetProgress(progress);
 }
 
+// It is the checkpoint's own file, so whoever named that made no mistake.
+absl::Status AsDamaged(const absl::Status& read) {
+  if (!absl::IsDataLoss(read) && !absl::IsInvalidArgument(read)) return read;
+  return rpc::ErrorWithReason(
+      absl::StatusCode::kFailedPrecondition, read.message(), "memory_damaged",
+      "Put a copy of that file in its place; or have the disks alone: --disk-only");
+}
+
 absl::Status CopyCalledOff() { return absl::CancelledError("it was called off"); }
 
 }  // namespace
@@ -201,10 +209,11 @@ Task<bool> Checkpoints::IsGone(std::string vm_id) {
 Task<absl::Status> Checkpoints::OpenMemory(std::shared_ptr<Clone> clone) {
   const CheckpointRecord& source = clone->source;
   clone->memory = std::make_shared<MemoryCopy>(executor());
-  CO_RETURN_IF_ERROR(co_await clone->memory->Open(source.memory_file(), source.key_file()));
+  const absl::Status opened = co_await clone->memory->Open(source.memory_file(), source.key_file());
+  CO_RETURN_IF_ERROR(AsDamaged(opened));
   if (clone->memory->info().sha256 != source.memory_sha256()) {
-    co_return absl::DataLossError(
-        absl::StrCat(source.memory_file(), " is not the file that the checkpoint was taken into"));
+    co_return AsDamaged(absl::DataLossError(
+        absl::StrCat(source.memory_file(), " is not the file that the checkpoint was taken into")));
   }
   clone->total += clone->memory->info().memory_bytes;
   co_return co_await CheckMemoryFits(clone);
@@ -330,18 +339,18 @@ Task<absl::Status> Checkpoints::CopyMemory(std::shared_ptr<Clone> clone) {
     ShowCopied(*its->job, "copying memory", its->done + bytes, its->total);
   });
   std::string file = clone->memory_file;
-  CO_ASSIGN_OR_RETURN(
-      const SavedFileInfo info,
-      co_await clone->memory->Write(std::move(file), std::move(cloned.head), std::move(tail)));
+  const auto info =
+      co_await clone->memory->Write(std::move(file), std::move(cloned.head), std::move(tail));
+  CO_RETURN_IF_ERROR(AsDamaged(info.status()));
   Reached("CLONE.memory");
   state::v1::SavedRecord& saved = clone->saved.emplace();
   saved.set_schema_version(kStateSchemaVersion);
   saved.set_file(clone->memory_file);
-  saved.set_sha256(info.sha256);
+  saved.set_sha256(info->sha256);
   saved.set_saved_unix_ms(clone->source.taken_unix_ms());
-  saved.set_file_bytes(info.file_bytes);
-  saved.set_memory_bytes(info.memory_bytes);
-  saved.set_compressed(info.compression == SaveCompression::kZstd);
+  saved.set_file_bytes(info->file_bytes);
+  saved.set_memory_bytes(info->memory_bytes);
+  saved.set_compressed(info->compression == SaveCompression::kZstd);
   saved.set_key_file(clone->source.key_file());
   co_return absl::OkStatus();
 }

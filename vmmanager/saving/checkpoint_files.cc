@@ -41,6 +41,12 @@ absl::Status DoesNotFit(const std::string& why, const std::string& reason,
   return rpc::ErrorWithReason(absl::StatusCode::kFailedPrecondition, why, reason, next_step);
 }
 
+absl::Status AsDamagedMemory(const absl::Status& read) {
+  if (!absl::IsDataLoss(read)) return read;
+  return DoesNotFit(std::string(read.message()), "memory_damaged",
+                    "Define its disks alone, without the memory.");
+}
+
 absl::Status NotAsOverlay(const std::string& file, const std::string& why) {
   return DoesNotFit(absl::StrCat(file, " cannot be what a disk goes on in: ", why),
                     "not_an_overlay",
@@ -412,7 +418,8 @@ Task<absl::Status> Checkpoints::LookAtMemory(std::shared_ptr<Definition> definit
                                              std::shared_ptr<Job> job) {
   const v1::DefineCheckpointRequest& request = definition->request;
   auto memory = std::make_shared<MemoryCopy>(executor());
-  CO_RETURN_IF_ERROR(co_await memory->Open(request.memory_file(), request.key_file()));
+  const absl::Status opened = co_await memory->Open(request.memory_file(), request.key_file());
+  CO_RETURN_IF_ERROR(AsDamagedMemory(opened));
   CO_ASSIGN_OR_RETURN(const MemoryFacts facts, ReadMemoryFacts(memory->head()));
   if (facts.vm_id != definition->vm->id()) {
     co_return MemoryDoesNotFit(*definition,
@@ -436,7 +443,8 @@ Task<absl::Status> Checkpoints::LookAtMemory(std::shared_ptr<Definition> definit
     if (read) read->CallOff();
     return read ? absl::OkStatus() : absl::FailedPreconditionError("it is over");
   });
-  CO_RETURN_IF_ERROR(co_await memory->Verify());
+  const absl::Status whole = co_await memory->Verify();
+  CO_RETURN_IF_ERROR(AsDamagedMemory(whole));
   CheckpointRecord& record = definition->record;
   record.set_memory_file(request.memory_file());
   record.set_memory_sha256(memory->info().sha256);

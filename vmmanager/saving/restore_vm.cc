@@ -12,6 +12,7 @@
 #include "vmmanager/sandbox/incoming_machine.h"
 #include "vmmanager/sandbox/own_disks.h"
 #include "vmmanager/sandbox/private_socket.h"
+#include "vmmanager/saving/memory_copy.h"
 #include "vmmanager/saving/memory_disks.h"
 #include "vmmanager/saving/saved_states.h"
 #include "vmmanager/saving/saving_jobs.h"
@@ -264,6 +265,11 @@ Task<absl::Status> SavedStates::CheckCanGoOn(Vm vm, state::v1::SavedRecord recor
   auto source = std::make_shared<Source>(vms_.deps().executor, std::move(record));
   absl::Status fits = co_await Read(vm, source);
   if (fits.ok()) fits = co_await FitHere(vm, source);
+  auto memory = std::make_shared<MemoryCopy>(vms_.deps().executor);
+  if (fits.ok()) {
+    fits = co_await memory->Open(source->record.file(), source->record.key_file());
+  }
+  if (fits.ok()) fits = co_await memory->Verify();
   if (fits.ok()) co_return fits;
   fits.SetPayload(kHasNotRun, absl::Cord());
   co_return ToTell(*vm, *source, fits);
@@ -333,6 +339,13 @@ Task<absl::Status> SavedStates::FitHere(Vm vm, std::shared_ptr<Source> source) {
 
 // Whoever wrote the file has no say in which files of this host a VM gets.
 absl::Status SavedStates::CheckDisksAreIts(const UtilityVm& vm, const Source& source) const {
+  for (const auto& [name, checkpoint] : vm.checkpoints()) {
+    const bool is_its = checkpoint.memory_sha256() == source.record.sha256();
+    if (!source.is_new || !is_its || checkpoint.disks().empty()) continue;
+    return absl::FailedPreconditionError(
+        absl::StrCat("it is the memory of checkpoint ", name, ", and fits the disks of that (",
+                     "ferryctl checkpoint revert ", vm.name(), " ", name, ")"));
+  }
   std::vector<schema::Attachment> its;
   for (const v1::DiskSpec& disk : vm.spec().disks()) {
     its.push_back(

@@ -61,7 +61,7 @@ class SavedStates {
   // For who makes a VM that is saved from its first moment: its file is one of these.
   KeptFiles& files() { return files_; }
 
-  // Whether the VM could go on from that file, if it did not run.
+  // Whether the VM could go on from that file, if it did not run. Reads it to its end.
   Task<absl::Status> CheckCanGoOn(Vm vm, state::v1::SavedRecord record);
 
   // Whether stopping it so saves it.

@@ -4,6 +4,7 @@
 
 #include "tests/unit/vmmanager/saving/checkpoints_fixture.h"
 #include "vmmanager/rpc/error_info.h"
+#include "vmmanager/saves/saved_file_format.h"
 
 namespace ferry::vm {
 namespace {
@@ -446,6 +447,41 @@ TEST_F(CheckpointsTest, WhatCannotBeGoneBackToLeavesTheVmAlone) {
   EXPECT_EQ(vm->state(), v1::VM_STATE_RUNNING);
   EXPECT_EQ(host_.System(*vm)->counter(), 7u);
   EXPECT_THAT(host_.overlays.files, SizeIs(2));
+}
+
+TEST_F(CheckpointsTest, DamagedMemoryIsFoundBeforeTheVmIsEnded) {
+  auto vm = BootWithDisks();
+  const auto taken = Take("a");
+  ASSERT_TRUE(taken.ok());
+  EXPECT_TRUE(host_.System(*vm)->Step(7));
+  {
+    std::fstream file(taken->memory_file(), std::ios::in | std::ios::out | std::ios::binary);
+    // The index says where the memory is, after where the head is.
+    uint64_t memory = 0;
+    file.seekg(16 - static_cast<int>(kIndexBytes), std::ios::end);
+    file.read(reinterpret_cast<char*>(&memory), sizeof memory);
+    file.seekp(static_cast<std::streamoff>(memory + kFrameHeaderBytes));
+    file.put('?');
+  }
+  const absl::Status refused = Revert("a").status();
+  EXPECT_EQ(refused.code(), absl::StatusCode::kDataLoss) << refused;
+  EXPECT_EQ(rpc::ReasonOf(refused), "restore_refused");
+  EXPECT_EQ(vm->state(), v1::VM_STATE_RUNNING);
+  EXPECT_EQ(host_.System(*vm)->counter(), 7u);
+  EXPECT_THAT(host_.overlays.files, SizeIs(2));
+}
+
+TEST_F(CheckpointsTest, ItsMemoryAloneIsNotGoneOnFrom) {
+  auto vm = BootWithDisks();
+  const auto taken = Take("a");
+  ASSERT_TRUE(taken.ok());
+  ASSERT_TRUE(Await(vm->Stop(true, milliseconds(0))).ok());
+  v1::StartVmRequest request;
+  request.set_from_file(taken->memory_file());
+  const absl::Status refused = Start(vm, request).status();
+  EXPECT_EQ(rpc::ReasonOf(refused), "restore_refused");
+  EXPECT_THAT(refused.message(), HasSubstr("ferryctl checkpoint revert web a"));
+  EXPECT_EQ(vm->state(), v1::VM_STATE_STOPPED);
 }
 
 TEST_F(CheckpointsTest, WhatIsNotKnownOfAVmIsNotSwept) {
