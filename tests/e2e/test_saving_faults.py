@@ -1,11 +1,14 @@
 """What goes wrong while VMs are saved and restored: no VM is lost, and none runs twice."""
+import json
 import threading
 
 import pytest
 
-from harness import box, oracles
+from harness import box, oracles, other_qemu
 from harness.checkpoints import assert_told_of_room
 from harness.qmp import Qmp
+from harness.records import (assert_one_instant, await_number, disk_options, make_disks, number,
+                             start_writer)
 from harness.rpc import Rpc
 from harness.saving import (REFUSED, RESTORE_REFUSED, host, kills_the_vmm,  # noqa: F401
                             own_file, own_files, save, start, talk)
@@ -140,21 +143,6 @@ def test_a_daemon_that_dies_while_it_restores(host, vm, talk):
     talk.finish()
 
 
-def test_a_vmm_that_dies_while_it_is_saved(host, vm):
-    for point in ("SAVE.stopped", "SAVE.written"):
-        kills_the_vmm(host, point, "stop", "--save", vm)
-        state = host.ctl.vm(vm)["state"].lower()
-        if point == "SAVE.stopped":
-            # It has ended as any VM does whose VMM dies, and nothing half-made is left.
-            assert "failed" in state, (point, state)
-            assert not own_files(host, vm)
-        else:
-            # All of it was written already.
-            assert "saved" in state, (point, state)
-        host.ctl.ok("start", vm)
-        assert host.ctl.exec(vm, "echo", "here").stdout == "here\n"
-
-
 def test_a_vmm_that_dies_while_it_is_restored(host, vm, talk):
     for point in ("RESTORE.listening", "RESTORE.loaded"):
         save(host, vm)
@@ -233,3 +221,73 @@ def test_settings_of_a_former_job_change_nothing(two_hosts, vm, dies):
     # And the other way round: what those needed does not keep it from moving.
     host.ctl.migrate(vm, other)
     assert other.ctl.exec(vm, "cat", "/tmp/note").stdout == "then\n"
+
+
+# What somebody may have set by hand, as far as QEMU has it together.
+LEFT = ({"background_snapshot": True},
+        {"postcopy_ram": True, "release_ram": True, "return_path": True},
+        {"multifd": True, "auto_converge": True, "validate_uuid": True,
+         "pause_before_switchover": True, "late_block_activate": True},
+        {"xbzrle": True, "compress": True, "x_ignore_shared": True},
+        {"block": True, "dirty_bitmaps": True, "zero_blocks": True})
+
+
+def test_settings_of_somebody_else_change_nothing(host):
+    make_disks(host, "root", "data")
+    host.ctl.create("vm", "256M", 1, *disk_options(host, "root", "data"))
+    host.ctl.start("vm")
+    writer = start_writer(host, "vm")
+    devices = ("--devices", "root,data", "--vmstate", "root")
+    for left in LEFT:
+        for make, go_back, delete in (
+                (["snapshot", "save", "vm", "x", *devices], ["snapshot", "load", "vm", "x"],
+                 ["snapshot", "delete", "vm", "x"]),
+                (["checkpoint", "create", "vm", "x", "--live"], ["checkpoint", "revert", "vm", "x"],
+                 ["checkpoint", "delete", "vm", "x"]),
+                (["save", "vm"], ["start", "vm"], None)):
+            leave(host, left)
+            host.ctl.ok(*make)
+            if make[0] == "checkpoint":
+                made = json.loads(host.ctl.ok("checkpoint", "inspect", "vm", "x"))
+                assert made["method"] == "live", (left, made)
+            if delete:
+                leave(host, left)
+            host.ctl.ok(*go_back)
+            assert_one_instant(host, "vm", writer)
+            if delete:
+                host.ctl.ok(*delete)
+
+
+def leave(host, capabilities):
+    with Qmp(host) as qmp:
+        every = [each["capability"] for each in qmp.ask("query-migrate-capabilities")]
+        qmp.set_capabilities({name: capabilities.get(name.replace("-", "_"), False)
+                              for name in every})
+
+
+@pytest.mark.parametrize("refuses", ["vmm", "kernel"])
+def test_where_memory_cannot_be_written_behind_a_vm_it_stands_still(bare_hosts, refuses):
+    host = bare_hosts[0]
+    if refuses == "vmm":
+        without = [[r'\{[^{}]*"background-snapshot"\}, ', ""]]
+        host.flags = ["--qemu", other_qemu.install(host, "qemu-without", without)]
+    else:
+        # It has the capability, and its user no right to follow what the guest writes.
+        bare_hosts.folder.chmod(0o777)
+        host.flags = ["--qemu-user", "nobody"]
+    host.start()
+    make_disks(host, "root", "data")
+    for name in ("root", "data"):
+        host.run(["chown", "nobody", host.folder / f"{name}.qcow2"], check=True)
+    host.ctl.create("vm", "256M", 1, *disk_options(host, "root", "data"))
+    host.ctl.start("vm")
+    writer = start_writer(host, "vm")
+    for name in ("x", "y"):
+        host.ctl.ok("checkpoint", "create", "vm", name, "--live")
+        made = json.loads(host.ctl.ok("checkpoint", "inspect", "vm", name))
+        assert made["method"] == "stopped" and made["whole"], made
+        assert host.ctl.state("vm") == "running"
+    await_number(host, "vm", number(host, "vm", "/tmp/begun") + 10)
+    later = number(host, "vm", "/tmp/begun")
+    host.ctl.ok("checkpoint", "revert", "vm", "x")
+    assert_one_instant(host, "vm", writer, later)

@@ -3,6 +3,8 @@
 #include <boost/json/array.hpp>
 #include <utility>
 
+#include "vmmanager/qemu/json_text.h"
+
 namespace ferry::vm {
 namespace {
 
@@ -17,7 +19,11 @@ json::object MigrationSettingsMirror::CapabilityChanges(const json::object& want
   for (const json::value& item : wanted.at(kList).as_array()) {
     const json::value* known =
         capabilities_.if_contains(item.as_object().at("capability").as_string());
-    if (known == nullptr || *known != item.as_object().at("state")) changes.push_back(item);
+    const json::value& state = item.as_object().at("state");
+    // The one that runs may be older than the one that was probed.
+    const bool lacks = known == nullptr && !capabilities_.empty();
+    if (lacks && state.is_bool() && !state.get_bool()) continue;
+    if (known == nullptr || *known != state) changes.push_back(item);
   }
   if (changes.empty()) return {};
   return {{kList, std::move(changes)}};
@@ -40,6 +46,20 @@ void MigrationSettingsMirror::NoteCapabilities(const json::object& arguments) {
 
 void MigrationSettingsMirror::NoteParameters(const json::object& arguments) {
   for (const auto& [name, value] : arguments) parameters_[name] = value;
+}
+
+void MigrationSettingsMirror::ReadCapabilities(const json::value& reply) {
+  const json::array* all = reply.if_array();
+  for (size_t i = 0; all != nullptr && i < all->size(); ++i) {
+    const json::object* each = (*all)[i].if_object();
+    const json::value* state = each == nullptr ? nullptr : each->if_contains("state");
+    if (state == nullptr || !state->is_bool()) continue;
+    capabilities_[TextAt(*each, "capability")] = *state;
+  }
+}
+
+void MigrationSettingsMirror::ReadParameters(const json::value& reply) {
+  if (const json::object* all = reply.if_object()) NoteParameters(*all);
 }
 
 void MigrationSettingsMirror::Forget() {

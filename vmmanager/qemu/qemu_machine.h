@@ -79,8 +79,10 @@ class QemuMachine : public std::enable_shared_from_this<QemuMachine> {
   // migrate-set-parameters.
   Task<absl::Status> SetMigrationCapabilities(boost::json::object arguments);
   Task<absl::Status> SetMigrationParameters(boost::json::object arguments);
-  // Has all of them sent next time: others may have set some, too.
-  void ForgetMigrationSettings() { settings_.Forget(); }
+  // Asks what they are: a former job may have left them, or somebody else have set them.
+  Task<void> ReadMigrationSettings();
+  // Has them be those of a job without a peer, whatever they are.
+  Task<absl::Status> SetPlainMigration();
   // While `limit` is set QEMU is at work in its main loop and answers nobody: commands wait that
   // long at least. The end of a job that was never answered must not be taken for QEMU's death.
   void ExpectSilence(std::optional<milliseconds> limit) { silence_ = limit; }

@@ -1,4 +1,4 @@
-// Whether a QEMU runs its guest, and letting it.
+// Whether a QEMU runs its guest, and letting it; and what settings of migrations it has.
 #include <boost/json/object.hpp>
 #include <chrono>
 
@@ -6,6 +6,7 @@
 #include "vmmanager/backend/snapshots.h"
 #include "vmmanager/qemu/json_text.h"
 #include "vmmanager/qemu/qemu_machine.h"
+#include "vmmanager/qemu/qemu_migration_settings.h"
 
 namespace ferry::vm {
 namespace {
@@ -51,6 +52,25 @@ Task<absl::Status> QemuMachine::RunGuest() {
   if (stops_ == stops) state_ = SystemState::kRunning;
   if (has_cards()) ferry::Spawn(host_->executor, Announce(self));
   co_return absl::OkStatus();
+}
+
+Task<void> QemuMachine::ReadMigrationSettings() {
+  std::shared_ptr<QemuMachine> self = shared_from_this();
+  AsyncMutex::Guard lock = co_await settings_mutex_.Lock();
+  settings_.Forget();
+  const auto capabilities = co_await Command("query-migrate-capabilities");
+  if (capabilities.ok()) settings_.ReadCapabilities(*capabilities);
+  const auto parameters = co_await Command("query-migrate-parameters");
+  if (parameters.ok()) settings_.ReadParameters(*parameters);
+}
+
+Task<absl::Status> QemuMachine::SetPlainMigration() {
+  std::shared_ptr<QemuMachine> self = shared_from_this();
+  co_await ReadMigrationSettings();
+  json::object plain = PlainCapabilities(host_->capabilities);
+  CO_RETURN_IF_ERROR(co_await SetMigrationCapabilities(std::move(plain)));
+  json::object parameters = ParametersFor({});
+  co_return co_await SetMigrationParameters(std::move(parameters));
 }
 
 }  // namespace ferry::vm

@@ -66,6 +66,7 @@ bool QemuMigration::StreamOver() const {
 }
 
 Task<absl::Status> QemuMigration::Configure(json::object parameters) {
+  co_await machine_.ReadMigrationSettings();
   json::object capabilities = CapabilitiesFor(options_, machine_.host().capabilities);
   CO_RETURN_IF_ERROR(co_await machine_.SetMigrationCapabilities(std::move(capabilities)));
   co_return co_await machine_.SetMigrationParameters(std::move(parameters));

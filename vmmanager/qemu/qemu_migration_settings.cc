@@ -27,7 +27,7 @@ uint32_t Workers(const schema::MigrationInitializeOptions& options) {
                   kMaxChannels);
 }
 
-// All that QEMU has: what a former job has set counts for no other, whoever's job that was.
+// All that QEMU has: what a former job, or somebody else, has left set would shape this one.
 json::object CapabilityList(const std::set<std::string>& wanted, const QemuCapabilities& qemu) {
   json::array list;
   for (const std::string& name : qemu.migration) {

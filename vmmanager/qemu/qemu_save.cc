@@ -45,10 +45,7 @@ Task<absl::Status> SaveToStream(std::shared_ptr<QemuMachine> machine, schema::Sa
   }
   if (options.save_type != "ToFile")
     co_return absl::InvalidArgumentError("SaveType must be ToFile");
-  json::object plain = PlainCapabilities(machine->host().capabilities);
-  CO_RETURN_IF_ERROR(co_await machine->SetMigrationCapabilities(std::move(plain)));
-  json::object parameters = ParametersFor({});
-  CO_RETURN_IF_ERROR(co_await machine->SetMigrationParameters(std::move(parameters)));
+  CO_RETURN_IF_ERROR(co_await machine->SetPlainMigration());
   QmpCallOptions with_stream;
   with_stream.send_fd = stream.get();
   json::object name = {{"fdname", kStreamName}};

@@ -62,10 +62,7 @@ Task<absl::Status> SetUpBehind(QemuMachine* machine) {
   json::object late = {{"fdname", kBehindName}};
   (void)co_await machine->Command("closefd", std::move(late));
   // Whatever else a former job wanted excludes it.
-  json::object plain = PlainCapabilities(machine->host().capabilities);
-  CO_RETURN_IF_ERROR(co_await machine->SetMigrationCapabilities(std::move(plain)));
-  json::object parameters = ParametersFor({});
-  CO_RETURN_IF_ERROR(co_await machine->SetMigrationParameters(std::move(parameters)));
+  CO_RETURN_IF_ERROR(co_await machine->SetPlainMigration());
   json::object capability = BehindCapability(true);
   const absl::Status set = co_await machine->SetMigrationCapabilities(std::move(capability));
   if (set.ok() || GotNoAnswer(set)) co_return set;

@@ -9,13 +9,11 @@
 #include "vmmanager/qemu/disk_nodes.h"
 #include "vmmanager/qemu/open_images.h"
 #include "vmmanager/qemu/qemu_machine.h"
-#include "vmmanager/qemu/qemu_migration_settings.h"
 #include "vmmanager/qemu/snapshot_job.h"
 
 namespace ferry::vm {
 namespace {
 
-namespace json = boost::json;
 using schema::SystemState;
 
 using DiskNodes = std::map<DiskPlace, DiskNode>;
@@ -65,16 +63,6 @@ std::vector<DiskSnapshots> SnapshotsIn(const DiskNodes& nodes) {
   return all;
 }
 
-// A migration's settings would shape what a snapshot's memory looks like, and QEMU 7.2 dies of
-// multifd. So whoever set them, over the spare monitor for instance, they are taken back.
-Task<absl::Status> SetPlain(std::shared_ptr<QemuMachine> machine) {
-  machine->ForgetMigrationSettings();
-  json::object plain = PlainCapabilities(machine->host().capabilities);
-  CO_RETURN_IF_ERROR(co_await machine->SetMigrationCapabilities(std::move(plain)));
-  json::object parameters = ParametersFor({});
-  co_return co_await machine->SetMigrationParameters(std::move(parameters));
-}
-
 // QEMU writes what came with a state into a firmware's variable store when the guest runs next. It
 // waits for that once for each state (pflash_post_load), forgets all but the last, and dies of the
 // others.
@@ -108,7 +96,9 @@ Task<absl::Status> SaveQemuSnapshot(std::shared_ptr<QemuMachine> machine, Snapsh
   CO_RETURN_IF_ERROR(AsNothingChanged(job.status()));
   CO_RETURN_IF_ERROR(AsNothingChanged(CheckDisksTakeSnapshots(*nodes, options)));
   CO_RETURN_IF_ERROR(AsNothingChanged(CheckTagIsNew(SnapshotsIn(*nodes), options.tag)));
-  CO_RETURN_IF_ERROR(AsNothingChanged(co_await SetPlain(machine)));
+  // A migration's settings would shape what a snapshot's memory looks like, and QEMU 7.2 dies of
+  // multifd.
+  CO_RETURN_IF_ERROR(AsNothingChanged(co_await machine->SetPlainMigration()));
   // Of one that came paused, and has not run since.
   CO_RETURN_IF_ERROR(AsNothingChanged(co_await OpenImages(machine.get(), job->nodes)));
   const SnapshotJobEnd end = co_await RunSnapshotJob(machine, *std::move(job));
@@ -126,7 +116,7 @@ Task<absl::Status> LoadQemuSnapshot(std::shared_ptr<QemuMachine> machine, Snapsh
   CO_RETURN_IF_ERROR(AsNothingChanged(job.status()));
   CO_RETURN_IF_ERROR(AsNothingChanged(CheckDisksTakeSnapshots(*nodes, options)));
   CO_RETURN_IF_ERROR(AsNothingChanged(CheckCanBeLoaded(SnapshotsIn(*nodes), options)));
-  CO_RETURN_IF_ERROR(AsNothingChanged(co_await SetPlain(machine)));
+  CO_RETURN_IF_ERROR(AsNothingChanged(co_await machine->SetPlainMigration()));
   // Of one that came paused, and has not run since.
   CO_RETURN_IF_ERROR(AsNothingChanged(co_await OpenImages(machine.get(), job->nodes)));
   const bool took = machine->took_state();

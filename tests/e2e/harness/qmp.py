@@ -33,6 +33,10 @@ class Qmp:
         return next(each["state"] for each in self.ask("query-migrate-capabilities")
                     if each["capability"] == name)
 
+    def set_capabilities(self, states):
+        self.ask("migrate-set-capabilities", capabilities=[
+            {"capability": name, "state": state} for name, state in states.items()])
+
     def close(self):
         self._lines.close()
         self._socket.close()

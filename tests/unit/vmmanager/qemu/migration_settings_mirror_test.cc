@@ -43,6 +43,28 @@ TEST(MigrationSettingsMirrorTest, OnlyWhatDiffersIsSent) {
   EXPECT_TRUE(mirror.ParameterChanges(wanted).empty());
 }
 
+TEST(MigrationSettingsMirrorTest, WhatSomebodyElseHasSetIsSetBack) {
+  MigrationSettingsMirror mirror;
+  mirror.NoteCapabilities(PlainCapabilities(Qemu()));
+  mirror.NoteParameters(ParametersFor({}));
+  mirror.ReadCapabilities(json::array{Of("events", true), Of("multifd", true)});
+  EXPECT_EQ(mirror.CapabilityChanges(PlainCapabilities(Qemu())).at("capabilities").as_array(),
+            json::array{Of("multifd", false)});
+  mirror.ReadParameters(json::object{{"max-bandwidth", 1}, {"tls-creds", ""}});
+  EXPECT_EQ(mirror.ParameterChanges(ParametersFor({})).size(), 1u);
+  // What makes no sense says nothing.
+  mirror.ReadCapabilities(json::array{"multifd", json::object{{"state", 1}}});
+  mirror.ReadParameters(json::array{});
+  EXPECT_EQ(mirror.ParameterChanges(ParametersFor({})).size(), 1u);
+}
+
+TEST(MigrationSettingsMirrorTest, AnOlderQemuIsNotToldToTurnOffWhatItLacks) {
+  MigrationSettingsMirror mirror;
+  mirror.ReadCapabilities(json::array{Of("events", false)});
+  EXPECT_EQ(mirror.CapabilityChanges(PlainCapabilities(Qemu())).at("capabilities").as_array(),
+            json::array{Of("events", true)});
+}
+
 TEST(MigrationSettingsMirrorTest, WhatIsUncertainIsSentAgain) {
   MigrationSettingsMirror mirror;
   mirror.NoteCapabilities(CapabilitiesFor({}, Qemu()));

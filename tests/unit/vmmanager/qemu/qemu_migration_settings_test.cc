@@ -49,11 +49,14 @@ TEST(MigrationSettingsTest, JobsWithoutPeerUseEventsOnly) {
   EXPECT_FALSE(IsOn(set, "return-path"));
 }
 
-TEST(MigrationSettingsTest, WhatOthersMaySetIsTakenBack) {
-  QemuCapabilities qemu = AllCapabilities();
-  qemu.migration.insert("mapped-ram");
-  EXPECT_FALSE(IsOn(PlainCapabilities(qemu), "mapped-ram"));
-  EXPECT_FALSE(IsOn(CapabilitiesFor({}, qemu), "mapped-ram"));
+TEST(MigrationSettingsTest, WhatNoJobWantsIsTurnedOff) {
+  QemuCapabilities qemu;
+  qemu.migration = {"events", "postcopy-ram", "compress"};
+  for (const json::object& set : {CapabilitiesFor({}, qemu), PlainCapabilities(qemu)}) {
+    EXPECT_TRUE(IsOn(set, "events"));
+    EXPECT_FALSE(IsOn(set, "postcopy-ram"));
+    EXPECT_FALSE(IsOn(set, "compress"));
+  }
 }
 
 TEST(MigrationSettingsTest, WorkersTurnOnMultifd) {
