@@ -202,6 +202,19 @@ TEST_F(CheckpointClonesTest, AContainersMemoryIsNotCloned) {
   EXPECT_TRUE(Clone(request).ok());
 }
 
+// Neither a wrong usage, as of a file that somebody names, nor an error of ours.
+TEST_F(CheckpointClonesTest, DamagedMemoryIsRefused) {
+  auto vm = BootWithDisks();
+  ASSERT_TRUE(Take("a").ok());
+  for (const uintmax_t bytes : {200u, 0u}) {
+    std::filesystem::resize_file(vm->checkpoints().at("a").memory_file(), bytes);
+    const absl::Status refused = Clone("a").status();
+    EXPECT_EQ(refused.code(), absl::StatusCode::kFailedPrecondition) << refused;
+    EXPECT_EQ(rpc::ReasonOf(refused), "memory_damaged");
+    ExpectNothingLeft();
+  }
+}
+
 TEST_F(CheckpointClonesTest, WhatFailsLeavesNothing) {
   BootWithDisks();
   ASSERT_TRUE(Take("a").ok());

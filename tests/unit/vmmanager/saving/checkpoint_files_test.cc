@@ -267,7 +267,7 @@ TEST_F(CheckpointFilesTest, MemoryThatDoesNotFitIsRefused) {
   std::fstream damaged(File("memory.ferry"), std::ios::in | std::ios::out);
   damaged.seekp(40) << "damage";
   damaged.close();
-  EXPECT_FALSE(Define(define).ok());
+  EXPECT_EQ(rpc::ReasonOf(Define(define).status()), "memory_damaged");
   EXPECT_THAT(Names(), IsEmpty());
 }
 
