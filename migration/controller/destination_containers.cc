@@ -139,6 +139,9 @@ Task<void> DestinationSession::TakeLayers(Self self, std::map<std::string, uint6
 
 Task<void> DestinationSession::AwaitWork() {
   auto keep = self();
+  // A session that could not be called off, for want of its record, takes none any more either.
+  layers_called_off_.Set();
+  if (layers_ != nullptr) layers_->Close();
   co_await layers_over_.Wait();
 }
 

@@ -78,8 +78,7 @@ class MigrationSession : public std::enable_shared_from_this<MigrationSession> {
   virtual bool over() const { return info_.done(); }
   // Whoever is to be told of a session that is done is not told any more.
   virtual void StopTelling() {}
-  // Returns once nothing is under way any more of what it began beside its calls. Of a session that
-  // has ended, or cannot be cancelled any more.
+  // The daemon stops: ends what the session began beside its calls, and returns once that is over.
   virtual Task<void> AwaitWork() { co_return; }
 
   // Somebody asked about the session. If nobody does for its expiry, it ends by itself as far as

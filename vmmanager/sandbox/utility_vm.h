@@ -148,6 +148,8 @@ class UtilityVm : public std::enable_shared_from_this<UtilityVm> {
   Task<absl::Status> DiscardSaved(std::string sha256);
   // Returns when nobody is about to change whether it runs.
   Task<void> AwaitOperation();
+  // Returns when `holds` does not any more, or the daemon lets go; DEADLINE_EXCEEDED after `limit`.
+  Task<absl::Status> AwaitWhile(std::function<bool()> holds, milliseconds limit);
 
   // --- Snapshots inside its disks ---
   // Each call waits for its turn, and then holds the guest still for as long as the disks take.
@@ -329,8 +331,6 @@ class UtilityVm : public std::enable_shared_from_this<UtilityVm> {
   bool undecided() const { return phase_ == Phase::kInDoubt || (phase_ == Phase::kUp && frozen_); }
   // What somebody is told whose patience ended before a migration did.
   absl::Status NotYet(const std::string& operation) const;
-  // Returns when `holds` does not any more, or the daemon lets go; DEADLINE_EXCEEDED after `limit`.
-  Task<absl::Status> AwaitWhile(std::function<bool()> holds, milliseconds limit);
   // With the lock of operations, where it may be stopped.
   Task<absl::Status> StopNow(bool force, milliseconds timeout);
   Task<absl::Status> ShutDownInOrder(milliseconds timeout);

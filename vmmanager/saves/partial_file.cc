@@ -80,9 +80,15 @@ absl::StatusOr<std::unique_ptr<PartialFile>> PartialFile::Create(std::string pat
   Buffer buffer(static_cast<char*>(std::aligned_alloc(kAlignment, kBufferBytes)));
   if (buffer == nullptr) return absl::ResourceExhaustedError("no memory to write a file with");
   UniqueFd nameless = CreateNameless(SaveFolderOf(path), bypass_cache ? O_DIRECT : 0);
+  bool bypasses = bypass_cache;
+  if (!nameless.valid() && bypass_cache) {
+    // It may be that alone which the file system does not know.
+    nameless = CreateNameless(SaveFolderOf(path), 0);
+    bypasses = false;
+  }
   if (nameless.valid()) {
     return std::unique_ptr<PartialFile>(
-        new PartialFile(std::move(path), "", std::move(nameless), bypass_cache, std::move(buffer)));
+        new PartialFile(std::move(path), "", std::move(nameless), bypasses, std::move(buffer)));
   }
   ASSIGN_OR_RETURN(std::string draft, DraftName(path));
   UniqueFd file = CreateNew(draft, bypass_cache ? O_DIRECT : 0);

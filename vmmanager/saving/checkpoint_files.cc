@@ -17,6 +17,7 @@
 #include "vmmanager/saving/checkpoints.h"
 #include "vmmanager/saving/clone_plan.h"
 #include "vmmanager/saving/memory_copy.h"
+#include "vmmanager/saving/saving_jobs.h"
 #include "vmmanager/state/saved_state.h"
 
 namespace ferry::vm {
@@ -430,19 +431,7 @@ Task<absl::Status> Checkpoints::LookAtMemory(std::shared_ptr<Definition> definit
   }
   CO_RETURN_IF_ERROR(co_await MatchMemory(definition, memory));
   const uint64_t total = memory->info().memory_bytes;
-  memory->set_on_memory([weak = std::weak_ptr(job), total](uint64_t bytes) {
-    v1::JobProgress progress;
-    progress.set_unit(v1::JOB_UNIT_BYTES);
-    progress.set_phase("reading memory");
-    progress.set_done(std::min(bytes, total));
-    progress.set_total(total);
-    if (auto told = weak.lock()) told->SetProgress(progress);
-  });
-  job->AllowCancel([weak = std::weak_ptr(memory)] {
-    const auto read = weak.lock();
-    if (read) read->CallOff();
-    return read ? absl::OkStatus() : absl::FailedPreconditionError("it is over");
-  });
+  ShowVerify(job, memory);
   const absl::Status whole = co_await memory->Verify();
   CO_RETURN_IF_ERROR(AsDamagedMemory(whole));
   CheckpointRecord& record = definition->record;

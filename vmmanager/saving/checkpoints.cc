@@ -53,10 +53,13 @@ CheckpointRecord FilesToGo(const UtilityVm& vm, const std::string& name) {
   CheckpointRecord files;
   const auto found = vm.checkpoints().find(name);
   if (found == vm.checkpoints().end()) return files;
+  const bool was_taken = found->second.stage() != state::v1::CHECKPOINT_STAGE_MAKING;
   for (const CheckpointDisk& disk : found->second.disks()) {
     if (!disk.overlay_kept()) AddFile(disk.file(), disk.overlay(), &files);
-    if (disk.file_is_overlay()) AddFile(disk.below(), disk.file(), &files);
+    if (was_taken && disk.file_is_overlay()) AddFile(disk.below(), disk.file(), &files);
   }
+  // What is called off leaves its user's files where they are, merged or not.
+  if (!was_taken) return files;
   const auto plan = PlanDeletion(vm.name(), vm.checkpoints(), vm.FilesInUse(), name);
   if (!plan.ok()) return files;
   for (const OverlayMerge& merge : plan->merges) {
@@ -239,14 +242,14 @@ Task<absl::StatusOr<v1::Checkpoint>> Checkpoints::Revert(v1::RevertToCheckpointR
   JobDescription about{v1::JOB_KIND_CHECKPOINT, vm->id(), vm->name(),
                        absl::StrCat("go back to ", request.name())};
   JobWork back = [this, vm, request](std::shared_ptr<Job> job) {
-    job->ForbidCancel("half of a VM is none; stop the VM when it runs");
-    return GoBack(vm, request);
+    return GoBack(vm, request, std::move(job));
   };
   CO_RETURN_IF_ERROR(co_await RunAsJob(options_.jobs, std::move(about), std::move(back)));
   co_return Describe(*vm, request.name());
 }
 
-Task<absl::Status> Checkpoints::GoBack(Vm vm, v1::RevertToCheckpointRequest request) {
+Task<absl::Status> Checkpoints::GoBack(Vm vm, v1::RevertToCheckpointRequest request,
+                                       std::shared_ptr<Job> job) {
   const std::string name = request.name();
   CO_RETURN_IF_ERROR(CheckRevertible(*vm, name));
   auto record = std::make_shared<Record>(vm->checkpoints().at(name));
@@ -272,12 +275,14 @@ Task<absl::Status> Checkpoints::GoBack(Vm vm, v1::RevertToCheckpointRequest requ
   }
   // What it does now is lost from there on, so nothing may be found to be missing later.
   if (has_memory) {
-    const absl::Status fits = co_await saves_.CheckCanGoOn(vm, MemoryOf(name, *record));
+    auto memory = MemoryOf(name, *record);
+    const absl::Status fits = co_await saves_.CheckCanGoOn(vm, std::move(memory), job);
     if (!fits.ok()) {
       co_await drafts_.Remove(*record, note);
       co_return fits;
     }
   }
+  job->ForbidCancel("half of a VM is none; stop the VM when it runs");
   std::string to = name;
   const auto in_doubt = std::make_shared<bool>(false);
   how.in_doubt = in_doubt;
@@ -401,7 +406,7 @@ Task<void> Checkpoints::Sweep() {
     known.insert(folder);
     if (readable) unclear.erase(folder);
   }
-  co_await drafts_.Sweep(used, unclear);
+  co_await drafts_.Sweep(used, known, unclear);
   KeptFiles::Work sweep = [folder = files_.folder(), wanted, known, unclear] {
     RemoveOthers(folder, known, unclear,
                  [&wanted](const std::string& file) { return wanted.contains(file); });

@@ -78,7 +78,7 @@ class Checkpoints {
   Task<void> RemoveMemory(Record record);
   // Of a checkpoint that is about to be deleted, or undone. Returns the note; empty: there is none.
   Task<std::string> NoteFilesToGo(Vm vm, std::string name);
-  Task<absl::Status> GoBack(Vm vm, v1::RevertToCheckpointRequest request);
+  Task<absl::Status> GoBack(Vm vm, v1::RevertToCheckpointRequest request, std::shared_ptr<Job> job);
   absl::Status CheckRevertible(const UtilityVm& vm, const std::string& name) const;
   absl::StatusOr<v1::Checkpoint> Describe(const UtilityVm& vm, const std::string& name) const;
 

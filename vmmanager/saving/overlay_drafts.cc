@@ -152,7 +152,8 @@ Task<void> OverlayDrafts::RemoveCopies(Record record, std::string note) {
   if (gone) co_await Forget(std::move(note));
 }
 
-Task<void> OverlayDrafts::Sweep(std::set<std::string> used, std::set<std::string> unclear) {
+Task<void> OverlayDrafts::Sweep(std::set<std::string> used, std::set<std::string> known,
+                                std::set<std::string> unclear) {
   auto notes = std::make_shared<std::vector<std::pair<std::string, std::string>>>();
   KeptFiles::Work read = [folder = files_.folder(), unclear, notes]() -> absl::Status {
     namespace fs = std::filesystem;
@@ -170,8 +171,10 @@ Task<void> OverlayDrafts::Sweep(std::set<std::string> used, std::set<std::string
   for (const auto& [note, text] : *notes) {
     Record drafts;
     if (!drafts.ParseFromString(text)) drafts.Clear();
+    const bool is_known = known.contains(std::filesystem::path(note).parent_path());
     for (const CheckpointDisk& disk : drafts.disks()) {
-      if (used.contains(disk.overlay())) continue;
+      const bool is_copy = disk.file().empty();
+      if (used.contains(disk.overlay()) || (!is_known && !is_copy)) continue;
       OverlayWish wish = WishOf(disk);
       const absl::Status removed = co_await overlays_.RemoveDraft(std::move(wish));
       if (!removed.ok()) spdlog::warn("{}: {}", disk.overlay(), removed.ToString());

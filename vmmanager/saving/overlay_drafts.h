@@ -42,8 +42,11 @@ class OverlayDrafts {
   Task<void> Remove(Record record, std::string note);
   // The same of copies whose names are reserved. What is another file by now stays.
   Task<void> RemoveCopies(Record record, std::string note);
-  // What a former daemon made and no VM has in `used`. Notes in folders that are `unclear` stay.
-  Task<void> Sweep(std::set<std::string> used, std::set<std::string> unclear);
+  // What a former daemon made and no VM has in `used`. Notes in folders that are `unclear` stay. In
+  // those that are no `known` VM's only copies are looked for: a VM that is gone may be on another
+  // host, and have its overlays there.
+  Task<void> Sweep(std::set<std::string> used, std::set<std::string> known,
+                   std::set<std::string> unclear);
 
  private:
   Task<absl::Status> Choose(std::shared_ptr<Record> record,

@@ -1,5 +1,7 @@
 // How a VM goes on from its file.
 #include <algorithm>
+#include <boost/asio/experimental/awaitable_operators.hpp>
+#include <chrono>
 #include <map>
 #include <utility>
 
@@ -41,6 +43,8 @@ namespace {
 constexpr char kRefused[] = "restore_refused";
 constexpr char kEnded[] = "restore_ended";
 constexpr size_t kStemChars = 8;
+// As long as the disk takes.
+constexpr milliseconds kVerifyLimit{std::chrono::hours(24)};
 
 // What the machine boots from is in the memory of one that has booted.
 bool IsOfTheImage(const v1::Difference& difference) {
@@ -261,18 +265,30 @@ Task<absl::Status> SavedStates::GoOn(Vm vm, std::shared_ptr<Source> source,
   co_return ToTell(*vm, *source, restored);
 }
 
-Task<absl::Status> SavedStates::CheckCanGoOn(Vm vm, state::v1::SavedRecord record) {
+Task<absl::Status> SavedStates::CheckCanGoOn(Vm vm, state::v1::SavedRecord record,
+                                             std::shared_ptr<Job> job) {
   auto source = std::make_shared<Source>(vms_.deps().executor, std::move(record));
   absl::Status fits = co_await Read(vm, source);
   if (fits.ok()) fits = co_await FitHere(vm, source);
-  auto memory = std::make_shared<MemoryCopy>(vms_.deps().executor);
-  if (fits.ok()) {
-    fits = co_await memory->Open(source->record.file(), source->record.key_file());
-  }
-  if (fits.ok()) fits = co_await memory->Verify();
-  if (fits.ok()) co_return fits;
+  if (fits.ok()) fits = co_await VerifyMemory(vm, source, job);
+  // Neither is for want of a whole file.
+  CO_RETURN_IF_ERROR(vm->CheckHere());
+  if (fits.ok() || absl::IsCancelled(fits)) co_return fits;
   fits.SetPayload(kHasNotRun, absl::Cord());
   co_return ToTell(*vm, *source, fits);
+}
+
+// A daemon that stops waits for nobody who reads a large file.
+Task<absl::Status> SavedStates::VerifyMemory(Vm vm, std::shared_ptr<Source> source,
+                                             std::shared_ptr<Job> job) {
+  using asio::experimental::awaitable_operators::operator||;
+  auto memory = std::make_shared<MemoryCopy>(vms_.deps().executor);
+  CO_RETURN_IF_ERROR(co_await memory->Open(source->record.file(), source->record.key_file()));
+  ShowVerify(job, memory);
+  const std::function<bool()> always = [] { return true; };
+  auto first = co_await (memory->Verify() || vm->AwaitWhile(always, kVerifyLimit));
+  if (first.index() != 0) co_return std::get<1>(std::move(first));
+  co_return std::get<0>(std::move(first));
 }
 
 Task<absl::Status> SavedStates::Read(Vm vm, std::shared_ptr<Source> source) {

@@ -61,8 +61,9 @@ class SavedStates {
   // For who makes a VM that is saved from its first moment: its file is one of these.
   KeptFiles& files() { return files_; }
 
-  // Whether the VM could go on from that file, if it did not run. Reads it to its end.
-  Task<absl::Status> CheckCanGoOn(Vm vm, state::v1::SavedRecord record);
+  // Whether the VM could go on from that file, if it did not run. Reads it to its end, which the
+  // job tells of and may be cancelled in: CANCELLED then.
+  Task<absl::Status> CheckCanGoOn(Vm vm, state::v1::SavedRecord record, std::shared_ptr<Job> job);
 
   // Whether stopping it so saves it.
   bool SavesOnStop(const UtilityVm& vm, const v1::StopVmRequest& request) const;
@@ -83,6 +84,7 @@ class SavedStates {
   Task<absl::Status> GoOn(Vm vm, std::shared_ptr<Source> source, std::shared_ptr<Job> job);
   Task<absl::Status> Read(Vm vm, std::shared_ptr<Source> source);
   Task<absl::Status> FitHere(Vm vm, std::shared_ptr<Source> source);
+  Task<absl::Status> VerifyMemory(Vm vm, std::shared_ptr<Source> source, std::shared_ptr<Job> job);
   absl::Status CheckDisksAreIts(const UtilityVm& vm, const Source& source) const;
   absl::Status ToTell(const UtilityVm& vm, const Source& source, const absl::Status& why) const;
   Task<absl::Status> Discard(Vm vm);

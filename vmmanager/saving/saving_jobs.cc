@@ -59,6 +59,21 @@ void ShowRestore(const std::shared_ptr<Job>& job, const std::shared_ptr<FileBein
   });
 }
 
+void ShowVerify(const std::shared_ptr<Job>& job, const std::shared_ptr<MemoryCopy>& memory) {
+  const uint64_t total = memory->info().memory_bytes;
+  job->AllowCancel([weak = std::weak_ptr(memory)] {
+    const auto read = weak.lock();
+    if (read) read->CallOff();
+    return read ? absl::OkStatus() : absl::FailedPreconditionError("it is over");
+  });
+  job->SetProgress(InBytes("reading memory", 0, total));
+  memory->set_on_memory([weak = std::weak_ptr(job), total](uint64_t bytes) {
+    if (auto told = weak.lock()) {
+      told->SetProgress(InBytes("reading memory", std::min(bytes, total), total));
+    }
+  });
+}
+
 MergeProgress ShowMerges(const std::shared_ptr<Job>& job) {
   job->ForbidCancel("what is merged cannot be taken apart again");
   return [weak = std::weak_ptr(job)](uint64_t done, uint64_t total) {

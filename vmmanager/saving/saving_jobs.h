@@ -6,6 +6,7 @@
 #include "vmmanager/backend/overlays.h"
 #include "vmmanager/jobs/job_registry.h"
 #include "vmmanager/sandbox/vm_inventory.h"
+#include "vmmanager/saving/memory_copy.h"
 #include "vmmanager/saving/memory_pump.h"
 
 // Saves and restores as jobs.
@@ -24,6 +25,9 @@ void ShowAllTaken(Job& job);
 
 // The job tells how much was read, and can be cancelled until all of it is. Once the file is open.
 void ShowRestore(const std::shared_ptr<Job>& job, const std::shared_ptr<FileBeingRestored>& file);
+
+// The same of memory that is only looked at.
+void ShowVerify(const std::shared_ptr<Job>& job, const std::shared_ptr<MemoryCopy>& memory);
 
 // The job cannot be cancelled. Returns what is to be told how much was merged of a disk.
 MergeProgress ShowMerges(const std::shared_ptr<Job>& job);

@@ -502,6 +502,24 @@ TEST_F(CheckpointsTest, WhatIsNotKnownOfAVmIsNotSwept) {
   (void)Finish(taking);
 }
 
+// It may run on another host, in the files that a daemon had noted to be removed before it died.
+TEST_F(CheckpointsTest, TheOverlaysOfAVmThatIsGoneAreNotSwept) {
+  auto vm = BootWithDisks();
+  state::v1::CheckpointRecord note;
+  note.add_disks()->set_file(File("below"));
+  note.mutable_disks(0)->set_overlay(File("over"));
+  for (const bool is_gone : {true, false}) {
+    host_.overlays.files = {{File("over"), File("below")}};
+    const std::string folder =
+        folder_.path() + "/state/checkpoints/" + (is_gone ? "another" : vm->id());
+    std::filesystem::create_directories(folder);
+    std::ofstream(folder + "/1.drafts") << note.SerializeAsString();
+    Await(checkpoints_->Sweep());
+    EXPECT_EQ(host_.overlays.files.size(), is_gone ? 1u : 0u);
+    EXPECT_FALSE(std::filesystem::exists(folder + "/1.drafts"));
+  }
+}
+
 TEST_F(CheckpointsTest, WhatChangedSinceItsOverlaysWereMadeIsNotGoneBackTo) {
   auto vm = BootWithDisks();
   ASSERT_TRUE(Take("a").ok());
