@@ -91,6 +91,19 @@ class LayersTest : public ContainersTest {
     return false;
   }
 
+  // Sends a layer, and returns while what came is being read again, for its digest.
+  Pending<absl::Status> BeginUntilItIsRead() {
+    auto vm = Boot();
+    // So much that it takes a while.
+    const std::string container = RunContainer(vm, "one", {Noise(24 * 1024 * 1024)}, false);
+    ImportAndBind("s1", container);
+    auto awaited = Receive("s1");
+    EXPECT_TRUE(awaited.ok()) << awaited.status();
+    auto sent = Begin(a_.sessions->SendLayers(SendRequest("s1", *awaited)));
+    while (!IsBeingRead() && !sent->has_value()) Await(Delay(milliseconds(1)));
+    return sent;
+  }
+
   static std::string Noise(size_t size) {
     std::string bytes(size, '\0');
     for (size_t i = 0; i < size; ++i) bytes[i] = static_cast<char>(i * i >> 7);
@@ -149,15 +162,7 @@ TEST_F(LayersTest, WhatCameForAnotherIsKeptForThisOneToo) {
 }
 
 TEST_F(LayersTest, NothingIsKeptOfWhatIsTakenInWhileTheSessionIsCalledOff) {
-  auto vm = Boot();
-  // So much that it takes a while to be read again, for its digest.
-  const std::string layer = Noise(24 * 1024 * 1024);
-  const std::string container = RunContainer(vm, "one", {layer}, false);
-  ImportAndBind("s1", container);
-  auto awaited = Receive("s1");
-  ASSERT_TRUE(awaited.ok()) << awaited.status();
-  auto sent = Begin(a_.sessions->SendLayers(SendRequest("s1", *awaited)));
-  while (!IsBeingRead() && !sent->has_value()) Await(Delay(milliseconds(1)));
+  auto sent = BeginUntilItIsRead();
   EXPECT_TRUE(Cancel(b_, "s1").ok());
   (void)Finish(sent);
   while (IsBeingRead()) Await(Delay(milliseconds(1)));
@@ -165,14 +170,7 @@ TEST_F(LayersTest, NothingIsKeptOfWhatIsTakenInWhileTheSessionIsCalledOff) {
 }
 
 TEST_F(LayersTest, ADaemonThatStopsWaitsForTheLayersThatItTakesIn) {
-  auto vm = Boot();
-  const std::string layer = Noise(24 * 1024 * 1024);
-  const std::string container = RunContainer(vm, "one", {layer}, false);
-  ImportAndBind("s1", container);
-  auto awaited = Receive("s1");
-  ASSERT_TRUE(awaited.ok()) << awaited.status();
-  auto sent = Begin(a_.sessions->SendLayers(SendRequest("s1", *awaited)));
-  while (!IsBeingRead() && !sent->has_value()) Await(Delay(milliseconds(1)));
+  auto sent = BeginUntilItIsRead();
   Await(b_.sessions->Shutdown());
   EXPECT_FALSE(IsBeingRead());
   // Nobody holds it any more: the store may go.
