@@ -110,6 +110,47 @@ def test_containers_in_every_state_move_as_they_are(box_hosts, box_vm, shared):
     assert sorted(path.name for path in shared.glob("*.qcow2*")) == []
 
 
+def inside(host, container, *words):
+    return host.ctl.ok("exec", "--container", container, "--", *words).strip()
+
+
+def test_a_pod_moves_as_one(box_hosts, box_vm, shared):
+    """Its containers share what they shared, within the limits that they had, and whoever talks to
+    a process in one goes on talking to it."""
+    source, destination = box_hosts
+    ctl, there = source.ctl, destination.ctl
+    ctl.ok("run", "-d", "-i", "--name", "shop", "--vm", box_vm, "--hostname", "shop",
+           "--scratch-dir", shared, "box", "cat")
+    ctl.ok("run", "-d", "-i", "--name", "side", "--pod", "shop", "--scratch-dir", shared,
+           "--memory", "32M", "--pids", "20", "box", "cat")
+    kinds = ("net", "ipc", "uts", "mnt", "pid")
+    namespaces = [[inside(source, name, "readlink", f"/proc/self/ns/{kind}") for kind in kinds]
+                  for name in ("shop", "side")]
+    talks = [ctl.attach("exec", "-i", "--container", name, "--", "cat")
+             for name in ("shop", "side")]
+    with talks[0], talks[1]:
+        for talk in talks:
+            talk.write(b"before\n")
+            talk.wait_until(lambda output: output == b"before\n")
+        ctl.migrate(box_vm, destination)
+        for talk in talks:
+            talk.write(b"after\n")
+            talk.wait_until(lambda output: output == b"before\nafter\n")
+            talk.close_stdin()
+            assert talk.wait() == 0, talk.errors()
+    assert namespaces == [[inside(destination, name, "readlink", f"/proc/self/ns/{kind}")
+                           for kind in kinds] for name in ("shop", "side")]
+    limits = box.stats(destination, "side")
+    assert int(limits["memory_limit_bytes"]) == 32 << 20 and int(limits["pids_limit"]) == 20
+    assert "memory_limit_bytes" not in box.stats(destination, "shop")
+    # And it is a pod still.
+    box.import_into(destination, shared)
+    there.ok("run", "-d", "-i", "--name", "late", "--pod", "shop", "--scratch-dir", shared, "box",
+             "cat")
+    assert inside(destination, "late", "hostname") == "shop"
+    assert inside(destination, "late", "readlink", "/proc/self/ns/net") == namespaces[0][0]
+
+
 def test_a_scratch_disk_of_one_host_alone_is_refused_with_the_reason(box_hosts, box_vm):
     source, destination = box_hosts
     source.ctl.ok("run", "-d", "--name", "web", "--vm", box_vm, "box", "sleep", "1000")
@@ -181,14 +222,19 @@ def test_what_is_started_while_memory_moves_is_there_afterwards(box_hosts, box_v
     ctl = source.ctl
     ctl.ok("container", "create", "-i", "--name", "web", "--vm", box_vm, "--scratch-dir", shared,
            "box", "cat")
+    ctl.ok("run", "-d", "--name", "told", "--vm", box_vm, "--scratch-dir", shared, "box", "sh",
+           "-c", "trap 'echo heard >> /heard' USR1; while :; do sleep 0.1; done")
     moving = ctl.start_migration(box_vm, destination, "--max-bandwidth", "20M")
     with moving:
         moving.wait_until(lambda output: b"TRANSFER_IN_PROGRESS" in output, timeout=60)
+        ctl.ok("container", "kill", "--signal", "USR1", "told")
         ctl.ok("container", "start", "web")
         process = ctl.ok("exec", "-d", "--container", "web", "--", "sleep", "1000").strip()
         assert moving.wait() == 0
     assert state(destination, "web") == "running"
     assert process in [str(one["id"]) for one in destination.ctl.processes(box_vm)]
+    inside(destination, "told", "sh", "-c", "while ! [ -e /heard ]; do sleep 0.1; done")
+    assert inside(destination, "told", "cat", "/heard") == "heard"
     with destination.ctl.attach("container", "attach", "web") as client:
         client.write(b"here\n")
         client.wait_until(lambda output: output == b"here\n")
