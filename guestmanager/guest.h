@@ -107,7 +107,7 @@ class Guest : public std::enable_shared_from_this<Guest> {
   // if the agent knows nothing of that.
   Task<absl::Status> AddAdapters(std::vector<bridge::NetworkAdapter> adapters);
 
-  // What the cards have of DHCP servers, as the agent says within `limit`.
+  // What the cards have of DHCP servers, as the agent says.
   Task<absl::StatusOr<std::vector<bridge::NetworkLease>>> Leases();
 
   // Asks the agent to end everything in order (or by force) and power off.

@@ -4,44 +4,16 @@ import pytest
 
 from harness.checkpoints import (SLOWLY, assert_nothing_is_left, assert_told_of_room, await_memory,
                                  file_of, names)
-from harness.records import (await_number, disk_options, make_disks, number, on_disks, put, see,
-                             shell, start_with_two_disks, start_writer)
+from harness.filling import WRITE, digest, enlarge, made_digest, small_folder
+from harness.records import (await_number, make_disks, number, on_disks, put, see, shell,
+                             start_with, start_with_two_disks, start_writer)
 from harness.saving import REFUSED, USAGE, host  # noqa: F401
 from harness.waiting import wait_for
-
-WRITTEN_MB = 24
-PATTERN = f"yes pattern | head -c {1 << 20}"
-ROOT = "/dev/$(ls /sys/bus/scsi/devices/0:0:0:0/block)"
-FILL = (f"{PATTERN} > /tmp/one; for i in $(seq {WRITTEN_MB}); do cat /tmp/one; done | "
-        f"dd of={ROOT} bs=1M seek=8 conv=notrunc,fsync 2>/dev/null")
-
-
-def mount(host, name, size):
-    """A folder that has no more room than that."""
-    folder = host.folder / name
-    host.run(["mkdir", folder], check=True)
-    host.run(["mount", "-t", "tmpfs", "-o", f"size={size}", "none", folder], check=True)
-    return folder
-
-
-def enlarge(host, folder):
-    host.run(["mount", "-o", "remount,size=400m", folder], check=True)
-
-
-def digest(host):
-    return shell(host, "vm", "echo 3 > /proc/sys/vm/drop_caches; "
-                             f"dd if={ROOT} bs=1M skip=8 count={WRITTEN_MB} 2>/dev/null | md5sum")
-
-
-def made_digest(host):
-    """Of what is written, without a disk."""
-    return shell(host, "vm", f"{PATTERN} > /tmp/one; for i in $(seq {WRITTEN_MB}); do cat /tmp/one; "
-                             "done | md5sum")
 
 
 @pytest.mark.parametrize("way", [["--live"], []])
 def test_memory_without_room_is_merged_back_under_a_guest_that_writes(host, isolated, way):
-    small = mount(host, "small", "8m")
+    small = small_folder(host, "8m")
     vm = start_with_two_disks(host, "1G")
     writer = start_writer(host, vm)
     failed = host.ctl.run("checkpoint", "create", vm, "x", "--memspec", small / "x.ferry", *way)
@@ -56,14 +28,13 @@ def test_memory_without_room_is_merged_back_under_a_guest_that_writes(host, isol
 
 
 def test_an_overlay_that_is_full_while_memory_is_written_makes_the_guest_wait(host, isolated):
-    small = mount(host, "small", "12m")
+    small = small_folder(host, "12m")
     make_disks(host, "root")
-    host.ctl.create("vm", "256M", 1, *disk_options(host, "root"))
-    host.ctl.start("vm")
+    start_with(host, "root")
     with host.ctl.attach("checkpoint", "create", "vm", "x", "--live", *SLOWLY, "--diskspec",
                          f"root,file={small}/over.qcow2") as taking:
         await_memory(host)
-        with host.ctl.attach("exec", "vm", "--", "sh", "-c", f"{FILL}; echo written") as client:
+        with host.ctl.attach("exec", "vm", "--", "sh", "-c", f"{WRITE}; echo written") as client:
             wait_for(lambda: host.ctl.state("vm") == "paused", "it does not stand still")
             assert taking.wait() == 0, taking.errors()
             assert "has no room left" in host.ctl.vm("vm")["state_reason"]
@@ -78,7 +49,7 @@ def test_an_overlay_that_is_full_while_memory_is_written_makes_the_guest_wait(ho
 
 def test_what_cannot_be_merged_back_is_kept_until_it_can(host, isolated):
     """The memory's file is full, and so is the disk under the one that was written to meanwhile."""
-    base, small = mount(host, "base", "12m"), mount(host, "small", "100m")
+    base, small = small_folder(host, "12m", "base"), small_folder(host, "100m")
     host.run(["qemu-img", "create", "-q", "-f", "qcow2", base / "root.qcow2", "1G"], check=True)
     host.ctl.create("vm", "256M", 1, "--disk", f"name=root,file={base}/root.qcow2,format=qcow2")
     host.ctl.start("vm")
@@ -86,7 +57,7 @@ def test_what_cannot_be_merged_back_is_kept_until_it_can(host, isolated):
     with host.ctl.attach("checkpoint", "create", "vm", "x", "--live", *SLOWLY, "--memspec",
                          small / "x.ferry", "--diskspec", f"root,file={over}") as taking:
         await_memory(host)
-        shell(host, "vm", FILL)
+        shell(host, "vm", WRITE)
         host.run(["sh", "-c", f"cat /dev/zero > {small}/filler"], capture_output=True)
         assert taking.wait() == REFUSED, taking.errors()
         assert "half of it is left" in taking.errors(), taking.errors()
@@ -102,7 +73,7 @@ def test_what_cannot_be_merged_back_is_kept_until_it_can(host, isolated):
 
 
 def test_going_back_without_room_changes_nothing(host, isolated):
-    small = mount(host, "small", "12m")
+    small = small_folder(host, "12m")
     host.run(["qemu-img", "create", "-q", "-f", "qcow2", small / "root.qcow2", "1G"], check=True)
     host.ctl.create("vm", "256M", 1, "--disk", f"name=root,file={small}/root.qcow2,format=qcow2")
     host.ctl.start("vm")
@@ -121,9 +92,9 @@ def test_going_back_without_room_changes_nothing(host, isolated):
 
 
 def test_a_clone_without_room_is_none(host, isolated):
-    small = mount(host, "small", "1m")
+    small = small_folder(host, "1m")
     vm = start_with_two_disks(host, "64M")
-    shell(host, vm, FILL)
+    shell(host, vm, WRITE)
     host.ctl.ok("checkpoint", "create", vm, "a")
     clone = ("checkpoint", "restore-as", vm, "a", "two")
     before = sorted(path.name for path in host.outside(host.folder).glob("*.qcow2"))

@@ -2,22 +2,19 @@
 all it has written."""
 import pytest
 
+from harness.filling import WRITE, digest, enlarge, made_digest, small_folder
 from harness.records import ROOT, put, see, shell
 from harness.saving import REFUSED, host  # noqa: F401
 from harness.shared_disk import FailingDisk
 from harness.waiting import wait_for
 
-WRITTEN_MB = 24
-PATTERN = f"yes pattern | head -c {1 << 20}"
 FAILED = 1
 
 
 @pytest.fixture
 def small(host, isolated):
     """A folder with little room, which has the only disk of a VM that runs."""
-    folder = host.folder / "small"
-    host.run(["mkdir", folder], check=True)
-    host.run(["mount", "-t", "tmpfs", "-o", "size=12m", "none", folder], check=True)
+    folder = small_folder(host, "12m")
     host.run(["qemu-img", "create", "-q", "-f", "qcow2", folder / "root.qcow2", "1G"], check=True)
     host.ctl.create("vm", "256M", 1, "--disk", f"name=root,file={folder}/root.qcow2,format=qcow2")
     host.ctl.start("vm")
@@ -28,28 +25,8 @@ def names(host, folder):
     return sorted(host.run(["ls", folder], capture_output=True, text=True).stdout.split())
 
 
-def enlarge(host, folder):
-    host.run(["mount", "-o", "remount,size=200m", folder], check=True)
-
-
 def checkpoints(host):
     return host.ctl.json("checkpoint", "list", "vm").get("checkpoints", [])
-
-
-# More than the small folder has room for.
-WRITE = (f"{PATTERN} > /tmp/one; for i in $(seq {WRITTEN_MB}); do cat /tmp/one; done | "
-         f"dd of={ROOT} bs=1M seek=8 conv=notrunc,fsync 2>/dev/null")
-
-
-def digest(host):
-    return shell(host, "vm", "echo 3 > /proc/sys/vm/drop_caches; "
-                             f"dd if={ROOT} bs=1M skip=8 count={WRITTEN_MB} 2>/dev/null | md5sum")
-
-
-def made_digest(host):
-    """Of what is written, without a disk."""
-    return shell(host, "vm", f"{PATTERN} > /tmp/one; for i in $(seq {WRITTEN_MB}); do cat /tmp/one; "
-                             "done | md5sum")
 
 
 def await_full(host):

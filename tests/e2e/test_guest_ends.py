@@ -6,7 +6,7 @@ import pytest
 
 from harness.checkpoints import names
 from harness.qmp import Qmp
-from harness.records import disk_options, make_disks, put, see, shell
+from harness.records import make_disks, put, see, shell, start_with
 from harness.saving import USAGE, host, own_files, start  # noqa: F401
 from harness.waiting import wait_for
 
@@ -17,8 +17,7 @@ END = "echo o > /proc/sysrq-trigger"
 def disk(host):
     """A VM that runs and has a disk, on which something is kept."""
     make_disks(host, "root")
-    host.ctl.create("vm", "256M", 1, *disk_options(host, "root"))
-    host.ctl.start("vm")
+    start_with(host, "root")
     put(host, "vm", "kept", 1)
     return "vm"
 

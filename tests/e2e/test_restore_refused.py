@@ -5,7 +5,7 @@ import struct
 
 import pytest
 
-from harness.records import disk_options, make_disks, put, see
+from harness.records import make_disks, put, see, start_with
 from harness.saving import (REFUSED, RESTORE_REFUSED, host, own_file, own_files, save,  # noqa: F401
                             start)
 from test_preflight import FEATURE, MACHINE, MODEL, VERSION, restart_with_qemu
@@ -106,8 +106,7 @@ def test_another_version_of_what_was_saved(host, vm):
 def saved(host):
     """A VM with a disk that is saved."""
     make_disks(host, "root")
-    host.ctl.create("vm", "256M", 1, *disk_options(host, "root"))
-    host.ctl.start("vm")
+    start_with(host, "root")
     put(host, "vm", "then", 1)
     save(host, "vm")
     return "vm"

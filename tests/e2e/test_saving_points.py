@@ -5,6 +5,7 @@ What becomes of it at each point is in harness/saving_points.py.
 """
 import pytest
 
+from harness.filling import small_folder
 from harness.records import assert_one_instant
 from harness.saving import REFUSED, RESTORE_REFUSED, host  # noqa: F401
 from harness.saving_points import DIES
@@ -61,17 +62,9 @@ def take(victim, way, dies, *points):
         victim.recover()
 
 
-def small_folder(host):
-    """One that has no room for a VM's memory."""
-    folder = host.folder / "small"
-    host.run(["mkdir", folder], check=True)
-    host.run(["mount", "-t", "tmpfs", "-o", "size=8m", "none", folder], check=True)
-    return folder
-
-
 def fail(victim, dies, *points):
     """A live checkpoint whose memory has no room: the guest runs on what lies over its disks."""
-    host, folder = victim.host, small_folder(victim.host)
+    host, folder = victim.host, small_folder(victim.host, "8m")
     for point, state, _ in cases("failed checkpoint", dies, *points):
         done = victim.done()
         victim.strike(dies, point, "checkpoint", "create", VM, "x", "--live", "--memspec",
@@ -275,7 +268,7 @@ def test_delete_snapshot(inside_victim, dies):
 
 
 def test_a_live_checkpoint_without_room_leaves_disks_that_go_on(victim):
-    folder = small_folder(victim.host)
+    folder = small_folder(victim.host, "8m")
     done = victim.done()
     refused = victim.host.ctl.run("checkpoint", "create", VM, "x", "--live", "--memspec",
                                   folder / "x.ferry")

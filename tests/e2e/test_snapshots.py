@@ -2,9 +2,9 @@
 ended with the reason."""
 from harness import box
 from harness.records import (assert_one_instant, await_number, make_disks, number, shell,
-                             start_writer)
+                             start_with, start_writer)
 from harness.saving import REFUSED, USAGE, host  # noqa: F401
-from harness.snapshots import DISKS, disks, snapshots, start_with, take  # noqa: F401
+from harness.snapshots import DISKS, disks, snapshots, take  # noqa: F401
 from harness.waiting import wait_for
 
 OWN_FAILURE = 125

@@ -195,12 +195,18 @@ Task<absl::Status> MakeWithDiskAlone(Context& context, size_t states) {
   co_return paused;
 }
 
-Task<void> ADiskAloneIsNotLoaded(Context& context) {
-  REQUIRE_OK(co_await MakeWithDiskAlone(context, 1));
+// Of such a system.
+SnapshotOptions Alone() {
   SnapshotOptions options;
   options.tag = "alone";
   options.disks = {At("0")};
   options.vm_state = At("0");
+  return options;
+}
+
+Task<void> ADiskAloneIsNotLoaded(Context& context) {
+  REQUIRE_OK(co_await MakeWithDiskAlone(context, 1));
+  SnapshotOptions options = Alone();
   ExpectRefused(co_await context.source->LoadSnapshot(options),
                 absl::StatusCode::kFailedPrecondition, "no memory in it");
 }
@@ -224,10 +230,7 @@ Task<void> DeletesWhereItIs(Context& context) {
 // QEMU itself would leave all but the first of them.
 Task<void> DeletesAllOfOneTag(Context& context) {
   REQUIRE_OK(co_await MakeWithDiskAlone(context, 3));
-  SnapshotOptions options;
-  options.tag = "alone";
-  options.disks = {At("0")};
-  options.vm_state = At("0");
+  SnapshotOptions options = Alone();
   ExpectRefused(co_await context.source->LoadSnapshot(options),
                 absl::StatusCode::kFailedPrecondition, "3 snapshots 'alone'");
   EXPECT_EQ(co_await CountOf(context, "alone"), 3u);

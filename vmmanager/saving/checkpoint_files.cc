@@ -37,15 +37,11 @@ struct Checkpoints::Definition {
 
 namespace {
 
+constexpr char kWithoutMemory[] = "Define its disks alone, without the memory.";
+
 absl::Status DoesNotFit(const std::string& why, const std::string& reason,
                         const std::string& next_step) {
   return rpc::ErrorWithReason(absl::StatusCode::kFailedPrecondition, why, reason, next_step);
-}
-
-absl::Status AsDamagedMemory(const absl::Status& read) {
-  if (!absl::IsDataLoss(read)) return read;
-  return DoesNotFit(std::string(read.message()), "memory_damaged",
-                    "Define its disks alone, without the memory.");
 }
 
 absl::Status NotAsOverlay(const std::string& file, const std::string& why) {
@@ -420,7 +416,7 @@ Task<absl::Status> Checkpoints::LookAtMemory(std::shared_ptr<Definition> definit
   const v1::DefineCheckpointRequest& request = definition->request;
   auto memory = std::make_shared<MemoryCopy>(executor());
   const absl::Status opened = co_await memory->Open(request.memory_file(), request.key_file());
-  CO_RETURN_IF_ERROR(AsDamagedMemory(opened));
+  CO_RETURN_IF_ERROR(AsDamagedMemory(opened, kWithoutMemory));
   CO_ASSIGN_OR_RETURN(const MemoryFacts facts, ReadMemoryFacts(memory->head()));
   if (facts.vm_id != definition->vm->id()) {
     co_return MemoryDoesNotFit(*definition,
@@ -433,7 +429,7 @@ Task<absl::Status> Checkpoints::LookAtMemory(std::shared_ptr<Definition> definit
   const uint64_t total = memory->info().memory_bytes;
   ShowVerify(job, memory);
   const absl::Status whole = co_await memory->Verify();
-  CO_RETURN_IF_ERROR(AsDamagedMemory(whole));
+  CO_RETURN_IF_ERROR(AsDamagedMemory(whole, kWithoutMemory));
   CheckpointRecord& record = definition->record;
   record.set_memory_file(request.memory_file());
   record.set_memory_sha256(memory->info().sha256);

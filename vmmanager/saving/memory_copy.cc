@@ -7,6 +7,7 @@
 #include <utility>
 
 #include "bridge/runtime/status_macros.h"
+#include "vmmanager/rpc/error_info.h"
 
 namespace ferry::vm {
 namespace {
@@ -99,6 +100,12 @@ Task<absl::StatusOr<SavedFileInfo>> MemoryCopy::Write(std::string to, std::strin
   };
   CO_RETURN_IF_ERROR(co_await worker_.Run(kCopyLimit, "copying the memory", std::move(write)));
   co_return *info;
+}
+
+absl::Status AsDamagedMemory(const absl::Status& read, const std::string& next_step) {
+  if (!absl::IsDataLoss(read)) return read;
+  return rpc::ErrorWithReason(absl::StatusCode::kFailedPrecondition, read.message(),
+                              "memory_damaged", next_step);
 }
 
 Task<absl::Status> MemoryCopy::Verify() {

@@ -59,4 +59,8 @@ class MemoryCopy : public std::enable_shared_from_this<MemoryCopy> {
   SavedFileInfo info_;
 };
 
+// What is said where that memory was not named by who asked for it, or not as what it is: a file
+// that is damaged is no wrong usage. FAILED_PRECONDITION "memory_damaged" in place of DATA_LOSS.
+absl::Status AsDamagedMemory(const absl::Status& read, const std::string& next_step);
+
 }  // namespace ferry::vm

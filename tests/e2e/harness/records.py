@@ -66,6 +66,13 @@ def see(host, vm, place):
                            f"dd if={ROOT} bs=4096 skip={place} count=1 2>/dev/null | tr -d '\\0'")
 
 
+def start_with(host, *names):
+    """A VM that runs and has the disks of these names; its name."""
+    host.ctl.create("vm", "256M", 1, *disk_options(host, *names))
+    host.ctl.start("vm")
+    return "vm"
+
+
 def start_with_two_disks(host, raw_size):
     """A VM that runs and has two disks, of both formats; its name."""
     make_disks(host, "root")

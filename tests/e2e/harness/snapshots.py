@@ -1,7 +1,7 @@
 """Snapshots inside disks, for tests."""
 import pytest
 
-from .records import disk_options, make_disks
+from .records import make_disks, start_with
 
 DISKS = ("--devices", "root,data", "--vmstate", "root")
 
@@ -11,13 +11,6 @@ def disks(host):
     """A VM with two disks that can hold snapshots."""
     make_disks(host, "root", "data")
     return start_with(host, "root", "data")
-
-
-def start_with(host, *names):
-    """A VM that runs and has the disks of these names; its name."""
-    host.ctl.create("vm", "256M", 1, *disk_options(host, *names))
-    host.ctl.start("vm")
-    return "vm"
 
 
 def snapshots(host, vm):
