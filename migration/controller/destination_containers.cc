@@ -148,7 +148,7 @@ Task<void> DestinationSession::AwaitWork() {
 Task<absl::Status> DestinationSession::TakeLayersFrom(std::shared_ptr<SessionConnection> connection,
                                                       std::map<std::string, uint64_t> wanted) {
   auto keep = self();
-  if (!wants_layers()) {
+  if (!wants_layers() || layers_called_off_.is_set()) {
     co_return absl::CancelledError("the session ended before its layers came");
   }
   LayerReceiver::Options options;

@@ -99,7 +99,8 @@ class LayersTest : public ContainersTest {
     ImportAndBind("s1", container);
     auto awaited = Receive("s1");
     EXPECT_TRUE(awaited.ok()) << awaited.status();
-    auto sent = Begin(a_.sessions->SendLayers(SendRequest("s1", *awaited)));
+    const auto expected = awaited.ok() ? *awaited : v1::ReceiveLayersResponse();
+    auto sent = Begin(a_.sessions->SendLayers(SendRequest("s1", expected)));
     while (!IsBeingRead() && !sent->has_value()) Await(Delay(milliseconds(1)));
     return sent;
   }
@@ -187,6 +188,20 @@ TEST_F(LayersTest, ADaemonThatStopsDoesNotWaitForLayersThatNobodySends) {
   Await(b_.sessions->Shutdown());
   // It waits a minute for the source to connect.
   EXPECT_LT(std::chrono::steady_clock::now() - begun, std::chrono::seconds(30));
+}
+
+TEST_F(LayersTest, NorDoesOneThatCannotWriteDownThatItGivesThemUp) {
+  auto vm = Boot();
+  const std::string container = RunContainer(vm, "one", {"base"}, false);
+  ImportAndBind("s1", container);
+  ASSERT_TRUE(Receive("s1").ok());
+  b_.host.store.before_append = [](vm::JournalRecord) -> Task<absl::Status> {
+    co_return absl::ResourceExhaustedError("the disk is full");
+  };
+  const auto begun = std::chrono::steady_clock::now();
+  Await(b_.sessions->Shutdown());
+  EXPECT_LT(std::chrono::steady_clock::now() - begun, std::chrono::seconds(30));
+  b_.host.store.before_append = nullptr;
 }
 
 TEST_F(LayersTest, WhatNoContainerOfTheVmHasIsNotSent) {
