@@ -120,8 +120,8 @@ std::optional<uint32_t> NumberIn(const Options& options, Option option) {
   return NumberAt(found->second, 0);
 }
 
-// Those of them that a host may have, and no more than a guest takes of name servers: whoever sends
-// more cannot keep us busy with them.
+// Those of them that a host may have; no more than a guest takes of any, which are name servers, so
+// that whoever sends more cannot keep us busy with them.
 std::vector<IpAddress> AddressesIn(const Options& options, Option option) {
   std::vector<IpAddress> addresses;
   const auto found = options.find(option);

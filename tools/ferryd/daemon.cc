@@ -166,6 +166,7 @@ struct Daemon::Parts {
   std::unique_ptr<vm::Backend> backend;
   vm::HostSettings settings;
   std::unique_ptr<vm::FileReads> folder_reads;
+  std::unique_ptr<vm::FileReads> host_reads;
   std::unique_ptr<vm::ToolRunner> disk_tools;
   std::unique_ptr<vm::OverlayFiles> overlays;
   std::unique_ptr<vm::OverlayFiles> listed_disks;  // one that hangs holds up nobody else's
@@ -270,18 +271,19 @@ Task<absl::Status> Daemon::Start() {
   parts_->settings.state_folder = config_.state_dir;
   parts_->settings.memory_reserve_mb = config_.memory_reserve_mb;
   parts_->settings.spool_folder = config_.state_dir + "/spool";
-  parts_->file_reads = std::make_unique<vm::ThreadedFileReads>(executor_);
   // Folders that users name and that hang must not keep migrations from reading their files.
   parts_->folder_reads = std::make_unique<vm::ThreadedFileReads>(executor_, kFolderLookLimit);
+  parts_->host_reads = std::make_unique<vm::ThreadedFileReads>(executor_);
   // Who may write to VMs' disks merges them, too.
   parts_->disk_tools = std::make_unique<vm::ChildToolRunner>(executor_, parts_->qemu_user);
   parts_->overlays = std::make_unique<vm::QemuImgOverlays>(executor_, *parts_->disk_tools);
   parts_->listed_disks = std::make_unique<vm::QemuImgOverlays>(executor_, *parts_->disk_tools);
   const vm::SandboxDeps sandbox{
       executor_,      *parts_->backend,       *parts_->store,        *parts_->events,
-      *parts_->fence, parts_->settings,       *parts_->folder_reads, *parts_->file_reads,
+      *parts_->fence, parts_->settings,       *parts_->folder_reads, *parts_->host_reads,
       Failpoint(),    parts_->overlays.get(), &parts_->scratch};
   parts_->inventory = std::make_unique<vm::VmInventory>(sandbox);
+  parts_->file_reads = std::make_unique<vm::ThreadedFileReads>(executor_);
   parts_->digests = std::make_unique<vm::ImageDigests>(*parts_->file_reads);
   CO_RETURN_IF_ERROR(co_await parts_->inventory->Load());
   CO_RETURN_IF_ERROR(co_await LoadContainers());

@@ -535,11 +535,13 @@ Task<absl::StatusOr<CheckpointRecord>> UtilityVm::GoBackToCheckpoint(std::string
   }
   Reached("CHECKPOINT.returned");
   // Only now that it is decided. Its memory has it, too.
-  const absl::Status put = co_await firmware_.Put(record.firmware_store());
-  if (!put.ok()) {
-    spdlog::error("vm {}: its firmware remembers what came after: {}", row_.name, put.ToString());
+  const absl::Status remembers = co_await firmware_.Put(record.firmware_store());
+  std::string went = absl::StrCat("it went back to checkpoint ", name);
+  if (!remembers.ok()) {
+    absl::StrAppend(&went, ", but its firmware remembers what came after: ", remembers.message());
+    spdlog::error("vm {}: {}", row_.name, went);
   }
-  SetPhase(Phase::kStopped, absl::StrCat("it went back to checkpoint ", name));
+  SetPhase(Phase::kStopped, std::move(went));
   Reached("CHECKPOINT.back");
   for (const CheckpointDisk& disk : record.disks()) {
     if (disk.container_id().empty() || deps_.scratch == nullptr) continue;

@@ -43,9 +43,9 @@ Task<absl::Status> VmFirmware::Ensure(std::string packed) {
 Task<void> VmFirmware::Rewrite(std::string packed) {
   const auto& uefi = document_.virtual_machine.chipset.uefi;
   if (!uefi || packed.empty()) co_return;
-  const absl::Status rewritten =
-      co_await RewriteStore(&deps_.host_reads, uefi->store_path, std::move(packed));
-  if (!rewritten.ok()) spdlog::error("{}: {}", uefi->store_path, rewritten.ToString());
+  const std::string path = uefi->store_path;  // the document may change meanwhile
+  const absl::Status rewritten = co_await RewriteStore(&deps_.host_reads, path, std::move(packed));
+  if (!rewritten.ok()) spdlog::error("{}: {}", path, rewritten.ToString());
 }
 
 Task<absl::Status> VmFirmware::PutExpected() {
