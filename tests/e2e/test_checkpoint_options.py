@@ -106,17 +106,20 @@ def test_a_disk_can_be_left_out(host, disks):
     left_out = ("--diskspec", "data,snapshot=no")
     refused = host.ctl.run("checkpoint", "create", vm, "x", *left_out)
     assert refused.returncode in (REFUSED, USAGE) and "data" in refused.stderr, refused
+    data = "/dev/$(ls /sys/bus/scsi/devices/0:0:0:1/block)"
+    write = f"| dd of={data} conv=notrunc,fsync 2>/dev/null"
     put(host, vm, "then", 1)
-    shell(host, vm, "echo then | dd of=/dev/$(ls /sys/bus/scsi/devices/0:0:0:1/block) "
-                    "conv=notrunc,fsync 2>/dev/null")
+    shell(host, vm, f"echo then {write}")
     host.ctl.ok("checkpoint", "create", vm, "x", "--disk-only", *left_out,
                 "--diskspec", "root,snapshot=external")
     assert file_of(host, vm, "data") == str(host.folder / "data.raw")
     assert file_of(host, vm, "root") != str(host.folder / "root.qcow2")
     put(host, vm, "later", 1)
+    shell(host, vm, f"echo later {write}")
     host.ctl.ok("stop", vm)
     host.ctl.ok("checkpoint", "revert", vm, "x", "--running")
     assert see(host, vm, 1) == "then"
+    assert shell(host, vm, f"head -n 1 {data}") == "later"
 
 
 def test_memory_is_written_as_it_is_asked_for(host, vm, tmp_path):

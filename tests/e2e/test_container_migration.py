@@ -126,6 +126,7 @@ def test_a_pod_moves_as_one(box_hosts, box_vm, shared):
     kinds = ("net", "ipc", "uts", "mnt", "pid")
     namespaces = [[inside(source, name, "readlink", f"/proc/self/ns/{kind}") for kind in kinds]
                   for name in ("shop", "side")]
+    assert namespaces[0][:3] == namespaces[1][:3]
     talks = [ctl.attach("exec", "-i", "--container", name, "--", "cat")
              for name in ("shop", "side")]
     with talks[0], talks[1]:
@@ -233,7 +234,7 @@ def test_what_is_started_while_memory_moves_is_there_afterwards(box_hosts, box_v
         assert moving.wait() == 0
     assert state(destination, "web") == "running"
     assert process in [str(one["id"]) for one in destination.ctl.processes(box_vm)]
-    inside(destination, "told", "sh", "-c", "while ! [ -e /heard ]; do sleep 0.1; done")
+    inside(destination, "told", "sh", "-c", "while ! [ -s /heard ]; do sleep 0.1; done")
     assert inside(destination, "told", "cat", "/heard") == "heard"
     with destination.ctl.attach("container", "attach", "web") as client:
         client.write(b"here\n")

@@ -54,10 +54,9 @@ void ShowCopied(Job& job, const std::string& phase, uint64_t done, uint64_t tota
   job.SetProgress(progress);
 }
 
-// It is the checkpoint's own file, so whoever named that made no mistake; unless it is the key that
-// is none.
-absl::Status AsItsMemory(const absl::Status& read, const std::string& key_file) {
-  const bool is_none = absl::IsInvalidArgument(read) && key_file.empty();
+// It is the checkpoint's own file, so whoever named that made no mistake.
+absl::Status AsItsMemory(const absl::Status& read) {
+  const bool is_none = absl::IsInvalidArgument(read) && rpc::ReasonOf(read) != kKeyUnusable;
   return AsDamagedMemory(is_none ? absl::DataLossError(read.message()) : read,
                          "Put a copy of that file in its place; or have the disks alone: "
                          "--disk-only");
@@ -211,12 +210,10 @@ Task<absl::Status> Checkpoints::OpenMemory(std::shared_ptr<Clone> clone) {
   const CheckpointRecord& source = clone->source;
   clone->memory = std::make_shared<MemoryCopy>(executor());
   const absl::Status opened = co_await clone->memory->Open(source.memory_file(), source.key_file());
-  CO_RETURN_IF_ERROR(AsItsMemory(opened, source.key_file()));
+  CO_RETURN_IF_ERROR(AsItsMemory(opened));
   if (clone->memory->info().sha256 != source.memory_sha256()) {
-    co_return AsItsMemory(
-        absl::DataLossError(absl::StrCat(source.memory_file(),
-                                         " is not the file that the checkpoint was taken into")),
-        source.key_file());
+    co_return AsItsMemory(absl::DataLossError(
+        absl::StrCat(source.memory_file(), " is not the file that the checkpoint was taken into")));
   }
   clone->total += clone->memory->info().memory_bytes;
   co_return co_await CheckMemoryFits(clone);
@@ -344,7 +341,7 @@ Task<absl::Status> Checkpoints::CopyMemory(std::shared_ptr<Clone> clone) {
   std::string file = clone->memory_file;
   const auto info =
       co_await clone->memory->Write(std::move(file), std::move(cloned.head), std::move(tail));
-  CO_RETURN_IF_ERROR(AsItsMemory(info.status(), clone->source.key_file()));
+  CO_RETURN_IF_ERROR(AsItsMemory(info.status()));
   Reached("CLONE.memory");
   state::v1::SavedRecord& saved = clone->saved.emplace();
   saved.set_schema_version(kStateSchemaVersion);

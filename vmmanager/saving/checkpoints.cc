@@ -283,6 +283,7 @@ Task<absl::Status> Checkpoints::GoBack(Vm vm, v1::RevertToCheckpointRequest requ
     }
   }
   job->ForbidCancel("half of a VM is none; stop the VM when it runs");
+  job->SetPhase("going back");
   std::string to = name;
   const auto in_doubt = std::make_shared<bool>(false);
   how.in_doubt = in_doubt;

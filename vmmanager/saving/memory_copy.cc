@@ -19,8 +19,10 @@ constexpr uint64_t kToldEvery = uint64_t{16} << 20;
 
 absl::StatusOr<std::optional<SaveKey>> KeyIn(const std::string& key_file) {
   if (key_file.empty()) return std::optional<SaveKey>();
-  ASSIGN_OR_RETURN(const SaveKey key, ReadSaveKey(key_file));
-  return std::optional<SaveKey>(key);
+  const absl::StatusOr<SaveKey> key = ReadSaveKey(key_file);
+  if (key.ok()) return std::optional<SaveKey>(*key);
+  return rpc::ErrorWithReason(key.status().code(), key.status().message(), kKeyUnusable,
+                              "Put the key that it was saved with in that file's place.");
 }
 
 }  // namespace

@@ -35,6 +35,8 @@ class MemoryCopy : public std::enable_shared_from_this<MemoryCopy> {
   Task<absl::Status> Verify();
   // Write or Verify ends with CANCELLED soon.
   void CallOff() { shared_->called_off = true; }
+  // It may have come too late for that.
+  bool called_off() const { return shared_->called_off; }
 
  private:
   // What the worker works with.
@@ -58,6 +60,9 @@ class MemoryCopy : public std::enable_shared_from_this<MemoryCopy> {
   std::string tail_;
   SavedFileInfo info_;
 };
+
+// The reason where it is the key file that is of no use, and not the file that it is for.
+inline constexpr char kKeyUnusable[] = "key_unusable";
 
 // What is said where that memory was not named by who asked for it, or not as what it is: a file
 // that is damaged is no wrong usage. FAILED_PRECONDITION "memory_damaged" in place of DATA_LOSS.

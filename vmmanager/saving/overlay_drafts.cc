@@ -174,7 +174,12 @@ Task<void> OverlayDrafts::Sweep(std::set<std::string> used, std::set<std::string
     const bool is_known = known.contains(std::filesystem::path(note).parent_path());
     for (const CheckpointDisk& disk : drafts.disks()) {
       const bool is_copy = disk.file().empty();
-      if (used.contains(disk.overlay()) || (!is_known && !is_copy)) continue;
+      if (used.contains(disk.overlay())) continue;
+      if (!is_known && !is_copy) {
+        spdlog::warn("{}: stays, for its VM is not here; remove it if no other host uses it",
+                     disk.overlay());
+        continue;
+      }
       OverlayWish wish = WishOf(disk);
       const absl::Status removed = co_await overlays_.RemoveDraft(std::move(wish));
       if (!removed.ok()) spdlog::warn("{}: {}", disk.overlay(), removed.ToString());

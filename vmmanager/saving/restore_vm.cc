@@ -113,6 +113,14 @@ Task<void> AwaitOutcome(std::shared_ptr<UtilityVm> vm) {
   if (vm->in_file() || vm->state() == v1::VM_STATE_STARTING) co_await vm->AwaitOperation();
 }
 
+// What has a reason of its own says what to do, too; and what may be different the next time says
+// nothing of the file.
+bool SaysWhatToDo(const absl::Status& why) {
+  const auto info = rpc::GetErrorInfo(why);
+  const bool has_reason = info.has_value() && !info->reason().empty();
+  return has_reason || absl::IsDeadlineExceeded(why) || absl::IsCancelled(why);
+}
+
 absl::Status Unreadable() { return absl::DataLossError("what it says of the VM cannot be read"); }
 
 }  // namespace
@@ -199,12 +207,8 @@ Task<absl::StatusOr<SavedStates::Warnings>> SavedStates::Start(Vm vm, v1::StartV
 // keeps a VM from running.
 absl::Status SavedStates::ToTell(const UtilityVm& vm, const Source& source,
                                  const absl::Status& why) const {
-  // What has a reason of its own says what to do, too; and what may be different the next time says
-  // nothing of the file.
-  const auto info = rpc::GetErrorInfo(why);
-  const bool told = info.has_value() && !info->reason().empty();
   const bool has_not_run = why.GetPayload(kHasNotRun).has_value();
-  if (told || absl::IsDeadlineExceeded(why) || absl::IsCancelled(why)) return why;
+  if (SaysWhatToDo(why)) return why;
   if (absl::IsUnavailable(why) && !has_not_run) return why;
   const std::string& file = source.record.file();
   const std::string text =
@@ -273,9 +277,14 @@ Task<absl::Status> SavedStates::CheckCanGoOn(Vm vm, state::v1::SavedRecord recor
   if (fits.ok()) fits = co_await VerifyMemory(vm, source, job);
   // Neither is for want of a whole file.
   CO_RETURN_IF_ERROR(vm->CheckHere());
-  if (fits.ok() || absl::IsCancelled(fits)) co_return fits;
-  fits.SetPayload(kHasNotRun, absl::Cord());
-  co_return ToTell(*vm, *source, fits);
+  if (fits.ok() || SaysWhatToDo(fits)) co_return fits;
+  const absl::StatusCode code =
+      absl::IsDataLoss(fits) ? fits.code() : absl::StatusCode::kFailedPrecondition;
+  co_return rpc::ErrorWithReason(
+      code,
+      absl::StrCat("VM ", vm->name(), " cannot go on from ", source->record.file(), ": ",
+                   fits.message(), "; nothing was changed"),
+      kRefused, "Mend that and try again; what the VM has is as it was.");
 }
 
 // A daemon that stops waits for nobody who reads a large file.
@@ -288,6 +297,8 @@ Task<absl::Status> SavedStates::VerifyMemory(Vm vm, std::shared_ptr<Source> sour
   const std::function<bool()> always = [] { return true; };
   auto first = co_await (memory->Verify() || vm->AwaitWhile(always, kVerifyLimit));
   if (first.index() != 0) co_return std::get<1>(std::move(first));
+  // Whoever was told that it is called off has not been told too late.
+  if (memory->called_off()) co_return absl::CancelledError("it was called off");
   co_return std::get<0>(std::move(first));
 }
 

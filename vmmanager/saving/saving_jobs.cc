@@ -69,7 +69,7 @@ void ShowVerify(const std::shared_ptr<Job>& job, const std::shared_ptr<MemoryCop
   job->SetProgress(InBytes("reading memory", 0, total));
   memory->set_on_memory([weak = std::weak_ptr(job), total](uint64_t bytes) {
     if (auto told = weak.lock()) {
-      told->SetProgress(InBytes("reading memory", std::min(bytes, total), total));
+      told->SetProgress(InBytes("reading memory", bytes, total));
     }
   });
 }

@@ -89,6 +89,7 @@ TEST_F(CheckpointReturnTest, DamagedMemoryIsFoundBeforeTheVmIsEnded) {
   const absl::Status refused = Revert("a").status();
   EXPECT_EQ(refused.code(), absl::StatusCode::kDataLoss) << refused;
   EXPECT_EQ(rpc::ReasonOf(refused), "restore_refused");
+  EXPECT_THAT(std::string(refused.message()), HasSubstr("nothing was changed"));
   EXPECT_EQ(vm->state(), v1::VM_STATE_RUNNING);
   EXPECT_EQ(host_.System(*vm)->counter(), 7u);
   EXPECT_THAT(host_.overlays.files, SizeIs(2));
