@@ -23,6 +23,7 @@ class FakeOverlayFiles final : public OverlayFiles {
     if (!fails.ok()) co_return fails;
     if (files.contains(wish.file)) co_return absl::AlreadyExistsError(wish.file);
     if (before_make) co_await before_make();
+    if (missing.contains(wish.below)) co_return absl::NotFoundError("cannot open " + wish.below);
     files[wish.file] = wish.below;
     co_return absl::OkStatus();
   }

@@ -167,6 +167,11 @@ Task<absl::Status> Checkpoints::Take(Vm vm, v1::CreateCheckpointRequest request,
   Record none;
   const auto note = co_await drafts_.Make(vm->id(), record, std::move(is_named), std::move(none));
   absl::Status taken = note.status();
+  if (!taken.ok()) {
+    // A merge may have ended meanwhile, and say more of it than that a file is missing.
+    const absl::Status fits = CheckStillFits(vm->checkpoint_scene(), *record, memory);
+    if (!fits.ok()) taken = fits;
+  }
   if (!taken.ok() && memory) taken = co_await steps.discard(std::move(taken));
   CO_RETURN_IF_ERROR(taken);
   const auto discard = steps.discard;

@@ -90,6 +90,21 @@ TEST_F(CheckpointLowerTest, OneThatWasPlannedBeforeALowerOneWentIsNotTaken) {
   EXPECT_EQ(vm->checkpoints().at("c").disks(1).below(), File("root.qcow2"));
 }
 
+TEST_F(CheckpointLowerTest, WhereAMergeTookWhatItWasPlannedForThatIsSaid) {
+  auto vm = BootWithDisks();
+  ASSERT_TRUE(Take("a").ok());
+  AsyncEvent goes_on(io_.get_executor());
+  host_.overlays.before_make = [&]() -> Task<void> { co_await goes_on.Wait(); };
+  auto taking = Begin(checkpoints_->Create(Request("b")));
+  Settle();
+  ASSERT_TRUE(Delete("a").ok());
+  host_.overlays.missing = {File("root.a.qcow2"), File("data.a.qcow2")};
+  goes_on.Set();
+  EXPECT_EQ(rpc::ReasonOf(Finish(taking).status()), "disks_changed");
+  host_.overlays.before_make = nullptr;
+  EXPECT_TRUE(Take("b").ok());
+}
+
 TEST_F(CheckpointLowerTest, WhatIsMissingIsSeenBeforeAnythingIsMerged) {
   auto vm = BootWithDisks();
   ASSERT_TRUE(Take("a").ok());
