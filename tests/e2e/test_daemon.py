@@ -166,7 +166,7 @@ def test_a_daemon_may_be_preferred_to_its_vms(two_hosts, vm):
     if not two_hosts.isolated:
         pytest.skip("the daemon's id is not known without namespaces of its own")
 
-    [(daemon, _)] = host.processes("bin/ferryd")
+    daemon = host.daemon_pid()
     usual = os.nice(0)
     if "keeps its niceness" in host.log_tail(1000):
         pytest.skip("nobody may be preferred here")

@@ -2,6 +2,7 @@
 waits for it."""
 import pytest
 
+from harness import workload
 from harness.ctl import number as amount
 from harness.qmp import Qmp
 from harness.records import ROOT, put, see, shell
@@ -31,17 +32,23 @@ def refused(host, text, *words):
 class Slowed:
     """Something that copies between disks, as slow as one likes, until it is let go."""
 
-    def __init__(self, host, *words):
+    def __init__(self, host, point, *words):
+        """point -- A failpoint of ferryd's just before it lets the VMM copy."""
         self._host = host
+        host.freeze_at(point)
         self.done = host.ctl.attach(*words)
+        host.wait_frozen()
         self._qmp = Qmp(host)
+        host.thaw()
         wait_closely(lambda: self._set_speed(1 << 10), "nothing is copied")
 
     def _set_speed(self, speed):
-        found = [each["device"] for each in self._qmp.ask("query-block-jobs")]
-        for device in found:
-            self._qmp.ask("block-job-set-speed", device=device, speed=speed)
-        return found
+        """Whether there is one that has something to copy: of a disk nobody wrote to nothing is."""
+        for each in self._qmp.ask("query-block-jobs"):
+            if each["status"] == "running" and each["len"]:
+                self._qmp.ask("block-job-set-speed", device=each["device"], speed=speed)
+                return True
+        return False
 
     def let_go(self):
         assert self._set_speed(0), "it is over already"
@@ -94,11 +101,12 @@ def test_none_is_taken_while_a_checkpoint_writes_its_memory(host, disks):
 def test_what_comes_while_files_are_copied_waits(host, disks, way, first):
     vm = disks
     there = host.folder / "there.qcow2"
-    copying = ("disk", "move", vm, "root", there)
+    copying = ("DISK_MOVE.reserved", "disk", "move", vm, "root", there)
     if way == "merge":
         host.ctl.ok("checkpoint", "create", vm, "a", "--disk-only")
-        copying = ("checkpoint", "delete", vm, "a")
-    shell(host, vm, f"dd if=/dev/zero of={ROOT} bs=1M seek=64 count=200 conv=fsync 2>/dev/null")
+        copying = ("CHECKPOINT.merging", "checkpoint", "delete", vm, "a")
+    shell(host, vm, f"{workload.PROGRAM} random --bytes {128 << 20} | "
+                    f"dd of={ROOT} bs=1M seek=64 conv=fsync 2>/dev/null")
     put(host, vm, "then", 1)
     take_it = {"snapshot": ("snapshot", "save", vm, "t", *DISKS),
                "checkpoint": ("checkpoint", "create", vm, "b", "--disk-only")}

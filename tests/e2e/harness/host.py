@@ -76,11 +76,14 @@ class Host:
 
     def launch(self):
         """Starts ferryd, which may end before it answers."""
-        # The shell says under which id the daemon runs inside, where alone it can be signalled.
-        script = ('[ -z "$1" ] || echo 0 >"$1/cgroup.procs" || exit; echo $$ >"$2"; log=$3; '
+        # The inner shell says under which id the daemon runs inside, where alone it can be
+        # signalled. The outer one is there for nsenter: that stops whenever its child does, and a
+        # ferryd that has just stopped anew would be taken out of that when nsenter goes on.
+        inside = ('[ -z "$1" ] || echo 0 >"$1/cgroup.procs" || exit; echo $$ >"$2"; log=$3; '
                   'shift 3; exec "$@" >>"$log" 2>&1')
+        apart = 'inside=$1; shift; sh -c "$inside" sh "$@"; exit $?'
         self._daemon = subprocess.Popen(
-            self.wrap(["/bin/sh", "-c", script, "sh", self.cgroup or "", self._pid_file(),
+            self.wrap(["/bin/sh", "-c", apart, "sh", inside, self.cgroup or "", self._pid_file(),
                        self.log, *self.daemon_command()]),
             stdin=subprocess.DEVNULL, start_new_session=True)
 
@@ -103,9 +106,12 @@ class Host:
     def _pid_file(self):
         return self.folder / f"{self.name}.pid"
 
+    def daemon_pid(self):
+        """Its id on this host."""
+        return int(self.outside(self._pid_file()).read_text())
+
     def signal_daemon(self, number):
-        pid = int(self.outside(self._pid_file()).read_text())
-        self.signal_process(pid, number)
+        self.signal_process(self.daemon_pid(), number)
 
     def signal_process(self, pid, number):
         """Signals a process by its id on this host (such as a VM's `vmm_pid`)."""
@@ -114,7 +120,6 @@ class Host:
     def kill(self):
         """Ends ferryd as a crash would; its VMs go on."""
         self.signal_daemon(signal.SIGKILL)
-        self._daemon.send_signal(signal.SIGCONT)  # see thaw()
         self._daemon.wait(30)
 
     def lose_power(self):
@@ -162,7 +167,7 @@ class Host:
 
     def wait_frozen(self, timeout=60):
         """Waits until ferryd stands still at its failpoint (`--failpoint POINT=stop`)."""
-        pid = int(self.outside(self._pid_file()).read_text())
+        pid = self.daemon_pid()
         status = self.outside(f"/proc/{pid}/stat")
         deadline = time.monotonic() + timeout
         while proc.state(status.read_text()) != "T":
@@ -172,8 +177,6 @@ class Host:
     def thaw(self):
         """Lets a ferryd go on that stands still."""
         self.signal_daemon(signal.SIGCONT)
-        # Whoever entered the namespaces for it stopped with it.
-        self._daemon.send_signal(signal.SIGCONT)
 
     def unplug(self):
         """Pulls the cable: what is on its way is lost, and nobody is told."""
@@ -194,13 +197,13 @@ class Host:
 
     def resident_kib(self):
         """The daemon's memory."""
-        pid = int(self.outside(self._pid_file()).read_text())
+        pid = self.daemon_pid()
         status = self.outside(f"/proc/{pid}/status").read_text()
         return int(status.split("VmRSS:")[1].split()[0])
 
     def threads(self):
         """How many the daemon has."""
-        pid = int(self.outside(self._pid_file()).read_text())
+        pid = self.daemon_pid()
         return len(list(self.outside(f"/proc/{pid}/task").iterdir()))
 
     def files(self):
@@ -209,7 +212,7 @@ class Host:
 
     def open_descriptors(self):
         """How many the daemon has."""
-        pid = int(self.outside(self._pid_file()).read_text())
+        pid = self.daemon_pid()
         return len(list(self.outside(f"/proc/{pid}/fd").iterdir()))
 
     def kill_vmm(self):
