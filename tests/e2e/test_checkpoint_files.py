@@ -159,6 +159,13 @@ def test_a_daemon_that_dies_forgets_it_or_undoes_it(host, disks):
         host.die_at(point, "checkpoint", "create", vm, "a", "--no-metadata", "--disk-only")
         wait_for(lambda: names(host, vm) == [] and files(host) == ["root.qcow2"], point)
         assert shell(host, vm, "cat /tmp/note") == "here", point
+    memory = host.folder / "memory.ferry"
+    for options in ([], ["--live", "--no-metadata"]):
+        host.die_at("CHECKPOINT.sealed", "checkpoint", "create", vm, "a", "--memspec", memory,
+                    *options)
+        assert not host.outside(memory).exists(), options
+        wait_for(lambda: names(host, vm) == [] and files(host) == ["root.qcow2"], options)
+        assert shell(host, vm, "cat /tmp/note") == "here", options
     host.die_at("CHECKPOINT.whole", "checkpoint", "create", vm, "a", "--no-metadata",
                 "--disk-only")
     assert names(host, vm) == []

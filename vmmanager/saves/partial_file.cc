@@ -190,14 +190,10 @@ absl::Status PartialFile::Commit() {
     return absl::ErrnoToStatus(error, StrCat("cannot give a saved VM the name ", path_));
   }
   draft_.clear();
-  const std::string folder_name = SaveFolderOf(path_);
-  const UniqueFd folder(::open(folder_name.c_str(), O_RDONLY | O_DIRECTORY | O_CLOEXEC));
-  if (!folder.valid() || ::fsync(folder.get()) != 0) {
-    // Whoever is told that there is none must not find one.
-    ::unlink(path_.c_str());
-    return absl::ErrnoToStatus(errno, StrCat("cannot sync the folder ", folder_name));
-  }
-  return absl::OkStatus();
+  const absl::Status synced = SyncFolderOf(path_);
+  // Whoever is told that there is none must not find one.
+  if (!synced.ok()) ::unlink(path_.c_str());
+  return synced;
 }
 
 absl::Status PartialFile::Failure(int error) const {
@@ -208,6 +204,13 @@ absl::Status PartialFile::Failure(int error) const {
 std::string SaveFolderOf(const std::string& path) {
   const std::string folder = std::filesystem::path(path).parent_path().string();
   return folder.empty() ? "." : folder;
+}
+
+absl::Status SyncFolderOf(const std::string& path) {
+  const std::string name = SaveFolderOf(path);
+  const UniqueFd folder(::open(name.c_str(), O_RDONLY | O_DIRECTORY | O_CLOEXEC));
+  if (folder.valid() && ::fsync(folder.get()) == 0) return absl::OkStatus();
+  return absl::ErrnoToStatus(errno, StrCat("cannot sync the folder ", name));
 }
 
 absl::Status SaveWriteFailure(int error, std::string_view folder, uint64_t bytes_written,

@@ -12,6 +12,7 @@
 #include "absl/status/status.h"
 #include "absl/status/statusor.h"
 #include "bridge/runtime/unique_fd.h"
+#include "vmmanager/saves/file_identity.h"
 #include "vmmanager/saves/writeback.h"
 
 namespace ferry::vm {
@@ -41,6 +42,8 @@ class PartialFile {
   absl::Status Commit();
 
   uint64_t bytes() const { return bytes_; }
+  // That it has with and without its name.
+  absl::StatusOr<FileIdentity> identity() const { return IdentityOf(file_.get()); }
 
  private:
   struct Free {
@@ -69,6 +72,9 @@ class PartialFile {
 
 // The folder that `path` lies in, which may be ".".
 std::string SaveFolderOf(const std::string& path);
+
+// Brings names that came to it, or went, to the disk. Blocks.
+absl::Status SyncFolderOf(const std::string& path);
 
 // What to say if a file in `folder` could not be written on. RESOURCE_EXHAUSTED if it has no room.
 absl::Status SaveWriteFailure(int error, std::string_view folder, uint64_t bytes_written,

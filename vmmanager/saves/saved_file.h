@@ -13,6 +13,7 @@
 #include "absl/status/status.h"
 #include "absl/status/statusor.h"
 #include "bridge/runtime/unique_fd.h"
+#include "vmmanager/saves/file_identity.h"
 #include "vmmanager/saves/save_key.h"
 #include "vmmanager/saves/saved_file_format.h"
 
@@ -73,6 +74,8 @@ class SavedFileWriter {
   // What was written so far; the file's bytes may still be in a buffer here.
   uint64_t memory_bytes() const;
   uint64_t file_bytes() const;
+  // What it is already, and will be once it has its name.
+  absl::StatusOr<FileIdentity> identity() const;
 
  private:
   SavedFileWriter();

@@ -192,4 +192,6 @@ absl::Status SavedFileWriter::Remember(absl::Status status) {
 uint64_t SavedFileWriter::memory_bytes() const { return encoder_->raw_bytes(); }
 uint64_t SavedFileWriter::file_bytes() const { return file_->bytes(); }
 
+absl::StatusOr<FileIdentity> SavedFileWriter::identity() const { return file_->identity(); }
+
 }  // namespace ferry::vm

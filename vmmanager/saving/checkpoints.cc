@@ -4,11 +4,13 @@
 
 #include <set>
 #include <utility>
+#include <vector>
 
 #include "absl/cleanup/cleanup.h"
 #include "absl/strings/str_cat.h"
 #include "bridge/runtime/status_macros.h"
 #include "vmmanager/rpc/error_info.h"
+#include "vmmanager/saves/file_identity.h"
 #include "vmmanager/saving/memory_pump.h"
 #include "vmmanager/saving/saving_jobs.h"
 
@@ -150,6 +152,12 @@ Task<absl::Status> Checkpoints::Take(Vm vm, v1::CreateCheckpointRequest request,
         co_await writing->Create(file, std::move(options), request.options().key_file());
     CO_RETURN_IF_ERROR(WithRoomNeeded(made, *vm));
     ShowSave(job, writing, vm->spec().memory_mb() << 20);
+    // Whoever finds it half made takes that back, too; what is ours is swept.
+    if (!request.memory_file().empty()) {
+      planned.set_memory_draft(file);
+      planned.set_memory_draft_inode(writing->identity().inode);
+      planned.set_memory_draft_born_ns(writing->identity().born_ns);
+    }
     steps = StepsWithMemory(vm, request, std::move(writing), std::move(file), job);
   } else {
     job->ForbidCancel("its disks are put aside in one piece");
@@ -213,6 +221,9 @@ CheckpointSteps Checkpoints::StepsWithMemory(Vm vm, const v1::CreateCheckpointRe
     ShowAllTaken(*job);
     CO_ASSIGN_OR_RETURN(std::string tail, co_await sealing_.Tail(*machine));
     CO_ASSIGN_OR_RETURN(const SavedFileInfo info, co_await writing->Commit(std::move(tail)));
+    record->clear_memory_draft();
+    record->clear_memory_draft_inode();
+    record->clear_memory_draft_born_ns();
     record->set_memory_file(file);
     record->set_memory_sha256(info.sha256);
     record->set_memory_bytes(info.memory_bytes);
@@ -364,6 +375,18 @@ Task<void> Checkpoints::RemoveMemory(Record record) {
   co_await files_.Remove(record.memory_file());
 }
 
+// Of one that a former daemon has begun: its file may have got its name just before it was whole.
+Task<void> Checkpoints::RemoveMemoryDraft(Record record) {
+  if (record.memory_draft().empty()) co_return;
+  const FileIdentity identity{.inode = record.memory_draft_inode(),
+                              .born_ns = record.memory_draft_born_ns()};
+  KeptFiles::Work remove = [file = record.memory_draft(), identity] {
+    return RemoveIfSame(file, identity);
+  };
+  const absl::Status removed = co_await files_.Run("removing a file", std::move(remove));
+  if (!removed.ok()) spdlog::warn("{}: {}", record.memory_draft(), removed.ToString());
+}
+
 Task<absl::StatusOr<std::vector<v1::Checkpoint>>> Checkpoints::List(
     v1::ListCheckpointsRequest request) {
   CO_ASSIGN_OR_RETURN(const Vm vm, vms_.Find(request.vm()));
@@ -398,6 +421,7 @@ Task<void> Checkpoints::Sweep() {
   std::set<std::string> known;
   std::set<std::string> unclear;  // folders of VMs of which it is not known what they need
   std::set<std::string> used;
+  std::vector<Record> half;
   for (const VmRow& row : *rows) unclear.insert(files_.FolderOf(row.id));
   for (const Vm& vm : vms_.List()) {
     const std::string folder = files_.FolderOf(vm->id());
@@ -408,11 +432,13 @@ Task<void> Checkpoints::Sweep() {
     for (const auto& [name, record] : vm->checkpoints()) {
       readable = readable && record.stage() != state::v1::CHECKPOINT_STAGE_UNSPECIFIED;
       wanted.insert(record.memory_file());
+      if (record.stage() == state::v1::CHECKPOINT_STAGE_MAKING) half.push_back(record);
     }
     known.insert(folder);
     if (readable) unclear.erase(folder);
   }
   co_await drafts_.Sweep(used, known, unclear);
+  for (Record& record : half) co_await RemoveMemoryDraft(std::move(record));
   KeptFiles::Work sweep = [folder = files_.folder(), wanted, known, unclear] {
     RemoveOthers(folder, known, unclear,
                  [&wanted](const std::string& file) { return wanted.contains(file); });

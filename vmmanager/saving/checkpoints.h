@@ -76,6 +76,7 @@ class Checkpoints {
   // FAILED_PRECONDITION "file_in_use" if another VM of this host lies over what would change.
   Task<absl::Status> CheckNobodyLiesOver(Vm vm, std::string name);
   Task<void> RemoveMemory(Record record);
+  Task<void> RemoveMemoryDraft(Record record);
   // Of a checkpoint that is about to be deleted, or undone. Returns the note; empty: there is none.
   Task<std::string> NoteFilesToGo(Vm vm, std::string name);
   Task<absl::Status> GoBack(Vm vm, v1::RevertToCheckpointRequest request, std::shared_ptr<Job> job);

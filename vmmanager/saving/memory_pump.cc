@@ -220,15 +220,17 @@ Task<absl::Status> FileBeingSaved::Create(std::string path, SavedFileOptions opt
   path_ = path;
   open_ = true;
   auto shared = std::make_shared<SavedFileOptions>(std::move(options));
-  Work make = [writer = writer_, path = std::move(path), shared, key_file = std::move(key_file)] {
-    auto key = ReadKey(key_file);
-    if (!key.ok()) return key.status();
-    shared->key = *std::move(key);
-    auto made = SavedFileWriter::Create(path, std::move(*shared));
-    if (made.ok()) *writer = *std::move(made);
-    return made.status();
+  auto identity = std::make_shared<FileIdentity>();
+  Work make = [writer = writer_, path = std::move(path), shared, key_file = std::move(key_file),
+               identity]() -> absl::Status {
+    ASSIGN_OR_RETURN(shared->key, ReadKey(key_file));
+    ASSIGN_OR_RETURN(*writer, SavedFileWriter::Create(path, std::move(*shared)));
+    ASSIGN_OR_RETURN(*identity, (*writer)->identity());
+    return absl::OkStatus();
   };
-  co_return co_await worker_.Run(kFileLimit, "making the file", std::move(make));
+  const absl::Status made = co_await worker_.Run(kFileLimit, "making the file", std::move(make));
+  if (made.ok()) identity_ = *identity;
+  co_return made;
 }
 
 Task<absl::StatusOr<UniqueFd>> FileBeingSaved::Begin(std::string head) {

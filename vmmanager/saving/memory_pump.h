@@ -37,6 +37,8 @@ class FileBeingSaved : public std::enable_shared_from_this<FileBeingSaved> {
   // Makes the file, beside the one that it may take the place of. The key is read from `key_file`;
   // empty: it is not encrypted.
   Task<absl::Status> Create(std::string path, SavedFileOptions options, std::string key_file);
+  // Once it is made.
+  const FileIdentity& identity() const { return identity_; }
   // Writes what comes before the memory. Returns where that is to be written; what is written there
   // goes into the file until that end is closed.
   Task<absl::StatusOr<UniqueFd>> Begin(std::string head);
@@ -55,6 +57,7 @@ class FileBeingSaved : public std::enable_shared_from_this<FileBeingSaved> {
   const Executor executor_;
   BlockingWorker worker_;
   std::string path_;
+  FileIdentity identity_;
   bool open_ = false;                                         // the worker may hold it
   std::shared_ptr<std::unique_ptr<SavedFileWriter>> writer_;  // the worker's
   std::shared_ptr<bool> has_name_;                            // the worker's, too

@@ -31,6 +31,57 @@ TEST_F(CheckpointsTest, ADaemonThatDiesInBetweenLeavesNothing) {
   }
 }
 
+// It has its name before anybody has written down that the checkpoint is whole.
+TEST_F(CheckpointsTest, ADaemonThatDiesOverMemoryThatIsNamedLeavesNoneInItsUsersFolder) {
+  BootWithDisks();
+  AsyncEvent is_named(io_.get_executor());
+  AsyncEvent goes_on(io_.get_executor());
+  int puts = 0;
+  host_.store.before_put_checkpoints = [&]() -> Task<absl::Status> {
+    if (++puts != 2) co_return absl::OkStatus();
+    is_named.Set();
+    co_await goes_on.Wait();
+    co_return absl::AbortedError("this daemon is dead");
+  };
+  v1::CreateCheckpointRequest request = Request("t");
+  request.set_memory_file(File("t.ferry"));
+  auto taking = Begin(checkpoints_->Create(request));
+  Await(is_named.Wait());
+  ASSERT_TRUE(std::filesystem::exists(File("t.ferry")));
+  Restart();
+  EXPECT_FALSE(std::filesystem::exists(File("t.ferry")));
+  EXPECT_THAT(Names(), IsEmpty());
+  EXPECT_TRUE(host_.System(*Found())->Step());
+  goes_on.Set();
+  (void)Finish(taking);
+}
+
+TEST_F(CheckpointsTest, WhatItsUserHasPutThereMeanwhileStays) {
+  BootWithDisks();
+  host_.backend.script().Block("Save");
+  v1::CreateCheckpointRequest request = Request("t");
+  request.set_memory_file(File("t.ferry"));
+  auto taking = Begin(checkpoints_->Create(request));
+  Await(host_.backend.script().WaitBlocked("Save"));
+  std::ofstream(File("t.ferry")) << "mine";
+  Restart();
+  EXPECT_THAT(Names(), IsEmpty());
+  EXPECT_TRUE(std::filesystem::exists(File("t.ferry")));
+  host_.backend.script().Release("Save");
+  (void)Finish(taking);
+  EXPECT_TRUE(std::filesystem::exists(File("t.ferry")));
+}
+
+TEST_F(CheckpointsTest, MemoryThatIsWholeIsItsUsersFromThenOn) {
+  BootWithDisks();
+  v1::CreateCheckpointRequest request = Request("t");
+  request.set_memory_file(File("t.ferry"));
+  ASSERT_TRUE(Take(request).ok());
+  Restart();
+  EXPECT_THAT(Names(), ElementsAre("t"));
+  EXPECT_TRUE(std::filesystem::exists(File("t.ferry")));
+}
+
 TEST_F(CheckpointsTest, WhatCannotBeWrittenDownIsForgotten) {
   auto vm = BootWithDisks();
   host_.backend.script().Block("Pause");
