@@ -76,12 +76,13 @@ Task<absl::Status> DestinationSession::Import(v1::ImportSandboxRequest request) 
         absl::StrCat("sandbox_id is ", request.sandbox_id(), ", but the config holds VM ",
                      plan.vm.vm_id(), "; a VM keeps its id, so leave sandbox_id out"));
   }
-  CO_ASSIGN_OR_RETURN(const vm::IncomingMachine machine,
+  CO_ASSIGN_OR_RETURN(vm::IncomingMachine machine,
                       co_await vm::FitMachine(plan.vm, deps_.inventory, deps_.digests));
   CO_RETURN_IF_ERROR(Explain(RefuseDifferences(machine.differences), "import", ""));
   std::string own = deps_.inventory.deps().settings.state_folder;
   auto checkpoints = co_await vm::FitCheckpoints(plan.vm, std::move(own), &deps_.digests.reads());
   CO_RETURN_IF_ERROR(Explain(checkpoints.status(), "import", ""));
+  info_.set_vm_id(plan.vm.vm_id());
   v1::VmSpec spec;
   if (!google::protobuf::util::JsonStringToMessage(plan.vm.spec_json(), &spec).ok()) {
     co_return absl::InvalidArgumentError("the config's VM specification cannot be read");
@@ -90,6 +91,9 @@ Task<absl::Status> DestinationSession::Import(v1::ImportSandboxRequest request) 
   row.id = plan.vm.vm_id();
   row.name = plan.vm.vm_name();
   row.spec_json = plan.vm.spec_json();
+  CO_RETURN_IF_ERROR(
+      PlaceDisks(std::move(machine.copies), &machine.document, &spec, &row.spec_json));
+  CO_RETURN_IF_ERROR(Explain(co_await CheckDiskRoom(), "import", ""));
   row.document_json = schema::ToJson(machine.document);
   row.epoch = plan.vm.epoch();
   row.created_unix_ms = info_.created_unix_ms();
@@ -106,7 +110,6 @@ Task<absl::Status> DestinationSession::Import(v1::ImportSandboxRequest request) 
   plan_digest_ = vm::PlanDigest(sealed_plan_);
   base_epoch_ = plan.vm.epoch();
   peer_journal_id_ = plan.source_journal_id;
-  info_.set_vm_id(plan.vm.vm_id());
   info_.set_vm_name(plan.vm.vm_name());
   info_.set_source(plan.source_address);
   info_.set_destination(deps_.own_address());
@@ -131,6 +134,7 @@ void DestinationSession::LetGo() {
   std::string().swap(sealed_plan_);
   std::string().swap(sealed_cut_);
   arrivals_.reset();
+  disks_.reset();
 }
 
 absl::Status DestinationSession::CheckRoom() const {
@@ -174,7 +178,8 @@ Task<absl::StatusOr<v1::PrepareSandboxResponse>> DestinationSession::Prepare(
   CO_ASSIGN_OR_RETURN(incoming_path_, MakeSocketPath());
   vm::MigrationEndpoint endpoint;
   endpoint.unix_path = incoming_path_;
-  absl::Status prepared = co_await vm_->PrepareIncoming(*converted, endpoint);
+  absl::Status prepared = co_await MakeDisks();
+  if (prepared.ok()) prepared = co_await vm_->PrepareIncoming(*converted, endpoint);
   std::string token;
   if (prepared.ok()) {
     auto made = MakeToken();
@@ -273,7 +278,8 @@ bool DestinationSession::may_expire() const {
   const bool receiving = info_.state() == v1::SESSION_STATE_TRANSFERRING &&
                          connection_ != nullptr && !connection_->closed();
   const bool layers_come = layers_ != nullptr && !layers_->closed();
-  return !receiving && !layers_come;
+  const bool disks_come = disks_ != nullptr && !disks_->closed();
+  return !receiving && !layers_come && !disks_come;
 }
 
 Task<void> DestinationSession::Expire(EndReason why) {
@@ -417,7 +423,8 @@ Task<absl::StatusOr<std::string>> DestinationSession::RunGranted(Proof go,
     blackout->set_resume_ms(resume);
     *blackout->mutable_blackout_stop_timestamp() = WallTimeOf(resumed);
   }
-  const absl::Status recorded = co_await TakeStep(core_->Running());
+  absl::Status recorded = co_await KeepDisks();
+  if (recorded.ok()) recorded = co_await TakeStep(core_->Running());
   if (!recorded.ok()) {
     TryAgainLater();
     co_return recorded;
@@ -500,6 +507,8 @@ Task<void> DestinationSession::FinishRefuse() {
   word_arrived_.Set();
   layers_called_off_.Set();
   if (layers_ != nullptr) layers_->Close();
+  if (disks_ != nullptr) disks_->Close();
+  disks_expected_.reset();
   if (transfer_ended_.is_set()) expectation_.reset();
   Conclude(Failed(DefaultReason(v1::SESSION_OUTCOME_FAILED), "refused"));
   const std::string why = end_reason()->message;
@@ -519,7 +528,10 @@ Task<void> DestinationSession::ForgetVm() {
     if (!ended.ok()) ForgetLater(ended);
     co_return;
   }
-  const absl::Status forgotten = co_await deps_.inventory.Forget(info_.vm_id(), "");
+  vm::ArrivalFolder arrivals = Arrivals();
+  absl::Status forgotten =
+      co_await vm::RemoveArrivals(&deps_.inventory.deps().host_reads, std::move(arrivals));
+  if (forgotten.ok()) forgotten = co_await deps_.inventory.Forget(info_.vm_id(), "");
   if (!forgotten.ok()) {
     ForgetLater(forgotten);
     co_return;

@@ -7,6 +7,7 @@
 #include <vector>
 
 #include "migration/controller/migration_session.h"
+#include "vmmanager/sandbox/arriving_disks.h"
 #include "vmmanager/schema/migration.h"
 #include "vmmanager/state/saved_state.h"
 
@@ -47,6 +48,12 @@ class DestinationSession final : public MigrationSession {
   // up, and may be asked for again. As long as none has come, that has the same answer; while the
   // layers come, it waits for their end.
   Task<absl::StatusOr<v1::ReceiveLayersResponse>> ReceiveLayers();
+
+  // The disks whose content comes with it.
+  std::vector<v1::IncomingDisk> IncomingDisks() const;
+  // Expects their content, once the VM is prepared; has the same answer as long as that has not
+  // come.
+  Task<absl::StatusOr<v1::ReceiveDisksResponse>> ReceiveDisks();
 
   // Makes the VM's system ready to receive. Absent options are the source's; given ones must not
   // contradict those.
@@ -98,6 +105,16 @@ class DestinationSession final : public MigrationSession {
   Task<absl::Status> KeepLayers();
   // All that they consist of is here, and stays.
   Task<absl::Status> PrepareContainers();
+  vm::ArrivalFolder Arrivals() const;
+  absl::Status PlaceDisks(std::vector<vm::ArrivingDisk> copies, schema::ComputeSystem* document,
+                          v1::VmSpec* spec, std::string* spec_json);
+  Task<absl::Status> CheckDiskRoom();
+  Task<absl::Status> MakeDisks();
+  static Task<void> TakeDisks(Self self, std::string socket_path);
+  // The source says that it sent all of them, and it is so; no more comes.
+  Task<absl::Status> TakeLastOfDisks(std::vector<std::string> copied);
+  // They are no drafts any more. Until that is so, the session has not ended.
+  Task<absl::Status> KeepDisks();
   // Who has the layers that come until their containers have.
   std::string LayerOwner() const;
   Task<void> DropLayerPin();
@@ -169,6 +186,10 @@ class DestinationSession final : public MigrationSession {
   std::unique_ptr<SessionListener::Expectation> layers_expected_;
   v1::ReceiveLayersResponse layers_answer_;    // as long as they are expected
   std::shared_ptr<SessionConnection> layers_;  // while they come
+  std::vector<vm::ArrivingDisk> arriving_disks_;
+  std::unique_ptr<SessionListener::Expectation> disks_expected_;
+  std::optional<v1::ReceiveDisksResponse> disks_answer_;
+  std::shared_ptr<SessionConnection> disks_;  // from when they begin to come
   std::string incoming_path_;
   std::string sealed_plan_;
   std::string sealed_cut_;

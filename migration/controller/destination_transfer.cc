@@ -11,6 +11,13 @@
 namespace ferry::migration {
 Task<absl::Status> DestinationSession::Transfer(v1::TransferSandboxRequest request) {
   auto keep = self();
+  if (!arriving_disks_.empty() && disks_ == nullptr &&
+      info_.state() == v1::SESSION_STATE_DESTINATION_PREPARED) {
+    co_return Explain(absl::FailedPreconditionError(
+                          absl::StrCat("the content of VM ", info_.vm_name(),
+                                       "'s disks has not come, which this host does ", "not see")),
+                      "transfer", "call ReceiveDisks here, and SendDisks at the source");
+  }
   auto entered = Enter(SessionCall::kTransfer);
   if (!entered.ok()) co_return entered.status();
   if (entered->repeated) co_return absl::OkStatus();
@@ -91,6 +98,7 @@ Task<absl::Status> DestinationSession::Vote() {
   // of it have been compared.
   CO_RETURN_IF_ERROR(
       co_await WithDeadline(limits_.cut, "the end of the VM's state", connection_->WaitReceived()));
+  CO_RETURN_IF_ERROR(co_await TakeLastOfDisks(cut.copied_disks));
   AsyncMutex::Guard lock = co_await deciding_.Lock();
   if (core_->record() == DestinationRecord::kRefused) {
     co_return absl::CancelledError("the session ended before the vote");

@@ -3,15 +3,24 @@
 #include <utility>
 #include <vector>
 
+#include "absl/strings/str_cat.h"
 #include "bridge/runtime/status_macros.h"
 #include "vmmanager/sandbox/checkpoint_moves.h"
+#include "vmmanager/sandbox/disk_copies.h"
 #include "vmmanager/sandbox/vm_payload.h"
 
 namespace ferry::migration {
 
+absl::Status CheckCopyStorage(v1::CopyStorage storage) {
+  if (v1::CopyStorage_IsValid(storage)) return absl::OkStatus();
+  return absl::InvalidArgumentError(
+      absl::StrCat("copy_storage is ", static_cast<int>(storage), ", but must be from 0 to 2"));
+}
+
 Task<absl::StatusOr<vm::PlanState>> DescribeForExport(const ControllerDeps& deps,
                                                       std::shared_ptr<vm::UtilityVm> machine,
                                                       std::string session_id,
+                                                      v1::CopyStorage storage,
                                                       std::vector<vm::DiskMark>* marks) {
   const ControllerDeps* const host = &deps;
   vm::PlanState plan;
@@ -23,6 +32,10 @@ Task<absl::StatusOr<vm::PlanState>> DescribeForExport(const ControllerDeps& deps
   v1::VmSpec spec = machine->spec();
   *marks = co_await vm::MarkDisks(std::move(spec), plan.vm.mutable_disks(), &host->digests);
   vm::CheckpointRecords records = machine->checkpoints();
+  const vm::CopyWish wish{.storage = storage, .has_checkpoints = !records.empty()};
+  v1::VmSpec own = machine->spec();
+  co_await vm::DescribeCopies(std::move(own), wish, plan.vm.mutable_disks(),
+                              &host->digests.reads());
   CO_ASSIGN_OR_RETURN(const std::vector<state::v1::CheckpointPayload> checkpoints,
                       co_await vm::DescribeForMove(std::move(records), machine->FilesInUse(),
                                                    &host->digests.reads()));

@@ -26,6 +26,7 @@ Task<absl::StatusOr<v1::ImportSandboxResponse>> FakePeerClient::Import(
   CO_RETURN_IF_ERROR(co_await peer_.Import(std::move(request)));
   v1::ImportSandboxResponse response;
   for (auto& container : peer_.Incoming(id)) *response.add_containers() = std::move(container);
+  for (auto& disk : peer_.IncomingDisks(id)) *response.add_disks() = std::move(disk);
   CO_RETURN_IF_ERROR(co_await script_->Pass("Import answer"));
   co_return response;
 }
@@ -50,6 +51,12 @@ Task<absl::StatusOr<v1::PrepareSandboxResponse>> FakePeerClient::Prepare(
   CO_RETURN_IF_ERROR(co_await script_->Pass("Prepare answer"));
   if (on_prepared_) on_prepared_(*response);
   co_return response;
+}
+
+Task<absl::StatusOr<v1::ReceiveDisksResponse>> FakePeerClient::ReceiveDisks(
+    v1::ReceiveDisksRequest request) {
+  CO_RETURN_IF_ERROR(co_await script_->Pass("ReceiveDisks"));
+  co_return co_await peer_.ReceiveDisks(std::move(request));
 }
 
 Task<absl::Status> FakePeerClient::Transfer(v1::TransferSandboxRequest request) {

@@ -31,6 +31,8 @@ class FakePeerClient final : public PeerClient {
       v1::ReceiveLayersRequest request) override;
   Task<absl::StatusOr<v1::PrepareSandboxResponse>> Prepare(
       v1::PrepareSandboxRequest request) override;
+  Task<absl::StatusOr<v1::ReceiveDisksResponse>> ReceiveDisks(
+      v1::ReceiveDisksRequest request) override;
   Task<absl::Status> Transfer(v1::TransferSandboxRequest request) override;
   Task<absl::StatusOr<v1::SettleSessionResponse>> Settle(v1::SettleSessionRequest request) override;
   Task<absl::StatusOr<v1::RecoverSessionResponse>> Recover(

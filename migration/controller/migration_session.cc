@@ -28,6 +28,11 @@ constexpr milliseconds kHandedOverDeadline{60'000};
 
 }  // namespace
 
+std::string DiskSessionId(const std::string& session_id) {
+  // Ids have any length; one that a caller has chosen is not to be one of these.
+  return absl::StrCat("disks-", absl::BytesToHexString(vm::Sha256(session_id)));
+}
+
 milliseconds SocketTimeout(const v1::TransferSandboxRequest& request) {
   return std::chrono::seconds(request.timeout() == 0 ? kDefaultSocketTimeoutS : request.timeout());
 }
@@ -204,12 +209,22 @@ absl::StatusOr<std::string> MigrationSession::MakeSocketFolder(const std::string
 absl::StatusOr<std::string> MigrationSession::MakeSocketPath() {
   ASSIGN_OR_RETURN(const std::string dir, MakeSocketFolder(""));
   socket_paths_.push_back(absl::StrCat(dir, "/m"));
-  const auto& owner = deps_.vmm_owner;
-  if (owner && ::chown(dir.c_str(), owner->first, owner->second) != 0) {
-    return absl::UnavailableError(
-        absl::StrCat("cannot give folder ", dir, " to QEMU's user: ", std::strerror(errno)));
-  }
+  RETURN_IF_ERROR(GiveToVmm(dir));
   return socket_paths_.back();
+}
+
+absl::StatusOr<std::string> MigrationSession::MakeDiskSocketPath() {
+  ASSIGN_OR_RETURN(const std::string dir, MakeSocketFolder("-d"));
+  socket_paths_.push_back(absl::StrCat(dir, "/d"));
+  RETURN_IF_ERROR(GiveToVmm(dir));
+  return socket_paths_.back();
+}
+
+absl::Status MigrationSession::GiveToVmm(const std::string& folder) const {
+  const auto& owner = deps_.vmm_owner;
+  if (!owner || ::chown(folder.c_str(), owner->first, owner->second) == 0) return absl::OkStatus();
+  return absl::UnavailableError(
+      absl::StrCat("cannot give folder ", folder, " to QEMU's user: ", std::strerror(errno)));
 }
 
 absl::StatusOr<std::string> MigrationSession::MakeLayerSocketPath() {

@@ -38,6 +38,9 @@ struct FormerSession {
   std::string request_id;
 };
 
+// What the connection over which a session's disks are copied calls itself.
+std::string DiskSessionId(const std::string& session_id);
+
 // What both sides of a migration have in common: identity, state, notifications, the journal, the
 // connection to the other side. Thread: the executor's only.
 class MigrationSession : public std::enable_shared_from_this<MigrationSession> {
@@ -148,6 +151,8 @@ class MigrationSession : public std::enable_shared_from_this<MigrationSession> {
   absl::StatusOr<std::string> MakeSocketPath();
   // The same in a folder that only we may enter.
   absl::StatusOr<std::string> MakeLayerSocketPath();
+  // The same for what is written to disks; the VMM may enter that folder.
+  absl::StatusOr<std::string> MakeDiskSocketPath();
   // The end of them and their folders.
   void RemoveSocketPaths();
 
@@ -213,6 +218,7 @@ class MigrationSession : public std::enable_shared_from_this<MigrationSession> {
   static Task<void> KeepForgetting(std::shared_ptr<MigrationSession> self);
   void Finish(bool moved, const std::string& message);
   absl::StatusOr<std::string> MakeSocketFolder(const std::string& kind);
+  absl::Status GiveToVmm(const std::string& folder) const;
   bool IsPeers(const Proof& proof) const;
 
   std::optional<EndReason> end_reason_;

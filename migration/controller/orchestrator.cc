@@ -75,6 +75,7 @@ Task<absl::Status> Orchestrator::Drive(std::shared_ptr<Run> run) {
   import.set_config(std::move(run->plan));
   auto imported = co_await run->peer->Import(std::move(import));
   if (!imported.ok()) co_return imported.status();
+  const bool disks_come = !imported->disks().empty();
   CO_RETURN_IF_ERROR(co_await BringContainers(run, *std::move(imported)));
 
   v1::PrepareSandboxRequest prepare;
@@ -89,6 +90,7 @@ Task<absl::Status> Orchestrator::Drive(std::shared_ptr<Run> run) {
         "no_session_address", "start ferryd there with certificates, or with --insecure-tcp");
   }
 
+  if (disks_come) CO_RETURN_IF_ERROR(co_await BringDisks(run));
   v1::TransferSandboxRequest receive;
   receive.set_session_id(id);
   CO_RETURN_IF_ERROR(co_await run->peer->Transfer(receive));
@@ -125,6 +127,20 @@ Task<absl::Status> Orchestrator::BringContainers(std::shared_ptr<Run> run,
   send.set_session_token(awaited->session_token());
   *send.mutable_layers() = awaited->layers();
   co_return co_await run->session->SendLayers(std::move(send));
+}
+
+Task<absl::Status> Orchestrator::BringDisks(std::shared_ptr<Run> run) {
+  v1::ReceiveDisksRequest receive;
+  receive.set_session_id(run->session->id());
+  auto awaited = co_await run->peer->ReceiveDisks(std::move(receive));
+  if (!awaited.ok()) co_return awaited.status();
+  v1::SendDisksRequest send;
+  send.set_session_id(run->session->id());
+  send.set_session_address(awaited->session_address());
+  send.set_session_token(awaited->session_token());
+  *send.mutable_disks() = awaited->disks();
+  send.set_room_bytes(awaited->room_bytes());
+  co_return co_await run->session->SendDisks(std::move(send));
 }
 
 // After COMMIT only the destination's word counts, whichever way it comes: over the session

@@ -33,6 +33,8 @@ class Orchestrator {
   // Binds the VM's containers at the destination, and sends what it lacks of them.
   static Task<absl::Status> BringContainers(std::shared_ptr<Run> run,
                                             v1::ImportSandboxResponse imported);
+  // Copies the disks there that the prepared destination does not see.
+  static Task<absl::Status> BringDisks(std::shared_ptr<Run> run);
   static Task<void> SettleInDoubt(std::shared_ptr<Run> run, ControllerLimits limits);
   static Task<void> CleanUpPeer(std::shared_ptr<Run> run, const absl::Status& outcome);
 

@@ -27,6 +27,8 @@ class PeerClient {
       v1::ReceiveLayersRequest request) = 0;
   virtual Task<absl::StatusOr<v1::PrepareSandboxResponse>> Prepare(
       v1::PrepareSandboxRequest request) = 0;
+  virtual Task<absl::StatusOr<v1::ReceiveDisksResponse>> ReceiveDisks(
+      v1::ReceiveDisksRequest request) = 0;
   virtual Task<absl::Status> Transfer(v1::TransferSandboxRequest request) = 0;
   virtual Task<absl::StatusOr<v1::SettleSessionResponse>> Settle(
       v1::SettleSessionRequest request) = 0;

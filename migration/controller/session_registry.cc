@@ -236,6 +236,15 @@ absl::StatusOr<std::shared_ptr<DestinationSession>> SessionRegistry::FindDestina
                                                     session_id, "; ", call, " the destination"));
 }
 
+absl::StatusOr<std::shared_ptr<SourceSession>> SessionRegistry::FindSource(
+    const std::string& session_id, const char* what) const {
+  ASSIGN_OR_RETURN(std::shared_ptr<MigrationSession> session, Find(session_id));
+  auto source = std::dynamic_pointer_cast<SourceSession>(session);
+  if (source != nullptr) return source;
+  return absl::FailedPreconditionError(absl::StrCat("this host is the destination of session ",
+                                                    session_id, "; ", what, " by the source"));
+}
+
 std::vector<v1::IncomingContainer> SessionRegistry::Incoming(const std::string& session_id) const {
   const auto session = FindAs<DestinationSession>(session_id);
   return session == nullptr ? std::vector<v1::IncomingContainer>() : session->Incoming();
@@ -254,14 +263,24 @@ Task<absl::StatusOr<v1::ReceiveLayersResponse>> SessionRegistry::ReceiveLayers(
 }
 
 Task<absl::Status> SessionRegistry::SendLayers(v1::SendLayersRequest request) {
-  CO_ASSIGN_OR_RETURN(const auto session, Find(request.session_id()));
-  const auto source = std::dynamic_pointer_cast<SourceSession>(session);
-  if (source == nullptr) {
-    co_return absl::FailedPreconditionError(absl::StrCat("this host is the destination of session ",
-                                                         request.session_id(),
-                                                         "; layers are sent by the source"));
-  }
+  CO_ASSIGN_OR_RETURN(const auto source, FindSource(request.session_id(), "layers are sent"));
   co_return co_await source->SendLayers(std::move(request));
+}
+
+std::vector<v1::IncomingDisk> SessionRegistry::IncomingDisks(const std::string& session_id) const {
+  const auto session = FindAs<DestinationSession>(session_id);
+  return session == nullptr ? std::vector<v1::IncomingDisk>() : session->IncomingDisks();
+}
+
+Task<absl::StatusOr<v1::ReceiveDisksResponse>> SessionRegistry::ReceiveDisks(
+    v1::ReceiveDisksRequest request) {
+  CO_ASSIGN_OR_RETURN(const auto session, FindDestination(request.session_id(), "receive at"));
+  co_return co_await session->ReceiveDisks();
+}
+
+Task<absl::Status> SessionRegistry::SendDisks(v1::SendDisksRequest request) {
+  CO_ASSIGN_OR_RETURN(const auto source, FindSource(request.session_id(), "disks are sent"));
+  co_return co_await source->SendDisks(std::move(request));
 }
 
 Task<absl::StatusOr<v1::PrepareSandboxResponse>> SessionRegistry::Prepare(

@@ -44,6 +44,10 @@ class SessionRegistry {
   Task<absl::StatusOr<v1::ReceiveLayersResponse>> ReceiveLayers(v1::ReceiveLayersRequest request);
   Task<absl::Status> SendLayers(v1::SendLayersRequest request);
   Task<absl::StatusOr<v1::PrepareSandboxResponse>> Prepare(v1::PrepareSandboxRequest request);
+  // The disks whose content comes with the VM of a session.
+  std::vector<v1::IncomingDisk> IncomingDisks(const std::string& session_id) const;
+  Task<absl::StatusOr<v1::ReceiveDisksResponse>> ReceiveDisks(v1::ReceiveDisksRequest request);
+  Task<absl::Status> SendDisks(v1::SendDisksRequest request);
   // A source asks, or tells, how a session ends; see MigrationService.SettleSession.
   Task<absl::StatusOr<v1::SettleSessionResponse>> Settle(v1::SettleSessionRequest request,
                                                          std::string peer_name = "",
@@ -90,6 +94,9 @@ class SessionRegistry {
   // FAILED_PRECONDITION if this host is the other side; `call` is one for that side.
   absl::StatusOr<std::shared_ptr<DestinationSession>> FindDestination(const std::string& session_id,
                                                                       const char* call) const;
+  // The same of the source; `what` it alone does.
+  absl::StatusOr<std::shared_ptr<SourceSession>> FindSource(const std::string& session_id,
+                                                            const char* what) const;
   Task<void> Drop(std::shared_ptr<MigrationSession> session);
   // Makes mere records of the oldest sessions that are over, and forgets the oldest records.
   Task<void> RetireEnded();

@@ -61,7 +61,7 @@ Task<absl::Status> SourceSession::SendLayers(v1::SendLayersRequest request) {
 
 Task<absl::Status> SourceSession::SendOver(v1::SendLayersRequest request,
                                            std::vector<LayerFile> files, std::string socket_path) {
-  auto dialled = co_await DialDestination(request.session_address(), request.session_token());
+  auto dialled = co_await DialDestination(id(), request.session_address(), request.session_token());
   if (!dialled.ok()) co_return dialled.status();
   const std::shared_ptr<SessionConnection> connection = *std::move(dialled);
   if (info_.state() != v1::SESSION_STATE_SOURCE_EXPORTED) {

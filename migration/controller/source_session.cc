@@ -37,6 +37,8 @@ Task<absl::StatusOr<std::string>> SourceSession::PrepareAndExport(
   auto keep = self();
   AsyncMutex::Guard lock = co_await deciding_.Lock();
   CO_ASSIGN_OR_RETURN(options_, InitializeOptionsFromProto(options));
+  if (options) copy_storage_ = options->copy_storage();
+  CO_RETURN_IF_ERROR(CheckCopyStorage(copy_storage_));
   options_.origin = schema::MigrationOrigin::kSource;
   UseOptions(options_);
   const auto& throttle = options_.memory_transfer_throttle_params;
@@ -96,6 +98,7 @@ Task<absl::StatusOr<std::string>> SourceSession::ExportAgain(
 void SourceSession::LetGo() {
   MigrationSession::LetGo();
   if (layers_ != nullptr) layers_->Close();
+  disks_.reset();
   std::string().swap(sealed_plan_);
   std::string().swap(request_);
   disk_marks_.clear();
@@ -130,8 +133,9 @@ Task<absl::StatusOr<std::string>> SourceSession::Export() {
 
 Task<absl::StatusOr<std::string>> SourceSession::MakePlan(std::string compat_info) {
   std::shared_ptr<vm::UtilityVm> machine = vm_;
-  CO_ASSIGN_OR_RETURN(vm::PlanState plan,
-                      co_await DescribeForExport(deps_, std::move(machine), id(), &disk_marks_));
+  CO_ASSIGN_OR_RETURN(
+      vm::PlanState plan,
+      co_await DescribeForExport(deps_, std::move(machine), id(), copy_storage_, &disk_marks_));
   if (deps_.exports != nullptr) {
     CO_ASSIGN_OR_RETURN(const std::vector<state::v1::ContainerRecord> containers,
                         co_await deps_.exports->Begin(vm_->id()));
@@ -284,6 +288,7 @@ Task<void> SourceSession::WriteAbort() {
 Task<absl::Status> SourceSession::RollBack(EndReason why) {
   auto keep = self();
   Conclude(std::move(why));
+  if (disks_ != nullptr) disks_->Close();
   co_await WriteAbort();
   std::shared_ptr<vm::ComputeSystem> system = vm_->system();
   if (system != nullptr) {
@@ -341,6 +346,8 @@ Task<absl::Status> SourceSession::CallOff(EndReason why) {
   auto entered = Enter(SessionCall::kCancel);
   if (!entered.ok()) co_return entered.status();
   if (layers_ != nullptr) layers_->Close();
+  // Nobody waits for what the other end does not take.
+  if (disks_ != nullptr) disks_->Close();
   co_await WriteAbort();
   std::shared_ptr<vm::ComputeSystem> system = vm_->system();
   if (system != nullptr) {

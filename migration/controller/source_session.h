@@ -44,6 +44,10 @@ class SourceSession final : public MigrationSession {
   // returns when they are there. Between the export and the transfer.
   Task<absl::Status> SendLayers(v1::SendLayersRequest request);
 
+  // Copies disks of the VM to the destination, over a connection of their own, and returns when
+  // both have the same. Between the destination's preparation and the transfer.
+  Task<absl::Status> SendDisks(v1::SendDisksRequest request);
+
   Task<absl::Status> Transfer(v1::TransferSandboxRequest request) override;
   Task<absl::StatusOr<std::string>> Finalize(v1::FinalizeAction action, std::string proof) override;
   Task<absl::Status> Cancel(std::string reason) override;
@@ -84,8 +88,10 @@ class SourceSession final : public MigrationSession {
  protected:
   Role role() const override { return Role::kSource; }
   void LetGo() override;
-  // Whoever asked for layers to be sent waits for that.
-  bool may_expire() const override { return !commit_when_ready_ && !sends_layers_; }
+  // Whoever asked for layers or disks to be sent waits for that.
+  bool may_expire() const override {
+    return !commit_when_ready_ && !sends_layers_ && !sends_disks_;
+  }
   Task<void> Expire(EndReason why) override;
   Task<void> ForgetVm() override;
 
@@ -96,6 +102,17 @@ class SourceSession final : public MigrationSession {
   absl::StatusOr<std::vector<LayerFile>> FindLayers(const v1::SendLayersRequest& request) const;
   Task<absl::Status> SendOver(v1::SendLayersRequest request, std::vector<LayerFile> files,
                               std::string socket_path);
+  absl::Status CheckSendsDisks() const;
+  absl::StatusOr<std::vector<vm::DiskPlace>> FindDisks(
+      const google::protobuf::RepeatedPtrField<std::string>& names) const;
+  Task<absl::Status> CheckTheyFit(v1::SendDisksRequest request);
+  Task<absl::Status> MirrorOver(v1::SendDisksRequest request, std::vector<vm::DiskPlace> places);
+  Task<absl::Status> MirrorWatched(std::shared_ptr<vm::ComputeSystem> system,
+                                   std::vector<vm::DiskPlace> places, std::string path);
+  Task<absl::Status> WhyDisksFailed(absl::Status mirrored);
+  void OnDiskProgress(uint64_t done, uint64_t total);
+  // The guest stands still: the destination has all of the disks that were copied.
+  Task<absl::Status> SealDisks();
   Task<absl::StatusOr<std::string>> Export();
   Task<absl::StatusOr<std::string>> MakePlan(std::string compat_info);
   Task<absl::Status> TakeStep(absl::StatusOr<std::optional<SourceStep>> step);
@@ -147,7 +164,8 @@ class SourceSession final : public MigrationSession {
   Task<absl::StatusOr<std::string>> Stop(std::string proof);
   Task<absl::StatusOr<std::string>> Resume(std::string proof);
   absl::Status TooLateToCancel() const;
-  Task<absl::StatusOr<std::shared_ptr<SessionConnection>>> DialDestination(std::string address,
+  Task<absl::StatusOr<std::shared_ptr<SessionConnection>>> DialDestination(std::string session_id,
+                                                                           std::string address,
                                                                            std::string token);
   Task<absl::Status> Release(const Proof& done);
   Task<absl::Status> Reclaim(const Proof& refused);
@@ -185,6 +203,7 @@ class SourceSession final : public MigrationSession {
   schema::MigrationInitializeOptions options_;
   std::string request_;
   std::string sealed_plan_;
+  v1::CopyStorage copy_storage_ = v1::COPY_STORAGE_UNSPECIFIED;
   std::vector<vm::DiskMark> disk_marks_;
   std::unique_ptr<SourceCommit> core_;
   std::string go_proof_;
@@ -198,6 +217,10 @@ class SourceSession final : public MigrationSession {
   bool commit_started_ = false;
   bool sends_layers_ = false;                  // SendLayers runs
   std::shared_ptr<SessionConnection> layers_;  // while they are sent
+  bool sends_disks_ = false;                   // SendDisks runs
+  std::shared_ptr<SessionConnection> disks_;   // as long as some are copied
+  std::vector<std::string> copied_disks_;      // both hosts have the same of these
+  std::vector<vm::DiskPlace> copied_places_;   // of those
   absl::Status transfer_status_;
   std::unique_ptr<StallWatchdog> watchdog_;  // while memory moves
   std::unique_ptr<TimeLimit> time_limit_;    // of the whole

@@ -34,6 +34,10 @@ uint32_t SessionNumber(const std::string& session_id) {
 
 Task<absl::Status> SourceSession::Transfer(v1::TransferSandboxRequest request) {
   auto keep = self();
+  if (sends_disks_) {
+    co_return absl::FailedPreconditionError(
+        absl::StrCat("session ", id(), " is copying its disks; transfer the VM when it has"));
+  }
   auto entered = Enter(SessionCall::kTransfer);
   if (!entered.ok()) co_return entered.status();
   if (entered->repeated) co_return absl::OkStatus();
@@ -64,12 +68,12 @@ Task<void> SourceSession::RunTransfer(Self self, v1::TransferSandboxRequest requ
 }
 
 Task<absl::StatusOr<std::shared_ptr<SessionConnection>>> SourceSession::DialDestination(
-    std::string address, std::string token) {
+    std::string session_id, std::string address, std::string token) {
   DialOptions dial;
   dial.address = std::move(address);
   dial.tls = deps_.tls;
   dial.params.role = Role::kSource;
-  dial.params.session_id = id();
+  dial.params.session_id = std::move(session_id);
   dial.params.token = std::move(token);
   dial.params.journal_id = deps_.store().journal_id();
   auto connection = co_await Dial(std::move(dial));
@@ -80,7 +84,8 @@ Task<absl::StatusOr<std::shared_ptr<SessionConnection>>> SourceSession::DialDest
 Task<absl::Status> SourceSession::Connect(const v1::TransferSandboxRequest& request) {
   const milliseconds timeout = SocketTimeout(request);
   if (connection_ == nullptr && !request.session_address().empty()) {
-    auto connection = co_await DialDestination(request.session_address(), request.session_token());
+    auto connection =
+        co_await DialDestination(id(), request.session_address(), request.session_token());
     if (!connection.ok()) co_return connection.status();
     ConnectionArrived(*std::move(connection));
   }
@@ -253,6 +258,7 @@ Task<void> SourceSession::CallOffStalled(std::weak_ptr<SourceSession> weak) {
   if (session == nullptr || session->transfer_ended_.is_set()) co_return;
   // Whoever waits for the other end to read or write is let go, here and there.
   session->connection_->ResetChannels("the transfer stalled");
+  if (session->disks_ != nullptr) session->disks_->Close();
   std::shared_ptr<vm::ComputeSystem> system = session->vm_->system();
   if (system == nullptr) co_return;
   const schema::MigrationCancelOptions options{schema::MigrationOrigin::kSource};
@@ -269,6 +275,7 @@ Task<absl::Status> SourceSession::OnStopped() {
   }
   std::shared_ptr<guest::Guest> guest = vm_->guest();
   if (guest == nullptr) co_return absl::UnavailableError("the VM has ended");
+  CO_RETURN_IF_ERROR(co_await SealDisks());
   vm_->FreezeGuest();
   auto guest_state = guest->Save();
   if (!guest_state.ok()) co_return guest_state.status();
@@ -280,6 +287,7 @@ Task<absl::Status> SourceSession::OnStopped() {
   cut.guest_link = vm_->guest_link();
   cut.guest = *std::move(guest_state);
   cut.paused_by_user = vm_->paused_by_user();
+  cut.copied_disks = copied_disks_;
   if (deps_.exports != nullptr) cut.containers = deps_.exports->Cut(vm_->id());
   CO_ASSIGN_OR_RETURN(std::string sealed, vm::EncodeCut(cut));
   state_digest_ = vm::Sha256(sealed);
@@ -448,6 +456,8 @@ void SourceSession::FinishTransfer(const absl::Status& status) {
     }
   } else {
     Conclude(WhyFailed(status));
+    // The guest may wait for what the other end does not take.
+    if (disks_ != nullptr) disks_->Close();
     transfer_status_ = absl::Status(status.code(), info_.error());
     auto entered = Enter(SessionCall::kTransferFailed);
     vm_->UnfreezeGuest();

@@ -19,6 +19,8 @@ v1::Progress ToProgress(const vm::TransferProgress& now, const v1::Progress& bef
     to.set_dirty_bytes_per_second(now.dirty_bytes_per_second);
   }
   to.set_throttle_percent(now.throttle_percent);
+  to.set_disk_done_bytes(before.disk_done_bytes());
+  to.set_disk_total_bytes(before.disk_total_bytes());
   if (now.bytes_per_second > 0) {
     constexpr double kMostMs = 1e15;
     const double expected = static_cast<double>(now.remaining_bytes) * kMsPerSecond /

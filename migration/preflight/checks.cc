@@ -137,6 +137,10 @@ std::vector<v1::PreflightCheck> CheckDestination(const DestinationFacts& facts) 
     checks.push_back(Passed("checkpoints", absl::StrCat("the destination sees the files of all ",
                                                         facts.vm.checkpoints_size())));
   }
+  if (!facts.machine.copies.empty()) {
+    checks.push_back(PassedIf("disk_room", facts.disk_room, "the disks that are copied have room",
+                              rpc::NextStepOf(facts.disk_room)));
+  }
   checks.push_back(CheckMemory(facts.memory));
   checks.push_back(
       facts.taken.empty()

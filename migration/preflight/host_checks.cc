@@ -54,7 +54,8 @@ const std::vector<Part>& Parts() {
       {"disks",
        {"disk"},
        "put the disk on storage that both hosts see under that path, and that shows them each "
-       "other's locks (NFS: not mounted with nolock)"},
+       "other's locks (NFS: not mounted with nolock); or let it be copied (migrate without "
+       "--copy-storage none)"},
       {"networks",
        {"nic"},
        "do there what the destination says of each card; of two VMs with the same MAC address a "
@@ -95,6 +96,16 @@ size_t CountDisks(const schema::ComputeSystem& document) {
   return count;
 }
 
+std::string DescribeCopies(const std::vector<vm::ArrivingDisk>& copies) {
+  constexpr uint64_t kMib = uint64_t{1} << 20;
+  std::vector<std::string> parts;
+  for (const vm::ArrivingDisk& disk : copies) {
+    parts.push_back(absl::StrCat("disk ", disk.name, " (", (disk.used_bytes + kMib - 1) / kMib,
+                                 " of ", disk.bytes / kMib, " MiB are used)"));
+  }
+  return absl::StrCat("these will be copied to the destination: ", absl::StrJoin(parts, ", "));
+}
+
 std::string Found(const Part& part, const DestinationFacts& facts) {
   const state::v1::Fingerprint& source = facts.vm.fingerprint();
   const std::string name = part.name;
@@ -113,6 +124,7 @@ std::string Found(const Part& part, const DestinationFacts& facts) {
   if (name == "guest_image") return "what it boots has the same content there";
   if (name == "disks") {
     const size_t disks = CountDisks(facts.machine.document);
+    if (!facts.machine.copies.empty()) return DescribeCopies(facts.machine.copies);
     return disks == 0 ? "the VM has no disks"
                       : absl::StrCat("the destination has the same disks (", disks, ")");
   }
@@ -143,7 +155,7 @@ v1::PreflightCheck CheckPart(const Part& part, const DestinationFacts& facts) {
   if (!differences.empty()) return Failed(part.name, vm::ToText(differences), part.fix);
   const std::string name = part.name;
   const size_t disks = CountDisks(facts.machine.document);
-  if (name == "disks" && disks > 0 && !vm::DisksAreProved(facts.vm, facts.machine.document)) {
+  if (name == "disks" && disks > 0 && !vm::DisksAreProved(facts.vm, facts.machine)) {
     return Warned(name,
                   absl::StrCat(disks,
                                " disks can be read at the destination under the same path and have "

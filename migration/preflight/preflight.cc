@@ -59,10 +59,12 @@ Task<absl::StatusOr<v1::PreflightResponse>> Preflight::Run(v1::PreflightRequest 
   facts.certificate = LookAtCertificate(request.destination());
   facts.options = ExpandProfile(request.profile(), *request.mutable_options());
   if (facts.options.ok()) facts.options = InitializeOptionsFromProto(request.options()).status();
+  if (facts.options.ok()) facts.options = CheckCopyStorage(request.options().copy_storage());
 
   const std::string no_session = boost::uuids::to_string(boost::uuids::random_generator()());
   std::vector<vm::DiskMark> marks;
-  auto described = co_await DescribeForExport(deps_, machine, no_session, &marks);
+  auto described = co_await DescribeForExport(deps_, machine, no_session,
+                                              request.options().copy_storage(), &marks);
   std::string plan;
   if (described.ok()) {
     auto encoded = vm::EncodePlan(*described);
@@ -148,6 +150,11 @@ Task<absl::StatusOr<v1::PreflightResponse>> Preflight::RunIncoming(
   facts.checkpoints =
       (co_await vm::FitCheckpoints(plan->vm, std::move(own), &deps_.digests.reads())).status();
   facts.machine = *std::move(machine);
+  std::vector<vm::ArrivingDisk> copies = facts.machine.copies;
+  std::string state_folder = deps_.inventory.deps().settings.state_folder;
+  facts.disk_room =
+      co_await vm::CheckArrivalRoom(deps_.inventory.deps().overlays, std::move(state_folder),
+                                    std::move(copies), deps_.image_reserve);
   facts.memory =
       vm::MemoryFor(plan->vm.fingerprint().memory_mb(), plan->vm.vm_id(), deps_.inventory);
   facts.taken = WhyTaken(*plan);

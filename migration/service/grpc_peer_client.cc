@@ -62,6 +62,10 @@ class GrpcPeerClient final : public PeerClient {
       v1::PrepareSandboxRequest request) override {
     return Call(&Async::PrepareSandbox, std::move(request), kCallLimit);
   }
+  Task<absl::StatusOr<v1::ReceiveDisksResponse>> ReceiveDisks(
+      v1::ReceiveDisksRequest request) override {
+    return Call(&Async::ReceiveDisks, std::move(request), kCallLimit);
+  }
   Task<absl::Status> Transfer(v1::TransferSandboxRequest request) override {
     co_return (co_await Call(&Async::TransferSandbox, std::move(request), kCallLimit)).status();
   }

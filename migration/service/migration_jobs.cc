@@ -58,6 +58,12 @@ v1::JobProgress ProgressOf(const v1::Session& session) {
   const v1::Progress& from = session.progress();
   v1::JobProgress progress;
   progress.set_unit(v1::JOB_UNIT_BYTES);
+  if (from.total_bytes() == 0 && from.disk_total_bytes() > 0) {
+    progress.set_total(from.disk_total_bytes());
+    progress.set_done(std::min(from.disk_done_bytes(), from.disk_total_bytes()));
+    progress.set_phase("copying disks");
+    return progress;
+  }
   progress.set_total(from.total_bytes());
   progress.set_done(from.total_bytes() - std::min(from.remaining_bytes(), from.total_bytes()));
   progress.set_phase(absl::StrCat("moving memory, pass ", from.pass()));

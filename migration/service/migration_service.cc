@@ -119,6 +119,9 @@ grpc::ServerUnaryReactor* MigrationService::ImportSandbox(grpc::CallbackServerCo
         for (auto& container : sessions_.Incoming(import.session_id())) {
           *result.add_containers() = std::move(container);
         }
+        for (auto& disk : sessions_.IncomingDisks(import.session_id())) {
+          *result.add_disks() = std::move(disk);
+        }
         co_return result;
       });
 }
@@ -171,6 +174,31 @@ grpc::ServerUnaryReactor* MigrationService::PrepareSandbox(grpc::CallbackServerC
         v1::PrepareSandboxRequest own = prepare;
         CO_RETURN_IF_ERROR(co_await CheckPeer(caller, own.session_id(), Bound::kToCaller));
         co_return co_await sessions_.Prepare(std::move(own));
+      });
+}
+
+grpc::ServerUnaryReactor* MigrationService::ReceiveDisks(grpc::CallbackServerContext* context,
+                                                         const v1::ReceiveDisksRequest* request,
+                                                         v1::ReceiveDisksResponse* response) {
+  return rpc::ServeUnary(
+      context, executor_, request, response,
+      [this, caller = rpc::CallerOf(*context)](const v1::ReceiveDisksRequest& receive)
+          -> Task<absl::StatusOr<v1::ReceiveDisksResponse>> {
+        v1::ReceiveDisksRequest own = receive;
+        CO_RETURN_IF_ERROR(co_await CheckPeer(caller, own.session_id(), Bound::kToCaller));
+        co_return co_await sessions_.ReceiveDisks(std::move(own));
+      });
+}
+
+grpc::ServerUnaryReactor* MigrationService::SendDisks(grpc::CallbackServerContext* context,
+                                                      const v1::SendDisksRequest* request,
+                                                      v1::SendDisksResponse* response) {
+  return rpc::ServeUnary(
+      context, executor_, request, response,
+      [this](const v1::SendDisksRequest& send) -> Task<absl::StatusOr<v1::SendDisksResponse>> {
+        v1::SendDisksRequest own = send;
+        CO_RETURN_IF_ERROR(co_await sessions_.SendDisks(std::move(own)));
+        co_return v1::SendDisksResponse();
       });
 }
 

@@ -33,6 +33,12 @@ class MigrationService final : public v1::MigrationService::CallbackService {
   grpc::ServerUnaryReactor* PrepareSandbox(grpc::CallbackServerContext*,
                                            const v1::PrepareSandboxRequest*,
                                            v1::PrepareSandboxResponse*) override;
+  grpc::ServerUnaryReactor* ReceiveDisks(grpc::CallbackServerContext* context,
+                                         const v1::ReceiveDisksRequest* request,
+                                         v1::ReceiveDisksResponse* response) override;
+  grpc::ServerUnaryReactor* SendDisks(grpc::CallbackServerContext* context,
+                                      const v1::SendDisksRequest* request,
+                                      v1::SendDisksResponse* response) override;
   grpc::ServerUnaryReactor* TransferSandbox(grpc::CallbackServerContext*,
                                             const v1::TransferSandboxRequest*,
                                             v1::TransferSandboxResponse*) override;

@@ -30,10 +30,10 @@ def test_another_file_of_the_same_name_is_another_disk(same_path):
         make(host, "data", "a")
     source.ctl.create("vm", "256M", 1, "--disk", f"name=data,file={SAME}/data,format=raw")
     source.ctl.start("vm")
-    status, checks = dry_run(source, "vm", destination)
+    status, checks = dry_run(source, "vm", destination, "--copy-storage", "none")
     assert status != 0 and failed(checks) == {"disks"}, checks
     assert "is another file than the source's" in checks["disks"]["message"]
-    assert_refused_without_a_trace(source, destination, "vm", "disk data")
+    assert_refused_without_a_trace(source, destination, "vm", "disk data", "--copy-storage", "none")
     put(source, "vm", "written", 1)
     assert see(source, "vm", 1) == "written"
 

@@ -15,10 +15,10 @@ FEATURE = [r'"avx2": true', '"avx2": false']
 MODEL = [r'"name": "Nehalem"', '"name": "Gone"']
 
 
-def dry_run(source, vm, destination):
+def dry_run(source, vm, destination, *options):
     """(exit status, checks by name) of a dry run."""
     result = source.ctl.run("--output", "json", "migrate", vm, "--to", destination.address,
-                            "--dry-run")
+                            "--dry-run", *options)
     checks = parse_json(result.stdout)["checks"] if result.stdout else []
     return result.returncode, {check["name"]: check for check in checks}
 
@@ -41,9 +41,9 @@ def restart_with_qemu(host, changes):
     host.start()
 
 
-def assert_refused_without_a_trace(source, destination, vm, field):
+def assert_refused_without_a_trace(source, destination, vm, field, *options):
     """A migration is refused with a table that names `field`, and the VM stays where it was."""
-    result = source.ctl.run("migrate", vm, "--to", destination.address)
+    result = source.ctl.run("migrate", vm, "--to", destination.address, *options)
     assert result.returncode != 0
     text = result.stdout + result.stderr
     assert "FIELD" in text and field in text, text

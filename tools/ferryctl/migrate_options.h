@@ -20,7 +20,8 @@ class MigrateOptions {
  private:
   void FillThrottle(v1::MemoryTransferThrottleParams* params) const;
 
-  std::string profile_, timeout_, on_timeout_, downtime_limit_, max_blackout_, max_bandwidth_;
+  std::string profile_, timeout_, on_timeout_, downtime_limit_, max_blackout_, max_bandwidth_,
+      copy_storage_;
   std::optional<double> throttle_step_;
   std::optional<uint32_t> throttle_min_, throttle_from_pass_, target_passes_, max_passes_;
   std::optional<uint32_t> compress_workers_;

@@ -38,6 +38,16 @@ std::string Blackout(const v1::Progress& progress) {
                       FormatMs(static_cast<double>(progress.expected_blackout_ms())));
 }
 
+// Memory does not move before that.
+bool CopiesDisks(const v1::Progress& progress) {
+  return progress.total_bytes() == 0 && progress.disk_total_bytes() > 0;
+}
+
+std::string CopyLine(const v1::Progress& progress) {
+  return absl::StrCat("copying disks, ", FormatSize(progress.disk_done_bytes()), " of ",
+                      FormatSize(progress.disk_total_bytes()));
+}
+
 const char* PhaseWords(v1::MigrationPhase phase) {
   switch (phase) {
     case v1::MIGRATION_PHASE_SETUP_DONE:
@@ -64,6 +74,7 @@ const char* PhaseWords(v1::MigrationPhase phase) {
 }  // namespace
 
 std::vector<std::string> ProgressLines(const v1::Progress& progress) {
+  if (CopiesDisks(progress)) return {CopyLine(progress)};
   const std::string pace = absl::StrJoin(Pace(progress, "dirtied"), ", ");
   return {absl::StrCat("Pass ", progress.pass(), ", ", FormatSize(progress.remaining_bytes()),
                        " of ", FormatSize(progress.total_bytes()), " remaining, ",
@@ -72,6 +83,7 @@ std::vector<std::string> ProgressLines(const v1::Progress& progress) {
 }
 
 std::string ProgressLine(const v1::Progress& progress) {
+  if (CopiesDisks(progress)) return CopyLine(progress);
   std::vector<std::string> parts = Pace(progress, "dirty");
   parts.insert(parts.begin(),
                absl::StrCat("pass ", progress.pass(), ", remaining ",

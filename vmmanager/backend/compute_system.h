@@ -200,6 +200,25 @@ class ComputeSystem {
   // here or there, if it ran before.
   virtual Task<absl::Status> ForceSwitchover(SwitchoverForce how) = 0;
 
+  // Disks that the other host does not see. They are copied while the guest runs, once the source
+  // is initialized and the destination started, and before the source's Start.
+  // Destination: takes what is written to these disks at `unix_path`, where it listens until
+  // CloseDisks(). Their files are empty disks of the source's sizes, and nobody else's.
+  virtual Task<absl::Status> OpenDisks(std::vector<DiskPlace> disks, std::string unix_path) = 0;
+  // What was written there is on the disk, and no more can be. Idempotent; before Finalize.
+  virtual Task<absl::Status> CloseDisks() = 0;
+  // Source: writes these disks to the ones of the same places at `unix_path`, once for each a
+  // connection, and returns when both have the same content, or nearly; what the guest writes from
+  // then on follows, and never fails for that. All together keep to the migration's bandwidth, and
+  // leave room in it for the memory once that moves. An error leaves nothing behind; it may have a
+  // payload (disk_copies.h).
+  virtual Task<absl::Status> MirrorDisks(std::vector<DiskPlace> disks, std::string unix_path,
+                                         MergeProgress progress) = 0;
+  // Source, once the system is stopped for the switchover: the other host has all that was written,
+  // on its disks, and gets no more. An error if one does not, with a payload as above;
+  // CancelLiveMigration ends mirrors, too.
+  virtual Task<absl::Status> SealMirrors(std::vector<DiskPlace> disks) = 0;
+
   // Stop ends the system here, Resume runs it here. The caller has made sure that only one side
   // does the latter.
   virtual Task<absl::Status> FinalizeLiveMigration(

@@ -82,6 +82,7 @@ struct FakeMachine {
   bool ran_before = false;  // the blackout
   std::vector<DiskTrouble> troubles;
   std::map<DiskPlace, uint64_t> sizes;
+  std::map<DiskPlace, UniqueFd> mirrors;  // that reach another host, by their connections
 };
 
 class FakeComputeSystem final : public ComputeSystem {
@@ -123,6 +124,11 @@ class FakeComputeSystem final : public ComputeSystem {
   Task<absl::Status> StartLiveMigrationTransfer(const schema::MigrationTransferOptions& options,
                                                 TransferHooks hooks) override;
   Task<absl::Status> ForceSwitchover(SwitchoverForce how) override;
+  Task<absl::Status> OpenDisks(std::vector<DiskPlace> disks, std::string unix_path) override;
+  Task<absl::Status> CloseDisks() override;
+  Task<absl::Status> MirrorDisks(std::vector<DiskPlace> disks, std::string unix_path,
+                                 MergeProgress progress) override;
+  Task<absl::Status> SealMirrors(std::vector<DiskPlace> disks) override;
   Task<absl::Status> FinalizeLiveMigration(
       const schema::MigrationFinalizedOptions& options) override;
   Task<absl::Status> CancelLiveMigration(const schema::MigrationCancelOptions& options) override;
@@ -139,6 +145,8 @@ class FakeComputeSystem final : public ComputeSystem {
   // Of those that were made larger.
   const std::map<DiskPlace, uint64_t>& sizes() const { return machine_->sizes; }
   schema::SystemState state() const { return machine_->state; }
+  size_t mirrors() const { return machine_->mirrors.size(); }
+  bool disks_open() const { return disks_listener_.valid(); }
   // How the switchover was forced, if it was.
   std::optional<SwitchoverForce> forced() const { return forced_; }
   FakeGuestLink& link() { return link_; }
@@ -158,6 +166,7 @@ class FakeComputeSystem final : public ComputeSystem {
   std::map<DiskPlace, schema::Attachment> Disks() const;
   // nullptr if there is none.
   schema::Attachment* DiskAt(const DiskPlace& place);
+  absl::Status CheckWritable(const std::vector<DiskPlace>& disks);
   Task<absl::Status> ChangeOver(std::string verb, PlaceDiskFile put);
   absl::Status WriteState(const UniqueFd& stream, uint64_t counter);
   std::vector<DiskSnapshots> Snapshots() const;
@@ -183,6 +192,7 @@ class FakeComputeSystem final : public ComputeSystem {
   FakeGuestLink link_;
   std::string unix_path_;
   UniqueFd listener_;
+  UniqueFd disks_listener_;  // valid while disks are open for what comes
   AsyncEvent cancel_;
   AsyncEvent ended_;
   AsyncEvent transfer_over_;

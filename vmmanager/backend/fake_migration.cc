@@ -297,6 +297,65 @@ Task<absl::Status> FakeComputeSystem::ReceiveAll(bridge::Connection& channel) {
   }
 }
 
+Task<absl::Status> FakeComputeSystem::OpenDisks(std::vector<DiskPlace> disks,
+                                                std::string unix_path) {
+  CO_RETURN_IF_ERROR(co_await script_->Pass("OpenDisks"));
+  if (machine_->state != SystemState::kIncoming) co_return WrongState("take its disks");
+  CO_RETURN_IF_ERROR(CheckWritable(disks));
+  CO_ASSIGN_OR_RETURN(disks_listener_, OpenSocket(unix_path, true));
+  co_return absl::OkStatus();
+}
+
+Task<absl::Status> FakeComputeSystem::CloseDisks() {
+  CO_RETURN_IF_ERROR(co_await script_->Pass("CloseDisks"));
+  disks_listener_.Reset();
+  co_return absl::OkStatus();
+}
+
+Task<absl::Status> FakeComputeSystem::MirrorDisks(std::vector<DiskPlace> disks,
+                                                  std::string unix_path, MergeProgress progress) {
+  if (machine_->stage != Stage::kInitialized) co_return WrongState("copy its disks");
+  CO_RETURN_IF_ERROR(CheckWritable(disks));
+  uint64_t done = 0;
+  absl::Status passed;
+  for (const DiskPlace& disk : disks) {
+    CO_ASSIGN_OR_RETURN(UniqueFd fd, OpenSocket(unix_path, false));
+    const std::string content = Header(kPage, done, script_->page_bytes);
+    if (::write(fd.get(), content.data(), content.size()) < 0) break;
+    machine_->mirrors[disk] = std::move(fd);
+    done += script_->page_bytes;
+    if (progress) progress(done, disks.size() * script_->page_bytes);
+  }
+  passed = co_await script_->Pass("MirrorDisks");
+  // They may have been called off meanwhile.
+  if (passed.ok() && machine_->mirrors.size() != disks.size()) {
+    passed = absl::CancelledError("the copy of a disk was called off");
+  }
+  if (!passed.ok()) machine_->mirrors.clear();
+  co_return passed;
+}
+
+Task<absl::Status> FakeComputeSystem::SealMirrors(std::vector<DiskPlace> disks) {
+  CO_RETURN_IF_ERROR(co_await script_->Pass("SealMirrors"));
+  for (const DiskPlace& disk : disks) {
+    if (machine_->mirrors.erase(disk) == 0) {
+      co_return absl::AbortedError(StrCat("the disk at ", ToText(disk), " is not copied"));
+    }
+  }
+  co_return absl::OkStatus();
+}
+
+absl::Status FakeComputeSystem::CheckWritable(const std::vector<DiskPlace>& disks) {
+  for (const DiskPlace& place : disks) {
+    const schema::Attachment* disk = DiskAt(place);
+    if (disk == nullptr || disk->read_only) {
+      return absl::NotFoundError(
+          StrCat("there is no disk at ", ToText(place), " that can be written to"));
+    }
+  }
+  return absl::OkStatus();
+}
+
 Task<absl::Status> FakeComputeSystem::FinalizeLiveMigration(
     const schema::MigrationFinalizedOptions& options) {
   const schema::MigrationFinalizedOptions wanted = options;
@@ -338,6 +397,7 @@ Task<absl::Status> FakeComputeSystem::CancelLiveMigration(
     const schema::MigrationCancelOptions& options) {
   const MigrationOrigin origin = options.origin;
   CO_RETURN_IF_ERROR(co_await script_->Pass("CancelLiveMigration"));
+  if (origin == MigrationOrigin::kSource) machine_->mirrors.clear();
   if (machine_->stage == Stage::kNone) co_return absl::OkStatus();
   if (origin == MigrationOrigin::kSource && machine_->origin == MigrationOrigin::kDestination) {
     if (machine_->stage != Stage::kTransferred) co_return WrongState("cancel it as a source");

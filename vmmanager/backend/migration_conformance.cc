@@ -31,6 +31,11 @@ Task<void> WrongOrderIsRefused(Context& context) {
   EXPECT_EQ(
       (co_await Finalize(system, MigrationOrigin::kSource, MigrationFinalOperation::kStop)).code(),
       kWrongOrder);
+  std::vector<DiskPlace> none;
+  const std::string path = endpoint.unix_path;
+  const MergeProgress untold;
+  EXPECT_EQ((co_await system.OpenDisks(none, path)).code(), kWrongOrder);
+  EXPECT_EQ((co_await system.MirrorDisks(none, path, untold)).code(), kWrongOrder);
   REQUIRE_OK(co_await system.InitializeLiveMigrationOnSource(initialize));
   EXPECT_EQ((co_await system.InitializeLiveMigrationOnSource(initialize)).code(), kWrongOrder);
   co_await ExpectRuns(context, system);

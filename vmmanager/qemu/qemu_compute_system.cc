@@ -1,5 +1,6 @@
 #include "vmmanager/qemu/qemu_compute_system.h"
 
+#include <algorithm>
 #include <boost/json/array.hpp>
 #include <boost/json/serialize.hpp>
 
@@ -8,6 +9,7 @@
 #include "bridge/runtime/status_macros.h"
 #include "vmmanager/qemu/disk_nodes.h"
 #include "vmmanager/qemu/qemu_command_line.h"
+#include "vmmanager/qemu/qemu_disk_copies.h"
 #include "vmmanager/qemu/qemu_disks.h"
 #include "vmmanager/qemu/qemu_overlays.h"
 #include "vmmanager/qemu/qemu_save_behind.h"
@@ -18,6 +20,10 @@ namespace {
 
 namespace json = boost::json;
 using schema::SystemState;
+
+// Of a limited bandwidth: what the guest still writes to its disks gets so small a part of it while
+// its memory moves.
+constexpr uint64_t kDisksShare = 8;
 
 uint32_t GuestCidOf(const schema::ComputeSystem& document) {
   const auto& socket = document.virtual_machine.devices.hv_socket;
@@ -74,6 +80,7 @@ const std::string& QemuComputeSystem::id() const { return parts_->machine->id();
 Task<absl::Status> QemuComputeSystem::Adopt(std::string record) {
   std::shared_ptr<Parts> parts = parts_;
   CO_RETURN_IF_ERROR(co_await parts->machine->Adopt(std::move(record)));
+  parts->may_mirror = true;
   // To the recovery of migrations it would look like one.
   CO_RETURN_IF_ERROR(co_await AwaitQemuBehind(parts->machine));
   co_return co_await parts->migration.Recover();
@@ -339,12 +346,50 @@ Task<absl::Status> QemuComputeSystem::StartLiveMigrationOnSource(
 Task<absl::Status> QemuComputeSystem::StartLiveMigrationTransfer(
     const schema::MigrationTransferOptions& options, TransferHooks hooks) {
   std::shared_ptr<Parts> parts = parts_;
-  co_return co_await parts->migration.Transfer(options, std::move(hooks));
+  const schema::MigrationTransferOptions wanted = options;
+  const uint64_t most = parts->migration.max_bandwidth();
+  if (most > 0 && parts->may_mirror) {
+    const uint64_t disks = std::max<uint64_t>(1, most / kDisksShare);
+    CO_ASSIGN_OR_RETURN(const bool some, co_await LimitQemuMirrors(parts->machine, disks));
+    json::object memory = {{"max-bandwidth", std::max<uint64_t>(1, most - disks)}};
+    if (some)
+      CO_RETURN_IF_ERROR(co_await parts->machine->SetMigrationParameters(std::move(memory)));
+  }
+  co_return co_await parts->migration.Transfer(wanted, std::move(hooks));
 }
 
 Task<absl::Status> QemuComputeSystem::ForceSwitchover(SwitchoverForce how) {
   std::shared_ptr<Parts> parts = parts_;
   co_return co_await parts->migration.ForceSwitchover(how);
+}
+
+Task<absl::Status> QemuComputeSystem::OpenDisks(std::vector<DiskPlace> disks,
+                                                std::string unix_path) {
+  std::shared_ptr<Parts> parts = parts_;
+  co_return co_await OpenQemuDisks(parts->machine, std::move(disks), std::move(unix_path));
+}
+
+Task<absl::Status> QemuComputeSystem::CloseDisks() {
+  std::shared_ptr<Parts> parts = parts_;
+  co_return co_await CloseQemuDisks(parts->machine);
+}
+
+Task<absl::Status> QemuComputeSystem::MirrorDisks(std::vector<DiskPlace> disks,
+                                                  std::string unix_path, MergeProgress progress) {
+  std::shared_ptr<Parts> parts = parts_;
+  if (!parts->migration.active()) {
+    co_return absl::FailedPreconditionError(
+        "MirrorDisks needs InitializeLiveMigrationOnSource first");
+  }
+  parts->may_mirror = true;
+  const uint64_t most = parts->migration.max_bandwidth();
+  co_return co_await MirrorQemuDisks(parts->machine, std::move(disks), std::move(unix_path), most,
+                                     std::move(progress));
+}
+
+Task<absl::Status> QemuComputeSystem::SealMirrors(std::vector<DiskPlace> disks) {
+  std::shared_ptr<Parts> parts = parts_;
+  co_return co_await SealQemuMirrors(parts->machine, std::move(disks));
 }
 
 Task<absl::Status> QemuComputeSystem::FinalizeLiveMigration(
@@ -356,7 +401,12 @@ Task<absl::Status> QemuComputeSystem::FinalizeLiveMigration(
 Task<absl::Status> QemuComputeSystem::CancelLiveMigration(
     const schema::MigrationCancelOptions& options) {
   std::shared_ptr<Parts> parts = parts_;
-  co_return co_await parts->migration.Cancel(options.origin);
+  const schema::MigrationOrigin origin = options.origin;
+  CO_RETURN_IF_ERROR(co_await parts->migration.Cancel(origin));
+  if (origin != schema::MigrationOrigin::kSource || !parts->may_mirror) co_return absl::OkStatus();
+  CO_RETURN_IF_ERROR(co_await DropQemuMirrors(parts->machine));
+  parts->may_mirror = false;
+  co_return absl::OkStatus();
 }
 
 AsyncQueue<SystemEvent>& QemuComputeSystem::events() { return parts_->machine->events(); }

@@ -55,6 +55,11 @@ class QemuComputeSystem : public ComputeSystem {
   Task<absl::Status> StartLiveMigrationTransfer(const schema::MigrationTransferOptions& options,
                                                 TransferHooks hooks) override;
   Task<absl::Status> ForceSwitchover(SwitchoverForce how) override;
+  Task<absl::Status> OpenDisks(std::vector<DiskPlace> disks, std::string unix_path) override;
+  Task<absl::Status> CloseDisks() override;
+  Task<absl::Status> MirrorDisks(std::vector<DiskPlace> disks, std::string unix_path,
+                                 MergeProgress progress) override;
+  Task<absl::Status> SealMirrors(std::vector<DiskPlace> disks) override;
   Task<absl::Status> FinalizeLiveMigration(
       const schema::MigrationFinalizedOptions& options) override;
   Task<absl::Status> CancelLiveMigration(const schema::MigrationCancelOptions& options) override;
@@ -72,6 +77,7 @@ class QemuComputeSystem : public ComputeSystem {
     AsyncMutex jobs;  // one at a time: what works on the disks, or writes the state
     // Set while SaveBehind() runs: once QEMU has let the guest go, or will not.
     std::shared_ptr<AsyncEvent> let_go;
+    bool may_mirror = false;  // there may be mirrors of its disks to end
   };
   std::shared_ptr<Parts> parts_;
 };

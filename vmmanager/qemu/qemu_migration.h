@@ -32,6 +32,8 @@ class QemuMigration : public MigrationObserver {
   // The user pauses the guest: its stop is no blackout, and it stays paused on both sides.
   void NoteUserPause();
   bool active() const { return stage_ != Stage::kNone; }
+  // In bytes per second; 0: no limit.
+  uint64_t max_bandwidth() const { return options_.max_bandwidth.value_or(0); }
   // All of the VM has been sent, and it has not run here since.
   bool state_sent() const { return stage_ == Stage::kTransferred && origin_ == Origin::kSource; }
 

@@ -159,6 +159,8 @@ const std::vector<Rule>& Rules() {
       {"/ferry.v1.MigrationService/ReceiveLayers", kOperatorsAndPeers, kChange},
       {"/ferry.v1.MigrationService/SendLayers", kOperators, kChange},
       {"/ferry.v1.MigrationService/PrepareSandbox", kOperatorsAndPeers, kChange},
+      {"/ferry.v1.MigrationService/ReceiveDisks", kOperatorsAndPeers, kChange},
+      {"/ferry.v1.MigrationService/SendDisks", kOperators, kChange},
       {"/ferry.v1.MigrationService/TransferSandbox", kOperatorsAndPeers, kChange},
       {"/ferry.v1.MigrationService/FinalizeSandbox", kOperators, kChange},
       {"/ferry.v1.MigrationService/Notifications", kLookers, kRead},

@@ -14,11 +14,13 @@
 #include "vmmanager/sandbox/disk_marks.h"
 #include "vmmanager/sandbox/disk_size.h"
 #include "vmmanager/sandbox/firmware_store.h"
+#include "vmmanager/sandbox/own_disks.h"
 #include "vmmanager/state/fingerprint_check.h"
 
 namespace ferry::vm {
 namespace {
 
+constexpr size_t kMostWords = 512;  // of another host's
 constexpr char kRequired[] = "required";
 constexpr char kUnknown[] = "unknown";
 
@@ -103,37 +105,63 @@ void CompareWithBackend(const state::v1::Fingerprint& source, uint32_t layout,
   }
 }
 
-Task<std::vector<v1::Difference>> CompareDisks(state::v1::VmPayload vm,
-                                               schema::ComputeSystem document,
-                                               ImageDigests* digests) {
-  FileReads* const reads = &digests->reads();
+// Why what is at that path here is not the disk that its source describes, if it does; empty if it
+// is.
+Task<std::string> WhyNotSeen(const state::v1::DiskPayload* source, schema::Attachment disk,
+                             ImageDigests* digests) {
+  const absl::StatusOr<uint64_t> bytes =
+      co_await DiskBytes(&digests->reads(), disk.path, disk.format);
+  if (!bytes.ok()) co_return std::string(bytes.status().message());
+  if (source == nullptr) co_return "";
+  if (*bytes != source->bytes()) co_return absl::StrCat(*bytes, " bytes at ", disk.path);
+  const absl::StatusOr<std::string> why = co_await WhyOtherDisk(*source, disk.path, digests);
+  co_return why.ok() ? *why : std::string(why.status().message());
+}
+
+ArrivingDisk ArrivalOf(const state::v1::DiskPayload& source, const std::string& lun,
+                       const schema::Attachment& disk) {
+  return {.name = disk.name,
+          .lun = lun,
+          .format = disk.format,
+          .bytes = source.bytes(),
+          .used_bytes = source.copy().used_bytes()};
+}
+
+// What is not seen here, or not to be shared, comes along if its source sends it.
+void Judge(const state::v1::DiskPayload* source, const std::string& controller,
+           const std::string& lun, const schema::Attachment& disk, std::string why,
+           IncomingMachine* machine) {
+  const bool sent = source != nullptr && source->has_copy();
+  if (why.empty() && !(sent && source->copy().always())) return;
+  const bool is_own = !disk.name.empty() && !disk.read_only && controller == kDiskController &&
+                      (disk.format == "raw" || disk.format == "qcow2");
+  if (sent && is_own && source->copy().refusal().empty()) {
+    machine->copies.push_back(ArrivalOf(*source, lun, disk));
+    return;
+  }
+  if (sent) {
+    std::string told = source->copy().refusal();
+    if (told.empty()) told = "only the VM's own raw and qcow2 disks can be";
+    if (told.size() > kMostWords) told = "its source says why at too great a length";
+    absl::StrAppend(&why, why.empty() ? "" : "; and ", "it cannot be copied: ", told);
+  }
+  Add(machine->differences, absl::StrCat("disk ", NameOf(controller, lun, disk)),
+      source == nullptr ? std::string(kRequired) : absl::StrCat(source->bytes(), " bytes"), why);
+}
+
+Task<void> CompareDisks(state::v1::VmPayload vm, ImageDigests* digests, IncomingMachine* machine) {
   std::map<std::string, state::v1::DiskPayload> source;
   for (const state::v1::DiskPayload& disk : vm.disks()) source[disk.name()] = disk;
-  std::vector<v1::Difference> differences;
-  for (const auto& [controller, scsi] : document.virtual_machine.devices.scsi) {
+  for (const auto& [controller, scsi] : machine->document.virtual_machine.devices.scsi) {
     for (const auto& [lun, disk] : scsi.attachments) {
       if (IsContainers(vm, controller, lun)) continue;
-      const std::string name = NameOf(controller, lun, disk);
-      const auto there = source.find(name);
-      const std::string wanted = there == source.end()
-                                     ? std::string(kRequired)
-                                     : absl::StrCat(there->second.bytes(), " bytes");
-      absl::StatusOr<uint64_t> bytes = co_await DiskBytes(reads, disk.path, disk.format);
-      if (!bytes.ok()) {
-        Add(differences, absl::StrCat("disk ", name), wanted,
-            std::string(bytes.status().message()));
-      } else if (there != source.end() && *bytes != there->second.bytes()) {
-        Add(differences, absl::StrCat("disk ", name), wanted,
-            absl::StrCat(*bytes, " bytes at ", disk.path));
-      } else if (there != source.end()) {
-        const absl::StatusOr<std::string> why =
-            co_await WhyOtherDisk(there->second, disk.path, digests);
-        const std::string text = why.ok() ? *why : std::string(why.status().message());
-        if (!text.empty()) Add(differences, absl::StrCat("disk ", name), wanted, text);
-      }
+      const auto there = source.find(NameOf(controller, lun, disk));
+      const state::v1::DiskPayload* const payload =
+          there == source.end() ? nullptr : &there->second;
+      std::string why = co_await WhyNotSeen(payload, disk, digests);
+      Judge(payload, controller, lun, disk, std::move(why), machine);
     }
   }
-  co_return differences;
 }
 
 // The tap devices that the VM itself holds here, because it runs: they are free once it ends, which
@@ -227,18 +255,18 @@ Task<absl::StatusOr<IncomingMachine>> FitMachine(state::v1::VmPayload vm,
   std::vector<v1::Difference> nics =
       co_await CheckAdapters(machine.document, &deps.backend, std::move(own_taps));
   for (v1::Difference& difference : nics) machine.differences.push_back(std::move(difference));
-  std::vector<v1::Difference> disks = co_await CompareDisks(vm, machine.document, known);
-  for (v1::Difference& difference : disks) machine.differences.push_back(std::move(difference));
+  co_await CompareDisks(vm, known, &machine);
   co_return machine;
 }
 
-bool DisksAreProved(const state::v1::VmPayload& vm, const schema::ComputeSystem& document) {
+bool DisksAreProved(const state::v1::VmPayload& vm, const IncomingMachine& machine) {
   std::set<std::string> proved;
+  for (const ArrivingDisk& copy : machine.copies) proved.insert(copy.name);
   for (const state::v1::DiskPayload& disk : vm.disks()) {
     const bool told = !disk.mark().empty() || !disk.sha256().empty();
     if (told && !disk.below()) proved.insert(disk.name());
   }
-  for (const auto& [controller, scsi] : document.virtual_machine.devices.scsi) {
+  for (const auto& [controller, scsi] : machine.document.virtual_machine.devices.scsi) {
     for (const auto& [lun, disk] : scsi.attachments) {
       const bool own = !IsContainers(vm, controller, lun);
       if (own && !proved.contains(NameOf(controller, lun, disk))) return false;

@@ -136,6 +136,7 @@ absl::StatusOr<std::string> EncodeCut(const CutState& cut) {
   message.mutable_guest()->PackFrom(guest);
   message.set_paused_by_user(cut.paused_by_user);
   message.mutable_containers()->Add(cut.containers.begin(), cut.containers.end());
+  message.mutable_copied_disks()->Add(cut.copied_disks.begin(), cut.copied_disks.end());
   return Seal(StateKind::kCut, message.SerializeAsString());
 }
 
@@ -152,6 +153,7 @@ absl::StatusOr<CutState> DecodeCut(std::string_view envelope, std::string_view p
   cut.guest_link = guest.guest_link();
   cut.paused_by_user = message.paused_by_user();
   cut.containers.assign(message.containers().begin(), message.containers().end());
+  cut.copied_disks.assign(message.copied_disks().begin(), message.copied_disks().end());
   RETURN_IF_ERROR(CheckCut(cut));
   ASSIGN_OR_RETURN(cut.guest, FromPayload(guest));
   ASSIGN_OR_RETURN(const PlanState plan, DecodePlan(plan_envelope));

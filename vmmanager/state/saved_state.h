@@ -37,6 +37,7 @@ struct CutState {
   std::string guest_link;
   bool paused_by_user = false;
   std::vector<state::v1::ContainerRecord> containers;  // as they are at the cut
+  std::vector<std::string> copied_disks;               // the destination has all of them
 };
 
 // To and from the sealed envelope.

@@ -79,6 +79,11 @@ TEST_F(MigrationJobsTest, ItsRecordGoesByItself) {
 TEST(MigrationAsJobTest, SaysWhyItEndedAndWhetherItCanStillBeCalledOff) {
   v1::Session session;
   session.set_origin(v1::MIGRATION_ORIGIN_SOURCE);
+  session.mutable_progress()->set_disk_total_bytes(400);
+  session.mutable_progress()->set_disk_done_bytes(100);
+  EXPECT_EQ(ToJob(session).progress().phase(), "copying disks");
+  EXPECT_EQ(ToJob(session).progress().done(), 100u);
+  EXPECT_EQ(ToJob(session).progress().total(), 400u);
   session.set_state(v1::SESSION_STATE_TRANSFERRING);
   session.mutable_progress()->set_total_bytes(100);
   session.mutable_progress()->set_remaining_bytes(30);

@@ -29,7 +29,7 @@ TEST(MigrateOptions, EveryOptionHasItsFlag) {
       "--profile must-finish --timeout 2m --on-timeout pause --downtime-limit 15ms "
       "--max-blackout 1s --max-bandwidth 100M --no-throttle --throttle-min 0 --throttle-step 12.5 "
       "--throttle-from-pass 4 --target-passes 2 --max-passes 9 --compress-workers 3 --checksum "
-      "--trace --patient");
+      "--trace --patient --copy-storage all");
   v1::MigrateRequest expected;
   expected.set_profile(v1::MIGRATION_PROFILE_MUST_FINISH);
   expected.set_timeout_ms(120'000);
@@ -50,6 +50,7 @@ TEST(MigrateOptions, EveryOptionHasItsFlag) {
   options->set_checksum_verification(true);
   options->set_perf_tracing_enabled(true);
   options->set_prepare_memory_transfer_mode(true);
+  options->set_copy_storage(v1::COPY_STORAGE_ALL);
   EXPECT_EQ(request.ShortDebugString(), expected.ShortDebugString());
   // Nothing of what the contract has is without a flag; the transport is the daemon's affair.
   const auto* fields = v1::InitializeOptions::descriptor();
@@ -72,9 +73,9 @@ TEST(MigrateOptions, ThrottleCanBeAskedForExpressly) {
 }
 
 TEST(MigrateOptions, WhatCannotBeReadIsRefused) {
-  for (const char* line : {"--profile rude", "--on-timeout panic", "--timeout 5",
-                           "--max-blackout soon", "--max-bandwidth fast", "--max-passes -1",
-                           "--throttle-min much", "--compress-workers 1.5"}) {
+  for (const char* line : {"--profile rude", "--copy-storage some", "--on-timeout panic",
+                           "--timeout 5", "--max-blackout soon", "--max-bandwidth fast",
+                           "--max-passes -1", "--throttle-min much", "--compress-workers 1.5"}) {
     EXPECT_THROW(Parsed(line), CLI::ParseError) << line;
   }
 }

@@ -216,6 +216,16 @@ v1::Progress SomeProgress() {
   return progress;
 }
 
+TEST(Progress, DisksComeBeforeTheMemory) {
+  v1::Progress progress = SomeProgress();
+  progress.set_disk_done_bytes(1 << 20);
+  progress.set_disk_total_bytes(4 << 20);
+  EXPECT_EQ(ProgressLine(progress).find("copying"), std::string::npos);
+  progress.clear_total_bytes();
+  EXPECT_EQ(ProgressLine(progress), "copying disks, 1.0 MiB of 4.0 MiB");
+  EXPECT_EQ(ProgressLines(progress).size(), 1u);
+}
+
 TEST(Progress, ShowsAnEtaOnlyWhileConverging) {
   v1::Progress progress = SomeProgress();
   progress.set_eta_ms(1500);

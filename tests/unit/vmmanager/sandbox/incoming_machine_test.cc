@@ -149,6 +149,37 @@ TEST_F(IncomingMachineTest, DisksMustBeThereInTheSameSize) {
   EXPECT_THAT(Fit(payload).differences, IsEmpty());
 }
 
+TEST_F(IncomingMachineTest, WhatIsNotSeenHereComesAlongIfItsSourceSendsIt) {
+  state::v1::VmPayload payload = Payload();
+  state::v1::DiskCopy& copy = *payload.mutable_disks(0)->mutable_copy();
+  copy.set_used_bytes(4096);
+  EXPECT_THAT(Fit(payload).copies, IsEmpty());
+  copy.set_always(true);
+  IncomingMachine machine = Fit(payload);
+  EXPECT_THAT(machine.differences, IsEmpty());
+  ASSERT_THAT(machine.copies, SizeIs(1));
+  copy.set_always(false);
+  std::filesystem::remove(Path("data"));
+  machine = Fit(payload);
+  EXPECT_THAT(machine.differences, IsEmpty());
+  ASSERT_THAT(machine.copies, SizeIs(1));
+  const ArrivingDisk& disk = machine.copies[0];
+  EXPECT_EQ(disk.name, "data");
+  EXPECT_EQ(disk.lun, "0");
+  EXPECT_EQ(disk.format, "qcow2");
+  EXPECT_EQ(disk.bytes, uint64_t{1} << 20);
+  EXPECT_EQ(disk.used_bytes, 4096u);
+  EXPECT_TRUE(DisksAreProved(payload, machine));
+  copy.set_refusal("it is special");
+  EXPECT_THAT(Difference(payload).destination(), HasSubstr("cannot be copied: it is special"));
+  // What is only read has to be here.
+  copy.clear_refusal();
+  auto document = *schema::ComputeSystemFromJson(payload.hcs_document_json());
+  document.virtual_machine.devices.scsi["0"].attachments["0"].read_only = true;
+  payload.set_hcs_document_json(schema::ToJson(document));
+  EXPECT_THAT(Fit(payload).copies, IsEmpty());
+}
+
 TEST_F(IncomingMachineTest, DiskSizesAreReadFromFilesOnly) {
   Write("raw", std::string(5000, 'x'));
   EXPECT_EQ(*Await(DiskBytes(&reads_, Path("raw"), "raw")), 5000u);

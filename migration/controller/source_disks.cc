@@ -1,0 +1,194 @@
+// Disks that the destination does not see go there before the VM does, and along with it.
+#include <spdlog/spdlog.h>
+
+#include <set>
+#include <utility>
+
+#include "absl/strings/str_cat.h"
+#include "bridge/runtime/status_macros.h"
+#include "bridge/runtime/str_cat.h"
+#include "migration/controller/source_session.h"
+#include "vmmanager/backend/disk_copies.h"
+#include "vmmanager/rpc/error_info.h"
+#include "vmmanager/sandbox/arriving_disks.h"
+#include "vmmanager/sandbox/own_disks.h"
+#include "vmmanager/state/saved_state.h"
+
+namespace ferry::migration {
+
+absl::Status SourceSession::CheckSendsDisks() const {
+  if (info_.state() != v1::SESSION_STATE_SOURCE_EXPORTED) {
+    return absl::FailedPreconditionError(
+        StrCat("session ", id(), " copies no disks while it is ", ToString(info_.state())));
+  }
+  if (sends_disks_ || !copied_disks_.empty()) {
+    return absl::FailedPreconditionError(
+        absl::StrCat("session ", id(), " has begun to copy its disks already"));
+  }
+  return absl::OkStatus();
+}
+
+absl::StatusOr<std::vector<vm::DiskPlace>> SourceSession::FindDisks(
+    const google::protobuf::RepeatedPtrField<std::string>& names) const {
+  ASSIGN_OR_RETURN(const vm::PlanState plan, vm::DecodePlan(sealed_plan_));
+  std::set<std::string> offered;
+  for (const state::v1::DiskPayload& disk : plan.vm.disks()) {
+    if (disk.has_copy() && disk.copy().refusal().empty()) offered.insert(disk.name());
+  }
+  std::vector<vm::DiskPlace> places;
+  for (const std::string& name : names) {
+    const auto index = vm::OwnDiskNamed(vm_->spec(), name);
+    // Each once.
+    if (!index || offered.erase(name) == 0) {
+      return absl::InvalidArgumentError(absl::StrCat("VM ", info_.vm_name(), " has no disk ", name,
+                                                     " that this session would copy"));
+    }
+    places.push_back({vm::kDiskController, absl::StrCat(vm::LunOf(vm_->spec(), *index))});
+  }
+  if (places.empty()) return absl::InvalidArgumentError("no disks to copy are named");
+  return places;
+}
+
+Task<absl::Status> SourceSession::SendDisks(v1::SendDisksRequest request) {
+  auto keep = self();
+  CO_RETURN_IF_ERROR(CheckSendsDisks());
+  CO_ASSIGN_OR_RETURN(const std::vector<vm::DiskPlace> places, FindDisks(request.disks()));
+  sends_disks_ = true;
+  const std::vector<std::string> names(request.disks().begin(), request.disks().end());
+  absl::Status sent = co_await CheckTheyFit(request);
+  if (sent.ok()) sent = co_await MirrorOver(std::move(request), places);
+  sends_disks_ = false;
+  Touch();  // that took its time
+  if (sent.ok() && (end_reason().has_value() || disks_ == nullptr)) {
+    co_return absl::CancelledError("the session ended while its disks were copied");
+  }
+  if (sent.ok() && disks_->closed()) co_return co_await WhyDisksFailed(sent);
+  if (sent.ok()) {
+    copied_disks_ = names;
+    copied_places_ = places;
+  } else if (disks_ != nullptr) {
+    disks_->Close();
+  }
+  co_return sent;
+}
+
+// What is compressed in a file, or not where its blocks are counted, is known by looking into it,
+// which takes its time.
+Task<absl::Status> SourceSession::CheckTheyFit(v1::SendDisksRequest request) {
+  auto keep = self();
+  vm::OverlayFiles* const files = deps_.inventory.deps().overlays;
+  if (request.room_bytes() == 0 || files == nullptr) co_return absl::OkStatus();
+  uint64_t wanted = 0;
+  for (const std::string& name : request.disks()) {
+    const auto index = vm::OwnDiskNamed(vm_->spec(), name);
+    if (!index || vm_->spec().disks(*index).format() != "qcow2") continue;
+    std::string file = vm_->spec().disks(*index).file();
+    std::string format = "qcow2";
+    const auto measured = co_await files->Measure(std::move(file), std::move(format));
+    if (!measured.ok()) spdlog::warn("session {}: {}", id(), measured.status().ToString());
+    wanted += measured.value_or(0);
+  }
+  if (wanted <= request.room_bytes()) co_return absl::OkStatus();
+  co_return AtDestination(vm::NoRoomForDisks(wanted, request.room_bytes()));
+}
+
+Task<absl::Status> SourceSession::MirrorOver(v1::SendDisksRequest request,
+                                             std::vector<vm::DiskPlace> places) {
+  std::string own_id = DiskSessionId(id());
+  auto dialled = co_await DialDestination(std::move(own_id), request.session_address(),
+                                          request.session_token());
+  if (!dialled.ok()) co_return dialled.status();
+  std::shared_ptr<vm::ComputeSystem> system = vm_->system();
+  if (info_.state() != v1::SESSION_STATE_SOURCE_EXPORTED || system == nullptr) {
+    co_return absl::CancelledError("the session ended before its disks were copied");
+  }
+  disks_ = *std::move(dialled);
+  CO_ASSIGN_OR_RETURN(std::string path, MakeDiskSocketPath());
+  CO_RETURN_IF_ERROR(disks_->RelayFromListener(path));
+  const auto begun = Clock::now();
+  const absl::Status mirrored =
+      co_await MirrorWatched(std::move(system), std::move(places), std::move(path));
+  if (trace_) trace_->Span(SessionTrace::Row::kSession, "disks", begun, Clock::now());
+  co_return mirrored;
+}
+
+Task<absl::Status> SourceSession::MirrorWatched(std::shared_ptr<vm::ComputeSystem> system,
+                                                std::vector<vm::DiskPlace> places,
+                                                std::string path) {
+  const std::shared_ptr<SessionConnection> connection = disks_;
+  StallWatchdog::Transfer transfer;
+  transfer.moved = [connection, weak = std::weak_ptr<SourceSession>(self())] {
+    const SessionStatistics statistics = connection->statistics();
+    const Self session = weak.lock();
+    const uint64_t done = session == nullptr ? 0 : session->info_.progress().disk_done_bytes();
+    return statistics.bulk_bytes_sent + statistics.bulk_bytes_received + done;
+  };
+  transfer.call_off = [connection]() -> Task<void> {
+    connection->Close();
+    co_return;
+  };
+  const StallWatchdog watchdog(deps_.executor(), limits_.stall, std::move(transfer));
+  vm::MergeProgress progress = [weak = std::weak_ptr<SourceSession>(self())](uint64_t done,
+                                                                             uint64_t total) {
+    if (const Self session = weak.lock()) session->OnDiskProgress(done, total);
+  };
+  const absl::Status mirrored =
+      co_await system->MirrorDisks(std::move(places), std::move(path), std::move(progress));
+  if (mirrored.ok()) co_return mirrored;
+  if (watchdog.stalled()) {
+    co_return AtDestination(rpc::ErrorWithReason(
+        absl::StatusCode::kAborted,
+        absl::StrCat("no byte of the disks moved for ", limits_.stall.count(),
+                     " ms, so the migration was called off; look whether QEMU, the daemon and its "
+                     "disk are well at ",
+                     info_.destination(), ", then try again"),
+        "transfer_stalled"));
+  }
+  co_return co_await WhyDisksFailed(mirrored);
+}
+
+// Why the connection ended says more than what the VMM makes of it.
+Task<absl::Status> SourceSession::WhyDisksFailed(absl::Status mirrored) {
+  auto keep = self();
+  if (disks_ != nullptr && disks_->closed()) {
+    const absl::Status lost = co_await disks_->WaitClosed();
+    const std::string why =
+        lost.ok() ? "the destination takes no more of the VM's disks" : std::string(lost.message());
+    const absl::StatusCode code = lost.ok() ? absl::StatusCode::kAborted : lost.code();
+    co_return AtDestination(rpc::ErrorWithReason(code, why, "connection_lost"));
+  }
+  if (mirrored.GetPayload(vm::kNeverTheSame).has_value()) {
+    co_return rpc::ErrorWithReason(
+        mirrored.code(), mirrored.message(), "not_converging",
+        absl::StrCat("pause the VM for the migration (ferryctl pause ", info_.vm_name(),
+                     "), allow more bandwidth, or have it write less"));
+  }
+  const bool there = mirrored.GetPayload(vm::kOtherDiskFailed).has_value();
+  co_return there ? AtDestination(mirrored) : mirrored;
+}
+
+void SourceSession::OnDiskProgress(uint64_t done, uint64_t total) {
+  if (end_reason().has_value()) return;
+  info_.mutable_progress()->set_disk_done_bytes(done);
+  info_.mutable_progress()->set_disk_total_bytes(total);
+  v1::Notification notification;
+  notification.set_origin(origin());
+  notification.set_phase(v1::MIGRATION_PHASE_TRANSFER_IN_PROGRESS);
+  notification.set_state(v1::MIGRATION_PHASE_STATE_SUCCESS);
+  *notification.mutable_progress() = info_.progress();
+  Tell(notification);
+}
+
+Task<absl::Status> SourceSession::SealDisks() {
+  auto keep = self();
+  if (copied_disks_.empty()) co_return absl::OkStatus();
+  std::shared_ptr<vm::ComputeSystem> system = vm_->system();
+  if (system == nullptr) co_return absl::UnavailableError("the VM has ended");
+  const auto begun = Clock::now();
+  const absl::Status sealed = co_await system->SealMirrors(copied_places_);
+  if (trace_) trace_->Span(SessionTrace::Row::kBlackout, "disks", begun, Clock::now());
+  if (!sealed.ok()) co_return co_await WhyDisksFailed(sealed);
+  co_return sealed;
+}
+
+}  // namespace ferry::migration

@@ -1,0 +1,203 @@
+"""Disks that the destination does not see come along with their VM: nothing that its guest was told is
+on them is lost, whatever fails on the way."""
+import pytest
+
+from harness import oracles
+from harness.ctl import number as count
+from harness.qmp import Qmp
+from harness.records import (await_number, number, on_disks, put, see, shell,
+                             start_with_two_disks, start_writer)
+from harness.waiting import wait_for
+from test_preflight import assert_refused_without_a_trace, dry_run, failed
+
+MIB = 1 << 20
+VM = "vm"
+FILLED = 48  # MiB of a disk, so that its copy takes a while
+SLOW = ("--max-bandwidth", "4M")
+
+
+@pytest.fixture
+def apart(two_hosts):
+    """Two hosts of which neither sees the other's files."""
+    if not two_hosts.isolated:
+        pytest.skip(f"the hosts have one file system: {two_hosts.refusal}")
+    return two_hosts
+
+
+def start_filled(host):
+    """A VM that runs, with a raw disk that is full for a part."""
+    file = host.folder / "data.raw"
+    host.run(["qemu-img", "create", "-q", "-f", "raw", file, "128M"], check=True)
+    host.run(["qemu-io", "-f", "raw", "-c", f"write -P 7 64M {FILLED}M", file], check=True,
+             capture_output=True)
+    host.ctl.create(VM, "256M", 1, "--disk", f"name=data,file={file},format=raw")
+    host.ctl.start(VM)
+    return file
+
+
+def disks(host):
+    return host.ctl.json("disk", "list", VM)["disks"]
+
+
+def copies(host):
+    """What lies in the host's own folder of disks."""
+    folder = host.outside(host.state / "disks")
+    return sorted(entry for entry in folder.rglob("*") if entry.is_file())
+
+
+def assert_nothing_of_it(source, destination):
+    """No half copy at the destination, and no mirror at the source, whose guest goes on writing."""
+    assert copies(destination) == []
+    assert destination.ctl.vms() == [] and destination.processes("qemu-system") == []
+    with Qmp(source) as qmp:
+        assert qmp.ask("query-jobs") == []
+        nodes = [node["node-name"] for node in qmp.ask("query-named-block-nodes", flat=True)]
+    assert [name for name in nodes if name.endswith("-peer")] == []
+    await_number(source, VM, number(source, VM, "/tmp/done") + 5)
+
+
+def assert_nothing_lost(host, writer):
+    """Each record that was acknowledged is on each disk."""
+    shell(host, VM, f"kill -STOP {writer}")
+    begun, done = number(host, VM, "/tmp/begun"), number(host, VM, "/tmp/done")
+    last = on_disks(host, VM)
+    assert last and all(done <= each <= begun for each in last), (done, begun, last)
+    shell(host, VM, f"kill -CONT {writer}")
+
+
+def copies_disks(host):
+    """Whether a migration from here is at its disks."""
+    for session in host.ctl.sessions():
+        if not session.get("done"):
+            progress = host.ctl.session(session["session_id"]).get("progress") or {}
+            return 0 < count(progress, "disk_done_bytes")
+    return False
+
+
+def begin_slowly(source, destination):
+    """A migration that is at the VM's disks."""
+    migration = source.ctl.attach("migrate", VM, "--to", destination.address, *SLOW)
+    wait_for(lambda: copies_disks(source), "no disk is being copied")
+    [job] = source.ctl.json("job", "list", "--kind", "migration")["jobs"]
+    assert job["progress"]["phase"] == "copying disks", job
+    return migration
+
+
+def test_they_come_along_and_back(apart):
+    source, destination = apart
+    start_with_two_disks(source, "256M")
+    writer = start_writer(source, VM)
+    status, checks = dry_run(source, VM, destination)
+    assert status == 0 and failed(checks) == set(), checks
+    for name in ("root", "data"):
+        assert f"disk {name} (" in checks["disks"]["message"], checks["disks"]
+    before = number(source, VM, "/tmp/done")
+    for owner, other in ((source, destination), (destination, source)):
+        owner.ctl.migrate(VM, other)
+        await_number(other, VM, before + 10)
+        assert_nothing_lost(other, writer)
+        before = number(other, VM, "/tmp/done")
+        for disk in disks(other):
+            assert disk["file"].startswith(f"{other.state}/disks/"), disk
+            assert int(disk["used_bytes"]) < 16 * MIB, "what is empty takes room"
+        assert [file.name for file in copies(other)] == ["0.qcow2", "1.raw"]
+    # What it was before stays where it is.
+    assert source.outside(source.folder / "data.raw").exists()
+    assert copies(destination) != []
+    # And it boots from what came.
+    source.ctl.ok("stop", "--force", VM)
+    source.ctl.start(VM)
+    assert on_disks(source, VM)[0] >= before
+
+
+def test_they_come_to_another_users_vmm(bare_hosts, isolated):
+    bare_hosts.folder.chmod(0o711)
+    for host in bare_hosts:
+        host.flags = ["--qemu-user", "nobody"]
+    source, destination = bare_hosts.start()
+    file = source.folder / "data.qcow2"
+    source.ctl.ok("disk", "create", file, "--size", "64M", "--format", "qcow2")
+    source.ctl.create(VM, "256M", 1, "--disk", f"name=data,file={file},format=qcow2")
+    source.ctl.start(VM)
+    put(source, VM, "written", 1)
+    source.ctl.migrate(VM, destination)
+    assert see(destination, VM, 1) == "written"
+    [copy] = copies(destination)
+    assert copy.owner() == "nobody" and copy.stat().st_mode & 0o777 == 0o600
+
+
+def test_those_that_may_not_be_copied_keep_their_vm(apart):
+    source, destination = apart
+    start_filled(source)
+    put(source, VM, "written", 1)
+    status, checks = dry_run(source, VM, destination, "--copy-storage", "none")
+    assert status != 0 and failed(checks) == {"disks"}, checks
+    assert_refused_without_a_trace(source, destination, VM, "disk data", "--copy-storage", "none")
+    assert copies(destination) == []
+    source.ctl.ok("migrate", VM, "--to", destination.address)
+    assert see(destination, VM, 1) == "written"
+
+
+def test_what_fails_meanwhile_costs_nothing(apart):
+    source, destination = apart
+    start_filled(source)
+    writer = start_writer(source, VM)
+
+    def cancel():
+        [session] = [each for each in source.ctl.sessions() if not each.get("done")]
+        source.ctl.ok("migration", "cancel", session["session_id"])
+
+    def crash(host):
+        host.kill()
+        host.start()
+
+    for fails in (cancel, destination.kill_vmm, lambda: crash(destination),
+                  lambda: crash(source)):
+        with begin_slowly(source, destination) as migration:
+            fails()
+            assert oracles.settle(apart, VM) is source
+            migration.wait()
+        assert_nothing_of_it(source, destination)
+        oracles.assert_nothing_left(apart, source)
+    source.ctl.migrate(VM, destination)
+    assert_nothing_lost(destination, writer)
+
+
+def test_a_vmm_that_dies_meanwhile_leaves_its_disk(apart):
+    source, destination = apart
+    file = start_filled(source)
+    start_writer(source, VM)
+    with begin_slowly(source, destination) as migration:
+        done = number(source, VM, "/tmp/done")
+        source.kill_vmm()
+        oracles.settle_lost(apart, VM, source)
+        migration.wait()
+    assert copies(destination) == []
+    source.ctl.start(VM)
+    assert on_disks(source, VM)[0] >= done
+    assert disks(source)[0]["file"] == str(file)
+
+
+def test_a_full_disk_at_the_destination_costs_nothing(apart):
+    source, destination = apart
+    start_filled(source)
+    writer = start_writer(source, VM)
+    folder = destination.state / "disks"
+    destination.run(["mkdir", folder], check=True)
+    destination.run(["mount", "-t", "tmpfs", "-o", "size=16m", "none", folder], check=True)
+    status, checks = dry_run(source, VM, destination)
+    assert status != 0 and failed(checks) == {"disk_room"}, checks
+    refused = source.ctl.run("migrate", VM, "--to", destination.address)
+    assert refused.returncode != 0 and "has room for" in refused.stderr, refused
+    assert_nothing_of_it(source, destination)
+    # What is there when it begins goes meanwhile.
+    destination.run(["mount", "-o", "remount,size=2g", folder], check=True)
+    with begin_slowly(source, destination) as migration:
+        destination.run(["mount", "-o", "remount,size=16m", folder], check=True)
+        assert migration.wait() != 0
+        assert b"No space left" in migration.output() + migration.errors().encode()
+    assert oracles.settle(apart, VM) is source
+    assert_nothing_of_it(source, destination)
+    destination.run(["umount", folder], check=True)
+    source.ctl.migrate(VM, destination)
+    assert_nothing_lost(destination, writer)

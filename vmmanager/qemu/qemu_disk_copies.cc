@@ -1,0 +1,472 @@
+#include "vmmanager/qemu/qemu_disk_copies.h"
+
+#include <spdlog/spdlog.h>
+
+#include <algorithm>
+#include <boost/json/array.hpp>
+#include <boost/json/object.hpp>
+#include <map>
+#include <set>
+#include <utility>
+
+#include "absl/strings/cord.h"
+#include "absl/strings/str_cat.h"
+#include "bridge/runtime/status_macros.h"
+#include "vmmanager/backend/disk_copies.h"
+#include "vmmanager/qemu/block_job.h"
+#include "vmmanager/qemu/disk_nodes.h"
+#include "vmmanager/qemu/job_report.h"
+#include "vmmanager/qemu/json_text.h"
+#include "vmmanager/qemu/open_images.h"
+#include "vmmanager/qemu/qemu_command_line.h"
+#include "vmmanager/qemu/qemu_machine.h"
+#include "vmmanager/qemu/rest_watch.h"
+#include "vmmanager/qemu/unix_socket.h"
+
+namespace ferry::vm {
+namespace {
+
+namespace json = boost::json;
+using schema::SystemState;
+
+constexpr char kCopying[] = "copy a disk to the destination";
+constexpr milliseconds kLookPause{500};
+constexpr milliseconds kSealPause{5};
+// What is left to be written when the guest has been stopped.
+constexpr milliseconds kSealDeadline{10'000};
+
+// At the destination, the file of a disk a second time, which is written to as long as the disk's
+// own node may not be; at the source, the other host's disk, and the job that fills it.
+std::string InNodeOf(const std::string& stem) { return absl::StrCat(stem, "-in"); }
+std::string PeerNodeOf(const std::string& stem) { return absl::StrCat(stem, "-peer"); }
+std::string CopyJobOf(const std::string& stem) { return absl::StrCat(stem, "-copy"); }
+
+struct WritableDisk {
+  std::string stem;
+  schema::Attachment disk;
+};
+
+// Those that the guest can write to.
+std::map<DiskPlace, WritableDisk> WritableDisksOf(QemuMachine& machine) {
+  std::map<DiskPlace, WritableDisk> disks;
+  for (const auto& [controller, scsi] : machine.document().virtual_machine.devices.scsi) {
+    for (const auto& [lun, disk] : scsi.attachments) {
+      if (disk.read_only) continue;
+      disks[{controller, lun}] = {DiskStem(controller, lun, disk), disk};
+    }
+  }
+  return disks;
+}
+
+absl::StatusOr<std::vector<WritableDisk>> FindWritable(QemuMachine& machine,
+                                                       const std::vector<DiskPlace>& places) {
+  const std::map<DiskPlace, WritableDisk> all = WritableDisksOf(machine);
+  std::vector<WritableDisk> found;
+  for (const DiskPlace& place : places) {
+    const auto disk = all.find(place);
+    if (disk == all.end()) {
+      return absl::NotFoundError(
+          absl::StrCat("there is no disk at ", ToText(place), " that can be written to"));
+    }
+    found.push_back(disk->second);
+  }
+  return found;
+}
+
+Task<absl::Status> Tell(QemuMachine* machine, std::string command, json::object arguments) {
+  co_return (co_await machine->Command(std::move(command), std::move(arguments))).status();
+}
+
+// Of several at once; 0 is no limit.
+uint64_t ShareOf(uint64_t bytes_per_second, size_t jobs) {
+  if (bytes_per_second == 0) return 0;
+  return std::max<uint64_t>(1, bytes_per_second / std::max<size_t>(1, jobs));
+}
+
+// Of one that has ended nothing is to be limited.
+Task<absl::Status> SetSpeed(QemuMachine* machine, std::string id, uint64_t speed) {
+  json::object arguments = {{"device", std::move(id)}, {"speed", speed}};
+  const absl::Status told = co_await Tell(machine, "block-job-set-speed", std::move(arguments));
+  co_return GotNoAnswer(told) ? told : absl::OkStatus();
+}
+
+// Zeros take no room in it: QEMU leaves them out only where it may unmap.
+Task<absl::Status> OpenForWriting(QemuMachine* machine, const WritableDisk* disk) {
+  json::object file = {{"driver", "file"}, {"filename", disk->disk.path}, {"discard", "unmap"}};
+  json::object node = {{"driver", disk->disk.format},
+                       {"node-name", InNodeOf(disk->stem)},
+                       {"file", std::move(file)},
+                       {"discard", "unmap"}};
+  CO_RETURN_IF_ERROR(co_await Tell(machine, "blockdev-add", std::move(node)));
+  json::object exported = {{"type", "nbd"},
+                           {"id", InNodeOf(disk->stem)},
+                           {"node-name", InNodeOf(disk->stem)},
+                           {"name", disk->stem},
+                           {"writable", true}};
+  co_return co_await Tell(machine, "block-export-add", std::move(exported));
+}
+
+json::object ServerAt(const std::string& unix_path) {
+  return {{"type", "unix"}, {"path", unix_path}};
+}
+
+// The states of several jobs, as QEMU tells them.
+struct Copies {
+  explicit Copies(const Executor& executor) : changed(executor) {}
+
+  void Hear(const QmpEvent& event) {
+    if (event.name == "BLOCK_JOB_ERROR" && states.contains(TextAt(event.data, "device"))) {
+      other_failed = other_failed || TextAt(event.data, "operation") == "write";
+    }
+    if (event.name != "JOB_STATUS_CHANGE") return;
+    const auto job = states.find(TextAt(event.data, "id"));
+    if (job == states.end()) return;
+    job->second = TextAt(event.data, "status");
+    // It may leave that again for moments.
+    if (job->second == "ready") ready.insert(job->first);
+    changed.Set();
+  }
+
+  AsyncEvent changed;
+  std::map<std::string, std::string> states;  // by the job's id
+  std::set<std::string> ready;                // those that have been
+  bool all_begun = false;
+  bool other_failed = false;  // the other host's disk, or the way there
+};
+
+// Hears of jobs for as long as it lives.
+class CopiesEar {
+ public:
+  explicit CopiesEar(std::shared_ptr<QemuMachine> machine)
+      : copies_(std::make_shared<Copies>(machine->host().executor)),
+        machine_(std::move(machine)),
+        tap_(machine_->AddEventTap(
+            [copies = copies_](const QmpEvent& event) { copies->Hear(event); })) {}
+  ~CopiesEar() { machine_->RemoveEventTap(tap_); }
+  CopiesEar(const CopiesEar&) = delete;
+  CopiesEar& operator=(const CopiesEar&) = delete;
+
+  const std::shared_ptr<Copies>& copies() const { return copies_; }
+
+ private:
+  const std::shared_ptr<Copies> copies_;
+  const std::shared_ptr<QemuMachine> machine_;
+  const uint64_t tap_;
+};
+
+// Why a job ended that should not have, or was never begun.
+Task<absl::Status> WhyEnded(QemuMachine* machine, std::shared_ptr<Copies> copies, std::string id) {
+  CO_ASSIGN_OR_RETURN(const JobReport end, co_await AskForJob(machine, id));
+  if (!end.present) co_return absl::CancelledError("the copy of a disk was called off");
+  absl::Status why = BlockJobError(kCopying, end.error.empty() ? "its job ended early" : end.error);
+  if (copies->other_failed) why.SetPayload(kOtherDiskFailed, absl::Cord());
+  co_return why;
+}
+
+Task<absl::Status> BeginCopy(QemuMachine* machine, std::string source, std::string stem,
+                             std::string unix_path, uint64_t speed) {
+  json::object peer = {{"driver", "nbd"},
+                       {"node-name", PeerNodeOf(stem)},
+                       {"server", ServerAt(unix_path)},
+                       {"export", stem}};
+  CO_RETURN_IF_ERROR(co_await Tell(machine, "blockdev-add", std::move(peer)));
+  // The other disk is new, and what is empty stays out of it: of a disk without another below,
+  // "top" is all of it, and "full" would fill the other one with zeros first. Not "write-blocking":
+  // QEMU 7.2 may die when the connection ends while its guest writes (docs/adr/0033).
+  json::object mirror = {{"job-id", CopyJobOf(stem)},
+                         {"device", std::move(source)},
+                         {"target", PeerNodeOf(stem)},
+                         {"sync", "top"},
+                         {"copy-mode", "background"},
+                         {"on-target-error", "report"},
+                         {"on-source-error", "report"},
+                         {"auto-dismiss", false},
+                         {"speed", speed}};
+  co_return co_await Tell(machine, "blockdev-mirror", std::move(mirror));
+}
+
+Task<absl::Status> AwaitSame(QemuMachine* machine, std::shared_ptr<Copies> copies) {
+  while (true) {
+    copies->changed.Reset();
+    for (const auto& [id, state] : copies->states) {
+      if (state == "concluded" || state == "null") {
+        co_return co_await WhyEnded(machine, copies, id);
+      }
+    }
+    if (copies->ready.size() == copies->states.size()) co_return absl::OkStatus();
+    co_await copies->changed.Wait();
+  }
+}
+
+absl::Status CheckCanCopy(const DiskNode& top, const DiskPlace& place) {
+  if (top.read_only) {
+    return absl::FailedPreconditionError(
+        absl::StrCat("the disk at ", ToText(place), " is only read"));
+  }
+  if (!top.snapshots.empty()) {
+    return absl::FailedPreconditionError(
+        absl::StrCat("the file ", top.file, " of the disk at ", ToText(place),
+                     " holds snapshots, which would be lost; delete them first"));
+  }
+  if (top.below.empty()) return absl::OkStatus();
+  return absl::FailedPreconditionError(
+      absl::StrCat("the file ", top.file, " of the disk at ", ToText(place),
+                   " lies over another one, which would stay behind"));
+}
+
+Task<absl::Status> BeginAndAwait(std::shared_ptr<QemuMachine> machine,
+                                 std::vector<DiskPlace> places, std::string unix_path,
+                                 uint64_t bytes_per_second, std::shared_ptr<Copies> copies) {
+  CO_ASSIGN_OR_RETURN(const std::vector<WritableDisk> disks, FindWritable(*machine, places));
+  const uint64_t speed = ShareOf(bytes_per_second, disks.size());
+  CO_ASSIGN_OR_RETURN(const auto nodes, co_await DiskNodesOf(machine));
+  for (size_t i = 0; i < disks.size(); ++i) {
+    CO_ASSIGN_OR_RETURN(const DiskNode top, NodeAt(nodes, places[i]));
+    CO_RETURN_IF_ERROR(CheckCanCopy(top, places[i]));
+    std::vector<std::string> images = {top.name};
+    CO_RETURN_IF_ERROR(co_await OpenImages(machine.get(), std::move(images)));
+    copies->states[CopyJobOf(disks[i].stem)] = "";
+    CO_RETURN_IF_ERROR(
+        co_await BeginCopy(machine.get(), top.name, disks[i].stem, unix_path, speed));
+  }
+  copies->all_begun = true;
+  co_return co_await AwaitSame(machine.get(), std::move(copies));
+}
+
+Task<absl::Status> AwaitEndOf(std::shared_ptr<QemuMachine> machine) {
+  co_await machine->WaitEnded();
+  co_return absl::UnavailableError("QEMU ended while its disks were copied");
+}
+
+absl::Status Hopeless(uint64_t rest) {
+  absl::Status status = absl::AbortedError(
+      absl::StrCat("the guest writes to its disks as fast as they are copied: ", rest,
+                   " bytes are left, and have not become less for ",
+                   RestWatch::kHopelessFor.count() / 1000, " s"));
+  status.SetPayload(kNeverTheSame, absl::Cord());
+  return status;
+}
+
+// Tells how far it is. Returns when so little is left that it need not wait for more, or that it
+// never will be.
+Task<absl::Status> WatchRest(QemuMachine* machine, std::shared_ptr<Copies> copies,
+                             MergeProgress progress) {
+  RestWatch watch;
+  while (true) {
+    co_await Delay(kLookPause);
+    const auto answer = co_await machine->Command("query-block-jobs");
+    const json::array* jobs = answer.ok() ? answer->if_array() : nullptr;
+    uint64_t done = 0;
+    uint64_t total = 0;
+    for (size_t i = 0; jobs != nullptr && i < jobs->size(); ++i) {
+      const json::object* job = (*jobs)[i].if_object();
+      if (job == nullptr || !copies->states.contains(TextAt(*job, "device"))) continue;
+      done += WholeNumberAt(*job, "offset");
+      total += WholeNumberAt(*job, "len");
+    }
+    if (total == 0) continue;
+    if (progress) progress(done, total);
+    if (!copies->all_begun) continue;
+    const uint64_t rest = total - std::min(done, total);
+    const RestWatch::Verdict verdict = watch.Look(rest, RestWatch::Clock::now());
+    if (verdict == RestWatch::Verdict::kLittle) co_return absl::OkStatus();
+    if (verdict == RestWatch::Verdict::kHopeless) co_return Hopeless(rest);
+  }
+}
+
+// Whether there is a node of that name.
+Task<absl::StatusOr<bool>> HasNode(QemuMachine* machine, std::string name) {
+  CO_ASSIGN_OR_RETURN(const std::vector<std::string> names, co_await NodeNamesOf(machine));
+  co_return std::find(names.begin(), names.end(), name) != names.end();
+}
+
+// The call that began a copy and one that calls it off may both be at this: what the other one has
+// removed meanwhile is gone.
+Task<absl::Status> RemoveNode(QemuMachine* machine, std::string name) {
+  CO_ASSIGN_OR_RETURN(const bool there, co_await HasNode(machine, name));
+  if (!there) co_return absl::OkStatus();
+  json::object node = {{"node-name", name}};
+  const absl::Status removed = co_await Tell(machine, "blockdev-del", std::move(node));
+  if (removed.ok() || GotNoAnswer(removed)) co_return removed;
+  CO_ASSIGN_OR_RETURN(const bool stays, co_await HasNode(machine, name));
+  co_return stays ? removed : absl::OkStatus();
+}
+
+Task<absl::Status> RemoveJob(QemuMachine* machine, std::string id) {
+  CO_ASSIGN_OR_RETURN(const JobReport left, co_await AskForJob(machine, id));
+  if (!left.present) co_return absl::OkStatus();
+  const absl::Status removed = co_await DismissJob(machine, id);
+  if (removed.ok() || GotNoAnswer(removed)) co_return removed;
+  CO_ASSIGN_OR_RETURN(const JobReport now, co_await AskForJob(machine, id));
+  co_return now.present ? removed : absl::OkStatus();
+}
+
+Task<absl::Status> DropOne(std::shared_ptr<QemuMachine> machine, std::string stem) {
+  const std::string id = CopyJobOf(stem);
+  CO_RETURN_IF_ERROR(co_await EndLeftJob(machine, id));
+  CO_RETURN_IF_ERROR(co_await RemoveJob(machine.get(), id));
+  std::string peer = PeerNodeOf(stem);
+  co_return co_await RemoveNode(machine.get(), std::move(peer));
+}
+
+// The guest stands still, so that what is left becomes less.
+Task<absl::Status> AwaitReady(QemuMachine* machine, std::shared_ptr<Copies> copies,
+                              std::string id) {
+  while (true) {
+    CO_ASSIGN_OR_RETURN(const json::value answer, co_await machine->Command("query-block-jobs"));
+    const json::object* found = nullptr;
+    const json::array* jobs = answer.if_array();
+    for (size_t i = 0; jobs != nullptr && i < jobs->size(); ++i) {
+      const json::object* job = (*jobs)[i].if_object();
+      if (job != nullptr && TextAt(*job, "device") == id) found = job;
+    }
+    const std::string status = found == nullptr ? "null" : TextAt(*found, "status");
+    if (status == "null" || status == "concluded" || status == "aborting") {
+      co_return co_await WhyEnded(machine, copies, id);
+    }
+    const json::value* ready = found->if_contains("ready");
+    if (ready != nullptr && ready->is_bool() && ready->get_bool()) co_return absl::OkStatus();
+    co_await Delay(kSealPause);
+  }
+}
+
+// A job that is ready ends well when it is cancelled without force: once the other disk has all.
+// One that failed since is kept, with its reason.
+Task<absl::Status> AwaitSealed(QemuMachine* machine, std::shared_ptr<Copies> copies,
+                               std::string id) {
+  copies->states[id] = "";
+  CO_RETURN_IF_ERROR(co_await SetSpeed(machine, id, 0));
+  CO_RETURN_IF_ERROR(co_await AwaitReady(machine, copies, id));
+  json::object job = {{"device", id}};
+  const absl::Status told = co_await Tell(machine, "block-job-cancel", std::move(job));
+  if (GotNoAnswer(told)) co_return told;
+  if (!told.ok()) co_return co_await WhyEnded(machine, copies, id);
+  const auto over = [copies, id] {
+    const std::string& state = copies->states[id];
+    return state == "concluded" || state == "null";
+  };
+  while (!over()) {
+    copies->changed.Reset();
+    if (over()) break;
+    co_await copies->changed.Wait();
+  }
+  CO_ASSIGN_OR_RETURN(const JobReport end, co_await AskForJob(machine, id));
+  if (!end.present || !end.error.empty()) co_return co_await WhyEnded(machine, copies, id);
+  co_return absl::OkStatus();
+}
+
+Task<absl::Status> SealAll(QemuMachine* machine, std::vector<WritableDisk> disks,
+                           std::shared_ptr<Copies> copies) {
+  for (const WritableDisk& disk : disks) {
+    const std::string id = CopyJobOf(disk.stem);
+    CO_RETURN_IF_ERROR(co_await AwaitSealed(machine, copies, id));
+    CO_RETURN_IF_ERROR(co_await DismissJob(machine, id));
+    // With it goes its connection, so that the other host knows that it has all.
+    json::object peer = {{"node-name", PeerNodeOf(disk.stem)}};
+    CO_RETURN_IF_ERROR(co_await Tell(machine, "blockdev-del", std::move(peer)));
+  }
+  co_return absl::OkStatus();
+}
+
+}  // namespace
+
+Task<absl::Status> OpenQemuDisks(std::shared_ptr<QemuMachine> machine, std::vector<DiskPlace> disks,
+                                 std::string unix_path) {
+  if (machine->state() != SystemState::kIncoming) {
+    co_return machine->WrongState("take the content of its disks");
+  }
+  CO_RETURN_IF_ERROR(CheckUnixPath(unix_path));
+  CO_ASSIGN_OR_RETURN(const std::vector<WritableDisk> found, FindWritable(*machine, disks));
+  json::object path = {{"path", unix_path}};
+  json::object address = {{"type", "unix"}, {"data", std::move(path)}};
+  json::object server = {{"addr", std::move(address)}};
+  CO_RETURN_IF_ERROR(co_await Tell(machine.get(), "nbd-server-start", std::move(server)));
+  absl::Status opened;
+  for (size_t i = 0; opened.ok() && i < found.size(); ++i) {
+    opened = co_await OpenForWriting(machine.get(), &found[i]);
+  }
+  if (opened.ok()) co_return opened;
+  (void)co_await CloseQemuDisks(machine);
+  // Also if nothing was opened, or the next one would only hear that there is a server.
+  json::object none;
+  (void)co_await Tell(machine.get(), "nbd-server-stop", std::move(none));
+  co_return opened;
+}
+
+Task<absl::Status> CloseQemuDisks(std::shared_ptr<QemuMachine> machine) {
+  std::vector<std::string> open;
+  CO_ASSIGN_OR_RETURN(const std::vector<std::string> names, co_await NodeNamesOf(machine.get()));
+  for (const auto& [place, disk] : WritableDisksOf(*machine)) {
+    std::string node = InNodeOf(disk.stem);
+    if (std::find(names.begin(), names.end(), node) != names.end()) open.push_back(std::move(node));
+  }
+  if (open.empty()) co_return absl::OkStatus();
+  // Ends the exports, too, whoever is connected to them. It may have been stopped before.
+  json::object none;
+  const absl::Status stopped = co_await Tell(machine.get(), "nbd-server-stop", std::move(none));
+  if (GotNoAnswer(stopped)) co_return stopped;
+  for (const std::string& node : open) {
+    json::object gone = {{"node-name", node}};
+    CO_RETURN_IF_ERROR(co_await Tell(machine.get(), "blockdev-del", std::move(gone)));
+  }
+  co_return absl::OkStatus();
+}
+
+Task<absl::Status> MirrorQemuDisks(std::shared_ptr<QemuMachine> machine,
+                                   std::vector<DiskPlace> disks, std::string unix_path,
+                                   uint64_t bytes_per_second, MergeProgress progress) {
+  using asio::experimental::awaitable_operators::operator||;
+  if (machine->state() != SystemState::kRunning && machine->state() != SystemState::kPaused) {
+    co_return machine->WrongState("copy its disks");
+  }
+  CO_RETURN_IF_ERROR(CheckUnixPath(unix_path));
+  const CopiesEar ear(machine);
+  const std::shared_ptr<Copies> copies = ear.copies();
+  Task<absl::Status> begun =
+      BeginAndAwait(machine, std::move(disks), std::move(unix_path), bytes_per_second, copies);
+  auto first = co_await (std::move(begun) || AwaitEndOf(machine) ||
+                         WatchRest(machine.get(), copies, std::move(progress)));
+  if (first.index() == 1) co_return machine->WithLastWords(std::get<1>(first));
+  const absl::Status same = first.index() == 0 ? std::get<0>(first) : std::get<2>(first);
+  if (same.ok()) co_return same;
+  const absl::Status dropped = co_await DropQemuMirrors(machine);
+  if (!dropped.ok()) spdlog::warn("{}: {}", machine->id(), dropped.ToString());
+  co_return same;
+}
+
+Task<absl::StatusOr<bool>> LimitQemuMirrors(std::shared_ptr<QemuMachine> machine,
+                                            uint64_t bytes_per_second) {
+  std::vector<std::string> jobs;
+  for (const auto& [place, disk] : WritableDisksOf(*machine)) {
+    std::string id = CopyJobOf(disk.stem);
+    CO_ASSIGN_OR_RETURN(const JobReport job, co_await AskForJob(machine.get(), id));
+    if (job.present) jobs.push_back(std::move(id));
+  }
+  const uint64_t speed = ShareOf(bytes_per_second, jobs.size());
+  for (const std::string& id : jobs) {
+    CO_RETURN_IF_ERROR(co_await SetSpeed(machine.get(), id, speed));
+  }
+  co_return !jobs.empty();
+}
+
+Task<absl::Status> SealQemuMirrors(std::shared_ptr<QemuMachine> machine,
+                                   std::vector<DiskPlace> disks) {
+  CO_ASSIGN_OR_RETURN(std::vector<WritableDisk> found, FindWritable(*machine, disks));
+  const CopiesEar ear(machine);
+  co_return co_await WithDeadline(kSealDeadline, "the rest of the disks",
+                                  SealAll(machine.get(), std::move(found), ear.copies()));
+}
+
+Task<absl::Status> DropQemuMirrors(std::shared_ptr<QemuMachine> machine) {
+  if (machine->state() != SystemState::kRunning && machine->state() != SystemState::kPaused) {
+    co_return absl::OkStatus();
+  }
+  const std::map<DiskPlace, WritableDisk> disks = WritableDisksOf(*machine);
+  for (const auto& [place, disk] : disks) {
+    std::string stem = disk.stem;
+    CO_RETURN_IF_ERROR(co_await DropOne(machine, std::move(stem)));
+  }
+  co_return absl::OkStatus();
+}
+
+}  // namespace ferry::vm
