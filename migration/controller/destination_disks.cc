@@ -51,6 +51,7 @@ std::vector<v1::IncomingDisk> DestinationSession::IncomingDisks() const {
     disk.set_bytes(arriving.bytes);
     disk.set_used_bytes(arriving.used_bytes);
     disk.set_file(arriving.file);
+    disk.set_below(arriving.below);
   }
   return disks;
 }
@@ -94,6 +95,7 @@ Task<absl::StatusOr<v1::ReceiveDisksResponse>> DestinationSession::ReceiveDisks(
   for (const vm::ArrivingDisk& disk : arriving_disks_) {
     places.push_back({vm::kDiskController, disk.lun});
     response.add_disks(disk.name);
+    if (disk.whole) response.add_whole(disk.name);
   }
   std::string socket_path = path;
   CO_RETURN_IF_ERROR(co_await system->OpenDisks(std::move(places), std::move(socket_path)));

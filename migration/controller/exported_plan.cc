@@ -14,7 +14,7 @@ namespace ferry::migration {
 absl::Status CheckCopyStorage(v1::CopyStorage storage) {
   if (v1::CopyStorage_IsValid(storage)) return absl::OkStatus();
   return absl::InvalidArgumentError(
-      absl::StrCat("copy_storage is ", static_cast<int>(storage), ", but must be from 0 to 2"));
+      absl::StrCat("copy_storage is ", static_cast<int>(storage), ", but must be from 0 to 3"));
 }
 
 Task<absl::StatusOr<vm::PlanState>> DescribeForExport(const ControllerDeps& deps,
@@ -34,8 +34,8 @@ Task<absl::StatusOr<vm::PlanState>> DescribeForExport(const ControllerDeps& deps
   vm::CheckpointRecords records = machine->checkpoints();
   const vm::CopyWish wish{.storage = storage, .has_checkpoints = !records.empty()};
   v1::VmSpec own = machine->spec();
-  co_await vm::DescribeCopies(std::move(own), wish, plan.vm.mutable_disks(),
-                              &host->digests.reads());
+  co_await vm::DescribeCopies(std::move(own), wish, plan.vm.mutable_disks(), &host->digests,
+                              host->inventory.deps().overlays);
   CO_ASSIGN_OR_RETURN(const std::vector<state::v1::CheckpointPayload> checkpoints,
                       co_await vm::DescribeForMove(std::move(records), machine->FilesInUse(),
                                                    &host->digests.reads()));

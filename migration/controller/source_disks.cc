@@ -28,35 +28,37 @@ absl::Status SourceSession::CheckSendsDisks() const {
   return absl::OkStatus();
 }
 
-absl::StatusOr<std::vector<vm::DiskPlace>> SourceSession::FindDisks(
-    const google::protobuf::RepeatedPtrField<std::string>& names) const {
+absl::StatusOr<std::vector<vm::DiskMirror>> SourceSession::FindDisks(
+    const v1::SendDisksRequest& request) const {
   ASSIGN_OR_RETURN(const vm::PlanState plan, vm::DecodePlan(sealed_plan_));
   std::set<std::string> offered;
   for (const state::v1::DiskPayload& disk : plan.vm.disks()) {
     if (disk.has_copy() && disk.copy().refusal().empty()) offered.insert(disk.name());
   }
-  std::vector<vm::DiskPlace> places;
-  for (const std::string& name : names) {
+  const std::set<std::string> whole(request.whole().begin(), request.whole().end());
+  std::vector<vm::DiskMirror> disks;
+  for (const std::string& name : request.disks()) {
     const auto index = vm::OwnDiskNamed(vm_->spec(), name);
     // Each once.
     if (!index || offered.erase(name) == 0) {
       return absl::InvalidArgumentError(absl::StrCat("VM ", info_.vm_name(), " has no disk ", name,
                                                      " that this session would copy"));
     }
-    places.push_back({vm::kDiskController, absl::StrCat(vm::LunOf(vm_->spec(), *index))});
+    const vm::DiskPlace place{vm::kDiskController, absl::StrCat(vm::LunOf(vm_->spec(), *index))};
+    disks.push_back({place, whole.contains(name)});
   }
-  if (places.empty()) return absl::InvalidArgumentError("no disks to copy are named");
-  return places;
+  if (disks.empty()) return absl::InvalidArgumentError("no disks to copy are named");
+  return disks;
 }
 
 Task<absl::Status> SourceSession::SendDisks(v1::SendDisksRequest request) {
   auto keep = self();
   CO_RETURN_IF_ERROR(CheckSendsDisks());
-  CO_ASSIGN_OR_RETURN(const std::vector<vm::DiskPlace> places, FindDisks(request.disks()));
+  CO_ASSIGN_OR_RETURN(const std::vector<vm::DiskMirror> disks, FindDisks(request));
   sends_disks_ = true;
   const std::vector<std::string> names(request.disks().begin(), request.disks().end());
   absl::Status sent = co_await CheckTheyFit(request);
-  if (sent.ok()) sent = co_await MirrorOver(std::move(request), places);
+  if (sent.ok()) sent = co_await MirrorOver(std::move(request), disks);
   sends_disks_ = false;
   Touch();  // that took its time
   if (sent.ok() && (end_reason().has_value() || disks_ == nullptr)) {
@@ -65,7 +67,7 @@ Task<absl::Status> SourceSession::SendDisks(v1::SendDisksRequest request) {
   if (sent.ok() && disks_->closed()) co_return co_await WhyDisksFailed(sent);
   if (sent.ok()) {
     copied_disks_ = names;
-    copied_places_ = places;
+    for (const vm::DiskMirror& disk : disks) copied_places_.push_back(disk.place);
   } else if (disks_ != nullptr) {
     disks_->Close();
   }
@@ -93,7 +95,7 @@ Task<absl::Status> SourceSession::CheckTheyFit(v1::SendDisksRequest request) {
 }
 
 Task<absl::Status> SourceSession::MirrorOver(v1::SendDisksRequest request,
-                                             std::vector<vm::DiskPlace> places) {
+                                             std::vector<vm::DiskMirror> disks) {
   std::string own_id = DiskSessionId(id());
   auto dialled = co_await DialDestination(std::move(own_id), request.session_address(),
                                           request.session_token());
@@ -107,13 +109,13 @@ Task<absl::Status> SourceSession::MirrorOver(v1::SendDisksRequest request,
   CO_RETURN_IF_ERROR(disks_->RelayFromListener(path));
   const auto begun = Clock::now();
   const absl::Status mirrored =
-      co_await MirrorWatched(std::move(system), std::move(places), std::move(path));
+      co_await MirrorWatched(std::move(system), std::move(disks), std::move(path));
   if (trace_) trace_->Span(SessionTrace::Row::kSession, "disks", begun, Clock::now());
   co_return mirrored;
 }
 
 Task<absl::Status> SourceSession::MirrorWatched(std::shared_ptr<vm::ComputeSystem> system,
-                                                std::vector<vm::DiskPlace> places,
+                                                std::vector<vm::DiskMirror> disks,
                                                 std::string path) {
   const std::shared_ptr<SessionConnection> connection = disks_;
   StallWatchdog::Transfer transfer;
@@ -133,7 +135,7 @@ Task<absl::Status> SourceSession::MirrorWatched(std::shared_ptr<vm::ComputeSyste
     if (const Self session = weak.lock()) session->OnDiskProgress(done, total);
   };
   const absl::Status mirrored =
-      co_await system->MirrorDisks(std::move(places), std::move(path), std::move(progress));
+      co_await system->MirrorDisks(std::move(disks), std::move(path), std::move(progress));
   if (mirrored.ok()) co_return mirrored;
   if (watchdog.stalled()) {
     co_return AtDestination(rpc::ErrorWithReason(

@@ -103,12 +103,11 @@ class SourceSession final : public MigrationSession {
   Task<absl::Status> SendOver(v1::SendLayersRequest request, std::vector<LayerFile> files,
                               std::string socket_path);
   absl::Status CheckSendsDisks() const;
-  absl::StatusOr<std::vector<vm::DiskPlace>> FindDisks(
-      const google::protobuf::RepeatedPtrField<std::string>& names) const;
+  absl::StatusOr<std::vector<vm::DiskMirror>> FindDisks(const v1::SendDisksRequest& request) const;
   Task<absl::Status> CheckTheyFit(v1::SendDisksRequest request);
-  Task<absl::Status> MirrorOver(v1::SendDisksRequest request, std::vector<vm::DiskPlace> places);
+  Task<absl::Status> MirrorOver(v1::SendDisksRequest request, std::vector<vm::DiskMirror> disks);
   Task<absl::Status> MirrorWatched(std::shared_ptr<vm::ComputeSystem> system,
-                                   std::vector<vm::DiskPlace> places, std::string path);
+                                   std::vector<vm::DiskMirror> disks, std::string path);
   Task<absl::Status> WhyDisksFailed(absl::Status mirrored);
   void OnDiskProgress(uint64_t done, uint64_t total);
   // The guest stands still: the destination has all of the disks that were copied.

@@ -1,11 +1,13 @@
 """Disks that the destination does not see come along with their VM: nothing that its guest was told is
 on them is lost, whatever fails on the way."""
+import json
+
 import pytest
 
 from harness import oracles
 from harness.ctl import number as count
 from harness.qmp import Qmp
-from harness.records import (await_number, number, on_disks, put, see, shell,
+from harness.records import (ROOT, await_number, number, on_disks, put, see, shell,
                              start_with_two_disks, start_writer)
 from harness.waiting import wait_for
 from test_preflight import assert_refused_without_a_trace, dry_run, failed
@@ -124,6 +126,55 @@ def test_they_come_to_another_users_vmm(bare_hosts, isolated):
     assert see(destination, VM, 1) == "written"
     [copy] = copies(destination)
     assert copy.owner() == "nobody" and copy.stat().st_mode & 0o777 == 0o600
+
+
+def below(host, file):
+    """The file that a disk's file lies over, or nothing."""
+    told = host.run(["qemu-img", "info", "-U", "--output=json", file], check=True,
+                    capture_output=True, text=True).stdout
+    return json.loads(told).get("backing-filename", "")
+
+
+def test_what_they_lie_over_comes_too_or_is_there(apart):
+    source, destination = apart
+    base, file = source.folder / "base.raw", source.folder / "data.qcow2"
+    for host in (source, destination):
+        host.run(["qemu-img", "create", "-q", "-f", "raw", base, "64M"], check=True)
+        host.run(["qemu-io", "-f", "raw", "-c", "write -P 7 32M 24M", base], check=True,
+                 capture_output=True)
+    source.run(["qemu-img", "create", "-q", "-f", "qcow2", "-F", "raw", "-b", base, file],
+               check=True)
+    source.ctl.create(VM, "256M", 1, "--disk", f"name=data,file={file},format=qcow2")
+    source.ctl.start(VM)
+    put(source, VM, "written", 1)
+    pattern = f"dd if={ROOT} bs=1M skip=40 count=1 2>/dev/null | tr -d '\\7' | wc -c"
+    for owner, other, options in ((source, destination, ("--copy-storage", "top")),
+                                  (destination, source, ())):
+        owner.ctl.ok("migrate", VM, "--to", other.address, *options)
+        assert see(other, VM, 1) == "written"
+        assert shell(other, VM, pattern) == "0"
+        [disk] = disks(other)
+        assert below(other, disk["file"]) == (str(base) if options else "")
+        assert (int(disk["used_bytes"]) < 8 * MIB) == bool(options), disk
+        put(other, VM, "written", 1)
+
+
+def test_what_they_lie_over_has_to_be_the_same(apart):
+    source, destination = apart
+    base, file = source.folder / "base.raw", source.folder / "data.qcow2"
+    source.run(["qemu-img", "create", "-q", "-f", "raw", base, "64M"], check=True)
+    source.run(["qemu-img", "create", "-q", "-f", "qcow2", "-F", "raw", "-b", base, file],
+               check=True)
+    source.ctl.create(VM, "256M", 1, "--disk", f"name=data,file={file},format=qcow2")
+    source.ctl.start(VM)
+    top = ("--copy-storage", "top")
+    assert_refused_without_a_trace(source, destination, VM, "with the same content", *top)
+    destination.run(["qemu-img", "create", "-q", "-f", "raw", base, "64M"], check=True)
+    destination.run(["qemu-io", "-f", "raw", "-c", "write -P 7 0 1M", base], check=True,
+                    capture_output=True)
+    assert_refused_without_a_trace(source, destination, VM, "with the same content", *top)
+    assert copies(destination) == []
+    source.ctl.ok("migrate", VM, "--to", destination.address)
 
 
 def test_those_that_may_not_be_copied_keep_their_vm(apart):

@@ -14,8 +14,8 @@ const std::map<std::string, v1::MigrationProfile> kProfiles = {
 const std::map<std::string, v1::TimeoutAction> kActions = {{"cancel", v1::TIMEOUT_ACTION_CANCEL},
                                                            {"pause", v1::TIMEOUT_ACTION_PAUSE},
                                                            {"force", v1::TIMEOUT_ACTION_FORCE}};
-const std::map<std::string, v1::CopyStorage> kCopies = {{"all", v1::COPY_STORAGE_ALL},
-                                                        {"none", v1::COPY_STORAGE_NONE}};
+const std::map<std::string, v1::CopyStorage> kCopies = {
+    {"all", v1::COPY_STORAGE_ALL}, {"top", v1::COPY_STORAGE_TOP}, {"none", v1::COPY_STORAGE_NONE}};
 
 uint32_t Duration(const char* flag, const std::string& text) {
   const absl::StatusOr<uint32_t> ms = ParseDurationMs(text);
@@ -35,7 +35,7 @@ void MigrateOptions::AddTo(CLI::App* app) {
   app->add_option("--max-blackout", max_blackout_, "Call it off if the switch takes longer");
   app->add_option("--copy-storage", copy_storage_,
                   "Disks to copy (default: those that the destination does not see)")
-      ->check(CLI::IsMember({"all", "none"}));
+      ->check(CLI::IsMember({"all", "top", "none"}));
   app->add_option("--max-bandwidth", max_bandwidth_, "Bytes per second; 0: no limit");
   CLI::Option* throttle = app->add_flag("--throttle", throttle_, "Slow a busy guest down");
   app->add_flag("--no-throttle", no_throttle_, "Never slow the guest down")->excludes(throttle);

@@ -15,6 +15,7 @@
 #include "bridge/runtime/unique_fd.h"
 #include "bridge/transport/transport.h"
 #include "vmmanager/backend/backend_info.h"
+#include "vmmanager/backend/disk_copies.h"
 #include "vmmanager/backend/disk_trouble.h"
 #include "vmmanager/backend/overlays.h"
 #include "vmmanager/backend/snapshots.h"
@@ -212,7 +213,7 @@ class ComputeSystem {
   // then on follows, and never fails for that. All together keep to the migration's bandwidth, and
   // leave room in it for the memory once that moves. An error leaves nothing behind; it may have a
   // payload (disk_copies.h).
-  virtual Task<absl::Status> MirrorDisks(std::vector<DiskPlace> disks, std::string unix_path,
+  virtual Task<absl::Status> MirrorDisks(std::vector<DiskMirror> disks, std::string unix_path,
                                          MergeProgress progress) = 0;
   // Source, once the system is stopped for the switchover: the other host has all that was written,
   // on its disks, and gets no more. An error if one does not, with a payload as above;

@@ -1,6 +1,14 @@
 #pragma once
 
+#include "vmmanager/backend/snapshots.h"
+
 namespace ferry::vm {
+
+// A disk that is copied to another host while its guest writes to it.
+struct DiskMirror {
+  DiskPlace place;
+  bool whole = false;  // with what it lies over
+};
 
 // Types of payloads, of no content, of errors of mirrors of disks.
 // The other host's disk could not be written to, or the way there broke.

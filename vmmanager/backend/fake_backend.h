@@ -51,6 +51,8 @@ class FakeScript {
   std::map<std::string, std::vector<FakeDiskSnapshot>> snapshots;
   // What each of the files on top of others is on top of; by path, as if it stood in them.
   std::map<std::string, std::string> backing_files;
+  // Those that were mirrored last with what they lie over.
+  std::set<DiskPlace> mirrored_whole;
   // A system runs its guest for the first time, so that the guest can dial its host.
   std::function<void(FakeComputeSystem&)> on_first_run;
 
@@ -126,7 +128,7 @@ class FakeComputeSystem final : public ComputeSystem {
   Task<absl::Status> ForceSwitchover(SwitchoverForce how) override;
   Task<absl::Status> OpenDisks(std::vector<DiskPlace> disks, std::string unix_path) override;
   Task<absl::Status> CloseDisks() override;
-  Task<absl::Status> MirrorDisks(std::vector<DiskPlace> disks, std::string unix_path,
+  Task<absl::Status> MirrorDisks(std::vector<DiskMirror> disks, std::string unix_path,
                                  MergeProgress progress) override;
   Task<absl::Status> SealMirrors(std::vector<DiskPlace> disks) override;
   Task<absl::Status> FinalizeLiveMigration(

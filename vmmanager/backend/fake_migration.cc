@@ -312,13 +312,17 @@ Task<absl::Status> FakeComputeSystem::CloseDisks() {
   co_return absl::OkStatus();
 }
 
-Task<absl::Status> FakeComputeSystem::MirrorDisks(std::vector<DiskPlace> disks,
+Task<absl::Status> FakeComputeSystem::MirrorDisks(std::vector<DiskMirror> disks,
                                                   std::string unix_path, MergeProgress progress) {
   if (machine_->stage != Stage::kInitialized) co_return WrongState("copy its disks");
-  CO_RETURN_IF_ERROR(CheckWritable(disks));
+  std::vector<DiskPlace> places;
+  for (const DiskMirror& disk : disks) places.push_back(disk.place);
+  CO_RETURN_IF_ERROR(CheckWritable(places));
   uint64_t done = 0;
   absl::Status passed;
-  for (const DiskPlace& disk : disks) {
+  script_->mirrored_whole.clear();
+  for (const auto& [disk, whole] : disks) {
+    if (whole) script_->mirrored_whole.insert(disk);
     CO_ASSIGN_OR_RETURN(UniqueFd fd, OpenSocket(unix_path, false));
     const std::string content = Header(kPage, done, script_->page_bytes);
     if (::write(fd.get(), content.data(), content.size()) < 0) break;

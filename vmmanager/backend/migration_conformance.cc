@@ -35,7 +35,8 @@ Task<void> WrongOrderIsRefused(Context& context) {
   const std::string path = endpoint.unix_path;
   const MergeProgress untold;
   EXPECT_EQ((co_await system.OpenDisks(none, path)).code(), kWrongOrder);
-  EXPECT_EQ((co_await system.MirrorDisks(none, path, untold)).code(), kWrongOrder);
+  std::vector<DiskMirror> no_mirrors;
+  EXPECT_EQ((co_await system.MirrorDisks(no_mirrors, path, untold)).code(), kWrongOrder);
   REQUIRE_OK(co_await system.InitializeLiveMigrationOnSource(initialize));
   EXPECT_EQ((co_await system.InitializeLiveMigrationOnSource(initialize)).code(), kWrongOrder);
   co_await ExpectRuns(context, system);

@@ -374,7 +374,7 @@ Task<absl::Status> QemuComputeSystem::CloseDisks() {
   co_return co_await CloseQemuDisks(parts->machine);
 }
 
-Task<absl::Status> QemuComputeSystem::MirrorDisks(std::vector<DiskPlace> disks,
+Task<absl::Status> QemuComputeSystem::MirrorDisks(std::vector<DiskMirror> disks,
                                                   std::string unix_path, MergeProgress progress) {
   std::shared_ptr<Parts> parts = parts_;
   if (!parts->migration.active()) {

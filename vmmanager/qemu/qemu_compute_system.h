@@ -57,7 +57,7 @@ class QemuComputeSystem : public ComputeSystem {
   Task<absl::Status> ForceSwitchover(SwitchoverForce how) override;
   Task<absl::Status> OpenDisks(std::vector<DiskPlace> disks, std::string unix_path) override;
   Task<absl::Status> CloseDisks() override;
-  Task<absl::Status> MirrorDisks(std::vector<DiskPlace> disks, std::string unix_path,
+  Task<absl::Status> MirrorDisks(std::vector<DiskMirror> disks, std::string unix_path,
                                  MergeProgress progress) override;
   Task<absl::Status> SealMirrors(std::vector<DiskPlace> disks) override;
   Task<absl::Status> FinalizeLiveMigration(

@@ -163,25 +163,26 @@ Task<absl::Status> WhyEnded(QemuMachine* machine, std::shared_ptr<Copies> copies
   co_return why;
 }
 
+struct CopyWay {
+  uint64_t speed = 0;  // bytes per second; 0: no limit
+  bool whole = false;  // with what the disk lies over
+};
+
 Task<absl::Status> BeginCopy(QemuMachine* machine, std::string source, std::string stem,
-                             std::string unix_path, uint64_t speed) {
+                             std::string unix_path, CopyWay way) {
   json::object peer = {{"driver", "nbd"},
                        {"node-name", PeerNodeOf(stem)},
                        {"server", ServerAt(unix_path)},
                        {"export", stem}};
   CO_RETURN_IF_ERROR(co_await Tell(machine, "blockdev-add", std::move(peer)));
   // The other disk is new, and what is empty stays out of it: of a disk without another below,
-  // "top" is all of it, and "full" would fill the other one with zeros first. Not "write-blocking":
+  // "top" is all of it, and "full" fills the other one with zeros first. Not "write-blocking":
   // QEMU 7.2 may die when the connection ends while its guest writes (docs/adr/0033).
-  json::object mirror = {{"job-id", CopyJobOf(stem)},
-                         {"device", std::move(source)},
-                         {"target", PeerNodeOf(stem)},
-                         {"sync", "top"},
-                         {"copy-mode", "background"},
-                         {"on-target-error", "report"},
-                         {"on-source-error", "report"},
-                         {"auto-dismiss", false},
-                         {"speed", speed}};
+  json::object mirror = {{"job-id", CopyJobOf(stem)},   {"device", std::move(source)},
+                         {"target", PeerNodeOf(stem)},  {"sync", way.whole ? "full" : "top"},
+                         {"copy-mode", "background"},   {"on-target-error", "report"},
+                         {"on-source-error", "report"}, {"auto-dismiss", false},
+                         {"speed", way.speed}};
   co_return co_await Tell(machine, "blockdev-mirror", std::move(mirror));
 }
 
@@ -203,20 +204,17 @@ absl::Status CheckCanCopy(const DiskNode& top, const DiskPlace& place) {
     return absl::FailedPreconditionError(
         absl::StrCat("the disk at ", ToText(place), " is only read"));
   }
-  if (!top.snapshots.empty()) {
-    return absl::FailedPreconditionError(
-        absl::StrCat("the file ", top.file, " of the disk at ", ToText(place),
-                     " holds snapshots, which would be lost; delete them first"));
-  }
-  if (top.below.empty()) return absl::OkStatus();
+  if (top.snapshots.empty()) return absl::OkStatus();
   return absl::FailedPreconditionError(
       absl::StrCat("the file ", top.file, " of the disk at ", ToText(place),
-                   " lies over another one, which would stay behind"));
+                   " holds snapshots, which would be lost; delete them first"));
 }
 
 Task<absl::Status> BeginAndAwait(std::shared_ptr<QemuMachine> machine,
-                                 std::vector<DiskPlace> places, std::string unix_path,
+                                 std::vector<DiskMirror> mirrors, std::string unix_path,
                                  uint64_t bytes_per_second, std::shared_ptr<Copies> copies) {
+  std::vector<DiskPlace> places;
+  for (const DiskMirror& mirror : mirrors) places.push_back(mirror.place);
   CO_ASSIGN_OR_RETURN(const std::vector<WritableDisk> disks, FindWritable(*machine, places));
   const uint64_t speed = ShareOf(bytes_per_second, disks.size());
   CO_ASSIGN_OR_RETURN(const auto nodes, co_await DiskNodesOf(machine));
@@ -226,8 +224,8 @@ Task<absl::Status> BeginAndAwait(std::shared_ptr<QemuMachine> machine,
     std::vector<std::string> images = {top.name};
     CO_RETURN_IF_ERROR(co_await OpenImages(machine.get(), std::move(images)));
     copies->states[CopyJobOf(disks[i].stem)] = "";
-    CO_RETURN_IF_ERROR(
-        co_await BeginCopy(machine.get(), top.name, disks[i].stem, unix_path, speed));
+    const CopyWay way{.speed = speed, .whole = mirrors[i].whole && !top.below.empty()};
+    CO_RETURN_IF_ERROR(co_await BeginCopy(machine.get(), top.name, disks[i].stem, unix_path, way));
   }
   copies->all_begun = true;
   co_return co_await AwaitSame(machine.get(), std::move(copies));
@@ -413,7 +411,7 @@ Task<absl::Status> CloseQemuDisks(std::shared_ptr<QemuMachine> machine) {
 }
 
 Task<absl::Status> MirrorQemuDisks(std::shared_ptr<QemuMachine> machine,
-                                   std::vector<DiskPlace> disks, std::string unix_path,
+                                   std::vector<DiskMirror> disks, std::string unix_path,
                                    uint64_t bytes_per_second, MergeProgress progress) {
   using asio::experimental::awaitable_operators::operator||;
   if (machine->state() != SystemState::kRunning && machine->state() != SystemState::kPaused) {

@@ -8,6 +8,7 @@
 #include "absl/status/status.h"
 #include "absl/status/statusor.h"
 #include "bridge/runtime/async.h"
+#include "vmmanager/backend/disk_copies.h"
 #include "vmmanager/backend/overlays.h"
 
 namespace ferry::vm {
@@ -20,7 +21,7 @@ Task<absl::Status> OpenQemuDisks(std::shared_ptr<QemuMachine> machine, std::vect
                                  std::string unix_path);
 Task<absl::Status> CloseQemuDisks(std::shared_ptr<QemuMachine> machine);
 Task<absl::Status> MirrorQemuDisks(std::shared_ptr<QemuMachine> machine,
-                                   std::vector<DiskPlace> disks, std::string unix_path,
+                                   std::vector<DiskMirror> disks, std::string unix_path,
                                    uint64_t bytes_per_second, MergeProgress progress);
 // All mirrors together, from now until they are sealed; 0: no limit. Whether there are any.
 Task<absl::StatusOr<bool>> LimitQemuMirrors(std::shared_ptr<QemuMachine> machine,

@@ -191,8 +191,12 @@ Task<absl::Status> MakeArrivingDisks(FileReads* reads, OverlayFiles* files, Arri
                                      std::vector<ArrivingDisk> disks) {
   CO_RETURN_IF_ERROR(co_await RunWith(reads, folder, MakeDraft));
   for (const ArrivingDisk& disk : disks) {
-    NewDisk made{
-        .file = disk.file, .format = disk.format, .bytes = disk.bytes, .owner = folder.owner};
+    NewDisk made{.file = disk.file,
+                 .format = disk.format,
+                 .bytes = disk.bytes,
+                 .owner = folder.owner,
+                 .below = disk.below,
+                 .below_format = disk.below_format};
     CO_RETURN_IF_ERROR(co_await files->Create(std::move(made)));
   }
   co_return absl::OkStatus();

@@ -29,6 +29,9 @@ struct ArrivingDisk {
   uint64_t bytes = 0;       // that the guest sees
   uint64_t used_bytes = 0;  // of room, about, that its content takes
   std::string file = {};    // see PlaceArrivingDisks
+  std::string below = {};   // the file of this host's that it lies over; empty: none
+  std::string below_format = {};
+  bool whole = false;  // it comes with what it lies over at its source
 };
 
 struct ArrivalFolder {

@@ -60,23 +60,51 @@ std::string WhyNot(const v1::DiskSpec& disk, const Look& look, bool has_checkpoi
     return "the VM has checkpoints, whose files would stay behind; delete them first (ferryctl "
            "checkpoint delete)";
   }
-  if (look.below) {
-    return absl::StrCat(disk.file(),
-                        " lies over another file, which would stay behind; bring that "
-                        "to where both hosts see it, or copy the disk into one file (qemu-img "
-                        "convert)");
-  }
   if (look.snapshots) {
     return absl::StrCat(disk.file(), " holds snapshots, which would be lost; delete them first");
   }
   return "";
 }
 
+// What becomes of the files that a disk lies over.
+Task<absl::Status> DescribeBelow(std::string file, v1::CopyStorage storage, ImageDigests* digests,
+                                 OverlayFiles* files, state::v1::DiskCopy* copy) {
+  if (files == nullptr) {
+    co_return absl::FailedPreconditionError(
+        absl::StrCat(file, " lies over another file, of which nothing is known"));
+  }
+  std::string name = file;
+  std::string format = "qcow2";
+  CO_ASSIGN_OR_RETURN(const DiskImage disk, co_await files->Examine(name, format));
+  if (storage != v1::COPY_STORAGE_TOP) {
+    copy->set_whole(true);
+    CO_ASSIGN_OR_RETURN(const uint64_t all, co_await files->Measure(name, format));
+    copy->set_used_bytes(std::max(copy->used_bytes(), all));
+    co_return absl::OkStatus();
+  }
+  if (disk.below_format.empty()) {
+    co_return absl::FailedPreconditionError(
+        absl::StrCat(file, " does not say of which format ", disk.below, " is that it lies over"));
+  }
+  name = disk.below;
+  format = disk.below_format;
+  CO_ASSIGN_OR_RETURN(const DiskImage below, co_await files->Examine(name, format));
+  if (!below.below.empty()) {
+    co_return absl::FailedPreconditionError(absl::StrCat(
+        file, " lies over more files than one; leave out --copy-storage top, and it comes whole"));
+  }
+  CO_ASSIGN_OR_RETURN(const std::string content, co_await digests->Get(std::move(name)));
+  copy->mutable_below()->set_file(disk.below);
+  copy->mutable_below()->set_format(disk.below_format);
+  copy->mutable_below()->set_sha256(content);
+  co_return absl::OkStatus();
+}
+
 }  // namespace
 
 Task<void> DescribeCopies(v1::VmSpec spec, CopyWish wish,
                           google::protobuf::RepeatedPtrField<state::v1::DiskPayload>* disks,
-                          FileReads* reads) {
+                          ImageDigests* digests, OverlayFiles* files) {
   if (wish.storage == v1::COPY_STORAGE_NONE) co_return;
   for (const v1::DiskSpec& own : spec.disks()) {
     const auto disk = std::find_if(disks->begin(), disks->end(), [&own](const auto& described) {
@@ -87,7 +115,8 @@ Task<void> DescribeCopies(v1::VmSpec spec, CopyWish wish,
     std::function<absl::StatusOr<Look>()> look = [path, format = own.format()] {
       return LookAt(path, format);
     };
-    const absl::StatusOr<Look> seen = co_await reads->Run<Look>(std::move(path), std::move(look));
+    const absl::StatusOr<Look> seen =
+        co_await digests->reads().Run<Look>(std::move(path), std::move(look));
     state::v1::DiskCopy& copy = *disk->mutable_copy();
     copy.set_always(wish.storage == v1::COPY_STORAGE_ALL);
     if (!seen.ok()) {
@@ -96,6 +125,11 @@ Task<void> DescribeCopies(v1::VmSpec spec, CopyWish wish,
     }
     copy.set_used_bytes(seen->is_device ? disk->bytes() : seen->used_bytes);
     copy.set_refusal(WhyNot(own, *seen, wish.has_checkpoints));
+    if (!seen->below || !copy.refusal().empty()) continue;
+    std::string disk_file = own.file();
+    const absl::Status described =
+        co_await DescribeBelow(std::move(disk_file), wish.storage, digests, files, &copy);
+    if (!described.ok()) copy.set_refusal(std::string(described.message()));
   }
 }
 

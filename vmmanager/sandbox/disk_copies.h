@@ -6,7 +6,8 @@
 #include "ferry/state/v1/saved_state.pb.h"
 #include "ferry/v1/migration.pb.h"
 #include "ferry/v1/vm.pb.h"
-#include "vmmanager/sandbox/file_reads.h"
+#include "vmmanager/sandbox/fingerprint.h"
+#include "vmmanager/sandbox/overlay_files.h"
 
 namespace ferry::vm {
 
@@ -17,9 +18,10 @@ struct CopyWish {
   bool has_checkpoints = false;  // whose files are what the disks were
 };
 
-// Says so in `disks`; nothing if none are to be copied. The arguments must outlive the task.
+// Says so in `disks`; nothing if none are to be copied. Without `files` nothing is known of what a
+// disk lies over. The arguments must outlive the task.
 Task<void> DescribeCopies(v1::VmSpec spec, CopyWish wish,
                           google::protobuf::RepeatedPtrField<state::v1::DiskPayload>* disks,
-                          FileReads* reads);
+                          ImageDigests* digests, OverlayFiles* files);
 
 }  // namespace ferry::vm

@@ -36,7 +36,7 @@ class FakeOverlayFiles final : public OverlayFiles {
   Task<absl::Status> Create(NewDisk disk) override {
     if (!fails.ok()) co_return fails;
     if (images.contains(disk.file)) co_return absl::AlreadyExistsError(disk.file);
-    images[disk.file] = {.format = disk.format, .bytes = disk.bytes};
+    images[disk.file] = {.format = disk.format, .bytes = disk.bytes, .below = disk.below};
     co_return absl::OkStatus();
   }
   Task<absl::Status> Shape(DiskShape shape) override {

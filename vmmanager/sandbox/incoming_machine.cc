@@ -124,7 +124,20 @@ ArrivingDisk ArrivalOf(const state::v1::DiskPayload& source, const std::string& 
           .lun = lun,
           .format = disk.format,
           .bytes = source.bytes(),
-          .used_bytes = source.copy().used_bytes()};
+          .used_bytes = source.copy().used_bytes(),
+          .below = source.copy().below().file(),
+          .below_format = source.copy().below().format(),
+          .whole = source.copy().whole()};
+}
+
+// Why the file that a disk is to lie over here is not the one that it lies over at its source. A
+// path that a peer names must not tell it what is in the file.
+Task<std::string> WhyNotBelow(state::v1::DiskBelow below, ImageDigests* digests) {
+  std::string file = below.file();
+  const absl::StatusOr<std::string> content = co_await digests->Get(std::move(file));
+  if (content.ok() && *content == below.sha256()) co_return "";
+  co_return absl::StrCat("what it lies over, ", below.file(),
+                         ", is not here with the same content");
 }
 
 // What is not seen here, or not to be shared, comes along if its source sends it.
@@ -159,6 +172,16 @@ Task<void> CompareDisks(state::v1::VmPayload vm, ImageDigests* digests, Incoming
       const state::v1::DiskPayload* const payload =
           there == source.end() ? nullptr : &there->second;
       std::string why = co_await WhyNotSeen(payload, disk, digests);
+      if (!why.empty() && payload != nullptr && payload->copy().has_below()) {
+        state::v1::DiskBelow below = payload->copy().below();
+        const std::string missing = co_await WhyNotBelow(std::move(below), digests);
+        if (!missing.empty()) {
+          const std::string bytes = absl::StrCat(payload->bytes(), " bytes");
+          Add(machine->differences, absl::StrCat("disk ", there->first), bytes,
+              absl::StrCat(why, "; and ", missing));
+          continue;
+        }
+      }
       Judge(payload, controller, lun, disk, std::move(why), machine);
     }
   }

@@ -68,6 +68,8 @@ struct NewDisk {
   std::string format;
   uint64_t bytes = 0;
   std::optional<std::pair<uid_t, gid_t>> owner;  // nullopt: as we are
+  std::string below = {};                        // what it lies over, if anything
+  std::string below_format = {};
 };
 
 // The files of disks, while no VMM has them. An interface, for the work is a tool's.

@@ -267,8 +267,13 @@ Task<absl::Status> QemuImgOverlays::Create(NewDisk disk) {
     return absl::OkStatus();
   };
   CO_RETURN_IF_ERROR(co_await files_.Run(kOverlayLimit, "making a disk", std::move(take)));
-  ToolCommand create = CommandOf({"create", "-q", "-f", disk.format, "--",
-                                  absl::StrCat("/dev/fd/", kToolFile), absl::StrCat(disk.bytes)});
+  std::vector<std::string> arguments = {"create", "-q", "-f", disk.format};
+  AddBelow(disk.below, disk.below_format, "-b", &arguments);
+  for (const std::string& last :
+       {std::string("--"), absl::StrCat("/dev/fd/", kToolFile), absl::StrCat(disk.bytes)}) {
+    arguments.push_back(last);
+  }
+  ToolCommand create = CommandOf(std::move(arguments));
   create.descriptors[kToolFile] = (*taken)->get();
   create.holds = *taken;
   absl::Status made = co_await RunTool(tools_, std::move(create));

@@ -8,6 +8,7 @@
 #include "tests/unit/vmmanager/sandbox/sandbox_fixture.h"
 #include "vmmanager/rpc/error_info.h"
 #include "vmmanager/sandbox/disk_copies.h"
+#include "vmmanager/state/envelope.h"
 
 namespace ferry::vm {
 namespace {
@@ -47,15 +48,16 @@ class ArrivingDisksTest : public SandboxTest {
     auto payload = std::make_shared<state::v1::VmPayload>();
     payload->add_disks()->set_name("data");
     auto describe = [](v1::VmSpec own, CopyWish how, std::shared_ptr<state::v1::VmPayload> into,
-                       FileReads* reads) -> Task<bool> {
-      co_await DescribeCopies(std::move(own), how, into->mutable_disks(), reads);
+                       ImageDigests* digests, OverlayFiles* files) -> Task<bool> {
+      co_await DescribeCopies(std::move(own), how, into->mutable_disks(), digests, files);
       co_return into->disks(0).has_copy();
     };
-    has_copy_ = Await(describe(spec, wish, payload, &reads_));
+    has_copy_ = Await(describe(spec, wish, payload, &digests_, &host_.overlays));
     return payload->disks(0).copy();
   }
 
   FakeFileReads reads_;
+  ImageDigests digests_{reads_};
   bool has_copy_ = false;
 };
 
@@ -135,7 +137,6 @@ TEST_F(ArrivingDisksTest, ASourceSaysWhatItCanSend) {
   EXPECT_EQ(Describe(head, "qcow2", wish).refusal(), "");
   std::string over = head;
   over[15] = 1;
-  EXPECT_THAT(Describe(over, "qcow2", wish).refusal(), HasSubstr("lies over another file"));
   // What a guest has written into a raw disk may look like anything.
   EXPECT_EQ(Describe(over, "raw", wish).refusal(), "");
   std::string snapshots = head;
@@ -148,6 +149,33 @@ TEST_F(ArrivingDisksTest, ASourceSaysWhatItCanSend) {
   EXPECT_FALSE(has_copy_);
   Describe(head, "qcow2", wish, true);
   EXPECT_FALSE(has_copy_);
+}
+
+TEST_F(ArrivingDisksTest, OneThatLiesOverAnotherFileComesWholeOrOnItsOwn) {
+  std::string over(kHead, '\0');
+  over[15] = 1;
+  const std::string disk = folder_.path() + "/described";
+  const std::string base = folder_.path() + "/base";
+  std::ofstream(base) << "content";
+  host_.overlays.images[disk] = {.format = "qcow2", .below = base, .below_format = "raw"};
+  host_.overlays.images[base] = {.format = "raw"};
+  host_.overlays.measured[disk] = 70'000;
+  const state::v1::DiskCopy whole = Describe(over, "qcow2", {});
+  EXPECT_TRUE(whole.whole() && !whole.has_below());
+  EXPECT_EQ(whole.used_bytes(), 70'000u);
+  const CopyWish top{.storage = v1::COPY_STORAGE_TOP};
+  const state::v1::DiskCopy alone = Describe(over, "qcow2", top);
+  EXPECT_FALSE(alone.whole());
+  EXPECT_EQ(alone.below().file(), base);
+  EXPECT_EQ(alone.below().format(), "raw");
+  EXPECT_EQ(alone.below().sha256(), Sha256("content"));
+  EXPECT_LT(alone.used_bytes(), 70'000u);
+  host_.overlays.images[base].below = "/another";
+  EXPECT_THAT(Describe(over, "qcow2", top).refusal(), HasSubstr("more files than one"));
+  host_.overlays.images[disk].below_format.clear();
+  EXPECT_THAT(Describe(over, "qcow2", top).refusal(), HasSubstr("of which format"));
+  // What it lies over matters only there.
+  EXPECT_TRUE(Describe(std::string(kHead, '\0'), "qcow2", top).refusal().empty());
 }
 
 }  // namespace
