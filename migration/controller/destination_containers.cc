@@ -75,6 +75,9 @@ Task<absl::StatusOr<v1::BindContainerResponse>> DestinationSession::Bind(
   for (const auto& [digest, size] : arrivals_->MissingLayers()) {
     response.add_missing_layers(digest);
   }
+  for (const vm::ArrivingScratch& scratch : arrivals_->ScratchToCome()) {
+    if (scratch.container_id == request.source_container_id()) response.set_scratch_comes(true);
+  }
   co_return response;
 }
 

@@ -2,6 +2,7 @@
 #include <spdlog/spdlog.h>
 
 #include <algorithm>
+#include <map>
 #include <set>
 #include <utility>
 
@@ -27,6 +28,18 @@ vm::ArrivalFolder DestinationSession::Arrivals() const {
           .owner = deps_.vmm_owner};
 }
 
+std::map<std::string, vm::DiskPlace> DestinationSession::DisksToCome() const {
+  std::map<std::string, vm::DiskPlace> disks;
+  for (const vm::ArrivingDisk& disk : arriving_disks_) {
+    disks[disk.name] = {vm::kDiskController, disk.lun};
+  }
+  if (arrivals_ == nullptr) return disks;
+  for (const vm::ArrivingScratch& scratch : arrivals_->ScratchToCome()) {
+    disks[vm::ScratchDiskName(scratch.container_id)] = scratch.place;
+  }
+  return disks;
+}
+
 absl::Status DestinationSession::PlaceDisks(std::vector<vm::ArrivingDisk> copies,
                                             schema::ComputeSystem* document, v1::VmSpec* spec,
                                             std::string* spec_json) {
@@ -39,7 +52,16 @@ absl::Status DestinationSession::PlaceDisks(std::vector<vm::ArrivingDisk> copies
 Task<absl::Status> DestinationSession::CheckDiskRoom() {
   const vm::SandboxDeps& host = deps_.inventory.deps();
   std::string folder = host.settings.state_folder;
-  co_return co_await vm::CheckArrivalRoom(host.overlays, std::move(folder), arriving_disks_,
+  std::vector<vm::ArrivingDisk> disks = arriving_disks_;
+  if (arrivals_ != nullptr) {
+    // They lie on the same file system, unless somebody has mounted another one.
+    for (const vm::ArrivingScratch& scratch : arrivals_->ScratchToCome()) {
+      vm::ArrivingDisk& disk = disks.emplace_back();
+      disk.bytes = scratch.size.bytes;
+      disk.used_bytes = scratch.size.used_bytes;
+    }
+  }
+  co_return co_await vm::CheckArrivalRoom(host.overlays, std::move(folder), std::move(disks),
                                           deps_.image_reserve);
 }
 
@@ -57,9 +79,11 @@ std::vector<v1::IncomingDisk> DestinationSession::IncomingDisks() const {
 }
 
 Task<absl::Status> DestinationSession::MakeDisks() {
-  if (arriving_disks_.empty()) co_return absl::OkStatus();
-  // It may have become less since the import.
+  if (DisksToCome().empty()) co_return absl::OkStatus();
+  // It may have become less since the import, and what containers have is known only now.
   CO_RETURN_IF_ERROR(co_await CheckDiskRoom());
+  if (arrivals_ != nullptr) CO_RETURN_IF_ERROR(co_await arrivals_->MakeScratch());
+  if (arriving_disks_.empty()) co_return absl::OkStatus();
   const vm::SandboxDeps& host = deps_.inventory.deps();
   vm::ArrivalFolder arrivals = Arrivals();
   co_return co_await vm::MakeArrivingDisks(&host.host_reads, host.overlays, std::move(arrivals),
@@ -74,7 +98,8 @@ Task<absl::StatusOr<v1::ReceiveDisksResponse>> DestinationSession::ReceiveDisks(
         StrCat("ReceiveDisks is for a session that is prepared and not transferred yet; session ",
                id(), " is ", ToString(info_.state())));
   }
-  if (arriving_disks_.empty()) co_return v1::ReceiveDisksResponse();
+  const std::map<std::string, vm::DiskPlace> coming = DisksToCome();
+  if (coming.empty()) co_return v1::ReceiveDisksResponse();
   if (disks_expected_ != nullptr && disks_answer_) co_return *disks_answer_;
   // What a first copy has left must not be taken for zeros by another one.
   if (disks_answer_) {
@@ -92,9 +117,11 @@ Task<absl::StatusOr<v1::ReceiveDisksResponse>> DestinationSession::ReceiveDisks(
   CO_ASSIGN_OR_RETURN(const std::string path, MakeDiskSocketPath());
   std::vector<vm::DiskPlace> places;
   v1::ReceiveDisksResponse response;
+  for (const auto& [name, place] : coming) {
+    places.push_back(place);
+    response.add_disks(name);
+  }
   for (const vm::ArrivingDisk& disk : arriving_disks_) {
-    places.push_back({vm::kDiskController, disk.lun});
-    response.add_disks(disk.name);
     if (disk.whole) response.add_whole(disk.name);
   }
   std::string socket_path = path;
@@ -133,7 +160,7 @@ Task<void> DestinationSession::TakeDisks(Self self, std::string socket_path) {
   }
   const absl::Status ended = co_await (*connection)->WaitClosed();
   // All was taken before, or the source calls it off and says so.
-  if (self->arriving_disks_.empty()) co_return;
+  if (self->disks_taken_) co_return;
   (void)co_await WithDeadline(self->limits_.cut, "the source's word",
                               WaitFor(&self->word_arrived_));
   // A copy is not taken up again.
@@ -148,7 +175,7 @@ Task<void> DestinationSession::TakeDisks(Self self, std::string socket_path) {
 Task<absl::Status> DestinationSession::TakeLastOfDisks(std::vector<std::string> copied) {
   auto keep = self();
   std::set<std::string> awaited;
-  for (const vm::ArrivingDisk& disk : arriving_disks_) awaited.insert(disk.name);
+  for (const auto& [name, place] : DisksToCome()) awaited.insert(name);
   const std::set<std::string> came(copied.begin(), copied.end());
   if (came != awaited) {
     co_return absl::DataLossError("the source has not sent the disks that this host does not see");
@@ -161,7 +188,7 @@ Task<absl::Status> DestinationSession::TakeLastOfDisks(std::vector<std::string> 
   std::shared_ptr<vm::ComputeSystem> system = vm_->system();
   if (system == nullptr) co_return absl::UnavailableError("the VM ended while it was awaited");
   CO_RETURN_IF_ERROR(co_await system->CloseDisks());
-  arriving_disks_.clear();  // they have come
+  disks_taken_ = true;
   disks->Close();
   co_return absl::OkStatus();
 }

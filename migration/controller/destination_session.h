@@ -106,6 +106,8 @@ class DestinationSession final : public MigrationSession {
   // All that they consist of is here, and stays.
   Task<absl::Status> PrepareContainers();
   vm::ArrivalFolder Arrivals() const;
+  // All disks that come, containers' too, as both ends call them, and where they are in the VM.
+  std::map<std::string, vm::DiskPlace> DisksToCome() const;
   absl::Status PlaceDisks(std::vector<vm::ArrivingDisk> copies, schema::ComputeSystem* document,
                           v1::VmSpec* spec, std::string* spec_json);
   Task<absl::Status> CheckDiskRoom();
@@ -187,6 +189,7 @@ class DestinationSession final : public MigrationSession {
   v1::ReceiveLayersResponse layers_answer_;    // as long as they are expected
   std::shared_ptr<SessionConnection> layers_;  // while they come
   std::vector<vm::ArrivingDisk> arriving_disks_;
+  bool disks_taken_ = false;  // all that was to come has
   std::unique_ptr<SessionListener::Expectation> disks_expected_;
   std::optional<v1::ReceiveDisksResponse> disks_answer_;
   std::shared_ptr<SessionConnection> disks_;  // from when they begin to come

@@ -11,7 +11,7 @@
 namespace ferry::migration {
 Task<absl::Status> DestinationSession::Transfer(v1::TransferSandboxRequest request) {
   auto keep = self();
-  if (!arriving_disks_.empty() && disks_ == nullptr &&
+  if (!DisksToCome().empty() && disks_ == nullptr &&
       info_.state() == v1::SESSION_STATE_DESTINATION_PREPARED) {
     co_return Explain(absl::FailedPreconditionError(
                           absl::StrCat("the content of VM ", info_.vm_name(),

@@ -75,7 +75,7 @@ Task<absl::Status> Orchestrator::Drive(std::shared_ptr<Run> run) {
   import.set_config(std::move(run->plan));
   auto imported = co_await run->peer->Import(std::move(import));
   if (!imported.ok()) co_return imported.status();
-  const bool disks_come = !imported->disks().empty();
+  run->disks_come = !imported->disks().empty();
   CO_RETURN_IF_ERROR(co_await BringContainers(run, *std::move(imported)));
 
   v1::PrepareSandboxRequest prepare;
@@ -90,7 +90,7 @@ Task<absl::Status> Orchestrator::Drive(std::shared_ptr<Run> run) {
         "no_session_address", "start ferryd there with certificates, or with --insecure-tcp");
   }
 
-  if (disks_come) CO_RETURN_IF_ERROR(co_await BringDisks(run));
+  if (run->disks_come) CO_RETURN_IF_ERROR(co_await BringDisks(run));
   v1::TransferSandboxRequest receive;
   receive.set_session_id(id);
   CO_RETURN_IF_ERROR(co_await run->peer->Transfer(receive));
@@ -113,6 +113,7 @@ Task<absl::Status> Orchestrator::BringContainers(std::shared_ptr<Run> run,
     auto bound = co_await run->peer->Bind(std::move(bind));
     if (!bound.ok()) co_return bound.status();
     complete = bound->missing_layers().empty();
+    run->disks_come = run->disks_come || bound->scratch_comes();
   }
   if (complete) co_return absl::OkStatus();
   v1::ReceiveLayersRequest receive;

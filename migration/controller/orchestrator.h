@@ -26,6 +26,7 @@ class Orchestrator {
     std::shared_ptr<PeerClient> peer;
     v1::MigrateRequest request;
     std::string plan;
+    bool disks_come = false;  // that the destination does not see
   };
 
   static Task<void> RunToEnd(std::shared_ptr<Run> run, const ControllerDeps* deps);

@@ -1,6 +1,7 @@
 // Disks that the destination does not see go there before the VM does, and along with it.
 #include <spdlog/spdlog.h>
 
+#include <map>
 #include <set>
 #include <utility>
 
@@ -9,6 +10,7 @@
 #include "bridge/runtime/str_cat.h"
 #include "migration/controller/source_session.h"
 #include "vmmanager/backend/disk_copies.h"
+#include "vmmanager/containers/container_moves.h"
 #include "vmmanager/rpc/error_info.h"
 #include "vmmanager/sandbox/arriving_disks.h"
 #include "vmmanager/sandbox/own_disks.h"
@@ -28,24 +30,41 @@ absl::Status SourceSession::CheckSendsDisks() const {
   return absl::OkStatus();
 }
 
+absl::StatusOr<std::map<std::string, SourceSession::OfferedDisk>> SourceSession::OfferedDisks()
+    const {
+  ASSIGN_OR_RETURN(const vm::PlanState plan, vm::DecodePlan(sealed_plan_));
+  std::map<std::string, OfferedDisk> offered;
+  for (const state::v1::DiskPayload& disk : plan.vm.disks()) {
+    const auto index = vm::OwnDiskNamed(vm_->spec(), disk.name());
+    if (!index || !disk.has_copy() || !disk.copy().refusal().empty()) continue;
+    const v1::DiskSpec& own = vm_->spec().disks(*index);
+    const std::string lun = absl::StrCat(vm::LunOf(vm_->spec(), *index));
+    offered[disk.name()] = {{vm::kDiskController, lun}, own.file(), own.format()};
+  }
+  for (const state::v1::ContainerRecord& container : plan.vm.containers()) {
+    if (container.scratch_bytes() == 0) continue;
+    const state::v1::ContainerDisk& disk = container.scratch_disk();
+    offered[vm::ScratchDiskName(container.container_id())] = {
+        {absl::StrCat(disk.controller()), absl::StrCat(disk.lun())},
+        container.scratch_file(),
+        "qcow2"};
+  }
+  return offered;
+}
+
 absl::StatusOr<std::vector<vm::DiskMirror>> SourceSession::FindDisks(
     const v1::SendDisksRequest& request) const {
-  ASSIGN_OR_RETURN(const vm::PlanState plan, vm::DecodePlan(sealed_plan_));
-  std::set<std::string> offered;
-  for (const state::v1::DiskPayload& disk : plan.vm.disks()) {
-    if (disk.has_copy() && disk.copy().refusal().empty()) offered.insert(disk.name());
-  }
+  ASSIGN_OR_RETURN(auto offered, OfferedDisks());
   const std::set<std::string> whole(request.whole().begin(), request.whole().end());
   std::vector<vm::DiskMirror> disks;
   for (const std::string& name : request.disks()) {
-    const auto index = vm::OwnDiskNamed(vm_->spec(), name);
     // Each once.
-    if (!index || offered.erase(name) == 0) {
+    const auto disk = offered.extract(name);
+    if (disk.empty()) {
       return absl::InvalidArgumentError(absl::StrCat("VM ", info_.vm_name(), " has no disk ", name,
                                                      " that this session would copy"));
     }
-    const vm::DiskPlace place{vm::kDiskController, absl::StrCat(vm::LunOf(vm_->spec(), *index))};
-    disks.push_back({place, whole.contains(name)});
+    disks.push_back({disk.mapped().place, whole.contains(name)});
   }
   if (disks.empty()) return absl::InvalidArgumentError("no disks to copy are named");
   return disks;
@@ -64,13 +83,15 @@ Task<absl::Status> SourceSession::SendDisks(v1::SendDisksRequest request) {
   if (sent.ok() && (end_reason().has_value() || disks_ == nullptr)) {
     co_return absl::CancelledError("the session ended while its disks were copied");
   }
-  if (sent.ok() && disks_->closed()) co_return co_await WhyDisksFailed(sent);
+  if (sent.ok() && disks_->closed()) sent = co_await WhyDisksFailed(sent);
   if (sent.ok()) {
     copied_disks_ = names;
     for (const vm::DiskMirror& disk : disks) copied_places_.push_back(disk.place);
-  } else if (disks_ != nullptr) {
-    disks_->Close();
+    co_return absl::OkStatus();
   }
+  if (disks_ != nullptr) disks_->Close();
+  // A copy is not taken up again, and whoever drives this does not know whose fault it was.
+  Conclude(WhyFailed(sent));
   co_return sent;
 }
 
@@ -81,10 +102,11 @@ Task<absl::Status> SourceSession::CheckTheyFit(v1::SendDisksRequest request) {
   vm::OverlayFiles* const files = deps_.inventory.deps().overlays;
   if (request.room_bytes() == 0 || files == nullptr) co_return absl::OkStatus();
   uint64_t wanted = 0;
+  CO_ASSIGN_OR_RETURN(const auto offered, OfferedDisks());
   for (const std::string& name : request.disks()) {
-    const auto index = vm::OwnDiskNamed(vm_->spec(), name);
-    if (!index || vm_->spec().disks(*index).format() != "qcow2") continue;
-    std::string file = vm_->spec().disks(*index).file();
+    const auto disk = offered.find(name);
+    if (disk == offered.end() || disk->second.format != "qcow2") continue;
+    std::string file = disk->second.file;
     std::string format = "qcow2";
     const auto measured = co_await files->Measure(std::move(file), std::move(format));
     if (!measured.ok()) spdlog::warn("session {}: {}", id(), measured.status().ToString());

@@ -138,7 +138,7 @@ Task<absl::StatusOr<std::string>> SourceSession::MakePlan(std::string compat_inf
       co_await DescribeForExport(deps_, std::move(machine), id(), copy_storage_, &disk_marks_));
   if (deps_.exports != nullptr) {
     CO_ASSIGN_OR_RETURN(const std::vector<state::v1::ContainerRecord> containers,
-                        co_await deps_.exports->Begin(vm_->id()));
+                        co_await deps_.exports->Begin(vm_->id(), copy_storage_));
     plan.vm.clear_containers();
     plan.vm.mutable_containers()->Add(containers.begin(), containers.end());
   }

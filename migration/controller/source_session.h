@@ -1,5 +1,6 @@
 #pragma once
 
+#include <map>
 #include <memory>
 #include <optional>
 #include <string>
@@ -103,6 +104,13 @@ class SourceSession final : public MigrationSession {
   Task<absl::Status> SendOver(v1::SendLayersRequest request, std::vector<LayerFile> files,
                               std::string socket_path);
   absl::Status CheckSendsDisks() const;
+  // A disk that the plan says can be sent.
+  struct OfferedDisk {
+    vm::DiskPlace place;
+    std::string file;
+    std::string format;
+  };
+  absl::StatusOr<std::map<std::string, OfferedDisk>> OfferedDisks() const;
   absl::StatusOr<std::vector<vm::DiskMirror>> FindDisks(const v1::SendDisksRequest& request) const;
   Task<absl::Status> CheckTheyFit(v1::SendDisksRequest request);
   Task<absl::Status> MirrorOver(v1::SendDisksRequest request, std::vector<vm::DiskMirror> disks);

@@ -55,7 +55,7 @@ void Append(v1::PreflightResponse& response, const std::vector<v1::PreflightChec
 Task<absl::StatusOr<v1::PreflightResponse>> Preflight::Run(v1::PreflightRequest request) {
   CO_ASSIGN_OR_RETURN(std::shared_ptr<vm::UtilityVm> machine, deps_.inventory.Find(request.vm()));
   CO_ASSIGN_OR_RETURN(std::shared_ptr<PeerClient> peer, deps_.make_peer(request.destination()));
-  SourceFacts facts = co_await LookAt(machine);
+  SourceFacts facts = co_await LookAt(machine, request.options().copy_storage());
   facts.certificate = LookAtCertificate(request.destination());
   facts.options = ExpandProfile(request.profile(), *request.mutable_options());
   if (facts.options.ok()) facts.options = InitializeOptionsFromProto(request.options()).status();
@@ -105,13 +105,15 @@ Task<void> Preflight::AskDestination(std::shared_ptr<PeerClient> peer, v1::Prefl
   response->mutable_checks()->MergeFrom(answer->checks());
 }
 
-Task<SourceFacts> Preflight::LookAt(std::shared_ptr<vm::UtilityVm> machine) {
+Task<SourceFacts> Preflight::LookAt(std::shared_ptr<vm::UtilityVm> machine,
+                                    v1::CopyStorage storage) {
   SourceFacts facts;
   facts.now_unix_ms = static_cast<int64_t>(NowUnixMs());
   facts.vm_state = machine->state();
   facts.other_session = OpenSession(machine->id());
   facts.stays = machine->CheckMayLeave();
-  if (deps_.exports != nullptr) facts.containers = deps_.exports->CheckMovable(machine->id());
+  if (deps_.exports != nullptr)
+    facts.containers = deps_.exports->CheckMovable(machine->id(), storage);
   facts.folder = LookAtFolder();
   std::shared_ptr<guest::Guest> guest = machine->guest();
   if (facts.vm_state != v1::VM_STATE_PAUSED) {

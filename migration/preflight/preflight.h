@@ -32,7 +32,7 @@ class Preflight {
   Task<absl::StatusOr<v1::PreflightResponse>> RunIncoming(v1::PreflightIncomingRequest request);
 
  private:
-  Task<SourceFacts> LookAt(std::shared_ptr<vm::UtilityVm> machine);
+  Task<SourceFacts> LookAt(std::shared_ptr<vm::UtilityVm> machine, v1::CopyStorage storage);
   Task<void> AskDestination(std::shared_ptr<PeerClient> peer, v1::PreflightRequest request,
                             std::string plan, v1::PreflightResponse* response);
   std::string OpenSession(const std::string& vm_id) const;

@@ -136,5 +136,5 @@ def test_a_vm_whose_containers_cannot_move_stays(host, vm, containers):
     containers.create(vm, name="one", user="0:0", entrypoint=["/bin/busybox"],
                       command=["true"])
     with Rpc(host) as rpc, refused(grpc.StatusCode.FAILED_PRECONDITION) as error:
-        rpc.export("session", vm)
+        rpc.export("session", vm, copy_storage=rpc.pb.COPY_STORAGE_NONE)
     assert error_info(error.value).reason == "scratch_not_shared"

@@ -5,9 +5,11 @@ import pytest
 
 from harness import box
 from harness.box import containers, inspect, state
+from harness.ctl import number
 from harness.fixtures import lock, note_isolation
 from harness.host import Hosts
 from harness.inotify import wait_until
+from harness.waiting import wait_for
 
 
 @pytest.fixture
@@ -155,13 +157,81 @@ def test_a_pod_moves_as_one(box_hosts, box_vm, shared):
 def test_a_scratch_disk_of_one_host_alone_is_refused_with_the_reason(box_hosts, box_vm):
     source, destination = box_hosts
     source.ctl.ok("run", "-d", "--name", "web", "--vm", box_vm, "box", "sleep", "1000")
-    refused = source.ctl.run("migrate", box_vm, "--to", destination.address)
+    as_it_is = ("migrate", box_vm, "--to", destination.address, "--copy-storage", "none")
+    refused = source.ctl.run(*as_it_is)
     assert refused.returncode != 0
     assert "scratch disk of container web" in refused.stderr and "--scratch-dir" in refused.stderr
-    dry = source.ctl.run("migrate", box_vm, "--to", destination.address, "--dry-run")
+    dry = source.ctl.run(*as_it_is, "--dry-run")
     assert dry.returncode != 0 and "scratch disk of container web" in dry.stdout + dry.stderr
     assert state(source, "web") == "running"
     assert source.ctl.ok("exec", "--container", "web", "--", "echo", "on") == "on\n"
+
+
+def own_scratch(host):
+    """The scratch disks in the host's own folder."""
+    return sorted(host.outside(host.state / "containers").glob("*/scratch*"))
+
+
+def test_a_scratch_disk_of_one_host_alone_comes_along(box_hosts, box_vm):
+    if not box_hosts.isolated:
+        pytest.skip("the box_hosts share all folders here")
+    source, destination = box_hosts
+    with source.ctl.attach("run", "-i", "--name", "web", "--vm", box_vm, "box", "sh", "-c",
+                           "while read line; do echo $line >> /kept; sync; echo $line; "
+                           "done") as client:
+        sent = b""
+        for owner, other in ((source, destination), (destination, source)):
+            for line in (b"before\n", b"after\n"):
+                client.write(line)
+                sent += line
+                client.wait_until(lambda output: output == sent)
+                if line == b"before\n":
+                    owner.ctl.ok("migrate", box_vm, "--to", other.address, "--dry-run")
+                    owner.ctl.migrate(box_vm, other)
+            # What it had where it was is of no use to anybody.
+            wait_for(lambda: own_scratch(owner) == [], "the source keeps its copy")
+            assert len(own_scratch(other)) == 1
+            kept = other.ctl.ok("exec", "--container", "web", "--", "cat", "/kept")
+            assert kept.encode() == sent
+        client.close_stdin()
+        assert client.wait() == 0
+    source.ctl.ok("container", "rm", "web")
+    assert own_scratch(source) == []
+
+
+def test_a_scratch_disk_stays_whole_where_its_migration_fails(box_hosts, box_vm):
+    if not box_hosts.isolated:
+        pytest.skip("the box_hosts share all folders here")
+    source, destination = box_hosts
+    source.ctl.ok("run", "-d", "--name", "web", "--vm", box_vm, "box", "sleep", "1000")
+    fill = "i=0; while [ $i -lt 24 ]; do cat /bin/busybox >> /fill; i=$((i+1)); done; sync; echo ok"
+    assert source.ctl.ok("exec", "--container", "web", "--", "sh", "-c", fill) == "ok\n"
+
+    def crash():
+        destination.kill()
+        destination.start()
+
+    for fails in (destination.kill_vmm, crash):
+        with source.ctl.attach("migrate", box_vm, "--to", destination.address, "--max-bandwidth",
+                               "1M") as migration:
+            wait_until_disks_move(source)
+            assert len(own_scratch(destination)) == 1
+            fails()
+            assert migration.wait() != 0
+        wait_for(lambda: own_scratch(destination) == [] and not destination.ctl.vms(),
+                 "half of it stays")
+        assert source.ctl.ok("exec", "--container", "web", "--", "sh", "-c",
+                             "echo on > /on; sync; cat /on") == "on\n"
+    source.ctl.migrate(box_vm, destination)
+    assert destination.ctl.ok("exec", "--container", "web", "--", "cat", "/on") == "on\n"
+
+
+def wait_until_disks_move(host):
+    def move():
+        return any(number(host.ctl.session(each["session_id"]).get("progress") or {},
+                          "disk_done_bytes")
+                   for each in host.ctl.sessions() if not each.get("done"))
+    wait_for(move, "no disk is being copied")
 
 
 def test_a_copy_of_the_scratch_disk_is_not_the_scratch_disk(box_hosts, box_vm, isolated_folder):
@@ -169,10 +239,17 @@ def test_a_copy_of_the_scratch_disk_is_not_the_scratch_disk(box_hosts, box_vm, i
     source.ctl.ok("run", "-d", "--name", "web", "--vm", box_vm, "--scratch-dir",
                   isolated_folder.here, "box", "sleep", "1000")
     isolated_folder.copy()
-    refused = source.ctl.run("migrate", box_vm, "--to", destination.address)
+    refused = source.ctl.run("migrate", box_vm, "--to", destination.address, "--copy-storage",
+                             "none")
     assert refused.returncode != 0 and "not seen" in refused.stderr, refused.stderr
     assert state(source, "web") == "running"
     assert containers(destination) == [] and destination.ctl.vms() == []
+    # It is not taken for one either, if it is to be copied.
+    source.ctl.ok("exec", "--container", "web", "--", "sh", "-c", "echo later > /kept")
+    source.ctl.migrate(box_vm, destination)
+    assert destination.ctl.ok("exec", "--container", "web", "--", "cat", "/kept") == "later\n"
+    [scratch] = own_scratch(destination)
+    assert scratch.parent.name == inspect(destination, "web")["id"]
 
 
 @pytest.fixture

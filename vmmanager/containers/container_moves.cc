@@ -9,6 +9,7 @@
 #include "absl/strings/str_cat.h"
 #include "bridge/runtime/status_macros.h"
 #include "vmmanager/containers/container_names.h"
+#include "vmmanager/containers/empty_qcow2.h"
 #include "vmmanager/rpc/error_info.h"
 #include "vmmanager/state/saved_state.h"
 
@@ -33,7 +34,12 @@ DiskSlot SlotOf(const state::v1::ContainerDisk& disk) { return {disk.controller(
 
 }  // namespace
 
-absl::Status ContainerExports::CheckMovable(const std::string& vm_id) const {
+std::string ScratchDiskName(const std::string& container_id) {
+  return absl::StrCat("scratch/", container_id);
+}
+
+absl::Status ContainerExports::CheckMovable(const std::string& vm_id,
+                                            v1::CopyStorage storage) const {
   if (const std::string id = containers_.UnreadableIn(vm_id); !id.empty()) {
     return rpc::ErrorWithReason(
         absl::StatusCode::kFailedPrecondition,
@@ -49,7 +55,7 @@ absl::Status ContainerExports::CheckMovable(const std::string& vm_id) const {
                                                container->being_made() ? "made" : "removed"),
                                   "container_changes", "Try again when that is done.");
     }
-    if (container->record().scratch_file().empty() ||
+    if (container->record().scratch_file().empty() || storage != v1::COPY_STORAGE_NONE ||
         ScratchFiles::IsShareable(container->spec().scratch())) {
       continue;
     }
@@ -58,13 +64,15 @@ absl::Status ContainerExports::CheckMovable(const std::string& vm_id) const {
         absl::StrCat("the scratch disk of container ", container->name(),
                      " is in this host's own folder, and no other host has it"),
         "scratch_not_shared",
-        "Run it with --scratch-dir in a folder that the hosts share, or with --read-only.");
+        "Have it copied: leave out --copy-storage none. Or run it with --scratch-dir in a folder "
+        "that the hosts share, or with --read-only.");
   }
   return absl::OkStatus();
 }
 
-Task<absl::StatusOr<std::vector<ContainerRecord>>> ContainerExports::Begin(std::string vm_id) {
-  CO_RETURN_IF_ERROR(CheckMovable(vm_id));
+Task<absl::StatusOr<std::vector<ContainerRecord>>> ContainerExports::Begin(
+    std::string vm_id, v1::CopyStorage storage) {
+  CO_RETURN_IF_ERROR(CheckMovable(vm_id, storage));
   const ContainerInventory::Containers all = containers_.Of(vm_id);
   if (!all.empty() && containers_.deps().images == nullptr) co_return NoImages();
   std::vector<ContainerRecord> records;
@@ -82,10 +90,47 @@ Task<absl::StatusOr<std::vector<ContainerRecord>>> ContainerExports::Begin(std::
       CO_ASSIGN_OR_RETURN(std::string proof, co_await containers_.deps().scratch.Prove(file));
       proven_[vm_id].push_back({file, proof});
       record.set_scratch_proof(std::move(proof));
+      CO_RETURN_IF_ERROR(co_await OfferScratch(storage, &record));
     }
     records.push_back(std::move(record));
   }
   co_return records;
+}
+
+void ContainerExports::AddOffer(const Offer& offer, ContainerRecord* record) {
+  record->set_scratch_bytes(offer.size.bytes);
+  record->set_scratch_used_bytes(offer.size.used_bytes);
+  record->set_scratch_always_sent(offer.always);
+}
+
+std::optional<ContainerExports::Offer> ContainerExports::OfferOf(const std::string& vm_id,
+                                                                 const std::string& id) const {
+  const auto offers = offered_.find(vm_id);
+  if (offers == offered_.end()) return std::nullopt;
+  const auto offer = offers->second.find(id);
+  return offer == offers->second.end() ? std::nullopt : std::optional(offer->second);
+}
+
+// One that lies over another file, for a checkpoint, is not sent; if it is shared, it need not be.
+Task<absl::Status> ContainerExports::OfferScratch(v1::CopyStorage storage,
+                                                  ContainerRecord* record) {
+  if (storage == v1::COPY_STORAGE_NONE) co_return absl::OkStatus();
+  ScratchFiles& scratch = containers_.deps().scratch;
+  std::string file = record->scratch_file();
+  const auto size = co_await scratch.Measure(std::move(file));
+  if (size.ok()) {
+    const Offer offer{*size, storage == v1::COPY_STORAGE_ALL};
+    offered_[record->vm_id()][record->container_id()] = offer;
+    AddOffer(offer, record);
+    co_return absl::OkStatus();
+  }
+  if (!absl::IsFailedPrecondition(size.status())) co_return size.status();
+  if (!scratch.IsOwn(record->container_id(), record->scratch_file())) co_return absl::OkStatus();
+  co_return rpc::ErrorWithReason(
+      absl::StatusCode::kFailedPrecondition,
+      absl::StrCat("the scratch disk of container ", ShortContainerId(record->container_id()),
+                   " cannot be copied: ", size.status().message()),
+      "scratch_not_shared", "Delete the VM's checkpoints, if it has some.");
 }
 
 std::vector<ContainerRecord> ContainerExports::Describe(const std::string& vm_id) const {
@@ -103,6 +148,8 @@ std::vector<ContainerRecord> ContainerExports::Cut(const std::string& vm_id) con
     // Its init was known to the guest when the plan was made, and is forgotten since.
     const bool sent = planned != with_output_.end() && planned->second.contains(container->id());
     if (!sent) AddOutput(ShareOf(all.size()), &record);
+    // An older destination compares what it does not know, too.
+    if (const auto offer = OfferOf(vm_id, container->id())) AddOffer(*offer, &record);
     records.push_back(std::move(record));
   }
   return records;
@@ -110,6 +157,7 @@ std::vector<ContainerRecord> ContainerExports::Cut(const std::string& vm_id) con
 
 Task<void> ContainerExports::End(std::string vm_id) {
   with_output_.erase(vm_id);
+  offered_.erase(vm_id);
   const auto found = proven_.find(vm_id);
   if (found == proven_.end()) co_return;
   const std::vector<Proof> proofs = std::move(found->second);
@@ -162,23 +210,13 @@ Task<absl::Status> ContainerArrivals::Bind(std::string container_id, std::string
   expected_.insert(container_id);
   CO_RETURN_IF_ERROR(CheckSpec(*found));
   if (images() == nullptr) co_return NoImages();
-  std::string file = scratch_file.empty() ? found->scratch_file() : std::move(scratch_file);
-  if (found->scratch_file().empty() != file.empty()) {
+  if (found->scratch_file().empty() && !scratch_file.empty()) {
     co_return absl::InvalidArgumentError(
         absl::StrCat("container ", container_id, " has no scratch disk, so it can have no file"));
   }
-  if (!file.empty()) {
-    const absl::Status same =
-        co_await containers_.deps().scratch.CheckProof(file, found->scratch_proof());
-    if (absl::IsFailedPrecondition(same)) {
-      co_return rpc::ErrorWithReason(
-          absl::StatusCode::kFailedPrecondition,
-          absl::StrCat("the scratch disk of container ", container_id,
-                       " is not seen by this host: ", same.message()),
-          "scratch_not_shared",
-          "Mount the folder that it is in on this host, too, and bind it where it is here.");
-    }
-    CO_RETURN_IF_ERROR(same);
+  std::string file;
+  if (!found->scratch_file().empty()) {
+    CO_ASSIGN_OR_RETURN(file, co_await FindScratch(*found, std::move(scratch_file)));
   }
   std::vector<std::string> here;
   for (const ContainerLayer& layer : found->layers()) {
@@ -189,6 +227,53 @@ Task<absl::Status> ContainerArrivals::Bind(std::string container_id, std::string
   CO_RETURN_IF_ERROR(BindDisks(*found, file));
   CO_RETURN_IF_ERROR(WriteOutput(*found));
   bound_[container_id] = std::move(file);
+  co_return absl::OkStatus();
+}
+
+Task<absl::StatusOr<std::string>> ContainerArrivals::FindScratch(ContainerRecord record,
+                                                                 std::string given) {
+  ScratchFiles& scratch = containers_.deps().scratch;
+  const std::string& id = record.container_id();
+  const std::string file = given.empty() ? record.scratch_file() : given;
+  scratch_to_come_.erase(id);
+  const absl::Status same = co_await scratch.CheckProof(file, record.scratch_proof());
+  const bool sent = given.empty() && record.scratch_bytes() > 0 && record.has_scratch_disk();
+  if (sent && (absl::IsFailedPrecondition(same) || record.scratch_always_sent())) {
+    CO_RETURN_IF_ERROR(CheckScratchSize(record.scratch_bytes()));
+    ArrivingScratch coming;
+    coming.container_id = id;
+    coming.place = {absl::StrCat(record.scratch_disk().controller()),
+                    absl::StrCat(record.scratch_disk().lun())};
+    coming.size = {.bytes = record.scratch_bytes(), .used_bytes = record.scratch_used_bytes()};
+    coming.file = scratch.PathOf(id, v1::ScratchSpec());
+    scratch_to_come_[id] = coming;
+    co_return coming.file;
+  }
+  if (absl::IsFailedPrecondition(same)) {
+    co_return rpc::ErrorWithReason(
+        absl::StatusCode::kFailedPrecondition,
+        absl::StrCat("the scratch disk of container ", id,
+                     " is not seen by this host: ", same.message()),
+        "scratch_not_shared",
+        "Mount the folder that it is in on this host, too, and bind it where it is here.");
+  }
+  CO_RETURN_IF_ERROR(same);
+  co_return file;
+}
+
+std::vector<ArrivingScratch> ContainerArrivals::ScratchToCome() const {
+  std::vector<ArrivingScratch> coming;
+  for (const auto& [id, scratch] : scratch_to_come_) coming.push_back(scratch);
+  return coming;
+}
+
+Task<absl::Status> ContainerArrivals::MakeScratch() {
+  for (const ArrivingScratch& coming : ScratchToCome()) {
+    std::string id = coming.container_id;
+    CO_RETURN_IF_ERROR(
+        co_await containers_.deps().scratch.MakeOwn(std::move(id), coming.size.bytes));
+    scratch_made_[coming.container_id] = coming.file;
+  }
   co_return absl::OkStatus();
 }
 
@@ -297,6 +382,11 @@ Task<absl::Status> ContainerArrivals::Arrive(std::vector<ContainerRecord> cut) {
 }
 
 Task<void> ContainerArrivals::Discard() {
+  const std::map<std::string, std::string> made = std::exchange(scratch_made_, {});
+  for (const auto& [id, file] : made) {
+    const absl::Status removed = co_await containers_.deps().scratch.Remove(id, file);
+    if (!removed.ok()) spdlog::warn("container {}: {}", id, removed.ToString());
+  }
   if (images() == nullptr) co_return;
   // Nothing of containers that are this host's, or another migration's, whatever the plan says.
   const std::set<std::string> ours = expected_;

@@ -2,12 +2,14 @@
 
 #include <map>
 #include <memory>
+#include <optional>
 #include <set>
 #include <string>
 #include <vector>
 
 #include "absl/status/status.h"
 #include "absl/status/statusor.h"
+#include "ferry/v1/migration.pb.h"
 #include "vmmanager/containers/container_inventory.h"
 
 // The part that containers have in the migration of their VM. What the guest has of them goes with
@@ -21,10 +23,12 @@ class ContainerExports {
   explicit ContainerExports(ContainerInventory& containers) : containers_(containers) {}
 
   // Whether the VM's containers could move. FAILED_PRECONDITION with what to do.
-  absl::Status CheckMovable(const std::string& vm_id) const;
-  // What the destination has to know of them. From here on, until End(), a proof lies beside each
-  // scratch file. The VM must be held by its migration.
-  Task<absl::StatusOr<std::vector<state::v1::ContainerRecord>>> Begin(std::string vm_id);
+  absl::Status CheckMovable(const std::string& vm_id, v1::CopyStorage storage) const;
+  // What the destination has to know of them, and whether their scratch disks can be sent there.
+  // From here on, until End(), a proof lies beside each scratch file. The VM must be held by its
+  // migration.
+  Task<absl::StatusOr<std::vector<state::v1::ContainerRecord>>> Begin(std::string vm_id,
+                                                                      v1::CopyStorage storage);
   // As they are now.
   std::vector<state::v1::ContainerRecord> Describe(const std::string& vm_id) const;
   // As they are now, with the output that has become theirs since.
@@ -41,6 +45,14 @@ class ContainerExports {
 
  private:
   void AddOutput(size_t limit, state::v1::ContainerRecord* record) const;
+  // That a scratch disk is sent.
+  struct Offer {
+    ScratchSize size;
+    bool always = false;
+  };
+  static void AddOffer(const Offer& offer, state::v1::ContainerRecord* record);
+  std::optional<Offer> OfferOf(const std::string& vm_id, const std::string& id) const;
+  Task<absl::Status> OfferScratch(v1::CopyStorage storage, state::v1::ContainerRecord* record);
 
   ContainerInventory& containers_;
   struct Proof {
@@ -49,7 +61,19 @@ class ContainerExports {
   };
   std::map<std::string, std::vector<Proof>> proven_;          // by VM
   std::map<std::string, std::set<std::string>> with_output_;  // by VM: whose output is in the plan
+  std::map<std::string, std::map<std::string, Offer>> offered_;  // by VM and container
 };
+
+// A container's scratch disk whose content comes from another host, into a file of this host's own.
+struct ArrivingScratch {
+  std::string container_id;
+  DiskPlace place;
+  ScratchSize size;
+  std::string file;
+};
+
+// What a session calls it among the VM's disks; no disk of the VM's own is called so.
+std::string ScratchDiskName(const std::string& container_id);
 
 // The containers that one migration brings to this host, from its plan until they are this host's.
 // Thread: the executor's only.
@@ -64,8 +88,13 @@ class ContainerArrivals {
   const std::vector<state::v1::ContainerRecord>& planned() const { return planned_; }
   // Says where this host has what a container consists of; an empty file is the source's path.
   // NOT_FOUND if none of that id comes; FAILED_PRECONDITION "scratch_not_shared" if this host does
-  // not see the same scratch file. Repeating it does no harm.
+  // not see the same scratch file, and its source does not send it or a file is given. Repeating it
+  // does no harm.
   Task<absl::Status> Bind(std::string container_id, std::string scratch_file);
+  // Of those that are bound: the scratch disks that are to be sent.
+  std::vector<ArrivingScratch> ScratchToCome() const;
+  // Empty disks for these.
+  Task<absl::Status> MakeScratch();
   // Of those that are bound: the layers that this host lacks, with their sizes.
   std::map<std::string, uint64_t> MissingLayers() const;
   // The layers that are bound and here are kept for their containers.
@@ -80,6 +109,9 @@ class ContainerArrivals {
 
  private:
   ImageStore* images() const { return containers_.deps().images; }
+  // Where this host has the scratch disk, or will have it.
+  Task<absl::StatusOr<std::string>> FindScratch(state::v1::ContainerRecord record,
+                                                std::string given);
   absl::Status BindDisks(const state::v1::ContainerRecord& record, const std::string& scratch);
   absl::Status WriteOutput(const state::v1::ContainerRecord& record) const;
   absl::Status CheckSpec(const state::v1::ContainerRecord& record) const;
@@ -90,6 +122,8 @@ class ContainerArrivals {
   const std::vector<state::v1::ContainerRecord> planned_;
   std::set<std::string> expected_;            // ids of no other container here
   std::map<std::string, std::string> bound_;  // by id: the scratch file here, or nothing
+  std::map<std::string, ArrivingScratch> scratch_to_come_;  // by id
+  std::map<std::string, std::string> scratch_made_;         // by id: files that are ours alone
 };
 
 }  // namespace ferry::vm

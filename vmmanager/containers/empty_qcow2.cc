@@ -89,4 +89,9 @@ absl::Status CheckStandsAlone(std::string_view start) {
   return absl::FailedPreconditionError("it is a scratch disk that names another file");
 }
 
+uint64_t DiskBytesIn(std::string_view start) {
+  constexpr size_t kSizeAt = 24;
+  return Number(start, kSizeAt, sizeof(uint64_t));
+}
+
 }  // namespace ferry::vm

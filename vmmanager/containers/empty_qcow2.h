@@ -26,5 +26,7 @@ inline constexpr size_t kQcow2Header = 104;
 // FAILED_PRECONDITION unless `start` begins a qcow2 file all of whose data are in it: one that
 // names another file would open that to its guest.
 absl::Status CheckStandsAlone(std::string_view start);
+// How many bytes the disk has whose file begins so, and stands alone.
+uint64_t DiskBytesIn(std::string_view start);
 
 }  // namespace ferry::vm

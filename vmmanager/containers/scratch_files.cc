@@ -9,6 +9,7 @@
 #include <array>
 #include <cerrno>
 #include <filesystem>
+#include <memory>
 #include <vector>
 
 #include "absl/strings/escaping.h"
@@ -62,7 +63,7 @@ bool IsProof(const std::string& proof) {
          proof.find_first_not_of("0123456789abcdef") == std::string::npos;
 }
 
-absl::Status CheckScratch(const std::string& file) {
+absl::StatusOr<ScratchSize> LookAtScratch(const std::string& file) {
   struct stat found;
   const UniqueFd opened(::open(file.c_str(), O_RDONLY | O_CLOEXEC | O_NOFOLLOW | O_NONBLOCK));
   if (!opened.valid() || ::fstat(opened.get(), &found) != 0 || !S_ISREG(found.st_mode)) {
@@ -71,8 +72,12 @@ absl::Status CheckScratch(const std::string& file) {
   std::string start(kQcow2Header, '\0');
   const ssize_t size = ::pread(opened.get(), start.data(), start.size(), 0);
   start.resize(static_cast<size_t>(std::max<ssize_t>(size, 0)));
+  constexpr uint64_t kStatBlock = 512;
   const absl::Status alone = CheckStandsAlone(start);
-  if (alone.ok()) return alone;
+  if (alone.ok()) {
+    return ScratchSize{.bytes = DiskBytesIn(start),
+                       .used_bytes = static_cast<uint64_t>(found.st_blocks) * kStatBlock};
+  }
   return absl::FailedPreconditionError(absl::StrCat(file, " cannot be used: ", alone.message()));
 }
 
@@ -148,6 +153,23 @@ Task<absl::Status> ScratchFiles::Remove(std::string container_id, std::string fi
   co_return co_await worker_.Run(kFileTime, "the scratch disk", std::move(work));
 }
 
+Task<absl::StatusOr<ScratchSize>> ScratchFiles::Measure(std::string file) {
+  auto size = std::make_shared<ScratchSize>();
+  std::function<absl::Status()> work = [file, size]() -> absl::Status {
+    ASSIGN_OR_RETURN(*size, LookAtScratch(file));
+    return absl::OkStatus();
+  };
+  CO_RETURN_IF_ERROR(co_await worker_.Run(kFileTime, "the scratch disk", std::move(work)));
+  co_return *size;
+}
+
+Task<absl::Status> ScratchFiles::MakeOwn(std::string container_id, uint64_t bytes) {
+  v1::ScratchSpec spec;
+  spec.set_size_bytes(bytes);
+  CO_RETURN_IF_ERROR(CheckScratchSize(bytes));
+  co_return co_await Make(std::move(container_id), std::move(spec));
+}
+
 Task<absl::StatusOr<std::string>> ScratchFiles::Prove(std::string file) {
   std::array<unsigned char, kProofBytes> noise;
   if (::getrandom(noise.data(), noise.size(), 0) != static_cast<ssize_t>(noise.size())) {
@@ -164,7 +186,7 @@ Task<absl::StatusOr<std::string>> ScratchFiles::Prove(std::string file) {
 
 Task<absl::Status> ScratchFiles::CheckProof(std::string file, std::string proof) {
   std::function<absl::Status()> work = [file, proof]() -> absl::Status {
-    RETURN_IF_ERROR(CheckScratch(file));
+    RETURN_IF_ERROR(LookAtScratch(file).status());
     const bool proper = IsProof(proof);
     const UniqueFd written(proper ? ::open(ProofOf(file, proof).c_str(),
                                            O_RDONLY | O_CLOEXEC | O_NOFOLLOW | O_NONBLOCK)

@@ -1,5 +1,6 @@
 #pragma once
 
+#include <cstdint>
 #include <optional>
 #include <string>
 
@@ -11,6 +12,12 @@
 #include "vmmanager/qemu/process_user.h"
 
 namespace ferry::vm {
+
+// How large a scratch disk is, and its file.
+struct ScratchSize {
+  uint64_t bytes = 0;       // that the guest sees
+  uint64_t used_bytes = 0;  // of room
+};
 
 // The files that take what containers write. They are made on a thread, for a folder that hosts
 // share can hang.
@@ -29,6 +36,15 @@ class ScratchFiles {
   Task<absl::Status> Remove(std::string container_id, std::string file);
   // Whether such a file can be on another host, too: not in our own folder.
   static bool IsShareable(const v1::ScratchSpec& spec) { return !spec.folder().empty(); }
+  // The same of a file of that container.
+  bool IsOwn(const std::string& container_id, const std::string& file) const {
+    return file == PathOf(container_id, v1::ScratchSpec());
+  }
+  // FAILED_PRECONDITION if the file is none that stands alone.
+  Task<absl::StatusOr<ScratchSize>> Measure(std::string file);
+  // An empty disk of that size in our own folder; never in the place of another one, which a
+  // checkpoint may need. INVALID_ARGUMENT if there can be no such disk.
+  Task<absl::Status> MakeOwn(std::string container_id, uint64_t bytes);
   // Writes a word that nobody can guess beside the file, and returns it.
   Task<absl::StatusOr<std::string>> Prove(std::string file);
   // Whether this very file is here: it is there, and so is that word. FAILED_PRECONDITION.

@@ -53,6 +53,10 @@ class FakeStore final : public Store {
                                       std::vector<CheckpointRow> others,
                                       std::optional<VmRow> vm) override;
   Task<absl::StatusOr<std::vector<CheckpointRow>>> ListCheckpoints() override;
+  // The same at once.
+  const CheckpointRow& CheckpointOf(const std::string& vm_id, const std::string& name) const {
+    return checkpoints_.at({vm_id, name});
+  }
   Task<absl::StatusOr<JournalRecord>> Append(JournalRecord record, AppendOptions options) override;
   Task<absl::StatusOr<std::vector<JournalRecord>>> ReadJournal(
       const std::string& session_id) override;

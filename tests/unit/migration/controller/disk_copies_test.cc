@@ -158,7 +158,9 @@ TEST_F(DiskCopiesTest, WhoFailedIsTold) {
 TEST_F(DiskCopiesTest, AVmHasNotArrivedBeforeItsDisksAreKept) {
   auto vm = BootWithDisks();
   b_.host.store.before_append = [this](vm::JournalRecord record) -> Task<absl::Status> {
-    if (record.kind == "RUNNING") EXPECT_THAT(Arrived(), IsEmpty());
+    if (record.kind == "RUNNING") {
+      EXPECT_THAT(Arrived(), IsEmpty());
+    }
     co_return absl::OkStatus();
   };
   EXPECT_EQ(Wait(a_, Migrate(CopyAll())).vm_location(), "host-b:1");

@@ -1,6 +1,9 @@
 #include "vmmanager/containers/container_moves.h"
 
+#include <limits>
+
 #include "tests/unit/vmmanager/containers/containers_fixture.h"
+#include "vmmanager/containers/empty_qcow2.h"
 #include "vmmanager/rpc/error_info.h"
 
 namespace ferry::vm {
@@ -23,7 +26,7 @@ class ContainerMovesTest : public ContainersTest {
     return request;
   }
   std::vector<state::v1::ContainerRecord> Export() {
-    auto records = Await(exports_.Begin(vm_->id()));
+    auto records = Await(exports_.Begin(vm_->id(), kAsNeeded));
     EXPECT_TRUE(records.ok()) << records.status();
     return *std::move(records);
   }
@@ -77,10 +80,79 @@ class ContainerMovesTest : public ContainersTest {
 
 TEST_F(ContainerMovesTest, OneWhoseScratchDiskIsThisHostsOwnStays) {
   Run(Request("vm", "one"));
-  const absl::Status refused = exports_.CheckMovable(vm_->id());
+  const absl::Status refused = exports_.CheckMovable(vm_->id(), v1::COPY_STORAGE_NONE);
   EXPECT_EQ(rpc::ReasonOf(refused), "scratch_not_shared");
   EXPECT_THAT(rpc::NextStepOf(refused), HasSubstr("--scratch-dir"));
-  EXPECT_EQ(Await(exports_.Begin(vm_->id())).status(), refused);
+  EXPECT_EQ(Await(exports_.Begin(vm_->id(), v1::COPY_STORAGE_NONE)).status(), refused);
+}
+
+TEST_F(ContainerMovesTest, AScratchDiskOfThisHostsOwnIsSent) {
+  const auto before = Run(Request("vm", "one"));
+  auto records = Export();
+  EXPECT_EQ(records[0].scratch_bytes(), kDefaultScratchDisk);
+  EXPECT_GT(records[0].scratch_used_bytes(), 0u);
+  const std::string file = records[0].scratch_file();
+  const std::string written = ReadFile(file);
+  const auto incoming = GoAndCome(records);
+  // Nobody here needs it any more; a host with a path like that is no host that has it.
+  EXPECT_FALSE(std::filesystem::exists(file));
+  ContainerArrivals arrivals(*containers_, incoming, records);
+  ASSERT_TRUE(Await(arrivals.Bind(before->id(), "")).ok());
+  const auto coming = arrivals.ScratchToCome();
+  ASSERT_THAT(coming, SizeIs(1));
+  EXPECT_EQ(coming[0].file, file);
+  EXPECT_EQ(coming[0].place.lun, absl::StrCat(records[0].scratch_disk().lun()));
+  EXPECT_EQ(PathAt(*incoming, records[0].scratch_disk().lun()), file);
+  ASSERT_TRUE(Await(arrivals.MakeScratch()).ok());
+  EXPECT_EQ(ReadFile(file), written);
+  // What is there may be a checkpoint's.
+  EXPECT_FALSE(Await(arrivals.MakeScratch()).ok());
+  ASSERT_TRUE(Await(arrivals.Arrive(records)).ok());
+  EXPECT_EQ((*containers_->Find("one", ""))->record().scratch_file(), file);
+}
+
+TEST_F(ContainerMovesTest, WhatIsNotSentIsNotAwaited) {
+  const auto before = Run(Request("vm", "one"));
+  auto records = Export();
+  records[0].clear_scratch_bytes();
+  const auto incoming = GoAndCome(records);
+  ContainerArrivals arrivals(*containers_, incoming, records);
+  EXPECT_EQ(rpc::ReasonOf(Await(arrivals.Bind(before->id(), ""))), "scratch_not_shared");
+  EXPECT_THAT(arrivals.ScratchToCome(), IsEmpty());
+}
+
+TEST_F(ContainerMovesTest, AScratchDiskThatDidNotComeGoes) {
+  const auto before = Run(Request("vm", "one"));
+  auto records = Export();
+  const auto incoming = GoAndCome(records);
+  ContainerArrivals arrivals(*containers_, incoming, records);
+  ASSERT_TRUE(Await(arrivals.Bind(before->id(), "")).ok());
+  ASSERT_TRUE(Await(arrivals.MakeScratch()).ok());
+  EXPECT_TRUE(std::filesystem::exists(records[0].scratch_file()));
+  Await(arrivals.Discard());
+  EXPECT_FALSE(std::filesystem::exists(records[0].scratch_file()));
+}
+
+// Numbers that another host says are only that.
+TEST_F(ContainerMovesTest, AScratchDiskHasASizeThatThereIs) {
+  const auto before = Run(Request("vm", "one"));
+  auto records = Export();
+  records[0].set_scratch_bytes(std::numeric_limits<uint64_t>::max());
+  const auto incoming = GoAndCome(records);
+  ContainerArrivals arrivals(*containers_, incoming, records);
+  EXPECT_EQ(Await(arrivals.Bind(before->id(), "")).code(), absl::StatusCode::kInvalidArgument);
+}
+
+TEST_F(ContainerMovesTest, OneThatBothHostsSeeIsSentIfThatIsWanted) {
+  const auto before = Run(Shared("one"));
+  auto records = *Await(exports_.Begin(vm_->id(), v1::COPY_STORAGE_ALL));
+  const auto incoming = GoAndCome(records);
+  ContainerArrivals arrivals(*containers_, incoming, records);
+  ASSERT_TRUE(Await(arrivals.Bind(before->id(), "")).ok());
+  ASSERT_THAT(arrivals.ScratchToCome(), SizeIs(1));
+  EXPECT_NE(arrivals.ScratchToCome()[0].file, records[0].scratch_file());
+  Await(arrivals.Discard());
+  EXPECT_TRUE(std::filesystem::exists(records[0].scratch_file()));
 }
 
 TEST_F(ContainerMovesTest, ThePlanSaysWhatItConsistsOfAndLeavesAProof) {
@@ -268,7 +340,7 @@ TEST_F(ContainerMovesTest, WhatIsNotAsItWasPlannedDoesNotCome) {
 
 TEST_F(ContainerMovesTest, AScratchDiskThatNamesAnotherFileIsRefused) {
   const auto before = Run(Shared("one"));
-  const auto records = Export();
+  const auto records = *Await(exports_.Begin(vm_->id(), v1::COPY_STORAGE_NONE));
   const auto incoming = GoAndCome(records);
   std::string bytes = ReadFile(records[0].scratch_file());
   bytes[15] = 1;
@@ -347,10 +419,10 @@ TEST_F(ContainerMovesTest, OneThatIsJustKilledToBeRemovedKeepsItsVm) {
   Guest(vm_->id()).containers.at(container->id()).init->immortal = true;
   auto removing = Begin(containers_->Remove(container, true));
   Settle();
-  EXPECT_EQ(rpc::ReasonOf(exports_.CheckMovable(vm_->id())), "container_changes");
+  EXPECT_EQ(rpc::ReasonOf(exports_.CheckMovable(vm_->id(), kAsNeeded)), "container_changes");
   Exit(*container, 0);
   EXPECT_TRUE(Finish(removing).ok());
-  EXPECT_TRUE(exports_.CheckMovable(vm_->id()).ok());
+  EXPECT_TRUE(exports_.CheckMovable(vm_->id(), kAsNeeded).ok());
 }
 
 TEST_F(ContainerMovesTest, OutputOfAFormerBootMoves) {

@@ -124,7 +124,7 @@ TEST_F(ContainerOutputTest, ItOutlivesTheInitThatIsForgotten) {
   RestartDaemon();
   EXPECT_EQ(Read(*Found("one")), "hello");
   ContainerExports exports(*containers_);
-  const auto records = Await(exports.Begin(vm_->id()));
+  const auto records = Await(exports.Begin(vm_->id(), kAsNeeded));
   ASSERT_TRUE(records.ok()) << records.status();
   EXPECT_EQ((*records)[0].stdout().bytes(), "hello");
   Await(exports.End(vm_->id()));
@@ -197,11 +197,11 @@ TEST_F(OutputNotTakenOverTest, StaysForTheNextDaemon) {
 
 TEST_F(OutputNotTakenOverTest, KeepsItsVmFromMovingUntilItCanBe) {
   ContainerExports exports(*containers_);
-  const absl::Status refused = Await(exports.Begin(vm_->id())).status();
+  const absl::Status refused = Await(exports.Begin(vm_->id(), kAsNeeded)).status();
   EXPECT_EQ(rpc::ReasonOf(refused), "output_not_kept") << refused;
   Await(exports.End(vm_->id()));
   MakeRoom();
-  const auto records = Await(exports.Begin(vm_->id()));
+  const auto records = Await(exports.Begin(vm_->id(), kAsNeeded));
   ASSERT_TRUE(records.ok()) << records.status();
   EXPECT_EQ((*records)[0].stdout().bytes(), "hello");
   EXPECT_EQ(Read(*container_), "hello");
@@ -224,7 +224,7 @@ TEST_F(ContainerOutputTest, OfAnInitThatIsForgottenWhileMemoryMovesItGoesInTheCu
   Exit(*first, 0);
   Guest(vm_->id()).Forget(first->id());
   ContainerExports exports(*containers_);
-  const auto plan = Await(exports.Begin(vm_->id()));
+  const auto plan = Await(exports.Begin(vm_->id(), kAsNeeded));
   ASSERT_TRUE(plan.ok()) << plan.status();
   const auto second = Found("two");
   Exit(*second, 0);

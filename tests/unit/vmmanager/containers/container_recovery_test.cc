@@ -364,7 +364,7 @@ TEST_F(ContainerRecoveryTest, ARowThatCannotBeReadIsLeftAlone) {
   EXPECT_FALSE(ScratchFolders().empty());
   // Its VM stays with it, and takes it along when it is deleted.
   const ContainerExports exports(*containers_);
-  const absl::Status held = exports.CheckMovable(vm_->id());
+  const absl::Status held = exports.CheckMovable(vm_->id(), kAsNeeded);
   EXPECT_EQ(rpc::ReasonOf(held), "container_unreadable");
   EXPECT_FALSE(NextStepOf(held).empty());
   const auto vm = *host_.inventory->Find("vm");

@@ -10,6 +10,7 @@
 
 #include "absl/strings/match.h"
 #include "absl/strings/str_cat.h"
+#include "ferry/v1/migration.pb.h"
 #include "tests/unit/vmmanager/images/images_fixture.h"
 #include "tests/unit/vmmanager/next_step.h"
 #include "vmmanager/containers/container_inventory.h"
@@ -19,6 +20,9 @@
 namespace ferry::vm {
 
 using ::testing::HasSubstr;
+
+// What a migration copies if nobody says anything else.
+inline constexpr v1::CopyStorage kAsNeeded = v1::COPY_STORAGE_UNSPECIFIED;
 
 // One host with fakes below it, images in a folder, and guests that keep books of containers.
 class ContainersTest : public ImagesTest {

@@ -15,7 +15,7 @@ namespace {
 class FileIdentityTest : public SavesTest {
  protected:
   std::string Make(const std::string& name) {
-    const std::string path = folder_.path() + "/" + name;
+    const std::string path = folder_ + "/" + name;
     std::ofstream(path) << name;
     return path;
   }
@@ -58,7 +58,7 @@ TEST_F(FileIdentityTest, WhatMayBeAnotherOneStays) {
 }
 
 TEST_F(FileIdentityTest, AFileKeepsItWhenItGetsItsName) {
-  const std::string path = folder_.path() + "/named";
+  const std::string path = folder_ + "/named";
   auto file = PartialFile::Create(path, {});
   ASSERT_TRUE(file.ok()) << file.status();
   const auto before = (*file)->identity();

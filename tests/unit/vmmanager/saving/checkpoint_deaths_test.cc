@@ -34,26 +34,25 @@ TEST_F(CheckpointsTest, ADaemonThatDiesInBetweenLeavesNothing) {
 // It has its name before anybody has written down that the checkpoint is whole.
 TEST_F(CheckpointsTest, ADaemonThatDiesOverMemoryThatIsNamedLeavesNoneInItsUsersFolder) {
   BootWithDisks();
-  AsyncEvent is_named(io_.get_executor());
-  AsyncEvent goes_on(io_.get_executor());
-  int puts = 0;
-  host_.store.before_put_checkpoints = [&]() -> Task<absl::Status> {
-    if (++puts != 2) co_return absl::OkStatus();
-    is_named.Set();
-    co_await goes_on.Wait();
-    co_return absl::AbortedError("this daemon is dead");
+  CheckpointRow making;  // what is written down until then
+  host_.at_point = [this, &making](const std::string& point) {
+    if (point != "CHECKPOINT.sealed") return;
+    EXPECT_TRUE(std::filesystem::exists(File("t.ferry")));
+    making = host_.store.CheckpointOf(Found()->id(), "t");
   };
   v1::CreateCheckpointRequest request = Request("t");
   request.set_memory_file(File("t.ferry"));
-  auto taking = Begin(checkpoints_->Create(request));
-  Await(is_named.Wait());
-  ASSERT_TRUE(std::filesystem::exists(File("t.ferry")));
+  ASSERT_TRUE(Take(request).ok());
+  host_.at_point = nullptr;
+  for (const auto& [file, below] : host_.overlays.files) {
+    host_.backend.script().backing_files[file] = below;
+  }
+  std::vector<CheckpointRow> rows = {making};
+  ASSERT_TRUE(Await(host_.store.PutCheckpoints(std::move(rows), std::nullopt)).ok());
   Restart();
   EXPECT_FALSE(std::filesystem::exists(File("t.ferry")));
   EXPECT_THAT(Names(), IsEmpty());
   EXPECT_TRUE(host_.System(*Found())->Step());
-  goes_on.Set();
-  (void)Finish(taking);
 }
 
 TEST_F(CheckpointsTest, WhatItsUserHasPutThereMeanwhileStays) {
