@@ -105,7 +105,7 @@ def test_what_comes_while_files_are_copied_waits(host, disks, way, first):
     if way == "merge":
         host.ctl.ok("checkpoint", "create", vm, "a", "--disk-only")
         copying = ("CHECKPOINT.merging", "checkpoint", "delete", vm, "a")
-    shell(host, vm, f"{workload.PROGRAM} random --bytes {128 << 20} | "
+    shell(host, vm, f"{workload.PROGRAM} random --bytes {16 << 20} | "
                     f"dd of={ROOT} bs=1M seek=64 conv=fsync 2>/dev/null")
     put(host, vm, "then", 1)
     take_it = {"snapshot": ("snapshot", "save", vm, "t", *DISKS),
