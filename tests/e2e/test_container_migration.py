@@ -1,4 +1,5 @@
 """A VM with containers moves: what they consist of, what runs in them, and who is attached."""
+import contextlib
 import shutil
 
 import pytest
@@ -6,9 +7,11 @@ import pytest
 from harness import box
 from harness.box import containers, inspect, state
 from harness.ctl import number
+from harness.driven import PB, Run, refused
 from harness.fixtures import lock, note_isolation
 from harness.host import Hosts
 from harness.inotify import wait_until
+from harness.rpc import error_info
 from harness.waiting import wait_for
 
 
@@ -158,9 +161,9 @@ def test_a_scratch_disk_of_one_host_alone_is_refused_with_the_reason(box_hosts, 
     source, destination = box_hosts
     source.ctl.ok("run", "-d", "--name", "web", "--vm", box_vm, "box", "sleep", "1000")
     as_it_is = ("migrate", box_vm, "--to", destination.address, "--copy-storage", "none")
-    refused = source.ctl.run(*as_it_is)
-    assert refused.returncode != 0
-    assert "scratch disk of container web" in refused.stderr and "--scratch-dir" in refused.stderr
+    answer = source.ctl.run(*as_it_is)
+    assert answer.returncode != 0
+    assert "scratch disk of container web" in answer.stderr and "--scratch-dir" in answer.stderr
     dry = source.ctl.run(*as_it_is, "--dry-run")
     assert dry.returncode != 0 and "scratch disk of container web" in dry.stdout + dry.stderr
     assert state(source, "web") == "running"
@@ -239,9 +242,9 @@ def test_a_copy_of_the_scratch_disk_is_not_the_scratch_disk(box_hosts, box_vm, i
     source.ctl.ok("run", "-d", "--name", "web", "--vm", box_vm, "--scratch-dir",
                   isolated_folder.here, "box", "sleep", "1000")
     isolated_folder.copy()
-    refused = source.ctl.run("migrate", box_vm, "--to", destination.address, "--copy-storage",
-                             "none")
-    assert refused.returncode != 0 and "not seen" in refused.stderr, refused.stderr
+    answer = source.ctl.run("migrate", box_vm, "--to", destination.address, "--copy-storage",
+                            "none")
+    assert answer.returncode != 0 and "not seen" in answer.stderr, answer.stderr
     assert state(source, "web") == "running"
     assert containers(destination) == [] and destination.ctl.vms() == []
     # It is not taken for one either, if it is to be copied.
@@ -280,8 +283,7 @@ def test_a_migration_that_is_called_off_leaves_the_containers_as_they_were(box_h
         moving = ctl.start_migration(box_vm, destination, "--max-bandwidth", "1M")
         with moving:
             moving.wait_until(lambda output: b"TRANSFER_IN_PROGRESS" in output, timeout=60)
-            refused = ctl.run("container", "rm", "--force", "web")
-            assert refused.returncode != 0
+            assert ctl.run("container", "rm", "--force", "web").returncode != 0
             session = [one for one in ctl.sessions() if not one.get("done")][0]["session_id"]
             ctl.ok("migration", "cancel", session)
             assert moving.wait() != 0
@@ -331,3 +333,31 @@ def test_a_container_that_is_to_go_when_it_stops_goes_at_the_destination(box_hos
         assert client.wait() == 0
     wait_until(destination.outside(destination.state), lambda: containers(destination) == [])
     assert sorted(path.name for path in shared.glob("*.qcow2*")) == []
+
+
+def test_a_destination_is_prepared_once_it_has_what_the_container_needs(box_hosts, box_vm, shared):
+    """As a caller drives it that makes the calls itself."""
+    source, destination = box_hosts
+    web = source.ctl.ok("run", "-d", "-i", "--name", "web", "--vm", box_vm, "--scratch-dir", shared,
+                        "box", "cat").strip()
+    with contextlib.closing(Run(box_hosts, box_vm)) as run:
+        with refused() as error:
+            run.prepare()
+        assert error_info(error.value).reason == "containers_unbound"
+        assert destination.processes("qemu-system") == []
+        missing = run.destination.bind(run.id, web)
+        assert len(missing) == 1
+        with refused() as error:
+            run.destination.prepare(run.id)
+        assert error_info(error.value).reason == "layers_missing"
+        awaited = run.destination.receive_layers(run.id)
+        assert awaited.layers == missing
+        run.source.send_layers(run.id, awaited)
+        run.transfer(run.destination.prepare(run.id))
+        run.await_phase(run.source, PB.MIGRATION_PHASE_OFFLINE_DONE)
+        run.finalize()
+    assert containers(source) == [] and state(destination, "web") == "running"
+    assert layers(destination) == layers(source)
+    with destination.ctl.attach("container", "attach", "web") as client:
+        client.write(b"here\n")
+        client.wait_until(lambda output: output == b"here\n")

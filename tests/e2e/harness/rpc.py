@@ -58,6 +58,23 @@ class Rpc:
         request = self.pb.ImportSandboxRequest(session_id=session, config=config, expiry=expiry)
         self._stub.ImportSandbox(request, timeout=self.DEADLINE)
 
+    def bind(self, session, container):
+        """Tells a destination that it has the container's things where the source has them; the
+        layers that it lacks."""
+        request = self.pb.BindContainerRequest(session_id=session, source_container_id=container)
+        return self._stub.BindContainer(request, timeout=self.DEADLINE).missing_layers
+
+    def receive_layers(self, session):
+        return self._stub.ReceiveLayers(self.pb.ReceiveLayersRequest(session_id=session),
+                                        timeout=self.DEADLINE)
+
+    def send_layers(self, session, awaited):
+        """Has a source send what a destination's receive_layers() says."""
+        request = self.pb.SendLayersRequest(session_id=session, layers=awaited.layers,
+                                            session_address=awaited.session_address,
+                                            session_token=awaited.session_token)
+        self._stub.SendLayers(request, timeout=self.STREAM_DEADLINE)
+
     def prepare(self, session, **options):
         init = self.pb.InitializeOptions(memory_transport=self.pb.MEMORY_TRANSPORT_TCP, **options)
         return self._stub.PrepareSandbox(

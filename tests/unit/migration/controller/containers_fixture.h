@@ -140,6 +140,15 @@ class ContainersTest : public ForcingTest {
     return id;
   }
 
+  // Tells the destination that it has what a container consists of where the source has it.
+  absl::StatusOr<v1::BindContainerResponse> Bind(const std::string& session,
+                                                 const std::string& container) {
+    v1::BindContainerRequest request;
+    request.set_session_id(session);
+    request.set_source_container_id(container);
+    return Await(b_.sessions->Bind(request));
+  }
+
   std::string ScratchOf(const std::string& id) const { return shared_ + "/" + id + ".qcow2"; }
   bool HasScratch(const std::string& id) const { return std::filesystem::exists(ScratchOf(id)); }
   size_t Rows(MigrationHost& host) { return Await(host.host.store.ListContainers())->size(); }

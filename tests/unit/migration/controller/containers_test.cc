@@ -24,6 +24,32 @@ TEST_F(ContainersMoveTest, TheyAreTheDestinationsAfterwards) {
   ExpectMoved(vm, 2);
 }
 
+TEST_F(ContainersMoveTest, ADestinationIsPreparedOnceItHasAllOfThem) {
+  auto vm = Boot();
+  const std::string one = RunContainer(vm, "one", {"base"}, false);
+  const std::string two = RunContainer(vm, "two", {"app"}, false);
+  Give(on_b_, "image", "base");
+  auto plan = Export("s1");
+  ASSERT_TRUE(plan.ok()) << plan.status();
+  ASSERT_TRUE(Import("s1", *plan).ok());
+  ASSERT_TRUE(Bind("s1", one).ok());
+  absl::Status refused = Prepare(b_, "s1").status();
+  EXPECT_EQ(rpc::ReasonOf(refused), "containers_unbound") << refused;
+  EXPECT_THAT(std::string(refused.message()), HasSubstr(two));
+  ASSERT_TRUE(Bind("s1", two).ok());
+  refused = Prepare(b_, "s1").status();
+  EXPECT_EQ(rpc::ReasonOf(refused), "layers_missing") << refused;
+  EXPECT_THAT(std::string(refused.message()), HasSubstr(vm::DigestOf("app")));
+  // Nothing was begun, and the session waits for what it lacks.
+  EXPECT_EQ(State(b_, "s1"), v1::SESSION_STATE_DESTINATION_IMPORTED);
+  EXPECT_THAT(Kinds(b_, "s1"), ElementsAre("IMPORTED"));
+  EXPECT_EQ((*b_.host.inventory->Find(vm->id()))->system(), nullptr);
+  Give(on_b_, "image", "app");
+  const auto prepared = Prepare(b_, "s1");
+  EXPECT_TRUE(prepared.ok()) << prepared.status();
+  EXPECT_NE((*b_.host.inventory->Find(vm->id()))->system(), nullptr);
+}
+
 // The copy that ends is not the one that runs, and its containers share their disks with that one.
 TEST_F(ContainersMoveTest, AStaleCopyThatEndsRemovesNothingOfThem) {
   auto vm = Boot();
@@ -190,10 +216,7 @@ TEST_F(ForgottenContainersTest, ADestinationThatRefusedGoesOnWithThat) {
   auto plan = Export("s1");
   ASSERT_TRUE(plan.ok()) << plan.status();
   ASSERT_TRUE(Import("s1", *plan).ok());
-  v1::BindContainerRequest bind;
-  bind.set_session_id("s1");
-  bind.set_source_container_id(container);
-  ASSERT_TRUE(Await(b_.sessions->Bind(bind)).ok());
+  ASSERT_TRUE(Bind("s1", container).ok());
   const auto prepared = Prepare(b_, "s1");
   ASSERT_TRUE(prepared.ok()) << prepared.status();
   EXPECT_TRUE(Transfer(b_, "s1").ok());

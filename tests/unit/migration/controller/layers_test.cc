@@ -24,10 +24,7 @@ class LayersTest : public ContainersTest {
     auto plan = Await(a_.sessions->PrepareAndExport(request));
     ASSERT_TRUE(plan.ok()) << plan.status();
     ASSERT_TRUE(Import(id, *plan, request.expiry()).ok());
-    v1::BindContainerRequest bind;
-    bind.set_session_id(id);
-    bind.set_source_container_id(container);
-    auto bound = Await(b_.sessions->Bind(bind));
+    auto bound = Bind(id, container);
     ASSERT_TRUE(bound.ok()) << bound.status();
   }
 

@@ -44,15 +44,13 @@ TEST_F(CheckpointsTest, ADaemonThatDiesOverMemoryThatIsNamedLeavesNoneInItsUsers
   request.set_memory_file(File("t.ferry"));
   ASSERT_TRUE(Take(request).ok());
   host_.at_point = nullptr;
-  for (const auto& [file, below] : host_.overlays.files) {
-    host_.backend.script().backing_files[file] = below;
-  }
   std::vector<CheckpointRow> rows = {making};
   ASSERT_TRUE(Await(host_.store.PutCheckpoints(std::move(rows), std::nullopt)).ok());
-  Restart();
+  former_checkpoints_.push_back(std::move(checkpoints_));
+  RestartDaemon();
+  OpenCheckpoints();
+  Await(checkpoints_->Sweep());
   EXPECT_FALSE(std::filesystem::exists(File("t.ferry")));
-  EXPECT_THAT(Names(), IsEmpty());
-  EXPECT_TRUE(host_.System(*Found())->Step());
 }
 
 TEST_F(CheckpointsTest, WhatItsUserHasPutThereMeanwhileStays) {
