@@ -1,16 +1,18 @@
 """A VM with containers moves: what they consist of, what runs in them, and who is attached."""
 import contextlib
+import re
 import shutil
 
 import pytest
 
-from harness import box
+from harness import box, workload
 from harness.box import containers, inspect, state
 from harness.ctl import number
 from harness.driven import PB, Run, refused
 from harness.fixtures import lock, note_isolation
 from harness.host import Hosts
 from harness.inotify import wait_until
+from harness.mover import SLOW, wait_until_moving
 from harness.rpc import error_info
 from harness.waiting import wait_for
 
@@ -361,3 +363,49 @@ def test_a_destination_is_prepared_once_it_has_what_the_container_needs(box_host
     with destination.ctl.attach("container", "attach", "web") as client:
         client.write(b"here\n")
         client.wait_until(lambda output: output == b"here\n")
+
+
+def test_new_sizes_reach_a_containers_terminals_around_a_migration(box_hosts, box_vm, shared):
+    source, destination = box_hosts
+    keys = (workload.PROGRAM, "keys")
+    with source.ctl.terminal("run", "-it", "--name", "web", "--vm", box_vm, "--scratch-dir", shared,
+                             "box", *keys) as main:
+        main.wait_for(b"size 24 80 lines")
+        with source.ctl.terminal("exec", "-it", "--container", "web", "--", *keys) as other:
+            resize_around_a_migration(source, destination, box_vm, (main, other))
+
+
+def resize_around_a_migration(source, destination, vm, terminals):
+    sizes = [b"size 24 80 lines"]
+
+    def resize(rows, columns):
+        sizes.append(b"size %d %d lines" % (rows, columns))
+        for terminal in terminals:
+            terminal.set_size(rows, columns)
+
+    def assert_arrived():
+        for terminal in terminals:
+            terminal.wait_for(sizes[-1] + b"\r\n")
+
+    assert_arrived()
+    with source.ctl.start_migration(vm, destination, *SLOW) as mover:
+        wait_until_moving(mover)
+        resize(30, 90)
+        assert_arrived()
+        (session,) = [one["session_id"] for one in source.ctl.sessions() if not one.get("done")]
+        source.ctl.ok("migration", "cancel", session)
+        assert mover.wait() != 0
+    with source.ctl.start_migration(vm, destination) as mover:
+        mover.wait_until(lambda output: b"BLACKOUT_STARTED" in output or not mover.running())
+        resize(40, 110)
+        assert mover.wait() == 0, mover.errors()
+    assert_arrived()
+    resize(50, 132)
+    assert_arrived()
+    # The container ends with the main one.
+    for terminal in reversed(terminals):
+        # Attaching again may tell the process its size anew, but never another one.
+        assert set(re.findall(rb"size \d+ \d+ \w+", terminal.screen())) == set(sizes)
+        terminal.type(b"q\r")
+        assert terminal.wait() == 7
+        assert terminal.is_restored()

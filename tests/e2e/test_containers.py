@@ -79,6 +79,24 @@ def test_run_with_rm_leaves_no_vm_no_container_and_no_scratch_disk(host):
     assert_nothing_there(host)
 
 
+def test_a_shell_on_a_terminal_has_a_vm_of_its_own(host):
+    with host.ctl.terminal("run", "-it", box.NAME, "sh", rows=31, columns=97) as terminal:
+        terminal.wait_for(b"# ", timeout=180)
+        assert terminal.is_raw()
+        (shell,) = box.containers(host)
+        assert shell["owns_vm"] and host.ctl.state(shell["vm_name"]) == "running"
+        terminal.type(b"stty size\r")
+        terminal.wait_for(b"31 97\r\n")
+        terminal.type(b"echo $((6 * 7))\r")
+        terminal.wait_for(b"\n42\r\n")
+        terminal.type(b"exit 6\r")
+        assert terminal.wait() == 6
+        assert terminal.is_restored()
+    assert box.inspect(host, shell["id"])["exit_status"] == {"code": 6}
+    host.ctl.ok("container", "rm", shell["id"])
+    assert_nothing_there(host)
+
+
 def test_ctrl_c_before_it_runs_takes_everything_back(host):
     with host.ctl.terminal("run", "-it", box.NAME, "sh") as terminal:
         terminal.wait_for(b"starting a VM ...")
