@@ -65,7 +65,6 @@ AttachSession::AttachSession(Executor executor, AttachConfig config)
       stdin_room_(executor),
       ack_wanted_(executor),
       stop_(executor),
-      lost_since_(steady_clock::now()),
       scope_(executor) {}
 
 Task<AttachOutcome> AttachSession::Run() {
@@ -92,6 +91,7 @@ Task<void> AttachSession::WaitForStop() { co_await stop_.Wait(); }
 Task<void> AttachSession::Follow() {
   while (true) {
     const int before = connections_;
+    const auto begun = steady_clock::now();
     const absl::Status status = co_await Attempt();
     if (outcome_) co_return;
     // What runs in that VM now is not what this was attached to, whatever its number.
@@ -100,8 +100,11 @@ Task<void> AttachSession::Follow() {
       co_return;
     }
     if (connections_ != before) {
-      lost_since_ = steady_clock::now();
+      lost_for_ = milliseconds(0);
     } else {
+      // It takes no longer: in what is more, ferryctl was stopped.
+      const auto took = steady_clock::now() - begun;
+      lost_for_ += std::min(std::chrono::duration_cast<milliseconds>(took), config_.open_timeout);
       route_.OnRefused(status);
       WaitForRestore();
     }
@@ -112,9 +115,10 @@ Task<void> AttachSession::Follow() {
 // While the VM is saved nothing is lost, however long that lasts.
 void AttachSession::WaitForRestore() {
   if (!route_.waits_for_restore()) return;
-  lost_since_ = steady_clock::now();
-  if (!saved_since_) saved_since_ = lost_since_;
-  if (said_saved_ || lost_since_ - *saved_since_ < config_.quiet) return;
+  lost_for_ = milliseconds(0);
+  const auto now = steady_clock::now();
+  if (!saved_since_) saved_since_ = now;
+  if (said_saved_ || now - *saved_since_ < config_.quiet) return;
   said_saved_ = true;
   Say(absl::StrCat("VM ", config_.vm,
                    " is saved; going on when it is started again (Ctrl-C leaves)"));
@@ -122,8 +126,7 @@ void AttachSession::WaitForRestore() {
 
 // False when there is no point in another attempt.
 Task<bool> AttachSession::WaitBeforeRetry(absl::Status last) {
-  const auto lost_for = steady_clock::now() - lost_since_;
-  if (route_.hopeless() || lost_for > config_.give_up) {
+  if (route_.hopeless() || lost_for_ > config_.give_up) {
     if (connections_ > 0) {
       const std::string text =
           absl::StrCat("lost process ", config_.process_id, " of VM ", config_.vm, "; looked at ",
@@ -135,6 +138,7 @@ Task<bool> AttachSession::WaitBeforeRetry(absl::Status last) {
   }
   milliseconds delay = route_.delay();
   if (fruitless_ > 1) delay = std::max(delay, milliseconds(20 << std::min(fruitless_, 5)));
+  lost_for_ += delay;
   if (delay.count() > 0) co_await Delay(delay);
   co_return true;
 }

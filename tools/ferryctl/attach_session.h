@@ -40,7 +40,7 @@ struct AttachConfig {
   int stdout_fd = 1;
   int stderr_fd = 2;
   bool handle_signals = false;
-  milliseconds give_up{60000};       // without an open attachment
+  milliseconds give_up{60000};       // of looking for an attachment
   milliseconds quiet{1000};          // of a wait for a saved VM
   milliseconds open_timeout{45000};  // one host's answer; it may be waiting for the VM itself
 };
@@ -112,7 +112,7 @@ class AttachSession {
   int stop_signal_ = 0;
   bool left_ = false;
   std::optional<AttachOutcome> outcome_;
-  std::chrono::steady_clock::time_point lost_since_;
+  milliseconds lost_for_{0};  // how long it was looked for since it was attached last
   std::optional<std::chrono::steady_clock::time_point> saved_since_;
   bool said_saved_ = false;
   std::optional<std::chrono::steady_clock::time_point> last_interrupt_;

@@ -2,6 +2,7 @@
 
 #include <fcntl.h>
 #include <gtest/gtest.h>
+#include <poll.h>
 #include <pty.h>
 #include <sys/stat.h>
 #include <termios.h>
@@ -173,6 +174,23 @@ TEST_F(AttachSessionTest, SurvivesARestartOfTheDaemon) {
   Run();
   ASSERT_TRUE(outcome.exit_status.has_value()) << outcome.error;
   EXPECT_EQ(Written(), "before after");
+}
+
+TEST_F(AttachSessionTest, TheTimeInWhichItIsStoppedItselfDoesNotCount) {
+  config.give_up = milliseconds(400);
+  config.open_timeout = milliseconds(100);
+  auto stop = [](AttachSessionTest* self) -> Task<void> {
+    while (self->process.taken < 400000) co_await self->a->WaitForChange();
+    self->a->gate().Reset();
+    co_await Delay(milliseconds(50));  // by then it waits for the daemon's answer
+    // As by Ctrl-Z: nothing of it runs.
+    ::poll(nullptr, 0, static_cast<int>(self->config.give_up.count()) + 100);
+    co_await Delay(milliseconds(50));  // by then it has seen that none came
+    self->a->gate().Set();
+  };
+  Spawn(io.get_executor(), stop(this));
+  ExpectExact(RandomBytes(1 << 20), {{400000, StepKind::kBreak}});
+  EXPECT_EQ(connections, 2);
 }
 
 TEST_F(AttachSessionTest, AnUnknownVmFailsAtOnce) {
