@@ -3,10 +3,11 @@ import os
 import pathlib
 import subprocess
 import sys
+import threading
 
 import pytest
 
-from harness import ctl, namespaces, workload
+from harness import ctl, flood, namespaces, workload
 from harness.host import Hosts
 from harness.stdio import Attached
 
@@ -146,6 +147,33 @@ def test_attached_says_what_came_when_it_waits_in_vain():
     with Attached(["sh", "-c", "echo only this"]) as client:
         with pytest.raises(TimeoutError, match="only this"):
             client.wait_until(lambda output: b"that" in output, 20)
+
+
+def test_a_reader_that_stands_still_takes_nothing_until_it_goes_on():
+    size = 1_000_000
+    with Attached(["cat"]) as client:
+        client.stand_still()
+        writer = threading.Thread(target=client.write, args=(b"x" * size,), daemon=True)
+        writer.start()
+        client.wait_until_full()
+        assert client.received == 0 and client.written < size
+        client.go_on()
+        client.wait_until(lambda output: len(output) == size)
+        writer.join(20)
+
+
+def test_a_flood_that_is_not_whole_is_noticed():
+    for lines, whole in (([0, 1, 2], True), ([0, 2], False), ([0, 0, 1], False), ([1, 2], False),
+                         ([0, 10], False), ([], False)):
+        text = "".join(f"flood {number}\n" for number in lines)
+        with flood.Flood(["printf", "%s", text + "flo"]) as reader:
+            assert reader.wait() == 0
+            assert reader.received == len(text) + 3
+            if whole:
+                reader.assert_whole()
+                continue
+            with pytest.raises(AssertionError):
+                reader.assert_whole()
 
 
 def test_longest_gap_is_the_silence_around_the_window():

@@ -19,6 +19,7 @@ class Attached:
         self._ends = []  # how many bytes there were after the piece of the same index
         self._ended = 0
         self._bytes_per_second = 0
+        self._still = False
         self._written = 0
         for stream, sink in ((self._process.stdout, self._output),
                              (self._process.stderr, self._errors)):
@@ -28,16 +29,31 @@ class Attached:
         while piece := os.read(stream.fileno(), 65536):
             now = time.monotonic()
             with self._changed:
-                sink.extend(piece)
-                if sink is self._output:
-                    self._times.append(now)
-                    self._ends.append(len(sink))
+                self._changed.wait_for(lambda: not self._still)
+                self._keep(piece, sink, now)
                 self._changed.notify_all()
                 rate = self._bytes_per_second
             if rate:
                 time.sleep(len(piece) / rate)
         with self._changed:
             self._ended += 1
+            self._changed.notify_all()
+
+    def _keep(self, piece, sink, now):
+        sink.extend(piece)
+        if sink is self._output:
+            self._times.append(now)
+            self._ends.append(len(sink))
+
+    def stand_still(self):
+        """Reads nothing more, as somebody who looks at the first page."""
+        with self._changed:
+            self._still = True
+
+    def go_on(self):
+        """Reads what came meanwhile, and what comes."""
+        with self._changed:
+            self._still = False
             self._changed.notify_all()
 
     def pace(self, bytes_per_second):
@@ -160,6 +176,7 @@ class Attached:
         if self._process.poll() is None:
             self._process.kill()
         self._process.wait()
+        self.go_on()
         with self._changed:
             self._changed.wait_for(lambda: self._ended == 2, 10)
         for stream in (self._process.stdin, self._process.stdout, self._process.stderr):
