@@ -43,7 +43,11 @@ class VsockSockets {
 
 std::shared_ptr<VsockSockets> MakeVsockSockets();
 
-// Whether this host can give virtual machines a vsock device (/dev/vhost-vsock opens).
+// Whoever may open it can give virtual machines a vsock device.
+inline constexpr char kVhostVsock[] = "/dev/vhost-vsock";
+
+// Whether this process may, and may make the sockets that such machines are spoken to by;
+// containers are often denied one of the two.
 bool VsockAvailable();
 
 class VsockHostTransport;

@@ -91,6 +91,8 @@ class KernelVsockSockets final : public VsockSockets {
 
 std::shared_ptr<VsockSockets> MakeVsockSockets() { return std::make_shared<KernelVsockSockets>(); }
 
-bool VsockAvailable() { return UniqueFd(::open("/dev/vhost-vsock", O_RDWR | O_CLOEXEC)).valid(); }
+bool VsockAvailable() {
+  return UniqueFd(::open(kVhostVsock, O_RDWR | O_CLOEXEC)).valid() && NewSocket().ok();
+}
 
 }  // namespace ferry::bridge

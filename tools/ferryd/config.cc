@@ -223,4 +223,8 @@ absl::StatusOr<FerrydConfig> ParseCommandLine(int argc, char** argv, int* exit_c
   return config;
 }
 
+bool UsesVsock(const FerrydConfig& config, const std::function<bool()>& works) {
+  return config.guest_link == "auto" ? works() : config.guest_link == "vsock";
+}
+
 }  // namespace ferry::tools

@@ -1,5 +1,6 @@
 #pragma once
 
+#include <functional>
 #include <map>
 #include <string>
 #include <vector>
@@ -50,5 +51,8 @@ struct FerrydConfig {
 // Parses the command line. Prints help or usage errors itself; `exit_code` is set when the program
 // is to end right away.
 absl::StatusOr<FerrydConfig> ParseCommandLine(int argc, char** argv, int* exit_code);
+
+// Whether VMs that are made from now on get vsock. `works` is asked where the host is to find out.
+bool UsesVsock(const FerrydConfig& config, const std::function<bool()>& works);
 
 }  // namespace ferry::tools

@@ -265,8 +265,9 @@ Task<absl::Status> Daemon::Start() {
   if (const auto& user = parts_->qemu_user) {
     parts_->settings.firmware.owner = {user->uid, user->gid};
   }
-  parts_->settings.use_vsock =
-      config_.guest_link == "vsock" || (config_.guest_link == "auto" && bridge::VsockAvailable());
+  parts_->settings.use_vsock = UsesVsock(config_, [this] { return VsockWorks(); });
+  spdlog::info("agents of VMs that are made from now on are reached over {}",
+               parts_->settings.use_vsock ? "vsock" : "virtio-serial");
   parts_->settings.boot_timeout = config_.boot_timeout;
   parts_->settings.state_folder = config_.state_dir;
   parts_->settings.memory_reserve_mb = config_.memory_reserve_mb;
@@ -314,6 +315,13 @@ Task<absl::Status> Daemon::Start() {
   spdlog::info("serving {}{}{}", config_.socket, config_.listen.empty() ? "" : " and ",
                config_.listen.empty() ? "" : config_.listen.front());
   co_return absl::OkStatus();
+}
+
+// QEMU opens the device, too, as whoever it runs as.
+bool Daemon::VsockWorks() const {
+  if (!bridge::VsockAvailable()) return false;
+  const auto& user = parts_->qemu_user;
+  return !user || vm::MayReadAndWrite(*user, bridge::kVhostVsock);
 }
 
 // A folder that was asked for must be there: what is made in place of a file system that is not

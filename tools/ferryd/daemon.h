@@ -34,6 +34,7 @@ class Daemon {
   Task<absl::Status> OpenBackend();
   Task<absl::Status> LoadContainers();
   std::function<void(const std::string&)> Failpoint() const;
+  bool VsockWorks() const;
   void MakeImages();
   void MakeSaves();
   Task<void> OpenImages();

@@ -88,6 +88,27 @@ TEST(ConfigTest, BridgesMayHaveOtherNamesHere) {
   EXPECT_FALSE(Parse({"--bridge", "br0=lan0", "--bridge", "br0=lan1"}).ok());
 }
 
+TEST(ConfigTest, AgentsAreReachedOverVsockWhereItWorksUnlessSomebodyChose) {
+  int asked = 0;
+  const auto uses = [&asked](std::vector<std::string> words, bool works) {
+    const auto config = Parse(std::move(words));
+    EXPECT_TRUE(config.ok()) << config.status();
+    return UsesVsock(*config, [&asked, works] {
+      ++asked;
+      return works;
+    });
+  };
+  EXPECT_TRUE(uses({}, true));
+  EXPECT_FALSE(uses({}, false));
+  EXPECT_TRUE(uses({"--guest-link", "auto"}, true));
+  EXPECT_FALSE(uses({"--guest-link", "auto"}, false));
+  EXPECT_EQ(asked, 4);
+  EXPECT_TRUE(uses({"--guest-link", "vsock"}, false));
+  EXPECT_FALSE(uses({"--guest-link", "virtio-serial"}, true));
+  EXPECT_EQ(asked, 4);
+  EXPECT_FALSE(Parse({"--guest-link", "tcp"}).ok());
+}
+
 TEST(ConfigTest, EveryTcpListenerNeedsCertificatesOrConsent) {
   for (const char* flag : {"--listen", "--migration-listen"}) {
     const auto refused = Parse({flag, "127.0.0.1:7700"});
