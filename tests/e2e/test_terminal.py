@@ -1,5 +1,4 @@
 """exec -it and attach on a real terminal: mode, size, keys, and a migration in between."""
-import re
 import signal
 
 import pytest
@@ -16,12 +15,6 @@ def keys_in(host, vm, *options, detach_keys="ctrl-p,ctrl-q", **size):
                                  *options, **size)
     terminal.wait_for_line(b"size ")
     return terminal
-
-
-def bytes_read(terminal):
-    """All that the process in the guest says it has read."""
-    return b"".join(bytes.fromhex(hexes.decode())
-                    for hexes in re.findall(rb"^read ([0-9a-f]+)\r*$", terminal.screen(), re.M))
 
 
 def test_terminal_is_raw_during_the_session_and_as_before_after_it(two_hosts, vm):
@@ -60,7 +53,7 @@ def test_a_raw_program_reads_every_byte_as_typed(two_hosts, vm):
         terminal.wait_for(typed[-1:].hex().encode() + b"\n")
         terminal.type(b"q")
         assert terminal.wait() == 7
-        assert bytes_read(terminal) == typed + b"q"
+        assert workload.keys_read(terminal.screen()) == typed + b"q"
 
 
 def test_ctrl_c_that_kills_the_process_gives_its_status(two_hosts, vm):
@@ -208,7 +201,7 @@ def test_a_migration_keeps_mode_size_and_every_byte(two_hosts, vm):
         terminal.type(b"q")
         assert terminal.wait() == 7
         assert terminal.is_restored()
-        assert bytes_read(terminal) == bytes(typed) + b"q"
+        assert workload.keys_read(terminal.screen()) == bytes(typed) + b"q"
         sizes = [line for line in terminal.lines() if line.startswith(b"size")]
         assert sizes[0] == b"size 31 97 raw"
         # Attaching again may tell the process its size anew, but never another one.

@@ -82,8 +82,10 @@ def build(build_folder, path):
         archive.folder(folder)
     archive.device("dev/console", 5, 1, 0o600)
     archive.device("dev/null", 1, 3, 0o666)
-    archive.file("etc/passwd", b"root:x:0:0:root:/root:/bin/sh\n")
-    archive.file("etc/group", b"root:x:0:\n")
+    # ferry-layers runs as nobody.
+    archive.file("etc/passwd", b"root:x:0:0:root:/root:/bin/sh\n"
+                               b"nobody:x:65534:65534:nobody:/nonexistent:/bin/false\n")
+    archive.file("etc/group", b"root:x:0:\nnogroup:x:65534:\n")
     archive.file("init", (HERE / "init").read_bytes(), 0o755)
     archive.file("usr/bin/qemu-with-icount", (HERE / "qemu-with-icount").read_bytes(), 0o755)
     for program in ("ferryd", "ferry-layers"):

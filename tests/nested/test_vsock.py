@@ -2,23 +2,40 @@
 import concurrent.futures
 import contextlib
 import json
+import time
 
-from conversation import DEADLINE, Conversation
-from harness import oracles, workload
+from conversation import DEADLINE, KEYS, TICKER, Conversation, Keyboard
+from harness import box, oracles, workload
 from harness.waiting import wait_for
 
 BRIDGE_PORT = 0x40000000
 MEMORY = "192M"
 EXIT_STATUS = 7
 BOOT_DEADLINE = 600  # seconds, on this machine's clock
+SIZE = (31, 97)
+
+
+@contextlib.contextmanager
+def timed(what):
+    """Whoever reads of a failure sees whether this machine is fast enough."""
+    begun = time.monotonic()
+    try:
+        yield
+    finally:
+        print(f"{what}: {time.monotonic() - begun:.1f} s")
 
 
 def boot(host, vm):
     host.ctl.create(vm, memory=MEMORY)
-    # On a busy machine it takes longer than ferryctl waits, and goes on without that.
-    started = host.ctl.run("vm", "start", vm, timeout=BOOT_DEADLINE)
-    oracles.wait_for_state(host, vm, "running", "failed", timeout=BOOT_DEADLINE)
+    with timed(f"the boot of {vm}"):
+        # On a busy machine it takes longer than ferryctl waits, and goes on without that.
+        started = host.ctl.run("vm", "start", vm, timeout=BOOT_DEADLINE)
+        oracles.wait_for_state(host, vm, "running", "failed", timeout=BOOT_DEADLINE)
     assert host.ctl.state(vm) == "running", started.stderr
+    with timed(f"the first process in {vm}"):
+        # All that it runs is translated then, twice over; the next ones are quick.
+        wait_for(lambda: host.ctl.exec(vm, "true").returncode == 0,
+                 f"the agent of {vm} starts nothing", BOOT_DEADLINE)
 
 
 def context_id(host, vm):
@@ -43,7 +60,8 @@ def await_closed(host, cid):
 def migrate(vm, source, destination):
     """Migrates; the VM has another context id then, and no connection of the former one is left."""
     former = context_id(source, vm)
-    source.ctl.migrate(vm, destination, timeout=DEADLINE)
+    with timed(f"the migration of {vm}"):
+        source.ctl.migrate(vm, destination, timeout=DEADLINE)
     assert source.ctl.state(vm) == "absent"
     assert destination.ctl.state(vm) == "running"
     new = context_id(destination, vm)
@@ -68,32 +86,66 @@ def assert_nothing_left(host):
     assert host.run("pidof qemu-system-x86_64 || echo none") == "none\n"
 
 
-def test_migrations_reset_vsock_and_no_byte_is_lost(outer_hosts):
+def talk_in_vm(host, vm):
+    return Conversation(host.ctl.attach("exec", "-i", vm, "--", *TICKER), vm)
+
+
+def talk_in_container(host, vm, name):
+    """With the main process of a new container, which may write nothing."""
+    return Conversation(host.ctl.attach("run", "-i", "--read-only", "--name", name, "--vm", vm,
+                                        box.NAME, *TICKER), name)
+
+
+def type_in_vm(host, vm):
+    rows, columns = SIZE
+    return Keyboard(host.ctl.terminal("exec", "-it", "--detach-keys", "", vm, "--", *KEYS,
+                                      rows=rows, columns=columns), rows, columns)
+
+
+def layers(host):
+    return host.run("ls /var/lib/ferry/images/layers")
+
+
+def test_migrations_reset_vsock_and_no_byte_is_lost(outer_hosts, tmp_path):
     outer_hosts.start()
     a, b = outer_hosts
+    # Nobody told them to; they found out that they have it.
     assert all(host.ctl.json("host")["guest_link"] == "vsock" for host in (a, b))
+    box.import_into(a, tmp_path)
     with concurrent.futures.ThreadPoolExecutor() as pool:
         list(pool.map(boot, (a, b), ("red", "blue")))
+    assert all(context_id(host, vm) for host, vm in ((a, "red"), (b, "blue")))
     with contextlib.ExitStack() as open_clients:
-        red, blue = (open_clients.enter_context(Conversation(host, vm))
-                     for host, vm in ((a, "red"), (b, "blue")))
-        waiting = open_clients.enter_context(
-            a.ctl.attach("exec", "-i", "red", "--", workload.PROGRAM, "exit-on-line",
-                         str(EXIT_STATUS)))
-        for talk in (red, blue):
+        begin = open_clients.enter_context
+        waiting = begin(a.ctl.attach("exec", "-i", "red", "--", workload.PROGRAM, "exit-on-line",
+                                     str(EXIT_STATUS)))
+        with timed("a process, to the first keys that it has read"):
+            keys = begin(type_in_vm(a, "red"))
+            keys.wait_for_more(pieces=1)
+        with timed("a container, to the first lines that it has answered"):
+            web = begin(talk_in_container(a, "red", "web"))
+            web.wait_for_more(echoes=1, ticks=1)
+        talks = [keys, web, begin(talk_in_vm(a, "red")), begin(talk_in_vm(b, "blue"))]
+        for talk in talks:
             talk.wait_for_more()
         migrate("red", a, b)
-        for talk in (red, blue):
+        for talk in talks:
             talk.wait_for_more()
         assert_share_ports(b, ("red", "blue"))
+        assert box.containers(a) == [] and box.state(b, "web") == "running"
+        assert layers(a) == layers(b) != ""
+        keys.resize(44, 120)
         migrate("red", b, a)
-        for talk in (red, blue):
+        for talk in talks:
             talk.wait_for_more()
+        keys.resize(25, 83)
+        for talk in talks:
             talk.finish()
         waiting.write(b"now\n")
         assert waiting.wait(DEADLINE) == EXIT_STATUS, waiting.errors()
     for host, vm in ((a, "red"), (b, "blue")):
         host.ctl.ok("vm", "delete", "--force", vm)
+    assert box.containers(a) == []
     for host in (a, b):
         assert_nothing_left(host)
         host.end_daemon()

@@ -77,24 +77,27 @@ class Terminal:
 
     def wait_for(self, text, count=1, timeout=60):
         """Waits until `text` has appeared `count` times."""
-        self._wait(lambda screen: screen.count(text) >= count,
-                   f"{text!r} did not appear {count} times", timeout)
+        self.wait_until(lambda screen: screen.count(text) >= count,
+                        f"{text!r} did not appear {count} times", timeout)
 
     def wait_for_line(self, start, timeout=60):
         """Waits until a line that begins so is there to its end."""
-        self._wait(lambda screen: any(line.startswith(start)
-                                      for line in bytes(screen).split(b"\n")[:-1]),
-                   f"no whole line begins with {start!r}", timeout)
+        self.wait_until(lambda screen: any(line.startswith(start)
+                                           for line in bytes(screen).split(b"\n")[:-1]),
+                        f"no whole line begins with {start!r}", timeout)
 
-    def _wait(self, condition, complaint, timeout):
+    def wait_until(self, condition, complaint, timeout=60):
+        """Waits until `condition(screen)` holds for all that appeared so far."""
         deadline = time.monotonic() + timeout
         with self._changed:
             while not condition(self._screen):
                 left = deadline - time.monotonic()
-                if left <= 0 or self._over:
+                running = self.running()
+                changed = left > 0 and not self._over and self._changed.wait(min(left, 1))
+                # What a process wrote before it ended may still be on its way.
+                if not changed and (left <= 0 or self._over or not running):
                     raise TimeoutError(f"{complaint}; the screen ends "
                                        f"with {bytes(self._screen[-600:])!r}")
-                self._changed.wait(min(left, 1))
 
     def is_raw(self):
         """Whether keys go through one by one: no echo, no lines, no signals."""

@@ -2,7 +2,7 @@
 
 `ferry-workload tick` prints a line for each millisecond at least, "tick NUMBER NANOSECONDS" with
 numbers that rise by one and the guest's monotonic clock, and answers each line of its input with
-"echo LINE".
+"echo LINE". `ferry-workload keys` prints "read HEX" for what it reads.
 """
 import re
 import statistics
@@ -10,6 +10,7 @@ import statistics
 PROGRAM = "/bin/ferry-workload"
 TICK = re.compile(rb"^tick (\d+) (\d+)$", re.M)
 ECHO = re.compile(rb"^echo (.*)$", re.M)
+READ = re.compile(rb"^read ([0-9a-f]+)\r*$", re.M)
 BIN_SECONDS = 0.05
 MIN_BINS = 5
 
@@ -83,6 +84,11 @@ def strange_bytes(output):
 
 def echoes(output):
     return ECHO.findall(whole_lines(output))
+
+
+def keys_read(screen):
+    """All that `keys` says it has read."""
+    return b"".join(bytes.fromhex(hexes.decode()) for hexes in READ.findall(whole_lines(screen)))
 
 
 def lost_and_repeated(numbers, first=None):
