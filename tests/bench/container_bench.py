@@ -26,7 +26,8 @@ from harness.host import Hosts  # noqa: E402
 
 VM = "bench"
 MIB = 1 << 20
-VMS = 3  # for memory
+VMS = 3  # for memory, at most
+BOOTS = 3  # for a median, at most
 
 
 def say(text):
@@ -71,7 +72,8 @@ def waits(host, rounds):
             rounds, lambda: first_byte(host, "run", "--rm", "--vm", VM, box.NAME, "echo", "x")),
         "VM start and stop alone": booted * 1000,
         "run with a VM of its own, to the first byte": median_ms(
-            max(rounds // 10, 3), lambda: first_byte(host, "run", "--rm", box.NAME, "echo", "x")),
+            max(rounds // 10, min(rounds, BOOTS)),
+            lambda: first_byte(host, "run", "--rm", box.NAME, "echo", "x")),
     }
     host.ctl.ok("vm", "delete", "other")
     return result
@@ -148,10 +150,9 @@ def rates(host, size):
     }
 
 
-def resident(host, name):
-    """KiB that the one process of that name has in memory."""
-    [(pid, _)] = host.processes(name)
-    status = (host.outside("/proc") / str(pid) / "status").read_text()
+def resident(host):
+    """KiB that the host's ferryd has in memory."""
+    status = (host.outside("/proc") / str(host.daemon_pid()) / "status").read_text()
     return int(re.search(r"VmRSS:\s+(\d+)", status)[1])
 
 
@@ -162,29 +163,28 @@ def agent(host):
 
 def memory(host, many):
     """KiB of ferryd for each thing more, and of the guest's agent."""
-    result = {"ferryd with one VM and one container": resident(host, "ferryd"),
+    result = {"ferryd with one VM and one container": resident(host),
               "guest agent with one container": agent(host)}
-    before, inside = resident(host, "ferryd"), agent(host)
+    before, inside = resident(host), agent(host)
     for index in range(many):
         host.ctl.ok("run", "-d", "--read-only", "--name", f"more{index}", "--vm", VM, box.NAME,
                     "sleep", "100000")
-    result["ferryd, per container"] = (resident(host, "ferryd") - before) / many
+    result["ferryd, per container"] = (resident(host) - before) / many
     result["guest agent, per container"] = (agent(host) - inside) / many
-    before = resident(host, "ferryd")
+    before = resident(host)
     with contextlib.ExitStack() as stack:
         for _ in range(many):
             client = stack.enter_context(host.ctl.attach("exec", "-i", VM, "--", "cat"))
             client.write(b"x\n")
             client.wait_until(lambda output: output == b"x\n")
-        result["ferryd, per attached process (3 streams)"] = (
-            resident(host, "ferryd") - before) / many
-    before = resident(host, "ferryd")
-    for index in range(VMS):
+        result["ferryd, per attached process (3 streams)"] = (resident(host) - before) / many
+    before, vms = resident(host), min(many, VMS)
+    for index in range(vms):
         host.ctl.create(f"more{index}", "128M")
         host.ctl.start(f"more{index}")
-    result["ferryd, per VM"] = (resident(host, "ferryd") - before) / VMS
+    result["ferryd, per VM"] = (resident(host) - before) / vms
     # What is measured next has the machine to itself.
-    for index in range(VMS):
+    for index in range(vms):
         host.ctl.ok("vm", "delete", "--force", f"more{index}")
     for index in range(many):
         host.ctl.ok("container", "rm", "--force", f"more{index}")
@@ -204,6 +204,8 @@ def main():
     parser.add_argument("--many", type=int, default=32, help="containers, and processes, for memory")
     parser.add_argument("--json", action="store_true")
     arguments = parser.parse_args()
+    if min(arguments.rounds, arguments.size, arguments.many) < 1:
+        parser.error("numbers must be at least 1")
     with tempfile.TemporaryDirectory() as folder, Hosts() as hosts:
         host = hosts[0]
         host.start()
@@ -219,7 +221,8 @@ def main():
         say("rates ...")
         rated = rates(host, arguments.size * MIB)
         accelerator = host.ctl.json("vm", "inspect", VM).get("accelerator", "?")
-    setting = {"accelerator": accelerator, "host_cpus": os.cpu_count(),
+    setting = {"rounds": arguments.rounds, "size_mib": arguments.size, "many": arguments.many,
+               "accelerator": accelerator, "host_cpus": os.cpu_count(),
                "host_load": os.getloadavg()[0], "kernel": platform.release()}
     if arguments.json:
         print(json.dumps({"setting": setting, "ms": waited, "mib_per_s": rated, "kib": used}))

@@ -26,6 +26,7 @@
 #include <utility>
 #include <vector>
 
+#include "absl/strings/numbers.h"
 #include "bridge/runtime/async.h"
 #include "migration/connection/session_connection.h"
 #include "migration/connection/tls_stream.h"
@@ -293,9 +294,22 @@ void BM_SessionRelay(benchmark::State& state) {
   state.counters["session/splice_time"] = median(session) / median(splice);
   state.counters["tls/session_time"] = median(encrypted) / median(session);
 }
-BENCHMARK(BM_SessionRelay)->UseManualTime()->Unit(benchmark::kMillisecond)->Iterations(9);
 
 }  // namespace
 }  // namespace ferry::migration
 
-BENCHMARK_MAIN();
+// How often each way is measured is the argument beside the library's own.
+int main(int argc, char** argv) {
+  benchmark::Initialize(&argc, argv);
+  int rounds = 9;
+  if (argc > 2 || (argc == 2 && (!absl::SimpleAtoi(argv[1], &rounds) || rounds < 1))) {
+    std::fprintf(stderr, "usage: ferry_bench_relay [ROUNDS] [--benchmark_OPTION=VALUE]...\n");
+    return 2;
+  }
+  benchmark::RegisterBenchmark("BM_SessionRelay", ferry::migration::BM_SessionRelay)
+      ->UseManualTime()
+      ->Unit(benchmark::kMillisecond)
+      ->Iterations(rounds);
+  benchmark::RunSpecifiedBenchmarks();
+  benchmark::Shutdown();
+}

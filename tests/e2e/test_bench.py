@@ -4,16 +4,36 @@ import pathlib
 import subprocess
 import sys
 
+from harness.host import build_folder
+
 BENCHES = pathlib.Path(__file__).resolve().parents[1] / "bench"
 
 
+def run(*command):
+    """What a benchmark prints."""
+    done = subprocess.run(command, timeout=600, text=True, capture_output=True,
+                          stdin=subprocess.DEVNULL)
+    assert done.returncode == 0, done.stderr
+    return done.stdout
+
+
+def measure(bench, *options):
+    return json.loads(run(sys.executable, BENCHES / bench, "--json", *options))
+
+
 def one_round(bench, *options):
-    run = subprocess.run([sys.executable, BENCHES / bench, "--rounds", "1", "--json", *options],
-                         timeout=600, text=True, capture_output=True, stdin=subprocess.DEVNULL)
-    assert run.returncode == 0, run.stderr
-    result = json.loads(run.stdout)
+    result = measure(bench, "--rounds", "1", *options)
     assert result["setting"]["rounds"] == len(result["rounds"]) == 1
     return result
+
+
+def measure_natively(folder, program, *options):
+    """{name: result} of a benchmark in C++."""
+    report = folder / "report.json"
+    run(build_folder() / "tests/bench" / program, f"--benchmark_out={report}", *options)
+    results = {each["name"]: each for each in json.loads(report.read_text())["benchmarks"]}
+    assert not any("error_occurred" in each for each in results.values()), results
+    return results
 
 
 def test_one_round_of_the_saving_benchmark_measures_everything(tmp_path):
@@ -80,3 +100,54 @@ def test_one_round_of_the_migration_benchmark_measures_everything():
     assert result["summary"]["ratio"].keys() == {"total_ms", "setup_ms", "transfer_ms",
                                                  "blackout_ms"}
     assert result["summary"]["idle"]["blackout_ms"].keys() >= {"p50", "p99"}
+
+
+def test_one_round_of_the_container_benchmark_measures_everything():
+    result = measure("container_bench.py", "--rounds", "1", "--size", "1", "--many", "1")
+    setting = result["setting"]
+    assert (setting["rounds"], setting["size_mib"], setting["many"]) == (1, 1, 1)
+    assert setting["accelerator"] in ("kvm", "tcg")
+    waited, rated, used = result["ms"], result["mib_per_s"], result["kib"]
+    assert waited.keys() == {
+        "ferryctl alone (vm inspect)", "exec in a VM", "exec in a container",
+        "run in a VM that is there, to the first byte", "VM start and stop alone",
+        "run with a VM of its own, to the first byte"}
+    assert rated.keys() == {
+        "a pipe within the VM", "one stream out of a VM", "64 streams out of a VM",
+        "one stream out of a container", "one stream into a VM"}
+    # Each is waited for by people, and was not forgotten for hours.
+    assert all(0 < value < 600_000 for value in waited.values()), waited
+    assert min(rated.values()) > 0, rated
+    daemon = used.pop("ferryd with one VM and one container")
+    assert daemon > 1024 and used.pop("guest agent with one container") > 100
+    # Of one thing more the daemon may well have had the memory already.
+    assert used.keys() == {
+        "ferryd, per container", "guest agent, per container",
+        "ferryd, per attached process (3 streams)", "ferryd, per VM"}
+    assert all(abs(value) < daemon for value in used.values()), used
+
+
+def test_a_round_of_the_profiles_says_how_each_ended():
+    results = measure("profile_bench.py", "--memory", "128", "--dirty", "16")["results"]
+    assert [each["profile"] for each in results] == ["gentle", "balanced", "must-finish"]
+    for each in results:
+        assert each["outcome"] and each["memory_passes"] > 0, each
+        assert each["outcome"] != "moved" or min(each["total_ms"], each["blackout_ms"]) > 0, each
+    assert results[-1]["outcome"] == "moved", results
+
+
+def test_one_round_of_the_relay_benchmark_measures_everything(tmp_path):
+    [measured] = measure_natively(tmp_path, "ferry_bench_relay", "1").values()
+    assert measured["iterations"] == 1 and measured["real_time"] > 0
+    for name in ("direct_GiB/s", "splice_GiB/s", "session_GiB/s", "tls_GiB/s",
+                 "session/direct_time", "session/splice_time", "tls/session_time"):
+        assert measured[name] > 0, measured
+
+
+def test_one_round_of_the_stdio_benchmark_measures_everything(tmp_path):
+    results = measure_natively(tmp_path, "ferry_bench_stdio", "--benchmark_min_time=0.001")
+    wanted = {f"{way}/{far}/{streams}/manual_time" for way in ("Relay", "RelayAndGrpc")
+              for far in ("host_by_sockets", "host_by_serial", "agent_by_serial")
+              for streams in (1, 64)}
+    assert results.keys() == wanted | {"BM_OnlyCopied/manual_time"}
+    assert all(each["bytes_per_second"] > 0 for each in results.values()), results
