@@ -178,6 +178,11 @@ absl::StatusOr<std::optional<SourceStep>> SourceCommit::BeginTransfer() {
 absl::StatusOr<std::optional<SourceStep>> SourceCommit::Quiesce() {
   if (record_ == SourceRecord::kQuiesced) return std::nullopt;
   if (record_ != SourceRecord::kTransfer || in_doubt_) return WrongState("quiesce");
+  if (disks_mirrored_ && !disks_sealed_) {
+    return absl::FailedPreconditionError(
+        StrCat("session ", identity_.session_id,
+               " cannot quiesce: the destination does not have all of the disks that it copies"));
+  }
   return SourceStep{SourceRecord::kQuiesced, identity_.epoch, std::nullopt};
 }
 
@@ -338,9 +343,21 @@ absl::StatusOr<std::optional<DestinationStep>> DestinationCommit::Listen() {
   return DestinationStep{DestinationRecord::kListening, identity_.epoch, std::nullopt};
 }
 
+absl::Status DestinationCommit::NoteSealed(const std::set<std::string>& disks) {
+  if (disks != awaited_disks_) {
+    return absl::DataLossError("the source has not sent the disks that this host does not see");
+  }
+  disks_sealed_ = true;
+  return absl::OkStatus();
+}
+
 absl::StatusOr<std::optional<DestinationStep>> DestinationCommit::Prepare() {
   if (record_ == DestinationRecord::kPrepared) return std::nullopt;
   if (record_ != DestinationRecord::kListening) return WrongState("vote");
+  if (!awaited_disks_.empty() && !disks_here_) {
+    return absl::DataLossError(StrCat("session ", identity_.session_id,
+                                      " cannot vote: the content of the VM's disks has not come"));
+  }
   return DestinationStep{DestinationRecord::kPrepared, identity_.epoch, ProofKind::kPrepared};
 }
 

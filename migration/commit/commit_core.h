@@ -2,6 +2,7 @@
 
 #include <cstdint>
 #include <optional>
+#include <set>
 #include <string>
 #include <string_view>
 
@@ -14,8 +15,8 @@
 //   source                                destination
 //   OPEN                                  IMPORTED
 //   TRANSFER                              LISTENING
-//   QUIESCED   (guest stopped)
-//                 <------ PREPARED -----  PREPARED  (state loaded and verified)
+//   QUIESCED   (guest stopped, copied disks sealed)
+//                 <------ PREPARED -----  PREPARED  (state loaded and verified, disks here)
 //   COMMIT
 //                 -------- GO --------->  GRANTED
 //                                         (runs the guest)
@@ -133,7 +134,13 @@ class SourceCommit {
 
   absl::StatusOr<std::optional<SourceStep>> Open();
   absl::StatusOr<std::optional<SourceStep>> BeginTransfer();
+  // The guest has stopped, and none of the mirrored disks is unsealed.
   absl::StatusOr<std::optional<SourceStep>> Quiesce();
+
+  // Disks go along: they are mirrored while the guest runs, and sealed when it has stopped. Then
+  // the destination has all that was written to them.
+  void NoteDisksMirrored() { disks_mirrored_ = true; }
+  void NoteDisksSealed() { disks_sealed_ = true; }
 
   // The backend confirmed that the destination loaded the state, and the destination's vote. Both
   // are needed before Commit.
@@ -167,6 +174,8 @@ class SourceCommit {
   SourceRecord record_ = SourceRecord::kNone;
   bool transfer_completed_ = false;
   bool prepared_ = false;
+  bool disks_mirrored_ = false;
+  bool disks_sealed_ = false;
   bool in_doubt_ = false;  // a COMMIT may have been written and lost
 };
 
@@ -202,7 +211,15 @@ class DestinationCommit {
 
   absl::StatusOr<std::optional<DestinationStep>> Import();
   absl::StatusOr<std::optional<DestinationStep>> Listen();
-  // The whole state is loaded and agrees with the plan.
+
+  // The disks whose content comes with the VM.
+  void AwaitDisks(std::set<std::string> disks) { awaited_disks_ = std::move(disks); }
+  // Those that the source says it has sealed; DATA_LOSS unless they are the awaited ones.
+  absl::Status NoteSealed(const std::set<std::string>& disks);
+  // All of their content is here, and nobody writes to them any more.
+  void NoteDisksHere() { disks_here_ = disks_sealed_; }
+
+  // The whole state is loaded and agrees with the plan, and all disks are here.
   absl::StatusOr<std::optional<DestinationStep>> Prepare();
   absl::StatusOr<std::optional<DestinationStep>> Grant(const Proof& go);
   absl::StatusOr<std::optional<DestinationStep>> Running();
@@ -221,6 +238,9 @@ class DestinationCommit {
   CommitIdentity identity_;
   DestinationRecord record_ = DestinationRecord::kNone;
   Copy copy_ = Copy::kWaits;
+  std::set<std::string> awaited_disks_;
+  bool disks_sealed_ = false;
+  bool disks_here_ = false;
   bool in_doubt_ = false;  // a GRANTED may have been written and lost
 };
 

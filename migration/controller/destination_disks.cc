@@ -49,6 +49,12 @@ absl::Status DestinationSession::PlaceDisks(std::vector<vm::ArrivingDisk> copies
   return vm::WriteSpec(*spec, spec_json);
 }
 
+std::set<std::string> DestinationSession::AwaitedDisks() const {
+  std::set<std::string> names;
+  for (const auto& [name, place] : DisksToCome()) names.insert(name);
+  return names;
+}
+
 Task<absl::Status> DestinationSession::CheckDiskRoom() {
   const vm::SandboxDeps& host = deps_.inventory.deps();
   std::string folder = host.settings.state_folder;
@@ -80,6 +86,8 @@ std::vector<v1::IncomingDisk> DestinationSession::IncomingDisks() const {
 
 Task<absl::Status> DestinationSession::MakeDisks() {
   if (DisksToCome().empty()) co_return absl::OkStatus();
+  // Containers' are among them only once those are bound.
+  core_->AwaitDisks(AwaitedDisks());
   // It may have become less since the import, and what containers have is known only now.
   CO_RETURN_IF_ERROR(co_await CheckDiskRoom());
   if (arrivals_ != nullptr) CO_RETURN_IF_ERROR(co_await arrivals_->MakeScratch());
@@ -174,13 +182,9 @@ Task<void> DestinationSession::TakeDisks(Self self, std::string socket_path) {
 
 Task<absl::Status> DestinationSession::TakeLastOfDisks(std::vector<std::string> copied) {
   auto keep = self();
-  std::set<std::string> awaited;
-  for (const auto& [name, place] : DisksToCome()) awaited.insert(name);
-  const std::set<std::string> came(copied.begin(), copied.end());
-  if (came != awaited) {
-    co_return absl::DataLossError("the source has not sent the disks that this host does not see");
-  }
-  if (awaited.empty()) co_return absl::OkStatus();
+  const std::set<std::string> sealed(copied.begin(), copied.end());
+  CO_RETURN_IF_ERROR(core_->NoteSealed(sealed));
+  if (sealed.empty()) co_return absl::OkStatus();
   const std::shared_ptr<SessionConnection> disks = disks_;
   if (disks == nullptr) co_return absl::DataLossError("the content of the disks has not come");
   CO_RETURN_IF_ERROR(
@@ -189,6 +193,7 @@ Task<absl::Status> DestinationSession::TakeLastOfDisks(std::vector<std::string> 
   if (system == nullptr) co_return absl::UnavailableError("the VM ended while it was awaited");
   CO_RETURN_IF_ERROR(co_await system->CloseDisks());
   disks_taken_ = true;
+  core_->NoteDisksHere();
   disks->Close();
   co_return absl::OkStatus();
 }

@@ -115,6 +115,7 @@ Task<absl::Status> DestinationSession::Import(v1::ImportSandboxRequest request) 
   info_.set_destination(deps_.own_address());
   info_.set_vm_location(plan.source_address);
   core_ = std::make_unique<DestinationCommit>(Identity());
+  core_->AwaitDisks(AwaitedDisks());
   // A restarted daemon finds the records by the session.
   absl::Status imported = co_await StoreNow();
   if (imported.ok()) imported = co_await TakeStep(core_->Import());

@@ -3,6 +3,7 @@
 #include <map>
 #include <memory>
 #include <optional>
+#include <set>
 #include <string>
 #include <vector>
 
@@ -110,6 +111,7 @@ class DestinationSession final : public MigrationSession {
   std::map<std::string, vm::DiskPlace> DisksToCome() const;
   absl::Status PlaceDisks(std::vector<vm::ArrivingDisk> copies, schema::ComputeSystem* document,
                           v1::VmSpec* spec, std::string* spec_json);
+  std::set<std::string> AwaitedDisks() const;
   Task<absl::Status> CheckDiskRoom();
   Task<absl::Status> MakeDisks();
   static Task<void> TakeDisks(Self self, std::string socket_path);

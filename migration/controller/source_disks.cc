@@ -87,6 +87,7 @@ Task<absl::Status> SourceSession::SendDisks(v1::SendDisksRequest request) {
   if (sent.ok()) {
     copied_disks_ = names;
     for (const vm::DiskMirror& disk : disks) copied_places_.push_back(disk.place);
+    core_->NoteDisksMirrored();
     co_return absl::OkStatus();
   }
   if (disks_ != nullptr) disks_->Close();
@@ -212,6 +213,7 @@ Task<absl::Status> SourceSession::SealDisks() {
   const absl::Status sealed = co_await system->SealMirrors(copied_places_);
   if (trace_) trace_->Span(SessionTrace::Row::kBlackout, "disks", begun, Clock::now());
   if (!sealed.ok()) co_return co_await WhyDisksFailed(sealed);
+  core_->NoteDisksSealed();
   co_return sealed;
 }
 

@@ -92,6 +92,17 @@ TEST(SourceCommit, CommitNeedsVoteAndCompletedTransfer) {
   EXPECT_EQ((*step)->send, ProofKind::kGo);
 }
 
+TEST(SourceCommit, QuiescesOnlyOnceItsMirroredDisksAreSealed) {
+  SourceCommit source(SourceIdentity());
+  Take(source, source.Open());
+  source.NoteDisksMirrored();
+  Take(source, source.BeginTransfer());
+  EXPECT_THAT(source.Quiesce().status().message(), HasSubstr("does not have all of the disks"));
+  EXPECT_EQ(source.record(), SourceRecord::kTransfer);
+  source.NoteDisksSealed();
+  Take(source, source.Quiesce());
+}
+
 TEST(SourceCommit, RefusesAVoteForAnotherStateEpochOrJournal) {
   SourceCommit source = QuiescedSource();
   EXPECT_EQ(source.NotePrepared(FromDestination(ProofKind::kPrepared, 4), "other").code(),
@@ -154,6 +165,30 @@ TEST(DestinationCommit, ExecutesOnlyWithGranted) {
   auto running = destination.Running();
   ASSERT_TRUE(running.ok());
   EXPECT_EQ((*running)->send, ProofKind::kDone);
+}
+
+TEST(DestinationCommit, VotesOnlyWithAllOfTheDisksThatItAwaits) {
+  DestinationCommit destination(DestinationIdentity());
+  destination.AwaitDisks({"root", "data"});
+  Take(destination, destination.Import());
+  Take(destination, destination.Listen());
+  EXPECT_EQ(destination.Prepare().status().code(), absl::StatusCode::kDataLoss);
+  for (const std::set<std::string>& others : {std::set<std::string>{}, {"root"}, {"root", "b"}}) {
+    EXPECT_EQ(destination.NoteSealed(others).code(), absl::StatusCode::kDataLoss);
+  }
+  // Whatever came before the source has sealed it is not all.
+  destination.NoteDisksHere();
+  EXPECT_FALSE(destination.Prepare().ok());
+  EXPECT_TRUE(destination.NoteSealed({"data", "root"}).ok());
+  EXPECT_FALSE(destination.Prepare().ok());
+  destination.NoteDisksHere();
+  Take(destination, destination.Prepare());
+}
+
+TEST(DestinationCommit, TakesNoDisksThatItDoesNotAwait) {
+  DestinationCommit destination(DestinationIdentity());
+  EXPECT_EQ(destination.NoteSealed({"root"}).code(), absl::StatusCode::kDataLoss);
+  EXPECT_TRUE(destination.NoteSealed({}).ok());
 }
 
 TEST(DestinationCommit, NeverWritesGrantedAndRefused) {

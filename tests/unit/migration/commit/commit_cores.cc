@@ -1,9 +1,15 @@
 #include "tests/unit/migration/commit/commit_cores.h"
 
+#include <set>
 #include <string>
 
 namespace ferry::migration::model {
 namespace {
+
+const std::set<std::string>& TheDisks() {
+  static const std::set<std::string> disks{"root"};
+  return disks;
+}
 
 std::string JournalOf(int host) { return host == 0 ? "journal-a" : "journal-b"; }
 
@@ -25,6 +31,10 @@ SourceCommit SourceCoreOf(const Session& session, int s) {
   core.Restore(static_cast<SourceRecord>(session.source_record),
                session.source_damaged ? JournalTrust::kMayLackRecords : JournalTrust::kWhole);
   if (session.source_in_doubt) core.Question();
+  if (session.mirror != Mirror::kIdle) core.NoteDisksMirrored();
+  if (session.mirror == Mirror::kSealed || session.mirror == Mirror::kReceived) {
+    core.NoteDisksSealed();
+  }
   if (session.source_knows & kKnowsTransfer) core.NoteTransferCompleted();
   if (session.source_knows & kKnowsVote) {
     (void)core.NotePrepared(MakeProof(session, s, ProofKind::kPrepared, false), "state");
@@ -41,7 +51,14 @@ DestinationCommit DestinationCoreOf(const World& world, int s) {
                copy == Copy::kRunning                       ? DestinationCommit::Copy::kRuns
                : copy == Copy::kGone || copy == Copy::kNone ? DestinationCommit::Copy::kGone
                                                             : DestinationCommit::Copy::kWaits);
+  if (world.own_disks) core.AwaitDisks(TheDisks());
+  if (session.mirror == Mirror::kReceived) HasDisks(core);
   return core;
+}
+
+void HasDisks(DestinationCommit& core) {
+  (void)core.NoteSealed(TheDisks());
+  core.NoteDisksHere();
 }
 
 Proof MakeProof(const Session& session, int s, ProofKind kind, bool from_source) {

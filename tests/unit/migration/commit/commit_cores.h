@@ -10,6 +10,8 @@ namespace ferry::migration::model {
 
 SourceCommit SourceCoreOf(const Session& session, int s);
 DestinationCommit DestinationCoreOf(const World& world, int s);
+// Says that the VM's disks have come.
+void HasDisks(DestinationCommit& core);
 
 // What one side of the session says, as it would write it.
 Proof MakeProof(const Session& session, int s, ProofKind kind, bool from_source);

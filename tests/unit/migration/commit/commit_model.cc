@@ -28,7 +28,7 @@ class Packer {
 };
 
 template <typename World, typename Visit>
-void ForSituation(World& world, const Visit& visit) {
+void ForSessions(World& world, const Visit& visit) {
   for (auto& session : world.sessions) {
     visit(session.begun, 1);
     visit(session.source_host, 1);
@@ -42,9 +42,16 @@ void ForSituation(World& world, const Visit& visit) {
     visit(session.source_in_doubt, 1);
     visit(session.destination_damaged, 1);
     visit(session.stream, 2);
+    visit(session.mirror, 3);
     visit(session.messages, 7);
   }
+}
+
+template <typename World, typename Visit>
+void ForRest(World& world, const Visit& visit) {
   for (auto& copy : world.copies) visit(copy, 3);
+  visit(world.own_disks, 1);
+  for (auto& whole : world.whole) visit(whole, 1);
   for (auto& up : world.up) visit(up, 1);
 }
 
@@ -59,12 +66,18 @@ void ForSpent(World& world, const Visit& visit) {
 
 // Whether whoever spent `a` could still do all that whoever spent `b` can.
 bool NoMoreThan(uint16_t a, uint16_t b) {
-  const World less = Unpack(0, a);
-  const World more = Unpack(0, b);
+  const World less = Unpack({}, a);
+  const World more = Unpack({}, b);
   return less.crashes[0] <= more.crashes[0] && less.crashes[1] <= more.crashes[1] &&
          less.lost <= more.lost && less.doubled <= more.doubled && less.damaged <= more.damaged &&
          less.restored <= more.restored;
 }
+
+struct HashOfSituation {
+  size_t operator()(const Situation& situation) const {
+    return situation.sessions * 0x9E3779B97F4A7C15 ^ situation.rest;
+  }
+};
 
 // All worlds found so far, how each was reached, and which lead where without a fault. Worlds with
 // few faults come first, so that a situation seen before is rarely looked at again.
@@ -72,8 +85,8 @@ class Search {
  public:
   Search(const Faults& faults, Mistake mistake) : faults_(faults), mistake_(mistake) {}
 
-  Verdict Run() {
-    Visit(World{}, 0, false);
+  Verdict Run(const World& beginning) {
+    Visit(beginning, 0, false);
     for (size_t faults = 0; faults < waiting_.size(); ++faults) {
       for (size_t i = 0; i < waiting_[faults].size(); ++i) {
         const uint32_t at = waiting_[faults][i];
@@ -89,7 +102,7 @@ class Search {
 
  private:
   struct Node {
-    uint64_t situation = 0;
+    Situation situation;
     uint32_t from = 0;
     uint16_t spent = 0;
   };
@@ -101,7 +114,7 @@ class Search {
   };
 
   void Visit(const World& world, uint32_t from, bool fault) {
-    const uint64_t situation = Situation(world);
+    const Situation situation = SituationOf(world);
     const uint16_t spent = Spent(world);
     Seen& seen = seen_[situation];
     if (!fault && !nodes_.empty()) seen.calmly_from.push_back(from);
@@ -121,18 +134,18 @@ class Search {
   // Backwards from the settled worlds: what is not reached can never be settled. The faults that
   // were spent do not matter once nothing fails any more.
   Verdict CheckSettles() {
-    std::unordered_set<uint64_t> settles;
-    std::vector<uint64_t> todo;
+    std::unordered_set<Situation, HashOfSituation> settles;
+    std::vector<Situation> todo;
     for (const auto& [situation, seen] : seen_) {
       if (!IsSettled(Unpack(situation, 0))) continue;
       settles.insert(situation);
       todo.push_back(situation);
     }
     while (!todo.empty()) {
-      const uint64_t at = todo.back();
+      const Situation at = todo.back();
       todo.pop_back();
       for (const uint32_t before : seen_[at].calmly_from) {
-        const uint64_t situation = nodes_[before].situation;
+        const Situation& situation = nodes_[before].situation;
         if (settles.insert(situation).second) todo.push_back(situation);
       }
     }
@@ -161,15 +174,17 @@ class Search {
   const Mistake mistake_;
   std::vector<Node> nodes_;
   std::vector<std::vector<uint32_t>> waiting_;
-  std::unordered_map<uint64_t, Seen> seen_;
+  std::unordered_map<Situation, Seen, HashOfSituation> seen_;
 };
 
 }  // namespace
 
-uint64_t Situation(const World& world) {
-  Packer packer;
-  ForSituation(world, [&](const auto& value, int bits) { packer.Put(value, bits); });
-  return packer.word();
+Situation SituationOf(const World& world) {
+  Packer sessions;
+  ForSessions(world, [&](const auto& value, int bits) { sessions.Put(value, bits); });
+  Packer rest;
+  ForRest(world, [&](const auto& value, int bits) { rest.Put(value, bits); });
+  return {sessions.word(), rest.word()};
 }
 
 uint16_t Spent(const World& world) {
@@ -178,15 +193,19 @@ uint16_t Spent(const World& world) {
   return static_cast<uint16_t>(packer.word());
 }
 
-World Unpack(uint64_t situation, uint16_t spent) {
+World Unpack(const Situation& situation, uint16_t spent) {
   World world;
-  Packer all(situation);
-  ForSituation(world, [&](auto& value, int bits) { all.Take(value, bits); });
+  Packer sessions(situation.sessions);
+  ForSessions(world, [&](auto& value, int bits) { sessions.Take(value, bits); });
+  Packer rest(situation.rest);
+  ForRest(world, [&](auto& value, int bits) { rest.Take(value, bits); });
   Packer faults(spent);
   ForSpent(world, [&](auto& value, int bits) { faults.Take(value, bits); });
   return world;
 }
 
-Verdict Check(const Faults& faults, Mistake mistake) { return Search(faults, mistake).Run(); }
+Verdict Check(const Faults& faults, Mistake mistake, Disks disks) {
+  return Search(faults, mistake).Run(Beginning(disks));
+}
 
 }  // namespace ferry::migration::model

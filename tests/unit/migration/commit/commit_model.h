@@ -10,10 +10,16 @@
 // The search through all worlds that the steps lead to.
 namespace ferry::migration::model {
 
-// All of a world but the faults that were spent on the way to it, and those faults.
-uint64_t Situation(const World& world);
+// All of a world but the faults that were spent on the way to it, as numbers.
+struct Situation {
+  uint64_t sessions = 0;
+  uint64_t rest = 0;
+  bool operator==(const Situation&) const = default;
+};
+Situation SituationOf(const World& world);
+// And those faults.
 uint16_t Spent(const World& world);
-World Unpack(uint64_t situation, uint16_t spent);
+World Unpack(const Situation& situation, uint16_t spent);
 
 struct Verdict {
   std::string violation;           // empty: none
@@ -23,6 +29,6 @@ struct Verdict {
 
 // Looks at every world that can be reached, and that each can still be settled once nothing fails
 // any more.
-Verdict Check(const Faults& faults, Mistake mistake);
+Verdict Check(const Faults& faults, Mistake mistake, Disks disks = Disks::kShared);
 
 }  // namespace ferry::migration::model

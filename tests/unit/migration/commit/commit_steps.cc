@@ -27,10 +27,12 @@ class Explorer {
       if (!session.begun) continue;
       if (world_.up[session.source_host]) Source(s);
       if (world_.up[1 - session.source_host]) Destination(s);
+      MirrorDisks(s);
       BreakStream(s);
       LoseMessages(s);
     }
     for (int host = 0; host < 2; ++host) CrashAndRestart(host);
+    for (size_t copy = 0; copy < world_.copies.size(); ++copy) Write(copy);
     return std::move(steps_);
   }
 
@@ -63,6 +65,7 @@ class Explorer {
     // Running it here ends whatever the VMM was still sending.
     Stream& stream = world.sessions[s].stream;
     if (effect == CopyEffect::kRun && stream == Stream::kActive) stream = Stream::kBroken;
+    if (effect == CopyEffect::kRun) BreakMirror(world.sessions[s]);
     if (effect == CopyEffect::kEnd) copy = Copy::kGone;
     if (send) world.sessions[s].messages |= MessageOf(*send);
   }
@@ -81,6 +84,9 @@ class Explorer {
     } else if (record != SourceRecord::kQuiesced) {
       const bool hasty = mistake_ == Mistake::kReleaseWithGo && record == SourceRecord::kCommit;
       ApplySource(next, s, hasty ? CopyEffect::kEnd : meaning.copy, meaning.offer);
+      if (mistake_ == Mistake::kDropDisksWithGo && record == SourceRecord::kCommit) {
+        next.whole[session.source_copy] = 0;
+      }
     }
     Add({kSource, s, "acts on", ToString(record)}, next);
   }
@@ -91,10 +97,12 @@ class Explorer {
     SourceCommit core = SourceCoreOf(session, s);
     const auto record = core.record();
 
+    SourceDisks(s, record);
     // The guest is stopped first; the record says so.
     if (record == SourceRecord::kTransfer && session.stream == Stream::kActive) {
       World next = world_;
       if (SourceCopy(next, s) == Copy::kRunning) SourceCopy(next, s) = Copy::kPaused;
+      if (session.mirror == Mirror::kActive) Add({kSource, s, "stops the guest"}, next);
       TakeSource(s, "stops the guest and writes", next, core.Quiesce());
     }
     if (record == SourceRecord::kQuiesced && session.stream == Stream::kComplete &&
@@ -144,6 +152,25 @@ class Explorer {
     });
   }
 
+  // They are the same before the memory moves, or whoever drives both sides forgets them.
+  void SourceDisks(int s, SourceRecord record) {
+    const Session& session = world_.sessions[s];
+    if (!world_.own_disks || !world_.up[1 - session.source_host]) return;
+    World next = world_;
+    next.whole[s + 1] = world_.whole[session.source_copy];
+    if (record == SourceRecord::kOpen && session.mirror == Mirror::kIdle &&
+        world_.copies[s + 1] == Copy::kLoading) {
+      next.sessions[s].mirror = Mirror::kActive;
+      Add({kSource, s, "mirrors its disks"}, next);
+    }
+    const bool stopped = world_.copies[session.source_copy] == Copy::kPaused;
+    if (record == SourceRecord::kTransfer && session.mirror == Mirror::kActive &&
+        (stopped || mistake_ == Mistake::kSealBeforeStop)) {
+      next.sessions[s].mirror = Mirror::kSealed;
+      Add({kSource, s, "seals the mirrors"}, next);
+    }
+  }
+
   bool Refused(int s) const {
     return world_.sessions[s].destination_record ==
            static_cast<uint8_t>(DestinationRecord::kRefused);
@@ -174,6 +201,7 @@ class Explorer {
       copy = Copy::kRunning;
     }
     if (effect == CopyEffect::kEnd && copy != Copy::kNone) copy = Copy::kGone;
+    if (effect == CopyEffect::kEnd) BreakMirror(session);
     if (effect == CopyEffect::kEnd && session.stream == Stream::kActive) {
       session.stream = Stream::kBroken;
     }
@@ -213,7 +241,11 @@ class Explorer {
     }
     if (record == DestinationRecord::kListening && world_.copies[s + 1] == Copy::kLoaded &&
         !session.destination_damaged) {
+      if (mistake_ == Mistake::kVoteWithoutDisks) HasDisks(core);
       TakeDestination(s, "writes", world_, core.Prepare());
+      World next = world_;
+      if (session.mirror == Mirror::kSealed) next.sessions[s].mirror = Mirror::kReceived;
+      Add({kDestination, s, "has all of the disks"}, next);
     }
     if (record == DestinationRecord::kGranted && world_.copies[s + 1] == Copy::kRunning) {
       TakeDestination(s, "writes", world_, core.Running());
@@ -297,9 +329,42 @@ class Explorer {
     World next = world_;
     next.sessions[s].stream = Stream::kBroken;
     if (SourceCopy(next, s) == Copy::kPaused) SourceCopy(next, s) = Copy::kRunning;
-    if (next.copies[s + 1] == Copy::kLoading) next.copies[s + 1] = Copy::kGone;
+    if (next.copies[s + 1] == Copy::kLoading) {
+      next.copies[s + 1] = Copy::kGone;
+      BreakMirror(next.sessions[s]);
+    }
     const bool fault = world_.up[0] && world_.up[1];
     Add({kSource, s, "loses its stream"}, next, fault);
+  }
+
+  static void BreakMirror(Session& session) {
+    if (session.mirror == Mirror::kActive || session.mirror == Mirror::kSealed) {
+      session.mirror = Mirror::kBroken;
+    }
+  }
+
+  // What is written to the source's disks goes to the other ones some time later, or the mirrors
+  // end before the destination has all.
+  void MirrorDisks(int s) {
+    const Session& session = world_.sessions[s];
+    const bool up = world_.up[0] && world_.up[1];
+    if (session.mirror == Mirror::kActive && up) {
+      World next = world_;
+      next.whole[s + 1] = world_.whole[session.source_copy];
+      Add({kSource, s, "mirrors what was written"}, next);
+    }
+    World next = world_;
+    BreakMirror(next.sessions[s]);
+    Add({kSource, s, "loses its mirrors"}, next, up);
+  }
+
+  // A guest that runs is told that something is on its disks.
+  void Write(size_t copy) {
+    if (!world_.own_disks || world_.copies[copy] != Copy::kRunning) return;
+    World next = world_;
+    next.whole = {};
+    next.whole[copy] = world_.whole[copy];
+    Add({"guest", static_cast<int>(copy), "writes"}, next);
   }
 
   void Deliver(int s, Message message, const char* name,

@@ -24,6 +24,9 @@ enum class Mistake {
   kRunBeforeGrantIsKnown,  // a restarted destination runs what it had only voted for
   kOfferOnce,              // the source says GO once and then only waits
   kReleaseWithGo,          // the source ends its copy without waiting for DONE
+  kVoteWithoutDisks,       // the destination takes disks for received that it has not got
+  kSealBeforeStop,         // the source seals the mirrors while the guest still writes
+  kDropDisksWithGo,        // the source removes its disks without waiting for DONE
 };
 
 struct Faults {

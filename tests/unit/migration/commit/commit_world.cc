@@ -1,6 +1,7 @@
 #include "tests/unit/migration/commit/commit_world.h"
 
 #include "migration/commit/commit_core.h"
+#include "tests/unit/migration/commit/commit_cores.h"
 
 namespace ferry::migration::model {
 namespace {
@@ -27,10 +28,39 @@ int Running(const World& world) {
   return running;
 }
 
+// Whether the source's daemon takes a copy that lacks writes for one that may run. Only the newest
+// session has a say.
+bool SourceMayRunWithoutItsDisks(const World& world) {
+  const int s = world.sessions[1].begun ? 1 : 0;
+  const Session& session = world.sessions[s];
+  if (!session.begun || world.whole[session.source_copy]) return false;
+  return world.up[session.source_host] && world.copies[session.source_copy] != Copy::kGone &&
+         SourceCoreOf(session, s).may_execute();
+}
+
+bool RunsWithoutItsDisks(const World& world) {
+  for (size_t i = 0; i < world.copies.size(); ++i) {
+    if (world.copies[i] == Copy::kRunning && !world.whole[i]) return true;
+  }
+  return false;
+}
+
 }  // namespace
+
+World Beginning(Disks disks) {
+  World world;
+  if (disks == Disks::kShared) return world;
+  world.own_disks = 1;
+  world.whole = {1, 0, 0};
+  return world;
+}
 
 std::string BrokenInvariant(const World& world) {
   if (Running(world) > 1) return "two copies of the VM run";
+  if (RunsWithoutItsDisks(world)) return "a copy runs without all of its disks";
+  if (SourceMayRunWithoutItsDisks(world)) {
+    return "the source may run the VM without all of its disks";
+  }
   for (const Copy copy : world.copies) {
     if (copy == Copy::kRunning || copy == Copy::kPaused || copy == Copy::kLoaded) return "";
   }

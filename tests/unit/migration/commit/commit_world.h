@@ -5,11 +5,13 @@
 #include <string>
 
 // Two hosts that move one VM between them, twice, as numbers: what is in their journals, in their
-// memory and under way, and what became of the VM's copies.
+// memory and under way, and what became of the VM's copies and of their disks.
 namespace ferry::migration::model {
 
 enum class Copy : uint8_t { kNone, kLoading, kLoaded, kPaused, kRunning, kGone };
 enum class Stream : uint8_t { kIdle, kActive, kComplete, kBroken };
+// Of the VM's disks to the destination.
+enum class Mirror : uint8_t { kIdle, kActive, kSealed, kReceived, kBroken };
 
 // One migration of the VM. Messages are a set: what is sent twice arrives once, unless it is
 // doubled.
@@ -26,6 +28,7 @@ struct Session {
   uint8_t source_in_doubt = 0;  // nothing but its journal says that there was no COMMIT
   uint8_t destination_damaged = 0;
   Stream stream = Stream::kIdle;
+  Mirror mirror = Mirror::kIdle;
   uint8_t messages = 0;  // bits, see Message
   bool operator==(const Session&) const = default;
 };
@@ -49,6 +52,11 @@ enum Message : uint8_t {
 struct World {
   std::array<Session, 2> sessions;
   std::array<Copy, 3> copies{Copy::kRunning, Copy::kNone, Copy::kNone};
+  // Each copy has disks of its own, as the hosts do not see each other's.
+  uint8_t own_disks = 0;
+  // Whether a copy's disks have all that a guest was told is written. That is what counts of the
+  // number of writes in it: as many as there were, or fewer.
+  std::array<uint8_t, 3> whole{1, 1, 1};
   std::array<uint8_t, 2> up{1, 1};
   std::array<uint8_t, 2> crashes{};
   uint8_t lost = 0;
@@ -57,6 +65,10 @@ struct World {
   uint8_t restored = 0;
   bool operator==(const World&) const = default;
 };
+
+// Where all begins, on hosts that see the same disks or do not.
+enum class Disks { kShared, kOwn };
+World Beginning(Disks disks);
 
 // Empty, or what is wrong with this world.
 std::string BrokenInvariant(const World& world);
