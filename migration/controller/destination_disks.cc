@@ -194,6 +194,7 @@ Task<absl::Status> DestinationSession::TakeLastOfDisks(std::vector<std::string> 
   CO_RETURN_IF_ERROR(co_await system->CloseDisks());
   disks_taken_ = true;
   core_->NoteDisksHere();
+  deps_.failpoint("MIRROR.received");
   disks->Close();
   co_return absl::OkStatus();
 }

@@ -88,6 +88,7 @@ Task<absl::Status> SourceSession::SendDisks(v1::SendDisksRequest request) {
     copied_disks_ = names;
     for (const vm::DiskMirror& disk : disks) copied_places_.push_back(disk.place);
     core_->NoteDisksMirrored();
+    deps_.failpoint("MIRROR.same");
     co_return absl::OkStatus();
   }
   if (disks_ != nullptr) disks_->Close();
@@ -214,6 +215,7 @@ Task<absl::Status> SourceSession::SealDisks() {
   if (trace_) trace_->Span(SessionTrace::Row::kBlackout, "disks", begun, Clock::now());
   if (!sealed.ok()) co_return co_await WhyDisksFailed(sealed);
   core_->NoteDisksSealed();
+  deps_.failpoint("MIRROR.sealed");
   co_return sealed;
 }
 

@@ -51,6 +51,11 @@ Task<void> SourceSession::OnTimeLimit(std::weak_ptr<SourceSession> weak, millise
     co_return;
   }
   std::string why = absl::StrCat("took longer than its limit of ", limit.count(), " ms");
+  if (session->sends_disks_) {
+    why +=
+        "; its disks were not copied yet, which takes for ever if the guest writes to them faster "
+        "than they are sent: give it longer, or pause it first";
+  }
   co_await CallOffByLimit(weak, std::move(why), "timed_out");
 }
 

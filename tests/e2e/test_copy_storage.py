@@ -2,28 +2,15 @@
 on them is lost, whatever fails on the way."""
 import json
 
-import pytest
-
 from harness import oracles
-from harness.ctl import number as count
-from harness.qmp import Qmp
+from harness.disk_copies import (VM, apart, assert_nothing_lost, assert_nothing_of_it,  # noqa: F401
+                                 begin_slowly, copies, disks)
 from harness.records import (ROOT, await_number, number, on_disks, put, see, shell,
                              start_with_two_disks, start_writer)
-from harness.waiting import wait_for
 from test_preflight import assert_refused_without_a_trace, dry_run, failed
 
 MIB = 1 << 20
-VM = "vm"
 FILLED = 48  # MiB of a disk, so that its copy takes a while
-SLOW = ("--max-bandwidth", "4M")
-
-
-@pytest.fixture
-def apart(two_hosts):
-    """Two hosts of which neither sees the other's files."""
-    if not two_hosts.isolated:
-        pytest.skip(f"the hosts have one file system: {two_hosts.refusal}")
-    return two_hosts
 
 
 def start_filled(host):
@@ -35,54 +22,6 @@ def start_filled(host):
     host.ctl.create(VM, "256M", 1, "--disk", f"name=data,file={file},format=raw")
     host.ctl.start(VM)
     return file
-
-
-def disks(host):
-    return host.ctl.json("disk", "list", VM)["disks"]
-
-
-def copies(host):
-    """What lies in the host's own folder of disks."""
-    folder = host.outside(host.state / "disks")
-    return sorted(entry for entry in folder.rglob("*") if entry.is_file())
-
-
-def assert_nothing_of_it(source, destination):
-    """No half copy at the destination, and no mirror at the source, whose guest goes on writing."""
-    assert copies(destination) == []
-    assert destination.ctl.vms() == [] and destination.processes("qemu-system") == []
-    with Qmp(source) as qmp:
-        assert qmp.ask("query-jobs") == []
-        nodes = [node["node-name"] for node in qmp.ask("query-named-block-nodes", flat=True)]
-    assert [name for name in nodes if name.endswith("-peer")] == []
-    await_number(source, VM, number(source, VM, "/tmp/done") + 5)
-
-
-def assert_nothing_lost(host, writer):
-    """Each record that was acknowledged is on each disk."""
-    shell(host, VM, f"kill -STOP {writer}")
-    begun, done = number(host, VM, "/tmp/begun"), number(host, VM, "/tmp/done")
-    last = on_disks(host, VM)
-    assert last and all(done <= each <= begun for each in last), (done, begun, last)
-    shell(host, VM, f"kill -CONT {writer}")
-
-
-def copies_disks(host):
-    """Whether a migration from here is at its disks."""
-    for session in host.ctl.sessions():
-        if not session.get("done"):
-            progress = host.ctl.session(session["session_id"]).get("progress") or {}
-            return 0 < count(progress, "disk_done_bytes")
-    return False
-
-
-def begin_slowly(source, destination):
-    """A migration that is at the VM's disks."""
-    migration = source.ctl.attach("migrate", VM, "--to", destination.address, *SLOW)
-    wait_for(lambda: copies_disks(source), "no disk is being copied")
-    [job] = source.ctl.json("job", "list", "--kind", "migration")["jobs"]
-    assert job["progress"]["phase"] == "copying disks", job
-    return migration
 
 
 def test_they_come_along_and_back(apart):

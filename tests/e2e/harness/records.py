@@ -73,13 +73,19 @@ def start_with(host, *names):
     return "vm"
 
 
-def start_with_two_disks(host, raw_size):
-    """A VM that runs and has two disks, of both formats; its name."""
+def start_with_two_disks(host, raw_size, filled_mib=0):
+    """A VM that runs and has two disks, of both formats; its name.
+
+    filled_mib -- How much of the second one is written to, behind all records.
+    """
     make_disks(host, "root")
-    host.run(["qemu-img", "create", "-q", "-f", "raw", host.folder / "data.raw", raw_size],
-             check=True)
+    raw = host.folder / "data.raw"
+    host.run(["qemu-img", "create", "-q", "-f", "raw", raw, raw_size], check=True)
+    if filled_mib:
+        host.run(["qemu-io", "-f", "raw", "-c", f"write -P 7 64M {filled_mib}M", raw], check=True,
+                 capture_output=True)
     host.ctl.create("vm", "256M", 1, *disk_options(host, "root"), "--disk",
-                    f"name=data,file={host.folder}/data.raw,format=raw")
+                    f"name=data,file={raw},format=raw")
     host.ctl.start("vm")
     return "vm"
 
@@ -128,9 +134,13 @@ def await_number(host, vm, at_least):
         pass
 
 
-def start_writer(host, vm):
-    """The process that writes, once it has begun; see assert_one_instant."""
-    writer = host.ctl.ok("exec", "-d", vm, "--", "sh", "-c", WRITER).strip()
+def start_writer(host, vm, pause=None):
+    """The process that writes, once it has begun; see assert_one_instant.
+
+    pause -- Seconds between two records, for tests in which there would be more than MOST.
+    """
+    script = WRITER if pause is None else WRITER.replace("do\n", f"do\n  sleep {pause}\n", 1)
+    writer = host.ctl.ok("exec", "-d", vm, "--", "sh", "-c", script).strip()
     host.ctl.exec(vm, "sh", "-c", "while ! [ -e /tmp/done ]; do sleep 0.1; done")
     await_number(host, vm, 20)
     return writer

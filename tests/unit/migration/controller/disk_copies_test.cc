@@ -5,6 +5,7 @@
 #include <filesystem>
 #include <fstream>
 
+#include "migration/controller/source_session.h"
 #include "tests/unit/migration/controller/driven_fixture.h"
 #include "vmmanager/containers/empty_qcow2.h"
 
@@ -177,6 +178,21 @@ TEST_F(DiskCopiesTest, ACopyCanBeCancelled) {
   EXPECT_TRUE(Await((*session)->Cancel("cancelled on request")).ok());
   a_.host.backend.script().Release("MirrorDisks");
   EXPECT_EQ(Wait(a_, id).outcome(), v1::SESSION_OUTCOME_CANCELLED);
+  ExpectNothingLeft(vm);
+}
+
+TEST_F(DiskCopiesTest, ACopyThatTakesTooLongSaysSo) {
+  auto vm = BootWithDisks();
+  a_.host.backend.script().Block("MirrorDisks");
+  const std::string id = Migrate(CopyAll());
+  Await(a_.host.backend.script().WaitBlocked("MirrorDisks"));
+  auto session = a_.sessions->Find(id);
+  ASSERT_TRUE(session.ok());
+  std::dynamic_pointer_cast<SourceSession>(*session)->LimitTime(milliseconds(1),
+                                                                v1::TIMEOUT_ACTION_CANCEL);
+  Until([&] { return (*session)->Describe().reason() == "timed_out"; });
+  a_.host.backend.script().Release("MirrorDisks");
+  EXPECT_THAT(Wait(a_, id).error(), HasSubstr("its disks were not copied yet"));
   ExpectNothingLeft(vm);
 }
 
