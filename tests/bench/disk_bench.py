@@ -129,8 +129,9 @@ class Blackouts:
     """Of one VM that goes to and fro with more and more disks."""
     MOST = 2
 
-    def __init__(self, hosts, folder, arguments):
+    def __init__(self, hosts, folder, arguments, options=()):
         self._here, self._there = hosts
+        self._options = options
         self._files = [folder / f"shared{number}.qcow2" for number in range(self.MOST)]
         for path in self._files:
             subprocess.run(["qemu-img", "create", "-q", "-f", "qcow2", path, "1G"], check=True)
@@ -138,7 +139,7 @@ class Blackouts:
         self._here.ctl.start(OTHER)
 
     def _migrate(self):
-        session = self._here.ctl.migrate(OTHER, self._there)
+        session = self._here.ctl.migrate(OTHER, self._there, *self._options)
         self._here, self._there = self._there, self._here
         return number(session["statistics"], "blackout_ms")
 

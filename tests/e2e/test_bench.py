@@ -1,8 +1,10 @@
 """The benchmarks still run; how fast is none of a test's business."""
 import json
+import os
 import pathlib
 import subprocess
 import sys
+import tempfile
 
 from harness.host import build_folder
 
@@ -79,6 +81,22 @@ def test_one_round_of_the_disk_benchmark_measures_everything(tmp_path):
         assert result["summary"][way]["ratio"]["p50"] > 0
     # Nothing of it is left.
     assert not list(tmp_path.iterdir())
+
+
+def test_one_round_of_the_copy_benchmark_measures_everything(isolated):
+    # Sockets lie in it, so its path is short.
+    with tempfile.TemporaryDirectory(dir="/tmp") as folder:
+        result = one_round("copy_bench.py", "--fill", "16", "--disk", folder)
+        # Nothing of it is left.
+        assert not os.listdir(folder)
+    [measured] = result["rounds"]
+    assert measured.keys() == {"convert", "mirror", "ferry", "blackouts"}
+    for way in ("convert", "mirror", "ferry"):
+        assert min(measured[way].values()) > 0, measured
+    assert sorted(measured["blackouts"]) == ["0", "1", "2"]
+    assert min(measured["blackouts"].values()) > 0
+    for way in ("convert", "mirror"):
+        assert result["summary"]["ratio"][way]["p50"] > 0
 
 
 def test_one_round_of_the_network_benchmark_measures_everything(isolated):
