@@ -190,12 +190,14 @@ def test_a_destination_that_fills_up_behind_the_copy_costs_nothing(writing):
     source, destination = hosts
     folder = destination.state / "disks"
     destination.run(["mkdir", folder], check=True)
-    destination.run(["mount", "-t", "tmpfs", "-o", f"size={FILLED + 12}m", "none", folder],
-                    check=True)
+    destination.run(["mount", "-t", "tmpfs", "-o", "size=2g", "none", folder], check=True)
     # So slowly memory moves only if little is written to it.
     with standing(source, VM, writer), \
-            source.ctl.attach("migrate", VM, "--to", destination.address, *SLOW) as migration:
+            source.ctl.attach("migrate", VM, "--to", destination.address, "--max-bandwidth",
+                              "16M") as migration:
         oracles.wait_for_new_record(source, "TRANSFER")
+        # Somebody else has taken what there was when it began.
+        destination.run(["mount", "-o", f"remount,size={FILLED + 12}m", folder], check=True)
         shell(source, VM, WRITE)
         assert migration.wait(180) != 0
         said = migration.output().decode() + migration.errors()
