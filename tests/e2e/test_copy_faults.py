@@ -193,8 +193,7 @@ def test_a_destination_that_fills_up_behind_the_copy_costs_nothing(writing):
     destination.run(["mount", "-t", "tmpfs", "-o", "size=2g", "none", folder], check=True)
     # So slowly memory moves only if little is written to it.
     with standing(source, VM, writer), \
-            source.ctl.attach("migrate", VM, "--to", destination.address, "--max-bandwidth",
-                              "16M") as migration:
+            source.ctl.attach("migrate", VM, "--to", destination.address, *SLOW) as migration:
         oracles.wait_for_new_record(source, "TRANSFER")
         # Somebody else has taken what there was when it began.
         destination.run(["mount", "-o", f"remount,size={FILLED + 12}m", folder], check=True)
