@@ -78,10 +78,12 @@ class Host:
         """Starts ferryd, which may end before it answers."""
         # The inner shell says under which id the daemon runs inside, where alone it can be
         # signalled. The outer one is there for nsenter: that stops whenever its child does, and a
-        # ferryd that has just stopped anew would be taken out of that when nsenter goes on.
+        # ferryd that has just stopped anew would be taken out of that when nsenter goes on. That a
+        # ferryd was killed it need not say.
         inside = ('[ -z "$1" ] || echo 0 >"$1/cgroup.procs" || exit; echo $$ >"$2"; log=$3; '
                   'shift 3; exec "$@" >>"$log" 2>&1')
-        apart = 'inside=$1; shift; sh -c "$inside" sh "$@"; exit $?'
+        apart = ('exec 3>&2 2>/dev/null; inside=$1; shift; sh -c "$inside" sh "$@" 2>&3 3>&-; '
+                 'exit $?')
         self._daemon = subprocess.Popen(
             self.wrap(["/bin/sh", "-c", apart, "sh", inside, self.cgroup or "", self._pid_file(),
                        self.log, *self.daemon_command()]),
