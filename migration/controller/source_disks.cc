@@ -161,15 +161,7 @@ Task<absl::Status> SourceSession::MirrorWatched(std::shared_ptr<vm::ComputeSyste
   const absl::Status mirrored =
       co_await system->MirrorDisks(std::move(disks), std::move(path), std::move(progress));
   if (mirrored.ok()) co_return mirrored;
-  if (watchdog.stalled()) {
-    co_return AtDestination(rpc::ErrorWithReason(
-        absl::StatusCode::kAborted,
-        absl::StrCat("no byte of the disks moved for ", limits_.stall.count(),
-                     " ms, so the migration was called off; look whether QEMU, the daemon and its "
-                     "disk are well at ",
-                     info_.destination(), ", then try again"),
-        "transfer_stalled"));
-  }
+  if (watchdog.stalled()) co_return Stalled("the disks");
   co_return co_await WhyDisksFailed(mirrored);
 }
 

@@ -149,6 +149,8 @@ class SourceSession final : public MigrationSession {
   void FinishTransfer(const absl::Status& status);
   // Where a step failed that nobody else can be blamed for.
   absl::Status AtDestination(absl::Status status);
+  // No byte of that moved any more.
+  absl::Status Stalled(const char* what);
   EndReason WhyFailed(const absl::Status& status) const;
   Task<void> AwaitReason();
   static Task<void> EndWithItsVm(Self self);

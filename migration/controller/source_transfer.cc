@@ -149,15 +149,7 @@ vm::TransferHooks SourceSession::MakeHooks() {
 
 Task<absl::Status> SourceSession::JudgeTransfer(absl::Status moved, bool stalled) {
   auto keep = self();
-  if (!moved.ok() && stalled) {
-    co_return AtDestination(rpc::ErrorWithReason(
-        absl::StatusCode::kAborted,
-        absl::StrCat("no byte of the VM moved for ", limits_.stall.count(),
-                     " ms, so the transfer was called off; look whether QEMU and the daemon are "
-                     "well at ",
-                     info_.destination(), ", then try again"),
-        "transfer_stalled"));
-  }
+  if (!moved.ok() && stalled) co_return Stalled("the VM");
   if (!moved.ok() && connection_->closed()) {
     // Why the connection ended says more than what the VMM makes of it.
     const absl::Status lost = co_await connection_->WaitClosed();
@@ -182,6 +174,16 @@ Task<absl::Status> SourceSession::AwaitVote() {
     co_return AtDestination(voted);
   }
   co_return voted;
+}
+
+absl::Status SourceSession::Stalled(const char* what) {
+  return AtDestination(rpc::ErrorWithReason(
+      absl::StatusCode::kAborted,
+      absl::StrCat("no byte of ", what, " moved for ", limits_.stall.count(),
+                   " ms, so the migration was called off; look whether QEMU, the daemon and its "
+                   "disk are well at ",
+                   info_.destination(), ", then try again"),
+      "transfer_stalled"));
 }
 
 absl::Status SourceSession::AtDestination(absl::Status status) {

@@ -4,12 +4,10 @@ same bytes on one host. And what each disk that is copied adds to the blackout.
 
 Nothing is asserted: read the numbers.
 """
-import argparse
 import contextlib
 import json
 import os
 import pathlib
-import platform
 import statistics
 import subprocess
 import sys
@@ -20,7 +18,7 @@ ROOT = pathlib.Path(__file__).resolve().parents[2]
 sys.path.insert(0, str(ROOT / "tests/e2e"))
 
 import raw_saving  # noqa: E402
-from disk_bench import Blackouts, device_node  # noqa: E402
+from disk_bench import Blackouts, device_node, parse_arguments, tell  # noqa: E402
 from harness.ctl import number  # noqa: E402
 from harness.host import Hosts  # noqa: E402
 from migration_bench import say, spare_monitor  # noqa: E402
@@ -184,14 +182,7 @@ def table(setting, summary):
 
 
 def main():
-    parser = argparse.ArgumentParser(description=__doc__.split("\n", maxsplit=1)[0])
-    parser.add_argument("--disk", required=True, type=pathlib.Path,
-                        help="a folder of the file system that is measured")
-    parser.add_argument("--rounds", type=int, default=5)
-    parser.add_argument("--memory", type=int, default=256, help="MiB of the VM")
-    parser.add_argument("--fill", type=int, default=512, help="MiB written to the disk")
-    parser.add_argument("--json", action="store_true")
-    arguments = parser.parse_args()
+    arguments = parse_arguments(__doc__)
     with tempfile.TemporaryDirectory(prefix="ferry-copies-", dir=arguments.disk) as name:
         folder = pathlib.Path(name)
         with Hosts(shared_folder=folder) as hosts:
@@ -199,14 +190,7 @@ def main():
                 host.state = folder / f"state-{host.name}"
             hosts.start()
             rounds = run(hosts, arguments, folder)
-    setting = {"rounds": arguments.rounds, "fill_mib": arguments.fill,
-               "memory_mib": arguments.memory, "host_cpus": os.cpu_count(),
-               "load": os.getloadavg()[0], "machine": platform.machine()}
-    summary = summarize(rounds)
-    if arguments.json:
-        print(json.dumps({"setting": setting, "rounds": rounds, "summary": summary}))
-    else:
-        print(table(setting, summary))
+    tell(arguments, rounds, summarize, table)
 
 
 if __name__ == "__main__":

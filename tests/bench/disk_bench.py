@@ -204,20 +204,19 @@ def table(setting, summary):
     return "\n".join(lines)
 
 
-def main():
-    parser = argparse.ArgumentParser(description=__doc__.split("\n", maxsplit=1)[0])
+def parse_arguments(description):
+    parser = argparse.ArgumentParser(description=description.split("\n", maxsplit=1)[0])
     parser.add_argument("--disk", required=True, type=pathlib.Path,
                         help="a folder of the file system that is measured")
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--memory", type=int, default=256, help="MiB of the VM")
     parser.add_argument("--fill", type=int, default=512, help="MiB written to the disk")
     parser.add_argument("--json", action="store_true")
-    arguments = parser.parse_args()
-    with tempfile.TemporaryDirectory(prefix="ferry-disks-", dir=arguments.disk) as name:
-        folder = pathlib.Path(name)
-        with Hosts(shared_folder=folder) as hosts:
-            hosts.start()
-            rounds = run(hosts, arguments, folder)
+    return parser.parse_args()
+
+
+def tell(arguments, rounds, summarize, table):
+    """As JSON or for people."""
     setting = {"rounds": arguments.rounds, "fill_mib": arguments.fill,
                "memory_mib": arguments.memory, "host_cpus": os.cpu_count(),
                "load": os.getloadavg()[0], "machine": platform.machine()}
@@ -226,6 +225,16 @@ def main():
         print(json.dumps({"setting": setting, "rounds": rounds, "summary": summary}))
     else:
         print(table(setting, summary))
+
+
+def main():
+    arguments = parse_arguments(__doc__)
+    with tempfile.TemporaryDirectory(prefix="ferry-disks-", dir=arguments.disk) as name:
+        folder = pathlib.Path(name)
+        with Hosts(shared_folder=folder) as hosts:
+            hosts.start()
+            rounds = run(hosts, arguments, folder)
+    tell(arguments, rounds, summarize, table)
 
 
 if __name__ == "__main__":

@@ -9,6 +9,7 @@
 #include <set>
 #include <utility>
 
+#include "absl/cleanup/cleanup.h"
 #include "absl/strings/cord.h"
 #include "absl/strings/str_cat.h"
 #include "bridge/runtime/status_macros.h"
@@ -132,26 +133,6 @@ struct Copies {
   std::set<std::string> ready;                // those that have been
   bool all_begun = false;
   bool other_failed = false;  // the other host's disk, or the way there
-};
-
-// Hears of jobs for as long as it lives.
-class CopiesEar {
- public:
-  explicit CopiesEar(std::shared_ptr<QemuMachine> machine)
-      : copies_(std::make_shared<Copies>(machine->host().executor)),
-        machine_(std::move(machine)),
-        tap_(machine_->AddEventTap(
-            [copies = copies_](const QmpEvent& event) { copies->Hear(event); })) {}
-  ~CopiesEar() { machine_->RemoveEventTap(tap_); }
-  CopiesEar(const CopiesEar&) = delete;
-  CopiesEar& operator=(const CopiesEar&) = delete;
-
-  const std::shared_ptr<Copies>& copies() const { return copies_; }
-
- private:
-  const std::shared_ptr<Copies> copies_;
-  const std::shared_ptr<QemuMachine> machine_;
-  const uint64_t tap_;
 };
 
 // Why a job ended that should not have, or was never begun.
@@ -421,8 +402,10 @@ Task<absl::Status> MirrorQemuDisks(std::shared_ptr<QemuMachine> machine,
     co_return machine->WrongState("copy its disks");
   }
   CO_RETURN_IF_ERROR(CheckUnixPath(unix_path));
-  const CopiesEar ear(machine);
-  const std::shared_ptr<Copies> copies = ear.copies();
+  const auto copies = std::make_shared<Copies>(machine->host().executor);
+  const uint64_t tap =
+      machine->AddEventTap([copies](const QmpEvent& event) { copies->Hear(event); });
+  const absl::Cleanup untap = [machine, tap] { machine->RemoveEventTap(tap); };
   Task<absl::Status> begun =
       BeginAndAwait(machine, std::move(disks), std::move(unix_path), bytes_per_second, copies);
   auto first = co_await (std::move(begun) || AwaitEndOf(machine) ||
@@ -453,9 +436,12 @@ Task<absl::StatusOr<bool>> LimitQemuMirrors(std::shared_ptr<QemuMachine> machine
 Task<absl::Status> SealQemuMirrors(std::shared_ptr<QemuMachine> machine,
                                    std::vector<DiskPlace> disks) {
   CO_ASSIGN_OR_RETURN(std::vector<WritableDisk> found, FindWritable(*machine, disks));
-  const CopiesEar ear(machine);
+  const auto copies = std::make_shared<Copies>(machine->host().executor);
+  const uint64_t tap =
+      machine->AddEventTap([copies](const QmpEvent& event) { copies->Hear(event); });
+  const absl::Cleanup untap = [machine, tap] { machine->RemoveEventTap(tap); };
   co_return co_await WithDeadline(kSealDeadline, "the rest of the disks",
-                                  SealAll(machine.get(), std::move(found), ear.copies()));
+                                  SealAll(machine.get(), std::move(found), copies));
 }
 
 Task<absl::Status> DropQemuMirrors(std::shared_ptr<QemuMachine> machine) {

@@ -42,6 +42,14 @@ class DiskCopiesTest : public DrivenTest {
     return request;
   }
 
+  // A migration that is at the disks until MirrorDisks is released.
+  std::string BeginCopying() {
+    a_.host.backend.script().Block("MirrorDisks");
+    const std::string id = Migrate(CopyAll());
+    Await(a_.host.backend.script().WaitBlocked("MirrorDisks"));
+    return id;
+  }
+
   // What is in the destination's own folder of disks.
   std::vector<std::string> Arrived() const {
     std::vector<std::string> files;
@@ -170,12 +178,8 @@ TEST_F(DiskCopiesTest, AVmHasNotArrivedBeforeItsDisksAreKept) {
 
 TEST_F(DiskCopiesTest, ACopyCanBeCancelled) {
   auto vm = BootWithDisks();
-  a_.host.backend.script().Block("MirrorDisks");
-  const std::string id = Migrate(CopyAll());
-  Await(a_.host.backend.script().WaitBlocked("MirrorDisks"));
-  auto session = a_.sessions->Find(id);
-  ASSERT_TRUE(session.ok());
-  EXPECT_TRUE(Await((*session)->Cancel("cancelled on request")).ok());
+  const std::string id = BeginCopying();
+  EXPECT_TRUE(Await((*a_.sessions->Find(id))->Cancel("cancelled on request")).ok());
   a_.host.backend.script().Release("MirrorDisks");
   EXPECT_EQ(Wait(a_, id).outcome(), v1::SESSION_OUTCOME_CANCELLED);
   ExpectNothingLeft(vm);
@@ -183,11 +187,8 @@ TEST_F(DiskCopiesTest, ACopyCanBeCancelled) {
 
 TEST_F(DiskCopiesTest, ACopyThatTakesTooLongSaysSo) {
   auto vm = BootWithDisks();
-  a_.host.backend.script().Block("MirrorDisks");
-  const std::string id = Migrate(CopyAll());
-  Await(a_.host.backend.script().WaitBlocked("MirrorDisks"));
+  const std::string id = BeginCopying();
   auto session = a_.sessions->Find(id);
-  ASSERT_TRUE(session.ok());
   std::dynamic_pointer_cast<SourceSession>(*session)->LimitTime(milliseconds(1),
                                                                 v1::TIMEOUT_ACTION_CANCEL);
   Until([&] { return (*session)->Describe().reason() == "timed_out"; });
