@@ -41,8 +41,9 @@ Task<absl::StatusOr<vm::PlanState>> DescribeForExport(const ControllerDeps& deps
                                                    &host->digests.reads()));
   plan.vm.mutable_checkpoints()->Add(checkpoints.begin(), checkpoints.end());
   if (host->exports != nullptr) {
-    const std::vector<state::v1::ContainerRecord> containers =
-        host->exports->Describe(machine->id());
+    std::string id = machine->id();
+    CO_ASSIGN_OR_RETURN(const std::vector<state::v1::ContainerRecord> containers,
+                        co_await host->exports->Describe(std::move(id), storage));
     plan.vm.mutable_containers()->Add(containers.begin(), containers.end());
   }
   co_return plan;

@@ -137,7 +137,7 @@ std::vector<v1::PreflightCheck> CheckDestination(const DestinationFacts& facts) 
     checks.push_back(Passed("checkpoints", absl::StrCat("the destination sees the files of all ",
                                                         facts.vm.checkpoints_size())));
   }
-  if (!facts.machine.copies.empty()) {
+  if (facts.disks_come) {
     checks.push_back(PassedIf("disk_room", facts.disk_room, "the disks that are copied have room",
                               rpc::NextStepOf(facts.disk_room)));
   }

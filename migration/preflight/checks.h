@@ -72,7 +72,8 @@ struct DestinationFacts {
   state::v1::VmPayload vm;
   vm::IncomingMachine machine;
   absl::Status checkpoints;  // whether it sees the files of those that the VM has
-  absl::Status disk_room;    // whether there is room for the disks that are copied
+  bool disks_come = false;   // are copied, containers' too
+  absl::Status disk_room;    // whether there is room for those
   absl::StatusOr<vm::Capacity> memory;
   std::string taken;  // why the VM's name or id is not free; empty: it is
   std::string other_session;

@@ -153,6 +153,13 @@ Task<absl::StatusOr<v1::PreflightResponse>> Preflight::RunIncoming(
       (co_await vm::FitCheckpoints(plan->vm, std::move(own), &deps_.digests.reads())).status();
   facts.machine = *std::move(machine);
   std::vector<vm::ArrivingDisk> copies = facts.machine.copies;
+  for (const state::v1::ContainerRecord& container : plan->vm.containers()) {
+    if (container.scratch_bytes() == 0) continue;
+    vm::ArrivingDisk& scratch = copies.emplace_back();
+    scratch.bytes = container.scratch_bytes();
+    scratch.used_bytes = container.scratch_used_bytes();
+  }
+  facts.disks_come = !copies.empty();
   std::string state_folder = deps_.inventory.deps().settings.state_folder;
   facts.disk_room =
       co_await vm::CheckArrivalRoom(deps_.inventory.deps().overlays, std::move(state_folder),

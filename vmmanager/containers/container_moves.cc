@@ -55,10 +55,8 @@ absl::Status ContainerExports::CheckMovable(const std::string& vm_id,
                                                container->being_made() ? "made" : "removed"),
                                   "container_changes", "Try again when that is done.");
     }
-    if (container->record().scratch_file().empty() || storage != v1::COPY_STORAGE_NONE ||
-        ScratchFiles::IsShareable(container->spec().scratch())) {
-      continue;
-    }
+    const bool stays = storage == v1::COPY_STORAGE_NONE && IsOwn(*container);
+    if (container->record().scratch_file().empty() || !stays) continue;
     return rpc::ErrorWithReason(
         absl::StatusCode::kFailedPrecondition,
         absl::StrCat("the scratch disk of container ", container->name(),
@@ -87,14 +85,26 @@ Task<absl::StatusOr<std::vector<ContainerRecord>>> ContainerExports::Begin(
       layer.set_bytes(found.bytes);
     }
     if (const std::string file = record.scratch_file(); !file.empty()) {
-      CO_ASSIGN_OR_RETURN(std::string proof, co_await containers_.deps().scratch.Prove(file));
-      proven_[vm_id].push_back({file, proof});
-      record.set_scratch_proof(std::move(proof));
-      CO_RETURN_IF_ERROR(co_await OfferScratch(storage, &record));
+      // What goes when its container leaves is nobody else's, even if others see it.
+      if (!IsOwn(*container)) {
+        CO_ASSIGN_OR_RETURN(std::string proof, co_await containers_.deps().scratch.Prove(file));
+        proven_[vm_id].push_back({file, proof});
+        record.set_scratch_proof(std::move(proof));
+      }
+    }
+    CO_ASSIGN_OR_RETURN(const auto offer, co_await OfferFor(container, storage));
+    if (offer) {
+      offered_[vm_id][container->id()] = *offer;
+      AddOffer(*offer, &record);
     }
     records.push_back(std::move(record));
   }
   co_return records;
+}
+
+bool ContainerExports::IsOwn(const VmContainer& container) const {
+  return !ScratchFiles::IsShareable(container.spec().scratch()) ||
+         containers_.deps().scratch.IsOwn(container.id(), container.record().scratch_file());
 }
 
 void ContainerExports::AddOffer(const Offer& offer, ContainerRecord* record) {
@@ -112,31 +122,33 @@ std::optional<ContainerExports::Offer> ContainerExports::OfferOf(const std::stri
 }
 
 // One that lies over another file, for a checkpoint, is not sent; if it is shared, it need not be.
-Task<absl::Status> ContainerExports::OfferScratch(v1::CopyStorage storage,
-                                                  ContainerRecord* record) {
-  if (storage == v1::COPY_STORAGE_NONE) co_return absl::OkStatus();
-  ScratchFiles& scratch = containers_.deps().scratch;
-  std::string file = record->scratch_file();
-  const auto size = co_await scratch.Measure(std::move(file));
-  if (size.ok()) {
-    const Offer offer{*size, storage == v1::COPY_STORAGE_ALL};
-    offered_[record->vm_id()][record->container_id()] = offer;
-    AddOffer(offer, record);
-    co_return absl::OkStatus();
-  }
+Task<absl::StatusOr<std::optional<ContainerExports::Offer>>> ContainerExports::OfferFor(
+    std::shared_ptr<VmContainer> container, v1::CopyStorage storage) const {
+  std::optional<Offer> none;
+  std::string file = container->record().scratch_file();
+  if (file.empty() || storage == v1::COPY_STORAGE_NONE) co_return none;
+  const auto size = co_await containers_.deps().scratch.Measure(std::move(file));
+  if (size.ok()) co_return std::optional(Offer{*size, storage == v1::COPY_STORAGE_ALL});
   if (!absl::IsFailedPrecondition(size.status())) co_return size.status();
-  if (!scratch.IsOwn(record->container_id(), record->scratch_file())) co_return absl::OkStatus();
-  co_return rpc::ErrorWithReason(
-      absl::StatusCode::kFailedPrecondition,
-      absl::StrCat("the scratch disk of container ", ShortContainerId(record->container_id()),
-                   " cannot be copied: ", size.status().message()),
-      "scratch_not_shared", "Delete the VM's checkpoints, if it has some.");
+  if (!IsOwn(*container)) co_return none;
+  co_return rpc::ErrorWithReason(absl::StatusCode::kFailedPrecondition,
+                                 absl::StrCat("the scratch disk of container ", container->name(),
+                                              " cannot be copied: ", size.status().message()),
+                                 "scratch_not_shared",
+                                 "Delete the VM's checkpoints, if it has some.");
 }
 
-std::vector<ContainerRecord> ContainerExports::Describe(const std::string& vm_id) const {
+Task<absl::StatusOr<std::vector<ContainerRecord>>> ContainerExports::Describe(
+    std::string vm_id, v1::CopyStorage storage) {
+  const ContainerInventory::Containers all = containers_.Of(vm_id);
   std::vector<ContainerRecord> records;
-  for (const auto& container : containers_.Of(vm_id)) records.push_back(container->Export());
-  return records;
+  for (const auto& container : all) {
+    records.push_back(container->Export());
+    if (!IsOwn(*container)) continue;
+    CO_ASSIGN_OR_RETURN(const auto offer, co_await OfferFor(container, storage));
+    if (offer) AddOffer(*offer, &records.back());
+  }
+  co_return records;
 }
 
 std::vector<ContainerRecord> ContainerExports::Cut(const std::string& vm_id) const {

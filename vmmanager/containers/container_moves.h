@@ -29,8 +29,10 @@ class ContainerExports {
   // migration.
   Task<absl::StatusOr<std::vector<state::v1::ContainerRecord>>> Begin(std::string vm_id,
                                                                       v1::CopyStorage storage);
-  // As they are now.
-  std::vector<state::v1::ContainerRecord> Describe(const std::string& vm_id) const;
+  // As they are now, and which of their scratch disks would be sent in any case. An error says why
+  // one cannot be.
+  Task<absl::StatusOr<std::vector<state::v1::ContainerRecord>>> Describe(std::string vm_id,
+                                                                         v1::CopyStorage storage);
   // As they are now, with the output that has become theirs since.
   std::vector<state::v1::ContainerRecord> Cut(const std::string& vm_id) const;
   // The migration is over, whatever became of it.
@@ -52,7 +54,11 @@ class ContainerExports {
   };
   static void AddOffer(const Offer& offer, state::v1::ContainerRecord* record);
   std::optional<Offer> OfferOf(const std::string& vm_id, const std::string& id) const;
-  Task<absl::Status> OfferScratch(v1::CopyStorage storage, state::v1::ContainerRecord* record);
+  // Whether the scratch disk is in this host's own folder, and goes with its container.
+  bool IsOwn(const VmContainer& container) const;
+  // Whether its scratch disk is sent.
+  Task<absl::StatusOr<std::optional<Offer>>> OfferFor(std::shared_ptr<VmContainer> container,
+                                                      v1::CopyStorage storage) const;
 
   ContainerInventory& containers_;
   struct Proof {

@@ -224,7 +224,8 @@ Task<absl::Status> VmContainer::Depart() {
   taken_up_.Set();
   deps_.output.Remove(id());
   CO_RETURN_IF_ERROR(co_await deps_.store().DeleteContainer(id()));
-  // What is in this host's own folder no other one sees: it has its own copy, or none was to come.
+  // What is in this host's own folder is never proved to be another one's, too (ContainerExports):
+  // that has its own copy, or none was to come.
   if (deps_.scratch.IsOwn(id(), record().scratch_file())) {
     const absl::Status removed = co_await deps_.scratch.Remove(id(), record().scratch_file());
     if (!removed.ok()) spdlog::warn("container {}: {}", id(), removed.ToString());

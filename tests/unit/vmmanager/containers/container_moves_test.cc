@@ -90,6 +90,8 @@ TEST_F(ContainerMovesTest, AScratchDiskOfThisHostsOwnIsSent) {
   const auto before = Run(Request("vm", "one"));
   auto records = Export();
   EXPECT_EQ(records[0].scratch_bytes(), kDefaultScratchDisk);
+  const auto before_all = *Await(exports_.Describe(vm_->id(), kAsNeeded));
+  EXPECT_EQ(before_all[0].scratch_bytes(), kDefaultScratchDisk);
   EXPECT_GT(records[0].scratch_used_bytes(), 0u);
   const std::string file = records[0].scratch_file();
   const std::string written = ReadFile(file);
@@ -109,6 +111,23 @@ TEST_F(ContainerMovesTest, AScratchDiskOfThisHostsOwnIsSent) {
   EXPECT_FALSE(Await(arrivals.MakeScratch()).ok());
   ASSERT_TRUE(Await(arrivals.Arrive(records)).ok());
   EXPECT_EQ((*containers_->Find("one", ""))->record().scratch_file(), file);
+}
+
+// Two daemons may see each other's folders. What the source removes when its container has left
+// must not be what the destination uses.
+TEST_F(ContainerMovesTest, WhatIsItsHostsOwnIsNeverTakenForShared) {
+  const auto before = Run(Request("vm", "one"));
+  auto records = Export();
+  EXPECT_THAT(records[0].scratch_proof(), IsEmpty());
+  EXPECT_TRUE(absl::IsFailedPrecondition(
+      Await(scratch_.CheckProof(records[0].scratch_file(), records[0].scratch_proof()))));
+  records[0].clear_scratch_bytes();  // as an older source, or none, would send it
+  const std::string file = records[0].scratch_file();
+  const std::string written = ReadFile(file);
+  const auto incoming = GoAndCome(records);
+  WriteFile(file, written);
+  ContainerArrivals arrivals(*containers_, incoming, records);
+  EXPECT_EQ(rpc::ReasonOf(Await(arrivals.Bind(before->id(), file))), "scratch_not_shared");
 }
 
 TEST_F(ContainerMovesTest, WhatIsNotSentIsNotAwaited) {

@@ -234,7 +234,7 @@ TEST_F(ContainerOutputTest, OfAnInitThatIsForgottenWhileMemoryMovesItGoesInTheCu
     EXPECT_EQ(record.stdout().bytes(), in_plan ? "" : "hello");
   }
   // What a dry run tells the other host has none.
-  for (const state::v1::ContainerRecord& record : exports.Describe(vm_->id())) {
+  for (const state::v1::ContainerRecord& record : *Await(exports.Describe(vm_->id(), kAsNeeded))) {
     EXPECT_FALSE(record.has_stdout());
   }
   Await(exports.End(vm_->id()));
