@@ -129,9 +129,6 @@ Task<absl::StatusOr<v1::ReceiveDisksResponse>> DestinationSession::ReceiveDisks(
     places.push_back(place);
     response.add_disks(name);
   }
-  for (const vm::ArrivingDisk& disk : arriving_disks_) {
-    if (disk.whole) response.add_whole(disk.name);
-  }
   std::string socket_path = path;
   CO_RETURN_IF_ERROR(co_await system->OpenDisks(std::move(places), std::move(socket_path)));
   auto expected =

@@ -140,8 +140,7 @@ Task<absl::Status> Orchestrator::BringDisks(std::shared_ptr<Run> run) {
   send.set_session_address(awaited->session_address());
   send.set_session_token(awaited->session_token());
   *send.mutable_disks() = awaited->disks();
-  *send.mutable_whole() = awaited->whole();
-  send.set_room_bytes(awaited->room_bytes());
+  if (awaited->has_room_bytes()) send.set_room_bytes(awaited->room_bytes());
   co_return co_await run->session->SendDisks(std::move(send));
 }
 

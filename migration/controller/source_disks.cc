@@ -1,8 +1,8 @@
 // Disks that the destination does not see go there before the VM does, and along with it.
 #include <spdlog/spdlog.h>
 
+#include <algorithm>
 #include <map>
-#include <set>
 #include <utility>
 
 #include "absl/strings/str_cat.h"
@@ -39,15 +39,20 @@ absl::StatusOr<std::map<std::string, SourceSession::OfferedDisk>> SourceSession:
     if (!index || !disk.has_copy() || !disk.copy().refusal().empty()) continue;
     const v1::DiskSpec& own = vm_->spec().disks(*index);
     const std::string lun = absl::StrCat(vm::LunOf(vm_->spec(), *index));
-    offered[disk.name()] = {{vm::kDiskController, lun}, own.file(), own.format()};
+    OfferedDisk& its = offered[disk.name()];
+    its.place = {vm::kDiskController, lun};
+    its.used_bytes = disk.copy().used_bytes();
+    its.over_same = disk.copy().has_below();
+    // What is below it is measured with it, and a raw file's blocks say all.
+    if (own.format() == "qcow2" && !its.over_same) its.measured = own.file();
   }
   for (const state::v1::ContainerRecord& container : plan.vm.containers()) {
     if (container.scratch_bytes() == 0) continue;
     const state::v1::ContainerDisk& disk = container.scratch_disk();
-    offered[vm::ScratchDiskName(container.container_id())] = {
-        {absl::StrCat(disk.controller()), absl::StrCat(disk.lun())},
-        container.scratch_file(),
-        "qcow2"};
+    OfferedDisk& its = offered[vm::ScratchDiskName(container.container_id())];
+    its.place = {absl::StrCat(disk.controller()), absl::StrCat(disk.lun())};
+    its.used_bytes = container.scratch_used_bytes();
+    its.measured = container.scratch_file();
   }
   return offered;
 }
@@ -55,7 +60,6 @@ absl::StatusOr<std::map<std::string, SourceSession::OfferedDisk>> SourceSession:
 absl::StatusOr<std::vector<vm::DiskMirror>> SourceSession::FindDisks(
     const v1::SendDisksRequest& request) const {
   ASSIGN_OR_RETURN(auto offered, OfferedDisks());
-  const std::set<std::string> whole(request.whole().begin(), request.whole().end());
   std::vector<vm::DiskMirror> disks;
   for (const std::string& name : request.disks()) {
     // Each once.
@@ -64,7 +68,7 @@ absl::StatusOr<std::vector<vm::DiskMirror>> SourceSession::FindDisks(
       return absl::InvalidArgumentError(absl::StrCat("VM ", info_.vm_name(), " has no disk ", name,
                                                      " that this session would copy"));
     }
-    disks.push_back({disk.mapped().place, whole.contains(name)});
+    disks.push_back({disk.mapped().place, disk.mapped().over_same});
   }
   if (disks.empty()) return absl::InvalidArgumentError("no disks to copy are named");
   return disks;
@@ -76,8 +80,7 @@ Task<absl::Status> SourceSession::SendDisks(v1::SendDisksRequest request) {
   CO_ASSIGN_OR_RETURN(const std::vector<vm::DiskMirror> disks, FindDisks(request));
   sends_disks_ = true;
   const std::vector<std::string> names(request.disks().begin(), request.disks().end());
-  absl::Status sent = co_await CheckTheyFit(request);
-  if (sent.ok()) sent = co_await MirrorOver(std::move(request), disks);
+  absl::Status sent = co_await MirrorOver(std::move(request), disks);
   sends_disks_ = false;
   Touch();  // that took its time
   if (sent.ok() && (end_reason().has_value() || disks_ == nullptr)) {
@@ -97,22 +100,25 @@ Task<absl::Status> SourceSession::SendDisks(v1::SendDisksRequest request) {
   co_return sent;
 }
 
-// What is compressed in a file, or not where its blocks are counted, is known by looking into it,
-// which takes its time.
+// What is compressed in a file is known by looking into it, which takes its time.
 Task<absl::Status> SourceSession::CheckTheyFit(v1::SendDisksRequest request) {
   auto keep = self();
+  if (!request.has_room_bytes()) co_return absl::OkStatus();
   vm::OverlayFiles* const files = deps_.inventory.deps().overlays;
-  if (request.room_bytes() == 0 || files == nullptr) co_return absl::OkStatus();
   uint64_t wanted = 0;
   CO_ASSIGN_OR_RETURN(const auto offered, OfferedDisks());
   for (const std::string& name : request.disks()) {
     const auto disk = offered.find(name);
-    if (disk == offered.end() || disk->second.format != "qcow2") continue;
-    std::string file = disk->second.file;
-    std::string format = "qcow2";
-    const auto measured = co_await files->Measure(std::move(file), std::move(format));
-    if (!measured.ok()) spdlog::warn("session {}: {}", id(), measured.status().ToString());
-    wanted += measured.value_or(0);
+    if (disk == offered.end()) continue;
+    uint64_t needed = disk->second.used_bytes;
+    if (files != nullptr && !disk->second.measured.empty()) {
+      std::string file = disk->second.measured;
+      std::string format = "qcow2";
+      const auto measured = co_await files->Measure(std::move(file), std::move(format));
+      if (!measured.ok()) spdlog::warn("session {}: {}", id(), measured.status().ToString());
+      needed = std::max(needed, measured.value_or(0));
+    }
+    wanted += needed;
   }
   if (wanted <= request.room_bytes()) co_return absl::OkStatus();
   co_return AtDestination(vm::NoRoomForDisks(wanted, request.room_bytes()));
@@ -129,6 +135,11 @@ Task<absl::Status> SourceSession::MirrorOver(v1::SendDisksRequest request,
     co_return absl::CancelledError("the session ended before its disks were copied");
   }
   disks_ = *std::move(dialled);
+  // The destination does not wait for long to be called.
+  CO_RETURN_IF_ERROR(co_await CheckTheyFit(request));
+  if (disks_ == nullptr || end_reason().has_value()) {
+    co_return absl::CancelledError("the session ended before its disks were copied");
+  }
   CO_ASSIGN_OR_RETURN(std::string path, MakeDiskSocketPath());
   CO_RETURN_IF_ERROR(disks_->RelayFromListener(path));
   const auto begun = Clock::now();

@@ -107,8 +107,9 @@ class SourceSession final : public MigrationSession {
   // A disk that the plan says can be sent.
   struct OfferedDisk {
     vm::DiskPlace place;
-    std::string file;
-    std::string format;
+    uint64_t used_bytes = 0;
+    std::string measured;    // the file that may need more room than it has; empty: none
+    bool over_same = false;  // as vm::DiskMirror
   };
   absl::StatusOr<std::map<std::string, OfferedDisk>> OfferedDisks() const;
   absl::StatusOr<std::vector<vm::DiskMirror>> FindDisks(const v1::SendDisksRequest& request) const;

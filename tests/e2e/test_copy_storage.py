@@ -183,7 +183,7 @@ def test_a_full_disk_at_the_destination_costs_nothing(apart):
     # What is there when it begins goes meanwhile.
     destination.run(["mount", "-o", "remount,size=2g", folder], check=True)
     with begin_slowly(source, destination) as migration:
-        destination.run(["mount", "-o", "remount,size=16m", folder], check=True)
+        destination.run(["mount", "-o", f"remount,size={FILLED - 8}m", folder], check=True)
         assert migration.wait() != 0
         assert b"No space left" in migration.output() + migration.errors().encode()
     assert oracles.settle(apart, VM) is source

@@ -7,7 +7,7 @@ namespace ferry::vm {
 // A disk that is copied to another host while its guest writes to it.
 struct DiskMirror {
   DiskPlace place;
-  bool whole = false;  // with what it lies over
+  bool over_same = false;  // the other host has the file that it lies over, and that stays there
 };
 
 // Types of payloads, of no content, of errors of mirrors of disks.

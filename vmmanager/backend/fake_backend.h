@@ -51,8 +51,8 @@ class FakeScript {
   std::map<std::string, std::vector<FakeDiskSnapshot>> snapshots;
   // What each of the files on top of others is on top of; by path, as if it stood in them.
   std::map<std::string, std::string> backing_files;
-  // Those that were mirrored last with what they lie over.
-  std::set<DiskPlace> mirrored_whole;
+  // Those that were mirrored last without what they lie over.
+  std::set<DiskPlace> mirrored_over;
   // A system runs its guest for the first time, so that the guest can dial its host.
   std::function<void(FakeComputeSystem&)> on_first_run;
 

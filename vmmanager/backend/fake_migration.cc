@@ -320,9 +320,9 @@ Task<absl::Status> FakeComputeSystem::MirrorDisks(std::vector<DiskMirror> disks,
   CO_RETURN_IF_ERROR(CheckWritable(places));
   uint64_t done = 0;
   absl::Status passed;
-  script_->mirrored_whole.clear();
-  for (const auto& [disk, whole] : disks) {
-    if (whole) script_->mirrored_whole.insert(disk);
+  script_->mirrored_over.clear();
+  for (const auto& [disk, over_same] : disks) {
+    if (over_same) script_->mirrored_over.insert(disk);
     CO_ASSIGN_OR_RETURN(UniqueFd fd, OpenSocket(unix_path, false));
     const std::string content = Header(kPage, done, script_->page_bytes);
     if (::write(fd.get(), content.data(), content.size()) < 0) break;

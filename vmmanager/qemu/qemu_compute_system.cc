@@ -1,6 +1,5 @@
 #include "vmmanager/qemu/qemu_compute_system.h"
 
-#include <algorithm>
 #include <boost/json/array.hpp>
 #include <boost/json/serialize.hpp>
 
@@ -20,10 +19,6 @@ namespace {
 
 namespace json = boost::json;
 using schema::SystemState;
-
-// Of a limited bandwidth: what the guest still writes to its disks gets so small a part of it while
-// its memory moves.
-constexpr uint64_t kDisksShare = 8;
 
 uint32_t GuestCidOf(const schema::ComputeSystem& document) {
   const auto& socket = document.virtual_machine.devices.hv_socket;
@@ -346,16 +341,7 @@ Task<absl::Status> QemuComputeSystem::StartLiveMigrationOnSource(
 Task<absl::Status> QemuComputeSystem::StartLiveMigrationTransfer(
     const schema::MigrationTransferOptions& options, TransferHooks hooks) {
   std::shared_ptr<Parts> parts = parts_;
-  const schema::MigrationTransferOptions wanted = options;
-  const uint64_t most = parts->migration.max_bandwidth();
-  if (most > 0 && parts->may_mirror) {
-    const uint64_t disks = std::max<uint64_t>(1, most / kDisksShare);
-    CO_ASSIGN_OR_RETURN(const bool some, co_await LimitQemuMirrors(parts->machine, disks));
-    json::object memory = {{"max-bandwidth", std::max<uint64_t>(1, most - disks)}};
-    if (some)
-      CO_RETURN_IF_ERROR(co_await parts->machine->SetMigrationParameters(std::move(memory)));
-  }
-  co_return co_await parts->migration.Transfer(wanted, std::move(hooks));
+  co_return co_await parts->migration.Transfer(options, std::move(hooks));
 }
 
 Task<absl::Status> QemuComputeSystem::ForceSwitchover(SwitchoverForce how) {

@@ -128,6 +128,15 @@ struct Copies {
     changed.Set();
   }
 
+  // Those that the bandwidth is for.
+  std::vector<std::string> Unready() const {
+    std::vector<std::string> ids;
+    for (const auto& [id, state] : states) {
+      if (!ready.contains(id)) ids.push_back(id);
+    }
+    return ids;
+  }
+
   AsyncEvent changed;
   std::map<std::string, std::string> states;  // by the job's id
   std::set<std::string> ready;                // those that have been
@@ -146,8 +155,16 @@ Task<absl::Status> WhyEnded(QemuMachine* machine, std::shared_ptr<Copies> copies
 
 struct CopyWay {
   uint64_t speed = 0;  // bytes per second; 0: no limit
-  bool whole = false;  // with what the disk lies over
+  bool full = false;   // with what the disk lies over
 };
+
+// QEMU sends so much at once and then waits until that would have gone at the job's speed. What
+// takes longer than a second looks as if nothing moved any more.
+int64_t BufferFor(uint64_t speed) {
+  constexpr uint64_t kLeast = uint64_t{1} << 20;
+  constexpr uint64_t kMost = uint64_t{10} << 20;  // QEMU's own choice
+  return static_cast<int64_t>(speed == 0 ? kMost : std::clamp(speed, kLeast, kMost));
+}
 
 Task<absl::Status> BeginCopy(QemuMachine* machine, std::string source, std::string stem,
                              std::string unix_path, CopyWay way) {
@@ -162,11 +179,11 @@ Task<absl::Status> BeginCopy(QemuMachine* machine, std::string source, std::stri
   // The other disk is new, and what is empty stays out of it: of a disk without another below,
   // "top" is all of it, and "full" fills the other one with zeros first. Not "write-blocking":
   // QEMU 7.2 may die when the connection ends while its guest writes (docs/adr/0033).
-  json::object mirror = {{"job-id", CopyJobOf(stem)},   {"device", std::move(source)},
-                         {"target", PeerNodeOf(stem)},  {"sync", way.whole ? "full" : "top"},
-                         {"copy-mode", "background"},   {"on-target-error", "report"},
-                         {"on-source-error", "report"}, {"auto-dismiss", false},
-                         {"speed", way.speed}};
+  json::object mirror = {{"job-id", CopyJobOf(stem)},        {"device", std::move(source)},
+                         {"target", PeerNodeOf(stem)},       {"sync", way.full ? "full" : "top"},
+                         {"copy-mode", "background"},        {"on-target-error", "report"},
+                         {"on-source-error", "report"},      {"auto-dismiss", false},
+                         {"buf-size", BufferFor(way.speed)}, {"speed", way.speed}};
   co_return co_await Tell(machine, "blockdev-mirror", std::move(mirror));
 }
 
@@ -194,6 +211,12 @@ absl::Status CheckCanCopy(const DiskNode& top, const DiskPlace& place) {
                    " holds snapshots, which would be lost; delete them first"));
 }
 
+// The other host has made its disk for what it was told of this one.
+absl::Status LiesOverOthers(const DiskNode& top, const DiskPlace& place) {
+  return absl::AbortedError(absl::StrCat("the file ", top.file, " of the disk at ", ToText(place),
+                                         " lies over other files than before; try again"));
+}
+
 Task<absl::Status> BeginAndAwait(std::shared_ptr<QemuMachine> machine,
                                  std::vector<DiskMirror> mirrors, std::string unix_path,
                                  uint64_t bytes_per_second, std::shared_ptr<Copies> copies) {
@@ -208,7 +231,9 @@ Task<absl::Status> BeginAndAwait(std::shared_ptr<QemuMachine> machine,
     std::vector<std::string> images = {top.name};
     CO_RETURN_IF_ERROR(co_await OpenImages(machine.get(), std::move(images)));
     copies->states[CopyJobOf(disks[i].stem)] = "";
-    const CopyWay way{.speed = speed, .whole = mirrors[i].whole && !top.below.empty()};
+    const bool over_same = mirrors[i].over_same;
+    if (over_same && top.below.size() != 1) co_return LiesOverOthers(top, places[i]);
+    const CopyWay way{.speed = speed, .full = !over_same && !top.below.empty()};
     CO_RETURN_IF_ERROR(co_await BeginCopy(machine.get(), top.name, disks[i].stem, unix_path, way));
   }
   copies->all_begun = true;
@@ -229,11 +254,23 @@ absl::Status Hopeless(uint64_t rest) {
   return status;
 }
 
+// What one is done with the others may have.
+Task<absl::Status> ShareAnew(QemuMachine* machine, std::shared_ptr<Copies> copies,
+                             uint64_t bytes_per_second) {
+  const std::vector<std::string> unready = copies->Unready();
+  const uint64_t speed = ShareOf(bytes_per_second, unready.size());
+  for (const std::string& id : unready) {
+    CO_RETURN_IF_ERROR(co_await SetSpeed(machine, id, speed));
+  }
+  co_return absl::OkStatus();
+}
+
 // Tells how far it is. Returns when so little is left that it need not wait for more, or that it
 // never will be.
 Task<absl::Status> WatchRest(QemuMachine* machine, std::shared_ptr<Copies> copies,
-                             MergeProgress progress) {
+                             uint64_t bytes_per_second, MergeProgress progress) {
   RestWatch watch;
+  size_t sharing = 0;  // how many share the bandwidth; 0: as they were begun
   while (true) {
     co_await Delay(kLookPause);
     const auto answer = co_await machine->Command("query-block-jobs");
@@ -249,6 +286,12 @@ Task<absl::Status> WatchRest(QemuMachine* machine, std::shared_ptr<Copies> copie
     if (total == 0) continue;
     if (progress) progress(done, total);
     if (!copies->all_begun) continue;
+    const size_t unready = copies->Unready().size();
+    if (sharing == 0) sharing = copies->states.size();
+    if (unready != sharing) {
+      CO_RETURN_IF_ERROR(co_await ShareAnew(machine, copies, bytes_per_second));
+      sharing = unready;
+    }
     const uint64_t rest = total - std::min(done, total);
     const RestWatch::Verdict verdict = watch.Look(rest, RestWatch::Clock::now());
     if (verdict == RestWatch::Verdict::kLittle) co_return absl::OkStatus();
@@ -409,28 +452,13 @@ Task<absl::Status> MirrorQemuDisks(std::shared_ptr<QemuMachine> machine,
   Task<absl::Status> begun =
       BeginAndAwait(machine, std::move(disks), std::move(unix_path), bytes_per_second, copies);
   auto first = co_await (std::move(begun) || AwaitEndOf(machine) ||
-                         WatchRest(machine.get(), copies, std::move(progress)));
+                         WatchRest(machine.get(), copies, bytes_per_second, std::move(progress)));
   if (first.index() == 1) co_return machine->WithLastWords(std::get<1>(first));
   const absl::Status same = first.index() == 0 ? std::get<0>(first) : std::get<2>(first);
   if (same.ok()) co_return same;
   const absl::Status dropped = co_await DropQemuMirrors(machine);
   if (!dropped.ok()) spdlog::warn("{}: {}", machine->id(), dropped.ToString());
   co_return same;
-}
-
-Task<absl::StatusOr<bool>> LimitQemuMirrors(std::shared_ptr<QemuMachine> machine,
-                                            uint64_t bytes_per_second) {
-  std::vector<std::string> jobs;
-  for (const auto& [place, disk] : WritableDisksOf(*machine)) {
-    std::string id = CopyJobOf(disk.stem);
-    CO_ASSIGN_OR_RETURN(const JobReport job, co_await AskForJob(machine.get(), id));
-    if (job.present) jobs.push_back(std::move(id));
-  }
-  const uint64_t speed = ShareOf(bytes_per_second, jobs.size());
-  for (const std::string& id : jobs) {
-    CO_RETURN_IF_ERROR(co_await SetSpeed(machine.get(), id, speed));
-  }
-  co_return !jobs.empty();
 }
 
 Task<absl::Status> SealQemuMirrors(std::shared_ptr<QemuMachine> machine,

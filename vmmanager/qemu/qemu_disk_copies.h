@@ -6,7 +6,6 @@
 #include <vector>
 
 #include "absl/status/status.h"
-#include "absl/status/statusor.h"
 #include "bridge/runtime/async.h"
 #include "vmmanager/backend/disk_copies.h"
 #include "vmmanager/backend/overlays.h"
@@ -23,9 +22,6 @@ Task<absl::Status> CloseQemuDisks(std::shared_ptr<QemuMachine> machine);
 Task<absl::Status> MirrorQemuDisks(std::shared_ptr<QemuMachine> machine,
                                    std::vector<DiskMirror> disks, std::string unix_path,
                                    uint64_t bytes_per_second, MergeProgress progress);
-// All mirrors together, from now until they are sealed; 0: no limit. Whether there are any.
-Task<absl::StatusOr<bool>> LimitQemuMirrors(std::shared_ptr<QemuMachine> machine,
-                                            uint64_t bytes_per_second);
 Task<absl::Status> SealQemuMirrors(std::shared_ptr<QemuMachine> machine,
                                    std::vector<DiskPlace> disks);
 // Ends all mirrors, however far they are, and those that a former daemon left. Idempotent.

@@ -84,9 +84,11 @@ absl::Status RemoveDraft(const ArrivalFolder& folder) {
   if (!is_draft && !error) (void)::rmdir(own.c_str());
   if (!is_draft && !error) return absl::OkStatus();
   // The mark goes last, so that whoever comes after a crash goes on.
-  for (const auto& file : std::filesystem::directory_iterator(own, error)) {
-    if (file.path() != draft) std::filesystem::remove(file.path(), error);
-    if (error) break;
+  // A range-based loop would throw where the folder cannot be read on.
+  std::filesystem::directory_iterator file(own, error);
+  while (!error && file != std::filesystem::directory_iterator()) {
+    if (file->path() != draft) std::filesystem::remove(file->path(), error);
+    if (!error) file.increment(error);
   }
   if (!error) std::filesystem::remove(draft, error);
   if (!error) std::filesystem::remove(own, error);

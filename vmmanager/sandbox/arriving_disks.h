@@ -31,7 +31,6 @@ struct ArrivingDisk {
   std::string file = {};    // see PlaceArrivingDisks
   std::string below = {};   // the file of this host's that it lies over; empty: none
   std::string below_format = {};
-  bool whole = false;  // it comes with what it lies over at its source
 };
 
 struct ArrivalFolder {

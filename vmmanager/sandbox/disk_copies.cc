@@ -77,7 +77,6 @@ Task<absl::Status> DescribeBelow(std::string file, v1::CopyStorage storage, Imag
   std::string format = "qcow2";
   CO_ASSIGN_OR_RETURN(const DiskImage disk, co_await files->Examine(name, format));
   if (storage != v1::COPY_STORAGE_TOP) {
-    copy->set_whole(true);
     CO_ASSIGN_OR_RETURN(const uint64_t all, co_await files->Measure(name, format));
     copy->set_used_bytes(std::max(copy->used_bytes(), all));
     co_return absl::OkStatus();

@@ -6,6 +6,7 @@
 #include <string>
 #include <utility>
 
+#include "absl/strings/match.h"
 #include "absl/strings/str_cat.h"
 #include "absl/strings/str_join.h"
 #include "bridge/runtime/status_macros.h"
@@ -126,18 +127,28 @@ ArrivingDisk ArrivalOf(const state::v1::DiskPayload& source, const std::string& 
           .bytes = source.bytes(),
           .used_bytes = source.copy().used_bytes(),
           .below = source.copy().below().file(),
-          .below_format = source.copy().below().format(),
-          .whole = source.copy().whole()};
+          .below_format = source.copy().below().format()};
 }
 
 // Why the file that a disk is to lie over here is not the one that it lies over at its source. A
-// path that a peer names must not tell it what is in the file.
-Task<std::string> WhyNotBelow(state::v1::DiskBelow below, ImageDigests* digests) {
+// path that a peer names must not tell it what is in the file; nor may a guest's disk be opened as
+// what its guest has made it look like, with other files of this host below it.
+Task<std::string> WhyNotBelow(state::v1::DiskBelow below, const SandboxDeps* host,
+                              ImageDigests* digests) {
+  const std::string missing =
+      absl::StrCat("what it lies over, ", below.file(), ", is not here with the same content");
+  const std::string own = absl::StrCat(host->settings.state_folder, "/");
+  const bool proper = absl::StartsWith(below.file(), "/") && !absl::StartsWith(below.file(), own) &&
+                      (below.format() == "raw" || below.format() == "qcow2");
+  if (!proper || host->overlays == nullptr) co_return missing;
   std::string file = below.file();
   const absl::StatusOr<std::string> content = co_await digests->Get(std::move(file));
-  if (content.ok() && *content == below.sha256()) co_return "";
-  co_return absl::StrCat("what it lies over, ", below.file(),
-                         ", is not here with the same content");
+  if (!content.ok() || *content != below.sha256()) co_return missing;
+  file = below.file();
+  std::string format = below.format();
+  const auto image = co_await host->overlays->Examine(std::move(file), std::move(format));
+  if (image.ok() && image->below.empty()) co_return "";
+  co_return absl::StrCat("what it lies over, ", below.file(), ", does not hold all of its data");
 }
 
 // What is not seen here, or not to be shared, comes along if its source sends it.
@@ -162,7 +173,8 @@ void Judge(const state::v1::DiskPayload* source, const std::string& controller,
       source == nullptr ? std::string(kRequired) : absl::StrCat(source->bytes(), " bytes"), why);
 }
 
-Task<void> CompareDisks(state::v1::VmPayload vm, ImageDigests* digests, IncomingMachine* machine) {
+Task<void> CompareDisks(state::v1::VmPayload vm, const SandboxDeps* host, ImageDigests* digests,
+                        IncomingMachine* machine) {
   std::map<std::string, state::v1::DiskPayload> source;
   for (const state::v1::DiskPayload& disk : vm.disks()) source[disk.name()] = disk;
   for (const auto& [controller, scsi] : machine->document.virtual_machine.devices.scsi) {
@@ -174,7 +186,7 @@ Task<void> CompareDisks(state::v1::VmPayload vm, ImageDigests* digests, Incoming
       std::string why = co_await WhyNotSeen(payload, disk, digests);
       if (!why.empty() && payload != nullptr && payload->copy().has_below()) {
         state::v1::DiskBelow below = payload->copy().below();
-        const std::string missing = co_await WhyNotBelow(std::move(below), digests);
+        const std::string missing = co_await WhyNotBelow(std::move(below), host, digests);
         if (!missing.empty()) {
           const std::string bytes = absl::StrCat(payload->bytes(), " bytes");
           Add(machine->differences, absl::StrCat("disk ", there->first), bytes,
@@ -278,7 +290,7 @@ Task<absl::StatusOr<IncomingMachine>> FitMachine(state::v1::VmPayload vm,
   std::vector<v1::Difference> nics =
       co_await CheckAdapters(machine.document, &deps.backend, std::move(own_taps));
   for (v1::Difference& difference : nics) machine.differences.push_back(std::move(difference));
-  co_await CompareDisks(vm, known, &machine);
+  co_await CompareDisks(vm, &deps, known, &machine);
   co_return machine;
 }
 
