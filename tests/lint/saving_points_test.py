@@ -1,5 +1,6 @@
-"""Fails when a point at which daemons can be made to die while they save a VM or bring it back is not in
-the table of tests/e2e/harness/saving_points.py, or one of that table is not in the code.
+"""Fails when a point at which daemons can be made to die while they save a VM or bring it back is
+not in the table of tests/e2e/harness/saving_points.py, or one of that table is not in the code, or
+when what is chosen of it for sanitizers leaves a point or a death out.
 
 Usage: saving_points_test.py SOURCE_ROOT
 """
@@ -21,19 +22,33 @@ def problems(code: set[str], table: dict) -> list[str]:
     return sorted(found)
 
 
+def left_out(ways, deaths, some_deaths) -> list[str]:
+    """What of all that there is the tests with a sanitizer would not see at all."""
+    found = []
+    for way in ways:
+        for of_death in (0, 1):
+            missing = {each[of_death] for each in deaths(way)} - {
+                each[of_death] for each in some_deaths(way)}
+            found += [f"{way}: {each} is not among some of its deaths" for each in sorted(missing)]
+    return found
+
+
 def self_test() -> None:
     code = points_in('Reached(below ? "CHECKPOINT.placed" : "CHECKPOINT.put_back"); F("DISK.x");')
     assert code == {"CHECKPOINT.placed", "CHECKPOINT.put_back"}
     assert problems(code, {"a": {"CHECKPOINT.placed": 0}, "b": {"CHECKPOINT.put_back": 0}}) == []
     assert len(problems(code, {"a": {"CHECKPOINT.placed": 0, "SAVE.stopped": 0}})) == 2
+    everything = {("SAVE.stopped", "vmm"), ("SAVE.sealed", "daemon")}
+    assert left_out(["a"], lambda _: everything, lambda _: everything) == []
+    assert len(left_out(["a"], lambda _: everything, lambda _: {("SAVE.stopped", "vmm")})) == 2
 
 
 if __name__ == "__main__":
     self_test()
     root = pathlib.Path(sys.argv[1])
     sys.path.insert(0, str(root / "tests/e2e"))
-    from harness.saving_points import TABLE
+    from harness.saving_points import TABLE, deaths, some_deaths
     in_code = set().union(*(points_in(file.read_text()) for file in root.glob("vmmanager/**/*.cc")))
-    bad = problems(in_code, TABLE)
+    bad = problems(in_code, TABLE) + left_out(TABLE, deaths, some_deaths)
     print("\n".join(bad) or f"saving points: all {len(in_code)} are in the table")
     sys.exit(1 if bad else 0)

@@ -13,12 +13,15 @@ DEADLINE = 400  # seconds, on this machine's clock: also where it is busy
 
 
 class Talk:
-    """Says one thing after the other, in a thread of its own, until it is to fall silent."""
+    """Says one thing after the other, in a thread of its own, from when it is to begin until it is
+    to fall silent."""
 
     def __init__(self, client):
         self._client = client
         self._stop = threading.Event()
         self._speaker = threading.Thread(target=self._speak, daemon=True)
+
+    def begin(self):
         self._speaker.start()
 
     def _say(self, number):
@@ -42,7 +45,8 @@ class Talk:
     def close(self):
         self._stop.set()
         self._client.close()
-        self._speaker.join(10)
+        if self._speaker.is_alive():
+            self._speaker.join(10)
 
     def __enter__(self):
         return self

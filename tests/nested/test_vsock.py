@@ -102,6 +102,20 @@ def type_in_vm(host, vm):
                                       rows=rows, columns=columns), rows, columns)
 
 
+def running(host, vm):
+    return len([each for each in host.ctl.processes(vm) if each.get("running")])
+
+
+@contextlib.contextmanager
+def one_more(host, vm):
+    """Waits until what is started in here runs: of several at once an agent may not answer all in
+    time."""
+    before = running(host, vm)
+    yield
+    with timed(f"process {before + 1} of {vm}"):
+        wait_for(lambda: running(host, vm) > before, f"it does not start in {vm}", DEADLINE)
+
+
 def layers(host):
     return host.run("ls /var/lib/ferry/images/layers")
 
@@ -117,15 +131,21 @@ def test_migrations_reset_vsock_and_no_byte_is_lost(outer_hosts, tmp_path):
     assert all(context_id(host, vm) for host, vm in ((a, "red"), (b, "blue")))
     with contextlib.ExitStack() as open_clients:
         begin = open_clients.enter_context
-        waiting = begin(a.ctl.attach("exec", "-i", "red", "--", workload.PROGRAM, "exit-on-line",
-                                     str(EXIT_STATUS)))
-        with timed("a process, to the first keys that it has read"):
+        with one_more(a, "red"):
+            waiting = begin(a.ctl.attach("exec", "-i", "red", "--", workload.PROGRAM,
+                                         "exit-on-line", str(EXIT_STATUS)))
+        with one_more(a, "red"):
             keys = begin(type_in_vm(a, "red"))
-            keys.wait_for_more(pieces=1)
-        with timed("a container, to the first lines that it has answered"):
-            web = begin(talk_in_container(a, "red", "web"))
-            web.wait_for_more(echoes=1, ticks=1)
-        talks = [keys, web, begin(talk_in_vm(a, "red")), begin(talk_in_vm(b, "blue"))]
+        web = begin(talk_in_container(a, "red", "web"))
+        with timed("the container"):
+            wait_for(lambda: box.state(a, "web") == "running", "it does not start", DEADLINE)
+        with one_more(a, "red"):
+            red = begin(talk_in_vm(a, "red"))
+        with one_more(b, "blue"):
+            blue = begin(talk_in_vm(b, "blue"))
+        talks = [keys, web, red, blue]
+        for talk in talks:
+            talk.begin()
         for talk in talks:
             talk.wait_for_more()
         migrate("red", a, b)

@@ -6,6 +6,8 @@ import signal
 import subprocess
 import sys
 
+from . import sanitizer
+
 HOLDER = pathlib.Path(__file__).with_name("holder.py")
 
 
@@ -42,7 +44,7 @@ class Namespace:
         if not client:
             return [*enter, "--pid", "--", *map(str, command)]
         enter.append("--")
-        if "ASAN_OPTIONS" in os.environ:
+        if sanitizer.is_there():
             # A sanitizer looks itself up in /proc, and the one inside knows only processes inside.
             enter += ["unshare", "--mount-proc", "--"]
         return [*enter, *map(str, command)]

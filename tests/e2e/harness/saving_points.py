@@ -110,3 +110,20 @@ TABLE = {
         "SNAPSHOT.forgotten": _LOST,
     },
 }
+
+
+def deaths(way):
+    """All (point, who dies) of a way."""
+    return {(point, dies) for point, after in TABLE[way].items() for dies in DIES
+            if getattr(after, dies) is not None}
+
+
+def some_deaths(way):
+    """Each point of a way, and each death, but not each death at each point."""
+    if len(TABLE[way]) < len(DIES):
+        return deaths(way)
+    some = set()
+    for index, (point, after) in enumerate(TABLE[way].items()):
+        can_die = [dies for dies in DIES if getattr(after, dies) is not None]
+        some.add((point, can_die[index % len(can_die)]))
+    return some
