@@ -96,9 +96,10 @@ def talk_in_container(host, vm, name):
                                         box.NAME, *TICKER), name)
 
 
-def type_in_vm(host, vm):
+def type_in(host, where):
+    """In a VM or a container."""
     rows, columns = SIZE
-    return Keyboard(host.ctl.terminal("exec", "-it", "--detach-keys", "", vm, "--", *KEYS,
+    return Keyboard(host.ctl.terminal("exec", "-it", "--detach-keys", "", where, "--", *KEYS,
                                       rows=rows, columns=columns), rows, columns)
 
 
@@ -135,17 +136,22 @@ def test_migrations_reset_vsock_and_no_byte_is_lost(outer_hosts, tmp_path):
             waiting = begin(a.ctl.attach("exec", "-i", "red", "--", workload.PROGRAM,
                                          "exit-on-line", str(EXIT_STATUS)))
         with one_more(a, "red"):
-            keys = begin(type_in_vm(a, "red"))
+            keys = begin(type_in(a, "red"))
         web = begin(talk_in_container(a, "red", "web"))
         with timed("the container"):
             wait_for(lambda: box.state(a, "web") == "running", "it does not start", DEADLINE)
+        inside = begin(type_in(a, "web"))
+        inside.begin()
+        with timed("a process in the container, to the first keys that it has read"):
+            inside.wait_for_more(pieces=1)
         with one_more(a, "red"):
             red = begin(talk_in_vm(a, "red"))
         with one_more(b, "blue"):
             blue = begin(talk_in_vm(b, "blue"))
-        talks = [keys, web, red, blue]
+        talks = [keys, web, inside, red, blue]
         for talk in talks:
-            talk.begin()
+            if talk is not inside:
+                talk.begin()
         for talk in talks:
             talk.wait_for_more()
         migrate("red", a, b)
@@ -154,11 +160,13 @@ def test_migrations_reset_vsock_and_no_byte_is_lost(outer_hosts, tmp_path):
         assert_share_ports(b, ("red", "blue"))
         assert box.containers(a) == [] and box.state(b, "web") == "running"
         assert layers(a) == layers(b) != ""
-        keys.resize(44, 120)
+        for terminal in (keys, inside):
+            terminal.resize(44, 120)
         migrate("red", b, a)
         for talk in talks:
             talk.wait_for_more()
-        keys.resize(25, 83)
+        for terminal in (keys, inside):
+            terminal.resize(25, 83)
         for talk in talks:
             talk.finish()
         waiting.write(b"now\n")
