@@ -217,6 +217,7 @@ Task<absl::Status> SourceSession::SealDisks() {
   const absl::Status sealed = co_await system->SealMirrors(copied_places_);
   if (trace_) trace_->Span(SessionTrace::Row::kBlackout, "disks", begun, Clock::now());
   if (!sealed.ok()) co_return co_await WhyDisksFailed(sealed);
+  info_.mutable_progress()->set_disk_done_bytes(info_.progress().disk_total_bytes());
   core_->NoteDisksSealed();
   deps_.failpoint("MIRROR.sealed");
   co_return sealed;

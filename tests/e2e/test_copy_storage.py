@@ -3,10 +3,13 @@ on them is lost, whatever fails on the way."""
 import json
 
 from harness import oracles
+from harness.ctl import number as number_at
 from harness.disk_copies import (VM, apart, assert_nothing_lost, assert_nothing_of_it,  # noqa: F401
                                  begin_slowly, copies, disks)
+from harness.qmp import Qmp
 from harness.records import (ROOT, await_number, number, on_disks, put, see, shell,
                              start_with_two_disks, start_writer)
+from harness.waiting import wait_for
 from test_preflight import assert_refused_without_a_trace, dry_run, failed
 
 MIB = 1 << 20
@@ -49,6 +52,29 @@ def test_they_come_along_and_back(apart):
     source.ctl.ok("stop", "--force", VM)
     source.ctl.start(VM)
     assert on_disks(source, VM)[0] >= before
+
+
+def test_memory_leaves_disks_their_part_of_a_limit(apart):
+    source, destination = apart
+    start_with_two_disks(source, "256M")
+    source.ctl.ok("exec", "-d", VM, "--", "sh", "-c",
+                  f"head -c {MIB} /dev/urandom > /tmp/one; until [ -e /tmp/stop ]; do "
+                  f"dd if=/tmp/one of={ROOT} bs=1M seek=32 conv=notrunc,fsync 2>/dev/null; done")
+    limit = 8 * MIB
+    with source.ctl.attach("migrate", VM, "--to", destination.address, "--max-bandwidth",
+                           str(limit)) as migration, Qmp(source) as qmp:
+        def memory_has():
+            return qmp.ask("query-migrate-parameters")["max-bandwidth"]
+
+        wait_for(lambda: memory_has() < limit, "memory has the limit for itself")
+        [session] = [source.ctl.session(each["session_id"]) for each in source.ctl.sessions()]
+        copied = number_at(session["progress"], "disk_done_bytes")
+        wait_for(lambda: number_at(source.ctl.session(session["session_id"])["progress"],
+                                   "disk_done_bytes") > copied, "nobody sees what is written")
+        shell(source, VM, "touch /tmp/stop")
+        wait_for(lambda: memory_has() == limit, "memory does not get back what disks do not need")
+        assert migration.wait(120) == 0, migration.errors()
+    assert destination.ctl.state(VM) == "running"
 
 
 def test_they_come_to_another_users_vmm(bare_hosts, isolated):

@@ -53,6 +53,9 @@ struct TransferProgress {
   uint64_t dirty_bytes_per_second = 0;
   uint32_t throttle_percent = 0;  // by which the guest's CPUs are slowed down
   bool forced = false;            // the switchover comes whatever is left to send
+  // Of disks that are copied, with what the guest has written since; 0: none are.
+  uint64_t disk_done_bytes = 0;
+  uint64_t disk_total_bytes = 0;
 };
 
 // What a compute system tells on its own: HCS's live-migration events, exits and run-state changes.

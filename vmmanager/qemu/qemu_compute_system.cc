@@ -368,6 +368,7 @@ Task<absl::Status> QemuComputeSystem::MirrorDisks(std::vector<DiskMirror> disks,
         "MirrorDisks needs InitializeLiveMigrationOnSource first");
   }
   parts->may_mirror = true;
+  parts->migration.NoteMirrors();
   const uint64_t most = parts->migration.max_bandwidth();
   co_return co_await MirrorQemuDisks(parts->machine, std::move(disks), std::move(unix_path), most,
                                      std::move(progress));

@@ -5,6 +5,7 @@
 #include <algorithm>
 #include <boost/json/array.hpp>
 #include <boost/json/object.hpp>
+#include <functional>
 #include <map>
 #include <set>
 #include <utility>
@@ -265,6 +266,20 @@ Task<absl::Status> ShareAnew(QemuMachine* machine, std::shared_ptr<Copies> copie
   co_return absl::OkStatus();
 }
 
+// Of those among QEMU's block jobs whose id is one of these.
+CopiedBytes SumOf(const json::value& answer,
+                  const std::function<bool(const std::string&)>& counts) {
+  CopiedBytes sum;
+  const json::array* jobs = answer.if_array();
+  for (size_t i = 0; jobs != nullptr && i < jobs->size(); ++i) {
+    const json::object* job = (*jobs)[i].if_object();
+    if (job == nullptr || !counts(TextAt(*job, "device"))) continue;
+    sum.done += WholeNumberAt(*job, "offset");
+    sum.total += WholeNumberAt(*job, "len");
+  }
+  return sum;
+}
+
 // Tells how far it is. Returns when so little is left that it need not wait for more, or that it
 // never will be.
 Task<absl::Status> WatchRest(QemuMachine* machine, std::shared_ptr<Copies> copies,
@@ -274,15 +289,9 @@ Task<absl::Status> WatchRest(QemuMachine* machine, std::shared_ptr<Copies> copie
   while (true) {
     co_await Delay(kLookPause);
     const auto answer = co_await machine->Command("query-block-jobs");
-    const json::array* jobs = answer.ok() ? answer->if_array() : nullptr;
-    uint64_t done = 0;
-    uint64_t total = 0;
-    for (size_t i = 0; jobs != nullptr && i < jobs->size(); ++i) {
-      const json::object* job = (*jobs)[i].if_object();
-      if (job == nullptr || !copies->states.contains(TextAt(*job, "device"))) continue;
-      done += WholeNumberAt(*job, "offset");
-      total += WholeNumberAt(*job, "len");
-    }
+    if (!answer.ok()) continue;
+    const auto [done, total] =
+        SumOf(*answer, [&copies](const std::string& id) { return copies->states.contains(id); });
     if (total == 0) continue;
     if (progress) progress(done, total);
     if (!copies->all_begun) continue;
@@ -459,6 +468,13 @@ Task<absl::Status> MirrorQemuDisks(std::shared_ptr<QemuMachine> machine,
   const absl::Status dropped = co_await DropQemuMirrors(machine);
   if (!dropped.ok()) spdlog::warn("{}: {}", machine->id(), dropped.ToString());
   co_return same;
+}
+
+Task<absl::StatusOr<CopiedBytes>> MeasureQemuMirrors(std::shared_ptr<QemuMachine> machine) {
+  std::set<std::string> jobs;
+  for (const auto& [place, disk] : WritableDisksOf(*machine)) jobs.insert(CopyJobOf(disk.stem));
+  CO_ASSIGN_OR_RETURN(const json::value answer, co_await machine->Command("query-block-jobs"));
+  co_return SumOf(answer, [&jobs](const std::string& id) { return jobs.contains(id); });
 }
 
 Task<absl::Status> SealQemuMirrors(std::shared_ptr<QemuMachine> machine,

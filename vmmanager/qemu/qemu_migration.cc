@@ -7,6 +7,7 @@
 #include "bridge/runtime/status_macros.h"
 #include "vmmanager/qemu/disk_nodes.h"
 #include "vmmanager/qemu/migration_channel.h"
+#include "vmmanager/qemu/qemu_disk_copies.h"
 #include "vmmanager/qemu/unix_socket.h"
 
 namespace ferry::vm {
@@ -119,7 +120,7 @@ Task<absl::Status> QemuMigration::Initialize(schema::MigrationInitializeOptions 
   options_ = std::move(options);
   origin_ = Origin::kSource;
   stage_ = Stage::kInitialized;
-  cancelled_ = false;
+  cancelled_ = mirrors_ = false;
   co_return absl::OkStatus();
 }
 
@@ -179,6 +180,8 @@ Task<absl::Status> QemuMigration::TransferOut(TransferHooks hooks) {
   forced_ = false;
   lifted_ = false;
   status_.clear();
+  share_.reset();
+  if (mirrors_ && max_bandwidth() > 0) share_.emplace(max_bandwidth());
   while (signals_->size() > 0) co_await signals_->Pop();
   TaskScope sampling(machine_.host().executor);
   sampling.Spawn(Sample(signals_));
@@ -219,9 +222,11 @@ Task<absl::Status> QemuMigration::React(const Signal& signal, TransferHooks& hoo
     case Signal::Kind::kPass:
       co_await OnPass(signal.pass);
       break;
-    case Signal::Kind::kSample:
-      co_await ReportProgress();
+    case Signal::Kind::kSample: {
+      const std::optional<TransferProgress> progress = co_await ReportProgress();
+      co_await ShareBandwidth(progress);
       break;
+    }
     case Signal::Kind::kExited:
       co_return absl::AbortedError("the VM ended during its migration");
     case Signal::Kind::kCancel:
@@ -401,7 +406,23 @@ Task<std::optional<TransferProgress>> QemuMigration::MeasureAt(std::shared_ptr<Q
 Task<std::optional<TransferProgress>> QemuMigration::Measure() {
   // Until this run's first event the statistics are those of a former one.
   if (status_.empty()) co_return std::nullopt;
-  co_return co_await MeasureAt(machine_.shared_from_this(), forced_);
+  std::optional<TransferProgress> progress =
+      co_await MeasureAt(machine_.shared_from_this(), forced_);
+  if (!progress || !mirrors_) co_return progress;
+  const auto copied = co_await MeasureQemuMirrors(machine_.shared_from_this());
+  if (copied.ok()) {
+    progress->disk_done_bytes = copied->done;
+    progress->disk_total_bytes = copied->total;
+  }
+  co_return progress;
+}
+
+Task<void> QemuMigration::ShareBandwidth(std::optional<TransferProgress> progress) {
+  if (!share_ || !progress || progress->disk_total_bytes == 0) co_return;
+  const auto memory = share_->Look(progress->disk_done_bytes, std::chrono::steady_clock::now());
+  if (!memory) co_return;
+  json::object wanted = {{"max-bandwidth", *memory}};
+  (void)co_await machine_.SetMigrationParameters(std::move(wanted));
 }
 
 Task<void> QemuMigration::ReportLast(std::shared_ptr<QemuMachine> machine, bool forced) {

@@ -5,6 +5,7 @@
 #include <optional>
 #include <string>
 
+#include "vmmanager/qemu/bandwidth_share.h"
 #include "vmmanager/qemu/qemu_machine.h"
 #include "vmmanager/qemu/qemu_migration_settings.h"
 
@@ -32,6 +33,8 @@ class QemuMigration : public MigrationObserver {
   // The user pauses the guest: its stop is no blackout, and it stays paused on both sides.
   void NoteUserPause();
   bool active() const { return stage_ != Stage::kNone; }
+  // Disks are mirrored to the other host beside it, from now until it ends.
+  void NoteMirrors() { mirrors_ = true; }
   // In bytes per second; 0: no limit.
   uint64_t max_bandwidth() const { return options_.max_bandwidth.value_or(0); }
   // All of the VM has been sent, and it has not run here since.
@@ -72,6 +75,8 @@ class QemuMigration : public MigrationObserver {
   // The numbers as they are now; nullopt if there are none yet.
   Task<std::optional<TransferProgress>> Measure();
   Task<std::optional<TransferProgress>> ReportProgress();
+  // Leaves disks that are mirrored what they take of the bandwidth.
+  Task<void> ShareBandwidth(std::optional<TransferProgress> progress);
   // The same without this object, which may be gone before QEMU has answered.
   static Task<std::optional<TransferProgress>> MeasureAt(std::shared_ptr<QemuMachine> machine,
                                                          bool forced);
@@ -94,6 +99,8 @@ class QemuMigration : public MigrationObserver {
   bool user_paused_ = false;
   bool blackout_told_ = false;
   bool cancelled_ = false;
+  bool mirrors_ = false;
+  std::optional<BandwidthShare> share_;                  // of a limited bandwidth
   bool forced_ = false;                                  // the switchover is being forced
   bool lifted_ = false;                                  // whatever is left to send
   std::string status_;                                   // of this run, from events only

@@ -80,5 +80,27 @@ TEST(ToProgress, ExpectsTheBlackoutByWhatIsLeftAndItsSpeed) {
   EXPECT_GT(ToProgress(now, {}).expected_blackout_ms(), 1'000'000u);
 }
 
+TEST(ToProgress, KnowsOfDisksWhatWasToldLast) {
+  v1::Progress before;
+  before.set_disk_done_bytes(50'000'000);
+  before.set_disk_total_bytes(50'000'000);
+  vm::TransferProgress now = FirstPass();
+  EXPECT_EQ(ToProgress(now, before).disk_done_bytes(), 50'000'000u);
+  EXPECT_EQ(ToProgress(now, before).disk_total_bytes(), 50'000'000u);
+  now.disk_done_bytes = 55'000'000;
+  now.disk_total_bytes = 60'000'000;
+  EXPECT_EQ(ToProgress(now, before).disk_done_bytes(), 55'000'000u);
+  EXPECT_EQ(ToProgress(now, before).disk_total_bytes(), 60'000'000u);
+}
+
+TEST(ToProgress, WhatIsLeftOfDisksMakesTheBlackoutLonger) {
+  vm::TransferProgress now = FirstPass();
+  now.bytes_per_second = 100'000'000;
+  EXPECT_EQ(ToProgress(now, {}).expected_blackout_ms(), 2000u);
+  now.disk_done_bytes = 100'000'000;
+  now.disk_total_bytes = 150'000'000;
+  EXPECT_EQ(ToProgress(now, {}).expected_blackout_ms(), 2500u);
+}
+
 }  // namespace
 }  // namespace ferry::migration
