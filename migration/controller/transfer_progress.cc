@@ -24,10 +24,7 @@ v1::Progress ToProgress(const vm::TransferProgress& now, const v1::Progress& bef
   to.set_disk_total_bytes(knows_disks ? now.disk_total_bytes : before.disk_total_bytes());
   if (now.bytes_per_second > 0) {
     constexpr double kMostMs = 1e15;
-    // What is left of disks goes when the guest stands still, too.
-    const uint64_t disks =
-        now.disk_total_bytes - std::min(now.disk_done_bytes, now.disk_total_bytes);
-    const double expected = static_cast<double>(now.remaining_bytes + disks) * kMsPerSecond /
+    const double expected = static_cast<double>(now.remaining_bytes) * kMsPerSecond /
                             static_cast<double>(now.bytes_per_second);
     to.set_expected_blackout_ms(static_cast<uint64_t>(std::min(expected, kMostMs)));
   }

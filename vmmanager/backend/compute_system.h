@@ -213,9 +213,9 @@ class ComputeSystem {
   virtual Task<absl::Status> CloseDisks() = 0;
   // Source: writes these disks to the ones of the same places at `unix_path`, once for each a
   // connection, and returns when both have the same content, or nearly; what the guest writes from
-  // then on follows, and never fails for that. Until a disk has been the same, all together keep to
-  // the migration's bandwidth. An error leaves nothing behind; it may have a payload
-  // (disk_copies.h).
+  // then on follows, and never fails for that. That is not limited; those that have not been the
+  // same yet keep to what it leaves of the migration's bandwidth, an eighth at least. An error
+  // leaves nothing behind; it may have a payload (disk_copies.h).
   virtual Task<absl::Status> MirrorDisks(std::vector<DiskMirror> disks, std::string unix_path,
                                          MergeProgress progress) = 0;
   // Source, once the system is stopped for the switchover: the other host has all that was written,

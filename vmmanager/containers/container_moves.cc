@@ -144,7 +144,7 @@ Task<absl::StatusOr<std::vector<ContainerRecord>>> ContainerExports::Describe(
   std::vector<ContainerRecord> records;
   for (const auto& container : all) {
     records.push_back(container->Export());
-    if (!IsOwn(*container)) continue;
+    if (!IsOwn(*container) && storage != v1::COPY_STORAGE_ALL) continue;
     CO_ASSIGN_OR_RETURN(const auto offer, co_await OfferFor(container, storage));
     if (offer) AddOffer(*offer, &records.back());
   }

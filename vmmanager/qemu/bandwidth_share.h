@@ -7,19 +7,19 @@
 
 namespace ferry::vm {
 
-// Leaves the memory of a VM what its disks leave of a limit for both: QEMU 7.2 limits no mirror
-// that has been the same once (mirror_run()), so what the guest writes to its disks goes as fast as
-// it is written. Bytes per second. No I/O.
+// Leaves to what can be limited, which is disks that are not the same yet and then the VM's memory,
+// what other disks leave of a limit for all: QEMU 7.2 limits no mirror that has been the same once
+// (mirror_run()), so what the guest writes goes as fast as it is written. Bytes per second. No I/O.
 class BandwidthShare {
  public:
   using Clock = std::chrono::steady_clock;
   static constexpr std::chrono::milliseconds kPeriod{1000};  // that rates are measured over
-  static constexpr uint64_t kLeastPart = 8;  // of the limit, that the memory has in any case
+  static constexpr uint64_t kLeastPart = 8;  // of the limit, that it leaves in any case
 
   explicit BandwidthShare(uint64_t limit) : limit_(limit), given_(limit) {}
 
-  // So many bytes of the disks have gone until now. What the memory may have from now on; nullopt:
-  // what it had.
+  // So many bytes of those disks have gone until now. What may be had from now on; nullopt: what
+  // was.
   std::optional<uint64_t> Look(uint64_t disk_bytes, Clock::time_point now) {
     if (!since_) {
       since_ = now;

@@ -7,6 +7,7 @@
 #include <boost/json/object.hpp>
 #include <functional>
 #include <map>
+#include <optional>
 #include <set>
 #include <utility>
 
@@ -15,6 +16,7 @@
 #include "absl/strings/str_cat.h"
 #include "bridge/runtime/status_macros.h"
 #include "vmmanager/backend/disk_copies.h"
+#include "vmmanager/qemu/bandwidth_share.h"
 #include "vmmanager/qemu/block_job.h"
 #include "vmmanager/qemu/disk_nodes.h"
 #include "vmmanager/qemu/job_report.h"
@@ -255,9 +257,8 @@ absl::Status Hopeless(uint64_t rest) {
   return status;
 }
 
-// What one is done with the others may have.
-Task<absl::Status> ShareAnew(QemuMachine* machine, std::shared_ptr<Copies> copies,
-                             uint64_t bytes_per_second) {
+Task<absl::Status> ShareAmongUnready(QemuMachine* machine, std::shared_ptr<Copies> copies,
+                                     uint64_t bytes_per_second) {
   const std::vector<std::string> unready = copies->Unready();
   const uint64_t speed = ShareOf(bytes_per_second, unready.size());
   for (const std::string& id : unready) {
@@ -280,12 +281,42 @@ CopiedBytes SumOf(const json::value& answer,
   return sum;
 }
 
+// Keeps those that are not ready, which alone can be limited, to what the others leave.
+class UnreadyLimit {
+ public:
+  UnreadyLimit(std::shared_ptr<Copies> copies, uint64_t bytes_per_second)
+      : copies_(std::move(copies)), limit_(bytes_per_second), share_(bytes_per_second) {}
+
+  // As QEMU's block jobs are now; all have been begun.
+  Task<absl::Status> Keep(QemuMachine* machine, const json::value* jobs) {
+    if (limit_ == 0) co_return absl::OkStatus();
+    std::optional<uint64_t> left;
+    if (copies_->ready.size() != ready_) {
+      // What it has copied until now was limited.
+      ready_ = copies_->ready.size();
+      share_ = BandwidthShare(limit_);
+      left = limit_;
+    }
+    const CopiedBytes unlimited =
+        SumOf(*jobs, [this](const std::string& id) { return copies_->ready.contains(id); });
+    if (const auto now = share_.Look(unlimited.done, BandwidthShare::Clock::now())) left = now;
+    if (!left) co_return absl::OkStatus();
+    co_return co_await ShareAmongUnready(machine, copies_, *left);
+  }
+
+ private:
+  const std::shared_ptr<Copies> copies_;
+  const uint64_t limit_;
+  BandwidthShare share_;
+  size_t ready_ = 0;
+};
+
 // Tells how far it is. Returns when so little is left that it need not wait for more, or that it
 // never will be.
 Task<absl::Status> WatchRest(QemuMachine* machine, std::shared_ptr<Copies> copies,
                              uint64_t bytes_per_second, MergeProgress progress) {
   RestWatch watch;
-  size_t sharing = 0;  // how many share the bandwidth; 0: as they were begun
+  UnreadyLimit limit(copies, bytes_per_second);
   while (true) {
     co_await Delay(kLookPause);
     const auto answer = co_await machine->Command("query-block-jobs");
@@ -295,12 +326,8 @@ Task<absl::Status> WatchRest(QemuMachine* machine, std::shared_ptr<Copies> copie
     if (total == 0) continue;
     if (progress) progress(done, total);
     if (!copies->all_begun) continue;
-    const size_t unready = copies->Unready().size();
-    if (sharing == 0) sharing = copies->states.size();
-    if (unready != sharing) {
-      CO_RETURN_IF_ERROR(co_await ShareAnew(machine, copies, bytes_per_second));
-      sharing = unready;
-    }
+    const json::value& jobs = *answer;
+    CO_RETURN_IF_ERROR(co_await limit.Keep(machine, &jobs));
     const uint64_t rest = total - std::min(done, total);
     const RestWatch::Verdict verdict = watch.Look(rest, RestWatch::Clock::now());
     if (verdict == RestWatch::Verdict::kLittle) co_return absl::OkStatus();

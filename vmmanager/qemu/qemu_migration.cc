@@ -408,7 +408,8 @@ Task<std::optional<TransferProgress>> QemuMigration::Measure() {
   if (status_.empty()) co_return std::nullopt;
   std::optional<TransferProgress> progress =
       co_await MeasureAt(machine_.shared_from_this(), forced_);
-  if (!progress || !mirrors_) co_return progress;
+  // The guest may stand still already, and waits for each answer.
+  if (!progress || !mirrors_ || status_ != "active") co_return progress;
   const auto copied = co_await MeasureQemuMirrors(machine_.shared_from_this());
   if (copied.ok()) {
     progress->disk_done_bytes = copied->done;

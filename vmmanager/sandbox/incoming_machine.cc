@@ -1,12 +1,12 @@
 #include "vmmanager/sandbox/incoming_machine.h"
 
+#include <filesystem>
 #include <map>
 #include <memory>
 #include <set>
 #include <string>
 #include <utility>
 
-#include "absl/strings/match.h"
 #include "absl/strings/str_cat.h"
 #include "absl/strings/str_join.h"
 #include "bridge/runtime/status_macros.h"
@@ -130,6 +130,14 @@ ArrivingDisk ArrivalOf(const state::v1::DiskPayload& source, const std::string& 
           .below_format = source.copy().below().format()};
 }
 
+// However the two are spelt.
+bool IsAbsoluteOutside(const std::string& file, const std::string& folder) {
+  const std::filesystem::path path = std::filesystem::path(file).lexically_normal();
+  const std::filesystem::path from =
+      path.lexically_relative((std::filesystem::path(folder) / ".").lexically_normal());
+  return path.is_absolute() && !from.empty() && *from.begin() == "..";
+}
+
 // Why the file that a disk is to lie over here is not the one that it lies over at its source. A
 // path that a peer names must not tell it what is in the file; nor may a guest's disk be opened as
 // what its guest has made it look like, with other files of this host below it.
@@ -137,8 +145,7 @@ Task<std::string> WhyNotBelow(state::v1::DiskBelow below, const SandboxDeps* hos
                               ImageDigests* digests) {
   const std::string missing =
       absl::StrCat("what it lies over, ", below.file(), ", is not here with the same content");
-  const std::string own = absl::StrCat(host->settings.state_folder, "/");
-  const bool proper = absl::StartsWith(below.file(), "/") && !absl::StartsWith(below.file(), own) &&
+  const bool proper = IsAbsoluteOutside(below.file(), host->settings.state_folder) &&
                       (below.format() == "raw" || below.format() == "qcow2");
   if (!proper || host->overlays == nullptr) co_return missing;
   std::string file = below.file();

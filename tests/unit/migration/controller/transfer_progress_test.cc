@@ -93,14 +93,5 @@ TEST(ToProgress, KnowsOfDisksWhatWasToldLast) {
   EXPECT_EQ(ToProgress(now, before).disk_total_bytes(), 60'000'000u);
 }
 
-TEST(ToProgress, WhatIsLeftOfDisksMakesTheBlackoutLonger) {
-  vm::TransferProgress now = FirstPass();
-  now.bytes_per_second = 100'000'000;
-  EXPECT_EQ(ToProgress(now, {}).expected_blackout_ms(), 2000u);
-  now.disk_done_bytes = 100'000'000;
-  now.disk_total_bytes = 150'000'000;
-  EXPECT_EQ(ToProgress(now, {}).expected_blackout_ms(), 2500u);
-}
-
 }  // namespace
 }  // namespace ferry::migration

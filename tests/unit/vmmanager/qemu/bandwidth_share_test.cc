@@ -5,15 +5,15 @@
 namespace ferry::vm {
 namespace {
 
-constexpr uint64_t kLimit = 8'000'000;
-constexpr std::chrono::milliseconds kMoment{1};
+constexpr uint64_t kShared = 8'000'000;
+constexpr std::chrono::milliseconds kInstant{1};
 
 class BandwidthShareTest : public testing::Test {
  protected:
   BandwidthShareTest() { EXPECT_EQ(share_.Look(1'000, now_), std::nullopt); }
 
   BandwidthShare::Clock::time_point now_{};
-  BandwidthShare share_{kLimit};
+  BandwidthShare share_{kShared};
 };
 
 TEST_F(BandwidthShareTest, DisksThatNobodyWritesToLeaveAll) {
@@ -28,17 +28,17 @@ TEST_F(BandwidthShareTest, WhatIsWrittenIsTakenFromTheMemoryAndGivenBack) {
   now_ += 2 * BandwidthShare::kPeriod;
   EXPECT_EQ(share_.Look(9'001'000, now_), std::nullopt);
   now_ += BandwidthShare::kPeriod;
-  EXPECT_EQ(share_.Look(9'001'000, now_), kLimit);
+  EXPECT_EQ(share_.Look(9'001'000, now_), kShared);
 }
 
 TEST_F(BandwidthShareTest, AMomentIsTooShortForARate) {
-  EXPECT_EQ(share_.Look(3'001'000, now_ + BandwidthShare::kPeriod - kMoment), std::nullopt);
+  EXPECT_EQ(share_.Look(3'001'000, now_ + BandwidthShare::kPeriod - kInstant), std::nullopt);
   EXPECT_EQ(share_.Look(3'001'000, now_ + BandwidthShare::kPeriod), 5'000'000u);
 }
 
 TEST_F(BandwidthShareTest, MemoryAlwaysHasAPart) {
   now_ += BandwidthShare::kPeriod;
-  EXPECT_EQ(share_.Look(100'000'000, now_), kLimit / BandwidthShare::kLeastPart);
+  EXPECT_EQ(share_.Look(100'000'000, now_), kShared / BandwidthShare::kLeastPart);
 }
 
 TEST_F(BandwidthShareTest, AJobThatIsGoneHasWrittenNothing) {
