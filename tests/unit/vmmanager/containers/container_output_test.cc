@@ -234,7 +234,10 @@ TEST_F(ContainerOutputTest, OfAnInitThatIsForgottenWhileMemoryMovesItGoesInTheCu
     EXPECT_EQ(record.stdout().bytes(), in_plan ? "" : "hello");
   }
   // What a dry run tells the other host has none.
-  for (const state::v1::ContainerRecord& record : *Await(exports.Describe(vm_->id(), kAsNeeded))) {
+  const auto described = Await(exports.Describe(vm_->id(), kAsNeeded));
+  ASSERT_TRUE(described.ok()) << described.status();
+  EXPECT_EQ(described->size(), 2u);
+  for (const state::v1::ContainerRecord& record : *described) {
     EXPECT_FALSE(record.has_stdout());
   }
   Await(exports.End(vm_->id()));
