@@ -27,6 +27,7 @@
 #include "bridge/process/open_files.h"
 #include "bridge/runtime/async.h"
 #include "bridge/transport/vsock.h"
+#include "tools/ferry-guest/crash_report.h"
 #include "tools/ferry-guest/init.h"
 
 // The guest agent. As process 1 it is the guest's init as well; otherwise it serves the host at the
@@ -151,6 +152,7 @@ absl::Status RunOnSocket(const std::string& path) {
 }
 
 int Main(int argc, char** argv) {
+  ReportCrashes();
   // A process may close its stdin at any time.
   signal(SIGPIPE, SIG_IGN);
   const bool init = getpid() == 1;

@@ -3,7 +3,7 @@ import re
 
 from .qmp import Qmp
 
-LINES = 40
+LINES = 100  # an agent that crashes says a lot, and the kernel after it
 # Of `info registers`: where each vCPU is, and whether it waits for an interrupt.
 TOLD = re.compile(r"CPU#\d+|RIP=\S+ RFL=\S+|HLT=\d")
 
