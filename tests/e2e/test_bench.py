@@ -6,7 +6,7 @@ import subprocess
 import sys
 import tempfile
 
-from harness.host import build_folder
+from harness.build import build_folder
 
 BENCHES = pathlib.Path(__file__).resolve().parents[1] / "bench"
 

@@ -5,8 +5,8 @@ import grpc
 import pytest
 
 from harness import images
+from harness.build import build_folder
 from harness.driven import refused
-from harness.host import build_folder
 from harness.rpc import Rpc, error_info
 
 sys.path.insert(0, str(build_folder() / "proto_py"))

@@ -6,8 +6,9 @@ import time
 import pytest
 
 from harness import oracles, proc, workload
+from harness.build import build_folder
 from harness.ctl import ferryctl, number
-from harness.host import START_DEADLINE, Host, build_folder
+from harness.host import START_DEADLINE, Host
 from test_migration import SLOW, open_migration
 
 

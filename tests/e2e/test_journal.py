@@ -8,8 +8,8 @@ import subprocess
 import pytest
 
 from harness import oracles, workload
+from harness.build import build_folder
 from harness.ctl import CtlError
-from harness.host import build_folder
 from harness.mover import assert_succeeded
 from test_crash import wait_for_death
 

@@ -6,8 +6,8 @@ import sys
 import pytest
 
 from harness import other_qemu
+from harness.build import build_folder
 from harness.ctl import parse_json
-from harness.host import build_folder
 
 VERSION = [r'"micro": \d+', '"micro": 99']
 MACHINE = [r'"pc-q35-7\.\d+"', '"pc-q35-99"']

@@ -4,7 +4,7 @@ import json
 import pytest
 
 from harness import box, workload
-from harness.host import build_folder
+from harness.build import build_folder
 from harness.records import disk_options, make_disks, put, see
 from harness.saving import REFUSED, USAGE, host, kills_the_vmm  # noqa: F401
 from harness.waiting import wait_for

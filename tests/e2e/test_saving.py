@@ -3,7 +3,7 @@ whoever was attached notices a pause at most."""
 import subprocess
 
 from harness import box, workload
-from harness.host import build_folder
+from harness.build import build_folder
 from harness.saving import (REFUSED, RESTORE_REFUSED, USAGE, host, own_file, own_files,  # noqa: F401
                             save, start, talk)
 

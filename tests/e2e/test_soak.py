@@ -3,7 +3,7 @@ import re
 import time
 
 from harness import workload
-from harness.host import ROOT
+from harness.build import ROOT
 
 ROUND_TRIPS = 5  # to see what a daemon has at rest
 MEASURED = 50

@@ -9,8 +9,8 @@ import subprocess
 import tempfile
 
 import outer_image
+from harness.build import build_folder
 from harness.ctl import Ctl
-from harness.host import build_folder
 from harness.waiting import wait_for
 
 PORT = 7717

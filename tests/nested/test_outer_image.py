@@ -5,7 +5,7 @@ import pathlib
 import subprocess
 
 import outer_image
-from harness.host import build_folder
+from harness.build import build_folder
 
 BUILD = "import pathlib, sys, outer_image; outer_image.build(*map(pathlib.Path, sys.argv[1:]))"
 

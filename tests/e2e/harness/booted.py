@@ -14,7 +14,8 @@ import platform
 import shutil
 import tempfile
 
-from .host import Hosts, build_folder
+from .build import build_folder
+from .host import Hosts
 from .waiting import wait_for
 
 NAME = "vm"

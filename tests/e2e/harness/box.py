@@ -1,6 +1,6 @@
 """A small image to run containers of: a busybox and the workload, without a network."""
 from . import images
-from .host import ROOT
+from .build import ROOT
 
 NAME = "box"
 APPLETS = ("cat", "chmod", "echo", "env", "false", "grep", "head", "hostname", "id", "kill", "ls",

@@ -1,14 +1,11 @@
 """ferryctl, run beside a host's daemon, with its JSON read."""
 import json
-import os
-import pathlib
 import re
 import subprocess
 
+from .build import build_folder
 from .stdio import Attached
 from .terminal import Terminal
-
-ROOT = pathlib.Path(__file__).resolve().parents[3]
 
 
 class CtlError(Exception):
@@ -16,7 +13,7 @@ class CtlError(Exception):
 
 
 def ferryctl():
-    return ROOT / os.environ.get("FERRY_BUILD", "build/dev") / "bin/ferryctl"
+    return build_folder() / "bin/ferryctl"
 
 
 def snake(value):

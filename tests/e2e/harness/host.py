@@ -11,16 +11,11 @@ import time
 import uuid
 
 from . import namespaces, proc
+from .build import build_folder
 from .ctl import Ctl
 
-ROOT = pathlib.Path(__file__).resolve().parents[3]
 PORT = 7717
 START_DEADLINE = 60  # seconds, on the host's clock
-
-
-def build_folder():
-    """$FERRY_BUILD, which may be given from the project's root."""
-    return ROOT / os.environ.get("FERRY_BUILD", "build/dev")
 
 
 class Host:
@@ -80,10 +75,9 @@ class Host:
         # signalled. The outer one is there for nsenter: that stops whenever its child does, and a
         # ferryd that has just stopped anew would be taken out of that when nsenter goes on. That a
         # ferryd was killed it need not say.
-        inside = ('[ -z "$1" ] || echo 0 >"$1/cgroup.procs" || exit; echo $$ >"$2"; log=$3; '
-                  'shift 3; exec "$@" >>"$log" 2>&1')
-        apart = ('exec 3>&2 2>/dev/null; inside=$1; shift; sh -c "$inside" sh "$@" 2>&3 3>&-; '
-                 'exit $?')
+        inside = ('exec 2>&3 3>&-; [ -z "$1" ] || echo 0 >"$1/cgroup.procs" || exit; '
+                  'echo $$ >"$2"; log=$3; shift 3; exec "$@" >>"$log" 2>&1')
+        apart = 'exec 3>&2 2>/dev/null; inside=$1; shift; sh -c "$inside" sh "$@"; exit $?'
         self._daemon = subprocess.Popen(
             self.wrap(["/bin/sh", "-c", apart, "sh", inside, self.cgroup or "", self._pid_file(),
                        self.log, *self.daemon_command()]),

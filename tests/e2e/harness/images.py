@@ -6,7 +6,7 @@ import json
 import pathlib
 import tarfile
 
-from .host import ROOT
+from .build import ROOT
 
 CONFIG = {"Entrypoint": ["/bin/sh"], "Cmd": ["-c", "echo hello"], "Env": ["PATH=/bin", "MODE=fast"],
           "WorkingDir": "/srv", "User": "7:8", "StopSignal": "SIGINT", "Labels": {"who": "tests"}}

@@ -6,7 +6,7 @@ import signal
 import subprocess
 import sys
 
-from . import sanitizer
+from .build import is_sanitized
 
 HOLDER = pathlib.Path(__file__).with_name("holder.py")
 
@@ -44,7 +44,7 @@ class Namespace:
         if not client:
             return [*enter, "--pid", "--", *map(str, command)]
         enter.append("--")
-        if sanitizer.is_there():
+        if is_sanitized():
             # A sanitizer looks itself up in /proc, and the one inside knows only processes inside.
             enter += ["unshare", "--mount-proc", "--"]
         return [*enter, *map(str, command)]

@@ -9,7 +9,7 @@ import tempfile
 import time
 
 from . import workload
-from .host import build_folder
+from .build import build_folder
 
 SETTLE_DEADLINE = 90  # seconds, on the host's clock
 

@@ -24,12 +24,17 @@ class Qmp:
     def ask(self, command, **arguments):
         self._questions.write(json.dumps({"execute": command, "arguments": arguments}) + "\n")
         self._questions.flush()
+        answer = self._answer(command)
+        if "error" in answer:
+            raise RuntimeError(f"{command}: {answer['error']}")
+        return answer["return"]
+
+    def _answer(self, command):
+        """The next one, whatever events come before it."""
         while line := self._answers.readline():
             answer = json.loads(line)
-            if "return" in answer:
-                return answer["return"]
-            if "error" in answer:
-                raise RuntimeError(f"{command}: {answer['error']}")
+            if "return" in answer or "error" in answer:
+                return answer
         raise RuntimeError(f"{command}: QEMU hung up")
 
     def insist(self, command, meanwhile, **arguments):
@@ -46,9 +51,7 @@ class Qmp:
         unanswered, done = self.AT_ONCE, False
         deadline = time.monotonic() + self.DEADLINE
         while unanswered:
-            answer = json.loads(self._answers.readline())
-            if "return" not in answer and "error" not in answer:
-                continue
+            answer = self._answer(command)
             done = done or "return" in answer
             if done:
                 unanswered -= 1

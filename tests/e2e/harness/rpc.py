@@ -7,7 +7,7 @@ import sys
 
 import grpc
 
-from .host import build_folder
+from .build import build_folder
 
 sys.path.insert(0, str(build_folder() / "proto_py"))
 

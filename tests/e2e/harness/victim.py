@@ -2,7 +2,7 @@
 done with it."""
 import pytest
 
-from . import sanitizer
+from .build import is_sanitized
 from .qmp import Qmp
 from .records import (assert_one_instant, disk_options, make_disks, number, on_disks,
                       on_disks_at_rest, start_with_two_disks, start_writer)
@@ -178,7 +178,7 @@ def cases(way, dies, *points):
     at which there is something to die. Where a sanitizer looks it is some of all: it has to see what
     comes after each point and after each death."""
     assert set(points) <= set(TABLE[way]) and dies in DIES
-    chosen = deaths(way) if points or not sanitizer.is_there() else some_deaths(way)
+    chosen = deaths(way) if points or not is_sanitized() else some_deaths(way)
     for point, after in TABLE[way].items():
         if (point, dies) in chosen and (not points or point in points):
             then = getattr(after, dies)
