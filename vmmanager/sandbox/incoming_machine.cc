@@ -1,12 +1,12 @@
 #include "vmmanager/sandbox/incoming_machine.h"
 
-#include <filesystem>
 #include <map>
 #include <memory>
 #include <set>
 #include <string>
 #include <utility>
 
+#include "absl/strings/match.h"
 #include "absl/strings/str_cat.h"
 #include "absl/strings/str_join.h"
 #include "bridge/runtime/status_macros.h"
@@ -16,6 +16,7 @@
 #include "vmmanager/sandbox/disk_size.h"
 #include "vmmanager/sandbox/firmware_store.h"
 #include "vmmanager/sandbox/own_disks.h"
+#include "vmmanager/sandbox/real_folder.h"
 #include "vmmanager/state/fingerprint_check.h"
 
 namespace ferry::vm {
@@ -130,14 +131,6 @@ ArrivingDisk ArrivalOf(const state::v1::DiskPayload& source, const std::string& 
           .below_format = source.copy().below().format()};
 }
 
-// However the two are spelt.
-bool IsAbsoluteOutside(const std::string& file, const std::string& folder) {
-  const std::filesystem::path path = std::filesystem::path(file).lexically_normal();
-  const std::filesystem::path from =
-      path.lexically_relative((std::filesystem::path(folder) / ".").lexically_normal());
-  return path.is_absolute() && !from.empty() && *from.begin() == "..";
-}
-
 // Why the file that a disk is to lie over here is not the one that it lies over at its source. A
 // path that a peer names must not tell it what is in the file; nor may a guest's disk be opened as
 // what its guest has made it look like, with other files of this host below it.
@@ -145,10 +138,13 @@ Task<std::string> WhyNotBelow(state::v1::DiskBelow below, const SandboxDeps* hos
                               ImageDigests* digests) {
   const std::string missing =
       absl::StrCat("what it lies over, ", below.file(), ", is not here with the same content");
-  const bool proper = IsAbsoluteOutside(below.file(), host->settings.state_folder) &&
-                      (below.format() == "raw" || below.format() == "qcow2");
+  const bool proper =
+      absl::StartsWith(below.file(), "/") && (below.format() == "raw" || below.format() == "qcow2");
   if (!proper || host->overlays == nullptr) co_return missing;
   std::string file = below.file();
+  std::string own = host->settings.state_folder;
+  const auto ours = co_await LiesWithin(&digests->reads(), file, std::move(own));
+  if (!ours.ok() || *ours) co_return missing;
   const absl::StatusOr<std::string> content = co_await digests->Get(std::move(file));
   if (!content.ok() || *content != below.sha256()) co_return missing;
   file = below.file();

@@ -3,6 +3,7 @@
 #include <filesystem>
 #include <functional>
 
+#include "absl/strings/match.h"
 #include "absl/strings/str_cat.h"
 #include "bridge/runtime/status_macros.h"
 #include "vmmanager/rpc/printable.h"
@@ -59,6 +60,12 @@ Task<absl::StatusOr<std::string>> FindRealPath(FileReads* reads, std::string pat
 
 Task<absl::StatusOr<std::string>> FindRealFolder(FileReads* reads, std::string path) {
   return Look(reads, std::move(path), true);
+}
+
+Task<absl::StatusOr<bool>> LiesWithin(FileReads* reads, std::string path, std::string folder) {
+  CO_ASSIGN_OR_RETURN(const std::string real, co_await FindRealPath(reads, std::move(path)));
+  CO_ASSIGN_OR_RETURN(const std::string own, co_await FindRealPath(reads, std::move(folder)));
+  co_return real == own || absl::StartsWith(real, own + "/");
 }
 
 }  // namespace ferry::vm

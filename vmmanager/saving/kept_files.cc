@@ -5,7 +5,6 @@
 #include <filesystem>
 #include <utility>
 
-#include "absl/strings/match.h"
 #include "absl/strings/str_cat.h"
 #include "bridge/runtime/status_macros.h"
 #include "vmmanager/images/durable_file.h"
@@ -42,9 +41,8 @@ Task<absl::Status> KeptFiles::CheckUsers(std::string file, std::string field) co
         absl::StrCat(field, " must be an absolute path on the VM's host"));
   }
   const std::string folder = std::filesystem::path(file).parent_path();
-  CO_ASSIGN_OR_RETURN(const std::string real, co_await FindRealPath(&reads_, folder));
-  CO_ASSIGN_OR_RETURN(const std::string own, co_await FindRealPath(&reads_, state_folder_));
-  if (real != own && !absl::StartsWith(real, own + "/")) co_return absl::OkStatus();
+  CO_ASSIGN_OR_RETURN(const bool ours, co_await LiesWithin(&reads_, folder, state_folder_));
+  if (!ours) co_return absl::OkStatus();
   co_return absl::InvalidArgumentError(
       absl::StrCat(field, " must not be in ", state_folder_, ", which is ferryd's own"));
 }

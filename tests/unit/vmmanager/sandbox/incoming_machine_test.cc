@@ -180,6 +180,36 @@ TEST_F(IncomingMachineTest, WhatIsNotSeenHereComesAlongIfItsSourceSendsIt) {
   EXPECT_THAT(Fit(payload).copies, IsEmpty());
 }
 
+// A peer names the file, and what it names must not be what a guest can write to.
+TEST_F(IncomingMachineTest, ADiskLiesOnlyOverAWholeImageOutsideOfTheDaemonsFolder) {
+  state::v1::VmPayload payload = Payload();
+  std::filesystem::remove(Path("data"));
+  host_.settings.state_folder = Path("state");
+  std::filesystem::create_directory(Path("state"));
+  std::filesystem::create_directory_symlink(Path("state"), Path("link"));
+  for (const char* name : {"base", "state/own"}) Write(name, "content");
+  state::v1::DiskBelow& below = *payload.mutable_disks(0)->mutable_copy()->mutable_below();
+  below.set_sha256(*Await(digests_.Get(Path("base"))));
+  const auto why = [&](const std::string& file, const std::string& format) {
+    host_.overlays.images[file].format = format;
+    below.set_file(file);
+    below.set_format(format);
+    const auto differences = Fit(payload).differences;
+    return differences.empty() ? "" : differences[0].destination();
+  };
+  EXPECT_EQ(why(Path("base"), "raw"), "");
+  EXPECT_EQ(why(Path("base"), "qcow2"), "");
+  EXPECT_EQ(Fit(payload).copies.at(0).below, Path("base"));
+  for (const std::string& file :
+       {std::string("base"), Path("state/own"), Path("state//own"), Path("./state/own"),
+        Path("state/../state/own"), Path("link/own"), "/proc/self/root" + Path("state/own")}) {
+    EXPECT_THAT(why(file, "qcow2"), HasSubstr("is not here with the same content")) << file;
+  }
+  EXPECT_THAT(why(Path("base"), "vmdk"), HasSubstr("is not here with the same content"));
+  host_.overlays.images[Path("base")].below = Path("other");
+  EXPECT_THAT(why(Path("base"), "qcow2"), HasSubstr("does not hold all of its data"));
+}
+
 TEST_F(IncomingMachineTest, DiskSizesAreReadFromFilesOnly) {
   Write("raw", std::string(5000, 'x'));
   EXPECT_EQ(*Await(DiskBytes(&reads_, Path("raw"), "raw")), 5000u);
