@@ -54,12 +54,39 @@ def test_they_come_along_and_back(apart):
     assert on_disks(source, VM)[0] >= before
 
 
+def write_a_lot(host):
+    """To the first disk, in the background, until there is /tmp/stop."""
+    host.ctl.ok("exec", "-d", VM, "--", "sh", "-c",
+                f"head -c {MIB} /dev/urandom > /tmp/one; until [ -e /tmp/stop ]; do "
+                f"dd if=/tmp/one of={ROOT} bs=1M seek=32 conv=notrunc,fsync 2>/dev/null; done")
+
+
+def test_a_disk_has_what_others_that_are_the_same_leave_of_a_limit(apart):
+    source, destination = apart
+    start_with_two_disks(source, "256M", 2 * FILLED)
+    limit = 4 * MIB
+    with source.ctl.attach("migrate", VM, "--to", destination.address, "--max-bandwidth",
+                           str(limit)) as migration, Qmp(source) as qmp:
+        def second_has():
+            jobs = {job["device"]: job for job in qmp.ask("query-block-jobs")}
+            return jobs["disk-data-copy"]["speed"] if len(jobs) == 2 else 0
+
+        # Nobody writes to the first, which is nearly empty.
+        wait_for(lambda: second_has() == limit, "it has not all of the limit")
+        write_a_lot(source)
+        wait_for(lambda: second_has() < limit, "what is written does not count")
+        shell(source, VM, "touch /tmp/stop")
+        wait_for(lambda: second_has() == limit, "it does not get back what the first does not need")
+        [session] = source.ctl.sessions()
+        source.ctl.ok("migration", "cancel", session["session_id"])
+        assert migration.wait(60) != 0
+    assert oracles.settle(apart, VM) is source
+
+
 def test_memory_leaves_disks_their_part_of_a_limit(apart):
     source, destination = apart
     start_with_two_disks(source, "256M")
-    source.ctl.ok("exec", "-d", VM, "--", "sh", "-c",
-                  f"head -c {MIB} /dev/urandom > /tmp/one; until [ -e /tmp/stop ]; do "
-                  f"dd if=/tmp/one of={ROOT} bs=1M seek=32 conv=notrunc,fsync 2>/dev/null; done")
+    write_a_lot(source)
     limit = 8 * MIB
     with source.ctl.attach("migrate", VM, "--to", destination.address, "--max-bandwidth",
                            str(limit)) as migration, Qmp(source) as qmp:

@@ -18,6 +18,10 @@ class BandwidthShare {
 
   explicit BandwidthShare(uint64_t limit) : limit_(limit), given_(limit) {}
 
+  uint64_t given() const { return given_; }
+  // What counts now is other disks than before.
+  void Restart() { since_.reset(); }
+
   // So many bytes of those disks have gone until now. What may be had from now on; nullopt: what
   // was.
   std::optional<uint64_t> Look(uint64_t disk_bytes, Clock::time_point now) {

@@ -292,10 +292,9 @@ class UnreadyLimit {
     if (limit_ == 0) co_return absl::OkStatus();
     std::optional<uint64_t> left;
     if (copies_->ready.size() != ready_) {
-      // What it has copied until now was limited.
       ready_ = copies_->ready.size();
-      share_ = BandwidthShare(limit_);
-      left = limit_;
+      share_.Restart();
+      left = share_.given();  // for fewer
     }
     const CopiedBytes unlimited =
         SumOf(*jobs, [this](const std::string& id) { return copies_->ready.contains(id); });
@@ -330,7 +329,10 @@ Task<absl::Status> WatchRest(QemuMachine* machine, std::shared_ptr<Copies> copie
     CO_RETURN_IF_ERROR(co_await limit.Keep(machine, &jobs));
     const uint64_t rest = total - std::min(done, total);
     const RestWatch::Verdict verdict = watch.Look(rest, RestWatch::Clock::now());
-    if (verdict == RestWatch::Verdict::kLittle) co_return absl::OkStatus();
+    if (verdict == RestWatch::Verdict::kLittle) {
+      // From here on the memory yields to all of them.
+      co_return co_await ShareAmongUnready(machine, copies, bytes_per_second);
+    }
     if (verdict == RestWatch::Verdict::kHopeless) co_return Hopeless(rest);
   }
 }

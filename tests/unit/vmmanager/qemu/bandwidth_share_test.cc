@@ -41,6 +41,17 @@ TEST_F(BandwidthShareTest, MemoryAlwaysHasAPart) {
   EXPECT_EQ(share_.Look(100'000'000, now_), kShared / BandwidthShare::kLeastPart);
 }
 
+TEST_F(BandwidthShareTest, WhatOtherDisksHadCopiedBeforeIsNoRate) {
+  now_ += BandwidthShare::kPeriod;
+  EXPECT_EQ(share_.Look(3'001'000, now_), 5'000'000u);
+  share_.Restart();
+  EXPECT_EQ(share_.given(), 5'000'000u);
+  now_ += BandwidthShare::kPeriod;
+  EXPECT_EQ(share_.Look(900'000'000, now_), std::nullopt);
+  now_ += BandwidthShare::kPeriod;
+  EXPECT_EQ(share_.Look(901'000'000, now_), 7'000'000u);
+}
+
 TEST_F(BandwidthShareTest, AJobThatIsGoneHasWrittenNothing) {
   EXPECT_EQ(share_.Look(0, now_ + BandwidthShare::kPeriod), std::nullopt);
 }
