@@ -1,8 +1,8 @@
 #include "tools/ferry-guest/crash_report.h"
 
 #include <signal.h>
-#include <string.h>
 #include <sys/uio.h>
+#include <termios.h>
 #include <ucontext.h>
 #include <unistd.h>
 
@@ -15,9 +15,8 @@
 namespace ferry {
 namespace {
 
-constexpr size_t kStackWords = 96;
-constexpr size_t kPointedWords = 8;
-constexpr size_t kWordsInLine = 8;
+constexpr size_t kStackLines = 12;
+using Words = std::array<uint64_t, 8>;  // as many as a line has room for
 
 struct Register {
   const char* name;
@@ -34,6 +33,10 @@ class Line {
  public:
   Line& Text(std::string_view text) {
     for (const char c : text) Put(c);
+    return *this;
+  }
+  Line& Hex(const Words& words) {
+    for (const uint64_t word : words) Text(" ").Hex(word);
     return *this;
   }
   Line& Hex(uint64_t value) {
@@ -60,8 +63,7 @@ class Line {
 };
 
 // Whether there is such memory; asking the kernel does not fault.
-template <size_t kCount>
-bool Peek(uint64_t address, std::array<uint64_t, kCount>* words) {
+bool Peek(uint64_t address, Words* words) {
   struct iovec into = {words->data(), sizeof(*words)};
   struct iovec from = {reinterpret_cast<void*>(address), sizeof(*words)};
   return ::process_vm_readv(::getpid(), &into, 1, &from, 1, 0) ==
@@ -70,32 +72,40 @@ bool Peek(uint64_t address, std::array<uint64_t, kCount>* words) {
 
 void Tell(int signal, const siginfo_t& info, const ucontext_t& context) {
   Line line;
+  Words words;
   line.Text("ferry-guest: it crashes: signal 0x").Hex(static_cast<uint64_t>(signal));
   line.Text(" at 0x").Hex(reinterpret_cast<uint64_t>(info.si_addr)).Write();
   for (const Register& each : kRegisters) {
     const auto value = static_cast<uint64_t>(context.uc_mcontext.gregs[each.index]);
     line.Text("crash: ").Text(each.name).Text("=").Hex(value);
-    std::array<uint64_t, kPointedWords> words;
-    if (Peek(value, &words)) {
-      line.Text(" ->");
-      for (const uint64_t word : words) line.Text(" ").Hex(word);
-    }
+    if (Peek(value, &words)) line.Text(" ->").Hex(words);
     line.Write();
   }
   const auto stack = static_cast<uint64_t>(context.uc_mcontext.gregs[REG_RSP]);
-  std::array<uint64_t, kWordsInLine> words;
-  for (size_t at = 0; at < kStackWords; at += kWordsInLine) {
-    if (!Peek(stack + at * sizeof(uint64_t), &words)) break;
-    line.Text("crash: stack");
-    for (const uint64_t word : words) line.Text(" ").Hex(word);
-    line.Write();
+  for (size_t i = 0; i < kStackLines && Peek(stack + i * sizeof(Words), &words); ++i) {
+    line.Text("crash: stack").Hex(words).Write();
   }
+  // A VM ends at once with process 1, and a console is slow.
+  ::tcdrain(STDERR_FILENO);
 }
 
-// The signal's action is the default one again by now, and the fault comes again, or it is raised.
+void OnCrash(int signal, siginfo_t* info, void* context);
+
+// Once: what comes again while it is told has the default action.
+void Arm(int signal) {
+  struct sigaction action = {};
+  action.sa_sigaction = OnCrash;
+  action.sa_flags = SA_SIGINFO | SA_ONSTACK | SA_RESETHAND;
+  ::sigaction(signal, &action, nullptr);
+}
+
+// The fault comes again when this returns, or the signal is raised.
 void OnCrash(int signal, siginfo_t* info, void* context) {
+  const bool sent = info->si_code <= 0;
+  // The kernel keeps such signals from process 1 where it does not ask for them.
+  if (sent && ::getpid() == 1 && info->si_pid != 1) return Arm(signal);
   Tell(signal, *info, *static_cast<const ucontext_t*>(context));
-  if (info->si_code <= 0) ::raise(signal);
+  if (sent) ::raise(signal);
 }
 
 }  // namespace
@@ -107,12 +117,7 @@ void ReportCrashes() {
   other.ss_sp = stack.data();
   other.ss_size = stack.size();
   ::sigaltstack(&other, nullptr);
-  struct sigaction action = {};
-  action.sa_sigaction = OnCrash;
-  action.sa_flags = SA_SIGINFO | SA_ONSTACK | SA_RESETHAND;
-  for (const int signal : {SIGSEGV, SIGBUS, SIGILL, SIGFPE, SIGABRT}) {
-    ::sigaction(signal, &action, nullptr);
-  }
+  for (const int signal : {SIGSEGV, SIGBUS, SIGILL, SIGFPE, SIGABRT}) Arm(signal);
 }
 
 }  // namespace ferry
