@@ -90,8 +90,9 @@ TEST_F(ContainerMovesTest, AScratchDiskOfThisHostsOwnIsSent) {
   const auto before = Run(Request("vm", "one"));
   auto records = Export();
   EXPECT_EQ(records[0].scratch_bytes(), kDefaultScratchDisk);
-  const auto before_all = *Await(exports_.Describe(vm_->id(), kAsNeeded));
-  EXPECT_EQ(before_all[0].scratch_bytes(), kDefaultScratchDisk);
+  const auto described = Await(exports_.Describe(vm_->id(), kAsNeeded));
+  ASSERT_TRUE(described.ok()) << described.status();
+  EXPECT_EQ(described->at(0).scratch_bytes(), kDefaultScratchDisk);
   EXPECT_GT(records[0].scratch_used_bytes(), 0u);
   const std::string file = records[0].scratch_file();
   const std::string written = ReadFile(file);
@@ -164,6 +165,11 @@ TEST_F(ContainerMovesTest, AScratchDiskHasASizeThatThereIs) {
 
 TEST_F(ContainerMovesTest, OneThatBothHostsSeeIsSentIfThatIsWanted) {
   const auto before = Run(Shared("one"));
+  for (const auto storage : {kAsNeeded, v1::COPY_STORAGE_ALL}) {
+    const auto described = Await(exports_.Describe(vm_->id(), storage));
+    ASSERT_TRUE(described.ok()) << described.status();
+    EXPECT_EQ(described->at(0).scratch_bytes() > 0, storage == v1::COPY_STORAGE_ALL);
+  }
   auto records = *Await(exports_.Begin(vm_->id(), v1::COPY_STORAGE_ALL));
   const auto incoming = GoAndCome(records);
   ContainerArrivals arrivals(*containers_, incoming, records);
