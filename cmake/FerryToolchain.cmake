@@ -27,6 +27,10 @@ if(FERRY_SANITIZER STREQUAL "address")
   add_compile_options(-fsanitize=address,undefined -fno-sanitize=null,alignment,object-size,vptr
                       -fno-omit-frame-pointer -fno-sanitize-recover=undefined)
   add_link_options(-fsanitize=address,undefined)
+  # Asio keeps what was freed last for its next coroutine or handler, where nobody sees who uses it
+  # afterwards.
+  add_compile_definitions(BOOST_ASIO_DISABLE_AWAITABLE_FRAME_RECYCLING
+                          BOOST_ASIO_DISABLE_SMALL_BLOCK_RECYCLING)
 elseif(FERRY_SANITIZER STREQUAL "thread")
   # Asio's fences are not understood by tsan; GCC warns of that at every use.
   add_compile_options(-fsanitize=thread -Wno-tsan)
