@@ -9,6 +9,7 @@
 #include "vmmanager/rpc/error_info.h"
 #include "vmmanager/sandbox/checkpoint_plan.h"
 #include "vmmanager/sandbox/disk_generations.h"
+#include "vmmanager/sandbox/real_folder.h"
 #include "vmmanager/schema/compute_system.h"
 #include "vmmanager/state/saved_state.h"
 #include "vmmanager/state/unknown_fields.h"
@@ -70,6 +71,11 @@ absl::StatusOr<CheckpointRecord> ReadCarried(const CheckpointPayload& payload) {
   return record;
 }
 
+absl::Status NotOfACheckpoint(const std::string& file) {
+  return absl::InvalidArgumentError(
+      absl::StrCat("the config's checkpoints have a file that none can have: ", file));
+}
+
 // A host removes what it takes for a checkpoint's, so every file that is named must be one.
 absl::Status CheckNames(const CheckpointRecords& records, const std::set<std::string>& vm_files,
                         const std::string& state_folder) {
@@ -91,9 +97,9 @@ absl::Status CheckNames(const CheckpointRecords& records, const std::set<std::st
   }
   for (const std::string& file : known) {
     const bool is_ours = absl::StartsWith(file, absl::StrCat(state_folder, "/"));
-    if (!is_ours && absl::StartsWith(file, "/") && !absl::StrContains(file, "/../")) continue;
-    return absl::InvalidArgumentError(
-        absl::StrCat("the config's checkpoints have a file that none can have: ", file));
+    if (is_ours || !absl::StartsWith(file, "/") || absl::StrContains(file, "/../")) {
+      return NotOfACheckpoint(file);
+    }
   }
   return current > 1 ? absl::InvalidArgumentError("the config has several current checkpoints")
                      : absl::OkStatus();
@@ -167,6 +173,12 @@ Task<absl::StatusOr<CheckpointRecords>> FitCheckpoints(state::v1::VmPayload vm,
   for (const CheckpointPayload& one : vm.checkpoints()) {
     for (const state::v1::DiskGeneration& there : one.files()) {
       std::string path = there.path();
+      std::string own = state_folder;
+      const auto ours = co_await LiesWithin(reads, path, std::move(own));
+      if (!ours.ok()) {
+        co_return NotSeenHere(one.name(), path, std::string(ours.status().message()));
+      }
+      if (*ours) co_return NotOfACheckpoint(path);
       const auto here = co_await ReadGeneration(std::move(path), reads);
       if (!here.ok()) {
         co_return NotSeenHere(one.name(), there.path(), std::string(here.status().message()));

@@ -1,11 +1,15 @@
 #include "vmmanager/sandbox/real_folder.h"
 
+#include <fcntl.h>
+
 #include <filesystem>
 #include <functional>
+#include <vector>
 
 #include "absl/strings/match.h"
 #include "absl/strings/str_cat.h"
 #include "bridge/runtime/status_macros.h"
+#include "bridge/runtime/unique_fd.h"
 #include "vmmanager/rpc/printable.h"
 
 namespace ferry::vm {
@@ -14,16 +18,26 @@ namespace {
 constexpr size_t kLongestPath = 4096;
 constexpr size_t kShownOfPath = 200;
 
+// By the kernel where it is there, because links in /proc do not lead to where they read.
+std::filesystem::path Resolve(const std::string& path, std::error_code& error) {
+  const UniqueFd there(::open(path.c_str(), O_PATH | O_CLOEXEC));
+  if (!there.valid()) return std::filesystem::weakly_canonical(path, error);
+  return std::filesystem::read_symlink(absl::StrCat("/proc/self/fd/", there.get()), error);
+}
+
+// One with a slash at its end names the same folder.
+std::filesystem::path WithoutSlash(std::filesystem::path path) {
+  return !path.has_filename() && path.has_relative_path() ? path.parent_path() : path;
+}
+
 absl::StatusOr<std::string> RealPath(const std::string& path, bool must_be_folder) {
   const std::string shown = rpc::Printable(path, kShownOfPath);
   std::error_code error;
-  std::filesystem::path real = std::filesystem::weakly_canonical(path, error);
+  const std::filesystem::path real = WithoutSlash(Resolve(path, error));
   if (error) {
     return absl::FailedPreconditionError(
         absl::StrCat("the folder ", shown, " cannot be looked at: ", error.message()));
   }
-  // One with a slash at its end names the same folder.
-  if (!real.has_filename() && real.has_relative_path()) real = real.parent_path();
   if (must_be_folder && !std::filesystem::is_directory(real, error)) {
     return absl::FailedPreconditionError(
         absl::StrCat("there is no folder ", shown, " on this host"));
@@ -31,16 +45,52 @@ absl::StatusOr<std::string> RealPath(const std::string& path, bool must_be_folde
   return real.string();
 }
 
-Task<absl::StatusOr<std::string>> Look(FileReads* reads, std::string path, bool must_be_folder) {
-  CO_RETURN_IF_ERROR(CheckFolderPath("the folder", path));
-  std::function<absl::StatusOr<std::string>()> look = [path, must_be_folder] {
-    return RealPath(path, must_be_folder);
+// Where the links that a folder holds lead to.
+std::vector<std::string> LinkedFrom(const std::string& folder) {
+  std::vector<std::string> led_to;
+  std::error_code error;
+  std::filesystem::directory_iterator entry(folder, error);
+  for (; !error && entry != std::filesystem::directory_iterator(); entry.increment(error)) {
+    std::error_code gone;
+    if (!entry->is_symlink(gone)) continue;
+    const absl::StatusOr<std::string> real = RealPath(entry->path(), false);
+    if (real.ok()) led_to.push_back(*real);
+  }
+  return led_to;
+}
+
+bool IsAtOrBelow(const std::string& path, const std::string& folder) {
+  return path == folder || absl::StartsWith(path, folder + "/");
+}
+
+absl::StatusOr<bool> IsWithin(const std::string& path, const std::string& folder) {
+  const auto name_of = [](const std::string& named) {
+    return WithoutSlash(std::filesystem::path(named).lexically_normal()).string();
   };
-  absl::StatusOr<std::string> real = co_await reads->Run<std::string>(path, std::move(look));
-  if (!absl::IsDeadlineExceeded(real.status())) co_return real;
+  if (IsAtOrBelow(name_of(path), name_of(folder))) return true;
+  ASSIGN_OR_RETURN(const std::string real, RealPath(path, false));
+  ASSIGN_OR_RETURN(const std::string own, RealPath(folder, false));
+  bool within = IsAtOrBelow(real, own);
+  for (const std::string& linked : LinkedFrom(own)) within = within || IsAtOrBelow(real, linked);
+  return within;
+}
+
+template <typename T>
+Task<absl::StatusOr<T>> Look(FileReads* reads, std::string path,
+                             std::function<absl::StatusOr<T>()> look) {
+  CO_RETURN_IF_ERROR(CheckFolderPath("the folder", path));
+  absl::StatusOr<T> seen = co_await reads->Run<T>(path, std::move(look));
+  if (!absl::IsDeadlineExceeded(seen.status())) co_return seen;
   co_return absl::FailedPreconditionError(
       absl::StrCat("the folder ", rpc::Printable(path, kShownOfPath),
                    " cannot be looked at in time; see whether its file system hangs"));
+}
+
+Task<absl::StatusOr<std::string>> Find(FileReads* reads, std::string path, bool must_be_folder) {
+  std::function<absl::StatusOr<std::string>()> look = [path, must_be_folder] {
+    return RealPath(path, must_be_folder);
+  };
+  co_return co_await Look<std::string>(reads, std::move(path), std::move(look));
 }
 
 }  // namespace
@@ -55,17 +105,17 @@ absl::Status CheckFolderPath(const std::string& member, const std::string& path)
 }
 
 Task<absl::StatusOr<std::string>> FindRealPath(FileReads* reads, std::string path) {
-  return Look(reads, std::move(path), false);
+  return Find(reads, std::move(path), false);
 }
 
 Task<absl::StatusOr<std::string>> FindRealFolder(FileReads* reads, std::string path) {
-  return Look(reads, std::move(path), true);
+  return Find(reads, std::move(path), true);
 }
 
 Task<absl::StatusOr<bool>> LiesWithin(FileReads* reads, std::string path, std::string folder) {
-  CO_ASSIGN_OR_RETURN(const std::string real, co_await FindRealPath(reads, std::move(path)));
-  CO_ASSIGN_OR_RETURN(const std::string own, co_await FindRealPath(reads, std::move(folder)));
-  co_return real == own || absl::StartsWith(real, own + "/");
+  CO_RETURN_IF_ERROR(CheckFolderPath("the folder", folder));
+  std::function<absl::StatusOr<bool>()> look = [path, folder] { return IsWithin(path, folder); };
+  co_return co_await Look<bool>(reads, std::move(path), std::move(look));
 }
 
 }  // namespace ferry::vm

@@ -45,13 +45,14 @@ class CheckpointMovesTest : public TaskTest {
     EXPECT_TRUE(described.ok()) << described.status();
     return *described;
   }
-  absl::StatusOr<CheckpointRecords> Fit(std::vector<CheckpointPayload> payload) {
+  absl::StatusOr<CheckpointRecords> Fit(std::vector<CheckpointPayload> payload,
+                                        std::string state_folder = "/var/lib/ferry") {
     state::v1::VmPayload vm;
     schema::ComputeSystem document;
     document.virtual_machine.devices.scsi["0"].attachments["0"].path = top_;
     vm.set_hcs_document_json(schema::ToJson(document));
     vm.mutable_checkpoints()->Add(payload.begin(), payload.end());
-    return Await(FitCheckpoints(std::move(vm), "/var/lib/ferry", &reads_));
+    return Await(FitCheckpoints(std::move(vm), std::move(state_folder), &reads_));
   }
 
   TestFolder folder_;
@@ -123,6 +124,15 @@ TEST_F(CheckpointMovesTest, RecordsThatNameOtherFilesAreRefused) {
   *vm.add_checkpoints() = Described()[0];
   EXPECT_EQ(Await(FitCheckpoints(vm, folder_.path(), &reads_)).status().code(),
             absl::StatusCode::kInvalidArgument);
+}
+
+TEST_F(CheckpointMovesTest, WhatALinkLeadsToInTheDaemonsFolderIsRefused) {
+  const TestFolder other;
+  const std::string own = other.path() + "/own";
+  std::filesystem::create_directory_symlink(folder_.path(), own);
+  EXPECT_TRUE(Fit(Described(), other.path() + "/none").ok());
+  EXPECT_EQ(Fit(Described(), own).status().code(), absl::StatusCode::kInvalidArgument);
+  EXPECT_EQ(Fit(Described(), other.path()).status().code(), absl::StatusCode::kInvalidArgument);
 }
 
 TEST_F(CheckpointMovesTest, WhereItOnceWentOnIsForgotten) {

@@ -187,7 +187,9 @@ TEST_F(IncomingMachineTest, ADiskLiesOnlyOverAWholeImageOutsideOfTheDaemonsFolde
   host_.settings.state_folder = Path("state");
   std::filesystem::create_directory(Path("state"));
   std::filesystem::create_directory_symlink(Path("state"), Path("link"));
-  for (const char* name : {"base", "state/own"}) Write(name, "content");
+  std::filesystem::create_directory(Path("larger"));
+  std::filesystem::create_directory_symlink(Path("larger"), Path("state/disks"));
+  for (const char* name : {"base", "state/own", "larger/disk"}) Write(name, "content");
   state::v1::DiskBelow& below = *payload.mutable_disks(0)->mutable_copy()->mutable_below();
   below.set_sha256(*Await(digests_.Get(Path("base"))));
   const auto why = [&](const std::string& file, const std::string& format) {
@@ -202,7 +204,8 @@ TEST_F(IncomingMachineTest, ADiskLiesOnlyOverAWholeImageOutsideOfTheDaemonsFolde
   EXPECT_EQ(Fit(payload).copies.at(0).below, Path("base"));
   for (const std::string& file :
        {std::string("base"), Path("state/own"), Path("state//own"), Path("./state/own"),
-        Path("state/../state/own"), Path("link/own"), "/proc/self/root" + Path("state/own")}) {
+        Path("state/../state/own"), Path("link/own"), "/proc/self/root" + Path("state/own"),
+        Path("state/disks/disk"), Path("larger/disk")}) {
     EXPECT_THAT(why(file, "qcow2"), HasSubstr("is not here with the same content")) << file;
   }
   EXPECT_THAT(why(Path("base"), "vmdk"), HasSubstr("is not here with the same content"));
