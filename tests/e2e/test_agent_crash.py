@@ -2,21 +2,32 @@
 import contextlib
 import subprocess
 
-from harness.build import ROOT
+import pytest
+
+from harness.build import guest_binaries
 from harness.records import shell
 from harness.saving import host  # noqa: F401
 from harness.waiting import wait_for
 
-# Which agent is in the image, whatever build its daemons are from.
-AGENT = ROOT / "build" / "dev" / "bin" / "ferry-guest"
-LOOP = "boost::asio::detail::epoll_reactor::run("
-NO_INSTRUCTION = r"\017\013"
+ALL_SIGNALS = "kill -SEGV 1 && kill -BUS 1 && kill -ILL 1 && kill -FPE 1 && kill -ABRT 1"
+# What it does when it is asked to send a signal, and never else.
+HANDLER = "ferry::bridge::GuestServer::OnSignal"
 
 
 def address_of(function):
-    names = subprocess.run(["nm", "--demangle", AGENT], capture_output=True, text=True, check=True)
-    line, = [each for each in names.stdout.splitlines() if f" T {function}" in each]
+    names = subprocess.run(["nm", "--demangle", guest_binaries() / "ferry-guest"],
+                           capture_output=True, text=True, check=True)
+    line, = [each for each in names.stdout.splitlines()
+             if each.partition(" T ")[2].partition("[")[0].partition("(")[0] == function]
     return int(line.split()[0], 16)
+
+
+def no_instruction(_):
+    return b"\x0f\x0b"
+
+
+def jump_to_abort(at):
+    return b"\xe9" + (address_of("abort") - at - 5).to_bytes(4, "little", signed=True)
 
 
 @contextlib.contextmanager
@@ -31,19 +42,24 @@ def console(host):  # noqa: F811
 def test_signals_that_others_send_change_nothing(host, vm):  # noqa: F811
     with console(host) as log:
         for _ in range(2):
-            shell(host, vm, "kill -SEGV 1 && kill -ABRT 1")
+            shell(host, vm, ALL_SIGNALS)
         assert shell(host, vm, "echo here") == "here"
         assert "it crashes" not in log.read()
 
 
-def test_it_says_where_it_was(host, vm):  # noqa: F811
-    address = address_of(LOOP)
+@pytest.mark.parametrize("code, signal", [(no_instruction, 4), (jump_to_abort, 6)])
+def test_it_says_once_where_it_was(host, vm, code, signal):  # noqa: F811
+    at = address_of(HANDLER)
+    written = "".join(f"\\{byte:03o}" for byte in code(at))
     with console(host) as log:
-        host.ctl.ok("exec", "-d", vm, "--", "sh", "-c",
-                    f"printf '{NO_INSTRUCTION}' | "
-                    f"dd of=/proc/1/mem bs=1 seek={address} conv=notrunc")
+        shell(host, vm, f"{ALL_SIGNALS}; printf '{written}' | "
+                        f"dd of=/proc/1/mem bs=1 seek={at} conv=notrunc 2>/dev/null")
+        process = host.ctl.ok("exec", "-d", vm, "--", "sleep", "1000").strip()
+        host.ctl.run("kill", vm, process)
         wait_for(lambda: host.ctl.state(vm) in ("stopped", "failed"), "its VM is not seen to end")
         said = log.read()
-    assert "ferry-guest: it crashes: signal 0x4 at " in said, said
-    assert f"crash: rip={address:x} -> " in said, said
+    assert said.count("ferry-guest: it crashes: ") == 1, said
+    assert f"ferry-guest: it crashes: signal 0x{signal:x} at " in said, said
+    if code is no_instruction:
+        assert f"crash: rip={at:x} -> " in said, said
     assert said.count("crash: stack ") > 3, said

@@ -89,23 +89,27 @@ void Tell(int signal, const siginfo_t& info, const ucontext_t& context) {
   ::tcdrain(STDERR_FILENO);
 }
 
-void OnCrash(int signal, siginfo_t* info, void* context);
+constexpr int kCrashes[] = {SIGSEGV, SIGBUS, SIGILL, SIGFPE, SIGABRT};
 
-// Once: what comes again while it is told has the default action.
-void Arm(int signal) {
-  struct sigaction action = {};
-  action.sa_sigaction = OnCrash;
-  action.sa_flags = SA_SIGINFO | SA_ONSTACK | SA_RESETHAND;
-  ::sigaction(signal, &action, nullptr);
+void SetAll(const struct sigaction& action) {
+  for (const int signal : kCrashes) ::sigaction(signal, &action, nullptr);
 }
 
-// The fault comes again when this returns, or the signal is raised.
+// By the kernel, or by abort(): no other process can give itself out as the sender of that.
+bool IsOurOwn(const siginfo_t& info) {
+  return info.si_code > 0 || (info.si_code == SI_TKILL && info.si_pid == ::getpid());
+}
+
+// The fault comes again when this returns, abort() goes on, and what was sent is raised.
 void OnCrash(int signal, siginfo_t* info, void* context) {
-  const bool sent = info->si_code <= 0;
+  const bool own = IsOurOwn(*info);
   // The kernel keeps such signals from process 1 where it does not ask for them.
-  if (sent && ::getpid() == 1 && info->si_pid != 1) return Arm(signal);
+  if (!own && ::getpid() == 1) return;
+  struct sigaction usual = {};
+  usual.sa_handler = SIG_DFL;
+  SetAll(usual);  // one report is enough, and abort() ends in a fault if all else fails
   Tell(signal, *info, *static_cast<const ucontext_t*>(context));
-  if (sent) ::raise(signal);
+  if (!own) ::raise(signal);
 }
 
 }  // namespace
@@ -117,7 +121,12 @@ void ReportCrashes() {
   other.ss_sp = stack.data();
   other.ss_size = stack.size();
   ::sigaltstack(&other, nullptr);
-  for (const int signal : {SIGSEGV, SIGBUS, SIGILL, SIGFPE, SIGABRT}) Arm(signal);
+  struct sigaction action = {};
+  action.sa_sigaction = OnCrash;
+  action.sa_flags = SA_SIGINFO | SA_ONSTACK | SA_RESTART;
+  // What others send does not cut a report short.
+  for (const int signal : kCrashes) ::sigaddset(&action.sa_mask, signal);
+  SetAll(action);
 }
 
 }  // namespace ferry
