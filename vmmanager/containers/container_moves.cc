@@ -230,16 +230,25 @@ Task<absl::Status> ContainerArrivals::Bind(std::string container_id, std::string
   if (!found->scratch_file().empty()) {
     CO_ASSIGN_OR_RETURN(file, co_await FindScratch(*found, std::move(scratch_file)));
   }
-  std::vector<std::string> here;
-  for (const ContainerLayer& layer : found->layers()) {
-    if (images()->Has(layer.digest())) here.push_back(layer.digest());
-  }
-  // What is here must not go while the others are on their way.
-  CO_RETURN_IF_ERROR(co_await images()->PinLayers(container_id, std::move(here)));
+  CO_RETURN_IF_ERROR(co_await PinLayersOf(*found));
   CO_RETURN_IF_ERROR(BindDisks(*found, file));
   CO_RETURN_IF_ERROR(WriteOutput(*found));
   bound_[container_id] = std::move(file);
   co_return absl::OkStatus();
+}
+
+// What is here must not go while the others are on their way. What has gone from the disk without
+// the store is known to be missing once it is asked for, and comes with them.
+Task<absl::Status> ContainerArrivals::PinLayersOf(ContainerRecord record) {
+  absl::Status pinned;
+  do {
+    std::vector<std::string> here;
+    for (const ContainerLayer& layer : record.layers()) {
+      if (images()->Has(layer.digest())) here.push_back(layer.digest());
+    }
+    pinned = co_await images()->PinLayers(record.container_id(), std::move(here));
+  } while (absl::IsNotFound(pinned));
+  co_return pinned;
 }
 
 Task<absl::StatusOr<std::string>> ContainerArrivals::FindScratch(ContainerRecord record,
