@@ -30,6 +30,12 @@ size_t ShareOf(size_t containers) {
   return std::min(kMostOutput, kMaxContainerOutput / (kStreams * std::max<size_t>(containers, 1)));
 }
 
+std::vector<std::string> DigestsOf(const ContainerRecord& record) {
+  std::vector<std::string> digests;
+  for (const ContainerLayer& layer : record.layers()) digests.push_back(layer.digest());
+  return digests;
+}
+
 DiskSlot SlotOf(const state::v1::ContainerDisk& disk) { return {disk.controller(), disk.lun()}; }
 
 }  // namespace
@@ -230,25 +236,13 @@ Task<absl::Status> ContainerArrivals::Bind(std::string container_id, std::string
   if (!found->scratch_file().empty()) {
     CO_ASSIGN_OR_RETURN(file, co_await FindScratch(*found, std::move(scratch_file)));
   }
-  CO_RETURN_IF_ERROR(co_await PinLayersOf(*found));
+  // What is here must not go while the others are on their way.
+  std::vector<std::string> digests = DigestsOf(*found);
+  CO_RETURN_IF_ERROR(co_await images()->PinLayersHere(container_id, std::move(digests)));
   CO_RETURN_IF_ERROR(BindDisks(*found, file));
   CO_RETURN_IF_ERROR(WriteOutput(*found));
   bound_[container_id] = std::move(file);
   co_return absl::OkStatus();
-}
-
-// What is here must not go while the others are on their way. What has gone from the disk without
-// the store is known to be missing once it is asked for, and comes with them.
-Task<absl::Status> ContainerArrivals::PinLayersOf(ContainerRecord record) {
-  absl::Status pinned;
-  do {
-    std::vector<std::string> here;
-    for (const ContainerLayer& layer : record.layers()) {
-      if (images()->Has(layer.digest())) here.push_back(layer.digest());
-    }
-    pinned = co_await images()->PinLayers(record.container_id(), std::move(here));
-  } while (absl::IsNotFound(pinned));
-  co_return pinned;
 }
 
 Task<absl::StatusOr<std::string>> ContainerArrivals::FindScratch(ContainerRecord record,
@@ -364,8 +358,7 @@ std::map<std::string, uint64_t> ContainerArrivals::MissingLayers() const {
 Task<absl::Status> ContainerArrivals::PinLayers() {
   for (const ContainerRecord& record : planned_) {
     if (!bound_.contains(record.container_id())) continue;
-    std::vector<std::string> digests;
-    for (const ContainerLayer& layer : record.layers()) digests.push_back(layer.digest());
+    std::vector<std::string> digests = DigestsOf(record);
     CO_RETURN_IF_ERROR(co_await images()->PinLayers(record.container_id(), std::move(digests)));
   }
   co_return absl::OkStatus();

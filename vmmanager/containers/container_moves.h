@@ -115,7 +115,6 @@ class ContainerArrivals {
 
  private:
   ImageStore* images() const { return containers_.deps().images; }
-  Task<absl::Status> PinLayersOf(state::v1::ContainerRecord record);
   // Where this host has the scratch disk, or will have it.
   Task<absl::StatusOr<std::string>> FindScratch(state::v1::ContainerRecord record,
                                                 std::string given);

@@ -347,6 +347,27 @@ Task<absl::Status> ImageStore::PinLayers(std::string owner, std::vector<std::str
     }
   }
   CO_RETURN_IF_ERROR(found);
+  co_return co_await AddToPin(std::move(owner), std::move(digests));
+}
+
+Task<absl::Status> ImageStore::PinLayersHere(std::string owner, std::vector<std::string> digests) {
+  co_await StayToTheEnd();
+  CO_RETURN_IF_ERROR(usable_);
+  CO_RETURN_IF_ERROR(CheckPinOwner(owner));
+  const AsyncMutex::Guard guard = co_await mutex_.Lock();
+  Sizes sizes;
+  for (const std::string& digest : digests) {
+    const auto layer = layers_.find(digest);
+    if (layer != layers_.end()) sizes.insert(*layer);
+  }
+  const absl::Status found = co_await LookFor(std::move(sizes));
+  if (!found.ok() && !absl::IsDataLoss(found)) co_return found;
+  std::erase_if(digests, [this](const std::string& digest) { return !Has(digest); });
+  co_return co_await AddToPin(std::move(owner), std::move(digests));
+}
+
+// With the mutex, of layers that are there.
+Task<absl::Status> ImageStore::AddToPin(std::string owner, std::vector<std::string> digests) {
   ImagePin pin = PinOf(owner);
   pin.layers.insert(pin.layers.end(), digests.begin(), digests.end());
   co_return co_await SavePin(std::move(pin));

@@ -82,6 +82,9 @@ class ImageStore {
   Task<absl::StatusOr<Image>> Pin(std::string owner, std::string name);
   // Keeps layers that came without their image. NOT_FOUND, naming the first that is not there.
   Task<absl::Status> PinLayers(std::string owner, std::vector<std::string> digests);
+  // Keeps those of them that are on the disk. What is not there any more, without the store, is
+  // known to be missing from then on.
+  Task<absl::Status> PinLayersHere(std::string owner, std::vector<std::string> digests);
   // Takes a file that came from elsewhere (in `folder->path()`) as this layer, and pins it for
   // `owner`. DATA_LOSS if it has another digest; then nothing is kept.
   Task<absl::Status> Adopt(std::string owner, std::string digest, std::string file,
@@ -104,6 +107,7 @@ class ImageStore {
   Task<absl::Status> Change(milliseconds limit, std::function<absl::Status()> change);
   Task<absl::Status> LookFor(Sizes sizes);
   Task<absl::Status> SavePin(ImagePin pin);
+  Task<absl::Status> AddToPin(std::string owner, std::vector<std::string> digests);
   Task<void> Collect();
 
   const Executor executor_;

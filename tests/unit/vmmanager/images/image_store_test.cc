@@ -6,6 +6,7 @@
 #include <unistd.h>
 
 #include <atomic>
+#include <filesystem>
 #include <future>
 
 #include "tests/unit/vmmanager/images/images_fixture.h"
@@ -130,6 +131,31 @@ TEST_F(ImageStoreTest, OnlyLayersThatAreThereArePinned) {
                                    std::string("a/b"), std::string(129, 'a')}) {
     EXPECT_TRUE(absl::IsInvalidArgument(Await(store_->Unpin(owner)))) << owner;
   }
+}
+
+TEST_F(ImageStoreTest, OfLayersThatAreAskedForThoseThatAreThereArePinned) {
+  ASSERT_TRUE(Add("web", {"base", "top"}).ok());
+  ASSERT_EQ(::unlink(store_->PathOf(DigestOf("top")).c_str()), 0);
+  const std::vector<std::string> wanted = {DigestOf("base"), DigestOf("top"), DigestOf("other")};
+  const absl::Status pinned = Await(store_->PinLayersHere("vm-1", wanted));
+  ASSERT_TRUE(pinned.ok()) << pinned;
+  ASSERT_THAT(store_->Pins(), SizeIs(1));
+  EXPECT_THAT(store_->Pins()[0].layers, ElementsAre(DigestOf("base")));
+  EXPECT_TRUE(store_->Has(DigestOf("base")));
+  EXPECT_FALSE(store_->Has(DigestOf("top")));
+  ASSERT_TRUE(Await(store_->Remove("web")).ok());
+  EXPECT_TRUE(store_->Has(DigestOf("base")));
+}
+
+TEST_F(ImageStoreTest, LayersThatCannotBeWrittenDownAsNeededAreNotPinned) {
+  ASSERT_TRUE(Add("web", {"base"}).ok());
+  std::filesystem::remove_all(images() + "/pins");
+  std::filesystem::remove_all(images() + "/tmp");
+  const absl::Status refused = Await(store_->PinLayersHere("vm-1", {DigestOf("base")}));
+  EXPECT_FALSE(refused.ok());
+  EXPECT_FALSE(absl::IsDataLoss(refused)) << refused;
+  EXPECT_THAT(store_->Pins(), IsEmpty());
+  EXPECT_TRUE(store_->Has(DigestOf("base")));
 }
 
 TEST_F(ImageStoreTest, ALayerFromElsewhereIsTakenOnlyWithItsDigest) {
