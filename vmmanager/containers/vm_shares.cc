@@ -3,7 +3,6 @@
 #include <filesystem>
 #include <set>
 
-#include "absl/strings/match.h"
 #include "absl/strings/str_cat.h"
 #include "absl/strings/str_join.h"
 #include "absl/strings/str_split.h"
@@ -20,10 +19,6 @@ constexpr int kMaxMounts = 32;
 constexpr size_t kShownPath = 200;
 // What a runtime or the kernel has in a container.
 constexpr const char* kOwnFolders[] = {"/proc", "/sys", "/dev"};
-
-bool LiesIn(const std::string& path, const std::string& folder) {
-  return path == folder || folder == "/" || absl::StartsWith(path, folder + "/");
-}
 
 absl::Status CheckPlaceInContainer(const std::string& path) {
   const auto refuse = [&path](absl::string_view why) {

@@ -294,7 +294,7 @@ class UnreadyLimit {
     if (copies_->ready.size() != ready_) {
       ready_ = copies_->ready.size();
       share_.Restart();
-      left = share_.given();  // for fewer
+      left = share_.given();  // the same as before, for those that are not ready yet
     }
     const CopiedBytes unlimited =
         SumOf(*jobs, [this](const std::string& id) { return copies_->ready.contains(id); });

@@ -3,7 +3,6 @@
 #include <set>
 #include <utility>
 
-#include "absl/strings/match.h"
 #include "absl/strings/str_cat.h"
 #include "bridge/runtime/status_macros.h"
 #include "vmmanager/rpc/error_info.h"
@@ -76,10 +75,10 @@ absl::Status NotOfACheckpoint(const std::string& file) {
       absl::StrCat("the config's checkpoints have a file that none can have: ", file));
 }
 
-// A host removes what it takes for a checkpoint's, so every file that is named must be one.
-absl::Status CheckNames(const CheckpointRecords& records, const std::set<std::string>& vm_files,
-                        const std::string& state_folder) {
-  std::set<std::string> known = vm_files;
+// A host removes what it takes for a checkpoint's, so every file that is named must be one. Returns
+// them all, and the VM's.
+absl::StatusOr<std::set<std::string>> CheckNames(const CheckpointRecords& records,
+                                                 std::set<std::string> known) {
   for (const auto& [name, record] : records) known.merge(FilesNeededBy(record));
   size_t current = 0;
   for (const auto& [name, record] : records) {
@@ -95,14 +94,21 @@ absl::Status CheckNames(const CheckpointRecords& records, const std::set<std::st
           absl::StrCat("the config's checkpoint ", name, " names what is no part of it"));
     }
   }
-  for (const std::string& file : known) {
-    const bool is_ours = absl::StartsWith(file, absl::StrCat(state_folder, "/"));
-    if (is_ours || !absl::StartsWith(file, "/") || absl::StrContains(file, "/../")) {
-      return NotOfACheckpoint(file);
-    }
+  if (current > 1) {
+    return absl::InvalidArgumentError("the config has several current checkpoints");
   }
-  return current > 1 ? absl::InvalidArgumentError("the config has several current checkpoints")
-                     : absl::OkStatus();
+  return known;
+}
+
+// None of them may be the daemon's own.
+Task<absl::Status> CheckNoneOfThemIn(std::string state_folder, std::set<std::string> files,
+                                     FileReads* reads) {
+  for (const std::string& file : files) {
+    if (!CheckFolderPath("a checkpoint's file", file).ok()) co_return NotOfACheckpoint(file);
+    CO_ASSIGN_OR_RETURN(const bool ours, co_await LiesWithin(reads, file, state_folder));
+    if (ours) co_return NotOfACheckpoint(file);
+  }
+  co_return absl::OkStatus();
 }
 
 absl::StatusOr<std::set<std::string>> DiskFilesOf(const state::v1::VmPayload& vm) {
@@ -169,17 +175,11 @@ Task<absl::StatusOr<CheckpointRecords>> FitCheckpoints(state::v1::VmPayload vm,
   }
   CO_RETURN_IF_ERROR(CheckCheckpointsMayMove(vm.vm_name(), records));
   CO_ASSIGN_OR_RETURN(const std::set<std::string> disks, DiskFilesOf(vm));
-  CO_RETURN_IF_ERROR(CheckNames(records, disks, state_folder));
+  CO_ASSIGN_OR_RETURN(std::set<std::string> files, CheckNames(records, disks));
+  CO_RETURN_IF_ERROR(co_await CheckNoneOfThemIn(std::move(state_folder), std::move(files), reads));
   for (const CheckpointPayload& one : vm.checkpoints()) {
     for (const state::v1::DiskGeneration& there : one.files()) {
-      std::string path = there.path();
-      std::string own = state_folder;
-      const auto ours = co_await LiesWithin(reads, path, std::move(own));
-      if (!ours.ok()) {
-        co_return NotSeenHere(one.name(), path, std::string(ours.status().message()));
-      }
-      if (*ours) co_return NotOfACheckpoint(path);
-      const auto here = co_await ReadGeneration(std::move(path), reads);
+      const auto here = co_await ReadGeneration(there.path(), reads);
       if (!here.ok()) {
         co_return NotSeenHere(one.name(), there.path(), std::string(here.status().message()));
       }

@@ -2,8 +2,11 @@
 
 #include <fcntl.h>
 
+#include <algorithm>
+#include <cerrno>
 #include <filesystem>
 #include <functional>
+#include <system_error>
 #include <vector>
 
 #include "absl/strings/match.h"
@@ -21,7 +24,11 @@ constexpr size_t kShownOfPath = 200;
 // By the kernel where it is there, because links in /proc do not lead to where they read.
 std::filesystem::path Resolve(const std::string& path, std::error_code& error) {
   const UniqueFd there(::open(path.c_str(), O_PATH | O_CLOEXEC));
-  if (!there.valid()) return std::filesystem::weakly_canonical(path, error);
+  if (!there.valid()) {
+    error.assign(errno, std::generic_category());
+    if (errno != ENOENT && errno != ENOTDIR) return path;
+    return std::filesystem::weakly_canonical(path, error);
+  }
   return std::filesystem::read_symlink(absl::StrCat("/proc/self/fd/", there.get()), error);
 }
 
@@ -45,34 +52,33 @@ absl::StatusOr<std::string> RealPath(const std::string& path, bool must_be_folde
   return real.string();
 }
 
-// Where the links that a folder holds lead to.
-std::vector<std::string> LinkedFrom(const std::string& folder) {
+// Where the links that a folder holds lead to. One that is not there holds none.
+absl::StatusOr<std::vector<std::string>> LinkedFrom(const std::string& folder) {
   std::vector<std::string> led_to;
   std::error_code error;
   std::filesystem::directory_iterator entry(folder, error);
+  if (error == std::errc::no_such_file_or_directory) return led_to;
   for (; !error && entry != std::filesystem::directory_iterator(); entry.increment(error)) {
     std::error_code gone;
     if (!entry->is_symlink(gone)) continue;
-    const absl::StatusOr<std::string> real = RealPath(entry->path(), false);
-    if (real.ok()) led_to.push_back(*real);
+    ASSIGN_OR_RETURN(std::string real, RealPath(entry->path(), false));
+    led_to.push_back(std::move(real));
   }
-  return led_to;
-}
-
-bool IsAtOrBelow(const std::string& path, const std::string& folder) {
-  return path == folder || absl::StartsWith(path, folder + "/");
+  if (!error) return led_to;
+  return absl::FailedPreconditionError(
+      absl::StrCat("the folder ", folder, " cannot be looked into: ", error.message()));
 }
 
 absl::StatusOr<bool> IsWithin(const std::string& path, const std::string& folder) {
   const auto name_of = [](const std::string& named) {
     return WithoutSlash(std::filesystem::path(named).lexically_normal()).string();
   };
-  if (IsAtOrBelow(name_of(path), name_of(folder))) return true;
+  if (LiesIn(name_of(path), name_of(folder))) return true;
   ASSIGN_OR_RETURN(const std::string real, RealPath(path, false));
   ASSIGN_OR_RETURN(const std::string own, RealPath(folder, false));
-  bool within = IsAtOrBelow(real, own);
-  for (const std::string& linked : LinkedFrom(own)) within = within || IsAtOrBelow(real, linked);
-  return within;
+  ASSIGN_OR_RETURN(const std::vector<std::string> linked, LinkedFrom(own));
+  return LiesIn(real, own) || std::any_of(linked.begin(), linked.end(),
+                                          [&](const auto& led_to) { return LiesIn(real, led_to); });
 }
 
 template <typename T>
@@ -102,6 +108,10 @@ absl::Status CheckFolderPath(const std::string& member, const std::string& path)
   }
   return absl::InvalidArgumentError(absl::StrCat(
       member, " is \"", rpc::Printable(path, kShownOfPath), "\"; give an absolute path"));
+}
+
+bool LiesIn(const std::string& path, const std::string& folder) {
+  return path == folder || folder == "/" || absl::StartsWith(path, folder + "/");
 }
 
 Task<absl::StatusOr<std::string>> FindRealPath(FileReads* reads, std::string path) {

@@ -21,8 +21,11 @@ Task<absl::StatusOr<std::string>> FindRealPath(FileReads* reads, std::string pat
 // The same for a folder that is there; FAILED_PRECONDITION if there is none.
 Task<absl::StatusOr<std::string>> FindRealFolder(FileReads* reads, std::string path);
 
-// Whether the one is the other or in it, by its name or by whatever links the two go through; what
-// links in the folder lead to is in it, too. Errors as above.
+// Whether the one is the other or in it, of paths as they are written.
+bool LiesIn(const std::string& path, const std::string& folder);
+
+// The same by its name or by whatever links the two go through; what links right in the folder lead
+// to is in it, too. Errors as above, also where a link of the folder's cannot be looked at.
 Task<absl::StatusOr<bool>> LiesWithin(FileReads* reads, std::string path, std::string folder);
 
 }  // namespace ferry::vm
