@@ -247,6 +247,18 @@ def test_logs_of_a_container_that_has_ended_say_where_its_vm_went_back(host, tmp
     assert mark[0] in host.ctl.run("logs", "ticker").stderr
 
 
+def test_a_vm_that_goes_with_its_container_is_not_halted(host, tmp_path):
+    """Its checkpoint would go with it, too."""
+    box.import_into(host, tmp_path)
+    host.ctl.ok("run", "-d", "--rm", "--name", "shop", box.NAME, "cat", "/dev/zero")
+    halted = host.ctl.run("checkpoint", "create", "shop", "x", "--live", "--halt")
+    assert halted.returncode == REFUSED and "--rm" in halted.stderr, halted
+    assert checkpoints(host, "shop") == {} and memory_files(host) == []
+    assert box.state(host, "shop") == "running"
+    take(host, "shop", "x", "--live")
+    assert box.state(host, "shop") == "running"
+
+
 def test_what_a_container_wrote_outlives_a_daemon_that_dies_while_its_disk_changes_over(host,
                                                                                        tmp_path):
     box.import_into(host, tmp_path)

@@ -115,6 +115,7 @@ Task<absl::StatusOr<v1::Checkpoint>> Checkpoints::Create(v1::CreateCheckpointReq
   CO_ASSIGN_OR_RETURN(const Vm vm, vms_.Find(request.vm()));
   CO_ASSIGN_OR_RETURN(Record planned, PlanCheckpoint(vm->checkpoint_scene(), request));
   CO_RETURN_IF_ERROR(CheckRest(*vm));
+  if (request.halt()) CO_RETURN_IF_ERROR(returning_.CheckVmOutlivesThem(*vm));
   CO_RETURN_IF_ERROR(co_await CheckFiles(request.memory_file(), request.disks()));
   const ScratchPlaces* scratch = vms_.deps().scratch;
   for (CheckpointDisk& disk : *planned.mutable_disks()) {

@@ -61,6 +61,19 @@ ReturningContainers::Records ReturningContainers::Of(const UtilityVm& vm) const 
   return records;
 }
 
+absl::Status ReturningContainers::CheckVmOutlivesThem(const UtilityVm& vm) const {
+  for (const auto& container : In(vm.id())) {
+    if (!container->record().owns_vm() || !container->spec().remove_when_stopped()) continue;
+    return Restless(absl::StrCat("VM ", vm.name(), " must not stop with its checkpoint"),
+                    absl::StrCat("it was made for container ", container->name(),
+                                 ", which is removed when it stops (--rm), and the VM and its "
+                                 "checkpoints with it"),
+                    "vm_goes_with_container",
+                    "Take it without --halt; or save the VM: ferryctl stop --save VM.");
+  }
+  return absl::OkStatus();
+}
+
 absl::Status ReturningContainers::CheckSame(const UtilityVm& vm, const Records& then) const {
   std::map<std::string, std::shared_ptr<VmContainer>> here;
   for (const auto& container : In(vm.id())) here[container->id()] = container;

@@ -23,6 +23,9 @@ class ReturningContainers {
   // read. `refusal` is what cannot be then, e.g. "VM web cannot be saved".
   absl::Status CheckRest(const UtilityVm& vm, const std::string& refusal) const;
   Records Of(const UtilityVm& vm) const;
+  // FAILED_PRECONDITION "vm_goes_with_container", with what to do, if the VM was made for one that
+  // is removed when it stops: once the VM stops it is deleted with all that was kept of it.
+  absl::Status CheckVmOutlivesThem(const UtilityVm& vm) const;
 
   // FAILED_PRECONDITION unless those of then are those that there are, and this host has what they
   // are made of.
