@@ -74,8 +74,11 @@ ALLOWED = {
 # The guest links no protobuf, no gRPC and none of the host's code.
 TOOLS_GUEST = HOST_BRIDGE | {"bridge/process", "bridge/container", "bridge/guest"}
 
-INCLUDE = re.compile(r'^\s*#\s*include\s*["<]([^">]+)[">]', re.M)
+INCLUDE = re.compile(r'^\s*#\s*include\s*(["<])([^">]+)[">]', re.M)
 ROOMS = sorted(set(ALLOWED) | PROTO, key=len, reverse=True)
+TOPS = ("bridge", "guestmanager", "vmmanager", "migration", "tools")
+# What is ours alone, whichever way it is included.
+OURS = TOPS + ("tests", "ferry")
 
 
 def room_of(path: str) -> str | None:
@@ -85,31 +88,55 @@ def room_of(path: str) -> str | None:
     return None
 
 
+def tool_of(path: str) -> str | None:
+    """A program's folder; nobody else may include what is in it."""
+    parts = path.split("/")
+    return "/".join(parts[:2]) if parts[0] == "tools" and len(parts) > 2 else None
+
+
+def rpc_is_above(name: str) -> bool:
+    return name.startswith(("bridge/", "guestmanager/", "tools/ferry-guest/"))
+
+
+def complaint(name: str, include: str) -> str | None:
+    """What is wrong with this include in that file, if anything is."""
+    if ".." in include.split("/"):
+        return "name it from the project's root"
+    own, room = room_of(name), room_of(include)
+    if room is None:
+        if tool_of(include) is not None and tool_of(include) == tool_of(name):
+            return None
+        if include.split("/")[0] in OURS:
+            return "it lies in no room that may be used"
+        if include.startswith(("grpc", "google/protobuf")) and rpc_is_above(name):
+            return "only the host's upper rooms may"
+        return None
+    if tool_of(name) is not None:
+        fits = not name.startswith("tools/ferry-guest/") or room in TOOLS_GUEST
+    else:
+        fits = room == own or room in ALLOWED.get(own, set())
+    return None if fits else f"{own or tool_of(name)} may not use {room}"
+
+
+def violations_in(name: str, text: str) -> list[str]:
+    if room_of(name) is None and tool_of(name) is None:
+        return [f"{name}: lies in no room of the layering table"]
+    found = []
+    for mark, include in INCLUDE.findall(text):
+        why = complaint(name, include)
+        if why is None and mark == '"' and "/" not in include:
+            why = "name it from the project's root"
+        if why is not None:
+            found.append(f"{name}: includes {include}: {why}")
+    return found
+
+
 def violations(root: pathlib.Path) -> list[str]:
     found = []
-    for top in ("bridge", "guestmanager", "vmmanager", "migration", "tools"):
+    for top in TOPS:
         for file in sorted((root / top).rglob("*")):
-            if file.suffix not in (".h", ".cc"):
-                continue
-            name = file.relative_to(root).as_posix()
-            own = room_of(name)
-            if name.startswith("tools/"):
-                allowed = TOOLS_GUEST if name.startswith("tools/ferry-guest/") else None
-            elif own is None:
-                found.append(f"{name}: lies in no room of the layering table")
-                continue
-            else:
-                allowed = ALLOWED[own] | {own}
-            for include in INCLUDE.findall(file.read_text()):
-                room = room_of(include)
-                if room is None:
-                    if include.startswith(("grpc", "google/protobuf")) and (
-                            name.startswith(("bridge/", "guestmanager/", "tools/ferry-guest/"))):
-                        found.append(f"{name}: includes {include}; only the host's upper rooms may")
-                    continue
-                if allowed is not None and room not in allowed:
-                    found.append(f"{name}: includes {include}, but {own or 'it'} may not use "
-                                 f"{room}")
+            if file.suffix in (".h", ".cc"):
+                found += violations_in(file.relative_to(root).as_posix(), file.read_text())
     return found
 
 
@@ -120,6 +147,26 @@ def self_test() -> None:
     for room, allowed in ALLOWED.items():
         for other in allowed:
             assert room not in ALLOWED.get(other, set()), f"{room} and {other} use each other"
+    good = (("bridge/mux/a.cc", "<vector>"), ("bridge/mux/a.cc", '"absl/status/status.h"'),
+            ("bridge/mux/a.cc", '"bridge/runtime/async.h"'),
+            ("vmmanager/rpc/a.h", '"ferry/v1/vm.pb.h"'), ("vmmanager/rpc/a.h", "<grpcpp/grpcpp.h>"),
+            ("tools/ferryd/a.cc", '"tools/ferryd/b.h"'),
+            ("tools/ferryd/a.cc", '"migration/service/b.h"'))
+    bad = (("bridge/mux/a.cc", '"vmmanager/sandbox/b.h"'),
+           ("vmmanager/sandbox/a.h", '"migration/commit/b.h"'),
+           ("vmmanager/sandbox/a.h", '"../../migration/commit/b.h"'),
+           ("vmmanager/sandbox/a.h", '"b.h"'), ("vmmanager/sandbox/a.h", '"tools/ferryd/b.h"'),
+           ("migration/controller/a.h", '"tests/unit/b.h"'),
+           ("migration/controller/a.h", "<tools/ferryd/b.h>"),
+           ("tools/ferryctl/a.cc", '"tools/ferryd/b.h"'), ("tools/ferryd/a.cc", '"tests/unit/b.h"'),
+           ("tools/ferry-guest/a.cc", '"vmmanager/sandbox/b.h"'),
+           ("tools/ferry-guest/a.cc", "<grpcpp/grpcpp.h>"),
+           ("guestmanager/a.cc", "<google/protobuf/message.h>"),
+           ("vmmanager/nowhere/a.cc", "<vector>"))
+    for name, include in good:
+        assert violations_in(name, f"#include {include}") == [], (name, include)
+    for name, include in bad:
+        assert len(violations_in(name, f"  #  include {include}")) == 1, (name, include)
 
 
 if __name__ == "__main__":
