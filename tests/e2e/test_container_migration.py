@@ -23,8 +23,7 @@ def shared(tmp_path):
 
 
 def layers(host):
-    folder = host.outside(host.state / "images" / "layers")
-    return sorted(path.name for path in folder.iterdir())
+    return [layer.name for layer in box.layers(host)]
 
 
 def test_containers_move_with_their_vm_and_their_clients(box_hosts, box_vm, shared):

@@ -1,4 +1,6 @@
 """Layers of images that are damaged or not there when they are to be copied with their VM."""
+import os
+
 import pytest
 
 from harness import box
@@ -13,20 +15,21 @@ def web(box_hosts, box_vm, tmp_path):
     return box_hosts, box_vm
 
 
-def folder_of_layers(host):
-    return host.outside(host.state / "images" / "layers")
-
-
 def only_layer(host):
-    layer, = folder_of_layers(host).iterdir()
+    layer, = box.layers(host)
     return layer
 
 
 def flip_last_byte(file):
-    data = bytearray(file.read_bytes())
-    data[-1] ^= 1
+    """Where it lies, whoever has it open."""
+    mode = file.stat().st_mode
     file.chmod(0o600)
-    file.write_bytes(data)
+    with file.open("r+b") as layer:
+        layer.seek(-1, os.SEEK_END)
+        last, = layer.read(1)
+        layer.seek(-1, os.SEEK_END)
+        layer.write(bytes([last ^ 1]))
+    file.chmod(mode)
 
 
 def assert_stays(hosts, vm, word):
@@ -37,7 +40,7 @@ def assert_stays(hosts, vm, word):
     assert source.ctl.state(vm) == "running" and state(source, "web") == "running"
     assert source.ctl.ok("exec", "--container", "web", "--", "echo", "here") == "here\n"
     assert containers(destination) == [] and not destination.processes("qemu-system")
-    assert list(folder_of_layers(destination).iterdir()) == []
+    assert box.layers(destination) == []
 
 
 def assert_moves(hosts, vm):

@@ -1,6 +1,6 @@
 """A small image to run containers of: a busybox and the workload, without a network."""
 from . import images
-from .build import ROOT
+from .build import guest_binaries
 
 NAME = "box"
 APPLETS = ("cat", "chmod", "echo", "env", "false", "grep", "head", "hostname", "id", "kill", "ls",
@@ -10,9 +10,7 @@ APPLETS = ("cat", "chmod", "echo", "env", "false", "grep", "head", "hostname", "
 
 def workload():
     """The program that the guest image has, too."""
-    found = sorted(ROOT.glob("build/*/bin/ferry-workload"))
-    assert found, "build ferry-workload first"
-    return found[0].read_bytes()
+    return (guest_binaries() / "ferry-workload").read_bytes()
 
 
 def archive():
@@ -30,6 +28,11 @@ def import_into(host, folder):
     tar = folder / "box.tar"
     tar.write_bytes(archive())
     host.ctl.ok("image", "import", NAME, tar)
+
+
+def layers(host):
+    """The files of the host's layers, by name."""
+    return sorted(host.outside(host.state / "images" / "layers").iterdir())
 
 
 def containers(host, *options):

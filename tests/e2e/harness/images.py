@@ -6,7 +6,7 @@ import json
 import pathlib
 import tarfile
 
-from .build import ROOT
+from .build import guest_binaries
 
 CONFIG = {"Entrypoint": ["/bin/sh"], "Cmd": ["-c", "echo hello"], "Env": ["PATH=/bin", "MODE=fast"],
           "WorkingDir": "/srv", "User": "7:8", "StopSignal": "SIGINT", "Labels": {"who": "tests"}}
@@ -14,9 +14,9 @@ CONFIG = {"Entrypoint": ["/bin/sh"], "Cmd": ["-c", "echo hello"], "Env": ["PATH=
 
 def busybox():
     """The program that the guest image has, too."""
-    found = sorted(ROOT.glob("build/*/guest/cache/busybox-static-*/bin/busybox"))
+    found = sorted(guest_binaries().parent.glob("guest/cache/busybox-static-*/bin/busybox"))
     assert found, "build the guest image first"
-    return found[0].read_bytes()
+    return found[-1].read_bytes()
 
 
 def make_tar(entries):
