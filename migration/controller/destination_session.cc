@@ -5,10 +5,10 @@
 #include <spdlog/spdlog.h>
 
 #include <cmath>
-#include <cstdio>
 
 #include "absl/strings/str_cat.h"
 #include "bridge/runtime/status_macros.h"
+#include "migration/controller/blackout.h"
 #include "migration/controller/refusals.h"
 #include "migration/options/initialize_options.h"
 #include "vmmanager/rpc/error_info.h"
@@ -406,22 +406,20 @@ Task<absl::StatusOr<std::string>> DestinationSession::RunGranted(Proof go,
   const auto resumed = resumed_at_ > go_received ? resumed_at_ : Clock::now();
   if (trace_) trace_->Span(SessionTrace::Row::kBlackout, "resume", go_received, resumed);
   std::optional<v1::BlackoutExitedDetails> blackout;
-  double before_go = 0;
-  double device = 0;
-  double commit = 0;
-  // A daemon that was restarted after its GRANTED does not know any more.
-  if (std::sscanf(go.detail.c_str(), "%lf %lf %lf", &before_go, &device, &commit) >= 1) {
-    const double way =
-        connection_ != nullptr && connection_->rtt()
-            ? std::chrono::duration<double, std::milli>(*connection_->rtt()).count() / 2
-            : 0;
-    const double resume = way + MillisecondsBetween(go_received, resumed);
+  DestinationTimes times;
+  if (connection_ != nullptr && connection_->rtt()) {
+    times.one_way = std::chrono::duration<double, std::milli>(*connection_->rtt()).count() / 2;
+  }
+  if (vote_sent_at_) times.since_vote = MillisecondsBetween(*vote_sent_at_, resumed);
+  times.since_go = MillisecondsBetween(go_received, resumed);
+  // A daemon that was restarted after its GRANTED has no GO that tells.
+  if (const auto measured = MeasureBlackout(go.detail, times)) {
     blackout.emplace();
-    blackout->set_blackout_duration_milliseconds(std::llround(before_go + resume));
-    blackout->set_blackout_ms(before_go + resume);
-    blackout->set_device_ms(device);
-    blackout->set_commit_ms(commit);
-    blackout->set_resume_ms(resume);
+    blackout->set_blackout_duration_milliseconds(std::llround(measured->total));
+    blackout->set_blackout_ms(measured->total);
+    blackout->set_device_ms(measured->device);
+    blackout->set_commit_ms(measured->commit);
+    blackout->set_resume_ms(measured->resume);
     *blackout->mutable_blackout_stop_timestamp() = WallTimeOf(resumed);
   }
   absl::Status recorded = co_await KeepDisks();

@@ -211,6 +211,7 @@ class DestinationSession final : public MigrationSession {
   bool verify_ = false;  // the vote says what was received
   bool revived_ = false;
   std::string lost_;  // why there is no VM any more although it was granted; else empty
+  std::optional<Clock::time_point> vote_sent_at_;
   Clock::time_point resumed_at_;
 };
 

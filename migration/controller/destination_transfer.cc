@@ -115,6 +115,7 @@ Task<absl::Status> DestinationSession::Vote() {
     info_.mutable_statistics()->set_verified_bytes(check.bytes);
     received = std::move(check.text);
   }
+  vote_sent_at_ = Clock::now();
   co_return connection_->SendMessage(
       MessageKind::kProof,
       MakeProof(ProofKind::kPrepared, core_->identity().epoch, std::move(received)));

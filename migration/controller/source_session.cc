@@ -8,6 +8,7 @@
 #include "absl/strings/str_cat.h"
 #include "bridge/runtime/status_macros.h"
 #include "bridge/runtime/str_cat.h"
+#include "migration/controller/blackout.h"
 #include "migration/controller/exported_plan.h"
 #include "migration/options/initialize_options.h"
 #include "vmmanager/rpc/error_info.h"
@@ -453,11 +454,9 @@ Task<absl::Status> SourceSession::Release(const Proof& done) {
   if (!step->has_value()) co_return absl::OkStatus();
   CO_RETURN_IF_ERROR(co_await TakeStep(std::move(step)));
   lost_there_ = absl::EndsWith(proof.detail, kLostMark);
-  double blackout = 0;
-  double resume = 0;
-  if (std::sscanf(proof.detail.c_str(), "%lf %lf", &blackout, &resume) == 2) {
-    info_.mutable_statistics()->set_blackout_ms(blackout);
-    info_.mutable_statistics()->set_blackout_resume_ms(resume);
+  if (const auto times = TimesIn(proof.detail, 2)) {
+    info_.mutable_statistics()->set_blackout_ms((*times)[0]);
+    info_.mutable_statistics()->set_blackout_resume_ms((*times)[1]);
   }
   if (connection_ != nullptr) {
     const SessionStatistics statistics = connection_->statistics();

@@ -1,4 +1,6 @@
 """Migrations that a caller drives itself, with the two daemons' calls and proofs."""
+import time
+
 import grpc
 import pytest
 
@@ -29,8 +31,10 @@ def test_both_sides_driven_by_calls_and_proofs(two_hosts, vm, ticker, run):
 
     go = run.source.stop(run.id)
     assert go
+    have_go = time.monotonic()
     assert two_hosts[0].ctl.state(vm) == "in_doubt"
     assert run.source.stop(run.id) == go  # asked again
+    kept_ms = (time.monotonic() - have_go) * 1000
     done = run.destination.resume(run.id, go)
     assert done
     assert run.destination.resume(run.id, go) == done
@@ -48,6 +52,12 @@ def test_both_sides_driven_by_calls_and_proofs(two_hosts, vm, ticker, run):
     for side in (run.source, run.destination):
         assert side.session(run.id).done
         assert side.session(run.id).vm_location == two_hosts[1].address
+        # As long as the caller keeps GO, the guest stands still.
+        measured = side.session(run.id).statistics
+        assert measured.blackout_resume_ms >= kept_ms
+        parts = (measured.blackout_device_ms + measured.blackout_commit_ms
+                 + measured.blackout_resume_ms)
+        assert measured.blackout_ms == pytest.approx(parts, abs=0.1)
         side.cleanup(run.id)
         side.cleanup(run.id)
 
