@@ -169,7 +169,7 @@ def table(setting, summary):
              f"host: {setting['host_cpus']} CPUs, load {setting['load']:.1f} at the end", "",
              f"{'medians':36}{'ms':>10}{'MiB/s':>8}{'Ferry /':>10}{'min':>8}{'max':>8}"]
     for way, name in (("convert", "qemu-img convert, on one host"),
-                      ("mirror", "by hand: mirror over NBD"), ("ferry", "Ferry")):
+                      ("mirror", "by hand: mirror to qemu-nbd"), ("ferry", "Ferry")):
         took = summary["took_ms"][way]
         line = f"{name:36}{took:10.1f}{setting['fill_mib'] * 1000 / took:8.0f}"
         if ratio := summary["ratio"].get(way):

@@ -1,19 +1,27 @@
 """Ferry's live migration against QEMU's own, on the same hosts, in turn.
 
-Each round has three migrations of a VM of the same size, kernel, initramfs and machine: QEMU's own
-(two QEMUs driven by QMP over TCP), Ferry's of an idle VM, and Ferry's of a VM with a process that
-prints a line at least every millisecond to an attached reader. The first two change places from
-round to round, so that the machine's moods meet both alike, and are compared pair by pair.
+Each round has four migrations of VMs of the same size, kernel, initramfs and machine: an idle one
+and one with a process that prints a line at least every millisecond to a reader, each by QEMU alone
+(two QEMUs driven by QMP over TCP) and by Ferry. QEMU and Ferry change places from round to round,
+so that the machine's moods meet both alike, and are compared pair by pair.
+
+A fifth is by Ferry, of a VM with a process that prints all it can to a reader who has stopped.
+
+By hand the process prints to the VM's console, which is a socket, and is all that runs in the VM;
+the reader is connected to both QEMUs before. With Ferry it is attached through ferryctl.
 
 Blackout is from the source's STOP to the destination's RESUME by QEMU's own time stamps. Total is
 from the order to migrate until the VM runs on the destination and the source has let go; it holds
 the start of the destination's QEMU on both sides. Nothing is asserted: read the numbers.
 """
 import argparse
+import contextlib
+import itertools
 import json
 import os
 import pathlib
 import platform
+import signal
 import subprocess
 import sys
 import tempfile
@@ -23,15 +31,17 @@ ROOT = pathlib.Path(__file__).resolve().parents[2]
 sys.path.insert(0, str(ROOT / "tests/e2e"))
 
 import raw_qemu  # noqa: E402
-from harness import workload  # noqa: E402
+from harness import flood, workload  # noqa: E402
 from harness.certificates import Authority  # noqa: E402
 from harness.ctl import CtlError, number, parse_json  # noqa: E402
 from harness.host import Hosts  # noqa: E402
+from harness.waiting import wait_for  # noqa: E402
 from report import summarize, table  # noqa: E402
 
 VM = "bench"
 RAW_PORT = 7799
 BASELINE_SECONDS = 2
+AFTERWARDS_SECONDS = 0.1
 
 
 def say(text):
@@ -121,29 +131,68 @@ class FerryVm:
                 raise RuntimeError("output was lost or repeated")
         return result
 
+    def migrate_with_a_stopped_reader(self):
+        """The same with a process that prints all it can to somebody who has stopped reading."""
+        with flood.start(self.here.ctl, VM, VM) as reader:
+            reader.begin()
+            reader.wait_for_more()
+            reader.signal(signal.SIGSTOP)
+            wait_for(lambda: flood.printed(self.here, VM, reader)
+                     == flood.printed(self.here, VM, reader), "it prints although nobody reads")
+            result = self.migrate()
+            self.here.ctl.ok("kill", "-s", "KILL", VM, str(reader.process))
+        return result
+
 
 class RawVm:
     """The VM that QEMU moves by itself, beside Ferry's."""
 
-    def __init__(self, hosts, argv, settings):
+    _ports = itertools.count()  # one each time: the last may still be waiting for its last packets
+
+    def __init__(self, hosts, argv, settings, reader=None):
         self._hosts = hosts
-        self._argv = argv
         self._settings = settings
-        self._count = 0
-        self._vm = raw_qemu.RawVm(hosts[0], argv)
+        self._vm = raw_qemu.RawVm(hosts[0], argv, reader=reader)
         self._vm.start()
 
     def migrate(self):
-        self._count += 1
         there = self._hosts.other(self._vm.host)
         address = there.address.rpartition(":")[0]
-        # A port of its own each time: the last one may still be waiting for its last packets.
-        uri = f"tcp:{address}:{RAW_PORT + self._count % 1000}"
-        self._vm, result = raw_qemu.migrate(self._vm, there, self._argv, self._settings, uri)
+        uri = f"tcp:{address}:{RAW_PORT + next(self._ports) % 1000}"
+        self._vm, result = raw_qemu.migrate(self._vm, there, self._settings, uri)
         return result
 
     def close(self):
         self._vm.close()
+
+
+class RawPrintingVm(RawVm):
+    """The same for one that prints to a reader. Between migrations it stands still, so that it
+    takes nothing from the others."""
+
+    def __init__(self, hosts, argv, settings):
+        self._reader = raw_qemu.ConsoleReader()
+        super().__init__(hosts, argv, settings, self._reader)
+        self._vm.qmp.command("stop")
+
+    def migrate(self):
+        self._vm.qmp.command("cont")
+        begun = time.monotonic()
+        self._reader.wait_for_output(begun + BASELINE_SECONDS)
+        since = time.monotonic()
+        result = super().migrate()
+        until = time.monotonic()
+        self._reader.wait_for_output(until + AFTERWARDS_SECONDS)
+        result["stdio_gap_ms"] = self._reader.longest_gap_ms(since, until)
+        result["steady_gap_ms"] = self._reader.longest_gap_ms(begun + 0.1, since)
+        self._vm.qmp.command("stop")
+        if not workload.ticks(self._reader.last().replace(b"\r", b"")):
+            raise RuntimeError(f"the VM by hand does not tick: {self._reader.last()!r}")
+        return result
+
+    def close(self):
+        super().close()
+        self._reader.join()
 
 
 def set_up(hosts, arguments, scratch):
@@ -164,21 +213,23 @@ def run(hosts, arguments):
     argv = qemu_of(ferry.here)
     # The first migration pays for cold caches and tells what Ferry sets in its QEMU.
     ferry.migrate()
-    raw = RawVm(hosts, argv, ferry.settings)
-    try:
+    with contextlib.closing(RawVm(hosts, argv, ferry.settings)) as raw, \
+            contextlib.closing(RawPrintingVm(hosts, argv, ferry.settings)) as printing:
         raw.migrate()
+        printing.migrate()
         rounds = []
         for index in range(arguments.rounds):
-            pair = [("raw", raw.migrate), ("idle", ferry.migrate)]
-            measured = {name: move() for name, move in (pair if index % 2 else pair[::-1])}
-            measured["attached"] = ferry.migrate_attached()
+            measured = {}
+            for pair in ([("raw", raw.migrate), ("idle", ferry.migrate)],
+                         [("printing", printing.migrate), ("attached", ferry.migrate_attached)]):
+                measured |= {name: move() for name, move in (pair if index % 2 else pair[::-1])}
+            measured["stopped"] = ferry.migrate_with_a_stopped_reader()
             rounds.append(measured)
             say(f"round {index + 1} of {arguments.rounds}: " + ", ".join(
                 f"{name} total {measured[name]['total_ms']:.0f} ms, blackout "
                 f"{measured[name]['blackout_ms']:.1f} ms" for name in ("raw", "idle")) +
-                f", stdio gap {measured['attached']['stdio_gap_ms']:.0f} ms")
-    finally:
-        raw.close()
+                f", stdio gap {measured['printing']['stdio_gap_ms']:.0f} and "
+                f"{measured['attached']['stdio_gap_ms']:.0f} ms")
     return rounds
 
 

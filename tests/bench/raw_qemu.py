@@ -7,9 +7,14 @@ import re
 import socket
 import subprocess
 import tempfile
+import threading
 import time
 
+from harness import workload
+from harness.stdio import longest_gap_ms
+
 READY = "ferry-guest: ready"
+PRINTS = [workload.PROGRAM, "tick"]
 DEADLINE = 120  # seconds for anything that QEMU is asked
 
 
@@ -124,34 +129,89 @@ class Qmp:
         self._socket.close()
 
 
-def plain_command_line(argv, folder, incoming):
-    """Ferry's command line for a QEMU that makes its sockets itself, in `folder`."""
+def plain_command_line(argv, folder, incoming, program=None):
+    """Ferry's command line for a QEMU that makes its sockets itself, in `folder`.
+
+    With a program that is all that runs in the VM; it has the console, whose output is then to be
+    read from the socket `console0`.
+    """
     words = []
     for word in argv:
         handed_over = re.fullmatch(r"socket,id=(\w+),fd=\d+,(.*)", word)
         if handed_over:
             name, rest = handed_over.groups()
-            word = (f"file,id={name},path={folder}/console.log" if name == "console0"
+            word = (f"file,id={name},path={folder}/console.log"
+                    if name == "console0" and not program
                     else f"socket,id={name},path={folder}/{name},{rest}")
+        if program and words and words[-1] == "-append":
+            word += f" rdinit={program[0]} -- {' '.join(program[1:])}"
         words.append(word)
     words = [word for word in words if word not in ("-incoming", "defer")]
     return words + (["-incoming", "defer"] if incoming else [])
 
 
-class RawVm:
-    """One QEMU process on a host."""
+class ConsoleReader:
+    """Reads what a VM prints on its console, wherever it runs, and remembers when it came."""
 
-    def __init__(self, host, argv, incoming=False):
+    def __init__(self):
+        self._changed = threading.Condition()
+        self._times = []
+        self._last = b""
+        self._threads = []
+
+    def read_from(self, connection):
+        """Returns at once. Reads until the other end is closed."""
+        connection.settimeout(None)
+        thread = threading.Thread(target=self._read, args=(connection,))
+        thread.start()
+        self._threads.append(thread)
+
+    def _read(self, connection):
+        with connection:
+            while data := connection.recv(1 << 16):
+                with self._changed:
+                    self._times.append(time.monotonic())
+                    self._last = (self._last + data)[-1000:]
+                    self._changed.notify_all()
+
+    def wait_for_output(self, after):
+        """Until something came at that time or later."""
+        with self._changed:
+            if not self._changed.wait_for(lambda: self._times and self._times[-1] >= after, DEADLINE):
+                raise QmpError(f"the VM printed nothing; before that: {self._last!r}")
+
+    def last(self):
+        with self._changed:
+            return self._last
+
+    def longest_gap_ms(self, since, until):
+        with self._changed:
+            return longest_gap_ms(self._times, since, until)
+
+    def join(self):
+        for thread in self._threads:
+            thread.join(DEADLINE)
+
+
+class RawVm:
+    """One QEMU process on a host. With a reader the VM does nothing but print to it."""
+
+    def __init__(self, host, argv, incoming=False, reader=None):
         self.host = host
+        self.argv = argv
+        self.reader = reader
         inside = tempfile.mkdtemp(prefix="raw-", dir=host.outside(host.folder))
         self.folder = host.folder / pathlib.Path(inside).name
         self._process = subprocess.Popen(
             ["setpriv", "--pdeathsig", "KILL",
-             *host.wrap(plain_command_line(argv, self.folder, incoming), client=True)],
+             *host.wrap(plain_command_line(argv, self.folder, incoming, reader and PRINTS),
+                        client=True)],
             stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE)
         self.qmp = None
         try:
             self.qmp = Qmp(self._connect("qmp0"))
+            if reader:
+                reader.read_from(self._connect("console0"))
         except BaseException:
             self.close()
             raise
@@ -173,8 +233,11 @@ class RawVm:
         return self.host.outside(self.folder / "console.log").read_text(errors="replace")
 
     def start(self):
-        """Boots the VM and returns when its agent says that it is ready."""
+        """Boots the VM and returns when its agent says that it is ready, or its program prints."""
         self.qmp.command("cont")
+        if self.reader:
+            self.reader.wait_for_output(time.monotonic())
+            return
         deadline = time.monotonic() + DEADLINE
         while READY not in self.console():
             if self._process.poll() is not None or time.monotonic() > deadline:
@@ -205,13 +268,13 @@ class Settings:
         qmp.command("migrate-set-parameters", **self.parameters)
 
 
-def migrate(vm, destination, argv, settings, uri):
+def migrate(vm, destination, settings, uri):
     """Moves `vm` to a new QEMU on `destination`, which is returned with what was measured (ms).
 
     Counted as total: from the start of the destination's QEMU until it runs the VM.
     """
     started = time.monotonic()
-    there = RawVm(destination, argv, incoming=True)
+    there = RawVm(destination, vm.argv, incoming=True, reader=vm.reader)
     try:
         for qmp in (vm.qmp, there.qmp):
             settings.apply(qmp)

@@ -16,12 +16,27 @@ ROWS = [
     ("    to COMMIT", "idle", "blackout_commit_ms"),
     ("    to the running VM", "idle", "blackout_resume_ms"),
     ("    as Ferry reports it", "idle", "reported_blackout_ms"),
+    ("QEMU, printing VM: total", "printing", "total_ms"),
+    ("  blackout", "printing", "blackout_ms"),
+    ("  stdio gap", "printing", "stdio_gap_ms"),
+    ("  longest gap before, in 2 s", "printing", "steady_gap_ms"),
     ("Ferry, printing VM: total", "attached", "total_ms"),
     ("  blackout", "attached", "blackout_ms"),
     ("  stdio gap", "attached", "stdio_gap_ms"),
     ("  longest gap before, in 2 s", "attached", "steady_gap_ms"),
+    ("Ferry, stopped reader: total", "stopped", "total_ms"),
+    ("  blackout", "stopped", "blackout_ms"),
 ]
-RATIOS = ("total_ms", "setup_ms", "transfer_ms", "blackout_ms")
+# Of a migration against another one in the same round: (name, what it is called, the one, the
+# other, their measures).
+RATIOS = [
+    ("ratio", "Ferry / QEMU, idle VM", "idle", "raw",
+     ("total_ms", "setup_ms", "transfer_ms", "blackout_ms")),
+    ("printing_ratio", "Ferry / QEMU, printing VM", "attached", "printing",
+     ("total_ms", "blackout_ms", "stdio_gap_ms")),
+    ("stopped_ratio", "stopped reader / idle VM", "stopped", "idle",
+     ("total_ms", "blackout_ms")),
+]
 MIB = 1 << 20
 
 
@@ -45,13 +60,13 @@ def spread(values):
 def summarize(rounds):
     """Of every measure the spread over the rounds, and of Ferry against QEMU that of the ratios."""
     summary = {}
-    for kind in ("raw", "idle", "attached"):
+    for kind in ("raw", "idle", "printing", "attached", "stopped"):
         measures = rounds[0][kind]
         summary[kind] = {measure: spread([each[kind][measure] for each in rounds])
                          for measure in measures}
-    summary["ratio"] = {measure: spread([each["idle"][measure] / each["raw"][measure]
-                                         for each in rounds])
-                        for measure in RATIOS}
+    for name, _, one, other, measures in RATIOS:
+        summary[name] = {measure: spread([each[one][measure] / each[other][measure]
+                                          for each in rounds]) for measure in measures}
     return summary
 
 
@@ -68,11 +83,13 @@ def table(setting, summary):
         row = summary[kind][measure]
         lines.append(f"{name:<32}" + "".join(f"{row[column]:>9.1f}"
                                              for column in ("p50", "p99", "min", "max")))
-    lines += ["", f"{'Ferry / QEMU, pair by pair':<32}{'p50':>9}{'p25':>9}{'p75':>9}{'max':>9}"]
-    for measure in RATIOS:
-        row = summary["ratio"][measure]
-        lines.append(f"  {measure.removesuffix('_ms'):<30}"
-                     + "".join(f"{row[column]:>9.2f}" for column in ("p50", "p25", "p75", "max")))
+    for name, words, _, _, measures in RATIOS:
+        lines += ["", f"{words:<32}{'p50':>9}{'p25':>9}{'p75':>9}{'max':>9}"]
+        for measure in measures:
+            row = summary[name][measure]
+            what = measure.removesuffix("_ms").replace("_", " ")
+            lines.append(f"  {what:<30}" + "".join(f"{row[column]:>9.2f}"
+                                                   for column in ("p50", "p25", "p75", "max")))
     sent = [summary[kind]["sent_bytes"]["p50"] / MIB for kind in ("raw", "idle")]
     passes = [summary[kind]["passes"]["p50"] for kind in ("raw", "idle")]
     lines += ["", f"sent: QEMU {sent[0]:.1f} MiB in {passes[0]:.0f} passes, "

@@ -111,10 +111,14 @@ def test_one_round_of_the_migration_benchmark_measures_everything():
     result = one_round("migration_bench.py")
     wanted = {"total_ms", "setup_ms", "transfer_ms", "blackout_ms", "sent_bytes", "passes"}
     [measured] = result["rounds"]
-    assert measured.keys() == {"raw", "idle", "attached"}
+    assert measured.keys() == {"raw", "idle", "printing", "attached", "stopped"}
     for numbers in measured.values():
         assert wanted <= numbers.keys() and min(numbers.values()) > 0, numbers
-    assert {"stdio_gap_ms", "steady_gap_ms"} <= measured["attached"].keys()
+    for kind in ("printing", "attached"):
+        assert measured[kind]["stdio_gap_ms"] > 0 and measured[kind]["steady_gap_ms"] > 0, kind
+    assert result["summary"]["printing_ratio"].keys() == {"total_ms", "blackout_ms",
+                                                          "stdio_gap_ms"}
+    assert result["summary"]["stopped_ratio"].keys() == {"total_ms", "blackout_ms"}
     assert result["summary"]["ratio"].keys() == {"total_ms", "setup_ms", "transfer_ms",
                                                  "blackout_ms"}
     assert result["summary"]["idle"]["blackout_ms"].keys() >= {"p50", "p99"}

@@ -6,6 +6,14 @@ import threading
 import time
 
 
+def longest_gap_ms(times, since, until):
+    """The longest silence that touches [since, until], of output that came at these times (s)."""
+    first = max(bisect.bisect_left(times, since) - 1, 0)
+    last = bisect.bisect_right(times, until) + 1
+    window = times[first:last]
+    return max((later - earlier for earlier, later in zip(window, window[1:])), default=0.0) * 1000
+
+
 class Attached:
     """Keeps all that the process printed, and when each piece came."""
 
@@ -145,12 +153,7 @@ class Attached:
     def longest_gap(self, since, until):
         """Milliseconds without output: the longest silence that touches [since, until]."""
         with self._changed:
-            times = list(self._times)
-        first = max(bisect.bisect_left(times, since) - 1, 0)
-        last = bisect.bisect_right(times, until) + 1
-        window = times[first:last]
-        return max((later - earlier for earlier, later in zip(window, window[1:])),
-                   default=0.0) * 1000
+            return longest_gap_ms(list(self._times), since, until)
 
     def wait(self, timeout=60):
         """Waits for the end of the process and of its output; returns its exit status."""
