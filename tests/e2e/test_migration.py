@@ -79,6 +79,7 @@ def test_ten_migrations_under_load_lose_and_repeat_nothing(two_hosts, vm):
         assert workload.lost_and_repeated(numbers, first=numbers[0]) == (0, 0)
         assert numbers == sorted(numbers)
         assert workload.echoes(client.output()) == sent
+        assert workload.strange_bytes(client.output()) == 0
 
 
 # In bytes in a second: the reader is the bottleneck.
@@ -191,6 +192,11 @@ def test_destination_killed_in_mid_transfer_leaves_the_vm_on_its_source(two_host
         assert_goes_on(client)
         numbers = [tick for tick, _ in workload.ticks(client.output())]
         assert workload.lost_and_repeated(numbers) == (0, 0)
+    # Its VMM has outlived the daemon; the next one ends it.
+    destination.start()
+    assert_nothing_left(destination, vm)
+    kept = [file.name for file in destination.outside(destination.state / "vm").iterdir()]
+    assert kept == ["accelerator.json"]
 
 
 def test_second_migration_and_machine_changes_are_refused_while_one_runs(two_hosts, vm):
@@ -220,6 +226,24 @@ def test_a_paused_vm_moves_and_stays_paused(two_hosts, vm):
         client.write(b"patience\n")
         destination.ctl.ok("vm", "resume", vm)
         client.wait_until(lambda output: b"echo patience\n" in output)
+        numbers = [tick for tick, _ in workload.ticks(client.output())]
+        assert workload.lost_and_repeated(numbers, first=numbers[0]) == (0, 0)
+
+
+def test_a_vm_that_is_paused_while_its_memory_moves_arrives_paused(two_hosts, vm):
+    source, destination = two_hosts
+    with workload.attach_ticker(source, vm) as client:
+        mover, _ = open_migration(two_hosts, vm, "--max-bandwidth", "20M")
+        with mover:
+            source.ctl.ok("vm", "pause", vm)
+            # Whoever wants it to go on waits for the outcome, and is told where that is.
+            with source.ctl.attach("vm", "resume", vm) as resuming:
+                assert mover.wait(120) == 0, mover.errors()
+                assert resuming.wait() != 0 and destination.address in resuming.errors()
+        assert destination.ctl.state(vm) == "paused"
+        assert_nothing_left(source, vm)
+        destination.ctl.ok("vm", "resume", vm)
+        assert_goes_on(client)
         numbers = [tick for tick, _ in workload.ticks(client.output())]
         assert workload.lost_and_repeated(numbers, first=numbers[0]) == (0, 0)
 
