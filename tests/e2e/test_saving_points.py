@@ -24,6 +24,17 @@ def save(victim, dies, *points):
         victim.recover()
 
 
+def save_to_a_file(victim, dies, *points):
+    file = victim.host.folder / "moment.ferry"
+    for point, state, there in cases("save to a file", dies, *points):
+        done = victim.done()
+        victim.strike(dies, point, "save", VM, "--to", file)
+        victim.settle(state, done)
+        assert victim.host.outside(file).exists() == there
+        victim.host.run(["rm", "-f", file], check=True)
+        victim.recover()
+
+
 def restore(victim, dies, *points):
     host = victim.host
     for point, state, _ in cases("restore", dies, *points):
@@ -200,6 +211,11 @@ def delete_snapshot(victim, dies, *points):
 @every_death
 def test_save(victim, dies):
     save(victim, dies)
+
+
+@every_death
+def test_save_to_a_file(victim, dies):
+    save_to_a_file(victim, dies)
 
 
 @every_death

@@ -8,6 +8,7 @@
 #include "absl/status/statusor.h"
 #include "bridge/runtime/async.h"
 #include "bridge/runtime/unique_fd.h"
+#include "ferry/state/v1/save_draft.pb.h"
 #include "ferry/state/v1/saved_state.pb.h"
 #include "ferry/v1/vm.pb.h"
 #include "guestmanager/guest.h"
@@ -27,6 +28,9 @@ struct SaveSteps {
   // Called off: nothing of the file stays. `cause` is what the VM says; the answer is the first
   // cause that is known.
   std::function<Task<absl::Status>(absl::Status cause)> discard;
+  // What is to be remembered until the VM is in the file, if a daemon that dies meanwhile would
+  // leave it: a file of its user's.
+  std::optional<state::v1::SaveDraftRecord> draft;
   bool live_on = false;
 };
 

@@ -54,6 +54,9 @@ UtilityVm::UtilityVm(SandboxDeps deps, VmRow row, v1::VmSpec spec, schema::Compu
         !moving.ParseFromString(row_.disk_move) || moving.schema_version() != kStateSchemaVersion;
     move_.record = std::move(moving);
   }
+  if (state::v1::SaveDraftRecord draft; !row_.save_draft.empty()) {
+    if (draft.ParseFromString(row_.save_draft)) save_draft_ = std::move(draft);
+  }
   state::v1::SavedRecord saved;
   if (row_.saved.empty()) return;
   // Its memory must not be forgotten because nobody can read where it is.
@@ -422,6 +425,7 @@ VmRow UtilityVm::Row() {
     if (encoded.ok()) row_.guest_state = *std::move(encoded);
   }
   if (!saved_is_unreadable_) row_.saved = saved_.has_value() ? saved_->SerializeAsString() : "";
+  row_.save_draft = save_draft_.has_value() ? save_draft_->SerializeAsString() : "";
   if (!move_.is_unreadable) row_.disk_move = move_.record ? move_.record->SerializeAsString() : "";
   return row_;
 }

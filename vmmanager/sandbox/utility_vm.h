@@ -102,6 +102,7 @@ class UtilityVm : public std::enable_shared_from_this<UtilityVm> {
   Task<absl::Status> MoveOwnDisk(DiskMoveWish wish);
   void CallOffDiskMove(DiskMoveControl* control);
   void SettleDiskMove();  // what a former daemon was at
+  bool moves_disk() const { return move_.is_unreadable || move_.record.has_value(); }
 
   // Returns when no migration holds the VM, so that it can be resumed. FAILED_PRECONDITION if it
   // moved, or if that takes longer than HostSettings::outcome_wait. May be cancelled.
@@ -138,6 +139,11 @@ class UtilityVm : public std::enable_shared_from_this<UtilityVm> {
   std::optional<state::v1::SavedRecord> saved() const;
   // Of a file that was used up, by a VM of which nobody can say whether it has run since.
   std::optional<state::v1::SavedRecord> used_up() const;
+  // Of a file that a former daemon was writing it to, which may have its name by now, and be of no
+  // use; nullopt if there is none.
+  std::optional<state::v1::SaveDraftRecord> save_draft() const { return save_draft_; }
+  // That file, if it is still this one, is gone or whole.
+  Task<absl::Status> ForgetSaveDraft(std::optional<state::v1::SaveDraftRecord> draft);
   // Whether it is saved, or on its way into its file or out of it: it is nobody's to use, and has
   // not ended either.
   bool in_file() const;
@@ -164,6 +170,7 @@ class UtilityVm : public std::enable_shared_from_this<UtilityVm> {
   Task<absl::StatusOr<std::vector<v1::Snapshot>>> ListSnapshots();
   // The one that a former daemon was loading when it died; empty: none.
   std::string HalfLoadedSnapshot() const;
+  const SnapshotRecords& snapshots() const { return snapshots_; }
 
   // Of the guest that it had last, since this daemon knows the VM; see guest::BeginTimeline.
   uint32_t last_timeline() const { return last_timeline_; }
@@ -392,6 +399,9 @@ class UtilityVm : public std::enable_shared_from_this<UtilityVm> {
   // The parts of Save and Restore, with the lock of operations.
   Task<absl::StatusOr<guest::GuestState>> HoldStill(const char* point);
   // `went_on`: whether it has been let run again.
+  Task<absl::Status> NoteDraft(std::optional<state::v1::SaveDraftRecord> draft);
+  static Task<void> DiscardLater(std::shared_ptr<UtilityVm> self, SaveSteps steps,
+                                 absl::Status cause);
   Task<absl::Status> WriteAll(SaveSteps* steps, bool* went_on);
   Task<absl::Status> LeaveForFile();
   // Whether somebody waits to end it at once: what could hang lets go of it then.
@@ -559,6 +569,8 @@ class UtilityVm : public std::enable_shared_from_this<UtilityVm> {
   // Once consumed it is no state to go on from, and stays until the next one or the next boot only
   // so that its file is put aside instead of removed.
   std::optional<state::v1::SavedRecord> saved_;
+  // Of a file of its user's that it is being written to, or was by a former daemon.
+  std::optional<state::v1::SaveDraftRecord> save_draft_;
   SnapshotRecords snapshots_;
   uint32_t last_timeline_ = 0;
   CheckpointRecords checkpoints_;

@@ -24,12 +24,6 @@ schema::MigrationFinalizedOptions RunRestored(bool paused) {
   return run;
 }
 
-// What a save leaves behind goes, however long its disk takes for that.
-Task<void> DiscardLater(std::function<Task<absl::Status>(absl::Status)> discard,
-                        absl::Status cause) {
-  (void)co_await discard(std::move(cause));
-}
-
 }  // namespace
 
 absl::Status UtilityVm::CheckSavable() const {
@@ -75,6 +69,7 @@ Task<absl::Status> UtilityVm::Save(SaveSteps steps) {
   CO_RETURN_IF_ERROR(CheckHere());
   CO_RETURN_IF_ERROR(CheckSavable());
   if (called_off()) co_return CalledOff("saved");
+  CO_RETURN_IF_ERROR(co_await NoteDraft(steps.draft));
   const bool was_paused = paused_;
   SetPhase(Phase::kSaving);
   deps_.events.Publish("vm.saving", row_.id, {{"name", row_.name}});
@@ -92,14 +87,49 @@ Task<absl::Status> UtilityVm::Save(SaveSteps steps) {
   if (!written.ok()) ForgetSaved();
   // First of all, for a disk that fails may take its time.
   if (!went_on || called_off()) co_await RunOnUnsaved(was_paused);
-  if (!written.ok() && called_off()) {
-    Spawn(deps_.executor, DiscardLater(steps.discard, written));
-  } else if (!written.ok()) {
+  if (written.ok()) {
+    written = co_await ForgetSaveDraft(steps.draft);
+    if (!written.ok()) written = co_await steps.discard(std::move(written));
+  } else if (called_off()) {
+    Spawn(deps_.executor, DiscardLater(self, steps, written));
+  } else {
     written = co_await steps.discard(std::move(written));
+    (void)co_await ForgetSaveDraft(steps.draft);
   }
   deps_.events.Publish(written.ok() ? "vm.saved" : "vm.save_failed", row_.id,
                        {{"name", row_.name}, {"error", std::string(written.message())}});
   co_return NotSaved(written);
+}
+
+// What a save leaves behind goes, however long its disk takes for that.
+Task<void> UtilityVm::DiscardLater(std::shared_ptr<UtilityVm> self, SaveSteps steps,
+                                   absl::Status cause) {
+  (void)co_await steps.discard(std::move(cause));
+  (void)co_await self->ForgetSaveDraft(steps.draft);
+}
+
+Task<absl::Status> UtilityVm::NoteDraft(std::optional<state::v1::SaveDraftRecord> draft) {
+  if (!draft.has_value()) co_return absl::OkStatus();
+  save_draft_ = draft;
+  const absl::Status noted = co_await Persist();
+  if (!noted.ok()) save_draft_.reset();
+  CO_RETURN_IF_ERROR(noted);
+  // What was asked before may have changed meanwhile.
+  absl::Status savable = CheckHere();
+  savable.Update(CheckSavable());
+  if (!savable.ok()) (void)co_await ForgetSaveDraft(std::move(draft));
+  co_return savable;
+}
+
+Task<absl::Status> UtilityVm::ForgetSaveDraft(std::optional<state::v1::SaveDraftRecord> draft) {
+  const bool is_it = draft.has_value() && save_draft_.has_value() &&
+                     draft->inode() == save_draft_->inode() && draft->file() == save_draft_->file();
+  if (!is_it) co_return absl::OkStatus();
+  save_draft_.reset();
+  const absl::Status stored = co_await Persist();
+  // Otherwise the next daemon looks for it again.
+  if (!stored.ok()) save_draft_ = std::move(draft);
+  co_return stored;
 }
 
 // From here on nothing is taken from its guest.
@@ -141,6 +171,7 @@ Task<absl::Status> UtilityVm::WriteAll(SaveSteps* steps, bool* went_on) {
 // From the moment that this is written down it is the file, and what still stands here is not.
 Task<absl::Status> UtilityVm::LeaveForFile() {
   const std::string desired = std::exchange(row_.desired_state, "stopped");
+  auto draft = std::exchange(save_draft_, std::nullopt);
   absl::Status stored = co_await Persist();
   // With its VMM gone the file is all that there is of it.
   if (!stored.ok() && system_ == nullptr) {
@@ -148,6 +179,7 @@ Task<absl::Status> UtilityVm::LeaveForFile() {
                   saved_->file(), stored.ToString());
   } else if (!stored.ok()) {
     row_.desired_state = desired;
+    save_draft_ = std::move(draft);
     co_return stored;
   }
   Reached("SAVE.recorded");

@@ -9,6 +9,18 @@
 #include "vmmanager/state/saved_state.h"
 
 namespace ferry::vm {
+namespace {
+
+state::v1::SaveDraftRecord DraftOf(const std::string& file, const FileIdentity& identity) {
+  state::v1::SaveDraftRecord draft;
+  draft.set_schema_version(kStateSchemaVersion);
+  draft.set_file(file);
+  draft.set_inode(identity.inode);
+  draft.set_born_ns(identity.born_ns);
+  return draft;
+}
+
+}  // namespace
 
 Task<absl::Status> SavedStates::Write(Vm vm, std::string file, bool own, v1::SaveVmRequest request,
                                       std::shared_ptr<Job> job) {
@@ -21,6 +33,8 @@ Task<absl::Status> SavedStates::Write(Vm vm, std::string file, bool own, v1::Sav
 
   SaveSteps steps;
   steps.live_on = request.live();
+  // What is ours is swept.
+  if (!own) steps.draft = DraftOf(file, writing->identity());
   steps.begin = [this, vm, writing,
                  live = request.live()](guest::GuestState guest) -> Task<absl::StatusOr<UniqueFd>> {
     // Since it was asked whether it can be saved, a container may have been begun to be removed, or

@@ -146,7 +146,23 @@ Task<std::string> SavedStates::PutAside(state::v1::SavedRecord record) {
   co_return record.file();
 }
 
+Task<void> SavedStates::SweepDrafts() {
+  const std::vector<Vm> all = vms_.List();
+  for (const Vm& vm : all) {
+    const auto draft = vm->save_draft();
+    if (!draft.has_value()) continue;
+    FileWork remove = [file = draft->file(),
+                       identity = FileIdentity{draft->inode(), draft->born_ns()}] {
+      return RemoveIfSame(file, identity);
+    };
+    absl::Status removed = co_await files_.Run("removing a file", std::move(remove));
+    if (removed.ok()) removed = co_await vm->ForgetSaveDraft(draft);
+    if (!removed.ok()) spdlog::warn("{}: {}", draft->file(), removed.ToString());
+  }
+}
+
 Task<void> SavedStates::Sweep() {
+  co_await SweepDrafts();
   std::set<std::string> wanted;
   std::set<std::string> known;
   std::set<std::string> unclear;  // folders of which it is not known what is wanted

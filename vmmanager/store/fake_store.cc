@@ -10,6 +10,7 @@ namespace ferry::vm {
 FakeStore::FakeStore(std::string journal_id) : journal_id_(std::move(journal_id)) {}
 
 absl::Status FakeStore::TakeFailure() {
+  if (failure_.has_value() && before_failure_-- > 0) return absl::OkStatus();
   return std::exchange(failure_, std::nullopt).value_or(absl::OkStatus());
 }
 

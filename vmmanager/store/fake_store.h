@@ -16,7 +16,11 @@ class FakeStore final : public Store {
  public:
   explicit FakeStore(std::string journal_id = "fake-journal");
 
-  void FailNext(absl::Status status) { failure_ = std::move(status); }
+  // Behind so many that succeed.
+  void FailNext(absl::Status status, int after = 0) {
+    failure_ = std::move(status);
+    before_failure_ = after;
+  }
   // Runs before each record is appended: to wait there, or to fail.
   std::function<Task<absl::Status>(JournalRecord)> before_append;
   // Runs before checkpoints are written down: to wait there, or to fail.
@@ -77,6 +81,7 @@ class FakeStore final : public Store {
 
   std::string journal_id_;
   std::optional<absl::Status> failure_;
+  int before_failure_ = 0;
   std::map<std::string, VmRow> vms_;
   std::map<std::string, SessionRow> sessions_;
   std::map<std::string, ContainerRow> containers_;

@@ -61,9 +61,11 @@ CREATE TABLE checkpoints (
 
 constexpr char kVersion8[] = "ALTER TABLE vms ADD COLUMN disk_move BLOB NOT NULL DEFAULT x''";
 
+constexpr char kVersion9[] = "ALTER TABLE vms ADD COLUMN save_draft BLOB NOT NULL DEFAULT x''";
+
 // What each version adds to the one before it. A step is never changed once it was released.
-constexpr const char* kSteps[] = {kVersion1, kVersion2, kVersion3, kVersion4,
-                                  kVersion5, kVersion6, kVersion7, kVersion8};
+constexpr const char* kSteps[] = {kVersion1, kVersion2, kVersion3, kVersion4, kVersion5,
+                                  kVersion6, kVersion7, kVersion8, kVersion9};
 static_assert(std::size(kSteps) == kStoreVersion);
 
 // FAILED_PRECONDITION if there are tables, but not those of a store: nothing is added to a file

@@ -7,7 +7,7 @@
 
 namespace ferry::vm {
 
-inline constexpr uint64_t kStoreVersion = 8;
+inline constexpr uint64_t kStoreVersion = 9;
 
 // Makes the tables of a new store, or brings an older one up to date; returns the journal's id.
 // FAILED_PRECONDITION if the store was written by a newer Ferry.

@@ -52,11 +52,12 @@ absl::Status SqliteDatabase::PutVm(const VmRow& row) {
   RETURN_IF_ERROR(SetSynced(true));
   ASSIGN_OR_RETURN(SqliteStatement put,
                    connection_->Prepare("INSERT OR REPLACE INTO vms VALUES "
-                                        "(?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)"));
+                                        "(?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)"));
   put.BindText(row.id).Bind(row.name).Bind(row.spec_json).Bind(row.document_json);
   put.Bind(row.desired_state).Bind(row.adoption_record).Bind(row.epoch);
   put.Bind(row.created_unix_ms).Bind(row.request_id).Bind(row.state_reason);
-  return put.Bind(row.guest_state).Bind(row.saved).Bind(row.disk_move).Run();
+  put.Bind(row.guest_state).Bind(row.saved).Bind(row.disk_move);
+  return put.Bind(row.save_draft).Run();
 }
 
 absl::StatusOr<std::vector<VmRow>> SqliteDatabase::ListVms() {
@@ -67,7 +68,7 @@ absl::StatusOr<std::vector<VmRow>> SqliteDatabase::ListVms() {
     if (!found) return rows;
     rows.push_back({read.Text(0), read.Text(1), read.Text(2), read.Text(3), read.Text(4),
                     read.Text(5), read.Number(6), read.Number(7), read.Text(8), read.Text(9),
-                    read.Text(10), read.Text(11), read.Text(12)});
+                    read.Text(10), read.Text(11), read.Text(12), read.Text(13)});
   }
 }
 

@@ -28,6 +28,8 @@ struct VmRow {
   std::string guest_state;  // ferry.state.v1.GuestPayload bytes: processes, ports, ids
   std::string saved;        // ferry.state.v1.SavedRecord bytes; empty: it is not saved
   std::string disk_move;    // ferry.state.v1.DiskMoveRecord bytes; empty: no disk is being moved
+  std::string save_draft;   // ferry.state.v1.SaveDraftRecord bytes; empty: it is not being saved
+                            // to a file of its user's
 };
 
 // One session, as its controller encodes it; `decided` says that nothing more can happen in it.

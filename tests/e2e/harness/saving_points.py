@@ -32,6 +32,26 @@ TABLE = {
         "SAVE.ended": _KEPT_IN_FILE,
     },
     "restore": _RESTORE,
+    # By a VM that then goes on from it; "+": its file is there.
+    "save to a file": {
+        "SAVE.stopped": _LOST,
+        "SAVE.written": After("running", "saved+", "stopped"),
+        "SAVE.sealed": After("running", "saved+", "stopped"),
+        "SAVE.recorded": After("saved+", "saved+", "saved+"),
+        "SAVE.ended": After("saved+", None, "saved+"),
+    },
+    "live save to a file": {
+        "SAVE.stopped": _LOST,
+        "SAVE.written": After("running", "failed+", "stopped"),
+        "SAVE.sealed": After("running", "failed+", "stopped"),
+    },
+    # Its file stays, whatever becomes of the VM.
+    "start from a file": {
+        "RESTORE.listening": After("stopped", "stopped", "stopped"),
+        "RESTORE.loaded": After("stopped", "stopped", "stopped"),
+        "RESTORE.consumed": After("running", "stopped", "stopped"),
+        "RESTORE.ran": After("running", "failed", "stopped"),
+    },
     "live checkpoint": {
         "CHECKPOINT.stopped": _LOST,
         "CHECKPOINT.recorded": _LOST,

@@ -14,6 +14,29 @@ VM = "vm"
 SNAPSHOT = ("--devices", "root,data", "--vmstate", "root")
 
 
+def strike(host, dies, point, *command, meanwhile=None):
+    """Somebody dies at this point of what the command does, after `meanwhile` has happened. There is
+    a daemon afterwards; the command's end."""
+    print(f"{dies} dies at {point}")  # for whoever sees this fail
+    host.freeze_at(point)
+    with host.ctl.attach(*command) as running:
+        host.wait_frozen()
+        if meanwhile is not None:
+            meanwhile()
+        if dies == "vmm":
+            host.kill_vmm()
+            host.thaw()
+        elif dies == "daemon":
+            host.kill()
+        else:
+            host.lose_power()
+        running.wait()
+        print(running.output().decode(), running.errors())
+    if dies != "vmm":
+        host.come_back()
+    return running
+
+
 class Victim:
     def __init__(self, host, inside):
         """inside -- Whether what it can go back to are snapshots inside its disks, and not
@@ -61,27 +84,7 @@ class Victim:
         self.host.ctl.ok("snapshot" if self.inside else "checkpoint", "delete", VM, name)
 
     def strike(self, dies, point, *command, meanwhile=None):
-        """Somebody dies at this point of what the command does, after `meanwhile` has happened. There
-        is a daemon afterwards; the command's end."""
-        host = self.host
-        print(f"{dies} dies at {point}")  # for whoever sees this fail
-        host.freeze_at(point)
-        with host.ctl.attach(*command) as running:
-            host.wait_frozen()
-            if meanwhile is not None:
-                meanwhile()
-            if dies == "vmm":
-                host.kill_vmm()
-                host.thaw()
-            elif dies == "daemon":
-                host.kill()
-            else:
-                host.lose_power()
-            running.wait()
-            print(running.output().decode(), running.errors())
-        if dies != "vmm":
-            host.come_back()
-        return running
+        return strike(self.host, dies, point, *command, meanwhile=meanwhile)
 
     def await_writes(self):
         """The guest writes to its disks, whatever its daemon does."""

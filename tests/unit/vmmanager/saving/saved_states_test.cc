@@ -1,5 +1,7 @@
 #include "vmmanager/saving/saved_states.h"
 
+#include <fcntl.h>
+
 #include <fstream>
 
 #include "tests/unit/vmmanager/saving/saving_fixture.h"
@@ -147,6 +149,52 @@ TEST_F(SavedStatesTest, AnotherFileDoesNotTakeThePlaceOfWhatIsJustSaved) {
   EXPECT_EQ(vm->state(), v1::VM_STATE_SAVED);
   ASSERT_TRUE(Start(vm).ok());
   EXPECT_EQ(host_.System(*vm)->counter(), 4u);
+}
+
+TEST_F(SavedStatesTest, AUsersFileIsRememberedUntilTheVmIsInIt) {
+  for (const bool live : {true, false}) {
+    const std::string file = folder_.path() + (live ? "/live" : "/moment");
+    auto vm = live ? Boot() : Found();
+    host_.backend.script().Block("Save");
+    v1::SaveVmRequest request;
+    request.set_to_file(file);
+    request.set_live(live);
+    auto saving = Begin(saves_->Save(vm, request));
+    Await(host_.backend.script().WaitBlocked("Save"));
+    state::v1::SaveDraftRecord draft;
+    EXPECT_TRUE(draft.ParseFromString(Row(vm->id()).save_draft));
+    EXPECT_EQ(draft.file(), file);
+    EXPECT_NE(draft.inode(), 0u);
+    host_.backend.script().Release("Save");
+    EXPECT_TRUE(Finish(saving).ok());
+    EXPECT_TRUE(Row(vm->id()).save_draft.empty());
+    EXPECT_EQ(Row(vm->id()).saved.empty(), live);
+    RestartDaemon();
+    EXPECT_TRUE(std::filesystem::exists(file));
+  }
+}
+
+TEST_F(SavedStatesTest, WhatCannotBeRememberedOfAUsersFileIsNotBegun) {
+  auto vm = Boot();
+  const std::string file = folder_.path() + "/moment";
+  Settle();
+  host_.store.FailNext(absl::ResourceExhaustedError("the disk is full"));
+  EXPECT_EQ(Save(vm, file).code(), absl::StatusCode::kResourceExhausted);
+  EXPECT_EQ(vm->state(), v1::VM_STATE_RUNNING);
+  EXPECT_FALSE(std::filesystem::exists(file));
+  // Nor is it told that it was saved in one of which that cannot be forgotten.
+  host_.backend.script().Block("Save");
+  v1::SaveVmRequest request;
+  request.set_to_file(file);
+  request.set_live(true);
+  auto saving = Begin(saves_->Save(vm, request));
+  Await(host_.backend.script().WaitBlocked("Save"));
+  Settle();
+  // The first is that it runs on.
+  host_.store.FailNext(absl::ResourceExhaustedError("the disk is full"), 1);
+  host_.backend.script().Release("Save");
+  EXPECT_EQ(Finish(saving).code(), absl::StatusCode::kResourceExhausted);
+  EXPECT_FALSE(std::filesystem::exists(file));
 }
 
 TEST_F(SavedStatesTest, AFileOfOnesOwnLiesNotInOurFolder) {
@@ -501,6 +549,21 @@ class HalfDoneTest : public SavingTest {
     row.saved = saved;
     EXPECT_TRUE(Await(host_.store.PutVm(row)).ok());
   }
+  // It was writing the VM to this file.
+  void LeaveDraft(const UtilityVm& vm, const std::string& file) {
+    Await(host_.inventory->Detach());
+    const UniqueFd open(::open(file.c_str(), O_RDONLY | O_CLOEXEC));
+    const auto identity = IdentityOf(open.get());
+    ASSERT_TRUE(identity.ok()) << identity.status();
+    state::v1::SaveDraftRecord draft;
+    draft.set_schema_version(1);
+    draft.set_file(file);
+    draft.set_inode(identity->inode);
+    draft.set_born_ns(identity->born_ns);
+    VmRow row = Row(vm.id());
+    row.save_draft = draft.SerializeAsString();
+    EXPECT_TRUE(Await(host_.store.PutVm(row)).ok());
+  }
   std::string OwnFile(const UtilityVm& vm) const {
     return folder_.path() + "/state/saved/" + vm.id() + "/file.ferry";
   }
@@ -514,6 +577,31 @@ TEST_F(HalfDoneTest, WhatIsInItsFileIsNotTakenOverToo) {
   EXPECT_EQ(Found()->state(), v1::VM_STATE_SAVED);
   EXPECT_FALSE(host_.backend.Runs(vm->id()));
   EXPECT_EQ(Found()->system(), nullptr);
+}
+
+TEST_F(HalfDoneTest, AUsersFileThatNoVmIsInIsRemoved) {
+  auto vm = Boot();
+  const std::string file = folder_.path() + "/moment";
+  std::ofstream(file) << "whole, and of no use";
+  LeaveDraft(*vm, file);
+  RestartDaemon();
+  EXPECT_FALSE(std::filesystem::exists(file));
+  EXPECT_EQ(Found()->state(), v1::VM_STATE_RUNNING);
+  EXPECT_TRUE(Row(vm->id()).save_draft.empty());
+  // The next one may have its name.
+  EXPECT_TRUE(Save(Found(), file).ok());
+}
+
+TEST_F(HalfDoneTest, AnotherFileThatHasTheNameByNowStays) {
+  auto vm = Boot();
+  const std::string file = folder_.path() + "/moment";
+  std::ofstream(file) << "whole, and of no use";
+  LeaveDraft(*vm, file);
+  std::filesystem::rename(file, file + ".elsewhere");
+  std::ofstream(file) << "its user's";
+  RestartDaemon();
+  EXPECT_TRUE(std::filesystem::exists(file));
+  EXPECT_TRUE(std::filesystem::exists(file + ".elsewhere"));
 }
 
 TEST_F(HalfDoneTest, WhatRunsIsNotInItsFile) {

@@ -112,7 +112,8 @@ TEST_F(CheckpointRowsTest, AreNewToAnOlderStore) {
   ASSERT_TRUE(Await(store_->PutVm(Vm("v", "stopped"))).ok());
   ASSERT_TRUE(Await(store_->PutSnapshot({"v", "t", "record"})).ok());
   Tamper(
-      "DROP TABLE checkpoints; ALTER TABLE vms DROP COLUMN disk_move; "
+      "DROP TABLE checkpoints; ALTER TABLE vms DROP COLUMN save_draft; ALTER TABLE vms DROP COLUMN "
+      "disk_move; "
       "UPDATE store SET version = 6");
   Reopen();
   EXPECT_THAT(Rows(), ElementsAre());

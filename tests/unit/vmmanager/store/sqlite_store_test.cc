@@ -153,7 +153,8 @@ TEST_F(SqliteStoreTest, AStoreWithoutNotificationsIsBroughtUpToDate) {
   AppendThree();
   Tamper(
       "DROP TABLE notifications; DROP TABLE checkpoints; DROP TABLE snapshots; "
-      "DROP TABLE containers; ALTER TABLE vms DROP COLUMN disk_move; ALTER TABLE vms DROP COLUMN "
+      "DROP TABLE containers; ALTER TABLE vms DROP COLUMN save_draft; ALTER TABLE vms DROP COLUMN "
+      "disk_move; ALTER TABLE vms DROP COLUMN "
       "saved; DROP TABLE jobs; "
       "UPDATE store SET version = 1");
   Reopen();
@@ -167,7 +168,8 @@ TEST_F(SqliteStoreTest, AStoreWithoutContainersIsBroughtUpToDate) {
   ASSERT_TRUE(Await(store_->PutVm({"id", "n", "{}", "{}", "stopped"})).ok());
   Tamper(
       "DROP TABLE checkpoints; DROP TABLE snapshots; DROP TABLE containers; "
-      "ALTER TABLE vms DROP COLUMN disk_move; ALTER TABLE vms DROP COLUMN saved; DROP TABLE jobs; "
+      "ALTER TABLE vms DROP COLUMN save_draft; ALTER TABLE vms DROP COLUMN disk_move; ALTER TABLE "
+      "vms DROP COLUMN saved; DROP TABLE jobs; "
       "UPDATE store SET version = 2");
   for (int time = 0; time < 2; ++time) {
     Reopen();
@@ -181,7 +183,8 @@ TEST_F(SqliteStoreTest, AStoreWithoutJobsIsBroughtUpToDate) {
   ASSERT_TRUE(Await(store_->PutVm({"id", "n", "{}", "{}", "stopped"})).ok());
   Tamper(
       "DROP TABLE jobs; DROP TABLE snapshots; DROP TABLE checkpoints; "
-      "ALTER TABLE vms DROP COLUMN disk_move; UPDATE store SET version = 4");
+      "ALTER TABLE vms DROP COLUMN save_draft; ALTER TABLE vms DROP COLUMN disk_move; UPDATE store "
+      "SET version = 4");
   for (int time = 0; time < 2; ++time) {
     Reopen();
     EXPECT_EQ(Await(store_->ListVms())->size(), 1u);
@@ -214,7 +217,8 @@ TEST_F(SqliteStoreTest, JobsSurviveAReopenUntilTheyAreDeleted) {
 
 TEST_F(SqliteStoreTest, AStoreWithoutSnapshotsIsBroughtUpToDate) {
   Tamper(
-      "DROP TABLE snapshots; DROP TABLE checkpoints; ALTER TABLE vms DROP COLUMN disk_move; "
+      "DROP TABLE snapshots; DROP TABLE checkpoints; ALTER TABLE vms DROP COLUMN save_draft; ALTER "
+      "TABLE vms DROP COLUMN disk_move; "
       "UPDATE store SET version = 5");
   Reopen();
   EXPECT_TRUE(Await(store_->PutSnapshot({"v", "t", "record"})).ok());
