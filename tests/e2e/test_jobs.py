@@ -181,6 +181,20 @@ def test_a_daemon_that_dies_while_it_saves(host, vm, point, then):
         assert watched.returncode == 1 and "ferryd ended" in watched.stderr, watched
 
 
+def test_a_daemon_that_dies_once_a_checkpoint_is_taken_or_gone(host, vm):
+    """What was asked for has been done, whether or not anybody was told."""
+    take = ("checkpoint", "create", vm, "x", "--live", "--memory-only")
+    for point, command, result in (("CHECKPOINT.whole", take, "took x"),
+                                   ("CHECKPOINT.deleted", ("checkpoint", "delete", vm, "x"),
+                                    "deleted x")):
+        host.die_at(point, *command)
+        left, = [each for each in jobs(host, "--all") if each["what"] == " ".join(
+            ("take" if command is take else "delete", "x"))]
+        assert (state(left), left["result"]) == ("DONE", result), left
+    host.die_at("CHECKPOINT.written", *take)
+    assert [state(each) for each in jobs(host, "--all")] == ["DONE", "DONE", "FAILED"]
+
+
 def test_only_the_newest_are_kept(host, vm):
     failing = ("save", vm, "--to", "/no/such/folder/file")
     assert host.ctl.run(*failing).returncode != 0

@@ -42,9 +42,9 @@
 #include "vmmanager/saving/checkpoints.h"
 #include "vmmanager/saving/container_scratch.h"
 #include "vmmanager/saving/host_turns.h"
+#include "vmmanager/saving/interrupted_jobs.h"
 #include "vmmanager/saving/qemu_img_overlays.h"
 #include "vmmanager/saving/saved_states.h"
-#include "vmmanager/saving/saving_jobs.h"
 #include "vmmanager/saving/snapshots.h"
 #include "vmmanager/service/checkpoint_service.h"
 #include "vmmanager/service/container_service.h"
@@ -294,7 +294,7 @@ Task<absl::Status> Daemon::Start() {
   co_await parts_->inventory->AdoptAll(parts_->sessions->Claims());
   co_await parts_->sessions->Recover();
   parts_->jobs = std::make_unique<vm::JobRegistry>(executor_, *parts_->store, *parts_->events);
-  vm::JobRegistry::Verdict verdict = vm::JudgeSaves(*parts_->inventory);
+  vm::JobRegistry::Verdict verdict = vm::JudgeInterrupted(*parts_->inventory);
   CO_RETURN_IF_ERROR(co_await parts_->jobs->Load(std::move(verdict)));
   MakeSaves();
   co_await parts_->saves->Sweep();

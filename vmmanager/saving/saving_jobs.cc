@@ -81,20 +81,4 @@ MergeProgress ShowMerges(const std::shared_ptr<Job>& job) {
   };
 }
 
-JobRegistry::Verdict JudgeSaves(const VmInventory& vms) {
-  return [&vms](const v1::Job& job) -> std::optional<std::string> {
-    const auto vm = vms.Find(job.vm_id());
-    if (!vm.ok()) return std::nullopt;
-    if (job.kind() == v1::JOB_KIND_SAVE) {
-      const auto saved = (*vm)->saved();
-      const bool by_it = saved && saved->saved_unix_ms() >= job.started_unix_ms();
-      return by_it ? std::optional(absl::StrCat("saved in ", saved->file())) : std::nullopt;
-    }
-    if (job.kind() != v1::JOB_KIND_RESTORE) return std::nullopt;
-    const v1::VmState state = (*vm)->state();
-    const bool runs = state == v1::VM_STATE_RUNNING || state == v1::VM_STATE_PAUSED;
-    return runs ? std::optional<std::string>("the VM has gone on") : std::nullopt;
-  };
-}
-
 }  // namespace ferry::vm

@@ -32,8 +32,4 @@ void ShowVerify(const std::shared_ptr<Job>& job, const std::shared_ptr<MemoryCop
 // The job cannot be cancelled. Returns what is to be told how much was merged of a disk.
 MergeProgress ShowMerges(const std::shared_ptr<Job>& job);
 
-// What became of saves and restores during which ferryd ended, by what their VMs are. Once those
-// are adopted; `vms` must outlive it.
-JobRegistry::Verdict JudgeSaves(const VmInventory& vms);
-
 }  // namespace ferry::vm

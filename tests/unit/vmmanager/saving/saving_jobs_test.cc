@@ -27,14 +27,6 @@ class SavingJobsTest : public SavingTest {
     }
     return newest;
   }
-  std::optional<std::string> Judge(v1::JobKind kind, const std::string& vm_id, uint64_t started) {
-    v1::Job job;
-    job.set_kind(kind);
-    job.set_vm_id(vm_id);
-    job.set_started_unix_ms(started);
-    return JudgeSaves(*host_.inventory)(job);
-  }
-
   JobRegistry jobs_{io_.get_executor(), host_.store, host_.events};
 };
 
@@ -141,19 +133,6 @@ TEST_F(SavingJobsTest, ASaveThatFailsIsAJobThatFailed) {
   const size_t before = jobs_.ListJobs().size();
   EXPECT_FALSE(Save(vm, "relative").ok());
   EXPECT_EQ(jobs_.ListJobs().size(), before);
-}
-
-TEST_F(SavingJobsTest, WhatBecameOfAnInterruptedOneIsToldByItsVm) {
-  auto vm = Boot();
-  const std::string id = vm->id();
-  EXPECT_FALSE(Judge(v1::JOB_KIND_SAVE, id, 0).has_value());
-  EXPECT_TRUE(Judge(v1::JOB_KIND_RESTORE, id, 0).has_value());
-  ASSERT_TRUE(Save(vm).ok());
-  EXPECT_EQ(Judge(v1::JOB_KIND_SAVE, id, 0), "saved in " + FileOf(*vm));
-  EXPECT_FALSE(Judge(v1::JOB_KIND_SAVE, id, UINT64_MAX).has_value());
-  EXPECT_FALSE(Judge(v1::JOB_KIND_RESTORE, id, 0).has_value());
-  EXPECT_FALSE(Judge(v1::JOB_KIND_SAVE, "nobody's", 0).has_value());
-  EXPECT_FALSE(Judge(v1::JOB_KIND_IMPORT, id, 0).has_value());
 }
 
 }  // namespace
