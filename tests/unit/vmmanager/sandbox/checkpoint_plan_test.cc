@@ -2,6 +2,11 @@
 
 #include <gmock/gmock.h>
 
+#include <set>
+#include <string>
+#include <utility>
+#include <vector>
+
 #include "vmmanager/rpc/error_info.h"
 
 namespace ferry::vm {
@@ -106,6 +111,53 @@ TEST_F(CheckpointPlanTest, WhatContradictsItselfIsRefused) {
   EXPECT_TRUE(refuses([](auto& r) { r.add_disks()->set_file("relative"); }));
   EXPECT_TRUE(refuses([](auto& r) { r.add_disks()->set_name("a"), r.add_disks()->set_name("a"); }));
   EXPECT_TRUE(refuses([](auto& r) { r.set_description(std::string(5000, 'x')); }));
+}
+
+// Each pair of options, with what either of them cannot be without.
+TEST_F(CheckpointPlanTest, EveryPairOfOptionsIsTakenOrRefused) {
+  const std::vector<std::string> options = {"live",        "disk-only", "memory-only",
+                                            "halt",        "quiesce",   "reuse-existing",
+                                            "no-metadata", "paused",    "memspec"};
+  const std::set<std::pair<std::string, std::string>> contradict = {
+      {"live", "disk-only"},    {"live", "quiesce"},        {"disk-only", "memory-only"},
+      {"disk-only", "memspec"}, {"memory-only", "quiesce"}, {"memory-only", "reuse-existing"},
+      {"halt", "paused"},       {"quiesce", "memspec"}};
+  for (size_t first = 0; first < options.size(); ++first) {
+    for (size_t second = first + 1; second < options.size(); ++second) {
+      const std::pair pair(options[first], options[second]);
+      const auto has = [&pair](const std::string& option) {
+        return pair.first == option || pair.second == option;
+      };
+      request_.Clear();
+      request_.set_name("before");
+      request_.set_live(has("live"));
+      request_.set_memory_only(has("memory-only"));
+      request_.set_halt(has("halt"));
+      request_.set_quiesce(has("quiesce"));
+      request_.set_disk_only(has("disk-only") || has("quiesce"));
+      request_.set_reuse_existing(has("reuse-existing"));
+      request_.set_no_metadata(has("no-metadata"));
+      request_.set_paused(has("paused"));
+      const bool needs_place = has("no-metadata") && !request_.disk_only();
+      if (has("memspec") || needs_place) request_.set_memory_file("/d/memory");
+      for (auto& [name, disk] : scene_.disks) {
+        if (name != "tools") disk.disk.read_only = has("memory-only");
+        if (name == "tools" || !has("reuse-existing")) continue;
+        Wish(name).set_file("/d/over-" + name);
+      }
+      const auto plan = Plan();
+      const std::string what = pair.first + " and " + pair.second;
+      ASSERT_EQ(plan.ok(), !contradict.contains(pair)) << what << ": " << plan.status();
+      if (!plan.ok()) {
+        EXPECT_TRUE(absl::IsInvalidArgument(plan.status())) << what << ": " << plan.status();
+        continue;
+      }
+      EXPECT_EQ(plan->disks_size(), has("memory-only") ? 0 : 2) << what;
+      for (const auto& disk : plan->disks()) {
+        EXPECT_EQ(disk.overlay_kept(), has("reuse-existing")) << what;
+      }
+    }
+  }
 }
 
 TEST_F(CheckpointPlanTest, MemoryAndDisksAreOfOneInstant) {
