@@ -5,13 +5,14 @@ import threading
 from . import workload
 
 
-class Talk:
-    """Sends numbered lines of many lengths to `ferry-workload tick` and keeps what comes back."""
+class Conversation:
+    """Sends numbered lines of many lengths to a `ferry-workload tick` that somebody is attached to,
+    and keeps what comes back."""
 
-    PACE = 0.005  # seconds between two lines
-
-    def __init__(self, host, vm):
-        self._client = host.ctl.attach("exec", "-i", vm, "--", workload.PROGRAM, "tick")
+    def __init__(self, client, pace):
+        """pace -- Seconds between two lines."""
+        self._client = client
+        self._pace = pace
         self._sent = []
         self._client.wait_until(lambda output: b"tick" in output)
         self._start()
@@ -22,7 +23,7 @@ class Talk:
         self._speaker.start()
 
     def _speak(self, stop):
-        while not stop.wait(self.PACE):
+        while not stop.wait(self._pace):
             number = len(self._sent)
             line = b"line %d %s" % (number, b"." * (number % 700))
             self._sent.append(line)
@@ -40,7 +41,7 @@ class Talk:
         """All output; asserts that its ticks are whole and that it holds nothing else."""
         output = self._client.output()
         numbers = [number for number, _ in workload.ticks(output)]
-        assert workload.lost_and_repeated(numbers, first=0) == (0, 0)
+        assert workload.lost_and_repeated(numbers, first=0) == (0, 0), output[:300]
         assert numbers == sorted(numbers)
         assert workload.strange_bytes(output) == 0
         return output
@@ -74,6 +75,16 @@ class Talk:
         self._stop.set()
         self._client.close()
         self._speaker.join(10)
+
+
+class Talk(Conversation):
+    """One with a process of its own in the VM."""
+
+    PACE = 0.005
+
+    def __init__(self, host, vm):
+        super().__init__(host.ctl.attach("exec", "-i", vm, "--", workload.PROGRAM, "tick"),
+                         self.PACE)
 
 
 def digest(lines):
