@@ -10,6 +10,7 @@ from harness.records import assert_one_instant
 from harness.saving import REFUSED, RESTORE_REFUSED, host  # noqa: F401
 from harness.saving_points import DIES
 from harness.victim import SNAPSHOT, VM, cases, inside_victim, victim  # noqa: F401
+from harness.waiting import wait_for
 
 CREATE = {"live checkpoint": ["--live"], "plain checkpoint": [],
           "quiesced checkpoint": ["--disk-only", "--quiesce"]}
@@ -29,8 +30,12 @@ def save_to_a_file(victim, dies, *points):
     for point, state, there in cases("save to a file", dies, *points):
         done = victim.done()
         victim.strike(dies, point, "save", VM, "--to", file)
+        if there and state == "stopped":
+            # Nothing has run since, so it goes on from there.
+            victim.host.ctl.ok("start", VM, "--from", file)
+            state = "running"
         victim.settle(state, done)
-        assert victim.host.outside(file).exists() == there
+        wait_for(lambda: victim.host.outside(file).exists() == there, "not what is to be of its file")
         victim.host.run(["rm", "-f", file], check=True)
         victim.recover()
 

@@ -37,7 +37,7 @@ def test_live_save(host, vm, file, dies):
     for point, state, there in cases("live save to a file", dies):
         strike(host, dies, point, "save", vm, "--live", "--to", file)
         assert_is(host, vm, state)
-        assert host.outside(file).exists() == there
+        wait_for(lambda: host.outside(file).exists() == there, "not what is to be of its file")
         if state != "running":
             host.ctl.start(vm)
         if there:

@@ -55,7 +55,9 @@ UtilityVm::UtilityVm(SandboxDeps deps, VmRow row, v1::VmSpec spec, schema::Compu
     move_.record = std::move(moving);
   }
   if (state::v1::SaveDraftRecord draft; !row_.save_draft.empty()) {
-    if (draft.ParseFromString(row_.save_draft)) save_draft_ = std::move(draft);
+    const bool is_known =
+        draft.ParseFromString(row_.save_draft) && draft.schema_version() == kStateSchemaVersion;
+    if (is_known) save_draft_ = std::move(draft);
   }
   state::v1::SavedRecord saved;
   if (row_.saved.empty()) return;

@@ -84,7 +84,10 @@ Task<absl::Status> UtilityVm::Save(SaveSteps steps) {
   if (written.ok() && !steps.live_on) written = co_await LeaveForFile();
   if (written.ok() && !steps.live_on) co_return written;
   if (detached_) co_return CheckHere();
-  if (!written.ok()) ForgetSaved();
+  if (!written.ok()) {
+    ForgetSaved();
+    save_draft_ = steps.draft;
+  }
   // First of all, for a disk that fails may take its time.
   if (!went_on || called_off()) co_await RunOnUnsaved(was_paused);
   if (written.ok()) {
@@ -163,7 +166,10 @@ Task<absl::Status> UtilityVm::WriteAll(SaveSteps* steps, bool* went_on) {
   }
   absl::StatusOr<state::v1::SavedRecord> record = co_await steps->seal();
   Reached("SAVE.sealed");
-  if (record.ok() && !steps->live_on) saved_ = *std::move(record);
+  if (record.ok() && !steps->live_on) {
+    saved_ = *std::move(record);
+    save_draft_.reset();
+  }
   written_ = false;
   co_return record.status();
 }
@@ -171,7 +177,6 @@ Task<absl::Status> UtilityVm::WriteAll(SaveSteps* steps, bool* went_on) {
 // From the moment that this is written down it is the file, and what still stands here is not.
 Task<absl::Status> UtilityVm::LeaveForFile() {
   const std::string desired = std::exchange(row_.desired_state, "stopped");
-  auto draft = std::exchange(save_draft_, std::nullopt);
   absl::Status stored = co_await Persist();
   // With its VMM gone the file is all that there is of it.
   if (!stored.ok() && system_ == nullptr) {
@@ -179,7 +184,6 @@ Task<absl::Status> UtilityVm::LeaveForFile() {
                   saved_->file(), stored.ToString());
   } else if (!stored.ok()) {
     row_.desired_state = desired;
-    save_draft_ = std::move(draft);
     co_return stored;
   }
   Reached("SAVE.recorded");

@@ -18,6 +18,7 @@ namespace ferry::vm {
 namespace {
 
 constexpr char kAside[] = ".refused";
+constexpr milliseconds kDraftTime{3'600'000};  // its disk may be slow to come
 
 absl::Status CannotBeSaved(const UtilityVm& vm, const std::string& why, const std::string& reason,
                            const std::string& next_step) {
@@ -27,6 +28,16 @@ absl::Status CannotBeSaved(const UtilityVm& vm, const std::string& why, const st
 }
 
 using FileWork = KeptFiles::Work;
+
+// On a thread of its own: whatever its user's disk does, nobody waits for it.
+Task<void> RemoveDraft(Executor executor, state::v1::SaveDraftRecord draft) {
+  const auto worker = std::make_shared<BlockingWorker>(executor);
+  const FileIdentity identity{.inode = draft.inode(), .born_ns = draft.born_ns()};
+  FileWork remove = [file = draft.file(), identity] { return RemoveIfSame(file, identity); };
+  const absl::Status removed =
+      co_await worker->Run(kDraftTime, "removing a file", std::move(remove));
+  if (!removed.ok()) spdlog::warn("{}: {}", draft.file(), removed.ToString());
+}
 
 bool Stands(v1::VmState state) {
   return state == v1::VM_STATE_STOPPED || state == v1::VM_STATE_FAILED ||
@@ -146,18 +157,24 @@ Task<std::string> SavedStates::PutAside(state::v1::SavedRecord record) {
   co_return record.file();
 }
 
+// What is whole is of no use to a VM that has its memory; it may be all that there is of another.
 Task<void> SavedStates::SweepDrafts() {
   const std::vector<Vm> all = vms_.List();
   for (const Vm& vm : all) {
     const auto draft = vm->save_draft();
     if (!draft.has_value()) continue;
-    FileWork remove = [file = draft->file(),
-                       identity = FileIdentity{draft->inode(), draft->born_ns()}] {
-      return RemoveIfSame(file, identity);
-    };
-    absl::Status removed = co_await files_.Run("removing a file", std::move(remove));
-    if (removed.ok()) removed = co_await vm->ForgetSaveDraft(draft);
-    if (!removed.ok()) spdlog::warn("{}: {}", draft->file(), removed.ToString());
+    const bool has_memory = vm->system() != nullptr;
+    const absl::Status forgotten = co_await vm->ForgetSaveDraft(draft);
+    if (!forgotten.ok()) {
+      spdlog::warn("vm {}: {}: {}", vm->name(), draft->file(), forgotten.ToString());
+    } else if (has_memory) {
+      Spawn(vms_.deps().executor, RemoveDraft(vms_.deps().executor, *draft));
+    } else {
+      spdlog::warn(
+          "vm {} was being saved when ferryd ended; if there is a file {}, it can go on "
+          "from that: ferryctl start {} --from {}",
+          vm->name(), draft->file(), vm->name(), draft->file());
+    }
   }
 }
 

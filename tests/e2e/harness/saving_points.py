@@ -36,14 +36,15 @@ TABLE = {
     "save to a file": {
         "SAVE.stopped": _LOST,
         "SAVE.written": After("running", "saved+", "stopped"),
-        "SAVE.sealed": After("running", "saved+", "stopped"),
+        # All that there is of its memory then.
+        "SAVE.sealed": After("running", "saved+", "stopped+"),
         "SAVE.recorded": After("saved+", "saved+", "saved+"),
         "SAVE.ended": After("saved+", None, "saved+"),
     },
     "live save to a file": {
         "SAVE.stopped": _LOST,
         "SAVE.written": After("running", "failed+", "stopped"),
-        "SAVE.sealed": After("running", "failed+", "stopped"),
+        "SAVE.sealed": After("running", "failed+", "stopped+"),
     },
     # Its file stays, whatever becomes of the VM.
     "start from a file": {

@@ -585,11 +585,50 @@ TEST_F(HalfDoneTest, AUsersFileThatNoVmIsInIsRemoved) {
   std::ofstream(file) << "whole, and of no use";
   LeaveDraft(*vm, file);
   RestartDaemon();
-  EXPECT_FALSE(std::filesystem::exists(file));
+  Until([&] { return !std::filesystem::exists(file); });
   EXPECT_EQ(Found()->state(), v1::VM_STATE_RUNNING);
   EXPECT_TRUE(Row(vm->id()).save_draft.empty());
   // The next one may have its name.
   EXPECT_TRUE(Save(Found(), file).ok());
+}
+
+TEST_F(HalfDoneTest, AUsersFileThatMayBeAllThereIsOfAVmStays) {
+  auto vm = Boot();
+  const std::string file = folder_.path() + "/moment";
+  std::ofstream(file) << "whole";
+  LeaveDraft(*vm, file);
+  host_.backend.script().FailNext("Adopt", absl::NotFoundError("it does not run any more"));
+  RestartDaemon();
+  Settle();
+  EXPECT_EQ(Found()->state(), v1::VM_STATE_STOPPED);
+  EXPECT_TRUE(Row(vm->id()).save_draft.empty());
+  RestartDaemon();
+  Settle();
+  EXPECT_TRUE(std::filesystem::exists(file));
+}
+
+TEST_F(SavedStatesTest, ADaemonThatStopsAsAVmIsInItsUsersFileLeavesItThere) {
+  auto vm = Boot();
+  const std::string file = folder_.path() + "/moment";
+  host_.backend.script().Block("Save");
+  v1::SaveVmRequest request;
+  request.set_to_file(file);
+  auto saving = Begin(saves_->Save(vm, request));
+  Await(host_.backend.script().WaitBlocked("Save"));
+  host_.backend.script().Release("Save");
+  // Whenever its row is written, it names the file in one way alone.
+  v1::SetVmRequest change;
+  while (!saving->has_value()) {
+    change.set_autostart(!change.autostart());
+    ASSERT_TRUE(Await(vm->Set(change)).ok());
+    const VmRow row = Row(vm->id());
+    ASSERT_TRUE(row.saved.empty() || row.save_draft.empty());
+  }
+  EXPECT_TRUE(Finish(saving).ok());
+  RestartDaemon();
+  Settle();
+  EXPECT_TRUE(std::filesystem::exists(file));
+  EXPECT_EQ(Found()->state(), v1::VM_STATE_SAVED);
 }
 
 TEST_F(HalfDoneTest, AnotherFileThatHasTheNameByNowStays) {
@@ -600,6 +639,7 @@ TEST_F(HalfDoneTest, AnotherFileThatHasTheNameByNowStays) {
   std::filesystem::rename(file, file + ".elsewhere");
   std::ofstream(file) << "its user's";
   RestartDaemon();
+  Settle();
   EXPECT_TRUE(std::filesystem::exists(file));
   EXPECT_TRUE(std::filesystem::exists(file + ".elsewhere"));
 }
