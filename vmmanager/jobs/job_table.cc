@@ -71,6 +71,7 @@ void JobTable::Begin(const std::string& id, const JobDescription& description,
   job.set_vm_id(description.vm_id);
   job.set_vm_name(description.vm_name);
   job.set_what(description.what);
+  job.set_made_vm_id(description.made_vm_id);
   job.set_state(v1::JOB_STATE_RUNNING);
   job.set_started_unix_ms(now_unix_ms);
   job.set_why_not_cancellable(kNotYet);

@@ -16,7 +16,8 @@ struct JobDescription {
   v1::JobKind kind = v1::JOB_KIND_UNSPECIFIED;
   std::string vm_id;  // empty: it is of no VM
   std::string vm_name;
-  std::string what;  // for people
+  std::string what;        // for people
+  std::string made_vm_id;  // of the VM that it makes, if it does
 };
 
 // A job, and a number that rises with each change of it.

@@ -113,7 +113,8 @@ Task<absl::StatusOr<v1::Vm>> Checkpoints::RestoreAs(v1::RestoreCheckpointAsReque
   CO_RETURN_IF_ERROR(CheckMayCopy(*vm));
   CO_RETURN_IF_ERROR(co_await CheckFiles("", request.disks()));
   JobDescription about{v1::JOB_KIND_CHECKPOINT, vm->id(), vm->name(),
-                       absl::StrCat("make ", request.new_name(), " of ", request.name())};
+                       absl::StrCat("make ", request.new_name(), " of ", request.name()),
+                       clone->id};
   JobWork make = [this, clone](std::shared_ptr<Job> job) {
     return MakeClone(clone, std::move(job));
   };

@@ -72,6 +72,12 @@ CheckpointRecord FilesToGo(const UtilityVm& vm, const std::string& name) {
 
 bool RanThen(const std::string& state) { return state != "stopped"; }
 
+// What becomes of the VM afterwards is part of what was asked for.
+const char* AndThen(const v1::CreateCheckpointRequest& request) {
+  if (request.halt()) return ", then halt";
+  return request.paused() ? ", then pause" : "";
+}
+
 }  // namespace
 
 Checkpoints::Checkpoints(VmInventory& vms, ContainerInventory* containers, SavedStates& saves,
@@ -125,7 +131,7 @@ Task<absl::StatusOr<v1::Checkpoint>> Checkpoints::Create(v1::CreateCheckpointReq
   if (request.reuse_existing()) CO_RETURN_IF_ERROR(co_await CheckExisting(vm->id(), planned));
   planned.set_containers(static_cast<uint32_t>(returning_.Of(*vm).size()));
   JobDescription about{v1::JOB_KIND_CHECKPOINT, vm->id(), vm->name(),
-                       absl::StrCat("take ", request.name())};
+                       absl::StrCat("take ", request.name(), AndThen(request))};
   auto forgotten = request.no_metadata() ? std::make_shared<Record>() : nullptr;
   JobWork take = [this, vm, request, planned, forgotten](std::shared_ptr<Job> job) {
     return Take(vm, request, planned, forgotten, std::move(job));
@@ -323,6 +329,9 @@ Task<absl::Status> Checkpoints::GoBack(Vm vm, v1::RevertToCheckpointRequest requ
 
 Task<absl::Status> Checkpoints::Delete(v1::DeleteCheckpointRequest request) {
   CO_ASSIGN_OR_RETURN(const Vm vm, vms_.Find(request.vm()));
+  if (!vm->checkpoints().contains(request.name())) {
+    co_return NoSuchCheckpoint(vm->name(), request.name());
+  }
   JobDescription about{v1::JOB_KIND_CHECKPOINT, vm->id(), vm->name(),
                        absl::StrCat("delete ", request.name())};
   JobWork remove = [this, vm,

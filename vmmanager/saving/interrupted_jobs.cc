@@ -33,6 +33,10 @@ Result JudgeRestore(const UtilityVm& vm) {
 
 // Going back to one is never all done: the VM is not what the caller wanted until it runs again.
 Result JudgeCheckpoint(const VmInventory& vms, const UtilityVm& vm, const v1::Job& job) {
+  if (!job.made_vm_id().empty()) {
+    const auto made = vms.Find(job.made_vm_id());
+    return made.ok() ? Result(absl::StrCat("made VM ", (*made)->name())) : std::nullopt;
+  }
   const CheckpointRecords& records = vm.checkpoints();
   const auto whole = [&records](const std::string& name) {
     const auto found = records.find(name);
@@ -51,10 +55,6 @@ Result JudgeCheckpoint(const VmInventory& vms, const UtilityVm& vm, const v1::Jo
   if (const auto name = Object(job, "delete ")) {
     return records.contains(*name) ? std::nullopt : Result(absl::StrCat("deleted ", *name));
   }
-  for (const auto& other : vms.List()) {
-    if (!Object(job, absl::StrCat("make ", other->name(), " of "))) continue;
-    return absl::StrCat("made VM ", other->name());
-  }
   return std::nullopt;
 }
 
@@ -67,17 +67,21 @@ Result JudgeSnapshot(const UtilityVm& vm, const v1::Job& job) {
                        found->second.taken_unix_ms() >= job.started_unix_ms();
     return by_it ? Result(absl::StrCat("took ", *tag)) : std::nullopt;
   }
-  if (const auto tag = Object(job, "delete ")) {
-    return records.contains(*tag) ? std::nullopt : Result(absl::StrCat("deleted ", *tag));
+  const bool was_there = job.progress().phase() == kOfKnownSnapshot;
+  if (const auto tag = Object(job, "delete "); tag && was_there && !records.contains(*tag)) {
+    return absl::StrCat("deleted ", *tag);
   }
   return std::nullopt;
 }
 
+// A VMM may not have changed over yet, though that is written down.
 Result JudgeDisk(const UtilityVm& vm, const v1::Job& job) {
-  if (vm.moves_disk()) return std::nullopt;
+  if (vm.moves_disk() && vm.system() != nullptr) return std::nullopt;
   for (const v1::DiskSpec& disk : vm.spec().disks()) {
     const auto to = Object(job, absl::StrCat("move ", disk.name(), " to "));
-    if (to == disk.file()) return absl::StrCat("moved ", disk.name());
+    if (to == disk.file()) {
+      return absl::StrCat("moved ", disk.name(), "; its former file may still be there");
+    }
   }
   return std::nullopt;
 }

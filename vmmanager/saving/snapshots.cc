@@ -6,6 +6,7 @@
 #include "absl/strings/str_cat.h"
 #include "bridge/runtime/status_macros.h"
 #include "vmmanager/rpc/error_info.h"
+#include "vmmanager/saving/interrupted_jobs.h"
 
 namespace ferry::vm {
 namespace {
@@ -42,8 +43,10 @@ Task<absl::StatusOr<v1::Snapshot>> Snapshots::AsJob(Vm vm, std::string doing, st
                                                     std::string tag, Work work) {
   auto result = std::make_shared<absl::StatusOr<v1::Snapshot>>(absl::UnknownError("not done"));
   JobDescription about{v1::JOB_KIND_SNAPSHOT, vm->id(), vm->name(), absl::StrCat(doing, " ", tag)};
-  JobWork run = [result, done = absl::StrCat(done, " ", tag),
-                 work = std::move(work)](std::shared_ptr<Job> job) -> Task<absl::Status> {
+  JobWork run =
+      [result, done = absl::StrCat(done, " ", tag), work = std::move(work),
+       is_known = vm->snapshots().contains(tag)](std::shared_ptr<Job> job) -> Task<absl::Status> {
+    if (is_known) job->SetPhase(kOfKnownSnapshot);
     job->ForbidCancel("its VMM does it in one piece, and hears nobody meanwhile");
     *result = co_await work();
     if (result->ok()) job->SetResult(done);

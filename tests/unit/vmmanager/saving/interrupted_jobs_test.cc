@@ -10,12 +10,16 @@ namespace {
 
 class InterruptedJobsTest : public CheckpointsTest {
  protected:
-  std::optional<std::string> Judge(v1::JobKind kind, const std::string& what,
-                                   uint64_t started = 0) {
+  v1::Job JobOf(v1::JobKind kind, const std::string& what) const {
     v1::Job job;
     job.set_kind(kind);
     job.set_what(what);
     job.set_vm_id(vm_->id());
+    return job;
+  }
+  std::optional<std::string> Judge(v1::JobKind kind, const std::string& what,
+                                   uint64_t started = 0) {
+    v1::Job job = JobOf(kind, what);
     job.set_started_unix_ms(started);
     return JudgeInterrupted(*host_.inventory)(job);
   }
@@ -42,8 +46,7 @@ TEST_F(InterruptedJobsTest, CheckpointsAreToldByWhatThereIsOfThem) {
   EXPECT_EQ(Judge(kind, "define y"), std::nullopt);
   EXPECT_EQ(Judge(kind, "delete x"), std::nullopt);
   EXPECT_EQ(Judge(kind, "delete y"), "deleted y");
-  EXPECT_EQ(Judge(kind, "make web of x"), "made VM web");
-  EXPECT_EQ(Judge(kind, "make other of x"), std::nullopt);
+  EXPECT_EQ(Judge(kind, "take x, then halt"), std::nullopt);
   EXPECT_EQ(Judge(kind, "go back to x"), std::nullopt);
   // One that is half made.
   auto taking = BeginLive("half");
@@ -68,13 +71,27 @@ TEST_F(InterruptedJobsTest, SnapshotsAreToldByWhatThereIsOfThem) {
   EXPECT_EQ(Judge(kind, "take t"), "took t");
   EXPECT_EQ(Judge(kind, "take t", UINT64_MAX), std::nullopt);
   EXPECT_EQ(Judge(kind, "take u"), std::nullopt);
-  EXPECT_EQ(Judge(kind, "delete t"), std::nullopt);
-  EXPECT_EQ(Judge(kind, "delete u"), "deleted u");
   EXPECT_EQ(Judge(kind, "load t"), std::nullopt);
+  // Of one that no record was of nobody knows.
+  v1::Job job = JobOf(kind, "delete u");
+  EXPECT_EQ(JudgeInterrupted(*host_.inventory)(job), std::nullopt);
+  job.mutable_progress()->set_phase(kOfKnownSnapshot);
+  EXPECT_EQ(JudgeInterrupted(*host_.inventory)(job), "deleted u");
+  job.set_what("delete t");
+  EXPECT_EQ(JudgeInterrupted(*host_.inventory)(job), std::nullopt);
+}
+
+TEST_F(InterruptedJobsTest, ClonesAreToldByTheirId) {
+  v1::Job job = JobOf(v1::JOB_KIND_CHECKPOINT, "make web of x");
+  job.set_made_vm_id("nobody's");
+  EXPECT_EQ(JudgeInterrupted(*host_.inventory)(job), std::nullopt);
+  job.set_made_vm_id(vm_->id());
+  EXPECT_EQ(JudgeInterrupted(*host_.inventory)(job), "made VM web");
 }
 
 TEST_F(InterruptedJobsTest, DisksAreToldByWhereTheyAre) {
-  EXPECT_EQ(Judge(v1::JOB_KIND_DISK, "move root to " + File("root.qcow2")), "moved root");
+  EXPECT_EQ(Judge(v1::JOB_KIND_DISK, "move root to " + File("root.qcow2")),
+            "moved root; its former file may still be there");
   EXPECT_EQ(Judge(v1::JOB_KIND_DISK, "move root to /elsewhere"), std::nullopt);
   EXPECT_EQ(Judge(v1::JOB_KIND_DISK, "move other to " + File("root.qcow2")), std::nullopt);
 }
