@@ -1,5 +1,6 @@
 #include "vmmanager/sandbox/checkpoint_moves.h"
 
+#include <map>
 #include <set>
 #include <utility>
 
@@ -76,10 +77,14 @@ absl::Status NotOfACheckpoint(const std::string& file) {
 }
 
 // A host removes what it takes for a checkpoint's, so every file that is named must be one. Returns
-// them all, and the VM's.
-absl::StatusOr<std::set<std::string>> CheckNames(const CheckpointRecords& records,
-                                                 std::set<std::string> known) {
-  for (const auto& [name, record] : records) known.merge(FilesNeededBy(record));
+// all that are, with the checkpoint that names them.
+absl::StatusOr<std::map<std::string, std::string>> CheckNames(const CheckpointRecords& records,
+                                                              std::set<std::string> known) {
+  std::map<std::string, std::string> named;
+  for (const auto& [name, record] : records) {
+    for (const std::string& file : FilesNeededBy(record)) named.emplace(file, name);
+    known.merge(FilesNeededBy(record));
+  }
   size_t current = 0;
   for (const auto& [name, record] : records) {
     current += record.current() ? 1 : 0;
@@ -87,6 +92,7 @@ absl::StatusOr<std::set<std::string>> CheckNames(const CheckpointRecords& record
     for (const CheckpointDisk& disk : record.disks()) {
       for (const std::string& file : {disk.below(), disk.overlay()}) {
         good = good && (file.empty() || known.contains(file));
+        if (!file.empty()) named.emplace(file, name);
       }
     }
     if (!good) {
@@ -97,16 +103,19 @@ absl::StatusOr<std::set<std::string>> CheckNames(const CheckpointRecords& record
   if (current > 1) {
     return absl::InvalidArgumentError("the config has several current checkpoints");
   }
-  return known;
+  return named;
 }
 
 // None of them may be the daemon's own.
-Task<absl::Status> CheckNoneOfThemIn(std::string state_folder, std::set<std::string> files,
-                                     FileReads* reads) {
-  for (const std::string& file : files) {
+Task<absl::Status> CheckNoneOfThemIn(std::string state_folder,
+                                     std::map<std::string, std::string> files, FileReads* reads) {
+  for (const auto& [file, checkpoint] : files) {
     if (!CheckFolderPath("a checkpoint's file", file).ok()) co_return NotOfACheckpoint(file);
-    CO_ASSIGN_OR_RETURN(const bool ours, co_await LiesWithin(reads, file, state_folder));
-    if (ours) co_return NotOfACheckpoint(file);
+    const auto ours = co_await LiesWithin(reads, file, state_folder);
+    if (!ours.ok()) {
+      co_return NotSeenHere(checkpoint, file, std::string(ours.status().message()));
+    }
+    if (*ours) co_return NotOfACheckpoint(file);
   }
   co_return absl::OkStatus();
 }
@@ -175,7 +184,7 @@ Task<absl::StatusOr<CheckpointRecords>> FitCheckpoints(state::v1::VmPayload vm,
   }
   CO_RETURN_IF_ERROR(CheckCheckpointsMayMove(vm.vm_name(), records));
   CO_ASSIGN_OR_RETURN(const std::set<std::string> disks, DiskFilesOf(vm));
-  CO_ASSIGN_OR_RETURN(std::set<std::string> files, CheckNames(records, disks));
+  CO_ASSIGN_OR_RETURN(auto files, CheckNames(records, disks));
   CO_RETURN_IF_ERROR(co_await CheckNoneOfThemIn(std::move(state_folder), std::move(files), reads));
   for (const CheckpointPayload& one : vm.checkpoints()) {
     for (const state::v1::DiskGeneration& there : one.files()) {
