@@ -4,6 +4,7 @@
 #include <google/protobuf/util/time_util.h>
 #include <spdlog/spdlog.h>
 
+#include <algorithm>
 #include <cmath>
 
 #include "absl/strings/str_cat.h"
@@ -403,7 +404,9 @@ Task<absl::StatusOr<std::string>> DestinationSession::RunGranted(Proof go,
   }
   TellContainers();
   info_.set_vm_location(deps_.own_address());
-  const auto resumed = resumed_at_ > go_received ? resumed_at_ : Clock::now();
+  // It may have run since an earlier GO, whose end could not be written down.
+  const bool known = resumed_at_ > vote_sent_at_.value_or(go_received);
+  const auto resumed = known ? resumed_at_ : Clock::now();
   if (trace_) trace_->Span(SessionTrace::Row::kBlackout, "resume", go_received, resumed);
   std::optional<v1::BlackoutExitedDetails> blackout;
   DestinationTimes times;
@@ -411,7 +414,7 @@ Task<absl::StatusOr<std::string>> DestinationSession::RunGranted(Proof go,
     times.one_way = std::chrono::duration<double, std::milli>(*connection_->rtt()).count() / 2;
   }
   if (vote_sent_at_) times.since_vote = MillisecondsBetween(*vote_sent_at_, resumed);
-  times.since_go = MillisecondsBetween(go_received, resumed);
+  times.since_go = std::max(0.0, MillisecondsBetween(go_received, resumed));
   // A daemon that was restarted after its GRANTED has no GO that tells.
   if (const auto measured = MeasureBlackout(go.detail, times)) {
     blackout.emplace();

@@ -184,7 +184,7 @@ Task<absl::Status> SourceSession::WhyDisksFailed(absl::Status mirrored) {
     const std::string why =
         lost.ok() ? "the destination takes no more of the VM's disks" : std::string(lost.message());
     const absl::StatusCode code = lost.ok() ? absl::StatusCode::kAborted : lost.code();
-    co_return AtDestination(rpc::ErrorWithReason(code, why, "connection_lost"));
+    co_return AtDestination(rpc::ErrorWithReason(code, why, "connection_lost", kAfterALostLink));
   }
   if (mirrored.GetPayload(vm::kNeverTheSame).has_value()) {
     co_return rpc::ErrorWithReason(

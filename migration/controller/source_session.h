@@ -97,6 +97,9 @@ class SourceSession final : public MigrationSession {
   Task<void> ForgetVm() override;
 
  private:
+  static constexpr char kAfterALostLink[] =
+      "See whether ferryd runs on the destination and can be reached, then migrate again.";
+
   using Self = std::shared_ptr<SourceSession>;
   Self self() { return std::static_pointer_cast<SourceSession>(shared_from_this()); }
 

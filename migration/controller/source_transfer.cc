@@ -154,7 +154,8 @@ Task<absl::Status> SourceSession::JudgeTransfer(absl::Status moved, bool stalled
     // Why the connection ended says more than what the VMM makes of it.
     const absl::Status lost = co_await connection_->WaitClosed();
     if (!lost.ok()) {
-      co_return AtDestination(rpc::ErrorWithReason(lost.code(), lost.message(), "connection_lost"));
+      co_return AtDestination(
+          rpc::ErrorWithReason(lost.code(), lost.message(), "connection_lost", kAfterALostLink));
     }
   }
   co_return moved;

@@ -15,10 +15,14 @@ def test_unknown_vm_is_named(two_hosts):
     ctl = two_hosts[0].ctl
     for command in (["vm", "start", "nobody"], ["vm", "inspect", "nobody"], ["ps", "nobody"],
                     ["migrate", "nobody", "--to", two_hosts[1].address]):
-        assert_refused(ctl.run(*command), "nobody")
+        result = ctl.run(*command)
+        assert_refused(result, "nobody")
+        assert result.returncode == 4
+        oracles.assert_next_step(result.stderr, "ferryctl list")
     result = ctl.run("exec", "nobody", "--", "true")
     assert result.returncode == 125
     assert_refused(result, "nobody")
+    oracles.assert_next_step(result.stderr, "ferryctl list")
 
 
 def test_wrong_states_are_refused(two_hosts):
@@ -71,10 +75,12 @@ def test_unreachable_destination_leaves_the_vm_running(two_hosts, vm):
 def test_bad_options_are_refused_before_anything_happens(two_hosts, vm):
     source, destination = two_hosts
     before = len(source.ctl.sessions())
-    for option in (["--downtime-limit", "soon"], ["--max-bandwidth", "-1"]):
+    # Each says which option it is, what was given, and what could be.
+    for option, could_be in ((["--downtime-limit", "soon"], "ms"),
+                             (["--max-bandwidth", "-1"], "256M")):
         result = source.ctl.run("migrate", vm, "--to", destination.address, *option)
-        assert result.returncode != 0
-        assert option[0] in result.stderr or option[1] in result.stderr
+        assert result.returncode == 2
+        assert all(word in result.stderr for word in (*option, could_be)), result.stderr
     assert len(source.ctl.sessions()) == before
     assert source.ctl.state(vm) == "running"
 

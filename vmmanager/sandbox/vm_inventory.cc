@@ -13,6 +13,7 @@
 #include "bridge/runtime/status_macros.h"
 #include "bridge/runtime/unix_time.h"
 #include "vmmanager/rpc/error_info.h"
+#include "vmmanager/rpc/printable.h"
 #include "vmmanager/sandbox/firmware_store.h"
 #include "vmmanager/sandbox/machine_document.h"
 #include "vmmanager/sandbox/vm_nics.h"
@@ -20,6 +21,7 @@
 namespace ferry::vm {
 namespace {
 
+constexpr size_t kShownName = 200;
 constexpr size_t kDepartedKept = 1024;
 
 // AF_VSOCK reserves 0 to 2 and the highest one.
@@ -198,8 +200,10 @@ absl::StatusOr<std::shared_ptr<UtilityVm>> VmInventory::Find(const std::string& 
         absl::StrCat("VM ", vm, " moved to ", it->second, "; ask there (--host ", it->second, ")"),
         it->second);
   }
-  return absl::NotFoundError(absl::StrCat("there is no VM \"", vm,
-                                          "\" on this host; ferryctl list shows those there are"));
+  return rpc::ErrorWithReason(
+      absl::StatusCode::kNotFound,
+      absl::StrCat("there is no VM \"", rpc::Printable(vm, kShownName), "\" on this host"),
+      "no_such_vm", "ferryctl list shows those there are.");
 }
 
 std::vector<std::shared_ptr<UtilityVm>> VmInventory::List() const {

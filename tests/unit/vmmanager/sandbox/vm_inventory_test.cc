@@ -144,6 +144,8 @@ TEST_F(VmInventoryTest, FindsByNameAndByIdAndHelpsOtherwise) {
   const absl::Status unknown = host_.inventory->Find("db").status();
   EXPECT_EQ(unknown.code(), absl::StatusCode::kNotFound);
   EXPECT_THAT(unknown.message(), HasSubstr("\"db\""));
+  EXPECT_EQ(rpc::ReasonOf(unknown), "no_such_vm");
+  EXPECT_THAT(rpc::NextStepOf(unknown), HasSubstr("ferryctl list"));
 }
 
 TEST_F(VmInventoryTest, DepartedVmIsLookedForElsewhere) {
