@@ -1,13 +1,19 @@
 #include <stdlib.h>
 
+#include <boost/json/parse.hpp>
 #include <filesystem>
+#include <fstream>
 
 #include "tests/integration/qemu_fixture.h"
 #include "tests/integration/qemu_img.h"
 #include "vmmanager/backend/backend_conformance.h"
+#include "vmmanager/qemu/qmp_client.h"
+#include "vmmanager/qemu/unix_socket.h"
 
 namespace ferry::vm {
 namespace {
+
+constexpr uint64_t kTickCount = 0x46c;  // in the BIOS data area, since midnight
 
 // Opens a backend from outside a coroutine.
 std::unique_ptr<QemuBackend> OpenBackend(asio::io_context& context, Executor executor,
@@ -29,7 +35,7 @@ std::unique_ptr<QemuBackend> OpenBackend(asio::io_context& context, Executor exe
 // Two hosts' backends on real QEMU, in folders of their own.
 class QemuConformanceFixture : public BackendFixture {
  public:
-  explicit QemuConformanceFixture(Executor executor) {
+  explicit QemuConformanceFixture(Executor executor) : executor_(executor) {
     std::string pattern = ::testing::TempDir() + "ferry-conf-XXXXXX";
     EXPECT_NE(::mkdtemp(pattern.data()), nullptr);
     folder_ = pattern;
@@ -56,6 +62,34 @@ class QemuConformanceFixture : public BackendFixture {
   void SnapshotDiskAlone(const std::string& path, const std::string& tag) override {
     RunTool({"qemu-img", "snapshot", "-c", tag, path});
   }
+  // The firmware's clock, which its interrupt handler raises 18 times in a second.
+  Task<absl::StatusOr<uint64_t>> Progress(ComputeSystem& system) override {
+    const boost::json::value record = boost::json::parse(system.adoption_record());
+    const std::string folder(record.at("folder").as_string());
+    auto socket = ConnectUnixPath(folder + "/qmp-spare");
+    if (!socket.ok()) co_return socket.status();
+    QmpClient monitor(executor_, *std::move(socket));
+    const absl::Status ready = co_await monitor.WaitReady(milliseconds(60'000));
+    if (!ready.ok()) co_return ready;
+    const std::string file = folder_ + "/ticks";
+    const std::string command = "pmemsave";
+    boost::json::object arguments = {
+        {"val", kTickCount}, {"size", sizeof(uint32_t)}, {"filename", file}};
+    const auto answer = co_await monitor.Execute(command, std::move(arguments));
+    if (!answer.ok()) co_return answer.status();
+    uint32_t ticks = 0;
+    std::ifstream(file, std::ios::binary).read(reinterpret_cast<char*>(&ticks), sizeof ticks);
+    co_return ticks;
+  }
+  Task<void> LetRun(ComputeSystem& system) override {
+    const auto before = co_await Progress(system);
+    EXPECT_TRUE(before.ok()) << before.status();
+    while (before.ok()) {
+      const auto now = co_await Progress(system);
+      EXPECT_TRUE(now.ok()) << now.status();
+      if (!now.ok() || *now > *before) co_return;
+    }
+  }
 
  private:
   QemuBackendConfig Config(const char* name) {
@@ -68,6 +102,7 @@ class QemuConformanceFixture : public BackendFixture {
     return config;
   }
 
+  const Executor executor_;
   std::string folder_;
   std::unique_ptr<QemuBackend> source_;
   std::unique_ptr<QemuBackend> destination_;

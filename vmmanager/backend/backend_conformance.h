@@ -29,11 +29,11 @@ class BackendFixture {
   // For one whole case, on the host's clock.
   virtual milliseconds Deadline() { return milliseconds(60'000); }
 
-  // A number that the guest raises by running. The default knows none; then only run states are
-  // compared.
-  virtual Task<absl::StatusOr<uint64_t>> Progress(ComputeSystem& system);
+  // A number in the guest's memory that it raises by running, and that is not 0 once LetRun() was
+  // called.
+  virtual Task<absl::StatusOr<uint64_t>> Progress(ComputeSystem& system) = 0;
   // Makes the guest run for at least one step, or waits for that.
-  virtual Task<void> LetRun(ComputeSystem& system);
+  virtual Task<void> LetRun(ComputeSystem& system) = 0;
 };
 
 using BackendFixtureFactory = std::function<std::unique_ptr<BackendFixture>(Executor)>;
