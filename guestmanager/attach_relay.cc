@@ -8,6 +8,7 @@
 #include <utility>
 
 #include "absl/strings/str_cat.h"
+#include "bridge/runtime/status_macros.h"
 #include "bridge/stream/wire.h"
 #include "guestmanager/kept_output.h"
 
@@ -55,9 +56,10 @@ class AttachRelay::Hold : public Attachment {
     absl::Status status = MayWrite();
     return status.ok() ? relay_->in_->Send(offset, data) : status;
   }
+  // A stream that was never opened may be closed, as often as one likes.
   absl::Status EndStdin(uint64_t offset) override {
-    absl::Status status = MayWrite();
-    return status.ok() ? relay_->in_->End(offset) : status;
+    RETURN_IF_ERROR(MaySpeak());
+    return relay_->in_ ? relay_->in_->End(offset) : absl::OkStatus();
   }
   void Acknowledge(Stream stream, uint64_t offset, bool end_taken) override {
     relay_->Acknowledge(client_, stream, offset, end_taken);
@@ -73,9 +75,13 @@ class AttachRelay::Hold : public Attachment {
   }
 
  private:
-  absl::Status MayWrite() const {
+  absl::Status MaySpeak() const {
     if (client_->sink == nullptr) return absl::FailedPreconditionError("this attachment is over");
     if (client_->watch_only) return absl::FailedPreconditionError("a watcher has no stdin");
+    return absl::OkStatus();
+  }
+  absl::Status MayWrite() const {
+    RETURN_IF_ERROR(MaySpeak());
     if (!relay_->in_) return absl::FailedPreconditionError("the process has no stdin");
     return absl::OkStatus();
   }

@@ -45,7 +45,8 @@ struct StreamState {
 };
 
 // What a migration carries of a process. The zero value (no ports, no wait) says that it has no
-// bridge; StateToCarry names it and refuses.
+// bridge; StateToCarry names it and refuses. Guest has processes behind a bridge alone, so this
+// stands for kinds that are yet to come.
 struct ProcessState {
   std::string container_id;  // "" is the VM-level scope
   uint32_t pid = 0;

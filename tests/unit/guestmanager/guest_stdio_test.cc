@@ -260,12 +260,27 @@ TEST_F(GuestTest, PlainPeersEndIsToldToALaterAttacherToo) {
   EXPECT_EQ(second.exited, (ExitStatus{ExitStatus::Kind::kCode, 1}));
 }
 
+TEST_F(GuestTest, WhoClosesAnUnopenedStreamIsAttachedAsBefore) {
+  Ready();
+  auto process = Exec(false, /*has_stdin=*/false);
+  TestSink sink;
+  auto attachment = Attach(*process, sink);
+  EXPECT_TRUE(attachment->EndStdin(0).ok());
+  agent_->EndOutput(process->pid());
+  agent_->Exit(process->pid(), 3);
+  Settle();
+  EXPECT_EQ(sink.ends, 2);
+  EXPECT_EQ(sink.exited, (ExitStatus{ExitStatus::Kind::kCode, 3}));
+}
+
 TEST_F(GuestTest, ClosingUnopenedStreamsIsHarmless) {
   Ready();
   auto process = Exec(false, /*has_stdin=*/false);
   TestSink sink;
   auto attachment = Attach(*process, sink);
-  EXPECT_TRUE(absl::IsFailedPrecondition(attachment->EndStdin(0)));
+  EXPECT_TRUE(attachment->EndStdin(0).ok());
+  EXPECT_TRUE(attachment->EndStdin(7).ok());
+  EXPECT_TRUE(absl::IsFailedPrecondition(attachment->SendStdin(0, "x")));
   guest_->Close(absl::UnavailableError("over"));
   guest_->Close(absl::UnavailableError("over"));
   Settle();
