@@ -140,7 +140,10 @@ class FerryVm:
             wait_for(lambda: flood.printed(self.here, VM, reader)
                      == flood.printed(self.here, VM, reader), "it prints although nobody reads")
             result = self.migrate()
+            # What it left unread is not to move with the next one.
             self.here.ctl.ok("kill", "-s", "KILL", VM, str(reader.process))
+            reader.signal(signal.SIGCONT)
+            reader.wait(120)
         return result
 
 
@@ -153,7 +156,11 @@ class RawVm:
         self._hosts = hosts
         self._settings = settings
         self._vm = raw_qemu.RawVm(hosts[0], argv, reader=reader)
-        self._vm.start()
+        try:
+            self._vm.start()
+        except BaseException:
+            self._vm.close()
+            raise
 
     def migrate(self):
         there = self._hosts.other(self._vm.host)
@@ -177,6 +184,7 @@ class RawPrintingVm(RawVm):
 
     def migrate(self):
         self._vm.qmp.command("cont")
+        self._reader.wait_for_output(time.monotonic())
         begun = time.monotonic()
         self._reader.wait_for_output(begun + BASELINE_SECONDS)
         since = time.monotonic()
@@ -184,7 +192,7 @@ class RawPrintingVm(RawVm):
         until = time.monotonic()
         self._reader.wait_for_output(until + AFTERWARDS_SECONDS)
         result["stdio_gap_ms"] = self._reader.longest_gap_ms(since, until)
-        result["steady_gap_ms"] = self._reader.longest_gap_ms(begun + 0.1, since)
+        result["steady_gap_ms"] = self._reader.longest_gap_ms(begun, since)
         self._vm.qmp.command("stop")
         if not workload.ticks(self._reader.last().replace(b"\r", b"")):
             raise RuntimeError(f"the VM by hand does not tick: {self._reader.last()!r}")

@@ -162,7 +162,7 @@ class ConsoleReader:
     def read_from(self, connection):
         """Returns at once. Reads until the other end is closed."""
         connection.settimeout(None)
-        thread = threading.Thread(target=self._read, args=(connection,))
+        thread = threading.Thread(target=self._read, args=(connection,), daemon=True)
         thread.start()
         self._threads.append(thread)
 
