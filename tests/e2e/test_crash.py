@@ -48,6 +48,24 @@ def crash_at_all(hosts, vm, records, moment, dies_on_source):
     assert hosts.other(owner).ctl.exec(vm, "echo", "here").stdout == "here\n"
 
 
+def test_clients_follow_while_their_source_stays_dead(two_hosts, vm):
+    """They learnt where to go when the session opened."""
+    source, destination = two_hosts
+    source.flags = ["--failpoint", "RELEASED.before"]
+    source.restart()
+    with source.ctl.attach("exec", "-i", vm, "--", workload.PROGRAM, "tick") as client:
+        client.wait_until(lambda output: b"tick" in output)
+        with source.ctl.attach("migrate", vm, "--to", destination.address):
+            wait_for_death(source)
+            client.write(b"still there\n")
+            client.wait_until(lambda output: b"echo still there\n" in output)
+        source.flags = []
+        source.start()
+        assert oracles.assert_all(two_hosts, vm, client) is destination
+        client.close_stdin()
+        assert client.wait() == 0, client.errors()
+
+
 def test_source_dies_before_each_of_its_records(two_hosts, vm):
     crash_at_all(two_hosts, vm, SOURCE, "before", dies_on_source=True)
 

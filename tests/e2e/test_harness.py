@@ -195,6 +195,7 @@ def test_lines_of_the_workload_are_taken_apart():
     assert workload.ticks(output) == [(0, 5000000), (1, 9000000)]
     assert workload.echoes(output) == [b"hi"]
     assert workload.longest_tick_gap_ms(workload.ticks(output)) == 4.0
+    assert workload.tick_step_ms([(0, 0), (1, 1_000_000), (2, 9_000_000), (3, 10_000_000)]) == 1.0
 
 
 def test_ticks_are_stamped_with_their_arrival():

@@ -33,6 +33,7 @@ def assert_powerless(host):
     for capabilities in ("CapInh", "CapPrm", "CapEff", "CapAmb"):
         assert int(status[capabilities], 16) == 0, capabilities
     assert status["NoNewPrivs"] == "1"
+    assert status["Seccomp"] == "2", "QEMU's own sandbox filters no calls"
 
 
 def test_migrates_as_an_unprivileged_user(bare_hosts):

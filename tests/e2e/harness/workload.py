@@ -102,6 +102,12 @@ def lost_and_repeated(numbers, first=None):
     return lost, len(numbers) - len(distinct)
 
 
+def tick_step_ms(tick_list):
+    """The usual time between two ticks by the guest's own clock."""
+    clocks = [clock for _, clock in tick_list]
+    return statistics.median(later - earlier for earlier, later in zip(clocks, clocks[1:])) / 1e6
+
+
 def longest_tick_gap_ms(tick_list):
     """The longest time between two ticks by the guest's own clock."""
     clocks = [clock for _, clock in tick_list]

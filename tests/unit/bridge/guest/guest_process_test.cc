@@ -109,6 +109,7 @@ TEST_F(GuestServerTest, EnvironmentDirectoryAndBothOutputsAreTheProcesssOwn) {
     co_await ReadOutput(&err);
     EXPECT_EQ(out.data, "yes\n");
     EXPECT_EQ(err.data, "/usr\n");
+    EXPECT_EQ(transport->dials(), 3);  // the bridge, and each output once
     EXPECT_EQ((co_await host->Wait(started.process_id)).exit_code, 0u);
   };
   Run(test(&transport_));

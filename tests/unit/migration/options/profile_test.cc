@@ -29,6 +29,7 @@ TEST(Profile, BalancedThrottlesAndForcesNothing) {
   EXPECT_TRUE(params.has_skip_throttling());
   EXPECT_FALSE(params.skip_throttling());
   EXPECT_EQ(params.starting_brownout_pass_number_for_throttling(), 3u);
+  EXPECT_EQ(params.target_blackout_transfer_time(), 10u);
   EXPECT_FALSE(params.has_maximum_number_of_brownout_transfer_passes());
   EXPECT_EQ(Expanded(v1::MIGRATION_PROFILE_UNSPECIFIED).SerializeAsString(),
             params.SerializeAsString());

@@ -216,6 +216,20 @@ v1::Progress SomeProgress() {
   return progress;
 }
 
+TEST(Progress, TellsPassRestPaceAndWhatTheGuestWrites) {
+  v1::Progress progress = SomeProgress();
+  progress.set_converging(true);
+  progress.set_eta_ms(1500);
+  EXPECT_EQ(
+      ProgressLine(progress),
+      "pass 3, remaining 10.0 MiB, 100 MiB/s, dirty 5.0 MiB/s, converging, about 1.5 s to go");
+  progress.set_transferred_bytes(300 << 20);
+  const std::vector<std::string> lines = ProgressLines(progress);
+  ASSERT_EQ(lines.size(), 2u);
+  EXPECT_EQ(lines[0], "Pass 3, 10.0 MiB of 256 MiB remaining, 300 MiB sent");
+  EXPECT_EQ(lines[1], "100 MiB/s, dirtied 5.0 MiB/s, converging, about 1.5 s to go");
+}
+
 TEST(Progress, DisksComeBeforeTheMemory) {
   v1::Progress progress = SomeProgress();
   progress.set_disk_done_bytes(1 << 20);

@@ -124,6 +124,8 @@ TEST(MigrationSettingsTest, LimitsAreAlwaysExplicit) {
   EXPECT_GE(unlimited.at("max-bandwidth").to_number<uint64_t>(), 10'000'000'000u);
   EXPECT_EQ(unlimited.at("downtime-limit").to_number<int>(), 1);
   schema::MigrationInitializeOptions options;
+  options.max_bandwidth = 0;  // none is wanted
+  EXPECT_EQ(ParametersFor(options).at("max-bandwidth"), unlimited.at("max-bandwidth"));
   options.max_bandwidth = 1'000'000;
   auto& params = options.memory_transfer_throttle_params.emplace();
   params.target_blackout_transfer_time = 7;
