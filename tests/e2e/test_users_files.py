@@ -3,9 +3,11 @@ of a start from one.
 
 What becomes of both at each point is in harness/saving_points.py.
 """
+import contextlib
+
 import pytest
 
-from harness.saving import host  # noqa: F401
+from harness.saving import REFUSED, host  # noqa: F401
 from harness.saving_points import DIES
 from harness.victim import cases, strike
 from harness.waiting import wait_for
@@ -64,3 +66,14 @@ def test_start(host, vm, file, dies):
         if state != "running":
             host.ctl.ok("start", vm, "--from", file)
         assert_went_back(host, vm)
+
+
+def test_of_several_starts_from_one_file_at_once_one_is_taken(host, vm, file):
+    host.ctl.ok("save", vm, "--live", "--to", file)
+    host.ctl.ok("stop", "--force", vm)
+    with contextlib.ExitStack() as started:
+        starts = [started.enter_context(host.ctl.attach("start", vm, "--from", file))
+                  for _ in range(4)]
+        statuses = sorted(start.wait() for start in starts)
+        assert statuses == [0, *[REFUSED] * 3], [start.errors() for start in starts]
+    assert_is(host, vm, "running")

@@ -24,6 +24,10 @@ class Talk:
     def begin(self):
         self._speaker.start()
 
+    def signal(self, number):
+        """To whoever reads."""
+        self._client.signal(number)
+
     def _say(self, number):
         """Says the next thing, and waits until more may be said."""
         raise NotImplementedError

@@ -87,13 +87,16 @@ class OuterHost:
                 "-device", "virtio-rng-pci"]
 
     def wait_ready(self):
+        self._await_daemon()
+        self._shell = Shell(self._shell_path)
+
+    def _await_daemon(self):
         """Waits until ferryd answers."""
         def answers():
             assert self._process.poll() is None, f"{self.name} ended"
             return self.ctl.run("host", timeout=ANSWER_DEADLINE).returncode == 0
 
         wait_for(answers, f"ferryd on {self.name} does not answer", BOOT_DEADLINE)
-        self._shell = Shell(self._shell_path)
 
     def run(self, command):
         """What a shell command prints on this host."""
@@ -108,6 +111,11 @@ class OuterHost:
             cid = peer.rsplit(":", 1)[0]
             found.append((state, int(local.rsplit(":", 1)[1]), None if cid == "*" else int(cid)))
         return found
+
+    def kill_daemon(self):
+        """Ends ferryd as a crash would, and returns when another one answers; its VMs go on."""
+        self.run("kill -KILL $(pidof ferryd)")
+        self._await_daemon()
 
     def end_daemon(self):
         """Ends ferryd in order, and with it the machine."""

@@ -2,10 +2,14 @@
 import concurrent.futures
 import contextlib
 import json
+import signal
+import subprocess
 import time
 
 from conversation import DEADLINE, KEYS, TICKER, Conversation, Keyboard
 from harness import box, oracles, workload
+from harness.build import guest_binaries
+from harness.mover import SLOW
 from harness.waiting import wait_for
 
 BRIDGE_PORT = 0x40000000
@@ -13,6 +17,8 @@ MEMORY = "192M"
 EXIT_STATUS = 7
 BOOT_DEADLINE = 600  # seconds, on this machine's clock
 SIZE = (31, 97)
+PRINTED = ("random", "--bytes", "300000", "--seed", "4")
+FURTHER_ROUNDS = 4  # there and back; ten migrations with those before
 
 
 @contextlib.contextmanager
@@ -120,6 +126,85 @@ def layers(host):
     return host.run("ls /var/lib/ferry/images/layers")
 
 
+class Company:
+    """All who are attached to something in VM red, which is on host a at first, and one who is in
+    VM blue."""
+
+    def __init__(self, begin, a, b):
+        """begin -- Enters a context that is left at the end."""
+        with one_more(a, "red"):
+            self.waiting = begin(a.ctl.attach("exec", "-i", "red", "--", workload.PROGRAM,
+                                              "exit-on-line", str(EXIT_STATUS)))
+        with one_more(a, "red"):
+            self.keys = begin(type_in(a, "red"))
+        self.web = begin(talk_in_container(a, "red", "web"))
+        with timed("the container"):
+            wait_for(lambda: box.state(a, "web") == "running", "it does not start", DEADLINE)
+        self.inside = begin(type_in(a, "--container", "web"))
+        self.inside.begin()
+        with timed("a process in the container, to the first keys that it has read"):
+            self.inside.wait_for_more(pieces=1)
+        with one_more(a, "red"):
+            self.red = begin(talk_in_vm(a, "red"))
+        with one_more(b, "blue"):
+            self.blue = begin(talk_in_vm(b, "blue"))
+        with one_more(a, "red"):
+            self.sender = begin(a.ctl.attach("exec", "-i", "red", "--", "cat"))
+        with one_more(a, "red"):
+            self.printer = begin(a.ctl.attach(
+                "exec", "-i", "red", "--", "sh", "-c",
+                f"read -r go; exec {' '.join((workload.PROGRAM, *PRINTED))}"))
+        # What runs in a container ends with its main process, so that one comes later.
+        self.talks = [self.keys, self.inside, self.web, self.red, self.blue]
+        for talk in self.talks:
+            if talk is not self.inside:
+                talk.begin()
+        self.wait_for_more()
+
+    def wait_for_more(self):
+        for talk in self.talks:
+            talk.wait_for_more()
+
+    def resize(self, rows, columns):
+        for terminal in (self.keys, self.inside):
+            terminal.resize(rows, columns)
+
+    def finish(self):
+        for talk in self.talks:
+            talk.finish()
+
+
+def call_off_a_migration(company, source, destination):
+    with source.ctl.start_migration("red", destination, *SLOW) as mover:
+        mover.wait_until(lambda output: b"TRANSFER_IN_PROGRESS" in output, DEADLINE)
+        session, = [one["session_id"] for one in source.ctl.sessions() if not one.get("done")]
+        source.ctl.ok("migration", "cancel", session)
+        assert mover.wait(DEADLINE) != 0
+    company.wait_for_more()
+    assert destination.ctl.state("red") == "absent"
+
+
+def migrate_with_all_that_may_happen(company, source, destination):
+    """Input ends just before, a process prints at full speed, a reader has stopped, and what comes
+    while the guest stands still makes a process exit."""
+    expected = subprocess.run([guest_binaries() / "ferry-workload", *PRINTED], check=True,
+                              capture_output=True).stdout
+    company.red.signal(signal.SIGSTOP)
+    company.printer.write(b"go\n")
+    company.printer.wait_until(lambda output: len(output) > len(expected) // 20, DEADLINE)
+    company.sender.write(expected)
+    company.sender.close_stdin()
+    with source.ctl.start_migration("red", destination) as mover:
+        mover.wait_until(lambda output: b"BLACKOUT_STARTED" in output, DEADLINE)
+        company.waiting.write(b"now\n")
+        assert mover.wait(DEADLINE) == 0, mover.errors()
+    company.red.signal(signal.SIGCONT)
+    for client, status in ((company.sender, 0), (company.printer, 0),
+                           (company.waiting, EXIT_STATUS)):
+        assert client.wait(DEADLINE) == status, client.errors()
+    assert company.sender.output() == company.printer.output() == expected
+
+
 def test_migrations_reset_vsock_and_no_byte_is_lost(outer_hosts, tmp_path):
     outer_hosts.start()
     a, b = outer_hosts
@@ -130,47 +215,26 @@ def test_migrations_reset_vsock_and_no_byte_is_lost(outer_hosts, tmp_path):
         list(pool.map(boot, (a, b), ("red", "blue")))
     assert all(context_id(host, vm) for host, vm in ((a, "red"), (b, "blue")))
     with contextlib.ExitStack() as open_clients:
-        begin = open_clients.enter_context
-        with one_more(a, "red"):
-            waiting = begin(a.ctl.attach("exec", "-i", "red", "--", workload.PROGRAM,
-                                         "exit-on-line", str(EXIT_STATUS)))
-        with one_more(a, "red"):
-            keys = begin(type_in(a, "red"))
-        web = begin(talk_in_container(a, "red", "web"))
-        with timed("the container"):
-            wait_for(lambda: box.state(a, "web") == "running", "it does not start", DEADLINE)
-        inside = begin(type_in(a, "--container", "web"))
-        inside.begin()
-        with timed("a process in the container, to the first keys that it has read"):
-            inside.wait_for_more(pieces=1)
-        with one_more(a, "red"):
-            red = begin(talk_in_vm(a, "red"))
-        with one_more(b, "blue"):
-            blue = begin(talk_in_vm(b, "blue"))
-        # What runs in a container ends with its main process, so that one comes later.
-        talks = [keys, inside, web, red, blue]
-        for talk in talks:
-            if talk is not inside:
-                talk.begin()
-        for talk in talks:
-            talk.wait_for_more()
+        company = Company(open_clients.enter_context, a, b)
         migrate("red", a, b)
-        for talk in talks:
-            talk.wait_for_more()
+        company.wait_for_more()
         assert_share_ports(b, ("red", "blue"))
         assert box.containers(a) == [] and box.state(b, "web") == "running"
         assert layers(a) == layers(b) != ""
-        for terminal in (keys, inside):
-            terminal.resize(44, 120)
-        migrate("red", b, a)
-        for talk in talks:
-            talk.wait_for_more()
-        for terminal in (keys, inside):
-            terminal.resize(25, 83)
-        for talk in talks:
-            talk.finish()
-        waiting.write(b"now\n")
-        assert waiting.wait(DEADLINE) == EXIT_STATUS, waiting.errors()
+        company.resize(44, 120)
+        with timed("a migration that is called off"):
+            call_off_a_migration(company, b, a)
+        with timed("another daemon"):
+            b.kill_daemon()
+            company.wait_for_more()
+        with timed("all that may happen around a migration"):
+            migrate_with_all_that_may_happen(company, b, a)
+            company.wait_for_more()
+        company.resize(25, 83)
+        for source, destination in ((a, b), (b, a)) * FURTHER_ROUNDS:
+            migrate("red", source, destination)
+        company.wait_for_more()
+        company.finish()
     for host, vm in ((a, "red"), (b, "blue")):
         host.ctl.ok("vm", "delete", "--force", vm)
     assert box.containers(a) == []

@@ -78,6 +78,8 @@ void AddFlags(CLI::App& app, FerrydConfig& config) {
       ->capture_default_str();
   AddSeconds(app, "--boot-timeout", config.boot_timeout, 0.1,
              "Seconds that a VM may take until its agent is ready");
+  AddSeconds(app, "--answer-timeout", config.answer_timeout, 0.1,
+             "Seconds that an agent may take to answer, also until a process runs");
   app.add_flag("--save-on-stop", config.save_on_stop,
                "Stopping a VM that does not say otherwise saves it");
   app.add_flag("--stop-vms", config.stop_vms,

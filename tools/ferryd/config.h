@@ -31,6 +31,7 @@ struct FerrydConfig {
   std::string ovmf_variables = "/usr/share/OVMF/OVMF_VARS_4M.fd";
   std::string failpoint;  // only in builds for tests: where the daemon kills itself, or stops
   milliseconds boot_timeout = vm::HostSettings().boot_timeout;
+  milliseconds answer_timeout = vm::HostSettings().answer_wait;
   bool save_on_stop = false;  // of VMs that do not say
   bool stop_vms = false;      // told to end, it stops them first: its host goes down
   milliseconds stop_vms_within{300'000};

@@ -269,6 +269,7 @@ Task<absl::Status> Daemon::Start() {
   spdlog::info("agents of VMs that are made from now on are reached over {}",
                parts_->settings.use_vsock ? "vsock" : "virtio-serial");
   parts_->settings.boot_timeout = config_.boot_timeout;
+  parts_->settings.answer_wait = config_.answer_timeout;
   parts_->settings.state_folder = config_.state_dir;
   parts_->settings.memory_reserve_mb = config_.memory_reserve_mb;
   parts_->settings.spool_folder = config_.state_dir + "/spool";
