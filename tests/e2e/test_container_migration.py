@@ -17,6 +17,9 @@ from harness.rpc import error_info
 from harness.waiting import wait_for
 
 
+CPU_LIMIT = "/sys/fs/cgroup/cpu.max"  # as a container sees its own
+
+
 @pytest.fixture
 def shared(tmp_path):
     return tmp_path
@@ -133,13 +136,21 @@ def test_a_pod_moves_as_one(box_hosts, box_vm, shared):
     namespaces = [[inside(source, name, "readlink", f"/proc/self/ns/{kind}") for kind in kinds]
                   for name in ("shop", "side")]
     assert namespaces[0][:3] == namespaces[1][:3]
+    ctl.ok("container", "update", "side", "--cpus", "0.25")
+    assert inside(source, "side", "cat", CPU_LIMIT) == "25000 100000"
     talks = [ctl.attach("exec", "-i", "--container", name, "--", "cat")
-             for name in ("shop", "side")]
-    with talks[0], talks[1]:
+             for name in ("shop", "side") for _ in range(2)]
+    with contextlib.ExitStack() as closing:
         for talk in talks:
+            closing.enter_context(talk)
             talk.write(b"before\n")
             talk.wait_until(lambda output: output == b"before\n")
+        terminal = closing.enter_context(ctl.terminal("exec", "-it", "--container", "side", "--",
+                                                      workload.PROGRAM, "keys"))
+        terminal.wait_for(b"size 24 80 lines")
         ctl.migrate(box_vm, destination)
+        terminal.type(b"q\r")
+        assert terminal.wait() == 7
         for talk in talks:
             talk.write(b"after\n")
             talk.wait_until(lambda output: output == b"before\nafter\n")
@@ -150,6 +161,8 @@ def test_a_pod_moves_as_one(box_hosts, box_vm, shared):
     limits = box.stats(destination, "side")
     assert int(limits["memory_limit_bytes"]) == 32 << 20 and int(limits["pids_limit"]) == 20
     assert "memory_limit_bytes" not in box.stats(destination, "shop")
+    assert inside(destination, "side", "cat", CPU_LIMIT) == "25000 100000"
+    assert inspect(destination, "side")["spec"]["limits"]["cpu_millis"] == 250
     # And it is a pod still.
     box.import_into(destination, shared)
     there.ok("run", "-d", "-i", "--name", "late", "--pod", "shop", "--scratch-dir", shared, "box",
@@ -305,13 +318,21 @@ def test_what_is_started_while_memory_moves_is_there_afterwards(box_hosts, box_v
            "box", "cat")
     ctl.ok("run", "-d", "--name", "told", "--vm", box_vm, "--scratch-dir", shared, "box", "sh",
            "-c", "trap 'echo heard >> /heard' USR1; while :; do sleep 0.1; done")
-    moving = ctl.start_migration(box_vm, destination, "--max-bandwidth", "20M")
+    moving = ctl.start_migration(box_vm, destination, "--max-bandwidth", "10M")
     with moving:
         moving.wait_until(lambda output: b"TRANSFER_IN_PROGRESS" in output, timeout=60)
         ctl.ok("container", "kill", "--signal", "USR1", "told")
         ctl.ok("container", "start", "web")
         process = ctl.ok("exec", "-d", "--container", "web", "--", "sleep", "1000").strip()
-        assert moving.wait() == 0
+        with ctl.terminal("exec", "-it", "--container", "web", "--", workload.PROGRAM,
+                          "keys") as terminal:
+            terminal.wait_for(b"size 24 80 lines")
+            terminal.set_size(30, 90)
+            terminal.wait_for(b"size 30 90 lines")
+            assert b"BLACKOUT_STARTED" not in moving.output(), "all of it was to be before that"
+            assert moving.wait() == 0
+            terminal.type(b"q\r")
+            assert terminal.wait() == 7
     assert state(destination, "web") == "running"
     assert process in [str(one["id"]) for one in destination.ctl.processes(box_vm)]
     inside(destination, "told", "sh", "-c", "while ! [ -s /heard ]; do sleep 0.1; done")
@@ -372,6 +393,23 @@ def test_new_sizes_reach_a_containers_terminals_around_a_migration(box_hosts, bo
         main.wait_for(b"size 24 80 lines")
         with source.ctl.terminal("exec", "-it", "--container", "web", "--", *keys) as other:
             resize_around_a_migration(source, destination, box_vm, (main, other))
+
+
+def test_who_has_left_a_terminal_comes_back_to_it_at_the_destination(box_hosts, box_vm, shared):
+    source, destination = box_hosts
+    keys = (workload.PROGRAM, "keys")
+    with source.ctl.terminal("run", "-it", "--name", "web", "--vm", box_vm, "--scratch-dir", shared,
+                             "box", *keys) as terminal:
+        terminal.wait_for(b"size 24 80 lines")
+        terminal.type(b"first\r\x10\x11")
+        assert terminal.wait() == 0
+        assert terminal.is_restored()
+    source.ctl.migrate(box_vm, destination)
+    with destination.ctl.terminal("container", "attach", "web", rows=40, columns=100) as terminal:
+        terminal.wait_for(b"read " + b"first\n".hex().encode())
+        terminal.wait_for(b"size 40 100 lines")
+        terminal.type(b"q\r")
+        assert terminal.wait() == 7
 
 
 def resize_around_a_migration(source, destination, vm, terminals):

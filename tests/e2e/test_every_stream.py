@@ -1,15 +1,18 @@
 """What is promised of streams, of every kind of process at once: of the VM, a container's own and
 others in it, with pipes and with a terminal."""
 import contextlib
+import json
 import random
 import signal
+import time
 
 import pytest
 
 from harness import box, streams, workload
+from harness.ctl import number
 from harness.driven import PB, Run
 from harness.flood import MUCH
-from harness.mover import SLOW, wait_until_moving
+from harness.mover import SLOW, phase_seen, wait_until_moving
 from harness.talk import Conversation
 from harness.waiting import wait_for
 
@@ -97,8 +100,23 @@ def test_daemons_that_are_killed(box_hosts, box_vm, talks):
     assert_all_go_on(talks)
 
 
+def printed(host, vm):
+    """{process: bytes that it has got rid of} of all that flood, by the guest's kernel."""
+    script = ('for p in $(pidof ferry-workload); do '
+              'echo "$p $(grep wchar /proc/$p/io)"; done')
+    lines = [line.split() for line in host.ctl.ok("exec", vm, "--", "sh", "-c", script).splitlines()]
+    return {int(process): int(count) for process, _, count in lines}
+
+
+def assert_get_more(readers):
+    for reader in readers.values():
+        taken = reader.received
+        reader.wait_until(lambda output, taken=taken: len(output) > taken + 100_000, timeout=120)
+
+
 def test_readers_that_stand_still(box_hosts, box_vm, folder):
-    """Over two migrations: each blocks its process, and nothing else; then all of it comes."""
+    """Over two migrations: each blocks its process, and nothing else; then all of it comes. Before
+    that they keep up, over one."""
     source, destination = box_hosts
     with streams.open_all(source, box_vm, folder, "sh", "-c",
                           f"echo up; read -r go; exec {workload.PROGRAM} flood") as readers:
@@ -106,13 +124,21 @@ def test_readers_that_stand_still(box_hosts, box_vm, folder):
             reader.wait_until(lambda output: b"up\n" in output)
         for reader in readers.values():
             reader.write(b"go\n")
+        assert_get_more(readers)
+        source.ctl.migrate(box_vm, destination)
+        assert_get_more(readers)
+        source, destination = destination, source
         for reader in readers.values():
-            reader.wait_until(lambda output: len(output) > 10_000)
             reader.signal(signal.SIGSTOP)
+        wait_for(lambda: printed(source, box_vm) == printed(source, box_vm),
+                 "they print although nobody reads")
+        stood = printed(source, box_vm)
+        assert len(stood) == len(readers)
         before = {host: host.resident_kib() for host in box_hosts}
-        for host in box_hosts:
+        for host in (source, destination):
             host.ctl.migrate(box_vm, box_hosts.other(host))
             assert box_hosts.other(host).ctl.exec(box_vm, "echo", "served").stdout == "served\n"
+        assert printed(source, box_vm) == stood
         for host in box_hosts:
             assert host.resident_kib() - before[host] < MEMORY_GROWTH_KIB, host.name
         for kind, reader in readers.items():
@@ -154,3 +180,40 @@ def test_input_that_ends_just_before(box_hosts, box_vm, folder):
         for place, terminal in at_terminals.items():
             assert terminal.wait() == 8, place
             assert terminal.lines()[-1] == b"all of it", place
+
+
+ROUNDS = 8  # a blackout lasts some ten milliseconds, and a test must not depend on catching the first
+
+
+def test_exits_in_a_blackout(box_hosts, box_vm, folder):
+    """Of one of each kind: what is said to it while the guest stands still makes it exit behind
+    that. Each status comes once, after the last byte."""
+    host = box_hosts[0]
+    for status in range(20, 20 + ROUNDS):
+        if exits_in_a_blackout(box_hosts, host, box_vm, folder, status):
+            return
+        host = box_hosts.other(host)
+        for name in ("pipes", "terminal"):
+            host.ctl.ok("container", "rm", name)
+    raise AssertionError(f"in {ROUNDS} migrations nothing was said during the blackout")
+
+
+def exits_in_a_blackout(hosts, host, vm, folder, status):
+    command = f"echo up; read -r go; echo last; exit {status}"
+    with streams.open_all(host, vm, folder, "sh", "-c", command) as clients:
+        for client in clients.values():
+            client.wait_until(lambda output: b"up\n" in output)
+        with host.ctl.start_migration(vm, hosts.other(host)) as mover:
+            mover.wait_until(lambda output: b"BLACKOUT_STARTED" in output)
+            for client in clients.values():
+                client.write(b"go\n")
+            said = time.monotonic()
+            assert mover.wait(120) == 0, mover.errors()
+            stopped = phase_seen(mover, b"BLACKOUT_STARTED")
+            lasted = number(json.loads(mover.output().splitlines()[-1])["statistics"],
+                            "blackout_ms")
+        for kind, client in clients.items():
+            assert client.wait() == status, (kind, client.errors())
+            assert client.output().endswith(b"up\nlast\n"), kind
+    # The message came a little after the stop, so only the first half counts.
+    return said < stopped + lasted / 2000

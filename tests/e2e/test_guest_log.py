@@ -48,6 +48,18 @@ def test_the_guests_log_goes_where_the_guest_goes(two_hosts, vm):
     assert not lines_of(source, "the fan stands")
 
 
+def test_nothing_is_lost_around_a_migration(two_hosts, vm):
+    source, destination = two_hosts
+    said = 'for i in $(seq 60); do echo "<13>line $i of 60" >/dev/kmsg; sleep 0.05; done'
+    source.ctl.ok("exec", "-d", vm, "--", "sh", "-c", said)
+    wait_for_line(source, f"guest {vm}: line 1 of 60")
+    source.ctl.migrate(vm, destination)
+    wait_for_line(destination, f"guest {vm}: line 60 of 60")
+    for number in range(1, 61):
+        found = [lines_of(host, f"guest {vm}: line {number} of 60") for host in two_hosts]
+        assert sum(map(len, found)) == 1, (number, found)
+
+
 def test_nothing_is_lost_while_the_daemon_is_away(two_hosts, vm):
     host = two_hosts[0]
     said = 'for i in $(seq 30); do echo "<13>line $i of 30" >/dev/kmsg; sleep 0.2; done'

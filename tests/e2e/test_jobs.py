@@ -96,6 +96,15 @@ def test_a_save_that_is_cancelled_leaves_the_vm_running(host, vm):
     assert again.returncode == REFUSED and "was cancelled" in again.stderr, again
 
 
+def assert_kept_over_a_restart(host, job_id):
+    before = job(host, job_id)
+    host.restart()
+    after = job(host, job_id)
+    for field in ("kind", "vm_id", "what", "state", "started_unix_ms", "ended_unix_ms", "progress",
+                  "result", "error"):
+        assert after.get(field) == before.get(field), field
+
+
 def test_an_import_is_a_job(host, tmp_path):
     archive = images.make_tar({"data": bytes(8 << 20), "bin": None})
     half = len(archive) // 2
@@ -122,6 +131,8 @@ def test_an_import_is_a_job(host, tmp_path):
         importing.write(archive[:half])
         third = await_running(host, "import")
     wait_for(lambda: state(job(host, third["id"])) == "FAILED", "it does not end")
+    for each in (begun, other, third):
+        assert_kept_over_a_restart(host, each["id"])
     # What they had received so far goes, too.
     made = host.outside(host.state) / "images" / "tmp"
     assert made.is_dir()
@@ -146,6 +157,7 @@ def test_a_migration_is_cancelled_as_a_job(two_hosts, vm):
     assert not jobs(destination, "--all")
     refused = source.ctl.run("job", "dismiss", begun["id"])
     assert refused.returncode == REFUSED and "by itself" in refused.stderr, refused
+    assert_kept_over_a_restart(source, begun["id"])
 
 
 def test_one_that_has_ended_is_kept_until_it_is_dismissed(host, vm):
@@ -155,12 +167,8 @@ def test_one_that_has_ended_is_kept_until_it_is_dismissed(host, vm):
     failed, saved = jobs(host, "--all")
     assert [state(failed), state(saved)] == ["FAILED", "DONE"]
     assert "/no/such/folder" in failed["error"]["message"], failed
-    host.restart()
     for each in (failed, saved):
-        kept = job(host, each["id"])
-        for field in ("kind", "vm_id", "what", "state", "started_unix_ms", "ended_unix_ms",
-                      "progress", "result", "error"):
-            assert kept.get(field) == each.get(field), field
+        assert_kept_over_a_restart(host, each["id"])
     watched = host.ctl.run("job", "watch", failed["id"])
     assert watched.returncode != 0 and "/no/such/folder" in watched.stderr, watched
     host.ctl.ok("job", "dismiss", failed["id"], saved["id"])

@@ -162,10 +162,14 @@ def test_a_card_without_rights_moves_too(two_hosts):
 def test_a_saved_vm_comes_back_with_its_card(two_hosts, network):
     host = two_hosts[0]
     boot(host, "web", NIC)
+    streams = [network.stream(address, PORT) for address in lan.GUEST]
     host.ctl.ok("save", "web")
     assert taps(host) == {}
     host.ctl.start("web")
     assert network.stream(lan.GUEST[1], PORT).report()["records"] > 0
+    # What was open goes on.
+    for stream in streams:
+        assert stream.report()["records"] > 0
     host.run(["ip", "link", "delete", "br0"], check=True)
     host.ctl.ok("save", "web")
     refused = host.ctl.run("start", "web")

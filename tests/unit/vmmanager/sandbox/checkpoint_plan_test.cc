@@ -160,6 +160,14 @@ TEST_F(CheckpointPlanTest, EveryPairOfOptionsIsTakenOrRefused) {
   }
 }
 
+TEST_F(CheckpointPlanTest, MemoryAloneIsOfNoVmThatCanWriteToADisk) {
+  for (const bool halt : {false, true}) {
+    request_.set_memory_only(true);
+    request_.set_halt(halt);
+    EXPECT_TRUE(absl::IsFailedPrecondition(Plan().status())) << Plan().status();
+  }
+}
+
 TEST_F(CheckpointPlanTest, MemoryAndDisksAreOfOneInstant) {
   Wish("data").set_left_out(true);
   EXPECT_EQ(Reason(), "disk_left_out");
