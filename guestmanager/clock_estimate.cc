@@ -5,6 +5,7 @@ namespace ferry::guest {
 void ClockEstimate::Add(const ClockReading& reading) {
   const bool quickest = readings_ == 0 || reading.round_trip < round_trip_;
   ++readings_;
+  spent_ += reading.round_trip;
   if (!quickest) return;
   round_trip_ = reading.round_trip;
   // Both clocks are from 1970 on, so this fits.
@@ -12,7 +13,8 @@ void ClockEstimate::Add(const ClockReading& reading) {
 }
 
 bool ClockEstimate::done() const {
-  return readings_ >= kMostReadings || (readings_ > 0 && round_trip_ <= kQuick);
+  if (readings_ > 0 && round_trip_ <= kQuick) return true;
+  return readings_ >= kFewReadings && (good() || spent_ >= kPatience);
 }
 
 int64_t ClockEstimate::correction() const {

@@ -20,7 +20,11 @@ class ClockEstimate {
   static constexpr int64_t kTolerance = 5 * kMillisecond;
   // An answer this quick is as good as any.
   static constexpr int64_t kQuick = 4 * kMillisecond;
-  static constexpr int kMostReadings = 5;
+  static constexpr int kFewReadings = 5;
+  // What the clock is to be known to; with the tolerance, within 20 ms.
+  static constexpr int64_t kWanted = 15 * kMillisecond;
+  // For how long it is asked on for that: processes wait for their input meanwhile.
+  static constexpr int64_t kPatience = 2'000 * kMillisecond;
 
   void Add(const ClockReading& reading);
 
@@ -29,12 +33,15 @@ class ClockEstimate {
   // The guest's clock is ahead by this, give or take uncertainty(). With at least one reading.
   int64_t offset() const { return offset_; }
   int64_t uncertainty() const { return round_trip_ / 2; }
+  // Whether it is known as well as it is to be.
+  bool good() const { return readings_ > 0 && uncertainty() <= kWanted; }
 
   // What to set it by; 0: nothing.
   int64_t correction() const;
 
  private:
   int readings_ = 0;
+  int64_t spent_ = 0;
   int64_t round_trip_ = 0;  // the quickest
   int64_t offset_ = 0;
 };

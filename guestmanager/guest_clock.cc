@@ -1,5 +1,7 @@
 #include "guestmanager/guest_clock.h"
 
+#include <spdlog/spdlog.h>
+
 #include <chrono>
 #include <utility>
 
@@ -44,6 +46,10 @@ Task<absl::Status> SetGuestClock(AgentCall call) {
   while (!estimate.done()) {
     CO_ASSIGN_OR_RETURN(const ClockReading reading, co_await ReadGuestClock(call));
     estimate.Add(reading);
+  }
+  if (!estimate.good()) {
+    spdlog::warn("a guest is slow to answer: its clock is set to within {} ms only",
+                 estimate.uncertainty() / ClockEstimate::kMillisecond);
   }
   if (estimate.correction() == 0) co_return absl::OkStatus();
   bridge::AdjustClockRequest request;

@@ -43,11 +43,32 @@ TEST(ClockEstimateTest, OneQuickAnswerIsEnoughAndAFewSlowOnesAre) {
   quick.Add(Reading(0, 0, ClockEstimate::kQuick));
   EXPECT_TRUE(quick.done());
   ClockEstimate slow;
-  for (int i = 0; i < ClockEstimate::kMostReadings; ++i) {
+  for (int i = 0; i < ClockEstimate::kFewReadings; ++i) {
     EXPECT_FALSE(slow.done()) << i;
     slow.Add(Reading(0, 0, ClockEstimate::kQuick + 1));
   }
   EXPECT_TRUE(slow.done());
+}
+
+TEST(ClockEstimateTest, WhileAllAnswersAreSlowItIsAskedOnForAWhile) {
+  constexpr int64_t kSlow = 40 * kMs;
+  ClockEstimate lucky;
+  for (int i = 0; i < 20; ++i) {
+    lucky.Add(Reading(0, 0, kSlow));
+    EXPECT_FALSE(lucky.done()) << i;
+    EXPECT_FALSE(lucky.good()) << i;
+  }
+  lucky.Add(Reading(0, 0, 2 * ClockEstimate::kWanted));
+  EXPECT_TRUE(lucky.done());
+  EXPECT_TRUE(lucky.good());
+  ClockEstimate unlucky;
+  int64_t spent = 0;
+  for (; spent < ClockEstimate::kPatience; spent += kSlow) {
+    EXPECT_FALSE(unlucky.done()) << spent;
+    unlucky.Add(Reading(0, 0, kSlow));
+  }
+  EXPECT_TRUE(unlucky.done());
+  EXPECT_FALSE(unlucky.good());
 }
 
 TEST(ClockEstimateTest, AClockThatIsCloseIsLeftAlone) {
