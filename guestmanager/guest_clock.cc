@@ -48,7 +48,8 @@ Task<absl::Status> SetGuestClock(AgentCall call) {
     estimate.Add(reading);
   }
   if (!estimate.good()) {
-    spdlog::warn("a guest is slow to answer: its clock is set to within {} ms only",
+    // A guest may be so as often as it likes.
+    spdlog::debug("a guest is slow to answer: its clock is set to within {} ms only",
                  estimate.uncertainty() / ClockEstimate::kMillisecond);
   }
   if (estimate.correction() == 0) co_return absl::OkStatus();

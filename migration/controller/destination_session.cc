@@ -407,7 +407,8 @@ Task<absl::StatusOr<std::string>> DestinationSession::RunGranted(Proof go,
   // It may have run since an earlier GO, whose end could not be written down.
   const bool known = resumed_at_ > vote_sent_at_.value_or(go_received);
   const auto resumed = known ? resumed_at_ : Clock::now();
-  if (trace_) trace_->Span(SessionTrace::Row::kBlackout, "resume", go_received, resumed);
+  if (trace_)
+    trace_->Span(SessionTrace::Row::kBlackout, "resume", std::min(go_received, resumed), resumed);
   std::optional<v1::BlackoutExitedDetails> blackout;
   DestinationTimes times;
   if (connection_ != nullptr && connection_->rtt()) {

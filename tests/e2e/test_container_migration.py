@@ -318,7 +318,7 @@ def test_what_is_started_while_memory_moves_is_there_afterwards(box_hosts, box_v
            "box", "cat")
     ctl.ok("run", "-d", "--name", "told", "--vm", box_vm, "--scratch-dir", shared, "box", "sh",
            "-c", "trap 'echo heard >> /heard' USR1; while :; do sleep 0.1; done")
-    moving = ctl.start_migration(box_vm, destination, "--max-bandwidth", "10M")
+    moving = ctl.start_migration(box_vm, destination, "--max-bandwidth", "5M")
     with moving:
         moving.wait_until(lambda output: b"TRANSFER_IN_PROGRESS" in output, timeout=60)
         ctl.ok("container", "kill", "--signal", "USR1", "told")

@@ -28,7 +28,9 @@ def test_json_is_one_object_on_the_last_line():
         assert re.search(rf"migrating VM demo from host {migration['from']}", run.stderr)
     for row in ("total", "blackout", "by the guest's clock", "stdio gap", "sent", "lost",
                 "duplicated", "the VM runs on"):
-        assert len(re.findall(rf"^ +{row}  .*\d|^ +{row} +host [ab],", run.stderr, re.M)) == 2, row
+        # Lines that come too seldom compare no clocks.
+        shown = re.findall(rf"^ +{row}  .*[\d?]|^ +{row} +host [ab],", run.stderr, re.M)
+        assert len(shown) == 2, (row, run.stderr)
     assert re.search(r"pass \d+  \[[#.]+\] +\d+\.\d MB left", run.stderr), run.stderr
     # The guest's clock stands still from STOP to RESUME, as the daemons measured it.
     compared = [(migration["guest_clock_stopped_ms"], migration["guest_clock_uncertainty_ms"],
@@ -36,7 +38,7 @@ def test_json_is_one_object_on_the_last_line():
                 if migration["guest_clock_stopped_ms"] is not None]
     assert compared, "its lines came too seldom"
     for stopped, uncertainty, blackout in compared:
-        assert abs(stopped - blackout) <= max(4 * uncertainty, 10), result
+        assert abs(stopped - blackout) <= max(4 * uncertainty, 20), result
     assert result["lost_bytes"] == result["duplicated_bytes"] == 0
     assert result["exit_status"] == 0
     assert result["accelerator"] in ("kvm", "tcg")

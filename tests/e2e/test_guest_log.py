@@ -1,11 +1,13 @@
 """What a guest's kernel and agent log comes to the log of the daemon that has the guest."""
 import contextlib
+import re
 import select
 import time
 
 from harness.inotify import Inotify
 
 DEADLINE = 60
+LINE = re.compile(r": line (\d+)[.]")
 
 
 def lines_of(host, text):
@@ -50,13 +52,19 @@ def test_the_guests_log_goes_where_the_guest_goes(two_hosts, vm):
 
 def test_nothing_is_lost_around_a_migration(two_hosts, vm):
     source, destination = two_hosts
-    said = 'for i in $(seq 60); do echo "<13>line $i of 60" >/dev/kmsg; sleep 0.05; done'
+    said = ('i=0; while [ ! -e /tmp/enough ]; do i=$((i + 1)); echo "<13>line $i." >/dev/kmsg; '
+            'sleep 0.2; done; echo $i >/tmp/said')
     source.ctl.ok("exec", "-d", vm, "--", "sh", "-c", said)
-    wait_for_line(source, f"guest {vm}: line 1 of 60")
+    wait_for_line(source, f"guest {vm}: line 1.")
     source.ctl.migrate(vm, destination)
-    wait_for_line(destination, f"guest {vm}: line 60 of 60")
-    for number in range(1, 61):
-        found = [lines_of(host, f"guest {vm}: line {number} of 60") for host in two_hosts]
+    newest = wait_for_line(destination, f"guest {vm}: line ")[-1]
+    wait_for_line(destination, f"guest {vm}: line {int(LINE.search(newest)[1]) + 5}.")
+    destination.ctl.ok("exec", vm, "--", "touch", "/tmp/enough")
+    last = int(destination.ctl.ok("exec", vm, "--", "sh", "-c",
+                                  "while ! cat /tmp/said 2>/dev/null; do sleep 0.1; done"))
+    wait_for_line(destination, f"guest {vm}: line {last}.")
+    for number in range(1, last + 1):
+        found = [lines_of(host, f"guest {vm}: line {number}.") for host in two_hosts]
         assert sum(map(len, found)) == 1, (number, found)
 
 

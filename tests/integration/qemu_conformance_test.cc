@@ -13,7 +13,9 @@
 namespace ferry::vm {
 namespace {
 
-constexpr uint64_t kTickCount = 0x46c;  // in the BIOS data area, since midnight
+// In the BIOS data area: a count since midnight, and a byte that tells whether that has passed.
+constexpr uint64_t kTickCount = 0x46c;
+constexpr uint64_t kTicksOfADay = 0x1800b0;
 
 // Opens a backend from outside a coroutine.
 std::unique_ptr<QemuBackend> OpenBackend(asio::io_context& context, Executor executor,
@@ -74,12 +76,14 @@ class QemuConformanceFixture : public BackendFixture {
     const std::string file = folder_ + "/ticks";
     const std::string command = "pmemsave";
     boost::json::object arguments = {
-        {"val", kTickCount}, {"size", sizeof(uint32_t)}, {"filename", file}};
+        {"val", kTickCount}, {"size", sizeof(uint32_t) + 1}, {"filename", file}};
     const auto answer = co_await monitor.Execute(command, std::move(arguments));
     if (!answer.ok()) co_return answer.status();
     uint32_t ticks = 0;
-    std::ifstream(file, std::ios::binary).read(reinterpret_cast<char*>(&ticks), sizeof ticks);
-    co_return ticks;
+    char midnight = 0;
+    std::ifstream content(file, std::ios::binary);
+    content.read(reinterpret_cast<char*>(&ticks), sizeof ticks).get(midnight);
+    co_return ticks + (midnight != 0 ? kTicksOfADay : 0);
   }
   Task<void> LetRun(ComputeSystem& system) override {
     const auto before = co_await Progress(system);

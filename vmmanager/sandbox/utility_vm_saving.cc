@@ -86,7 +86,7 @@ Task<absl::Status> UtilityVm::Save(SaveSteps steps) {
   if (detached_) co_return CheckHere();
   if (!written.ok()) {
     ForgetSaved();
-    save_draft_ = steps.draft;
+    if (steps.draft.has_value()) save_draft_ = steps.draft;
   }
   // First of all, for a disk that fails may take its time.
   if (!went_on || called_off()) co_await RunOnUnsaved(was_paused);
@@ -131,7 +131,7 @@ Task<absl::Status> UtilityVm::ForgetSaveDraft(std::optional<state::v1::SaveDraft
   save_draft_.reset();
   const absl::Status stored = co_await Persist();
   // Otherwise the next daemon looks for it again.
-  if (!stored.ok()) save_draft_ = std::move(draft);
+  if (!stored.ok() && !save_draft_.has_value()) save_draft_ = std::move(draft);
   co_return stored;
 }
 
@@ -168,7 +168,7 @@ Task<absl::Status> UtilityVm::WriteAll(SaveSteps* steps, bool* went_on) {
   Reached("SAVE.sealed");
   if (record.ok() && !steps->live_on) {
     saved_ = *std::move(record);
-    save_draft_.reset();
+    if (steps->draft.has_value()) save_draft_.reset();
   }
   written_ = false;
   co_return record.status();

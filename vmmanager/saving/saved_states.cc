@@ -31,11 +31,13 @@ using FileWork = KeptFiles::Work;
 
 // On a thread of its own: whatever its user's disk does, nobody waits for it.
 Task<void> RemoveDraft(Executor executor, state::v1::SaveDraftRecord draft) {
-  const auto worker = std::make_shared<BlockingWorker>(executor);
-  const FileIdentity identity{.inode = draft.inode(), .born_ns = draft.born_ns()};
-  FileWork remove = [file = draft.file(), identity] { return RemoveIfSame(file, identity); };
-  const absl::Status removed =
-      co_await worker->Run(kDraftTime, "removing a file", std::move(remove));
+  const auto worker = BlockingWorker::Start(executor);
+  absl::Status removed = worker.status();
+  if (removed.ok()) {
+    const FileIdentity identity{.inode = draft.inode(), .born_ns = draft.born_ns()};
+    FileWork remove = [file = draft.file(), identity] { return RemoveIfSame(file, identity); };
+    removed = co_await (*worker)->Run(kDraftTime, "removing a file", std::move(remove));
+  }
   if (!removed.ok()) spdlog::warn("{}: {}", draft.file(), removed.ToString());
 }
 
@@ -163,13 +165,15 @@ Task<void> SavedStates::SweepDrafts() {
   for (const Vm& vm : all) {
     const auto draft = vm->save_draft();
     if (!draft.has_value()) continue;
-    const bool has_memory = vm->system() != nullptr;
+    const auto saved = vm->saved();
+    const bool is_in_it = saved.has_value() && saved->file() == draft->file();
+    const bool has_memory = vm->system() != nullptr && !is_in_it;
     const absl::Status forgotten = co_await vm->ForgetSaveDraft(draft);
     if (!forgotten.ok()) {
       spdlog::warn("vm {}: {}: {}", vm->name(), draft->file(), forgotten.ToString());
     } else if (has_memory) {
       Spawn(vms_.deps().executor, RemoveDraft(vms_.deps().executor, *draft));
-    } else {
+    } else if (!is_in_it) {
       spdlog::warn(
           "vm {} was being saved when ferryd ended; if there is a file {}, it can go on "
           "from that: ferryctl start {} --from {}",

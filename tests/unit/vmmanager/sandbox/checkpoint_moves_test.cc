@@ -50,6 +50,7 @@ class CheckpointMovesTest : public TaskTest {
     state::v1::VmPayload vm;
     schema::ComputeSystem document;
     document.virtual_machine.devices.scsi["0"].attachments["0"].path = top_;
+    if (!layer_.empty()) document.virtual_machine.devices.scsi["0"].attachments["1"].path = layer_;
     vm.set_hcs_document_json(schema::ToJson(document));
     vm.mutable_checkpoints()->Add(payload.begin(), payload.end());
     return Await(FitCheckpoints(std::move(vm), std::move(state_folder), &reads_));
@@ -59,6 +60,7 @@ class CheckpointMovesTest : public TaskTest {
   const std::string disk_ = folder_.path() + "/disk.qcow2";
   const std::string memory_ = folder_.path() + "/memory.ferry";
   const std::string top_ = folder_.path() + "/disk.a.qcow2";
+  std::string layer_;  // a container's, if the VM has one
   CheckpointRecords records_;
   FakeFileReads reads_;
 };
@@ -124,6 +126,13 @@ TEST_F(CheckpointMovesTest, RecordsThatNameOtherFilesAreRefused) {
   *vm.add_checkpoints() = Described()[0];
   EXPECT_EQ(Await(FitCheckpoints(vm, folder_.path(), &reads_)).status().code(),
             absl::StatusCode::kInvalidArgument);
+}
+
+TEST_F(CheckpointMovesTest, ALayerInTheDaemonsFolderIsNoCheckpointsFile) {
+  layer_ = "/var/lib/ferry/images/layers/one.erofs";
+  EXPECT_TRUE(Fit(Described()).ok());
+  ExpectRefused([this](CheckpointRecord& record) { record.mutable_disks(0)->set_overlay(layer_); });
+  ExpectRefused([this](CheckpointRecord& record) { record.mutable_disks(0)->set_below(layer_); });
 }
 
 TEST_F(CheckpointMovesTest, WhatALinkLeadsToInTheDaemonsFolderIsRefused) {

@@ -607,6 +607,26 @@ TEST_F(HalfDoneTest, AUsersFileThatMayBeAllThereIsOfAVmStays) {
   EXPECT_TRUE(std::filesystem::exists(file));
 }
 
+TEST_F(HalfDoneTest, AUsersFileThatItsVmIsSavedInStays) {
+  auto vm = Boot();
+  const std::string file = folder_.path() + "/moment";
+  std::ofstream(file) << "whole";
+  ASSERT_TRUE(Await(host_.System(*vm)->Pause()).ok());
+  LeaveDraft(*vm, file);
+  VmRow row = Row(vm->id());
+  state::v1::SavedRecord record;
+  record.set_schema_version(1);
+  record.set_file(file);
+  record.set_kept(true);
+  row.saved = record.SerializeAsString();
+  ASSERT_TRUE(Await(host_.store.PutVm(row)).ok());
+  RestartDaemon();
+  Settle();
+  EXPECT_EQ(Found()->state(), v1::VM_STATE_SAVED);
+  EXPECT_TRUE(Row(vm->id()).save_draft.empty());
+  EXPECT_TRUE(std::filesystem::exists(file));
+}
+
 TEST_F(SavedStatesTest, ADaemonThatStopsAsAVmIsInItsUsersFileLeavesItThere) {
   auto vm = Boot();
   const std::string file = folder_.path() + "/moment";
