@@ -50,7 +50,7 @@ Task<absl::Status> SetGuestClock(AgentCall call) {
   if (!estimate.good()) {
     // A guest may be so as often as it likes.
     spdlog::debug("a guest is slow to answer: its clock is set to within {} ms only",
-                 estimate.uncertainty() / ClockEstimate::kMillisecond);
+                  estimate.uncertainty() / ClockEstimate::kMillisecond);
   }
   if (estimate.correction() == 0) co_return absl::OkStatus();
   bridge::AdjustClockRequest request;
