@@ -29,7 +29,7 @@ def test_one_that_is_cancelled_is_merged_back(host, disks, way):
         with host.ctl.attach("job", "watch", job["id"]) as watching:
             host.ctl.ok("job", "cancel", job["id"])
             assert watching.wait() == CANCELLED, watching.errors()
-        assert taking.wait() == CANCELLED, taking.errors()
+        assert taking.wait(240) == CANCELLED, taking.errors()
     # By the time that it has ended.
     assert_nothing_is_left(host, vm)
     before = number(host, vm, "/tmp/done")
@@ -45,7 +45,7 @@ def test_one_is_seen_from_its_beginning_to_its_end(host, disks):
     with host.ctl.attach("checkpoint", "create", vm, "x", "--live", *SLOWLY) as taking:
         job = await_memory(host)
         told = host.ctl.json("job", "watch", job["id"], timeout=180)
-        assert taking.wait() == 0, taking.errors()
+        assert taking.wait(240) == 0, taking.errors()
     amounts = [amount(each["progress"], "done") for each in told
                if each.get("progress", {}).get("unit") == "JOB_UNIT_BYTES"]
     assert amounts and amounts == sorted(amounts) and amounts[-1] > 0, amounts
@@ -61,7 +61,7 @@ def test_whoever_pauses_the_vm_meanwhile_finds_it_paused(host, disks):
         host.ctl.ok("vm", "pause", vm)
         refused = host.ctl.run("vm", "resume", vm)
         assert refused.returncode == REFUSED and "checkpoint" in refused.stderr, refused
-        assert taking.wait() == 0, taking.errors()
+        assert taking.wait(240) == 0, taking.errors()
     assert host.ctl.state(vm) == "paused"
     host.ctl.ok("vm", "resume", vm)
     later = number(host, vm, "/tmp/done")
@@ -157,7 +157,7 @@ def test_a_guest_that_ends_meanwhile_has_nothing_half_made(host, disks):
         await_memory(host)
         # As a guest does it, without a word to anybody.
         host.ctl.run("exec", vm, "--", "sh", "-c", "echo o > /proc/sysrq-trigger")
-        assert taking.wait() not in (0, USAGE), taking.errors()
+        assert taking.wait(240) not in (0, USAGE), taking.errors()
     wait_for(lambda: host.ctl.state(vm) in ("stopped", "failed"), "it does not end")
     assert_nothing_is_left(host, vm)
     host.ctl.start(vm)

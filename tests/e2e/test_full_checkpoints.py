@@ -36,7 +36,7 @@ def test_an_overlay_that_is_full_while_memory_is_written_makes_the_guest_wait(ho
         await_memory(host)
         with host.ctl.attach("exec", "vm", "--", "sh", "-c", f"{WRITE}; echo written") as client:
             wait_for(lambda: host.ctl.state("vm") == "paused", "it does not stand still")
-            assert taking.wait() == 0, taking.errors()
+            assert taking.wait(240) == 0, taking.errors()
             assert "has no room left" in host.ctl.vm("vm")["state_reason"]
             enlarge(host, small)
             host.ctl.ok("vm", "resume", "vm")
@@ -59,7 +59,7 @@ def test_what_cannot_be_merged_back_is_kept_until_it_can(host, isolated):
         await_memory(host)
         shell(host, "vm", WRITE)
         host.run(["sh", "-c", f"cat /dev/zero > {small}/filler"], capture_output=True)
-        assert taking.wait() == REFUSED, taking.errors()
+        assert taking.wait(240) == REFUSED, taking.errors()
         assert "half of it is left" in taking.errors(), taking.errors()
         assert "ferryctl checkpoint delete vm x" in taking.errors(), taking.errors()
     written = made_digest(host)

@@ -59,7 +59,7 @@ def test_a_save_is_seen_from_its_beginning_to_its_end(host, vm):
         assert begun["vm_name"] == vm and state(begun) == "RUNNING", begun
         assert number(begun["progress"], "total") == 256 << 20
         told = host.ctl.json("job", "watch", begun["id"][:8], timeout=180)
-        assert saving.wait() == 0, saving.errors()
+        assert saving.wait(240) == 0, saving.errors()
     amounts = [done(each) for each in told if each["progress"]["unit"] == "JOB_UNIT_BYTES"]
     assert amounts and amounts == sorted(amounts) and amounts[-1] > 0, amounts
     assert state(told[-1]) == "DONE" and "saved in /" in told[-1]["result"], told[-1]
