@@ -1,7 +1,6 @@
 #include "migration/controller/blackout.h"
 
 #include <algorithm>
-#include <cmath>
 
 #include "absl/strings/numbers.h"
 #include "absl/strings/str_split.h"

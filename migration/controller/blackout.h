@@ -12,9 +12,9 @@ namespace ferry::migration {
 // What the destination has measured by its own clock.
 struct DestinationTimes {
   double one_way = 0;                // half of the session connection's round trip; 0: not known
-  std::optional<double> since_vote;  // from sending its vote to the running VM; nullopt: the daemon
-                                     // that voted is not this one
   double since_go = 0;               // from receiving GO to the running VM
+  std::optional<double> since_vote;  // from sending its vote to the running VM, where GO took its
+                                     // time; nullopt: the session connection carried it
 };
 
 struct Blackout {
@@ -29,9 +29,9 @@ struct Blackout {
 std::optional<std::vector<double>> TimesIn(absl::string_view text, size_t count);
 
 // From what the source says in the detail of its GO: until that was made, and of it until the vote
-// and from the vote on. One clock measures what comes after the vote, so that whoever carried GO,
-// and however long, counts; the vote's own way is taken to be half a round trip. Without the time
-// of the vote it is GO's way that is. nullopt if the source's text says nothing of it.
+// and from the vote on. GO's way is taken to be half a round trip. Where it took its time, one
+// clock measures all that comes after the vote, whose way is taken to be that instead; then what
+// the source needed to notice the vote counts twice. nullopt if the text says nothing of it.
 std::optional<Blackout> MeasureBlackout(absl::string_view said, const DestinationTimes& times);
 
 }  // namespace ferry::migration

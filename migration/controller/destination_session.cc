@@ -253,6 +253,7 @@ Task<absl::StatusOr<std::string>> DestinationSession::Finalize(v1::FinalizeActio
                 "VM ", info_.vm_name(), " ran here and was then stopped in session ", id())),
             "finalize", "start the VM");
       }
+      go_was_carried_ = true;
       co_return co_await Run(std::move(go));
     }
     default:
@@ -407,14 +408,19 @@ Task<absl::StatusOr<std::string>> DestinationSession::RunGranted(Proof go,
   // It may have run since an earlier GO, whose end could not be written down.
   const bool known = resumed_at_ > vote_sent_at_.value_or(go_received);
   const auto resumed = known ? resumed_at_ : Clock::now();
-  if (trace_)
+  if (trace_) {
     trace_->Span(SessionTrace::Row::kBlackout, "resume", std::min(go_received, resumed), resumed);
+  }
   std::optional<v1::BlackoutExitedDetails> blackout;
   DestinationTimes times;
   if (connection_ != nullptr && connection_->rtt()) {
     times.one_way = std::chrono::duration<double, std::milli>(*connection_->rtt()).count() / 2;
   }
-  if (vote_sent_at_) times.since_vote = MillisecondsBetween(*vote_sent_at_, resumed);
+  // When GO was made cannot be told from when it came, if it was carried or came again.
+  const bool took_its_time = go_was_carried_ || resumed < go_received;
+  if (took_its_time && vote_sent_at_) {
+    times.since_vote = MillisecondsBetween(*vote_sent_at_, resumed);
+  }
   times.since_go = std::max(0.0, MillisecondsBetween(go_received, resumed));
   // A daemon that was restarted after its GRANTED has no GO that tells.
   if (const auto measured = MeasureBlackout(go.detail, times)) {

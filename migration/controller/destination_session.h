@@ -212,6 +212,7 @@ class DestinationSession final : public MigrationSession {
   bool revived_ = false;
   std::string lost_;  // why there is no VM any more although it was granted; else empty
   std::optional<Clock::time_point> vote_sent_at_;
+  bool go_was_carried_ = false;  // by whoever drives both sides, and not by the session connection
   Clock::time_point resumed_at_;
 };
 

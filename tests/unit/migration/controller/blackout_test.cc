@@ -14,7 +14,7 @@ constexpr char kSaid[] = "12 10 2";
 
 TEST(BlackoutTest, WhatComesAfterTheVoteIsMeasuredByOneClockWhoeverCarriesGo) {
   // GO was on its way for 500 ms, in somebody's hands.
-  const auto measured = MeasureBlackout(kSaid, {.one_way = 1, .since_vote = 507, .since_go = 4});
+  const auto measured = MeasureBlackout(kSaid, {.one_way = 1, .since_go = 4, .since_vote = 507});
   ASSERT_TRUE(measured.has_value());
   EXPECT_THAT(measured->device, DoubleEq(10));
   EXPECT_THAT(measured->commit, DoubleEq(2));
@@ -22,7 +22,7 @@ TEST(BlackoutTest, WhatComesAfterTheVoteIsMeasuredByOneClockWhoeverCarriesGo) {
   EXPECT_THAT(measured->resume, DoubleEq(measured->total - 12));
 }
 
-TEST(BlackoutTest, WithoutTheTimeOfTheVoteGosWayIsEstimated) {
+TEST(BlackoutTest, GosWayIsEstimatedWhereTheConnectionCarriedIt) {
   const auto measured = MeasureBlackout(kSaid, {.one_way = 1, .since_go = 4});
   ASSERT_TRUE(measured.has_value());
   EXPECT_THAT(measured->total, DoubleEq(12 + 1 + 4));
@@ -30,7 +30,7 @@ TEST(BlackoutTest, WithoutTheTimeOfTheVoteGosWayIsEstimated) {
 }
 
 TEST(BlackoutTest, ItIsNoShorterThanWhatTheSourceHasSeen) {
-  const auto measured = MeasureBlackout(kSaid, {.one_way = 900, .since_vote = 5, .since_go = 4});
+  const auto measured = MeasureBlackout(kSaid, {.one_way = 900, .since_go = 4, .since_vote = 5});
   ASSERT_TRUE(measured.has_value());
   EXPECT_THAT(measured->total, DoubleEq(12));
   EXPECT_THAT(measured->resume, DoubleEq(0));
