@@ -334,20 +334,17 @@ Task<absl::Status> ImageStore::PinLayers(std::string owner, std::vector<std::str
   CO_RETURN_IF_ERROR(usable_);
   CO_RETURN_IF_ERROR(CheckPinOwner(owner));
   const AsyncMutex::Guard guard = co_await mutex_.Lock();
-  Sizes sizes;
-  for (const std::string& digest : digests) {
-    const auto layer = layers_.find(digest);
-    if (layer == layers_.end()) co_return LayerIsGone(digest);
-    sizes.insert(*layer);
-  }
-  const absl::Status found = co_await LookFor(std::move(sizes));
-  if (absl::IsDataLoss(found)) {
-    for (const std::string& digest : digests) {
-      if (!Has(digest)) co_return LayerIsGone(digest);
-    }
-  }
-  CO_RETURN_IF_ERROR(found);
+  CO_RETURN_IF_ERROR(CheckHas(digests));
+  CO_RETURN_IF_ERROR(co_await LookForAny(digests));
+  CO_RETURN_IF_ERROR(CheckHas(digests));
   co_return co_await AddToPin(std::move(owner), std::move(digests));
+}
+
+absl::Status ImageStore::CheckHas(const std::vector<std::string>& digests) const {
+  for (const std::string& digest : digests) {
+    if (!Has(digest)) return LayerIsGone(digest);
+  }
+  return absl::OkStatus();
 }
 
 Task<absl::Status> ImageStore::PinLayersHere(std::string owner, std::vector<std::string> digests) {
@@ -355,15 +352,20 @@ Task<absl::Status> ImageStore::PinLayersHere(std::string owner, std::vector<std:
   CO_RETURN_IF_ERROR(usable_);
   CO_RETURN_IF_ERROR(CheckPinOwner(owner));
   const AsyncMutex::Guard guard = co_await mutex_.Lock();
+  CO_RETURN_IF_ERROR(co_await LookForAny(digests));
+  std::erase_if(digests, [this](const std::string& digest) { return !Has(digest); });
+  co_return co_await AddToPin(std::move(owner), std::move(digests));
+}
+
+// With the mutex. From then on it is known which of them are there.
+Task<absl::Status> ImageStore::LookForAny(std::vector<std::string> digests) {
   Sizes sizes;
   for (const std::string& digest : digests) {
     const auto layer = layers_.find(digest);
     if (layer != layers_.end()) sizes.insert(*layer);
   }
   const absl::Status found = co_await LookFor(std::move(sizes));
-  if (!found.ok() && !absl::IsDataLoss(found)) co_return found;
-  std::erase_if(digests, [this](const std::string& digest) { return !Has(digest); });
-  co_return co_await AddToPin(std::move(owner), std::move(digests));
+  co_return absl::IsDataLoss(found) ? absl::OkStatus() : found;
 }
 
 // With the mutex, of layers that are there.

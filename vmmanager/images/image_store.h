@@ -106,6 +106,9 @@ class ImageStore {
                           std::shared_ptr<std::vector<NewLayer>> layers);
   Task<absl::Status> Change(milliseconds limit, std::function<absl::Status()> change);
   Task<absl::Status> LookFor(Sizes sizes);
+  // NOT_FOUND, naming the first that it has not.
+  absl::Status CheckHas(const std::vector<std::string>& digests) const;
+  Task<absl::Status> LookForAny(std::vector<std::string> digests);
   Task<absl::Status> SavePin(ImagePin pin);
   Task<absl::Status> AddToPin(std::string owner, std::vector<std::string> digests);
   Task<void> Collect();
