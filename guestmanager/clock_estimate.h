@@ -41,7 +41,7 @@ class ClockEstimate {
 
  private:
   int readings_ = 0;
-  int64_t spent_ = 0;
+  int64_t spent_ = 0;       // on asking
   int64_t round_trip_ = 0;  // the quickest
   int64_t offset_ = 0;
 };

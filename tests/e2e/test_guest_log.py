@@ -61,7 +61,7 @@ def test_nothing_is_lost_around_a_migration(two_hosts, vm):
     wait_for_line(destination, f"guest {vm}: line {int(LINE.search(newest)[1]) + 5}.")
     destination.ctl.ok("exec", vm, "--", "touch", "/tmp/enough")
     last = int(destination.ctl.ok("exec", vm, "--", "sh", "-c",
-                                  "while ! cat /tmp/said 2>/dev/null; do sleep 0.1; done"))
+                                  "while ! [ -s /tmp/said ]; do sleep 0.1; done; cat /tmp/said"))
     wait_for_line(destination, f"guest {vm}: line {last}.")
     for number in range(1, last + 1):
         found = [lines_of(host, f"guest {vm}: line {number}.") for host in two_hosts]

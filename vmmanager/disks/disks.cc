@@ -16,6 +16,7 @@
 #include "vmmanager/sandbox/own_disks.h"
 #include "vmmanager/sandbox/snapshot_plan.h"
 #include "vmmanager/saving/file_owners.h"
+#include "vmmanager/saving/job_words.h"
 
 namespace ferry::vm {
 namespace {
@@ -278,7 +279,7 @@ Task<absl::StatusOr<v1::Disk>> Disks::Move(v1::MoveDiskRequest request) {
   CO_ASSIGN_OR_RETURN(const std::shared_ptr<UtilityVm> vm, inventory_.Find(request.vm()));
   CO_ASSIGN_OR_RETURN(const DiskMoveWish wish, co_await PlanMove(vm, request));
   JobDescription about{v1::JOB_KIND_DISK, vm->id(), vm->name(),
-                       absl::StrCat("move ", wish.disk, " to ", wish.to)};
+                       absl::StrCat(kMove, wish.disk, kMoveTo, wish.to)};
   JobWork move = [vm, wish](std::shared_ptr<Job> job) -> Task<absl::Status> {
     DiskMoveWish shown = wish;
     ShowMove(job, vm, &shown);

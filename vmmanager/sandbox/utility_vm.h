@@ -26,19 +26,11 @@
 #include "vmmanager/sandbox/snapshot_plan.h"
 #include "vmmanager/sandbox/snapshot_steps.h"
 #include "vmmanager/sandbox/vm_firmware.h"
+#include "vmmanager/sandbox/vm_phase.h"
 
 namespace ferry::vm {
 
-// One utility VM: its compute system, its guest, and what may be done to it when.
-//
-//   STOPPED -> STARTING -> RUNNING <-> PAUSED -> STOPPING -> STOPPED
-//   INCOMING -> RUNNING or PAUSED          (a migration's destination)
-//   RUNNING/PAUSED -> MIGRATING_OUT -> back, or IN_DOUBT -> gone   (its source)
-//   RUNNING/PAUSED -> SAVING -> SAVED -> RESTORING -> RUNNING/PAUSED
-//   RUNNING/PAUSED -> SAVING -> back        (into a snapshot)
-//   RUNNING/PAUSED -> RESTORING -> RUNNING/PAUSED, or FAILED   (back to a snapshot)
-//   RUNNING/PAUSED -> SAVING -> back        (into a checkpoint; live only for a moment)
-//
+// One utility VM: its compute system, its guest, and what may be done to it when (VmPhase).
 // Operations are serialised by a lock of the VM; what a state does not allow fails with
 // FAILED_PRECONDITION. Thread: the executor's only.
 class UtilityVm : public std::enable_shared_from_this<UtilityVm> {
@@ -301,18 +293,7 @@ class UtilityVm : public std::enable_shared_from_this<UtilityVm> {
   Task<absl::Status> Persist();
 
  private:
-  enum class Phase {
-    kStopped,
-    kStarting,
-    kUp,
-    kStopping,
-    kIncoming,
-    kInDoubt,
-    kGone,
-    kFailed,
-    kSaving,
-    kRestoring
-  };
+  using Phase = VmPhase;
 
   bool is_saved() const {
     return saved_is_unreadable_ || (saved_.has_value() && !saved_->consumed());
@@ -398,10 +379,8 @@ class UtilityVm : public std::enable_shared_from_this<UtilityVm> {
   absl::Status VmmHasNotEnded() const;
   // The parts of Save and Restore, with the lock of operations.
   Task<absl::StatusOr<guest::GuestState>> HoldStill(const char* point);
-  // `went_on`: whether it has been let run again.
   Task<absl::Status> NoteDraft(std::optional<state::v1::SaveDraftRecord> draft);
-  static Task<void> DiscardLater(std::shared_ptr<UtilityVm> self, SaveSteps steps,
-                                 absl::Status cause);
+  // `went_on`: whether it has been let run again.
   Task<absl::Status> WriteAll(SaveSteps* steps, bool* went_on);
   Task<absl::Status> LeaveForFile();
   // Whether somebody waits to end it at once: what could hang lets go of it then.

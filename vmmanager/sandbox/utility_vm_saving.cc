@@ -24,6 +24,12 @@ schema::MigrationFinalizedOptions RunRestored(bool paused) {
   return run;
 }
 
+// What a save leaves behind goes, however long its disk takes for that.
+Task<void> DiscardLater(std::shared_ptr<UtilityVm> vm, SaveSteps steps, absl::Status cause) {
+  (void)co_await steps.discard(std::move(cause));
+  (void)co_await vm->ForgetSaveDraft(steps.draft);
+}
+
 }  // namespace
 
 absl::Status UtilityVm::CheckSavable() const {
@@ -104,18 +110,12 @@ Task<absl::Status> UtilityVm::Save(SaveSteps steps) {
   co_return NotSaved(written);
 }
 
-// What a save leaves behind goes, however long its disk takes for that.
-Task<void> UtilityVm::DiscardLater(std::shared_ptr<UtilityVm> self, SaveSteps steps,
-                                   absl::Status cause) {
-  (void)co_await steps.discard(std::move(cause));
-  (void)co_await self->ForgetSaveDraft(steps.draft);
-}
-
 Task<absl::Status> UtilityVm::NoteDraft(std::optional<state::v1::SaveDraftRecord> draft) {
   if (!draft.has_value()) co_return absl::OkStatus();
-  save_draft_ = draft;
+  // One of a former save whose disk hangs is not remembered any more.
+  auto former = std::exchange(save_draft_, draft);
   const absl::Status noted = co_await Persist();
-  if (!noted.ok()) save_draft_.reset();
+  if (!noted.ok()) save_draft_ = std::move(former);
   CO_RETURN_IF_ERROR(noted);
   // What was asked before may have changed meanwhile.
   absl::Status savable = CheckHere();
@@ -125,8 +125,9 @@ Task<absl::Status> UtilityVm::NoteDraft(std::optional<state::v1::SaveDraftRecord
 }
 
 Task<absl::Status> UtilityVm::ForgetSaveDraft(std::optional<state::v1::SaveDraftRecord> draft) {
-  const bool is_it = draft.has_value() && save_draft_.has_value() &&
-                     draft->inode() == save_draft_->inode() && draft->file() == save_draft_->file();
+  const bool is_it =
+      draft.has_value() && save_draft_.has_value() && draft->inode() == save_draft_->inode() &&
+      draft->born_ns() == save_draft_->born_ns() && draft->file() == save_draft_->file();
   if (!is_it) co_return absl::OkStatus();
   save_draft_.reset();
   const absl::Status stored = co_await Persist();

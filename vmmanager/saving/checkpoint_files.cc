@@ -16,6 +16,7 @@
 #include "vmmanager/sandbox/real_folder.h"
 #include "vmmanager/saving/checkpoints.h"
 #include "vmmanager/saving/clone_plan.h"
+#include "vmmanager/saving/job_words.h"
 #include "vmmanager/saving/memory_copy.h"
 #include "vmmanager/saving/saving_jobs.h"
 #include "vmmanager/state/saved_state.h"
@@ -183,7 +184,7 @@ Task<absl::StatusOr<v1::Checkpoint>> Checkpoints::Define(v1::DefineCheckpointReq
     co_return absl::UnimplementedError("this host's ferryd takes no checkpoints");
   }
   JobDescription about{v1::JOB_KIND_CHECKPOINT, vm->id(), vm->name(),
-                       absl::StrCat("define ", request.name())};
+                       absl::StrCat(kDefine, request.name())};
   JobWork define = [this, definition](std::shared_ptr<Job> job) -> Task<absl::Status> {
     CO_RETURN_IF_ERROR(co_await LookAtFiles(definition));
     if (!definition->request.memory_file().empty()) {

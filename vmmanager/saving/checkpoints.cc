@@ -11,6 +11,7 @@
 #include "bridge/runtime/status_macros.h"
 #include "vmmanager/rpc/error_info.h"
 #include "vmmanager/saves/file_identity.h"
+#include "vmmanager/saving/job_words.h"
 #include "vmmanager/saving/memory_pump.h"
 #include "vmmanager/saving/saving_jobs.h"
 
@@ -74,8 +75,8 @@ bool RanThen(const std::string& state) { return state != "stopped"; }
 
 // What becomes of the VM afterwards is part of what was asked for.
 const char* AndThen(const v1::CreateCheckpointRequest& request) {
-  if (request.halt()) return ", then halt";
-  return request.paused() ? ", then pause" : "";
+  if (request.halt()) return kThenHalt;
+  return request.paused() ? kThenPause : "";
 }
 
 }  // namespace
@@ -131,7 +132,7 @@ Task<absl::StatusOr<v1::Checkpoint>> Checkpoints::Create(v1::CreateCheckpointReq
   if (request.reuse_existing()) CO_RETURN_IF_ERROR(co_await CheckExisting(vm->id(), planned));
   planned.set_containers(static_cast<uint32_t>(returning_.Of(*vm).size()));
   JobDescription about{v1::JOB_KIND_CHECKPOINT, vm->id(), vm->name(),
-                       absl::StrCat("take ", request.name(), AndThen(request))};
+                       absl::StrCat(kTake, request.name(), AndThen(request))};
   auto forgotten = request.no_metadata() ? std::make_shared<Record>() : nullptr;
   JobWork take = [this, vm, request, planned, forgotten](std::shared_ptr<Job> job) {
     return Take(vm, request, planned, forgotten, std::move(job));
@@ -333,7 +334,7 @@ Task<absl::Status> Checkpoints::Delete(v1::DeleteCheckpointRequest request) {
     co_return NoSuchCheckpoint(vm->name(), request.name());
   }
   JobDescription about{v1::JOB_KIND_CHECKPOINT, vm->id(), vm->name(),
-                       absl::StrCat("delete ", request.name())};
+                       absl::StrCat(kDelete, request.name())};
   JobWork remove = [this, vm,
                     name = request.name()](std::shared_ptr<Job> job) -> Task<absl::Status> {
     CO_RETURN_IF_ERROR(CheckMayMerge(*vm));

@@ -6,6 +6,7 @@
 
 #include "absl/strings/str_cat.h"
 #include "absl/strings/strip.h"
+#include "vmmanager/saving/job_words.h"
 
 namespace ferry::vm {
 namespace {
@@ -44,15 +45,15 @@ Result JudgeCheckpoint(const VmInventory& vms, const UtilityVm& vm, const v1::Jo
         found != records.end() && found->second.stage() == state::v1::CHECKPOINT_STAGE_WHOLE;
     return is_there ? &found->second : nullptr;
   };
-  if (const auto name = Object(job, "take ")) {
+  if (const auto name = Object(job, kTake)) {
     const auto* record = whole(*name);
     const bool by_it = record != nullptr && record->taken_unix_ms() >= job.started_unix_ms();
     return by_it ? Result(absl::StrCat("took ", *name)) : std::nullopt;
   }
-  if (const auto name = Object(job, "define ")) {
+  if (const auto name = Object(job, kDefine)) {
     return whole(*name) != nullptr ? Result(absl::StrCat("defined ", *name)) : std::nullopt;
   }
-  if (const auto name = Object(job, "delete ")) {
+  if (const auto name = Object(job, kDelete)) {
     return records.contains(*name) ? std::nullopt : Result(absl::StrCat("deleted ", *name));
   }
   return std::nullopt;
@@ -60,7 +61,7 @@ Result JudgeCheckpoint(const VmInventory& vms, const UtilityVm& vm, const v1::Jo
 
 Result JudgeSnapshot(const UtilityVm& vm, const v1::Job& job) {
   const SnapshotRecords& records = vm.snapshots();
-  if (const auto tag = Object(job, "take ")) {
+  if (const auto tag = Object(job, kTake)) {
     const auto found = records.find(*tag);
     const bool by_it = found != records.end() &&
                        found->second.stage() == state::v1::SNAPSHOT_STAGE_WHOLE &&
@@ -68,7 +69,7 @@ Result JudgeSnapshot(const UtilityVm& vm, const v1::Job& job) {
     return by_it ? Result(absl::StrCat("took ", *tag)) : std::nullopt;
   }
   const bool was_there = job.progress().phase() == kOfKnownSnapshot;
-  if (const auto tag = Object(job, "delete "); tag && was_there && !records.contains(*tag)) {
+  if (const auto tag = Object(job, kDelete); tag && was_there && !records.contains(*tag)) {
     return absl::StrCat("deleted ", *tag);
   }
   return std::nullopt;
@@ -78,7 +79,7 @@ Result JudgeSnapshot(const UtilityVm& vm, const v1::Job& job) {
 Result JudgeDisk(const UtilityVm& vm, const v1::Job& job) {
   if (vm.moves_disk() && vm.system() != nullptr) return std::nullopt;
   for (const v1::DiskSpec& disk : vm.spec().disks()) {
-    const auto to = Object(job, absl::StrCat("move ", disk.name(), " to "));
+    const auto to = Object(job, absl::StrCat(kMove, disk.name(), kMoveTo));
     if (to == disk.file()) {
       return absl::StrCat("moved ", disk.name(), "; its former file may still be there");
     }

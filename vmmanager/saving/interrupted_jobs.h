@@ -5,10 +5,6 @@
 
 namespace ferry::vm {
 
-// The phase of a job with a snapshot that its VM had when the job began; of others nobody can tell
-// afterwards whether they are gone.
-inline constexpr char kOfKnownSnapshot[] = "in its VMM";
-
 // What became of jobs with VMs during which ferryd ended, by what the VMs and their checkpoints and
 // snapshots are: whether all of it was done. Once those are adopted; `vms` must outlive it.
 JobRegistry::Verdict JudgeInterrupted(const VmInventory& vms);

@@ -64,12 +64,13 @@ ReturningContainers::Records ReturningContainers::Of(const UtilityVm& vm) const 
 absl::Status ReturningContainers::CheckVmOutlivesThem(const UtilityVm& vm) const {
   for (const auto& container : In(vm.id())) {
     if (!container->record().owns_vm() || !container->spec().remove_when_stopped()) continue;
-    return Restless(absl::StrCat("VM ", vm.name(), " must not stop with its checkpoint"),
-                    absl::StrCat("it was made for container ", container->name(),
-                                 ", which is removed when it stops (--rm), and the VM and its "
-                                 "checkpoints with it"),
-                    "vm_goes_with_container",
-                    "Take it without --halt; or save the VM: ferryctl stop --save VM.");
+    return Restless(
+        absl::StrCat("VM ", vm.name(), " must not stop with its checkpoint"),
+        absl::StrCat("it was made for container ", container->name(),
+                     ", which is removed when it stops (--rm), and the VM and its "
+                     "checkpoints with it"),
+        "vm_goes_with_container",
+        absl::StrCat("Take it without --halt; or save the VM: ferryctl stop --save ", vm.name()));
   }
   return absl::OkStatus();
 }

@@ -12,13 +12,13 @@
 #include "vmmanager/rpc/error_info.h"
 #include "vmmanager/sandbox/disk_generations.h"
 #include "vmmanager/sandbox/real_folder.h"
+#include "vmmanager/saving/save_drafts.h"
 #include "vmmanager/saving/saving_jobs.h"
 
 namespace ferry::vm {
 namespace {
 
 constexpr char kAside[] = ".refused";
-constexpr milliseconds kDraftTime{3'600'000};  // its disk may be slow to come
 
 absl::Status CannotBeSaved(const UtilityVm& vm, const std::string& why, const std::string& reason,
                            const std::string& next_step) {
@@ -28,18 +28,6 @@ absl::Status CannotBeSaved(const UtilityVm& vm, const std::string& why, const st
 }
 
 using FileWork = KeptFiles::Work;
-
-// On a thread of its own: whatever its user's disk does, nobody waits for it.
-Task<void> RemoveDraft(Executor executor, state::v1::SaveDraftRecord draft) {
-  const auto worker = BlockingWorker::Start(executor);
-  absl::Status removed = worker.status();
-  if (removed.ok()) {
-    const FileIdentity identity{.inode = draft.inode(), .born_ns = draft.born_ns()};
-    FileWork remove = [file = draft.file(), identity] { return RemoveIfSame(file, identity); };
-    removed = co_await (*worker)->Run(kDraftTime, "removing a file", std::move(remove));
-  }
-  if (!removed.ok()) spdlog::warn("{}: {}", draft.file(), removed.ToString());
-}
 
 bool Stands(v1::VmState state) {
   return state == v1::VM_STATE_STOPPED || state == v1::VM_STATE_FAILED ||
@@ -159,31 +147,8 @@ Task<std::string> SavedStates::PutAside(state::v1::SavedRecord record) {
   co_return record.file();
 }
 
-// What is whole is of no use to a VM that has its memory; it may be all that there is of another.
-Task<void> SavedStates::SweepDrafts() {
-  const std::vector<Vm> all = vms_.List();
-  for (const Vm& vm : all) {
-    const auto draft = vm->save_draft();
-    if (!draft.has_value()) continue;
-    const auto saved = vm->saved();
-    const bool is_in_it = saved.has_value() && saved->file() == draft->file();
-    const bool has_memory = vm->system() != nullptr && !is_in_it;
-    const absl::Status forgotten = co_await vm->ForgetSaveDraft(draft);
-    if (!forgotten.ok()) {
-      spdlog::warn("vm {}: {}: {}", vm->name(), draft->file(), forgotten.ToString());
-    } else if (has_memory) {
-      Spawn(vms_.deps().executor, RemoveDraft(vms_.deps().executor, *draft));
-    } else if (!is_in_it) {
-      spdlog::warn(
-          "vm {} was being saved when ferryd ended; if there is a file {}, it can go on "
-          "from that: ferryctl start {} --from {}",
-          vm->name(), draft->file(), vm->name(), draft->file());
-    }
-  }
-}
-
 Task<void> SavedStates::Sweep() {
-  co_await SweepDrafts();
+  co_await SweepSaveDrafts(vms_);
   std::set<std::string> wanted;
   std::set<std::string> known;
   std::set<std::string> unclear;  // folders of which it is not known what is wanted

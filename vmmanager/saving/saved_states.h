@@ -89,8 +89,6 @@ class SavedStates {
   absl::Status ToTell(const UtilityVm& vm, const Source& source, const absl::Status& why) const;
   Task<absl::Status> Discard(Vm vm);
   Task<std::string> PutAside(state::v1::SavedRecord record);
-  // Files of users' that a former daemon wrote VMs to, and that got their names too early.
-  Task<void> SweepDrafts();
 
   VmInventory& vms_;
   ContainerInventory* const containers_;

@@ -6,7 +6,7 @@
 #include "absl/strings/str_cat.h"
 #include "bridge/runtime/status_macros.h"
 #include "vmmanager/rpc/error_info.h"
-#include "vmmanager/saving/interrupted_jobs.h"
+#include "vmmanager/saving/job_words.h"
 
 namespace ferry::vm {
 namespace {
@@ -42,7 +42,7 @@ absl::Status Snapshots::CheckSame(const UtilityVm& vm, const SnapshotRecord& sna
 Task<absl::StatusOr<v1::Snapshot>> Snapshots::AsJob(Vm vm, std::string doing, std::string done,
                                                     std::string tag, Work work) {
   auto result = std::make_shared<absl::StatusOr<v1::Snapshot>>(absl::UnknownError("not done"));
-  JobDescription about{v1::JOB_KIND_SNAPSHOT, vm->id(), vm->name(), absl::StrCat(doing, " ", tag)};
+  JobDescription about{v1::JOB_KIND_SNAPSHOT, vm->id(), vm->name(), absl::StrCat(doing, tag)};
   JobWork run =
       [result, done = absl::StrCat(done, " ", tag), work = std::move(work),
        is_known = vm->snapshots().contains(tag)](std::shared_ptr<Job> job) -> Task<absl::Status> {
@@ -69,13 +69,13 @@ Task<absl::StatusOr<v1::Snapshot>> Snapshots::Save(v1::SaveSnapshotRequest reque
     steps.containers = [this, vm] { return ContainersOf(*vm); };
     co_return co_await vm->SaveSnapshot(wish, std::move(steps));
   };
-  co_return co_await AsJob(vm, "take", "took", request.tag(), std::move(take));
+  co_return co_await AsJob(vm, kTake, "took", request.tag(), std::move(take));
 }
 
 Task<absl::StatusOr<v1::Snapshot>> Snapshots::Load(v1::LoadSnapshotRequest request) {
   CO_ASSIGN_OR_RETURN(const Vm vm, vms_.Find(request.vm()));
   Work load = [this, vm, tag = request.tag()] { return GoBack(vm, tag); };
-  co_return co_await AsJob(vm, "load", "went back to", request.tag(), std::move(load));
+  co_return co_await AsJob(vm, kLoad, "went back to", request.tag(), std::move(load));
 }
 
 Task<absl::StatusOr<v1::Snapshot>> Snapshots::GoBack(Vm vm, std::string tag) {
@@ -99,7 +99,7 @@ Task<absl::Status> Snapshots::Delete(v1::DeleteSnapshotRequest request) {
     CO_RETURN_IF_ERROR(co_await vm->DeleteSnapshot(tag));
     co_return v1::Snapshot();
   };
-  co_return (co_await AsJob(vm, "delete", "deleted", request.tag(), std::move(remove))).status();
+  co_return (co_await AsJob(vm, kDelete, "deleted", request.tag(), std::move(remove))).status();
 }
 
 Task<absl::StatusOr<std::vector<v1::Snapshot>>> Snapshots::List(v1::ListSnapshotsRequest request) {

@@ -3,6 +3,7 @@
 #include <optional>
 
 #include "tests/unit/vmmanager/saving/checkpoints_fixture.h"
+#include "vmmanager/saving/job_words.h"
 #include "vmmanager/saving/snapshots.h"
 
 namespace ferry::vm {

@@ -70,7 +70,8 @@ class SqliteStoreTest : public testing::Test {
 
 TEST_F(SqliteStoreTest, RowsSurviveAReopen) {
   const std::string odd("\0\xff'", 3);
-  const VmRow vm{"id", "n", "{}", "[]", "running", "a", 5, 6, "r", "why", odd};
+  const VmRow vm{"id", "n", "{}",  "[]", "running", "a",    5,
+                 6,    "r", "why", odd,  "saved",   "move", "draft"};
   const SessionRow session{"s", "id", true, true, 9, "r", odd};
   for (int i = 0; i < 2; ++i) {
     ASSERT_TRUE(Await(store_->PutVm(vm)).ok());
@@ -83,6 +84,9 @@ TEST_F(SqliteStoreTest, RowsSurviveAReopen) {
   ASSERT_EQ(vms->size(), 1u);
   EXPECT_EQ(vms->front().guest_state, odd);
   EXPECT_EQ(vms->front().epoch, 5u);
+  EXPECT_EQ(vms->front().saved, "saved");
+  EXPECT_EQ(vms->front().disk_move, "move");
+  EXPECT_EQ(vms->front().save_draft, "draft");
   auto sessions = Await(store_->ListSessions());
   ASSERT_EQ(sessions->size(), 1u);
   EXPECT_TRUE(sessions->front().is_source && sessions->front().decided);
