@@ -18,7 +18,6 @@ EXIT_STATUS = 7
 BOOT_DEADLINE = 600  # seconds, on this machine's clock
 SIZE = (31, 97)
 PRINTED = ("random", "--bytes", "300000", "--seed", "4")
-FURTHER_ROUNDS = 4  # there and back; ten migrations with those before
 
 
 @contextlib.contextmanager
@@ -63,11 +62,13 @@ def await_closed(host, cid):
              f"{host.name} keeps connections of the context id {cid}, which is gone")
 
 
-def migrate(vm, source, destination):
-    """Migrates; the VM has another context id then, and no connection of the former one is left."""
+@contextlib.contextmanager
+def migrating(vm, source, destination):
+    """What is done in here migrates it; the VM has another context id then, and no connection of the
+    former one is left."""
     former = context_id(source, vm)
     with timed(f"the migration of {vm}"):
-        source.ctl.migrate(vm, destination, timeout=DEADLINE)
+        yield
     assert source.ctl.state(vm) == "absent"
     assert destination.ctl.state(vm) == "running"
     new = context_id(destination, vm)
@@ -127,14 +128,11 @@ def layers(host):
 
 
 class Company:
-    """All who are attached to something in VM red, which is on host a at first, and one who is in
-    VM blue."""
+    """All who talk to something in VM red, which is on host a at first, and one who talks to
+    something in VM blue."""
 
     def __init__(self, begin, a, b):
         """begin -- Enters a context that is left at the end."""
-        with one_more(a, "red"):
-            self.waiting = begin(a.ctl.attach("exec", "-i", "red", "--", workload.PROGRAM,
-                                              "exit-on-line", str(EXIT_STATUS)))
         with one_more(a, "red"):
             self.keys = begin(type_in(a, "red"))
         self.web = begin(talk_in_container(a, "red", "web"))
@@ -148,12 +146,6 @@ class Company:
             self.red = begin(talk_in_vm(a, "red"))
         with one_more(b, "blue"):
             self.blue = begin(talk_in_vm(b, "blue"))
-        with one_more(a, "red"):
-            self.sender = begin(a.ctl.attach("exec", "-i", "red", "--", "cat"))
-        with one_more(a, "red"):
-            self.printer = begin(a.ctl.attach(
-                "exec", "-i", "red", "--", "sh", "-c",
-                f"read -r go; exec {' '.join((workload.PROGRAM, *PRINTED))}"))
         # What runs in a container ends with its main process, so that one comes later.
         self.talks = [self.keys, self.inside, self.web, self.red, self.blue]
         for talk in self.talks:
@@ -174,70 +166,101 @@ class Company:
             talk.finish()
 
 
-def call_off_a_migration(company, source, destination):
+class Ending:
+    """Processes in VM red that end in its migration: one by what it is told while the guest stands
+    still, one whose input ends just before, and one that prints at full speed."""
+
+    def __init__(self, begin, host):
+        def start(*command):
+            with one_more(host, "red"):
+                return begin(host.ctl.attach("exec", "-i", "red", "--", *command))
+
+        self.waiting = start(workload.PROGRAM, "exit-on-line", str(EXIT_STATUS))
+        self.sender = start("cat")
+        self.printer = start("sh", "-c",
+                             f"read -r go; exec {' '.join((workload.PROGRAM, *PRINTED))}")
+        self.expected = subprocess.run([guest_binaries() / "ferry-workload", *PRINTED], check=True,
+                                       capture_output=True).stdout
+
+    def begin(self):
+        self.printer.write(b"go\n")
+        self.printer.wait_until(lambda output: len(output) > len(self.expected) // 20, DEADLINE)
+        self.sender.write(self.expected)
+        self.sender.close_stdin()
+
+    def tell(self):
+        self.waiting.write(b"now\n")
+
+    def finish(self):
+        for client, status in ((self.sender, 0), (self.printer, 0), (self.waiting, EXIT_STATUS)):
+            assert client.wait(DEADLINE) == status, client.errors()
+        assert self.sender.output() == self.printer.output() == self.expected
+
+
+@contextlib.contextmanager
+def two_vms(outer_hosts, folder):
+    """Yields the hosts, with VM red on the first and VM blue on the second. Nothing is left of them
+    in the end."""
+    outer_hosts.start()
+    a, b = outer_hosts
+    # Nobody told them to; they found out that they have it.
+    assert all(host.ctl.json("host")["guest_link"] == "vsock" for host in (a, b))
+    box.import_into(a, folder)
+    with concurrent.futures.ThreadPoolExecutor() as pool:
+        list(pool.map(boot, (a, b), ("red", "blue")))
+    assert all(context_id(host, vm) for host, vm in ((a, "red"), (b, "blue")))
+    yield a, b
+    for vm in ("red", "blue"):
+        host, = [each for each in (a, b) if each.ctl.state(vm) != "absent"]
+        host.ctl.ok("vm", "delete", "--force", vm)
+    assert box.containers(a) == box.containers(b) == []
+    for host in (a, b):
+        assert_nothing_left(host)
+        host.end_daemon()
+
+
+def test_a_migration_resets_vsock_and_no_byte_is_lost(outer_hosts, tmp_path):
+    with two_vms(outer_hosts, tmp_path) as (a, b), contextlib.ExitStack() as open_clients:
+        ending = Ending(open_clients.enter_context, a)
+        company = Company(open_clients.enter_context, a, b)
+        company.red.signal(signal.SIGSTOP)  # a reader that stands still
+        ending.begin()
+        with migrating("red", a, b), a.ctl.start_migration("red", b) as mover:
+            mover.wait_until(lambda output: b"BLACKOUT_STARTED" in output, DEADLINE)
+            ending.tell()
+            assert mover.wait(DEADLINE) == 0, mover.errors()
+        company.red.signal(signal.SIGCONT)
+        ending.finish()
+        company.resize(44, 120)
+        company.wait_for_more()
+        assert_share_ports(b, ("red", "blue"))
+        assert box.containers(a) == [] and box.state(b, "web") == "running"
+        assert layers(a) == layers(b) != ""
+        company.finish()
+
+
+def call_off_a_migration(source, destination):
     with source.ctl.start_migration("red", destination, *SLOW) as mover:
         mover.wait_until(lambda output: b"TRANSFER_IN_PROGRESS" in output, DEADLINE)
         session, = [one["session_id"] for one in source.ctl.sessions() if not one.get("done")]
         source.ctl.ok("migration", "cancel", session)
         assert mover.wait(DEADLINE) != 0
-    company.wait_for_more()
+    assert source.ctl.state("red") == "running"
     assert destination.ctl.state("red") == "absent"
 
 
-def migrate_with_all_that_may_happen(company, source, destination):
-    """Input ends just before, a process prints at full speed, a reader has stopped, and what comes
-    while the guest stands still makes a process exit."""
-    expected = subprocess.run([guest_binaries() / "ferry-workload", *PRINTED], check=True,
-                              capture_output=True).stdout
-    company.red.signal(signal.SIGSTOP)
-    company.printer.write(b"go\n")
-    company.printer.wait_until(lambda output: len(output) > len(expected) // 20, DEADLINE)
-    company.sender.write(expected)
-    company.sender.close_stdin()
-    with source.ctl.start_migration("red", destination) as mover:
-        mover.wait_until(lambda output: b"BLACKOUT_STARTED" in output, DEADLINE)
-        company.waiting.write(b"now\n")
-        assert mover.wait(DEADLINE) == 0, mover.errors()
-    company.red.signal(signal.SIGCONT)
-    for client, status in ((company.sender, 0), (company.printer, 0),
-                           (company.waiting, EXIT_STATUS)):
-        assert client.wait(DEADLINE) == status, client.errors()
-    assert company.sender.output() == company.printer.output() == expected
-
-
-def test_migrations_reset_vsock_and_no_byte_is_lost(outer_hosts, tmp_path):
-    outer_hosts.start()
-    a, b = outer_hosts
-    # Nobody told them to; they found out that they have it.
-    assert all(host.ctl.json("host")["guest_link"] == "vsock" for host in (a, b))
-    box.import_into(a, tmp_path)
-    with concurrent.futures.ThreadPoolExecutor() as pool:
-        list(pool.map(boot, (a, b), ("red", "blue")))
-    assert all(context_id(host, vm) for host, vm in ((a, "red"), (b, "blue")))
-    with contextlib.ExitStack() as open_clients:
+def test_ten_migrations_with_one_called_off_and_a_daemon_killed(outer_hosts, tmp_path):
+    with two_vms(outer_hosts, tmp_path) as (a, b), contextlib.ExitStack() as open_clients:
         company = Company(open_clients.enter_context, a, b)
-        migrate("red", a, b)
-        company.wait_for_more()
-        assert_share_ports(b, ("red", "blue"))
-        assert box.containers(a) == [] and box.state(b, "web") == "running"
-        assert layers(a) == layers(b) != ""
-        company.resize(44, 120)
         with timed("a migration that is called off"):
-            call_off_a_migration(company, b, a)
+            call_off_a_migration(a, b)
+        company.wait_for_more()
         with timed("another daemon"):
-            b.kill_daemon()
+            a.kill_daemon()
             company.wait_for_more()
-        with timed("all that may happen around a migration"):
-            migrate_with_all_that_may_happen(company, b, a)
-            company.wait_for_more()
-        company.resize(25, 83)
-        for source, destination in ((a, b), (b, a)) * FURTHER_ROUNDS:
-            migrate("red", source, destination)
+        for number, (source, destination) in enumerate(((a, b), (b, a)) * 5):
+            company.resize(25 + number, 83 + number)
+            with migrating("red", source, destination):
+                source.ctl.migrate("red", destination, timeout=DEADLINE)
         company.wait_for_more()
         company.finish()
-    for host, vm in ((a, "red"), (b, "blue")):
-        host.ctl.ok("vm", "delete", "--force", vm)
-    assert box.containers(a) == []
-    for host in (a, b):
-        assert_nothing_left(host)
-        host.end_daemon()
