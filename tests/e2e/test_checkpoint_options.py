@@ -53,10 +53,11 @@ def test_one_is_seen_from_its_beginning_to_its_end(host, disks):
     assert names(host, vm) == ["x"]
 
 
-def test_whoever_pauses_the_vm_meanwhile_finds_it_paused(host, disks):
+@pytest.mark.parametrize("way", [["--live"], []])
+def test_whoever_pauses_the_vm_meanwhile_finds_it_paused(host, disks, way):
     vm = disks
     writer = start_writer(host, vm)
-    with host.ctl.attach("checkpoint", "create", vm, "x", "--live", *SLOWLY) as taking:
+    with host.ctl.attach("checkpoint", "create", vm, "x", *way, *SLOWLY) as taking:
         await_memory(host)
         host.ctl.ok("vm", "pause", vm)
         refused = host.ctl.run("vm", "resume", vm)

@@ -80,7 +80,7 @@ def test_none_is_taken_while_a_checkpoint_writes_its_memory(host, disks):
                          "--compress-level", "19") as taking:
         wait_for(lambda: any(amount(each.get("progress", {}), "done") for each in
                              under_way(host, "checkpoint")), "none of its memory is written")
-        why = "while the memory of a checkpoint is being written"
+        why = "while a checkpoint is taken"
         refused(host, why, "snapshot", "save", vm, "t", *DISKS)
         refused(host, why, "snapshot", "load", vm, "t")
         refused(host, why, "snapshot", "delete", vm, "t")

@@ -9,6 +9,7 @@
 #include "bridge/runtime/status_macros.h"
 #include "bridge/runtime/unix_time.h"
 #include "vmmanager/rpc/error_info.h"
+#include "vmmanager/sandbox/counted.h"
 #include "vmmanager/sandbox/machine_document.h"
 #include "vmmanager/sandbox/utility_vm.h"
 #include "vmmanager/sandbox/wrong_state.h"
@@ -57,14 +58,15 @@ CheckpointScene UtilityVm::checkpoint_scene() const {
   return {row_.name, state(), DisksByName(document_), checkpoints_};
 }
 
+absl::Status UtilityVm::CheckpointInWork(const std::string& operation) const {
+  return rpc::ErrorWithReason(
+      absl::StatusCode::kFailedPrecondition,
+      absl::StrCat("VM ", row_.name, " cannot be ", operation, " while a checkpoint is taken"),
+      "checkpoint_in_work", "Wait for that, or cancel it: ferryctl job list");
+}
+
 absl::Status UtilityVm::CheckCheckpointsRest(const std::string& operation) const {
-  if (writes_checkpoint_) {
-    return rpc::ErrorWithReason(absl::StatusCode::kFailedPrecondition,
-                                absl::StrCat("VM ", row_.name, " cannot be ", operation,
-                                             " while the memory of a checkpoint is being written"),
-                                "checkpoint_in_work",
-                                "Wait for that, or cancel it: ferryctl job list");
-  }
+  if (writes_checkpoint_) return CheckpointInWork(operation);
   if (!doubtful_.empty()) {
     return rpc::ErrorWithReason(
         absl::StatusCode::kFailedPrecondition,
@@ -208,6 +210,7 @@ Task<absl::Status> UtilityVm::TakeCheckpoint(std::string name, CheckpointRecord 
     }
     if (may.ok() && taking->steps.quiesce) may = co_await CheckCanQuiesce();
     CO_RETURN_IF_ERROR(may);
+    const Counted in_work(&checkpoints_in_work_);
     taken = co_await BeginCheckpoint(taking);
     if (!taking->behind) co_return co_await EndCheckpoint(taking, std::move(taken));
     writes_checkpoint_ = true;
@@ -224,6 +227,7 @@ Task<absl::Status> UtilityVm::TakeCheckpoint(std::string name, CheckpointRecord 
 // Up to the point from which the disks are overlays, and the memory written or on its way.
 Task<absl::Status> UtilityVm::BeginCheckpoint(std::shared_ptr<CheckpointBeingTaken> taking) {
   taking->was_paused = paused_;
+  pause_wanted_ = false;
   taking->stopped = Clock::now();
   if (!taking->steps.memory) co_return co_await PutDisksAside(taking);
   SetPhase(Phase::kSaving);
@@ -341,6 +345,7 @@ Task<absl::Status> UtilityVm::WriteStandingStill(UniqueFd memory) {
   std::shared_ptr<ComputeSystem> system = system_;
   if (system == nullptr) co_return absl::AbortedError("its VMM ended");
   const schema::SaveOptions options;
+  const Counted standing(&writes_standing_);
   const std::function<bool()> stays = [this] { return !detached_ && !called_off(); };
   auto first =
       co_await (system->Save(options, std::move(memory)) || AwaitWhile(stays, kAsLongAsItTakes));
@@ -393,7 +398,7 @@ Task<absl::Status> UtilityVm::EndCheckpoint(std::shared_ptr<CheckpointBeingTaken
 // It runs as before, unless somebody wants it otherwise.
 Task<void> UtilityVm::RunAfterCheckpoint(std::shared_ptr<CheckpointBeingTaken> taking, bool taken) {
   const CheckpointSteps& steps = taking->steps;
-  const bool to_stand = taken && (steps.paused || steps.halt) && !taking->was_paused;
+  const bool to_stand = pause_wanted_ || (taken && (steps.paused || steps.halt));
   if (phase_ == Phase::kSaving) {
     // Until the checkpoint is whole nobody has paused it.
     co_await RunOnUnsaved(taking->was_paused || to_stand);
@@ -410,7 +415,7 @@ Task<void> UtilityVm::LeaveCheckpoint(std::shared_ptr<CheckpointBeingTaken> taki
   if (phase_ != Phase::kUp || system == nullptr || paused_) co_return;
   const CheckpointSteps& steps = taking->steps;
   absl::Status left;
-  if (taken && (steps.paused || steps.halt)) {
+  if (std::exchange(pause_wanted_, false) || (taken && (steps.paused || steps.halt))) {
     ++standstills_;
     if (guest_ != nullptr) guest_->StandsStill();
     left = co_await system->Pause();

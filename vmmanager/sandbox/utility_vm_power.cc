@@ -196,6 +196,13 @@ Task<absl::Status> UtilityVm::ShutDownInOrder(milliseconds timeout) {
 
 Task<absl::Status> UtilityVm::Pause() {
   auto self = shared_from_this();
+  if (writes_standing_ > 0) {
+    // It stands still for a checkpoint, and will not run on.
+    if (paused_) co_return absl::OkStatus();
+    pause_wanted_ = true;
+    row_.desired_state = "paused";
+    co_return co_await Persist();
+  }
   co_await AwaitSwitchover();
   AsyncMutex::Guard lock = co_await operation_.Lock();
   CO_RETURN_IF_ERROR(CheckHere());
@@ -226,6 +233,7 @@ Task<void> UtilityVm::AwaitSwitchover() {
 
 Task<absl::Status> UtilityVm::Resume() {
   auto self = shared_from_this();
+  if (checkpoints_in_work_ > 0) co_return CheckpointInWork("resumed");
   CO_RETURN_IF_ERROR(co_await AwaitMigrationsEnd());
   AsyncMutex::Guard lock = co_await operation_.Lock();
   CO_RETURN_IF_ERROR(CheckHere());

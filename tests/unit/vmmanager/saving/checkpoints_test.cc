@@ -66,6 +66,29 @@ TEST_F(CheckpointsTest, WhereThatCannotBeItStandsStill) {
   EXPECT_EQ(vm->state(), v1::VM_STATE_RUNNING);
 }
 
+// Nor may it run for a moment between the checkpoint and the pause.
+TEST_F(CheckpointsTest, WhileItStandsStillItCanBePausedAndNotResumed) {
+  auto vm = BootWithDisks();
+  for (const bool fails : {false, true}) {
+    ASSERT_TRUE(Await(vm->Resume()).ok());
+    host_.backend.script().Block("Save");
+    auto taking = Begin(checkpoints_->Create(Request(fails ? "half" : "whole")));
+    Await(host_.backend.script().WaitBlocked("Save"));
+    if (fails) host_.backend.script().FailNext("Save", absl::ResourceExhaustedError("no room"));
+    const absl::Status refused = Await(vm->Resume());
+    EXPECT_EQ(rpc::ReasonOf(refused), "checkpoint_in_work") << refused;
+    EXPECT_TRUE(Await(vm->Pause()).ok());
+    EXPECT_EQ(vm->state(), v1::VM_STATE_SAVING);
+    EXPECT_EQ(Row(vm->id()).desired_state, "paused");
+    host_.backend.script().FailNext("Resume", absl::InternalError("it must not run"));
+    host_.backend.script().Release("Save");
+    EXPECT_EQ(Finish(taking).ok(), !fails);
+    EXPECT_EQ(vm->state(), v1::VM_STATE_PAUSED);
+    EXPECT_FALSE(host_.System(*vm)->Step());
+    EXPECT_FALSE(Await(vm->Resume()).ok());  // which nobody has asked for until now
+  }
+}
+
 TEST_F(CheckpointsTest, AFailureCostsNothing) {
   auto vm = BootWithDisks();
   for (const char* verb : {"AddOverlays", "Save"}) {
