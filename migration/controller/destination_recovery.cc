@@ -113,7 +113,7 @@ Task<absl::Status> DestinationSession::GoOnGranted() {
   absl::Status status = co_await ClaimFence();
   if (status.ok()) {
     const Proof none;
-    status = (co_await RunGranted(none, Clock::now())).status();
+    status = (co_await RunGranted(none, GoCame::kByOthers, Clock::now())).status();
   }
   if (status.ok()) co_return status;
   const bool waits = vm_->state() == v1::VM_STATE_INCOMING;
@@ -173,7 +173,7 @@ Task<absl::StatusOr<std::string>> DestinationSession::Settle(std::string proof,
   if (!decoded.ok()) co_return decoded.status();
   const Proof word = *std::move(decoded);
   if (word.kind == ProofKind::kGo) {
-    auto done = co_await Run(word);
+    auto done = co_await Run(word, GoCame::kByOthers);
     if (!done.ok() && core_->word() == ProofKind::kRefused) co_return refused_proof_;
     co_return done;
   }

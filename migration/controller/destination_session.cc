@@ -253,8 +253,7 @@ Task<absl::StatusOr<std::string>> DestinationSession::Finalize(v1::FinalizeActio
                 "VM ", info_.vm_name(), " ran here and was then stopped in session ", id())),
             "finalize", "start the VM");
       }
-      go_was_carried_ = true;
-      co_return co_await Run(std::move(go));
+      co_return co_await Run(std::move(go), GoCame::kByOthers);
     }
     default:
       co_return absl::InvalidArgumentError("finalize needs an action: STOP or RESUME");
@@ -322,7 +321,7 @@ Task<absl::Status> DestinationSession::Cancel(std::string reason) {
   co_return absl::OkStatus();
 }
 
-Task<absl::StatusOr<std::string>> DestinationSession::Run(Proof go) {
+Task<absl::StatusOr<std::string>> DestinationSession::Run(Proof go, GoCame came) {
   auto keep = self();
   const auto go_received = Clock::now();
   AsyncMutex::Guard lock = co_await deciding_.Lock();
@@ -348,7 +347,7 @@ Task<absl::StatusOr<std::string>> DestinationSession::Run(Proof go) {
                       refused_proof_.empty() ? "" : "finalize with STOP for the REFUSED proof");
   }
   CO_RETURN_IF_ERROR(co_await TakeStep(std::move(step)));
-  co_return co_await RunGranted(std::move(go), go_received);
+  co_return co_await RunGranted(std::move(go), came, go_received);
 }
 
 Task<void> DestinationSession::RefuseIfGone() {
@@ -383,7 +382,7 @@ Task<absl::Status> DestinationSession::ClaimFence() {
   co_return claimed;
 }
 
-Task<absl::StatusOr<std::string>> DestinationSession::RunGranted(Proof go,
+Task<absl::StatusOr<std::string>> DestinationSession::RunGranted(Proof go, GoCame came,
                                                                  Clock::time_point go_received) {
   auto keep = self();
   const uint64_t epoch = core_->identity().epoch + 1;
@@ -417,7 +416,7 @@ Task<absl::StatusOr<std::string>> DestinationSession::RunGranted(Proof go,
     times.one_way = std::chrono::duration<double, std::milli>(*connection_->rtt()).count() / 2;
   }
   // When GO was made cannot be told from when it came, if it was carried or came again.
-  const bool took_its_time = go_was_carried_ || resumed < go_received;
+  const bool took_its_time = came == GoCame::kByOthers || resumed < go_received;
   if (took_its_time && vote_sent_at_) {
     times.since_vote = MillisecondsBetween(*vote_sent_at_, resumed);
   }

@@ -137,7 +137,11 @@ class DestinationSession final : public MigrationSession {
   Task<EndReason> WhyFailed(absl::Status status);
   absl::StatusOr<v1::PrepareSandboxResponse> PreparedAs(const std::string& options) const;
   Task<absl::StatusOr<std::string>> Stop(std::string proof);
-  Task<absl::StatusOr<std::string>> Run(Proof go);
+  enum class GoCame {
+    kBySession,  // at once, over the session connection
+    kByOthers    // a caller carried it, or the source has brought it again
+  };
+  Task<absl::StatusOr<std::string>> Run(Proof go, GoCame came);
   // The fence lets this host run the VM. Until GRANTED, refuses the session if it does not; what
   // runs already is not refused any more.
   Task<absl::Status> ClaimFence();
@@ -149,7 +153,8 @@ class DestinationSession final : public MigrationSession {
   static Task<void> GoOnGrantedLater(Self self);
   void TryAgainLater();
   // GRANTED is written.
-  Task<absl::StatusOr<std::string>> RunGranted(Proof go, Clock::time_point go_received);
+  Task<absl::StatusOr<std::string>> RunGranted(Proof go, GoCame came,
+                                               Clock::time_point go_received);
   // It runs here, or is lost, whether or not that can be recorded: its containers' users do not
   // wait for that. Once.
   void TellContainers();
@@ -212,7 +217,6 @@ class DestinationSession final : public MigrationSession {
   bool revived_ = false;
   std::string lost_;  // why there is no VM any more although it was granted; else empty
   std::optional<Clock::time_point> vote_sent_at_;
-  bool go_was_carried_ = false;  // by whoever drives both sides, and not by the session connection
   Clock::time_point resumed_at_;
 };
 

@@ -159,7 +159,7 @@ Task<void> DestinationSession::HandleProof(std::string bytes) {
   const Proof decoded = *std::move(proof);
   absl::Status status = absl::OkStatus();
   if (decoded.kind == ProofKind::kGo) {
-    auto ran = co_await Run(decoded);
+    auto ran = co_await Run(decoded, GoCame::kBySession);
     status = ran.status();
   } else if (decoded.kind == ProofKind::kAbort) {
     AsyncMutex::Guard lock = co_await deciding_.Lock();

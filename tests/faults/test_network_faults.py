@@ -3,6 +3,8 @@ docs/failure-matrix.md.
 
 What is cut is the cable between the two network namespaces, or a relay on the session connection.
 """
+import time
+
 import pytest
 
 from harness.mover import assert_failed, assert_succeeded
@@ -99,8 +101,18 @@ def test_row_13_go_lost_with_the_session_connection(bare_hosts, make_trial):
     with make_trial() as trial, Relay(source, destination) as relay, \
             trial.frozen_at(source, "COMMIT.after") as mover:
         relay.cut()
+        stands_since = time.monotonic()
         source.thaw()
+        stood = 0
+        while True:
+            asked = time.monotonic()
+            if destination.ctl.state(trial.vm) != "incoming":
+                break
+            stood = asked - stands_since
         assert_succeeded(mover, destination)
+        # The guest stood still until the word had come.
+        arrived, = destination.ctl.sessions()
+        assert arrived["statistics"]["blackout_ms"] >= stood * 1000 > 0
         trial.settle(destination)
 
 
