@@ -426,6 +426,8 @@ class UtilityVm : public std::enable_shared_from_this<UtilityVm> {
   // FAILED_PRECONDITION while a checkpoint is written, or half of one is left.
   absl::Status CheckCheckpointsRest(const std::string& operation) const;
   absl::Status CheckpointInWork(const std::string& operation) const;
+  // It stays as it stands, for its user or whoever takes a checkpoint.
+  Task<void> LeavePaused();
   // FAILED_PRECONDITION "vm_has_snapshots" or "vm_has_checkpoints", and why that is in the way.
   absl::Status CheckHasNoSnapshots(const std::string& operation, const std::string& why) const;
   absl::Status CheckHasNoCheckpoints(const std::string& operation, const std::string& why) const;
@@ -559,8 +561,9 @@ class UtilityVm : public std::enable_shared_from_this<UtilityVm> {
   bool writes_doubtful_ = false;    // WriteDoubtfulLater() is at it
   bool writes_checkpoint_ = false;  // its memory is being written while it runs
   size_t checkpoints_in_work_ = 0;  // that hold the lock
-  size_t writes_standing_ = 0;      // those whose memory is being written while it stands still
-  bool pause_wanted_ = false;       // when that is done
+  size_t stands_for_them_ = 0;      // those for which it stands still until their memory is written
+  size_t pauses_waiting_ = 0;       // for the lock
+  bool pause_wanted_ = false;       // once it need not stand still for a checkpoint
   bool switches_ = false;           // a disk of it is just changing over
   // Overlays of disks of which it is not known what is written down.
   std::set<std::string> unwritten_;

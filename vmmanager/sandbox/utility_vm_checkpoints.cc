@@ -3,6 +3,7 @@
 #include <spdlog/spdlog.h>
 
 #include <chrono>
+#include <optional>
 #include <utility>
 
 #include "absl/strings/str_cat.h"
@@ -219,6 +220,7 @@ Task<absl::Status> UtilityVm::TakeCheckpoint(std::string name, CheckpointRecord 
   const std::function<bool()> writes = [taking] { return !taking->over; };
   (void)co_await AwaitWhile(writes, kAsLongAsItTakes);
   const AsyncMutex::Guard lock = co_await operation_.Lock();
+  const Counted in_work(&checkpoints_in_work_);
   writes_checkpoint_ = false;
   CO_RETURN_IF_ERROR(CheckHere());
   co_return co_await EndCheckpoint(taking, taking->written);
@@ -230,17 +232,18 @@ Task<absl::Status> UtilityVm::BeginCheckpoint(std::shared_ptr<CheckpointBeingTak
   pause_wanted_ = false;
   taking->stopped = Clock::now();
   if (!taking->steps.memory) co_return co_await PutDisksAside(taking);
+  // What its user paused must not run, not even for a moment.
+  const bool behind = taking->steps.live && !taking->was_paused;
   SetPhase(Phase::kSaving);
   deps_.events.Publish("vm.checkpoint_saving", row_.id,
                        {{"name", row_.name}, {"checkpoint", taking->name}});
   CO_ASSIGN_OR_RETURN(guest::GuestState state, co_await HoldStill("CHECKPOINT.stopped"));
+  std::optional<Counted> standing;
+  if (!behind) standing.emplace(&stands_for_them_);
   taking->record.set_processes(static_cast<uint32_t>(state.processes.size()));
   CO_ASSIGN_OR_RETURN(UniqueFd memory, co_await taking->steps.begin(std::move(state)));
   CO_RETURN_IF_ERROR(co_await GoOnInOverlays(taking));
-  // What its user paused must not run, not even for a moment.
-  if (taking->steps.live && !taking->was_paused) {
-    co_return co_await WriteBehind(taking, std::move(memory));
-  }
+  if (behind) co_return co_await WriteBehind(taking, std::move(memory));
   co_return co_await WriteStandingStill(std::move(memory));
 }
 
@@ -345,7 +348,9 @@ Task<absl::Status> UtilityVm::WriteStandingStill(UniqueFd memory) {
   std::shared_ptr<ComputeSystem> system = system_;
   if (system == nullptr) co_return absl::AbortedError("its VMM ended");
   const schema::SaveOptions options;
-  const Counted standing(&writes_standing_);
+  const Counted standing(&stands_for_them_);
+  // Of those who came when it was not known yet that it stands still.
+  if (pauses_waiting_ > 0) pause_wanted_ = true;
   const std::function<bool()> stays = [this] { return !detached_ && !called_off(); };
   auto first =
       co_await (system->Save(options, std::move(memory)) || AwaitWhile(stays, kAsLongAsItTakes));
@@ -398,10 +403,12 @@ Task<absl::Status> UtilityVm::EndCheckpoint(std::shared_ptr<CheckpointBeingTaken
 // It runs as before, unless somebody wants it otherwise.
 Task<void> UtilityVm::RunAfterCheckpoint(std::shared_ptr<CheckpointBeingTaken> taking, bool taken) {
   const CheckpointSteps& steps = taking->steps;
-  const bool to_stand = pause_wanted_ || (taken && (steps.paused || steps.halt));
   if (phase_ == Phase::kSaving) {
-    // Until the checkpoint is whole nobody has paused it.
-    co_await RunOnUnsaved(taking->was_paused || to_stand);
+    const bool wanted = std::exchange(pause_wanted_, false) && system_ != nullptr && !called_off();
+    if (wanted) paused_ = true;
+    // What is to be paused with the checkpoint alone is not until that is whole.
+    co_await RunOnUnsaved(paused_ || taking->was_paused || (taken && (steps.paused || steps.halt)));
+    if (wanted) co_await LeavePaused();
     if (steps.memory && taking->record.method().empty()) {
       taking->record.set_method("stopped");
       taking->record.set_stood_still_us(MicrosecondsSince(taking->stopped));
@@ -414,22 +421,26 @@ Task<void> UtilityVm::LeaveCheckpoint(std::shared_ptr<CheckpointBeingTaken> taki
   std::shared_ptr<ComputeSystem> system = system_;
   if (phase_ != Phase::kUp || system == nullptr || paused_) co_return;
   const CheckpointSteps& steps = taking->steps;
-  absl::Status left;
-  if (std::exchange(pause_wanted_, false) || (taken && (steps.paused || steps.halt))) {
-    ++standstills_;
-    if (guest_ != nullptr) guest_->StandsStill();
-    left = co_await system->Pause();
-    if (left.ok() && system_ != nullptr) {
-      paused_ = true;
-      row_.desired_state = "paused";
-      deps_.events.Publish("vm.paused", row_.id);
-      left = co_await Persist();
-    }
-  } else {
-    left = co_await RunOn();
-    if (guest_ != nullptr) guest_->RunsAgain();
-    if (!left.ok() && system_ != nullptr) NoteStandsStill(left);
+  if (taken && (steps.paused || steps.halt)) {
+    co_await LeavePaused();
     co_return;
+  }
+  const absl::Status left = co_await RunOn();
+  if (guest_ != nullptr) guest_->RunsAgain();
+  if (!left.ok() && system_ != nullptr) NoteStandsStill(left);
+}
+
+Task<void> UtilityVm::LeavePaused() {
+  std::shared_ptr<ComputeSystem> system = system_;
+  if (system == nullptr) co_return;
+  ++standstills_;
+  if (guest_ != nullptr) guest_->StandsStill();
+  absl::Status left = co_await system->Pause();
+  if (left.ok() && system_ != nullptr) {
+    paused_ = true;
+    row_.desired_state = "paused";
+    deps_.events.Publish("vm.paused", row_.id);
+    left = co_await Persist();
   }
   if (!left.ok()) spdlog::error("vm {}: {}", row_.name, left.ToString());
 }

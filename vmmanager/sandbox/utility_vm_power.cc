@@ -196,14 +196,15 @@ Task<absl::Status> UtilityVm::ShutDownInOrder(milliseconds timeout) {
 
 Task<absl::Status> UtilityVm::Pause() {
   auto self = shared_from_this();
-  if (writes_standing_ > 0) {
-    // It stands still for a checkpoint, and will not run on.
+  if (stands_for_them_ > 0 && phase_ == Phase::kSaving && system_ != nullptr) {
+    // It stands still, and will not run on.
     if (paused_) co_return absl::OkStatus();
     pause_wanted_ = true;
     row_.desired_state = "paused";
     co_return co_await Persist();
   }
   co_await AwaitSwitchover();
+  const Counted waiting(&pauses_waiting_);
   AsyncMutex::Guard lock = co_await operation_.Lock();
   CO_RETURN_IF_ERROR(CheckHere());
   if (undecided()) co_return NotYet("paused");

@@ -80,6 +80,11 @@ TEST_F(CheckpointsTest, WhileItStandsStillItCanBePausedAndNotResumed) {
     EXPECT_TRUE(Await(vm->Pause()).ok());
     EXPECT_EQ(vm->state(), v1::VM_STATE_SAVING);
     EXPECT_EQ(Row(vm->id()).desired_state, "paused");
+    host_.at_point = [&vm](const std::string& point) {
+      if (point == "CHECKPOINT.sealed") {
+        EXPECT_EQ(vm->state(), v1::VM_STATE_PAUSED);
+      }
+    };
     host_.backend.script().FailNext("Resume", absl::InternalError("it must not run"));
     host_.backend.script().Release("Save");
     EXPECT_EQ(Finish(taking).ok(), !fails);
@@ -87,6 +92,36 @@ TEST_F(CheckpointsTest, WhileItStandsStillItCanBePausedAndNotResumed) {
     EXPECT_FALSE(host_.System(*vm)->Step());
     EXPECT_FALSE(Await(vm->Resume()).ok());  // which nobody has asked for until now
   }
+}
+
+TEST_F(CheckpointsTest, APauseDoesNotWaitForItsDisks) {
+  auto vm = BootWithDisks();
+  host_.backend.script().Block("AddOverlays");
+  auto taking = Begin(checkpoints_->Create(Request("t")));
+  Await(host_.backend.script().WaitBlocked("AddOverlays"));
+  EXPECT_TRUE(Await(vm->Pause()).ok());
+  host_.backend.script().Release("AddOverlays");
+  EXPECT_TRUE(Finish(taking).ok());
+  EXPECT_EQ(vm->state(), v1::VM_STATE_PAUSED);
+}
+
+TEST_F(CheckpointsTest, APauseThatCameWhileAnotherWayWasTriedHolds) {
+  auto vm = BootWithDisks();
+  host_.backend.script().Block("SaveBehind");
+  host_.backend.script().FailNext("SaveBehind",
+                                  AsNothingChanged(absl::UnimplementedError("not by this kernel")));
+  v1::CreateCheckpointRequest request = Request("live");
+  request.set_live(true);
+  auto taking = Begin(checkpoints_->Create(request));
+  Await(host_.backend.script().WaitBlocked("SaveBehind"));
+  auto pausing = Begin(vm->Pause());
+  Settle();
+  host_.backend.script().FailNext("Resume", absl::InternalError("it must not run"));
+  host_.backend.script().Release("SaveBehind");
+  EXPECT_TRUE(Finish(taking).ok());
+  EXPECT_TRUE(Finish(pausing).ok());
+  EXPECT_EQ(vm->state(), v1::VM_STATE_PAUSED);
+  EXPECT_FALSE(Await(vm->Resume()).ok());  // which nobody has asked for until now
 }
 
 TEST_F(CheckpointsTest, AFailureCostsNothing) {
