@@ -396,6 +396,8 @@ Task<absl::Status> UtilityVm::RunLoaded(bool paused) {
   Reached("RESTORE.loaded");
   if (called_off()) co_return CalledOff("restored");
   saved_->set_consumed(true);
+  // A user's file is what its user goes on from, whatever became of the save that wrote it.
+  if (saved_->kept()) save_draft_.reset();
   row_.desired_state = paused ? "paused" : "running";
   absl::Status ran = co_await Persist();
   if (ran.ok()) Reached("RESTORE.consumed");

@@ -45,16 +45,17 @@ Task<void> SweepSaveDrafts(VmInventory& vms) {
     const auto draft = vm->save_draft();
     if (!draft.has_value()) continue;
     const DraftFate fate = FateOfDraft(draft->file(), vm->saved(), vm->system() != nullptr);
+    if (fate == DraftFate::kMayServe) {
+      spdlog::warn(
+          "vm {} was being saved when ferryd ended; if there is a file {}, it can go on "
+          "from that: ferryctl start {} --from {}",
+          vm->name(), draft->file(), vm->name(), draft->file());
+    }
     const absl::Status forgotten = co_await vm->ForgetSaveDraft(draft);
     if (!forgotten.ok()) {
       spdlog::warn("vm {}: {}: {}", vm->name(), draft->file(), forgotten.ToString());
     } else if (fate == DraftFate::kGoes) {
       Spawn(vms.deps().executor, RemoveDraft(vms.deps().executor, *draft));
-    } else if (fate == DraftFate::kMayServe) {
-      spdlog::warn(
-          "vm {} was being saved when ferryd ended; if there is a file {}, it can go on "
-          "from that: ferryctl start {} --from {}",
-          vm->name(), draft->file(), vm->name(), draft->file());
     }
   }
 }

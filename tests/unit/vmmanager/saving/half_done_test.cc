@@ -168,6 +168,29 @@ TEST_F(HalfDoneTest, AUsersFileThatMayBeAllThereIsOfAVmStays) {
   EXPECT_TRUE(std::filesystem::exists(file));
 }
 
+// Although nobody could write down that it is no draft any more.
+TEST_F(HalfDoneTest, AUsersFileThatItsVmWentOnFromStays) {
+  auto vm = Boot();
+  const std::string file = folder_.path() + "/moment";
+  ASSERT_TRUE(Save(vm, file).ok());
+  LeaveDraft(*vm, file);
+  VmRow row = Row(vm->id());
+  row.saved.clear();
+  ASSERT_TRUE(Await(host_.store.PutVm(row)).ok());
+  Settle();
+  host_.store.FailNext(absl::ResourceExhaustedError("the disk is full"));
+  RestartDaemon();
+  ASSERT_FALSE(Row(vm->id()).save_draft.empty());
+  v1::StartVmRequest request;
+  request.set_from_file(file);
+  ASSERT_TRUE(Start(Found(), request).ok());
+  EXPECT_TRUE(Row(vm->id()).save_draft.empty());
+  RestartDaemon();
+  Settle();
+  EXPECT_EQ(Found()->state(), v1::VM_STATE_RUNNING);
+  EXPECT_TRUE(std::filesystem::exists(file));
+}
+
 TEST_F(HalfDoneTest, AUsersFileThatItsVmIsSavedInStays) {
   auto vm = Boot();
   const std::string file = folder_.path() + "/moment";
