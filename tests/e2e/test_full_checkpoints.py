@@ -11,6 +11,14 @@ from harness.saving import REFUSED, USAGE, host  # noqa: F401
 from harness.waiting import wait_for
 
 
+@pytest.fixture
+def patient(host):
+    """A daemon that gives an agent time: on a slow machine a guest does little while its memory is
+    written behind its back."""
+    host.flags = ["--answer-timeout", "120"]
+    host.restart()
+
+
 @pytest.mark.parametrize("way", [["--live"], []])
 def test_memory_without_room_is_merged_back_under_a_guest_that_writes(host, isolated, way):
     small = small_folder(host, "8m")
@@ -27,7 +35,8 @@ def test_memory_without_room_is_merged_back_under_a_guest_that_writes(host, isol
     assert done <= on_disks(host, vm)[-1] <= done + 1
 
 
-def test_an_overlay_that_is_full_while_memory_is_written_makes_the_guest_wait(host, isolated):
+def test_an_overlay_that_is_full_while_memory_is_written_makes_the_guest_wait(host, patient,
+                                                                              isolated):
     small = small_folder(host, "12m")
     make_disks(host, "root")
     start_with(host, "root")
@@ -35,7 +44,8 @@ def test_an_overlay_that_is_full_while_memory_is_written_makes_the_guest_wait(ho
                          f"root,file={small}/over.qcow2") as taking:
         await_memory(host)
         with host.ctl.attach("exec", "vm", "--", "sh", "-c", f"{WRITE}; echo written") as client:
-            wait_for(lambda: host.ctl.state("vm") == "paused", "it does not stand still")
+            wait_for(lambda: host.ctl.state("vm") == "paused", "it does not stand still",
+                     timeout=240)
             assert taking.wait(240) == 0, taking.errors()
             assert "has no room left" in host.ctl.vm("vm")["state_reason"]
             enlarge(host, small)
@@ -47,7 +57,7 @@ def test_an_overlay_that_is_full_while_memory_is_written_makes_the_guest_wait(ho
     assert digest(host) == written and file_of(host, "vm", "root").endswith("/root.qcow2")
 
 
-def test_what_cannot_be_merged_back_is_kept_until_it_can(host, isolated):
+def test_what_cannot_be_merged_back_is_kept_until_it_can(host, patient, isolated):
     """The memory's file is full, and so is the disk under the one that was written to meanwhile."""
     base, small = small_folder(host, "12m", "base"), small_folder(host, "100m")
     host.run(["qemu-img", "create", "-q", "-f", "qcow2", base / "root.qcow2", "1G"], check=True)
