@@ -58,6 +58,32 @@ absl::Status CheckHasNoShares(const v1::VmSpec& spec) {
       "vm_has_shares", "Create a VM of copies of its disks: ferryctl vm create");
 }
 
+// What two VMs cannot both have of a card; empty if there is nothing.
+std::string SharedPartOf(const v1::NicSpec& nic) {
+  if (nic.has_tap()) return absl::StrCat("the tap device ", nic.tap());
+  // On its VMM's own network each VM is alone.
+  if (nic.user() || nic.addresses().empty()) return "";
+  return absl::StrCat("the address ", nic.addresses(0));
+}
+
+// New MAC addresses are made with the VM. In a memory there are the other one's.
+absl::Status GiveOwnCards(bool memory, v1::VmSpec* spec) {
+  if (memory && spec->nics_size() > 0) {
+    return NoClone("it has network cards, and what is in its memory of them has their addresses",
+                   "vm_has_networks", "Have it without memory: --disk-only");
+  }
+  for (v1::NicSpec& nic : *spec->mutable_nics()) {
+    if (const std::string shared = SharedPartOf(nic); !shared.empty()) {
+      return NoClone(
+          absl::StrCat("two VMs would have ", shared, " of its network card ", nic.name()),
+          "vm_has_networks",
+          "Copy its disks (qemu-img convert), and make a VM with cards of its own of them.");
+    }
+    nic.clear_mac();
+  }
+  return absl::OkStatus();
+}
+
 absl::Status CheckCopyWishes(const v1::RestoreCheckpointAsRequest& request,
                              const CheckpointRecord& disks) {
   RETURN_IF_ERROR(CheckDiskWishes(request.disks()));
@@ -143,15 +169,11 @@ absl::StatusOr<ClonePlan> PlanClone(const CheckpointScene& scene, const v1::VmSp
                                     const v1::RestoreCheckpointAsRequest& request) {
   ASSIGN_OR_RETURN(const CheckpointRecord* const record, FindWhole(scene, request.name()));
   RETURN_IF_ERROR(CheckHasNoShares(spec));
-  if (spec.nics_size() > 0) {
-    return NoClone(
-        "it has network cards, and two VMs would have their addresses", "vm_has_networks",
-        "Copy its disks (qemu-img convert), and make a VM with cards of its own of them.");
-  }
   ClonePlan plan;
   plan.memory = !record->memory_file().empty() && !request.disk_only();
-  if (plan.memory && record->containers() > 0) return ContainersStay();
   plan.spec = spec;
+  RETURN_IF_ERROR(GiveOwnCards(plan.memory, &plan.spec));
+  if (plan.memory && record->containers() > 0) return ContainersStay();
   plan.spec.set_name(request.new_name());
   // That is for whoever made the other one to say.
   plan.spec.set_autostart(false);

@@ -432,21 +432,47 @@ TEST_F(CheckpointClonesTest, FoldersOfTheHostAreNotHandedOn) {
   EXPECT_EQ(rpc::ReasonOf(plan.status()), "vm_has_shares");
 }
 
-// Not even without its memory, for the cards are in its specification.
-TEST_F(CheckpointClonesTest, NetworkCardsAreNotHandedOn) {
+TEST_F(CheckpointClonesTest, NetworkCardsInMemoryAreNotHandedOn) {
   auto vm = BootWithDisks();
   ASSERT_TRUE(Take("a").ok());
   v1::VmSpec spec = vm->spec();
   spec.add_nics()->set_user(true);
+  const absl::Status refused = PlanClone(vm->checkpoint_scene(), spec, CloneOf("a")).status();
+  EXPECT_TRUE(absl::IsFailedPrecondition(refused)) << refused;
+  EXPECT_EQ(rpc::ReasonOf(refused), "vm_has_networks");
+  EXPECT_THAT(rpc::NextStepOf(refused), HasSubstr("--disk-only"));
+}
+
+TEST_F(CheckpointClonesTest, WithoutMemoryItHasCardsOfItsOwn) {
+  auto vm = BootWithDisks();
+  ASSERT_TRUE(Take("a").ok());
   v1::RestoreCheckpointAsRequest request = CloneOf("a");
-  for (const bool disk_only : {false, true}) {
-    request.set_disk_only(disk_only);
-    EXPECT_TRUE(PlanClone(vm->checkpoint_scene(), vm->spec(), request).ok());
-    const absl::Status refused = PlanClone(vm->checkpoint_scene(), spec, request).status();
-    EXPECT_TRUE(absl::IsFailedPrecondition(refused)) << refused;
-    EXPECT_EQ(rpc::ReasonOf(refused), "vm_has_networks");
-    EXPECT_FALSE(rpc::NextStepOf(refused).empty());
-  }
+  request.set_disk_only(true);
+  v1::VmSpec spec = vm->spec();
+  v1::NicSpec* user = spec.add_nics();
+  user->set_user(true);
+  user->set_mac("02:fe:00:00:00:01");
+  user->add_addresses("10.0.2.15/24");
+  v1::NicSpec* leased = spec.add_nics();
+  leased->set_bridge("lan");
+  leased->set_mac("02:fe:00:00:00:02");
+  leased->set_dhcp(true);
+  auto plan = PlanClone(vm->checkpoint_scene(), spec, request);
+  ASSERT_TRUE(plan.ok()) << plan.status();
+  ASSERT_EQ(plan->spec.nics_size(), 2);
+  for (const v1::NicSpec& nic : plan->spec.nics()) EXPECT_EQ(nic.mac(), "");
+  EXPECT_EQ(plan->spec.nics(1).bridge(), "lan");
+  // Of what two VMs cannot both have.
+  leased->set_dhcp(false);
+  leased->add_addresses("192.0.2.7/24");
+  plan = PlanClone(vm->checkpoint_scene(), spec, request);
+  EXPECT_EQ(rpc::ReasonOf(plan.status()), "vm_has_networks");
+  EXPECT_THAT(std::string(plan.status().message()), HasSubstr("192.0.2.7/24"));
+  leased->clear_addresses();
+  leased->set_tap("tap7");
+  plan = PlanClone(vm->checkpoint_scene(), spec, request);
+  EXPECT_EQ(rpc::ReasonOf(plan.status()), "vm_has_networks");
+  EXPECT_THAT(std::string(plan.status().message()), HasSubstr("tap7"));
 }
 
 }  // namespace
