@@ -68,15 +68,16 @@ Task<absl::StatusOr<v1::BindContainerResponse>> DestinationSession::Bind(
     co_return absl::NotFoundError(
         absl::StrCat("VM ", info_.vm_name(), " comes without containers"));
   }
-  const absl::Status bound =
-      co_await arrivals_->Bind(request.source_container_id(), request.scratch_file());
+  const absl::Status bound = co_await arrivals_->Bind(
+      request.source_container_id(), request.scratch_file(), request.container_id());
   if (!bound.ok()) co_return Explain(bound, "bind", "the VM runs on at its source");
   v1::BindContainerResponse response;
+  response.set_container_id(arrivals_->IdOf(request.source_container_id()));
   for (const auto& [digest, size] : arrivals_->MissingLayers()) {
     response.add_missing_layers(digest);
   }
   for (const vm::ArrivingScratch& scratch : arrivals_->ScratchToCome()) {
-    if (scratch.container_id == request.source_container_id()) response.set_scratch_comes(true);
+    if (scratch.source_id == request.source_container_id()) response.set_scratch_comes(true);
   }
   co_return response;
 }

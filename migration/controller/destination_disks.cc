@@ -35,7 +35,7 @@ std::map<std::string, vm::DiskPlace> DestinationSession::DisksToCome() const {
   }
   if (arrivals_ == nullptr) return disks;
   for (const vm::ArrivingScratch& scratch : arrivals_->ScratchToCome()) {
-    disks[vm::ScratchDiskName(scratch.container_id)] = scratch.place;
+    disks[vm::ScratchDiskName(scratch.source_id)] = scratch.place;
   }
   return disks;
 }

@@ -367,7 +367,7 @@ def test_a_destination_is_prepared_once_it_has_what_the_container_needs(box_host
             run.prepare()
         assert error_info(error.value).reason == "containers_unbound"
         assert destination.processes("qemu-system") == []
-        missing = run.destination.bind(run.id, web)
+        missing = run.destination.bind(run.id, web).missing_layers
         assert len(missing) == 1
         with refused() as error:
             run.destination.prepare(run.id)

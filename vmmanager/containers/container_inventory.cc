@@ -113,6 +113,19 @@ ContainerInventory::Containers ContainerInventory::Of(const std::string& vm_id) 
   return found;
 }
 
+std::shared_ptr<VmContainer> ContainerInventory::FindById(const std::string& id) const {
+  const auto found = containers_.find(id);
+  return found == containers_.end() ? nullptr : found->second;
+}
+
+std::shared_ptr<VmContainer> ContainerInventory::FindByGuestId(const std::string& vm_id,
+                                                               const std::string& guest_id) const {
+  const Containers all = Of(vm_id);
+  const auto found = std::find_if(all.begin(), all.end(),
+                                  [&](const auto& one) { return one->guest_id() == guest_id; });
+  return found == all.end() ? nullptr : *found;
+}
+
 ContainerInventory::Containers ContainerInventory::List() const {
   Containers list;
   for (const auto& [id, container] : containers_) {
@@ -130,7 +143,8 @@ absl::StatusOr<std::shared_ptr<VmContainer>> ContainerInventory::Find(const std:
   std::vector<ContainerKey> keys;
   keys.reserve(all.size());
   for (const auto& one : all) {
-    keys.push_back({one->id(), one->name(), one->record().vm_id(), one->vm().name()});
+    keys.push_back(
+        {one->id(), one->name(), one->record().vm_id(), one->vm().name(), one->guest_id()});
   }
   ASSIGN_OR_RETURN(const size_t found, FindContainer(keys, container, vm));
   return all[found];

@@ -44,6 +44,8 @@ class ContainerInventory {
   // By name or id, in a VM by name or id or in any. As FindContainer.
   absl::StatusOr<std::shared_ptr<VmContainer>> Find(const std::string& container,
                                                     const std::string& vm) const;
+  // The one of that whole id, in whatever state; nullptr if there is none.
+  std::shared_ptr<VmContainer> FindById(const std::string& id) const;
   // Whether there is one of that id, in whatever state, also one whose row cannot be read.
   bool Knows(const std::string& id) const {
     return containers_.contains(id) || unreadable_.contains(id);
@@ -61,6 +63,9 @@ class ContainerInventory {
 
   using Containers = std::vector<std::shared_ptr<VmContainer>>;
   Containers Of(const std::string& vm_id) const;
+  // The one that the VM's guest knows by that id; nullptr if none is.
+  std::shared_ptr<VmContainer> FindByGuestId(const std::string& vm_id,
+                                             const std::string& guest_id) const;
   // The id of one whose row cannot be read; empty if all can.
   std::string UnreadableIn(const std::string& vm_id) const;
   // One that a migration has brought, with its VM; written down.
@@ -95,6 +100,7 @@ class ContainerInventory {
   Task<absl::StatusOr<std::shared_ptr<VmContainer>>> MakeInVm(std::shared_ptr<Making> making);
   Task<absl::StatusOr<std::shared_ptr<VmContainer>>> MakeWithVm(std::shared_ptr<Making> making);
   absl::StatusOr<StoredContainer> Describe(const Making& making, const std::string& vm_id) const;
+  // As their guest knows it.
   absl::StatusOr<std::string> SandboxOf(const std::string& pod, const UtilityVm& vm) const;
   absl::Status CheckPlace(const UtilityVm& vm, const std::string& sandbox_id) const;
   Task<absl::Status> Fill(std::shared_ptr<Making> making, std::shared_ptr<VmContainer> container);

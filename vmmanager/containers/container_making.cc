@@ -278,18 +278,18 @@ absl::StatusOr<std::string> ContainerInventory::SandboxOf(const std::string& pod
         absl::StrCat("container ", sandbox->name(), " is just being removed"));
   }
   const std::string& its = sandbox->record().sandbox_id();
-  if (its.empty()) return sandbox->id();
+  if (its.empty()) return sandbox->guest_id();
   // A member of a pod may run on when the container that it shares with has ended.
-  const auto owner = containers_.find(its);
-  if (owner == containers_.end()) return NoNamespaces(sandbox->name());
-  RETURN_IF_ERROR(CheckHasNamespaces(*owner->second));
+  const std::shared_ptr<VmContainer> owner = FindByGuestId(vm.id(), its);
+  if (owner == nullptr) return NoNamespaces(sandbox->name());
+  RETURN_IF_ERROR(CheckHasNamespaces(*owner));
   return its;
 }
 
 absl::Status ContainerInventory::CheckPlace(const UtilityVm& vm,
                                             const std::string& sandbox_id) const {
   for (const auto& container : Of(vm.id())) {
-    if (!container->record().owns_vm() || container->id() == sandbox_id) continue;
+    if (!container->record().owns_vm() || container->guest_id() == sandbox_id) continue;
     return rpc::ErrorWithReason(
         absl::StatusCode::kFailedPrecondition,
         absl::StrCat("VM ", vm.name(), " was made for container ", container->name(),

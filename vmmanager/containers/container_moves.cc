@@ -6,11 +6,14 @@
 #include <algorithm>
 #include <utility>
 
+#include "absl/strings/ascii.h"
 #include "absl/strings/str_cat.h"
+#include "bridge/protocol/container_messages.h"
 #include "bridge/runtime/status_macros.h"
 #include "vmmanager/containers/container_names.h"
 #include "vmmanager/containers/empty_qcow2.h"
 #include "vmmanager/rpc/error_info.h"
+#include "vmmanager/state/container_check.h"
 #include "vmmanager/state/saved_state.h"
 
 namespace ferry::vm {
@@ -40,8 +43,8 @@ DiskSlot SlotOf(const state::v1::ContainerDisk& disk) { return {disk.controller(
 
 }  // namespace
 
-std::string ScratchDiskName(const std::string& container_id) {
-  return absl::StrCat("scratch/", container_id);
+std::string ScratchDiskName(const std::string& source_id) {
+  return absl::StrCat("scratch/", source_id);
 }
 
 absl::Status ContainerExports::CheckMovable(const std::string& vm_id,
@@ -210,27 +213,25 @@ ContainerArrivals::ContainerArrivals(ContainerInventory& containers, std::shared
     : containers_(containers), vm_(std::move(vm)), planned_(std::move(records)) {}
 
 ContainerArrivals::~ContainerArrivals() {
-  for (const std::string& id : expected_) containers_.StopExpecting(id);
+  for (const auto& [source_id, id] : ids_) containers_.StopExpecting(id);
 }
 
-Task<absl::Status> ContainerArrivals::Bind(std::string container_id, std::string scratch_file) {
+Task<absl::Status> ContainerArrivals::Bind(std::string source_id, std::string scratch_file,
+                                           std::string id) {
   const auto found = std::find_if(
       planned_.begin(), planned_.end(),
-      [&](const ContainerRecord& record) { return record.container_id() == container_id; });
+      [&](const ContainerRecord& record) { return record.container_id() == source_id; });
   if (found == planned_.end()) {
     co_return absl::NotFoundError(
-        absl::StrCat("no container ", container_id, " comes with VM ", vm_->name()));
+        absl::StrCat("no container ", source_id, " comes with VM ", vm_->name()));
   }
-  if (!expected_.contains(container_id) && !containers_.Expect(container_id)) {
-    co_return absl::AlreadyExistsError(
-        absl::StrCat("container ", container_id, " is on this host already, in another VM"));
-  }
-  expected_.insert(container_id);
+  if (id.empty()) id = source_id;
+  CO_RETURN_IF_ERROR(co_await Claim(source_id, id));
   CO_RETURN_IF_ERROR(CheckSpec(*found));
   if (images() == nullptr) co_return NoImages();
   if (found->scratch_file().empty() && !scratch_file.empty()) {
     co_return absl::InvalidArgumentError(
-        absl::StrCat("container ", container_id, " has no scratch disk, so it can have no file"));
+        absl::StrCat("container ", source_id, " has no scratch disk, so it can have no file"));
   }
   std::string file;
   if (!found->scratch_file().empty()) {
@@ -238,36 +239,78 @@ Task<absl::Status> ContainerArrivals::Bind(std::string container_id, std::string
   }
   // What is here must not go while the others are on their way.
   std::vector<std::string> digests = DigestsOf(*found);
-  CO_RETURN_IF_ERROR(co_await images()->PinLayersHere(container_id, std::move(digests)));
+  CO_RETURN_IF_ERROR(co_await images()->PinLayersHere(id, std::move(digests)));
   CO_RETURN_IF_ERROR(BindDisks(*found, file));
-  CO_RETURN_IF_ERROR(WriteOutput(*found));
-  bound_[container_id] = std::move(file);
+  CO_RETURN_IF_ERROR(WriteOutput(AsHere(*found)));
+  bound_[source_id] = std::move(file);
   co_return absl::OkStatus();
+}
+
+Task<absl::Status> ContainerArrivals::Claim(std::string source_id, std::string id) {
+  const auto claimed = ids_.find(source_id);
+  const std::string former = claimed == ids_.end() ? "" : claimed->second;
+  if (former == id) co_return absl::OkStatus();
+  if (bound_.contains(source_id)) {
+    co_return absl::AlreadyExistsError(
+        absl::StrCat("container ", source_id, " is bound to this host already, as ", former));
+  }
+  if (!bridge::IsContainerId(id) || absl::AsciiStrToLower(id) != id) {
+    co_return absl::InvalidArgumentError(
+        absl::StrCat("'", id, "' is no container id: 64 hexadecimal digits, in small letters"));
+  }
+  if (!containers_.Expect(id)) {
+    co_return absl::AlreadyExistsError(
+        absl::StrCat("container ", id, " is on this host already, or another one is to be it"));
+  }
+  ids_[source_id] = id;
+  if (!former.empty()) {
+    containers_.StopExpecting(former);
+    co_await Unclaim(former);
+  }
+  co_return absl::OkStatus();
+}
+
+Task<void> ContainerArrivals::Unclaim(std::string id) {
+  containers_.deps().output.Remove(id);
+  if (images() == nullptr) co_return;
+  const absl::Status unpinned = co_await images()->Unpin(id);
+  if (!unpinned.ok()) spdlog::warn("images: {}", unpinned.ToString());
+}
+
+ContainerRecord ContainerArrivals::AsHere(ContainerRecord record) const {
+  const auto claimed = ids_.find(record.container_id());
+  if (claimed == ids_.end()) return record;
+  const std::string guest_id = GuestIdOf(record);
+  record.set_container_id(claimed->second);
+  record.clear_guest_id();
+  if (guest_id != claimed->second) record.set_guest_id(guest_id);
+  return record;
 }
 
 Task<absl::StatusOr<std::string>> ContainerArrivals::FindScratch(ContainerRecord record,
                                                                  std::string given) {
   ScratchFiles& scratch = containers_.deps().scratch;
-  const std::string& id = record.container_id();
+  const std::string& source_id = record.container_id();
   const std::string file = given.empty() ? record.scratch_file() : given;
-  scratch_to_come_.erase(id);
+  scratch_to_come_.erase(source_id);
   const absl::Status same = co_await scratch.CheckProof(file, record.scratch_proof());
   const bool sent = given.empty() && record.scratch_bytes() > 0 && record.has_scratch_disk();
   if (sent && (absl::IsFailedPrecondition(same) || record.scratch_always_sent())) {
     CO_RETURN_IF_ERROR(CheckScratchSize(record.scratch_bytes()));
     ArrivingScratch coming;
-    coming.container_id = id;
+    coming.source_id = source_id;
+    coming.id = ids_[source_id];
     coming.place = {absl::StrCat(record.scratch_disk().controller()),
                     absl::StrCat(record.scratch_disk().lun())};
     coming.size = {.bytes = record.scratch_bytes(), .used_bytes = record.scratch_used_bytes()};
-    coming.file = scratch.PathOf(id, v1::ScratchSpec());
-    scratch_to_come_[id] = coming;
+    coming.file = scratch.PathOf(coming.id, v1::ScratchSpec());
+    scratch_to_come_[source_id] = coming;
     co_return coming.file;
   }
   if (absl::IsFailedPrecondition(same)) {
     co_return rpc::ErrorWithReason(
         absl::StatusCode::kFailedPrecondition,
-        absl::StrCat("the scratch disk of container ", id,
+        absl::StrCat("the scratch disk of container ", source_id,
                      " is not seen by this host: ", same.message()),
         "scratch_not_shared",
         "Mount the folder that it is in on this host, too, and bind it where it is here.");
@@ -278,16 +321,16 @@ Task<absl::StatusOr<std::string>> ContainerArrivals::FindScratch(ContainerRecord
 
 std::vector<ArrivingScratch> ContainerArrivals::ScratchToCome() const {
   std::vector<ArrivingScratch> coming;
-  for (const auto& [id, scratch] : scratch_to_come_) coming.push_back(scratch);
+  for (const auto& [source_id, scratch] : scratch_to_come_) coming.push_back(scratch);
   return coming;
 }
 
 Task<absl::Status> ContainerArrivals::MakeScratch() {
   for (const ArrivingScratch& coming : ScratchToCome()) {
-    std::string id = coming.container_id;
+    std::string id = coming.id;
     CO_RETURN_IF_ERROR(
         co_await containers_.deps().scratch.MakeOwn(std::move(id), coming.size.bytes));
-    scratch_made_[coming.container_id] = coming.file;
+    scratch_made_[coming.id] = coming.file;
   }
   co_return absl::OkStatus();
 }
@@ -358,8 +401,9 @@ std::map<std::string, uint64_t> ContainerArrivals::MissingLayers() const {
 Task<absl::Status> ContainerArrivals::PinLayers() {
   for (const ContainerRecord& record : planned_) {
     if (!bound_.contains(record.container_id())) continue;
+    std::string id = ids_[record.container_id()];
     std::vector<std::string> digests = DigestsOf(record);
-    CO_RETURN_IF_ERROR(co_await images()->PinLayers(record.container_id(), std::move(digests)));
+    CO_RETURN_IF_ERROR(co_await images()->PinLayers(std::move(id), std::move(digests)));
   }
   co_return absl::OkStatus();
 }
@@ -385,10 +429,11 @@ absl::Status ContainerArrivals::CheckReady() const {
 Task<absl::Status> ContainerArrivals::Arrive(std::vector<ContainerRecord> cut) {
   for (ContainerRecord& record : cut) {
     CO_RETURN_IF_ERROR(CheckSameSpec(record));
+    record.set_scratch_file(bound_[record.container_id()]);
+    record = AsHere(std::move(record));
     CO_RETURN_IF_ERROR(WriteOutput(record));
     record.clear_stdout();
     record.clear_stderr();
-    record.set_scratch_file(bound_[record.container_id()]);
     CO_ASSIGN_OR_RETURN(StoredContainer stored, FromRecord(record));
     CO_RETURN_IF_ERROR(co_await containers_.Bring(std::move(stored), vm_));
   }
@@ -401,14 +446,9 @@ Task<void> ContainerArrivals::Discard() {
     const absl::Status removed = co_await containers_.deps().scratch.Remove(id, file);
     if (!removed.ok()) spdlog::warn("container {}: {}", id, removed.ToString());
   }
-  if (images() == nullptr) co_return;
   // Nothing of containers that are this host's, or another migration's, whatever the plan says.
-  const std::set<std::string> ours = expected_;
-  for (const std::string& id : ours) {
-    containers_.deps().output.Remove(id);
-    const absl::Status unpinned = co_await images()->Unpin(id);
-    if (!unpinned.ok()) spdlog::warn("images: {}", unpinned.ToString());
-  }
+  const std::map<std::string, std::string> ours = ids_;
+  for (const auto& [source_id, id] : ours) co_await Unclaim(id);
 }
 
 }  // namespace ferry::vm

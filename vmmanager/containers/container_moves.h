@@ -72,14 +72,15 @@ class ContainerExports {
 
 // A container's scratch disk whose content comes from another host, into a file of this host's own.
 struct ArrivingScratch {
-  std::string container_id;
+  std::string source_id;  // the container's id there
+  std::string id;         // and here
   DiskPlace place;
   ScratchSize size;
   std::string file;
 };
 
 // What a session calls it among the VM's disks; no disk of the VM's own is called so.
-std::string ScratchDiskName(const std::string& container_id);
+std::string ScratchDiskName(const std::string& source_id);
 
 // The containers that one migration brings to this host, from its plan until they are this host's.
 // Thread: the executor's only.
@@ -92,11 +93,15 @@ class ContainerArrivals {
   ContainerArrivals& operator=(const ContainerArrivals&) = delete;
 
   const std::vector<state::v1::ContainerRecord>& planned() const { return planned_; }
-  // Says where this host has what a container consists of; an empty file is the source's path.
-  // NOT_FOUND if none of that id comes; FAILED_PRECONDITION "scratch_not_shared" if this host does
-  // not see the same scratch file, and its source does not send it or a file is given. Repeating it
-  // does no harm.
-  Task<absl::Status> Bind(std::string container_id, std::string scratch_file);
+  // Says where this host has what a container consists of, and by which id it is to know it; empty:
+  // at the source's path, by the source's id. NOT_FOUND if none of that source's id comes;
+  // ALREADY_EXISTS if this host has a container of that id, or it was bound to another one;
+  // FAILED_PRECONDITION "scratch_not_shared" if this host does not see the same scratch file, and
+  // its source does not send it or a file is given. Repeating it does no harm.
+  Task<absl::Status> Bind(std::string source_id, std::string scratch_file,
+                          std::string id = std::string());
+  // By which this host is to know one that is bound.
+  const std::string& IdOf(const std::string& source_id) const { return ids_.at(source_id); }
   // Of those that are bound: the scratch disks that are to be sent.
   std::vector<ArrivingScratch> ScratchToCome() const;
   // Empty disks for these.
@@ -115,6 +120,12 @@ class ContainerArrivals {
 
  private:
   ImageStore* images() const { return containers_.deps().images; }
+  // From here on the container has that id here, and another that it was to have goes to others.
+  Task<absl::Status> Claim(std::string source_id, std::string id);
+  // Lets go of what this host keeps under that id.
+  Task<void> Unclaim(std::string id);
+  // With the id that it has here, if it has been claimed.
+  state::v1::ContainerRecord AsHere(state::v1::ContainerRecord record) const;
   // Where this host has the scratch disk, or will have it.
   Task<absl::StatusOr<std::string>> FindScratch(state::v1::ContainerRecord record,
                                                 std::string given);
@@ -126,10 +137,11 @@ class ContainerArrivals {
   ContainerInventory& containers_;
   const std::shared_ptr<UtilityVm> vm_;
   const std::vector<state::v1::ContainerRecord> planned_;
-  std::set<std::string> expected_;            // ids of no other container here
-  std::map<std::string, std::string> bound_;  // by id: the scratch file here, or nothing
-  std::map<std::string, ArrivingScratch> scratch_to_come_;  // by id
-  std::map<std::string, std::string> scratch_made_;         // by id: files that are ours alone
+  // By the source's id:
+  std::map<std::string, std::string> ids_;    // here, where nobody else has them
+  std::map<std::string, std::string> bound_;  // the scratch file here, or nothing
+  std::map<std::string, ArrivingScratch> scratch_to_come_;
+  std::map<std::string, std::string> scratch_made_;  // by the id here: files that are ours alone
 };
 
 }  // namespace ferry::vm

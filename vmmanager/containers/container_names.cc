@@ -109,14 +109,16 @@ absl::StatusOr<size_t> FindContainer(const std::vector<ContainerKey>& all,
   // A name goes before what it could be the beginning of, a whole id before all.
   std::vector<size_t> named;
   std::vector<size_t> begun;
+  std::vector<size_t> made_as;
   const bool may_be_id = wanted.size() >= kShortId && IsHex(wanted);
   for (size_t i = 0; i < all.size(); ++i) {
     if (!vm.empty() && vm != all[i].vm_id && vm != all[i].vm_name) continue;
     if (all[i].id == wanted) return i;
     if (!wanted.empty() && all[i].name == wanted) named.push_back(i);
     if (may_be_id && absl::StartsWith(all[i].id, wanted)) begun.push_back(i);
+    if (may_be_id && all[i].guest_id == wanted) made_as.push_back(i);
   }
-  const std::vector<size_t>& found = named.empty() ? begun : named;
+  const std::vector<size_t>& found = !named.empty() ? named : !begun.empty() ? begun : made_as;
   if (found.empty()) return NotFound(wanted, vm);
   if (found.size() > 1) return Ambiguous(all, found, wanted, !named.empty());
   return found.front();

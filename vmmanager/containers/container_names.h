@@ -29,11 +29,13 @@ struct ContainerKey {
   std::string name;
   std::string vm_id;
   std::string vm_name;
+  std::string guest_id = {};  // by which its guest knows it: the one that it was made with
 };
 
 // The index of the container that `wanted` is: its name, or its id, of which the first 12 digits or
-// more are enough. `vm` is its VM's name or id; empty: any. NOT_FOUND; FAILED_PRECONDITION
-// "container_ambiguous", naming the VMs or the ids, if that could be several.
+// more are enough, or else the whole id that it was made with. `vm` is its VM's name or id; empty:
+// any. NOT_FOUND; FAILED_PRECONDITION "container_ambiguous", naming the VMs or the ids, if that
+// could be several.
 absl::StatusOr<size_t> FindContainer(const std::vector<ContainerKey>& all,
                                      const std::string& wanted, const std::string& vm);
 

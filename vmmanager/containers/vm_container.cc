@@ -101,13 +101,15 @@ v1::Container VmContainer::Describe(bool whole) const {
   const state::v1::ContainerRecord& from = record();
   v1::Container to;
   to.set_id(from.container_id());
+  to.set_guest_id(from.guest_id());
   *to.mutable_spec() = whole ? spec() : ShortSpec(spec());
   to.set_vm_id(from.vm_id());
   to.set_vm_name(vm().name());
   to.set_state(state());
   to.set_image_id(from.image_id());
   // The number of one that was forgotten may be another process's.
-  const bool held = in_guest() && home_->machine->FindInit(id(), from.process_id()) != nullptr;
+  const bool held =
+      in_guest() && home_->machine->FindInit(guest_id(), from.process_id()) != nullptr;
   if (held) to.set_process_id(from.process_id());
   if (state() == v1::CONTAINER_STATE_STOPPED) *to.mutable_exit_status() = ToProto(from.exit());
   to.set_created_unix_ms(from.created_unix_ms());
@@ -171,12 +173,12 @@ Task<absl::Status> VmContainer::Start() {
   if (!gone_ && Is(CONTAINER_STAGE_RUNNING)) co_return absl::OkStatus();
   if (gone_ || !Is(CONTAINER_STAGE_CREATED)) co_return WrongState("started");
   CO_RETURN_IF_ERROR(co_await home_->machine->Ready());
-  std::shared_ptr<guest::Process> before = home_->machine->FindStarted(id());
+  std::shared_ptr<guest::Process> before = home_->machine->FindStarted(guest_id());
   if (before != nullptr) co_return co_await Started(std::move(before));
   starting_ = true;
   const absl::Cleanup started_now = [this, self] { starting_ = false; };
   guest::ProcessSpec init;
-  init.container_id = id();
+  init.container_id = guest_id();
   init.command = ArgumentsOf(record().oci_process());
   init.has_stdin = spec().has_stdin();
   init.terminal = spec().terminal();
@@ -187,7 +189,7 @@ Task<absl::Status> VmContainer::Start() {
   if (!started.ok()) {
     // What the image lacks is found out here, and then there is no init any more.
     std::vector<std::string> types{"State"};
-    const auto properties = co_await home_->machine->Properties(id(), std::move(types));
+    const auto properties = co_await home_->machine->Properties(guest_id(), std::move(types));
     if (properties.ok() && properties->state == bridge::ContainerState::kStopped) Stopped({});
     // The VM went to another host meanwhile, and the start with it: says where that is.
     CO_RETURN_IF_ERROR(vm().CheckHere());
@@ -216,16 +218,16 @@ Task<absl::Status> VmContainer::Started(std::shared_ptr<guest::Process> init) {
 Task<absl::StatusOr<std::shared_ptr<guest::Process>>> VmContainer::StartedBefore() {
   std::shared_ptr<guest::Process> init;
   // The VM was written down with it, and the container was not.
-  if (Is(CONTAINER_STAGE_CREATED)) init = home_->machine->FindStarted(id());
+  if (Is(CONTAINER_STAGE_CREATED)) init = home_->machine->FindStarted(guest_id());
   if (init != nullptr) co_return init;
-  co_return co_await home_->machine->AwaitStart(id());
+  co_return co_await home_->machine->AwaitStart(guest_id());
 }
 
 Task<absl::Status> VmContainer::TakeInEarlierStart() {
   if (!Is(CONTAINER_STAGE_CREATED) || init_ != nullptr || !in_guest()) co_return absl::OkStatus();
   // One that was never started has nothing to ask the agent for.
-  const bool may_be =
-      home_->machine->StartIsAwaited(id()) || home_->machine->FindStarted(id()) != nullptr;
+  const bool may_be = home_->machine->StartIsAwaited(guest_id()) ||
+                      home_->machine->FindStarted(guest_id()) != nullptr;
   if (!may_be) co_return absl::OkStatus();
   CO_RETURN_IF_ERROR(co_await home_->machine->Ready());
   auto started = co_await StartedBefore();
@@ -349,7 +351,7 @@ Task<absl::Status> VmContainer::Stop(milliseconds patience) {
   if (patience.count() == 0) co_return co_await Kill();
   if (Is(CONTAINER_STAGE_PAUSED)) {
     // What stands still takes no signal but SIGKILL.
-    CO_RETURN_IF_ERROR(co_await home_->machine->Resume(id()));
+    CO_RETURN_IF_ERROR(co_await home_->machine->Resume(guest_id()));
     if (Is(CONTAINER_STAGE_PAUSED)) CO_RETURN_IF_ERROR(co_await SetStage(CONTAINER_STAGE_RUNNING));
   }
   const std::shared_ptr<guest::Process> init = init_;
@@ -372,7 +374,7 @@ Task<absl::Status> VmContainer::Pause() {
   if (!gone_ && Is(CONTAINER_STAGE_PAUSED)) co_return absl::OkStatus();
   CO_RETURN_IF_ERROR(CheckRunning("paused"));
   CO_RETURN_IF_ERROR(co_await home_->machine->Ready());
-  CO_RETURN_IF_ERROR(co_await home_->machine->Pause(id()));
+  CO_RETURN_IF_ERROR(co_await home_->machine->Pause(guest_id()));
   if (!Is(CONTAINER_STAGE_RUNNING)) co_return WrongState("paused");
   deps_.events().Publish("container.paused", id(), {{"name", name()}, {"vm", vm().id()}});
   co_return co_await SetStage(CONTAINER_STAGE_PAUSED);
@@ -384,7 +386,7 @@ Task<absl::Status> VmContainer::Resume() {
   if (!gone_ && Is(CONTAINER_STAGE_RUNNING)) co_return absl::OkStatus();
   if (gone_ || !Is(CONTAINER_STAGE_PAUSED)) co_return WrongState("resumed");
   CO_RETURN_IF_ERROR(co_await home_->machine->Ready());
-  CO_RETURN_IF_ERROR(co_await home_->machine->Resume(id()));
+  CO_RETURN_IF_ERROR(co_await home_->machine->Resume(guest_id()));
   if (!Is(CONTAINER_STAGE_PAUSED)) co_return WrongState("resumed");
   deps_.events().Publish("container.resumed", id(), {{"name", name()}, {"vm", vm().id()}});
   co_return co_await SetStage(CONTAINER_STAGE_RUNNING);
@@ -397,7 +399,7 @@ Task<absl::Status> VmContainer::Update(v1::ContainerLimits changes) {
   if (gone_ || !lives()) co_return WrongState("changed");
   CO_RETURN_IF_ERROR(co_await home_->machine->Ready());
   std::string resources = boost::json::serialize(LimitsToResources(changes));
-  CO_RETURN_IF_ERROR(co_await home_->machine->Update(id(), std::move(resources)));
+  CO_RETURN_IF_ERROR(co_await home_->machine->Update(guest_id(), std::move(resources)));
   *stored_.spec.mutable_limits() = MergeLimits(spec().limits(), changes);
   co_return co_await Persist();
 }
@@ -410,7 +412,7 @@ Task<absl::StatusOr<bridge::ContainerMetrics>> VmContainer::Stats() {
   CO_RETURN_IF_ERROR(co_await home_->machine->Ready());
   std::vector<std::string> types{"Statistics"};
   CO_ASSIGN_OR_RETURN(const bridge::ContainerProperties properties,
-                      co_await home_->machine->Properties(id(), std::move(types)));
+                      co_await home_->machine->Properties(guest_id(), std::move(types)));
   if (properties.metrics.has_value()) co_return *properties.metrics;
   co_return rpc::ErrorWithReason(
       absl::StatusCode::kUnavailable,

@@ -12,6 +12,7 @@
 #include "vmmanager/containers/oci_specification.h"
 #include "vmmanager/images/image.h"
 #include "vmmanager/sandbox/counted.h"
+#include "vmmanager/state/container_check.h"
 
 namespace ferry::vm {
 
@@ -28,6 +29,7 @@ class VmContainer : public std::enable_shared_from_this<VmContainer> {
               bool known);
 
   const std::string& id() const { return record().container_id(); }
+  const std::string& guest_id() const { return GuestIdOf(record()); }
   const std::string& name() const { return stored_.spec.name(); }
   const v1::ContainerSpec& spec() const { return stored_.spec; }
   const state::v1::ContainerRecord& record() const { return stored_.record; }

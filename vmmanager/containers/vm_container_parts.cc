@@ -31,7 +31,9 @@ constexpr milliseconds kLongestPause{30'000};
 
 }  // namespace
 
-std::string VmContainer::BundlePath() const { return absl::StrCat(bridge::kBundleRoot, "/", id()); }
+std::string VmContainer::BundlePath() const {
+  return absl::StrCat(bridge::kBundleRoot, "/", guest_id());
+}
 
 bridge::CombinedLayers VmContainer::Layers() const {
   bridge::CombinedLayers combined;
@@ -139,14 +141,14 @@ Task<absl::Status> VmContainer::GrowScratch(uint64_t bytes) {
 Task<absl::Status> VmContainer::CreateInit(const Image* image,
                                            const std::vector<SharedMount>* mounts) {
   OciInputs inputs;
-  inputs.id = id();
+  inputs.id = guest_id();
   inputs.root_path = RootPath();
   inputs.sandbox_id = record().sandbox_id();
   inputs.spec = &spec();
   inputs.image = &image->config;
   inputs.mounts = *mounts;
   guest::NewContainer container;
-  container.id = id();
+  container.id = guest_id();
   container.bundle_path = BundlePath();
   CO_ASSIGN_OR_RETURN(OciTexts texts, MakeOciSpecification(inputs));
   container.oci_specification = std::move(texts.specification);
@@ -239,7 +241,7 @@ Task<absl::Status> VmContainer::Depart() {
 
 Task<absl::Status> VmContainer::TidyGuest() {
   CO_RETURN_IF_ERROR(co_await home_->machine->Ready());
-  const absl::Status deleted = co_await home_->machine->Delete(id());
+  const absl::Status deleted = co_await home_->machine->Delete(guest_id());
   if (!absl::IsNotFound(deleted)) CO_RETURN_IF_ERROR(deleted);
   CO_RETURN_IF_ERROR(co_await home_->machine->SeparateLayers(Layers()));
   if (record().has_scratch_disk()) {
@@ -280,7 +282,7 @@ void VmContainer::TakeUpDisks() {
 void VmContainer::DiscardOutput() {
   // What could not be taken over is still where it was; of an init that is known it goes with that.
   const bool forgotten =
-      in_guest() && home_->machine->FindInit(id(), record().process_id()) == nullptr;
+      in_guest() && home_->machine->FindInit(guest_id(), record().process_id()) == nullptr;
   for (const uint32_t port : {record().stdout_port(), record().stderr_port()}) {
     if (forgotten && port != 0) deps_.output.Discard(home_->machine->OutputFile(port));
   }
@@ -334,7 +336,7 @@ absl::Status VmContainer::TakeOverOutput() {
   if (!left || !spec().detached() || !Is(CONTAINER_STAGE_STOPPED) || !in_guest()) {
     return absl::OkStatus();
   }
-  const bool forgotten = home_->machine->FindInit(id(), record().process_id()) == nullptr;
+  const bool forgotten = home_->machine->FindInit(guest_id(), record().process_id()) == nullptr;
   if (!forgotten || LeaveInit()) return absl::OkStatus();
   return rpc::ErrorWithReason(
       absl::StatusCode::kFailedPrecondition,
@@ -391,7 +393,7 @@ Task<void> VmContainer::TakeUp() {
   }
   boot_ = home_->machine->boot();
   TakeUpDisks();
-  init_ = home_->machine->FindInit(id(), record().process_id());
+  init_ = home_->machine->FindInit(guest_id(), record().process_id());
   const bool forgotten = init_ == nullptr || deps_.output.Has(id());
   if (Is(CONTAINER_STAGE_STOPPED) && spec().detached() && forgotten) LeaveInit();
   if (init_ != nullptr) WatchOutput();
@@ -432,7 +434,7 @@ Task<absl::Status> VmContainer::AskState() {
   // Before the question, so that no end falls between the two.
   if (init_ == nullptr && !awaits_notice_) Spawn(deps_.executor(), AwaitNotice(self));
   std::vector<std::string> types{"State"};
-  const auto properties = co_await home_->machine->Properties(id(), std::move(types));
+  const auto properties = co_await home_->machine->Properties(guest_id(), std::move(types));
   if (!in_guest() || !lives()) co_return absl::OkStatus();
   if (absl::IsNotFound(properties.status())) {
     Stopped({});
@@ -457,7 +459,7 @@ Task<absl::Status> VmContainer::AskState() {
 
 Task<void> VmContainer::AwaitNotice(std::shared_ptr<VmContainer> self) {
   self->awaits_notice_ = true;
-  const bool ended = co_await self->home_->machine->AwaitNotice(self->id());
+  const bool ended = co_await self->home_->machine->AwaitNotice(self->guest_id());
   self->awaits_notice_ = false;
   // Nobody here holds its init, or is just getting it: that it ended is known, and how is not.
   const bool nobody = self->init_ == nullptr && !self->starting_;

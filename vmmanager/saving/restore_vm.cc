@@ -357,6 +357,7 @@ Task<absl::Status> SavedStates::FitHere(Vm vm, std::shared_ptr<Source> source) {
   source->document.virtual_machine.devices.hv_socket =
       vm->document().virtual_machine.devices.hv_socket;
   CO_RETURN_IF_ERROR(returning_.CheckSame(*vm, source->cut.containers));
+  returning_.PlaceLayers(source->cut.containers, &source->document);
   // Those of a checkpoint are not written to, but what is over them.
   CO_RETURN_IF_ERROR(
       co_await CheckGenerations(source->document, std::move(disks), &digests_.reads()));

@@ -77,9 +77,9 @@ absl::Status ReturningContainers::CheckVmOutlivesThem(const UtilityVm& vm) const
 
 absl::Status ReturningContainers::CheckSame(const UtilityVm& vm, const Records& then) const {
   std::map<std::string, std::shared_ptr<VmContainer>> here;
-  for (const auto& container : In(vm.id())) here[container->id()] = container;
+  for (const auto& container : In(vm.id())) here[container->guest_id()] = container;
   for (const ContainerRecord& record : then) {
-    if (here.erase(record.container_id()) == 0) {
+    if (here.erase(GuestIdOf(record)) == 0) {
       return absl::FailedPreconditionError(absl::StrCat(
           "container ", record.container_id().substr(0, kShownId), " in it was removed since"));
     }
@@ -100,12 +100,30 @@ absl::Status ReturningContainers::CheckSame(const UtilityVm& vm, const Records& 
       absl::StrCat("container ", here.begin()->second->name(), " was made since; remove it first"));
 }
 
+void ReturningContainers::PlaceLayers(const Records& then, schema::ComputeSystem* document) const {
+  if (containers_ == nullptr || containers_->deps().images == nullptr) return;
+  for (const ContainerRecord& record : then) {
+    for (const state::v1::ContainerLayer& layer : record.layers()) {
+      if (!layer.has_disk()) continue;
+      auto& scsi = document->virtual_machine.devices.scsi;
+      const auto controller = scsi.find(absl::StrCat(layer.disk().controller()));
+      if (controller == scsi.end()) continue;
+      const auto disk = controller->second.attachments.find(absl::StrCat(layer.disk().lun()));
+      if (disk == controller->second.attachments.end()) continue;
+      disk->second.path = containers_->deps().images->PathOf(layer.digest());
+    }
+  }
+}
+
 Task<absl::Status> ReturningContainers::GoOnAs(std::string vm_id, Records then, Records* former) {
   for (const auto& container : In(vm_id)) {
-    for (const ContainerRecord& record : then) {
-      if (record.container_id() != container->id()) continue;
+    for (ContainerRecord record : then) {
+      if (GuestIdOf(record) != container->guest_id()) continue;
       if (former != nullptr) former->push_back(container->Export());
-      CO_RETURN_IF_ERROR(co_await GoOn(container, record));
+      // This host may know it by another id than the one that had it then.
+      record.set_container_id(container->id());
+      record.set_guest_id(container->record().guest_id());
+      CO_RETURN_IF_ERROR(co_await GoOn(container, std::move(record)));
     }
   }
   co_return absl::OkStatus();

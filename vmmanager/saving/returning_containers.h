@@ -30,6 +30,8 @@ class ReturningContainers {
   // FAILED_PRECONDITION unless those of then are those that there are, and this host has what they
   // are made of.
   absl::Status CheckSame(const UtilityVm& vm, const Records& then) const;
+  // Their layers are where this host has them: the host that they were on then may be another.
+  void PlaceLayers(const Records& then, schema::ComputeSystem* document) const;
 
   // They go on as they were then. What they were before is added to `former`, unless that is
   // nullptr; it must outlive the task.

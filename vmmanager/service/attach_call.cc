@@ -160,7 +160,7 @@ void AttachCall::SendOpened() {
   opened_ = true;
   v1::AttachResponse response;
   v1::AttachResponse::Opened* opened = response.mutable_opened();
-  *opened->mutable_process() = ToProto(vm_->id(), *process_);
+  *opened->mutable_process() = describe_(*vm_, *process_);
   if (attachment_ != nullptr) {
     const guest::StreamPosition position = attachment_->stdin_position();
     opened->set_stdin_offset(position.offset);

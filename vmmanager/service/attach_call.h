@@ -24,9 +24,14 @@ class AttachCall final : public guest::AttachSink, public MoveObserver {
   // `exit_taken` is told when the client has taken the process's exit status.
   using OnExitTaken = std::function<void(const std::string& vm_id, uint32_t process_id)>;
 
-  AttachCall(VmInventory& inventory, std::shared_ptr<AttachStream> stream, OnExitTaken exit_taken)
+  // What clients are told of a process.
+  using Describe = std::function<v1::Process(const UtilityVm& vm, const guest::Process& process)>;
+
+  AttachCall(VmInventory& inventory, std::shared_ptr<AttachStream> stream, Describe describe,
+             OnExitTaken exit_taken)
       : inventory_(inventory),
         stream_(std::move(stream)),
+        describe_(std::move(describe)),
         on_exit_taken_(std::move(exit_taken)),
         stalled_(inventory.deps().executor),
         resized_(inventory.deps().executor),
@@ -71,6 +76,7 @@ class AttachCall final : public guest::AttachSink, public MoveObserver {
 
   VmInventory& inventory_;
   std::shared_ptr<AttachStream> stream_;
+  const Describe describe_;
   const OnExitTaken on_exit_taken_;
   std::shared_ptr<UtilityVm> vm_;
   std::shared_ptr<guest::Process> process_;

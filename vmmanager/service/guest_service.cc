@@ -43,9 +43,18 @@ absl::StatusOr<std::string> GuestService::PutIntoContainer(const UtilityVm& vm,
   ASSIGN_OR_RETURN(const std::shared_ptr<VmContainer> container,
                    containers_->Find(wanted.container(), vm.id()));
   RETURN_IF_ERROR(container->CheckRunning("given a process"));
-  spec->container_id = container->id();
+  spec->container_id = container->guest_id();
   spec->user = wanted.user();
   return container->ExecProcess(wanted);
+}
+
+v1::Process GuestService::Describe(const UtilityVm& vm, const guest::Process& process) const {
+  v1::Process told = ToProto(vm.id(), process);
+  const std::string& guest_id = process.spec().container_id;
+  if (guest_id.empty() || containers_ == nullptr) return told;
+  const auto container = containers_->FindByGuestId(vm.id(), guest_id);
+  if (container != nullptr) told.mutable_spec()->set_container(container->id());
+  return told;
 }
 
 Task<absl::StatusOr<std::shared_ptr<guest::Process>>> GuestService::MadeBefore(
@@ -95,7 +104,7 @@ grpc::ServerUnaryReactor* GuestService::CreateProcess(grpc::CallbackServerContex
           inventory_.deps().events.Publish("process.created", (*vm)->id(),
                                            {{"process", absl::StrCat((*process)->pid())}});
         }
-        co_return ToProto((*vm)->id(), **process);
+        co_return Describe(**vm, **process);
       },
       rpc::OnCallerGone::kCancel);
 }
@@ -114,7 +123,7 @@ grpc::ServerUnaryReactor* GuestService::ListProcesses(grpc::CallbackServerContex
         v1::ListProcessesResponse processes;
         for (const auto& process : (*guest)->processes()) {
           v1::Process* told = processes.add_processes();
-          *told = ToProto((*vm)->id(), *process);
+          *told = Describe(**vm, *process);
           if (!all) told->mutable_spec()->clear_environment();
         }
         co_return processes;
@@ -184,9 +193,12 @@ grpc::ServerBidiReactor<v1::AttachRequest, v1::AttachResponse>* GuestService::At
   return rpc::ServeBidi<v1::AttachRequest, v1::AttachResponse>(
       context, executor(),
       [this](std::shared_ptr<AttachStream> stream) -> Task<absl::Status> {
-        AttachCall call(inventory_, std::move(stream), [this](const auto& vm_id, uint32_t pid) {
-          if (containers_ != nullptr) containers_->NoteExitTaken(vm_id, pid);
-        });
+        AttachCall call(
+            inventory_, std::move(stream),
+            [this](const auto& vm, const auto& process) { return Describe(vm, process); },
+            [this](const auto& vm_id, uint32_t pid) {
+              if (containers_ != nullptr) containers_->NoteExitTaken(vm_id, pid);
+            });
         co_return co_await call.Run();
       },
       rpc::OnCallerGone::kRunToEnd);

@@ -37,6 +37,8 @@ class GuestService final : public v1::GuestService::CallbackService {
                                                                    std::string request_id);
   Task<absl::StatusOr<std::shared_ptr<guest::Process>>> Make(std::shared_ptr<UtilityVm> vm,
                                                              v1::CreateProcessRequest request);
+  // By the id that this host knows its container by.
+  v1::Process Describe(const UtilityVm& vm, const guest::Process& process) const;
   // False if it had already exited.
   Task<absl::StatusOr<bool>> Signal(const v1::SignalProcessRequest& request);
 

@@ -61,6 +61,7 @@ absl::Status CheckRecord(const ContainerRecord& record, const std::string& vm_id
   RETURN_IF_ERROR(Need(record.vm_id() == vm_id, id, "it is in another VM"));
   const std::string& file = record.scratch_file();
   RETURN_IF_ERROR(Need(file.empty() || file[0] == '/', id, "its scratch disk has no proper path"));
+  RETURN_IF_ERROR(Need(IsHex(GuestIdOf(record)), id, "its guest knows it by no proper id"));
   const std::string& sandbox = record.sandbox_id();
   RETURN_IF_ERROR(Need(sandbox.empty() || IsHex(sandbox), id, "its pod has no proper id"));
   const bool small = record.spec().size() <= kMaxBlob && record.oci_process().size() <= kMaxBlob;
@@ -105,18 +106,24 @@ std::string Substance(ContainerRecord record) {
 
 }  // namespace
 
+const std::string& GuestIdOf(const ContainerRecord& record) {
+  return record.guest_id().empty() ? record.container_id() : record.guest_id();
+}
+
 absl::Status CheckContainers(const state::v1::VmPayload& vm,
                              const schema::ComputeSystem& document) {
   if (vm.containers_size() > kMaxContainers) {
     return absl::InvalidArgumentError("the saved state is not valid: it has too many containers");
   }
   std::set<std::string> ids;
+  std::set<std::string> guest_ids;
   std::set<std::string> files;
   std::map<Place, std::string> holds;  // a layer's digest, or whose scratch it is
   for (const ContainerRecord& record : vm.containers()) {
     RETURN_IF_ERROR(CheckRecord(record, vm.vm_id()));
     const std::string& id = record.container_id();
-    RETURN_IF_ERROR(Need(ids.insert(id).second, id, "it is there twice"));
+    const bool is_one = ids.insert(id).second && guest_ids.insert(GuestIdOf(record)).second;
+    RETURN_IF_ERROR(Need(is_one, id, "it is there twice"));
     const std::string& file = record.scratch_file();
     RETURN_IF_ERROR(
         Need(file.empty() || files.insert(file).second, id, "its scratch disk is another's, too"));

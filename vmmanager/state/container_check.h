@@ -1,5 +1,6 @@
 #pragma once
 
+#include <string>
 #include <vector>
 
 #include "absl/status/status.h"
@@ -8,6 +9,9 @@
 
 // What must hold for the containers in a saved state. INVALID_ARGUMENT names what does not.
 namespace ferry::vm {
+
+// By which its guest knows a container, whatever the id that its host knows it by.
+const std::string& GuestIdOf(const state::v1::ContainerRecord& record);
 
 // Their records are whole, and each of their disks is one of the machine's, for what it says.
 absl::Status CheckContainers(const state::v1::VmPayload& vm, const schema::ComputeSystem& document);

@@ -84,7 +84,7 @@ absl::Status CheckCut(const CutState& cut) {
 absl::Status CheckStarts(const CutState& cut) {
   std::set<std::string> ids;
   for (const state::v1::ContainerRecord& container : cut.containers) {
-    ids.insert(container.container_id());
+    ids.insert(GuestIdOf(container));
   }
   for (const guest::ProcessState& init : cut.guest.starting) {
     if (ids.contains(init.container_id)) continue;

@@ -58,11 +58,12 @@ class Rpc:
         request = self.pb.ImportSandboxRequest(session_id=session, config=config, expiry=expiry)
         self._stub.ImportSandbox(request, timeout=self.DEADLINE)
 
-    def bind(self, session, container):
-        """Tells a destination that it has the container's things where the source has them; the
-        layers that it lacks."""
-        request = self.pb.BindContainerRequest(session_id=session, source_container_id=container)
-        return self._stub.BindContainer(request, timeout=self.DEADLINE).missing_layers
+    def bind(self, session, container, **here):
+        """Tells a destination that it has the container's things where the source has them, and
+        knows it by the same id, unless told otherwise."""
+        request = self.pb.BindContainerRequest(session_id=session, source_container_id=container,
+                                               **here)
+        return self._stub.BindContainer(request, timeout=self.DEADLINE)
 
     def receive_layers(self, session):
         return self._stub.ReceiveLayers(self.pb.ReceiveLayersRequest(session_id=session),

@@ -56,6 +56,21 @@ class FindContainerTest : public testing::Test {
                                        {Id("cccccccccccc"), "bbbbbbbbbbbb", "vm-1", "one"}};
 };
 
+TEST_F(FindContainerTest, ByTheIdThatItWasMadeWithIfNoneHasIt) {
+  const std::vector<ContainerKey> all{
+      {Id("aaaaaaaaaaaa"), "web", "vm-1", "one", Id("bbbbbbbbbbbb")},
+      {Id("bbbbbbbbbbbb"), "db", "vm-2", "two", Id("cccccccccccc")}};
+  EXPECT_EQ(*FindContainer(all, Id("bbbbbbbbbbbb"), ""), 1u);
+  EXPECT_EQ(*FindContainer(all, Id("bbbbbbbbbbbb"), "one"), 0u);
+  EXPECT_EQ(*FindContainer(all, Id("cccccccccccc"), ""), 1u);
+  EXPECT_FALSE(FindContainer(all, "cccccccccccc", "").ok());
+  const std::vector<ContainerKey> twice{
+      {Id("aaaaaaaaaaaa"), "web", "vm-1", "one", Id("cccccccccccc")},
+      {Id("bbbbbbbbbbbb"), "db", "vm-2", "two", Id("cccccccccccc")}};
+  EXPECT_EQ(rpc::ReasonOf(FindContainer(twice, Id("cccccccccccc"), "").status()),
+            "container_ambiguous");
+}
+
 TEST_F(FindContainerTest, ByIdByItsBeginOrByName) {
   EXPECT_EQ(*Find(Id("aaaaaaaaaaaa1")), 0u);
   EXPECT_EQ(*Find("aaaaaaaaaaaa2"), 1u);

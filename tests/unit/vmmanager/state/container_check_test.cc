@@ -90,6 +90,21 @@ TEST_F(ContainerCheckTest, WhatIsNoContainerIsRefused) {
   ExpectRefused("there twice");
 }
 
+TEST_F(ContainerCheckTest, AGuestKnowsEachByAnIdOfItsOwn) {
+  record().set_guest_id("../../etc");
+  ExpectRefused("by no proper id");
+  record().set_guest_id(std::string(64, 'e'));
+  EXPECT_TRUE(EncodePlan(plan_).ok());
+  EXPECT_TRUE(Cut({record()}).ok());
+  state::v1::ContainerRecord other = record();
+  other.set_container_id(std::string(64, 'f'));
+  EXPECT_FALSE(Cut({other}).ok());
+  other.clear_scratch_disk();
+  other.clear_scratch_file();
+  *plan_.vm.add_containers() = other;
+  ExpectRefused("there twice");
+}
+
 TEST_F(ContainerCheckTest, DisksAreTheMachinesAndForOneThing) {
   record().mutable_layers(1)->mutable_disk()->set_lun(7);
   ExpectRefused("no disk of the machine");
