@@ -83,7 +83,7 @@ Task<int> StartAttached(Client* client, Named named, AttachWish wish) {
     Fail(*client, doing, found.status());
     co_return kExecFailed;
   }
-  const StartedContainer start = co_await StartAndFollow(client, found->id());
+  const StartedContainer start = co_await StartAndFollow(client, *found);
   Client* const at = start.there != nullptr ? start.there.get() : client;
   if (!start.container.ok()) {
     Fail(*at, doing, start.container.status());

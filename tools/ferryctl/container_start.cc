@@ -46,9 +46,11 @@ Task<absl::StatusOr<v1::Container>> StartThere(Client* there, std::string id, bo
 
 }  // namespace
 
-Task<StartedContainer> StartAndFollow(Client* client, std::string id) {
+Task<StartedContainer> StartAndFollow(Client* client, v1::Container container) {
   StartedContainer start;
-  start.container = co_await StartAt(client, id);
+  start.container = co_await StartAt(client, container.id());
+  // Other hosts may know it by other ids, but each finds it by that which it was made with.
+  const std::string id = container.guest_id().empty() ? container.id() : container.guest_id();
   GlobalOptions options = client->options;
   for (int moves = 0; moves < kMostMoves && !start.lost; ++moves) {
     options.host = rpc::MovedTo(start.container.status());

@@ -1,7 +1,6 @@
 #pragma once
 
 #include <memory>
-#include <string>
 
 #include "absl/status/statusor.h"
 #include "tools/ferryctl/command.h"
@@ -16,8 +15,8 @@ struct StartedContainer {
   bool lost = false;
 };
 
-// Starts the container of this id, for a client that stays with it. If its VM goes to another host
-// meanwhile, the start goes with it, and the client follows.
-Task<StartedContainer> StartAndFollow(Client* client, std::string id);
+// Starts the container, for a client that stays with it. If its VM goes to another host meanwhile,
+// the start goes with it, and the client follows.
+Task<StartedContainer> StartAndFollow(Client* client, v1::Container container);
 
 }  // namespace ferry::ctl

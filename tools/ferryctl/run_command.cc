@@ -158,7 +158,7 @@ Task<void> Begin(Client* client, std::shared_ptr<RunArguments> arguments, CallOf
   }
   bool lost = false;
   if (status.ok() && arguments->starts && !call_off->asked()) {
-    const StartedContainer start = co_await StartAndFollow(client, made->id());
+    const StartedContainer start = co_await StartAndFollow(client, *made);
     status = start.container.status();
     begun->there = start.there;
     lost = start.lost;

@@ -73,6 +73,15 @@ TEST_F(ContainerStartTest, StartAttachedGoesOnWhereItsVmWent) {
   EXPECT_EQ(printed_, "hello\n");
 }
 
+TEST_F(ContainerStartTest, OneThatHasAnotherIdThereIsFoundByThatWhichItWasMadeWith) {
+  v1::Container& here = containers_.Add("web", v1::CONTAINER_STATE_CREATED);
+  here.set_guest_id(here.id());
+  here.set_id("its-id-here");
+  other_containers_.Add("web", v1::CONTAINER_STATE_CREATED);
+  EXPECT_EQ(Ferryctl({"container", "start", "-a", "web"}), 3);
+  EXPECT_EQ(printed_, "hello\n");
+}
+
 TEST_F(ContainerStartTest, OneThatHasStoppedMeanwhileStillHasItsOutput) {
   other_containers_.Add("web", v1::CONTAINER_STATE_STOPPED);
   other_containers_.start_status = absl::FailedPreconditionError("a container runs once");
