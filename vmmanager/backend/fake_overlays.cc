@@ -6,6 +6,7 @@
 #include "bridge/runtime/status_macros.h"
 #include "bridge/runtime/str_cat.h"
 #include "vmmanager/backend/fake_backend.h"
+#include "vmmanager/schema/attachments.h"
 
 namespace ferry::vm {
 
@@ -20,11 +21,8 @@ bool IsThere(schema::SystemState state) {
 }  // namespace
 
 schema::Attachment* FakeComputeSystem::DiskAt(const DiskPlace& place) {
-  auto& scsi = machine_->document.virtual_machine.devices.scsi;
-  if (const auto controller = scsi.find(place.controller); controller != scsi.end()) {
-    auto& attachments = controller->second.attachments;
-    const auto disk = attachments.find(place.lun);
-    if (disk != attachments.end()) return &disk->second;
+  if (auto* disk = schema::FindAttachment(&machine_->document, place.controller, place.lun)) {
+    return disk;
   }
   const auto added = machine_->disks.find(
       StrCat("VirtualMachine/Devices/Scsi/", place.controller, "/Attachments/", place.lun));

@@ -5,6 +5,7 @@
 
 #include "absl/strings/numbers.h"
 #include "absl/strings/str_cat.h"
+#include "vmmanager/schema/attachments.h"
 
 namespace ferry::vm {
 namespace {
@@ -73,15 +74,11 @@ void RemoveOwnDisk(v1::VmSpec* spec, int index) {
 }
 
 bool HasOwnDisks(const schema::ComputeSystem& document, const v1::VmSpec& spec) {
-  if (spec.disks().empty()) return true;
-  const auto& scsi = document.virtual_machine.devices.scsi;
-  const auto controller = scsi.find(kDiskController);
-  if (controller == scsi.end()) return false;
   for (int i = 0; i < spec.disks_size(); ++i) {
-    const auto found = controller->second.attachments.find(absl::StrCat(LunOf(spec, i)));
-    const bool is_it = found != controller->second.attachments.end() &&
-                       found->second.name == spec.disks(i).name() &&
-                       found->second.read_only == spec.disks(i).read_only();
+    const schema::Attachment* found =
+        schema::FindAttachment(document, kDiskController, absl::StrCat(LunOf(spec, i)));
+    const bool is_it = found != nullptr && found->name == spec.disks(i).name() &&
+                       found->read_only == spec.disks(i).read_only();
     if (!is_it) return false;
   }
   return true;

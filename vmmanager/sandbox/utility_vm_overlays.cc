@@ -13,6 +13,7 @@
 #include "vmmanager/sandbox/machine_document.h"
 #include "vmmanager/sandbox/own_disks.h"
 #include "vmmanager/sandbox/utility_vm.h"
+#include "vmmanager/schema/attachments.h"
 #include "vmmanager/state/saved_state.h"
 
 namespace ferry::vm {
@@ -50,15 +51,12 @@ Task<absl::Status> UtilityVm::BelieveVmmsDisks() {
 }
 
 schema::Attachment* UtilityVm::AttachmentOf(const CheckpointDisk& disk) {
-  auto& scsi = document_.virtual_machine.devices.scsi;
-  const auto controller = scsi.find(disk.controller());
-  if (controller == scsi.end()) return nullptr;
-  const auto found = controller->second.attachments.find(disk.lun());
-  if (found == controller->second.attachments.end()) return nullptr;
+  schema::Attachment* found = schema::FindAttachment(&document_, disk.controller(), disk.lun());
+  if (found == nullptr) return nullptr;
   // A place may be another's by now.
-  const std::string& path = found->second.path;
+  const std::string& path = found->path;
   const bool its = disk.container_id().empty() || path == disk.file() || path == disk.overlay();
-  return its ? &found->second : nullptr;
+  return its ? found : nullptr;
 }
 
 void UtilityVm::SetDiskFile(const CheckpointDisk& disk, const std::string& file,

@@ -9,6 +9,7 @@
 #include "bridge/runtime/status_macros.h"
 #include "vmmanager/containers/container_record.h"
 #include "vmmanager/rpc/error_info.h"
+#include "vmmanager/schema/attachments.h"
 
 namespace ferry::vm {
 namespace {
@@ -105,12 +106,9 @@ void ReturningContainers::PlaceLayers(const Records& then, schema::ComputeSystem
   for (const ContainerRecord& record : then) {
     for (const state::v1::ContainerLayer& layer : record.layers()) {
       if (!layer.has_disk()) continue;
-      auto& scsi = document->virtual_machine.devices.scsi;
-      const auto controller = scsi.find(absl::StrCat(layer.disk().controller()));
-      if (controller == scsi.end()) continue;
-      const auto disk = controller->second.attachments.find(absl::StrCat(layer.disk().lun()));
-      if (disk == controller->second.attachments.end()) continue;
-      disk->second.path = containers_->deps().images->PathOf(layer.digest());
+      schema::Attachment* disk = schema::FindAttachment(
+          document, absl::StrCat(layer.disk().controller()), absl::StrCat(layer.disk().lun()));
+      if (disk != nullptr) disk->path = containers_->deps().images->PathOf(layer.digest());
     }
   }
 }

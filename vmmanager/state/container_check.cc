@@ -9,6 +9,7 @@
 
 #include "bridge/runtime/status_macros.h"
 #include "bridge/runtime/str_cat.h"
+#include "vmmanager/schema/attachments.h"
 #include "vmmanager/state/saved_state.h"
 
 namespace ferry::vm {
@@ -45,11 +46,7 @@ using Place = std::pair<uint32_t, uint32_t>;
 Place PlaceOf(const ContainerDisk& disk) { return {disk.controller(), disk.lun()}; }
 
 const schema::Attachment* Find(const schema::ComputeSystem& document, const ContainerDisk& disk) {
-  const auto& scsi = document.virtual_machine.devices.scsi;
-  const auto controller = scsi.find(StrCat(disk.controller()));
-  if (controller == scsi.end()) return nullptr;
-  const auto found = controller->second.attachments.find(StrCat(disk.lun()));
-  return found == controller->second.attachments.end() ? nullptr : &found->second;
+  return schema::FindAttachment(document, StrCat(disk.controller()), StrCat(disk.lun()));
 }
 
 absl::Status CheckRecord(const ContainerRecord& record, const std::string& vm_id) {
