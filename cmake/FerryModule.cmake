@@ -26,11 +26,12 @@ function(ferry_module name)
   endif()
 endfunction()
 
-# ferry_unit_test(<folder> [DEPS target...])
+# ferry_unit_test(<folder> [DEPS target...] [PLAIN filter])
 #
-# Builds tests/unit/<folder>/*_test.cc into one program and registers each test with ctest.
+# Builds tests/unit/<folder>/*_test.cc into one program and registers its tests with ctest; what
+# matches PLAIN is not for sanitizers (ferry_gtest).
 function(ferry_unit_test folder)
-  cmake_parse_arguments(ARG "" "" "DEPS" ${ARGN})
+  cmake_parse_arguments(ARG "" "PLAIN" "DEPS" ${ARGN})
   file(GLOB sources CONFIGURE_DEPENDS ${CMAKE_CURRENT_SOURCE_DIR}/${folder}/*.cc)
   if(NOT sources)
     return()
@@ -41,5 +42,5 @@ function(ferry_unit_test folder)
   set_target_properties(${name}_test PROPERTIES UNITY_BUILD_BATCH_SIZE 30)
   target_include_directories(${name}_test PRIVATE ${PROJECT_SOURCE_DIR})
   target_link_libraries(${name}_test PRIVATE ${ARG_DEPS} GTest::gtest GTest::gmock GTest::gtest_main)
-  ferry_gtest(${name}_test PREFIX "unit/${folder}/" LABEL unit TIMEOUT 120)
+  ferry_gtest(${name}_test PREFIX "unit/${folder}/" LABEL unit TIMEOUT 120 WHOLE PLAIN "${ARG_PLAIN}")
 endfunction()

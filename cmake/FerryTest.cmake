@@ -29,13 +29,18 @@ endfunction()
 # The programs that the thread sanitizer is for.
 add_custom_target(tests_without_grpc)
 
-# ferry_gtest(<target> PREFIX <prefix> LABEL <label> TIMEOUT <seconds>)
+# ferry_gtest(<target> PREFIX <prefix> LABEL <label> TIMEOUT <seconds> [WHOLE] [PLAIN <filter>])
 #
 # Registers a GoogleTest program with ctest; everything that it links must be known by now. gRPC is
 # not instrumented and drowns the thread sanitizer in reports, so that one's builds leave out
 # whatever links it. tests_without_grpc builds the rest.
+#
+# Each test of the program is one of ctest's, in a process of its own. For the thousands of tests
+# that are over at once that is most of what they take where a sanitizer starts with each: what is
+# WHOLE is one of ctest's tests in such a build. Tests that match PLAIN, a filter of GoogleTest, are
+# no tests of a build with a sanitizer, and labelled plain in others.
 function(ferry_gtest target)
-  cmake_parse_arguments(ARG "" "PREFIX;LABEL;TIMEOUT" "" ${ARGN})
+  cmake_parse_arguments(ARG "WHOLE" "PREFIX;LABEL;TIMEOUT;PLAIN" "" ${ARGN})
   ferry_reaches_grpc(${target} reaches_grpc)
   if(reaches_grpc)
     set_property(GLOBAL APPEND PROPERTY FERRY_TESTS_WITH_GRPC ${target})
@@ -47,8 +52,25 @@ function(ferry_gtest target)
     set_property(GLOBAL APPEND PROPERTY FERRY_TESTS_WITHOUT_GRPC ${target})
     add_dependencies(tests_without_grpc ${target})
   endif()
+  set(others "*")
+  if(ARG_PLAIN)
+    set(others "-${ARG_PLAIN}")
+  endif()
+  if(FERRY_SANITIZER AND ARG_WHOLE)
+    string(REGEX REPLACE "/$" "" name ${ARG_PREFIX})
+    add_test(NAME ${name} COMMAND ${target} --gtest_filter=${others})
+    set_tests_properties(${name} PROPERTIES LABELS ${ARG_LABEL} TIMEOUT 900
+                         SKIP_REGULAR_EXPRESSION "[[]  SKIPPED []]")
+    return()
+  endif()
   gtest_discover_tests(${target} TEST_PREFIX "${ARG_PREFIX}" DISCOVERY_TIMEOUT 60
+                       TEST_FILTER "${others}"
                        PROPERTIES LABELS ${ARG_LABEL} TIMEOUT ${ARG_TIMEOUT})
+  if(ARG_PLAIN AND NOT FERRY_SANITIZER)
+    gtest_discover_tests(${target} TEST_PREFIX "${ARG_PREFIX}" DISCOVERY_TIMEOUT 60
+                         TEST_FILTER "${ARG_PLAIN}" TEST_LIST ${target}_PLAIN_TESTS
+                         PROPERTIES LABELS plain TIMEOUT ${ARG_TIMEOUT})
+  endif()
 endfunction()
 
 # ferry_write_grpc_list(<file>)

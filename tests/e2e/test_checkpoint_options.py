@@ -2,7 +2,8 @@
 its job, which can be watched and cancelled."""
 import pytest
 
-from harness.checkpoints import SLOWLY, assert_nothing_is_left, await_memory, file_of, names
+from harness.checkpoints import (SLOWLY, UNHURRIED, assert_nothing_is_left, await_memory, file_of,
+                                 names)
 from harness.ctl import number as amount
 from harness.records import (assert_one_instant, await_number, disk_options, make_disks, number,
                              on_disks, put, see, shell, start_with_two_disks, start_writer)
@@ -42,7 +43,7 @@ def test_one_that_is_cancelled_is_merged_back(host, disks, way):
 
 def test_one_is_seen_from_its_beginning_to_its_end(host, disks):
     vm = disks
-    with host.ctl.attach("checkpoint", "create", vm, "x", "--live", *SLOWLY) as taking:
+    with host.ctl.attach("checkpoint", "create", vm, "x", "--live", *UNHURRIED) as taking:
         job = await_memory(host)
         told = host.ctl.json("job", "watch", job["id"], timeout=180)
         assert taking.wait(240) == 0, taking.errors()
@@ -57,7 +58,7 @@ def test_one_is_seen_from_its_beginning_to_its_end(host, disks):
 def test_whoever_pauses_the_vm_meanwhile_finds_it_paused(host, disks, way):
     vm = disks
     writer = start_writer(host, vm)
-    with host.ctl.attach("checkpoint", "create", vm, "x", *way, *SLOWLY) as taking:
+    with host.ctl.attach("checkpoint", "create", vm, "x", *way, *UNHURRIED) as taking:
         await_memory(host)
         host.ctl.ok("vm", "pause", vm)
         refused = host.ctl.run("vm", "resume", vm)

@@ -8,26 +8,25 @@ import pytest
 from harness.filling import small_folder
 from harness.records import assert_one_instant
 from harness.saving import REFUSED, RESTORE_REFUSED, host  # noqa: F401
-from harness.saving_points import DIES
-from harness.victim import SNAPSHOT, VM, cases, inside_victim, victim  # noqa: F401
+from harness.victim import (SNAPSHOT, VM, cases, every_death, inside_victim,  # noqa: F401
+                            victim)
 from harness.waiting import wait_for
 
 CREATE = {"live checkpoint": ["--live"], "plain checkpoint": [],
           "quiesced checkpoint": ["--disk-only", "--quiesce"]}
-every_death = pytest.mark.parametrize("dies", DIES)
 
 
-def save(victim, dies, *points):
-    for point, state, _ in cases("save", dies, *points):
+def save(victim, mortals, *points):
+    for dies, point, state, _ in cases("save", mortals, *points):
         done = victim.done()
         victim.strike(dies, point, "stop", "--save", VM)
         victim.settle(state, done)
         victim.recover()
 
 
-def save_to_a_file(victim, dies, *points):
+def save_to_a_file(victim, mortals, *points):
     file = victim.host.folder / "moment.ferry"
-    for point, state, there in cases("save to a file", dies, *points):
+    for dies, point, state, there in cases("save to a file", mortals, *points):
         done = victim.done()
         victim.strike(dies, point, "save", VM, "--to", file)
         if there and state == "stopped":
@@ -40,9 +39,9 @@ def save_to_a_file(victim, dies, *points):
         victim.recover()
 
 
-def restore(victim, dies, *points):
+def restore(victim, mortals, *points):
     host = victim.host
-    for point, state, _ in cases("restore", dies, *points):
+    for dies, point, state, _ in cases("restore", mortals, *points):
         done = victim.done()
         host.ctl.ok("stop", "--save", VM)
         # Then its disks are newer than what it was saved in.
@@ -63,8 +62,8 @@ def restore(victim, dies, *points):
         victim.recover()
 
 
-def take(victim, way, dies, *points):
-    for point, state, there in cases(way, dies, *points):
+def take(victim, way, mortals, *points):
+    for dies, point, state, there in cases(way, mortals, *points):
         done = victim.done()
         victim.strike(dies, point, "checkpoint", "create", VM, "x", *CREATE[way])
         victim.settle(state, done, ["base", "x"] if there else ["base"])
@@ -78,10 +77,10 @@ def take(victim, way, dies, *points):
         victim.recover()
 
 
-def fail(victim, dies, *points):
+def fail(victim, mortals, *points):
     """A live checkpoint whose memory has no room: the guest runs on what lies over its disks."""
     host, folder = victim.host, small_folder(victim.host, "8m")
-    for point, state, _ in cases("failed checkpoint", dies, *points):
+    for dies, point, state, _ in cases("failed checkpoint", mortals, *points):
         done = victim.done()
         victim.strike(dies, point, "checkpoint", "create", VM, "x", "--live", "--memspec",
                       folder / "x.ferry")
@@ -90,8 +89,8 @@ def fail(victim, dies, *points):
         victim.recover()
 
 
-def revert(victim, dies, *points):
-    for point, state, _ in cases("revert", dies, *points):
+def revert(victim, mortals, *points):
+    for dies, point, state, _ in cases("revert", mortals, *points):
         victim.take("x")
         then = victim.done()
         victim.strike(dies, point, "checkpoint", "revert", VM, "x")
@@ -104,8 +103,8 @@ def revert(victim, dies, *points):
         victim.recover()
 
 
-def delete(victim, dies, *points):
-    for point, state, _ in cases("delete", dies, *points):
+def delete(victim, mortals, *points):
+    for dies, point, state, _ in cases("delete", mortals, *points):
         victim.take("x")
         done = victim.done()
         meanwhile = None
@@ -126,8 +125,8 @@ def until_put_back(victim):
     victim.host.wait_frozen()
 
 
-def delete_below(victim, dies, *points):
-    for point, state, _ in cases("delete below", dies, *points):
+def delete_below(victim, mortals, *points):
+    for dies, point, state, _ in cases("delete below", mortals, *points):
         victim.take("x")
         victim.take("y")
         done = victim.done()
@@ -138,10 +137,10 @@ def delete_below(victim, dies, *points):
         victim.recover()
 
 
-def define(victim, dies, *points):
+def define(victim, mortals, *points):
     host, ctl = victim.host, victim.host.ctl
     memory = host.folder / "memory.ferry"
-    for point, state, there in cases("define", dies, *points):
+    for dies, point, state, there in cases("define", mortals, *points):
         # What is not remembered is not for VMs that have others.
         victim.delete("base")
         below = {disk["name"]: disk["file"] for disk in ctl.vm(VM)["spec"]["disks"]}
@@ -163,9 +162,9 @@ def define(victim, dies, *points):
         victim.take("base")
 
 
-def clone(victim, dies, *points):
+def clone(victim, mortals, *points):
     ctl = victim.host.ctl
-    for point, state, there in cases("clone", dies, *points):
+    for dies, point, state, there in cases("clone", mortals, *points):
         done = victim.done()
         victim.strike(dies, point, "checkpoint", "restore-as", VM, "base", "two")
         if there:
@@ -179,8 +178,8 @@ def clone(victim, dies, *points):
         victim.recover()
 
 
-def snapshot(victim, dies, *points):
-    for point, state, there in cases("snapshot", dies, *points):
+def snapshot(victim, mortals, *points):
+    for dies, point, state, there in cases("snapshot", mortals, *points):
         done = victim.done()
         victim.strike(dies, point, "snapshot", "save", VM, "x", *SNAPSHOT)
         # Of what stands nobody can see what is in its disks; half of one goes with the next boot.
@@ -192,16 +191,16 @@ def snapshot(victim, dies, *points):
         victim.recover()
 
 
-def load(victim, dies, *points):
-    for point, state, _ in cases("load", dies, *points):
+def load(victim, mortals, *points):
+    for dies, point, state, _ in cases("load", mortals, *points):
         victim.strike(dies, point, "snapshot", "load", VM, "base")
         # Its disks may be of one instant and its memory of another, so it has none.
         victim.settle(state, 20)
         victim.go_back()
 
 
-def delete_snapshot(victim, dies, *points):
-    for point, state, there in cases("delete snapshot", dies, *points):
+def delete_snapshot(victim, mortals, *points):
+    for dies, point, state, there in cases("delete snapshot", mortals, *points):
         victim.take("x")
         done = victim.done()
         victim.strike(dies, point, "snapshot", "delete", VM, "x")
@@ -214,78 +213,78 @@ def delete_snapshot(victim, dies, *points):
 
 
 @every_death
-def test_save(victim, dies):
-    save(victim, dies)
+def test_save(victim, mortals):
+    save(victim, mortals)
 
 
 @every_death
-def test_save_to_a_file(victim, dies):
-    save_to_a_file(victim, dies)
+def test_save_to_a_file(victim, mortals):
+    save_to_a_file(victim, mortals)
 
 
 @every_death
-def test_restore(victim, dies):
-    restore(victim, dies)
+def test_restore(victim, mortals):
+    restore(victim, mortals)
 
 
 @every_death
-def test_live_checkpoint(victim, dies):
-    take(victim, "live checkpoint", dies)
+def test_live_checkpoint(victim, mortals):
+    take(victim, "live checkpoint", mortals)
 
 
 @every_death
-def test_plain_checkpoint(victim, dies):
-    take(victim, "plain checkpoint", dies)
+def test_plain_checkpoint(victim, mortals):
+    take(victim, "plain checkpoint", mortals)
 
 
 @every_death
-def test_quiesced_checkpoint(victim, dies):
-    take(victim, "quiesced checkpoint", dies)
+def test_quiesced_checkpoint(victim, mortals):
+    take(victim, "quiesced checkpoint", mortals)
 
 
 @every_death
-def test_failed_checkpoint(victim, dies):
-    fail(victim, dies)
+def test_failed_checkpoint(victim, mortals):
+    fail(victim, mortals)
 
 
 @every_death
-def test_revert(victim, dies):
-    revert(victim, dies)
+def test_revert(victim, mortals):
+    revert(victim, mortals)
 
 
 @every_death
-def test_delete(victim, dies):
-    delete(victim, dies)
+def test_delete(victim, mortals):
+    delete(victim, mortals)
 
 
 @every_death
-def test_delete_below(victim, dies):
-    delete_below(victim, dies)
+def test_delete_below(victim, mortals):
+    delete_below(victim, mortals)
 
 
 @every_death
-def test_define(victim, dies):
-    define(victim, dies)
+def test_define(victim, mortals):
+    define(victim, mortals)
 
 
 @every_death
-def test_clone(victim, dies):
-    clone(victim, dies)
+def test_clone(victim, mortals):
+    clone(victim, mortals)
 
 
 @every_death
-def test_snapshot(inside_victim, dies):
-    snapshot(inside_victim, dies)
+def test_snapshot(inside_victim, mortals):
+    snapshot(inside_victim, mortals)
 
 
 @every_death
-def test_load(inside_victim, dies):
-    load(inside_victim, dies)
+def test_load(inside_victim, mortals):
+    load(inside_victim, mortals)
 
 
 @every_death
-def test_delete_snapshot(inside_victim, dies):
-    delete_snapshot(inside_victim, dies)
+def test_delete_snapshot(inside_victim, mortals):
+    delete_snapshot(inside_victim, mortals)
 
 
 def test_a_live_checkpoint_without_room_leaves_disks_that_go_on(victim):
@@ -299,14 +298,14 @@ def test_a_live_checkpoint_without_room_leaves_disks_that_go_on(victim):
 
 
 def test_some_points_of_saves_and_checkpoints(victim):
-    save(victim, "both", "SAVE.recorded")
-    restore(victim, "both", "RESTORE.ran")
-    take(victim, "live checkpoint", "both", "CHECKPOINT.runs")
-    delete(victim, "vmm", "CHECKPOINT.placed")
-    revert(victim, "daemon", "CHECKPOINT.returned")
+    save(victim, ["both"], "SAVE.recorded")
+    restore(victim, ["both"], "RESTORE.ran")
+    take(victim, "live checkpoint", ["both"], "CHECKPOINT.runs")
+    delete(victim, ["vmm"], "CHECKPOINT.placed")
+    revert(victim, ["daemon"], "CHECKPOINT.returned")
 
 
 def test_some_points_of_snapshots(inside_victim):
-    snapshot(inside_victim, "both", "SNAPSHOT.taken")
-    load(inside_victim, "vmm", "SNAPSHOT.back")
-    delete_snapshot(inside_victim, "daemon", "SNAPSHOT.deleted")
+    snapshot(inside_victim, ["both"], "SNAPSHOT.taken")
+    load(inside_victim, ["vmm"], "SNAPSHOT.back")
+    delete_snapshot(inside_victim, ["daemon"], "SNAPSHOT.deleted")

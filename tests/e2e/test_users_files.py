@@ -8,11 +8,9 @@ import contextlib
 import pytest
 
 from harness.saving import REFUSED, host  # noqa: F401
-from harness.saving_points import DIES
-from harness.victim import cases, strike
+from harness.victim import cases, every_death, strike
 from harness.waiting import wait_for
 
-every_death = pytest.mark.parametrize("dies", DIES)
 
 
 @pytest.fixture
@@ -35,8 +33,8 @@ def assert_went_back(host, vm):
 
 
 @every_death
-def test_live_save(host, vm, file, dies):
-    for point, state, there in cases("live save to a file", dies):
+def test_live_save(host, vm, file, mortals):
+    for dies, point, state, there in cases("live save to a file", mortals):
         strike(host, dies, point, "save", vm, "--live", "--to", file)
         assert_is(host, vm, state)
         wait_for(lambda: host.outside(file).exists() == there, "not what is to be of its file")
@@ -52,12 +50,12 @@ def test_live_save(host, vm, file, dies):
 
 
 @every_death
-def test_start(host, vm, file, dies):
+def test_start(host, vm, file, mortals):
     host.ctl.ok("exec", vm, "--", "sh", "-c", "echo here > /tmp/before")
     host.ctl.ok("save", vm, "--live", "--to", file)
     content = host.outside(file).stat()
     host.ctl.ok("exec", vm, "--", "touch", "/tmp/later")
-    for point, state, _ in cases("start from a file", dies):
+    for dies, point, state, _ in cases("start from a file", mortals):
         host.ctl.ok("stop", "--force", vm)
         strike(host, dies, point, "start", vm, "--from", file)
         assert_is(host, vm, state)

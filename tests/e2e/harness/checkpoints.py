@@ -6,6 +6,8 @@ from .waiting import wait_for
 
 # So slow that it can be looked at.
 SLOWLY = ("--compress", "zstd", "--compress-level", "19")
+# And yet so that its end can be waited for.
+UNHURRIED = ("--compress", "zstd", "--compress-level", "15")
 
 
 def names(host, vm):

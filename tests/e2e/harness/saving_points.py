@@ -135,16 +135,23 @@ TABLE = {
 
 def deaths(way):
     """All (point, who dies) of a way."""
-    return {(point, dies) for point, after in TABLE[way].items() for dies in DIES
-            if getattr(after, dies) is not None}
+    return [(point, dies) for point, after in TABLE[way].items() for dies in DIES
+            if getattr(after, dies) is not None]
 
 
-def some_deaths(way):
-    """Each point of a way, and each death, but not each death at each point."""
-    if len(TABLE[way]) < len(DIES):
-        return deaths(way)
-    some = set()
-    for index, (point, after) in enumerate(TABLE[way].items()):
-        can_die = [dies for dies in DIES if getattr(after, dies) is not None]
-        some.add((point, can_die[index % len(can_die)]))
+def _some_deaths():
+    """By way. What several ways go through is in the first of them; a way all of whose points are in
+    others has its last."""
+    some, seen = {}, set()
+    for way, points in TABLE.items():
+        some[way] = []
+        for point in [each for each in points if each not in seen] or list(points)[-1:]:
+            can_die = [dies for dies in DIES if getattr(points[point], dies) is not None]
+            some[way].append((point, can_die[len(seen) % len(can_die)]))
+            seen.add(point)
     return some
+
+
+# Where a sanitizer looks: each way, each point and each death, but neither each death at each point
+# nor each point of each way. It has to see what comes after each of them.
+SOME_DEATHS = _some_deaths()

@@ -7,7 +7,7 @@ from .qmp import Qmp
 from .records import (assert_one_instant, disk_options, make_disks, number, on_disks,
                       on_disks_at_rest, start_with_two_disks, start_writer)
 from .saving import own_files
-from .saving_points import DIES, TABLE, deaths, some_deaths
+from .saving_points import DIES, SOME_DEATHS, TABLE, deaths
 from .waiting import wait_for
 
 VM = "vm"
@@ -176,13 +176,17 @@ def inside_victim(host, isolated):
     return Victim(host, True)
 
 
-def cases(way, dies, *points):
-    """(point, state, whether what was being made is there) of those points of a way, or all of them,
-    at which there is something to die. Where a sanitizer looks it is some of all: it has to see what
-    comes after each point and after each death."""
-    assert set(points) <= set(TABLE[way]) and dies in DIES
-    chosen = deaths(way) if points or not is_sanitized() else some_deaths(way)
-    for point, after in TABLE[way].items():
-        if (point, dies) in chosen and (not points or point in points):
-            then = getattr(after, dies)
-            yield point, then.rstrip("+"), then.endswith("+")
+# A test that goes through its cases is one for each who may die, or where a sanitizer looks, which
+# takes long to begin with a VM, one for all.
+every_death = pytest.mark.parametrize("mortals", [DIES] if is_sanitized() else [
+    pytest.param((dies,), id=dies) for dies in DIES])
+
+
+def cases(way, mortals, *points):
+    """(who dies, point, state, whether what was being made is there) of those points of a way, or all
+    of them, at which one of these is there to die. Where a sanitizer looks it is some of all."""
+    assert set(points) <= set(TABLE[way]) and set(mortals) <= set(DIES)
+    for point, dies in deaths(way) if points or not is_sanitized() else SOME_DEATHS[way]:
+        if dies in mortals and (not points or point in points):
+            then = getattr(TABLE[way][point], dies)
+            yield dies, point, then.rstrip("+"), then.endswith("+")
