@@ -44,7 +44,8 @@ def test_a_pod_gets_other_ids_and_its_clients_go_on(box_hosts, box_vm, tmp_path)
     ctl, there = source.ctl, destination.ctl
     run_in_vm = ("run", "--vm", box_vm, "--scratch-dir", tmp_path)
     (tmp_path / "there").symlink_to(tmp_path)
-    with ctl.attach(*run_in_vm, "-i", "--name", "web", box.NAME, "cat") as client:
+    with ctl.attach(*run_in_vm, "-i", "--name", "web", "--scratch-size", "64M", box.NAME,
+                    "cat") as client:
         client.write(b"before\n")
         client.wait_until(lambda output: output == b"before\n")
         ctl.ok(*run_in_vm, "-d", "--name", "side", "--pod", "web", box.NAME, "sh", "-c",
@@ -71,6 +72,11 @@ def test_a_pod_gets_other_ids_and_its_clients_go_on(box_hosts, box_vm, tmp_path)
             assert state(destination, ids[side]) == "paused"
             there.ok("container", "resume", "side")
             assert int(box.stats(destination, "side")["pids"]) == 1
+            its_disk, = [disk for disk in there.json("disk", "list", box_vm)["disks"]
+                         if ids[web].startswith(disk["container_id"])]
+            for name, size in ((its_disk["name"], "96M"), (its_disk["container_id"], "128M")):
+                there.ok("disk", "resize", box_vm, name, size)
+            assert inspect(destination, "web")["spec"]["scratch"]["size_bytes"] == str(128 << 20)
             # Who joins the pod joins it in the guest.
             box.import_into(destination, tmp_path)
             assert there.ok("run", "--rm", "--vm", box_vm, "--pod", "side", "--read-only", box.NAME,

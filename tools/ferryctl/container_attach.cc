@@ -47,6 +47,11 @@ v1::ContainerRef RefTo(const std::string& container, const std::string& vm) {
   return ref;
 }
 
+v1::ContainerRef RefAnywhereTo(const v1::Container& container) {
+  const std::string& guest_id = container.guest_id();
+  return RefTo(guest_id.empty() ? container.id() : guest_id, container.vm_id());
+}
+
 Task<absl::StatusOr<v1::Container>> FindContainer(Client* client, v1::ContainerRef ref) {
   co_return co_await rpc::CallUnary(client->containers->async(), &ContainerAsync::GetContainer,
                                     std::move(ref), kCallTimeout);

@@ -12,6 +12,9 @@ namespace ferry::ctl {
 inline constexpr milliseconds kRemovalTimeout(120000);
 
 v1::ContainerRef RefTo(const std::string& container, const std::string& vm);
+// What any host that its VM has gone to knows it by, whatever id it has there: the one that it was
+// made with, which is no other container's of that VM.
+v1::ContainerRef RefAnywhereTo(const v1::Container& container);
 
 Task<absl::StatusOr<v1::Container>> FindContainer(Client* client, v1::ContainerRef ref);
 Task<absl::Status> RemoveContainer(Client* client, v1::ContainerRef ref, bool force);

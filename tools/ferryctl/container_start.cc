@@ -13,8 +13,7 @@ using ContainerAsync = v1::ContainerService::StubInterface::async_interface;
 // Hosts that send whoever asks from one to the other are at odds with each other.
 constexpr int kMostMoves = 16;
 
-Task<absl::StatusOr<v1::Container>> StartAt(Client* client, std::string id) {
-  v1::ContainerRef ref = RefTo(id, "");
+Task<absl::StatusOr<v1::Container>> StartAt(Client* client, v1::ContainerRef ref) {
   co_return co_await rpc::CallUnary(client->containers->async(), &ContainerAsync::StartContainer,
                                     std::move(ref), kLongTimeout);
 }
@@ -31,12 +30,11 @@ absl::Status NotFollowed(const std::string& host, const absl::Status& why) {
 
 // Of a start that came along with its VM. It may be over by now, and then the init's output and
 // status wait there. `known`: the host has the container, or knows who does.
-Task<absl::StatusOr<v1::Container>> StartThere(Client* there, std::string id, bool* known) {
+Task<absl::StatusOr<v1::Container>> StartThere(Client* there, v1::ContainerRef ref, bool* known) {
   CO_RETURN_IF_ERROR(there->Connect());
-  const absl::StatusOr<v1::Container> started = co_await StartAt(there, id);
+  const absl::StatusOr<v1::Container> started = co_await StartAt(there, ref);
   *known = started.ok() || !rpc::MovedTo(started.status()).empty();
   if (*known) co_return started;
-  v1::ContainerRef ref = RefTo(id, "");
   const absl::StatusOr<v1::Container> found = co_await FindContainer(there, std::move(ref));
   *known = found.ok();
   const bool began = found.ok() && found->state() != v1::CONTAINER_STATE_CREATED;
@@ -48,16 +46,15 @@ Task<absl::StatusOr<v1::Container>> StartThere(Client* there, std::string id, bo
 
 Task<StartedContainer> StartAndFollow(Client* client, v1::Container container) {
   StartedContainer start;
-  start.container = co_await StartAt(client, container.id());
-  // Other hosts may know it by other ids, but each finds it by that which it was made with.
-  const std::string id = container.guest_id().empty() ? container.id() : container.guest_id();
+  const v1::ContainerRef ref = RefAnywhereTo(container);
+  start.container = co_await StartAt(client, ref);
   GlobalOptions options = client->options;
   for (int moves = 0; moves < kMostMoves && !start.lost; ++moves) {
     options.host = rpc::MovedTo(start.container.status());
     if (options.host.empty()) co_return start;
     start.there = std::make_shared<Client>(client->executor, options);
     bool known = false;
-    start.container = co_await StartThere(start.there.get(), id, &known);
+    start.container = co_await StartThere(start.there.get(), ref, &known);
     start.lost = !known;
   }
   start.lost = !start.container.ok();

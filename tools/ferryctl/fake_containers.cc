@@ -37,7 +37,8 @@ v1::Container& FakeContainers::Add(const std::string& name, v1::ContainerState s
 absl::StatusOr<v1::Container*> FakeContainers::Find(const v1::ContainerRef& ref) {
   asked_.Set();
   for (auto& [name, container] : containers) {
-    const bool meant = name == ref.container() || container.id() == ref.container();
+    const bool meant = name == ref.container() || container.id() == ref.container() ||
+                       container.guest_id() == ref.container();
     const bool there = ref.vm() == container.vm_name() || ref.vm() == container.vm_id();
     if (meant && (ref.vm().empty() || there)) return &container;
   }

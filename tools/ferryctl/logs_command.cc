@@ -33,7 +33,7 @@ struct LogsArguments {
 
   std::string what() const {
     return container.empty() ? absl::StrCat("process ", process, " of VM ", vm)
-                             : absl::StrCat("container ", container);
+                             : absl::StrCat("container ", words.front());
   }
 };
 
@@ -128,7 +128,10 @@ Task<absl::StatusOr<uint32_t>> FindProcess(Client* client,
   v1::ContainerRef ref = RefTo(arguments->container, arguments->vm);
   CO_ASSIGN_OR_RETURN(const v1::Container container,
                       co_await FindContainer(client, std::move(ref)));
-  arguments->vm = container.vm_id();
+  // Wherever it goes.
+  ref = RefAnywhereTo(container);
+  arguments->vm = ref.vm();
+  arguments->container = ref.container();
   if (container.state() == v1::CONTAINER_STATE_CREATED) {
     std::fprintf(stderr,
                  "ferryctl: container %s has not been started; there is nothing to follow\n",

@@ -105,7 +105,7 @@ Task<absl::StatusOr<v1::Container>> Create(Client* client, v1::CreateContainerRe
 
 // Removes what was made in vain; whoever looks for it later is told if that fails, too.
 Task<void> TakeBack(Client* client, v1::Container container) {
-  v1::ContainerRef ref = RefTo(container.id(), "");
+  v1::ContainerRef ref = RefAnywhereTo(container);
   const absl::Status removed = co_await RemoveContainer(client, std::move(ref), true);
   if (removed.ok() || absl::IsNotFound(removed)) co_return;
   Fail(*client, absl::StrCat("removing container ", container.spec().name()), removed);

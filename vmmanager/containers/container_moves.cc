@@ -13,6 +13,7 @@
 #include "vmmanager/containers/container_names.h"
 #include "vmmanager/containers/empty_qcow2.h"
 #include "vmmanager/rpc/error_info.h"
+#include "vmmanager/rpc/printable.h"
 #include "vmmanager/state/container_check.h"
 #include "vmmanager/state/saved_state.h"
 
@@ -26,6 +27,7 @@ absl::Status NoImages() {
   return absl::UnavailableError("this host's ferryd is about to start; try again");
 }
 
+constexpr size_t kMostShown = 128;  // bytes of an id that somebody asks for
 constexpr size_t kMostOutput = 1024 * 1024;  // of each stream
 
 size_t ShareOf(size_t containers) {
@@ -223,9 +225,10 @@ Task<absl::Status> ContainerArrivals::Bind(std::string source_id, std::string sc
       [&](const ContainerRecord& record) { return record.container_id() == source_id; });
   if (found == planned_.end()) {
     co_return absl::NotFoundError(
-        absl::StrCat("no container ", source_id, " comes with VM ", vm_->name()));
+        absl::StrCat("no container ", rpc::PrintableLine(source_id, kMostShown), " comes with VM ",
+                     vm_->name()));
   }
-  if (id.empty()) id = source_id;
+  if (id.empty()) id = ids_.contains(source_id) ? ids_.at(source_id) : source_id;
   CO_RETURN_IF_ERROR(co_await Claim(source_id, id));
   CO_RETURN_IF_ERROR(CheckSpec(*found));
   if (images() == nullptr) co_return NoImages();
@@ -256,7 +259,15 @@ Task<absl::Status> ContainerArrivals::Claim(std::string source_id, std::string i
   }
   if (!bridge::IsContainerId(id) || absl::AsciiStrToLower(id) != id) {
     co_return absl::InvalidArgumentError(
-        absl::StrCat("'", id, "' is no container id: 64 hexadecimal digits, in small letters"));
+        absl::StrCat("'", rpc::PrintableLine(id, kMostShown),
+                     "' is no container id: 64 hexadecimal digits, in small letters"));
+  }
+  for (const ContainerRecord& other : planned_) {
+    // Who asks for a container of a VM by the id that it was made with must not get another.
+    if (other.container_id() == source_id || GuestIdOf(other) != id) continue;
+    co_return absl::AlreadyExistsError(absl::StrCat(
+        "container ", id, " is, to their guest, the one that the source has as ",
+        other.container_id(), "; choose another id"));
   }
   if (!containers_.Expect(id)) {
     co_return absl::AlreadyExistsError(

@@ -53,6 +53,12 @@ absl::Status NotFound(const std::string& wanted, const std::string& vm) {
 
 absl::Status Ambiguous(const std::vector<ContainerKey>& all, const std::vector<size_t>& found,
                        const std::string& wanted, bool by_name) {
+  if (!by_name && all[found.front()].guest_id == wanted) {
+    return rpc::ErrorWithReason(
+        absl::StatusCode::kFailedPrecondition,
+        absl::StrCat(found.size(), " containers were made with the id ", wanted),
+        "container_ambiguous", "Say which VM's, with --vm, or give the id that it has here.");
+  }
   std::vector<std::string> names;
   for (const size_t index : found) {
     names.push_back(by_name ? all[index].vm_name : ShortContainerId(all[index].id));

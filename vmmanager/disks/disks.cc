@@ -25,6 +25,7 @@ constexpr uint64_t kSector = 512;
 // What QEMU takes (BDRV_MAX_LENGTH) is more, and no file system has it.
 constexpr uint64_t kMostBytes = uint64_t{1} << 56;
 constexpr size_t kMostPath = 4096;
+constexpr size_t kShownDigits = 16;  // of a container's id
 
 absl::Status CheckBytes(uint64_t bytes) {
   if (bytes >= kSector && bytes % kSector == 0 && bytes <= kMostBytes) return absl::OkStatus();
@@ -50,24 +51,6 @@ v1::Disk OwnDisk(const UtilityVm& vm, int index) {
   disk.set_read_only(its.read_only());
   disk.set_lun(LunOf(vm.spec(), index));
   return disk;
-}
-
-// Those that are listed: of containers only what they write to.
-std::vector<v1::Disk> DisksOf(const UtilityVm& vm) {
-  std::vector<v1::Disk> disks;
-  for (int i = 0; i < vm.spec().disks_size(); ++i) disks.push_back(OwnDisk(vm, i));
-  for (const auto& [name, its] : DisksByName(vm.document())) {
-    if (OwnDiskAt(vm.spec(), its.place.lun).has_value() || its.disk.read_only) continue;
-    v1::Disk& disk = disks.emplace_back();
-    disk.set_vm(vm.name());
-    disk.set_name(name);
-    disk.set_container_id(name);
-    disk.set_file(its.disk.path);
-    disk.set_format(its.disk.format);
-    uint32_t lun = 0;
-    if (absl::SimpleAtoi(its.place.lun, &lun)) disk.set_lun(lun);
-  }
-  return disks;
 }
 
 // The file that a disk is to be in.
@@ -118,6 +101,43 @@ absl::StatusOr<uint64_t> InodeOfFile(const std::string& file) {
 }
 
 }  // namespace
+
+std::vector<v1::Disk> Disks::DisksOf(const UtilityVm& vm) const {
+  std::vector<v1::Disk> disks;
+  for (int i = 0; i < vm.spec().disks_size(); ++i) disks.push_back(OwnDisk(vm, i));
+  for (const auto& [name, its] : DisksByName(vm.document())) {
+    if (OwnDiskAt(vm.spec(), its.place.lun).has_value() || its.disk.read_only) continue;
+    v1::Disk& disk = disks.emplace_back();
+    disk.set_vm(vm.name());
+    disk.set_name(name);
+    // Its name is of the id that its container was made with, which may have another one here.
+    const auto writer = WriterTo(vm, its.disk.path);
+    disk.set_container_id(writer == nullptr ? name : writer->id().substr(0, kShownDigits));
+    disk.set_file(its.disk.path);
+    disk.set_format(its.disk.format);
+    uint32_t lun = 0;
+    if (absl::SimpleAtoi(its.place.lun, &lun)) disk.set_lun(lun);
+  }
+  return disks;
+}
+
+std::shared_ptr<VmContainer> Disks::WriterTo(const UtilityVm& vm, const std::string& file) const {
+  if (containers_ == nullptr) return nullptr;
+  for (const auto& container : containers_->Of(vm.id())) {
+    if (container->record().scratch_file() == file) return container;
+  }
+  return nullptr;
+}
+
+std::shared_ptr<VmContainer> Disks::FindWriter(const UtilityVm& vm,
+                                               const std::string& wanted) const {
+  if (containers_ == nullptr || OwnDiskNamed(vm.spec(), wanted).has_value()) return nullptr;
+  for (const v1::Disk& disk : DisksOf(vm)) {
+    if (disk.name() != wanted) continue;
+    if (auto writer = WriterTo(vm, disk.file()); writer != nullptr) return writer;
+  }
+  return containers_->Find(wanted, vm.id()).value_or(nullptr);
+}
 
 Task<v1::Disk> Disks::Examine(v1::Disk disk) {
   const absl::StatusOr<DiskImage> image = co_await files_.Examine(disk.file(), disk.format());
@@ -190,19 +210,16 @@ Task<absl::Status> Disks::Detach(v1::DetachDiskRequest request) {
 Task<absl::StatusOr<v1::Disk>> Disks::Resize(v1::ResizeDiskRequest request) {
   CO_RETURN_IF_ERROR(CheckBytes(request.bytes()));
   CO_ASSIGN_OR_RETURN(const std::shared_ptr<UtilityVm> vm, inventory_.Find(request.vm()));
-  const bool own = OwnDiskNamed(vm->spec(), request.disk()).has_value();
-  if (!own && containers_ != nullptr && containers_->Find(request.disk(), vm->id()).ok()) {
-    co_return co_await GrowScratch(vm, request);
-  }
+  const std::shared_ptr<VmContainer> writer = FindWriter(*vm, request.disk());
+  if (writer != nullptr) co_return co_await GrowScratch(vm, writer, request.bytes());
   CO_RETURN_IF_ERROR(co_await vm->ResizeOwnDisk(request.disk(), request.bytes()));
   co_return co_await Answer(vm, request.disk());
 }
 
 Task<absl::StatusOr<v1::Disk>> Disks::GrowScratch(std::shared_ptr<UtilityVm> vm,
-                                                  v1::ResizeDiskRequest request) {
-  CO_ASSIGN_OR_RETURN(const std::shared_ptr<VmContainer> container,
-                      containers_->Find(request.disk(), vm->id()));
-  CO_RETURN_IF_ERROR(co_await container->GrowScratch(request.bytes()));
+                                                  std::shared_ptr<VmContainer> container,
+                                                  uint64_t bytes) {
+  CO_RETURN_IF_ERROR(co_await container->GrowScratch(bytes));
   const std::string file = container->record().scratch_file();
   for (v1::Disk& disk : DisksOf(*vm)) {
     if (disk.file() == file) co_return co_await Examine(std::move(disk));

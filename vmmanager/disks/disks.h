@@ -4,6 +4,7 @@
 #include <optional>
 #include <string>
 #include <utility>
+#include <vector>
 
 #include "absl/status/status.h"
 #include "absl/status/statusor.h"
@@ -40,9 +41,16 @@ class Disks {
  private:
   Task<v1::Disk> Examine(v1::Disk disk);
   Task<absl::StatusOr<v1::Disk>> Answer(std::shared_ptr<UtilityVm> vm, std::string name);
-  // Of a container of that name or id, what it writes to.
+  // Those that are listed: of containers only what they write to.
+  std::vector<v1::Disk> DisksOf(const UtilityVm& vm) const;
+  // The container that writes to a file; nullptr if none does.
+  std::shared_ptr<VmContainer> WriterTo(const UtilityVm& vm, const std::string& file) const;
+  // The container that is meant by the name of its disk, as it is listed, or by its own name or id;
+  // nullptr if none is, or the VM has a disk of that name.
+  std::shared_ptr<VmContainer> FindWriter(const UtilityVm& vm, const std::string& wanted) const;
   Task<absl::StatusOr<v1::Disk>> GrowScratch(std::shared_ptr<UtilityVm> vm,
-                                             v1::ResizeDiskRequest request);
+                                             std::shared_ptr<VmContainer> container,
+                                             uint64_t bytes);
   Task<absl::StatusOr<uint64_t>> RoomNeeded(std::string file, DiskImage image);
   // What is to be moved, and whether it could be.
   Task<absl::StatusOr<DiskMoveWish>> PlanMove(std::shared_ptr<UtilityVm> vm,

@@ -563,6 +563,7 @@ class UtilityVm : public std::enable_shared_from_this<UtilityVm> {
   size_t checkpoints_in_work_ = 0;  // that hold the lock
   size_t stands_for_them_ = 0;      // those for which it stands still until their memory is written
   size_t pauses_waiting_ = 0;       // for the lock
+  size_t pauses_ahead_ = 0;         // that did not wait for it
   bool pause_wanted_ = false;       // once it need not stand still for a checkpoint
   bool switches_ = false;           // a disk of it is just changing over
   // Overlays of disks of which it is not known what is written down.

@@ -143,6 +143,11 @@ absl::Status CheckContainers(const state::v1::VmPayload& vm,
     RETURN_IF_ERROR(Need(holds.emplace(PlaceOf(record.scratch_disk()), id).second, id,
                          "its scratch disk is another's, too"));
   }
+  for (const ContainerRecord& record : vm.containers()) {
+    const std::string& id = record.container_id();
+    const bool is_its_own = GuestIdOf(record) == id || !guest_ids.contains(id);
+    RETURN_IF_ERROR(Need(is_its_own, id, "its guest knows another one by its id"));
+  }
   return absl::OkStatus();
 }
 

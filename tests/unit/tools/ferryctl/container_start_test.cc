@@ -58,6 +58,19 @@ TEST_F(ContainerStartTest, RunWithRmRemovesItThere) {
   EXPECT_THAT(other_containers_.removed, ElementsAre("web!"));
 }
 
+// Of which another VM has one by the id that ours was made with.
+TEST_F(ContainerStartTest, NothingIsDoneToAnotherThatHasItsIdThere) {
+  v1::Container& web = other_containers_.Add("web", v1::CONTAINER_STATE_CREATED);
+  v1::Container& other = other_containers_.Add("other", v1::CONTAINER_STATE_CREATED);
+  web.set_guest_id(web.id());
+  other.set_id(web.id());
+  other.set_vm_id("vm-2");
+  web.set_id("its-id-there");
+  EXPECT_EQ(Ferryctl({"run", "--rm", "--name", "web", "image"}), 3);
+  EXPECT_EQ(other.state(), v1::CONTAINER_STATE_CREATED);
+  EXPECT_THAT(other_containers_.removed, ElementsAre("web!"));
+}
+
 TEST_F(ContainerStartTest, RunDetachedSaysWhereItIs) {
   other_containers_.Add("web", v1::CONTAINER_STATE_CREATED);
   EXPECT_EQ(Ferryctl({"run", "-d", "--name", "web", "image"}), kOk);

@@ -48,17 +48,23 @@ TEST_F(ContainerIdsTest, WhoIsBoundKeepsItsId) {
     EXPECT_TRUE(absl::IsInvalidArgument(Await(arrivals.Bind(one->id(), "", wrong)))) << wrong;
   }
   ASSERT_TRUE(Await(arrivals.Bind(one->id(), "", id)).ok());
-  ASSERT_TRUE(Await(arrivals.Bind(one->id(), "", id)).ok());
+  for (const std::string& again : {id, std::string()}) {
+    EXPECT_TRUE(Await(arrivals.Bind(one->id(), "", again)).ok());
+    EXPECT_EQ(arrivals.IdOf(one->id()), id);
+  }
   EXPECT_TRUE(absl::IsAlreadyExists(Await(arrivals.Bind(one->id(), "", NewContainerId()))));
   EXPECT_TRUE(absl::IsAlreadyExists(Await(arrivals.Bind(two->id(), "", id))));
   // What failed has no claim on its id any more.
   const std::string left = NewContainerId();
   EXPECT_FALSE(Await(arrivals.Bind(two->id(), folder_.path() + "/none", left)).ok());
-  ASSERT_TRUE(Await(arrivals.Bind(two->id(), "", one->id())).ok());
+  // By that one whoever has noted it finds the other.
+  EXPECT_TRUE(absl::IsAlreadyExists(Await(arrivals.Bind(two->id(), "", one->id()))));
+  ASSERT_TRUE(Await(arrivals.Bind(two->id(), "", "")).ok());
   EXPECT_TRUE(containers_->Expect(left));
   EXPECT_THAT(store_->Pins(), SizeIs(2));
   ASSERT_TRUE(Await(arrivals.Arrive(records)).ok());
-  EXPECT_EQ((*containers_->Find(one->id(), ""))->name(), "two");
+  EXPECT_EQ((*containers_->Find(one->id(), ""))->name(), "one");
+  EXPECT_EQ((*containers_->Find(two->id(), ""))->name(), "two");
 }
 
 TEST_F(ContainerIdsTest, ItsGuestKnowsItByTheIdThatItWasMadeWith) {

@@ -67,8 +67,10 @@ TEST_F(FindContainerTest, ByTheIdThatItWasMadeWithIfNoneHasIt) {
   const std::vector<ContainerKey> twice{
       {Id("aaaaaaaaaaaa"), "web", "vm-1", "one", Id("cccccccccccc")},
       {Id("bbbbbbbbbbbb"), "db", "vm-2", "two", Id("cccccccccccc")}};
-  EXPECT_EQ(rpc::ReasonOf(FindContainer(twice, Id("cccccccccccc"), "").status()),
-            "container_ambiguous");
+  const absl::Status several = FindContainer(twice, Id("cccccccccccc"), "").status();
+  EXPECT_EQ(rpc::ReasonOf(several), "container_ambiguous");
+  EXPECT_THAT(several.message(), HasSubstr("2 containers were made with the id"));
+  EXPECT_THAT(rpc::NextStepOf(several), HasSubstr("--vm"));
 }
 
 TEST_F(FindContainerTest, ByIdByItsBeginOrByName) {

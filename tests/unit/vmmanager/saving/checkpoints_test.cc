@@ -94,6 +94,26 @@ TEST_F(CheckpointsTest, WhileItStandsStillItCanBePausedAndNotResumed) {
   }
 }
 
+TEST_F(CheckpointsTest, AResumeThatWaitedDoesNotUndoALaterPause) {
+  auto vm = BootWithDisks();
+  host_.backend.script().Block("Pause");
+  auto pausing = Begin(vm->Pause());
+  Await(host_.backend.script().WaitBlocked("Pause"));
+  host_.backend.script().Block("Save");
+  auto taking = Begin(checkpoints_->Create(Request("t")));
+  Settle();
+  auto resuming = Begin(vm->Resume());
+  Settle();
+  host_.backend.script().Release("Pause");
+  EXPECT_TRUE(Finish(pausing).ok());
+  Await(host_.backend.script().WaitBlocked("Save"));
+  EXPECT_TRUE(Await(vm->Pause()).ok());
+  host_.backend.script().Release("Save");
+  EXPECT_TRUE(Finish(taking).ok());
+  EXPECT_EQ(rpc::ReasonOf(Finish(resuming)), "checkpoint_in_work");
+  EXPECT_EQ(vm->state(), v1::VM_STATE_PAUSED);
+}
+
 TEST_F(CheckpointsTest, APauseDoesNotWaitForItsDisks) {
   auto vm = BootWithDisks();
   host_.backend.script().Block("AddOverlays");

@@ -97,12 +97,18 @@ TEST_F(ContainerCheckTest, AGuestKnowsEachByAnIdOfItsOwn) {
   EXPECT_TRUE(EncodePlan(plan_).ok());
   EXPECT_TRUE(Cut({record()}).ok());
   state::v1::ContainerRecord other = record();
-  other.set_container_id(std::string(64, 'f'));
+  other.set_guest_id(std::string(64, 'f'));
   EXPECT_FALSE(Cut({other}).ok());
+  other = record();
+  other.set_container_id(std::string(64, 'f'));
   other.clear_scratch_disk();
   other.clear_scratch_file();
   *plan_.vm.add_containers() = other;
   ExpectRefused("there twice");
+  plan_.vm.mutable_containers(1)->set_guest_id(record().container_id());
+  ExpectRefused("knows another one by its id");
+  plan_.vm.mutable_containers(1)->clear_guest_id();
+  EXPECT_TRUE(EncodePlan(plan_).ok());
 }
 
 TEST_F(ContainerCheckTest, DisksAreTheMachinesAndForOneThing) {
