@@ -99,7 +99,8 @@ std::string ContainerTable(const v1::ListContainersResponse& response) {
 std::string ContainerDetails(const v1::Container& container) {
   std::string text = absl::StrCat(
       Entry("Name", container.spec().name()), Entry("Id", container.id()),
-      EntryIfAny("Made as", container.guest_id()), Entry("Image", container.spec().image()), Entry("Image id", container.image_id()),
+      EntryIfAny("Made as", container.guest_id()), Entry("Image", container.spec().image()),
+      Entry("Image id", container.image_id()),
       Entry("State", ContainerStateName(container.state())));
   if (container.state() == v1::CONTAINER_STATE_STOPPED) {
     absl::StrAppend(&text, Entry("Exit", ExitWords(container)));

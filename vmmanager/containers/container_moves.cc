@@ -27,7 +27,7 @@ absl::Status NoImages() {
   return absl::UnavailableError("this host's ferryd is about to start; try again");
 }
 
-constexpr size_t kMostShown = 128;  // bytes of an id that somebody asks for
+constexpr size_t kMostShown = 128;           // bytes of an id that somebody asks for
 constexpr size_t kMostOutput = 1024 * 1024;  // of each stream
 
 size_t ShareOf(size_t containers) {
@@ -224,11 +224,11 @@ Task<absl::Status> ContainerArrivals::Bind(std::string source_id, std::string sc
       planned_.begin(), planned_.end(),
       [&](const ContainerRecord& record) { return record.container_id() == source_id; });
   if (found == planned_.end()) {
-    co_return absl::NotFoundError(
-        absl::StrCat("no container ", rpc::PrintableLine(source_id, kMostShown), " comes with VM ",
-                     vm_->name()));
+    co_return absl::NotFoundError(absl::StrCat("no container ",
+                                               rpc::PrintableLine(source_id, kMostShown),
+                                               " comes with VM ", vm_->name()));
   }
-  if (id.empty()) id = ids_.contains(source_id) ? ids_.at(source_id) : source_id;
+  if (id.empty()) id = bound_.contains(source_id) ? ids_.at(source_id) : source_id;
   CO_RETURN_IF_ERROR(co_await Claim(source_id, id));
   CO_RETURN_IF_ERROR(CheckSpec(*found));
   if (images() == nullptr) co_return NoImages();
@@ -265,9 +265,9 @@ Task<absl::Status> ContainerArrivals::Claim(std::string source_id, std::string i
   for (const ContainerRecord& other : planned_) {
     // Who asks for a container of a VM by the id that it was made with must not get another.
     if (other.container_id() == source_id || GuestIdOf(other) != id) continue;
-    co_return absl::AlreadyExistsError(absl::StrCat(
-        "container ", id, " is, to their guest, the one that the source has as ",
-        other.container_id(), "; choose another id"));
+    co_return absl::AlreadyExistsError(
+        absl::StrCat("container ", id, " is, to their guest, the one that the source has as ",
+                     other.container_id(), "; choose another id"));
   }
   if (!containers_.Expect(id)) {
     co_return absl::AlreadyExistsError(
