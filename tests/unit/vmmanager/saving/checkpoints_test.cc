@@ -100,7 +100,14 @@ TEST_F(CheckpointsTest, AResumeThatWaitedDoesNotUndoALaterPause) {
   auto pausing = Begin(vm->Pause());
   Await(host_.backend.script().WaitBlocked("Pause"));
   host_.backend.script().Block("Save");
+  AsyncEvent made(io_.get_executor());
+  int disks = 2;
+  host_.overlays.before_make = [&]() -> Task<void> {
+    if (--disks == 0) made.Set();
+    co_return;
+  };
   auto taking = Begin(checkpoints_->Create(Request("t")));
+  Await(made.Wait());
   Settle();
   auto resuming = Begin(vm->Resume());
   Settle();
