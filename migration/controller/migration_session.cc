@@ -498,6 +498,14 @@ void MigrationSession::Finish(bool moved, const std::string& message) {
   LetGoIfOver();
 }
 
+Task<absl::Status> MigrationSession::Dismiss() {
+  auto self = shared_from_this();
+  info_.set_dismissed(true);
+  const absl::Status stored = co_await StoreNow();
+  if (!stored.ok()) info_.set_dismissed(false);
+  co_return stored;
+}
+
 void MigrationSession::Store() { Spawn(deps_.executor(), StoreLater(shared_from_this())); }
 
 Task<absl::Status> MigrationSession::StoreNow() {

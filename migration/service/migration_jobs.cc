@@ -16,8 +16,10 @@ constexpr char kCommitted[] = "COMMIT";
 constexpr std::array kLimits = {"timed_out", "blackout_threshold_exceeded", "not_converging",
                                 "transfer_stalled", "deadline_exceeded"};
 
-bool IsSource(const v1::Session& session) {
-  return session.origin() == v1::MIGRATION_ORIGIN_SOURCE;
+// One that comes to life again is a job again.
+bool IsJob(const v1::Session& session) {
+  const bool is_dismissed = session.done() && session.dismissed();
+  return session.origin() == v1::MIGRATION_ORIGIN_SOURCE && !is_dismissed;
 }
 
 v1::JobState JobStateOf(const v1::Session& session) {
@@ -104,14 +106,14 @@ v1::Job ToJob(const v1::Session& session) {
 std::vector<v1::Job> MigrationJobs::ListJobs() const {
   std::vector<v1::Job> list;
   for (const v1::Session& session : sessions_.List("")) {
-    if (IsSource(session)) list.push_back(ToJob(session));
+    if (IsJob(session)) list.push_back(ToJob(session));
   }
   return list;
 }
 
 std::optional<vm::JobView> MigrationJobs::FindJob(const std::string& id) const {
   const absl::StatusOr<v1::Session> session = sessions_.Describe(id);
-  if (!session.ok() || !IsSource(*session)) return std::nullopt;
+  if (!session.ok() || !IsJob(*session)) return std::nullopt;
   return vm::JobView{ToJob(*session), session->last_message_id()};
 }
 
@@ -138,13 +140,10 @@ Task<absl::Status> MigrationJobs::CancelJob(std::string id) {
 }
 
 Task<absl::Status> MigrationJobs::DismissJob(std::string id) {
-  if (!FindJob(id)) co_return vm::NoSuchJob(id);
-  co_return rpc::ErrorWithReason(
-      absl::StatusCode::kFailedPrecondition,
-      absl::StrCat("job ", id,
-                   " is a migration, whose record goes by itself when there are many "
-                   "newer ones"),
-      "not_dismissible");
+  const std::optional<vm::JobView> known = FindJob(id);
+  if (!known) co_return vm::NoSuchJob(id);
+  CO_RETURN_IF_ERROR(vm::CheckHasEnded(known->job));
+  co_return co_await sessions_.Dismiss(id);
 }
 
 }  // namespace ferry::migration

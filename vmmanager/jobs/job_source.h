@@ -26,7 +26,7 @@ class JobSource {
   virtual Task<absl::Status> AwaitChange(std::string id, uint64_t seen) = 0;
   // Asks it to end. FAILED_PRECONDITION with the reason if it has ended or will not.
   virtual Task<absl::Status> CancelJob(std::string id) = 0;
-  // Forgets one that has ended; FAILED_PRECONDITION if it has not, or goes by itself.
+  // Forgets one that has ended; FAILED_PRECONDITION if it has not.
   virtual Task<absl::Status> DismissJob(std::string id) = 0;
 };
 

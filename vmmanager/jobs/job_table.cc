@@ -49,6 +49,13 @@ absl::Status CheckNotEnded(const v1::Job& job) {
                               absl::StrCat("Look how it ended: ferryctl job inspect ", job.id()));
 }
 
+absl::Status CheckHasEnded(const v1::Job& job) {
+  if (HasEnded(job)) return absl::OkStatus();
+  return rpc::ErrorWithReason(absl::StatusCode::kFailedPrecondition,
+                              absl::StrCat("job ", job.id(), " is still under way"), "job_running",
+                              absl::StrCat("Wait for its end: ferryctl job watch ", job.id()));
+}
+
 absl::Status NotCancellable(const std::string& id, absl::string_view why) {
   return rpc::ErrorWithReason(absl::StatusCode::kFailedPrecondition,
                               absl::StrCat("job ", id, " cannot be cancelled: ", why),
@@ -154,10 +161,7 @@ absl::Status JobTable::CheckCancel(const std::string& id) const {
 absl::Status JobTable::CheckDismiss(const std::string& id) const {
   const JobView* entry = Find(id);
   if (entry == nullptr) return NoSuchJob(id);
-  if (HasEnded(entry->job)) return absl::OkStatus();
-  return rpc::ErrorWithReason(absl::StatusCode::kFailedPrecondition,
-                              absl::StrCat("job ", id, " is still under way"), "job_running",
-                              absl::StrCat("Wait for its end: ferryctl job watch ", id));
+  return CheckHasEnded(entry->job);
 }
 
 std::vector<std::string> JobTable::Trim(size_t kept) {

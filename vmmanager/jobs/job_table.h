@@ -31,6 +31,8 @@ bool HasEnded(const v1::Job& job);
 
 // FAILED_PRECONDITION if the job has ended.
 absl::Status CheckNotEnded(const v1::Job& job);
+// FAILED_PRECONDITION "job_running" unless it has.
+absl::Status CheckHasEnded(const v1::Job& job);
 // FAILED_PRECONDITION: `why`, as Job::ForbidCancel has it.
 absl::Status NotCancellable(const std::string& id, absl::string_view why);
 

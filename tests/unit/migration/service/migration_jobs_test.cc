@@ -1,6 +1,7 @@
 #include "migration/service/migration_jobs.h"
 
 #include "tests/unit/migration/controller/controller_fixture.h"
+#include "vmmanager/rpc/error_info.h"
 #include "vmmanager/rpc/job_error.h"
 
 namespace ferry::migration {
@@ -68,12 +69,35 @@ TEST_F(MigrationJobsTest, ItIsCancelledAsOne) {
   EXPECT_EQ(Await(jobs_->CancelJob("nobody's")).code(), absl::StatusCode::kNotFound);
 }
 
-TEST_F(MigrationJobsTest, ItsRecordGoesByItself) {
-  Boot();
-  const std::string id = Migrate();
-  Wait(a_, id);
-  EXPECT_EQ(Await(jobs_->DismissJob(id)).code(), absl::StatusCode::kFailedPrecondition);
-  EXPECT_EQ(Await(jobs_->DismissJob("nobody's")).code(), absl::StatusCode::kNotFound);
+TEST_F(MigrationJobsTest, OnceItHasEndedItIsDismissed) {
+  for (const bool is_record : {false, true}) {
+    v1::MigrateRequest request = MigrateRequest();
+    request.set_vm(is_record ? "other" : "web");
+    Boot(request.vm());
+    a_.host.backend.script().Block("Page");
+    const std::string id = Migrate(request);
+    Await(a_.host.backend.script().WaitBlocked("Page"));
+    EXPECT_EQ(rpc::ReasonOf(Await(jobs_->DismissJob(id))), "job_running");
+    a_.host.backend.script().Release("Page");
+    Wait(a_, id);
+    Settle();
+    if (is_record) {
+      ASSERT_TRUE(Await(a_.sessions->Cleanup(id)).ok());
+    }
+    a_.host.store.FailNext(absl::ResourceExhaustedError("no room"));
+    EXPECT_TRUE(absl::IsResourceExhausted(Await(jobs_->DismissJob(id))));
+    EXPECT_EQ(Only().id(), id);
+    EXPECT_TRUE(Await(jobs_->DismissJob(id)).ok());
+    EXPECT_TRUE(jobs_->ListJobs().empty());
+    EXPECT_FALSE(jobs_->FindJob(id).has_value());
+    EXPECT_TRUE(absl::IsNotFound(Await(jobs_->DismissJob(id))));
+    // All else of it is kept, and it is no job of the next daemon's.
+    SessionRegistry restarted(*a_.deps);
+    ASSERT_TRUE(Await(restarted.Load(JournalTrust::kWhole)).ok());
+    EXPECT_EQ(restarted.Describe(id)->outcome(), v1::SESSION_OUTCOME_SUCCEEDED);
+    EXPECT_TRUE(MigrationJobs(restarted).ListJobs().empty());
+  }
+  EXPECT_TRUE(absl::IsNotFound(Await(jobs_->DismissJob("nobody's"))));
 }
 
 TEST(MigrationAsJobTest, SaysWhyItEndedAndWhetherItCanStillBeCalledOff) {
