@@ -140,7 +140,7 @@ void DestinationSession::LetGo() {
 }
 
 absl::Status DestinationSession::CheckRoom() const {
-  const absl::Status room = vm::CheckCapacity(vm_->spec().memory_mb(), vm_->id(), deps_.inventory);
+  const absl::Status room = vm::CheckCapacity(vm_->memory_mb(), vm_->id(), deps_.inventory);
   return Explain(room, "prepare", "free some here, or choose another destination");
 }
 

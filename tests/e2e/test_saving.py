@@ -262,6 +262,33 @@ def test_a_new_guest_image_is_for_the_next_boot(host):
     assert started.returncode == 0 and not started.stderr, started
 
 
+def size(host, vm):
+    """The CPUs and MiB of memory that the guest sees."""
+    cpus = host.ctl.ok("exec", vm, "--", "cat", "/proc/cpuinfo").count("processor\t")
+    memory = host.ctl.ok("exec", vm, "--", "cat", "/proc/meminfo").split("MemTotal:")[1].split()[0]
+    return cpus, int(memory) >> 10
+
+
+def test_memory_and_cpus_change_with_the_next_boot(two_hosts, vm):
+    source, destination = two_hosts
+    had, spec = size(source, vm), source.ctl.vm(vm)["spec"]
+    told = source.ctl.run("vm", "set", vm, "--memory", "512M", "--cpus", "2")
+    assert told.returncode == 0 and "until its next boot" in told.stderr, told
+    save(source, vm)
+    started = source.ctl.run("start", vm)
+    assert started.returncode == 0 and "until its next boot" in started.stderr, started
+    assert size(source, vm) == had
+    # Wherever that is.
+    source.ctl.migrate(vm, destination)
+    assert size(destination, vm) == had
+    assert destination.ctl.vm(vm)["until_boot"] == {
+        "memory_mb": spec["memory_mb"], "cpus": spec["cpus"]}
+    destination.ctl.ok("restart", vm)
+    cpus, memory = size(destination, vm)
+    assert cpus == 2 and had[1] + 200 < memory < 512, (had, cpus, memory)
+    assert "until_boot" not in destination.ctl.vm(vm)
+
+
 def test_a_restart_is_a_real_boot(host, vm):
     host.ctl.ok("vm", "set", vm, "--save-on-stop", "yes")
     host.ctl.ok("exec", vm, "--", "sh", "-c", "echo before > /tmp/note")

@@ -117,6 +117,24 @@ std::string ExitText(const v1::ExitStatus& status) {
   }
 }
 
+namespace {
+
+v1::MachineSize SizeNow(const v1::Vm& vm) {
+  if (vm.has_until_boot()) return vm.until_boot();
+  v1::MachineSize size;
+  size.set_memory_mb(vm.spec().memory_mb());
+  size.set_cpus(vm.spec().cpus());
+  return size;
+}
+
+// What it has, and what it will have.
+std::string SizeWords(const std::string& now, const std::string& configured) {
+  if (now == configured) return now;
+  return absl::StrCat(now, " (", configured, " from its next boot on)");
+}
+
+}  // namespace
+
 std::string VmTable(const v1::ListVmsResponse& response) {
   Table table({"NAME", "STATE", "MEMORY", "CPUS", "PROCESSES", "UPTIME", "STAYS", "ID"});
   for (const v1::Vm& vm : response.vms()) {
@@ -125,8 +143,9 @@ std::string VmTable(const v1::ListVmsResponse& response) {
       absl::StrAppend(&state, " (", FormatSize(vm.saved().file_bytes()), ", ",
                       FormatTime(vm.saved().saved_unix_ms()), ")");
     }
-    table.Add({vm.name(), std::move(state), FormatSize(vm.spec().memory_mb() << 20),
-               absl::StrCat(vm.spec().cpus()), absl::StrCat(vm.processes()),
+    const v1::MachineSize size = SizeNow(vm);
+    table.Add({vm.name(), std::move(state), FormatSize(size.memory_mb() << 20),
+               absl::StrCat(size.cpus()), absl::StrCat(vm.processes()),
                vm.uptime_ms() == 0 ? "-" : FormatAge(vm.uptime_ms()),
                vm.spec().stays() ? "yes" : "no", vm.id()});
   }
@@ -172,15 +191,19 @@ std::string VmDetails(const v1::Vm& vm) {
   if (!vm.state_reason().empty()) {
     absl::StrAppend(&text, Line("Reason", vm.state_reason()));
   }
-  absl::StrAppend(&text, Line("Memory", FormatSize(vm.spec().memory_mb() << 20)),
-                  Line("CPUs", absl::StrCat(vm.spec().cpus())),
-                  Line("Machine", OrDash(vm.machine_type())),
-                  Line("Firmware", vm.spec().firmware() == v1::FIRMWARE_OVMF ? "ovmf" : "bios"),
-                  Line("Accelerator", OrDash(vm.accelerator())),
-                  Line("CPU model", vm.spec().cpu_model().empty() ? "the host's default"
-                                                                  : vm.spec().cpu_model()),
-                  Line("Processes", absl::StrCat(vm.processes())),
-                  Line("Created", FormatTime(vm.created_unix_ms())));
+  const v1::MachineSize size = SizeNow(vm);
+  absl::StrAppend(
+      &text,
+      Line("Memory",
+           SizeWords(FormatSize(size.memory_mb() << 20), FormatSize(vm.spec().memory_mb() << 20))),
+      Line("CPUs", SizeWords(absl::StrCat(size.cpus()), absl::StrCat(vm.spec().cpus()))),
+      Line("Machine", OrDash(vm.machine_type())),
+      Line("Firmware", vm.spec().firmware() == v1::FIRMWARE_OVMF ? "ovmf" : "bios"),
+      Line("Accelerator", OrDash(vm.accelerator())),
+      Line("CPU model",
+           vm.spec().cpu_model().empty() ? "the host's default" : vm.spec().cpu_model()),
+      Line("Processes", absl::StrCat(vm.processes())),
+      Line("Created", FormatTime(vm.created_unix_ms())));
   if (vm.uptime_ms() != 0) absl::StrAppend(&text, Line("Uptime", FormatAge(vm.uptime_ms())));
   if (vm.vmm_pid() != 0) absl::StrAppend(&text, Line("VMM pid", absl::StrCat(vm.vmm_pid())));
   if (!vm.session_id().empty()) absl::StrAppend(&text, Line("Migration", vm.session_id()));

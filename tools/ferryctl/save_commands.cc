@@ -35,14 +35,16 @@ std::string SavedLine(const v1::Vm& vm, const std::string& to) {
 }
 
 std::string SettingsLine(const v1::Vm& vm) {
-  return absl::StrCat(Printable(vm.name()),
-                      ": save on stop: ", SaveOnStopName(vm.spec().save_on_stop()),
+  return absl::StrCat(Printable(vm.name()), ": memory: ", FormatSize(vm.spec().memory_mb() << 20),
+                      ", CPUs: ", vm.spec().cpus(),
+                      ", save on stop: ", SaveOnStopName(vm.spec().save_on_stop()),
                       ", autostart: ", vm.spec().autostart() ? "yes" : "no", "\n");
 }
 
 struct SetArguments {
   std::string vm;
-  std::optional<std::string> save_on_stop, autostart;
+  std::optional<std::string> save_on_stop, autostart, memory;
+  std::optional<uint32_t> cpus;
 };
 
 v1::SetVmRequest SetRequest(const SetArguments& arguments) {
@@ -54,6 +56,11 @@ v1::SetVmRequest SetRequest(const SetArguments& arguments) {
   request.set_vm(arguments.vm);
   if (arguments.save_on_stop) request.set_save_on_stop(words.at(*arguments.save_on_stop));
   if (arguments.autostart) request.set_autostart(*arguments.autostart == "yes");
+  if (arguments.cpus) request.set_cpus(*arguments.cpus);
+  if (!arguments.memory) return request;
+  const absl::StatusOr<uint64_t> memory = ParseMemory(*arguments.memory);
+  if (!memory.ok()) throw CLI::ValidationError("--memory", std::string(memory.status().message()));
+  request.set_memory_mb(*memory);
   return request;
 }
 
@@ -94,14 +101,20 @@ void AddVmSet(CLI::App* vm, Command* command) {
   sub->add_option("--autostart", arguments->autostart,
                   "Whether it is started after each boot of its host")
       ->check(CLI::IsMember({"yes", "no"}));
+  sub->add_option("--memory", arguments->memory, "Memory from its next boot on, e.g. 1G");
+  sub->add_option("--cpus", arguments->cpus, "Virtual CPUs from its next boot on")
+      ->check(CLI::PositiveNumber);
   sub->callback([arguments, command] {
-    if (!arguments->save_on_stop && !arguments->autostart) {
+    const v1::SetVmRequest request = SetRequest(*arguments);
+    if (!arguments->save_on_stop && !arguments->autostart && !arguments->memory &&
+        !arguments->cpus) {
       throw CLI::ValidationError("vm set",
-                                 "there is nothing to change; give --save-on-stop or --autostart");
+                                 "there is nothing to change; give --save-on-stop, --autostart, "
+                                 "--memory or --cpus");
     }
-    command->action = [arguments](Client* client) {
-      return CallAndPrint(client, client->vms->async(), &VmAsync::SetVm, SetRequest(*arguments),
-                          kCallTimeout, absl::StrCat("changing VM ", arguments->vm), &SettingsLine);
+    command->action = [arguments, request](Client* client) {
+      return CallAndPrint(client, client->vms->async(), &VmAsync::SetVm, request, kCallTimeout,
+                          absl::StrCat("changing VM ", arguments->vm), &SettingsLine);
     };
   });
 }

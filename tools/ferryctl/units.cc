@@ -58,6 +58,14 @@ absl::StatusOr<uint64_t> ParseSize(absl::string_view text) {
   return value << shift;
 }
 
+absl::StatusOr<uint64_t> ParseMemory(absl::string_view text) {
+  constexpr uint64_t kMiB = 1 << 20;
+  const absl::StatusOr<uint64_t> bytes = ParseSize(text);
+  if (!bytes.ok()) return bytes.status();
+  if (*bytes >= kMiB && *bytes % kMiB == 0) return *bytes / kMiB;
+  return absl::InvalidArgumentError("must be whole MiB");
+}
+
 absl::StatusOr<uint32_t> ParseDurationMs(absl::string_view text) {
   absl::string_view rest = text;
   uint64_t value = 0;

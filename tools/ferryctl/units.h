@@ -11,6 +11,8 @@ namespace ferry::ctl {
 
 // "256M", "1G", "64K", "4096": powers of 1024, nothing else.
 absl::StatusOr<uint64_t> ParseSize(absl::string_view text);
+// The same of a VM's memory, in MiB.
+absl::StatusOr<uint64_t> ParseMemory(absl::string_view text);
 
 // "10ms", "2s", "1m" in milliseconds; the unit is required.
 absl::StatusOr<uint32_t> ParseDurationMs(absl::string_view text);

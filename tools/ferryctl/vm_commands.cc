@@ -39,12 +39,9 @@ struct CreateArguments {
 // Fills `spec`; what is wrong is a usage error.
 void CheckCreate(CreateArguments* arguments) {
   arguments->spec.set_name(arguments->name);
-  absl::StatusOr<uint64_t> memory = ParseSize(arguments->memory);
+  const absl::StatusOr<uint64_t> memory = ParseMemory(arguments->memory);
   if (!memory.ok()) throw CLI::ValidationError("--memory", std::string(memory.status().message()));
-  if (*memory < (1 << 20) || *memory % (1 << 20) != 0) {
-    throw CLI::ValidationError("--memory", "must be whole MiB");
-  }
-  arguments->spec.set_memory_mb(*memory >> 20);
+  arguments->spec.set_memory_mb(*memory);
   arguments->spec.set_cpus(arguments->cpus);
   arguments->spec.set_kernel(arguments->kernel);
   arguments->spec.set_initrd(arguments->initrd);

@@ -32,7 +32,7 @@ absl::StatusOr<Capacity> MemoryFor(uint64_t memory_mb, const std::string& vm_id,
   for (const auto& vm : inventory.List()) {
     // Its VMM takes hold of the memory only as it arrives.
     if (vm->id() != vm_id && vm->state() == v1::VM_STATE_INCOMING) {
-      promised += vm->spec().memory_mb() + kVmmMb;
+      promised += vm->memory_mb() + kVmmMb;
     }
   }
   Capacity capacity;

@@ -182,6 +182,17 @@ Task<absl::Status> ResolveShares(FileReads* reads, v1::VmSpec* spec) {
   co_return absl::OkStatus();
 }
 
+absl::Status CompleteSize(v1::VmSpec* spec) {
+  if (spec->memory_mb() == 0) spec->set_memory_mb(kDefaultMemoryMb);
+  if (spec->memory_mb() < kMinMemoryMb || spec->memory_mb() > kMaxMemoryMb) {
+    return Refuse(absl::StrCat("memory is ", spec->memory_mb(), " MiB"),
+                  absl::StrCat("use ", kMinMemoryMb, " to ", kMaxMemoryMb));
+  }
+  if (spec->cpus() == 0) spec->set_cpus(1);
+  if (spec->cpus() <= kMaxCpus) return absl::OkStatus();
+  return Refuse(absl::StrCat("cpus is ", spec->cpus()), absl::StrCat("use 1 to ", kMaxCpus));
+}
+
 absl::StatusOr<v1::VmSpec> CompleteSpec(const v1::VmSpec& given) {
   RETURN_IF_ERROR(CheckIsKnown(given));
   v1::VmSpec spec = given;
@@ -189,15 +200,7 @@ absl::StatusOr<v1::VmSpec> CompleteSpec(const v1::VmSpec& given) {
     return Refuse(absl::StrCat("the VM's name is \"", spec.name(), "\""),
                   "use letters, digits, '-', '_' and '.', at most 64, first a letter or digit");
   }
-  if (spec.memory_mb() == 0) spec.set_memory_mb(kDefaultMemoryMb);
-  if (spec.memory_mb() < kMinMemoryMb || spec.memory_mb() > kMaxMemoryMb) {
-    return Refuse(absl::StrCat("memory is ", spec.memory_mb(), " MiB"),
-                  absl::StrCat("use ", kMinMemoryMb, " to ", kMaxMemoryMb));
-  }
-  if (spec.cpus() == 0) spec.set_cpus(1);
-  if (spec.cpus() > kMaxCpus) {
-    return Refuse(absl::StrCat("cpus is ", spec.cpus()), absl::StrCat("use 1 to ", kMaxCpus));
-  }
+  RETURN_IF_ERROR(CompleteSize(&spec));
   if (spec.disks_size() > kMaxDisks) {
     return Refuse(absl::StrCat("there are ", spec.disks_size(), " disks"),
                   absl::StrCat("use at most ", kMaxDisks));
@@ -247,6 +250,12 @@ absl::Status CheckLayout(const v1::VmSpec& spec, const BackendInfo& backend) {
                              " has 0 to ", backend.layout));
 }
 
+void SetSize(const v1::VmSpec& spec, schema::ComputeSystem* document) {
+  schema::Topology& topology = document->virtual_machine.compute_topology;
+  topology.memory.size_in_mb = spec.memory_mb();
+  topology.processor.count = spec.cpus();
+}
+
 schema::ComputeSystem BuildDocument(const v1::VmSpec& spec, const HostSettings& host,
                                     const BackendInfo& backend, uint32_t guest_cid) {
   schema::ComputeSystem document;
@@ -262,8 +271,7 @@ schema::ComputeSystem BuildDocument(const v1::VmSpec& spec, const HostSettings& 
     if (!boot.kernel_cmd_line.empty()) boot.kernel_cmd_line += ' ';
     boot.kernel_cmd_line += spec.kernel_args();
   }
-  machine.compute_topology.memory.size_in_mb = spec.memory_mb();
-  machine.compute_topology.processor.count = spec.cpus();
+  SetSize(spec, &document);
   for (int i = 0; i < spec.disks_size(); ++i) {
     machine.devices.scsi[kDiskController].attachments[absl::StrCat(LunOf(spec, i))] =
         AttachmentFor(spec.disks(i));

@@ -17,6 +17,8 @@ class FileReads;
 // the member, its value and what is allowed. FAILED_PRECONDITION "unknown_field" if it has a field
 // that this ferryd does not know.
 absl::StatusOr<v1::VmSpec> CompleteSpec(const v1::VmSpec& spec);
+// The same of its memory and CPUs alone.
+absl::Status CompleteSize(v1::VmSpec* spec);
 
 // Whether a VM like that can be saved at all, be it where it is stopped or in a checkpoint:
 // FAILED_PRECONDITION "vm_has_shares", naming the first, if it shares folders, for what a guest has
@@ -38,6 +40,9 @@ absl::Status CheckCpuModel(const std::string& model, const BackendInfo& backend)
 
 // INVALID_ARGUMENT if this host cannot lay out the VM that way.
 absl::Status CheckLayout(const v1::VmSpec& spec, const BackendInfo& backend);
+
+// Gives a machine the memory and CPUs of a completed specification.
+void SetSize(const v1::VmSpec& spec, schema::ComputeSystem* document);
 
 // The machine document of a completed specification on this host. `guest_cid` is 0 for a guest link
 // over virtio-serial.

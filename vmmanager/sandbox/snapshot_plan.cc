@@ -255,6 +255,11 @@ absl::Status CheckSameMachine(const std::string& vm_name, const std::string& tag
   if (then.ok() && *then == now) return absl::OkStatus();
   std::string what = "its devices are not those of then";
   if (then.ok()) {
+    const schema::Topology& size = then->virtual_machine.compute_topology;
+    if (size != now.virtual_machine.compute_topology) {
+      what = absl::StrCat("it had ", size.memory.size_in_mb, " MiB of memory and ",
+                          size.processor.count, " CPUs then");
+    }
     const NamedDisks before = DisksByName(*then);
     const NamedDisks after = DisksByName(now);
     for (const auto& [name, disk] : after) {
@@ -264,11 +269,12 @@ absl::Status CheckSameMachine(const std::string& vm_name, const std::string& tag
       if (!after.contains(name)) what = absl::StrCat("the disk ", name, " is not there any more");
     }
   }
-  return Refusal(absl::StatusCode::kFailedPrecondition,
-                 absl::StrCat("VM ", vm_name, " cannot go back to snapshot ", tag, ": ", what),
-                 "machine_changed",
-                 "Make the machine what it was (a container that came since is to be removed); one "
-                 "whose container is gone cannot go back.");
+  return Refusal(
+      absl::StatusCode::kFailedPrecondition,
+      absl::StrCat("VM ", vm_name, " cannot go back to snapshot ", tag, ": ", what),
+      "machine_changed",
+      "Make the machine what it was (memory and CPUs with vm set, and a restart; a container "
+      "that came since is to be removed); one whose container is gone cannot go back.");
 }
 
 std::vector<v1::Snapshot> DescribeSnapshots(const SnapshotRecords& records,

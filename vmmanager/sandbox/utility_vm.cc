@@ -125,6 +125,13 @@ v1::Vm UtilityVm::Describe(bool with_document) const {
     if (phase_ == Phase::kUp) vm.set_uptime_ms(now > started ? now - started : 1);
   }
   if (const auto record = saved()) *vm.mutable_saved() = ToProto(*record);
+  const schema::Topology& now = document_.virtual_machine.compute_topology;
+  const bool is_configured =
+      now.memory.size_in_mb == spec_.memory_mb() && now.processor.count == spec_.cpus();
+  if (!is_configured && (system_ != nullptr || in_file())) {
+    vm.mutable_until_boot()->set_memory_mb(now.memory.size_in_mb);
+    vm.mutable_until_boot()->set_cpus(now.processor.count);
+  }
   if (with_document) vm.set_machine_document_json(schema::ToJson(document_));
   return vm;
 }

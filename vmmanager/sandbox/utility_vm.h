@@ -42,6 +42,10 @@ class UtilityVm : public std::enable_shared_from_this<UtilityVm> {
   const std::string& name() const { return row_.name; }
   const v1::VmSpec& spec() const { return spec_; }
   const schema::ComputeSystem& document() const { return document_; }
+  // Of its machine, which has what its specification says from its next boot on.
+  uint64_t memory_mb() const {
+    return document_.virtual_machine.compute_topology.memory.size_in_mb;
+  }
   uint64_t epoch() const { return row_.epoch; }
   // 0 for a guest link over virtio-serial.
   uint32_t guest_cid() const;

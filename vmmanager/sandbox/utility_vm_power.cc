@@ -10,6 +10,7 @@
 #include "vmmanager/rpc/error_info.h"
 #include "vmmanager/sandbox/counted.h"
 #include "vmmanager/sandbox/disk_lock.h"
+#include "vmmanager/sandbox/machine_document.h"
 #include "vmmanager/sandbox/real_folder.h"
 #include "vmmanager/sandbox/system_end.h"
 #include "vmmanager/sandbox/utility_vm.h"
@@ -76,6 +77,9 @@ Task<absl::Status> UtilityVm::Boot() {
   CO_RETURN_IF_ERROR(co_await firmware_.Ensure(std::move(empty)));
   // They may have taken their time.
   CO_RETURN_IF_ERROR(CheckHere());
+  // As it was when it ran last, or as what it went on from.
+  SetSize(spec_, &document_);
+  row_.document_json = schema::ToJson(document_);
   auto system = co_await deps_.backend.Create(row_.id, document_);
   if (!system.ok()) co_return system.status();
   system_ = *std::move(system);

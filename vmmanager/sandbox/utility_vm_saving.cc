@@ -30,6 +30,14 @@ Task<void> DiscardLater(std::shared_ptr<UtilityVm> vm, SaveSteps steps, absl::St
   (void)co_await vm->ForgetSaveDraft(steps.draft);
 }
 
+// What may be changed of a VM at any time.
+void CopySettings(const v1::VmSpec& from, v1::VmSpec* to) {
+  to->set_save_on_stop(from.save_on_stop());
+  to->set_autostart(from.autostart());
+  to->set_memory_mb(from.memory_mb());
+  to->set_cpus(from.cpus());
+}
+
 }  // namespace
 
 absl::Status UtilityVm::CheckSavable() const {
@@ -476,24 +484,24 @@ Task<absl::Status> UtilityVm::Set(v1::SetVmRequest changes) {
   const AsyncMutex::Guard lock = co_await settings_.Lock();
   CO_RETURN_IF_ERROR(CheckHere());
   CO_RETURN_IF_ERROR(RefuseIfMigrating("changed"));
-  const v1::SaveOnStop save_on_stop = spec_.save_on_stop();
-  const bool autostart = spec_.autostart();
+  const v1::VmSpec before = spec_;
   // Where its disks are may not be written down yet.
   const auto write_alone = [this]() -> absl::Status {
     v1::VmSpec written;
     RETURN_IF_ERROR(ReadSpec(row_.spec_json, &written));
-    written.set_save_on_stop(spec_.save_on_stop());
-    written.set_autostart(spec_.autostart());
+    CopySettings(spec_, &written);
     return WriteSpec(written, &row_.spec_json);
   };
   if (changes.has_save_on_stop()) spec_.set_save_on_stop(changes.save_on_stop());
   if (changes.has_autostart()) spec_.set_autostart(changes.autostart());
-  absl::Status stored = CheckSaveOnStop(spec_);
+  if (changes.has_memory_mb()) spec_.set_memory_mb(changes.memory_mb());
+  if (changes.has_cpus()) spec_.set_cpus(changes.cpus());
+  absl::Status stored = CompleteSize(&spec_);
+  if (stored.ok()) stored = CheckSaveOnStop(spec_);
   if (stored.ok()) stored = write_alone();
   if (stored.ok()) stored = co_await Persist();
   if (stored.ok()) co_return stored;
-  spec_.set_save_on_stop(save_on_stop);
-  spec_.set_autostart(autostart);
+  CopySettings(before, &spec_);
   (void)write_alone();
   co_return stored;
 }

@@ -159,7 +159,7 @@ Task<absl::Status> Checkpoints::Take(Vm vm, v1::CreateCheckpointRequest request,
     const absl::Status made =
         co_await writing->Create(file, std::move(options), request.options().key_file());
     CO_RETURN_IF_ERROR(WithRoomNeeded(made, *vm));
-    ShowSave(job, writing, vm->spec().memory_mb() << 20);
+    ShowSave(job, writing, vm->memory_mb() << 20);
     // Whoever finds it half made takes that back, too; what is ours is swept.
     if (!request.memory_file().empty()) {
       planned.set_memory_draft(file);

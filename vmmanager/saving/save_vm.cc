@@ -29,7 +29,7 @@ Task<absl::Status> SavedStates::Write(Vm vm, std::string file, bool own, v1::Sav
   const absl::Status made =
       co_await writing->Create(file, std::move(options), request.options().key_file());
   CO_RETURN_IF_ERROR(WithRoomNeeded(made, *vm));
-  ShowSave(job, writing, vm->spec().memory_mb() << 20);
+  ShowSave(job, writing, vm->memory_mb() << 20);
 
   SaveSteps steps;
   steps.live_on = request.live();

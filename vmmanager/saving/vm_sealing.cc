@@ -84,7 +84,7 @@ Task<absl::StatusOr<std::string>> VmSealing::Tail(schema::ComputeSystem document
 absl::Status WithRoomNeeded(const absl::Status& why, const UtilityVm& vm) {
   if (!absl::IsResourceExhausted(why)) return why;
   return absl::ResourceExhaustedError(
-      absl::StrCat(why.message(), "; a VM of ", vm.spec().memory_mb(),
+      absl::StrCat(why.message(), "; a VM of ", vm.memory_mb(),
                    " MiB takes up to that much (less with --compress zstd)"));
 }
 

@@ -44,6 +44,20 @@ v1::Vm WithWarnings(v1::Vm vm, const SavedStates::Warnings& warnings) {
   return vm;
 }
 
+std::string SizeWords(uint64_t memory_mb, uint32_t cpus) {
+  return absl::StrCat(memory_mb, " MiB of memory and ", cpus, cpus == 1 ? " CPU" : " CPUs");
+}
+
+// Says so if it does not have the memory and CPUs that it is configured to have.
+v1::Vm WithSizeNote(v1::Vm vm) {
+  if (!vm.has_until_boot()) return vm;
+  const v1::MachineSize& now = vm.until_boot();
+  vm.add_warnings(
+      absl::StrCat("it has ", SizeWords(now.memory_mb(), now.cpus()), " until its next boot, and ",
+                   SizeWords(vm.spec().memory_mb(), vm.spec().cpus()), " from then on"));
+  return vm;
+}
+
 // What the guest of a running VM says that it has of DHCP servers.
 Task<void> AddLeases(std::shared_ptr<UtilityVm> vm, v1::Vm* description) {
   const std::shared_ptr<guest::Guest> guest = vm->guest();
@@ -117,7 +131,7 @@ grpc::ServerUnaryReactor* VmService::StartVm(grpc::CallbackServerContext* contex
                            if (!vm.ok()) co_return vm.status();
                            auto started = co_await saves_.Start(*vm, start);
                            if (!started.ok()) co_return started.status();
-                           co_return WithWarnings((*vm)->Describe(true), *started);
+                           co_return WithSizeNote(WithWarnings((*vm)->Describe(true), *started));
                          });
 }
 
@@ -176,7 +190,10 @@ grpc::ServerUnaryReactor* VmService::SetVm(grpc::CallbackServerContext* context,
                            auto vm = inventory_.Find(set.vm());
                            if (!vm.ok()) co_return vm.status();
                            CO_RETURN_IF_ERROR(co_await (*vm)->Set(set));
-                           co_return (*vm)->Describe(true);
+                           if (!set.has_memory_mb() && !set.has_cpus()) {
+                             co_return (*vm)->Describe(true);
+                           }
+                           co_return WithSizeNote((*vm)->Describe(true));
                          });
 }
 

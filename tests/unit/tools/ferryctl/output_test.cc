@@ -30,6 +30,19 @@ TEST(VmTable, ShowsTheList) {
             "web    migrating-out   256 MiB   2      0           -        no      id-1\n");
 }
 
+TEST(VmTable, ShowsWhatAVmHasUntilItBoots) {
+  v1::ListVmsResponse response;
+  v1::Vm* vm = response.add_vms();
+  vm->mutable_spec()->set_memory_mb(512);
+  vm->mutable_spec()->set_cpus(2);
+  vm->mutable_until_boot()->set_memory_mb(256);
+  vm->mutable_until_boot()->set_cpus(2);
+  EXPECT_NE(VmTable(response).find("256 MiB   2"), std::string::npos) << VmTable(response);
+  const std::string text = VmDetails(*vm);
+  EXPECT_NE(text.find("256 MiB (512 MiB from its next boot on)\n"), std::string::npos) << text;
+  EXPECT_NE(text.find("CPUs:            2\n"), std::string::npos) << text;
+}
+
 v1::Vm SavedVm() {
   v1::Vm vm;
   vm.set_name("web");

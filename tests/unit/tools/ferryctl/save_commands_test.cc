@@ -283,8 +283,10 @@ TEST_F(SaveCommandsTest, CreateSetsWhatIsToHappenLater) {
 TEST_F(SaveCommandsTest, SetChangesOnlyWhatWasNamed) {
   vms_.vm.mutable_spec()->set_save_on_stop(v1::SAVE_ON_STOP_NO);
   vms_.vm.mutable_spec()->set_autostart(true);
+  vms_.vm.mutable_spec()->set_memory_mb(256);
+  vms_.vm.mutable_spec()->set_cpus(1);
   EXPECT_EQ(Ferryctl({"vm", "set", "web", "--save-on-stop", "no"}), kOk);
-  EXPECT_EQ(printed_, "web: save on stop: no, autostart: yes\n");
+  EXPECT_EQ(printed_, "web: memory: 256 MiB, CPUs: 1, save on stop: no, autostart: yes\n");
   EXPECT_EQ(vms_.set.save_on_stop(), v1::SAVE_ON_STOP_NO);
   EXPECT_FALSE(vms_.set.has_autostart());
   EXPECT_EQ(Ferryctl({"vm", "set", "web", "--save-on-stop", "yes"}), kOk);
@@ -298,7 +300,18 @@ TEST_F(SaveCommandsTest, SetChangesOnlyWhatWasNamed) {
   EXPECT_FALSE(vms_.set.has_save_on_stop());
   EXPECT_EQ(Ferryctl({"vm", "set", "web", "--autostart", "yes"}), kOk);
   EXPECT_TRUE(vms_.set.autostart());
+  EXPECT_EQ(Ferryctl({"vm", "set", "web", "--memory", "1G"}), kOk);
+  EXPECT_EQ(vms_.set.memory_mb(), 1024u);
+  EXPECT_FALSE(vms_.set.has_cpus());
+  EXPECT_FALSE(vms_.set.has_autostart());
+  vms_.vm.add_warnings("not before its next boot");
+  EXPECT_EQ(Ferryctl({"vm", "set", "web", "--cpus", "2"}), kOk);
+  EXPECT_EQ(vms_.set.cpus(), 2u);
+  EXPECT_FALSE(vms_.set.has_memory_mb());
+  EXPECT_THAT(said_, HasSubstr("Warning: not before its next boot"));
   ExpectUsage({"vm", "set", "web"}, "nothing to change");
+  ExpectUsage({"vm", "set", "web", "--memory", "300K"}, "whole MiB");
+  ExpectUsage({"vm", "set", "web", "--cpus", "0"}, "--cpus");
   ExpectUsage({"vm", "set", "web", "--save-on-stop", "maybe"}, "--save-on-stop");
   ExpectUsage({"vm", "set", "web", "--autostart", "default"}, "--autostart");
   ExpectUsage({"set", "web", "--autostart", "yes"}, "subcommand");

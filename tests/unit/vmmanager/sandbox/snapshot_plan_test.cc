@@ -146,6 +146,12 @@ TEST(SnapshotPlanTest, TheMachineMustBeTheSame) {
   ExpectRefused(CheckSameMachine("web", "t", record, Machine()),
                 absl::StatusCode::kFailedPrecondition, "machine_changed",
                 "the disk new is not there any more", "");
+  schema::ComputeSystem larger = Machine();
+  larger.virtual_machine.compute_topology.memory.size_in_mb = 512;
+  record.set_document_json(schema::ToJson(larger));
+  ExpectRefused(CheckSameMachine("web", "t", record, Machine()),
+                absl::StatusCode::kFailedPrecondition, "machine_changed",
+                "it had 512 MiB of memory and 1 CPUs then", "vm set");
 }
 
 state::v1::SnapshotRecord Record(std::vector<std::string> disks, const std::string& vmstate) {
