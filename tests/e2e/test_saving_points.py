@@ -8,8 +8,8 @@ import pytest
 from harness.filling import small_folder
 from harness.records import assert_one_instant
 from harness.saving import REFUSED, RESTORE_REFUSED, host  # noqa: F401
-from harness.victim import (SNAPSHOT, VM, cases, every_death, inside_victim,  # noqa: F401
-                            victim)
+from harness.victim import (SNAPSHOT, VM, cases, dies_without_a_vmm,  # noqa: F401
+                            every_death, inside_victim, victim)
 from harness.waiting import wait_for
 
 CREATE = {"live checkpoint": ["--live"], "plain checkpoint": [],
@@ -77,6 +77,17 @@ def take(victim, way, mortals, *points):
         victim.recover()
 
 
+def take_offline(victim, mortals):
+    for dies, point, state, there in cases("offline checkpoint", mortals):
+        done = victim.done()
+        victim.host.ctl.ok("stop", "--force", VM)
+        victim.strike(dies, point, "checkpoint", "create", VM, "x", "--disk-only")
+        victim.settle(state, done, ["base", "x"] if there else ["base"])
+        if there:
+            victim.delete("x")
+        victim.recover()
+
+
 def fail(victim, mortals, *points):
     """A live checkpoint whose memory has no room: the guest runs on what lies over its disks."""
     host, folder = victim.host, small_folder(victim.host, "8m")
@@ -114,6 +125,16 @@ def delete(victim, mortals, *points):
         victim.strike(dies, point, "checkpoint", "delete", VM, "x", meanwhile=meanwhile)
         if victim.names() != ["base"] and dies == "vmm":
             victim.delete("x")
+        victim.settle(state, done)
+        victim.recover()
+
+
+def delete_offline(victim, mortals):
+    for dies, point, state, _ in cases("offline delete", mortals):
+        victim.take("x")
+        done = victim.done()
+        victim.host.ctl.ok("stop", "--force", VM)
+        victim.strike(dies, point, "checkpoint", "delete", VM, "x")
         victim.settle(state, done)
         victim.recover()
 
@@ -242,6 +263,11 @@ def test_quiesced_checkpoint(victim, mortals):
     take(victim, "quiesced checkpoint", mortals)
 
 
+@dies_without_a_vmm
+def test_offline_checkpoint(victim, mortals):
+    take_offline(victim, mortals)
+
+
 @every_death
 def test_failed_checkpoint(victim, mortals):
     fail(victim, mortals)
@@ -255,6 +281,11 @@ def test_revert(victim, mortals):
 @every_death
 def test_delete(victim, mortals):
     delete(victim, mortals)
+
+
+@dies_without_a_vmm
+def test_offline_delete(victim, mortals):
+    delete_offline(victim, mortals)
 
 
 @every_death

@@ -1,17 +1,23 @@
 """Snapshots inside disks as jobs: how they are seen, how they end, and what is remembered of them; and
 what former jobs leave them."""
+import re
 import signal
+import time
 
 import pytest
 
+from harness.build import ROOT
 from harness.qmp import Qmp
 from harness.records import shell
 from harness.saving import REFUSED, host  # noqa: F401
 from harness.snapshots import DISKS, disks, snapshots, take  # noqa: F401
-from harness.waiting import wait_closely
+from harness.waiting import wait_closely, wait_for
 
 KEPT = ("kind", "vm_id", "vm_name", "what", "state", "started_unix_ms", "ended_unix_ms", "result",
         "error")
+# Seconds, of every command to a VMM that does not say otherwise.
+COMMAND_DEADLINE = int(re.search(r"deadline\{([0-9]+)'000\}",
+                                 (ROOT / "vmmanager/qemu/qmp_client.h").read_text())[1])
 
 
 def jobs(host, *options):
@@ -54,6 +60,7 @@ class InTheMiddle:
 def test_one_is_seen_and_not_cancelled(host, disks):
     vm = disks
     with InTheMiddle(host, vm, "t") as it:
+        begun = time.monotonic()
         assert it.job["what"] == "take t" and it.job["vm_name"] == vm, it.job
         assert state(it.job) == "RUNNING" and not it.job.get("cancellable"), it.job
         assert "in one piece" in it.job["why_not_cancellable"], it.job
@@ -62,6 +69,9 @@ def test_one_is_seen_and_not_cancelled(host, disks):
             refused = host.ctl.run("job", word, it.job["id"])
             assert refused.returncode == REFUSED and text in refused.stderr, refused
         assert host.ctl.state(vm) == "saving"
+        # For longer than its VMM may otherwise take for an answer.
+        wait_for(lambda: time.monotonic() > begun + COMMAND_DEADLINE + 2, "time stands still")
+        assert state(jobs(host)[0]) == "RUNNING" and host.ctl.state(vm) == "saving"
         with host.ctl.attach("job", "watch", it.job["id"]) as watching:
             it.go_on()
             assert watching.wait() == 0, watching.errors()

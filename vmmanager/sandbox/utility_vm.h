@@ -17,6 +17,7 @@
 #include "vmmanager/sandbox/checkpoint_plan.h"
 #include "vmmanager/sandbox/checkpoint_steps.h"
 #include "vmmanager/sandbox/checkpoint_tree.h"
+#include "vmmanager/sandbox/counted.h"
 #include "vmmanager/sandbox/disk_move.h"
 #include "vmmanager/sandbox/disk_slot.h"
 #include "vmmanager/sandbox/migration_hold.h"
@@ -181,6 +182,8 @@ class UtilityVm : public std::enable_shared_from_this<UtilityVm> {
   std::string DiskFile(const state::v1::CheckpointDisk& disk) const;
   // Its disks' own files, and its containers' as far as checkpoints know of them.
   std::set<std::string> FilesInUse() const;
+  // One is in work as long as it lives, and nobody resumes the VM, which must outlive it.
+  Counted CountCheckpointInWork() { return Counted(&checkpoints_in_work_); }
   // Takes it as planned; its overlays are there. If that fails it is as before, and they are gone.
   Task<absl::Status> TakeCheckpoint(std::string name, state::v1::CheckpointRecord planned,
                                     CheckpointSteps steps);
@@ -564,10 +567,9 @@ class UtilityVm : public std::enable_shared_from_this<UtilityVm> {
   std::map<std::string, std::optional<state::v1::CheckpointRecord>> doubtful_;
   bool writes_doubtful_ = false;    // WriteDoubtfulLater() is at it
   bool writes_checkpoint_ = false;  // its memory is being written while it runs
-  size_t checkpoints_in_work_ = 0;  // that hold the lock
+  size_t checkpoints_in_work_ = 0;  // from the beginning of their jobs
   size_t stands_for_them_ = 0;      // those for which it stands still until their memory is written
   size_t pauses_waiting_ = 0;       // for the lock
-  size_t pauses_ahead_ = 0;         // that did not wait for it
   bool pause_wanted_ = false;       // once it need not stand still for a checkpoint
   bool switches_ = false;           // a disk of it is just changing over
   // Overlays of disks of which it is not known what is written down.

@@ -202,7 +202,6 @@ Task<absl::Status> UtilityVm::Pause() {
   auto self = shared_from_this();
   if (stands_for_them_ > 0 && phase_ == Phase::kSaving && system_ != nullptr) {
     // It stands still, and will not run on.
-    ++pauses_ahead_;
     if (paused_) co_return absl::OkStatus();
     pause_wanted_ = true;
     row_.desired_state = "paused";
@@ -240,12 +239,9 @@ Task<void> UtilityVm::AwaitSwitchover() {
 Task<absl::Status> UtilityVm::Resume() {
   auto self = shared_from_this();
   if (checkpoints_in_work_ > 0) co_return CheckpointInWork("resumed");
-  const size_t pauses = pauses_ahead_;
   CO_RETURN_IF_ERROR(co_await AwaitMigrationsEnd());
   AsyncMutex::Guard lock = co_await operation_.Lock();
   CO_RETURN_IF_ERROR(CheckHere());
-  // Somebody who asked later was told that it stands still.
-  if (pauses != pauses_ahead_) co_return CheckpointInWork("resumed");
   if (notice_.has_value()) co_return NotYet("resumed");
   if (phase_ != Phase::kUp) co_return Refuse("resumed");
   if (writes_checkpoint_) co_return CheckCheckpointsRest("resumed");

@@ -147,6 +147,7 @@ Task<absl::StatusOr<v1::Checkpoint>> Checkpoints::Create(v1::CreateCheckpointReq
 
 Task<absl::Status> Checkpoints::Take(Vm vm, v1::CreateCheckpointRequest request, Record planned,
                                      std::shared_ptr<Record> forgotten, std::shared_ptr<Job> job) {
+  const Counted in_work = vm->CountCheckpointInWork();
   const bool memory = !request.disk_only();
   CheckpointSteps steps;
   if (memory) {

@@ -15,6 +15,7 @@ _LOST = After("running", "failed", "stopped")
 _ALL_WRITTEN = After("running", "failed+", "stopped")
 _KEPT = After("running+", "failed+", "stopped+")
 _KEPT_IN_FILE = After("saved", None, "saved")
+_STANDS = After("stopped", None, "stopped")
 _RESTORE = {
     "RESTORE.listening": After("saved", "saved", "saved"),
     "RESTORE.loaded": After("saved", "saved", "saved"),
@@ -79,6 +80,13 @@ TABLE = {
         "CHECKPOINT.sealed": _ALL_WRITTEN,
         "CHECKPOINT.whole": _KEPT,
     },
+    # Of a VM that does not run.
+    "offline checkpoint": {
+        "CHECKPOINT.recorded": _STANDS,
+        "CHECKPOINT.written": _STANDS,
+        "CHECKPOINT.sealed": _STANDS,
+        "CHECKPOINT.whole": After("stopped+", None, "stopped+"),
+    },
     # One whose file has no room, so that its overlays are committed back.
     "failed checkpoint": {
         "CHECKPOINT.written": _LOST,
@@ -97,6 +105,11 @@ TABLE = {
         "CHECKPOINT.put_back": _LOST,
         "CHECKPOINT.merged": _LOST,
         "CHECKPOINT.deleted": _LOST,
+    },
+    "offline delete": {
+        "CHECKPOINT.merging": _STANDS,
+        "CHECKPOINT.merged": _STANDS,
+        "CHECKPOINT.deleted": _STANDS,
     },
     "delete below": {
         "CHECKPOINT.merging": _LOST,

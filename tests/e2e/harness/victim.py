@@ -176,10 +176,15 @@ def inside_victim(host, isolated):
     return Victim(host, True)
 
 
-# A test that goes through its cases is one for each who may die, or where a sanitizer looks, which
-# takes long to begin with a VM, one for all.
-every_death = pytest.mark.parametrize("mortals", [DIES] if is_sanitized() else [
-    pytest.param((dies,), id=dies) for dies in DIES])
+def _each(deaths_of_it):
+    """A test that goes through its cases is one for each who may die, or where a sanitizer looks,
+    which takes long to begin with a VM, one for all."""
+    groups = [deaths_of_it] if is_sanitized() else [(dies,) for dies in deaths_of_it]
+    return pytest.mark.parametrize("mortals", groups, ids="-".join)
+
+
+every_death = _each(DIES)
+dies_without_a_vmm = _each([dies for dies in DIES if dies != "vmm"])
 
 
 def cases(way, mortals, *points):
