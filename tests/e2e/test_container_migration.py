@@ -7,7 +7,7 @@ import pytest
 
 from harness import box, workload
 from harness.box import containers, inspect, state
-from harness.ctl import number
+from harness.ctl import number, parse_json
 from harness.driven import PB, Run, refused
 from harness.fixtures import lock, note_isolation
 from harness.host import Hosts
@@ -101,6 +101,14 @@ def test_containers_in_every_state_move_as_they_are(box_hosts, box_vm, shared):
                 "created": "created", "running": "running", "paused": "paused",
                 "stopped": "stopped", "bare": "running"}
     assert inspect(destination, "stopped")["exit_status"] == {"code": 9}
+    # Whoever follows that host's events learns of an exit that it was not there for.
+    told = {each["attributes"]["name"]: each["attributes"] for each in map(
+        parse_json, there.ok("--output", "json", "events").splitlines())
+            if each["type"] == "container.arrived"}
+    assert {name: each["state"] for name, each in told.items()} == {
+        "created": "created", "running": "running", "paused": "paused", "stopped": "stopped",
+        "bare": "running"}
+    assert told["stopped"]["code"] == "9"
     with there.attach("attach", box_vm, unread) as client:
         assert client.wait() == 4
         assert client.output() == b"unread\n"

@@ -6,6 +6,7 @@
 #include <csignal>
 
 #include "absl/cleanup/cleanup.h"
+#include "absl/strings/ascii.h"
 #include "absl/strings/str_cat.h"
 #include "bridge/runtime/status_macros.h"
 #include "bridge/runtime/unix_time.h"
@@ -37,6 +38,11 @@ std::string NextStep(v1::ContainerState state, const std::string& name) {
     default:
       return "A container runs once; make another one with ferryctl run.";
   }
+}
+
+void AddExit(const state::v1::ContainerExit& exit, EventLog::Attributes* attributes) {
+  if (exit.has_code()) attributes->emplace_back("code", absl::StrCat(exit.code()));
+  if (exit.has_signal()) attributes->emplace_back("signal", absl::StrCat(exit.signal()));
 }
 
 // What a list of many tells of each: nothing that may be long.
@@ -258,14 +264,21 @@ Task<void> VmContainer::WatchInit(std::shared_ptr<VmContainer> self) {
   if (exit.ok()) self->Stopped(ToRecord(*exit));
 }
 
+void VmContainer::TellArrived() {
+  EventLog::Attributes attributes{{"name", name()},
+                                  {"vm", vm().id()},
+                                  {"state", absl::AsciiStrToLower(ContainerStateName(state()))}};
+  if (Is(CONTAINER_STAGE_STOPPED)) AddExit(record().exit(), &attributes);
+  deps_.events().Publish("container.arrived", id(), std::move(attributes));
+}
+
 void VmContainer::Stopped(const state::v1::ContainerExit& exit) {
   if (gone_ || Is(CONTAINER_STAGE_STOPPED) || Is(CONTAINER_STAGE_REMOVING)) return;
   *stored_.record.mutable_exit() = exit;
   stored_.record.set_stopped_unix_ms(NowUnixMs());
   stored_.record.set_stage(CONTAINER_STAGE_STOPPED);
   EventLog::Attributes attributes{{"name", name()}, {"vm", vm().id()}};
-  if (exit.has_code()) attributes.emplace_back("code", absl::StrCat(exit.code()));
-  if (exit.has_signal()) attributes.emplace_back("signal", absl::StrCat(exit.signal()));
+  AddExit(exit, &attributes);
   deps_.events().Publish("container.stopped", id(), std::move(attributes));
   PersistSoon();
   stopped_.Set();

@@ -86,6 +86,8 @@ class VmContainer : public std::enable_shared_from_this<VmContainer> {
   Task<void> TakeUp();
   // Its VM ended, and its init with it.
   void VmEnded();
+  // Tells those who follow this host's events that it has come here, and how it is.
+  void TellArrived();
   // Its VM was saved, and what it has there with it: whoever wants to change it waits until
   // TakeUp(), or is refused as long as nothing brings the VM back.
   void VmSaved();
