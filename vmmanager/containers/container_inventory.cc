@@ -137,6 +137,22 @@ ContainerInventory::Containers ContainerInventory::List() const {
   return list;
 }
 
+std::vector<std::string> ContainerInventory::InCheckpoints() const {
+  std::vector<std::string> ids;
+  for (const auto& vm : deps_.vms.List()) {
+    for (const auto& [name, checkpoint] : vm->checkpoints()) {
+      for (const auto& disk : checkpoint.disks()) ids.push_back(disk.container_id());
+    }
+  }
+  return ids;
+}
+
+bool ContainerInventory::Expect(const std::string& id) {
+  const std::vector<std::string> kept = InCheckpoints();
+  const bool is_kept = std::find(kept.begin(), kept.end(), id) != kept.end();
+  return !is_kept && !Knows(id) && expected_.insert(id).second;
+}
+
 absl::StatusOr<std::shared_ptr<VmContainer>> ContainerInventory::Find(const std::string& container,
                                                                       const std::string& vm) const {
   const Containers all = List();
@@ -204,11 +220,7 @@ Task<void> ContainerInventory::TakeUp(ImageStore& images) {
   for (const auto& [id, vm_id] : unreadable_) keep.push_back(id);
   for (const auto& [id, container] : containers_) keep.push_back(id);
   // What a checkpoint kept of one that is gone goes with the checkpoint.
-  for (const auto& vm : deps_.vms.List()) {
-    for (const auto& [name, checkpoint] : vm->checkpoints()) {
-      for (const auto& disk : checkpoint.disks()) keep.push_back(disk.container_id());
-    }
-  }
+  for (std::string& id : InCheckpoints()) keep.push_back(std::move(id));
   const absl::Status swept = co_await scratch_.RemoveOthers(std::move(keep));
   if (!swept.ok()) spdlog::warn("containers: {}", swept.ToString());
 }

@@ -57,8 +57,9 @@ class ContainerInventory {
   // As VmContainer::TakeOut; with the VM that was made for it, if one was.
   Task<absl::Status> Remove(std::shared_ptr<VmContainer> container, bool force);
 
-  // A migration may bring one of that id. False if there is one, or another may bring it.
-  bool Expect(const std::string& id) { return !Knows(id) && expected_.insert(id).second; }
+  // A migration may bring one of that id. False if there is one, a checkpoint keeps what one wrote
+  // that is gone, or another migration may bring it.
+  bool Expect(const std::string& id);
   void StopExpecting(const std::string& id) { expected_.erase(id); }
 
   using Containers = std::vector<std::shared_ptr<VmContainer>>;
@@ -89,6 +90,8 @@ class ContainerInventory {
                                    bool known);
   void Erase(const VmContainer& container);
   bool NameIsTaken(const std::string& name, const std::string& vm_id) const;
+  // The ids of containers, here or gone, of whose disks a checkpoint has some; also empty ones.
+  std::vector<std::string> InCheckpoints() const;
   // ALREADY_EXISTS if it was another request, under the same id, that made it.
   absl::Status CheckMadeBy(const v1::CreateContainerRequest& request,
                            const VmContainer& made) const;

@@ -69,6 +69,18 @@ TEST_F(ContainerIdsTest, WhoIsBoundKeepsItsId) {
   EXPECT_EQ((*containers_->Find(two->id(), ""))->name(), "two");
 }
 
+TEST_F(ContainerIdsTest, NoneHasTheIdOfOneOfWhichACheckpointKeepsADisk) {
+  Run(Shared("one"));
+  const std::string kept = NewContainerId();
+  state::v1::CheckpointRecord checkpoint;
+  checkpoint.set_schema_version(kStateSchemaVersion);
+  checkpoint.add_disks()->set_container_id(kept);
+  const auto vm = *host_.inventory->Find("vm");
+  vm->AddCheckpoint({vm->id(), "then", checkpoint.SerializeAsString()});
+  EXPECT_FALSE(containers_->Expect(kept));
+  EXPECT_TRUE(containers_->Expect(NewContainerId()));
+}
+
 TEST_F(ContainerIdsTest, ItsGuestKnowsItByTheIdThatItWasMadeWith) {
   const auto before = Run(Shared("one"));
   const std::string made_as = before->id();
