@@ -37,7 +37,7 @@ add_custom_target(tests_without_grpc)
 #
 # Each test of the program is one of ctest's, in a process of its own. For the thousands of tests
 # that are over at once that is most of what they take where a sanitizer starts with each: what is
-# WHOLE is one of ctest's tests in such a build. Tests that match PLAIN, a filter of GoogleTest, are
+# WHOLE is one of ctest's tests in such a build, and fails if any in it is skipped. Tests that match PLAIN, a filter of GoogleTest, are
 # no tests of a build with a sanitizer, and labelled plain in others.
 function(ferry_gtest target)
   cmake_parse_arguments(ARG "WHOLE" "PREFIX;LABEL;TIMEOUT;PLAIN" "" ${ARGN})
@@ -60,7 +60,7 @@ function(ferry_gtest target)
     string(REGEX REPLACE "/$" "" name ${ARG_PREFIX})
     add_test(NAME ${name} COMMAND ${target} --gtest_filter=${others})
     set_tests_properties(${name} PROPERTIES LABELS ${ARG_LABEL} TIMEOUT 900
-                         SKIP_REGULAR_EXPRESSION "[[]  SKIPPED []]")
+                         FAIL_REGULAR_EXPRESSION "[[]  SKIPPED []]")
     return()
   endif()
   gtest_discover_tests(${target} TEST_PREFIX "${ARG_PREFIX}" DISCOVERY_TIMEOUT 60

@@ -207,6 +207,10 @@ void DestinationSession::TellContainers() {
 }
 
 Task<void> DestinationSession::VmArrived(Self self) {
+  // Whoever follows this host's events has not seen those of its source, an exit among them.
+  for (const auto& container : self->deps_.containers->Of(self->info_.vm_id())) {
+    container->TellArrived();
+  }
   co_await self->deps_.containers->VmArrived(self->info_.vm_id());
 }
 

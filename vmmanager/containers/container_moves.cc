@@ -447,9 +447,6 @@ Task<absl::Status> ContainerArrivals::Arrive(std::vector<ContainerRecord> cut) {
     record.clear_stderr();
     CO_ASSIGN_OR_RETURN(StoredContainer stored, FromRecord(record));
     CO_RETURN_IF_ERROR(co_await containers_.Bring(std::move(stored), vm_));
-    // Whoever follows this host's events has not seen those of its source, an exit among them.
-    const auto arrived = containers_.FindById(record.container_id());
-    if (arrived != nullptr) arrived->TellArrived();
   }
   co_return absl::OkStatus();
 }

@@ -3,6 +3,7 @@
 #include <functional>
 #include <map>
 #include <memory>
+#include <optional>
 #include <string>
 
 #include "absl/status/status.h"
@@ -12,6 +13,7 @@
 #include "ferry/state/v1/checkpoint.pb.h"
 #include "ferry/state/v1/saved_state.pb.h"
 #include "guestmanager/guest.h"
+#include "vmmanager/schema/compute_system.h"
 
 // What a VM and whoever keeps its containers and files (vmmanager/saving) do together for a
 // checkpoint.
@@ -59,7 +61,8 @@ struct CheckpointReturn {
     std::string below;    // the checkpoint's file
     std::string overlay;  // new, and over that
   };
-  std::map<std::string, Disk> disks;  // by the disk's name
+  std::map<std::string, Disk> disks;     // by the disk's name
+  std::optional<schema::Topology> size;  // of the machine that its memory is of, if it has any
   // Set to true if it may be written down although it failed: then the overlays have to stay.
   std::shared_ptr<bool> in_doubt;
 };

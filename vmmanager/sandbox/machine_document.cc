@@ -193,6 +193,13 @@ absl::Status CompleteSize(v1::VmSpec* spec) {
   return Refuse(absl::StrCat("cpus is ", spec->cpus()), absl::StrCat("use 1 to ", kMaxCpus));
 }
 
+void CopySettings(const v1::VmSpec& from, v1::VmSpec* to) {
+  to->set_save_on_stop(from.save_on_stop());
+  to->set_autostart(from.autostart());
+  to->set_memory_mb(from.memory_mb());
+  to->set_cpus(from.cpus());
+}
+
 absl::StatusOr<v1::VmSpec> CompleteSpec(const v1::VmSpec& given) {
   RETURN_IF_ERROR(CheckIsKnown(given));
   v1::VmSpec spec = given;

@@ -19,6 +19,8 @@ class FileReads;
 absl::StatusOr<v1::VmSpec> CompleteSpec(const v1::VmSpec& spec);
 // The same of its memory and CPUs alone.
 absl::Status CompleteSize(v1::VmSpec* spec);
+// What may be changed of a VM at any time.
+void CopySettings(const v1::VmSpec& from, v1::VmSpec* to);
 
 // Whether a VM like that can be saved at all, be it where it is stopped or in a checkpoint:
 // FAILED_PRECONDITION "vm_has_shares", naming the first, if it shares folders, for what a guest has

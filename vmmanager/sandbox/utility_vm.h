@@ -80,6 +80,8 @@ class UtilityVm : public std::enable_shared_from_this<UtilityVm> {
   Task<absl::Status> Stop(bool force, milliseconds timeout);
   Task<absl::Status> Pause();
   Task<absl::Status> Resume();
+  // The same as the end of a job, which a checkpoint that is asked for meanwhile does not stop.
+  Task<absl::Status> ResumeForJob();
   Task<absl::StatusOr<schema::Properties>> GetProperties(const schema::PropertyQuery& query);
 
   // Puts a disk into the VM while it runs, at a place of its own, until DetachDisk or until the VM

@@ -508,6 +508,7 @@ Task<absl::StatusOr<CheckpointRecord>> UtilityVm::GoBackToCheckpoint(std::string
   }
   ForgetSaved();
   if (memory) saved_ = MemoryOf(name, record);
+  if (how.size) document_.virtual_machine.compute_topology = *how.size;
   row_.desired_state = "stopped";
   CheckpointRecords changed = WithoutOverlays(checkpoints_, left);
   const std::string before = CurrentCheckpoint(checkpoints_);
@@ -521,7 +522,10 @@ Task<absl::StatusOr<CheckpointRecord>> UtilityVm::GoBackToCheckpoint(std::string
   for (const auto& [each, its] : changed) unchanged[each] = checkpoints_[each];
   const absl::Status stored = co_await PutCheckpoints(std::move(changed));
   if (!stored.ok()) {
-    spec_ = spec;
+    // What was set meanwhile stays.
+    v1::VmSpec former = spec;
+    CopySettings(spec_, &former);
+    spec_ = std::move(former);
     document_ = document;
     saved_ = saved;
     if (memory) TellEnded();

@@ -239,6 +239,11 @@ Task<void> UtilityVm::AwaitSwitchover() {
 Task<absl::Status> UtilityVm::Resume() {
   auto self = shared_from_this();
   if (checkpoints_in_work_ > 0) co_return CheckpointInWork("resumed");
+  co_return co_await ResumeForJob();
+}
+
+Task<absl::Status> UtilityVm::ResumeForJob() {
+  auto self = shared_from_this();
   CO_RETURN_IF_ERROR(co_await AwaitMigrationsEnd());
   AsyncMutex::Guard lock = co_await operation_.Lock();
   CO_RETURN_IF_ERROR(CheckHere());

@@ -30,14 +30,6 @@ Task<void> DiscardLater(std::shared_ptr<UtilityVm> vm, SaveSteps steps, absl::St
   (void)co_await vm->ForgetSaveDraft(steps.draft);
 }
 
-// What may be changed of a VM at any time.
-void CopySettings(const v1::VmSpec& from, v1::VmSpec* to) {
-  to->set_save_on_stop(from.save_on_stop());
-  to->set_autostart(from.autostart());
-  to->set_memory_mb(from.memory_mb());
-  to->set_cpus(from.cpus());
-}
-
 }  // namespace
 
 absl::Status UtilityVm::CheckSavable() const {

@@ -30,9 +30,9 @@ constexpr uint32_t kLastGuestCid = 0x7fffffff;
 
 // Another host says what they are, and its word is taken for no more than a user's. It may have
 // left to defaults what the machine has in full, so what is compared, and kept, is the whole.
-absl::Status CompleteIncomingNics(const schema::ComputeSystem& document, VmRow* row,
-                                  v1::VmSpec* spec) {
+absl::Status CompleteIncoming(const schema::ComputeSystem& document, VmRow* row, v1::VmSpec* spec) {
   const std::string before = spec->SerializeAsString();
+  RETURN_IF_ERROR(CompleteSize(spec));
   RETURN_IF_ERROR(CompleteNics(spec));
   if (spec->SerializeAsString() != before) RETURN_IF_ERROR(WriteSpec(*spec, &row->spec_json));
   // Whoever made it gave each an address.
@@ -134,6 +134,7 @@ Task<absl::StatusOr<std::shared_ptr<UtilityVm>>> VmInventory::Create(
   MakeMacs(TakenMacs(), &spec);
   schema::ComputeSystem document = BuildDocument(spec, deps_.settings, deps_.backend.info(),
                                                  deps_.settings.use_vsock ? FreeGuestCid() : 0);
+  if (made_of.size) document.virtual_machine.compute_topology = *made_of.size;
   VmRow row;
   row.id = made_of.id.empty() ? NewId() : std::move(made_of.id);
   CO_RETURN_IF_ERROR(CheckMacs(document, row.id));
@@ -235,7 +236,7 @@ absl::StatusOr<std::shared_ptr<UtilityVm>> VmInventory::AddIncoming(
                                                  "; rename or delete it before migrating here"));
   }
   RETURN_IF_ERROR(CheckMacs(document, row.id));
-  RETURN_IF_ERROR(CompleteIncomingNics(document, &row, &spec));
+  RETURN_IF_ERROR(CompleteIncoming(document, &row, &spec));
   if (document.virtual_machine.chipset.uefi.has_value() != (spec.firmware() == v1::FIRMWARE_OVMF)) {
     return absl::InvalidArgumentError("the VM's firmware is not that of its specification");
   }

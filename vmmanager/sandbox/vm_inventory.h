@@ -3,6 +3,7 @@
 #include <functional>
 #include <map>
 #include <memory>
+#include <optional>
 #include <set>
 #include <string>
 #include <vector>
@@ -20,6 +21,7 @@ struct NewVm {
   std::string id;              // empty: a new one; else it must be new
   std::string saved;           // a SavedRecord's bytes: it is saved in that from the first moment
   std::string firmware_store;  // packed; empty: what its firmware begins with
+  std::optional<schema::Topology> size;  // of the machine that it is saved with
 };
 
 // The utility VMs of this host, by name and by id. Thread: the executor's only.

@@ -35,6 +35,7 @@ struct Checkpoints::Clone {
   std::shared_ptr<MemoryCopy> memory;
   std::string memory_file;
   std::optional<state::v1::SavedRecord> saved;
+  std::optional<schema::Topology> size;  // of the machine that it is saved with
   std::shared_ptr<Job> job;
   uint64_t done = 0;
   uint64_t total = 0;
@@ -330,6 +331,7 @@ Task<absl::Status> Checkpoints::CopyMemory(std::shared_ptr<Clone> clone) {
     identity.copies[disk.taken_as()] = disk.overlay();
   }
   CO_ASSIGN_OR_RETURN(ClonedHead cloned, CloneHead(clone->memory->head(), identity));
+  clone->size = cloned.document.virtual_machine.compute_topology;
   // As of a VM that has just been saved with these disks.
   CO_ASSIGN_OR_RETURN(std::string tail, co_await sealing_.Tail(std::move(cloned.document)));
   CO_ASSIGN_OR_RETURN(clone->memory_file, co_await saves_.files().New(clone->id));
@@ -364,6 +366,7 @@ Task<absl::Status> Checkpoints::AddClone(std::shared_ptr<Clone> clone) {
   NewVm made_of;
   made_of.id = clone->id;
   made_of.firmware_store = clone->source.firmware_store();
+  made_of.size = clone->size;
   std::vector<CheckpointDisk> copies(clone->disks->disks().begin(), clone->disks->disks().end());
   for (const CheckpointDisk& copy : copies) {
     std::string file = copy.overlay();

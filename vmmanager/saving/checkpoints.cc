@@ -301,11 +301,12 @@ Task<absl::Status> Checkpoints::GoBack(Vm vm, v1::RevertToCheckpointRequest requ
   // What it does now is lost from there on, so nothing may be found to be missing later.
   if (has_memory) {
     auto memory = MemoryOf(name, *record);
-    const absl::Status fits = co_await saves_.CheckCanGoOn(vm, std::move(memory), job);
+    const auto fits = co_await saves_.CheckCanGoOn(vm, std::move(memory), job);
     if (!fits.ok()) {
       co_await drafts_.Remove(*record, note);
-      co_return fits;
+      co_return fits.status();
     }
+    how.size = *fits;
   }
   job->ForbidCancel("half of a VM is none; stop the VM when it runs");
   job->SetPhase("going back");
@@ -325,8 +326,8 @@ Task<absl::Status> Checkpoints::GoBack(Vm vm, v1::RevertToCheckpointRequest requ
   const auto started = co_await saves_.Start(vm, std::move(start));
   CO_RETURN_IF_ERROR(started.status());
   const bool wants_running = request.then() == v1::RevertToCheckpointRequest::THEN_RUNNING;
-  if (wants_running && vm->state() == v1::VM_STATE_PAUSED) co_return co_await vm->Resume();
-  co_return absl::OkStatus();
+  if (!wants_running || vm->state() != v1::VM_STATE_PAUSED) co_return absl::OkStatus();
+  co_return co_await vm->ResumeForJob();
 }
 
 Task<absl::Status> Checkpoints::Delete(v1::DeleteCheckpointRequest request) {

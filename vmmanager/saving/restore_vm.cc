@@ -269,15 +269,17 @@ Task<absl::Status> SavedStates::GoOn(Vm vm, std::shared_ptr<Source> source,
   co_return ToTell(*vm, *source, restored);
 }
 
-Task<absl::Status> SavedStates::CheckCanGoOn(Vm vm, state::v1::SavedRecord record,
-                                             std::shared_ptr<Job> job) {
+Task<absl::StatusOr<schema::Topology>> SavedStates::CheckCanGoOn(Vm vm,
+                                                                 state::v1::SavedRecord record,
+                                                                 std::shared_ptr<Job> job) {
   auto source = std::make_shared<Source>(vms_.deps().executor, std::move(record));
   absl::Status fits = co_await Read(vm, source);
   if (fits.ok()) fits = co_await FitHere(vm, source);
   if (fits.ok()) fits = co_await VerifyMemory(vm, source, job);
   // Neither is for want of a whole file.
   CO_RETURN_IF_ERROR(vm->CheckHere());
-  if (fits.ok() || SaysWhatToDo(fits)) co_return fits;
+  if (fits.ok()) co_return source->document.virtual_machine.compute_topology;
+  if (SaysWhatToDo(fits)) co_return fits;
   const absl::StatusCode code =
       absl::IsDataLoss(fits) ? fits.code() : absl::StatusCode::kFailedPrecondition;
   co_return rpc::ErrorWithReason(

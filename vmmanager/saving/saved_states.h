@@ -63,7 +63,8 @@ class SavedStates {
 
   // Whether the VM could go on from that file, if it did not run. Reads it to its end, which the
   // job tells of and may be cancelled in: CANCELLED then.
-  Task<absl::Status> CheckCanGoOn(Vm vm, state::v1::SavedRecord record, std::shared_ptr<Job> job);
+  Task<absl::StatusOr<schema::Topology>> CheckCanGoOn(Vm vm, state::v1::SavedRecord record,
+                                                      std::shared_ptr<Job> job);
 
   // Whether stopping it so saves it.
   bool SavesOnStop(const UtilityVm& vm, const v1::StopVmRequest& request) const;

@@ -415,16 +415,24 @@ TEST_F(VmNicsOnAHostTest, WhatTheSourceLeftToDefaultsIsFilledInHere) {
   v1::VmSpec spec = SpecWith("br0", "02-FE-00-00-00-01");
   spec.add_nics()->set_user(true);
   spec.mutable_nics(1)->set_mac("02:fe:00:00:00:02");
+  spec.clear_memory_mb();
+  spec.clear_cpus();
   const auto document = *schema::ComputeSystemFromJson(PayloadOf(spec).hcs_document_json());
   VmRow row;
   row.id = "id";
   row.name = "web";
   ASSERT_TRUE(WriteSpec(spec, &row.spec_json).ok());
+  v1::VmSpec huge = spec;
+  huge.set_cpus(100'000);  // it would boot with them one day
+  EXPECT_TRUE(absl::IsInvalidArgument(
+      host_.inventory->AddIncoming("session-1", row, huge, document).status()));
   const auto incoming = host_.inventory->AddIncoming("session-1", row, spec, document);
   ASSERT_TRUE(incoming.ok()) << incoming.status();
   v1::VmSpec written;
   ASSERT_TRUE(ReadSpec((*incoming)->spec_json(), &written).ok());
   for (const v1::VmSpec& known : {(*incoming)->spec(), written}) {
+    EXPECT_EQ(known.memory_mb(), 256u);
+    EXPECT_EQ(known.cpus(), 1u);
     EXPECT_EQ(known.nics(0).name(), "eth0");
     EXPECT_EQ(known.nics(0).mac(), "02:fe:00:00:00:01");
     EXPECT_EQ(known.nics(1).name(), "eth1");

@@ -79,9 +79,15 @@ TEST_F(CheckpointClonesTest, AVmOfDisksAloneHasItsOwnAndIsStopped) {
 TEST_F(CheckpointClonesTest, AVmWithMemoryGoesOnFromThereBesideTheOther) {
   auto vm = BootWithDisks();
   ASSERT_TRUE(Take("a").ok());
+  v1::SetVmRequest set;
+  set.set_memory_mb(512);
+  ASSERT_TRUE(Await(vm->Set(set)).ok());
   const auto made = Clone("a");
   ASSERT_TRUE(made.ok()) << made.status();
   EXPECT_EQ(made->state(), v1::VM_STATE_SAVED);
+  // What it has in the memory, and what it will boot with.
+  EXPECT_EQ(made->until_boot().memory_mb(), 256u);
+  EXPECT_EQ(made->spec().memory_mb(), 512u);
   auto clone = *host_.inventory->Find("web-2");
   const std::string file = FileOf(*clone);
   EXPECT_THAT(file, HasSubstr("/saved/" + clone->id() + "/"));

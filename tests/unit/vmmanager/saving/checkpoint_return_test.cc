@@ -72,6 +72,40 @@ class CheckpointReturnTest : public CheckpointsTest {
   std::unique_ptr<Checkpoints> with_jobs_;
 };
 
+TEST_F(CheckpointReturnTest, ItHasTheMachineOfThenUntilItBoots) {
+  auto vm = BootWithDisks();
+  ASSERT_TRUE(Take("a").ok());
+  v1::SetVmRequest set;
+  set.set_memory_mb(512);
+  ASSERT_TRUE(Await(vm->Set(set)).ok());
+  ASSERT_TRUE(Await(vm->Stop(true, milliseconds(1'000))).ok());
+  ASSERT_TRUE(Await(vm->Start()).ok());
+  EXPECT_EQ(vm->memory_mb(), 512u);
+  ASSERT_TRUE(Revert("a", v1::RevertToCheckpointRequest::THEN_STOPPED).ok());
+  EXPECT_EQ(vm->memory_mb(), 256u);
+  EXPECT_EQ(vm->Describe(false).until_boot().memory_mb(), 256u);
+  EXPECT_EQ(vm->spec().memory_mb(), 512u);
+}
+
+TEST_F(CheckpointReturnTest, WhatWasSetMeanwhileStaysIfThatCannotBeWrittenDown) {
+  auto vm = BootWithDisks();
+  ASSERT_TRUE(Take("a").ok());
+  bool was_there = false;
+  Pending<absl::Status> setting;
+  host_.store.before_put_checkpoints = [&]() -> Task<absl::Status> {
+    if (std::exchange(was_there, true)) co_return absl::OkStatus();
+    v1::SetVmRequest set;
+    set.set_memory_mb(512);
+    setting = Begin(vm->Set(set));
+    co_await Delay(milliseconds(10));
+    co_return absl::ResourceExhaustedError("no room");
+  };
+  EXPECT_FALSE(Revert("a").ok());
+  EXPECT_TRUE(Finish(setting).ok());
+  EXPECT_EQ(vm->spec().memory_mb(), 512u);
+  host_.store.before_put_checkpoints = nullptr;
+}
+
 TEST_F(CheckpointReturnTest, DamagedMemoryIsFoundBeforeTheVmIsEnded) {
   auto vm = BootWithDisks();
   const auto taken = Take("a");
