@@ -192,8 +192,8 @@ TEST_F(FailureTest, ConnectionThatBreaksWhileTheGuestIsStopped) {
 TEST_F(FailureTest, DamagedBytes) {
   auto vm = Boot();
   FakeWire& wire = UseWire();
-  uint64_t seen = 0;
-  wire.tamper = [&seen](std::string& bytes) {
+  // The wire outlives this.
+  wire.tamper = [seen = uint64_t{0}](std::string& bytes) mutable {
     const uint64_t from = seen;
     seen += bytes.size();
     constexpr uint64_t kFlipped = 400;

@@ -28,13 +28,13 @@ class LayersTest : public ContainersTest {
     ASSERT_TRUE(bound.ok()) << bound.status();
   }
 
-  // Returns when some of the layers are on their way; `passed` counts their bytes.
-  auto BeginSlowly(v1::ReceiveLayersResponse& awaited, size_t* passed) {
+  // Returns when some of the layers are on their way.
+  auto BeginSlowly(v1::ReceiveLayersResponse& awaited) {
     FakeWire& wire = Divert(awaited);
     wire.pause = milliseconds(10);
-    wire.tamper = [passed](const std::string& bytes) { *passed += bytes.size(); };
+    wire.tamper = [this](const std::string& bytes) { passed_ += bytes.size(); };
     auto sent = Begin(a_.sessions->SendLayers(SendRequest("s1", awaited)));
-    Until([&] { return *passed > 10 * FakeWire::kPiece; });
+    Until([&] { return passed_ > 10 * FakeWire::kPiece; });
     return sent;
   }
 
@@ -107,6 +107,8 @@ class LayersTest : public ContainersTest {
     for (size_t i = 0; i < size; ++i) bytes[i] = static_cast<char>(i * i >> 7);
     return bytes;
   }
+
+  size_t passed_ = 0;  // bytes over the wire, which outlives its test's body
 };
 
 TEST_F(LayersTest, WhatTheDestinationLacksComesFirst) {
@@ -233,11 +235,10 @@ TEST_F(LayersTest, NothingMoreIsSentOfAVmThatStays) {
   ImportAndBind("s1", container);
   auto awaited = Receive("s1");
   ASSERT_TRUE(awaited.ok()) << awaited.status();
-  size_t passed = 0;
-  auto sent = BeginSlowly(*awaited, &passed);
+  auto sent = BeginSlowly(*awaited);
   ASSERT_TRUE(Resume(a_, "s1").ok());
   EXPECT_FALSE(Finish(sent).ok());
-  EXPECT_LT(passed, layer.size());
+  EXPECT_LT(passed_, layer.size());
   EXPECT_EQ(vm->state(), v1::VM_STATE_RUNNING);
 }
 
@@ -265,8 +266,7 @@ TEST_F(LayersTest, TheirSocketsAreTheDaemonsOwn) {
   ImportAndBind("s1", container);
   auto awaited = Receive("s1");
   ASSERT_TRUE(awaited.ok()) << awaited.status();
-  size_t passed = 0;
-  auto sent = BeginSlowly(*awaited, &passed);
+  auto sent = BeginSlowly(*awaited);
   for (const MigrationHost* host : {&a_, &b_}) {
     const std::vector<std::string> folders = vm::FilesIn(host->runtime_dir);
     ASSERT_THAT(folders, SizeIs(1));
@@ -310,8 +310,7 @@ TEST_F(LayersTest, WhoAsksWhileTheyComeIsToldWhatIsLeft) {
   ImportAndBind("s1", container);
   auto awaited = Receive("s1");
   ASSERT_TRUE(awaited.ok()) << awaited.status();
-  size_t passed = 0;
-  auto sent = BeginSlowly(*awaited, &passed);
+  auto sent = BeginSlowly(*awaited);
   const auto again = Receive("s1");
   ASSERT_TRUE(again.ok()) << again.status();
   EXPECT_THAT(again->layers(), IsEmpty());
@@ -325,8 +324,7 @@ TEST_F(LayersTest, WhoAsksWhileTheyComeIsToldWhenTheSessionEnds) {
   ImportAndBind("s1", container);
   auto awaited = Receive("s1");
   ASSERT_TRUE(awaited.ok()) << awaited.status();
-  size_t passed = 0;
-  auto sent = BeginSlowly(*awaited, &passed);
+  auto sent = BeginSlowly(*awaited);
   v1::ReceiveLayersRequest request;
   request.set_session_id("s1");
   auto again = Begin(b_.sessions->ReceiveLayers(request));
@@ -347,11 +345,10 @@ TEST_F(LayersTest, AfterABrokenCopyTheRestCanBeAskedForAgain) {
   // The small one first, and then not all of the other.
   auto* layers = awaited->mutable_layers();
   if (layers->Get(0) != vm::DigestOf("small")) layers->SwapElements(0, 1);
-  size_t passed = 0;
   FakeWire& wire = Divert(*awaited);
-  wire.tamper = [&passed](const std::string& bytes) { passed += bytes.size(); };
+  wire.tamper = [this](const std::string& bytes) { passed_ += bytes.size(); };
   auto sent = Begin(a_.sessions->SendLayers(SendRequest("s1", *awaited)));
-  Until([&] { return passed > 50 * FakeWire::kPiece; });
+  Until([&] { return passed_ > 50 * FakeWire::kPiece; });
   wire.Cut();
   EXPECT_FALSE(Finish(sent).ok());
   auto again = Receive("s1");
