@@ -338,7 +338,7 @@ def test_what_is_started_while_memory_moves_is_there_afterwards(box_hosts, box_v
             terminal.set_size(30, 90)
             terminal.wait_for(b"size 30 90 lines")
             assert b"BLACKOUT_STARTED" not in moving.output(), "all of it was to be before that"
-            assert moving.wait() == 0
+            assert moving.wait() == 0, moving.errors()
             terminal.type(b"q\r")
             assert terminal.wait() == 7
     assert state(destination, "web") == "running"

@@ -5,6 +5,7 @@ from harness import box, proc
 from harness.records import shell
 from harness.saving import REFUSED, host  # noqa: F401
 from harness.shared_disk import hosts  # noqa: F401
+from harness.waiting import wait_for
 
 MIB = 1 << 20
 TIMED_OUT = 7
@@ -123,7 +124,7 @@ def test_a_vmm_that_gives_no_answer_may_have_it_and_can_be_relieved_of_it(host):
     [(pid, _)] = host.processes("qemu-system")
     hung = host.outside("/proc") / str(pid)
     host.run(["kill", "-STOP", str(pid)], check=True)
-    assert proc.state((hung / "stat").read_text()) == "T"
+    wait_for(lambda: proc.state((hung / "stat").read_text()) == "T", "it does not stop")
     silent = host.ctl.run("disk", "attach", "vm", f"name=data,file={file}")
     assert silent.returncode == TIMED_OUT and "disk detach vm data" in silent.stderr, silent
     host.run(["kill", "-CONT", str(pid)], check=True)

@@ -1,6 +1,7 @@
 // Containers that have another id on the host that they come to than their guest knows them by.
 #include "tests/unit/vmmanager/containers/container_moves_fixture.h"
 #include "vmmanager/containers/container_names.h"
+#include "vmmanager/state/saved_state.h"
 
 namespace ferry::vm {
 namespace {
