@@ -176,6 +176,7 @@ Task<int> Follow(Client* client, std::shared_ptr<LogsArguments> arguments, const
   config.tls = client->options.tls;
   config.vm = arguments->vm;
   config.process_id = *process;
+  config.started = true;  // some of what it printed was just read
   config.watch = arguments->since.Rest();
   if (printer->json()) config.render = &Printer::ToLine;
   config.handle_signals = true;

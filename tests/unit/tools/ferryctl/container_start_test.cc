@@ -51,6 +51,14 @@ TEST_F(ContainerStartTest, WhatWasJustStartedIsAttachedWhereItsVmWent) {
   EXPECT_THAT(said_, HasSubstr("the VM moved"));
 }
 
+// Whoever has read some of it follows it.
+TEST_F(ContainerStartTest, LogsGoOnWhereItsVmWent) {
+  containers_.Add("web", v1::CONTAINER_STATE_RUNNING);
+  process_.is_followed = true;
+  EXPECT_EQ(Ferryctl({"logs", "-f", "web"}), kOk);
+  EXPECT_EQ(printed_, "hello\n");
+}
+
 TEST_F(ContainerStartTest, RunWithRmRemovesItThere) {
   other_containers_.Add("web", v1::CONTAINER_STATE_CREATED);
   EXPECT_EQ(Ferryctl({"run", "--rm", "--name", "web", "image"}), 3);
