@@ -14,6 +14,7 @@
 #include "bridge/runtime/status_macros.h"
 #include "bridge/runtime/str_cat.h"
 #include "bridge/runtime/unix_time.h"
+#include "migration/controller/session_row.h"
 #include "vmmanager/rpc/error_info.h"
 #include "vmmanager/state/envelope.h"
 
@@ -510,14 +511,7 @@ void MigrationSession::Store() { Spawn(deps_.executor(), StoreLater(shared_from_
 
 Task<absl::Status> MigrationSession::StoreNow() {
   auto self = shared_from_this();
-  vm::SessionRow row;
-  row.id = id();
-  row.vm_id = info_.vm_id();
-  row.is_source = origin() == v1::MIGRATION_ORIGIN_SOURCE;
-  row.decided = over();
-  row.created_unix_ms = info_.created_unix_ms();
-  row.request_id = request_id_;
-  row.session_bytes = Describe().SerializeAsString();
+  const vm::SessionRow row = ToRow(Describe(), over(), request_id_);
   co_return co_await deps_.store().PutSession(row);
 }
 

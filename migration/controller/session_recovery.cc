@@ -4,6 +4,7 @@
 #include "absl/strings/str_cat.h"
 #include "bridge/runtime/status_macros.h"
 #include "migration/controller/session_registry.h"
+#include "migration/controller/session_row.h"
 
 namespace ferry::migration {
 namespace {
@@ -60,7 +61,7 @@ Task<absl::Status> SessionRegistry::LoadUndecided(const vm::SessionRow& row, v1:
   if (records->empty()) {
     // It ended before its first record: nothing had begun.
     session.set_error("the daemon stopped before this session had begun");
-    co_return co_await KeepUndecided(row, std::move(session));
+    co_return co_await KeepUndecided(row.request_id, std::move(session));
   }
   FormerSession former;
   former.last = records->back();
@@ -74,7 +75,7 @@ Task<absl::Status> SessionRegistry::LoadUndecided(const vm::SessionRow& row, v1:
   }
   auto superseded = co_await IsSuperseded(row.vm_id, former.last.sequence);
   if (!superseded.ok()) co_return superseded.status();
-  if (*superseded) co_return co_await KeepUndecided(row, std::move(session));
+  if (*superseded) co_return co_await KeepUndecided(row.request_id, std::move(session));
   former.trust = trust;
   CO_ASSIGN_OR_RETURN(former.detail, ParseDetail(former.last));
   former.session = std::move(session);
@@ -97,14 +98,9 @@ Task<absl::Status> SessionRegistry::LoadUndecided(const vm::SessionRow& row, v1:
   sessions_[newest->id()] = newest;
   if (older == nullptr) co_return absl::OkStatus();
   sessions_.erase(older->id());
-  vm::SessionRow old;
-  old.id = older->id();
-  old.vm_id = row.vm_id;
-  old.is_source = older->origin() == v1::MIGRATION_ORIGIN_SOURCE;
+  std::string began_by = older->request_id();
   v1::Session record = older->Describe();
-  old.created_unix_ms = record.created_unix_ms();
-  old.request_id = older->request_id();
-  co_return co_await KeepUndecided(std::move(old), std::move(record));
+  co_return co_await KeepUndecided(std::move(began_by), std::move(record));
 }
 
 // A forced session of which all is done here; it only has to tell the other host yet.
@@ -120,15 +116,14 @@ Task<absl::Status> SessionRegistry::LoadTeller(std::string session_id, FormerSes
 }
 
 // A session that nothing more can come of, though it was never decided.
-Task<absl::Status> SessionRegistry::KeepUndecided(vm::SessionRow row, v1::Session session) {
+Task<absl::Status> SessionRegistry::KeepUndecided(std::string request_id, v1::Session session) {
   session.set_done(true);
   session.set_outcome(v1::SESSION_OUTCOME_UNKNOWN);
   session.set_reason(DefaultReason(v1::SESSION_OUTCOME_UNKNOWN));
   session.clear_failed_at();
   session.clear_next_step();
   records_[session.session_id()] = session;
-  row.decided = true;
-  row.session_bytes = session.SerializeAsString();
+  const vm::SessionRow row = ToRow(session, true, std::move(request_id));
   co_return co_await deps_.store().PutSession(row);
 }
 

@@ -8,6 +8,7 @@
 
 #include "absl/strings/str_cat.h"
 #include "bridge/runtime/status_macros.h"
+#include "migration/controller/session_row.h"
 #include "vmmanager/rpc/error_info.h"
 
 namespace ferry::migration {
@@ -32,8 +33,10 @@ Task<absl::Status> SessionRegistry::Load(JournalTrust trust) {
     bool goes_on = !row.decided;
     if (row.decided && is_here) {
       CO_ASSIGN_OR_RETURN(goes_on, co_await GaveAway(row));
-      if (goes_on) session.set_done(false);
-      if (goes_on) session.set_dismissed(false);
+      if (goes_on) {
+        session.set_done(false);
+        session.set_dismissed(false);
+      }
     }
     if (goes_on) {
       CO_RETURN_IF_ERROR(co_await LoadUndecided(row, std::move(session), trust));
@@ -318,16 +321,11 @@ Task<absl::Status> SessionRegistry::Dismiss(std::string session_id) {
   if (auto session = Find(session_id); session.ok()) co_return co_await (*session)->Dismiss();
   CO_ASSIGN_OR_RETURN(v1::Session record, Describe(session_id));
   record.set_dismissed(true);
-  vm::SessionRow row;
-  row.id = session_id;
-  row.vm_id = record.vm_id();
-  row.is_source = record.origin() == v1::MIGRATION_ORIGIN_SOURCE;
-  row.decided = true;
-  row.created_unix_ms = record.created_unix_ms();
+  std::string began_by;
   for (const auto& [request_id, id] : requests_) {
-    if (id == session_id) row.request_id = request_id;
+    if (id == session_id) began_by = request_id;
   }
-  row.session_bytes = record.SerializeAsString();
+  const vm::SessionRow row = ToRow(record, true, std::move(began_by));
   CO_RETURN_IF_ERROR(co_await deps_.store().PutSession(row));
   if (auto kept = records_.find(session_id); kept != records_.end()) {
     kept->second.set_dismissed(true);

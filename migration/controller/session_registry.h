@@ -107,7 +107,7 @@ class SessionRegistry {
   Task<void> TrimRecords();
   Task<absl::StatusOr<bool>> GaveAway(vm::SessionRow row);
   Task<absl::StatusOr<bool>> IsSuperseded(std::string vm_id, uint64_t sequence);
-  Task<absl::Status> KeepUndecided(vm::SessionRow row, v1::Session session);
+  Task<absl::Status> KeepUndecided(std::string request_id, v1::Session session);
   Task<absl::Status> LoadUndecided(const vm::SessionRow& row, v1::Session session,
                                    JournalTrust trust);
   Task<absl::Status> LoadTeller(std::string session_id, FormerSession former, v1::Session session);
