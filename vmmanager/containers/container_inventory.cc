@@ -118,6 +118,14 @@ std::shared_ptr<VmContainer> ContainerInventory::FindById(const std::string& id)
   return found == containers_.end() ? nullptr : found->second;
 }
 
+std::shared_ptr<VmContainer> ContainerInventory::WriterTo(const std::string& vm_id,
+                                                          const std::string& file) const {
+  for (const auto& container : Of(vm_id)) {
+    if (container->record().scratch_file() == file) return container;
+  }
+  return nullptr;
+}
+
 std::shared_ptr<VmContainer> ContainerInventory::FindByGuestId(const std::string& vm_id,
                                                                const std::string& guest_id) const {
   const Containers all = Of(vm_id);

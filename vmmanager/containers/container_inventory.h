@@ -64,6 +64,8 @@ class ContainerInventory {
 
   using Containers = std::vector<std::shared_ptr<VmContainer>>;
   Containers Of(const std::string& vm_id) const;
+  // The one of the VM that writes to that file; nullptr if none does.
+  std::shared_ptr<VmContainer> WriterTo(const std::string& vm_id, const std::string& file) const;
   // The one that the VM's guest knows by that id; nullptr if none is.
   std::shared_ptr<VmContainer> FindByGuestId(const std::string& vm_id,
                                              const std::string& guest_id) const;

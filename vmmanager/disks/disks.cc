@@ -111,7 +111,8 @@ std::vector<v1::Disk> Disks::DisksOf(const UtilityVm& vm) const {
     disk.set_vm(vm.name());
     disk.set_name(name);
     // Its name is of the id that its container was made with, which may have another one here.
-    const auto writer = WriterTo(vm, its.disk.path);
+    const auto writer =
+        containers_ == nullptr ? nullptr : containers_->WriterTo(vm.id(), its.disk.path);
     disk.set_container_id(writer == nullptr ? name : writer->id().substr(0, kShownDigits));
     disk.set_file(its.disk.path);
     disk.set_format(its.disk.format);
@@ -121,20 +122,12 @@ std::vector<v1::Disk> Disks::DisksOf(const UtilityVm& vm) const {
   return disks;
 }
 
-std::shared_ptr<VmContainer> Disks::WriterTo(const UtilityVm& vm, const std::string& file) const {
-  if (containers_ == nullptr) return nullptr;
-  for (const auto& container : containers_->Of(vm.id())) {
-    if (container->record().scratch_file() == file) return container;
-  }
-  return nullptr;
-}
-
 std::shared_ptr<VmContainer> Disks::FindWriter(const UtilityVm& vm,
                                                const std::string& wanted) const {
   if (containers_ == nullptr || OwnDiskNamed(vm.spec(), wanted).has_value()) return nullptr;
   for (const v1::Disk& disk : DisksOf(vm)) {
     if (disk.name() != wanted) continue;
-    if (auto writer = WriterTo(vm, disk.file()); writer != nullptr) return writer;
+    if (auto writer = containers_->WriterTo(vm.id(), disk.file())) return writer;
   }
   return containers_->Find(wanted, vm.id()).value_or(nullptr);
 }

@@ -43,8 +43,6 @@ class Disks {
   Task<absl::StatusOr<v1::Disk>> Answer(std::shared_ptr<UtilityVm> vm, std::string name);
   // Those that are listed: of containers only what they write to.
   std::vector<v1::Disk> DisksOf(const UtilityVm& vm) const;
-  // The container that writes to a file; nullptr if none does.
-  std::shared_ptr<VmContainer> WriterTo(const UtilityVm& vm, const std::string& file) const;
   // The container that is meant by the name of its disk, as it is listed, or by its own name or id;
   // nullptr if none is, or the VM has a disk of that name.
   std::shared_ptr<VmContainer> FindWriter(const UtilityVm& vm, const std::string& wanted) const;

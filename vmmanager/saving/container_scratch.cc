@@ -20,10 +20,8 @@ Task<absl::Status> ContainerScratch::Put(std::string container_id, std::string f
 
 std::string ContainerScratch::OwnerOf(const std::string& vm_id, const std::string& file) const {
   if (containers_ == nullptr) return "";
-  for (const auto& container : containers_->Of(vm_id)) {
-    if (container->record().scratch_file() == file) return container->id();
-  }
-  return "";
+  const auto container = containers_->WriterTo(vm_id, file);
+  return container == nullptr ? "" : container->id();
 }
 
 }  // namespace ferry::vm
