@@ -28,6 +28,9 @@ endfunction()
 
 # The programs that the thread sanitizer is for.
 add_custom_target(tests_without_grpc)
+# What is run without a sanitizer where all else is run with one: programs with tests that are
+# labelled plain, and what slow tests start.
+add_custom_target(plain)
 
 # ferry_gtest(<target> PREFIX <prefix> LABEL <label> TIMEOUT <seconds> [WHOLE] [PLAIN <filter>])
 #
@@ -37,8 +40,9 @@ add_custom_target(tests_without_grpc)
 #
 # Each test of the program is one of ctest's, in a process of its own. For the thousands of tests
 # that are over at once that is most of what they take where a sanitizer starts with each: what is
-# WHOLE is one of ctest's tests in such a build, and fails if any in it is skipped. Tests that match PLAIN, a filter of GoogleTest, are
-# no tests of a build with a sanitizer, and labelled plain in others.
+# WHOLE is one of ctest's tests in such a build, and fails if any in it is skipped. Tests that match
+# PLAIN, a filter of GoogleTest, are no tests of a build with a sanitizer, and labelled plain in
+# others.
 function(ferry_gtest target)
   cmake_parse_arguments(ARG "WHOLE" "PREFIX;LABEL;TIMEOUT;PLAIN" "" ${ARGN})
   ferry_reaches_grpc(${target} reaches_grpc)
@@ -51,6 +55,9 @@ function(ferry_gtest target)
   else()
     set_property(GLOBAL APPEND PROPERTY FERRY_TESTS_WITHOUT_GRPC ${target})
     add_dependencies(tests_without_grpc ${target})
+  endif()
+  if(ARG_PLAIN OR ARG_LABEL STREQUAL "plain")
+    add_dependencies(plain ${target})
   endif()
   set(others "*")
   if(ARG_PLAIN)
