@@ -77,7 +77,7 @@ class MigrationSession : public std::enable_shared_from_this<MigrationSession> {
   // The same, taken from another process on this host that a user with the id `caller` named.
   Task<absl::Status> AdoptProcessSocket(ProcessSocket socket, uid_t caller);
   absl::Status CheckCleanup() const;
-  // Marks it, once it is done, as no job any more, durably.
+  // The same as SessionRegistry::Dismiss.
   Task<absl::Status> Dismiss();
   // Nothing more happens in it, and nobody is to be told of it any more.
   virtual bool over() const { return info_.done(); }

@@ -34,6 +34,7 @@ Task<absl::Status> SessionRegistry::Load(JournalTrust trust) {
     if (row.decided && is_here) {
       CO_ASSIGN_OR_RETURN(goes_on, co_await GaveAway(row));
       if (goes_on) {
+        // And is a job again.
         session.set_done(false);
         session.set_dismissed(false);
       }

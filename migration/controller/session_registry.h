@@ -62,8 +62,8 @@ class SessionRegistry {
   // Forgets an ended session of the caller's; its record and its notifications stay. A failed one
   // is ended first.
   Task<absl::Status> Cleanup(std::string session_id);
-  // Marks one that is done as no job any more, durably. All else of it stays: its VM's journal may
-  // need it. NOT_FOUND.
+  // Of one that is done, which is the caller's to see: marks it as no job any more, durably. All
+  // else of it stays: its VM's journal may need it. NOT_FOUND.
   Task<absl::Status> Dismiss(std::string session_id);
 
   // NOT_FOUND if this host has no such session, or only the record of it.

@@ -16,10 +16,8 @@ constexpr char kCommitted[] = "COMMIT";
 constexpr std::array kLimits = {"timed_out", "blackout_threshold_exceeded", "not_converging",
                                 "transfer_stalled", "deadline_exceeded"};
 
-// One that comes to life again is a job again.
 bool IsJob(const v1::Session& session) {
-  const bool is_dismissed = session.done() && session.dismissed();
-  return session.origin() == v1::MIGRATION_ORIGIN_SOURCE && !is_dismissed;
+  return session.origin() == v1::MIGRATION_ORIGIN_SOURCE && !session.dismissed();
 }
 
 v1::JobState JobStateOf(const v1::Session& session) {

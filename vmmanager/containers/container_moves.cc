@@ -271,7 +271,8 @@ Task<absl::Status> ContainerArrivals::Claim(std::string source_id, std::string i
   }
   if (!containers_.Expect(id)) {
     co_return absl::AlreadyExistsError(
-        absl::StrCat("container ", id, " is on this host already, or another one is to be it"));
+        absl::StrCat("container ", id, " is on this host already, another one is to be it, or a ",
+                     "checkpoint here keeps a disk of one that was it"));
   }
   ids_[source_id] = id;
   if (!former.empty()) {

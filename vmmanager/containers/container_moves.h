@@ -95,8 +95,8 @@ class ContainerArrivals {
   const std::vector<state::v1::ContainerRecord>& planned() const { return planned_; }
   // Says where this host has what a container consists of, and by which id it is to know it; empty:
   // at the source's path, by the source's id unless it was given another before. NOT_FOUND if none
-  // of that source's id comes; ALREADY_EXISTS if this host has a container of that id, their guest
-  // knows another one by it, or it was bound to another one;
+  // of that source's id comes; ALREADY_EXISTS if this host has a container of that id, or keeps a
+  // disk of one, their guest knows another one by it, or it was bound to another one;
   // FAILED_PRECONDITION "scratch_not_shared" if this host does not see the same scratch file, and
   // its source does not send it or a file is given. Repeating it does no harm.
   Task<absl::Status> Bind(std::string source_id, std::string scratch_file,

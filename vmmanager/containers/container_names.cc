@@ -16,6 +16,7 @@ namespace {
 
 constexpr size_t kMaxName = 64;
 constexpr size_t kShortId = 12;
+constexpr size_t kIdOfDisk = 16;
 constexpr size_t kIdDigits = 64;
 constexpr int kAttempts = 16;
 
@@ -51,26 +52,19 @@ absl::Status NotFound(const std::string& wanted, const std::string& vm) {
                               "ferryctl container list --all shows those there are.");
 }
 
-absl::Status Ambiguous(const std::vector<ContainerKey>& all, const std::vector<size_t>& found,
-                       const std::string& wanted, bool by_name) {
-  if (!by_name && all[found.front()].guest_id == wanted) {
-    return rpc::ErrorWithReason(
-        absl::StatusCode::kFailedPrecondition,
-        absl::StrCat(found.size(), " containers were made with the id ", wanted),
-        "container_ambiguous", "Say which VM's, with --vm, or give the id that it has here.");
-  }
-  std::vector<std::string> names;
-  for (const size_t index : found) {
-    names.push_back(by_name ? all[index].vm_name : ShortContainerId(all[index].id));
-  }
-  std::sort(names.begin(), names.end());
-  const std::string text =
-      by_name ? absl::StrCat("the VMs ", absl::StrJoin(names, ", "), " have a container \"",
-                             Shown(wanted), "\" each")
-              : absl::StrCat(names.size(), " containers have an id that begins with ", wanted);
-  return rpc::ErrorWithReason(
-      absl::StatusCode::kFailedPrecondition, text, "container_ambiguous",
-      by_name ? "Say which VM's, with --vm, or give the id." : "Give more digits of the id.");
+absl::Status Ambiguous(const std::string& what, const std::string& next_step) {
+  return rpc::ErrorWithReason(absl::StatusCode::kFailedPrecondition, what, "container_ambiguous",
+                              next_step);
+}
+
+absl::Status SeveralNamed(const std::vector<ContainerKey>& all, const std::vector<size_t>& found,
+                          const std::string& wanted) {
+  std::vector<std::string> vms;
+  for (const size_t index : found) vms.push_back(all[index].vm_name);
+  std::sort(vms.begin(), vms.end());
+  return Ambiguous(absl::StrCat("the VMs ", absl::StrJoin(vms, ", "), " have a container \"",
+                                Shown(wanted), "\" each"),
+                   "Say which VM's, with --vm, or give the id.");
 }
 
 }  // namespace
@@ -85,6 +79,8 @@ std::string NewContainerId() {
 }
 
 std::string ShortContainerId(const std::string& id) { return id.substr(0, kShortId); }
+
+std::string ContainerIdOfDisk(const std::string& id) { return id.substr(0, kIdOfDisk); }
 
 absl::Status CheckContainerName(absl::string_view name) {
   const auto fits = [](unsigned char c) {
@@ -124,10 +120,19 @@ absl::StatusOr<size_t> FindContainer(const std::vector<ContainerKey>& all,
     if (may_be_id && absl::StartsWith(all[i].id, wanted)) begun.push_back(i);
     if (may_be_id && all[i].guest_id == wanted) made_as.push_back(i);
   }
-  const std::vector<size_t>& found = !named.empty() ? named : !begun.empty() ? begun : made_as;
-  if (found.empty()) return NotFound(wanted, vm);
-  if (found.size() > 1) return Ambiguous(all, found, wanted, !named.empty());
-  return found.front();
+  if (named.size() > 1) return SeveralNamed(all, named, wanted);
+  if (!named.empty()) return named.front();
+  if (begun.size() > 1) {
+    return Ambiguous(absl::StrCat(begun.size(), " containers have an id that begins with ", wanted),
+                     "Give more digits of the id.");
+  }
+  if (!begun.empty()) return begun.front();
+  if (made_as.size() > 1) {
+    return Ambiguous(absl::StrCat(made_as.size(), " containers were made with the id ", wanted),
+                     "Say which VM's, with --vm, or give the id that it has here.");
+  }
+  if (!made_as.empty()) return made_as.front();
+  return NotFound(wanted, vm);
 }
 
 }  // namespace ferry::vm

@@ -16,6 +16,8 @@ namespace ferry::vm {
 std::string NewContainerId();
 // As it is shown: its first 12 digits, which is also its host name.
 std::string ShortContainerId(const std::string& id);
+// As it is in the names of disks, of which a VM has many: its first 16 digits.
+std::string ContainerIdOfDisk(const std::string& id);
 
 // Letters, digits, '_', '.' and '-', at most 64, first a letter or digit.
 absl::Status CheckContainerName(absl::string_view name);

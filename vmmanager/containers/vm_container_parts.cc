@@ -110,7 +110,7 @@ Task<absl::Status> VmContainer::BringLayers(const std::function<absl::Status()>*
 Task<absl::Status> VmContainer::BringScratch() {
   CO_RETURN_IF_ERROR(co_await deps_.scratch.Make(id(), spec().scratch()));
   DiskToBring scratch;
-  scratch.name = absl::StrCat("scratch-", id().substr(0, 16));
+  scratch.name = absl::StrCat("scratch-", ContainerIdOfDisk(id()));
   scratch.file = record().scratch_file();
   scratch.format = "qcow2";
   scratch.ensure_filesystem = true;

@@ -12,6 +12,7 @@
 #include "absl/strings/numbers.h"
 #include "absl/strings/str_cat.h"
 #include "bridge/runtime/status_macros.h"
+#include "vmmanager/containers/container_names.h"
 #include "vmmanager/rpc/error_info.h"
 #include "vmmanager/sandbox/own_disks.h"
 #include "vmmanager/sandbox/snapshot_plan.h"
@@ -25,7 +26,6 @@ constexpr uint64_t kSector = 512;
 // What QEMU takes (BDRV_MAX_LENGTH) is more, and no file system has it.
 constexpr uint64_t kMostBytes = uint64_t{1} << 56;
 constexpr size_t kMostPath = 4096;
-constexpr size_t kShownDigits = 16;  // of a container's id
 
 absl::Status CheckBytes(uint64_t bytes) {
   if (bytes >= kSector && bytes % kSector == 0 && bytes <= kMostBytes) return absl::OkStatus();
@@ -113,7 +113,7 @@ std::vector<v1::Disk> Disks::DisksOf(const UtilityVm& vm) const {
     // Its name is of the id that its container was made with, which may have another one here.
     const auto writer =
         containers_ == nullptr ? nullptr : containers_->WriterTo(vm.id(), its.disk.path);
-    disk.set_container_id(writer == nullptr ? name : writer->id().substr(0, kShownDigits));
+    disk.set_container_id(writer == nullptr ? name : ContainerIdOfDisk(writer->id()));
     disk.set_file(its.disk.path);
     disk.set_format(its.disk.format);
     uint32_t lun = 0;
