@@ -3,8 +3,6 @@ is what the list says, goes on with all that it has written, and nothing half-ma
 
 What becomes of it at each point is in harness/saving_points.py.
 """
-import pytest
-
 from harness.filling import small_folder
 from harness.records import assert_one_instant
 from harness.saving import REFUSED, RESTORE_REFUSED, host  # noqa: F401

@@ -6,6 +6,7 @@ import time
 
 import pytest
 
+from harness import proc
 from harness.build import ROOT
 from harness.qmp import Qmp
 from harness.records import shell
@@ -52,6 +53,8 @@ class InTheMiddle:
         self.saving = self._host.ctl.attach("snapshot", "save", vm, tag, *DISKS)
         wait_closely(lambda: self._written() > before + self._SOME, "nothing is written")
         self._host.signal_process(self._vmm, signal.SIGSTOP)
+        stat = self._host.outside(f"/proc/{self._vmm}/stat")
+        wait_for(lambda: proc.state(stat.read_text()) == "T", "it does not stop")
         self.job = next(iter(jobs(self._host)), None)
         return self.job is not None
 

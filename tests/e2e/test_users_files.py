@@ -12,7 +12,6 @@ from harness.victim import cases, every_death, strike
 from harness.waiting import wait_for
 
 
-
 @pytest.fixture
 def file(host, vm, isolated):
     """Of a VM without disks, which may go back to it as often as one likes."""

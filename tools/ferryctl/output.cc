@@ -128,7 +128,7 @@ v1::MachineSize SizeNow(const v1::Vm& vm) {
 }
 
 // What it has, and what it will have.
-std::string SizeWords(const std::string& now, const std::string& configured) {
+std::string NowAndLater(const std::string& now, const std::string& configured) {
   if (now == configured) return now;
   return absl::StrCat(now, " (", configured, " from its next boot on)");
 }
@@ -194,9 +194,9 @@ std::string VmDetails(const v1::Vm& vm) {
   const v1::MachineSize size = SizeNow(vm);
   absl::StrAppend(
       &text,
-      Line("Memory",
-           SizeWords(FormatSize(size.memory_mb() << 20), FormatSize(vm.spec().memory_mb() << 20))),
-      Line("CPUs", SizeWords(absl::StrCat(size.cpus()), absl::StrCat(vm.spec().cpus()))),
+      Line("Memory", NowAndLater(FormatSize(size.memory_mb() << 20),
+                                 FormatSize(vm.spec().memory_mb() << 20))),
+      Line("CPUs", NowAndLater(absl::StrCat(size.cpus()), absl::StrCat(vm.spec().cpus()))),
       Line("Machine", OrDash(vm.machine_type())),
       Line("Firmware", vm.spec().firmware() == v1::FIRMWARE_OVMF ? "ovmf" : "bios"),
       Line("Accelerator", OrDash(vm.accelerator())),

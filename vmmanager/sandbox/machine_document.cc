@@ -263,6 +263,10 @@ void SetSize(const v1::VmSpec& spec, schema::ComputeSystem* document) {
   topology.processor.count = spec.cpus();
 }
 
+std::string SizeWords(uint64_t memory_mb, uint32_t cpus) {
+  return absl::StrCat(memory_mb, " MiB of memory and ", cpus, cpus == 1 ? " CPU" : " CPUs");
+}
+
 schema::ComputeSystem BuildDocument(const v1::VmSpec& spec, const HostSettings& host,
                                     const BackendInfo& backend, uint32_t guest_cid) {
   schema::ComputeSystem document;

@@ -19,7 +19,7 @@ class FileReads;
 absl::StatusOr<v1::VmSpec> CompleteSpec(const v1::VmSpec& spec);
 // The same of its memory and CPUs alone.
 absl::Status CompleteSize(v1::VmSpec* spec);
-// What may be changed of a VM at any time.
+// What may be changed of a VM whatever it does, but not during a migration.
 void CopySettings(const v1::VmSpec& from, v1::VmSpec* to);
 
 // Whether a VM like that can be saved at all, be it where it is stopped or in a checkpoint:
@@ -45,6 +45,8 @@ absl::Status CheckLayout(const v1::VmSpec& spec, const BackendInfo& backend);
 
 // Gives a machine the memory and CPUs of a completed specification.
 void SetSize(const v1::VmSpec& spec, schema::ComputeSystem* document);
+// "256 MiB of memory and 1 CPU".
+std::string SizeWords(uint64_t memory_mb, uint32_t cpus);
 
 // The machine document of a completed specification on this host. `guest_cid` is 0 for a guest link
 // over virtio-serial.

@@ -10,6 +10,7 @@
 #include "absl/strings/str_join.h"
 #include "bridge/runtime/status_macros.h"
 #include "vmmanager/rpc/error_info.h"
+#include "vmmanager/sandbox/machine_document.h"
 #include "vmmanager/state/saved_state.h"
 
 namespace ferry::vm {
@@ -257,8 +258,8 @@ absl::Status CheckSameMachine(const std::string& vm_name, const std::string& tag
   if (then.ok()) {
     const schema::Topology& size = then->virtual_machine.compute_topology;
     if (size != now.virtual_machine.compute_topology) {
-      what = absl::StrCat("it had ", size.memory.size_in_mb, " MiB of memory and ",
-                          size.processor.count, " CPUs then");
+      what =
+          absl::StrCat("it had ", SizeWords(size.memory.size_in_mb, size.processor.count), " then");
     }
     const NamedDisks before = DisksByName(*then);
     const NamedDisks after = DisksByName(now);

@@ -313,12 +313,6 @@ class UtilityVm : public std::enable_shared_from_this<UtilityVm> {
   }
   // What disks have; their own deadlines are the backend's.
   static constexpr milliseconds kAsLongAsItTakes{std::chrono::hours(24)};
-  // Why it may stand still although nobody paused it.
-  static constexpr char kSilent[] = "waits for its VMM, which does not answer";
-  static constexpr char kUnwritten[] =
-      "stands still until it is written down which files its disks go on in";
-  // A row's desired state while it is about to go on from a file that it was not saved in.
-  static constexpr char kFromElsewhere[] = "from_file";
 
   // The migration that holds it; empty if none does.
   const std::string& session() const {

@@ -211,7 +211,6 @@ Task<absl::Status> UtilityVm::TakeCheckpoint(std::string name, CheckpointRecord 
     }
     if (may.ok() && taking->steps.quiesce) may = co_await CheckCanQuiesce();
     CO_RETURN_IF_ERROR(may);
-    const Counted in_work(&checkpoints_in_work_);
     taken = co_await BeginCheckpoint(taking);
     if (!taking->behind) co_return co_await EndCheckpoint(taking, std::move(taken));
     writes_checkpoint_ = true;
@@ -220,7 +219,6 @@ Task<absl::Status> UtilityVm::TakeCheckpoint(std::string name, CheckpointRecord 
   const std::function<bool()> writes = [taking] { return !taking->over; };
   (void)co_await AwaitWhile(writes, kAsLongAsItTakes);
   const AsyncMutex::Guard lock = co_await operation_.Lock();
-  const Counted in_work(&checkpoints_in_work_);
   writes_checkpoint_ = false;
   CO_RETURN_IF_ERROR(CheckHere());
   co_return co_await EndCheckpoint(taking, taking->written);

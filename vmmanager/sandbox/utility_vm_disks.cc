@@ -7,6 +7,7 @@
 #include "vmmanager/sandbox/machine_document.h"
 #include "vmmanager/sandbox/own_disks.h"
 #include "vmmanager/sandbox/utility_vm.h"
+#include "vmmanager/schema/attachments.h"
 
 namespace ferry::vm {
 absl::Status UtilityVm::CheckDisksMayChange(const std::string& operation) const {
@@ -100,12 +101,11 @@ Task<absl::Status> UtilityVm::ResizeDisk(DiskSlot slot, uint64_t bytes) {
   CO_RETURN_IF_ERROR(CheckHasNoCheckpoints("given a larger disk", why));
   CO_RETURN_IF_ERROR(CheckHasNoSnapshots("given a larger disk", why));
   const DiskPlace place{absl::StrCat(slot.controller), absl::StrCat(slot.lun)};
-  const auto& scsi = document_.virtual_machine.devices.scsi;
-  const auto controller = scsi.find(place.controller);
-  if (controller == scsi.end() || !controller->second.attachments.contains(place.lun)) {
+  const schema::Attachment* found = schema::FindAttachment(document_, place.controller, place.lun);
+  if (found == nullptr) {
     co_return absl::NotFoundError(absl::StrCat("VM ", row_.name, " has no disk there"));
   }
-  const schema::Attachment disk = controller->second.attachments.at(place.lun);
+  const schema::Attachment disk = *found;
   CO_ASSIGN_OR_RETURN(const bool grows,
                       co_await CheckGrows(ToText(place), disk.path, disk.format, bytes));
   std::shared_ptr<ComputeSystem> system = system_;
@@ -116,14 +116,13 @@ Task<absl::Status> UtilityVm::ResizeDisk(DiskSlot slot, uint64_t bytes) {
 
 absl::Status UtilityVm::BindDisk(DiskSlot slot, const std::string& path) {
   if (phase_ != Phase::kStopped || incoming_session_.empty()) return Refuse("given other disks");
-  auto& scsi = document_.virtual_machine.devices.scsi;
-  const auto controller = scsi.find(absl::StrCat(slot.controller));
-  const std::string lun = absl::StrCat(slot.lun);
-  if (controller == scsi.end() || !controller->second.attachments.contains(lun)) {
+  schema::Attachment* const found =
+      schema::FindAttachment(&document_, absl::StrCat(slot.controller), absl::StrCat(slot.lun));
+  if (found == nullptr) {
     return absl::NotFoundError(
         absl::StrCat("VM ", row_.name, " has no disk at Scsi/", slot.controller, "/", slot.lun));
   }
-  schema::Attachment& disk = controller->second.attachments[lun];
+  schema::Attachment& disk = *found;
   for (const auto& [name, record] : checkpoints_) {
     const bool is_part = std::any_of(
         record.disks().begin(), record.disks().end(),

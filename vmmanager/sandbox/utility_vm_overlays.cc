@@ -491,7 +491,7 @@ Task<absl::StatusOr<CheckpointRecord>> UtilityVm::GoBackToCheckpoint(std::string
   }
   CO_RETURN_IF_ERROR(co_await EndForReturn(name, memory));
   Reached("CHECKPOINT.ended");
-  const v1::VmSpec spec = spec_;
+  v1::VmSpec spec = spec_;
   const schema::ComputeSystem document = document_;
   std::set<std::string> left;
   std::set<std::string> former;
@@ -523,9 +523,8 @@ Task<absl::StatusOr<CheckpointRecord>> UtilityVm::GoBackToCheckpoint(std::string
   const absl::Status stored = co_await PutCheckpoints(std::move(changed));
   if (!stored.ok()) {
     // What was set meanwhile stays.
-    v1::VmSpec former = spec;
-    CopySettings(spec_, &former);
-    spec_ = std::move(former);
+    CopySettings(spec_, &spec);
+    spec_ = std::move(spec);
     document_ = document;
     saved_ = saved;
     if (memory) TellEnded();

@@ -77,7 +77,7 @@ Task<absl::Status> UtilityVm::Boot() {
   CO_RETURN_IF_ERROR(co_await firmware_.Ensure(std::move(empty)));
   // They may have taken their time.
   CO_RETURN_IF_ERROR(CheckHere());
-  // As it was when it ran last, or as what it went on from.
+  // Until now it was as when it ran last, or as what it went on from.
   SetSize(spec_, &document_);
   row_.document_json = schema::ToJson(document_);
   auto system = co_await deps_.backend.Create(row_.id, document_);
@@ -237,7 +237,6 @@ Task<void> UtilityVm::AwaitSwitchover() {
 }
 
 Task<absl::Status> UtilityVm::Resume() {
-  auto self = shared_from_this();
   if (checkpoints_in_work_ > 0) co_return CheckpointInWork("resumed");
   co_return co_await ResumeForJob();
 }

@@ -28,8 +28,9 @@ constexpr size_t kDepartedKept = 1024;
 constexpr uint32_t kFirstGuestCid = 1024;
 constexpr uint32_t kLastGuestCid = 0x7fffffff;
 
-// Another host says what they are, and its word is taken for no more than a user's. It may have
-// left to defaults what the machine has in full, so what is compared, and kept, is the whole.
+// Another host says what its specification is, and its word is taken for no more than a user's. It
+// may have left to defaults what the cards have in full, so what is compared, and kept, is the
+// whole.
 absl::Status CompleteIncoming(const schema::ComputeSystem& document, VmRow* row, v1::VmSpec* spec) {
   const std::string before = spec->SerializeAsString();
   RETURN_IF_ERROR(CompleteSize(spec));

@@ -25,4 +25,11 @@ enum class VmPhase {
   kRestoring
 };
 
+// Why a VM may stand still although nobody paused it.
+inline constexpr char kSilent[] = "waits for its VMM, which does not answer";
+inline constexpr char kUnwritten[] =
+    "stands still until it is written down which files its disks go on in";
+// A row's desired state while its VM is about to go on from a file that it was not saved in.
+inline constexpr char kFromElsewhere[] = "from_file";
+
 }  // namespace ferry::vm

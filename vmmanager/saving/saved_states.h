@@ -61,8 +61,8 @@ class SavedStates {
   // For who makes a VM that is saved from its first moment: its file is one of these.
   KeptFiles& files() { return files_; }
 
-  // Whether the VM could go on from that file, if it did not run. Reads it to its end, which the
-  // job tells of and may be cancelled in: CANCELLED then.
+  // The size of the machine with which the VM could go on from that file, if it did not run. Reads
+  // it to its end, which the job tells of and may be cancelled in: CANCELLED then.
   Task<absl::StatusOr<schema::Topology>> CheckCanGoOn(Vm vm, state::v1::SavedRecord record,
                                                       std::shared_ptr<Job> job);
 

@@ -3,6 +3,7 @@
 #include "absl/strings/str_cat.h"
 #include "bridge/runtime/status_macros.h"
 #include "vmmanager/rpc/unary_reactor.h"
+#include "vmmanager/sandbox/machine_document.h"
 #include "vmmanager/sandbox/vm_nics.h"
 
 namespace ferry::vm {
@@ -42,10 +43,6 @@ milliseconds PatienceOf(const v1::StopVmRequest& request) {
 v1::Vm WithWarnings(v1::Vm vm, const SavedStates::Warnings& warnings) {
   for (const std::string& warning : warnings) vm.add_warnings(warning);
   return vm;
-}
-
-std::string SizeWords(uint64_t memory_mb, uint32_t cpus) {
-  return absl::StrCat(memory_mb, " MiB of memory and ", cpus, cpus == 1 ? " CPU" : " CPUs");
 }
 
 // Says so if it does not have the memory and CPUs that it is configured to have.

@@ -151,7 +151,7 @@ TEST(SnapshotPlanTest, TheMachineMustBeTheSame) {
   record.set_document_json(schema::ToJson(larger));
   ExpectRefused(CheckSameMachine("web", "t", record, Machine()),
                 absl::StatusCode::kFailedPrecondition, "machine_changed",
-                "it had 512 MiB of memory and 1 CPUs then", "vm set");
+                "it had 512 MiB of memory and 1 CPU then", "vm set");
 }
 
 state::v1::SnapshotRecord Record(std::vector<std::string> disks, const std::string& vmstate) {

@@ -104,6 +104,9 @@ TEST_F(CheckpointReturnTest, WhatWasSetMeanwhileStaysIfThatCannotBeWrittenDown) 
   EXPECT_TRUE(Finish(setting).ok());
   EXPECT_EQ(vm->spec().memory_mb(), 512u);
   host_.store.before_put_checkpoints = nullptr;
+  vm.reset();
+  Restart();
+  EXPECT_EQ(Found()->spec().memory_mb(), 512u);
 }
 
 TEST_F(CheckpointReturnTest, DamagedMemoryIsFoundBeforeTheVmIsEnded) {
