@@ -49,7 +49,7 @@ def test_memory_and_disks_are_of_one_instant(host, disks):
         assert made["method"] == method and made["whole"] and made["current"]
         after = number(host, vm, "/tmp/begun")
         for _ in range(2):
-            await_number(host, vm, after + 60)
+            await_number(host, vm, after + 20)
             later = number(host, vm, "/tmp/done")
             host.ctl.ok("checkpoint", "revert", vm, name)
             assert host.ctl.state(vm) == "running"
@@ -58,7 +58,7 @@ def test_memory_and_disks_are_of_one_instant(host, disks):
     host.ctl.ok("checkpoint", "revert", vm, "live")
     assert_one_instant(host, vm, writer, after)
     host.ctl.ok("checkpoint", "revert", vm, "still")
-    assert_one_instant(host, vm, writer, after + 60)
+    assert_one_instant(host, vm, writer, after + 20)
 
 
 def test_what_came_after_is_merged_where_it_belongs(host, disks):

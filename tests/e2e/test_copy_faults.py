@@ -12,7 +12,6 @@ from harness.records import (ROOT, number, on_disks, shell, standing, start_with
 from harness.waiting import wait_for
 
 FILLED = 48  # MiB of a disk, so that its copy takes a while
-PAUSE = 0.05  # seconds between two records
 TIMED_OUT = 7
 # What becomes of the VM: it goes on at the source or at the destination, or has ended there.
 STAYS, MOVES, ENDS_HERE, ENDS_THERE = range(4)
@@ -48,7 +47,7 @@ def faults_at(point):
 def writing(apart):  # noqa: F811
     """The hosts, and the process that writes to a VM's disks on the first."""
     start_with_two_disks(apart[0], "256M", FILLED)
-    return apart, start_writer(apart[0], VM, PAUSE)
+    return apart, start_writer(apart[0], VM)
 
 
 def strike(hosts, owner, fault, frozen):

@@ -19,7 +19,7 @@ def files(host):
 
 def go_on_for_a_while(host, vm):
     """The number of a record that the VM has not begun before."""
-    later = number(host, vm, "/tmp/begun") + 60
+    later = number(host, vm, "/tmp/begun") + 20
     await_number(host, vm, later)
     return later
 

@@ -18,7 +18,7 @@ def test_memory_and_disk_are_of_one_instant(host, disks):
     take(host, vm, "then")
     after_save = number(host, vm, "/tmp/begun")
     for _ in range(2):
-        await_number(host, vm, after_save + 60)
+        await_number(host, vm, after_save + 20)
         later = number(host, vm, "/tmp/done")
         host.ctl.ok("snapshot", "load", vm, "then")
         assert host.ctl.state(vm) == "running"

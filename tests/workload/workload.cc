@@ -15,11 +15,14 @@
 
 #include <algorithm>
 #include <charconv>
+#include <chrono>
 #include <cstdint>
 #include <map>
 #include <string>
 #include <string_view>
 #include <vector>
+
+#include "records.h"
 
 namespace {
 
@@ -47,6 +50,11 @@ constexpr char kHelp[] =
                                 for SIGHUP, SIGINT and SIGQUIT; MODE is its terminal's, lines or raw.
                                 A 'q' makes it exit with 7, the end of its input with 5
   tty                           prints "tty YES|NO ROWS COLUMNS", and again when the size changes
+  write-records [--pause-ms N] DISK...
+                                writes numbered records to each disk in turn, N milliseconds (default
+                                100) apart, and remembers in /tmp how far it is
+  read-records --most N DISK... prints the first N of each disk, each disk's with "over" behind them
+  await-record NUMBER           exits with 0 once that record is on all disks
 
 Wrong usage exits with 2.
 )";
@@ -77,6 +85,8 @@ uint64_t Number(std::string_view text) {
   return value;
 }
 
+constexpr size_t kAnyNumber = SIZE_MAX;
+
 Arguments Parse(int argc, char** argv, const std::vector<std::string>& known, size_t plain) {
   Arguments arguments;
   for (int i = 2; i < argc; ++i) {
@@ -89,7 +99,7 @@ Arguments Parse(int argc, char** argv, const std::vector<std::string>& known, si
     if (++i == argc) Usage(word + " needs a value");
     arguments.options[word] = Number(argv[i]);
   }
-  if (arguments.plain.size() != plain) Usage("wrong number of arguments");
+  if (plain != kAnyNumber && arguments.plain.size() != plain) Usage("wrong number of arguments");
   return arguments;
 }
 
@@ -357,6 +367,19 @@ int Tty() {
   }
 }
 
+int WriteRecords(const Arguments& arguments) {
+  const std::chrono::milliseconds pause(arguments.Get("--pause-ms", 100));
+  return ferry::workload::WriteRecords(arguments.plain, pause);
+}
+
+int ReadRecords(const Arguments& arguments) {
+  return ferry::workload::ReadRecords(arguments.plain, arguments.Get("--most", 0));
+}
+
+int AwaitRecord(const Arguments& arguments) {
+  return ferry::workload::AwaitRecord(Number(arguments.plain[0]));
+}
+
 }  // namespace
 
 int main(int argc, char** argv) {
@@ -382,5 +405,9 @@ int main(int argc, char** argv) {
     Parse(argc, argv, {}, 0);
     return Tty();
   }
+  if (command == "write-records")
+    return WriteRecords(Parse(argc, argv, {"--pause-ms"}, kAnyNumber));
+  if (command == "read-records") return ReadRecords(Parse(argc, argv, {"--most"}, kAnyNumber));
+  if (command == "await-record") return AwaitRecord(Parse(argc, argv, {}, 1));
   Usage(command.empty() ? "no command" : "unknown command '" + command + "'");
 }

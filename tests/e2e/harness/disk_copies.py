@@ -3,7 +3,7 @@ import pytest
 
 from .ctl import number as count
 from .qmp import Qmp
-from .records import await_number, number, on_disks, shell
+from .records import await_number, number, on_disks, shell, standing
 from .waiting import wait_for
 
 VM = "vm"
@@ -47,11 +47,10 @@ def assert_nothing_of_it(source, destination, former=()):
 
 def assert_nothing_lost(host, writer):
     """Each record that was acknowledged is on each disk."""
-    shell(host, VM, f"kill -STOP {writer}")
-    begun, done = number(host, VM, "/tmp/begun"), number(host, VM, "/tmp/done")
-    last = on_disks(host, VM)
-    assert last and all(done <= each <= begun for each in last), (done, begun, last)
-    shell(host, VM, f"kill -CONT {writer}")
+    with standing(host, VM, writer):
+        begun, done = number(host, VM, "/tmp/begun"), number(host, VM, "/tmp/done")
+        last = on_disks(host, VM)
+        assert last and all(done <= each <= begun for each in last), (done, begun, last)
 
 
 def copies_disks(host):

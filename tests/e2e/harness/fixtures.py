@@ -1,4 +1,6 @@
 """Fixtures of the tests with two hosts."""
+import ctypes
+
 import pytest
 
 from . import booted, box, postmortem, workload
@@ -8,6 +10,7 @@ from .host import Hosts
 
 # Why namespaces were refused, if they were.
 _REFUSAL = pytest.StashKey[str]()
+PR_SET_THP_DISABLE = 41  # linux/prctl.h
 
 
 @pytest.hookimpl(hookwrapper=True)
@@ -24,6 +27,14 @@ def pytest_runtest_makereport(item, call):
         report.sections += [each for host in hosts for each in postmortem.of(host)]
     if trial := used.get("trial"):
         report.sections += trial.consoles()
+
+
+@pytest.fixture(scope="session", autouse=True)
+def small_pages():
+    """The tests' VMs are many, live short, and use a little of their memory here and there: to clear
+    huge pages for that takes half of what a VMM does at all. Whoever is started gets this, too."""
+    # Only a machine that has none refuses.
+    ctypes.CDLL(None).prctl(PR_SET_THP_DISABLE, 1, 0, 0, 0)
 
 
 def note_isolation(config, hosts):

@@ -1,36 +1,16 @@
-"""A guest that writes numbered records with their sums to its disks, and remembers the last one: so
-that memory and all disks are seen to be of one instant."""
+"""A guest that writes numbered records to its disks, and remembers the last one (`ferry-workload
+write-records`): so that memory and all disks are seen to be of one instant."""
 import contextlib
-import hashlib
+import zlib
 
-# Numbered records with their sums, on each disk in turn and then in memory. Each has a mark that it
-# would not get a second time, and memory knows all of these.
-WRITER = """
-disks=$(ls -d /sys/bus/scsi/devices/0:0:0:*/block/* | sed 's,.*/,/dev/,')
-i=0
-while :; do
-  i=$((i+1))
-  read n < /proc/sys/kernel/random/uuid
-  s="$(echo $i | md5sum) $n"
-  echo "$i $n" >> /tmp/marks
-  echo "$i $s" > /tmp/begun.new; mv /tmp/begun.new /tmp/begun
-  for disk in $disks; do
-    echo "$i $s" | dd of=$disk bs=4096 seek=$i conv=notrunc,fsync 2>/dev/null
-  done
-  echo "$i $s" > /tmp/done.new; mv /tmp/done.new /tmp/done
-done
-"""
-# All records of each disk, with a line behind them.
-MOST = 4096
-READER = f"""
-echo 3 > /proc/sys/vm/drop_caches
-for disk in $(ls -d /sys/bus/scsi/devices/0:0:0:*/block/* | sed 's,.*/,/dev/,'); do
-  dd if=$disk bs=4096 skip=1 count={MOST} 2>/dev/null | tr -d '\\0'
-  echo over
-done
-"""
+from .workload import PROGRAM
 
-
+MOST = 4096  # records
+# The disks, in the order in which they are written to.
+DISKS = "$(ls -d /sys/bus/scsi/devices/0:0:0:*/block/* 2>/dev/null | sed 's,.*/,/dev/,')"
+ON_DISKS = f"{PROGRAM} read-records --most {MOST} {DISKS}"
+# The records that are begun and done last, and how many marks there are.
+REMEMBERED = "cat /tmp/begun /tmp/done; wc -l < /tmp/marks"
 # The guest may give its disks other names with each boot, but not other places.
 ROOT = "/dev/$(ls /sys/bus/scsi/devices/0:0:0:0/block)"
 
@@ -93,7 +73,7 @@ def start_with_two_disks(host, raw_size, filled_mib=0):
 def checked(record):
     """The number of a record, whose sum must be right."""
     found, its_sum = record.split()[:2]
-    assert its_sum == hashlib.md5(f"{found}\n".encode()).hexdigest(), record
+    assert int(its_sum) == zlib.crc32(f"{found}\n".encode()), record
     return int(found)
 
 
@@ -109,11 +89,16 @@ def last_of(records):
     return len(numbers)
 
 
+def last_of_each(read):
+    """Of what `ferry-workload read-records` prints: the last record of each disk."""
+    *disks, behind = read.split("over\n")
+    assert not behind, behind
+    return [last_of(disk) for disk in disks]
+
+
 def on_disks(host, vm):
     """The last record of each disk, in the order in which they are written to."""
-    read = host.ctl.exec(vm, "sh", "-c", READER)
-    assert read.returncode == 0, read
-    return [last_of(disk) for disk in read.stdout.split("over\n")[:-1]]
+    return last_of_each(shell(host, vm, ON_DISKS) + "\n")
 
 
 def on_disks_at_rest(host, vm):
@@ -130,18 +115,13 @@ def on_disks_at_rest(host, vm):
 
 
 def await_number(host, vm, at_least):
-    while number(host, vm, "/tmp/done") < at_least:
-        pass
+    shell(host, vm, f"{PROGRAM} await-record {at_least}")
 
 
-def start_writer(host, vm, pause=None):
-    """The process that writes, once it has begun; see assert_one_instant.
-
-    pause -- Seconds between two records, for tests in which there would be more than MOST.
-    """
-    script = WRITER if pause is None else WRITER.replace("do\n", f"do\n  sleep {pause}\n", 1)
+def start_writer(host, vm):
+    """The process that writes, once it has begun; see assert_one_instant."""
+    script = f"exec {PROGRAM} write-records {DISKS}"
     writer = host.ctl.ok("exec", "-d", vm, "--", "sh", "-c", script).strip()
-    host.ctl.exec(vm, "sh", "-c", "while ! [ -e /tmp/done ]; do sleep 0.1; done")
     await_number(host, vm, 20)
     return writer
 
@@ -154,34 +134,36 @@ def standing(host, vm, writer):
     shell(host, vm, f"kill -CONT {writer}")
 
 
-def remembered(host, vm, at_least=20):
-    """The records that the guest's memory knows as begun and as done last; it knows all marks until
-    then."""
-    begun, done = number(host, vm, "/tmp/begun"), number(host, vm, "/tmp/done")
+def at_a_standstill(host, vm, writer, script):
+    """What a script prints in the VM while nothing is written there."""
+    return shell(host, vm, f"kill -STOP {writer}; {script}; kill -CONT {writer}")
+
+
+def checked_memory(remembered, at_least):
+    """The numbers of the records that the guest's memory knows as begun and as done last, of what
+    REMEMBERED prints; it knows all marks until then."""
+    begun, done, marks = remembered
+    begun, done = checked(begun), checked(done)
     assert at_least <= done <= begun <= done + 1, (at_least, done, begun)
-    assert int(shell(host, vm, "wc -l < /tmp/marks")) - begun in (0, 1)
+    assert int(marks) - begun in (0, 1)
     return begun, done
-
-
-def assert_disks_agree(host, vm, begun, done):
-    last = on_disks(host, vm)
-    assert last and last == sorted(last, reverse=True), last
-    assert done <= last[-1] and last[0] <= begun, ("not of one instant", done, last, begun)
 
 
 def assert_memory_went_back(host, vm, writer, before):
     """As assert_one_instant, of a VM without disks."""
-    with standing(host, vm, writer):
-        assert remembered(host, vm)[0] < before, "the memory did not go back"
+    remembered = at_a_standstill(host, vm, writer, REMEMBERED).splitlines()
+    assert checked_memory(remembered, 20)[0] < before, "the memory did not go back"
 
 
 def assert_one_instant(host, vm, writer, before=None, at_least=20):
     """The VM went back to a moment before its record of that number was written, if one is given, and
     disk and memory are both of that moment. It goes on writing afterwards."""
-    with standing(host, vm, writer):
-        begun, done = remembered(host, vm, at_least)
-        assert before is None or begun < before, "the memory did not go back"
-        assert_disks_agree(host, vm, begun, done)
+    seen = at_a_standstill(host, vm, writer, f"{REMEMBERED}; {ON_DISKS}").split("\n", 3)
+    begun, done = checked_memory(seen[:3], at_least)
+    assert before is None or begun < before, "the memory did not go back"
+    last = last_of_each(seen[3] + "\n")
+    assert last and last == sorted(last, reverse=True), last
+    assert done <= last[-1] and last[0] <= begun, ("not of one instant", done, last, begun)
 
 
 def last_on_host(host, *disks):
@@ -204,8 +186,7 @@ def assert_goes_on(host, vm, writer, last):
     """The VM goes on from the moment at which its disks had these records last: its memory knows
     them as they were written, and it writes the next ones."""
     await_number(host, vm, last[0][0] + 1)
-    with standing(host, vm, writer):
-        assert_disks_agree(host, vm, *remembered(host, vm))
-        for its_number, mark in last:
-            known = shell(host, vm, f"grep '^{its_number} ' /tmp/marks")
-            assert known == f"{its_number} {mark}", "memory and disk are not of one instant"
+    assert_one_instant(host, vm, writer)
+    for its_number, mark in last:
+        known = shell(host, vm, f"grep '^{its_number} ' /tmp/marks")
+        assert known == f"{its_number} {mark}", "memory and disk are not of one instant"
