@@ -57,6 +57,19 @@ def test_memory_that_is_saved_while_its_vm_lives_on_is_of_one_instant(host, vm):
         assert_memory_went_back(host, vm, writer, later)
 
 
+def test_memory_of_a_checkpoint_is_gone_on_from_until_its_disks_are_written_to(host, disks):
+    writer = start_writer(host, disks)
+    host.ctl.ok("checkpoint", "create", disks, "a", "--halt")
+    memory = host.ctl.json("checkpoint", "inspect", disks, "a")["memory_file"]
+    start(host, disks, "--from", memory)
+    assert_one_instant(host, disks, writer)
+    host.ctl.ok("stop", "--force", disks)
+    refused = host.ctl.run("start", "--from", memory, disks)
+    assert refused.returncode == RESTORE_REFUSED and "checkpoint revert" in refused.stderr, refused
+    host.ctl.ok("checkpoint", "revert", disks, "a")
+    assert_one_instant(host, disks, writer)
+
+
 def test_another_vm_is_of_the_instant_that_it_was_made_of(host, disks):
     writer = start_writer(host, disks)
     for name, way in (("live", ["--live"]), ("still", [])):

@@ -179,6 +179,14 @@ state::v1::SavedRecord MemoryOf(const std::string& name, const CheckpointRecord&
   return saved;
 }
 
+std::string CheckpointOfMemory(const CheckpointRecords& records, const std::string& sha256) {
+  for (const auto& [name, record] : records) {
+    const bool has_memory = !record.memory_file().empty();
+    if (has_memory && record.memory_sha256() == sha256) return name;
+  }
+  return "";
+}
+
 absl::Status NoSuchCheckpoint(const std::string& vm_name, const std::string& name) {
   return rpc::ErrorWithReason(
       absl::StatusCode::kNotFound, absl::StrCat("VM ", vm_name, " has no checkpoint ", name),

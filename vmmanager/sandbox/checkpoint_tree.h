@@ -61,6 +61,9 @@ CheckpointRecords WithoutOverlays(const CheckpointRecords& records,
 // checkpoint's.
 state::v1::SavedRecord MemoryOf(const std::string& name, const state::v1::CheckpointRecord& record);
 
+// The one whose memory has that digest; empty: none.
+std::string CheckpointOfMemory(const CheckpointRecords& records, const std::string& sha256);
+
 // NOT_FOUND "no_such_checkpoint".
 absl::Status NoSuchCheckpoint(const std::string& vm_name, const std::string& name);
 

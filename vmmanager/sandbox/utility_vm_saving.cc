@@ -2,16 +2,20 @@
 #include <spdlog/spdlog.h>
 
 #include <chrono>
+#include <set>
+#include <string>
 #include <utility>
 
 #include "absl/strings/str_cat.h"
 #include "bridge/runtime/status_macros.h"
 #include "vmmanager/rpc/error_info.h"
+#include "vmmanager/sandbox/checkpoint_tree.h"
 #include "vmmanager/sandbox/disk_lock.h"
 #include "vmmanager/sandbox/machine_document.h"
 #include "vmmanager/sandbox/own_disks.h"
 #include "vmmanager/sandbox/utility_vm.h"
 #include "vmmanager/sandbox/wrong_state.h"
+#include "vmmanager/schema/attachments.h"
 
 namespace ferry::vm {
 namespace {
@@ -22,6 +26,24 @@ schema::MigrationFinalizedOptions RunRestored(bool paused) {
   run.finalized_operation = schema::MigrationFinalOperation::kResume;
   run.leave_paused = paused;
   return run;
+}
+
+// Whether a machine has the VM's own disks in the files in which they are now, and would write to
+// none that a checkpoint has.
+bool HasDisksOfNow(const schema::ComputeSystem& document, const v1::VmSpec& spec,
+                   const CheckpointRecords& checkpoints) {
+  for (int i = 0; i < spec.disks_size(); ++i) {
+    const schema::Attachment* found =
+        schema::FindAttachment(document, kDiskController, absl::StrCat(LunOf(spec, i)));
+    if (found == nullptr || found->path != spec.disks(i).file()) return false;
+  }
+  const std::set<std::string> kept = FilesOf(checkpoints);
+  for (const auto& [controller, scsi] : document.virtual_machine.devices.scsi) {
+    for (const auto& [lun, disk] : scsi.attachments) {
+      if (!disk.read_only && kept.contains(disk.path)) return false;
+    }
+  }
+  return true;
 }
 
 // What a save leaves behind goes, however long its disk takes for that.
@@ -268,6 +290,11 @@ absl::Status UtilityVm::CheckRestorable(const SavedMachine& machine) const {
   if (!HasOwnDisks(machine.document, spec_)) {
     return absl::FailedPreconditionError(
         absl::StrCat("what was saved has other disks, or has them elsewhere, than VM ", row_.name));
+  }
+  if (!HasDisksOfNow(machine.document, spec_, checkpoints_)) {
+    return rpc::ErrorWithReason(absl::StatusCode::kAborted,
+                                absl::StrCat("the disks of VM ", row_.name, " changed meanwhile"),
+                                "disks_changed", "Try again.");
   }
   if (machine.record.has_value()) return absl::OkStatus();
   if (is_saved() && !saved_is_unreadable_ && saved_->sha256() == machine.sha256) {

@@ -10,6 +10,7 @@
 #include "bridge/runtime/unix_time.h"
 #include "guestmanager/timeline.h"
 #include "vmmanager/rpc/error_info.h"
+#include "vmmanager/sandbox/checkpoint_tree.h"
 #include "vmmanager/sandbox/disk_generations.h"
 #include "vmmanager/sandbox/incoming_machine.h"
 #include "vmmanager/sandbox/own_disks.h"
@@ -329,10 +330,52 @@ Task<absl::Status> SavedStates::Read(Vm vm, std::shared_ptr<Source> source) {
   }
   if (!source->is_new) co_return absl::OkStatus();
   source->record.set_sha256(info.sha256);
+  TakeAsCheckpoint(*vm, source.get());
   source->record.set_saved_unix_ms(head.saved_unix_ms());
   source->record.set_file_bytes(info.file_bytes);
   source->record.set_memory_bytes(info.memory_bytes);
   source->record.set_compressed(info.compression == SaveCompression::kZstd);
+  co_return absl::OkStatus();
+}
+
+// A file that the caller names may be the memory of a checkpoint: it goes on in what is over the
+// checkpoint's disks now.
+void SavedStates::TakeAsCheckpoint(const UtilityVm& vm, Source* source) {
+  state::v1::SavedRecord& record = source->record;
+  const std::string name = CheckpointOfMemory(vm.checkpoints(), record.sha256());
+  if (name.empty()) return;
+  const state::v1::CheckpointRecord& checkpoint = vm.checkpoints().at(name);
+  const state::v1::SavedRecord memory = MemoryOf(name, checkpoint);
+  record.set_checkpoint(name);
+  *record.mutable_overlays() = memory.overlays();
+  for (int i = 0; i < checkpoint.disks_size(); ++i) {
+    record.mutable_overlays(i)->set_overlay(vm.DiskFile(checkpoint.disks(i)));
+  }
+}
+
+// Its disks are of the instant of its memory for only as long as that is so; who gives up what was
+// written since says that by another call.
+Task<absl::Status> SavedStates::CheckNothingIsOver(Vm vm, std::shared_ptr<Source> source) const {
+  const std::string name = source->record.checkpoint();
+  if (!source->is_new || name.empty()) co_return absl::OkStatus();
+  const auto found = vm->checkpoints().find(name);
+  if (found == vm->checkpoints().end()) co_return NoSuchCheckpoint(vm->name(), name);
+  const state::v1::CheckpointRecord checkpoint = found->second;
+  for (const state::v1::CheckpointDisk& disk : checkpoint.disks()) {
+    std::string over = vm->DiskFile(disk);
+    bool is_empty = BelowOf(vm->checkpoints(), over) == disk.file();
+    if (is_empty) {
+      CO_ASSIGN_OR_RETURN(const DiskImage image,
+                          co_await vms_.deps().overlays->Examine(over, "qcow2"));
+      is_empty = image.empty;
+    }
+    if (is_empty) continue;
+    co_return absl::FailedPreconditionError(
+        absl::StrCat("it is the memory of checkpoint ", name, ", and ", over,
+                     " was written to since, or is not over the disks of that; what gives that up "
+                     "is ferryctl checkpoint revert ",
+                     vm->name(), " ", name));
+  }
   co_return absl::OkStatus();
 }
 
@@ -363,19 +406,13 @@ Task<absl::Status> SavedStates::FitHere(Vm vm, std::shared_ptr<Source> source) {
   // Those of a checkpoint are not written to, but what is over them.
   CO_RETURN_IF_ERROR(
       co_await CheckGenerations(source->document, std::move(disks), &digests_.reads()));
+  CO_RETURN_IF_ERROR(co_await CheckNothingIsOver(vm, source));
   GoOnInOverlays(source->record, &source->document, &source->cut);
   co_return CheckDisksAreIts(*vm, *source);
 }
 
 // Whoever wrote the file has no say in which files of this host a VM gets.
 absl::Status SavedStates::CheckDisksAreIts(const UtilityVm& vm, const Source& source) const {
-  for (const auto& [name, checkpoint] : vm.checkpoints()) {
-    const bool is_its = checkpoint.memory_sha256() == source.record.sha256();
-    if (!source.is_new || !is_its || checkpoint.disks().empty()) continue;
-    return absl::FailedPreconditionError(
-        absl::StrCat("it is the memory of checkpoint ", name, ", and fits the disks of that (",
-                     "ferryctl checkpoint revert ", vm.name(), " ", name, ")"));
-  }
   std::vector<schema::Attachment> its;
   for (const v1::DiskSpec& disk : vm.spec().disks()) {
     its.push_back(

@@ -50,7 +50,7 @@ class SavedStates {
   Task<absl::Status> Save(Vm vm, v1::SaveVmRequest request);
   Task<absl::StatusOr<Warnings>> Stop(Vm vm, v1::StopVmRequest request, milliseconds timeout);
   // FAILED_PRECONDITION or DATA_LOSS "restore_refused" if what was saved cannot go on here; it is
-  // kept, and named.
+  // kept, and named. The memory of a checkpoint can as long as nothing was written over its disks.
   Task<absl::StatusOr<Warnings>> Start(Vm vm, v1::StartVmRequest request);
   Task<absl::Status> Delete(Vm vm, bool discard_saved);
   // Is told of each VM that was deleted, by its id.
@@ -86,6 +86,8 @@ class SavedStates {
   Task<absl::Status> Read(Vm vm, std::shared_ptr<Source> source);
   Task<absl::Status> FitHere(Vm vm, std::shared_ptr<Source> source);
   Task<absl::Status> VerifyMemory(Vm vm, std::shared_ptr<Source> source, std::shared_ptr<Job> job);
+  static void TakeAsCheckpoint(const UtilityVm& vm, Source* source);
+  Task<absl::Status> CheckNothingIsOver(Vm vm, std::shared_ptr<Source> source) const;
   absl::Status CheckDisksAreIts(const UtilityVm& vm, const Source& source) const;
   absl::Status ToTell(const UtilityVm& vm, const Source& source, const absl::Status& why) const;
   Task<absl::Status> Discard(Vm vm);

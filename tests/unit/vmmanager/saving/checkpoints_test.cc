@@ -367,17 +367,75 @@ TEST_F(CheckpointsTest, WhatCannotBeGoneBackToLeavesTheVmAlone) {
   EXPECT_THAT(host_.overlays.files, SizeIs(2));
 }
 
-TEST_F(CheckpointsTest, ItsMemoryAloneIsNotGoneOnFrom) {
-  auto vm = BootWithDisks();
-  const auto taken = Take("a");
-  ASSERT_TRUE(taken.ok());
-  ASSERT_TRUE(Await(vm->Stop(true, milliseconds(0))).ok());
-  v1::StartVmRequest request;
-  request.set_from_file(taken->memory_file());
-  const absl::Status refused = Start(vm, request).status();
-  EXPECT_EQ(rpc::ReasonOf(refused), "restore_refused");
-  EXPECT_THAT(refused.message(), HasSubstr("ferryctl checkpoint revert web a"));
-  EXPECT_EQ(vm->state(), v1::VM_STATE_STOPPED);
+class CheckpointMemoryTest : public CheckpointsTest {
+ protected:
+  // Halted in checkpoint a, with nothing over its disks.
+  CheckpointMemoryTest() : vm_(BootWithDisks()) {
+    EXPECT_TRUE(host_.System(*vm_)->Step(7));
+    v1::CreateCheckpointRequest request = Request("a");
+    request.set_halt(true);
+    const auto taken = Take(request);
+    EXPECT_TRUE(taken.ok()) << taken.status();
+    memory_ = taken->memory_file();
+    SetOverlays(true);
+  }
+
+  void SetOverlays(bool empty) {
+    for (const auto& [file, below] : host_.overlays.files) {
+      host_.overlays.images[file] = {.format = "qcow2", .empty = empty};
+    }
+  }
+  absl::Status StartFromMemory() {
+    v1::StartVmRequest request;
+    request.set_from_file(memory_);
+    return Start(vm_, request).status();
+  }
+  void ExpectRefused() {
+    const absl::Status refused = StartFromMemory();
+    EXPECT_EQ(rpc::ReasonOf(refused), "restore_refused");
+    EXPECT_THAT(refused.message(), HasSubstr("ferryctl checkpoint revert web a"));
+    EXPECT_EQ(vm_->state(), v1::VM_STATE_STOPPED);
+  }
+
+  std::shared_ptr<UtilityVm> vm_;
+  std::string memory_;
+};
+
+TEST_F(CheckpointMemoryTest, IsGoneOnFrom) {
+  const std::string root = DiskOf(*vm_, 0);
+  const absl::Status started = StartFromMemory();
+  ASSERT_TRUE(started.ok()) << started;
+  EXPECT_EQ(vm_->state(), v1::VM_STATE_RUNNING);
+  EXPECT_EQ(host_.System(*vm_)->counter(), 7u);
+  EXPECT_EQ(DiskOf(*vm_, 0), root);
+  EXPECT_EQ(BelowOf(vm_->checkpoints(), root), File("root.qcow2"));
+  EXPECT_TRUE(std::filesystem::exists(memory_));
+}
+
+TEST_F(CheckpointMemoryTest, IsRefusedOnceSomethingWasWrittenOverItsDisks) {
+  SetOverlays(false);
+  ExpectRefused();
+}
+
+TEST_F(CheckpointMemoryTest, IsRefusedWhereTheVmIsOverTheDisksOfAnother) {
+  v1::CreateCheckpointRequest request = Request("b");
+  request.set_disk_only(true);
+  const auto taken = Take(request);
+  ASSERT_TRUE(taken.ok()) << taken.status();
+  SetOverlays(true);
+  ExpectRefused();
+}
+
+TEST_F(CheckpointMemoryTest, IsNotGoneOnFromInDisksThatChangedSinceTheyWereLookedAt) {
+  SavedMachine machine;
+  machine.document = vm_->document();
+  machine.record.emplace().set_file(memory_);
+  v1::CreateCheckpointRequest request = Request("b");
+  request.set_disk_only(true);
+  ASSERT_TRUE(Take(request).ok());
+  const absl::Status refused = Await(vm_->Restore(machine, RestoreSteps()));
+  EXPECT_EQ(rpc::ReasonOf(refused), "disks_changed") << refused;
+  EXPECT_EQ(vm_->state(), v1::VM_STATE_STOPPED);
 }
 
 TEST_F(CheckpointsTest, WhatChangedSinceItsOverlaysWereMadeIsNotGoneBackTo) {
