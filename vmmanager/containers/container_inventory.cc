@@ -158,7 +158,7 @@ std::vector<std::string> ContainerInventory::InCheckpoints() const {
 bool ContainerInventory::Expect(const std::string& id) {
   const std::vector<std::string> kept = InCheckpoints();
   const bool is_kept = std::find(kept.begin(), kept.end(), id) != kept.end();
-  return !is_kept && !Knows(id) && expected_.insert(id).second;
+  return !is_kept && !Knows(id) && expected_->insert(id).second;
 }
 
 absl::StatusOr<std::shared_ptr<VmContainer>> ContainerInventory::Find(const std::string& container,

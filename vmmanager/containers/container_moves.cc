@@ -212,10 +212,14 @@ absl::StatusOr<ContainerExports::Layer> ContainerExports::FindLayer(
 
 ContainerArrivals::ContainerArrivals(ContainerInventory& containers, std::shared_ptr<UtilityVm> vm,
                                      std::vector<ContainerRecord> records)
-    : containers_(containers), vm_(std::move(vm)), planned_(std::move(records)) {}
+    : containers_(containers),
+      expected_(containers.expected()),
+      vm_(std::move(vm)),
+      planned_(std::move(records)) {}
 
 ContainerArrivals::~ContainerArrivals() {
-  for (const auto& [source_id, id] : ids_) containers_.StopExpecting(id);
+  // A session that tries something until the end goes with the executor, after all others.
+  for (const auto& [source_id, id] : ids_) expected_->erase(id);
 }
 
 Task<absl::Status> ContainerArrivals::Bind(std::string source_id, std::string scratch_file,
@@ -276,7 +280,7 @@ Task<absl::Status> ContainerArrivals::Claim(std::string source_id, std::string i
   }
   ids_[source_id] = id;
   if (!former.empty()) {
-    containers_.StopExpecting(former);
+    expected_->erase(former);
     co_await Unclaim(former);
   }
   co_return absl::OkStatus();

@@ -136,6 +136,7 @@ class ContainerArrivals {
   absl::Status CheckSameSpec(const state::v1::ContainerRecord& cut) const;
 
   ContainerInventory& containers_;
+  const std::shared_ptr<std::set<std::string>> expected_;  // all that this host expects
   const std::shared_ptr<UtilityVm> vm_;
   const std::vector<state::v1::ContainerRecord> planned_;
   // By the source's id:
