@@ -23,7 +23,7 @@ int WriteRecords(const std::vector<std::string>& disks, std::chrono::millisecond
 // but zeros, and then a line "over". 1 if a disk fails.
 int ReadRecords(const std::vector<std::string>& disks, size_t most);
 
-// Returns once the record with that number, or a later one, is done: 0.
+// Returns once the record with that number, or a later one, is done: 0. 1 if nobody could tell.
 int AwaitRecord(uint64_t number);
 
 }  // namespace ferry::workload

@@ -60,8 +60,8 @@ class ContainerInventory {
   // A migration may bring one of that id. False if there is one, a checkpoint keeps what one wrote
   // that is gone, or another migration may bring it.
   bool Expect(const std::string& id);
-  // Those that migrations may bring, which whoever stops to expect one takes out; it may outlive
-  // us.
+  // The ids that migrations may bring. Whoever expected one takes it out again, which may come
+  // after our end.
   std::shared_ptr<std::set<std::string>> expected() const { return expected_; }
 
   using Containers = std::vector<std::shared_ptr<VmContainer>>;
@@ -135,9 +135,10 @@ class ContainerInventory {
   std::map<std::string, std::shared_ptr<VmContainer>> containers_;  // by id
   std::map<std::string, std::shared_ptr<Making>> makings_;          // by request id
   std::vector<StoredContainer> orphans_;                            // whose VM is gone
-  const std::shared_ptr<std::set<std::string>> expected_ =
-      std::make_shared<std::set<std::string>>();   // ids
   std::map<std::string, std::string> unreadable_;  // ids of rows that are left alone, and their VMs
+  // Ids.
+  const std::shared_ptr<std::set<std::string>> expected_ =
+      std::make_shared<std::set<std::string>>();
   // By id: what is removed by itself, as often as that takes, and what ends the wait in between.
   std::map<std::string, std::shared_ptr<AsyncEvent>> removing_;
   TaskScope scope_;

@@ -292,6 +292,19 @@ TEST_F(ContainerMovesTest, WhatDoesNotComeTakesNothingFromOthers) {
   EXPECT_THAT(store_->Pins(), IsEmpty());
 }
 
+// The address sanitizer would see it.
+TEST_F(ContainerMovesTest, WhatWasToComeMayOutliveTheInventory) {
+  const auto before = Run(Shared("one"));
+  const auto records = Export();
+  const auto incoming = GoAndCome(records);
+  auto arrivals = std::make_unique<ContainerArrivals>(*containers_, incoming, records);
+  ASSERT_TRUE(Await(arrivals->Bind(before->id(), "")).ok());
+  Await(containers_->Close());
+  containers_.reset();
+  arrivals.reset();
+  Open();
+}
+
 TEST_F(ContainerMovesTest, WhatIsNotAsItWasPlannedDoesNotCome) {
   const auto before = Run(Shared("one"));
   auto records = Export();
