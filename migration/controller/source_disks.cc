@@ -165,12 +165,11 @@ Task<absl::Status> SourceSession::MirrorWatched(std::shared_ptr<vm::ComputeSyste
     co_return;
   };
   const StallWatchdog watchdog(deps_.executor(), limits_.stall, std::move(transfer));
-  vm::MergeProgress progress = [weak = std::weak_ptr<SourceSession>(self())](uint64_t done,
-                                                                             uint64_t total) {
-    if (const Self session = weak.lock()) session->OnDiskProgress(done, total);
+  vm::TellCopied tell = [weak = std::weak_ptr<SourceSession>(self())](const vm::CopiedBytes& now) {
+    if (const Self session = weak.lock()) session->OnDiskProgress(now);
   };
   const absl::Status mirrored =
-      co_await system->MirrorDisks(std::move(disks), std::move(path), std::move(progress));
+      co_await system->MirrorDisks(std::move(disks), std::move(path), std::move(tell));
   if (mirrored.ok()) co_return mirrored;
   if (watchdog.stalled()) co_return Stalled("the disks");
   co_return co_await WhyDisksFailed(mirrored);
@@ -190,16 +189,18 @@ Task<absl::Status> SourceSession::WhyDisksFailed(absl::Status mirrored) {
     co_return rpc::ErrorWithReason(
         mirrored.code(), mirrored.message(), "not_converging",
         absl::StrCat("pause the VM for the migration (ferryctl pause ", info_.vm_name(),
-                     "), allow more bandwidth, or have it write less"));
+                     "), let it be slowed down (--throttle), allow more bandwidth, or have it "
+                     "write less"));
   }
   const bool there = mirrored.GetPayload(vm::kOtherDiskFailed).has_value();
   co_return there ? AtDestination(mirrored) : mirrored;
 }
 
-void SourceSession::OnDiskProgress(uint64_t done, uint64_t total) {
+void SourceSession::OnDiskProgress(const vm::CopiedBytes& now) {
   if (end_reason().has_value()) return;
-  info_.mutable_progress()->set_disk_done_bytes(done);
-  info_.mutable_progress()->set_disk_total_bytes(total);
+  info_.mutable_progress()->set_disk_done_bytes(now.done);
+  info_.mutable_progress()->set_disk_total_bytes(now.total);
+  info_.mutable_progress()->set_disk_write_limit(now.write_limit);
   v1::Notification notification;
   notification.set_origin(origin());
   notification.set_phase(v1::MIGRATION_PHASE_TRANSFER_IN_PROGRESS);

@@ -121,7 +121,7 @@ class SourceSession final : public MigrationSession {
   Task<absl::Status> MirrorWatched(std::shared_ptr<vm::ComputeSystem> system,
                                    std::vector<vm::DiskMirror> disks, std::string path);
   Task<absl::Status> WhyDisksFailed(absl::Status mirrored);
-  void OnDiskProgress(uint64_t done, uint64_t total);
+  void OnDiskProgress(const vm::CopiedBytes& now);
   // The guest stands still: the destination has all of the disks that were copied.
   Task<absl::Status> SealDisks();
   Task<absl::StatusOr<std::string>> Export();

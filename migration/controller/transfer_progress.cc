@@ -22,6 +22,7 @@ v1::Progress ToProgress(const vm::TransferProgress& now, const v1::Progress& bef
   const bool knows_disks = now.disk_total_bytes > 0;
   to.set_disk_done_bytes(knows_disks ? now.disk_done_bytes : before.disk_done_bytes());
   to.set_disk_total_bytes(knows_disks ? now.disk_total_bytes : before.disk_total_bytes());
+  to.set_disk_write_limit(knows_disks ? now.disk_write_limit : before.disk_write_limit());
   if (now.bytes_per_second > 0) {
     constexpr double kMostMs = 1e15;
     const double expected = static_cast<double>(now.remaining_bytes) * kMsPerSecond /

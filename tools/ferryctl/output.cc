@@ -360,6 +360,10 @@ std::string MigrationSummary(const v1::Session& session) {
     if (s.throttle_percent() > 0) {
       absl::StrAppend(&text, Line("  Guest slowed by", absl::StrCat(s.throttle_percent(), "%")));
     }
+    if (session.progress().disk_write_limit() > 0) {
+      const std::string limit = FormatSize(session.progress().disk_write_limit());
+      absl::StrAppend(&text, Line("  Disk writes", absl::StrCat("slowed to ", limit, "/s")));
+    }
     if (s.verified_bytes() > 0) {
       absl::StrAppend(&text, Line("  Verified", FormatSize(s.verified_bytes())));
     }

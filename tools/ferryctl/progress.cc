@@ -12,6 +12,10 @@ std::string Rate(uint64_t bytes_per_second) {
   return absl::StrCat(FormatSize(bytes_per_second), "/s");
 }
 
+std::string SlowedWrites(const v1::Progress& progress) {
+  return absl::StrCat("disk writes slowed to ", Rate(progress.disk_write_limit()));
+}
+
 // How fast it goes and whether it will end: what is known of it, which may be nothing.
 std::vector<std::string> Pace(const v1::Progress& progress, const char* dirty) {
   std::vector<std::string> parts;
@@ -22,6 +26,7 @@ std::vector<std::string> Pace(const v1::Progress& progress, const char* dirty) {
   if (progress.throttle_percent() > 0) {
     parts.push_back(absl::StrCat("guest slowed by ", progress.throttle_percent(), "%"));
   }
+  if (progress.disk_write_limit() > 0) parts.push_back(SlowedWrites(progress));
   if (!progress.has_converging()) return parts;
   parts.push_back(progress.converging() ? "converging" : "not converging");
   if (progress.converging() && progress.has_eta_ms()) {
@@ -44,8 +49,10 @@ bool CopiesDisks(const v1::Progress& progress) {
 }
 
 std::string CopyLine(const v1::Progress& progress) {
-  return absl::StrCat("copying disks, ", FormatSize(progress.disk_done_bytes()), " of ",
-                      FormatSize(progress.disk_total_bytes()));
+  std::string line = absl::StrCat("copying disks, ", FormatSize(progress.disk_done_bytes()), " of ",
+                                  FormatSize(progress.disk_total_bytes()));
+  if (progress.disk_write_limit() > 0) absl::StrAppend(&line, ", ", SlowedWrites(progress));
+  return line;
 }
 
 const char* PhaseWords(v1::MigrationPhase phase) {

@@ -56,6 +56,8 @@ struct TransferProgress {
   // Of disks that are copied, with what the guest has written since; 0: none are.
   uint64_t disk_done_bytes = 0;
   uint64_t disk_total_bytes = 0;
+  uint64_t disk_write_limit =
+      0;  // bytes per second that the guest may write to them; 0: any number
 };
 
 // What a compute system tells on its own: HCS's live-migration events, exits and run-state changes.
@@ -214,10 +216,11 @@ class ComputeSystem {
   // Source: writes these disks to the ones of the same places at `unix_path`, once for each a
   // connection, and returns when both have the same content, or nearly; what the guest writes from
   // then on follows, and never fails for that. That is not limited; those that have not been the
-  // same yet keep to what it leaves of the migration's bandwidth, an eighth at least. An error
-  // leaves nothing behind; it may have a payload (disk_copies.h).
+  // same yet keep to what it leaves of the migration's bandwidth, an eighth at least. A guest that
+  // writes more than can be followed is slowed down until the migration ends, if it may be
+  // throttled. An error leaves nothing behind; it may have a payload (disk_copies.h).
   virtual Task<absl::Status> MirrorDisks(std::vector<DiskMirror> disks, std::string unix_path,
-                                         MergeProgress progress) = 0;
+                                         TellCopied tell) = 0;
   // Source, once the system is stopped for the switchover: the other host has all that was written,
   // on its disks, and gets no more. An error if one does not, with a payload as above;
   // CancelLiveMigration ends mirrors, too.

@@ -37,8 +37,9 @@ class FakeScript {
 
   Task<absl::Status> Pass(std::string verb);
 
-  uint64_t pages = 8;        // that a transfer sends
-  uint64_t page_bytes = 64;  // of each
+  uint64_t pages = 8;             // that a transfer sends
+  uint64_t page_bytes = 64;       // of each
+  uint64_t disk_write_limit = 0;  // of a guest whose disks are copied
   // Shapes the numbers that a transfer reports, and those that check_rest is given.
   std::function<void(TransferProgress&)> shape_progress = [](TransferProgress&) {};
   std::vector<std::string> migration_blockers;  // why no system can be migrated
@@ -129,7 +130,7 @@ class FakeComputeSystem final : public ComputeSystem {
   Task<absl::Status> OpenDisks(std::vector<DiskPlace> disks, std::string unix_path) override;
   Task<absl::Status> CloseDisks() override;
   Task<absl::Status> MirrorDisks(std::vector<DiskMirror> disks, std::string unix_path,
-                                 MergeProgress progress) override;
+                                 TellCopied tell) override;
   Task<absl::Status> SealMirrors(std::vector<DiskPlace> disks) override;
   Task<absl::Status> FinalizeLiveMigration(
       const schema::MigrationFinalizedOptions& options) override;

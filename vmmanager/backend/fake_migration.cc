@@ -313,7 +313,7 @@ Task<absl::Status> FakeComputeSystem::CloseDisks() {
 }
 
 Task<absl::Status> FakeComputeSystem::MirrorDisks(std::vector<DiskMirror> disks,
-                                                  std::string unix_path, MergeProgress progress) {
+                                                  std::string unix_path, TellCopied tell) {
   if (machine_->stage != Stage::kInitialized) co_return WrongState("copy its disks");
   std::vector<DiskPlace> places;
   for (const DiskMirror& disk : disks) places.push_back(disk.place);
@@ -328,7 +328,9 @@ Task<absl::Status> FakeComputeSystem::MirrorDisks(std::vector<DiskMirror> disks,
     if (::write(fd.get(), content.data(), content.size()) < 0) break;
     machine_->mirrors[disk] = std::move(fd);
     done += script_->page_bytes;
-    if (progress) progress(done, disks.size() * script_->page_bytes);
+    CopiedBytes copied{.done = done, .total = disks.size() * script_->page_bytes};
+    copied.write_limit = script_->disk_write_limit;
+    if (tell) tell(copied);
   }
   passed = co_await script_->Pass("MirrorDisks");
   // They may have been called off meanwhile.

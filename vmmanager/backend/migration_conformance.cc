@@ -33,7 +33,7 @@ Task<void> WrongOrderIsRefused(Context& context) {
       kWrongOrder);
   std::vector<DiskPlace> none;
   const std::string path = endpoint.unix_path;
-  const MergeProgress untold;
+  const TellCopied untold;
   EXPECT_EQ((co_await system.OpenDisks(none, path)).code(), kWrongOrder);
   std::vector<DiskMirror> no_mirrors;
   EXPECT_EQ((co_await system.MirrorDisks(no_mirrors, path, untold)).code(), kWrongOrder);

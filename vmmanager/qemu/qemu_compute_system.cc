@@ -1,5 +1,7 @@
 #include "vmmanager/qemu/qemu_compute_system.h"
 
+#include <spdlog/spdlog.h>
+
 #include <boost/json/array.hpp>
 #include <boost/json/serialize.hpp>
 
@@ -361,7 +363,7 @@ Task<absl::Status> QemuComputeSystem::CloseDisks() {
 }
 
 Task<absl::Status> QemuComputeSystem::MirrorDisks(std::vector<DiskMirror> disks,
-                                                  std::string unix_path, MergeProgress progress) {
+                                                  std::string unix_path, TellCopied tell) {
   std::shared_ptr<Parts> parts = parts_;
   if (!parts->migration.active()) {
     co_return absl::FailedPreconditionError(
@@ -369,9 +371,9 @@ Task<absl::Status> QemuComputeSystem::MirrorDisks(std::vector<DiskMirror> disks,
   }
   parts->may_mirror = true;
   parts->migration.NoteMirrors();
-  const uint64_t most = parts->migration.max_bandwidth();
-  co_return co_await MirrorQemuDisks(parts->machine, std::move(disks), std::move(unix_path), most,
-                                     std::move(progress));
+  MirrorLimits limits = parts->migration.mirror_limits();
+  co_return co_await MirrorQemuDisks(parts->machine, std::move(disks), std::move(unix_path),
+                                     std::move(limits), std::move(tell));
 }
 
 Task<absl::Status> QemuComputeSystem::SealMirrors(std::vector<DiskPlace> disks) {
@@ -382,7 +384,13 @@ Task<absl::Status> QemuComputeSystem::SealMirrors(std::vector<DiskPlace> disks) 
 Task<absl::Status> QemuComputeSystem::FinalizeLiveMigration(
     const schema::MigrationFinalizedOptions& options) {
   std::shared_ptr<Parts> parts = parts_;
-  co_return co_await parts->migration.Finalize(options);
+  const bool runs_on = options.origin == schema::MigrationOrigin::kSource &&
+                       options.finalized_operation == schema::MigrationFinalOperation::kResume;
+  CO_RETURN_IF_ERROR(co_await parts->migration.Finalize(options));
+  if (!runs_on) co_return absl::OkStatus();
+  const absl::Status ended = co_await EndMirrors(parts);
+  if (!ended.ok()) spdlog::warn("{}: {}", parts->machine->id(), ended.ToString());
+  co_return absl::OkStatus();
 }
 
 Task<absl::Status> QemuComputeSystem::CancelLiveMigration(
@@ -390,7 +398,12 @@ Task<absl::Status> QemuComputeSystem::CancelLiveMigration(
   std::shared_ptr<Parts> parts = parts_;
   const schema::MigrationOrigin origin = options.origin;
   CO_RETURN_IF_ERROR(co_await parts->migration.Cancel(origin));
-  if (origin != schema::MigrationOrigin::kSource || !parts->may_mirror) co_return absl::OkStatus();
+  if (origin != schema::MigrationOrigin::kSource) co_return absl::OkStatus();
+  co_return co_await EndMirrors(parts);
+}
+
+Task<absl::Status> QemuComputeSystem::EndMirrors(std::shared_ptr<Parts> parts) {
+  if (!parts->may_mirror) co_return absl::OkStatus();
   CO_RETURN_IF_ERROR(co_await DropQemuMirrors(parts->machine));
   parts->may_mirror = false;
   co_return absl::OkStatus();

@@ -58,7 +58,7 @@ class QemuComputeSystem : public ComputeSystem {
   Task<absl::Status> OpenDisks(std::vector<DiskPlace> disks, std::string unix_path) override;
   Task<absl::Status> CloseDisks() override;
   Task<absl::Status> MirrorDisks(std::vector<DiskMirror> disks, std::string unix_path,
-                                 MergeProgress progress) override;
+                                 TellCopied tell) override;
   Task<absl::Status> SealMirrors(std::vector<DiskPlace> disks) override;
   Task<absl::Status> FinalizeLiveMigration(
       const schema::MigrationFinalizedOptions& options) override;
@@ -79,6 +79,9 @@ class QemuComputeSystem : public ComputeSystem {
     std::shared_ptr<AsyncEvent> let_go;
     bool may_mirror = false;  // there may be mirrors of its disks to end
   };
+  // Whatever copies its disks ends, also what a former daemon left.
+  static Task<absl::Status> EndMirrors(std::shared_ptr<Parts> parts);
+
   std::shared_ptr<Parts> parts_;
 };
 

@@ -5,7 +5,6 @@
 #include <algorithm>
 #include <boost/json/array.hpp>
 #include <boost/json/object.hpp>
-#include <functional>
 #include <map>
 #include <optional>
 #include <set>
@@ -16,15 +15,14 @@
 #include "absl/strings/str_cat.h"
 #include "bridge/runtime/status_macros.h"
 #include "vmmanager/backend/disk_copies.h"
-#include "vmmanager/qemu/bandwidth_share.h"
 #include "vmmanager/qemu/block_job.h"
 #include "vmmanager/qemu/disk_nodes.h"
 #include "vmmanager/qemu/job_report.h"
 #include "vmmanager/qemu/json_text.h"
+#include "vmmanager/qemu/mirror_jobs.h"
 #include "vmmanager/qemu/open_images.h"
 #include "vmmanager/qemu/qemu_command_line.h"
 #include "vmmanager/qemu/qemu_machine.h"
-#include "vmmanager/qemu/rest_watch.h"
 #include "vmmanager/qemu/unix_socket.h"
 
 namespace ferry::vm {
@@ -34,33 +32,14 @@ namespace json = boost::json;
 using schema::SystemState;
 
 constexpr char kCopying[] = "copy a disk to the destination";
-constexpr milliseconds kLookPause{500};
 constexpr milliseconds kSealPause{5};
 // What is left to be written when the guest has been stopped.
 constexpr milliseconds kSealDeadline{10'000};
 
 // At the destination, the file of a disk a second time, which is written to as long as the disk's
-// own node may not be; at the source, the other host's disk, and the job that fills it.
+// own node may not be; at the source, the other host's disk.
 std::string InNodeOf(const std::string& stem) { return absl::StrCat(stem, "-in"); }
 std::string PeerNodeOf(const std::string& stem) { return absl::StrCat(stem, "-peer"); }
-std::string CopyJobOf(const std::string& stem) { return absl::StrCat(stem, "-copy"); }
-
-struct WritableDisk {
-  std::string stem;
-  schema::Attachment disk;
-};
-
-// Those that the guest can write to.
-std::map<DiskPlace, WritableDisk> WritableDisksOf(QemuMachine& machine) {
-  std::map<DiskPlace, WritableDisk> disks;
-  for (const auto& [controller, scsi] : machine.document().virtual_machine.devices.scsi) {
-    for (const auto& [lun, disk] : scsi.attachments) {
-      if (disk.read_only) continue;
-      disks[{controller, lun}] = {DiskStem(controller, lun, disk), disk};
-    }
-  }
-  return disks;
-}
 
 absl::StatusOr<std::vector<WritableDisk>> FindWritable(QemuMachine& machine,
                                                        const std::vector<DiskPlace>& places) {
@@ -79,19 +58,6 @@ absl::StatusOr<std::vector<WritableDisk>> FindWritable(QemuMachine& machine,
 
 Task<absl::Status> Tell(QemuMachine* machine, std::string command, json::object arguments) {
   co_return (co_await machine->Command(std::move(command), std::move(arguments))).status();
-}
-
-// Of several at once; 0 is no limit.
-uint64_t ShareOf(uint64_t bytes_per_second, size_t jobs) {
-  if (bytes_per_second == 0) return 0;
-  return std::max<uint64_t>(1, bytes_per_second / std::max<size_t>(1, jobs));
-}
-
-// Of one that has ended nothing is to be limited.
-Task<absl::Status> SetSpeed(QemuMachine* machine, std::string id, uint64_t speed) {
-  json::object arguments = {{"device", std::move(id)}, {"speed", speed}};
-  const absl::Status told = co_await Tell(machine, "block-job-set-speed", std::move(arguments));
-  co_return GotNoAnswer(told) ? told : absl::OkStatus();
 }
 
 // Zeros take no room in it: QEMU leaves them out only where it may unmap.
@@ -114,41 +80,9 @@ json::object ServerAt(const std::string& unix_path) {
   return {{"type", "unix"}, {"path", unix_path}};
 }
 
-// The states of several jobs, as QEMU tells them.
-struct Copies {
-  explicit Copies(const Executor& executor) : changed(executor) {}
-
-  void Hear(const QmpEvent& event) {
-    if (event.name == "BLOCK_JOB_ERROR" && states.contains(TextAt(event.data, "device"))) {
-      other_failed = other_failed || TextAt(event.data, "operation") == "write";
-    }
-    if (event.name != "JOB_STATUS_CHANGE") return;
-    const auto job = states.find(TextAt(event.data, "id"));
-    if (job == states.end()) return;
-    job->second = TextAt(event.data, "status");
-    // It may leave that again for moments.
-    if (job->second == "ready") ready.insert(job->first);
-    changed.Set();
-  }
-
-  // Those that the bandwidth is for.
-  std::vector<std::string> Unready() const {
-    std::vector<std::string> ids;
-    for (const auto& [id, state] : states) {
-      if (!ready.contains(id)) ids.push_back(id);
-    }
-    return ids;
-  }
-
-  AsyncEvent changed;
-  std::map<std::string, std::string> states;  // by the job's id
-  std::set<std::string> ready;                // those that have been
-  bool all_begun = false;
-  bool other_failed = false;  // the other host's disk, or the way there
-};
-
 // Why a job ended that should not have, or was never begun.
-Task<absl::Status> WhyEnded(QemuMachine* machine, std::shared_ptr<Copies> copies, std::string id) {
+Task<absl::Status> WhyEnded(QemuMachine* machine, std::shared_ptr<MirrorJobs> copies,
+                            std::string id) {
   CO_ASSIGN_OR_RETURN(const JobReport end, co_await AskForJob(machine, id));
   if (!end.present) co_return absl::CancelledError("the copy of a disk was called off");
   absl::Status why = BlockJobError(kCopying, end.error.empty() ? "its job ended early" : end.error);
@@ -190,7 +124,7 @@ Task<absl::Status> BeginCopy(QemuMachine* machine, std::string source, std::stri
   co_return co_await Tell(machine, "blockdev-mirror", std::move(mirror));
 }
 
-Task<absl::Status> AwaitSame(QemuMachine* machine, std::shared_ptr<Copies> copies) {
+Task<absl::Status> AwaitSame(QemuMachine* machine, std::shared_ptr<MirrorJobs> copies) {
   while (true) {
     copies->changed.Reset();
     for (const auto& [id, state] : copies->states) {
@@ -222,7 +156,7 @@ absl::Status LiesOverOthers(const DiskNode& top, const DiskPlace& place) {
 
 Task<absl::Status> BeginAndAwait(std::shared_ptr<QemuMachine> machine,
                                  std::vector<DiskMirror> mirrors, std::string unix_path,
-                                 uint64_t bytes_per_second, std::shared_ptr<Copies> copies) {
+                                 uint64_t bytes_per_second, std::shared_ptr<MirrorJobs> copies) {
   std::vector<DiskPlace> places;
   for (const DiskMirror& mirror : mirrors) places.push_back(mirror.place);
   CO_ASSIGN_OR_RETURN(const std::vector<WritableDisk> disks, FindWritable(*machine, places));
@@ -246,95 +180,6 @@ Task<absl::Status> BeginAndAwait(std::shared_ptr<QemuMachine> machine,
 Task<absl::Status> AwaitEndOf(std::shared_ptr<QemuMachine> machine) {
   co_await machine->WaitEnded();
   co_return absl::UnavailableError("QEMU ended while its disks were copied");
-}
-
-absl::Status Hopeless(uint64_t rest) {
-  absl::Status status = absl::AbortedError(
-      absl::StrCat("the guest writes to its disks as fast as they are copied: ", rest,
-                   " bytes are left, and have not become less for ",
-                   RestWatch::kHopelessFor.count() / 1000, " s"));
-  status.SetPayload(kNeverTheSame, absl::Cord());
-  return status;
-}
-
-Task<absl::Status> ShareAmongUnready(QemuMachine* machine, std::shared_ptr<Copies> copies,
-                                     uint64_t bytes_per_second) {
-  const std::vector<std::string> unready = copies->Unready();
-  const uint64_t speed = ShareOf(bytes_per_second, unready.size());
-  for (const std::string& id : unready) {
-    CO_RETURN_IF_ERROR(co_await SetSpeed(machine, id, speed));
-  }
-  co_return absl::OkStatus();
-}
-
-// Of those among QEMU's block jobs whose id is one of these.
-CopiedBytes SumOf(const json::value& answer,
-                  const std::function<bool(const std::string&)>& counts) {
-  CopiedBytes sum;
-  const json::array* jobs = answer.if_array();
-  for (size_t i = 0; jobs != nullptr && i < jobs->size(); ++i) {
-    const json::object* job = (*jobs)[i].if_object();
-    if (job == nullptr || !counts(TextAt(*job, "device"))) continue;
-    sum.done += WholeNumberAt(*job, "offset");
-    sum.total += WholeNumberAt(*job, "len");
-  }
-  return sum;
-}
-
-// Keeps those that are not ready, which alone can be limited, to what the others leave.
-class UnreadyLimit {
- public:
-  UnreadyLimit(std::shared_ptr<Copies> copies, uint64_t bytes_per_second)
-      : copies_(std::move(copies)), limit_(bytes_per_second), share_(bytes_per_second) {}
-
-  // As QEMU's block jobs are now; all have been begun.
-  Task<absl::Status> Keep(QemuMachine* machine, const json::value* jobs) {
-    if (limit_ == 0) co_return absl::OkStatus();
-    std::optional<uint64_t> left;
-    if (copies_->ready.size() != ready_) {
-      ready_ = copies_->ready.size();
-      share_.Restart();
-      left = share_.given();  // the same as before, for those that are not ready yet
-    }
-    const CopiedBytes unlimited =
-        SumOf(*jobs, [this](const std::string& id) { return copies_->ready.contains(id); });
-    if (const auto now = share_.Look(unlimited.done, BandwidthShare::Clock::now())) left = now;
-    if (!left) co_return absl::OkStatus();
-    co_return co_await ShareAmongUnready(machine, copies_, *left);
-  }
-
- private:
-  const std::shared_ptr<Copies> copies_;
-  const uint64_t limit_;
-  BandwidthShare share_;
-  size_t ready_ = 0;
-};
-
-// Tells how far it is. Returns when so little is left that it need not wait for more, or that it
-// never will be.
-Task<absl::Status> WatchRest(QemuMachine* machine, std::shared_ptr<Copies> copies,
-                             uint64_t bytes_per_second, MergeProgress progress) {
-  RestWatch watch;
-  UnreadyLimit limit(copies, bytes_per_second);
-  while (true) {
-    co_await Delay(kLookPause);
-    const auto answer = co_await machine->Command("query-block-jobs");
-    if (!answer.ok()) continue;
-    const auto [done, total] =
-        SumOf(*answer, [&copies](const std::string& id) { return copies->states.contains(id); });
-    if (total == 0) continue;
-    if (progress) progress(done, total);
-    if (!copies->all_begun) continue;
-    const json::value& jobs = *answer;
-    CO_RETURN_IF_ERROR(co_await limit.Keep(machine, &jobs));
-    const uint64_t rest = total - std::min(done, total);
-    const RestWatch::Verdict verdict = watch.Look(rest, RestWatch::Clock::now());
-    if (verdict == RestWatch::Verdict::kLittle) {
-      // From here on the memory yields to all of them.
-      co_return co_await ShareAmongUnready(machine, copies, bytes_per_second);
-    }
-    if (verdict == RestWatch::Verdict::kHopeless) co_return Hopeless(rest);
-  }
 }
 
 // Whether there is a node of that name.
@@ -369,11 +214,12 @@ Task<absl::Status> DropOne(std::shared_ptr<QemuMachine> machine, std::string ste
   CO_RETURN_IF_ERROR(co_await EndLeftJob(machine, id));
   CO_RETURN_IF_ERROR(co_await RemoveJob(machine.get(), id));
   std::string peer = PeerNodeOf(stem);
-  co_return co_await RemoveNode(machine.get(), std::move(peer));
+  CO_RETURN_IF_ERROR(co_await RemoveNode(machine.get(), std::move(peer)));
+  co_return co_await LiftWriteLimit(machine.get(), std::move(stem));
 }
 
 // The guest stands still, so that what is left becomes less.
-Task<absl::Status> AwaitReady(QemuMachine* machine, std::shared_ptr<Copies> copies,
+Task<absl::Status> AwaitReady(QemuMachine* machine, std::shared_ptr<MirrorJobs> copies,
                               std::string id) {
   while (true) {
     CO_ASSIGN_OR_RETURN(const json::value answer, co_await machine->Command("query-block-jobs"));
@@ -395,10 +241,10 @@ Task<absl::Status> AwaitReady(QemuMachine* machine, std::shared_ptr<Copies> copi
 
 // A job that is ready ends well when it is cancelled without force: once the other disk has all.
 // One that failed since is kept, with its reason.
-Task<absl::Status> AwaitSealed(QemuMachine* machine, std::shared_ptr<Copies> copies,
+Task<absl::Status> AwaitSealed(QemuMachine* machine, std::shared_ptr<MirrorJobs> copies,
                                std::string id) {
   copies->states[id] = "";
-  CO_RETURN_IF_ERROR(co_await SetSpeed(machine, id, 0));
+  CO_RETURN_IF_ERROR(co_await SetJobSpeed(machine, id, 0));
   CO_RETURN_IF_ERROR(co_await AwaitReady(machine, copies, id));
   json::object job = {{"device", id}};
   const absl::Status told = co_await Tell(machine, "block-job-cancel", std::move(job));
@@ -419,7 +265,7 @@ Task<absl::Status> AwaitSealed(QemuMachine* machine, std::shared_ptr<Copies> cop
 }
 
 Task<absl::Status> SealAll(QemuMachine* machine, std::vector<WritableDisk> disks,
-                           std::shared_ptr<Copies> copies) {
+                           std::shared_ptr<MirrorJobs> copies) {
   for (const WritableDisk& disk : disks) {
     const std::string id = CopyJobOf(disk.stem);
     CO_RETURN_IF_ERROR(co_await AwaitSealed(machine, copies, id));
@@ -477,20 +323,20 @@ Task<absl::Status> CloseQemuDisks(std::shared_ptr<QemuMachine> machine) {
 
 Task<absl::Status> MirrorQemuDisks(std::shared_ptr<QemuMachine> machine,
                                    std::vector<DiskMirror> disks, std::string unix_path,
-                                   uint64_t bytes_per_second, MergeProgress progress) {
+                                   MirrorLimits limits, TellCopied tell) {
   using asio::experimental::awaitable_operators::operator||;
   if (machine->state() != SystemState::kRunning && machine->state() != SystemState::kPaused) {
     co_return machine->WrongState("copy its disks");
   }
   CO_RETURN_IF_ERROR(CheckUnixPath(unix_path));
-  const auto copies = std::make_shared<Copies>(machine->host().executor);
+  const auto copies = std::make_shared<MirrorJobs>(machine->host().executor);
   const uint64_t tap =
       machine->AddEventTap([copies](const QmpEvent& event) { copies->Hear(event); });
   const absl::Cleanup untap = [machine, tap] { machine->RemoveEventTap(tap); };
-  Task<absl::Status> begun =
-      BeginAndAwait(machine, std::move(disks), std::move(unix_path), bytes_per_second, copies);
+  Task<absl::Status> begun = BeginAndAwait(machine, std::move(disks), std::move(unix_path),
+                                           limits.bytes_per_second, copies);
   auto first = co_await (std::move(begun) || AwaitEndOf(machine) ||
-                         WatchRest(machine.get(), copies, bytes_per_second, std::move(progress)));
+                         WatchMirrors(machine.get(), copies, std::move(limits), std::move(tell)));
   if (first.index() == 1) co_return machine->WithLastWords(std::get<1>(first));
   const absl::Status same = first.index() == 0 ? std::get<0>(first) : std::get<2>(first);
   if (same.ok()) co_return same;
@@ -503,13 +349,13 @@ Task<absl::StatusOr<CopiedBytes>> MeasureQemuMirrors(std::shared_ptr<QemuMachine
   std::set<std::string> jobs;
   for (const auto& [place, disk] : WritableDisksOf(*machine)) jobs.insert(CopyJobOf(disk.stem));
   CO_ASSIGN_OR_RETURN(const json::value answer, co_await machine->Command("query-block-jobs"));
-  co_return SumOf(answer, [&jobs](const std::string& id) { return jobs.contains(id); });
+  co_return SumOfJobs(answer, [&jobs](const std::string& id) { return jobs.contains(id); });
 }
 
 Task<absl::Status> SealQemuMirrors(std::shared_ptr<QemuMachine> machine,
                                    std::vector<DiskPlace> disks) {
   CO_ASSIGN_OR_RETURN(std::vector<WritableDisk> found, FindWritable(*machine, disks));
-  const auto copies = std::make_shared<Copies>(machine->host().executor);
+  const auto copies = std::make_shared<MirrorJobs>(machine->host().executor);
   const uint64_t tap =
       machine->AddEventTap([copies](const QmpEvent& event) { copies->Hear(event); });
   const absl::Cleanup untap = [machine, tap] { machine->RemoveEventTap(tap); };

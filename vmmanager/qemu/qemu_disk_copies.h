@@ -1,6 +1,5 @@
 #pragma once
 
-#include <cstdint>
 #include <memory>
 #include <string>
 #include <vector>
@@ -9,7 +8,7 @@
 #include "absl/status/statusor.h"
 #include "bridge/runtime/async.h"
 #include "vmmanager/backend/disk_copies.h"
-#include "vmmanager/backend/overlays.h"
+#include "vmmanager/qemu/mirror_watch.h"
 
 namespace ferry::vm {
 
@@ -22,16 +21,13 @@ Task<absl::Status> OpenQemuDisks(std::shared_ptr<QemuMachine> machine, std::vect
 Task<absl::Status> CloseQemuDisks(std::shared_ptr<QemuMachine> machine);
 Task<absl::Status> MirrorQemuDisks(std::shared_ptr<QemuMachine> machine,
                                    std::vector<DiskMirror> disks, std::string unix_path,
-                                   uint64_t bytes_per_second, MergeProgress progress);
-// How far all mirrors together are, with what the guest has written since.
-struct CopiedBytes {
-  uint64_t done = 0;
-  uint64_t total = 0;
-};
+                                   MirrorLimits limits, TellCopied tell);
+// How far all mirrors together are.
 Task<absl::StatusOr<CopiedBytes>> MeasureQemuMirrors(std::shared_ptr<QemuMachine> machine);
 Task<absl::Status> SealQemuMirrors(std::shared_ptr<QemuMachine> machine,
                                    std::vector<DiskPlace> disks);
-// Ends all mirrors, however far they are, and those that a former daemon left. Idempotent.
+// Ends all mirrors, however far they are, and those that a former daemon left; the guest may write
+// as it will again. Idempotent.
 Task<absl::Status> DropQemuMirrors(std::shared_ptr<QemuMachine> machine);
 
 }  // namespace ferry::vm

@@ -37,12 +37,6 @@ json::object UriOf(const MigrationEndpoint& endpoint) {
 constexpr char kContinue[] = "migrate-continue";
 json::object FromThePause() { return {{"state", "pre-switchover"}}; }
 
-void EmitProgress(QemuMachine& machine, const TransferProgress& progress) {
-  machine.Emit({.kind = SystemEvent::Kind::kTransferProgress,
-                .when = std::chrono::steady_clock::now(),
-                .progress = progress});
-}
-
 }  // namespace
 
 QemuMigration::QemuMigration(QemuMachine& machine)
@@ -121,6 +115,7 @@ Task<absl::Status> QemuMigration::Initialize(schema::MigrationInitializeOptions 
   origin_ = Origin::kSource;
   stage_ = Stage::kInitialized;
   cancelled_ = mirrors_ = false;
+  write_limit_ = ThrottlePolicyOf(options_) ? std::make_shared<WriteLimit>() : nullptr;
   co_return absl::OkStatus();
 }
 
@@ -182,6 +177,7 @@ Task<absl::Status> QemuMigration::TransferOut(TransferHooks hooks) {
   status_.clear();
   share_.reset();
   if (mirrors_ && max_bandwidth() > 0) share_.emplace(max_bandwidth());
+  if (write_limit_) write_limit_->Restart();
   while (signals_->size() > 0) co_await signals_->Pop();
   TaskScope sampling(machine_.host().executor);
   sampling.Spawn(Sample(signals_));
@@ -224,7 +220,7 @@ Task<absl::Status> QemuMigration::React(const Signal& signal, TransferHooks& hoo
       break;
     case Signal::Kind::kSample: {
       const std::optional<TransferProgress> progress = co_await ReportProgress();
-      co_await ShareBandwidth(progress);
+      co_await KeepLimits(progress);
       break;
     }
     case Signal::Kind::kExited:
@@ -391,53 +387,6 @@ Task<absl::Status> QemuMigration::ForceSwitchover(SwitchoverForce how) {
   lifted_ = true;
   json::object parameters = {{"downtime-limit", kForcedDowntimeMs}};
   co_return co_await machine_.SetMigrationParameters(std::move(parameters));
-}
-
-Task<std::optional<TransferProgress>> QemuMigration::MeasureAt(std::shared_ptr<QemuMachine> machine,
-                                                               bool forced) {
-  const absl::StatusOr<json::value> reply = co_await machine->Command("query-migrate");
-  if (!reply.ok()) co_return std::nullopt;
-  TransferProgress progress = ParseMigrationReport(*reply).progress;
-  if (progress.total_bytes == 0) co_return std::nullopt;
-  progress.forced = forced;
-  co_return progress;
-}
-
-Task<std::optional<TransferProgress>> QemuMigration::Measure() {
-  // Until this run's first event the statistics are those of a former one.
-  if (status_.empty()) co_return std::nullopt;
-  std::optional<TransferProgress> progress =
-      co_await MeasureAt(machine_.shared_from_this(), forced_);
-  // The guest may stand still already, and waits for each answer.
-  if (!progress || !mirrors_ || status_ != "active") co_return progress;
-  const auto copied = co_await MeasureQemuMirrors(machine_.shared_from_this());
-  if (copied.ok()) {
-    progress->disk_done_bytes = copied->done;
-    progress->disk_total_bytes = copied->total;
-  }
-  co_return progress;
-}
-
-Task<void> QemuMigration::ShareBandwidth(std::optional<TransferProgress> progress) {
-  if (!share_ || !progress || progress->disk_total_bytes == 0) co_return;
-  const auto memory = share_->Look(progress->disk_done_bytes, std::chrono::steady_clock::now());
-  if (!memory) co_return;
-  json::object wanted = {{"max-bandwidth", *memory}};
-  (void)co_await machine_.SetMigrationParameters(std::move(wanted));
-}
-
-Task<void> QemuMigration::ReportLast(std::shared_ptr<QemuMachine> machine, bool forced) {
-  const std::optional<TransferProgress> progress = co_await MeasureAt(machine, forced);
-  if (progress) EmitProgress(*machine, *progress);
-}
-
-Task<std::optional<TransferProgress>> QemuMigration::ReportProgress() {
-  std::optional<TransferProgress> progress = co_await Measure();
-  if (progress) {
-    reported_at_ = std::chrono::steady_clock::now();
-    EmitProgress(machine_, *progress);
-  }
-  co_return progress;
 }
 
 Task<absl::Status> QemuMigration::TransferIn() {

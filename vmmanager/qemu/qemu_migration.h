@@ -2,10 +2,12 @@
 
 #include <boost/json/object.hpp>
 #include <chrono>
+#include <memory>
 #include <optional>
 #include <string>
 
 #include "vmmanager/qemu/bandwidth_share.h"
+#include "vmmanager/qemu/mirror_watch.h"
 #include "vmmanager/qemu/qemu_machine.h"
 #include "vmmanager/qemu/qemu_migration_settings.h"
 
@@ -35,8 +37,7 @@ class QemuMigration : public MigrationObserver {
   bool active() const { return stage_ != Stage::kNone; }
   // Disks are mirrored to the other host beside it, from now until it ends.
   void NoteMirrors() { mirrors_ = true; }
-  // In bytes per second; 0: no limit.
-  uint64_t max_bandwidth() const { return options_.max_bandwidth.value_or(0); }
+  MirrorLimits mirror_limits() const { return {max_bandwidth(), write_limit_}; }
   // All of the VM has been sent, and it has not run here since.
   bool state_sent() const { return stage_ == Stage::kTransferred && origin_ == Origin::kSource; }
 
@@ -75,8 +76,9 @@ class QemuMigration : public MigrationObserver {
   // The numbers as they are now; nullopt if there are none yet.
   Task<std::optional<TransferProgress>> Measure();
   Task<std::optional<TransferProgress>> ReportProgress();
-  // Leaves disks that are mirrored what they take of the bandwidth.
-  Task<void> ShareBandwidth(std::optional<TransferProgress> progress);
+  // Leaves disks that are mirrored what they take of the bandwidth, and slows the guest's writes to
+  // them down if nothing else helps.
+  Task<void> KeepLimits(std::optional<TransferProgress> progress);
   // The same without this object, which may be gone before QEMU has answered.
   static Task<std::optional<TransferProgress>> MeasureAt(std::shared_ptr<QemuMachine> machine,
                                                          bool forced);
@@ -89,6 +91,8 @@ class QemuMigration : public MigrationObserver {
             std::chrono::steady_clock::time_point when = std::chrono::steady_clock::now());
   void TellBlackout(std::chrono::steady_clock::time_point when);
   bool StreamOver() const;
+  // In bytes per second; 0: no limit.
+  uint64_t max_bandwidth() const { return options_.max_bandwidth.value_or(0); }
 
   QemuMachine& machine_;
   Stage stage_ = Stage::kNone;
@@ -101,6 +105,7 @@ class QemuMigration : public MigrationObserver {
   bool cancelled_ = false;
   bool mirrors_ = false;
   std::optional<BandwidthShare> share_;                  // of a limited bandwidth
+  std::shared_ptr<WriteLimit> write_limit_;              // if the guest may be slowed down
   bool forced_ = false;                                  // the switchover is being forced
   bool lifted_ = false;                                  // whatever is left to send
   std::string status_;                                   // of this run, from events only

@@ -97,6 +97,7 @@ class DiskCopiesTest : public DrivenTest {
 };
 
 TEST_F(DiskCopiesTest, TheyComeAlong) {
+  a_.host.backend.script().disk_write_limit = 1 << 20;
   auto vm = BootWithDisks();
   const std::string id = Migrate(CopyAll());
   const v1::Session session = Wait(a_, id);
@@ -104,6 +105,7 @@ TEST_F(DiskCopiesTest, TheyComeAlong) {
   ExpectMoved(vm, 2);
   EXPECT_GT(session.progress().disk_total_bytes(), 0u);
   EXPECT_EQ(session.progress().disk_done_bytes(), session.progress().disk_total_bytes());
+  EXPECT_EQ(session.progress().disk_write_limit(), 1u << 20);
   auto there = b_.host.inventory->Find("web");
   ASSERT_TRUE(there.ok());
   ASSERT_THAT((*there)->spec().disks(), SizeIs(2));

@@ -84,13 +84,17 @@ TEST(ToProgress, KnowsOfDisksWhatWasToldLast) {
   v1::Progress before;
   before.set_disk_done_bytes(50'000'000);
   before.set_disk_total_bytes(50'000'000);
+  before.set_disk_write_limit(4'000'000);
   vm::TransferProgress now = FirstPass();
   EXPECT_EQ(ToProgress(now, before).disk_done_bytes(), 50'000'000u);
   EXPECT_EQ(ToProgress(now, before).disk_total_bytes(), 50'000'000u);
+  EXPECT_EQ(ToProgress(now, before).disk_write_limit(), 4'000'000u);
   now.disk_done_bytes = 55'000'000;
   now.disk_total_bytes = 60'000'000;
+  now.disk_write_limit = 2'000'000;
   EXPECT_EQ(ToProgress(now, before).disk_done_bytes(), 55'000'000u);
   EXPECT_EQ(ToProgress(now, before).disk_total_bytes(), 60'000'000u);
+  EXPECT_EQ(ToProgress(now, before).disk_write_limit(), 2'000'000u);
 }
 
 }  // namespace

@@ -253,6 +253,17 @@ TEST(Progress, DisksComeBeforeTheMemory) {
   EXPECT_EQ(ProgressLines(progress).size(), 1u);
 }
 
+TEST(Progress, SaysHowSlowlyTheGuestMayWrite) {
+  v1::Progress progress = SomeProgress();
+  progress.set_disk_write_limit(2 << 20);
+  EXPECT_NE(ProgressLine(progress).find("disk writes slowed to 2.0 MiB/s"), std::string::npos);
+  progress.clear_total_bytes();
+  progress.set_disk_done_bytes(1 << 20);
+  progress.set_disk_total_bytes(4 << 20);
+  EXPECT_EQ(ProgressLine(progress),
+            "copying disks, 1.0 MiB of 4.0 MiB, disk writes slowed to 2.0 MiB/s");
+}
+
 TEST(Progress, ShowsAnEtaOnlyWhileConverging) {
   v1::Progress progress = SomeProgress();
   progress.set_eta_ms(1500);
