@@ -68,7 +68,6 @@ def test_killed_for_good_with_the_guest_stopped(two_hosts, vm, ticker):
                "2") == -signal.SIGKILL
     # The guest is stopped until the session has expired; then it answers, where it was.
     assert_stream_whole(ticker, b"still here")
-    assert_runs_only_at(two_hosts, vm, two_hosts[0])
     for host in two_hosts:
         with Rpc(host) as side:
             told = list(side.notifications(session))  # to the end
@@ -76,6 +75,7 @@ def test_killed_for_good_with_the_guest_stopped(two_hosts, vm, ticker):
             assert ended.done and ended.reason == "expired", ended
             assert ended.outcome == PB.SESSION_OUTCOME_CANCELLED, ended
             assert told[-1].message_id == ended.last_message_id
+    assert_runs_only_at(two_hosts, vm, two_hosts[0])
     # Nothing stands in the way of another one.
     assert run(*two_hosts, vm, new_session()) == 0
     assert_runs_only_at(two_hosts, vm, two_hosts[1])
@@ -87,9 +87,10 @@ def test_killed_for_good_with_the_go_in_its_hands(two_hosts, vm, ticker):
     assert run(*two_hosts, vm, session, "--die-after", "stop", "--expiry", "2") == -signal.SIGKILL
     # The source settles it with the destination, one way or the other.
     assert_stream_whole(ticker, b"somewhere")
-    with Rpc(two_hosts[0]) as source:
+    with Rpc(two_hosts[0]) as source, Rpc(two_hosts[1]) as destination:
         told = list(source.notifications(session))  # to the end
         ended = source.session(session)
+        list(destination.notifications(session))  # to its end
     moved = ended.outcome == PB.SESSION_OUTCOME_SUCCEEDED
     assert ended.done
     assert told[-1].notification.phase == (PB.MIGRATION_PHASE_DONE if moved else
