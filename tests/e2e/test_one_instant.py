@@ -63,6 +63,7 @@ def test_memory_of_a_checkpoint_is_gone_on_from_until_its_disks_are_written_to(h
     memory = host.ctl.json("checkpoint", "inspect", disks, "a")["memory_file"]
     start(host, disks, "--from", memory)
     assert_one_instant(host, disks, writer)
+    go_on_for_a_while(host, disks)
     host.ctl.ok("stop", "--force", disks)
     refused = host.ctl.run("start", "--from", memory, disks)
     assert refused.returncode == RESTORE_REFUSED and "checkpoint revert" in refused.stderr, refused

@@ -136,7 +136,8 @@ def standing(host, vm, writer):
 
 def at_a_standstill(host, vm, writer, script):
     """What a script prints in the VM while nothing is written there."""
-    return shell(host, vm, f"kill -STOP {writer}; {script}; kill -CONT {writer}")
+    return shell(host, vm, f"kill -STOP {writer}; {script}; status=$?; kill -CONT {writer}; "
+                           "exit $status")
 
 
 def checked_memory(remembered, at_least):
